@@ -1,0 +1,238 @@
+"""A model bundle: one directory that is everything a robot needs of a network.
+
+    bundle.yaml          format version, name, network and heads, training, scores, sha256 of every file
+    model.onnx           one graph: uint8 RGB (N, H, W, 3) in, final values out
+    weights.safetensors  the same weights, to train on (only the torch engine reads them)
+    labels.txt           one label a line, when there is a classifier
+    README.md            the model card
+
+Loading checks all of it. The graph's bytes are hashed and handed to the engine from memory, so what was
+verified is what runs, and a graph that points at files outside itself cannot be run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robot_vision.errors import BundleError, ConfigError
+from robot_vision.spec import NetworkSpec, check_mapping
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.yaml"
+GRAPH = "model.onnx"
+WEIGHTS = "weights.safetensors"
+LABELS = "labels.txt"
+CARD = "README.md"
+FILES = (GRAPH, WEIGHTS, LABELS, CARD)
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 2 << 30  # protobuf, hence ONNX without external data, ends at 2 GiB
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy", ".npz")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A bundle that was loaded and verified.
+
+    Attributes:
+        path: its directory.
+        name: the model's name.
+        spec: backbone, input and heads.
+        training: what it was trained on (free form).
+        metrics: what it scored (free form).
+        files: name of each file to its sha256, as hexadecimal digits.
+        graph: the bytes of `model.onnx`.
+        sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle.
+    """
+
+    path: Path
+    name: str
+    spec: NetworkSpec
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    files: Mapping[str, str]
+    graph: bytes = field(repr=False)
+    sha256: str = ""
+
+    @classmethod
+    def load(cls, path: str | Path) -> ModelBundle:
+        """Loads and verifies the bundle in the directory `path`.
+
+        Raises:
+            BundleError: it is absent, of another format version, has a missing, additional pickled,
+                altered or truncated file, or its graph does not have the inputs and outputs that
+                `bundle.yaml` promises.
+        """
+        path = Path(path).expanduser()
+        manifest = _read_manifest(path)
+        _refuse_pickles(path)
+        contents = {name: _read_verified(path / name, sha) for name, sha in manifest.files.items()}
+        network = dict(manifest.network)
+        if LABELS in contents:
+            _add_labels(network, contents[LABELS], path)
+        try:
+            spec = NetworkSpec.from_dict(network)
+        except ConfigError as error:
+            raise BundleError(f"{path / MANIFEST}: {error}") from error
+        graph = contents[GRAPH]
+        _check_graph(path / GRAPH, graph, spec)
+        return cls(
+            path=path,
+            name=manifest.name,
+            spec=spec,
+            training=manifest.training,
+            metrics=manifest.metrics,
+            files=dict(manifest.files),
+            graph=graph,
+            sha256=manifest.sha256,
+        )
+
+    @property
+    def cache(self) -> Path:
+        """Folder for what an engine builds from the graph; not part of the bundle, safe to delete."""
+        return self.path / "cache"
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    name: str
+    network: Mapping[str, Any]
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    files: Mapping[str, str]
+    sha256: str
+
+
+def write_manifest(
+    path: Path, name: str, spec: NetworkSpec, training: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> None:
+    """Writes `labels.txt` and `bundle.yaml` for the other files that already lie in `path`.
+
+    The manifest is written last and moved into place, so an interrupted write leaves no valid bundle.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"Bundle name {name!r}: use letters, digits, '.', '_' and '-', at most 100")
+    network = spec.to_dict()
+    if spec.classifier:
+        (path / LABELS).write_text("\n".join(spec.classifier.labels) + "\n", encoding="utf-8")
+        del network["heads"]["classifier"]["labels"]
+    data = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "network": network,
+        "training": dict(training),
+        "metrics": dict(metrics),
+        "files": {n: file_sha256(path / n) for n in FILES if (path / n).is_file()},
+    }
+    part = path / (MANIFEST + ".part")
+    part.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    part.replace(path / MANIFEST)
+
+
+def set_unknown_threshold(spec: NetworkSpec, threshold: float | None) -> NetworkSpec:
+    """Returns the spec with another open-set threshold; the graph does not depend on it."""
+    assert spec.classifier is not None
+    return replace(spec, classifier=replace(spec.classifier, unknown_threshold=threshold))
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_manifest(path: Path) -> _Manifest:
+    if not path.is_dir():
+        raise BundleError(f"No model bundle at {str(path)!r}: give a directory that holds {MANIFEST}")
+    file = path / MANIFEST
+    if not file.is_file():
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise BundleError(
+            f"{str(path)!r} is not a model bundle: it has no {MANIFEST} (it holds {found}); "
+            "make one with `robot-vision export`"
+        )
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES} bytes: it is no bundle's manifest")
+    raw = file.read_bytes()
+    try:
+        data = yaml.safe_load(raw)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BundleError(f"{file} is not valid YAML: {first}") from error
+    try:
+        # The version is looked at first: a newer format may have keys that this one does not know.
+        version = data.get("format_version") if isinstance(data, Mapping) else None
+        if version != FORMAT_VERSION or isinstance(version, bool):
+            raise ConfigError(
+                f"format_version is {version!r}: this robot_vision reads {FORMAT_VERSION}; "
+                "export the bundle again, or install the robot_vision that wrote it"
+            )
+        needed = ("format_version", "name", "network", "files")
+        fields = check_mapping("bundle", data, needed, ("training", "metrics"))
+        if not isinstance(fields["name"], str) or not _NAME.fullmatch(fields["name"]):
+            raise ConfigError(f"name is {fields['name']!r}: use letters, digits, '.', '_' and '-'")
+        files = check_mapping("files", fields["files"], (GRAPH,), (WEIGHTS, LABELS, CARD))
+        network = check_mapping("network", fields["network"], ("backbone", "heads"), ("input",))
+        free = {key: fields.get(key) or {} for key in ("training", "metrics")}
+        for key, value in free.items():
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{key} is {type(value).__name__}: it must be a mapping")
+    except ConfigError as error:
+        raise BundleError(f"{file}: {error}") from error
+    digest = hashlib.sha256(raw).hexdigest()
+    return _Manifest(fields["name"], network, free["training"], free["metrics"], files, digest)
+
+
+def _refuse_pickles(path: Path) -> None:
+    bad = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _PICKLES)
+    if bad:
+        raise BundleError(
+            f"{path / bad[0]} may be a pickle, which runs code when it is read: remove it; "
+            f"a bundle's weights are {WEIGHTS}"
+        )
+
+
+def _read_verified(file: Path, sha256: object) -> bytes:
+    if not file.is_file() or file.is_symlink():
+        raise BundleError(f"{file} is missing: {MANIFEST} lists it; copy the whole bundle again")
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise BundleError(f"{file} has {file.stat().st_size} bytes: at most {MAX_FILE_BYTES} are allowed")
+    # Weights are only hashed, in blocks: the torch engine alone needs them, and reads them itself.
+    content = b"" if file.name == WEIGHTS else file.read_bytes()
+    actual = file_sha256(file) if file.name == WEIGHTS else hashlib.sha256(content).hexdigest()
+    if actual != sha256:
+        raise BundleError(
+            f"{file} ({file.stat().st_size} bytes) has sha256 {actual[:12]}... and not "
+            f"{str(sha256)[:12]}...: it was altered or cut off; copy or export the bundle again"
+        )
+    return content
+
+
+def _add_labels(network: dict[str, Any], content: bytes, path: Path) -> None:
+    heads = network.get("heads")
+    if not isinstance(heads, Mapping) or not isinstance(heads.get("classifier"), Mapping):
+        raise BundleError(f"{path / LABELS} is there, but {MANIFEST} has no classifier head")
+    try:
+        labels = content.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path / LABELS} is not UTF-8: {error}") from error
+    network["heads"] = {**heads, "classifier": {**heads["classifier"], "labels": labels}}
+
+
+def _check_graph(file: Path, graph: bytes, spec: NetworkSpec) -> None:
+    from robot_vision.engines.signature import GraphSignature, read_signature
+
+    actual = read_signature(graph, str(file))
+    problem = actual.difference(GraphSignature.of(spec))
+    if problem:
+        raise BundleError(f"{file} does not fit {MANIFEST}: {problem}; export the bundle again")

@@ -1,0 +1,1 @@
+"""Samples with an image, a label and a pose, one data set format a file."""

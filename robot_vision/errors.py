@@ -1,0 +1,49 @@
+"""Errors that a user can cause. The command line prints their one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RobotVisionError(Exception):
+    """An expected error: its message names the value, what is allowed and the remedy, in one line."""
+
+
+class ConfigError(RobotVisionError):
+    """A setting, parameter or argument that is unknown, of the wrong type or out of range."""
+
+
+class BundleError(RobotVisionError):
+    """A model bundle that is missing, altered, truncated or contradicts itself."""
+
+
+class EngineError(RobotVisionError):
+    """An inference engine or device that is not there or failed."""
+
+
+class SourceError(RobotVisionError):
+    """A recording (bag, video, folder) that cannot be opened or read."""
+
+
+class ImageError(RobotVisionError):
+    """An image message that cannot be decoded.
+
+    Attributes:
+        reason: a short fixed word for counters, one of `ImageError.REASONS`.
+    """
+
+    REASONS = ("encoding", "size", "data_length", "corrupt", "non_finite")
+
+    def __init__(self, reason: str, message: str) -> None:
+        assert reason in self.REASONS, reason
+        super().__init__(message)
+        self.reason = reason
+
+
+def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
+    """Returns the one-line message for a name that is not among those allowed, with the nearest one."""
+    names = list(allowed)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"Unknown {kind} {value!r}{hint}: use one of {', '.join(names)}"

@@ -1,0 +1,1 @@
+"""Torch networks: a backbone by name, its heads, and their export."""

@@ -1,0 +1,1 @@
+"""One head a file: its layers, its outputs, and the paper that it follows."""

@@ -1,0 +1,162 @@
+"""The path of a frame after decoding: resize, one run of the network, results.
+
+The live node, the command line and the evaluation of bags all use this object, so what is measured on a
+recording is what the robot gets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.engines import create_engine
+from robot_vision.engines.base import Engine
+from robot_vision.geometry import symmetrised
+from robot_vision.predictions import CameraPose, Classification, Prediction
+from robot_vision.resizing import resize_into
+
+
+@dataclass
+class StageTimes:
+    """Seconds that the last batch spent in each stage."""
+
+    preprocess: float = 0.0
+    inference: float = 0.0
+    decode: float = 0.0
+
+
+class Pipeline:
+    """RGB images in, `Prediction`s out. Not thread safe: use one from one thread at a time.
+
+    Args:
+        bundle: the verified model bundle.
+        engine: runs the bundle's graph.
+        max_batch: larger batches are split; it bounds the memory on the device.
+    """
+
+    def __init__(self, bundle: ModelBundle, engine: Engine, max_batch: int = 16) -> None:
+        assert max_batch >= 1
+        self.bundle = bundle
+        self.engine = engine
+        self.max_batch = max_batch
+        self.times = StageTimes()
+        size = bundle.spec.input
+        self._batch = np.empty((0, size.height, size.width, 3), np.uint8)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "float32",
+        threads: int = 0,
+        max_batch: int = 16,
+    ) -> Pipeline:
+        """Loads a bundle and an engine for it.
+
+        Args:
+            path: the bundle's directory.
+            engine: `auto`, `onnx`, `openvino` or `torch`.
+            device: `auto`, or a device of the engine such as `cpu`, `cuda:0`, `tensorrt:0`.
+            precision: `float32`, `float16` or `bfloat16`, where the engine has it.
+            threads: CPU threads; 0 leaves the choice to the engine.
+            max_batch: larger batches are split.
+
+        Raises:
+            BundleError: the bundle is absent or damaged.
+            EngineError: the engine or device is not there; the message lists those that are.
+        """
+        bundle = ModelBundle.load(path)
+        return cls(bundle, create_engine(bundle, engine, device, precision, threads), max_batch)
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Predicts a batch of RGB uint8 (H, W, 3) images of any sizes; keeps their order."""
+        times = StageTimes()
+        results: list[Prediction] = []
+        for start in range(0, len(images), self.max_batch):
+            results += self._predict(images[start : start + self.max_batch], times)
+        self.times = times
+        return results
+
+    def _predict(
+        self, images: Sequence[NDArray[np.uint8]], times: StageTimes
+    ) -> list[Prediction]:
+        start = time.perf_counter()
+        batch = self.preprocess(images)
+        resized = time.perf_counter()
+        outputs = self.engine.run(batch)
+        inferred = time.perf_counter()
+        results = self.decode(outputs)
+        times.preprocess += resized - start
+        times.inference += inferred - resized
+        times.decode += time.perf_counter() - inferred
+        return results
+
+    def preprocess(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Resizes images into the network's input.
+
+        Returns:
+            RGB uint8 (N, height, width, 3); a reused buffer, overwritten by the next call.
+        """
+        spec = self.bundle.spec.input
+        if len(self._batch) < len(images):
+            self._batch = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
+        batch = self._batch[: len(images)]
+        for image, target in zip(images, batch):
+            resize_into(image, target, spec.resize, spec.crop_fraction)
+        return batch
+
+    def decode(self, outputs: dict[str, NDArray[np.float32]]) -> list[Prediction]:
+        """Turns an engine's arrays (N, ...) into N predictions."""
+        spec = self.bundle.spec
+        count = len(next(iter(outputs.values())))
+        results = []
+        for i in range(count):
+            classification = pose = descriptor = None
+            if spec.classifier:
+                classification = Classification(
+                    spec.classifier.labels,
+                    outputs["probabilities"][i],
+                    float(outputs["known_score"][i]),
+                )
+            if spec.pose:
+                # Unit to float64 and not float32 precision: consumers check |q| = 1 to 1e-4 or closer.
+                quaternion = outputs["orientation_xyzw"][i].astype(np.float64)
+                pose = CameraPose(
+                    outputs["position"][i].astype(np.float64),
+                    quaternion / np.linalg.norm(quaternion),
+                    symmetrised(outputs["pose_covariance"][i].astype(np.float64)),
+                )
+            if spec.place:
+                descriptor = outputs["descriptor"][i]
+            results.append(Prediction(classification, pose, descriptor))
+        return results
+
+    def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        """Runs the network once for each batch size, so that the first frame is not the slow one."""
+        spec = self.bundle.spec.input
+        for size in batch_sizes:
+            self.engine.run(np.zeros((size, spec.height, spec.width, 3), np.uint8))
+
+    def close(self) -> None:
+        """Frees the engine's device memory."""
+        self.engine.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Place map, descriptor index and recogniser: where the robot has been."""

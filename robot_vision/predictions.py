@@ -1,0 +1,74 @@
+"""Results of one frame, as the rest of the world sees them: plain NumPy, no engine, no ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Calibrated class probabilities.
+
+    Attributes:
+        labels: class names (K).
+        probabilities: float32 (K,), sums to 1.
+        known_score: high for images like those trained on (`ClassifierSpec.score`).
+    """
+
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    known_score: float
+
+    def top_k(self, k: int, unknown_threshold: float | None = None) -> list[Hypothesis]:
+        """Returns the k most probable labels, most probable first; ties in the order of the labels.
+
+        Below the threshold the first is `unknown` with the probability that is left beside the best
+        label, and k labels follow, so a subscriber that reads only the first result is safe.
+        """
+        order = np.argsort(-self.probabilities, kind="stable")[: max(k, 1)]
+        best = [Hypothesis(self.labels[i], float(self.probabilities[i])) for i in order]
+        if unknown_threshold is not None and self.known_score < unknown_threshold:
+            return [Hypothesis(UNKNOWN, 1.0 - best[0].score), *best]
+        return best
+
+
+@dataclass(frozen=True)
+class CameraPose:
+    """`T_map_camera`: pose of the camera's optical frame (z forward, x right, y down) in the map.
+
+    Attributes:
+        position: float64 (3,), metres.
+        orientation_xyzw: float64 (4,), unit quaternion with w >= 0.
+        covariance: float64 (6, 6), x y z in m^2, then rotation about the map's fixed X, Y, Z in rad^2
+            (the order of geometry_msgs/PoseWithCovariance); symmetric positive definite.
+    """
+
+    position: NDArray[np.float64]
+    orientation_xyzw: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one image; a head that the bundle lacks is None.
+
+    Attributes:
+        descriptor: float32 (D,), L2 norm 1.
+    """
+
+    classification: Classification | None = None
+    pose: CameraPose | None = None
+    descriptor: NDArray[np.float32] | None = None

@@ -1,0 +1,267 @@
+"""What a network is: the settings from which torch builds it and by which a bundle is checked.
+
+A `NetworkSpec` is plain data. It is written into `bundle.yaml` and into the header of
+`weights.safetensors`, and reading it back checks every key, type and range.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from robot_vision.errors import ConfigError, unknown
+
+RESIZE_RULES = ("squash", "crop", "letterbox")
+KNOWN_SCORES = ("max_probability", "max_logit", "energy")
+HEADS = ("classifier", "pose", "place")
+MAX_SIDE = 4096
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+T = TypeVar("T")
+
+
+def _require(ok: bool, what: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"{what} is {value!r}: it must be {allowed}")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The network's input: uint8 RGB (N, height, width, 3), normalised inside the graph.
+
+    Attributes:
+        height: rows in pixels.
+        width: columns in pixels.
+        resize: how a camera image becomes (height, width): `squash` ignores the aspect ratio, `crop`
+            takes the centre, `letterbox` pads with black.
+        crop_fraction: with `crop`, the share of the resized image that is kept (torchvision: 224/256).
+        mean: per channel, of pixel values scaled to [0, 1].
+        std: per channel, likewise.
+    """
+
+    height: int = 224
+    width: int = 224
+    resize: str = "squash"
+    crop_fraction: float = 1.0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            _require(16 <= value <= MAX_SIDE, f"input {name}", value, f"from 16 to {MAX_SIDE} pixels")
+        if self.resize not in RESIZE_RULES:
+            raise ConfigError(unknown("resize rule", self.resize, RESIZE_RULES))
+        _require(0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "in (0, 1]")
+        _require(len(self.mean) == 3, "input mean", self.mean, "three numbers, for R, G and B")
+        _require(
+            len(self.std) == 3 and min(self.std) > 0, "input std", self.std, "three positive numbers"
+        )
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """The classifier head: dropout, then a linear layer on the tap's pooled features.
+
+    Attributes:
+        labels: class names in the order of the network's outputs (kept in `labels.txt`).
+        tap: the backbone's feature tap; empty for the backbone's default.
+        dropout: probability while training.
+        temperature: logits are divided by it before the softmax (Guo et al. 2017, eq. 9).
+        score: what `known_score` is: high for images like those trained on.
+        unknown_threshold: below this `known_score` the answer is `unknown`; None never says so.
+    """
+
+    labels: tuple[str, ...]
+    tap: str = ""
+    dropout: float = 0.0
+    temperature: float = 1.0
+    score: str = "max_probability"
+    unknown_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(len(self.labels) >= 2, "number of labels", len(self.labels), "at least 2")
+        _require(len(set(self.labels)) == len(self.labels), "labels", self.labels, "all different")
+        bad = [label for label in self.labels if not label.strip() or "\n" in label]
+        _require(not bad, "label", bad[:1], "a non-empty single line")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        _require(
+            self.temperature > 0 and math.isfinite(self.temperature),
+            "temperature",
+            self.temperature,
+            "positive and finite",
+        )
+        if self.score not in KNOWN_SCORES:
+            raise ConfigError(unknown("score", self.score, KNOWN_SCORES))
+
+
+@dataclass(frozen=True)
+class PoseSpec:
+    """The pose head (PoseNet): position and unit quaternion of the camera in the map.
+
+    Attributes:
+        map_frame: frame in which poses are given.
+        tap: the backbone's feature tap; empty for the backbone's default.
+        reduce_channels: 0 pools the tap as the paper does; otherwise a 1 x 1 convolution to so many
+            channels keeps the feature map's layout, which is flattened.
+        hidden: width of the fully connected layer before the two regressors (2048 in the paper).
+        dropout: probability while training.
+    """
+
+    map_frame: str = "map"
+    tap: str = ""
+    reduce_channels: int = 0
+    hidden: int = 2048
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
+        _require(0 <= self.reduce_channels <= 4096, "reduce_channels", self.reduce_channels, "0 to 4096")
+        _require(1 <= self.hidden <= 65536, "hidden", self.hidden, "from 1 to 65536")
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class PlaceSpec:
+    """The place head (NetVLAD): an L2-normalised global descriptor.
+
+    Attributes:
+        tap: the backbone's feature tap; empty for the backbone's default (its last feature map).
+        clusters: K, the number of cluster centres.
+        whitened_size: size after PCA whitening; 0 for none (then the descriptor has K * C numbers).
+        descriptor_size: numbers in a descriptor; 0 until the network is built.
+    """
+
+    tap: str = ""
+    clusters: int = 64
+    whitened_size: int = 0
+    descriptor_size: int = 0
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.clusters <= 4096, "clusters", self.clusters, "from 1 to 4096")
+        _require(0 <= self.whitened_size <= 65536, "whitened_size", self.whitened_size, "0 to 65536")
+        _require(0 <= self.descriptor_size <= 1 << 20, "descriptor_size", self.descriptor_size, "0 to 2^20")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A backbone, its input and its heads; a head that is None is absent."""
+
+    backbone: str = "resnet18"
+    input: InputSpec = field(default_factory=InputSpec)
+    classifier: ClassifierSpec | None = None
+    pose: PoseSpec | None = None
+    place: PlaceSpec | None = None
+
+    def __post_init__(self) -> None:
+        _require(bool(self.heads), "heads", self.heads, f"at least one of {', '.join(HEADS)}")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads that are there, in the fixed order of `HEADS`."""
+        return tuple(name for name in HEADS if getattr(self, name) is not None)
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """Names of the graph's float32 outputs and their shapes without the batch axis."""
+        outputs: dict[str, tuple[int, ...]] = {}
+        if self.classifier:
+            outputs["probabilities"] = (len(self.classifier.labels),)
+            outputs["known_score"] = ()
+        if self.pose:
+            outputs["position"] = (3,)  # metres, in the map frame
+            outputs["orientation_xyzw"] = (4,)  # unit, w >= 0
+            outputs["pose_covariance"] = (6, 6)  # x y z (m), then rotation about the map's X Y Z (rad)
+        if self.place:
+            outputs["descriptor"] = (self.place.descriptor_size,)  # L2 norm 1
+        return outputs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data (lists, dicts, numbers, strings) that `from_dict` reads back."""
+        data: dict[str, Any] = {"backbone": self.backbone, "input": _plain(self.input)}
+        data["heads"] = {name: _plain(getattr(self, name)) for name in self.heads}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: object) -> NetworkSpec:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            ConfigError: an unknown or missing key, a wrong type or a value out of range.
+        """
+        fields = check_mapping("network", data, required=("backbone", "heads"), optional=("input",))
+        heads = check_mapping("heads", fields["heads"], required=(), optional=HEADS)
+        kinds = {"classifier": ClassifierSpec, "pose": PoseSpec, "place": PlaceSpec}
+        if not isinstance(fields["backbone"], str):
+            raise ConfigError(f"backbone is {fields['backbone']!r}: it must be a network's name")
+        return cls(
+            backbone=fields["backbone"],
+            input=from_mapping(InputSpec, "input", fields.get("input") or {}),
+            **{name: from_mapping(kinds[name], name, settings) for name, settings in heads.items()},
+        )
+
+
+def _plain(spec: Any) -> dict[str, Any]:
+    items = dataclasses.asdict(spec).items()
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in items}
+
+
+def check_mapping(
+    what: str, data: object, required: tuple[str, ...], optional: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """Returns `data` if it is a mapping with all the required and no unknown keys; else ConfigError."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{what} is {type(data).__name__}: it must be a mapping of settings")
+    for key in data:
+        if key not in required + optional:
+            raise ConfigError(unknown(f"key of {what}", key, required + optional))
+    missing = [key for key in required if key not in data]
+    if missing:
+        raise ConfigError(f"{what} lacks {', '.join(missing)}")
+    return data
+
+
+def from_mapping(kind: type[T], what: str, data: object) -> T:
+    """Builds the frozen dataclass `kind` from plain data, checking keys and types.
+
+    Numbers may be given as int where a float is wanted; nothing else is converted, so `"3"` is not 3.
+    """
+    assert dataclasses.is_dataclass(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    needed = tuple(
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    settings = check_mapping(what, data, needed, tuple(n for n in fields if n not in needed))
+    values = {key: _coerce(f"{what} {key}", fields[key].type, v) for key, v in settings.items()}
+    return kind(**values)
+
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a string"),
+    "bool": ((bool,), "true or false"),
+    "float | None": ((int, float, type(None)), "a number or null"),
+}
+
+
+def _coerce(what: str, annotation: Any, value: Any) -> Any:
+    if annotation in ("tuple[float, ...]", "tuple[str, ...]"):
+        item = "float" if "float" in annotation else "str"
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{what} is {value!r}: it must be a list")
+        return tuple(_coerce(what, item, v) for v in value)
+    kinds, words = _TYPES[annotation]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ConfigError(f"{what} is {value!r}: it must be {words}")
+    if isinstance(value, (int, float)) and float in kinds:
+        value = float(value)
+        if not math.isfinite(value):
+            raise ConfigError(f"{what} is {value!r}: it must be finite")
+    return value

@@ -1,0 +1,1 @@
+"""Losses, mining and the training loop that turn samples into a bundle."""
