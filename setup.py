@@ -1,0 +1,110 @@
+"""Packaging of robot_vision, for pip and for colcon (ament_python) alike."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "robot_vision"
+ROOT = Path(__file__).resolve().parent
+SHARE = Path("share") / NAME
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """Return what goes to `share/robot_vision`: launch, config and models, folders kept."""
+    by_folder: dict[str, list[str]] = {}
+    for top in ("launch", "config", "models"):
+        for path in sorted((ROOT / top).rglob("*")):
+            relative = path.relative_to(ROOT)
+            hidden = any(part.startswith((".", "__pycache__")) for part in relative.parts)
+            if path.is_file() and not hidden and path.suffix != ".pyc":
+                by_folder.setdefault(str(SHARE / relative.parent), []).append(str(relative))
+    return sorted(by_folder.items())
+
+
+# OpenCV without its windows: the package imports the same cv2, opens no window, and unlike
+# opencv-python runs on machines that have no libGL, as servers and containers do not.
+CORE = [
+    "numpy>=1.24",
+    "onnxruntime>=1.17",
+    "opencv-python-headless>=4.8",
+    "pyyaml>=6.0",
+    "rich>=13.0",
+    "rosbags>=0.10",
+]
+TRAIN = [
+    "torch>=2.4",
+    "torchvision>=0.19",
+    "onnx>=1.16",
+    "safetensors>=0.4",
+    "scipy>=1.10",
+    "scikit-learn>=1.3",
+]
+PLACES = ["faiss-cpu>=1.8"]
+OPENVINO = ["openvino>=2024.4"]
+DEV = [
+    "colcon-common-extensions>=0.3",
+    "catkin-pkg>=1.0",
+    "evo>=1.30",
+    "hypothesis>=6.100",
+    "matplotlib>=3.8",
+    "mypy>=1.11",
+    "psutil>=5.9",
+    "pytest>=8.0",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "scikit-image>=0.22",
+    "scipy>=1.10",
+    "setuptools>=68",
+    "torchmetrics>=1.4",
+    "types-PyYAML>=6.0",
+]
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    packages=find_packages(exclude=["test*", "benchmarks*", "tools*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (str(SHARE), ["package.xml"]),
+        *shared_files(),
+    ],
+    python_requires=">=3.10",
+    install_requires=CORE,
+    extras_require={
+        # onnxruntime-gpu brings the same module as onnxruntime and must be the one installed last:
+        # pip install robot_vision; pip uninstall onnxruntime; pip install robot_vision[gpu]
+        "gpu": ["onnxruntime-gpu>=1.17"],
+        "openvino": OPENVINO,
+        "train": TRAIN,
+        "places": PLACES,
+        "dev": DEV,
+    },
+    zip_safe=False,
+    author="The robot_vision authors",
+    maintainer="The robot_vision authors",
+    maintainer_email="robot_vision@users.noreply.github.com",
+    description=(
+        "ROS 2 perception for mobile robots: image classes, place descriptors and camera poses "
+        "from one network run per frame."
+    ),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8")
+    if (ROOT / "README.md").is_file()
+    else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    classifiers=[
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+    entry_points={
+        "console_scripts": [
+            f"robot-vision = {NAME}.cli:main",
+            f"perception_node = {NAME}.ros.perception_node:main",
+            f"camera_player = {NAME}.ros.camera_player:main",
+        ],
+    },
+)
