@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.graph_signature import GraphSignature, read_signature
 from robot_vision.spec import NetworkSpec, check_mapping
 
 FORMAT_VERSION = 1
@@ -230,8 +231,6 @@ def _add_labels(network: dict[str, Any], content: bytes, path: Path) -> None:
 
 
 def _check_graph(file: Path, graph: bytes, spec: NetworkSpec) -> None:
-    from robot_vision.engines.signature import GraphSignature, read_signature
-
     actual = read_signature(graph, str(file))
     problem = actual.difference(GraphSignature.of(spec))
     if problem:

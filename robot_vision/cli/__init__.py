@@ -1,0 +1,48 @@
+"""`robot-vision <verb>`: one file a verb, imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from robot_vision import __version__
+from robot_vision.errors import RobotVisionError
+
+# Each module has `add_arguments(parser)` and `run(args) -> int` (the exit status).
+VERBS = {
+    "infer": "predict images, a folder, a video or a rosbag",
+    "info": "show and verify a model bundle, list the engines of this machine",
+    "export": "write a bundle from a checkpoint or from torchvision's weights",
+    "make-bag": "write a rosbag2 from a folder of frames, with poses where there are any",
+    "demo": "drive a camera through a small world and watch the real node see it",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb; an expected error is one line on stderr and exit status 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = next((a for a in argv if not a.startswith("-")), None)
+    parser = argparse.ArgumentParser(prog="robot-vision", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
+    modules = {}
+    for name, text in VERBS.items():
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == verb:
+            modules[name] = importlib.import_module(f"robot_vision.cli.{name.replace('-', '_')}")
+            modules[name].add_arguments(sub)
+    args = parser.parse_args(argv)
+    try:
+        status: int = modules[args.verb].run(args)
+        return status
+    except RobotVisionError as error:
+        print(f"robot-vision {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # e.g. `robot-vision infer ... | head`
+        sys.stderr.close()
+        return 0
