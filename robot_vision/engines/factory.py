@@ -1,0 +1,139 @@
+"""Which engines and devices this machine has, and the choice among them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from types import ModuleType
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.engines.base import Engine
+from robot_vision.errors import EngineError, unknown
+
+ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
+_NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+_EXTRAS = {"onnx": "onnxruntime", "openvino": "robot_vision[openvino]", "torch": "robot_vision[train]"}
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+_log = logging.getLogger(__name__)
+
+
+def available_engines() -> dict[str, list[str]]:
+    """Returns the installed engines and the devices of each, fastest first.
+
+    Asking torch for its devices imports it, which takes seconds.
+    """
+    return {name: _module(name).devices() for name in ENGINES if _installed(name)}
+
+
+def create_engine(
+    bundle: ModelBundle,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int = 0,
+) -> Engine:
+    """Loads a bundle's network into an engine.
+
+    `auto` tries in the order of speed: ONNX Runtime on TensorRT, then CUDA, OpenVINO, ONNX Runtime on
+    the CPU; torch only where nothing else is installed or when it is named. A log line says which.
+
+    Args:
+        bundle: the verified bundle.
+        engine: `auto` or one of `ENGINES`.
+        device: `auto`, or one of the engine's devices; `cuda` means the first GPU.
+        precision: one of `PRECISIONS`.
+        threads: CPU threads, 0 for one a core.
+
+    Raises:
+        EngineError: not installed, no such device (the message lists those that are there), or the
+            engine does not have the precision there.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(unknown("precision", precision, PRECISIONS))
+    if engine != "auto" and engine not in ENGINES:
+        raise EngineError(unknown("engine", engine, ["auto", *ENGINES]))
+    if engine != "auto" and not _installed(engine):
+        have = ", ".join(name for name in ENGINES if _installed(name))
+        raise EngineError(
+            f"Engine {engine!r} is not installed (there are {have}): pip install '{_EXTRAS[engine]}'"
+        )
+    if threads < 0:
+        raise EngineError(f"threads is {threads}: use 0 for one a core, or a positive number")
+    problems = []
+    for name, place in _candidates(engine, device):
+        if not _has_precision(name, place, precision):
+            problems.append(f"{name} on {place} does not compute in {precision}")
+            continue
+        try:
+            created: Engine = getattr(_module(name), ENGINES[name])(bundle, place, precision, threads)
+        except EngineError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            _log.warning("%s", problem)
+        _log.info("engine %s on %s, %s", created.name, created.device, created.precision)
+        return created
+    raise EngineError("; ".join(problems))
+
+
+def _candidates(engine: str, device: str) -> list[tuple[str, str]]:
+    """Returns (engine, device) pairs to try in order.
+
+    Raises:
+        EngineError: no installed engine has the device that was asked for.
+    """
+    names = [engine] if engine != "auto" else [n for n in ("onnx", "openvino") if _installed(n)]
+    found = {name: _module(name).devices() for name in names}
+    if engine == "auto" and device != "auto" and not _offers(found, device) and _installed("torch"):
+        found["torch"] = _module("torch").devices()
+    if device != "auto":
+        pairs = _offers(found, device)
+        if not pairs:
+            have = "; ".join(f"{name}: {', '.join(places)}" for name, places in found.items())
+            raise EngineError(f"Device {device!r} is not there for engine {engine!r}: there are {have}")
+        return sorted(pairs, key=_speed_order)
+    return sorted(((n, d) for n, places in found.items() for d in places), key=_speed_order)
+
+
+def _offers(found: dict[str, list[str]], device: str) -> list[tuple[str, str]]:
+    kind, separator, _ = device.partition(":")
+    pairs = []
+    for name, places in found.items():
+        # ONNX Runtime names the kind alone: whether there is an N-th GPU shows when it starts.
+        numbered = name == "onnx" and separator and kind != "cpu" and kind in places
+        first = name == "torch" and device == "cuda" and "cuda:0" in places
+        if device in places or numbered or first:
+            pairs.append((name, device))
+    return pairs
+
+
+def _speed_order(pair: tuple[str, str]) -> int:
+    name, device = pair
+    kind = device.partition(":")[0].partition(".")[0]
+    order = [
+        ("onnx", "tensorrt"),
+        ("onnx", "cuda"),
+        ("torch", "cuda"),
+        ("openvino", "cpu"),
+        ("openvino", "gpu"),  # integrated graphics: rarely faster than the CPU's AVX-512 at batch 1
+        ("openvino", "npu"),
+        ("onnx", "cpu"),
+        ("torch", "cpu"),
+    ]
+    return order.index((name, kind)) if (name, kind) in order else len(order)
+
+
+def _has_precision(name: str, device: str, precision: str) -> bool:
+    allowed = _module(name).PRECISIONS
+    kind = device.partition(":")[0]
+    return precision in (allowed[kind] if isinstance(allowed, dict) else allowed)
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(_NEEDS[name]) is not None
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"robot_vision.engines.{name}")

@@ -1,0 +1,132 @@
+"""ONNX Runtime: TensorRT, CUDA or CPU, whichever execution provider the installed build has."""
+
+from __future__ import annotations
+
+import logging
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.errors import EngineError
+from robot_vision.graph_signature import INPUT_NAME
+
+_PROVIDERS = {  # fastest first
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+PRECISIONS = {"tensorrt": ("float32", "float16"), "cuda": ("float32",), "cpu": ("float32",)}
+
+_log = logging.getLogger(__name__)
+
+
+def devices() -> list[str]:
+    """Returns the device kinds that the installed build was made for, fastest first.
+
+    A GPU build lists its GPU providers on machines without a GPU too; creating the engine tells.
+    """
+    built = onnxruntime.get_available_providers()
+    return [device for device, provider in _PROVIDERS.items() if provider in built]
+
+
+class OnnxEngine:
+    """A bundle's graph in an ONNX Runtime session."""
+
+    name = "onnx"
+
+    def __init__(self, bundle: ModelBundle, device: str, precision: str, threads: int) -> None:
+        """Creates the session.
+
+        Args:
+            bundle: the verified bundle.
+            device: `cpu`, `cuda`, `tensorrt`, the last two with `:N` for the N-th GPU.
+            precision: `float32`; with TensorRT also `float16`.
+            threads: CPU threads, 0 for one a core.
+
+        Raises:
+            EngineError: the provider is not built in, or did not start on this machine.
+        """
+        kind, _, index = device.partition(":")
+        self.precision = precision
+        self.device = device if kind == "cpu" or index else f"{kind}:0"
+        self._names = list(bundle.spec.outputs)
+        if kind != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA's libraries from pip's nvidia-* packages, where they are
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                bundle.graph,
+                _options(threads, kind),
+                providers=_providers(kind, int(index or 0), precision, bundle.cache),
+            )
+        except Exception as error:  # ONNX Runtime raises a dozen kinds, all derived from Exception
+            raise EngineError(f"ONNX Runtime cannot load {bundle.name} on {device}: {_first(error)}") from error
+        # Without its libraries or its GPU a provider is dropped silently; the user asked for it by name.
+        active = self._session.get_providers()[0]
+        if active != _PROVIDERS[kind]:
+            raise EngineError(
+                f"ONNX Runtime has no working {kind} here (it offers {active}): use device cpu, or check "
+                f"the GPU's driver and CUDA libraries{_two_builds()}"
+            )
+
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """See `Engine.run`."""
+        try:
+            outputs = self._session.run(self._names, {INPUT_NAME: batch})
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed on {self.device}: {_first(error)}") from error
+        return dict(zip(self._names, outputs))
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._session = None
+
+
+def _options(threads: int, kind: str) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; a dropped provider is reported above
+    if kind == "cpu":
+        # Threads that spin between frames take the cores that the camera driver and DDS need.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _providers(kind: str, index: int, precision: str, cache: Path) -> list[Any]:
+    cpu = "CPUExecutionProvider"  # for the few nodes that a GPU provider leaves
+    if kind == "cpu":
+        return [cpu]
+    cuda = ("CUDAExecutionProvider", {"device_id": index})
+    if kind == "cuda":
+        return [cuda, cpu]
+    cache.mkdir(exist_ok=True)
+    if not any(cache.glob("*.engine")):
+        _log.warning("TensorRT builds its engine for this GPU now: this takes minutes, once (%s)", cache)
+    tensorrt = {
+        "device_id": index,
+        "trt_fp16_enable": precision == "float16",
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(cache),
+    }
+    return [("TensorrtExecutionProvider", tensorrt), cuda, cpu]
+
+
+def _two_builds() -> str:
+    """Returns a remedy when both builds are installed: whichever came last overwrote the other."""
+    installed = {d.metadata["Name"] for d in metadata.distributions() if d.metadata["Name"]}
+    if {"onnxruntime", "onnxruntime-gpu"} <= installed:
+        return (
+            "; onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+            "pip uninstall both, then pip install onnxruntime-gpu"
+        )
+    return ""
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,72 @@
+"""torch: the network itself, built from the bundle's weights. For training machines and comparisons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from robot_vision.bundle import WEIGHTS, ModelBundle
+from robot_vision.errors import EngineError
+from robot_vision.networks.checkpoint import load_network
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+def devices() -> list[str]:
+    """Returns torch's devices, GPUs first."""
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["cpu"]
+
+
+class TorchEngine:
+    """The bundle's network in torch, in channels-last layout and under autocast where asked."""
+
+    name = "torch"
+
+    def __init__(self, bundle: ModelBundle, device: str, precision: str, threads: int) -> None:
+        """Builds the network and moves it to the device.
+
+        Args:
+            bundle: the verified bundle; it must hold its weights.
+            device: `cpu`, `cuda` or `cuda:N`.
+            precision: `float32`, or what matrix products and convolutions are computed in.
+            threads: CPU threads of the whole process, 0 to leave them as they are.
+
+        Raises:
+            EngineError: the bundle has no weights, or the device has no memory for them.
+        """
+        if WEIGHTS not in bundle.files:
+            raise EngineError(f"{bundle.name} has no {WEIGHTS}, which the torch engine needs: use onnx")
+        self.device = "cuda:0" if device == "cuda" else device
+        self.precision = precision
+        if threads:
+            torch.set_num_threads(threads)
+        self._dtype = getattr(torch, precision)
+        try:
+            network = load_network(bundle.path / WEIGHTS)
+            self._network: Any = network.eval().to(self.device, memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise EngineError(f"torch cannot load {bundle.name} on {device}: {first}") from error
+        if network.spec.outputs != bundle.spec.outputs:
+            raise EngineError(f"{bundle.name}: {WEIGHTS} and the graph are of different networks")
+
+    @torch.inference_mode()
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """See `Engine.run`."""
+        try:
+            images = torch.from_numpy(batch).to(self.device)
+            kind = self.device.partition(":")[0]
+            with torch.autocast(kind, self._dtype, enabled=self._dtype != torch.float32):
+                outputs = self._network(images)
+            return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+        except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one
+            raise EngineError(f"torch failed on {self.device}: {str(error).splitlines()[0]}") from error
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._network = None
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
