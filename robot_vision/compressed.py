@@ -1,0 +1,127 @@
+"""JPEG and PNG images: checked by their headers before a byte is decoded.
+
+OpenCV hides damage: a JPEG that was cut off decodes to a picture that is gray below the cut. So the end
+marker has to be there, and sizes are read from the header, before memory is taken for the pixels.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ImageError
+from robot_vision.image_limits import check_size
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+# Start-of-frame markers hold the size: C0 to CF without the Huffman, arithmetic and reserved ones.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def decode_compressed(
+    data: NDArray[np.uint8], format_text: str, min_size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Decodes JPEG or PNG bytes, told apart by their first bytes.
+
+    Args:
+        data: uint8 (N,).
+        format_text: the message's `format`. It is used in errors, and where it ends in `compressed rgb8`:
+            such images were compressed with red and blue exchanged.
+        min_size: see `images.to_rgb`.
+
+    Returns:
+        RGB uint8 (H, W, 3).
+
+    Raises:
+        ImageError: another format, an absurd size, or damaged data.
+    """
+    height, width = compressed_size(data, format_text)
+    flag = cv2.IMREAD_COLOR
+    if min_size is not None and data[:3].tobytes() == _JPEG:
+        for factor in (8, 4, 2):
+            if -(-height // factor) >= min_size[0] and -(-width // factor) >= min_size[1]:
+                flag = _REDUCED[factor]
+                break
+    try:
+        image = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ImageError("corrupt", f"OpenCV cannot decode the image: {error.err}") from error
+    if image is None:
+        raise ImageError("corrupt", f"The {format_text!r} image of {len(data)} bytes is damaged")
+    if "compressed rgb" in format_text:
+        return np.asarray(image)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
+
+
+def compressed_size(data: NDArray[np.uint8], format_text: str) -> tuple[int, int]:
+    """Returns (height, width) from the header of a JPEG or PNG that has its end.
+
+    Raises:
+        ImageError: another format, an absurd size, or cut off.
+    """
+    head = data[:8].tobytes()
+    if head[:3] == _JPEG:
+        height, width, scan = _jpeg_size(memoryview(data))
+        check_size(height, width)
+        _check_end(data, scan, b"\xff\xd9", "JPEG", "end marker")
+    elif head == _PNG:
+        height, width = _png_size(data)
+        check_size(height, width)
+        _check_end(data, 24, b"IEND", "PNG", "end chunk")
+    elif head:
+        raise ImageError(
+            "encoding",
+            f"Unknown compressed format {format_text!r} (data begins with {head.hex(' ')}): "
+            "use one of jpeg, png",
+        )
+    else:
+        raise ImageError("data_length", f"The {format_text!r} image has no data")
+    return height, width
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int, int]:
+    """Returns height, width and where the compressed data may begin."""
+    at, end = 2, len(data)
+    while at + 9 <= end:
+        if data[at] != 0xFF:
+            break
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill bytes may precede a marker
+            at += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a segment
+            at += 2
+            continue
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width, at
+        if marker in (0xD9, 0xDA):  # the end or the pixels, before any size
+            break
+        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    raise ImageError("corrupt", f"The JPEG image of {end} bytes has no frame header: it is damaged")
+
+
+def _png_size(data: NDArray[np.uint8]) -> tuple[int, int]:
+    header = data[8:24].tobytes()
+    if len(header) < 16 or header[4:8] != b"IHDR":
+        raise ImageError("corrupt", f"The PNG image of {len(data)} bytes has no header: it is damaged")
+    width, height = struct.unpack(">II", header[8:16])
+    return height, width
+
+
+def _check_end(data: NDArray[np.uint8], start: int, mark: bytes, kind: str, what: str) -> None:
+    # Some cameras pad after the end, so the mark is looked for near the end first, then everywhere.
+    tail = max(start, len(data) - 64)
+    if data[tail:].tobytes().rfind(mark) >= 0 or data[start:].tobytes().rfind(mark) >= 0:
+        return
+    raise ImageError(
+        "corrupt", f"The {kind} image of {len(data)} bytes lacks its {what}: it was cut off"
+    )

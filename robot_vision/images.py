@@ -1,0 +1,99 @@
+"""Hop 1 of a frame's path: an image message becomes an RGB array.
+
+`to_rgb` reads the fields of `sensor_msgs/Image` and `sensor_msgs/CompressedImage` and nothing else of a
+message, so messages of rclpy, of `rosbags` and of this package's own sources take the same road.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.compressed import decode_compressed
+from robot_vision.encodings import decode_raw, row_bytes, supported_encodings
+from robot_vision.errors import ImageError, unknown
+from robot_vision.image_limits import check_size
+
+_cv_bridge: Any = None  # None: not tried yet; False: not there
+
+
+def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Decodes an image message.
+
+    Rules that a message leaves open: `8UC1/3/4` are gray, BGR and BGRA as in OpenCV; `16UC1` is gray;
+    16-bit values are divided by 257; float images hold intensities in [0, 1] and are clipped to it;
+    alpha is dropped; a JPEG's EXIF orientation is ignored, as the camera's calibration ignores it.
+    `data` must have height x step bytes (planar encodings: with their chroma rows); only the padding
+    of the last row may be missing.
+
+    Args:
+        msg: has height, width, encoding, is_bigendian, step and data, or else format and data.
+        min_size: (height, width) that the caller needs at least. A JPEG may then come back at a half,
+            quarter or eighth of its size, decoded in a fraction of the time.
+
+    Returns:
+        RGB uint8 (H, W, 3). For `rgb8` a view of the message's data, and for `bgr8` one with its
+        channels reversed; both may be read-only and have padded rows.
+
+    Raises:
+        ImageError: the message cannot be decoded; its `reason` says why in a word.
+    """
+    if not hasattr(msg, "encoding"):
+        return decode_compressed(_bytes_of(msg.data), str(msg.format), min_size)
+    height, width, step = int(msg.height), int(msg.width), int(msg.step)
+    encoding = str(msg.encoding)
+    if encoding not in supported_encodings():
+        return _through_cv_bridge(msg, encoding)
+    check_size(height, width)
+    needed = row_bytes(encoding, width)
+    if step < needed:
+        raise ImageError(
+            "size", f"step is {step}: a row of {width} pixels in {encoding} has {needed} bytes"
+        )
+    return decode_raw(_bytes_of(msg.data), height, width, step, encoding, bool(msg.is_bigendian))
+
+
+def image_size(msg: Any) -> tuple[int, int]:
+    """Returns an image message's (height, width) without decoding its pixels.
+
+    Raises:
+        ImageError: a compressed image whose header cannot be read.
+    """
+    if hasattr(msg, "encoding"):
+        return int(msg.height), int(msg.width)
+    from robot_vision.compressed import compressed_size
+
+    return compressed_size(_bytes_of(msg.data), str(msg.format))
+
+
+def _bytes_of(data: Any) -> NDArray[np.uint8]:
+    """Returns uint8 (N,) over bytes, array.array, memoryview or NumPy data, without a copy."""
+    if isinstance(data, np.ndarray):
+        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    view = memoryview(data)
+    if view.nbytes == 0:
+        return np.empty(0, np.uint8)
+    return np.frombuffer(view, np.uint8)
+
+
+def _through_cv_bridge(msg: Any, encoding: str) -> NDArray[np.uint8]:
+    """Lets cv_bridge try an encoding of its own, where it is installed and fits this NumPy."""
+    global _cv_bridge
+    if _cv_bridge is None:
+        try:
+            from cv_bridge import CvBridge
+
+            _cv_bridge = CvBridge()
+        except Exception:  # absent, or built for NumPy 1 and failing in many ways under NumPy 2
+            _cv_bridge = False
+    if _cv_bridge:
+        check_size(int(msg.height), int(msg.width))
+        try:
+            image = np.asarray(_cv_bridge.imgmsg_to_cv2(msg, "rgb8"))
+        except Exception as error:
+            raise ImageError("encoding", f"cv_bridge cannot decode {encoding!r}: {error}") from error
+        if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+            return image
+    raise ImageError("encoding", unknown("image encoding", encoding, supported_encodings()))
