@@ -1,0 +1,66 @@
+"""`robot-vision info [BUNDLE]`: what a bundle holds, verified, and what this machine can run it on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.engines import available_engines
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("bundle", nargs="?", help="directory of a model bundle")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the engines of this machine and, when one is given, the verified bundle."""
+    engines = available_engines()
+    bundle = ModelBundle.load(args.bundle) if args.bundle else None
+    if args.json:
+        print(json.dumps({"engines": engines, "bundle": _as_data(bundle) if bundle else None}, indent=2))
+        return 0
+    console = Console()
+    table = Table("engine", "devices", title="Engines of this machine", title_justify="left")
+    for name, devices in engines.items():
+        table.add_row(name, ", ".join(devices))
+    console.print(table)
+    if bundle:
+        console.print(_bundle_table(bundle))
+    return 0
+
+
+def _as_data(bundle: ModelBundle) -> dict[str, object]:
+    return {
+        "name": bundle.name,
+        "sha256": bundle.sha256,
+        "network": bundle.spec.to_dict(),
+        "training": dict(bundle.training),
+        "metrics": dict(bundle.metrics),
+        "files": dict(bundle.files),
+    }
+
+
+def _bundle_table(bundle: ModelBundle) -> Table:
+    spec = bundle.spec
+    table = Table(title=f"Bundle {bundle.name} (verified)", show_header=False, title_justify="left")
+    table.add_row("sha256", bundle.sha256)
+    table.add_row("backbone", spec.backbone)
+    table.add_row("input", f"{spec.input.height} x {spec.input.width} RGB, {spec.input.resize}")
+    if spec.classifier:
+        labels = spec.classifier.labels
+        shown = ", ".join(labels[:8]) + (f", ... ({len(labels)})" if len(labels) > 8 else "")
+        table.add_row("classifier", shown)
+    if spec.pose:
+        table.add_row("pose", f"in frame {spec.pose.map_frame!r}")
+    if spec.place:
+        table.add_row("place", f"descriptor of {spec.place.descriptor_size} numbers")
+    for what, values in (("training", bundle.training), ("metrics", bundle.metrics)):
+        for key, value in values.items():
+            table.add_row(f"{what}: {key}", str(value))
+    return table

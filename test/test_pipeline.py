@@ -1,0 +1,95 @@
+"""The path from RGB arrays to predictions, against the numbers that the bundle is known to give."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_bundle import LABELS, expected_colour, make_tiny_bundle
+
+from robot_vision.pipeline import Pipeline
+from robot_vision.predictions import UNKNOWN, Classification
+
+SIZE = (32, 48)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    path = make_tiny_bundle(tmp_path_factory.mktemp("bundle"), SIZE)
+    with Pipeline.load(path, engine="onnx", max_batch=4) as pipeline:
+        yield pipeline
+
+
+def images(count, size=SIZE):
+    return list(np.random.default_rng(count).integers(0, 256, (count, *size, 3), dtype=np.uint8))
+
+
+def test_predictions_are_the_networks_answers(pipeline):
+    image = images(1)[0]
+    (prediction,) = pipeline([image])
+    colour = expected_colour(image)
+    np.testing.assert_allclose(prediction.pose.position, colour, atol=1e-6)
+    expected = np.exp(20 * colour) / np.exp(20 * colour).sum()
+    np.testing.assert_allclose(prediction.classification.probabilities, expected, rtol=1e-4)
+    np.testing.assert_allclose(np.diag(prediction.pose.covariance), colour[2] + 0.01, atol=1e-6)
+    assert abs(np.linalg.norm(prediction.pose.orientation_xyzw) - 1) < 1e-12
+    assert prediction.descriptor.shape == (8,)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 11])
+def test_a_batch_answers_as_its_images_one_by_one_and_in_order(pipeline, count):
+    batch = images(count)
+    together = pipeline(batch)
+    assert len(together) == count
+    for image, prediction in zip(batch, together):
+        (alone,) = pipeline([image])
+        np.testing.assert_allclose(prediction.pose.position, alone.pose.position, atol=1e-6)
+        np.testing.assert_allclose(prediction.descriptor, alone.descriptor, atol=1e-6)
+
+
+def test_results_survive_the_next_call(pipeline):
+    first, second = images(2)
+    (kept,) = pipeline([first])
+    before = kept.descriptor.copy(), kept.classification.probabilities.copy()
+    pipeline([second, second, second])
+    np.testing.assert_array_equal(kept.descriptor, before[0])
+    np.testing.assert_array_equal(kept.classification.probabilities, before[1])
+
+
+def test_cameras_of_different_sizes_share_a_batch(pipeline):
+    red = np.zeros((480, 640, 3), np.uint8)
+    red[..., 0] = 255
+    blue = np.zeros((1080, 1920, 3), np.uint8)
+    blue[..., 2] = 255
+    labels = [p.classification.top_k(1)[0].label for p in pipeline([red, blue, red[:, ::-1]])]
+    assert labels == ["red", "blue", "red"]
+
+
+def test_stage_times_add_up(pipeline):
+    pipeline(images(6))
+    times = pipeline.times
+    assert times.preprocess > 0 and times.inference > 0 and times.decode > 0
+
+
+@pytest.mark.parametrize("heads", [("classifier",), ("pose",), ("place",), ("classifier", "place")])
+def test_absent_heads_are_none(tmp_path, heads):
+    with Pipeline.load(make_tiny_bundle(tmp_path, heads=heads), engine="onnx") as pipeline:
+        (prediction,) = pipeline(images(1))
+    assert (prediction.classification is not None) == ("classifier" in heads)
+    assert (prediction.pose is not None) == ("pose" in heads)
+    assert (prediction.descriptor is not None) == ("place" in heads)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),
+    st.integers(1, 5),
+    st.one_of(st.none(), st.floats(0, 1)),
+)
+def test_top_k_is_sorted_and_unknown_comes_first(scores, k, threshold):
+    result = Classification(LABELS, np.array(scores, np.float32), known_score=max(scores))
+    top = result.top_k(k, threshold)
+    known = [h for h in top if h.label != UNKNOWN]
+    assert [h.score for h in known] == sorted(map(float, np.float32(scores)), reverse=True)[:k]
+    says_unknown = threshold is not None and max(scores) < threshold
+    assert (top[0].label == UNKNOWN) == says_unknown
+    assert len(top) == min(k, 3) + says_unknown
