@@ -1,21 +1,23 @@
-"""Build the interface packages that the ROS 2 wheels lack into the virtual environment that runs this.
+"""Build the interface packages that the ROS 2 wheels lack into the virtual environment.
 
-The wheels make a virtual environment a ROS prefix, but there is none for `vision_msgs` and `tf2_msgs`.
-This builds both with the wheels' own generators and installs them beside the wheels' packages, so that
-`python -c "import vision_msgs.msg"` works with nothing sourced. Run it with the environment's Python:
+The wheels make a virtual environment a ROS prefix, but there is none for `vision_msgs` and
+`tf2_msgs`. This builds both with the wheels' own generators and installs them beside the wheels'
+packages, so that `python -c "import vision_msgs.msg"` works with nothing sourced. Run it with the
+environment's Python:
 
     .venv/bin/python tools/ros_env/build.py
 
 Three things stand between the wheels and a build, and are seen to here:
 
-- The exported CMake files name the include folders of the machine that built the wheels (`/opt/python/...`).
+- The exported CMake files name folders of the machine that built the wheels (`/opt/python/...`).
   They are rewritten to this Python's and this NumPy's.
-- No CMake comes with them. The one on PATH is taken, else the one of the wheel `cmake`.
-- Nothing sets `AMENT_PREFIX_PATH`, so packages are not found by name. A `.pth` file adds the environment
-  to it whenever its Python starts (see `path_hook.py`).
+- No CMake comes with them. The one on PATH is taken, else that of the wheel `cmake`.
+- Nothing sets `AMENT_PREFIX_PATH`, so packages are not found by name. A `.pth` file adds the
+  environment to it whenever its Python starts (see `path_hook.py`).
 
-Only the standard library is imported until the compiler and the headers have been found, so that what
-is missing is reported as one line that says what to install.
+CMake is run directly: two packages that do not depend on each other need no workspace around them.
+Only the standard library is imported until the compiler and the headers have been found, so that
+what is missing is reported as one line that says what to install.
 """
 
 from __future__ import annotations

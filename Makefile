@@ -1,0 +1,138 @@
+# robot_vision: `make demo` shows it, `make test` checks it. Run `make help` for the rest.
+#
+# Everything goes into one virtual environment, VENV. Each step leaves a stamp that is named after the hash
+# of what it depends on, so that an edit of a requirement repeats the step, a second run is quick, and a
+# step that was interrupted, which leaves no stamp, is done again.
+
+PYTHON ?= python3
+ROS_DISTRO ?= kilted
+VENV ?= .venv
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+# How many processes run the tests.
+TEST_JOBS ?= 2
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The interpreter behind PYTHON: in an activated environment that is not the environment's own link, which is
+# gone while the environment is made anew.
+base_python := $(shell $(PYTHON) -c 'import sys; print(sys._base_executable)' 2>/dev/null)
+py_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+venv := $(abspath $(VENV))
+python := $(venv)/bin/python
+
+# A ROS 2 that is sourced and that the interpreter can import is used as it is; otherwise its wheels are
+# installed. (An environment of this project also sets AMENT_PREFIX_PATH, but only for its own Python.)
+ros_on_system := $(shell [ -n "$${AMENT_PREFIX_PATH:-}" ] && \
+	$(base_python) -c 'import rclpy, tf2_msgs.msg, vision_msgs.msg' 2>/dev/null && echo yes)
+ifeq ($(ros_on_system),yes)
+ros := system
+venv_flags := --system-site-packages
+else
+ros := $(ROS_DISTRO)
+ros_files := constraints/ros-$(ROS_DISTRO).in constraints/ros-$(ROS_DISTRO).txt
+ros_flags := -r $(word 1,$(ros_files)) -c $(word 2,$(ros_files))
+endif
+
+constraints := constraints/py$(py_version).txt
+hash = $(shell cat $(1) 2>/dev/null | cksum | cut -d ' ' -f 1)
+ros_env_files := $(sort $(shell find tools/ros_env -type f -not -path '*/__pycache__/*'))
+stamps := $(venv)/.stamps
+venv_stamp := $(stamps)/venv-py$(py_version)-$(ros)
+runtime_stamp := $(stamps)/runtime-$(call hash,setup.py setup.cfg $(constraints) $(ros_files))
+interfaces_stamp := $(stamps)/interfaces-$(call hash,$(constraints) $(ros_files) $(ros_env_files))
+dev_stamp := $(stamps)/dev-$(call hash,setup.py $(constraints) $(ros_files))
+ready := $(runtime_stamp) $(interfaces_stamp)
+
+pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VERBOSE),,--quiet) -c $(constraints)
+
+.PHONY: help
+help: ## show this list
+	@echo "make TARGET [PYTHON=$(PYTHON)] [ROS_DISTRO=$(ROS_DISTRO)] [VENV=$(VENV)]"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@echo "Variables: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS. ROS_DISTRO: kilted or jazzy."
+
+.PHONY: demo
+demo: $(ready) ## set up without torch and watch the node work on a camera stream
+	@$(venv)/bin/robot-vision demo $(DEMO_ARGS)
+
+.PHONY: test
+test: $(ready) $(dev_stamp) ## run every test
+	@$(python) -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
+
+.PHONY: test-fast
+test-fast: $(ready) $(dev_stamp) ## run the tests that take under two minutes together
+	@$(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
+
+.PHONY: bench
+bench: $(ready) $(dev_stamp) ## measure speed; see docs/benchmarks.md
+	@$(python) -m benchmarks $(BENCH_ARGS)
+
+.PHONY: lint
+lint: $(ready) $(dev_stamp) ## ruff and mypy
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy
+
+.PHONY: setup
+setup: $(ready) $(dev_stamp) ## only make the environment that test, bench and lint use
+
+.PHONY: clean
+clean: ## remove the environment and all that was built or cached
+	rm -rf $(VENV) build dist install log robot_vision.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+.PHONY: check-arguments
+check-arguments:
+	@[ -n "$(py_version)" ] || { echo "error: no Python: $(PYTHON) does not run." \
+		"Install Python 3.10 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@[ -f "$(constraints)" ] || { echo "error: Python $(py_version) ($(PYTHON)) is not among those" \
+		"supported: $(patsubst constraints/py%.txt,%,$(sort $(wildcard constraints/py*.txt)))." \
+		"Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@[ -f "constraints/ros-$(ROS_DISTRO).in" ] || [ "$(ros_on_system)" = yes ] || { \
+		echo "error: ROS_DISTRO=$(ROS_DISTRO) has no wheels here; use one of" \
+		"$(patsubst constraints/ros-%.in,%,$(sort $(wildcard constraints/ros-*.in)))." >&2; exit 1; }
+
+$(venv_stamp): | check-arguments
+	@echo "==> virtual environment $(VENV) with Python $(py_version) (seconds)"
+	@$(base_python) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make virtual" \
+		"environments. Debian, Ubuntu: apt install python$(py_version)-venv" >&2; exit 1; }
+	@[ ! -e $(venv) ] || [ -d $(stamps) ] || { echo "error: $(VENV) is there and was not made by make." \
+		"Remove it, or name another: make VENV=.venv-make" >&2; exit 1; }
+	@rm -rf $(venv)
+	@mkdir -p $(stamps)
+	@touch $(venv)/COLCON_IGNORE
+	@$(base_python) -m venv $(venv_flags) $(venv)
+	@touch $@
+
+$(runtime_stamp): $(venv_stamp) | check-arguments
+ifeq ($(ros),system)
+	@echo "==> the package and what it runs on, beside the ROS 2 that is sourced (under a minute)"
+else
+	@echo "==> the package, what it runs on, and ROS 2 $(ROS_DISTRO) from wheels (1 GB on disk, 1 to 5 minutes)"
+endif
+	@$(pip) pip setuptools wheel
+	@$(pip) $(ros_flags) --no-build-isolation -e .
+	@touch $@
+
+$(interfaces_stamp): | $(runtime_stamp)
+ifeq ($(ros),system)
+	@$(python) tools/ros_env/build.py --hook-only
+else
+	@echo "==> vision_msgs and tf2_msgs, of which there are no wheels (compiles for about a minute)"
+	@command -v cmake >/dev/null || $(pip) cmake
+	@$(python) tools/ros_env/build.py
+endif
+	@$(python) tools/ros_env/link_package.py
+	@touch $@
+
+$(dev_stamp): $(runtime_stamp) | $(interfaces_stamp)
+	@echo "==> torch and all else that tests, training and benchmarks need (8 GB on disk, 2 to 15 minutes)"
+	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,train,places,dev]'
+	@touch $@

@@ -1,0 +1,76 @@
+"""Fixtures and rules that all tests share."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# ROS domains that tests may claim. Above 101 the ports of a domain run into those that Linux hands out to
+# outgoing connections; the low ones are what people use by hand.
+_DOMAINS = range(52, 101)
+_claimed: list[IO[str]] = []
+
+
+def _claim_ros_domain() -> int:
+    """Claim a ROS domain that no other test process on this machine has, until this process ends.
+
+    Two test runs at once, or two workers of one, would otherwise hear each other's topics.
+
+    Returns:
+        The number of the domain.
+    """
+    folder = Path(tempfile.gettempdir()) / f"robot_vision_test_domains_{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for domain in _DOMAINS:
+        lock = (folder / str(domain)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _claimed.append(lock)  # The claim lasts as long as the file stays open.
+        return domain
+    raise pytest.UsageError(f"all ROS domains from {_DOMAINS[0]} to {_DOMAINS[-1]} are in use")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process a ROS domain of its own, on this machine only."""
+    starts_workers = bool(getattr(config.option, "numprocesses", None))
+    if starts_workers and not hasattr(config, "workerinput"):
+        return
+    os.environ["ROS_DOMAIN_ID"] = str(_claim_ros_domain())
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which ROS domain to look at from another terminal."""
+    if "ROS_DOMAIN_ID" in os.environ and not getattr(config.option, "numprocesses", None):
+        return f"ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']}, this machine only"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that start nodes where there is no ROS."""
+    if importlib.util.find_spec("rclpy") is not None:
+        return
+    skip = pytest.mark.skip(reason="rclpy is not installed: run make test, or source a ROS 2")
+    for item in items:
+        if item.get_closest_marker("ros"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder of real recordings; skip the test where there is none."""
+    folder = Path(os.environ.get("ROBOT_VISION_DATA") or ROOT / ".." / "shared" / "data").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real recordings at {folder}: set ROBOT_VISION_DATA to their folder")
+    return folder
