@@ -17,8 +17,16 @@ printf '%s\n' pip cmake ninja 'setuptools<80' wheel >"$work/tools.in"
 
 run_on() { # what has been run, not only resolved; keep it true
     case $1 in
-    3.10 | 3.11 | 3.12 | 3.13) echo "Run on Python $1, Linux x86-64." ;;
-    *) echo "Resolved for Python $1, not run yet." ;;
+    3.11) echo "Run: make demo, test, lint." ;;
+    3.10 | 3.12 | 3.13) echo "Run: set-up of make demo. Only resolved: what make test adds." ;;
+    *) echo "Only resolved, not run." ;;
+    esac
+}
+
+ros_run_on() {
+    case $1 in
+    kilted) echo "Python 3.10 to 3.13" ;;
+    jazzy) echo "Python 3.11, 3.12" ;;
     esac
 }
 
@@ -45,7 +53,7 @@ for python in 3.10 3.11 3.12 3.13 3.14; do
 done
 for distro in kilted jazzy; do
     {
-        echo "# Versions of the ROS 2 wheels, $distro, for every Python. Run on Python 3.10 to 3.13, Linux x86-64."
+        echo "# Versions of the ROS 2 wheels, $distro, for every Python. Run on Linux x86-64: $(ros_run_on "$distro")."
         echo "# Written by update.sh; see CONTRIBUTING.md."
         cat "$work/3.10-$distro.ros"
     } >"ros-$distro.txt"

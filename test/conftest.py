@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# ROS domains that tests may claim. Above 101 the ports of a domain run into those that Linux hands out to
-# outgoing connections; the low ones are what people use by hand.
+# ROS domains that tests may claim. Above 101 the ports of a domain run into those that Linux hands
+# out to outgoing connections; the low ones are what people use by hand.
 _DOMAINS = range(52, 101)
 _claimed: list[IO[str]] = []
 
