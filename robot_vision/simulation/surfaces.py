@@ -1,0 +1,210 @@
+"""From a world's data to painted and lit rectangles in space, and one atlas that holds their pixels."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from robot_vision.simulation.textures import paint
+from robot_vision.simulation.world import SIDES, Box, Door, Finish, Room, World
+
+DENSITY = 72.0  # texture pixels a metre
+PANEL_GAP = 0.015  # metres that a picture stands off its wall
+BORDER = 8  # pixels around each texture, so that coarse levels of the atlas do not mix neighbours
+LEVELS = 4  # of the atlas: full size, half, quarter, eighth
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A painted rectangle in the map, seen from one side.
+
+    A viewer in front of it sees `right` to the right and `down` downwards; the normal that points to that
+    viewer is `down x right`.
+
+    Attributes:
+        origin: (3,) the top left corner, metres.
+        right: (3,) the top edge.
+        down: (3,) the left edge.
+        finish: how it is painted.
+        room: name of the room whose lamp lights it.
+        lit: False for what shines itself or must keep its exact colour.
+    """
+
+    origin: NDArray[np.float64]
+    right: NDArray[np.float64]
+    down: NDArray[np.float64]
+    finish: Finish
+    room: str
+    lit: bool = True
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Unit normal towards the side from which it is seen."""
+        normal = np.cross(self.down, self.right)
+        return normal / np.linalg.norm(normal)
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """All textures in one image with its coarser levels below each other.
+
+    Attributes:
+        image: RGB uint8; level n starts at row `rows[n]` and is 2^n times smaller.
+        rows: (LEVELS,) first row of each level.
+        places: (rectangles, 4) x, y, width and height of each texture at level 0.
+    """
+
+    image: NDArray[np.uint8]
+    rows: NDArray[np.float32]
+    places: NDArray[np.float32]
+
+
+def facing(
+    side: str, low: ArrayLike, high: ArrayLike, finish: Finish, room: str, lit: bool = True
+) -> Rectangle:
+    """Returns one face of the box from `low` to `high`, as seen by a viewer who looks to `side`.
+
+    `north` looks along +y, `east` along +x, `up` along +z. For the walls of a room the viewer stands
+    inside and the face is the far one; for furniture pass the near face as a box without depth.
+    """
+    (x0, y0, z0), (x1, y1, z1) = np.asarray(low, float), np.asarray(high, float)
+    dx, dy, dz = x1 - x0, y1 - y0, z1 - z0
+    origin, right, down = {
+        "north": ((x0, y1, z1), (dx, 0, 0), (0, 0, -dz)),
+        "south": ((x1, y0, z1), (-dx, 0, 0), (0, 0, -dz)),
+        "east": ((x1, y1, z1), (0, -dy, 0), (0, 0, -dz)),
+        "west": ((x0, y0, z1), (0, dy, 0), (0, 0, -dz)),
+        "down": ((x0, y1, z0), (dx, 0, 0), (0, -dy, 0)),
+        "up": ((x0, y0, z1), (dx, 0, 0), (0, dy, 0)),
+    }[side]
+    return Rectangle(np.array(origin), np.array(right), np.array(down), finish, room, lit)
+
+
+def rectangles(world: World) -> list[Rectangle]:
+    """Returns every surface of a world."""
+    found: list[Rectangle] = []
+    for room in world.rooms:
+        found += _shell(room, world.doors)
+        for box in room.boxes:
+            found += _box(box, room.name)
+        found += _panels(room)
+    for door in world.doors:
+        found += _doorway(door, world.corridor)
+    return found
+
+
+def _shell(room: Room, doors: tuple[Door, ...]) -> Iterator[Rectangle]:
+    low, high = (*room.low, 0.0), (*room.high, room.height)
+    yield facing("down", low, high, room.floor, room.name)
+    yield facing("up", low, high, room.ceiling, room.name)
+    for side in ("east", "west"):
+        yield facing(side, low, high, room.wall, room.name)
+    for side, y in (("north", room.high[1]), ("south", room.low[1])):
+        # Doors pierce only walls along x: the wall is cut beside and above each of them.
+        gaps = [d for d in doors if min(abs(d.low[1] - y), abs(d.high[1] - y)) < 1e-6]
+        gaps = sorted((d for d in gaps if room.low[0] < d.low[0] < room.high[0]), key=lambda d: d.low)
+        start = room.low[0]
+        for door in gaps:
+            yield facing(side, (start, y, 0), (door.low[0], y, room.height), room.wall, room.name)
+            lintel = (door.low[0], y, door.height), (door.high[0], y, room.height)
+            yield facing(side, *lintel, room.wall, room.name)
+            start = door.high[0]
+        yield facing(side, (start, y, 0), (room.high[0], y, room.height), room.wall, room.name)
+
+
+def _box(box: Box, room: str) -> Iterator[Rectangle]:
+    (x0, y0, z0), (x1, y1, z1) = box.low, box.high
+    yield facing("north", (x0, y0, z0), (x1, y0, z1), box.side, room)  # the near face of each side
+    yield facing("south", (x0, y1, z0), (x1, y1, z1), box.side, room)
+    yield facing("east", (x0, y0, z0), (x0, y1, z1), box.side, room)
+    yield facing("west", (x1, y0, z0), (x1, y1, z1), box.side, room)
+    yield facing("down", (x0, y0, z1), (x1, y1, z1), box.top, room)
+    if z0 > 0:
+        yield facing("up", (x0, y0, z0), (x1, y1, z0), box.side, room)
+
+
+def _panels(room: Room) -> Iterator[Rectangle]:
+    for panel in room.panels:
+        assert panel.side in SIDES, panel.side
+        half, z0, z1 = panel.width / 2, panel.z - panel.height / 2, panel.z + panel.height / 2
+        a, b = panel.along - half, panel.along + half
+        if panel.side in ("north", "south"):
+            y = room.high[1] - PANEL_GAP if panel.side == "north" else room.low[1] + PANEL_GAP
+            low, high = (a, y, z0), (b, y, z1)
+        else:
+            x = room.high[0] - PANEL_GAP if panel.side == "east" else room.low[0] + PANEL_GAP
+            low, high = (x, a, z0), (x, b, z1)
+        yield facing(panel.side, low, high, panel.finish, room.name)
+
+
+def _doorway(door: Door, room: str) -> Iterator[Rectangle]:
+    low, high = (*door.low, 0.0), (*door.high, door.height)
+    for side in ("east", "west", "down", "up"):
+        yield facing(side, low, high, door.finish, room)
+
+
+def build_atlas(found: list[Rectangle], rooms: dict[str, Room], width: int = 2048) -> Atlas:
+    """Paints and lights all rectangles and packs them in rows of an image `width` pixels wide."""
+    textures = []
+    for rectangle in found:
+        key = np.concatenate([rectangle.origin, rectangle.right, rectangle.down]).round(4).tobytes()
+        size = np.linalg.norm(rectangle.right), np.linalg.norm(rectangle.down)
+        # The seed follows from the place in the world: one more chair leaves all other textures alone.
+        image = paint(rectangle.finish, float(size[0]), float(size[1]), DENSITY, zlib.crc32(key))
+        if rectangle.lit:
+            image = _lit(image, rectangle, rooms[rectangle.room])
+        textures.append(cv2.copyMakeBorder(image, *[BORDER] * 4, cv2.BORDER_REPLICATE))
+    assert max(t.shape[1] for t in textures) <= width
+    order = sorted(range(len(textures)), key=lambda i: -textures[i].shape[0])
+    places = np.zeros((len(textures), 4), np.float32)
+    x = y = shelf = 0
+    align = 1 << (LEVELS - 1)
+    for i in order:
+        h, w = textures[i].shape[:2]
+        if x + w > width:
+            x, y = 0, y + shelf
+            shelf = 0
+        places[i] = x + BORDER, y + BORDER, w - 2 * BORDER, h - 2 * BORDER
+        x += -(-w // align) * align
+        shelf = max(shelf, -(-h // align) * align)
+    full = np.zeros((y + shelf, width, 3), np.uint8)
+    for texture, (px, py, _, _) in zip(textures, places.astype(int)):
+        h, w = texture.shape[:2]
+        full[py - BORDER : py - BORDER + h, px - BORDER : px - BORDER + w] = texture
+    levels = [full]
+    for _ in range(LEVELS - 1):
+        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    rows = np.cumsum([0] + [len(level) for level in levels[:-1]])
+    wide = [np.pad(level, ((0, 0), (0, width - level.shape[1]), (0, 0))) for level in levels]
+    return Atlas(np.concatenate(wide), rows.astype(np.float32), places)
+
+
+def _lit(image: NDArray[np.uint8], rectangle: Rectangle, room: Room) -> NDArray[np.uint8]:
+    """Lights a texture: ambient light, a lamp under the middle of the ceiling, shadows on the floor."""
+    h, w = image.shape[:2]
+    steps = max(h // 9, 2), max(w // 9, 2)  # light changes slowly: eight values a metre are enough
+    t, s = ((np.arange(n) + 0.5) / n for n in steps)
+    points = (
+        rectangle.origin
+        + s[None, :, None] * rectangle.right
+        + t[:, None, None] * rectangle.down
+    )  # (h', w', 3)
+    lamp = np.array([*room.centre, room.height - 0.3])
+    to_lamp = lamp - points
+    distance = np.linalg.norm(to_lamp, axis=2)
+    facing_lamp = np.maximum((to_lamp @ rectangle.normal) / distance, 0)
+    side = 0.05 * (rectangle.normal @ np.array([0.6, -0.8, 0.0]))  # opposite walls differ a little
+    light = 0.55 + side + 1.6 * facing_lamp / (1.2 + distance**2) + 0.25 * (1 - distance / 8)
+    if abs(rectangle.normal[2]) > 0.99 and rectangle.origin[2] < 0.01:
+        for box in room.boxes:
+            gap = np.maximum(box.low[:2] - points[..., :2], points[..., :2] - box.high[:2])
+            away = np.linalg.norm(np.maximum(gap, 0), axis=2)
+            light *= 1 - 0.45 * np.exp(-((away / 0.18) ** 2))
+    coloured = (light[..., None] * room.light).astype(np.float32)
+    field = cv2.resize(coloured, (w, h), interpolation=cv2.INTER_LINEAR)
+    return np.clip(image * field, 0, 255).astype(np.uint8)
