@@ -1,0 +1,186 @@
+"""What torchvision's classification networks look like inside, found by looking and not from a table.
+
+A network is built and run once on torch's `meta` device, which has shapes and no data, so that the
+size of every intermediate tensor is known in a second and without memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from robot_vision.errors import ConfigError, unknown
+
+# Both were trained on pixels scaled to [-1, 1]; torchvision converts inside the network when asked
+# to (transform_input), and we do so in the normalisation, where it costs nothing. Both have
+# auxiliary classifiers, which only serve torchvision's own training from scratch: they are never
+# built here.
+INCEPTIONS = ("googlenet", "inception_v3")
+_LOOK_SIZE = (224, 224)  # every network accepts it, and those with fixed positions accept only it
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The inside of one network.
+
+    Attributes:
+        name: torchvision's name.
+        nodes: every tensor (N, C) or (N, C, H, W) inside, in the order in which it is computed,
+            with its shape without the batch axis for a 224 x 224 input.
+        taps: names by which a tensor can be tapped (a layer's or stage's name) to the node.
+        stages: the taps worth listing: the top level and its numbered parts.
+        features: the tap before the classification layer, behind which classifier = linear layer.
+        feature_map: the last tensor (C, H, W) before pooling; empty where there is none.
+        last_layer: name of torchvision's classification layer, e.g. `fc`.
+        linear_end: whether that is a linear layer directly on `features` (false for SqueezeNet).
+        keys: names of every parameter and buffer of torchvision's network to their shapes.
+    """
+
+    name: str
+    nodes: Mapping[str, Shape]
+    taps: Mapping[str, str]
+    stages: tuple[str, ...]
+    features: str
+    feature_map: str
+    last_layer: str
+    linear_end: bool
+    keys: Mapping[str, Shape]
+
+    def resolve(self, tap: str) -> str:
+        """Returns the node of a tap.
+
+        Raises:
+            ConfigError: the network has no such tap; the message lists those that it has.
+        """
+        if tap in self.taps:
+            return self.taps[tap]
+        raise ConfigError(f"{self.name}: {unknown('tap', tap, self.stages)}")
+
+    def require_feature_map(self) -> str:
+        """Returns the default tap of a head that needs a feature map (C, H, W)."""
+        if self.feature_map:
+            return self.feature_map
+        raise ConfigError(
+            f"{self.name} ends in tokens and not in a feature map: use a convolutional backbone for this "
+            f"head, or name one of its taps: {', '.join(self.stages)}"
+        )
+
+
+def names() -> list[str]:
+    """Returns torchvision's classification networks by name."""
+    return list(models.list_models(module=models))
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError with the nearest names when torchvision has no such network."""
+    if name in names():
+        return
+    import difflib
+
+    near = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5)
+    raise ConfigError(
+        f"Unknown backbone {name!r}: use one of torchvision's classification networks, "
+        f"{'such as' if near else 'for example'} {', '.join(near or ['resnet18', 'mobilenet_v2'])}"
+    )
+
+
+def build(name: str, initialise: bool = True) -> nn.Module:
+    """Builds torchvision's whole network without weights (auxiliary classifiers left out).
+
+    Args:
+        name: torchvision's name.
+        initialise: false skips GoogLeNet's and Inception's slow initialisation.
+    """
+    check_name(name)
+    options = {"aux_logits": False, "init_weights": initialise} if name in INCEPTIONS else {}
+    model: nn.Module = models.get_model(name, weights=None, **options)
+    return model
+
+
+def skeleton(name: str) -> nn.Module:
+    """Builds a network whose tensors have shapes and no data (torch's `meta` device), in eval mode."""
+    try:
+        with torch.device("meta"):
+            return build(name, initialise=False).eval()
+    except NotImplementedError:  # RegNet computes its widths with tensors that it reads
+        with torch.device("cpu"):
+            return build(name, initialise=False).eval().to("meta")
+
+
+@functools.lru_cache(maxsize=32)
+def look_inside(name: str) -> Architecture:
+    """Returns what a network looks like inside.
+
+    Raises:
+        ConfigError: torchvision has no classification network of that name.
+    """
+    check_name(name)
+    model = skeleton(name)
+    with torch.device("meta"):
+        inside = get_graph_node_names(model, suppress_diff_warning=True)[1][1:]  # [0] is the input
+        extractor = create_feature_extractor(model, inside, suppress_diff_warning=True).eval()
+        outputs = extractor(torch.empty(1, 3, *_LOOK_SIZE))
+    tensors = {node: out for node, out in outputs.items() if isinstance(out, Tensor)}
+    modules = dict(model.named_modules())
+    last_layer = [node for node in tensors if any(True for _ in _parameters(modules.get(node)))][-1]
+    before = list(tensors)[: list(tensors).index(last_layer)]
+    nodes = {n: tuple(tensors[n].shape[1:]) for n in before if tensors[n].dim() in (2, 4)}
+    features = next(n for n in reversed(nodes) if not isinstance(modules.get(n), nn.Dropout))
+    taps = {part: node for node in nodes for part in _prefixes(node)}
+    linear = isinstance(modules[last_layer], nn.Linear) and len(nodes[features]) == 1
+    return Architecture(
+        name=name,
+        nodes=nodes,
+        taps=taps,
+        stages=_stages(model, taps),
+        features=features,
+        feature_map=_feature_map(tensors, before, modules),
+        last_layer=last_layer,
+        linear_end=linear and list(tensors)[-1] == last_layer,
+        keys={key: tuple(value.shape) for key, value in model.state_dict().items()},
+    )
+
+
+def _parameters(module: nn.Module | None) -> list[nn.Parameter]:
+    return [] if module is None else list(module.parameters())
+
+
+def _prefixes(node: str) -> list[str]:
+    """`layer4.1.relu_1` can be tapped as layer4, layer4.1 and by its full name: the last one wins."""
+    parts = node.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _stages(model: nn.Module, taps: Mapping[str, str]) -> tuple[str, ...]:
+    stages: list[str] = []
+    for name, child in model.named_children():
+        parts = [f"{name}.{i}" for i, _ in child.named_children()]
+        split = name in (
+            "features",
+            "layers",
+            "classifier",
+        )  # flat networks: the parts are the stages
+        stages += [s for s in (parts if split else [name]) if s in taps]
+    return tuple(stages)
+
+
+def _feature_map(
+    tensors: Mapping[str, Tensor], before: list[str], modules: Mapping[str, nn.Module]
+) -> str:
+    """The last (C, H, W) that is neither pooled to a fixed size nor followed by tokens (N, T, C)."""
+    for node in reversed(before):
+        shape = tensors[node].shape
+        if len(shape) == 3:
+            return ""
+        pooled = isinstance(modules.get(node), (nn.AdaptiveAvgPool2d, nn.Dropout))
+        if len(shape) == 4 and min(shape[2:]) > 1 and not pooled:
+            return node
+    return ""

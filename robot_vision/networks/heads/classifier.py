@@ -1,0 +1,68 @@
+"""Classifier head: calibrated class probabilities and a score for "none of these"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_vision.spec import ClassifierSpec
+
+
+class ClassifierHead(nn.Module):
+    """Pooled features, dropout, a linear layer; softmax with a temperature.
+
+    Temperature scaling is Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), eq.
+    9: p = softmax(z / T). T does not change which class is most probable. The energy score is Liu
+    et al., "Energy-based Out-of-distribution Detection" (NeurIPS 2020), eq. 4: T logsumexp(z / T),
+    here with the sign by which known images score high.
+
+    Args:
+        spec: labels, dropout, temperature and score.
+        channels: C of the tap.
+
+    Attributes:
+        temperature: buffer (), so that a calibration is saved with the weights.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, spec: ClassifierSpec, channels: int) -> None:
+        super().__init__()
+        self.score = spec.score
+        self.dropout = nn.Dropout(spec.dropout)
+        self.linear = nn.Linear(channels, len(spec.labels))
+        self.register_buffer("temperature", torch.tensor(float(spec.temperature)))
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Computes the logits, on which a classifier is trained.
+
+        Args:
+            features: (N, C), or a feature map (N, C, H, W), which is averaged over H and W.
+
+        Returns:
+            `logits` (N, K), before the temperature.
+        """
+        if features.dim() == 4:
+            features = features.mean(dim=(2, 3))  # (N, C)
+        return {"logits": self.linear(self.dropout(features))}
+
+    def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turns logits into final values.
+
+        Args:
+            raw: `logits` (N, K).
+
+        Returns:
+            `probabilities` (N, K), which sum to 1, and `known_score` (N,), higher for known images.
+        """
+        logits = raw["logits"].float()
+        scaled = logits / self.temperature.float()
+        probabilities = F.softmax(scaled, dim=1)
+        if self.score == "max_probability":
+            known = probabilities.amax(dim=1)
+        elif self.score == "max_logit":
+            known = logits.amax(dim=1)
+        else:
+            known = self.temperature.float() * torch.logsumexp(scaled, dim=1)
+        return {"probabilities": probabilities, "known_score": known}

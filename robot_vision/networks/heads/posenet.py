@@ -1,0 +1,152 @@
+"""Pose head: position, orientation and covariance of the camera in the map, by regression."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_vision.errors import ConfigError
+from robot_vision.spec import PoseSpec
+
+MIN_VARIANCE = 1e-8  # m^2 or rad^2; consumers divide by it
+MAX_POSITION_VARIANCE = 1e6  # m^2
+MAX_ROTATION_VARIANCE = math.pi**2  # rad^2; an angle is never further off than pi
+MAX_POSITION = 1e6  # m
+
+
+class PoseNetHead(nn.Module):
+    """Regresses `T_map_camera`: position, unit quaternion, and the variance of both.
+
+    Kendall, Grimes and Cipolla, "PoseNet" (ICCV 2015), section 3.2: pooled features, a fully
+    connected layer with ReLU and dropout, and two linear regressors; the quaternion is normalised
+    when testing. q and -q are one rotation: the one with w >= 0 is given. The variances are the
+    heteroscedastic uncertainty of Kendall and Gal (NeurIPS 2017), eq. 8: the network gives s = log
+    sigma^2 of each axis.
+
+    Departures from the paper: the position is regressed in units of the training set's spread
+    (`position_mean`, `position_scale`), so that one learning rate serves a desk and a campus; and
+    `reduce_channels` keeps where in the image a feature was, which pooling forgets.
+
+    Args:
+        spec: layer sizes and dropout.
+        shape: the tap's shape, (C,) or (C, H, W).
+
+    Attributes:
+        position_mean: buffer (3,), metres: the centre of the training positions.
+        position_scale: buffer (), metres: their spread; one number, so that distances keep their
+            ratio.
+
+    Raises:
+        ConfigError: `reduce_channels` is asked of a tap that is no feature map.
+    """
+
+    position_mean: Tensor
+    position_scale: Tensor
+    identity: Tensor
+    diagonal: Tensor
+    log_variance_low: Tensor
+    log_variance_high: Tensor
+
+    def __init__(self, spec: PoseSpec, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        channels = shape[0]
+        self.reduce: nn.Module | None = None
+        if spec.reduce_channels:
+            if len(shape) != 3:
+                raise ConfigError(
+                    f"pose reduce_channels is {spec.reduce_channels}, which needs a feature map: "
+                    f"the tap {spec.tap!r} has shape {shape}; use 0, or another tap"
+                )
+            self.reduce = nn.Conv2d(channels, spec.reduce_channels, kernel_size=1)
+            channels = spec.reduce_channels * shape[1] * shape[2]
+        self.hidden = nn.Linear(channels, spec.hidden)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.position = nn.Linear(spec.hidden, 3)
+        self.quaternion = nn.Linear(spec.hidden, 4)
+        self.log_variance = nn.Linear(spec.hidden, 6)
+        # Start at the identity rotation (away from the zero quaternion, which has no direction) and
+        # at a variance of one, which a loss then shrinks.
+        with torch.no_grad():
+            self.quaternion.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+            self.log_variance.weight.zero_()
+            self.log_variance.bias.zero_()
+        self.register_buffer("position_mean", torch.zeros(3))
+        self.register_buffer("position_scale", torch.ones(()))
+        # Constants: on the CPU even when the rest is built without data, and not saved.
+        highest = [math.log(MAX_POSITION_VARIANCE)] * 3 + [math.log(MAX_ROTATION_VARIANCE)] * 3
+        constants = {
+            "identity": torch.tensor([0.0, 0.0, 0.0, 1.0], device="cpu"),
+            "diagonal": torch.eye(6, device="cpu"),
+            "log_variance_low": torch.full((6,), math.log(MIN_VARIANCE), device="cpu"),
+            "log_variance_high": torch.tensor(highest, device="cpu"),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def set_position_statistics(self, positions: Tensor) -> None:
+        """Sets mean and scale from the training positions.
+
+        Args:
+            positions: (N, 3), metres, in the map frame.
+        """
+        positions = positions.double()
+        mean = positions.mean(dim=0)
+        scale = (positions - mean).square().mean().sqrt()
+        self.position_mean.copy_(mean)
+        self.position_scale.copy_(scale.clamp(min=1e-3))  # a camera that never moved still trains
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Regresses what a pose loss is computed on.
+
+        Args:
+            features: (N, C), or a feature map (N, C, H, W).
+
+        Returns:
+            `position` (N, 3), metres in the map frame; `quaternion_xyzw` (N, 4), not normalised;
+            `log_variance` (N, 6), of x, y, z (log m^2) and of the rotation about X, Y, Z (log
+            rad^2).
+        """
+        if self.reduce is not None:
+            features = self.reduce(features).flatten(1)  # (N, R * H * W)
+        elif features.dim() == 4:
+            features = features.mean(dim=(2, 3))  # (N, C)
+        hidden = self.dropout(F.relu(self.hidden(features)))  # (N, hidden)
+        scale = self.position_scale
+        position = self.position_mean + scale * self.position(hidden)
+        metres = torch.cat([(2 * scale.log()).expand(3), torch.zeros_like(self.position_mean)])
+        log_variance = self.log_variance(hidden) + metres
+        return {
+            "position": position,
+            "quaternion_xyzw": self.quaternion(hidden),
+            "log_variance": log_variance,
+        }
+
+    def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turns the regressed numbers into final values, which are finite for any finite input.
+
+        Args:
+            raw: what `forward` returned.
+
+        Returns:
+            `position` (N, 3), metres; `orientation_xyzw` (N, 4), unit, w >= 0 (the identity for the
+            zero quaternion); `pose_covariance` (N, 6, 6), diagonal and positive definite.
+        """
+        position = raw["position"].float().clamp(-MAX_POSITION, MAX_POSITION)
+        q = raw["quaternion_xyzw"].float()
+        largest = q.abs().amax(
+            dim=1, keepdim=True
+        )  # (N, 1); dividing by it, squares cannot overflow
+        tiny = torch.finfo(torch.float32).tiny
+        q = torch.where(largest >= tiny, q / largest.clamp(min=tiny), self.identity.float())
+        q = q / q.square().sum(dim=1, keepdim=True).sqrt()
+        q = torch.where(q[:, 3:] < 0, -q, q)
+        # min(max()) and not clamp(): tensors as bounds have no ONNX operator of their own.
+        bounded = torch.minimum(
+            torch.maximum(raw["log_variance"].float(), self.log_variance_low.float()),
+            self.log_variance_high.float(),
+        )
+        covariance = bounded.exp().unsqueeze(2) * self.diagonal.float()  # (N, 6, 6)
+        return {"position": position, "orientation_xyzw": q, "pose_covariance": covariance}

@@ -1,0 +1,154 @@
+"""MultiHeadNetwork: one backbone, several heads, camera pixels in and final values out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from robot_vision.networks.architectures import look_inside
+from robot_vision.networks.backbones import Backbone
+from robot_vision.networks.heads.classifier import ClassifierHead
+from robot_vision.networks.heads.netvlad import NetVladHead
+from robot_vision.networks.heads.posenet import PoseNetHead
+from robot_vision.spec import NetworkSpec
+
+
+class MultiHeadNetwork(nn.Module):
+    """Built from a `NetworkSpec`; `forward` is what the exported graph computes.
+
+    Training code calls `raw(images)` (logits, regressed numbers, descriptors) and puts a loss on
+    it; `forward` is `decode(raw(images))`.
+
+    Args:
+        spec: backbone, input and heads.
+        backbone_weights: None, `torchvision` or a file; see `Backbone`. Where it holds
+            torchvision's classification layer and the classifier has as many labels on the default
+            tap, that layer becomes the classifier.
+
+    Attributes:
+        spec: the given one, with taps and `descriptor_size` filled in.
+        backbone: the `Backbone`.
+        heads: name to head, in the fixed order of `NetworkSpec.heads`.
+
+    Raises:
+        ConfigError: an unknown backbone or tap, or sizes that do not fit together.
+        BundleError: a weights file that cannot be used.
+    """
+
+    pixel_scale: Tensor
+    pixel_shift: Tensor
+
+    def __init__(self, spec: NetworkSpec, backbone_weights: str | None = None) -> None:
+        super().__init__()
+        self._taps = _taps(spec)
+        size = (spec.input.height, spec.input.width)
+        taps = tuple(self._taps.values())
+        self.backbone = Backbone(spec.backbone, taps, backbone_weights, size)
+        shapes = {head: self.backbone.shapes[tap] for head, tap in self._taps.items()}
+        self.heads = nn.ModuleDict()
+        if spec.classifier:
+            self.heads["classifier"] = ClassifierHead(spec.classifier, shapes["classifier"][0])
+        if spec.pose:
+            self.heads["pose"] = PoseNetHead(spec.pose, shapes["pose"])
+        if spec.place:
+            place = NetVladHead(spec.place, shapes["place"])
+            self.heads["place"] = place
+            spec = replace(spec, place=replace(spec.place, descriptor_size=place.size))
+        self.spec = spec
+        self._set_normalisation()
+        self._take_classification_layer()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Predicts final values.
+
+        Args:
+            images: RGB uint8 (N, H, W, 3), of the spec's input size.
+
+        Returns:
+            float32 tensors with the names and shapes of `NetworkSpec.outputs`, N first.
+        """
+        return self.decode(self.raw(images))
+
+    def raw(self, images: Tensor) -> dict[str, Tensor]:
+        """Computes what losses are computed on.
+
+        Args:
+            images: RGB uint8 (N, H, W, 3).
+
+        Returns:
+            Of the heads that are there: `logits` (N, K); `position` (N, 3), `quaternion_xyzw` (N,
+            4), `log_variance` (N, 6); `descriptor` (N, D). The heads' docstrings say what each is.
+        """
+        return self.raw_from_features(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Runs the backbone alone.
+
+        Args:
+            images: RGB uint8 (N, H, W, 3).
+
+        Returns:
+            Head's name to its tap's features, (N, C) or (N, C, h, w). A head that trains alone on a
+            frozen backbone can keep them.
+        """
+        taps = self.backbone(self.normalise(images))
+        return {head: taps[tap] for head, tap in self._taps.items()}
+
+    def raw_from_features(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Runs the heads whose features are given, as `raw` does."""
+        raw: dict[str, Tensor] = {}
+        for name, feature in features.items():
+            raw.update(self.heads[name](feature))
+        return raw
+
+    def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turns what `raw` returned into final values, in the order of `NetworkSpec.outputs`."""
+        outputs: dict[str, Tensor] = {}
+        for head in self.heads.values():
+            outputs.update(head.decode(raw))
+        return outputs
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turns RGB uint8 (N, H, W, 3) into what the backbone expects, (N, 3, H, W)."""
+        pixels = images.permute(0, 3, 1, 2).to(self.pixel_scale.dtype)
+        return pixels * self.pixel_scale + self.pixel_shift
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns the trainable parameters of `backbone` and of each head by name."""
+        groups = {"backbone": list(self.backbone.parameters())}
+        groups.update({name: list(head.parameters()) for name, head in self.heads.items()})
+        return {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
+
+    def _set_normalisation(self) -> None:
+        # (pixel / 255 - mean) / std, then the backbone's own affine, as one multiplication and
+        # addition. It follows from the spec, so it is not saved.
+        with torch.device("cpu"):
+            mean, std = torch.tensor(self.spec.input.mean), torch.tensor(self.spec.input.std)
+            own_scale, own_shift = (torch.tensor(v) for v in self.backbone.input_affine)
+            scale = own_scale / (255.0 * std)
+            shift = own_shift - own_scale * mean / std
+        self.register_buffer("pixel_scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_shift", shift.view(1, 3, 1, 1), persistent=False)
+
+    def _take_classification_layer(self) -> None:
+        layer = self.backbone.classification_layer
+        if layer is None or "classifier" not in self.heads:
+            return
+        linear = self.heads["classifier"].linear
+        at_default = self._taps["classifier"] == self.backbone.architecture.features
+        if at_default and linear.weight.shape == layer[0].shape:
+            linear.load_state_dict({"weight": layer[0], "bias": layer[1]})
+
+
+def _taps(spec: NetworkSpec) -> dict[str, str]:
+    inside = look_inside(spec.backbone)
+    taps = {}
+    for name in spec.heads:
+        wanted = getattr(spec, name).tap
+        if not wanted:
+            wanted = inside.features if name == "classifier" else inside.require_feature_map()
+        taps[name] = wanted
+    return taps
