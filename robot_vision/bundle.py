@@ -112,14 +112,20 @@ class _Manifest:
 
 
 def write_manifest(
-    path: Path, name: str, spec: NetworkSpec, training: Mapping[str, Any], metrics: Mapping[str, Any]
+    path: Path,
+    name: str,
+    spec: NetworkSpec,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
 ) -> None:
     """Writes `labels.txt` and `bundle.yaml` for the other files that already lie in `path`.
 
     The manifest is written last and moved into place, so an interrupted write leaves no valid bundle.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"Bundle name {name!r}: use letters, digits, '.', '_' and '-', at most 100")
+        raise ConfigError(
+            f"Bundle name {name!r}: use letters, digits, '.', '_' and '-', at most 100"
+        )
     network = spec.to_dict()
     if spec.classifier:
         (path / LABELS).write_text("\n".join(spec.classifier.labels) + "\n", encoding="utf-8")
@@ -154,7 +160,9 @@ def file_sha256(path: Path) -> str:
 
 def _read_manifest(path: Path) -> _Manifest:
     if not path.is_dir():
-        raise BundleError(f"No model bundle at {str(path)!r}: give a directory that holds {MANIFEST}")
+        raise BundleError(
+            f"No model bundle at {str(path)!r}: give a directory that holds {MANIFEST}"
+        )
     file = path / MANIFEST
     if not file.is_file():
         found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
@@ -163,7 +171,9 @@ def _read_manifest(path: Path) -> _Manifest:
             "make one with `robot-vision export`"
         )
     if file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES} bytes: it is no bundle's manifest")
+        raise BundleError(
+            f"{file} is larger than {MAX_MANIFEST_BYTES} bytes: it is no bundle's manifest"
+        )
     raw = file.read_bytes()
     try:
         data = yaml.safe_load(raw)
@@ -207,7 +217,9 @@ def _read_verified(file: Path, sha256: object) -> bytes:
     if not file.is_file() or file.is_symlink():
         raise BundleError(f"{file} is missing: {MANIFEST} lists it; copy the whole bundle again")
     if file.stat().st_size > MAX_FILE_BYTES:
-        raise BundleError(f"{file} has {file.stat().st_size} bytes: at most {MAX_FILE_BYTES} are allowed")
+        raise BundleError(
+            f"{file} has {file.stat().st_size} bytes: at most {MAX_FILE_BYTES} are allowed"
+        )
     # Weights are only hashed, in blocks: the torch engine alone needs them, and reads them itself.
     content = b"" if file.name == WEIGHTS else file.read_bytes()
     actual = file_sha256(file) if file.name == WEIGHTS else hashlib.sha256(content).hexdigest()

@@ -27,7 +27,7 @@ def canonical_xyzw(xyzw: NDArray[Any]) -> Array:
     if not np.all(np.isfinite(norm)) or np.any(norm < 1e-12):
         raise ValueError(f"quaternion {xyzw!r} has no direction: it must be finite and not zero")
     q = q / norm
-    return np.where(q[..., 3:] < 0, -q, q)
+    return np.asarray(np.where(q[..., 3:] < 0, -q, q))
 
 
 def matrix_from_xyzw(xyzw: NDArray[Any]) -> Array:

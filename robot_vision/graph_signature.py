@@ -39,9 +39,7 @@ class GraphSignature:
                 if name not in mine:
                     return f"{what} {name!r} is missing (it has {', '.join(mine) or 'none'})"
                 if mine[name] != theirs[name]:
-                    return (
-                        f"{what} {name!r} is {_words(*mine[name])} and should be {_words(*theirs[name])}"
-                    )
+                    return f"{what} {name!r} is {_words(*mine[name])} and should be {_words(*theirs[name])}"
             extra = [name for name in mine if name not in theirs]
             if extra:
                 return f"{what} {extra[0]!r} is not in the bundle's heads"

@@ -86,9 +86,7 @@ class Pipeline:
         self.times = times
         return results
 
-    def _predict(
-        self, images: Sequence[NDArray[np.uint8]], times: StageTimes
-    ) -> list[Prediction]:
+    def _predict(self, images: Sequence[NDArray[np.uint8]], times: StageTimes) -> list[Prediction]:
         start = time.perf_counter()
         batch = self.preprocess(images)
         resized = time.perf_counter()
@@ -110,7 +108,7 @@ class Pipeline:
         if len(self._batch) < len(images):
             self._batch = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
         batch = self._batch[: len(images)]
-        for image, target in zip(images, batch):
+        for image, target in zip(images, batch, strict=True):
             resize_into(image, target, spec.resize, spec.crop_fraction)
         return batch
 

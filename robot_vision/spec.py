@@ -53,13 +53,18 @@ class InputSpec:
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             value = getattr(self, name)
-            _require(16 <= value <= MAX_SIDE, f"input {name}", value, f"from 16 to {MAX_SIDE} pixels")
+            _require(
+                16 <= value <= MAX_SIDE, f"input {name}", value, f"from 16 to {MAX_SIDE} pixels"
+            )
         if self.resize not in RESIZE_RULES:
             raise ConfigError(unknown("resize rule", self.resize, RESIZE_RULES))
         _require(0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "in (0, 1]")
         _require(len(self.mean) == 3, "input mean", self.mean, "three numbers, for R, G and B")
         _require(
-            len(self.std) == 3 and min(self.std) > 0, "input std", self.std, "three positive numbers"
+            len(self.std) == 3 and min(self.std) > 0,
+            "input std",
+            self.std,
+            "three positive numbers",
         )
 
 
@@ -120,7 +125,9 @@ class PoseSpec:
 
     def __post_init__(self) -> None:
         _require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
-        _require(0 <= self.reduce_channels <= 4096, "reduce_channels", self.reduce_channels, "0 to 4096")
+        _require(
+            0 <= self.reduce_channels <= 4096, "reduce_channels", self.reduce_channels, "0 to 4096"
+        )
         _require(1 <= self.hidden <= 65536, "hidden", self.hidden, "from 1 to 65536")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
 
@@ -143,8 +150,15 @@ class PlaceSpec:
 
     def __post_init__(self) -> None:
         _require(1 <= self.clusters <= 4096, "clusters", self.clusters, "from 1 to 4096")
-        _require(0 <= self.whitened_size <= 65536, "whitened_size", self.whitened_size, "0 to 65536")
-        _require(0 <= self.descriptor_size <= 1 << 20, "descriptor_size", self.descriptor_size, "0 to 2^20")
+        _require(
+            0 <= self.whitened_size <= 65536, "whitened_size", self.whitened_size, "0 to 65536"
+        )
+        _require(
+            0 <= self.descriptor_size <= 1 << 20,
+            "descriptor_size",
+            self.descriptor_size,
+            "0 to 2^20",
+        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +189,10 @@ class NetworkSpec:
         if self.pose:
             outputs["position"] = (3,)  # metres, in the map frame
             outputs["orientation_xyzw"] = (4,)  # unit, w >= 0
-            outputs["pose_covariance"] = (6, 6)  # x y z (m), then rotation about the map's X Y Z (rad)
+            outputs["pose_covariance"] = (
+                6,
+                6,
+            )  # x y z (m), then rotation about the map's X Y Z (rad)
         if self.place:
             outputs["descriptor"] = (self.place.descriptor_size,)  # L2 norm 1
         return outputs

@@ -40,7 +40,7 @@ def test_a_batch_answers_as_its_images_one_by_one_and_in_order(pipeline, count):
     batch = images(count)
     together = pipeline(batch)
     assert len(together) == count
-    for image, prediction in zip(batch, together):
+    for image, prediction in zip(batch, together, strict=True):
         (alone,) = pipeline([image])
         np.testing.assert_allclose(prediction.pose.position, alone.pose.position, atol=1e-6)
         np.testing.assert_allclose(prediction.descriptor, alone.descriptor, atol=1e-6)

@@ -23,7 +23,11 @@ def run(args: argparse.Namespace) -> int:
     engines = available_engines()
     bundle = ModelBundle.load(args.bundle) if args.bundle else None
     if args.json:
-        print(json.dumps({"engines": engines, "bundle": _as_data(bundle) if bundle else None}, indent=2))
+        print(
+            json.dumps(
+                {"engines": engines, "bundle": _as_data(bundle) if bundle else None}, indent=2
+            )
+        )
         return 0
     console = Console()
     table = Table("engine", "devices", title="Engines of this machine", title_justify="left")

@@ -13,7 +13,11 @@ from robot_vision.errors import EngineError, unknown
 
 ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
 _NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
-_EXTRAS = {"onnx": "onnxruntime", "openvino": "robot_vision[openvino]", "torch": "robot_vision[train]"}
+_EXTRAS = {
+    "onnx": "onnxruntime",
+    "openvino": "robot_vision[openvino]",
+    "torch": "robot_vision[train]",
+}
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 _log = logging.getLogger(__name__)
@@ -67,7 +71,9 @@ def create_engine(
             problems.append(f"{name} on {place} does not compute in {precision}")
             continue
         try:
-            created: Engine = getattr(_module(name), ENGINES[name])(bundle, place, precision, threads)
+            created: Engine = getattr(_module(name), ENGINES[name])(
+                bundle, place, precision, threads
+            )
         except EngineError as error:
             problems.append(str(error))
             continue
@@ -92,7 +98,9 @@ def _candidates(engine: str, device: str) -> list[tuple[str, str]]:
         pairs = _offers(found, device)
         if not pairs:
             have = "; ".join(f"{name}: {', '.join(places)}" for name, places in found.items())
-            raise EngineError(f"Device {device!r} is not there for engine {engine!r}: there are {have}")
+            raise EngineError(
+                f"Device {device!r} is not there for engine {engine!r}: there are {have}"
+            )
         return sorted(pairs, key=_speed_order)
     return sorted(((n, d) for n, places in found.items() for d in places), key=_speed_order)
 

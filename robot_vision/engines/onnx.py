@@ -64,7 +64,9 @@ class OnnxEngine:
                 providers=_providers(kind, int(index or 0), precision, bundle.cache),
             )
         except Exception as error:  # ONNX Runtime raises a dozen kinds, all derived from Exception
-            raise EngineError(f"ONNX Runtime cannot load {bundle.name} on {device}: {_first(error)}") from error
+            raise EngineError(
+                f"ONNX Runtime cannot load {bundle.name} on {device}: {_first(error)}"
+            ) from error
         # Without its libraries or its GPU a provider is dropped silently; the user asked for it by name.
         active = self._session.get_providers()[0]
         if active != _PROVIDERS[kind]:
@@ -79,7 +81,7 @@ class OnnxEngine:
             outputs = self._session.run(self._names, {INPUT_NAME: batch})
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self.device}: {_first(error)}") from error
-        return dict(zip(self._names, outputs))
+        return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -105,7 +107,9 @@ def _providers(kind: str, index: int, precision: str, cache: Path) -> list[Any]:
         return [cuda, cpu]
     cache.mkdir(exist_ok=True)
     if not any(cache.glob("*.engine")):
-        _log.warning("TensorRT builds its engine for this GPU now: this takes minutes, once (%s)", cache)
+        _log.warning(
+            "TensorRT builds its engine for this GPU now: this takes minutes, once (%s)", cache
+        )
     tensorrt = {
         "device_id": index,
         "trt_fp16_enable": precision == "float16",

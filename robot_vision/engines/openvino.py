@@ -54,7 +54,9 @@ class OpenVinoEngine:
             compiled = core.compile_model(model, device.upper(), config)
         except Exception as error:  # OpenVINO raises RuntimeError and kinds of its own
             first = str(error).strip().splitlines()[-1] if str(error) else type(error).__name__
-            raise EngineError(f"OpenVINO cannot compile {bundle.name} for {device}: {first}") from error
+            raise EngineError(
+                f"OpenVINO cannot compile {bundle.name} for {device}: {first}"
+            ) from error
         self._ports = [compiled.output(name) for name in self._names]
         self._request: Any = compiled.create_infer_request()
 
@@ -65,7 +67,7 @@ class OpenVinoEngine:
             results = self._request.infer([batch], share_inputs=True, share_outputs=False)
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self.device}: {error}") from error
-        return {name: results[port] for name, port in zip(self._names, self._ports)}
+        return {name: results[port] for name, port in zip(self._names, self._ports, strict=True)}
 
     def close(self) -> None:
         """See `Engine.close`."""

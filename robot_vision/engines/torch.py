@@ -38,7 +38,9 @@ class TorchEngine:
             EngineError: the bundle has no weights, or the device has no memory for them.
         """
         if WEIGHTS not in bundle.files:
-            raise EngineError(f"{bundle.name} has no {WEIGHTS}, which the torch engine needs: use onnx")
+            raise EngineError(
+                f"{bundle.name} has no {WEIGHTS}, which the torch engine needs: use onnx"
+            )
         self.device = "cuda:0" if device == "cuda" else device
         self.precision = precision
         if threads:
@@ -46,7 +48,7 @@ class TorchEngine:
         self._dtype = getattr(torch, precision)
         try:
             network = load_network(bundle.path / WEIGHTS)
-            self._network: Any = network.eval().to(self.device, memory_format=torch.channels_last)
+            self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise EngineError(f"torch cannot load {bundle.name} on {device}: {first}") from error
@@ -63,7 +65,9 @@ class TorchEngine:
                 outputs = self._network(images)
             return {name: value.float().cpu().numpy() for name, value in outputs.items()}
         except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one
-            raise EngineError(f"torch failed on {self.device}: {str(error).splitlines()[0]}") from error
+            raise EngineError(
+                f"torch failed on {self.device}: {str(error).splitlines()[0]}"
+            ) from error
 
     def close(self) -> None:
         """See `Engine.close`."""

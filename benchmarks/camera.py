@@ -1,0 +1,91 @@
+"""A camera in a process of its own: publishes prepared frames at a rate, as told on standard input.
+
+Each line in is a JSON object {"rate": Hz, "seconds": s}; each line out says how many were published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+import time
+
+import cv2
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from benchmarks import inputs
+from robot_vision.ros.dds import use_large_image_profile
+
+STAMP = struct.Struct("<iI")  # Header's first field, after the four bytes of CDR encapsulation
+
+
+def prepare(size: str, transport: str) -> list[bytearray]:
+    """Returns serialised messages, so that publishing costs a copy and nothing else."""
+    images, _ = inputs.frames()
+    messages = []
+    for image in inputs.enlarged(images, inputs.SIZES[size]):
+        if transport == "raw":
+            message = Image(height=image.shape[0], width=image.shape[1], encoding="rgb8")
+            message.step = image.shape[1] * 3
+            message.data.frombytes(image.tobytes())
+        else:
+            message = CompressedImage(format="jpeg")
+            jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+            message.data.frombytes(jpeg.tobytes())
+        message.header.frame_id = "camera_optical_frame"
+        messages.append(bytearray(serialize_message(message)))
+    return messages
+
+
+def publish(
+    node: Node, publisher: object, messages: list[bytearray], rate: float, seconds: float
+) -> int:
+    """Publishes at a fixed rate without drift; a frame that is late is sent at once."""
+    start = time.perf_counter()
+    count = 0
+    while count < rate * seconds:
+        wait = start + count / rate - time.perf_counter()
+        if wait > 0:
+            time.sleep(wait)
+        message = messages[count % len(messages)]
+        now = time.time_ns()
+        STAMP.pack_into(message, 4, now // 10**9, now % 10**9)
+        publisher.publish(bytes(message))  # type: ignore[attr-defined]
+        count += 1
+        if time.perf_counter() - start > 1.5 * seconds:
+            break  # cannot keep the rate: the count says so
+    return count
+
+
+def main() -> None:
+    """Serves commands until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", choices=inputs.SIZES, default="480p")
+    parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
+    args = parser.parse_args()
+    use_large_image_profile()
+    rclpy.init()
+    node = Node("benchmark_camera")
+    kind, topic = (Image, "/camera/image_raw")
+    if args.transport == "compressed":
+        kind, topic = CompressedImage, "/camera/image_raw/compressed"
+    publisher = node.create_publisher(kind, topic, qos_profile_sensor_data)
+    messages = prepare(args.size, args.transport)
+    print(json.dumps({"ready": True, "bytes": len(messages[0])}), flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        start = time.perf_counter()
+        count = publish(node, publisher, messages, command["rate"], command["seconds"])
+        elapsed = time.perf_counter() - start
+        print(json.dumps({"published": count, "seconds": elapsed}), flush=True)
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A planner in a process of its own: receives results and reports their ages, as told on standard input.
+
+A line in asks for what came since the last one; the line out holds, for each result topic, the number of
+frames answered and the ages in nanoseconds at reception.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Classification
+
+from robot_vision.ros.dds import use_large_image_profile
+
+TYPES = {"classification": Classification, "descriptor": Image, "pose": PoseWithCovarianceStamped}
+
+
+class Listener(Node):
+    """Keeps the age of every result, one list a topic."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__("benchmark_listener")
+        self.lock = threading.Lock()
+        self.ages: dict[str, list[int]] = {name: [] for name in TYPES}
+        self.first_ns = 0
+        self.status: dict[str, str] = {}
+        for name, kind in TYPES.items():
+            self.create_subscription(
+                kind, f"{prefix}/{name}", lambda m, n=name: self.keep(n, m), QoSProfile(depth=50)
+            )
+        self.create_subscription(DiagnosticArray, "/diagnostics", self.diagnose, 10)
+
+    def keep(self, name: str, message: object) -> None:
+        now = time.time_ns()
+        stamp = message.header.stamp  # type: ignore[attr-defined]
+        with self.lock:
+            self.first_ns = self.first_ns or now
+            self.ages[name].append(now - stamp.sec * 10**9 - stamp.nanosec)
+
+    def diagnose(self, message: DiagnosticArray) -> None:
+        with self.lock:
+            for status in message.status:
+                self.status.update({f"{status.name}/{v.key}": v.value for v in status.values})
+
+    def take(self) -> dict[str, object]:
+        with self.lock:
+            taken = {"ages_ns": self.ages, "first_ns": self.first_ns, "diagnostics": self.status}
+            self.ages = {name: [] for name in TYPES}
+            self.first_ns = 0
+        return taken
+
+
+def main() -> None:
+    """Serves commands until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prefix", default="/perception/camera")
+    args = parser.parse_args()
+    use_large_image_profile()
+    rclpy.init()
+    node = Listener(args.prefix)
+    thread = threading.Thread(target=rclpy.spin, args=(node,), daemon=True)
+    thread.start()
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(node.take()), flush=True)
+    rclpy.shutdown()
+    thread.join(timeout=5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The networks that are measured: ResNet-18 at 224 x 224 with three heads, and with the classifier alone.
+
+Their weights are random: speed does not depend on them. Bundles are kept in build/benchmarks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.inputs import ROOT
+from robot_vision.bundle import ModelBundle
+from robot_vision.errors import BundleError
+from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
+
+LABELS = tuple(f"room {i}" for i in range(10))
+SPECS = {
+    "three_heads": NetworkSpec(
+        "resnet18",
+        classifier=ClassifierSpec(LABELS),
+        pose=PoseSpec(),
+        place=PlaceSpec(clusters=64, whitened_size=512),
+    ),
+    "classifier_alone": NetworkSpec("resnet18", classifier=ClassifierSpec(LABELS)),
+}
+
+
+def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
+    """Returns the bundle of `SPECS[name]`, exported on first use."""
+    path = ROOT / "build" / "benchmarks" / name
+    try:
+        return ModelBundle.load(path)
+    except BundleError:
+        pass
+    import torch
+    from robot_vision.networks.export import export_bundle
+
+    from robot_vision.networks.network import MultiHeadNetwork
+
+    torch.manual_seed(0)
+    network = MultiHeadNetwork(SPECS[name]).eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / name
+        export_bundle(network, made, name.replace("_", "-"), images)
+        if path.exists():
+            path.rename(Path(folder) / "old")
+        made.rename(path)
+    return ModelBundle.load(path)

@@ -1,0 +1,43 @@
+"""Side-by-side timing: what is compared is run in turns, so that a noisy machine hits all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Returns p50, p95, p99 and the mean in milliseconds, and the number of samples."""
+    ms = np.asarray(seconds) * 1e3
+    p50, p95, p99 = np.percentile(ms, [50, 95, 99])
+    values = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "mean_ms": ms.mean()}
+    return {**{name: round(float(v), 4) for name, v in values.items()}, "samples": len(ms)}
+
+
+def side_by_side(
+    runs: Mapping[str, Callable[[], object]], seconds: float, turn: int = 5
+) -> dict[str, dict[str, float]]:
+    """Times callables in turns of `turn` calls until each had its share of `seconds`.
+
+    Returns:
+        For each name its `percentiles`.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for _ in range(3):
+            run()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or min(map(len, samples.values())) < 10:
+        for name, run in runs.items():
+            for _ in range(turn):
+                start = time.perf_counter()
+                run()
+                samples[name].append(time.perf_counter() - start)
+    return {name: percentiles(values) for name, values in samples.items()}
+
+
+def ratio(results: Mapping[str, Mapping[str, float]], over: str, under: str) -> float:
+    """Returns the ratio of two medians."""
+    return round(results[over]["p50_ms"] / results[under]["p50_ms"], 3)
