@@ -50,13 +50,13 @@ interfaces_stamp := $(stamps)/interfaces-$(call hash,$(constraints) $(ros_files)
 dev_stamp := $(stamps)/dev-$(call hash,setup.py $(constraints) $(ros_files))
 ready := $(runtime_stamp) $(interfaces_stamp)
 
-pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VERBOSE),,--quiet) -c $(constraints)
+pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VERBOSE),,-qq) -c $(constraints)
 
 .PHONY: help
 help: ## show this list
 	@echo "make TARGET [PYTHON=$(PYTHON)] [ROS_DISTRO=$(ROS_DISTRO)] [VENV=$(VENV)]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
-	@echo "Variables: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS. ROS_DISTRO: kilted or jazzy."
+	@echo "ROS_DISTRO: kilted or jazzy. Further: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS, VERBOSE=1."
 
 .PHONY: demo
 demo: $(ready) ## set up without torch and watch the node work on a camera stream
@@ -115,7 +115,7 @@ $(runtime_stamp): $(venv_stamp) | check-arguments
 ifeq ($(ros),system)
 	@echo "==> the package and what it runs on, beside the ROS 2 that is sourced (under a minute)"
 else
-	@echo "==> the package, what it runs on, and ROS 2 $(ROS_DISTRO) from wheels (1 GB on disk, 1 to 5 minutes)"
+	@echo "==> the package, what it runs on, and ROS 2 $(ROS_DISTRO) from wheels (600 MB on disk, 1 to 5 minutes)"
 endif
 	@$(pip) pip setuptools wheel
 	@$(pip) $(ros_flags) --no-build-isolation -e .

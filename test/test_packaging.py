@@ -1,0 +1,326 @@
+"""What pip, colcon, rosdep and make are told about the package agrees with the package."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+import robot_vision
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "robot_vision"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+DISTROS = ("kilted", "jazzy")
+
+# The module's name where it is not the distribution's.
+DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTION_OF |= {"faiss": "faiss-cpu"}
+
+# Packages of ROS that robot_vision may import, as package.xml has to name them.
+ROS_PACKAGES = {
+    "action_msgs",
+    "ament_index_python",
+    "builtin_interfaces",
+    "cv_bridge",
+    "diagnostic_msgs",
+    "geometry_msgs",
+    "launch",
+    "launch_ros",
+    "lifecycle_msgs",
+    "nav_msgs",
+    "rcl_interfaces",
+    "rclpy",
+    "rosgraph_msgs",
+    "sensor_msgs",
+    "std_msgs",
+    "std_srvs",
+    "tf2_msgs",
+    "tf2_ros",
+    "vision_msgs",
+    "visualization_msgs",
+}
+
+
+def _requirements() -> dict[str, set[str]]:
+    """Return the requirements of the installed package by extra; the core's under ""."""
+    requirement = pytest.importorskip("packaging.requirements").Requirement
+    found: dict[str, set[str]] = {"": set()}
+    for text in distribution("robot_vision").requires or []:
+        parsed = requirement(text)
+        extra = re.search(r'extra == "(\w+)"', str(parsed.marker or ""))
+        found.setdefault(extra.group(1) if extra else "", set()).add(parsed.name.lower())
+    return found
+
+
+def _imports(folder: Path) -> dict[str, set[str]]:
+    """Return the top-level modules imported anywhere below a folder, and by which files."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            else:
+                continue
+            for name in names:
+                found.setdefault(name.split(".")[0], set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def _package_xml():
+    return pytest.importorskip("catkin_pkg.package").parse_package(str(ROOT / "package.xml"))
+
+
+@pytest.fixture(scope="module")
+def source_copy(tmp_path_factory) -> Path:
+    """Return a copy of what a clone would hold, so that builds leave nothing in the sources."""
+    copy = tmp_path_factory.mktemp("packaging") / "robot_vision"
+    skip = shutil.ignore_patterns(
+        ".git", ".venv*", "__pycache__", "*.egg-info", "build", "install", "log", ".*_cache", "out"
+    )
+    shutil.copytree(ROOT, copy, ignore=skip)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source_copy) -> Path:
+    """Return the package's wheel, with files added that the globs have to find."""
+    for name in ("launch/extra.launch.py", "config/deep/er/extra.yaml", "models/b/labels.txt"):
+        path = source_copy / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (source_copy / "models" / "__pycache__").mkdir(exist_ok=True)
+    (source_copy / "models" / "__pycache__" / "x.pyc").write_text("")
+    folder = source_copy.parent / "wheels"
+    command = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(folder), str(source_copy)], check=True, timeout=120)
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_version_is_the_same_everywhere():
+    assert _package_xml().version == robot_vision.__version__
+    assert distribution("robot_vision").version == robot_vision.__version__
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f'version="{robot_vision.__version__}"' in setup
+
+
+def test_package_xml_follows_the_format_of_ros_packages():
+    package = _package_xml()
+
+    package.validate()
+    assert package.package_format == 3
+    assert package.name == "robot_vision"
+    assert package.get_build_type() == "ament_python"
+    assert package.licenses == ["Apache-2.0"]
+    assert (ROOT / "resource" / package.name).is_file()
+
+
+def test_package_xml_names_the_ros_packages_that_are_imported():
+    package = _package_xml()
+    named = {d.name for d in [*package.exec_depends, *package.build_export_depends]}
+
+    imported = _imports(SOURCE)
+    missing = {n: imported[n] for n in ROS_PACKAGES & imported.keys() if n not in named}
+    assert not missing
+    assert {d for d in named if d in ROS_PACKAGES} >= {"rclpy", "sensor_msgs", "vision_msgs"}
+
+
+def test_setup_names_the_packages_that_are_imported():
+    requirements = set().union(*_requirements().values())
+    imported = _imports(SOURCE)
+    known = ROS_PACKAGES | set(sys.stdlib_module_names) | {"robot_vision"}
+
+    missing = {
+        name: files
+        for name, files in imported.items()
+        if name not in known and DISTRIBUTION_OF.get(name, name).lower() not in requirements
+    }
+    assert not missing
+
+
+def test_core_stays_small():
+    assert _requirements()[""] == {
+        "numpy",
+        "onnxruntime",
+        "opencv-python-headless",
+        "pyyaml",
+        "rich",
+        "rosbags",
+    }
+
+
+def test_extras_are_those_of_the_readme():
+    assert set(_requirements()) == {"", "gpu", "openvino", "train", "places", "dev"}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_constraints_pin_all_requirements_within_their_bounds(python):
+    requirement = pytest.importorskip("packaging.requirements").Requirement
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints" / f"py{python}.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+
+    for text in distribution("robot_vision").requires or []:
+        wanted = requirement(text)
+        if 'extra == "gpu"' in text:
+            continue  # A choice of the machine's owner, in the place of onnxruntime.
+        assert wanted.specifier.contains(pins[wanted.name.lower()]), wanted
+
+
+@pytest.mark.parametrize("distro", DISTROS)
+def test_constraints_pin_all_ros_wheels(distro):
+    folder = ROOT / "constraints"
+    wanted = re.findall(r"^(ros-\S+)", (folder / f"ros-{distro}.in").read_text(), re.M)
+    pinned = set(re.findall(r"^(ros-[^=]+)==", (folder / f"ros-{distro}.txt").read_text(), re.M))
+
+    assert f"ros-{distro}-rclpy" in wanted
+    assert set(wanted) <= pinned
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_package_and_its_shared_files(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+
+    data = f"robot_vision-{robot_vision.__version__}.data/data/share"
+    for name in (
+        "ament_index/resource_index/packages/robot_vision",
+        "robot_vision/package.xml",
+        "robot_vision/launch/extra.launch.py",
+        "robot_vision/config/deep/er/extra.yaml",
+        "robot_vision/models/b/labels.txt",
+    ):
+        assert f"{data}/{name}" in names
+    modules = {str(p.relative_to(ROOT)) for p in SOURCE.rglob("*.py")}
+    assert modules <= set(names), "a folder of the package has no __init__.py"
+    assert "robot_vision/py.typed" in names
+    assert not [n for n in names if n.split("/")[0] in ("test", "benchmarks", "tools")]
+    assert not [n for n in names if n.endswith(".pyc")]
+
+
+@pytest.mark.slow
+def test_installed_wheel_has_commands_and_index_entry(wheel, tmp_path):
+    prefix = tmp_path / "env"
+    venv.create(prefix, with_pip=False, symlinks=True)
+    python = prefix / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--python", str(python), "-q", "install", "--no-deps"]
+    subprocess.run([*command, str(wheel)], check=True, timeout=120)
+
+    for name in ("robot-vision", "perception_node", "camera_player"):
+        assert os.access(prefix / "bin" / name, os.X_OK), name
+    assert (prefix / "share/ament_index/resource_index/packages/robot_vision").is_file()
+    assert (prefix / "share/robot_vision/launch/extra.launch.py").is_file()
+
+
+@pytest.mark.slow
+def test_colcon_builds_what_ros2_run_and_launch_look_for(source_copy, tmp_path):
+    colcon = Path(sys.prefix) / "bin" / "colcon"
+    program = str(colcon) if colcon.is_file() else shutil.which("colcon")
+    if program is None:
+        pytest.skip("colcon is not installed: pip install colcon-common-extensions")
+    command = [program, "--log-base", str(tmp_path / "log"), "build"]
+    command += ["--base-paths", str(source_copy), "--packages-select", "robot_vision"]
+    command += [
+        "--build-base",
+        str(tmp_path / "build"),
+        "--install-base",
+        str(tmp_path / "install"),
+    ]
+
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    prefix = tmp_path / "install" / "robot_vision"
+    for name in ("robot-vision", "perception_node", "camera_player"):
+        assert os.access(prefix / "lib" / "robot_vision" / name, os.X_OK), name
+    assert (prefix / "share/ament_index/resource_index/packages/robot_vision").is_file()
+    assert (prefix / "share/robot_vision/package.xml").is_file()
+    for top in ("launch", "config", "models"):
+        for path in (source_copy / top).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts and path.name[0] != ".":
+                assert (prefix / "share/robot_vision" / path.relative_to(source_copy)).is_file()
+    listed = [program, "list", "--base-paths", str(source_copy), "--names-only"]
+    names = subprocess.run(listed, capture_output=True, text=True, cwd=tmp_path, timeout=60).stdout
+    assert names.split() == ["robot_vision"], "colcon must not build tools/ros_env beside ROS"
+
+
+def _make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ["make", "-C", str(ROOT), "--no-print-directory", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=clean | environment, timeout=60
+    )
+
+
+def test_make_help_lists_every_target():
+    done = _make("help")
+
+    assert done.returncode == 0, done.stderr
+    for target in ("demo", "test", "test-fast", "bench", "lint", "clean"):
+        assert re.search(rf"^  {target} +\w", done.stdout, re.M), target
+
+
+def test_demo_installs_no_torch_and_test_does(tmp_path):
+    fresh = f"VENV={tmp_path / 'env'}"
+
+    demo, test = _make("-n", "demo", fresh).stdout, _make("-n", "test", fresh).stdout
+    assert "bin/robot-vision demo" in demo and "ros_env/build.py" in demo
+    assert "[openvino" not in demo
+    assert "[openvino,train,places,dev]" in test
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ROS_DISTRO=humpty"], "jazzy kilted"),
+        (["PYTHON=/no/such/python"], "Install Python 3.10 or newer"),
+    ],
+)
+def test_make_refuses_in_one_line_what_it_cannot_use(arguments, told, tmp_path):
+    done = _make("demo", f"VENV={tmp_path / 'env'}", *arguments, AMENT_PREFIX_PATH="")
+
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("make:")]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and told in errors[0]
+    assert not (tmp_path / "env").exists()
+
+
+def test_make_leaves_an_environment_alone_that_it_did_not_make(tmp_path):
+    mine = tmp_path / "env" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("dear")
+
+    done = _make("demo", f"VENV={mine.parent}")
+
+    assert done.returncode != 0 and "was not made by make" in done.stderr
+    assert mine.read_text() == "dear"
+
+
+def test_sources_can_be_packed_without_data_or_environments():
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    archive = subprocess.run(
+        [git, "-C", str(ROOT), "archive", "HEAD"], capture_output=True, check=True, timeout=60
+    )
+    from io import BytesIO
+
+    members = tarfile.open(fileobj=BytesIO(archive.stdout)).getmembers()
+    assert not [m.name for m in members if m.size > 25 * 2**20]
+    assert not [m.name for m in members if m.name.startswith((".venv", "build", "install", "log/"))]
