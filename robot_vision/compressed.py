@@ -112,7 +112,9 @@ def _jpeg_size(data: memoryview) -> tuple[int, int, int]:
 def _png_size(data: NDArray[np.uint8]) -> tuple[int, int]:
     header = data[8:24].tobytes()
     if len(header) < 16 or header[4:8] != b"IHDR":
-        raise ImageError("corrupt", f"The PNG image of {len(data)} bytes has no header: it is damaged")
+        raise ImageError(
+            "corrupt", f"The PNG image of {len(data)} bytes has no header: it is damaged"
+        )
     width, height = struct.unpack(">II", header[8:16])
     return height, width
 

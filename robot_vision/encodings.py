@@ -140,7 +140,9 @@ def decode_raw(
     pixels = _rows(data, (height, width, channels), step, layout.dtype, big_endian)
     if isinstance(layout, Bayer):
         if height < 2 or width < 2:
-            raise ImageError("size", f"The image is {width} x {height}: {encoding} needs 2 x 2 pixels")
+            raise ImageError(
+                "size", f"The image is {width} x {height}: {encoding} needs 2 x 2 pixels"
+            )
         return _rgb(_to_8_bits(cv2.cvtColor(pixels, layout.conversion)))
     pixels = _to_8_bits(pixels)
     if layout.order == "rgb":
@@ -178,7 +180,8 @@ def _to_8_bits(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
     if not np.isfinite(pixels).all():
         bad = int(pixels.size - np.isfinite(pixels).sum())
         raise ImageError(
-            "non_finite", f"The float image has {bad} values that are NaN or infinite: send finite ones"
+            "non_finite",
+            f"The float image has {bad} values that are NaN or infinite: send finite ones",
         )
     # Clipped first: OpenCV's conversion takes the absolute value, and huge values overflow.
     unit = np.clip(pixels, 0.0, 1.0)

@@ -93,7 +93,9 @@ def _through_cv_bridge(msg: Any, encoding: str) -> NDArray[np.uint8]:
         try:
             image = np.asarray(_cv_bridge.imgmsg_to_cv2(msg, "rgb8"))
         except Exception as error:
-            raise ImageError("encoding", f"cv_bridge cannot decode {encoding!r}: {error}") from error
+            raise ImageError(
+                "encoding", f"cv_bridge cannot decode {encoding!r}: {error}"
+            ) from error
         if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
             return image
     raise ImageError("encoding", unknown("image encoding", encoding, supported_encodings()))

@@ -46,9 +46,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def resize_into(
-    image: Image, out: Image, rule: str = "squash", crop_fraction: float = 1.0
-) -> None:
+def resize_into(image: Image, out: Image, rule: str = "squash", crop_fraction: float = 1.0) -> None:
     """Resizes an image into a given array.
 
     Args:
@@ -110,7 +108,12 @@ def _resize(image: Image, out: Image) -> None:
         # An odd last row or column is left out: half a target pixel's hundredth at these factors.
         rows, columns = image.shape[0] // 2, image.shape[1] // 2
         half = _scratch.get("half", rows, columns)
-        cv2.resize(image[: 2 * rows, : 2 * columns], (columns, rows), dst=half, interpolation=cv2.INTER_AREA)
+        cv2.resize(
+            image[: 2 * rows, : 2 * columns],
+            (columns, rows),
+            dst=half,
+            interpolation=cv2.INTER_AREA,
+        )
         image = half
     factor_y = 2 if image.shape[0] >= _OVERSAMPLE_FROM * height else 1
     factor_x = 2 if image.shape[1] >= _OVERSAMPLE_FROM * width else 1
