@@ -17,7 +17,7 @@ from torchvision import models, transforms
 from vision_msgs.msg import Classification, ObjectHypothesis
 
 from benchmarks.models import LABELS, SPECS
-from robot_vision.networks.heads.netvlad import NetVLAD
+from robot_vision.networks.heads.netvlad import NetVladHead
 from robot_vision.ros.dds import use_large_image_profile
 
 
@@ -38,7 +38,7 @@ class TodaysNode(Node):
         self.place_features = torch.nn.Sequential(*list(models.resnet18().children())[:-2]).eval()
         place = SPECS["three_heads"].place
         assert place is not None
-        self.netvlad = NetVLAD(512, place.clusters).eval()
+        self.netvlad = NetVladHead(place, (512, 7, 7)).eval()
         prefix = "~/camera"
         self.classification = self.create_publisher(Classification, f"{prefix}/classification", 10)
         self.pose = self.create_publisher(PoseWithCovarianceStamped, f"{prefix}/pose", 10)
@@ -69,7 +69,7 @@ class TodaysNode(Node):
         turn.x, turn.y, turn.z, turn.w = values[3:]
         self.pose.publish(pose)
 
-        vector = self.netvlad(self.place_features(batch))[0].numpy().astype(np.float32)
+        vector = self.netvlad(self.place_features(batch))["descriptor"][0].numpy()
         descriptor = Image(header=message.header, height=1, width=len(vector), encoding="32FC1")
         descriptor.step = vector.nbytes
         descriptor.data = vector.tobytes()

@@ -1,0 +1,191 @@
+"""One suite for all engines: the same bundle gives the same answers, and errors name what is there."""
+
+import importlib.util
+import logging
+
+import numpy as np
+import pytest
+from tiny_bundle import make_tiny_bundle
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.engines import available_engines, create_engine
+from robot_vision.engines.factory import ENGINES
+from robot_vision.errors import BundleError, EngineError
+from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PlaceSpec, PoseSpec
+
+# A robot has no torch, and then no torch engine; the other engines are always here.
+TORCH = importlib.util.find_spec("torch") is not None
+PRESENT = [e for e in ENGINES if e != "torch" or TORCH]
+SPEC = NetworkSpec(
+    "resnet18",
+    InputSpec(64, 96),
+    ClassifierSpec(("door", "hall", "stairs"), temperature=1.3, score="energy"),
+    PoseSpec(hidden=32),
+    PlaceSpec(clusters=4, whitened_size=16),
+)
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 64, 96, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A ResNet-18 with random weights and three heads, exported by the exporter."""
+    torch = pytest.importorskip("torch", reason="exporting needs the extra train")
+    from robot_vision.networks.export import export_bundle
+    from robot_vision.networks.network import MultiHeadNetwork
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("engines") / "resnet"
+    export_bundle(MultiHeadNetwork(SPEC).eval(), path, "resnet", list(images(3)))
+    return ModelBundle.load(path)
+
+
+@pytest.fixture(scope="module", params=PRESENT)
+def engine(request, bundle):
+    engine = create_engine(bundle, request.param, "cpu")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def reference(bundle):
+    """torch in float64: what every engine approximates."""
+    import torch
+
+    from robot_vision.networks.checkpoint import load_network
+
+    network = load_network(bundle.path / "weights.safetensors").double()
+    with torch.no_grad():
+        return {k: v.numpy() for k, v in network(torch.from_numpy(images(5, seed=9))).items()}
+
+
+def test_outputs_have_the_promised_names_shapes_and_types(engine, bundle):
+    outputs = engine.run(images(2))
+    assert list(outputs) == list(bundle.spec.outputs)
+    for name, shape in bundle.spec.outputs.items():
+        assert outputs[name].shape == (2, *shape)
+        assert outputs[name].dtype == np.float32
+
+
+def test_outputs_are_those_of_the_network(engine, reference):
+    outputs = engine.run(images(5, seed=9))
+    for name, expected in reference.items():
+        scale = np.abs(expected).max()
+        assert np.abs(outputs[name] - expected).max() <= 1e-3 * scale, name
+
+
+def test_values_are_final(engine):
+    outputs = engine.run(images(4))
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(outputs["descriptor"], axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(outputs["orientation_xyzw"], axis=1), 1, atol=1e-5)
+    assert (outputs["orientation_xyzw"][:, 3] >= 0).all()
+    assert (np.linalg.eigvalsh(outputs["pose_covariance"]) > 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_batch_answers_as_its_images_one_by_one(engine, count):
+    together = engine.run(images(count))
+    for i, image in enumerate(images(count)):
+        alone = engine.run(image[None])
+        for name, value in alone.items():
+            np.testing.assert_allclose(together[name][i], value[0], atol=1e-4, rtol=1e-3)
+
+
+def test_outputs_stay_valid_after_the_next_run(engine):
+    first = engine.run(images(1, seed=1))
+    copies = {name: value.copy() for name, value in first.items()}
+    engine.run(images(1, seed=2))
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, copies[name])
+
+
+def test_the_input_is_not_changed(engine):
+    batch = images(2)
+    before = batch.copy()
+    engine.run(batch)
+    np.testing.assert_array_equal(batch, before)
+
+
+def test_closing_twice_is_allowed(bundle):
+    for name in PRESENT:
+        engine = create_engine(bundle, name, "cpu")
+        engine.close()
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "tolerance"),
+    [("openvino", "bfloat16", 0.05), ("torch", "bfloat16", 0.05)],
+)
+def test_lower_precision_stays_near(bundle, reference, name, precision, tolerance):
+    engine = create_engine(bundle, name, "cpu", precision)
+    assert engine.precision == precision
+    outputs = engine.run(images(5, seed=9))
+    cosine = (outputs["descriptor"] * reference["descriptor"]).sum(axis=1)
+    assert (cosine > 1 - tolerance).all()
+    assert np.abs(outputs["probabilities"] - reference["probabilities"]).max() < tolerance
+
+
+def test_auto_takes_the_fastest_that_is_there_and_says_which(bundle, caplog):
+    with caplog.at_level(logging.INFO, "robot_vision.engines"):
+        engine = create_engine(bundle)
+    expected = "openvino" if "openvino" in available_engines() else "onnx"
+    if not any(d != "cpu" for devices in available_engines().values() for d in devices):
+        assert (engine.name, engine.device) == (expected, "cpu")
+    assert f"engine {engine.name} on {engine.device}, float32" in caplog.text
+    engine.close()
+
+
+def test_available_engines_lists_devices_of_each():
+    found = available_engines()
+    assert "onnx" in found and "cpu" in found["onnx"]
+    assert set(found) <= set(ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("onx",), "did you mean 'onnx'"),
+        (("onnx", "gpu9"), "there are onnx: cpu"),
+        (("auto", "tpu"), "openvino: cpu"),
+        (("onnx", "cpu", "float8"), "use one of float32"),
+        (("onnx", "cpu", "float16"), "does not compute in float16"),
+        (("onnx", "cpu", "float32", -1), "threads is -1"),
+    ],
+)
+def test_what_is_not_there_is_an_error_that_lists_what_is(tmp_path, arguments, words):
+    tiny = ModelBundle.load(make_tiny_bundle(tmp_path))
+    with pytest.raises(EngineError, match=words) as caught:
+        create_engine(tiny, *arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
+def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(tmp_path, device):
+    tiny = ModelBundle.load(make_tiny_bundle(tmp_path))
+    if any(d != "cpu" for devices in available_engines().values() for d in devices):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EngineError, match="cpu"):
+        create_engine(tiny, "auto", device)
+
+
+@pytest.mark.skipif(not TORCH, reason="torch is not installed")
+def test_torch_says_that_a_bundle_has_no_weights(tmp_path):
+    tiny = ModelBundle.load(make_tiny_bundle(tmp_path))
+    with pytest.raises(EngineError, match=r"no weights\.safetensors"):
+        create_engine(tiny, "torch")
+
+
+def test_weights_that_were_altered_are_refused(bundle, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    weights = bytearray((copy / "weights.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (copy / "weights.safetensors").write_bytes(weights)
+    with pytest.raises(BundleError, match="altered"):
+        ModelBundle.load(copy)
