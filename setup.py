@@ -48,6 +48,7 @@ DEV = [
     "hypothesis>=6.100",
     "matplotlib>=3.8",
     "mypy>=1.11",
+    "pillow>=10.0",
     "psutil>=5.9",
     "pytest>=8.0",
     "pytest-timeout>=2.3",
