@@ -1,0 +1,111 @@
+"""Image files: one, a folder of them, or what a pattern matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from robot_vision.errors import SourceError
+from robot_vision.sources.base import (
+    DEFAULT_FRAME,
+    DEFAULT_TOPIC,
+    CompressedImage,
+    Frame,
+    RawImage,
+    Source,
+    nanoseconds,
+)
+from robot_vision.sources.natural import natural_key
+
+# JPEG and PNG go on as they are, so that they are decoded as a camera's compressed images are.
+_AS_THEY_ARE = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+_THROUGH_OPENCV = (".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm")
+IMAGE_SUFFIXES = (*_AS_THEY_ARE, *_THROUGH_OPENCV)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name ends as an image's does."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def images_under(folder: Path) -> list[Path]:
+    """Returns the image files of a folder and of those below it, in natural order; hidden ones left out."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if is_image(path)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    return sorted(found, key=lambda p: [natural_key(part) for part in p.relative_to(folder).parts])
+
+
+class FileSource(Source):
+    """Image files as a camera's frames.
+
+    Args:
+        name: what was opened.
+        files: in their order.
+        rate: frames per second; files bear no stamps, so the first is 0.
+        start_s: seconds from which frames are given.
+        duration_s: for so many seconds; None until the end.
+        root: names are relative to it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        rate: float = 30.0,
+        start_s: float = 0.0,
+        duration_s: float | None = None,
+        root: Path | None = None,
+    ) -> None:
+        if not files:
+            ends = ", ".join(IMAGE_SUFFIXES)
+            raise SourceError(f"{name} has no image: files must end in one of {ends}")
+        stamps = [nanoseconds(i / rate) for i in range(len(files))]
+        first = nanoseconds(start_s)
+        last = None if duration_s is None else first + nanoseconds(duration_s)
+        self._chosen = [
+            (stamp, file)
+            for stamp, file in zip(stamps, files)
+            if stamp >= first and (last is None or stamp < last)
+        ]
+        self._root = root
+        super().__init__(name, (DEFAULT_TOPIC,), len(self._chosen))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, in their order."""
+        return [file for _, file in self._chosen]
+
+    def __iter__(self) -> Iterator[Frame]:
+        for stamp_ns, file in self._chosen:
+            try:
+                message = read_image(file)
+            except (OSError, ValueError) as error:
+                self.problems.append(f"{file} cannot be read: {error}")
+                continue
+            name = str(file.relative_to(self._root) if self._root else file)
+            yield Frame(stamp_ns, DEFAULT_TOPIC, DEFAULT_FRAME, message, name, stamp_ns)
+
+
+def read_image(file: Path) -> Any:
+    """Returns an image file as a message for `images.to_rgb`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: OpenCV cannot decode it.
+    """
+    kind = _AS_THEY_ARE.get(file.suffix.lower())
+    if kind:
+        return CompressedImage(kind, file.read_bytes())
+    with file.open("rb"):  # a reason from the system, where OpenCV would give none
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError("OpenCV cannot decode it")
+    return RawImage.of(image, "bgr8")

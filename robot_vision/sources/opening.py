@@ -1,0 +1,79 @@
+"""Finds out what a path is, and opens it."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection
+from pathlib import Path
+
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.sources.bag import BAG_SUFFIXES, BagSource, is_bag
+from robot_vision.sources.base import Source
+from robot_vision.sources.files import IMAGE_SUFFIXES, FileSource, images_under, is_image
+from robot_vision.sources.natural import natural_key
+from robot_vision.sources.video import VIDEO_SUFFIXES, VideoSource
+
+
+def open_source(
+    path: str | Path,
+    topics: Collection[str] | None = None,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    rate: float = 30.0,
+) -> Source:
+    """Opens a recording.
+
+    Args:
+        path: a rosbag (ROS 1 `.bag`, rosbag2 folder, `.db3`, `.mcap`), a video, a folder of images (with
+            those below it), an image, or a pattern such as `run*/*.jpg`.
+        topics: image topics of a bag; None for all.
+        start_s: seconds from the recording's start from which frames are given.
+        duration_s: for so many seconds; None until the end.
+        rate: frames per second of images, which bear no stamps.
+
+    Raises:
+        SourceError: nothing there, or nothing in it can be read; the message says what is there.
+        ConfigError: a time or rate that makes no sense, or topics of something that has none.
+    """
+    if not start_s >= 0 or (duration_s is not None and not duration_s > 0) or not rate > 0:
+        raise ConfigError(
+            f"start {start_s} s, duration {duration_s} s, rate {rate} Hz: start must be 0 or more, "
+            "duration and rate more than 0"
+        )
+    place = Path(path).expanduser()
+    if not place.exists():
+        return _pattern(str(place), topics, start_s, duration_s, rate)
+    if is_bag(place):
+        return BagSource(place, topics, start_s, duration_s)
+    if topics:
+        raise ConfigError(f"{place} is no bag and has no topics: leave out {', '.join(topics)}")
+    if place.is_dir():
+        bags = sorted(p for p in place.iterdir() if is_bag(p) and not p.name.startswith("."))
+        files = images_under(place)
+        if bags and not files:
+            raise SourceError(f"{place} holds bags: name one of {', '.join(p.name for p in bags)}")
+        return FileSource(str(place), files, rate, start_s, duration_s, root=place)
+    if is_image(place):
+        return FileSource(str(place), [place], rate, start_s, duration_s, root=place.parent)
+    if place.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoSource(place, start_s, duration_s)
+    ends = ", ".join((*BAG_SUFFIXES, *VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
+    raise SourceError(f"{place} is of no known kind: use a folder, or a file that ends in one of {ends}")
+
+
+def _pattern(
+    pattern: str,
+    topics: Collection[str] | None,
+    start_s: float,
+    duration_s: float | None,
+    rate: float,
+) -> Source:
+    found = [Path(p) for p in glob.glob(pattern, recursive=True)] if glob.has_magic(pattern) else []
+    if not found:
+        raise SourceError(f"{pattern} does not exist: give a bag, video, folder, image or pattern")
+    if len(found) == 1 and not is_image(found[0]):
+        return open_source(found[0], topics, start_s, duration_s, rate)
+    if topics:
+        raise ConfigError(f"{pattern} is no bag and has no topics: leave out {', '.join(topics)}")
+    files = sorted((p for p in found if is_image(p)), key=lambda p: natural_key(str(p)))
+    return FileSource(pattern, files, rate, start_s, duration_s)
