@@ -1,0 +1,153 @@
+"""What is published for one camera: made only where somebody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Classification
+
+from robot_vision.predictions import CameraPose, Prediction
+from robot_vision.ros.mailbox import RateLimiter
+from robot_vision.ros.messages import (
+    classification_message,
+    descriptor_message,
+    header_message,
+    image_message,
+    pose_message,
+    transform_message,
+)
+from robot_vision.ros.perception_parameters import PerceptionParameters
+from robot_vision.ros.qos import profile, publisher_events
+from robot_vision.ros.transforms import base_pose
+from robot_vision.spec import NetworkSpec
+
+# Returns `T_base_camera` of an optical frame; None while it is not known.
+Mounting = Callable[[str], "NDArray[np.float64] | None"]
+
+
+class CameraOutputs:
+    """The publishers of one camera.
+
+    Args:
+        node: owns them.
+        camera: its name.
+        spec: of the network; heads that it lacks get no topic.
+        parameters: as at configure time.
+        warn: logs a subscriber that cannot be served.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        camera: str,
+        spec: NetworkSpec,
+        parameters: PerceptionParameters,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.camera = camera
+        self._node = node
+        self._base_frame = parameters.base_frame
+        self._tf_suffix = parameters.tf_suffix
+        self._map_frame = parameters.map_frame or (spec.pose.map_frame if spec.pose else "map")
+        self._annotated_rate = RateLimiter()
+        qos = profile(parameters.publish_reliability, parameters.publish_depth)
+        kinds: dict[str, Any] = {"image_annotated": Image}
+        if spec.classifier:
+            kinds["classification"] = Classification
+        if spec.place:
+            kinds["descriptor"] = Image
+        if spec.pose:
+            kinds["pose"] = PoseWithCovarianceStamped
+        self._publishers: dict[str, Any] = {}
+        for name, kind in kinds.items():
+            topic = f"~/{camera}/{name}"
+            full = f"{node.get_fully_qualified_name()}/{camera}/{name}"
+            self._publishers[name] = node.create_lifecycle_publisher(
+                kind, topic, qos, event_callbacks=publisher_events(full, warn)
+            )
+
+    def listened(self, name: str | None = None) -> bool:
+        """Says whether somebody subscribes to one output, or to any."""
+        names = self._publishers if name is None else (name,)
+        return any(
+            self._publishers[n].get_subscription_count() > 0 for n in names if n in self._publishers
+        )
+
+    def wants_full_image(self, parameters: PerceptionParameters) -> bool:
+        """Says whether the next frame shall be drawn on, and so be decoded at its full size."""
+        return self.listened("image_annotated") and self._annotated_rate.allows(
+            parameters.annotated_rate_hz
+        )
+
+    def publish(
+        self,
+        source_header: Any,
+        prediction: Prediction,
+        parameters: PerceptionParameters,
+        threshold: float | None,
+        mounting: Mounting,
+        broadcast: Callable[[Any], None] | None,
+    ) -> str | None:
+        """Publishes a prediction under the header of its image.
+
+        Args:
+            source_header: of the image.
+            prediction: of the image.
+            parameters: the current snapshot.
+            threshold: below this known score the class is `unknown`.
+            mounting: where the camera is on the robot.
+            broadcast: takes a transform for `/tf`; None for none.
+
+        Returns:
+            The frame whose mounting is not known, so that its pose was left out; None otherwise.
+        """
+        header = header_message(source_header)
+        if prediction.classification is not None and self.listened("classification"):
+            hypotheses = prediction.classification.top_k(parameters.top_k, threshold)
+            self._send("classification", classification_message(header, hypotheses))
+        if prediction.descriptor is not None and self.listened("descriptor"):
+            self._send("descriptor", descriptor_message(header, prediction.descriptor))
+        if prediction.pose is None or not (broadcast or self.listened("pose")):
+            return None
+        pose, frame = self._located(prediction.pose, header.frame_id, mounting)
+        if pose is None:
+            return str(header.frame_id)
+        message = pose_message(
+            header,
+            pose,
+            self._map_frame,
+            parameters.pose_covariance_scale,
+            parameters.signed_covariance,
+        )
+        self._send("pose", message)
+        if broadcast and frame:
+            child = frame.lstrip("/") + self._tf_suffix
+            broadcast(transform_message(header, pose, self._map_frame, child))
+        return None
+
+    def _located(
+        self, pose: CameraPose, frame: str, mounting: Mounting
+    ) -> tuple[CameraPose | None, str]:
+        if not self._base_frame:
+            return pose, frame
+        T_base_camera = mounting(frame)
+        return (None if T_base_camera is None else base_pose(pose, T_base_camera)), self._base_frame
+
+    def publish_annotated(self, source_header: Any, image: NDArray[np.uint8]) -> None:
+        """Publishes an RGB image (H, W, 3) that was drawn on."""
+        self._send("image_annotated", image_message(header_message(source_header), image))
+
+    def _send(self, name: str, message: Any) -> None:
+        self._publishers[name].publish(message)
+
+    def destroy(self) -> None:
+        """Ends the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = {}

@@ -1,0 +1,353 @@
+"""The perception node: camera topics in; classes, descriptors and poses out.
+
+A lifecycle node. It loads and checks the model on `configure`, subscribes on `activate`, stops on
+`deactivate` and frees the model on `cleanup`. This file is the glue; a frame's path is in `worker.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from vision_msgs.msg import LabelInfo, VisionInfo
+
+from robot_vision.pipeline import Pipeline
+from robot_vision.ros.camera import Camera
+from robot_vision.ros.diagnostics import camera_status, node_status
+from robot_vision.ros.messages import label_info_message, vision_info_message
+from robot_vision.ros.models import find_model
+from robot_vision.ros.outputs import CameraOutputs
+from robot_vision.ros.parameters import NodeParameters
+from robot_vision.ros.perception_parameters import PerceptionParameters
+from robot_vision.ros.process import run_node
+from robot_vision.ros.qos import profile
+from robot_vision.ros.serialized import read_compressed_image, read_image
+from robot_vision.ros.statistics import Statistics
+from robot_vision.ros.throttle import ThrottledLog
+from robot_vision.ros.transforms import StaticTransforms, subscribe_static, transform_from_numbers
+from robot_vision.ros.transitions import ERROR, SUCCESS, reported
+from robot_vision.ros.worker import Request, Result, Worker
+
+NODE_NAME = "perception"
+
+
+class PerceptionNode(LifecycleNode):
+    """Runs one network on the newest frames of any number of cameras.
+
+    Raises:
+        ConfigError: a parameter of a wrong type or out of range.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(NODE_NAME, **options)
+        self.problem = ""
+        self._pipeline: Pipeline | None = None
+        self._worker: Worker | None = None
+        self._cameras: dict[str, Camera] = {}
+        self._statics = StaticTransforms()
+        self._release: list[Callable[[], Any]] = []
+        self._info: tuple[Any, Any] | None = None
+        self._tf: Any = None
+        self._paused = False
+        self._settings = NodeParameters(
+            self, PerceptionParameters, lambda: self._pipeline is not None, self._on_change
+        )
+        self._statistics = Statistics(self.parameters.diagnostics_window_s)
+        self._warn = ThrottledLog(
+            lambda text: self.get_logger().warning(text), lambda: self.parameters.warn_period_s
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # A steady clock: with use_sim_time a paused bag must not silence the diagnostics.
+        self.create_timer(
+            self.parameters.diagnostics_period_s,
+            self._on_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+    @property
+    def parameters(self) -> PerceptionParameters:
+        """The current values of the parameters."""
+        return self._settings.current
+
+    def start(self) -> None:
+        """Configures and activates, if `autostart` says so; a failure leaves the node unconfigured."""
+        if self.parameters.autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    # Transitions
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads, verifies and warms up the model, and makes the publishers."""
+        p = self.parameters
+        start = time.perf_counter()
+        path = find_model(p.model)
+        self.get_logger().info(f"Loading the model {path}")
+        pipeline = Pipeline.load(path, p.engine, p.device, p.precision, p.threads, p.max_batch)
+        try:
+            pipeline.warm_up(sorted({1, min(len(p.cameras), p.max_batch)}))
+            self._make_outputs(pipeline, p)
+        except BaseException:
+            pipeline.close()
+            self._free()
+            raise
+        self._pipeline = pipeline
+        engine = pipeline.engine
+        self.get_logger().info(
+            f"Model {pipeline.bundle.name} ({'+'.join(pipeline.bundle.spec.heads)}) on {engine.name} "
+            f"{engine.device} {engine.precision}, ready after {time.perf_counter() - start:.2f} s"
+        )
+        return SUCCESS
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribes to the cameras and starts the worker."""
+        assert self._pipeline is not None
+        super().on_activate(state)
+        self._publish_info()
+        compressed = self.parameters.transport == "compressed"
+        statistics = {name: camera.statistics for name, camera in self._cameras.items()}
+        read = read_compressed_image if compressed else read_image
+        self._worker = Worker(
+            self._pipeline,
+            statistics,
+            self._statistics,
+            read,
+            self._request,
+            self._publish,
+            self._warn,
+        )
+        self._worker.start()
+        for camera in self._cameras.values():
+            camera.subscribe(self._worker.mailbox, self._on_incompatible_qos)
+        # What lives now lives long: the collector need not look at it with every full collection.
+        gc.collect()
+        gc.freeze()
+        return SUCCESS
+
+    @reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends the subscriptions and lets the worker finish its batch."""
+        self._stop()
+        super().on_deactivate(state)
+        return SUCCESS
+
+    @reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees the model and the publishers."""
+        self._free()
+        return SUCCESS
+
+    @reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops and frees, from whatever state."""
+        self._free()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees what a failed transition left, so that the node can be configured again."""
+        try:
+            self._free()
+        except Exception:
+            self.get_logger().fatal(f"Cannot free after an error: {traceback.format_exc()}")
+            return ERROR
+        return SUCCESS
+
+    def close(self) -> None:
+        """Ends the node in order, as far as it got; for the end of the process."""
+        label = self._state_machine.current_state[1]
+        if label in ("unconfigured", "inactive", "active") and self.context.ok():
+            self.trigger_shutdown()
+        else:
+            self._free()
+
+    # What the transitions do
+
+    def _make_outputs(self, pipeline: Pipeline, p: PerceptionParameters) -> None:
+        for name in p.cameras:
+            outputs = CameraOutputs(self, name, pipeline.bundle.spec, p, self._on_incompatible_qos)
+            self._release.append(outputs.destroy)
+            self._cameras[name] = Camera(self, name, outputs, lambda: self.parameters, self._warn)
+        latched = profile("reliable", 1, latched=True)
+        infos = []
+        for kind, topic in ((LabelInfo, "~/label_info"), (VisionInfo, "~/vision_info")):
+            publisher = self.create_lifecycle_publisher(kind, topic, latched)
+            self._release.append(functools.partial(self.destroy_lifecycle_publisher, publisher))
+            infos.append(publisher)
+        self._info = (infos[0], infos[1])
+        if pipeline.bundle.spec.pose is None:
+            return
+        from tf2_msgs.msg import TFMessage
+
+        self._tf = self.create_publisher(TFMessage, "/tf", 100)
+        self._release.append(functools.partial(self.destroy_publisher, self._tf))
+        if p.base_frame and not p.camera_to_base:
+            self._release.append(subscribe_static(self, self._statics))
+
+    def _stop(self) -> None:
+        for camera in self._cameras.values():
+            camera.unsubscribe()
+        if self._worker is not None:
+            if not self._worker.stop():
+                self.get_logger().error("The network did not finish its batch within a minute")
+            self._worker = None
+
+    def _free(self) -> None:
+        self._stop()
+        for release in reversed(self._release):
+            release()
+        self._release = []
+        self._cameras = {}
+        self._info = self._tf = None
+        if self._pipeline is not None:
+            pipeline, self._pipeline = self._pipeline, None
+            pipeline.close()
+            gc.unfreeze()
+
+    # What the worker calls, in its thread
+
+    def _broadcasts(self, p: PerceptionParameters) -> bool:
+        return p.publish_tf and self._tf is not None and self._tf.get_subscription_count() > 0
+
+    def _request(self, name: str) -> Request:
+        p, outputs = self.parameters, self._cameras[name].outputs
+        wanted = p.always_infer or outputs.listened() or self._broadcasts(p)
+        self._note_paused(not wanted and not self._anybody_listens())
+        return Request(wanted, wanted and outputs.wants_full_image(p))
+
+    def _anybody_listens(self) -> bool:
+        p = self.parameters
+        return (
+            p.always_infer
+            or self._broadcasts(p)
+            or any(camera.outputs.listened() for camera in self._cameras.values())
+        )
+
+    def _note_paused(self, paused: bool) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            self.get_logger().info(
+                "Paused: nobody subscribes to a result"
+                if paused
+                else "Running: somebody subscribes"
+            )
+
+    def _publish(self, result: Result) -> None:
+        assert self._pipeline is not None
+        camera, p = self._cameras[result.camera], self.parameters
+        broadcast = self._broadcast if self._broadcasts(p) else None
+        lost = camera.outputs.publish(
+            result.header,
+            result.prediction,
+            p,
+            self._threshold(),
+            functools.partial(self._mounting, camera.name),
+            broadcast,
+        )
+        if lost is not None:
+            camera.statistics.count("no_transform")
+            self._warn(
+                f"{camera.name} transform",
+                f"Camera {camera.name}: no fixed transform from {p.base_frame!r} to {lost!r} on /tf_static, "
+                "so no pose: publish it, or set camera_to_base",
+            )
+        camera.note_stamp(result.header.stamp, self.get_clock().now().nanoseconds)
+        if result.full_image:
+            from robot_vision.annotate import annotate
+
+            drawn = annotate(result.image, result.prediction)
+            camera.outputs.publish_annotated(result.header, drawn)
+
+    def _threshold(self) -> float | None:
+        """Returns the open-set threshold in force; None for none."""
+        assert self._pipeline is not None
+        classifier = self._pipeline.bundle.spec.classifier
+        own = self.parameters.unknown_threshold
+        if math.isnan(own):
+            return classifier.unknown_threshold if classifier else None
+        return None if own == -math.inf else own
+
+    def _mounting(self, camera: str, frame: str) -> NDArray[np.float64] | None:
+        """Returns `T_base_camera` of a camera whose optical frame is `frame`."""
+        p = self.parameters
+        numbers = p.transform_numbers(camera)
+        if numbers:
+            return transform_from_numbers(numbers)
+        return self._statics.lookup(p.base_frame, frame)
+
+    def _broadcast(self, transform: Any) -> None:
+        from tf2_msgs.msg import TFMessage
+
+        self._tf.publish(TFMessage(transforms=[transform]))
+
+    # Around it
+
+    def _on_change(self, parameters: PerceptionParameters) -> None:
+        if self._worker is not None:
+            self._publish_info()  # the threshold stands in it
+
+    def _publish_info(self) -> None:
+        if self._pipeline is None or self._info is None:
+            return
+        bundle, stamp = self._pipeline.bundle, self.get_clock().now().to_msg()
+        labels = bundle.spec.classifier.labels if bundle.spec.classifier else ()
+        self._info[0].publish(label_info_message(stamp, labels, self._threshold()))
+        self._info[1].publish(vision_info_message(stamp, bundle))
+
+    def _on_incompatible_qos(self, text: str) -> None:
+        self._statistics.count("incompatible_qos")
+        self.get_logger().warning(text)
+
+    def _on_diagnostics(self) -> None:
+        p, name = self.parameters, self.get_fully_qualified_name()
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        about: dict[str, object] = {"model": p.model}
+        if self._pipeline is not None:
+            bundle, engine = self._pipeline.bundle, self._pipeline.engine
+            about = {
+                "model": bundle.name,
+                "path": bundle.path,
+                "sha256": bundle.sha256,
+                "heads": " ".join(bundle.spec.heads),
+                "engine": engine.name,
+                "device": engine.device,
+                "precision": engine.precision,
+            }
+        failures = self._worker.failures_in_a_row if self._worker else 0
+        state = self._state_machine.current_state[1]
+        message.status.append(
+            node_status(
+                name, state, about, self._statistics, failures, p.max_engine_failures, self.problem
+            )
+        )
+        if self._worker is not None:
+            self._note_paused(not self._anybody_listens())
+            device = str(about.get("device", ""))
+            for camera in self._cameras.values():
+                idle = not (p.always_infer or self._broadcasts(p) or camera.outputs.listened())
+                health = camera.health(idle)
+                message.status.append(
+                    camera_status(name, device, health, camera.statistics, p.stale_after_s)
+                )
+        self._diagnostics.publish(message)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the node; returns the exit status."""
+    return run_node(PerceptionNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The parameters of the perception node."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from robot_vision.errors import ConfigError
+from robot_vision.ros.parameters import LIVE, NEVER, parameter
+
+RELIABILITY = ("best_effort", "reliable")
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class PerceptionParameters:
+    """Settings of the perception node; each field's text is its documentation."""
+
+    model: str = parameter(
+        "", "Model bundle: a directory, or the name of one of the installed models, such as demo."
+    )
+    engine: str = parameter(
+        "auto",
+        "What runs the network; auto takes the fastest that is there.",
+        choices=("auto", "onnx", "openvino", "torch"),
+    )
+    device: str = parameter(
+        "auto", "Device of the engine, such as cpu, cuda:0 or tensorrt:0; auto takes the fastest."
+    )
+    precision: str = parameter(
+        "float32", "Arithmetic of the network.", choices=("float32", "float16", "bfloat16")
+    )
+    threads: int = parameter(
+        0, "CPU threads of the engine; 0 leaves the choice to it.", low=0, high=256
+    )
+    max_batch: int = parameter(
+        16,
+        "Cameras in one run of the network; more are run one batch after another.",
+        low=1,
+        high=64,
+    )
+    cameras: tuple[str, ...] = parameter(
+        ("camera",), "Names of the cameras; results appear under ~/<camera>/."
+    )
+    image_topics: tuple[str, ...] = parameter(
+        ("",),
+        "Image topic of each camera; an empty one is <camera>/image_raw in the node's namespace.",
+    )
+    transport: str = parameter(
+        "raw",
+        "raw subscribes sensor_msgs/Image; compressed subscribes sensor_msgs/CompressedImage on the "
+        "image topic with /compressed added where it is not there yet.",
+        choices=("raw", "compressed"),
+    )
+    autostart: bool = parameter(
+        True, "Configure and activate without a lifecycle manager.", change=NEVER
+    )
+    always_infer: bool = parameter(
+        False, "Run the network also while nobody subscribes to a result.", change=LIVE
+    )
+    top_k: int = parameter(
+        3, "Classes in a classification, most probable first.", low=1, high=1000, change=LIVE
+    )
+    unknown_threshold: float = parameter(
+        NAN,
+        "Images whose known score is lower are classified as unknown; .nan takes the model's own "
+        "threshold, -.inf never says unknown.",
+        change=LIVE,
+    )
+    max_rate_hz: float = parameter(
+        0.0,
+        "Frames a second of each camera at most; 0 is unlimited.",
+        low=0,
+        high=1000,
+        change=LIVE,
+    )
+    map_frame: str = parameter("", "Frame of the poses; empty takes the model's.")
+    base_frame: str = parameter(
+        "",
+        "Empty publishes the pose of the camera. A frame of the robot, such as base_link, publishes the "
+        "pose of that frame, with camera_to_base or else the static transforms on /tf_static.",
+    )
+    camera_to_base: tuple[float, ...] = parameter(
+        (),
+        "Pose of the camera's optical frame in base_frame, as a URDF gives it: x y z (m) roll pitch yaw "
+        "(rad); six numbers for all cameras or six for each. Empty looks it up on /tf_static.",
+        low=-1e6,
+        high=1e6,
+    )
+    pose_covariance_scale: float = parameter(
+        1.0, "The network's pose covariance is multiplied by it.", low=1e-6, high=1e6, change=LIVE
+    )
+    signed_covariance: bool = parameter(
+        False,
+        "Publish negative covariances as they are. Nav2's AMCL refuses a pose that has one; the default "
+        "lifts them to zero and raises the variances to match.",
+        change=LIVE,
+    )
+    publish_tf: bool = parameter(
+        False,
+        "Broadcast each pose on /tf as well, under the frame's name with tf_suffix.",
+        change=LIVE,
+    )
+    tf_suffix: str = parameter(
+        "_estimated",
+        "Added to the child frame's name on /tf, where a frame has one parent only. Empty if nothing "
+        "else gives the frame a parent.",
+    )
+    annotated_rate_hz: float = parameter(
+        0.0,
+        "Annotated images a second of each camera at most; 0 draws every result that is listened to.",
+        low=0,
+        high=1000,
+        change=LIVE,
+    )
+    subscribe_reliability: str = parameter(
+        "best_effort",
+        "QoS of the image subscriptions; best_effort fits every camera.",
+        choices=RELIABILITY,
+    )
+    subscribe_depth: int = parameter(
+        1, "QoS history of the image subscriptions; only the newest is used.", low=1, high=100
+    )
+    publish_reliability: str = parameter(
+        "reliable", "QoS of the results; reliable fits every subscriber.", choices=RELIABILITY
+    )
+    publish_depth: int = parameter(5, "QoS history of the results.", low=1, high=1000)
+    stale_after_s: float = parameter(
+        2.0,
+        "A camera without a frame for so long is reported as stopped.",
+        low=0.1,
+        high=3600,
+        change=LIVE,
+    )
+    warn_period_s: float = parameter(
+        5.0,
+        "Seconds between two warnings of the same kind and camera.",
+        low=0.1,
+        high=3600,
+        change=LIVE,
+    )
+    max_engine_failures: int = parameter(
+        3, "Failed runs in a row after which diagnostics say ERROR.", low=1, high=1000, change=LIVE
+    )
+    diagnostics_period_s: float = parameter(
+        1.0, "Seconds between two messages on /diagnostics.", low=0.1, high=60, change=NEVER
+    )
+    diagnostics_window_s: float = parameter(
+        10.0,
+        "Rates and percentiles are those of so many last seconds.",
+        low=1,
+        high=300,
+        change=NEVER,
+    )
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise ConfigError("cameras is empty: set it to at least one name, such as [camera]")
+        for name in self.cameras:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                raise ConfigError(
+                    f"cameras has {name!r}: a name starts with a letter and has letters, digits and '_'"
+                )
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ConfigError(f"cameras is {list(self.cameras)}: make the names differ")
+        if any(self.image_topics) and len(self.image_topics) != len(self.cameras):
+            raise ConfigError(
+                f"image_topics has {len(self.image_topics)} entries for {len(self.cameras)} cameras: "
+                "give one for each, or leave it empty"
+            )
+        if len(self.camera_to_base) not in (0, 6, 6 * len(self.cameras)):
+            raise ConfigError(
+                f"camera_to_base has {len(self.camera_to_base)} numbers: give six for all cameras or "
+                "six for each, or leave it empty"
+            )
+        if any(not math.isfinite(v) for v in self.camera_to_base):
+            raise ConfigError(f"camera_to_base is {list(self.camera_to_base)}: give finite numbers")
+
+    def topic(self, camera: str) -> str:
+        """Returns the topic that is subscribed for a camera."""
+        given = dict(zip(self.cameras, self.image_topics, strict=False)).get(camera, "")
+        topic = given or f"{camera}/image_raw"
+        if self.transport == "compressed" and not topic.endswith("/compressed"):
+            topic += "/compressed"
+        return topic
+
+    def transform_numbers(self, camera: str) -> tuple[float, ...]:
+        """Returns the six numbers of `camera_to_base` for a camera; empty if none are given."""
+        if len(self.camera_to_base) <= 6:
+            return self.camera_to_base
+        start = 6 * self.cameras.index(camera)
+        return self.camera_to_base[start : start + 6]
+
+
+YAML_HEADING = """Parameters of the perception node, all at their defaults.
+Written by: python -m robot_vision.ros.perception_parameters > config/perception.yaml"""
+
+
+def main() -> None:
+    """Prints the YAML file."""
+    from robot_vision.ros.parameters import yaml_text
+
+    print(yaml_text(PerceptionParameters, YAML_HEADING), end="")
+
+
+if __name__ == "__main__":
+    main()

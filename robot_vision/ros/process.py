@@ -1,0 +1,68 @@
+"""A node's process from start to end: DDS profile, signals, one line for an expected error, exit status."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from robot_vision.errors import RobotVisionError
+from robot_vision.ros.dds import use_large_image_profile
+
+POLL_S = 0.25  # how long a signal may wait while nothing else happens
+
+
+def run_node(create: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+    """Runs a node until SIGINT or SIGTERM.
+
+    The signals are handled here and not by rclpy, whose handlers invalidate the context at once: the node
+    could then neither finish its transition nor say so.
+
+    Args:
+        create: makes the node. Its `start()`, if there is one, is called before spinning, and its `close()`
+            at the end.
+        args: command line; None for the process's own.
+
+    Returns:
+        The exit status: 0 after a signal, 2 if the node cannot be made from what the user gave.
+    """
+    use_large_image_profile()
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    stopped = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    rclpy.init(
+        args=list(args) if args is not None else None,
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
+    node = None
+    try:
+        node = create()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        if hasattr(node, "start"):
+            node.start()
+        while not stopped and rclpy.ok():
+            executor.spin_once(timeout_sec=POLL_S)
+    except RobotVisionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ExternalShutdownException:
+        pass
+    finally:
+        if node is not None:
+            if hasattr(node, "close"):
+                node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

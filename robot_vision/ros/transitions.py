@@ -1,0 +1,46 @@
+"""Lifecycle transitions that say why they failed; rclpy swallows what they raise."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+
+from robot_vision.errors import RobotVisionError
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def reported(transition: Transition) -> Transition:
+    """Logs what a transition raises and keeps it in the node's attribute `problem`.
+
+    What the user can put right is one line and a failed transition: the node stays in the state where it
+    was. A bug is a traceback and an error: the node frees everything and becomes unconfigured.
+    """
+
+    @functools.wraps(transition)
+    def wrapped(self: Any, state: LifecycleState) -> TransitionCallbackReturn:
+        name = transition.__name__.removeprefix("on_")
+        try:
+            result = transition(self, state)
+        except RobotVisionError as error:
+            self.problem = str(error)
+            self.get_logger().error(f"Cannot {name}: {error}")
+            return FAILURE
+        except Exception as error:
+            self.problem = f"internal error in {name}: {type(error).__name__}: {error}"
+            self.get_logger().fatal(f"Cannot {name}: {traceback.format_exc()}")
+            return ERROR
+        if result == SUCCESS:
+            self.problem = ""
+        return result
+
+    return wrapped

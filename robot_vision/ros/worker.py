@@ -1,0 +1,189 @@
+"""The thread that turns waiting frames into results: one batch for all cameras that wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ImageError, RobotVisionError
+from robot_vision.images import to_rgb
+from robot_vision.pipeline import Pipeline
+from robot_vision.predictions import Prediction
+from robot_vision.ros.mailbox import Mailbox
+from robot_vision.ros.statistics import Statistics
+
+STAGES = ("wait", "image", "preprocess", "inference", "decode", "publish")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A message as it came: serialised, with the steady time of its arrival."""
+
+    serialized: bytes
+    received: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the listeners of a camera want of its next frame."""
+
+    wanted: bool
+    full_image: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """A frame's answer, with what is needed to publish it; `image` is RGB uint8 (H, W, 3)."""
+
+    camera: str
+    header: Any
+    image: NDArray[np.uint8]
+    prediction: Prediction
+    full_image: bool
+
+
+class Worker:
+    """Runs the pipeline on the newest frames until it is stopped; no bad frame or failure ends it.
+
+    Args:
+        pipeline: used by this thread only, while it runs.
+        cameras: names to statistics.
+        statistics: those of the node.
+        read: serialised bytes to an image message.
+        request: says what a camera's listeners want.
+        publish: takes one result.
+        warn: throttled log: a key and a line.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        cameras: Mapping[str, Statistics],
+        statistics: Statistics,
+        read: Callable[[bytes], Any],
+        request: Callable[[str], Request],
+        publish: Callable[[Result], None],
+        warn: Callable[[str, str], None],
+    ) -> None:
+        self.mailbox: Mailbox[Frame] = Mailbox(cameras)
+        self.failures_in_a_row = 0
+        self._pipeline = pipeline
+        self._cameras = cameras
+        self._statistics = statistics
+        self._read = read
+        self._request = request
+        self._publish = publish
+        self._warn = warn
+        size = pipeline.bundle.spec.input
+        # A crop shows a part of the image, so more pixels are needed for the same sharpness.
+        self._min_size = tuple(
+            int(np.ceil(side / (size.crop_fraction if size.resize == "crop" else 1.0)))
+            for side in (size.height, size.width)
+        )
+        self._thread = threading.Thread(target=self._run, name="perception_worker", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 60.0) -> bool:
+        """Ends the thread after the batch that it works on; says whether it ended in time."""
+        self.mailbox.close()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self.mailbox.closed:
+            frames = self.mailbox.take()
+            try:
+                self._process(frames)
+            except Exception:
+                self._statistics.count("internal_errors")
+                self._warn(
+                    "internal", f"Internal error, please report it:\n{traceback.format_exc()}"
+                )
+
+    def _process(self, frames: Mapping[str, Frame]) -> None:
+        taken = time.monotonic()
+        decoded: list[tuple[str, Any, NDArray[np.uint8], bool]] = []
+        for camera, frame in frames.items():
+            request = self._request(camera)
+            if not request.wanted:
+                self._cameras[camera].count("idle")
+                continue
+            self._statistics.sample("wait", taken - frame.received)
+            found = self._decode(camera, frame, None if request.full_image else self._min_size)
+            if found is not None:
+                decoded.append((camera, found[0].header, found[1], request.full_image))
+        if not decoded:
+            return
+        self._statistics.sample("image", time.monotonic() - taken)
+        predictions = self._infer([d[0] for d in decoded], [d[2] for d in decoded])
+        if not predictions:
+            return
+        start = time.monotonic()
+        for (camera, header, image, is_full), prediction in zip(decoded, predictions, strict=True):
+            self._publish_one(Result(camera, header, image, prediction, is_full))
+        self._statistics.sample("publish", time.monotonic() - start)
+        self._statistics.sample("batch", len(decoded))
+
+    def _decode(
+        self, camera: str, frame: Frame, min_size: tuple[int, ...] | None
+    ) -> tuple[Any, NDArray[np.uint8]] | None:
+        statistics = self._cameras[camera]
+        try:
+            message = self._read(frame.serialized)
+            return message, to_rgb(message, min_size)  # type: ignore[arg-type]
+        except ImageError as error:
+            reason, text = error.reason, str(error)
+        except (
+            Exception
+        ) as error:  # a decoder failed in a way that nobody foresaw: the next frame may be fine
+            reason, text = "corrupt", f"{type(error).__name__}: {error}"
+        total = statistics.count(f"refused_{reason}")
+        statistics.mark("refused")
+        self._warn(
+            f"{camera} {reason}",
+            f"Camera {camera}: frame refused ({reason}, {total} so far): {text}",
+        )
+        return None
+
+    def _infer(self, cameras: list[str], images: list[NDArray[np.uint8]]) -> list[Prediction]:
+        try:
+            predictions = self._pipeline(images)
+        except Exception as error:
+            self.failures_in_a_row += 1
+            self._statistics.mark("engine_failed")
+            total = self._statistics.count("engine_failures")
+            for camera in cameras:
+                self._cameras[camera].count("engine_failed")
+            expected = isinstance(error, RobotVisionError)
+            detail = str(error) if expected else traceback.format_exc()
+            self._warn("engine", f"The network failed on a batch ({total} so far): {detail}")
+            return []
+        self.failures_in_a_row = 0
+        times = self._pipeline.times
+        for stage in ("preprocess", "inference", "decode"):
+            self._statistics.sample(stage, getattr(times, stage))
+        return predictions
+
+    def _publish_one(self, result: Result) -> None:
+        statistics = self._cameras[result.camera]
+        try:
+            self._publish(result)
+            statistics.mark("published")
+            statistics.count("published")
+        except ValueError as error:  # the network gave what no message may hold
+            total = statistics.count("refused_result")
+            self._warn(
+                f"{result.camera} result",
+                f"Camera {result.camera}: result refused ({total} so far): {error}",
+            )
