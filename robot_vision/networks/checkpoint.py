@@ -72,10 +72,20 @@ def save_network(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, {KEY: json.dumps(data, ensure_ascii=False)})
+        part.chmod(
+            0o666 & ~current_umask()
+        )  # safetensors makes files that only their owner can read
         part.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
+
+
+def current_umask() -> int:
+    """Returns the process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def read_header(path: str | Path) -> Header:

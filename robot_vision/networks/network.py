@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class MultiHeadNetwork(nn.Module):
         spec: the given one, with taps and `descriptor_size` filled in.
         backbone: the `Backbone`.
         heads: name to head, in the fixed order of `NetworkSpec.heads`.
+        classifier_is_pretrained: whether torchvision's classification layer became the classifier.
 
     Raises:
         ConfigError: an unknown backbone or tap, or sizes that do not fit together.
@@ -59,7 +61,7 @@ class MultiHeadNetwork(nn.Module):
             spec = replace(spec, place=replace(spec.place, descriptor_size=place.size))
         self.spec = spec
         self._set_normalisation()
-        self._take_classification_layer()
+        self.classifier_is_pretrained = self._take_classification_layer()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predicts final values.
@@ -107,6 +109,7 @@ class MultiHeadNetwork(nn.Module):
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turns what `raw` returned into final values, in the order of `NetworkSpec.outputs`."""
         outputs: dict[str, Tensor] = {}
+        head: Any  # ModuleDict knows modules only, and not that heads decode
         for head in self.heads.values():
             outputs.update(head.decode(raw))
         return outputs
@@ -133,14 +136,18 @@ class MultiHeadNetwork(nn.Module):
         self.register_buffer("pixel_scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_shift", shift.view(1, 3, 1, 1), persistent=False)
 
-    def _take_classification_layer(self) -> None:
+    def _take_classification_layer(self) -> bool:
         layer = self.backbone.classification_layer
+        self.backbone.classification_layer = None  # taken or not, it need not be kept
         if layer is None or "classifier" not in self.heads:
-            return
-        linear = self.heads["classifier"].linear
+            return False
+        head = self.heads["classifier"]
+        assert isinstance(head, ClassifierHead)
         at_default = self._taps["classifier"] == self.backbone.architecture.features
-        if at_default and linear.weight.shape == layer[0].shape:
-            linear.load_state_dict({"weight": layer[0], "bias": layer[1]})
+        if not at_default or head.linear.weight.shape != layer[0].shape:
+            return False
+        head.linear.load_state_dict({"weight": layer[0], "bias": layer[1]})
+        return True
 
 
 def _taps(spec: NetworkSpec) -> dict[str, str]:

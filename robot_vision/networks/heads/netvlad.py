@@ -15,6 +15,11 @@ from robot_vision.spec import PlaceSpec
 _ASSIGNMENT_RATIO = 100.0  # nearest to second nearest cluster, as in the authors' code
 
 
+def l2_normalised(x: Tensor, dim: int) -> Tensor:
+    """Returns x / ||x|| along `dim`, and zero for zero: F.normalize, with half its ONNX operators."""
+    return x / torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp(min=1e-12)
+
+
 class NetVladHead(nn.Module):
     """NetVLAD: residuals to K cluster centres, softly assigned and summed over the image.
 
@@ -82,18 +87,18 @@ class NetVladHead(nn.Module):
         vlad = self.aggregate(features)  # (N, K * C)
         if self.whitened:
             vlad = F.linear(vlad, self.whitening_weight, self.whitening_bias)  # (N, D)
-            vlad = F.normalize(vlad, dim=1)
+            vlad = l2_normalised(vlad, dim=1)
         return {"descriptor": vlad}
 
     def aggregate(self, features: Tensor) -> Tensor:
         """Returns the descriptors before whitening, (N, K * C) of norm 1, cluster by cluster."""
-        x = F.normalize(features, dim=1)  # (N, C, H, W)
+        x = l2_normalised(features, dim=1)  # (N, C, H, W)
         a = F.softmax(self.assignment(x).flatten(2), dim=1)  # (N, K, P), P = H * W
         # sum_i a_k(x_i) (x_i - c_k) without the (N, K, C, P) residuals that eq. 4 seems to ask for.
         weighted = torch.matmul(a, x.flatten(2).transpose(1, 2))  # (N, K, C)
         vlad = weighted - a.sum(dim=2, keepdim=True) * self.centres
-        vlad = F.normalize(vlad, dim=2)
-        return F.normalize(vlad.flatten(1), dim=1)
+        vlad = l2_normalised(vlad, dim=2)
+        return l2_normalised(vlad.flatten(1), dim=1)
 
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns the descriptors as float32; they are already final."""

@@ -45,6 +45,7 @@ class PoseNetHead(nn.Module):
 
     position_mean: Tensor
     position_scale: Tensor
+    position_axes: Tensor
     identity: Tensor
     diagonal: Tensor
     log_variance_low: Tensor
@@ -78,6 +79,7 @@ class PoseNetHead(nn.Module):
         # Constants: on the CPU even when the rest is built without data, and not saved.
         highest = [math.log(MAX_POSITION_VARIANCE)] * 3 + [math.log(MAX_ROTATION_VARIANCE)] * 3
         constants = {
+            "position_axes": torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], device="cpu"),
             "identity": torch.tensor([0.0, 0.0, 0.0, 1.0], device="cpu"),
             "diagonal": torch.eye(6, device="cpu"),
             "log_variance_low": torch.full((6,), math.log(MIN_VARIANCE), device="cpu"),
@@ -116,8 +118,8 @@ class PoseNetHead(nn.Module):
         hidden = self.dropout(F.relu(self.hidden(features)))  # (N, hidden)
         scale = self.position_scale
         position = self.position_mean + scale * self.position(hidden)
-        metres = torch.cat([(2 * scale.log()).expand(3), torch.zeros_like(self.position_mean)])
-        log_variance = self.log_variance(hidden) + metres
+        # The position's variance is regressed in the same units: log (scale^2 v) = log v + 2 log scale.
+        log_variance = self.log_variance(hidden) + 2 * scale.log() * self.position_axes
         return {
             "position": position,
             "quaternion_xyzw": self.quaternion(hidden),

@@ -1,0 +1,275 @@
+"""`robot-vision export`: a model bundle from a checkpoint, or from torchvision's weights."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError, unknown
+from robot_vision.spec import (
+    HEADS,
+    KNOWN_SCORES,
+    RESIZE_RULES,
+    ClassifierSpec,
+    InputSpec,
+    NetworkSpec,
+    PlaceSpec,
+    PoseSpec,
+)
+
+if TYPE_CHECKING:
+    from robot_vision.bundle import ModelBundle
+    from robot_vision.networks.network import MultiHeadNetwork
+
+MAX_IMAGES = 32
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+# torchvision's list of ImageNet classes has these two names twice.
+_IMAGENET_TWINS = {
+    134: "crane (bird)",
+    517: "crane (machine)",
+    638: "maillot",
+    639: "maillot (tank suit)",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("checkpoint", nargs="?", help="a trained network, .safetensors")
+    source.add_argument(
+        "--torchvision", metavar="NAME", help="instead: a torchvision network, e.g. mobilenet_v2"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the bundle to write")
+    parser.add_argument("--name", help="the model's name (default: the name of --out)")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="real photographs to verify the graph on; they also initialise the place head of "
+        "--torchvision (default: scikit-learn's and scikit-image's samples)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    new = parser.add_argument_group("with --torchvision")
+    new.add_argument(
+        "--weights",
+        default="download",
+        metavar="FILE|download|none",
+        help="a file (.pth, .safetensors), torchvision's download (default), or random numbers",
+    )
+    new.add_argument(
+        "--labels",
+        default="imagenet",
+        metavar="imagenet|FILE",
+        help="names of the classes, one a line (default: imagenet)",
+    )
+    new.add_argument("--heads", default="classifier", help=f"of {','.join(HEADS)}, with commas")
+    new.add_argument("--input", default="224x224", metavar="HEIGHTxWIDTH", help="in pixels")
+    new.add_argument("--resize", default="squash", choices=RESIZE_RULES)
+    new.add_argument(
+        "--crop-fraction", type=float, default=1.0, help="with --resize crop: share that is kept"
+    )
+    new.add_argument("--score", default="max_probability", choices=KNOWN_SCORES)
+    new.add_argument("--clusters", type=int, default=64, help="of the place head")
+    new.add_argument("--whitened-size", type=int, default=0, help="of the place head; 0 for none")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and says what was written."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"Exporting needs torch ({error}): pip install 'robot_vision[train]'"
+        ) from error
+    from robot_vision.networks.checkpoint import load_network, read_header
+    from robot_vision.networks.export import export_bundle
+
+    images, origin = verification_images(args.images)
+    print(f"verifying on {len(images)} real images: {origin}")
+    if args.checkpoint:
+        header = read_header(args.checkpoint)
+        network = load_network(args.checkpoint)
+        training, metrics, card = dict(header.training), dict(header.metrics), None
+    else:
+        network, training, card = from_torchvision(args, images)
+        metrics = {}
+    out = Path(args.out).expanduser().absolute()
+    name = args.name or out.name
+    bundle = export_bundle(network, out, name, images, training, metrics, card, args.force)
+    _report(bundle)
+    return 0
+
+
+def verification_images(folder: str | None) -> tuple[list[NDArray[np.uint8]], str]:
+    """Returns real photographs, RGB uint8 (H, W, 3), and in words where they are from.
+
+    Raises:
+        ConfigError: the folder has no images, or none is named and no samples are installed.
+    """
+    if folder is not None:
+        paths = _image_files(Path(folder).expanduser())
+        return _read_all(paths), f"{len(paths)} from {folder}"
+    paths = _sample_photographs()
+    if not paths:
+        raise ConfigError(
+            "No photographs to verify the graph on: give a folder of camera images with --images"
+        )
+    return _read_all(paths), "samples of scikit-learn and scikit-image (give yours with --images)"
+
+
+def from_torchvision(
+    args: argparse.Namespace, images: Sequence[NDArray[np.uint8]]
+) -> tuple[MultiHeadNetwork, dict[str, Any], str]:
+    """Builds a network from torchvision's weights, and says in its card what is not trained."""
+    from robot_vision.networks.network import MultiHeadNetwork
+
+    heads = [head.strip() for head in args.heads.split(",") if head.strip()]
+    for head in heads:
+        if head not in HEADS:
+            raise ConfigError(unknown("head", head, HEADS))
+    height, width = _input_size(args.input)
+    spec = NetworkSpec(
+        backbone=args.torchvision,
+        input=InputSpec(height, width, args.resize, args.crop_fraction),
+        classifier=ClassifierSpec(read_labels(args.labels), score=args.score)
+        if "classifier" in heads
+        else None,
+        pose=PoseSpec() if "pose" in heads else None,
+        place=PlaceSpec(clusters=args.clusters, whitened_size=args.whitened_size)
+        if "place" in heads
+        else None,
+    )
+    weights = {"download": "torchvision", "none": None}.get(args.weights, args.weights)
+    network = MultiHeadNetwork(spec, weights).eval()
+    notes = _untrained(network, weights)
+    if spec.place:
+        notes += _initialise_place(network, images)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    origin = {
+        "torchvision": "torchvision's download",
+        None: "none: random numbers",
+    }.get(weights, Path(str(weights)).name)
+    training = {"weights": origin, "notes": notes} if notes else {"weights": origin}
+    card = f"torchvision's `{args.torchvision}`; weights: {origin}."
+    return network, training, card + "".join(f"\n\n**{note}.**" for note in notes)
+
+
+def _untrained(network: MultiHeadNetwork, weights: str | None) -> list[str]:
+    notes = []
+    if weights is None:
+        notes.append("The weights are random: this bundle is for measuring speed only")
+    if network.spec.classifier and not network.classifier_is_pretrained and weights is not None:
+        notes.append("The classifier is not trained: the weights have no layer for these labels")
+    if network.spec.pose:
+        notes.append("The pose head is not trained: its poses mean nothing")
+    return notes
+
+
+def _initialise_place(network: MultiHeadNetwork, images: Sequence[NDArray[np.uint8]]) -> list[str]:
+    """Sets NetVLAD's clusters (and whitening, where there are enough) from the images' features."""
+    import torch
+
+    from robot_vision.networks.export import prepare_images
+
+    assert network.spec.place is not None
+    head: Any = network.heads["place"]
+    batch = torch.from_numpy(prepare_images(images, network.spec.input))
+    with torch.inference_mode():
+        features = torch.cat([network.forward_features(b)["place"] for b in batch.split(8)])
+    columns = features.permute(0, 2, 3, 1).flatten(0, 2)
+    if len(columns) < network.spec.place.clusters:
+        raise ConfigError(
+            f"{len(images)} images have {len(columns)} local descriptors, too few for "
+            f"{network.spec.place.clusters} clusters: give more with --images, or fewer --clusters"
+        )
+    head.initialise(columns)
+    notes = [f"The place head's clusters are from {len(images)} images, and it is not trained"]
+    if network.spec.place.whitened_size:
+        with torch.inference_mode():
+            head.fit_whitening(torch.cat([head.aggregate(f) for f in features.split(8)]))
+    return notes
+
+
+def read_labels(source: str) -> tuple[str, ...]:
+    """Returns ImageNet's class names, or those in a file, one a line.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if source == "imagenet":
+        from torchvision.models import MobileNet_V2_Weights
+
+        names = list(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
+        for index, name in _IMAGENET_TWINS.items():
+            names[index] = name
+        return tuple(names)
+    try:
+        lines = Path(source).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Labels {source!r} cannot be read: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _input_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,4})(?:[x,](\d{1,4}))?", text.strip().lower())
+    if not match:
+        raise ConfigError(f"--input is {text!r}: give HEIGHTxWIDTH, for instance 224x224")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ConfigError(f"--images {str(folder)!r} is no folder")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    if not found:
+        raise ConfigError(f"--images {str(folder)!r} has no images ({', '.join(_SUFFIXES)})")
+    step = max(1, len(found) // MAX_IMAGES)  # spread over a sequence, not its beginning
+    return found[::step][:MAX_IMAGES]
+
+
+def _sample_photographs() -> list[Path]:
+    """Photographs that come with packages: china and flower, coffee, cat, rocket, astronaut."""
+    import importlib.util
+
+    paths = []
+    for package, names in (
+        ("sklearn.datasets", ("images/china.jpg", "images/flower.jpg")),
+        ("skimage.data", ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png")),
+    ):
+        try:
+            spec = importlib.util.find_spec(package)
+        except ModuleNotFoundError:
+            continue
+        if spec and spec.origin:
+            paths += [Path(spec.origin).parent / name for name in names]
+    return [path for path in paths if path.is_file()]
+
+
+def _read_all(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    import cv2
+
+    images = []
+    for path in paths:
+        image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ConfigError(
+                f"{path} is no image that can be read: remove it, or name other images"
+            )
+        images.append(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+    return images
+
+
+def _report(bundle: ModelBundle) -> None:
+    size = bundle.spec.input
+    print(f"wrote {bundle.path} ({bundle.name}, sha256 {bundle.sha256[:12]})")
+    print(f"  {bundle.spec.backbone}, {size.height} x {size.width}, {size.resize}")
+    for output, shape in bundle.spec.outputs.items():
+        print(f"  {output}: ({', '.join(['N', *map(str, shape)])})")

@@ -1,0 +1,223 @@
+"""From a trained network to a model bundle: one ONNX graph, verified on real images before it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import io
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from robot_vision.bundle import (
+    GRAPH,
+    MANIFEST,
+    MAX_FILE_BYTES,
+    WEIGHTS,
+    ModelBundle,
+    write_manifest,
+)
+from robot_vision.errors import BundleError, ConfigError
+from robot_vision.graph_signature import INPUT_NAME
+from robot_vision.networks.checkpoint import current_umask, save_network
+from robot_vision.networks.exact_pooling import exact_pooling
+from robot_vision.networks.model_card import write_card
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.networks.verification import verify_graph
+from robot_vision.resizing import resize_into
+from robot_vision.spec import InputSpec
+
+OPSET = 17  # the newest that every ONNX Runtime since 1.12, TensorRT since 8.6 and OpenVINO runs
+
+
+def export_bundle(
+    network: MultiHeadNetwork,
+    out_dir: str | Path,
+    name: str,
+    images: Sequence[NDArray[np.uint8]],
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    card: str | None = None,
+    force: bool = False,
+) -> ModelBundle:
+    """Writes a bundle, which appears only if the graph computes what the network does.
+
+    Args:
+        network: on any device, in any mode; it is not changed.
+        out_dir: the bundle's directory, made here.
+        name: the model's name.
+        images: real RGB uint8 (H, W, 3) images, of any size, on which torch and ONNX Runtime are compared.
+        training: what it was trained on, for the manifest and the card; plain data.
+        metrics: what it scored, likewise.
+        card: an introduction for the model card, in Markdown.
+        force: replace a bundle that is there.
+
+    Returns:
+        The bundle, loaded from disk.
+
+    Raises:
+        BundleError: the directory is there, or the graph's outputs are not the network's: the message
+            names the output, the image and the difference.
+        ConfigError: no images, or a bad name.
+    """
+    out = Path(out_dir).expanduser().absolute()
+    _check_target(out, force)
+    batch = prepare_images(images, network.spec.input)
+    served = _for_export(network)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(out) as part:
+        graph = export_graph(served, batch)
+        differences = verify_graph(served, graph, batch)
+        (part / GRAPH).write_bytes(graph)
+        save_network(served, part / WEIGHTS, training, metrics)
+        write_card(part, name, served, training or {}, metrics or {}, card, differences)
+        write_manifest(part, name, served.spec, training or {}, metrics or {})
+        bundle = ModelBundle.load(part)  # what a robot would check, before anything is replaced
+        _swap(part, out)
+    return dataclasses.replace(bundle, path=out)
+
+
+def prepare_images(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> NDArray[np.uint8]:
+    """Resizes images as the pipeline does, into (N, height, width, 3) with N >= 2.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if not len(images):
+        raise ConfigError("Export needs real images to verify the graph on: give at least one")
+    batch = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
+    for image, target in zip(images, batch, strict=True):
+        resize_into(image, target, spec.resize, spec.crop_fraction)
+    # A batch of several is always verified: a single image is joined by its mirror image.
+    return batch if len(batch) > 1 else np.concatenate([batch, batch[:, :, ::-1]])
+
+
+def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
+    """Returns the ONNX graph of a network: dynamic batch, named outputs, batch norms folded.
+
+    Args:
+        network: on the CPU, in float32 and evaluation mode.
+        batch: uint8 (N, height, width, 3), N >= 2, to trace with.
+
+    Raises:
+        BundleError: the graph would be larger than ONNX can hold in one file, or has an operator that
+            ONNX lacks.
+    """
+    assert not network.training and len(batch) > 1
+    size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    if size >= MAX_FILE_BYTES:
+        raise BundleError(
+            f"{network.spec.backbone} with these heads has {size / 2**30:.1f} GiB of weights: one ONNX "
+            "file holds less than 2 GiB; use fewer clusters, a smaller whitened_size or backbone"
+        )
+    names = list(network.spec.outputs)
+    images = torch.from_numpy(np.ascontiguousarray(batch[:2]))
+    # The TorchScript exporter folds batch norms, needs no further package and writes one file. On an
+    # error it prints the whole graph, hence the redirection.
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        exact_pooling(network, images),
+        contextlib.redirect_stdout(io.StringIO()),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Converting a tensor")
+        try:
+            torch.onnx.export(
+                _Ordered(network, names).eval(),
+                (images,),
+                os.path.join(folder, GRAPH),
+                input_names=[INPUT_NAME],
+                output_names=names,
+                dynamic_axes={key: {0: "N"} for key in (INPUT_NAME, *names)},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            raise BundleError(
+                f"{network.spec.backbone} cannot be exported to ONNX: {str(error).splitlines()[0]}"
+            ) from error
+        model = onnx.load(os.path.join(folder, GRAPH))
+    _state_shapes(model, network.spec.outputs)
+    return model.SerializeToString(deterministic=True)
+
+
+class _Ordered(nn.Module):
+    """The network with its outputs as a tuple, which ONNX has instead of names to values."""
+
+    def __init__(self, network: MultiHeadNetwork, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.names = names
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.network(images)
+        return tuple(outputs[name] for name in self.names)
+
+
+def _state_shapes(model: onnx.ModelProto, outputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Writes the outputs' shapes into the graph, some of which the exporter could not infer."""
+    for value in model.graph.output:
+        shape = value.type.tensor_type.shape
+        del shape.dim[:]
+        shape.dim.add().dim_param = "N"
+        for size in outputs[value.name]:
+            shape.dim.add().dim_value = size
+
+
+def _for_export(network: MultiHeadNetwork) -> MultiHeadNetwork:
+    """A copy on the CPU, in float32 and evaluation mode, so that the caller's is left as it is."""
+    return copy.deepcopy(network).to("cpu", torch.float32).eval()
+
+
+def _check_target(out: Path, force: bool) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not force:
+        raise BundleError(f"{out} exists already: use --force to replace it, or another directory")
+    # Only what was a bundle is deleted: `--out ~ --force` must not empty a home directory.
+    if (
+        out.is_symlink()
+        or not out.is_dir()
+        or (any(out.iterdir()) and not (out / MANIFEST).is_file())
+    ):
+        raise BundleError(
+            f"{out} is not a model bundle, so it is not replaced: use another directory"
+        )
+
+
+@contextlib.contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A temporary directory beside `out`, on its file system, gone in the end."""
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    part.chmod(0o777 & ~current_umask())
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _swap(part: Path, out: Path) -> None:
+    if not out.exists():
+        part.replace(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+    out.replace(old)  # an empty directory may be replaced by another
+    try:
+        part.replace(out)
+    except OSError:
+        old.replace(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

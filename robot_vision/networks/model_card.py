@@ -1,0 +1,82 @@
+"""The model card: what a bundle's README.md says, from what is known and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robot_vision.bundle import CARD
+from robot_vision.networks.network import MultiHeadNetwork
+
+
+def write_card(
+    path: Path,
+    name: str,
+    network: MultiHeadNetwork,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    introduction: str | None,
+    differences: Mapping[str, float],
+) -> None:
+    """Writes `README.md` into the bundle's directory `path`."""
+    spec = network.spec
+    lines = [f"# {name}", ""]
+    if introduction:
+        lines += [introduction.strip(), ""]
+    size = spec.input
+    counts = {"backbone": sum(p.numel() for p in network.backbone.parameters())}
+    counts |= {n: sum(p.numel() for p in head.parameters()) for n, head in network.heads.items()}
+    lines += ["| part | what | parameters |", "| --- | --- | --- |"]
+    lines += [f"| backbone | {spec.backbone} | {counts['backbone']:,} |"]
+    lines += [f"| {head} | {_head(network, head)} | {counts[head]:,} |" for head in spec.heads]
+    lines += [
+        "",
+        f"Input: RGB uint8 (N, {size.height}, {size.width}, 3), resized with `{size.resize}`"
+        + (f" (crop fraction {size.crop_fraction:g})" if size.resize == "crop" else "")
+        + "; normalisation is inside the graph.",
+        "",
+        "| output | shape |",
+        "| --- | --- |",
+        *(f"| `{n}` | ({', '.join(['N', *map(str, s)])}) |" for n, s in spec.outputs.items()),
+        "",
+        "## Training",
+        "",
+        *(_listing(training) or ["Nothing is recorded."]),
+        "",
+        "## Measured",
+        "",
+        *(_listing(metrics) or ["Nothing was measured: do not rely on it before you have."]),
+        "",
+        "## Export",
+        "",
+        "Largest relative difference between torch and ONNX Runtime on real images, refused above 1e-3:",
+        "",
+        *(f"- `{output}`: {value:.1e}" for output, value in differences.items()),
+    ]
+    (path / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _head(network: MultiHeadNetwork, name: str) -> str:
+    spec = network.spec
+    if name == "classifier":
+        assert spec.classifier is not None
+        return f"{len(spec.classifier.labels)} labels, score `{spec.classifier.score}`"
+    if name == "pose":
+        assert spec.pose is not None
+        return f"PoseNet, poses of the camera in `{spec.pose.map_frame}`"
+    assert spec.place is not None
+    whitening = ", whitened" if spec.place.whitened_size else ""
+    return (
+        f"NetVLAD, {spec.place.clusters} clusters, {spec.place.descriptor_size} numbers{whitening}"
+    )
+
+
+def _listing(data: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines: list[str] = []
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}- {key}:", *_listing(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}- {key}: {value}")
+    return lines
