@@ -112,6 +112,13 @@ def install_path_hook() -> None:
     (site_packages / "robot_vision_prefix.pth").write_text("import _robot_vision_prefix\n")
 
 
+def _first_error(log: Path) -> str:
+    """Return the first line of a build's output that reports an error."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    errors = (line for line in lines if re.search(r"\berror\b|\bFAILED\b", line, re.IGNORECASE))
+    return next(errors, "no line of its output says why")
+
+
 def build_package(name: str, prefix: Path, build_root: Path, log: Path) -> None:
     """Configure, build and install one interface package of this folder.
 
@@ -152,7 +159,7 @@ def build_package(name: str, prefix: Path, build_root: Path, log: Path) -> None:
                 command, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False
             )
         if result.returncode:
-            raise SetupError(f"building {name} failed; see {log}")
+            raise SetupError(f"building {name} failed: {_first_error(log)}; see {log}")
 
 
 def check_import(name: str) -> None:
