@@ -1,0 +1,69 @@
+"""Data sets by the name of their format: `open_dataset("seven_scenes", "RedKitchen")`.
+
+Each format is one module of this package with a dataclass `Options` and `open_splits(path, options)`; it is
+imported when it is asked for, so that reading a folder does not load what reads bags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+from robot_vision.datasets.options import parse_options
+from robot_vision.datasets.sample import Splits
+from robot_vision.errors import ConfigError, SourceError, unknown
+
+DATASETS: dict[str, str] = {
+    "image_folder": "a folder for each class; train, val and test folders above them are honoured",
+    "seven_scenes": "Microsoft 7-Scenes: frame-NNNNNN.color.png or jpg beside .pose.txt, seq-NN folders or flat",
+    "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
+    "tum_rgbd": "TUM RGB-D: rgb.txt and groundtruth.txt; a folder, or a folder of such folders",
+    "transforms_json": "NeRF, Instant-NGP, Nerfstudio and COLMAP exports: transforms.json",
+    "rosbag": "a ROS 1 or ROS 2 bag (or a folder of bags): images with a pose topic, odometry or tf, and labels",
+    "place_folder": "place recognition benchmarks: @utm_easting@utm_northing@...@.jpg file names",
+}
+
+
+def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
+    """Opens a data set without decoding its images.
+
+    Args:
+        kind: one of `DATASETS`.
+        path: its folder or file.
+        **options: of that format (see `dataset_options`), as values or as text.
+
+    Returns:
+        Its samples, divided into train, validation and test.
+
+    Raises:
+        ConfigError: an unknown kind or option, or a value that is not allowed.
+        SourceError: it is not there, not in that format, or contradicts itself (with file and line).
+    """
+    module = _module(kind)
+    chosen = parse_options(module.Options, kind, options)
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise SourceError(f"{root} is not there: give the path of a {kind} data set")
+    splits: Splits = module.open_splits(root, chosen)
+    if not splits.samples:
+        why = f" ({'; '.join(splits.notes)})" if splits.notes else ""
+        raise SourceError(f"{root} holds no usable sample of a {kind} data set{why}")
+    return splits
+
+
+def dataset_options(kind: str) -> dict[str, tuple[Any, str]]:
+    """Returns each option of a format with its default and description.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    fields = dataclasses.fields(_module(kind).Options)
+    return {f.name: (f.default, f.metadata["text"]) for f in fields}
+
+
+def _module(kind: str) -> Any:
+    if kind not in DATASETS:
+        raise ConfigError(unknown("data set kind", kind, DATASETS))
+    return importlib.import_module(f"robot_vision.datasets.{kind}")

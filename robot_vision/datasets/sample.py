@@ -1,0 +1,142 @@
+"""What every data set gives: samples in three splits.
+
+A sample is light (no pixels), can be pickled to a worker process, and loads its image when asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError, ImageError, unknown
+
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+class ImageSource(Protocol):
+    """Where a sample's pixels are: a file, or a message of a bag. Can be pickled; `str` names it."""
+
+    def load(self, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Returns RGB uint8 (H, W, 3), contiguous and writable.
+
+        Args:
+            min_size: (height, width) that the caller needs at least; a JPEG may then come back at a
+                half, quarter or eighth of its size, decoded in a fraction of the time.
+
+        Raises:
+            ImageError: it cannot be read or decoded; the message names it.
+        """
+
+    def encoded(self) -> bytes:
+        """Returns the bytes as stored: what tells two images apart, without decoding.
+
+        Raises:
+            ImageError: they cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image of a data set.
+
+    Attributes:
+        name: unique in the set.
+        label: its class, or None.
+        T_map_camera: float64 (4, 4), metres, camera in optical axes (x right, y down, z forward); or None.
+        stamp_ns: when it was taken, or None; comparable within a sequence.
+        sequence: the recording that it belongs to; neighbours of a sequence are consecutive in the list.
+        source: where the image is.
+        camera_matrix: float64 (3, 3) in pixels of the image as loaded, where it differs from image to
+            image; else None, and `Splits.camera_matrix` holds.
+    """
+
+    name: str
+    label: str | None
+    T_map_camera: NDArray[np.float64] | None
+    stamp_ns: int | None
+    sequence: str
+    source: ImageSource
+    camera_matrix: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set, divided.
+
+    Attributes:
+        train: to fit weights on.
+        validation: to choose by (early stopping, thresholds); may be empty.
+        test: to report on; may be empty.
+        map_frame: frame of the poses.
+        camera_matrix: float64 (3, 3), pixels of the images as loaded, or None.
+        labels: of the training samples, sorted.
+        notes: what was skipped, counted or assumed, one line each.
+        has_orientation: False where positions are known and rotations are not (they are then the
+            identity's stand-in and no loss or mining may use them).
+    """
+
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    map_frame: str = "map"
+    camera_matrix: NDArray[np.float64] | None = None
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    has_orientation: bool = True
+
+    def split(self, name: str) -> tuple[Sample, ...]:
+        """Returns a split by its name.
+
+        Raises:
+            ConfigError: there is no split of that name.
+        """
+        if name not in SPLIT_NAMES:
+            raise ConfigError(unknown("split", name, SPLIT_NAMES))
+        samples: tuple[Sample, ...] = getattr(self, name)
+        return samples
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """All samples: train, validation, test."""
+        return self.train + self.validation + self.test
+
+    def content_hashes(self, split: str) -> frozenset[str]:
+        """Returns the content hashes of a split's images; two splits share images where these meet.
+
+        Costs one read of every image (about a second per gigabyte from a warm disk), no decoding.
+        """
+        return frozenset(content_hash(sample) for sample in self.split(split))
+
+    def fingerprint(self, split: str) -> str:
+        """Returns sha256 over content, label and pose of a split's samples, whatever their order.
+
+        The same images under other names, in another folder, or (as JPEG or PNG) inside a bag have the same
+        fingerprint; another label, pose or one image more or less changes it. Costs what
+        `content_hashes` costs.
+        """
+        lines = []
+        for sample in self.split(split):
+            pose = sample.T_map_camera
+            # Rounded, so that a pose that went through a file's decimals stays the same.
+            text = "" if pose is None else ",".join(f"{v + 0.0:.4f}" for v in pose[:3].ravel().round(4))
+            lines.append(f"{content_hash(sample)} {sample.label!r} {text}")
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def content_hash(sample: Sample) -> str:
+    """Returns the sha256 of a sample's image as stored; an image that cannot be read counts by its name."""
+    try:
+        data = sample.source.encoded()
+    except ImageError:
+        data = f"unreadable {sample.name}".encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def labels_of(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """Returns the labels that occur, sorted."""
+    return tuple(sorted({sample.label for sample in samples if sample.label is not None}))
