@@ -1,0 +1,219 @@
+"""Parameters: one declaration, and everything made from it agrees."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robot_vision.errors import ConfigError
+from robot_vision.ros.models import find_model, installed_models
+from robot_vision.ros.parameters import (
+    CONFIGURE,
+    LIVE,
+    NEVER,
+    NodeParameters,
+    build,
+    markdown_table,
+    parameter,
+    settings,
+    yaml_text,
+)
+from robot_vision.ros.perception_parameters import YAML_HEADING, PerceptionParameters
+
+ROOT = Path(__file__).resolve().parents[1]
+YAML = ROOT / "config" / "perception.yaml"
+
+
+def test_yaml_file_is_what_the_dataclass_gives() -> None:
+    command = "python -m robot_vision.ros.perception_parameters > config/perception.yaml"
+    assert YAML.read_text() == yaml_text(PerceptionParameters, YAML_HEADING), f"run {command}"
+
+
+def test_yaml_file_read_back_is_the_defaults() -> None:
+    values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
+    assert list(values) == [f.name for f in dataclasses.fields(PerceptionParameters)]
+    read, defaults = build(PerceptionParameters, values), PerceptionParameters()
+    assert math.isnan(read.unknown_threshold) and math.isnan(defaults.unknown_threshold)
+    assert dataclasses.replace(read, unknown_threshold=0.0) == dataclasses.replace(
+        defaults, unknown_threshold=0.0
+    )
+
+
+def test_every_parameter_is_documented_and_its_default_allowed() -> None:
+    for setting in settings(PerceptionParameters):
+        assert setting.text.endswith(".") and setting.text[0].isalpha(), setting.name
+        assert setting.coerce(setting.default) is not None or setting.default is None
+        if setting.kind in ("int", "float") and setting.name != "unknown_threshold":
+            assert setting.low is not None, f"{setting.name} has no range"
+
+
+def test_markdown_table_has_a_row_for_each_parameter() -> None:
+    rows = markdown_table(PerceptionParameters).splitlines()
+    assert len(rows) == 2 + len(dataclasses.fields(PerceptionParameters))
+    assert all(row.replace("\\|", "").count("|") == 6 for row in rows)
+    assert any(
+        row.startswith("| `top_k` | int | `3` |") and row.endswith("| live |") for row in rows
+    )
+
+
+def test_readme_has_the_table_of_the_code() -> None:
+    readme = ROOT / "README.md"
+    if not readme.is_file() or "| parameter | type |" not in readme.read_text():
+        pytest.skip("README.md has no table of parameters yet")
+    assert markdown_table(PerceptionParameters) in readme.read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"top_k": 0}, ["top_k", "0", "from 1 to 1000"]),
+        ({"top_k": 2.5}, ["top_k", "2.5", "whole number"]),
+        ({"top_k": True}, ["top_k", "True", "whole number"]),
+        ({"max_rate_hz": float("nan")}, ["max_rate_hz", "nan", "from 0 to 1000"]),
+        ({"max_rate_hz": "fast"}, ["max_rate_hz", "fast"]),
+        ({"engine": "onx"}, ["onx", "did you mean 'onnx'"]),
+        ({"topk": 3}, ["topk", "did you mean 'top_k'"]),
+        ({"cameras": "front"}, ["cameras", "front", "list of strings"]),
+        ({"cameras": ()}, ["cameras", "empty"]),
+        ({"cameras": ("front/left",)}, ["front/left"]),
+        ({"cameras": ("a", "a")}, ["differ"]),
+        ({"cameras": ("a", "b"), "image_topics": ("/x",)}, ["image_topics", "1", "2 cameras"]),
+        ({"camera_to_base": (1.0, 2.0)}, ["camera_to_base", "2 numbers"]),
+        ({"camera_to_base": (float("inf"),) * 6}, ["camera_to_base", "inf"]),
+    ],
+)
+def test_bad_values_are_refused_with_value_and_remedy(values: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(PerceptionParameters, values)
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_and_empty_lists_are_taken_as_people_write_them() -> None:
+    built = build(PerceptionParameters, {"max_rate_hz": 10, "camera_to_base": None})
+    assert built.max_rate_hz == 10.0 and isinstance(built.max_rate_hz, float)
+    assert built.camera_to_base == ()
+
+
+@pytest.mark.parametrize(
+    ("settings_", "expected"),
+    [
+        ({}, "camera/image_raw"),
+        ({"image_topics": ("/usb_cam/image",)}, "/usb_cam/image"),
+        ({"transport": "compressed"}, "camera/image_raw/compressed"),
+        ({"transport": "compressed", "image_topics": ("/c/compressed",)}, "/c/compressed"),
+    ],
+)
+def test_topic_follows_name_list_and_transport(settings_: dict, expected: str) -> None:
+    assert PerceptionParameters(**settings_).topic("camera") == expected
+
+
+def test_mounting_numbers_for_all_or_for_each_camera() -> None:
+    six, other = (1.0,) * 6, (2.0,) * 6
+    cameras = ("a", "b")
+    assert PerceptionParameters(cameras=cameras).transform_numbers("b") == ()
+    assert PerceptionParameters(cameras=cameras, camera_to_base=six).transform_numbers("b") == six
+    both = PerceptionParameters(cameras=cameras, camera_to_base=six + other)
+    assert (both.transform_numbers("a"), both.transform_numbers("b")) == (six, other)
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    fixed: str = parameter("a", "Text.", change=NEVER)
+    rate: float = parameter(1.0, "Text.", low=0, high=10, change=LIVE)
+    low: int = parameter(1, "Text.", low=0, high=10, change=LIVE)
+    high: int = parameter(2, "Text.", low=0, high=10, change=LIVE)
+    model: str = parameter("", "Text.", change=CONFIGURE)
+    numbers: tuple[float, ...] = parameter((), "Text.", change=LIVE)
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ConfigError(f"low {self.low} exceeds high {self.high}: lower it")
+
+
+@pytest.fixture
+def node_with_parameters():  # noqa: ANN201
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init(args=["--ros-args", "-p", "rate:=3", "-p", "numbers:=[]"])
+    node = rclpy.create_node("small")
+    configured = [False]
+    seen: list[Small] = []
+    parameters = NodeParameters(node, Small, lambda: configured[0], seen.append)
+    yield node, parameters, configured, seen
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def _set(node, **values):  # noqa: ANN001, ANN003, ANN202
+    from rclpy.parameter import Parameter
+
+    return node.set_parameters_atomically([Parameter(k, value=v) for k, v in values.items()])
+
+
+@pytest.mark.ros
+def test_changes_on_a_node_are_checked_together_and_atomic(node_with_parameters) -> None:  # noqa: ANN001
+    node, parameters, configured, seen = node_with_parameters
+    assert parameters.current == Small(rate=3.0)
+    before = parameters.current
+
+    refused = _set(node, rate=4.0, low=9)
+    assert not refused.successful and "low 9 exceeds high 2" in refused.reason
+    assert parameters.current is before and node.get_parameter("rate").value == 3 and not seen
+
+    assert _set(node, low=5, high=7, rate=0).successful
+    assert parameters.current == Small(low=5, high=7, rate=0.0)
+    assert before == Small(rate=3.0), "a snapshot must never change"
+    assert seen == [parameters.current]
+
+    out_of_range = _set(node, rate=11.0)
+    assert (
+        not out_of_range.successful and "11" in out_of_range.reason and "10" in out_of_range.reason
+    )
+    assert not _set(node, rate=11).successful
+    assert not _set(node, fixed="b").successful
+    assert _set(node, numbers=[1.0, 2.0]).successful
+    assert parameters.current.numbers == (1.0, 2.0)
+
+    assert _set(node, model="x").successful
+    configured[0] = True
+    refused = _set(node, model="y")
+    assert not refused.successful and "cleanup" in refused.reason
+    assert parameters.current.model == "x"
+    assert _set(node, model="x", low=6).successful, "unchanged values are no change"
+
+
+@pytest.mark.ros
+def test_descriptors_carry_text_range_and_read_only(node_with_parameters) -> None:  # noqa: ANN001
+    node, *_ = node_with_parameters
+    rate, fixed = node.describe_parameter("rate"), node.describe_parameter("fixed")
+    assert "Text." in rate.description and "while running" in rate.description
+    assert rate.floating_point_range[0].to_value == 10.0
+    assert fixed.read_only and not rate.read_only
+
+
+def _fake_models(root: Path) -> Path:
+    for name in ("demo", "kitchen"):
+        folder = root / "share" / "robot_vision" / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "bundle.yaml").write_text("")
+    return root
+
+
+def test_model_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overlay = _fake_models(tmp_path / "ws")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join((str(overlay), "/opt/ros/none")))
+    assert find_model("kitchen") == overlay / "share/robot_vision/models/kitchen"
+    assert find_model(str(tmp_path)) == tmp_path
+    assert installed_models()["demo"] == overlay / "share/robot_vision/models/demo"
+    with pytest.raises(ConfigError, match="did you mean 'kitchen'"):
+        find_model("kitchn")
+    with pytest.raises(ConfigError, match="model is empty.*kitchen"):
+        find_model(" ")
+    with pytest.raises(ConfigError, match="no such directory"):
+        find_model(str(tmp_path / "absent"))
