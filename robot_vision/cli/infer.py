@@ -1,0 +1,237 @@
+"""`robot-vision infer --model BUNDLE SOURCE...`: predictions for images, folders, videos and bags."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, Union
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robot_vision.annotate import annotate
+from robot_vision.cli.infer_output import JsonLines, SampledTable
+from robot_vision.errors import ConfigError, ImageError
+from robot_vision.images import to_rgb
+from robot_vision.pipeline import Pipeline
+from robot_vision.predictions import Prediction
+from robot_vision.sources import Frame, Source, open_source
+
+_DECODERS = 2
+_NAMED_PROBLEMS = 20
+
+T = TypeVar("T")
+Decoded = Union[NDArray[np.uint8], ImageError]  # noqa: UP007 (evaluated in Python 3.10 too)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="image, folder, pattern, video or bag")
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="directory of a model bundle")
+    parser.add_argument("--topic", action="append", help="image topic of a bag; repeat for more (all)")
+    parser.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)")
+    parser.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
+    parser.add_argument("--top-k", type=_at_least_1, default=3, help="labels per frame (%(default)s)")
+    parser.add_argument("--batch", type=_at_least_1, default=1, help="frames per run (%(default)s)")
+    parser.add_argument("--output", metavar="FILE", help="write JSON lines; - for standard output")
+    parser.add_argument("--no-descriptor", action="store_true", help="leave descriptors out of the JSON")
+    parser.add_argument("--annotate", metavar="DIR", help="write annotated JPEG pictures")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip")
+    parser.add_argument("--duration", type=float, metavar="S", help="seconds to read (all)")
+    parser.add_argument("--rate", type=float, default=30.0, help="stamps of image files, Hz (%(default)s)")
+    parser.add_argument("--limit", type=_at_least_1, metavar="N", help="stop after N frames")
+
+
+def _at_least_1(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts every frame. Exit status: 0 if all went well, 1 if something could not be read."""
+    console = Console(stderr=args.output == "-")
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(open_source(s, args.topic, args.start, args.duration, args.rate))
+            for s in args.sources
+        ]
+        pipeline = stack.enter_context(
+            Pipeline.load(args.model, args.engine, args.device, args.precision, max_batch=args.batch)
+        )
+        pipeline.warm_up((args.batch,))
+        spec = pipeline.bundle.spec
+        output = stack.enter_context(JsonLines(args.output, spec, args.top_k, not args.no_descriptor))
+        pictures = _folder(args.annotate)
+        table = SampledTable(spec, args.top_k)
+        tally = Tally(opened)
+        progress = stack.enter_context(_progress(opened, args.limit))
+        task = progress.tasks[0].id
+        try:
+            for frame, image, prediction in _predicted(pipeline, opened, args.batch, args.limit):
+                if isinstance(image, ImageError):
+                    tally.refuse(frame, image)
+                    output.error(frame, image)
+                else:
+                    assert prediction is not None
+                    tally.frames += 1
+                    table.add(frame, prediction)
+                    output.prediction(frame, prediction)
+                    if pictures:
+                        _picture(pictures, tally.frames - 1, frame, image, prediction, pipeline, args.top_k)
+                progress.advance(task)
+        except KeyboardInterrupt:
+            tally.interrupted = True
+    console.print(table.render())
+    return tally.report(console)
+
+
+class Tally:
+    """Counts what went well and names what did not."""
+
+    def __init__(self, sources: list[Source]) -> None:
+        self.frames = 0
+        self.interrupted = False
+        self._sources = sources
+        self._reasons: Counter[str] = Counter()
+        self._named: list[str] = []
+        self._begin = time.perf_counter()
+
+    def refuse(self, frame: Frame, error: ImageError) -> None:
+        """Counts a frame that could not be decoded."""
+        self._reasons[error.reason] += 1
+        if len(self._named) < _NAMED_PROBLEMS:
+            self._named.append(f"{frame.name}: {error}")
+
+    def report(self, console: Console) -> int:
+        """Prints problems and, as the last line, the count; returns the exit status."""
+        took = time.perf_counter() - self._begin
+        problems = [p for source in self._sources for p in source.problems]
+        bad = sum(self._reasons.values())
+        for line in (self._named + problems)[:_NAMED_PROBLEMS]:
+            print(f"warning: {line}", file=sys.stderr)
+        unnamed = bad + len(problems) - min(len(self._named) + len(problems), _NAMED_PROBLEMS)
+        if unnamed > 0:
+            print(f"warning: and {unnamed} more", file=sys.stderr)
+        sys.stderr.flush()
+        words = [f"{self.frames} frames predicted in {took:.1f} s ({self.frames / took:.1f} per second)"]
+        if bad:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self._reasons.most_common())
+            words.append(f"{bad} bad ({reasons})")
+        if problems:
+            words.append(f"{len(problems)} reading problem{'s' * (len(problems) > 1)}")
+        if self.interrupted:
+            words.append("interrupted")
+        console.print("; ".join(words), highlight=False, soft_wrap=True)
+        if self.interrupted:
+            return 130
+        return 1 if bad or problems or not self.frames else 0
+
+
+@dataclass
+class _Pending:
+    frame: Frame
+    image: Future[Decoded]
+
+
+def _predicted(
+    pipeline: Pipeline, sources: list[Source], batch: int, limit: int | None
+) -> Iterator[tuple[Frame, Decoded, Prediction | None]]:
+    """Yields frames in order, each with its image and prediction, or with the error instead."""
+    frames = itertools.islice(itertools.chain.from_iterable(sources), limit)
+    for group in _grouped(_decoded(frames, batch), batch):
+        good = [image for _, image in group if not isinstance(image, ImageError)]
+        predictions = iter(pipeline(good)) if good else iter(())
+        for frame, image in group:
+            yield frame, image, None if isinstance(image, ImageError) else next(predictions)
+
+
+def _decoded(frames: Iterable[Frame], batch: int) -> Iterator[tuple[Frame, Decoded]]:
+    """Decodes ahead of the network in other threads; OpenCV does so without Python's lock."""
+    with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
+        pending: deque[_Pending] = deque()
+        try:
+            for frame in frames:
+                pending.append(_Pending(frame, pool.submit(_decode, frame)))
+                if len(pending) > batch + _DECODERS:
+                    first = pending.popleft()
+                    yield first.frame, first.image.result()
+            while pending:
+                first = pending.popleft()
+                yield first.frame, first.image.result()
+        finally:
+            for waiting in pending:
+                waiting.image.cancel()
+
+
+def _decode(frame: Frame) -> Decoded:
+    try:
+        return to_rgb(frame.message)
+    except ImageError as error:
+        return error
+
+
+def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
+
+
+def _folder(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--annotate {folder} cannot be made: {error}") from error
+    return folder
+
+
+def _picture(
+    folder: Path,
+    number: int,
+    frame: Frame,
+    image: NDArray[np.uint8],
+    prediction: Prediction,
+    pipeline: Pipeline,
+    top_k: int,
+) -> None:
+    classifier = pipeline.bundle.spec.classifier
+    threshold = classifier.unknown_threshold if classifier else None
+    drawn = annotate(image, prediction, top_k, threshold)
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in frame.name)[-80:]
+    file = folder / f"{number:06d}_{name}.jpg"
+    if not cv2.imwrite(str(file), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
+        raise ConfigError(f"{file} cannot be written")
+
+
+def _progress(sources: list[Source], limit: int | None) -> Progress:
+    counts = [s.count for s in sources]
+    total = sum(c for c in counts if c is not None) if None not in counts else None
+    if limit is not None:
+        total = limit if total is None else min(total, limit)
+    progress = Progress(
+        TextColumn("predicting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    progress.add_task("predicting", total=total)
+    return progress

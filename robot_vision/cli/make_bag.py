@@ -1,0 +1,150 @@
+"""`robot-vision make-bag FOLDER --out BAG`: frames, camera and true poses of a folder as a rosbag2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from robot_vision import geometry
+from robot_vision.errors import ConfigError, ImageError, SourceError
+from robot_vision.images import image_size, to_rgb
+from robot_vision.recording import STORAGES, RecordingWriter
+from robot_vision.sources import CompressedImage, Frame, open_source
+from robot_vision.sources.base import DEFAULT_FRAME, DEFAULT_TOPIC, nanoseconds
+from robot_vision.sources.files import FileSource
+
+_START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
+# Files of 7-Scenes are orthonormal to 4e-4; what is further off is no rotation.
+_ROTATION_TOLERANCE = 1e-2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("folder", help="folder of images, pattern, or video")
+    parser.add_argument("--out", required=True, metavar="BAG", help="the rosbag2's directory")
+    parser.add_argument("--rate", type=float, default=30.0, help="frames per second (%(default)s)")
+    parser.add_argument("--format", choices=STORAGES, default="sqlite3", help="(%(default)s)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--raw", action="store_true", help="write decoded rgb8 images")
+    kind.add_argument(
+        "--compressed", action="store_true", help="write the JPEG or PNG bytes as they are (default)"
+    )
+    parser.add_argument("--topic", default=DEFAULT_TOPIC, help="of the images (%(default)s)")
+    parser.add_argument("--frame-id", default=DEFAULT_FRAME, help="(%(default)s)")
+    parser.add_argument(
+        "--camera-info",
+        nargs=4,
+        type=float,
+        metavar=("FX", "FY", "CX", "CY"),
+        help="pixels; writes camera_info beside the image's topic",
+    )
+    parser.add_argument("--pose-topic", default="/ground_truth/pose", help="(%(default)s)")
+    parser.add_argument("--map-frame", default="map", help="frame of the poses (%(default)s)")
+    parser.add_argument("--start-stamp", type=float, default=_START_S, metavar="S", help="(%(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the bag. Exit status: 0, or 1 if frames were left out because they could not be read."""
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit is {args.limit}: it must be 1 or more")
+    source = open_source(args.folder, rate=args.rate)
+    info_topic = f"{args.topic.rstrip('/').rpartition('/')[0]}/camera_info"
+    start_ns = nanoseconds(args.start_stamp)
+    files = source.files if isinstance(source, FileSource) else []
+    poses = bad = frames = 0
+    with RecordingWriter(args.out, args.format) as bag:
+        total = min(filter(None, (source.count, args.limit)), default=None)
+        shown = track(
+            source,
+            "writing",
+            total,
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        by_name = {f.name: f for f in files}
+        for frame in shown:
+            if frames == args.limit:
+                break
+            stamp_ns = start_ns + frame.stamp_ns
+            try:
+                size = _write_image(bag, args, frame, stamp_ns)
+            except ImageError as error:
+                print(f"warning: {frame.name} is left out: {error}", file=sys.stderr)
+                bad += 1
+                continue
+            frames += 1
+            if args.camera_info:
+                fx, fy, cx, cy = args.camera_info
+                K = ((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0))
+                bag.camera_info(info_topic, stamp_ns, args.frame_id, size, K)
+            file = by_name.get(Path(frame.name).name)
+            pose = _pose_beside(file) if file else None
+            if pose is not None:
+                position = pose[:3, 3]
+                xyzw = geometry.xyzw_from_matrix(pose[:3, :3])
+                bag.pose(args.pose_topic, stamp_ns, position, xyzw, args.map_frame)
+                poses += 1
+        for problem in source.problems:
+            print(f"warning: {problem}", file=sys.stderr)
+        if not frames:
+            raise SourceError(f"{args.folder} has no frame that can be read: no bag is written")
+    left_out = bad + len(source.problems)
+    print(
+        f"{args.out}: {frames} frames at {args.rate:g} Hz, {poses} poses"
+        + (f"; {left_out} files left out" if left_out else "")
+    )
+    return 1 if left_out else 0
+
+
+def _write_image(
+    bag: RecordingWriter, args: argparse.Namespace, frame: Frame, stamp_ns: int
+) -> tuple[int, int]:
+    message = frame.message
+    if isinstance(message, CompressedImage) and not args.raw:
+        size = image_size(message)  # also refuses a file that was cut off
+        topic = f"{args.topic}/compressed"
+        bag.compressed_image(topic, stamp_ns, args.frame_id, message.data, message.format)
+        return size
+    image = to_rgb(message)
+    if args.compressed:
+        data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+        bag.compressed_image(f"{args.topic}/compressed", stamp_ns, args.frame_id, data, "jpeg")
+    else:
+        bag.image(args.topic, stamp_ns, args.frame_id, image)
+    return image.shape[0], image.shape[1]
+
+
+def _pose_beside(file: Path) -> np.ndarray | None:
+    """Reads `frame-000123.pose.txt` beside `frame-000123.color.jpg`: 4x4 `T_map_camera`, metres.
+
+    Returns:
+        float64 (4, 4) with an exact rotation; None without a file, or where tracking was lost (7-Scenes
+        writes values that are not finite).
+
+    Raises:
+        SourceError: the file is no pose.
+    """
+    path = file.with_name(file.name.split(".")[0] + ".pose.txt")
+    if not path.is_file():
+        return None
+    try:
+        pose = np.loadtxt(path, dtype=np.float64)
+    except ValueError as error:
+        raise SourceError(f"{path} is no pose: it must hold 4 x 4 numbers ({error})") from error
+    if pose.shape != (4, 4):
+        raise SourceError(f"{path} is no pose: it holds {pose.shape} numbers and not (4, 4)")
+    if not np.isfinite(pose).all():
+        return None
+    rotation = geometry.orthonormalised(pose[:3, :3])
+    if np.abs(rotation - pose[:3, :3]).max() > _ROTATION_TOLERANCE:
+        raise SourceError(f"{path} is no pose: its upper left 3 x 3 numbers are no rotation")
+    pose[:3, :3] = rotation
+    return pose
