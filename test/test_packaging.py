@@ -25,7 +25,7 @@ DISTROS = ("kilted", "jazzy")
 
 # The module's name where it is not the distribution's.
 DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "sklearn": "scikit-learn"}
-DISTRIBUTION_OF |= {"faiss": "faiss-cpu"}
+DISTRIBUTION_OF |= {"faiss": "faiss-cpu", "backports": "backports.zstd"}
 
 # Packages of ROS that robot_vision may import, as package.xml has to name them.
 ROS_PACKAGES = {
@@ -139,9 +139,13 @@ def test_package_xml_names_the_ros_packages_that_are_imported():
 
 
 def test_setup_names_the_packages_that_are_imported():
-    requirements = set().union(*_requirements().values())
+    requirement = pytest.importorskip("packaging.requirements").Requirement
+    # What rosbags cannot do without (the compressions of bags) comes with it.
+    of_rosbags = {requirement(text).name.lower() for text in distribution("rosbags").requires or []}
+    requirements = of_rosbags.union(*_requirements().values())
     imported = _imports(SOURCE)
-    known = ROS_PACKAGES | set(sys.stdlib_module_names) | {"robot_vision"}
+    # compression is of the standard library since Python 3.14.
+    known = ROS_PACKAGES | set(sys.stdlib_module_names) | {"robot_vision", "compression"}
 
     missing = {
         name: files
@@ -262,7 +266,8 @@ def _make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     clean = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    command = ["make", "-C", str(ROOT), "--no-print-directory", *arguments]
+    command = ["make", "-C", str(ROOT), "--no-print-directory", f"PYTHON={sys.executable}"]
+    command += arguments
     return subprocess.run(
         command, capture_output=True, text=True, env=clean | environment, timeout=60
     )
@@ -298,6 +303,18 @@ def test_make_refuses_in_one_line_what_it_cannot_use(arguments, told, tmp_path):
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if not line.startswith("make:")]
     assert len(errors) == 1 and errors[0].startswith("error: ") and told in errors[0]
+    assert not (tmp_path / "env").exists()
+
+
+def test_make_names_the_package_where_python_has_no_venv(tmp_path):
+    (tmp_path / "ensurepip.py").write_text("raise ImportError('left out, as Debian does')")
+
+    done = _make("demo", f"VENV={tmp_path / 'env'}", PYTHONPATH=str(tmp_path), AMENT_PREFIX_PATH="")
+
+    assert done.returncode != 0
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    (error,) = [line for line in done.stderr.splitlines() if not line.startswith("make:")]
+    assert f"apt install python{version}-venv" in error
     assert not (tmp_path / "env").exists()
 
 

@@ -295,6 +295,13 @@ def test_missing_compiler_is_one_line_that_says_what_to_install(tmp_path):
     assert "no-such-compiler" in line and "apt install g++" in line
 
 
+def test_missing_headers_name_the_package_that_has_them(build_module, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module.sysconfig, "get_path", lambda _: str(tmp_path))
+
+    with pytest.raises(build_module.SetupError, match=r"Python\.h.*apt install python3-dev"):
+        build_module.require_toolchain()
+
+
 def test_failed_build_names_its_log(tmp_path):
     compiler = tmp_path / "broken-compiler"
     compiler.write_text("#!/bin/sh\necho this compiler is broken >&2\nexit 1\n")
@@ -305,7 +312,8 @@ def test_failed_build_names_its_log(tmp_path):
     done = _run_build(["--log", str(log)], CC=str(compiler), CXX=str(compiler))
 
     assert done.returncode == 1
-    assert str(log) in done.stderr.splitlines()[-1]
+    (line,) = done.stderr.splitlines()
+    assert "CMake Error" in line and str(log) in line
     assert "this compiler is broken" in log.read_text()
 
 

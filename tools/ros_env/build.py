@@ -113,10 +113,13 @@ def install_path_hook() -> None:
 
 
 def _first_error(log: Path) -> str:
-    """Return the first line of a build's output that reports an error."""
+    """Return the start of the first error that a build's output reports, as one line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    errors = (line for line in lines if re.search(r"\berror\b|\bFAILED\b", line, re.IGNORECASE))
-    return next(errors, "no line of its output says why")
+    lines = [line for line in lines if line]
+    for number, line in enumerate(lines):
+        if re.search(r"CMake Error|\berror:|^FAILED", line):
+            return " ".join(lines[number : number + 2])
+    return "no line of its output says why"
 
 
 def build_package(name: str, prefix: Path, build_root: Path, log: Path) -> None:
