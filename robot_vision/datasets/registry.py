@@ -17,11 +17,11 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 
 DATASETS: dict[str, str] = {
     "image_folder": "a folder for each class; train, val and test folders above them are honoured",
-    "seven_scenes": "Microsoft 7-Scenes: frame-NNNNNN.color.png or jpg beside .pose.txt, seq-NN folders or flat",
+    "seven_scenes": "Microsoft 7-Scenes: frame-*.color.png or jpg beside .pose.txt, in seq-NN folders or flat",
     "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
     "tum_rgbd": "TUM RGB-D: rgb.txt and groundtruth.txt; a folder, or a folder of such folders",
     "transforms_json": "NeRF, Instant-NGP, Nerfstudio and COLMAP exports: transforms.json",
-    "rosbag": "a ROS 1 or ROS 2 bag (or a folder of bags): images with a pose topic, odometry or tf, and labels",
+    "rosbag": "a ROS 1 or 2 bag, or a folder of bags: images with a pose topic, odometry or tf, and labels",
     "place_folder": "place recognition benchmarks: @utm_easting@utm_northing@...@.jpg file names",
 }
 

@@ -123,7 +123,11 @@ class Splits:
         for sample in self.split(split):
             pose = sample.T_map_camera
             # Rounded, so that a pose that went through a file's decimals stays the same.
-            text = "" if pose is None else ",".join(f"{v + 0.0:.4f}" for v in pose[:3].ravel().round(4))
+            text = (
+                ""
+                if pose is None
+                else ",".join(f"{v + 0.0:.4f}" for v in pose[:3].ravel().round(4))
+            )
             lines.append(f"{content_hash(sample)} {sample.label!r} {text}")
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 

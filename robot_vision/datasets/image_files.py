@@ -1,0 +1,50 @@
+"""Images that are files of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ImageError
+from robot_vision.images import to_rgb
+from robot_vision.sources.files import read_image
+
+
+@dataclass(frozen=True, slots=True)
+class FileImage:
+    """A `sample.ImageSource` over one image file."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+    def load(self, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Returns RGB uint8 (H, W, 3); see `sample.ImageSource`."""
+        try:
+            message = read_image(Path(self.path))
+            return np.require(to_rgb(message, min_size), requirements=["C", "W"])
+        except ImageError as error:
+            raise ImageError(error.reason, f"{self.path}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ImageError("corrupt", f"{self.path}: {error}") from error
+
+    def encoded(self) -> bytes:
+        """Returns the file's bytes."""
+        try:
+            return Path(self.path).read_bytes()
+        except OSError as error:
+            raise ImageError("corrupt", f"{self.path}: {error}") from error
+
+
+def empty_files_note(files: Iterable[Path]) -> list[str]:
+    """Returns a note that names files without a byte: they stay in the set, where loading counts them."""
+    empty = [str(file) for file in files if file.stat().st_size == 0]
+    if not empty:
+        return []
+    more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+    return [f"{len(empty)} image files are empty and cannot be read: {', '.join(empty[:3])}{more}"]

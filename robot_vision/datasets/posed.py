@@ -1,0 +1,69 @@
+"""What the formats with poses have in common: their options, and how their samples become splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.datasets.options import option, parse_camera_matrix
+from robot_vision.datasets.pose_checks import Skipped
+from robot_vision.datasets.sample import Sample, Splits, labels_of
+from robot_vision.datasets.splitting import BlockOptions, divide
+from robot_vision.errors import SourceError
+
+
+@dataclass(frozen=True)
+class PosedOptions(BlockOptions):
+    """Options of every format with poses."""
+
+    map_frame: str = option("map", "name of the poses' frame")
+    camera_matrix: str = option("", "fx,fy,cx,cy in pixels, where the data set does not say")
+    bad_poses: str = option(
+        "error",
+        "what to do about a pose that fails its checks: stop, or skip the frame and count it",
+        choices=("error", "skip"),
+    )
+
+
+def checked(
+    options: PosedOptions, skipped: Skipped, name: str, read: Callable[[], NDArray[np.float64]]
+) -> NDArray[np.float64] | None:
+    """Returns what `read` returns; None, counted, where it fails and the options say skip.
+
+    Raises:
+        SourceError: it fails and the options say error.
+    """
+    try:
+        return read()
+    except SourceError as error:
+        if options.bad_poses == "skip":
+            skipped.add("whose pose fails its checks", f"{name} ({error})")
+            return None
+        raise SourceError(f"{error}; bad_poses=skip leaves such frames out") from error
+
+
+def splits_of(
+    samples: Sequence[Sample],
+    options: PosedOptions,
+    notes: Sequence[str],
+    *,
+    is_test: Callable[[Sample], bool] | None = None,
+    K: NDArray[np.float64] | None = None,
+    has_orientation: bool = True,
+) -> Splits:
+    """Divides samples and adds what the options say."""
+    train, validation, test = divide(samples, options, is_test)
+    K_given = parse_camera_matrix(options.camera_matrix)
+    return Splits(
+        tuple(train),
+        tuple(validation),
+        tuple(test),
+        options.map_frame,
+        K if K_given is None else K_given,
+        labels_of(train),
+        tuple(notes),
+        has_orientation,
+    )

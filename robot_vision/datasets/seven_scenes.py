@@ -1,0 +1,143 @@
+"""Microsoft 7-Scenes: `frame-NNNNNN.color.png` (or jpg) beside `frame-NNNNNN.pose.txt`.
+
+Conventions: a pose file is four lines of four numbers, camera to world (`T_map_camera`), metres; the
+camera's axes are x right, y down, z forward already. The published rotations are orthonormal only to about
+4e-4: within `pose_checks.ROTATION_TOLERANCE` they are replaced by the nearest rotation, beyond it refused.
+
+Layouts: a scene with folders `seq-NN` and, for the official split, TrainSplit.txt and TestSplit.txt with
+lines such as `sequence1`; or one flat folder of frames.
+
+The camera is a Kinect: where `camera_matrix` is not given, fx = fy = 525, cx = 320, cy = 240 at 640 x 480
+(its uncalibrated colour camera; 585 is its depth camera's).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.options import parse_camera_matrix
+from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
+from robot_vision.datasets.posed import PosedOptions, checked, splits_of
+from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.errors import SourceError
+from robot_vision.sources.natural import natural_key
+
+KINECT = "525,525,320,240"
+_FRAME = re.compile(r"^(frame-\d+)\.color\.(png|jpg|jpeg)$", re.IGNORECASE)
+_SEQUENCE = re.compile(r"^seq-?(\d+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Options(PosedOptions):
+    """Options of the format."""
+
+
+def open_splits(root: Path, options: Options) -> Splits:
+    """Opens `root`; see `registry.open_dataset`."""
+    if not root.is_dir():
+        raise SourceError(f"{root} is not a folder: give the scene's folder")
+    folders = sorted(
+        (p for p in root.iterdir() if p.is_dir() and _SEQUENCE.match(p.name)),
+        key=lambda p: natural_key(p.name),
+    )
+    if not folders and any(_SEQUENCE.match(p.stem) for p in root.glob("*.zip")):
+        raise SourceError(f"{root} holds its sequences as zip files: unzip them there first")
+    skipped = Skipped()
+    samples: list[Sample] = []
+    files: list[Path] = []
+    for folder in folders or [root]:
+        found, images = _sequence(folder, folder.name if folders else root.name, options, skipped)
+        samples += found
+        files += images
+    if not files:
+        raise SourceError(
+            f"{root} has no frame: 7-Scenes has frame-NNNNNN.color.png (or jpg) and "
+            "frame-NNNNNN.pose.txt, in folders seq-NN or in the folder itself"
+        )
+    notes = [*skipped.notes(), *empty_files_note(files)]
+    test = _official_test(root, {p.name for p in folders}, notes) if folders else None
+    K = parse_camera_matrix(KINECT)
+    if not options.camera_matrix:
+        notes.append(f"camera matrix assumed: fx,fy,cx,cy = {KINECT} (set camera_matrix)")
+    is_test = None if test is None else lambda sample: sample.sequence in test
+    return splits_of(samples, options, notes, is_test=is_test, K=K)
+
+
+def _sequence(
+    folder: Path, sequence: str, options: Options, skipped: Skipped
+) -> tuple[list[Sample], list[Path]]:
+    entries = {p.name: p for p in folder.iterdir()}
+    samples, images = [], []
+    for name in sorted(entries, key=natural_key):
+        match = _FRAME.match(name)
+        if not match:
+            continue
+        file, stem = entries[name], match.group(1)
+        pose_file = folder / f"{stem}.pose.txt"
+        unique = f"{sequence}/{stem}"
+        images.append(file)
+        if pose_file.name not in entries:
+            skipped.add("which have no pose file", unique)
+            continue
+        T = checked(options, skipped, unique, lambda file=pose_file: read_pose(file))
+        if T is not None:
+            samples.append(Sample(unique, None, T, None, sequence, FileImage(str(file))))
+    return samples, images
+
+
+def read_pose(file: Path) -> NDArray[np.float64]:
+    """Returns `T_map_camera` (4, 4) of a pose file.
+
+    Raises:
+        SourceError: not four lines of four finite numbers, or no rigid transform.
+    """
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file} cannot be read: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            rows.append(numbers(line.split(), 4, where(file, number), "a row of a pose"))
+    if len(rows) != 4:
+        raise SourceError(
+            f"{where(file, len(lines))}: a pose has 4 rows, and there are {len(rows)}"
+        )
+    return pose_from_matrix(np.array(rows), where(file, 1))
+
+
+def _official_test(root: Path, present: set[str], notes: list[str]) -> set[str] | None:
+    """Returns the test sequences of TestSplit.txt; None where the split files are not there."""
+    files = [root / "TrainSplit.txt", root / "TestSplit.txt"]
+    if not all(file.is_file() for file in files):
+        return None
+    train, test = (_listed(file, present, notes) for file in files)
+    both = train & test
+    if both:
+        raise SourceError(f"{files[1]}: {', '.join(sorted(both))} is also in {files[0].name}")
+    rest = present - train - test
+    if rest:
+        raise SourceError(f"{root}: {', '.join(sorted(rest))} is in neither split file")
+    return test
+
+
+def _listed(file: Path, present: set[str], notes: list[str]) -> set[str]:
+    by_number = {int(_SEQUENCE.match(name).group(1)): name for name in present}  # type: ignore[union-attr]
+    found = set()
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"(?:sequence|seq-?)\s*(\d+)", line.strip(), re.IGNORECASE)
+        if not match:
+            raise SourceError(f"{where(file, number)}: {line.strip()!r} is not like sequence1")
+        if int(match.group(1)) in by_number:
+            found.add(by_number[int(match.group(1))])
+        else:
+            notes.append(f"{where(file, number)}: {line.strip()} is not there and left out")
+    return found
