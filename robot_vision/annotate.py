@@ -73,9 +73,7 @@ def _shade(canvas: NDArray[np.uint8], top: int, bottom: int, left: int, right: i
         region[:] = cv2.convertScaleAbs(region, alpha=0.35).reshape(region.shape)
 
 
-def _labels(
-    canvas: NDArray[np.uint8], best: list[Hypothesis], line: int, scale: float
-) -> None:
+def _labels(canvas: NDArray[np.uint8], best: list[Hypothesis], line: int, scale: float) -> None:
     width = canvas.shape[1]
     panel = min(width, round(300 * scale / 0.55))
     _shade(canvas, 0, line * len(best) + line // 4, 0, panel)
@@ -105,7 +103,10 @@ def _put(canvas: NDArray[np.uint8], text: str, baseline: int, width: int, scale:
     (needed, _), _ = cv2.getTextSize(text, _FONT, scale, thickness)
     if needed > width - 2 * left:  # smaller down to a limit, then cut
         scale = max(scale * (width - 2 * left) / needed, scale * 0.7)
-        while len(text) > 4 and cv2.getTextSize(text, _FONT, scale, thickness)[0][0] > width - 2 * left:
+        while (
+            len(text) > 4
+            and cv2.getTextSize(text, _FONT, scale, thickness)[0][0] > width - 2 * left
+        ):
             text = text[:-4] + "..." if text.endswith("...") else text[:-3] + "..."
     cv2.putText(canvas, text, (left, baseline), _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
 

@@ -37,20 +37,36 @@ Decoded = Union[NDArray[np.uint8], ImageError]  # noqa: UP007 (evaluated in Pyth
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="image, folder, pattern, video or bag")
-    parser.add_argument("--model", required=True, metavar="BUNDLE", help="directory of a model bundle")
-    parser.add_argument("--topic", action="append", help="image topic of a bag; repeat for more (all)")
-    parser.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)")
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="image, folder, pattern, video or bag"
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="BUNDLE", help="directory of a model bundle"
+    )
+    parser.add_argument(
+        "--topic", action="append", help="image topic of a bag; repeat for more (all)"
+    )
+    parser.add_argument(
+        "--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)"
+    )
     parser.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
-    parser.add_argument("--top-k", type=_at_least_1, default=3, help="labels per frame (%(default)s)")
+    parser.add_argument(
+        "--top-k", type=_at_least_1, default=3, help="labels per frame (%(default)s)"
+    )
     parser.add_argument("--batch", type=_at_least_1, default=1, help="frames per run (%(default)s)")
     parser.add_argument("--output", metavar="FILE", help="write JSON lines; - for standard output")
-    parser.add_argument("--no-descriptor", action="store_true", help="leave descriptors out of the JSON")
+    parser.add_argument(
+        "--no-descriptor", action="store_true", help="leave descriptors out of the JSON"
+    )
     parser.add_argument("--annotate", metavar="DIR", help="write annotated JPEG pictures")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip")
     parser.add_argument("--duration", type=float, metavar="S", help="seconds to read (all)")
-    parser.add_argument("--rate", type=float, default=30.0, help="stamps of image files, Hz (%(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=30.0, help="stamps of image files, Hz (%(default)s)"
+    )
     parser.add_argument("--limit", type=_at_least_1, metavar="N", help="stop after N frames")
 
 
@@ -70,11 +86,15 @@ def run(args: argparse.Namespace) -> int:
             for s in args.sources
         ]
         pipeline = stack.enter_context(
-            Pipeline.load(args.model, args.engine, args.device, args.precision, max_batch=args.batch)
+            Pipeline.load(
+                args.model, args.engine, args.device, args.precision, max_batch=args.batch
+            )
         )
         pipeline.warm_up((args.batch,))
         spec = pipeline.bundle.spec
-        output = stack.enter_context(JsonLines(args.output, spec, args.top_k, not args.no_descriptor))
+        output = stack.enter_context(
+            JsonLines(args.output, spec, args.top_k, not args.no_descriptor)
+        )
         pictures = _folder(args.annotate)
         table = SampledTable(spec, args.top_k)
         tally = Tally(opened)
@@ -91,7 +111,15 @@ def run(args: argparse.Namespace) -> int:
                     table.add(frame, prediction)
                     output.prediction(frame, prediction)
                     if pictures:
-                        _picture(pictures, tally.frames - 1, frame, image, prediction, pipeline, args.top_k)
+                        _picture(
+                            pictures,
+                            tally.frames - 1,
+                            frame,
+                            image,
+                            prediction,
+                            pipeline,
+                            args.top_k,
+                        )
                 progress.advance(task)
         except KeyboardInterrupt:
             tally.interrupted = True
@@ -127,7 +155,9 @@ class Tally:
         if unnamed > 0:
             print(f"warning: and {unnamed} more", file=sys.stderr)
         sys.stderr.flush()
-        words = [f"{self.frames} frames predicted in {took:.1f} s ({self.frames / took:.1f} per second)"]
+        words = [
+            f"{self.frames} frames predicted in {took:.1f} s ({self.frames / took:.1f} per second)"
+        ]
         if bad:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self._reasons.most_common())
             words.append(f"{bad} bad ({reasons})")

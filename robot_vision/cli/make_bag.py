@@ -20,8 +20,6 @@ from robot_vision.sources.base import DEFAULT_FRAME, DEFAULT_TOPIC, nanoseconds
 from robot_vision.sources.files import FileSource
 
 _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
-# Files of 7-Scenes are orthonormal to 4e-4; what is further off is no rotation.
-_ROTATION_TOLERANCE = 1e-2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--raw", action="store_true", help="write decoded rgb8 images")
     kind.add_argument(
-        "--compressed", action="store_true", help="write the JPEG or PNG bytes as they are (default)"
+        "--compressed",
+        action="store_true",
+        help="write the JPEG or PNG bytes as they are (default)",
     )
     parser.add_argument("--topic", default=DEFAULT_TOPIC, help="of the images (%(default)s)")
     parser.add_argument("--frame-id", default=DEFAULT_FRAME, help="(%(default)s)")
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pose-topic", default="/ground_truth/pose", help="(%(default)s)")
     parser.add_argument("--map-frame", default="map", help="frame of the poses (%(default)s)")
-    parser.add_argument("--start-stamp", type=float, default=_START_S, metavar="S", help="(%(default)s)")
+    parser.add_argument(
+        "--start-stamp", type=float, default=_START_S, metavar="S", help="(%(default)s)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
 
 
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(args.folder, rate=args.rate)
     info_topic = f"{args.topic.rstrip('/').rpartition('/')[0]}/camera_info"
     start_ns = nanoseconds(args.start_stamp)
-    files = source.files if isinstance(source, FileSource) else []
+    files = source.files if isinstance(source, FileSource) else {}
     poses = bad = frames = 0
     with RecordingWriter(args.out, args.format) as bag:
         total = min(filter(None, (source.count, args.limit)), default=None)
@@ -69,7 +71,6 @@ def run(args: argparse.Namespace) -> int:
             transient=True,
             disable=not sys.stderr.isatty(),
         )
-        by_name = {f.name: f for f in files}
         for frame in shown:
             if frames == args.limit:
                 break
@@ -85,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
                 fx, fy, cx, cy = args.camera_info
                 K = ((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0))
                 bag.camera_info(info_topic, stamp_ns, args.frame_id, size, K)
-            file = by_name.get(Path(frame.name).name)
-            pose = _pose_beside(file) if file else None
+            pose = _pose_beside(files[frame.name]) if files else None
             if pose is not None:
                 position = pose[:3, 3]
                 xyzw = geometry.xyzw_from_matrix(pose[:3, :3])
@@ -143,8 +143,8 @@ def _pose_beside(file: Path) -> np.ndarray | None:
         raise SourceError(f"{path} is no pose: it holds {pose.shape} numbers and not (4, 4)")
     if not np.isfinite(pose).all():
         return None
-    rotation = geometry.orthonormalised(pose[:3, :3])
-    if np.abs(rotation - pose[:3, :3]).max() > _ROTATION_TOLERANCE:
-        raise SourceError(f"{path} is no pose: its upper left 3 x 3 numbers are no rotation")
-    pose[:3, :3] = rotation
+    try:
+        pose[:3, :3] = geometry.orthonormalised(pose[:3, :3])  # the files' are so to 4e-4 only
+    except ValueError as error:
+        raise SourceError(f"{path} is no pose: {error}") from error
     return pose

@@ -69,7 +69,9 @@ class BagSource(Source):
         self.kinds = {topic: kind for topic, (kind, _) in counts.items()}
         images = tuple(t for t, k in self.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE))
         if not images:
-            others = ", ".join(f"{t} ({k})" for t, k in sorted(self.kinds.items())) or "no topic at all"
+            others = (
+                ", ".join(f"{t} ({k})" for t, k in sorted(self.kinds.items())) or "no topic at all"
+            )
             raise SourceError(f"{path} has no image topic: it has {others}")
         wanted = images if topics is None else tuple(dict.fromkeys(_slashed(t) for t in topics))
         for topic in wanted:
@@ -133,7 +135,9 @@ class BagSource(Source):
                     for c in reader.connections:
                         before = counts.get(_slashed(c.topic), ("", 0))[1]
                         counts[_slashed(c.topic)] = c.msgtype, before + c.msgcount
-        except Exception as error:  # of rosbags, SQLite, YAML, zstd, ...: all say that the bag is damaged
+        except (
+            Exception
+        ) as error:  # of rosbags, SQLite, YAML, zstd, ...: all say that the bag is damaged
             return self._survey_damaged(error)
         return counts, min(starts, default=0)
 

@@ -70,8 +70,11 @@ class Source(ABC):
         name: what was opened.
         topics: image topics that are read.
         count: how many frames there will be at most; None where that is not known.
+        forms: which forms its messages may have: `raw`, `compressed` or both.
         problems: what could not be read so far, a line each. Reading goes on where it can.
     """
+
+    forms: tuple[str, ...] = ("raw", "compressed")
 
     def __init__(self, name: str, topics: tuple[str, ...], count: int | None) -> None:
         self.name = name

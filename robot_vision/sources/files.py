@@ -77,11 +77,18 @@ class FileSource(Source):
         ]
         self._root = root
         super().__init__(name, (DEFAULT_TOPIC,), len(self._chosen))
+        passed_on = {file.suffix.lower() in _AS_THEY_ARE for file in files}
+        self.forms = tuple(
+            form for form, there in (("raw", False), ("compressed", True)) if there in passed_on
+        )
 
     @property
-    def files(self) -> list[Path]:
-        """The files, in their order."""
-        return [file for _, file in self._chosen]
+    def files(self) -> dict[str, Path]:
+        """The file of each frame's name, in their order."""
+        return {self._name(file): file for _, file in self._chosen}
+
+    def _name(self, file: Path) -> str:
+        return str(file.relative_to(self._root) if self._root else file)
 
     def __iter__(self) -> Iterator[Frame]:
         for stamp_ns, file in self._chosen:
@@ -90,8 +97,7 @@ class FileSource(Source):
             except (OSError, ValueError) as error:
                 self.problems.append(f"{file} cannot be read: {error}")
                 continue
-            name = str(file.relative_to(self._root) if self._root else file)
-            yield Frame(stamp_ns, DEFAULT_TOPIC, DEFAULT_FRAME, message, name, stamp_ns)
+            yield Frame(stamp_ns, DEFAULT_TOPIC, DEFAULT_FRAME, message, self._name(file), stamp_ns)
 
 
 def read_image(file: Path) -> Any:

@@ -58,7 +58,9 @@ def open_source(
     if place.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(place, start_s, duration_s)
     ends = ", ".join((*BAG_SUFFIXES, *VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
-    raise SourceError(f"{place} is of no known kind: use a folder, or a file that ends in one of {ends}")
+    raise SourceError(
+        f"{place} is of no known kind: use a folder, or a file that ends in one of {ends}"
+    )
 
 
 def _pattern(

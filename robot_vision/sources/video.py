@@ -33,6 +33,8 @@ class VideoSource(Source):
         SourceError: OpenCV cannot open it.
     """
 
+    forms = ("raw",)
+
     def __init__(self, path: Path, start_s: float = 0.0, duration_s: float | None = None) -> None:
         self._path = path
         self._first = nanoseconds(start_s)
@@ -41,7 +43,9 @@ class VideoSource(Source):
         frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         rate = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
-        self._period_ns = nanoseconds(1 / rate) if np.isfinite(rate) and rate > 0 else nanoseconds(1 / 30)
+        self._period_ns = (
+            nanoseconds(1 / rate) if np.isfinite(rate) and rate > 0 else nanoseconds(1 / 30)
+        )
         whole = start_s == 0 and duration_s is None
         super().__init__(str(path), (DEFAULT_TOPIC,), frames if whole and frames > 0 else None)
 

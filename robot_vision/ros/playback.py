@@ -1,0 +1,248 @@
+"""What a camera player publishes and when; nothing here starts a node.
+
+A source becomes serialised messages on output topics. Bytes of a bag go through as they are wherever nothing
+in them has to change.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+from rosbags.typesys import Stores, get_typestore
+
+from robot_vision.errors import ConfigError, ImageError
+from robot_vision.images import to_rgb
+from robot_vision.ros import cdr
+from robot_vision.sources import RawImage, Source
+from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
+from robot_vision.sources.base import CompressedImage
+
+TRANSPORTS = ("as_recorded", "raw", "compressed")
+_SUFFIX = "/compressed"
+_JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Item:
+    """A message to be published.
+
+    Attributes:
+        topic: output topic.
+        kind: type, such as `sensor_msgs/msg/Image`.
+        log_ns: when it was recorded.
+        data: CDR.
+    """
+
+    topic: str
+    kind: str
+    log_ns: int
+    data: bytes | memoryview
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image and not a camera_info."""
+        return self.kind != CAMERA_INFO
+
+
+class Playback:
+    """The messages of a source, again for each pass.
+
+    Args:
+        source: what is played.
+        output_topics: base names (without `/compressed`), one for each camera in the order in which the
+            source names them; empty keeps the recorded names.
+        transport: `as_recorded`, `raw` or `compressed`.
+        frame_id: replaces the recorded frame unless empty.
+
+    Attributes:
+        topics: output topic to its type, of all that can be published.
+        bad_frames: images that could not be converted to the transport.
+
+    Raises:
+        ConfigError: as many output topics as cameras are needed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        output_topics: Sequence[str] = (),
+        transport: str = "as_recorded",
+        frame_id: str = "",
+    ) -> None:
+        self.source = source
+        self.bad_frames = 0
+        self._transport = transport
+        self._frame_id = frame_id
+        self._types = get_typestore(Stores.ROS2_HUMBLE)
+        bases = list(dict.fromkeys(_base(topic) for topic in source.topics))
+        if output_topics and len(output_topics) != len(bases):
+            raise ConfigError(
+                f"{len(output_topics)} output_topics for {len(bases)} cameras: give one for each of "
+                f"{', '.join(bases)}"
+            )
+        self._outputs = dict(zip(bases, output_topics or bases))
+        self._infos: dict[str, str] = {}
+        self.topics: dict[str, str] = {}
+        kinds = source.kinds if isinstance(source, BagSource) else {}
+        for topic in source.topics:
+            base = self._outputs[_base(topic)]
+            recorded = kinds.get(topic)
+            if recorded is None:  # files may be of both kinds
+                forms = source.forms if transport == "as_recorded" else (transport,)
+                each = [{"raw": IMAGE, "compressed": COMPRESSED_IMAGE}[form] for form in forms]
+            else:
+                each = [{"raw": IMAGE, "compressed": COMPRESSED_IMAGE}.get(transport, recorded)]
+            for kind in each:
+                self.topics[_named(base, kind)] = kind
+            info = _camera_info(_base(topic))
+            if kinds.get(info) == CAMERA_INFO:
+                self._infos[info] = _camera_info(base)
+                self.topics[_camera_info(base)] = CAMERA_INFO
+
+    def __iter__(self) -> Iterator[Item]:
+        if isinstance(self.source, BagSource):
+            return self._bag(self.source)
+        return self._frames()
+
+    def _bag(self, source: BagSource) -> Iterator[Item]:
+        for record in source.records({*source.topics, *self._infos}):
+            data = record.data
+            if record.kind == CAMERA_INFO:
+                if self._frame_id:  # has 8-byte fields, whose padding depends on the frame's length
+                    message: Any = self._types.deserialize_cdr(data, CAMERA_INFO)
+                    message.header.frame_id = self._frame_id
+                    data = self._types.serialize_cdr(message, CAMERA_INFO)
+                yield Item(self._infos[record.topic], CAMERA_INFO, record.log_ns, data)
+                continue
+            output = self._outputs[_base(record.topic)]
+            wanted = {"raw": IMAGE, "compressed": COMPRESSED_IMAGE}.get(
+                self._transport, record.kind
+            )
+            if wanted == record.kind:
+                if self._frame_id:
+                    data = cdr.with_frame_id(data, self._frame_id)
+                yield Item(_named(output, record.kind), record.kind, record.log_ns, data)
+                continue
+            message = self._types.deserialize_cdr(data, record.kind)
+            frame_id = self._frame_id or message.header.frame_id
+            yield from self._item(output, record.log_ns, cdr.stamp_of(data), frame_id, message)
+
+    def _frames(self) -> Iterator[Item]:
+        for frame in self.source:
+            output = self._outputs[_base(frame.topic)]
+            frame_id = self._frame_id or frame.frame_id
+            yield from self._item(output, frame.log_ns, frame.stamp_ns, frame_id, frame.message)
+
+    def _item(
+        self, output: str, log_ns: int, stamp_ns: int, frame_id: str, message: Any
+    ) -> Iterator[Item]:
+        try:
+            message = self._converted(message)
+        except ImageError:
+            self.bad_frames += 1
+            return
+        if hasattr(message, "encoding"):
+            kind, data = IMAGE, cdr.image(stamp_ns, frame_id, message)
+        else:
+            kind, data = COMPRESSED_IMAGE, cdr.compressed_image(stamp_ns, frame_id, message)
+        yield Item(_named(output, kind), kind, log_ns, data)
+
+    def _converted(self, message: Any) -> Any:
+        compressed = not hasattr(message, "encoding")
+        if self._transport == "raw" and compressed:
+            return RawImage.of(to_rgb(message), "rgb8")
+        if self._transport == "compressed" and not compressed:
+            bgr = cv2.cvtColor(to_rgb(message), cv2.COLOR_RGB2BGR)
+            _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            return CompressedImage("bgr8; jpeg compressed bgr8", data.tobytes())
+        return message
+
+
+def _base(topic: str) -> str:
+    return topic[: -len(_SUFFIX)] if topic.endswith(_SUFFIX) else topic
+
+
+def _named(base: str, kind: str) -> str:
+    return base + _SUFFIX if kind == COMPRESSED_IMAGE else base
+
+
+def _camera_info(base: str) -> str:
+    """Returns the topic that image_transport pairs with an image's: its sibling `camera_info`."""
+    return f"{base.rpartition('/')[0]}/camera_info"
+
+
+class Pacer:
+    """When each message is due, in seconds from the start of the pass.
+
+    Every message is due at a time from the start and not some time after the one before it, so delays do
+    not add up.
+
+    Args:
+        rate_hz: images per second of each topic; 0 for the recorded pace.
+        speed: factor on the recorded pace.
+    """
+
+    def __init__(self, rate_hz: float, speed: float) -> None:
+        self._rate_hz = rate_hz
+        self._speed = speed
+        self._first_ns: int | None = None
+        self._numbers: dict[str, int] = {}
+        self._last = 0.0
+
+    def due(self, item: Item) -> float:
+        """Returns the time of the next message."""
+        if self._rate_hz > 0:
+            if item.is_image:
+                number = self._numbers.get(item.topic, 0)
+                self._numbers[item.topic] = number + 1
+                self._last = number / self._rate_hz
+            return self._last
+        if self._first_ns is None:
+            self._first_ns = item.log_ns
+        return (item.log_ns - self._first_ns) / 1e9 / self._speed
+
+
+def ahead(items: Iterator[Item], depth: int, stopped: Callable[[], bool]) -> Iterator[Item]:
+    """Reads and decodes in another thread, at most `depth` messages ahead; its errors are raised here."""
+    waiting: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
+    abandoned = threading.Event()
+
+    def put(entry: Item | BaseException | None) -> bool:
+        while not (stopped() or abandoned.is_set()):
+            try:
+                waiting.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(None)
+        except BaseException as error:  # handed over, and raised where it is seen
+            put(error)
+
+    reader = threading.Thread(target=read, name="read", daemon=True)
+    reader.start()
+    try:
+        while not stopped():
+            try:
+                entry = waiting.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if entry is None:
+                return
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry
+    finally:
+        abandoned.set()
+        reader.join(timeout=5.0)
