@@ -17,6 +17,8 @@ from robot_vision.errors import ConfigError, unknown
 RESIZE_RULES = ("squash", "crop", "letterbox")
 KNOWN_SCORES = ("max_probability", "max_logit", "energy")
 HEADS = ("classifier", "pose", "place")
+POOLINGS = ("netvlad", "gem")
+COVARIANCES = ("diagonal", "cholesky")
 MAX_SIDE = 4096
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -115,6 +117,8 @@ class PoseSpec:
             channels keeps the feature map's layout, which is flattened.
         hidden: width of the fully connected layer before the two regressors (2048 in the paper).
         dropout: probability while training.
+        covariance: `diagonal` (six variances) or `cholesky` (variances and correlations: the whole
+            6 x 6 matrix, by its Cholesky factor).
     """
 
     map_frame: str = "map"
@@ -122,6 +126,7 @@ class PoseSpec:
     reduce_channels: int = 0
     hidden: int = 2048
     dropout: float = 0.0
+    covariance: str = "diagonal"
 
     def __post_init__(self) -> None:
         _require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
@@ -130,25 +135,32 @@ class PoseSpec:
         )
         _require(1 <= self.hidden <= 65536, "hidden", self.hidden, "from 1 to 65536")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        if self.covariance not in COVARIANCES:
+            raise ConfigError(unknown("pose covariance", self.covariance, COVARIANCES))
 
 
 @dataclass(frozen=True)
 class PlaceSpec:
-    """The place head (NetVLAD): an L2-normalised global descriptor.
+    """The place head (NetVLAD or GeM): an L2-normalised global descriptor.
 
     Attributes:
         tap: the backbone's feature tap; empty for the backbone's default (its last feature map).
-        clusters: K, the number of cluster centres.
-        whitened_size: size after PCA whitening; 0 for none (then the descriptor has K * C numbers).
+        clusters: K, the number of NetVLAD's cluster centres; GeM has none.
+        whitened_size: size after PCA whitening; 0 for none (then the descriptor has K * C numbers
+            with NetVLAD, C with GeM).
         descriptor_size: numbers in a descriptor; 0 until the network is built.
+        pooling: `netvlad` or `gem`.
     """
 
     tap: str = ""
     clusters: int = 64
     whitened_size: int = 0
     descriptor_size: int = 0
+    pooling: str = "netvlad"
 
     def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ConfigError(unknown("place pooling", self.pooling, POOLINGS))
         _require(1 <= self.clusters <= 4096, "clusters", self.clusters, "from 1 to 4096")
         _require(
             0 <= self.whitened_size <= 65536, "whitened_size", self.whitened_size, "0 to 65536"

@@ -67,6 +67,8 @@ def _head(network: MultiHeadNetwork, name: str) -> str:
         return f"PoseNet, poses of the camera in `{spec.pose.map_frame}`"
     assert spec.place is not None
     whitening = ", whitened" if spec.place.whitened_size else ""
+    if spec.place.pooling == "gem":
+        return f"GeM, {spec.place.descriptor_size} numbers{whitening}"
     return (
         f"NetVLAD, {spec.place.clusters} clusters, {spec.place.descriptor_size} numbers{whitening}"
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robot_vision.networks.architectures import look_inside
 from robot_vision.networks.backbones import Backbone
 from robot_vision.networks.heads.classifier import ClassifierHead
+from robot_vision.networks.heads.gem import GemHead
 from robot_vision.networks.heads.netvlad import NetVladHead
 from robot_vision.networks.heads.posenet import PoseNetHead
 from robot_vision.spec import NetworkSpec
@@ -56,7 +57,8 @@ class MultiHeadNetwork(nn.Module):
         if spec.pose:
             self.heads["pose"] = PoseNetHead(spec.pose, shapes["pose"])
         if spec.place:
-            place = NetVladHead(spec.place, shapes["place"])
+            pooling = {"netvlad": NetVladHead, "gem": GemHead}[spec.place.pooling]
+            place = pooling(spec.place, shapes["place"])
             self.heads["place"] = place
             spec = replace(spec, place=replace(spec.place, descriptor_size=place.size))
         self.spec = spec
@@ -82,7 +84,8 @@ class MultiHeadNetwork(nn.Module):
 
         Returns:
             Of the heads that are there: `logits` (N, K); `position` (N, 3), `quaternion_xyzw` (N,
-            4), `log_variance` (N, 6); `descriptor` (N, D). The heads' docstrings say what each is.
+            4), `log_variance` (N, 6), and with a full covariance `correlation` (N, 15);
+            `descriptor` (N, D). The heads' docstrings say what each is.
         """
         return self.raw_from_features(self.forward_features(images))
 

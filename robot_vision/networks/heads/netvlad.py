@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
 from robot_vision.networks.heads.kmeans import kmeans, nearest_two
+from robot_vision.networks.heads.whitening import pca_whitening
 from robot_vision.spec import PlaceSpec
 
 _ASSIGNMENT_RATIO = 100.0  # nearest to second nearest cluster, as in the authors' code
@@ -157,7 +158,8 @@ class NetVladHead(nn.Module):
             descriptors: (n, K * C), what `aggregate` returned for n training images.
 
         Raises:
-            ConfigError: the head has no whitening, or n is not larger than the whitened size.
+            ConfigError: the head has no whitening, n is not larger than the whitened size, or the
+                descriptors vary in fewer directions.
         """
         if not self.whitened:
             raise ConfigError("the place head has no whitening: set whitened_size")
@@ -165,27 +167,6 @@ class NetVladHead(nn.Module):
         if descriptors.dim() != 2 or descriptors.shape[1] != full:
             shape = tuple(descriptors.shape)
             raise ConfigError(f"descriptors have shape {shape}: it must be (n, {full})")
-        if len(descriptors) <= self.size:
-            raise ConfigError(
-                f"{len(descriptors)} images are too few to whiten to {self.size} numbers: "
-                f"use at least {self.size + 1}, or a smaller whitened_size"
-            )
-        x = descriptors.double()
-        mean = x.mean(dim=0)
-        x = x - mean
-        # The smaller of the two Gram matrices has the same eigenvalues and costs less than an SVD.
-        wide = x.shape[1] > len(x)
-        values, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)  # ascending
-        values, vectors = values.flip(0)[: self.size], vectors.flip(1)[:, : self.size]
-        deviations = (values.clamp(min=0) / (len(x) - 1)).sqrt()  # (D,)
-        floor = float(deviations[0]) * 1e-6
-        if float(deviations[-1]) <= floor:
-            rank = int((deviations > floor).sum())
-            raise ConfigError(
-                f"descriptors vary in {rank} directions only: use other images, or at most {rank} as "
-                "whitened_size"
-            )
-        axes = (x.T @ vectors / values.sqrt() if wide else vectors).T  # (D, K * C), orthonormal
-        weight = axes / deviations[:, None]
+        weight, bias = pca_whitening(descriptors, self.size)
         self.whitening_weight.copy_(weight)
-        self.whitening_bias.copy_(-(weight @ mean))
+        self.whitening_bias.copy_(bias)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
+from robot_vision.networks.heads.covariance import (
+    CORRELATIONS,
+    below_diagonal,
+    correlation_factor,
+    log_variance_bounds,
+)
 from robot_vision.spec import PoseSpec
 
-MIN_VARIANCE = 1e-8  # m^2 or rad^2; consumers divide by it
-MAX_POSITION_VARIANCE = 1e6  # m^2
-MAX_ROTATION_VARIANCE = math.pi**2  # rad^2; an angle is never further off than pi
 MAX_POSITION = 1e6  # m
 
 
@@ -50,6 +51,7 @@ class PoseNetHead(nn.Module):
     diagonal: Tensor
     log_variance_low: Tensor
     log_variance_high: Tensor
+    below_diagonal: Tensor
 
     def __init__(self, spec: PoseSpec, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -68,6 +70,11 @@ class PoseNetHead(nn.Module):
         self.position = nn.Linear(spec.hidden, 3)
         self.quaternion = nn.Linear(spec.hidden, 4)
         self.log_variance = nn.Linear(spec.hidden, 6)
+        self.correlation: nn.Linear | None = None
+        if spec.covariance == "cholesky":
+            self.correlation = nn.Linear(spec.hidden, CORRELATIONS)
+            nn.init.zeros_(self.correlation.weight)  # axes are independent until a loss says else
+            nn.init.zeros_(self.correlation.bias)
         # Start at the identity rotation (away from the zero quaternion, which has no direction) and
         # at a variance of one, which a loss then shrinks.
         with torch.no_grad():
@@ -77,13 +84,14 @@ class PoseNetHead(nn.Module):
         self.register_buffer("position_mean", torch.zeros(3))
         self.register_buffer("position_scale", torch.ones(()))
         # Constants: on the CPU even when the rest is built without data, and not saved.
-        highest = [math.log(MAX_POSITION_VARIANCE)] * 3 + [math.log(MAX_ROTATION_VARIANCE)] * 3
+        low, high = log_variance_bounds()
         constants = {
             "position_axes": torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], device="cpu"),
             "identity": torch.tensor([0.0, 0.0, 0.0, 1.0], device="cpu"),
             "diagonal": torch.eye(6, device="cpu"),
-            "log_variance_low": torch.full((6,), math.log(MIN_VARIANCE), device="cpu"),
-            "log_variance_high": torch.tensor(highest, device="cpu"),
+            "log_variance_low": low,
+            "log_variance_high": high,
+            "below_diagonal": below_diagonal(),
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
@@ -109,7 +117,8 @@ class PoseNetHead(nn.Module):
         Returns:
             `position` (N, 3), metres in the map frame; `quaternion_xyzw` (N, 4), not normalised;
             `log_variance` (N, 6), of x, y, z (log m^2) and of the rotation about X, Y, Z (log
-            rad^2).
+            rad^2); with a full covariance also `correlation` (N, 15), from which
+            `covariance.correlation_factor` makes the Cholesky factor of the axes' correlations.
         """
         if self.reduce is not None:
             features = self.reduce(features).flatten(1)  # (N, R * H * W)
@@ -120,11 +129,14 @@ class PoseNetHead(nn.Module):
         position = self.position_mean + scale * self.position(hidden)
         # The position's variance is regressed in the same units: log (scale^2 v) = log v + 2 log scale.
         log_variance = self.log_variance(hidden) + 2 * scale.log() * self.position_axes
-        return {
+        raw = {
             "position": position,
             "quaternion_xyzw": self.quaternion(hidden),
             "log_variance": log_variance,
         }
+        if self.correlation is not None:
+            raw["correlation"] = self.correlation(hidden)
+        return raw
 
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turns the regressed numbers into final values, which are finite for any finite input.
@@ -134,7 +146,8 @@ class PoseNetHead(nn.Module):
 
         Returns:
             `position` (N, 3), metres; `orientation_xyzw` (N, 4), unit, w >= 0 (the identity for the
-            zero quaternion); `pose_covariance` (N, 6, 6), diagonal and positive definite.
+            zero quaternion); `pose_covariance` (N, 6, 6), positive definite, and diagonal unless
+            the spec asks for a full one.
         """
         position = raw["position"].float().clamp(-MAX_POSITION, MAX_POSITION)
         q = raw["quaternion_xyzw"].float()
@@ -150,5 +163,10 @@ class PoseNetHead(nn.Module):
             torch.maximum(raw["log_variance"].float(), self.log_variance_low.float()),
             self.log_variance_high.float(),
         )
-        covariance = bounded.exp().unsqueeze(2) * self.diagonal.float()  # (N, 6, 6)
+        if "correlation" in raw:
+            factor = correlation_factor(raw["correlation"].float(), self.below_diagonal.float())
+            factor = factor * (0.5 * bounded).exp().unsqueeze(2)  # D U
+            covariance = factor @ factor.transpose(1, 2)
+        else:
+            covariance = bounded.exp().unsqueeze(2) * self.diagonal.float()  # (N, 6, 6)
         return {"position": position, "orientation_xyzw": q, "pose_covariance": covariance}
