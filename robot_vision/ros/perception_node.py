@@ -266,7 +266,7 @@ class PerceptionNode(LifecycleNode):
         if result.full_image:
             from robot_vision.annotate import annotate
 
-            drawn = annotate(result.image, result.prediction)
+            drawn = annotate(result.image, result.prediction, p.top_k, self._threshold())
             camera.outputs.publish_annotated(result.header, drawn)
 
     def _threshold(self) -> float | None:
