@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, divide
 from robot_vision.errors import SourceError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,15 @@ class PosedOptions(BlockOptions):
 
 
 def checked(
-    options: PosedOptions, skipped: Skipped, name: str, read: Callable[[], NDArray[np.float64]]
-) -> NDArray[np.float64] | None:
-    """Returns what `read` returns; None, counted, where it fails and the options say skip.
+    options: PosedOptions, skipped: Skipped, name: str, read: Callable[..., T], *args: Any
+) -> T | None:
+    """Returns `read(*args)`; None, counted, where it fails and the options say skip.
 
     Raises:
         SourceError: it fails and the options say error.
     """
     try:
-        return read()
+        return read(*args)
     except SourceError as error:
         if options.bad_poses == "skip":
             skipped.add("whose pose fails its checks", f"{name} ({error})")

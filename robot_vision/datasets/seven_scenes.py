@@ -85,7 +85,7 @@ def _sequence(
         if pose_file.name not in entries:
             skipped.add("which have no pose file", unique)
             continue
-        T = checked(options, skipped, unique, lambda file=pose_file: read_pose(file))
+        T = checked(options, skipped, unique, read_pose, pose_file)
         if T is not None:
             samples.append(Sample(unique, None, T, None, sequence, FileImage(str(file))))
     return samples, images

@@ -1,0 +1,136 @@
+"""Cambridge Landmarks: dataset_train.txt and dataset_test.txt with `file X Y Z W P Q R` a line.
+
+Conventions: three lines of header; then the image's file, the camera's centre in the map (metres) and
+the quaternion **w x y z of the rotation from the map to the camera** (as VisualSFM writes it), optical
+axes (x right, y down, z forward). So `R_map_camera` is that quaternion's inverse, and the position is
+not `-R t`.
+
+The split is official. Focal lengths come from reconstruction.nvm where it is there (one for each image,
+principal point in the middle of 1920 x 1080).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
+from robot_vision.datasets.posed import PosedOptions, checked, splits_of
+from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.errors import SourceError
+from robot_vision.sources.files import IMAGE_SUFFIXES
+from robot_vision.sources.natural import natural_key
+
+_LISTS = ("dataset_train.txt", "dataset_test.txt")
+_IMAGE = re.compile(r".*\.(png|jpe?g)\b", re.IGNORECASE)
+_HEADER_LINES = 3
+
+
+@dataclass(frozen=True)
+class Options(PosedOptions):
+    """Options of the format."""
+
+
+def open_splits(root: Path, options: Options) -> Splits:
+    """Opens `root`; see `registry.open_dataset`."""
+    lists = [root / name for name in _LISTS]
+    missing = [file.name for file in lists if not file.is_file()]
+    if missing:
+        raise SourceError(f"{root} has no {' and no '.join(missing)}: give one landmark's folder")
+    notes: list[str] = []
+    focal = _focal_lengths(root / "reconstruction.nvm")
+    skipped = Skipped()
+    parts: list[list[Sample]] = []
+    seen: dict[str, str] = {}
+    files: list[Path] = []
+    for file in lists:
+        part = []
+        for number, line in _lines(file):
+            place = where(file, number)
+            name, *words = line.split()
+            if name in seen:
+                raise SourceError(f"{place}: {name} is also in {seen[name]}")
+            seen[name] = place
+            image = _found(root / name)
+            if image is None:
+                skipped.add("whose image is not there", name)
+                continue
+            files.append(image)
+            T = checked(options, skipped, name, _pose, words, place)
+            if T is None:
+                continue
+            stem = str(Path(name).with_suffix(""))
+            sequence = Path(name).parent.as_posix()
+            K = focal.get(stem)
+            part.append(Sample(name, None, T, None, sequence, FileImage(str(image)), K))
+        parts.append(sorted(part, key=lambda s: [natural_key(p) for p in Path(s.name).parts]))
+    notes += skipped.notes() + empty_files_note(files)
+    if focal:
+        notes.append("focal lengths are those of reconstruction.nvm, for images of 1920 x 1080")
+    test = {sample.name for sample in parts[1]}
+    samples = sorted(
+        parts[0] + parts[1], key=lambda s: [natural_key(p) for p in Path(s.name).parts]
+    )
+    return splits_of(samples, options, notes, is_test=lambda sample: sample.name in test)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields the numbered lines after the header."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if number <= _HEADER_LINES and not _IMAGE.match(line):
+            continue
+        if line.strip():
+            yield number, line
+
+
+def _found(image: Path) -> Path | None:
+    """Returns the image; frames that were converted to another format are found by their stem."""
+    if image.is_file():
+        return image
+    others = (image.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)
+    return next((other for other in others if other.is_file()), None)
+
+
+def _pose(words: list[str], place: str) -> NDArray[np.float64]:
+    values = numbers(words, 7, place, "a pose X Y Z W P Q R")
+    T = np.eye(4)
+    w, x, y, z = values[3:]
+    T[:3, :3] = rotation_from_quaternion(np.array([x, y, z, w]), place).T
+    T[:3, 3] = values[:3]
+    return T
+
+
+def _focal_lengths(file: Path) -> dict[str, NDArray[np.float64]]:
+    """Returns K of each image, by its name without suffix; empty where there is no such file."""
+    if not file.is_file():
+        return {}
+    found: dict[str, NDArray[np.float64]] = {}
+    with file.open(errors="replace") as stream:
+        lines = enumerate(stream, 1)
+        header = [line for _, line in zip(range(3), (text for _, text in lines), strict=False)]
+        try:
+            count = int(header[2])
+        except (IndexError, ValueError):
+            raise SourceError(
+                f"{where(file, 3)}: not the number of images of an NVM file"
+            ) from None
+        for number, line in lines:
+            if len(found) == count:
+                break
+            words = line.split()
+            if len(words) < 2:
+                raise SourceError(f"{where(file, number)}: no image and focal length")
+            f = float(numbers(words[1:2], 1, where(file, number), "a focal length")[0])
+            K = np.array([[f, 0.0, 960.0], [0.0, f, 540.0], [0.0, 0.0, 1.0]])
+            found[str(Path(words[0]).with_suffix(""))] = K
+    return found

@@ -1,0 +1,196 @@
+"""Poses over time, and the tree of frames that tf messages draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import SourceError
+from robot_vision.geometry import canonical_xyzw, inverse, pose_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Poses of a frame at increasing stamps.
+
+    Attributes:
+        stamps_ns: int64 (N,).
+        positions: float64 (N, 3), metres.
+        xyzw: float64 (N, 4), unit quaternions.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    xyzw: NDArray[np.float64]
+
+    def at(
+        self, stamps_ns: NDArray[np.int64], max_gap_ns: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Interpolates: positions linearly, rotations along the shorter great arc (SLERP).
+
+        Args:
+            stamps_ns: int64 (M,).
+            max_gap_ns: greatest distance in time of the poses on both sides. A stamp that a pose has
+                needs no neighbour. Nothing is extrapolated.
+
+        Returns:
+            float64 (M, 4, 4), and which of them hold (M,); the others are the identity.
+        """
+        poses = np.tile(np.eye(4), (len(stamps_ns), 1, 1))
+        if len(self.stamps_ns) == 0:
+            return poses, np.zeros(len(stamps_ns), bool)
+        last = len(self.stamps_ns) - 1
+        after = np.clip(np.searchsorted(self.stamps_ns, stamps_ns), 0, last)
+        exact = self.stamps_ns[after] == stamps_ns
+        before = np.where(exact, after, np.maximum(after - 1, 0))
+        gap = self.stamps_ns[after] - self.stamps_ns[before]
+        inside = (self.stamps_ns[before] <= stamps_ns) & (stamps_ns <= self.stamps_ns[after])
+        holds = exact | (inside & (gap <= max_gap_ns))
+        t = (stamps_ns - self.stamps_ns[before]) / np.maximum(gap, 1)
+        for i in np.flatnonzero(holds):
+            a, b, u = before[i], after[i], float(t[i])
+            position = (1 - u) * self.positions[a] + u * self.positions[b]
+            poses[i] = pose_matrix(position, slerp(self.xyzw[a], self.xyzw[b], u))
+        return poses, holds
+
+
+def slerp(a: NDArray[np.float64], b: NDArray[np.float64], t: float) -> NDArray[np.float64]:
+    """Returns the unit quaternion (4,) a part `t` of the shorter way from a to b (Shoemake 1985)."""
+    cosine = float(a @ b)
+    if cosine < 0:  # q and -q are one rotation: take the sign that makes the way short
+        b, cosine = -b, -cosine
+    # The chord's length gives the angle where arccos has lost its digits.
+    angle = 2 * np.arcsin(min(1.0, float(np.linalg.norm(a - b)) / 2))
+    if angle < 1e-9:
+        return canonical_xyzw(a + t * (b - a))
+    return canonical_xyzw(np.sin((1 - t) * angle) * a + np.sin(t * angle) * b)
+
+
+@dataclass
+class FrameTree:
+    """Frames and their parents, as tf messages give them.
+
+    Attributes:
+        parents: each child's parent.
+        static: `T_parent_child` of children that do not move.
+        moving: of the others.
+    """
+
+    parents: dict[str, str] = field(default_factory=dict)
+    static: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    moving: dict[str, Trajectory] = field(default_factory=dict)
+
+    def root_of(self, frame: str) -> str:
+        """Returns the frame above all others of a frame."""
+        return self._upwards(frame)[-1]
+
+    def connects(self, top: str, frame: str) -> bool:
+        """Whether `T_top_frame` follows from the tree."""
+        return self.root_of(top) == self.root_of(frame) and frame in self._frames() | {top}
+
+    def at(
+        self, top: str, frame: str, stamps_ns: NDArray[np.int64], max_gap_ns: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Returns `T_top_frame` (M, 4, 4) at stamps, and which hold: each moving link is interpolated.
+
+        Raises:
+            SourceError: the two are not connected.
+        """
+        if not self.connects(top, frame):
+            known = ", ".join(sorted(self._frames())) or "none"
+            raise SourceError(f"tf does not connect {top!r} to {frame!r}: its frames are {known}")
+        down, up = self._upwards(frame), self._upwards(top)
+        shared = next(f for f in down if f in up)
+        a, holds_a = self._from(shared, down, stamps_ns, max_gap_ns)
+        b, holds_b = self._from(shared, up, stamps_ns, max_gap_ns)
+        return np.array([inverse(tb) @ ta for ta, tb in zip(a, b, strict=True)]).reshape(
+            -1, 4, 4
+        ), holds_a & holds_b
+
+    def fixed(self, top: str, frame: str) -> NDArray[np.float64] | None:
+        """Returns `T_top_frame` where static links alone connect them, else None."""
+        if not self.connects(top, frame):
+            return None
+        down, up = self._upwards(frame), self._upwards(top)
+        shared = next(f for f in down if f in up)
+        links = [f for way in (down, up) for f in way[: way.index(shared)]]
+        if any(f not in self.static for f in links):
+            return None
+        return self.at(top, frame, np.zeros(1, np.int64), 0)[0][0]
+
+    def _from(
+        self, shared: str, way: Sequence[str], stamps_ns: NDArray[np.int64], max_gap_ns: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Returns `T_shared_frame` for the first frame of a way upwards."""
+        poses = np.tile(np.eye(4), (len(stamps_ns), 1, 1))
+        holds = np.ones(len(stamps_ns), bool)
+        for child in way[: way.index(shared)]:
+            if child in self.static:
+                poses = self.static[child] @ poses
+            else:
+                link, known = self.moving[child].at(stamps_ns, max_gap_ns)
+                poses, holds = link @ poses, holds & known
+        return poses, holds
+
+    def _upwards(self, frame: str) -> list[str]:
+        way = [frame]
+        while way[-1] in self.parents:
+            parent = self.parents[way[-1]]
+            if parent in way:
+                raise SourceError(f"tf has a loop: {' -> '.join([*way, parent])}")
+            way.append(parent)
+        return way
+
+    def _frames(self) -> set[str]:
+        return set(self.parents) | set(self.parents.values())
+
+
+class TrajectoryBuilder:
+    """Collects stamped poses and checks them.
+
+    Args:
+        name: what they belong to, for errors.
+        report: is told of each pose that fails its checks, as a `SourceError`; it raises it or counts it.
+        ordered: stamps may not go back (a topic of one publisher); else they are sorted (tf).
+    """
+
+    def __init__(
+        self, name: str, report: Callable[[SourceError], None], ordered: bool = True
+    ) -> None:
+        self._name, self._report, self._ordered = name, report, ordered
+        self._rows: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._latest: int | None = None
+        self._count = 0
+
+    def add(self, stamp_ns: int, position: Sequence[float], xyzw: Sequence[float]) -> None:
+        """Adds one; the last of those with the same stamp counts."""
+        place = f"{self._name}#{self._count}"
+        self._count += 1
+        p, q = np.array(position, np.float64), np.array(xyzw, np.float64)
+        norm = float(np.linalg.norm(q))
+        if not (np.all(np.isfinite(p)) and np.all(np.isfinite(q))):
+            message = f"{place}: position {p.tolist()}, quaternion {q.tolist()}: all must be finite"
+        elif abs(norm - 1) > 2e-3:
+            message = (
+                f"{place}: the quaternion (xyzw) {q.tolist()} has length {norm:.6g}: it must be 1"
+            )
+        elif self._ordered and self._latest is not None and stamp_ns < self._latest:
+            back = (self._latest - stamp_ns) / 1e9
+            message = f"{place}: stamp {stamp_ns / 1e9:.6f} s goes back by {back:.6f} s: stamps must increase"
+        else:
+            self._latest = stamp_ns
+            self._rows[stamp_ns] = p, q / norm
+            return
+        self._report(SourceError(message))
+
+    def build(self) -> Trajectory:
+        """Returns what was added."""
+        stamps = sorted(self._rows)
+        return Trajectory(
+            np.array(stamps, np.int64),
+            np.array([self._rows[s][0] for s in stamps]).reshape(-1, 3),
+            np.array([self._rows[s][1] for s in stamps]).reshape(-1, 4),
+        )
