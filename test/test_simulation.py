@@ -37,7 +37,9 @@ def project(points, T_map_camera, camera):
     """OpenCV's own projection of map points to pixels."""
     T_camera_map = np.linalg.inv(T_map_camera)
     rvec, _ = cv2.Rodrigues(T_camera_map[:3, :3])
-    pixels, _ = cv2.projectPoints(np.array(points, float), rvec, T_camera_map[:3, 3], camera.k, None)
+    pixels, _ = cv2.projectPoints(
+        np.array(points, float), rvec, T_camera_map[:3, 3], camera.k, None
+    )
     return pixels[:, 0]
 
 
@@ -47,9 +49,15 @@ def project(points, T_map_camera, camera):
 def test_render_shows_known_points_where_opencv_projects_them():
     camera = Camera()
     # Facing -x, -y and +z (as on a wall to the east, to the north, and on a floor), at several depths.
-    points = [(4.0, 0.3, 1.3), (5.5, -0.4, 0.9), (2.5, 0.5, 0.6), (3.4, 0.1, 1.6), (3.0, -0.45, 0.5)]
+    points = [
+        (4.0, 0.3, 1.3),
+        (5.5, -0.4, 0.9),
+        (2.5, 0.5, 0.6),
+        (3.4, 0.1, 1.6),
+        (3.0, -0.45, 0.5),
+    ]
     edges = [((0, -0.12, 0), (0, 0, -0.12))] * 4 + [((0, -0.2, 0), (-0.2, 0, 0))]
-    extra = [stamp(p, r, d, c) for p, (r, d), c in zip(points, edges, COLOURS)]
+    extra = [stamp(p, r, d, c) for p, (r, d), c in zip(points, edges, COLOURS, strict=True)]
     renderer = Renderer(WORLD, camera, extra)
     seen = 0
     for T in (
@@ -58,7 +66,7 @@ def test_render_shows_known_points_where_opencv_projects_them():
         look((1.0, -0.3, 1.0), 0.15, -0.1, -0.1),
     ):
         image = renderer.render(T)
-        for (x, y), colour in zip(project(points, T, camera), COLOURS):
+        for (x, y), colour in zip(project(points, T, camera), COLOURS, strict=True):
             if 1 <= x < camera.width - 2 and 1 <= y < camera.height - 2:
                 assert np.abs(image[round(y), round(x)].astype(int) - colour).max() <= 3, (x, y)
                 seen += 1
@@ -131,7 +139,9 @@ def test_render_sees_mostly_its_own_room():
         room = WORLD.room(name)
         frames = [f for f in random_frames(WORLD, 60, seed=6) if f.room == name]
         share = [
-            (renderer.render_with_rooms(f.T_map_camera)[1] == renderer.room_names.index(name)).mean()
+            (
+                renderer.render_with_rooms(f.T_map_camera)[1] == renderer.room_names.index(name)
+            ).mean()
             for f in frames
         ]
         assert np.mean(share) > 0.8, room.name
@@ -158,8 +168,8 @@ def test_frames_depend_on_the_seed_and_not_on_the_number_of_workers():
     one = list(render_frames(WORLD, frames, Sensor(seed=3)))
     two = list(render_frames(WORLD, frames, Sensor(seed=3), workers=2))
     other = list(render_frames(WORLD, frames, Sensor(seed=4)))
-    assert all(np.array_equal(a, b) for a, b in zip(one, two))
-    assert not any(np.array_equal(a, b) for a, b in zip(one, other))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert one[0].shape == (240, 320, 3) and one[0].dtype == np.uint8
 
 
@@ -194,7 +204,9 @@ def test_drive_is_smooth_free_of_collisions_and_visits_every_room(name):
     frames = drives()[name]
     poses = np.array([f.T_map_camera for f in frames])
     rotation, position = poses[:, :3, :3], poses[:, :3, 3]
-    np.testing.assert_allclose(rotation @ rotation.transpose(0, 2, 1), np.tile(np.eye(3), (len(poses), 1, 1)), atol=1e-9)
+    np.testing.assert_allclose(
+        rotation @ rotation.transpose(0, 2, 1), np.tile(np.eye(3), (len(poses), 1, 1)), atol=1e-9
+    )
     np.testing.assert_allclose(np.linalg.det(rotation), 1, atol=1e-9)
     dt = frames[1].stamp_s - frames[0].stamp_s
     assert np.linalg.norm(np.diff(position, axis=0), axis=1).max() / dt < 2.5  # m/s
@@ -211,14 +223,18 @@ def test_room_of_a_frame_is_the_room_that_holds_its_position():
     for frame in evaluation_drive(WORLD):
         xy = frame.T_map_camera[:2, 3]
         room = WORLD.room(frame.room)
-        inside = (xy >= np.array(room.low) - 0.0601).all() and (xy <= np.array(room.high) + 0.0601).all()
+        inside = (xy >= np.array(room.low) - 0.0601).all() and (
+            xy <= np.array(room.high) + 0.0601
+        ).all()
         assert inside, (frame.room, xy)
 
 
 def test_drives_repeat_for_a_seed_and_differ_between_seeds():
     first, second = evaluation_drive(WORLD, seed=4), evaluation_drive(WORLD, seed=4)
     assert len(first) == len(second)
-    assert all(np.array_equal(a.T_map_camera, b.T_map_camera) for a, b in zip(first, second))
+    assert all(
+        np.array_equal(a.T_map_camera, b.T_map_camera) for a, b in zip(first, second, strict=True)
+    )
     other = evaluation_drive(WORLD, seed=5)
     assert not np.array_equal(first[20].T_map_camera, other[20].T_map_camera)
 
@@ -242,7 +258,13 @@ def test_random_frames_cover_every_room_equally():
 
 @pytest.mark.parametrize(
     ("xy", "free"),
-    [((1.0, 0.0), True), ((3.3, 0.95), True), ((4.45, 3.0), False), ((9.0, -4.0), False), ((12, 0), False)],
+    [
+        ((1.0, 0.0), True),
+        ((3.3, 0.95), True),
+        ((4.45, 3.0), False),
+        ((9.0, -4.0), False),
+        ((12, 0), False),
+    ],
 )
 def test_free_space_knows_walls_doors_and_furniture(xy, free):
     assert WORLD.is_free(xy, 0.2) == free

@@ -35,9 +35,7 @@ def look(
 
     A positive pitch looks up, a positive roll tilts the image's right side down.
     """
-    forward = np.array(
-        [np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)]
-    )
+    forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)])
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
     down = np.cross(forward, right)
     T_map_camera = np.eye(4)
@@ -48,9 +46,7 @@ def look(
     return T_map_camera
 
 
-def tour(
-    world: World, rooms: Sequence[tuple[str, bool]]
-) -> NDArray[np.float64]:
+def tour(world: World, rooms: Sequence[tuple[str, bool]]) -> NDArray[np.float64]:
     """Returns the corner points (n, 2) of a walk into each named room in turn.
 
     Args:

@@ -119,9 +119,7 @@ class Renderer:
             if polygon is None:
                 continue
             x0, y0 = np.maximum(np.floor(polygon.min(axis=0)).astype(int), 0)
-            x1, y1 = np.minimum(
-                np.ceil(polygon.max(axis=0)).astype(int) + 1, (c.width, c.height)
-            )
+            x1, y1 = np.minimum(np.ceil(polygon.max(axis=0)).astype(int) + 1, (c.width, c.height))
             if x0 >= x1 or y0 >= y1:
                 continue
             box = (slice(y0, y1), slice(x0, x1))
@@ -177,7 +175,7 @@ class Renderer:
         # a texture's left edge is at -0.5 in pixel centres, at every level
         u = u * shrink - 0.5
         v = v * shrink - 0.5 + atlas.rows[level]
-        image = cv2.remap(atlas.image, u, v, cv2.INTER_LINEAR)
+        image: NDArray[np.uint8] = cv2.remap(atlas.image, u, v, cv2.INTER_LINEAR)  # type: ignore[assignment]
         empty = ids < 0
         rooms = self._rooms.astype(np.int16)[ids]
         if empty.any():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from robot_vision.simulation.drive import Frame
 from robot_vision.simulation.renderer import Camera, Renderer
 from robot_vision.simulation.world import World
+
+_CHUNK = 16  # frames that a rendering process gets at a time
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,13 @@ class Sensor:
         if self.noise > 0:
             h, w = image.shape[:2]
             tile = _noise_tile()
-            y, x = rng.integers(0, len(tile), 2)  # a random cut of one tile: cheaper than fresh noise
+            y, x = rng.integers(
+                0, len(tile), 2
+            )  # a random cut of one tile: cheaper than fresh noise
             noise = np.take(np.take(tile, np.arange(y, y + h), 0, mode="wrap"),
                             np.arange(x, x + w), 1, mode="wrap")  # fmt: skip
             lit = cv2.scaleAdd(noise, self.noise, lit)
-        return cv2.convertScaleAbs(cv2.max(lit, 0.0))
+        return np.clip(lit + 0.5, 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)
@@ -88,17 +94,24 @@ def render_frames(
         camera: intrinsics and image size.
         workers: processes; the images do not depend on it.
     """
-    jobs = list(enumerate(frames))
     if workers <= 1:
         renderer = Renderer(world, camera)
-        for index, frame in jobs:
+        for index, frame in enumerate(frames):
             yield _render(renderer, sensor, index, frame)
         return
+    jobs = list(enumerate(frames))
+    chunks = iter([jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)])
     # spawn: a forked child would share the parent's DDS and inference threads in an unknown state
     with ProcessPoolExecutor(
         workers, get_context("spawn"), _start_worker, (world, sensor, camera)
     ) as pool:
-        yield from pool.map(_work, jobs, chunksize=16)
+        # A few chunks ahead and no more: a slow consumer must not find all images in memory.
+        waiting = deque(
+            pool.submit(_work, chunk) for chunk in itertools.islice(chunks, 2 * workers)
+        )
+        while waiting:
+            yield from waiting.popleft().result()
+            waiting.extend(pool.submit(_work, chunk) for chunk in itertools.islice(chunks, 1))
 
 
 def _render(renderer: Renderer, sensor: Sensor, index: int, frame: Frame) -> NDArray[np.uint8]:
@@ -115,6 +128,6 @@ def _start_worker(world: World, sensor: Sensor, camera: Camera | None) -> None:
     _worker = Renderer(world, camera), sensor
 
 
-def _work(job: tuple[int, Frame]) -> NDArray[np.uint8]:
+def _work(chunk: list[tuple[int, Frame]]) -> list[NDArray[np.uint8]]:
     assert _worker is not None
-    return _render(*_worker, *job)
+    return [_render(*_worker, index, frame) for index, frame in chunk]

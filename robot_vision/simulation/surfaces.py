@@ -107,7 +107,9 @@ def _shell(room: Room, doors: tuple[Door, ...]) -> Iterator[Rectangle]:
     for side, y in (("north", room.high[1]), ("south", room.low[1])):
         # Doors pierce only walls along x: the wall is cut beside and above each of them.
         gaps = [d for d in doors if min(abs(d.low[1] - y), abs(d.high[1] - y)) < 1e-6]
-        gaps = sorted((d for d in gaps if room.low[0] < d.low[0] < room.high[0]), key=lambda d: d.low)
+        gaps = sorted(
+            (d for d in gaps if room.low[0] < d.low[0] < room.high[0]), key=lambda d: d.low
+        )
         start = room.low[0]
         for door in gaps:
             yield facing(side, (start, y, 0), (door.low[0], y, room.height), room.wall, room.name)
@@ -158,7 +160,7 @@ def build_atlas(found: list[Rectangle], rooms: dict[str, Room], width: int = 204
         image = paint(rectangle.finish, float(size[0]), float(size[1]), DENSITY, zlib.crc32(key))
         if rectangle.lit:
             image = _lit(image, rectangle, rooms[rectangle.room])
-        textures.append(cv2.copyMakeBorder(image, *[BORDER] * 4, cv2.BORDER_REPLICATE))
+        textures.append(np.pad(image, ((BORDER, BORDER), (BORDER, BORDER), (0, 0)), "edge"))
     assert max(t.shape[1] for t in textures) <= width
     order = sorted(range(len(textures)), key=lambda i: -textures[i].shape[0])
     places = np.zeros((len(textures), 4), np.float32)
@@ -173,12 +175,13 @@ def build_atlas(found: list[Rectangle], rooms: dict[str, Room], width: int = 204
         x += -(-w // align) * align
         shelf = max(shelf, -(-h // align) * align)
     full = np.zeros((y + shelf, width, 3), np.uint8)
-    for texture, (px, py, _, _) in zip(textures, places.astype(int)):
+    for texture, (px, py, _, _) in zip(textures, places.astype(int), strict=True):
         h, w = texture.shape[:2]
         full[py - BORDER : py - BORDER + h, px - BORDER : px - BORDER + w] = texture
-    levels = [full]
+    levels: list[NDArray[np.uint8]] = [full]
     for _ in range(LEVELS - 1):
-        levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        half = cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        levels.append(half.astype(np.uint8, copy=False))
     rows = np.cumsum([0] + [len(level) for level in levels[:-1]])
     wide = [np.pad(level, ((0, 0), (0, width - level.shape[1]), (0, 0))) for level in levels]
     return Atlas(np.concatenate(wide), rows.astype(np.float32), places)
@@ -190,9 +193,7 @@ def _lit(image: NDArray[np.uint8], rectangle: Rectangle, room: Room) -> NDArray[
     steps = max(h // 9, 2), max(w // 9, 2)  # light changes slowly: eight values a metre are enough
     t, s = ((np.arange(n) + 0.5) / n for n in steps)
     points = (
-        rectangle.origin
-        + s[None, :, None] * rectangle.right
-        + t[:, None, None] * rectangle.down
+        rectangle.origin + s[None, :, None] * rectangle.right + t[:, None, None] * rectangle.down
     )  # (h', w', 3)
     lamp = np.array([*room.centre, room.height - 0.3])
     to_lamp = lamp - points

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.simulation.world import Finish
@@ -18,7 +18,9 @@ Painter = Callable[["Canvas"], None]
 class Canvas:
     """An RGB texture while it is painted; lengths are in metres from its top left corner."""
 
-    def __init__(self, finish: Finish, width: float, height: float, density: float, seed: int) -> None:
+    def __init__(
+        self, finish: Finish, width: float, height: float, density: float, seed: int
+    ) -> None:
         self.finish, self.width, self.height, self.density = finish, width, height, density
         self.rng = np.random.default_rng(seed)
         shape = (max(round(height * density), 4), max(round(width * density), 4), 3)
@@ -28,21 +30,25 @@ class Canvas:
         """Returns the pixel of a point."""
         return round(x * self.density), round(y * self.density)
 
-    def rect(self, x: float, y: float, w: float, h: float, colour: object, line: int = -1) -> None:
+    def rect(
+        self, x: float, y: float, w: float, h: float, colour: ArrayLike, line: int = -1
+    ) -> None:
         """Draws a rectangle, filled unless `line` gives a thickness in pixels."""
         x1, y1 = self.px(x + w, y + h)
         cv2.rectangle(self.image, self.px(x, y), (x1 - 1, y1 - 1), _rgb(colour), line)
 
-    def tint(self, amount: float, base: object = None) -> tuple[int, int, int]:
+    def tint(self, amount: float, base: ArrayLike | None = None) -> tuple[int, int, int]:
         """Returns a colour near `base` (default: the finish's), darker or lighter by chance."""
         colour = self.finish.colour if base is None else base
-        return _rgb(np.multiply(colour, 1 + self.rng.uniform(-amount, amount)))  # type: ignore[arg-type]
+        return _rgb(np.multiply(colour, 1 + self.rng.uniform(-amount, amount)))
 
     def noise(self, amount: float, cell: float) -> None:
         """Multiplies by smooth noise of relative size `amount` and grain `cell` metres."""
         h, w = self.image.shape[:2]
         step = max(cell * self.density, 1.0)
-        coarse = self.rng.normal(1, amount, (int(h / step) + 2, int(w / step) + 2)).astype(np.float32)
+        coarse = self.rng.normal(1, amount, (int(h / step) + 2, int(w / step) + 2)).astype(
+            np.float32
+        )
         field = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
         self.image = np.clip(self.image * field[..., None], 0, 255).astype(np.uint8)
 
@@ -71,8 +77,8 @@ def paint(finish: Finish, width: float, height: float, density: float, seed: int
     return canvas.image
 
 
-def _rgb(colour: object) -> tuple[int, int, int]:
-    r, g, b = np.clip(colour, 0, 255)  # type: ignore[call-overload]
+def _rgb(colour: ArrayLike) -> tuple[int, int, int]:
+    r, g, b = np.clip(colour, 0, 255)
     return int(r), int(g), int(b)
 
 
@@ -91,8 +97,8 @@ def _concrete(c: Canvas) -> None:
         cv2.circle(c.image, (x, y), int(c.rng.integers(2, 16)), c.tint(0.12), -1)
     c.noise(0.06, 0.5)
     c.noise(0.05, 0.03)
-    for x in np.arange(1.5, c.width, 1.5):
-        c.rect(x, 0, 0.02, c.height, c.finish.accent)
+    for joint in np.arange(1.5, c.width, 1.5):
+        c.rect(joint, 0, 0.02, c.height, c.finish.accent)
 
 
 def _carpet(c: Canvas) -> None:
@@ -130,9 +136,9 @@ def _planks(c: Canvas) -> None:
         start = -c.rng.uniform(0, 1.4)
         while start < long:
             length = c.rng.uniform(0.8, 1.6)
-            box = (start, s, length, 0.155) if along else (s, start, 0.155, length)
-            c.rect(*box, c.tint(0.16))
-            c.rect(*box, c.finish.accent, 1)
+            x, y, w, h = (start, s, length, 0.155) if along else (s, start, 0.155, length)
+            c.rect(x, y, w, h, c.tint(0.16))
+            c.rect(x, y, w, h, c.finish.accent, 1)
             start += length
     c.noise(0.05, 0.03)
 
@@ -140,7 +146,9 @@ def _planks(c: Canvas) -> None:
 def _checker(c: Canvas) -> None:
     for i, x in enumerate(np.arange(0, c.width, 0.4)):
         for j, y in enumerate(np.arange(0, c.height, 0.4)):
-            c.rect(x, y, 0.4, 0.4, c.tint(0.05, c.finish.colour if (i + j) % 2 else c.finish.accent))
+            c.rect(
+                x, y, 0.4, 0.4, c.tint(0.05, c.finish.colour if (i + j) % 2 else c.finish.accent)
+            )
 
 
 def _terrazzo(c: Canvas) -> None:
@@ -176,7 +184,9 @@ def _runner(c: Canvas) -> None:
     c.noise(0.06, 0.05)
     c.rect(0, c.height / 2 - 0.5, c.width, 1.0, c.finish.colour)
     for x in np.arange(0.3, c.width, 0.6):
-        diamond = [c.px(x + dx, c.height / 2 + dy) for dx, dy in ((-0.2, 0), (0, -0.3), (0.2, 0), (0, 0.3))]
+        diamond = [
+            c.px(x + dx, c.height / 2 + dy) for dx, dy in ((-0.2, 0), (0, -0.3), (0.2, 0), (0, 0.3))
+        ]
         cv2.fillConvexPoly(c.image, np.array(diamond), c.tint(0.4, (210, 170, 90)))
     for edge in (-0.5, 0.44):
         c.rect(0, c.height / 2 + edge, c.width, 0.06, (226, 196, 130))
@@ -263,13 +273,25 @@ def _pegboard(c: Canvas) -> None:
     for x in np.arange(0.12, c.width - 0.15, 0.22):  # tools
         y, h = c.rng.uniform(0.1, 0.25), c.rng.uniform(0.3, 0.6)
         c.rect(x + 0.04, y, 0.05, h, c.finish.accent)
-        c.rect(x, y, 0.13, 0.1, c.rng.choice([(200, 40, 40), (40, 80, 180), (230, 180, 30), (60, 60, 60)]))
+        c.rect(
+            x,
+            y,
+            0.13,
+            0.1,
+            c.rng.choice([(200, 40, 40), (40, 80, 180), (230, 180, 30), (60, 60, 60)]),
+        )
 
 
 def _quilt(c: Canvas) -> None:
     for i, x in enumerate(np.arange(0, c.width, 0.3)):
         for j, y in enumerate(np.arange(0, c.height, 0.3)):
-            c.rect(x, y, 0.3, 0.3, c.tint(0.1, c.finish.accent if (i + j) % 3 == 0 else c.finish.colour))
+            c.rect(
+                x,
+                y,
+                0.3,
+                0.3,
+                c.tint(0.1, c.finish.accent if (i + j) % 3 == 0 else c.finish.colour),
+            )
 
 
 def _foliage(c: Canvas) -> None:
@@ -327,7 +349,9 @@ def _whiteboard(c: Canvas) -> None:
             w = c.rng.uniform(0.04, 0.16)
             c.rect(x, y, w, 0.03, c.finish.accent)
             x += w + 0.05
-    cv2.circle(c.image, c.px(c.width * 0.8, c.height * 0.4), int(0.16 * c.density), (200, 50, 50), 2)
+    cv2.circle(
+        c.image, c.px(c.width * 0.8, c.height * 0.4), int(0.16 * c.density), (200, 50, 50), 2
+    )
     c.rect(c.width * 0.7, c.height * 0.65, 0.35, 0.18, (40, 140, 70), 2)
     c.rect(0, 0, c.width, c.height, (150, 154, 158), 3)
 

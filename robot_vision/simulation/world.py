@@ -145,7 +145,8 @@ class World:
         A disc in a doorway is tested against its two posts. Boxes that hang above 1.6 m are no obstacle.
         """
         point = np.asarray(xy, dtype=float)
-        if not any(self._clear_of_walls(place, point, margin) for place in (*self.rooms, *self.doors)):
+        places: list[Room | Door] = [*self.rooms, *self.doors]
+        if not any(self._clear_of_walls(place, point, margin) for place in places):
             return False
         for box in (box for room in self.rooms for box in room.boxes if box.low[2] < 1.6):
             gap = np.maximum(np.subtract(box.low[:2], point), np.subtract(point, box.high[:2]))

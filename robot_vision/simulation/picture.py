@@ -1,0 +1,143 @@
+"""A picture of a drive: the world from above with the true and the estimated path, and what the robot saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.simulation.renderer import Camera, Renderer
+from robot_vision.simulation.world import World
+
+Image = NDArray[np.uint8]
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_INK, _GREY, _PAPER = (30, 32, 36), (110, 114, 120), (250, 250, 248)
+_TRUE, _ESTIMATE, _ERROR = (24, 90, 200), (232, 96, 20), (240, 170, 130)
+_EYE_M = 80.0  # so high that the walls hardly lean
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One frame of the drive, to be shown beside the map.
+
+    Attributes:
+        image: RGB uint8 (H, W, 3).
+        title: what the network said, short.
+        detail: a second line.
+        right: whether it was right; a wrong answer is marked.
+        position: (2,) or more, metres: where the camera was.
+    """
+
+    image: Image
+    title: str
+    detail: str
+    right: bool
+    position: NDArray[np.float64]
+
+
+class Plan:
+    """The world seen from above, without ceilings.
+
+    Args:
+        world: what is drawn.
+        pixels_per_m: scale.
+        margin_m: of paper around the rooms.
+    """
+
+    def __init__(self, world: World, pixels_per_m: float = 72.0, margin_m: float = 0.3) -> None:
+        low, high = world.bounds()
+        self._low, self._scale, self._margin = low, pixels_per_m, margin_m
+        self._high = high
+        width, height = np.ceil((high - low + 2 * margin_m) * pixels_per_m).astype(int)
+        f = pixels_per_m * _EYE_M
+        camera = Camera(int(width), int(height), f, f, (width - 1) / 2, (height - 1) / 2)
+        T_map_camera = np.eye(4)
+        T_map_camera[:3, :3] = np.diag(
+            [1.0, -1.0, -1.0]
+        )  # x to the right, y up the page, looking down
+        T_map_camera[:3, 3] = [*(low + high) / 2, _EYE_M]
+        image, rooms = Renderer(world, camera).render_with_rooms(T_map_camera)
+        image[rooms < 0] = _PAPER
+        self.image: Image = image
+        for room in world.rooms:
+            self._name(room.name, (room.low[0] + 0.85, room.low[1] + 0.4))
+
+    def pixel(self, xy: NDArray[np.float64]) -> tuple[int, int]:
+        """Returns the pixel (x, y) of a point on the floor of the map."""
+        x = (xy[0] - self._low[0] + self._margin) * self._scale
+        y = (self._high[1] + self._margin - xy[1]) * self._scale
+        return round(float(x)), round(float(y))
+
+    def _name(self, text: str, centre: tuple[float, float]) -> None:
+        (w, h), _ = cv2.getTextSize(text, _FONT, 0.6, 1)
+        x, y = self.pixel(np.array(centre))
+        box = self.image[max(y - h - 6, 0) : y + 8, max(x - w // 2 - 8, 0) : x + w // 2 + 8]
+        box[:] = (0.25 * box + 0.75 * np.array(_PAPER)).astype(np.uint8)
+        cv2.putText(self.image, text, (x - w // 2, y), _FONT, 0.6, _INK, 1, cv2.LINE_AA)
+
+    def path(self, positions: NDArray[np.float64]) -> None:
+        """Draws the true path (N, 2 or 3) as a line."""
+        points = np.array([self.pixel(p) for p in positions], np.int32)
+        cv2.polylines(self.image, [points], False, _PAPER, 5, cv2.LINE_AA)
+        cv2.polylines(self.image, [points], False, _TRUE, 2, cv2.LINE_AA)
+
+    def estimates(self, true: NDArray[np.float64], estimated: NDArray[np.float64]) -> None:
+        """Draws estimates as dots, each joined by a line to where the camera really was."""
+        for t, e in zip(true, estimated, strict=True):
+            cv2.line(self.image, self.pixel(t), self.pixel(e), _ERROR, 1, cv2.LINE_AA)
+        for e in estimated:
+            cv2.circle(self.image, self.pixel(e), 3, _ESTIMATE, -1, cv2.LINE_AA)
+
+    def number(self, n: int, position: NDArray[np.float64]) -> None:
+        """Marks where a shot was taken."""
+        x, y = self.pixel(position)
+        cv2.circle(self.image, (x, y), 11, _PAPER, -1, cv2.LINE_AA)
+        cv2.circle(self.image, (x, y), 11, _INK, 1, cv2.LINE_AA)
+        _centred(self.image, str(n), (x, y + 5), 0.5)
+
+
+def compose(plan: Plan, shots: Sequence[Shot], title: str, lines: Sequence[str]) -> Image:
+    """Puts the plan, the shots in two columns, a title and the summary's lines on one page (RGB)."""
+    for i, shot in enumerate(shots):
+        plan.number(i + 1, shot.position)
+    pad, head, foot, caption = 16, 52, 20 + 24 * len(lines), 44
+    rows = max(-(-len(shots) // 2), 1)
+    body = plan.image.shape[0]
+    tile_h = (body - (rows - 1) * pad) // rows - caption
+    tile_w = tile_h * 4 // 3
+    width = plan.image.shape[1] + 2 * (tile_w + pad) + 2 * pad
+    page = np.full((head + body + foot + pad, width, 3), _PAPER, np.uint8)
+    cv2.putText(page, title, (pad, 35), _FONT, 0.85, _INK, 2, cv2.LINE_AA)
+    _legend(page, width - 2 * (tile_w + pad) - pad, 30)
+    page[head : head + body, pad : pad + plan.image.shape[1]] = plan.image
+    for i, shot in enumerate(shots):
+        x = pad + plan.image.shape[1] + pad + (i % 2) * (tile_w + pad)
+        y = head + (i // 2) * (tile_h + caption + pad)
+        small = cv2.resize(shot.image, (tile_w, tile_h), interpolation=cv2.INTER_AREA)
+        page[y : y + tile_h, x : x + tile_w] = small
+        cv2.rectangle(page, (x, y), (x + 26, y + 24), _PAPER, -1)
+        _centred(page, str(i + 1), (x + 12, y + 18), 0.55)
+        ink = _INK if shot.right else (200, 30, 30)
+        cv2.putText(page, shot.title, (x, y + tile_h + 19), _FONT, 0.5, ink, 1, cv2.LINE_AA)
+        cv2.putText(page, shot.detail, (x, y + tile_h + 38), _FONT, 0.43, _GREY, 1, cv2.LINE_AA)
+    for i, line in enumerate(lines):
+        at = (pad, head + body + 28 + 24 * i)
+        cv2.putText(page, line, at, _FONT, 0.55, _INK, 1, cv2.LINE_AA)
+    return page
+
+
+def _legend(page: Image, x: int, y: int) -> None:
+    cv2.line(page, (x, y - 5), (x + 34, y - 5), _TRUE, 3, cv2.LINE_AA)
+    cv2.putText(page, "true path", (x + 42, y), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    cv2.line(page, (x + 150, y - 5), (x + 176, y - 5), _ERROR, 1, cv2.LINE_AA)
+    cv2.circle(page, (x + 176, y - 5), 4, _ESTIMATE, -1, cv2.LINE_AA)
+    text = "estimate from one frame, and its error"
+    cv2.putText(page, text, (x + 190, y), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+
+
+def _centred(image: Image, text: str, at: tuple[int, int], scale: float) -> None:
+    (w, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    cv2.putText(image, text, (at[0] - w // 2, at[1]), _FONT, scale, _INK, 1, cv2.LINE_AA)

@@ -1,0 +1,121 @@
+"""A drive as a rosbag2 with images, true poses and room labels, and the truth read back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from robot_vision.errors import SourceError
+from robot_vision.geometry import xyzw_from_matrix
+from robot_vision.recording import RecordingWriter
+from robot_vision.simulation.drive import Frame
+from robot_vision.simulation.renderer import Camera
+
+CAMERA_FRAME = "camera_optical_frame"
+IMAGE_TOPIC = "/camera/image_raw"
+INFO_TOPIC = "/camera/camera_info"
+POSE_TOPIC = "/truth/pose"
+ROOM_TOPIC = "/truth/room"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of the frames of a bag, in the order of their stamps.
+
+    Attributes:
+        stamps_ns: int64 (N,), of the images.
+        positions: float64 (N, 3), metres, of the camera in the map.
+        orientations_xyzw: float64 (N, 4), unit, w >= 0.
+        rooms: (N,) names.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    orientations_xyzw: NDArray[np.float64]
+    rooms: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.rooms)
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame], start_ns: int = 0) -> Truth:
+        """Returns the truth of a drive that was not written to a bag."""
+        poses = [frame.T_map_camera for frame in frames]
+        return cls(
+            np.array([stamp_of(frame, start_ns) for frame in frames], np.int64),
+            np.array([pose[:3, 3] for pose in poses]).reshape(-1, 3),
+            np.array([xyzw_from_matrix(pose[:3, :3]) for pose in poses]).reshape(-1, 4),
+            tuple(frame.room for frame in frames),
+        )
+
+
+def stamp_of(frame: Frame, start_ns: int) -> int:
+    """Returns a frame's stamp in nanoseconds in a bag that starts at `start_ns`."""
+    return start_ns + round(frame.stamp_s * 1e9)
+
+
+def record_drive(
+    path: str | Path,
+    frames: Sequence[Frame],
+    images: Iterable[NDArray[np.uint8]],
+    camera: Camera,
+    start_ns: int,
+) -> Iterator[NDArray[np.uint8]]:
+    """Writes a drive to a rosbag2 while its images are made, and yields each image once written.
+
+    Args:
+        path: the bag's directory; it is there once the iterator is exhausted.
+        frames: of the drive.
+        images: RGB uint8 (H, W, 3), one a frame.
+        camera: by which they were rendered.
+        start_ns: stamp of the drive's start.
+
+    Raises:
+        SourceError: `path` is there already, or cannot be written.
+    """
+    with RecordingWriter(path) as bag:
+        for frame, image in zip(frames, images, strict=True):
+            stamp = stamp_of(frame, start_ns)
+            pose = frame.T_map_camera
+            # The truth first: whoever plays the bag knows it when the image comes.
+            bag.pose(POSE_TOPIC, stamp, pose[:3, 3], xyzw_from_matrix(pose[:3, :3]))
+            bag.label(ROOM_TOPIC, stamp, frame.room)
+            bag.camera_info(INFO_TOPIC, stamp, CAMERA_FRAME, image.shape[:2], camera.k)
+            bag.image(IMAGE_TOPIC, stamp, CAMERA_FRAME, image)
+            yield image
+
+
+def read_truth(path: str | Path) -> Truth:
+    """Reads what `record_drive` wrote beside the images.
+
+    Raises:
+        SourceError: poses or labels are missing.
+    """
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    poses: dict[int, NDArray[np.float64]] = {}
+    rooms: dict[int, str] = {}
+    with Reader(Path(path)) as reader:
+        wanted = [c for c in reader.connections if c.topic in (POSE_TOPIC, ROOM_TOPIC)]
+        for connection, stamp, data in reader.messages(wanted) if wanted else ():
+            message = types.deserialize_cdr(data, connection.msgtype)
+            if connection.topic == ROOM_TOPIC:
+                rooms[stamp] = message.data  # type: ignore[attr-defined]
+            else:
+                p, q = message.pose.position, message.pose.orientation  # type: ignore[attr-defined]
+                poses[stamp] = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+    if not poses or set(poses) != set(rooms):
+        raise SourceError(
+            f"{path} has {len(poses)} true poses and {len(rooms)} room labels: it is no recorded drive"
+        )
+    stamps = sorted(poses)
+    numbers = np.array([poses[stamp] for stamp in stamps])
+    return Truth(
+        np.array(stamps, np.int64), numbers[:, :3], numbers[:, 3:], tuple(rooms[s] for s in stamps)
+    )

@@ -1,0 +1,201 @@
+"""What came back from the node, against the truth of the bag."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.geometry import rotation_error_deg
+from robot_vision.simulation.recorded import Truth
+
+PLACE_RADIUS_M = 1.0
+PLACE_HEADING_DEG = 45.0
+
+
+@dataclass
+class Answer:
+    """All that was received for one image; what did not come is None.
+
+    Attributes:
+        stamp_ns: of the image's header, which all its results carry.
+        frame: index of the image in the bag; None while the image itself was not seen.
+        received_ns: when the last result of this image came, on the same clock as the stamp.
+        label: the most probable room, or `unknown`.
+        probability: of the label.
+        position: float64 (3,), metres.
+        orientation_xyzw: float64 (4,).
+        covariance: float64 (6, 6).
+        descriptor: float32 (D,).
+    """
+
+    stamp_ns: int
+    frame: int | None = None
+    received_ns: int = 0
+    label: str | None = None
+    probability: float | None = None
+    position: NDArray[np.float64] | None = None
+    orientation_xyzw: NDArray[np.float64] | None = None
+    covariance: NDArray[np.float64] | None = None
+    descriptor: NDArray[np.float32] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether room, pose and descriptor came, and it is known for which frame."""
+        parts = (self.frame, self.label, self.position, self.descriptor)
+        return all(part is not None for part in parts)
+
+
+@dataclass(frozen=True)
+class PlaceMap:
+    """Descriptors of a mapping drive and where they were taken.
+
+    Attributes:
+        descriptors: float32 (M, D), L2 norm 1.
+        truth: of the mapping drive's M frames.
+    """
+
+    descriptors: NDArray[np.float32]
+    truth: Truth
+
+    def nearest(self, descriptor: NDArray[np.float32]) -> tuple[int, float]:
+        """Returns the index of the most similar place and its similarity (cosine)."""
+        similarity = self.descriptors @ descriptor
+        best = int(similarity.argmax())
+        return best, float(similarity[best])
+
+    def is_right(self, place: int, truth: Truth, frame: int) -> bool:
+        """Whether a place lies within the radius and the heading of a frame's true pose."""
+        away = np.linalg.norm(self.truth.positions[place] - truth.positions[frame])
+        turned = rotation_error_deg(
+            self.truth.orientations_xyzw[place], truth.orientations_xyzw[frame]
+        )
+        return bool(away <= PLACE_RADIUS_M and turned <= PLACE_HEADING_DEG)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One complete answer beside the truth."""
+
+    frame: int
+    label: str
+    probability: float
+    true_label: str
+    error_m: float
+    error_deg: float
+    sigma_m: float
+    place: int
+    similarity: float
+    place_right: bool
+    latency_ms: float
+
+
+def judge(answer: Answer, truth: Truth, places: PlaceMap) -> Judged:
+    """Compares a complete answer with the truth of its frame."""
+    assert answer.frame is not None and answer.label is not None and answer.position is not None
+    assert answer.orientation_xyzw is not None and answer.descriptor is not None
+    assert answer.covariance is not None and answer.probability is not None
+    place, similarity = places.nearest(answer.descriptor)
+    return Judged(
+        frame=answer.frame,
+        label=answer.label,
+        probability=answer.probability,
+        true_label=truth.rooms[answer.frame],
+        error_m=float(np.linalg.norm(answer.position - truth.positions[answer.frame])),
+        error_deg=float(
+            rotation_error_deg(answer.orientation_xyzw, truth.orientations_xyzw[answer.frame])
+        ),
+        sigma_m=float(np.sqrt(np.trace(answer.covariance[:3, :3]))),
+        place=place,
+        similarity=similarity,
+        place_right=places.is_right(place, truth, answer.frame),
+        latency_ms=(answer.received_ns - answer.stamp_ns) / 1e6,
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of a whole drive.
+
+    Attributes:
+        sent: frames in the bag.
+        seen: of them, images that the monitor itself received.
+        answered: frames with room, pose and descriptor.
+        rate_hz: answers a second, from the first to the last.
+        latency_p50_ms: from the image's stamp to the reception of its last result.
+        latency_p95_ms: likewise.
+        room_accuracy: share of answers whose room is where the camera was (`unknown` is wrong).
+        median_error_m: of the camera's position.
+        median_error_deg: of its orientation.
+        recall_at_1: share of answers whose most similar mapped place is right.
+    """
+
+    sent: int
+    seen: int
+    answered: int
+    rate_hz: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    room_accuracy: float
+    median_error_m: float
+    median_error_deg: float
+    recall_at_1: float
+
+    def lines(self) -> list[str]:
+        """Returns the summary as two lines of text."""
+        return [
+            f"{self.answered} of {self.sent} frames answered at {self.rate_hz:.1f} Hz, "
+            f"latency p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms",
+            f"room accuracy {100 * self.room_accuracy:.1f} %, median pose error "
+            f"{self.median_error_m:.2f} m and {self.median_error_deg:.1f} deg, recall@1 "
+            f"{100 * self.recall_at_1:.1f} % (within {PLACE_RADIUS_M:g} m and {PLACE_HEADING_DEG:g} deg)",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclass
+class Score:
+    """Collects judged answers.
+
+    Attributes:
+        truth: of the bag.
+        places: of the mapping drive.
+        judged: so far.
+    """
+
+    truth: Truth
+    places: PlaceMap
+    judged: list[Judged] = field(default_factory=list)
+    _received_ns: list[int] = field(default_factory=list)
+
+    def add(self, answer: Answer) -> Judged:
+        """Judges a complete answer."""
+        self.judged.append(judge(answer, self.truth, self.places))
+        self._received_ns.append(answer.received_ns)
+        return self.judged[-1]
+
+    def summary(self, seen: int) -> Summary:
+        """Returns the figures; there must be an answer."""
+        judged: Sequence[Judged] = self.judged
+        assert judged
+        span_s = (max(self._received_ns) - min(self._received_ns)) / 1e9
+        p50, p95 = np.percentile([j.latency_ms for j in judged], [50, 95])
+        return Summary(
+            sent=len(self.truth),
+            seen=seen,
+            answered=len({j.frame for j in judged}),
+            rate_hz=(len(judged) - 1) / span_s if span_s > 0 else 0.0,
+            latency_p50_ms=float(p50),
+            latency_p95_ms=float(p95),
+            room_accuracy=float(np.mean([j.label == j.true_label for j in judged])),
+            median_error_m=float(np.median([j.error_m for j in judged])),
+            median_error_deg=float(np.median([j.error_deg for j in judged])),
+            recall_at_1=float(np.mean([j.place_right for j in judged])),
+        )
