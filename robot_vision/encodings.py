@@ -132,9 +132,10 @@ def decode_raw(
     layout = _FORMATS[encoding]
     if isinstance(layout, TwoPlane):
         return _two_plane(data, height, width, step, encoding, layout)
-    _check_length(data, height, step, row_bytes(encoding, width), f"{height} rows of {encoding}")
     if isinstance(layout, Yuv422):
         _check_even(encoding, width=width)
+    _check_length(data, height, step, row_bytes(encoding, width), f"{height} rows of {encoding}")
+    if isinstance(layout, Yuv422):
         return _rgb(cv2.cvtColor(_rows(data, (height, width, 2), step), layout.conversion))
     channels = layout.channels if isinstance(layout, Packed) else 1
     pixels = _rows(data, (height, width, channels), step, layout.dtype, big_endian)

@@ -85,7 +85,7 @@ class Playback:
                 f"{len(output_topics)} output_topics for {len(bases)} cameras: give one for each of "
                 f"{', '.join(bases)}"
             )
-        self._outputs = dict(zip(bases, output_topics or bases))
+        self._outputs = dict(zip(bases, output_topics or bases, strict=True))
         self._infos: dict[str, str] = {}
         self.topics: dict[str, str] = {}
         kinds = source.kinds if isinstance(source, BagSource) else {}

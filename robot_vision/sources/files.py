@@ -72,7 +72,7 @@ class FileSource(Source):
         last = None if duration_s is None else first + nanoseconds(duration_s)
         self._chosen = [
             (stamp, file)
-            for stamp, file in zip(stamps, files)
+            for stamp, file in zip(stamps, files, strict=True)
             if stamp >= first and (last is None or stamp < last)
         ]
         self._root = root
