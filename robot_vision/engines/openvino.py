@@ -58,6 +58,14 @@ class OpenVinoEngine:
                 f"OpenVINO cannot compile {bundle.name} for {device}: {first}"
             ) from error
         self._ports = [compiled.output(name) for name in self._names]
+        for name, port in zip(self._names, self._ports, strict=True):
+            shape = port.get_partial_shape()
+            actual = [d.get_length() if d.is_static else None for d in shape]
+            if actual[1:] != list(bundle.spec.outputs[name]) or not actual:
+                # Seen: an operator of which OpenVINO's reader ignored an attribute.
+                raise EngineError(
+                    f"OpenVINO misreads {bundle.name}: it gives {name} the shape {shape}; use engine onnx"
+                )
         self._request: Any = compiled.create_infer_request()
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

@@ -64,5 +64,8 @@ class ClassifierHead(nn.Module):
         elif self.score == "max_logit":
             known = logits.amax(dim=1)
         else:
-            known = self.temperature.float() * torch.logsumexp(scaled, dim=1)
+            # Written out: OpenVINO 2026.4 reads ONNX's ReduceLogSumExp as one over all axes.
+            largest = scaled.amax(dim=1)  # (N,)
+            logsumexp = largest + (scaled - largest[:, None]).exp().sum(dim=1).log()
+            known = self.temperature.float() * logsumexp
         return {"probabilities": probabilities, "known_score": known}
