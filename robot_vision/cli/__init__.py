@@ -16,6 +16,7 @@ VERBS = {
     "info": "show and verify a model bundle, list the engines of this machine",
     "export": "write a bundle from a checkpoint or from torchvision's weights",
     "make-bag": "write a rosbag2 from a folder of frames, with poses where there are any",
+    "data": "look at a data set before training on it",
     "demo": "drive a camera through a small world and watch the real node see it",
 }
 

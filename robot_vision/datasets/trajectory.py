@@ -89,7 +89,7 @@ class FrameTree:
 
     def connects(self, top: str, frame: str) -> bool:
         """Whether `T_top_frame` follows from the tree."""
-        return self.root_of(top) == self.root_of(frame) and frame in self._frames() | {top}
+        return self.root_of(top) == self.root_of(frame)
 
     def at(
         self, top: str, frame: str, stamps_ns: NDArray[np.int64], max_gap_ns: int

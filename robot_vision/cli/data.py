@@ -1,0 +1,232 @@
+"""`robot-vision data inspect KIND PATH`: what a data set holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options, open_dataset
+from robot_vision.datasets import inspection as look
+from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png
+from robot_vision.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    verbs = parser.add_subparsers(dest="data_verb", metavar="verb", required=True)
+    inspect = verbs.add_parser(
+        "inspect", help="counts, classes, poses, overlap of splits; a contact sheet and a pose plot"
+    )
+    inspect.add_argument("kind", metavar="KIND", help="one of " + ", ".join(DATASETS))
+    inspect.add_argument("path", metavar="PATH", help="the data set's folder or file")
+    inspect.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="an option of the format, as often as needed (robot-vision data formats KIND lists them)",
+    )
+    inspect.add_argument(
+        "--output", metavar="DIR", help="where the pictures go (default: inspection/<name of PATH>)"
+    )
+    inspect.add_argument(
+        "--sample",
+        type=int,
+        default=200,
+        metavar="N",
+        help="images to decode (default 200; 0: all)",
+    )
+    inspect.add_argument(
+        "--no-contents", action="store_true", help="do not read all images to find equal ones"
+    )
+    inspect.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    formats = verbs.add_parser("formats", help="the formats that can be read, and their options")
+    formats.add_argument("kind", nargs="?", metavar="KIND", help="one format, with its options")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the sub-verb."""
+    if args.data_verb == "formats":
+        return _formats(args.kind)
+    if args.sample < 0:
+        raise ConfigError(f"--sample is {args.sample}: use a number of images, or 0 for all")
+    splits = open_dataset(args.kind, args.path, **parse_pairs(args.option))
+    report = _report(splits, args.sample or None, not args.no_contents)
+    name = Path(args.path).resolve().stem
+    output = Path(args.output) if args.output else Path("inspection") / name
+    pictures = {"contact_sheet": output / "contact_sheet.png"}
+    save_png(pictures["contact_sheet"], contact_sheet(splits))
+    plot = pose_plot(splits, f"{name}: cameras from above")
+    if plot is not None:
+        pictures["poses"] = output / "poses.png"
+        save_png(pictures["poses"], plot)
+    report["pictures"] = {key: str(file) for key, file in pictures.items()}
+    if args.json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        _print(Console(), f"{args.kind} {args.path}", report)
+    return 0
+
+
+def parse_pairs(pairs: list[str]) -> dict[str, str]:
+    """Returns the options of `K=V` texts.
+
+    Raises:
+        ConfigError: a text without `=`, or a key given twice.
+    """
+    options: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--option {pair!r} is not K=V, such as validation=0.2")
+        if key in options:
+            raise ConfigError(f"--option {key} is given twice")
+        options[key] = value
+    return options
+
+
+def _formats(kind: str | None) -> int:
+    console = Console()
+    if kind is None:
+        table = Table("format", "what it reads")
+        for name, text in DATASETS.items():
+            table.add_row(name, text)
+    else:
+        options = dataset_options(kind)
+        console.print(f"{kind}: {DATASETS[kind]}")
+        table = Table("option", "default", "what it means")
+        for name, (default, text) in options.items():
+            table.add_row(name, str(default) if default != "" else "-", text)
+    console.print(table)
+    return 0
+
+
+def _report(splits: Splits, sample: int | None, contents: bool) -> dict[str, Any]:
+    """Returns all that is known, as JSON data."""
+    images = look.survey_images(splits.samples, sample)
+    poses = look.survey_poses(splits)
+    K = splits.camera_matrix
+    return {
+        "samples": {name: len(splits.split(name)) for name in SPLIT_NAMES},
+        "sequences": len({s.sequence for s in splits.samples}),
+        "classes": look.class_counts(splits) if splits.labels else {},
+        "images": {
+            "looked_at": images.looked_at,
+            "sizes": [[h, w, n] for (h, w), n in images.sizes.most_common()],
+            "unreadable": list(images.unreadable),
+        },
+        "camera_matrix": None if K is None else K.tolist(),
+        "poses": None if poses is None else {**asdict(poses), "map_frame": splits.map_frame},
+        "nearest_train": {
+            name: _finite(asdict(nearest))
+            for name in ("validation", "test")
+            if (nearest := look.nearest_train(splits, name)) is not None
+        },
+        "overlap": {
+            f"{first}/{second}": {
+                "same_content": overlap.same_content if contents else None,
+                "neighbours": overlap.neighbours,
+            }
+            for (first, second), overlap in look.overlaps(splits, contents).items()
+        },
+        "notes": list(splits.notes),
+    }
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: None if math.isnan(value) else value for key, value in values.items()}
+
+
+def _print(console: Console, title: str, report: dict[str, Any]) -> None:
+    counts = report["samples"]
+    total = sum(counts.values())
+    head = ", ".join(f"{n} {name}" for name, n in counts.items())
+    console.print(
+        f"[bold]{title}[/bold]: {total} samples ({head}) in {report['sequences']} sequences"
+    )
+    if report["classes"]:
+        _print_classes(console, report["classes"], counts)
+    _print_images(console, report["images"], total)
+    if report["poses"]:
+        _print_poses(console, report)
+    for pair, overlap in report["overlap"].items():
+        same = overlap["same_content"]
+        if same:
+            first = " = ".join(same[0])
+            console.print(
+                f"[red]overlap {pair}: {len(same)} images are the same, such as {first}[/red]"
+            )
+        if overlap["neighbours"]:
+            second = pair.split("/")[1]
+            console.print(
+                f"overlap {pair}: {overlap['neighbours']} frames of {second} are next to one of the other"
+            )
+    if all(o["same_content"] == () for o in report["overlap"].values()):
+        console.print("no image is in two splits (compared byte for byte)")
+    for note in report["notes"]:
+        console.print(f"note: {note}", markup=False)
+    for picture in report["pictures"].values():
+        console.print(f"wrote {picture}", markup=False)
+
+
+def _print_classes(
+    console: Console, classes: dict[str, dict[str, int]], counts: dict[str, int]
+) -> None:
+    table = Table("class", *counts, "share of train")
+    for label, row in classes.items():
+        share = row["train"] / counts["train"] if counts["train"] else 0.0
+        bar = "█" * round(20 * share)
+        table.add_row(label, *(str(row[name]) for name in counts), f"{share:6.1%} {bar}")
+    console.print(table)
+    sizes = [row["train"] for label, row in classes.items() if label != "(none)" and row["train"]]
+    if len(sizes) > 1 and max(sizes) >= 3 * min(sizes):
+        console.print(
+            f"classes are unbalanced: the largest has {max(sizes) / min(sizes):.1f} times the images of "
+            "the smallest (train with class weights or a balanced sampler)"
+        )
+
+
+def _print_images(console: Console, images: dict[str, Any], total: int) -> None:
+    which = "all" if images["looked_at"] == total else f"{images['looked_at']} of {total}"
+    sizes = images["sizes"]
+    if len(sizes) > 4:
+        array = np.array(sizes)
+        text = (
+            f"{len(sizes)} sizes, {array[:, 1].min()} to {array[:, 1].max()} wide and "
+            f"{array[:, 0].min()} to {array[:, 0].max()} high"
+        )
+    else:
+        text = ", ".join(f"{w} x {h} ({n})" for h, w, n in sizes) or "none"
+    console.print(f"images ({which} decoded): {text}")
+    bad = images["unreadable"]
+    if bad:
+        console.print(f"[red]{len(bad)} cannot be read[/red]:")
+        for line in bad[:10]:
+            console.print(f"  {line}", markup=False)
+
+
+def _print_poses(console: Console, report: dict[str, Any]) -> None:
+    poses = report["poses"]
+    extent = " x ".join(
+        f"{h - lo:.2f}" for lo, h in zip(poses["low_m"], poses["high_m"], strict=True)
+    )
+    console.print(
+        f"poses in frame {poses['map_frame']!r}: extent {extent} m (x, y, z), path {poses['path_m']:.2f} m"
+    )
+    for name, near in report["nearest_train"].items():
+        degrees, limits = "", f"{near['radius_m']:g} m"
+        if near["median_deg"] is not None:
+            degrees = f" / {near['median_deg']:.1f} deg"
+            limits += f" and {near['radius_deg']:g} deg"
+        console.print(
+            f"nearest training pose of {name}: median {near['median_m']:.3f} m{degrees}; "
+            f"{near['within']:.0%} have one within {limits}"
+        )

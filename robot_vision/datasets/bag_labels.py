@@ -1,0 +1,142 @@
+"""Labels of a bag's images: a topic, or a YAML file of labelled time spans.
+
+A label on a topic holds from its message until the next one. `std_msgs/String` has no stamp, so the log's
+times are compared; `vision_msgs/Classification` has one. An empty label means none.
+
+The YAML file is a list in seconds from the bag's first message:
+
+    - {label: kitchen, from_s: 0.0, to_s: 12.5}
+    - {label: hall, from_s: 14.0, to_s: 31.0}
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robot_vision.datasets.bag_file import BagFile
+from robot_vision.datasets.pose_checks import where
+from robot_vision.errors import ConfigError, SourceError, unknown
+
+STRING = "std_msgs/msg/String"
+CLASSIFICATION = "vision_msgs/msg/Classification"
+LABEL_KINDS = (STRING, CLASSIFICATION)
+
+# From an image's stamp and log time to its label.
+Labeller = Callable[[int, int], "str | None"]
+
+
+def labels_of_topic(bag: BagFile, topic: str, hold_ns: int | None) -> Labeller:
+    """Returns what finds an image's label on a topic.
+
+    Args:
+        bag: the bag.
+        topic: of type String or Classification.
+        hold_ns: how long a label holds at most; None until the next.
+
+    Raises:
+        ConfigError: no such topic, or of another type.
+        SourceError: a message cannot be read.
+    """
+    there = [t for t, k in bag.kinds.items() if k in LABEL_KINDS]
+    if topic not in there:
+        raise ConfigError(f"{unknown('label topic', topic, there or ['none'])} (in {bag.path})")
+    by_header = bag.kinds[topic] == CLASSIFICATION
+    rows: list[tuple[int, str]] = []
+    for _, kind, log_ns, data in bag.raw([topic]):
+        message = bag.message(kind, data)
+        if by_header:
+            stamp = message.header.stamp
+            rows.append((stamp.sec * 10**9 + stamp.nanosec or log_ns, _best(message)))
+        else:
+            rows.append((log_ns, message.data))
+    rows.sort(key=lambda row: row[0])  # stable: the later of two messages at one time counts
+    times = [time for time, _ in rows]
+
+    def label(stamp_ns: int, log_ns: int) -> str | None:
+        now = stamp_ns if by_header else log_ns
+        i = bisect.bisect_right(times, now) - 1
+        if i < 0 or (hold_ns is not None and now - times[i] > hold_ns):
+            return None
+        return rows[i][1].strip() or None
+
+    return label
+
+
+def _best(message: Any) -> str:
+    """Returns the class of the highest score; empty where there is none."""
+    if not message.results:
+        return ""
+    best = max((r.hypothesis for r in message.results), key=lambda h: h.score)
+    return str(best.class_id)
+
+
+def labels_of_spans(bag: BagFile, file: Path) -> Labeller:
+    """Returns what finds an image's label in a YAML file of time spans.
+
+    Raises:
+        SourceError: the file cannot be read, or a span is not valid or overlaps another (with its line).
+    """
+    spans = read_spans(file)
+    starts = [start for start, _, _ in spans]
+
+    def label(stamp_ns: int, log_ns: int) -> str | None:
+        # By the log's time: the bag's start is one, and a driver's clock may be another.
+        seconds = (log_ns - bag.start_ns) / 1e9
+        i = bisect.bisect_right(starts, seconds) - 1
+        return spans[i][2] if i >= 0 and seconds < spans[i][1] else None
+
+    return label
+
+
+def read_spans(file: Path) -> Sequence[tuple[float, float, str]]:
+    """Returns (from_s, to_s, label) in the order of time; see `labels_of_spans`."""
+    try:
+        root = yaml.compose(file.read_text(), yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file} cannot be read: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise SourceError(f"{where(file, line)}: not YAML: {error.problem}") from error
+    if not isinstance(root, yaml.SequenceNode):
+        raise SourceError(f"{where(file, 1)}: needs a list of {{label, from_s, to_s}}")
+    rows = []
+    for node in root.value:
+        line = node.start_mark.line + 1
+        rows.append((*_span(node, where(file, line)), line))
+    rows.sort(key=lambda row: row[0])
+    for (_, end, label, line), (start, _, other, other_line) in zip(rows, rows[1:], strict=False):
+        if start < end:
+            raise SourceError(
+                f"{where(file, other_line)}: {other!r} from {start:g} s overlaps {label!r} of line {line}, "
+                f"which ends at {end:g} s"
+            )
+    return [row[:3] for row in rows]
+
+
+def _span(node: Any, place: str) -> tuple[float, float, str]:
+    value = yaml.SafeLoader("").construct_document(node)
+    keys = ("label", "from_s", "to_s")
+    if not isinstance(value, dict):
+        raise SourceError(f"{place}: needs label, from_s and to_s")
+    for key in value:
+        if key not in keys:
+            raise SourceError(f"{place}: {unknown('key', key, keys)}")
+    if any(key not in value for key in keys):
+        raise SourceError(f"{place}: needs label, from_s and to_s")
+    try:
+        start, end = float(value["from_s"]), float(value["to_s"])
+    except (TypeError, ValueError):
+        raise SourceError(f"{place}: from_s and to_s must be seconds") from None
+    if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
+        raise SourceError(
+            f"{place}: from_s {start:g} must be at least 0 and less than to_s {end:g}"
+        )
+    if not str(value["label"] or "").strip():
+        raise SourceError(f"{place}: the label is empty")
+    return start, end, str(value["label"]).strip()

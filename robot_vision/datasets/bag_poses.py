@@ -1,0 +1,221 @@
+"""Where a bag's camera was: a pose topic, odometry, or tf, interpolated to the images' stamps.
+
+Conventions (REP 103, REP 105): metres, quaternions x y z w. A pose topic gives `T_frame_base` with the
+header's frame above; odometry names its base in `child_frame_id`; tf gives `T_parent_child`. The
+camera's frame is the image header's `frame_id`, an optical frame (z forward). Stamps are those of the
+headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.datasets.bag_file import BagFile
+from robot_vision.datasets.pose_checks import rotation_from_quaternion
+from robot_vision.datasets.trajectory import FrameTree, TrajectoryBuilder
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.geometry import pose_matrix
+
+POSE = "geometry_msgs/msg/PoseStamped"
+POSE_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
+ODOMETRY = "nav_msgs/msg/Odometry"
+POSE_KINDS = (POSE, POSE_COVARIANCE, ODOMETRY)
+TF_KINDS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
+
+Report = Callable[[SourceError], None]
+Lookup = Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True)
+class PoseRequest:
+    """What the user asked for; see the options of the same names in `rosbag`."""
+
+    source: str
+    topic: str
+    map_frame: str
+    camera_frame: str
+    base_frame: str
+    base_to_camera: str
+    max_gap_ns: int
+
+
+@dataclass(frozen=True)
+class CameraPoses:
+    """Answers where the camera was.
+
+    Attributes:
+        at: `T_map_camera` (M, 4, 4) at stamps int64 (M,), and which hold (M,).
+        map_frame: the poses' frame.
+        text: where they come from, for people.
+    """
+
+    at: Lookup
+    map_frame: str
+    text: str
+
+
+def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPoses | None:
+    """Returns the camera's poses from the best source that the bag has, or from the one asked for.
+
+    In this order: a topic that was named; tf, where it connects the map's frame to the camera's; the only
+    PoseStamped or PoseWithCovarianceStamped topic; the only Odometry topic; tf from the camera's root.
+
+    Raises:
+        ConfigError: the topic or frame asked for is not there, or there are several to choose from.
+        SourceError: the source contradicts itself.
+    """
+    if request.source == "none":
+        return None
+    tree = frame_tree(bag, report)
+    if request.topic or request.source == "topic":
+        return _from_topic(bag, _chosen(bag, request.topic, POSE_KINDS), tree, request, report)
+    if request.source == "tf" or tree.connects(request.map_frame, request.camera_frame):
+        return _from_tf(tree, request)
+    for kinds in ((POSE, POSE_COVARIANCE), (ODOMETRY,)):
+        if any(kind in kinds for kind in bag.kinds.values()):
+            return _from_topic(bag, _chosen(bag, "", kinds), tree, request, report)
+    return None
+
+
+def _chosen(bag: BagFile, topic: str, kinds: tuple[str, ...]) -> str:
+    there = [t for t, k in bag.kinds.items() if k in kinds]
+    if topic:
+        if topic not in there:
+            raise ConfigError(f"{unknown('pose topic', topic, there or ['none'])} (in {bag.path})")
+        return topic
+    if len(there) != 1:
+        what = f"{len(there)} pose topics ({', '.join(there)})" if there else "no pose topic"
+        raise ConfigError(f"{bag.path} has {what}: set pose_topic, or pose_source to tf or none")
+    return there[0]
+
+
+def _from_topic(
+    bag: BagFile, topic: str, tree: FrameTree, request: PoseRequest, report: Report
+) -> CameraPoses:
+    builder = TrajectoryBuilder(f"{bag.path}:{topic}", report)
+    frames: dict[tuple[str, str], None] = {}
+    for _, kind, log_ns, data in bag.raw([topic]):
+        message = bag.message(kind, data)
+        pose = message.pose if kind == POSE else message.pose.pose
+        child = message.child_frame_id.lstrip("/") if kind == ODOMETRY else ""
+        frames[message.header.frame_id.lstrip("/"), child] = None
+        builder.add(_stamp(message, log_ns), *_numbers(pose.position, pose.orientation))
+    if len(frames) > 1:
+        raise SourceError(f"{bag.path}:{topic} changes its frames: {', '.join(map(str, frames))}")
+    (above, child), *_ = frames or {("", ""): None}
+    base = request.base_frame or child
+    T_base_camera, how = _extrinsics(f"{bag.path}:{topic}", base, tree, request)
+    trajectory = builder.build()
+
+    def at(stamps_ns: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        poses, holds = trajectory.at(stamps_ns, request.max_gap_ns)
+        return poses @ T_base_camera, holds
+
+    return CameraPoses(at, above or request.map_frame, f"poses are those of {topic}, {how}")
+
+
+def _extrinsics(
+    place: str, base: str, tree: FrameTree, request: PoseRequest
+) -> tuple[NDArray[np.float64], str]:
+    """Returns `T_base_camera` and how it is known."""
+    if request.base_to_camera:
+        return parse_transform(request.base_to_camera), "moved by base_to_camera"
+    if not base or base == request.camera_frame:
+        return np.eye(4), "taken as the camera's own (set base_frame if they are the robot's)"
+    fixed = tree.fixed(base, request.camera_frame)
+    if fixed is None:
+        raise ConfigError(
+            f"{place} gives poses of {base!r}, and /tf_static does not connect it to the camera's frame "
+            f"{request.camera_frame!r}: set base_to_camera to x,y,z,qx,qy,qz,qw or to identity"
+        )
+    return fixed, f"moved from {base} to {request.camera_frame} by /tf_static"
+
+
+def _from_tf(tree: FrameTree, request: PoseRequest) -> CameraPoses:
+    top, camera = request.map_frame, request.camera_frame
+    if not tree.connects(top, camera):
+        root = tree.root_of(camera)
+        known = ", ".join(sorted({*tree.parents, *tree.parents.values()})) or "none"
+        raise ConfigError(
+            f"tf does not connect {top!r} to the camera's frame {camera!r}, whose root is {root!r}: "
+            f"set map_frame or camera_frame to one of {known}"
+        )
+    return CameraPoses(
+        lambda stamps_ns: tree.at(top, camera, stamps_ns, request.max_gap_ns),
+        top,
+        f"poses are those of tf, from {top} to {camera}",
+    )
+
+
+def frame_tree(bag: BagFile, report: Report) -> FrameTree:
+    """Returns the tree of /tf and /tf_static.
+
+    Raises:
+        SourceError: a frame has two parents.
+    """
+    tree = FrameTree()
+    builders: dict[str, TrajectoryBuilder] = {}
+    topics = [t for t, k in bag.kinds.items() if k in TF_KINDS]
+    for topic, kind, log_ns, data in bag.raw(topics):
+        is_static = topic.rsplit("/", 1)[-1] == "tf_static"
+        for link in bag.message(kind, data).transforms:
+            parent, child = link.header.frame_id.lstrip("/"), link.child_frame_id.lstrip("/")
+            if tree.parents.setdefault(child, parent) != parent:
+                raise SourceError(
+                    f"{bag.path}:{topic}: frame {child!r} has two parents, "
+                    f"{tree.parents[child]!r} and {parent!r}"
+                )
+            position, xyzw = _numbers(link.transform.translation, link.transform.rotation)
+            if is_static:
+                place = f"{bag.path}:{topic}: {parent} -> {child}"
+                try:
+                    if not np.all(np.isfinite(position)):
+                        raise SourceError(f"{place}: translation {position} must be finite")
+                    rotation_from_quaternion(np.array(xyzw), place)
+                    tree.static[child] = pose_matrix(np.array(position), np.array(xyzw))
+                except SourceError as error:
+                    report(error)
+            else:
+                name = f"{bag.path}:{topic} {parent} -> {child}"
+                # Several publishers share /tf, so the log's order is not that of the stamps.
+                builder = builders.setdefault(child, TrajectoryBuilder(name, report, ordered=False))
+                builder.add(_stamp(link, log_ns), position, xyzw)
+    tree.moving = {child: builder.build() for child, builder in builders.items()}
+    return tree
+
+
+def parse_transform(text: str) -> NDArray[np.float64]:
+    """Returns the transform (4, 4) of `x,y,z,qx,qy,qz,qw` or `identity`.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if text == "identity":
+        return np.eye(4)
+    try:
+        values = np.array([float(word) for word in text.replace(",", " ").split()])
+        if values.shape != (7,) or not np.all(np.isfinite(values)):
+            raise ValueError
+        rotation_from_quaternion(values[3:], "Option base_to_camera")
+    except SourceError as error:
+        raise ConfigError(str(error)) from error
+    except ValueError:
+        raise ConfigError(
+            f"Option base_to_camera is {text!r}: use x,y,z,qx,qy,qz,qw (metres) or identity"
+        ) from None
+    return pose_matrix(values[:3], values[3:])
+
+
+def _stamp(message: Any, log_ns: int) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec * 10**9 + stamp.nanosec) or log_ns
+
+
+def _numbers(position: Any, orientation: Any) -> tuple[list[float], list[float]]:
+    xyzw = [orientation.x, orientation.y, orientation.z, orientation.w]
+    return [position.x, position.y, position.z], xyzw

@@ -1,0 +1,202 @@
+"""Numbers about a data set that show what is wrong with it before training does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits, content_hash
+from robot_vision.datasets.splitting import by_sequence
+from robot_vision.errors import ImageError
+from robot_vision.geometry import xyzw_from_matrix
+from robot_vision.sources.natural import natural_key
+
+# With more test poses, an even choice of so many stands for all.
+_MOST_QUERIES = 2000
+
+
+@dataclass(frozen=True)
+class ImageSurvey:
+    """What loading images showed.
+
+    Attributes:
+        looked_at: how many were loaded.
+        sizes: (height, width) and how often.
+        unreadable: a message for each that failed; it names the image.
+    """
+
+    looked_at: int
+    sizes: Counter[tuple[int, int]]
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PoseSurvey:
+    """Where the cameras were.
+
+    Attributes:
+        low_m: smallest x, y, z.
+        high_m: greatest.
+        path_m: length of all recordings' paths.
+    """
+
+    low_m: tuple[float, float, float]
+    high_m: tuple[float, float, float]
+    path_m: float
+
+
+@dataclass(frozen=True)
+class NearestTrain:
+    """How far test poses are from training poses.
+
+    Attributes:
+        median_m: to the nearest training position.
+        median_deg: of that nearest one's rotation; NaN without orientations.
+        within: part of the test poses with a training pose within `radius_m` and `radius_deg`.
+        radius_m: for `within`.
+        radius_deg: for `within`; without orientations it is not used.
+    """
+
+    median_m: float
+    median_deg: float
+    within: float
+    radius_m: float
+    radius_deg: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two splits share.
+
+    Attributes:
+        same_content: pairs of names whose stored images are byte for byte the same.
+        neighbours: frames of the second split directly beside one of the first in a recording or folder.
+    """
+
+    same_content: tuple[tuple[str, str], ...]
+    neighbours: int
+
+
+def class_counts(splits: Splits) -> dict[str, dict[str, int]]:
+    """Returns for each label, sorted, the number of samples in each split; '(none)' last."""
+    counts = {name: Counter(s.label for s in splits.split(name)) for name in SPLIT_NAMES}
+    labels = sorted({label for c in counts.values() for label in c if label is not None})
+    table = {label: {name: counts[name][label] for name in SPLIT_NAMES} for label in labels}
+    if any(counts[name][None] for name in SPLIT_NAMES):
+        table["(none)"] = {name: counts[name][None] for name in SPLIT_NAMES}
+    return table
+
+
+def survey_images(
+    samples: Sequence[Sample], count: int | None, progress: Callable[[int], None] = lambda n: None
+) -> ImageSurvey:
+    """Loads an even choice of `count` images (None: all).
+
+    Args:
+        samples: to choose from.
+        count: how many.
+        progress: told after each how many are done.
+    """
+    chosen = evenly(samples, count)
+    sizes: Counter[tuple[int, int]] = Counter()
+    unreadable = []
+    for number, sample in enumerate(chosen, 1):
+        try:
+            height, width = sample.source.load().shape[:2]
+            sizes[height, width] += 1
+        except ImageError as error:
+            unreadable.append(str(error))
+        progress(number)
+    return ImageSurvey(len(chosen), sizes, tuple(unreadable))
+
+
+def evenly(samples: Sequence[Sample], count: int | None) -> list[Sample]:
+    """Returns at most `count` samples, evenly spread, the first and the last among them."""
+    if count is None or count >= len(samples):
+        return list(samples)
+    return [samples[i] for i in np.linspace(0, len(samples) - 1, count).round().astype(int)]
+
+
+def survey_poses(splits: Splits) -> PoseSurvey | None:
+    """Returns extent and path length; None without poses."""
+    positions = [s.T_map_camera[:3, 3] for s in splits.samples if s.T_map_camera is not None]
+    if not positions:
+        return None
+    low, high = np.min(positions, axis=0), np.max(positions, axis=0)
+    length = 0.0
+    for group in in_order(splits).values():
+        track = np.array([s.T_map_camera[:3, 3] for s in group if s.T_map_camera is not None])
+        if len(track) > 1:
+            length += float(np.linalg.norm(np.diff(track, axis=0), axis=1).sum())
+    return PoseSurvey(tuple(low.tolist()), tuple(high.tolist()), length)
+
+
+def in_order(splits: Splits) -> dict[str, list[Sample]]:
+    """Returns each recording's samples of all splits, by stamp or else by name."""
+    groups = by_sequence(splits.samples)
+    for group in groups.values():
+        group.sort(key=lambda s: (s.stamp_ns or 0, natural_key(s.name)))
+    return groups
+
+
+def nearest_train(
+    splits: Splits, split: str = "test", radius_m: float = 0.25, radius_deg: float = 20.0
+) -> NearestTrain | None:
+    """Returns how far a split's poses are from training poses; None where either has none."""
+    train = [s for s in splits.train if s.T_map_camera is not None]
+    queries = evenly([s for s in splits.split(split) if s.T_map_camera is not None], _MOST_QUERIES)
+    if not train or not queries:
+        return None
+    train_p, train_q = _arrays(train)
+    query_p, query_q = _arrays(queries)
+    metres, degrees, answered = [], [], 0
+    for p, q in zip(query_p, query_q, strict=True):
+        distance = np.linalg.norm(train_p - p, axis=1)
+        chord = np.minimum(np.linalg.norm(train_q - q, axis=1), np.linalg.norm(train_q + q, axis=1))
+        angle = np.degrees(4 * np.arcsin(np.clip(chord / 2, 0, 1)))
+        nearest = int(distance.argmin())
+        metres.append(distance[nearest])
+        degrees.append(angle[nearest])
+        near = distance <= radius_m
+        answered += bool(np.any(near & (angle <= radius_deg) if splits.has_orientation else near))
+    median_deg = float(np.median(degrees)) if splits.has_orientation else float("nan")
+    return NearestTrain(
+        float(np.median(metres)), median_deg, answered / len(queries), radius_m, radius_deg
+    )
+
+
+def _arrays(samples: Sequence[Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    poses = [s.T_map_camera for s in samples if s.T_map_camera is not None]
+    positions = np.array([T[:3, 3] for T in poses])
+    return positions, np.array([xyzw_from_matrix(T[:3, :3]) for T in poses])
+
+
+def overlaps(splits: Splits, contents: bool = True) -> dict[tuple[str, str], Overlap]:
+    """Returns what each pair of splits shares.
+
+    Args:
+        splits: the data set.
+        contents: read every image once to compare their bytes.
+    """
+    names = {name: {id(s) for s in splits.split(name)} for name in SPLIT_NAMES}
+    role = {i: name for name, members in names.items() for i in members}
+    neighbours: Counter[tuple[str, str]] = Counter()
+    for group in in_order(splits).values():
+        roles = [role[id(s)] for s in group]
+        for i, mine in enumerate(roles):
+            beside = {roles[j] for j in (i - 1, i + 1) if 0 <= j < len(roles)} - {mine}
+            neighbours.update((other, mine) for other in beside)
+    hashes: dict[str, dict[str, str]] = {name: {} for name in SPLIT_NAMES}
+    if contents:
+        for name in SPLIT_NAMES:
+            hashes[name] = {content_hash(s): s.name for s in splits.split(name)}
+    found = {}
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = sorted(hashes[first].keys() & hashes[second].keys())
+        same = tuple((hashes[first][h], hashes[second][h]) for h in both)
+        found[first, second] = Overlap(same, neighbours[first, second])
+    return found

@@ -1,0 +1,257 @@
+"""Rosbags: an image topic, the camera's poses (interpolated to the image's stamps), and labels.
+
+A path is a ROS 1 bag, a rosbag2 (its folder or bare file), or a folder of bags, each of which is a
+recording. `bag_poses` and `bag_labels` state the conventions of poses and labels.
+
+An image is a sample when it has what the bag is asked for: a pose, where poses have a source; else a
+label, where labels have one; else always. Images that have none are counted in the notes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.datasets.bag_file import BagFile, BagImage, slashed
+from robot_vision.datasets.bag_labels import (
+    LABEL_KINDS,
+    Labeller,
+    labels_of_spans,
+    labels_of_topic,
+)
+from robot_vision.datasets.bag_poses import PoseRequest, camera_poses
+from robot_vision.datasets.options import option
+from robot_vision.datasets.pose_checks import Skipped
+from robot_vision.datasets.posed import PosedOptions, splits_of
+from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, is_bag
+from robot_vision.sources.natural import natural_key
+
+
+@dataclass(frozen=True)
+class Options(PosedOptions):
+    """Options of the format."""
+
+    image_topic: str = option("", "the images; may be left out where there is one image topic")
+    pose_source: str = option(
+        "auto",
+        "where poses come from; auto: pose_topic, tf, a pose topic, odometry, in this order",
+        choices=("auto", "topic", "tf", "none"),
+    )
+    pose_topic: str = option("", "PoseStamped, PoseWithCovarianceStamped or Odometry")
+    camera_frame: str = option("", "the camera's optical frame in tf; else the images' frame_id")
+    base_frame: str = option("", "frame whose poses pose_topic gives, where it is not the camera")
+    base_to_camera: str = option(
+        "", "camera in that frame: x,y,z,qx,qy,qz,qw or identity, where /tf_static does not say"
+    )
+    max_gap_s: float = option(0.5, "poses on both sides of an image at most so far apart", low=0.0)
+    label_topic: str = option("", "std_msgs/String or vision_msgs/Classification")
+    label_hold_s: float = option(0.0, "how long a label holds at most; 0: until the next", low=0.0)
+    label_spans: str = option("", "YAML file of labelled time spans")
+    every: int = option(1, "take every n-th image only", low=1)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One message of the image topic."""
+
+    stamp_ns: int
+    log_ns: int
+    source: BagImage
+
+
+def open_splits(root: Path, options: Options) -> Splits:
+    """Opens `root`; see `registry.open_dataset`."""
+    paths = [root] if is_bag(root) else _bags_under(root)
+    if not paths:
+        raise SourceError(
+            f"{root} is not a bag, nor has a bag in it: give a .bag, .db3, .mcap or a folder"
+        )
+    if options.label_topic and options.label_spans:
+        raise ConfigError("Options label_topic and label_spans exclude each other: give one")
+    if options.label_spans and len(paths) > 1:
+        raise ConfigError("Option label_spans is for one bag: open the bags one at a time")
+    skipped = Skipped()
+    notes: list[str] = []
+    samples: list[Sample] = []
+    frames: set[str] = set()
+    matrices: list[NDArray[np.float64] | None] = []
+    for path in paths:
+        bag = BagFile(path)
+        try:
+            found, frame, K = _recording(bag, options, skipped, notes)
+        finally:
+            bag.close()
+        samples += found
+        matrices.append(K)
+        frames |= {frame} if frame else set()
+    if len(frames) > 1:
+        raise SourceError(
+            f"{root}: poses are in several frames ({', '.join(sorted(frames))}): open one at a time"
+        )
+    same = all(K is not None and np.array_equal(K, matrices[0]) for K in matrices)  # type: ignore[arg-type]
+    if not same:
+        samples = _with_matrices(samples, dict(zip(map(_name, paths), matrices, strict=True)))
+    splits = splits_of(
+        samples, options, [*skipped.notes(), *notes], K=matrices[0] if same else None
+    )
+    frame = next(iter(frames), options.map_frame)
+    return Splits(
+        splits.train,
+        splits.validation,
+        splits.test,
+        frame,
+        splits.camera_matrix,
+        splits.labels,
+        splits.notes,
+    )
+
+
+def _bags_under(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted((p for p in root.iterdir() if is_bag(p)), key=lambda p: natural_key(p.name))
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+def _recording(
+    bag: BagFile, options: Options, skipped: Skipped, notes: list[str]
+) -> tuple[list[Sample], str, NDArray[np.float64] | None]:
+    """Returns a bag's samples, the frame of its poses (empty without) and K."""
+    topic = _image_topic(bag, options.image_topic)
+    images, frame_id = _images(bag, topic, options, skipped)
+
+    def report(error: SourceError) -> None:
+        if options.bad_poses == "error":
+            raise SourceError(f"{error}; bad_poses=skip leaves such poses out") from error
+        notes.append(f"pose left out: {error}")
+
+    request = PoseRequest(
+        options.pose_source,
+        slashed(options.pose_topic) if options.pose_topic else "",
+        options.map_frame,
+        options.camera_frame or frame_id,
+        options.base_frame,
+        options.base_to_camera,
+        round(options.max_gap_s * 1e9),
+    )
+    poses = camera_poses(bag, request, report)
+    stamps = np.array([image.stamp_ns for image in images], np.int64)
+    matrices, holds = poses.at(stamps) if poses else (None, np.ones(len(images), bool))
+    labeller = _labeller(bag, options, notes)
+    samples, unlabelled = [], 0
+    for i, image in enumerate(images):
+        name = f"{_name(bag.path)}:{topic}#{image.source.number}"
+        label = labeller(image.stamp_ns, image.log_ns) if labeller else None
+        if not holds[i]:
+            skipped.add(f"which have no poses within {options.max_gap_s:g} s around them", name)
+            continue
+        if labeller and label is None:
+            if poses is None:
+                skipped.add("which have no label", name)
+                continue
+            unlabelled += 1
+        T = None if matrices is None else np.ascontiguousarray(matrices[i])
+        samples.append(Sample(name, label, T, image.stamp_ns, _name(bag.path), image.source))
+    notes.append(
+        f"{bag.path.name}: images are those of {topic}, {poses.text if poses else 'no poses'}"
+    )
+    if unlabelled:
+        notes.append(f"{bag.path.name}: {unlabelled} images have a pose and no label")
+    return samples, poses.map_frame if poses else "", _camera_matrix(bag, topic, notes)
+
+
+def _image_topic(bag: BagFile, wanted: str) -> str:
+    there = [t for t, k in bag.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE)]
+    if wanted:
+        if slashed(wanted) not in there:
+            raise ConfigError(
+                f"{unknown('image topic', wanted, there or ['none'])} (in {bag.path})"
+            )
+        return slashed(wanted)
+    if not there:
+        others = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
+        raise SourceError(f"{bag.path} has no image topic: it has {others}")
+    if len(there) > 1:
+        raise ConfigError(
+            f"{bag.path} has {len(there)} image topics: set image_topic to one of {', '.join(there)}"
+        )
+    return there[0]
+
+
+def _images(
+    bag: BagFile, topic: str, options: Options, skipped: Skipped
+) -> tuple[list[_Image], str]:
+    """Returns the topic's images in the order of their stamps, and their frame."""
+    images: list[_Image] = []
+    at: Counter[int] = Counter()
+    frame_id = ""
+    for number, (_, _, log_ns, data) in enumerate(bag.raw([topic])):
+        stamp_ns, frame = bag.stamp_and_frame(data)
+        stamp_ns = stamp_ns or log_ns  # a driver that leaves it zero
+        frame_id = frame_id or frame.lstrip("/")
+        index, at[log_ns] = at[log_ns], at[log_ns] + 1
+        if number % options.every:
+            continue
+        source = BagImage(str(bag.path), topic, log_ns, index, number)
+        if images and stamp_ns <= images[-1].stamp_ns:
+            late = (images[-1].stamp_ns - stamp_ns) / 1e9
+            text = f"{source}: stamp {stamp_ns / 1e9:.6f} s is {late:.6f} s before the last one's"
+            if options.bad_poses == "error":
+                raise SourceError(
+                    f"{text}: stamps must increase; bad_poses=skip leaves such images out"
+                )
+            skipped.add("whose stamp does not increase", str(source))
+            continue
+        images.append(_Image(stamp_ns, log_ns, source))
+    return images, frame_id
+
+
+def _labeller(bag: BagFile, options: Options, notes: list[str]) -> Labeller | None:
+    if options.label_topic:
+        hold_ns = round(options.label_hold_s * 1e9) or None
+        return labels_of_topic(bag, slashed(options.label_topic), hold_ns)
+    if options.label_spans:
+        return labels_of_spans(bag, Path(options.label_spans).expanduser())
+    topics = [t for t, k in bag.kinds.items() if k in LABEL_KINDS]
+    if topics:
+        notes.append(f"{bag.path.name} could give labels: set label_topic to {' or '.join(topics)}")
+    return None
+
+
+def _camera_matrix(bag: BagFile, topic: str, notes: list[str]) -> NDArray[np.float64] | None:
+    """Returns K of the camera_info topic nearest to the images' topic; None where there is none."""
+    there = [t for t, k in bag.kinds.items() if k == CAMERA_INFO]
+    beside = [t for t in there if topic.startswith(t.rsplit("/", 1)[0] + "/")]
+    chosen = max(beside, key=len, default=there[0] if len(there) == 1 else None)
+    if chosen is None:
+        return None
+    for _, kind, _, data in bag.raw([chosen]):
+        info = bag.message(kind, data)
+        K = np.array(info.k, np.float64).reshape(3, 3)
+        if K[0, 0] <= 0 or not np.all(np.isfinite(K)):
+            notes.append(f"{bag.path.name}:{chosen} is not calibrated")
+            return None
+        if np.any(np.abs(np.asarray(info.d)) > 1e-9):
+            notes.append(f"{bag.path.name}:{chosen} has lens distortion, which is not undone")
+        return K
+    return None
+
+
+def _with_matrices(
+    samples: list[Sample], matrices: dict[str, NDArray[np.float64] | None]
+) -> list[Sample]:
+    return [
+        Sample(
+            s.name, s.label, s.T_map_camera, s.stamp_ns, s.sequence, s.source, matrices[s.sequence]
+        )
+        for s in samples
+    ]
