@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def nearest_two(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kmeans(points: Tensor, clusters: int, seed: int = 0, iterations: int = 50) -> Tensor:
-    """Lloyd's algorithm from k-means++ seeds (Arthur and Vassilvitskii, 2007).
+    """Lloyd's algorithm from greedy k-means++ seeds (Arthur and Vassilvitskii, 2007).
 
     Args:
         points: (P, C), P >= clusters.
@@ -58,19 +60,20 @@ def kmeans(points: Tensor, clusters: int, seed: int = 0, iterations: int = 50) -
 
 
 def _seeds(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    first = int(torch.randint(len(points), (1,), generator=generator))
+    """Greedy k-means++: of a few candidates for each centre, the one that helps most is kept."""
+    trials = 2 + int(math.log(clusters))
+    first = torch.randint(len(points), (1,), generator=generator).to(points.device)
     chosen = [first]
-    nearest = squared_distances(points, points[first : first + 1])[:, 0]
+    nearest = squared_distances(points, points[first])  # (P, 1)
     for _ in range(clusters - 1):
         # A draw in proportion to the squared distance, by the inverse of its cumulative sum: unlike
         # torch.multinomial it takes more than 2^24 points.
-        cumulative = nearest.double().cumsum(0)
-        total = float(cumulative[-1])
-        draw = float(torch.rand(1, generator=generator, dtype=torch.float64)) * total
-        index = int(torch.searchsorted(cumulative, draw, right=True).clamp(max=len(points) - 1))
-        if total == 0:  # fewer different points than clusters
-            index = int(torch.randint(len(points), (1,), generator=generator))
-        chosen.append(index)
-        distance = squared_distances(points, points[index : index + 1])[:, 0]
-        nearest = torch.minimum(nearest, distance)
-    return points[torch.tensor(chosen, device=points.device)].clone()
+        cumulative = nearest[:, 0].double().cumsum(0)
+        draws = torch.rand(trials, generator=generator, dtype=torch.float64).to(points.device)
+        index = torch.searchsorted(cumulative, draws * cumulative[-1], right=True)
+        index.clamp_(max=len(points) - 1)  # also where all points are chosen and nothing is left
+        candidates = torch.minimum(nearest, squared_distances(points, points[index]))
+        best = int(candidates.sum(dim=0).argmin())
+        nearest = candidates[:, best : best + 1]
+        chosen.append(index[best : best + 1])
+    return points[torch.cat(chosen)].clone()

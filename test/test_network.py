@@ -1,0 +1,270 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from network_helpers import (
+    ClassifierSpec,
+    PlaceSpec,
+    PoseSpec,
+    random_batch,
+    small_network,
+    small_spec,
+    tiny_network,
+    torch,
+)
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torchvision.transforms import v2
+
+from robot_vision.errors import BundleError, ConfigError
+from robot_vision.networks.checkpoint import KEY, load_network, read_header, save_network
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.spec import InputSpec, NetworkSpec
+
+
+@pytest.fixture(scope="module")
+def network():
+    return small_network()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_network()
+
+
+@pytest.fixture
+def checkpoint(tiny, tmp_path):
+    save_network(tiny, tmp_path / "n.safetensors", {"data": "none"}, {"top1": 0.5})
+    return tmp_path / "n.safetensors"
+
+
+def rewrite(path, change_tensors=lambda t: None, change_header=lambda h: None):
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[KEY])
+    tensors = load_file(path)
+    change_tensors(tensors)
+    change_header(header)
+    save_file(tensors, path, {KEY: json.dumps(header)})
+
+
+@pytest.mark.parametrize("heads", [{}, {"pose": None}, {"classifier": None, "place": None}])
+@pytest.mark.parametrize("count", [1, 3])
+def test_outputs_are_those_that_the_spec_names(heads, count):
+    network = small_network(**heads)
+    with torch.inference_mode():
+        outputs = network(random_batch(count))
+    shapes = {name: (count, *shape) for name, shape in network.spec.outputs.items()}
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == shapes
+    assert list(outputs) == list(shapes)
+    assert all(value.dtype == torch.float32 for value in outputs.values())
+
+
+def test_descriptor_size_is_resolved():
+    assert small_network().spec.place.descriptor_size == 4 * 512
+    whitened = small_network(place=PlaceSpec(clusters=4, whitened_size=32))
+    assert whitened.spec.place.descriptor_size == 32
+
+
+def test_normalisation_is_torchvisions():
+    network = small_network()
+    images = random_batch(2)
+    spec = network.spec.input
+    theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)])
+    torch.testing.assert_close(
+        network.normalise(images), theirs(images.permute(0, 3, 1, 2)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_googlenets_own_normalisation_is_folded_in():
+    network = small_network(backbone="googlenet", pose=None, place=None)
+    pixels = network.normalise(random_batch(1))
+    assert float(pixels.min()) == pytest.approx(-1, abs=1e-3)
+    assert float(pixels.max()) == pytest.approx(1, abs=1e-3)
+
+
+def test_image_does_not_depend_on_its_company(network):
+    images = random_batch(3)
+    with torch.inference_mode():
+        together = network(images)
+        for i in range(3):
+            alone = network(images[i : i + 1])
+            for name, value in alone.items():
+                torch.testing.assert_close(value[0], together[name][i], rtol=1e-3, atol=1e-4)
+
+
+def test_heads_from_features_are_heads_from_images(network):
+    images = random_batch(2)
+    with torch.inference_mode():
+        features = network.forward_features(images)
+        assert {k: tuple(v.shape) for k, v in features.items()} == {
+            "classifier": (2, 512),
+            "pose": (2, 512, 2, 2),
+            "place": (2, 512, 2, 2),
+        }
+        raw = network.raw_from_features(features)
+        for name, value in network.decode(raw).items():
+            assert value.equal(network(images)[name])
+        assert network.raw_from_features({"pose": features["pose"]}).keys() == {
+            "position",
+            "quaternion_xyzw",
+            "log_variance",
+        }
+
+
+def test_heads_share_one_backbone_run(network):
+    runs = []
+    handle = network.backbone.body.get_submodule("conv1").register_forward_hook(
+        lambda *_: runs.append(1)
+    )
+    network(random_batch(1))
+    handle.remove()
+    assert runs == [1]
+
+
+def test_parameter_groups_cover_every_parameter_once():
+    network = small_network()
+    groups = network.parameter_groups()
+    assert list(groups) == ["backbone", "classifier", "pose", "place"]
+    ids = [id(p) for group in groups.values() for p in group]
+    assert sorted(ids) == sorted(id(p) for p in network.parameters())
+    network.backbone.freeze(network.backbone.architecture.stages[:8])
+    assert network.parameter_groups()["backbone"] == []
+
+
+def test_heads_may_use_different_taps():
+    heads = {
+        "classifier": ClassifierSpec(("a", "b"), tap="layer2"),
+        "pose": PoseSpec(tap="layer3", hidden=8, reduce_channels=4),
+        "place": PlaceSpec(tap="layer2", clusters=2),
+    }
+    network = small_network(**heads)
+    assert not any(name.startswith("layer4") for name in network.backbone.body.state_dict())
+    assert network.spec.place.descriptor_size == 2 * 128
+    assert network(random_batch(1))["position"].shape == (1, 3)
+
+
+def test_checkpoint_gives_the_same_network(checkpoint, tiny):
+    loaded = load_network(checkpoint)
+    assert loaded.spec == tiny.spec
+    assert not loaded.training
+    images = random_batch(2)
+    with torch.inference_mode():
+        for name, value in tiny(images).items():
+            assert value.equal(loaded(images)[name]), name
+    header = read_header(checkpoint)
+    assert (header.training, header.metrics) == ({"data": "none"}, {"top1": 0.5})
+
+
+@pytest.mark.parametrize("backbone", ["googlenet", "mobilenet_v2", "regnet_y_400mf"])
+def test_checkpoint_of_any_backbone_and_calibration_round_trips(backbone, tmp_path):
+    network = small_network(backbone=backbone, place=PlaceSpec(clusters=2, whitened_size=8))
+    network.heads["classifier"].temperature.fill_(2.5)
+    network.heads["pose"].set_position_statistics(torch.randn(9, 3) + 4)
+    save_network(network, tmp_path / "n.safetensors")
+    loaded = load_network(tmp_path / "n.safetensors")
+    images = random_batch(2)
+    with torch.inference_mode():
+        for name, value in network(images).items():
+            assert value.equal(loaded(images)[name]), name
+
+
+def test_loaded_network_can_be_trained(checkpoint):
+    network = load_network(checkpoint).train()
+    network.raw(random_batch(2))["logits"].sum().backward()
+    assert all(p.requires_grad for p in network.parameters())
+    assert network.heads["classifier"].linear.weight.grad.abs().sum() > 0
+
+
+def test_checkpoint_is_readable_by_others_and_leaves_no_part(checkpoint):
+    assert [p.name for p in checkpoint.parent.iterdir()] == ["n.safetensors"]
+    (checkpoint.parent / "ordinary").write_text("")
+    assert checkpoint.stat().st_mode == (checkpoint.parent / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["n.pth", "n.pt", "n.ckpt", "n.pkl", "n.bin", "n"])
+def test_pickles_are_refused_by_name(name, tmp_path):
+    (tmp_path / name).write_bytes(pickle.dumps({}))
+    with pytest.raises(BundleError, match="checkpoints are .safetensors"):
+        load_network(tmp_path / name)
+    with pytest.raises(ConfigError, match="must end in .safetensors"):
+        save_network(tiny_network(), tmp_path / name)
+
+
+def test_absent_checkpoint_is_a_bundle_error(tmp_path):
+    with pytest.raises(BundleError, match="No checkpoint at"):
+        load_network(tmp_path / "n.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000, 100_000])
+def test_truncated_checkpoint_is_a_bundle_error(checkpoint, keep):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
+    with pytest.raises(BundleError, match="damaged or cut off"):
+        load_network(checkpoint)
+
+
+def test_missing_and_unexpected_tensors_are_named(checkpoint):
+    rewrite(checkpoint, lambda t: t.pop("heads.place.centres"))
+    with pytest.raises(BundleError, match="lacks heads.place.centres"):
+        load_network(checkpoint)
+    rewrite(checkpoint, lambda t: t.update({"heads.place.centres": torch.zeros(4, 128)}))
+    load_network(checkpoint)
+    rewrite(checkpoint, lambda t: t.update({"neck": torch.zeros(1)}))
+    with pytest.raises(BundleError, match="has the unexpected neck"):
+        load_network(checkpoint)
+
+
+def test_tensor_of_another_shape_is_named(checkpoint):
+    rewrite(checkpoint, lambda t: t.update({"heads.place.centres": torch.zeros(4, 127)}))
+    with pytest.raises(
+        BundleError, match=r"centres has shape \(4, 127\) and should have \(4, 128\)"
+    ):
+        load_network(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h["network"].update(backbone="resnet19"), "Unknown backbone 'resnet19'"),
+        (lambda h: h["network"]["heads"].update(depth={}), "Unknown key of heads 'depth'"),
+        (lambda h: h.update(format_version=2), "format_version is 2: this robot_vision reads 1"),
+        (lambda h: h.pop("network"), "checkpoint lacks network"),
+        (lambda h: h["network"]["heads"]["pose"].update(hidden=0), "hidden is 0"),
+        (lambda h: h["network"]["heads"]["pose"].update(tap="layer9"), "Unknown tap 'layer9'"),
+    ],
+)
+def test_header_that_is_wrong_is_a_bundle_error(checkpoint, change, message):
+    rewrite(checkpoint, change_header=change)
+    with pytest.raises(BundleError, match=message) as caught:
+        load_network(checkpoint)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_without_header_are_told_from_checkpoints(tmp_path):
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "n.safetensors")
+    with pytest.raises(BundleError, match="no 'robot_vision' header.*--weights"):
+        load_network(tmp_path / "n.safetensors")
+
+
+def test_network_runs_in_half_precision(network):
+    images = random_batch(2)
+    with torch.inference_mode():
+        exact = network(images)
+        half = small_network().to(torch.bfloat16)(images)
+    for name, value in half.items():
+        assert value.dtype == torch.float32
+        scale = float(exact[name].abs().max())
+        np.testing.assert_allclose(value, exact[name], atol=0.1 * scale)
+
+
+def test_head_on_an_impossible_tap_is_a_config_error():
+    with pytest.raises(ConfigError, match="place head needs a feature map"):
+        MultiHeadNetwork(small_spec(place=PlaceSpec(tap="flatten", clusters=2)))
+
+
+def test_input_too_small_for_the_backbone_is_a_config_error():
+    spec = NetworkSpec("googlenet", InputSpec(16, 16), ClassifierSpec(("a", "b")))
+    network = MultiHeadNetwork(spec).eval()  # GoogLeNet can; AlexNet cannot
+    assert network(random_batch(1, 16))["probabilities"].shape == (1, 2)
+    with pytest.raises(ConfigError, match="alexnet cannot take an input of 16 x 16"):
+        MultiHeadNetwork(NetworkSpec("alexnet", InputSpec(16, 16), ClassifierSpec(("a", "b"))))
