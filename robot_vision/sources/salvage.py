@@ -78,9 +78,7 @@ _DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes | None:
-    if size > _MAX_RECORD:
-        return None
-    data = file.read(size)
+    data = file.read(min(size, _MAX_RECORD))
     return data if len(data) == size else None
 
 
@@ -126,8 +124,8 @@ def _mcap(file: BinaryIO) -> Iterator[Record]:
         if head is None:
             return
         op, size = struct.unpack("<BQ", head)
-        data = _exactly(file, size)
-        if data is None:
+        data = file.read(min(size, _MAX_RECORD))
+        if len(data) < size and op != 0x06:  # of a chunk that was not compressed, the start is of use
             return
         try:
             yield from handle(op, memoryview(data))
@@ -166,19 +164,24 @@ def _ros1(file: BinaryIO) -> Iterator[Record]:
                 inner = fields(content[at + 4 : at + 4 + size])
                 at += 4 + size
                 (size,) = struct.unpack_from("<I", content, at)
+                if at + 4 + size > len(content):
+                    return
                 yield from handle(inner, content[at + 4 : at + 4 + size])
                 at += 4 + size
 
     while True:
-        parts = []
-        for _ in range(2):  # header, data
-            size = _exactly(file, 4)
-            part = None if size is None else _exactly(file, struct.unpack("<I", size)[0])
-            if part is None:
-                return
-            parts.append(part)
+        size = _exactly(file, 4)
+        header = None if size is None else _exactly(file, struct.unpack("<I", size)[0])
+        size = _exactly(file, 4)
+        if header is None or size is None:
+            return
         try:
-            yield from handle(fields(parts[0]), parts[1])
+            about = fields(header)
+            (length,) = struct.unpack("<I", size)
+            data = file.read(min(length, _MAX_RECORD))
+            if len(data) < length and about[b"op"] != b"\x05":
+                return
+            yield from handle(about, data)
         except (struct.error, KeyError, ValueError, OSError, EOFError, RuntimeError):
             return
 

@@ -1,0 +1,358 @@
+"""Sources: bags of every kind, whole and cut off, videos, folders, patterns, and what is none of these."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.typesys import Stores, get_typestore
+
+from robot_vision.errors import ConfigError, ImageError, SourceError
+from robot_vision.images import to_rgb
+from robot_vision.recording import STORAGES, RecordingWriter
+from robot_vision.sources import open_source
+from robot_vision.sources.natural import natural_key
+
+START = 1_700_000_000_000_000_000
+PERIOD = 100_000_000
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 60, 80, 3), np.uint8)
+
+
+def write_bag(path: Path, storage: str = "sqlite3") -> Path:
+    with RecordingWriter(path, storage) as bag:
+        for i, image in enumerate(IMAGES):
+            stamp = START + i * PERIOD
+            bag.label("/label", stamp, "kitchen")
+            bag.image("/front/image_raw", stamp, "front", image)
+            if i % 2 == 0:
+                png = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+                bag.compressed_image("/rear/image_raw/compressed", stamp + 1, "rear", png, "png")
+    return path
+
+
+def write_ros1_bag(path: Path) -> Path:
+    types = get_typestore(Stores.ROS1_NOETIC)
+    make = types.types
+    with Writer1(path) as bag:
+        connection = bag.add_connection(
+            "front/image_raw", "sensor_msgs/msg/Image", typestore=types
+        )  # without a leading slash, as some ROS 1 nodes named their topics
+        for i, image in enumerate(IMAGES):
+            stamp = make["builtin_interfaces/msg/Time"](*divmod(START + i * PERIOD, 10**9))
+            header = make["std_msgs/msg/Header"](i, stamp, "front")
+            message = make["sensor_msgs/msg/Image"](
+                header, 60, 80, "rgb8", 0, 240, image.reshape(-1)
+            )
+            data = types.serialize_ros1(message, connection.msgtype)
+            bag.write(connection, START + i * PERIOD + 7, data)
+    return path
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_bag_gives_its_frames_in_order(tmp_path: Path, storage: str) -> None:
+    bag = write_bag(tmp_path / "bag", storage)
+    with open_source(bag) as source:
+        frames = list(source)
+        assert source.topics == ("/front/image_raw", "/rear/image_raw/compressed")
+        assert source.count == len(frames) == 30 and source.problems == []
+        assert [f.stamp_ns for f in source] == [f.stamp_ns for f in frames]  # can be read again
+    assert [f.stamp_ns for f in frames] == sorted(f.stamp_ns for f in frames)
+    for frame in frames:
+        number, late = divmod(frame.stamp_ns - START, PERIOD)
+        assert frame.frame_id == ("rear" if late else "front")
+        np.testing.assert_array_equal(to_rgb(frame.message), IMAGES[number])
+    assert frames[-1].name == "bag:/front/image_raw#19"
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_bag_without_metadata_and_its_bare_file_are_read(tmp_path: Path, storage: str) -> None:
+    bag = write_bag(tmp_path / "bag", storage)
+    (bag / "metadata.yaml").unlink()
+    (file,) = bag.iterdir()
+    assert len(list(open_source(bag))) == len(list(open_source(file))) == 30
+
+
+def test_ros1_bag_gives_its_frames_under_a_slashed_topic(tmp_path: Path) -> None:
+    source = open_source(write_ros1_bag(tmp_path / "one.bag"), topics=["front/image_raw"])
+    frames = list(source)
+    assert source.topics == ("/front/image_raw",) and source.count == 20
+    assert [f.stamp_ns for f in frames] == [START + i * PERIOD for i in range(20)]
+    assert [f.log_ns for f in frames] == [START + i * PERIOD + 7 for i in range(20)]
+    np.testing.assert_array_equal(to_rgb(frames[3].message), IMAGES[3])
+
+
+def test_topics_and_times_are_chosen(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag")
+    source = open_source(bag, topics=["rear/image_raw/compressed"], start_s=0.4, duration_s=1.0)
+    assert [(f.stamp_ns - START) // PERIOD for f in source] == [4, 6, 8, 10, 12]
+    assert source.count is None
+
+
+def test_zero_stamp_is_replaced_by_the_logs(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as bag:
+        bag.image("/image", 0, "", IMAGES[0])
+    (file,) = (tmp_path / "bag").glob("*.db3")
+    import sqlite3
+
+    with sqlite3.connect(file) as database:
+        database.execute("update messages set timestamp = ?", (START,))
+    assert next(iter(open_source(file))).stamp_ns == START
+
+
+# Damage
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("kind", [*STORAGES, "ros1"])
+def test_cut_off_bag_is_read_as_far_as_it_goes(tmp_path: Path, kind: str, share: float) -> None:
+    if kind == "ros1":
+        opened = file = write_ros1_bag(tmp_path / "bag.bag")
+        each = 20
+    else:
+        opened = write_bag(tmp_path / "bag", kind)
+        file = next(p for p in opened.iterdir() if p.name != "metadata.yaml")
+        each = 30
+    os.truncate(file, int(file.stat().st_size * share))
+    source = open_source(opened)
+    frames = list(source)
+    assert 0.7 * share * each <= len(frames) <= each
+    assert len(source.problems) == 1 and "damaged" in source.problems[0]
+    assert source.count is not None and source.count >= len(frames)
+    for frame in frames:
+        number = (frame.stamp_ns - START) // PERIOD
+        np.testing.assert_array_equal(to_rgb(frame.message), IMAGES[number])
+
+
+@pytest.mark.parametrize("kind", ["mcap", "ros1"])
+def test_chunks_before_the_cut_are_all_read(tmp_path: Path, kind: str) -> None:
+    # Frames so large that there are many chunks.
+    large = RNG.integers(0, 256, (480, 640, 3), np.uint8)
+    types = get_typestore(Stores.ROS1_NOETIC)
+    make = types.types
+    if kind == "mcap":
+        opened = tmp_path / "bag"
+        with RecordingWriter(opened, "mcap") as bag:
+            for i in range(20):
+                bag.image("/image", START + i, "", large)
+        file = opened / "bag.mcap"
+    else:
+        opened = file = tmp_path / "bag.bag"
+        with Writer1(file) as writer:
+            connection = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=types)
+            for i in range(20):
+                stamp = make["builtin_interfaces/msg/Time"](*divmod(START + i, 10**9))
+                header = make["std_msgs/msg/Header"](i, stamp, "")
+                message = make["sensor_msgs/msg/Image"](
+                    header, 480, 640, "rgb8", 0, 1920, large.reshape(-1)
+                )
+                writer.write(connection, START + i, types.serialize_ros1(message, connection.msgtype))
+    os.truncate(file, file.stat().st_size // 2)
+    frames = list(open_source(opened))
+    assert 7 <= len(frames) <= 10
+    assert [f.stamp_ns for f in frames] == [START + i for i in range(len(frames))]
+
+
+def test_damage_within_a_bag_ends_the_reading_with_a_problem(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag")
+    (file,) = bag.glob("*.db3")
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2 // 4096 * 4096
+    data[middle : middle + 16384] = bytes(16384)
+    file.write_bytes(data)
+    source = open_source(bag)
+    frames = list(source)
+    damaged = 0
+    for frame in frames:
+        number = (frame.stamp_ns - START) // PERIOD
+        try:
+            damaged += not np.array_equal(to_rgb(frame.message), IMAGES[number])
+        except ImageError:
+            damaged += 1
+    assert len(frames) >= 10 and (source.problems or damaged)
+
+
+@pytest.mark.parametrize("name", ["bag.bag", "bag.db3", "bag.mcap"])
+@pytest.mark.parametrize("content", [b"", b"not a bag at all" * 100])
+def test_file_that_is_no_bag_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match="cannot be read as a bag"):
+        open_source(tmp_path / name)
+
+
+# What is asked for and not there
+
+
+def test_bag_without_images_lists_its_topics(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as bag:
+        bag.label("/label", START, "x")
+    with pytest.raises(SourceError, match=r"no image topic.*/label \(std_msgs/msg/String\)"):
+        open_source(tmp_path / "bag")
+
+
+def test_unknown_topic_lists_the_image_topics(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag")
+    with pytest.raises(SourceError, match="did you mean '/front/image_raw'.*/rear/image_raw/compr"):
+        open_source(bag, topics=["/front/image"])
+    with pytest.raises(SourceError, match="'/label'"):
+        open_source(bag, topics=["/label"])
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "/nowhere/*.jpg", "~/nowhere-at-all.bag"])
+def test_missing_path_is_one_line(path: str) -> None:
+    with pytest.raises(SourceError, match="nowhere.*does not exist"):
+        open_source(path)
+
+
+def test_times_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    for wrong in ({"start_s": -1.0}, {"duration_s": 0.0}, {"rate": 0.0}, {"start_s": float("nan")}):
+        with pytest.raises(ConfigError, match="start"):
+            open_source(tmp_path, **wrong)  # type: ignore[arg-type]
+
+
+# Files
+
+
+def write_folder(path: Path) -> Path:
+    for name in ("frame-10.png", "frame-2.png", "sub/frame-1.png", ".hidden.png", ".git/a.png"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        number = int("".join(c for c in name if c.isdigit()) or 0)
+        cv2.imwrite(str(path / name), IMAGES[number])
+    (path / "notes.txt").write_text("no image")
+    return path
+
+
+def test_folder_is_read_in_natural_order(tmp_path: Path) -> None:
+    source = open_source(write_folder(tmp_path / "run"), rate=10.0)
+    frames = list(source)
+    assert [f.name for f in frames] == ["frame-2.png", "frame-10.png", "sub/frame-1.png"]
+    assert [f.stamp_ns for f in frames] == [0, PERIOD, 2 * PERIOD]
+    assert source.count == 3
+    np.testing.assert_array_equal(to_rgb(frames[1].message), IMAGES[10][..., ::-1])
+
+
+def test_folder_is_cut_to_the_time_asked_for(tmp_path: Path) -> None:
+    source = open_source(write_folder(tmp_path / "run"), rate=10.0, start_s=0.1, duration_s=0.1)
+    assert [f.name for f in source] == ["frame-10.png"]
+
+
+def test_compressed_files_pass_through_unchanged(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.jpg"), IMAGES[0])
+    (frame,) = open_source(tmp_path / "a.jpg")
+    assert frame.message.format == "jpeg"
+    assert frame.message.data == (tmp_path / "a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".webp", ".ppm", ".JPG"])
+def test_other_image_files_are_decoded(tmp_path: Path, suffix: str) -> None:
+    smooth = cv2.resize(IMAGES[0][:3, :4], (80, 60))
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), smooth)
+    (frame,) = open_source(tmp_path)
+    assert np.abs(to_rgb(frame.message)[..., ::-1].astype(int) - smooth).mean() < 6
+
+
+def test_unreadable_files_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "frame-3.bmp").write_bytes(b"no bitmap")
+    (tmp_path / "frame-4.jpg").symlink_to(tmp_path / "nothing")
+    source = open_source(tmp_path)
+    assert [f.name for f in source] == ["frame-2.png", "frame-10.png", "sub/frame-1.png"]
+    assert len(source.problems) == 1 and "frame-3.bmp" in source.problems[0]
+
+
+def test_pattern_matches_files_in_natural_order(tmp_path: Path) -> None:
+    write_folder(tmp_path / "run")
+    names = [Path(f.name).name for f in open_source(f"{tmp_path}/run/*.png")]
+    assert names == ["frame-2.png", "frame-10.png"]
+    assert len(list(open_source(f"{tmp_path}/**/*.png"))) == 3
+
+
+def test_name_with_brackets_that_exists_is_no_pattern(tmp_path: Path) -> None:
+    write_folder(tmp_path / "run[1]")
+    assert len(list(open_source(tmp_path / "run[1]"))) == 3
+
+
+def test_folder_of_bags_asks_for_one(tmp_path: Path) -> None:
+    write_ros1_bag(tmp_path / "one.bag")
+    shutil.copy(tmp_path / "one.bag", tmp_path / "two.bag")
+    with pytest.raises(SourceError, match="one.bag, two.bag"):
+        open_source(tmp_path)
+
+
+def test_folder_without_images_names_the_endings(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"\.jpg"):
+        open_source(tmp_path)
+
+
+def test_topics_of_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="/front"):
+        open_source(write_folder(tmp_path / "run"), topics=["/front"])
+
+
+def test_unknown_kind_of_file_names_the_endings(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match=r"\.mcap.*\.mp4"):
+        open_source(tmp_path / "notes.txt")
+
+
+def test_natural_order_sorts_numbers_and_words() -> None:
+    names = ["b", "a10", "a9", "10", "9", "a9b", ""]
+    assert sorted(names, key=natural_key) == ["", "9", "10", "a9", "a9b", "a10", "b"]
+
+
+# Videos
+
+
+def write_video(path: Path, frames: int = 12) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (80, 60))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no videos")
+    for i in range(frames):
+        writer.write(np.full((60, 80, 3), (10 * i, 0, 250 - 10 * i), np.uint8))  # BGR
+    writer.release()
+    return path
+
+
+def test_video_gives_stamped_frames_in_colour(tmp_path: Path) -> None:
+    source = open_source(write_video(tmp_path / "v.avi"))
+    frames = list(source)
+    assert source.count == len(frames) == 12
+    steps = np.diff([f.stamp_ns for f in frames])
+    np.testing.assert_allclose(steps, 50_000_000, rtol=1e-3)
+    for i, frame in enumerate(frames):
+        np.testing.assert_allclose(to_rgb(frame.message)[30, 40], (250 - 10 * i, 0, 10 * i), atol=6)
+
+
+def test_video_is_cut_to_the_time_asked_for(tmp_path: Path) -> None:
+    source = open_source(write_video(tmp_path / "v.avi"), start_s=0.2, duration_s=0.2)
+    assert [f.name for f in source] == [f"v.avi#{i}" for i in (4, 5, 6, 7)]
+
+
+def test_damaged_video_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(SourceError, match="cannot be read as a video"):
+        list(open_source(tmp_path / "v.mp4"))
+
+
+# Real recordings
+
+
+def test_recorded_ros1_bags_are_read(data_dir: Path) -> None:
+    seen = {}
+    for path in sorted((data_dir / "ros1_bags").glob("*.bag")):
+        for frame in open_source(path):
+            seen[path.name] = frame.topic, frame.frame_id, to_rgb(frame.message).shape
+    assert seen == {
+        "aruco_images.bag": ("/raspicam_node/image/compressed", "raspicam", (960, 1280, 3)),
+        "aruco_marker.bag": ("/raspicam_node/image/compressed", "raspicam", (720, 1280, 3)),
+        "fiducial_board_611.bag": (
+            "/raspicam_node/camera/image/compressed",
+            "raspicam",
+            (720, 1280, 3),
+        ),
+    }
