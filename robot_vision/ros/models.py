@@ -53,3 +53,15 @@ def find_model(model: str) -> Path:
     if model not in installed:
         raise ConfigError(unknown("model", model, installed))
     return installed[model]
+
+
+def package_executable(name: str) -> Path | None:
+    """Returns `lib/robot_vision/<name>` of the first ROS prefix that has it, as launch files look it up.
+
+    None in an environment that pip made, which has its executables elsewhere.
+    """
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        path = Path(prefix) / "lib" / PACKAGE / name
+        if prefix and path.is_file():
+            return path
+    return None

@@ -1,0 +1,71 @@
+"""Launch arguments made from a node's parameters: each declared and described, none with a second default.
+
+An argument that is left empty overrides nothing, so the parameter file's value holds. Nothing here imports
+`launch`, which machines without an apt-installed ROS do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from robot_vision.errors import ConfigError
+from robot_vision.ros.parameters import Setting, settings
+
+
+def argument_texts(cls: type) -> dict[str, str]:
+    """Returns the description of the launch argument of each parameter of a dataclass."""
+    return {s.name: f"{s.text} {_allowed(s)}Empty: as in params_file." for s in settings(cls)}
+
+
+def overrides(cls: type, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the parameters that launch arguments override.
+
+    Args:
+        cls: the dataclass of the node's parameters.
+        texts: value of each argument as it was typed; empty ones are left out. Lists are written
+            `a,b` or `[a, b]`.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of range.
+    """
+    known = {s.name: s for s in settings(cls)}
+    result = {}
+    for name, text in texts.items():
+        if name in known and text.strip():
+            value = known[name].coerce(_parsed(known[name], text.strip()))
+            result[name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def _allowed(setting: Setting) -> str:
+    return f"{setting.allowed[0].upper()}{setting.allowed[1:]}. " if setting.allowed else ""
+
+
+def _parsed(setting: Setting, text: str) -> Any:
+    if setting.kind == "str":
+        return text
+    if setting.kind.startswith("tuple"):
+        text = text if text.startswith("[") else f"[{text}]"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"{setting.name} is {text!r}: {setting.allowed or setting.text}"
+        ) from error
+    if setting.kind == "tuple[str, ...]" and isinstance(value, list):
+        return [str(v) for v in value]  # a camera may be called 1 or yes
+    if setting.kind == "float" and isinstance(value, str):
+        return _float(value)  # YAML 1.1 takes 1e3 for a string
+    if setting.kind == "tuple[float, ...]" and isinstance(value, list):
+        return [_float(v) if isinstance(v, str) else v for v in value]
+    return value
+
+
+def _float(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text

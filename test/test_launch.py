@@ -1,0 +1,285 @@
+"""Launch files: their arguments, and that what they start also starts as plain processes."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robot_vision.errors import ConfigError
+from robot_vision.ros.dds import (
+    PROFILES_FILE,
+    PROFILES_FILE_V2,
+    find_profile,
+    large_image_environment,
+)
+from robot_vision.ros.launch_arguments import argument_texts, overrides
+from robot_vision.ros.models import package_executable
+from robot_vision.ros.perception_parameters import PerceptionParameters
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH_FILES = [ROOT / "launch" / name for name in ("perception.launch.py", "demo.launch.py")]
+HAS_LAUNCH = importlib.util.find_spec("launch") and importlib.util.find_spec("launch_ros")
+needs_launch = pytest.mark.skipif(
+    not HAS_LAUNCH,
+    reason="launch and launch_ros are not there: they come with an installed ROS 2 only",
+)
+
+
+# What launch arguments become
+
+
+def test_empty_arguments_override_nothing() -> None:
+    assert (
+        overrides(PerceptionParameters, dict.fromkeys(argument_texts(PerceptionParameters), ""))
+        == {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("model", "123", "123"),
+        ("cameras", "front,rear", ["front", "rear"]),
+        ("cameras", "[front, rear]", ["front", "rear"]),
+        ("cameras", "yes", ["True"]),
+        ("image_topics", "/a/image_raw", ["/a/image_raw"]),
+        ("camera_to_base", "0,0,1.5,0,0,3.1", [0.0, 0.0, 1.5, 0.0, 0.0, 3.1]),
+        ("camera_to_base", "[1e-3, 0, 0, 0, 0, 0]", [0.001, 0, 0, 0, 0, 0]),
+        ("max_rate_hz", "10", 10.0),
+        ("max_rate_hz", "1e2", 100.0),
+        ("top_k", " 5 ", 5),
+        ("publish_tf", "true", True),
+        ("unknown_threshold", "-.inf", float("-inf")),
+    ],
+)
+def test_arguments_become_typed_overrides(name: str, text: str, value: Any) -> None:
+    got = overrides(PerceptionParameters, {name: text})
+    assert got == {name: value} and type(got[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("top_k", "0"),
+        ("top_k", "many"),
+        ("engine", "caffe"),
+        ("camera_to_base", "[1, 2"),
+        ("cameras", "["),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        overrides(PerceptionParameters, {name: text})
+
+
+def test_every_parameter_has_a_described_argument() -> None:
+    texts = argument_texts(PerceptionParameters)
+    assert all(len(text) > 20 and "\n" not in text for text in texts.values())
+
+
+# The DDS profile
+
+
+def test_profile_is_chosen_for_fast_dds_only_and_never_over_the_users_choice() -> None:
+    profile = str(find_profile({}))
+    assert large_image_environment({"ROS_DISTRO": "kilted"}) == {PROFILES_FILE: profile}
+    assert large_image_environment({"ROS_DISTRO": "jazzy"}) == {PROFILES_FILE_V2: profile}
+    assert large_image_environment({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}) == {}
+    assert large_image_environment({"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}) != {}
+    assert large_image_environment({PROFILES_FILE: "/my.xml"}) == {}
+    assert large_image_environment({"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}) == {}
+
+
+_LISTEN = """
+import sys, time
+from robot_vision.ros.dds import use_large_image_profile
+if sys.argv[1] == "profile": use_large_image_profile()
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("listener")
+got = []
+node.create_subscription(Image, "/large", got.append, qos_profile_sensor_data, raw=True)
+print("ready", flush=True)
+end = time.monotonic() + 20
+while time.monotonic() < end and len(got) < 20: rclpy.spin_once(node, timeout_sec=0.1)
+print(len(got))
+"""
+_TALK = """
+import array, time
+from robot_vision.ros.dds import use_large_image_profile
+use_large_image_profile()
+import rclpy
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("talker")
+publisher = node.create_publisher(Image, "/large", 5)
+message = Image(height=1080, width=1920, encoding="rgb8", step=5760, data=array.array("B", bytes(6220800)))
+while publisher.get_subscription_count() < 1: time.sleep(0.02)
+time.sleep(0.3)
+for _ in range(40):
+    publisher.publish(message)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.ros
+def test_large_images_reach_a_best_effort_subscriber() -> None:
+    run = [sys.executable, "-c"]
+    with subprocess.Popen(
+        [*run, _LISTEN, "profile"], stdout=subprocess.PIPE, text=True
+    ) as listener:
+        assert listener.stdout is not None
+        talker = subprocess.Popen([*run, _TALK])
+        try:
+            lines = listener.communicate(timeout=40)[0].split()
+        finally:
+            talker.kill()
+            talker.wait()
+    assert lines[0] == "ready" and int(lines[1]) >= 20, "at most half of the images may be lost"
+
+
+# The launch files
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_launch_file_parses_and_says_how_to_use_it(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert "ros2 launch robot_vision " + path.name in (ast.get_docstring(tree) or "")
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert "generate_launch_description" in names
+
+
+def _description(path: Path) -> Any:
+    from launch import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    return PythonLaunchDescriptionSource(str(path)).get_launch_description(LaunchContext())
+
+
+@needs_launch
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_every_argument_is_declared_and_described(path: Path) -> None:
+    arguments = {a.name: a for a in _description(path).get_launch_arguments()}
+    assert all(a.description for a in arguments.values())
+    if path.name == "perception.launch.py":
+        assert set(argument_texts(PerceptionParameters)) <= set(arguments)
+        empty = [a for n, a in arguments.items() if n in argument_texts(PerceptionParameters)]
+        assert all("".join(s.text for s in a.default_value) == "" for a in empty)
+
+
+_SERVICE = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+path, *arguments = sys.argv[1:]
+service = LaunchService(noninteractive=True)
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
+    PythonLaunchDescriptionSource(path), launch_arguments=[tuple(a.split(":=", 1)) for a in arguments])]))
+sys.exit(service.run())
+"""
+
+
+@needs_launch
+@pytest.mark.ros
+def test_perception_launch_brings_the_node_to_active(tmp_path: Path) -> None:
+    from ros_helpers import Client, wait_until
+    from tiny_bundle import make_tiny_bundle
+
+    arguments = [
+        f"model:={make_tiny_bundle(tmp_path / 'b')}",
+        "namespace:=robot1",
+        "cameras:=front,rear",
+    ]
+    arguments += ["engine:=onnx", "top_k:=2", "name:=eyes", "use_sim_time:=true"]
+    with (tmp_path / "log").open("wb") as log:
+        launched = subprocess.Popen(
+            [sys.executable, "-c", _SERVICE, str(LAUNCH_FILES[0]), *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    client = Client()
+    try:
+        wait_until(lambda: client.state("/robot1/eyes") == "active", 30)
+        from rcl_interfaces.srv import GetParameters
+
+        request = GetParameters.Request(names=["top_k", "cameras", "use_sim_time", "stale_after_s"])
+        values = client.call(GetParameters, "/robot1/eyes/get_parameters", request).values
+        assert values[0].integer_value == 2 and values[1].string_array_value == ["front", "rear"]
+        assert values[2].bool_value and values[3].double_value == 2.0
+        assert client.node.count_subscribers("/robot1/front/image_raw") == 1
+    finally:
+        client.close()
+        launched.send_signal(signal.SIGINT)
+        status = launched.wait(20)
+    assert status == 0, (tmp_path / "log").read_text()
+
+
+# The same things as plain processes
+
+
+def _frames(folder: Path) -> Path:
+    import cv2
+    import numpy as np
+
+    folder.mkdir()
+    for i in range(40):
+        image = np.full((48, 64, 3), (20, 20, 220), np.uint8)  # BGR: red
+        assert cv2.imwrite(str(folder / f"{i:03}.png"), image)
+    return folder
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(
+    importlib.util.find_spec("robot_vision.ros.camera_player") is None,
+    reason="no camera player yet",
+)
+def test_what_the_demo_starts_also_starts_as_plain_processes(tmp_path: Path) -> None:
+    pytest.importorskip("vision_msgs")
+    from ros_helpers import Client, NodeProcess, wait_until
+    from tiny_bundle import make_tiny_bundle
+    from vision_msgs.msg import Classification
+
+    client = Client()
+    answers = client.listen(Classification, "/perception/camera/classification")
+    node = NodeProcess(
+        tmp_path / "node.txt",
+        "robot_vision.ros.perception_node",
+        "--ros-args",
+        *("--params-file", str(ROOT / "config" / "perception.yaml")),
+        *("-p", f"model:={make_tiny_bundle(tmp_path / 'b')}", "-p", "engine:=onnx"),
+    )
+    player = NodeProcess(
+        tmp_path / "player.txt",
+        "robot_vision.ros.camera_player",
+        "--ros-args",
+        *("-p", f"source:={_frames(tmp_path / 'frames')}", "-p", "rate_hz:=20"),
+        *("-p", "output_topics:=[camera/image_raw]", "-p", "transport:=raw"),
+        *("-p", "wait_for_subscribers:=1", "-p", "loop:=true"),
+    )
+    try:
+        start = time.monotonic()
+        wait_until(lambda: len(answers) >= 10, 30, "answers; " + node.output + player.output)
+        assert time.monotonic() - start < 30
+        assert answers[-1].results[0].class_id == "red"
+    finally:
+        client.close()
+        statuses = (player.stop(), node.stop())
+    assert statuses == (0, 0), node.output + player.output
+
+
+@pytest.mark.skipif(not HAS_LAUNCH, reason="only an installed ROS 2 has its executables in lib")
+def test_executable_is_found_where_launch_looks() -> None:
+    found = package_executable("perception_node")
+    assert found is None or os.access(found, os.X_OK)
