@@ -1,0 +1,276 @@
+"""Data sets in general: samples, options, splits, image folders."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_datasets import image_folder, write_image
+
+from robot_vision.datasets import DATASETS, Sample, Splits, dataset_options, open_dataset
+from robot_vision.datasets.image_files import FileImage
+from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
+from robot_vision.errors import ConfigError, ImageError, SourceError
+
+
+def samples_of(counts, label=None):
+    """Samples without images: `counts[sequence]` in each."""
+    return [
+        Sample(f"{name}/{i}", label or name, None, i, name, FileImage(f"{name}/{i}.png"))
+        for name, count in counts.items()
+        for i in range(count)
+    ]
+
+
+def names(samples):
+    return [sample.name for sample in samples]
+
+
+# Registry and options
+
+
+def test_open_dataset_names_near_kind_when_kind_is_unknown(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'seven_scenes'"):
+        open_dataset("sevenscenes", tmp_path)
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_open_dataset_names_near_option_when_option_is_unknown(kind, tmp_path):
+    with pytest.raises(ConfigError, match="'validaton'.*did you mean 'validation'"):
+        open_dataset(kind, tmp_path, validaton=0.1)
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_open_dataset_says_so_when_path_is_absent_or_empty(kind, tmp_path):
+    with pytest.raises(SourceError, match="is not there"):
+        open_dataset(kind, tmp_path / "absent")
+    with pytest.raises(SourceError, match=str(tmp_path)):
+        open_dataset(kind, tmp_path)
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_dataset_options_have_a_text_and_a_default_that_is_allowed(kind, tmp_path):
+    options = dataset_options(kind)
+    assert all(text for _, text in options.values())
+    with pytest.raises(SourceError):  # and not ConfigError: every default passes as text
+        open_dataset(
+            kind, tmp_path, **{name: str(default) for name, (default, _) in options.items()}
+        )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("abc", "use a number"),
+        (-0.1, "must be from 0 to 0.9"),
+        ("nan", "must be"),
+        (True, "use a number"),
+    ],
+)
+def test_option_refuses_value_out_of_range(value, message, tmp_path):
+    with pytest.raises(ConfigError, match=f"validation.*{message}"):
+        open_dataset("image_folder", tmp_path, validation=value)
+
+
+def test_option_refuses_unknown_choice(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'blocks'"):
+        open_dataset("seven_scenes", tmp_path, split="block")
+
+
+# Splitting
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 120), min_size=1, max_size=4),
+    block=st.integers(1, 30),
+    modulo=st.integers(1, 5),
+    validation=st.floats(0, 0.9),
+    gap=st.integers(0, 5),
+    seed=st.integers(0, 5),
+)
+def test_divide_puts_each_frame_in_one_split_and_blocks_whole(
+    counts, block, modulo, validation, gap, seed
+):
+    samples = samples_of({f"s{i}": n for i, n in enumerate(counts)})
+    options = BlockOptions(
+        block_frames=block,
+        test_modulo=modulo,
+        test_remainder=modulo - 1,
+        validation=validation,
+        gap_frames=gap,
+        seed=seed,
+    )
+    train, val, test = divide(samples, options)
+    together = names(train) + names(val) + names(test)
+    assert len(set(together)) == len(together)
+    if gap == 0:
+        assert len(together) == len(samples)
+    expected = [s.name for s in samples if (s.stamp_ns // block) % modulo == modulo - 1]
+    assert names(test) == expected
+    # Order is kept, validation comes in whole blocks, and a gap holds on both sides.
+    assert names(val) == [s.name for s in samples if s.name in set(names(val))]
+    full = Counter((s.sequence, s.stamp_ns // block) for s in samples)
+    for key, n in Counter((s.sequence, s.stamp_ns // block) for s in val).items():
+        assert n == full[key]
+    held_out = {(s.sequence, s.stamp_ns) for s in val + test}
+    for s in train:
+        assert all((s.sequence, s.stamp_ns + d) not in held_out for d in range(-gap, gap + 1))
+
+
+def test_divide_takes_named_sequences_as_test():
+    samples = samples_of({"a": 10, "b": 10})
+    train, val, test = divide(samples, BlockOptions(test_sequences="b", validation=0))
+    assert (names(train), val, names(test)) == (names(samples[:10]), [], names(samples[10:]))
+    with pytest.raises(ConfigError, match="'c'.*use one of a, b"):
+        divide(samples, BlockOptions(test_sequences="c"))
+
+
+def test_divide_refuses_official_split_where_there_is_none():
+    with pytest.raises(ConfigError, match="no split file: use blocks"):
+        divide(samples_of({"a": 3}), BlockOptions(split="official"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.dictionaries(st.sampled_from("abcd"), st.integers(1, 60), min_size=1),
+    fraction=st.floats(0.01, 0.9),
+    seed=st.integers(0, 9),
+)
+def test_draw_stratified_takes_the_same_part_of_each_class(counts, fraction, seed):
+    samples = samples_of(counts)
+    kept, drawn = draw_stratified(samples, fraction, seed)
+    assert sorted(names(kept) + names(drawn)) == sorted(names(samples))
+    per_class = Counter(s.label for s in drawn)
+    for label, n in counts.items():
+        assert abs(per_class[label] - fraction * n) <= 1
+        assert per_class[label] < n
+    again = draw_stratified(samples, fraction, seed)
+    assert names(again[1]) == names(drawn)
+
+
+def test_draw_stratified_keeps_units_together():
+    samples = samples_of({"a": 60, "b": 60})
+    kept, drawn = draw_stratified(samples, 0.3, 1, lambda s: s.stamp_ns // 10)
+    walks = {(s.label, s.stamp_ns // 10) for s in kept}
+    assert drawn and not walks & {(s.label, s.stamp_ns // 10) for s in drawn}
+
+
+# Image folders
+
+
+def test_image_folder_honours_train_val_and_test_folders(tmp_path):
+    image_folder(tmp_path, {"train/cat": 3, "train/dog": 4, "val/cat": 2, "test/dog": 1})
+    splits = open_dataset("image_folder", tmp_path)
+    assert [len(splits.split(s)) for s in ("train", "validation", "test")] == [7, 2, 1]
+    assert splits.labels == ("cat", "dog")
+    assert {s.label for s in splits.test} == {"dog"}
+    assert splits.train[0].name == "train/cat/0.png"
+
+
+def test_image_folder_draws_what_has_no_folder(tmp_path):
+    image_folder(tmp_path, {"cat": 20, "dog": 40})
+    splits = open_dataset("image_folder", tmp_path, validation=0.25, test=0.2)
+    assert Counter(s.label for s in splits.test) == {"cat": 4, "dog": 8}
+    assert Counter(s.label for s in splits.validation) == {"cat": 4, "dog": 8}
+    assert len(splits.samples) == 60
+    other = open_dataset("image_folder", tmp_path, validation=0.25, test=0.2, seed=1)
+    assert names(other.test) != names(splits.test)
+
+
+def test_image_folder_keeps_groups_and_blocks_together(tmp_path):
+    for room in ("hall", "lab"):
+        for walk in range(6):
+            for i in range(3):
+                write_image(tmp_path / room / f"walk{walk}_{i}.png", walk * 10 + i)
+    grouped = open_dataset("image_folder", tmp_path, group=r"(walk\d+)_", test=0.3)
+    walks = [{s.name.rsplit("_", 1)[0] for s in grouped.split(n)} for n in ("train", "test")]
+    assert walks[1] and not walks[0] & walks[1]
+    blocks = open_dataset(
+        "image_folder", tmp_path, split="blocks", block_frames=6, test=0.34, validation=0
+    )
+    positions = [[int(s.name.split("walk")[1][0]) // 2 for s in blocks.test if s.label == "lab"]]
+    assert len(blocks.test) == 12 and len(set(positions[0])) == 1
+    with pytest.raises(ConfigError, match="does not match the file name"):
+        open_dataset("image_folder", tmp_path, group="run(.)")
+    with pytest.raises(ConfigError, match="not a regular expression"):
+        open_dataset("image_folder", tmp_path, group="(")
+
+
+def test_image_folder_notes_what_is_wrong(tmp_path):
+    image_folder(tmp_path, {"train/cat": 3, "test/cow": 1})
+    (tmp_path / "train/cat/empty.jpg").touch()
+    (tmp_path / "train/cat/notes.txt").write_text("x")
+    (tmp_path / "train/nothing").mkdir()
+    write_image(tmp_path / "train/loose.png", 1)
+    splits = open_dataset("image_folder", tmp_path, validation=0)
+    text = "\n".join(splits.notes)
+    assert "1 image files are empty" in text and "empty.jpg" in text
+    assert "1 files under" in text
+    assert "nothing has no image" in text
+    assert "loose.png" in text
+    assert "one class only (cat)" in text
+    assert "test has classes that train lacks: cow" in text
+    bad = next(s for s in splits.train if s.name.endswith("empty.jpg"))
+    with pytest.raises(ImageError, match="empty.jpg"):
+        bad.source.load()
+
+
+def test_image_folder_refuses_test_without_train(tmp_path):
+    image_folder(tmp_path, {"test/cat": 1})
+    with pytest.raises(SourceError, match="has no train folder"):
+        open_dataset("image_folder", tmp_path)
+
+
+def test_file_image_loads_rgb_and_names_damaged_file(tmp_path):
+    expected = write_image(tmp_path / "a.png", 5)
+    source = pickle.loads(pickle.dumps(FileImage(str(tmp_path / "a.png"))))
+    image = source.load()
+    np.testing.assert_array_equal(image, expected)
+    assert image.flags.writeable and image.flags.c_contiguous
+    (tmp_path / "b.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    (tmp_path / "c.bmp").write_bytes(b"BM nonsense")
+    for name in ("b.jpg", "c.bmp", "absent.png"):
+        with pytest.raises(ImageError, match=name):
+            FileImage(str(tmp_path / name)).load()
+
+
+# Identity
+
+
+def test_fingerprint_follows_content_label_and_pose_but_not_place(tmp_path):
+    image_folder(tmp_path / "one", {"train/cat": 3, "train/dog": 3})
+    image_folder(tmp_path / "two", {"train/cat": 3, "train/dog": 3})
+    one, two = (
+        open_dataset("image_folder", tmp_path / n, validation=0, test=0) for n in ("one", "two")
+    )
+    assert one.fingerprint("train") == two.fingerprint("train")
+    assert one.content_hashes("train") == two.content_hashes("train")
+    write_image(tmp_path / "two/train/cat/1.png", 99)
+    assert one.fingerprint("train") != two.fingerprint("train")
+    assert len(one.content_hashes("train") & two.content_hashes("train")) == 5
+    s = one.train[0]
+    moved = Sample(s.name, s.label, np.eye(4), None, s.sequence, s.source)
+    renamed = Sample(s.name, "cow", None, None, s.sequence, s.source)
+    prints = {Splits((x,), (), ()).fingerprint("train") for x in (s, moved, renamed)}
+    assert len(prints) == 3
+
+
+def test_samples_are_cheap_to_hold():
+    sample = samples_of({"a": 1})[0]
+    assert not hasattr(sample, "__dict__") and not hasattr(sample.source, "__dict__")
+    assert len(pickle.dumps(sample)) < 500
+
+
+# Real data
+
+
+def test_traffic_lights_have_their_counts(data_dir):
+    splits = open_dataset("image_folder", data_dir / "traffic_lights", validation=0)
+    assert Counter(s.label for s in splits.train) == {"red": 723, "green": 429, "yellow": 35}
+    assert Counter(s.label for s in splits.test) == {"red": 181, "green": 107, "yellow": 9}
+    drawn = open_dataset("image_folder", data_dir / "traffic_lights", validation=0.2)
+    assert Counter(s.label for s in drawn.validation) == {"red": 145, "green": 86, "yellow": 7}
+    assert names(drawn.test) == names(splits.test)
