@@ -29,14 +29,14 @@ CORE = [
     "opencv-python-headless>=4.8",
     "pyyaml>=6.0",
     "rich>=13.0",
-    "rosbags>=0.10",
+    "rosbags>=0.11.6",
 ]
 TRAIN = [
     "torch>=2.4",
     "torchvision>=0.19",
     "onnx>=1.16",
     "safetensors>=0.4",
-    "scipy>=1.10",
+    "scipy>=1.11",
     "scikit-learn>=1.3",
 ]
 PLACES = ["faiss-cpu>=1.8"]
@@ -55,7 +55,7 @@ DEV = [
     "pytest-xdist>=3.5",
     "ruff>=0.6",
     "scikit-image>=0.22",
-    "scipy>=1.10",
+    "scipy>=1.11",
     "setuptools>=68",
     "torchmetrics>=1.4",
     "types-PyYAML>=6.0",
@@ -81,6 +81,7 @@ setup(
         "train": TRAIN,
         "places": PLACES,
         "dev": DEV,
+        "test": ["pytest>=7.0"],  # by this name colcon test knows that pytest runs the tests
     },
     zip_safe=False,
     author="The robot_vision authors",

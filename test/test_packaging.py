@@ -166,8 +166,16 @@ def test_core_stays_small():
     }
 
 
-def test_extras_are_those_of_the_readme():
-    assert set(_requirements()) == {"", "gpu", "openvino", "train", "places", "dev"}
+def test_extras_are_those_that_are_documented():
+    assert set(_requirements()) == {
+        "",
+        "gpu",
+        "openvino",
+        "train",
+        "places",
+        "dev",
+        "test",
+    }
 
 
 @pytest.mark.parametrize("python", PYTHONS)
