@@ -42,8 +42,8 @@ class CameraPlayer(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("camera_player", **options)
         self.failed = False
-        self._parameters = NodeParameters(self, PlayerParameters)
-        p = self._parameters.current
+        self._settings = NodeParameters(self, PlayerParameters)
+        p = self._settings.current
         if not p.source:
             raise ConfigError(
                 "source is empty: set it to a bag, a video, a folder of images or an image"
@@ -106,14 +106,14 @@ class CameraPlayer(Node):
             self.get_logger().fatal(f"The player stopped on a bug: {type(error).__name__}: {error}")
         finally:
             self._report()
-            if not self._stop.is_set() and (self.failed or self._parameters.current.exit_at_end):
+            if not self._stop.is_set() and (self.failed or self._settings.current.exit_at_end):
                 for publisher in self._topic_publishers.values():
                     publisher.wait_for_all_acked(Duration(seconds=1.0))
                 self.context.try_shutdown()
 
     def _wait_for_subscribers(self) -> bool:
         """Waits; returns False when stopped meanwhile."""
-        wanted = self._parameters.current.wait_for_subscribers
+        wanted = self._settings.current.wait_for_subscribers
         images = [t for t, k in self._playback.topics.items() if k != CAMERA_INFO]
         logged = 0.0
         while wanted and not self._stop.is_set():
@@ -134,12 +134,12 @@ class CameraPlayer(Node):
         start: float | None = None
         while not self._stop.is_set():
             start = self._pass(start)
-            if not self._parameters.current.loop:
+            if not self._settings.current.loop:
                 return
 
     def _pass(self, start: float | None) -> float:
         """Plays once from a time of the monotonic clock; returns when the next pass is to begin."""
-        p = self._parameters.current
+        p = self._settings.current
         pacer = Pacer(p.rate_hz, p.speed)
         images = due = 0.0
         for item in ahead(iter(self._playback), _AHEAD, self._stop.is_set):
@@ -164,7 +164,7 @@ class CameraPlayer(Node):
 
     def _sleep_until(self, due: float, item: Item) -> bool:
         """Sleeps, and lets /clock run meanwhile; returns False when stopped."""
-        p = self._parameters.current
+        p = self._settings.current
         while True:
             left = due - time.monotonic()
             if left <= 0:
