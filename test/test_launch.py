@@ -283,3 +283,32 @@ def test_what_the_demo_starts_also_starts_as_plain_processes(tmp_path: Path) -> 
 def test_executable_is_found_where_launch_looks() -> None:
     found = package_executable("perception_node")
     assert found is None or os.access(found, os.X_OK)
+
+
+# Layouts and profile: their topics are those that the node has
+
+
+def test_layouts_show_topics_that_the_node_publishes() -> None:
+    import json
+    import re
+
+    import yaml
+
+    rviz = yaml.safe_load((ROOT / "config" / "perception.rviz").read_text())
+    displays = rviz["Visualization Manager"]["Displays"]
+    topics = {d["Topic"]["Value"] for d in displays if "Topic" in d}
+    layout = (ROOT / "config" / "perception.foxglove.json").read_text()
+    assert {"configById", "layout"} <= set(json.loads(layout))
+    topics |= set(re.findall(r"/perception/\w+/\w+", layout))
+    names = {"classification", "descriptor", "pose", "image_annotated"}
+    assert topics and topics <= {f"/perception/camera/{name}" for name in names}
+
+
+def test_profile_is_valid_xml_with_a_segment_for_several_1080p_images() -> None:
+    from xml.etree import ElementTree
+
+    path = find_profile({})
+    assert path is not None
+    tags = {e.tag.split("}")[1]: e.text for e in ElementTree.parse(path).iter()}
+    assert int(tags["segment_size"]) >= 32 << 20
+    assert tags["useBuiltinTransports"] == "false"
