@@ -15,35 +15,28 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
+from robot_vision.cli.demo_play import Drive, play, start_node
 from robot_vision.cli.demo_processes import MAX_DOMAIN, DemoError, Processes, free_domain
-from robot_vision.cli.demo_view import LiveView, PlainView, View
+from robot_vision.cli.demo_report import draw
 from robot_vision.errors import BundleError, ConfigError
-from robot_vision.images import to_rgb
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.models import find_model
 from robot_vision.simulation.drive import Frame, evaluation_drive, mapping_drive
 from robot_vision.simulation.home import default_world
-from robot_vision.simulation.picture import Plan, Shot, compose
-from robot_vision.simulation.recorded import IMAGE_TOPIC, Truth, read_truth, record_drive
+from robot_vision.simulation.recorded import Truth, read_truth, record_drive
 from robot_vision.simulation.renderer import Camera
-from robot_vision.simulation.scoring import Answer, Judged, PlaceMap, Score, Summary
+from robot_vision.simulation.scoring import PlaceMap
 from robot_vision.simulation.sensor import Sensor, render_frames
 from robot_vision.simulation.world import World
-from robot_vision.sources import open_source
 
-START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
-SILENCE_S = 2.0  # without a result, after which the last frames are given up
 LEAST_ANSWERED = 0.5  # share of the frames below which the demo has failed
 _MARK = "robot_vision_demo.json"  # by which an output folder is known as one that may be replaced
 
@@ -93,16 +86,6 @@ def _number(low: float, high: float) -> Any:
     return check
 
 
-@dataclass(frozen=True)
-class _Drive:
-    """What is played, and against what the answers are judged."""
-
-    bag: Path
-    truth: Truth
-    places: PlaceMap
-    fingerprints: dict[int, int]
-
-
 def run(args: argparse.Namespace) -> int:
     """Renders, plays, listens, reports. Exit status: 0 if the node answered most frames, else 1 or 2."""
     console = Console()
@@ -123,17 +106,18 @@ def run(args: argparse.Namespace) -> int:
             f"model {pipeline.bundle.name} from {model}; ROS domain {environment['ROS_DOMAIN_ID']}",
         )
         parameters = {"model": str(model), "engine": args.engine, "device": args.device}
-        _start(processes, output, "perception", "perception_node", parameters)
+        start_node(processes, output, "perception", "perception_node", parameters)
         world = default_world()
         drive = _prepare(console, world, pipeline, args, output / "bag")
-        score, seen = _play(console, world, drive, processes, output, args.headless)
+        score, seen = play(console, world, drive, processes, output, args.headless)
     if not score.judged:
         raise DemoError(
             f"The node gave no complete answer to {len(drive.truth)} frames (logs: {output / 'logs'})"
         )
     summary = score.summary(seen)
     picture = output / "demo.png"
-    _draw(picture, world, drive, score, summary, pipeline.bundle.name)
+    title = f"robot-vision demo: what the node said of a drive (model {pipeline.bundle.name})"
+    draw(picture, world, drive.bag, score, title)
     (output / _MARK).write_text(json.dumps(summary.to_dict(), indent=2) + "\n", encoding="utf-8")
     for line in summary.lines():
         console.print(line, style="bold", highlight=False, soft_wrap=True)
@@ -205,19 +189,9 @@ def _output_folder(wanted: Path, keep: bool) -> Path:
     return path
 
 
-def _start(
-    processes: Processes, output: Path, node: str, module: str, parameters: dict[str, Any]
-) -> None:
-    """Starts a node with its parameters in a file, in which text stays text."""
-    file = output / f"{node}.yaml"
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}), encoding="utf-8")
-    arguments = ["--ros-args", "--params-file", str(file)]
-    processes.start(node, f"robot_vision.ros.{module}", arguments)
-
-
 def _prepare(
     console: Console, world: World, pipeline: Pipeline, args: argparse.Namespace, bag: Path
-) -> _Drive:
+) -> Drive:
     """Renders both drives: one into the bag, the other into descriptors of known places."""
     from robot_vision.ros.demo_monitor import fingerprint
 
@@ -241,7 +215,7 @@ def _prepare(
         f"rendered {len(frames)} frames of a drive into {bag} and mapped {len(mapped)} places on another "
         f"drive, in {time.monotonic() - begin:.1f} s",
     )
-    return _Drive(bag, read_truth(bag), PlaceMap(descriptors, Truth.of(mapped)), fingerprints)
+    return Drive(bag, read_truth(bag), PlaceMap(descriptors, Truth.of(mapped)), fingerprints)
 
 
 def _descriptors(
@@ -256,163 +230,6 @@ def _descriptors(
             found += [p.descriptor for p in pipeline(batch) if p.descriptor is not None]
             batch = []
     return np.stack(found)
-
-
-def _play(
-    console: Console,
-    world: World,
-    drive: _Drive,
-    processes: Processes,
-    output: Path,
-    headless: bool,
-) -> tuple[Score, int]:
-    """Plays the bag to the node and listens; returns the score and how many images were seen."""
-    from robot_vision.ros.dds import use_large_image_profile
-
-    use_large_image_profile()
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-
-    from robot_vision.ros.demo_monitor import DemoMonitor
-
-    score = Score(drive.truth, drive.places)
-    live = console.is_terminal and not headless
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        with (
-            (output / "results.jsonl").open("w", encoding="utf-8") as results,
-            contextlib.ExitStack() as stack,
-        ):
-            view: View | None = None
-            last = time.monotonic()
-
-            def take(answer: Answer) -> None:
-                nonlocal view, last
-                last = time.monotonic()
-                if view is None:
-                    view = (
-                        LiveView(console, world, drive.truth, drive.places)
-                        if live
-                        else PlainView(console, drive.truth, drive.places)
-                    )
-                    stack.callback(view.close)
-                judged = score.add(answer)
-                _write(results, answer, judged)
-                view.show(answer, judged)
-
-            monitor = DemoMonitor(drive.fingerprints, take)
-            executor = SingleThreadedExecutor()
-            executor.add_node(monitor)
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while missing := monitor.missing_publishers():
-                processes.require("perception")
-                if time.monotonic() > deadline:
-                    words = processes.last_words("perception")
-                    raise DemoError(
-                        f"No publisher of {', '.join(missing)} after {START_TIMEOUT_S:g} s: {words}"
-                    )
-                executor.spin_once(timeout_sec=0.1)
-            parameters = {
-                "source": str(drive.bag),
-                "topics": [IMAGE_TOPIC],
-                "stamps": "now",
-                "wait_for_subscribers": 2,  # the node and this process
-            }
-            _start(processes, output, "player", "camera_player", parameters)
-            _listen(
-                executor, processes, lambda: last, lambda: len(score.judged) == len(drive.truth)
-            )
-            seen = monitor.images_seen
-            monitor.destroy_node()
-    finally:
-        rclpy.try_shutdown()
-    return score, seen
-
-
-def _listen(executor: Any, processes: Processes, last: Any, everything: Any) -> None:
-    """Listens until every frame is answered, or the player has ended and nothing more comes."""
-    ended: float | None = None
-    check = 0.0
-    started = time.monotonic()
-    while not everything():
-        executor.spin_once(timeout_sec=0.1)
-        now = time.monotonic()
-        if now < check:
-            continue
-        check = now + 0.2
-        processes.require("perception")
-        if ended is None and processes.ended("player"):
-            ended = now
-        if ended is not None and now - max(ended, last()) > SILENCE_S:
-            return
-        if ended is None and now - max(started, last()) > START_TIMEOUT_S:
-            raise DemoError(
-                f"No result for {START_TIMEOUT_S:g} s while the player runs: {processes.last_words('player')}"
-            )
-
-
-def _write(file: IO[str], answer: Answer, judged: Judged) -> None:
-    """Writes one answer beside the truth as a line of JSON."""
-    assert answer.position is not None and answer.orientation_xyzw is not None
-    assert answer.covariance is not None
-    line = {
-        **vars(judged),
-        "stamp_ns": answer.stamp_ns,
-        "position": answer.position.tolist(),
-        "orientation_xyzw": answer.orientation_xyzw.tolist(),
-        "variances": np.diagonal(answer.covariance).tolist(),
-    }
-    print(json.dumps(line), file=file)
-
-
-def _draw(
-    path: Path, world: World, drive: _Drive, score: Score, summary: Summary, model: str
-) -> None:
-    """Draws both paths on the plan, and one frame of each room and the worst pose beside it."""
-    estimates = {}
-    for line in (path.parent / "results.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        estimates[record["frame"]] = np.array(record["position"])
-    judged = {j.frame: j for j in score.judged}
-    chosen = _chosen(judged, drive.truth)
-    images = {}
-    with open_source(str(drive.bag)) as source:
-        for index, frame in enumerate(source):
-            if index in chosen:
-                images[index] = to_rgb(frame.message)
-    shots = []
-    for index in chosen:
-        j = judged[index]
-        right = j.label == j.true_label
-        said = f"{j.label} {j.probability:.2f}" + ("" if right else f" (is {j.true_label})")
-        worst = "worst pose: " if index == chosen[-1] else ""
-        detail = f"{worst}{j.error_m:.2f} m, {j.error_deg:.1f} deg off; like place {j.place}"
-        shots.append(Shot(images[index], said, detail, right, drive.truth.positions[index]))
-    plan = Plan(world)
-    plan.path(drive.truth.positions)
-    frames = sorted(estimates)
-    plan.estimates(drive.truth.positions[frames], np.array([estimates[f] for f in frames]))
-    page = compose(
-        plan,
-        shots,
-        f"robot-vision demo: what the node said of a drive (model {model})",
-        summary.lines(),
-    )
-    if not cv2.imwrite(
-        str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9]
-    ):
-        raise ConfigError(f"{path} cannot be written")
-
-
-def _chosen(judged: dict[int, Judged], truth: Truth) -> list[int]:
-    """Returns the middle answered frame of each room, in the order of the drive, and the worst pose."""
-    by_room: dict[str, list[int]] = {}
-    for index in sorted(judged):
-        by_room.setdefault(truth.rooms[index], []).append(index)
-    middle = sorted(frames[len(frames) // 2] for frames in by_room.values())
-    worst = max(judged, key=lambda index: judged[index].error_m)
-    return [index for index in middle if index != worst] + [worst]
 
 
 if __name__ == "__main__":

@@ -79,9 +79,25 @@ class PlaceMap:
 
 @dataclass(frozen=True)
 class Judged:
-    """One complete answer beside the truth."""
+    """One complete answer beside the truth.
+
+    Attributes:
+        frame: index in the bag.
+        position: as estimated, metres in the map.
+        label: as estimated.
+        probability: of the label.
+        true_label: the room that held the camera.
+        error_m: distance to the true position.
+        error_deg: angle to the true orientation.
+        sigma_m: the network's own estimate of the position's error.
+        place: index of the most similar mapped place.
+        similarity: to it.
+        place_right: whether it is near and looks the same way.
+        latency_ms: from the image's stamp to the reception of the last result.
+    """
 
     frame: int
+    position: tuple[float, float, float]
     label: str
     probability: float
     true_label: str
@@ -102,6 +118,7 @@ def judge(answer: Answer, truth: Truth, places: PlaceMap) -> Judged:
     place, similarity = places.nearest(answer.descriptor)
     return Judged(
         frame=answer.frame,
+        position=tuple(answer.position.tolist()),
         label=answer.label,
         probability=answer.probability,
         true_label=truth.rooms[answer.frame],

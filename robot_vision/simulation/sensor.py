@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -109,9 +110,12 @@ def render_frames(
         waiting = deque(
             pool.submit(_work, chunk) for chunk in itertools.islice(chunks, 2 * workers)
         )
-        while waiting:
-            yield from waiting.popleft().result()
-            waiting.extend(pool.submit(_work, chunk) for chunk in itertools.islice(chunks, 1))
+        try:
+            while waiting:
+                yield from waiting.popleft().result()
+                waiting.extend(pool.submit(_work, chunk) for chunk in itertools.islice(chunks, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _render(renderer: Renderer, sensor: Sensor, index: int, frame: Frame) -> NDArray[np.uint8]:
@@ -124,6 +128,7 @@ _worker: tuple[Renderer, Sensor] | None = None  # of a pool's process
 
 def _start_worker(world: World, sensor: Sensor, camera: Camera | None) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
     cv2.setNumThreads(1)
     _worker = Renderer(world, camera), sensor
 

@@ -1,0 +1,143 @@
+"""Plays the demo's bag to the real node, each in a process of its own, and listens to the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from robot_vision.cli.demo_processes import DemoError, Processes
+from robot_vision.cli.demo_report import write_answer
+from robot_vision.cli.demo_view import LiveView, PlainView, View
+from robot_vision.simulation.recorded import IMAGE_TOPIC, Truth
+from robot_vision.simulation.scoring import Answer, PlaceMap, Score
+from robot_vision.simulation.world import World
+
+START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
+SILENCE_S = 2.0  # without a result, after which the last frames are given up
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What is played, and against what the answers are judged.
+
+    Attributes:
+        bag: the rosbag2.
+        truth: of its frames.
+        places: of the mapping drive.
+        fingerprints: of each image to its index in the bag.
+    """
+
+    bag: Path
+    truth: Truth
+    places: PlaceMap
+    fingerprints: dict[int, int]
+
+
+def start_node(
+    processes: Processes, output: Path, node: str, module: str, parameters: dict[str, Any]
+) -> None:
+    """Starts a node with its parameters in a file, in which text stays text."""
+    file = output / f"{node}.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}), encoding="utf-8")
+    arguments = ["--ros-args", "--params-file", str(file)]
+    processes.start(node, f"robot_vision.ros.{module}", arguments)
+
+
+def play(
+    console: Console,
+    world: World,
+    drive: Drive,
+    processes: Processes,
+    output: Path,
+    headless: bool,
+) -> tuple[Score, int]:
+    """Plays the bag to the node and listens; returns the score and how many images were seen."""
+    from robot_vision.ros.dds import use_large_image_profile
+
+    use_large_image_profile()
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from robot_vision.ros.demo_monitor import DemoMonitor
+
+    score = Score(drive.truth, drive.places)
+    live = console.is_terminal and not headless
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        with (
+            (output / "results.jsonl").open("w", encoding="utf-8") as results,
+            contextlib.ExitStack() as stack,
+        ):
+            view: View | None = None
+            last = time.monotonic()
+
+            def take(answer: Answer) -> None:
+                nonlocal view, last
+                last = time.monotonic()
+                if view is None:
+                    view = (
+                        LiveView(console, world, drive.truth, drive.places)
+                        if live
+                        else PlainView(console, drive.truth, drive.places)
+                    )
+                    stack.callback(view.close)
+                judged = score.add(answer)
+                write_answer(results, answer, judged)
+                view.show(answer, judged)
+
+            monitor = DemoMonitor(drive.fingerprints, take)
+            executor = SingleThreadedExecutor()
+            executor.add_node(monitor)
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while missing := monitor.missing_publishers():
+                processes.require("perception")
+                if time.monotonic() > deadline:
+                    words = processes.last_words("perception")
+                    raise DemoError(
+                        f"No publisher of {', '.join(missing)} after {START_TIMEOUT_S:g} s: {words}"
+                    )
+                executor.spin_once(timeout_sec=0.1)
+            parameters = {
+                "source": str(drive.bag),
+                "topics": [IMAGE_TOPIC],
+                "stamps": "now",
+                "wait_for_subscribers": 2,  # the node and this process
+            }
+            start_node(processes, output, "player", "camera_player", parameters)
+            _listen(
+                executor, processes, lambda: last, lambda: len(score.judged) == len(drive.truth)
+            )
+            seen = monitor.images_seen
+            monitor.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    return score, seen
+
+
+def _listen(executor: Any, processes: Processes, last: Any, everything: Any) -> None:
+    """Listens until every frame is answered, or the player has ended and nothing more comes."""
+    ended: float | None = None
+    check = 0.0
+    started = time.monotonic()
+    while not everything():
+        executor.spin_once(timeout_sec=0.1)
+        now = time.monotonic()
+        if now < check:
+            continue
+        check = now + 0.2
+        processes.require("perception")
+        if ended is None and processes.ended("player"):
+            ended = now
+        if ended is not None and now - max(ended, last()) > SILENCE_S:
+            return
+        if ended is None and now - max(started, last()) > START_TIMEOUT_S:
+            raise DemoError(
+                f"No result for {START_TIMEOUT_S:g} s while the player runs: {processes.last_words('player')}"
+            )

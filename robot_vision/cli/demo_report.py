@@ -1,0 +1,69 @@
+"""What the demo leaves behind: its answers as JSON lines, and a picture of the drive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError
+from robot_vision.images import to_rgb
+from robot_vision.simulation.picture import Plan, Shot, compose
+from robot_vision.simulation.recorded import Truth
+from robot_vision.simulation.scoring import Answer, Judged, Score
+from robot_vision.simulation.world import World
+from robot_vision.sources import open_source
+
+
+def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
+    """Writes one answer beside the truth as a line of JSON."""
+    assert answer.orientation_xyzw is not None and answer.covariance is not None
+    line = {
+        **vars(judged),
+        "stamp_ns": answer.stamp_ns,
+        "orientation_xyzw": answer.orientation_xyzw.tolist(),
+        "variances": np.diagonal(answer.covariance).tolist(),
+    }
+    print(json.dumps(line), file=file)
+
+
+def draw(path: Path, world: World, bag: Path, score: Score, title: str) -> None:
+    """Draws both paths on the plan, and beside it one frame of each room and that of the worst pose."""
+    truth = score.truth
+    judged = {j.frame: j for j in score.judged}
+    chosen = _chosen(judged, truth)
+    images: dict[int, NDArray[np.uint8]] = {}
+    with open_source(str(bag)) as source:
+        for index, frame in enumerate(source):
+            if index in chosen:
+                images[index] = to_rgb(frame.message)
+    shots = []
+    for index in chosen:
+        j = judged[index]
+        right = j.label == j.true_label
+        said = f"{j.label} {j.probability:.2f}" + ("" if right else f" (is {j.true_label})")
+        worst = "worst pose: " if index == chosen[-1] else ""
+        detail = f"{worst}{j.error_m:.2f} m, {j.error_deg:.0f} deg off; like place {j.place}"
+        shots.append(Shot(images[index], said, detail, right, truth.positions[index]))
+    plan = Plan(world)
+    plan.path(truth.positions)
+    frames = sorted(judged)
+    plan.estimates(truth.positions[frames], np.array([judged[f].position for f in frames]))
+    page = compose(plan, shots, title, score.summary(len(judged)).lines())
+    bgr = cv2.cvtColor(page, cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
+        raise ConfigError(f"{path} cannot be written")
+
+
+def _chosen(judged: dict[int, Judged], truth: Truth) -> list[int]:
+    """Returns the middle answered frame of each room, in the order of the drive, and the worst pose."""
+    by_room: dict[str, list[int]] = {}
+    for index in sorted(judged):
+        by_room.setdefault(truth.rooms[index], []).append(index)
+    middle = sorted(frames[len(frames) // 2] for frames in by_room.values())
+    worst = max(judged, key=lambda index: judged[index].error_m)
+    return [index for index in middle if index != worst] + [worst]

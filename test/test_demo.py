@@ -1,0 +1,353 @@
+"""The demo: its parts, and the whole of it with real processes over DDS."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from rosbags.highlevel import AnyReader
+from scipy.spatial.transform import Rotation
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.cli import demo
+from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
+from robot_vision.cli.demo_view import TextPlan
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.simulation.drive import evaluation_drive
+from robot_vision.simulation.home import default_world
+from robot_vision.simulation.recorded import Truth, read_truth, record_drive
+from robot_vision.simulation.renderer import Camera
+from robot_vision.simulation.scoring import Answer, PlaceMap, Score
+from robot_vision.simulation.sensor import Sensor, render_frames
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "models" / "demo"
+WORLD = default_world()
+
+
+# --- the bag and its truth ---------------------------------------------------------------------------
+
+
+def test_recorded_drive_gives_back_images_poses_and_rooms(tmp_path):
+    frames = evaluation_drive(WORLD)[:6]
+    images = list(render_frames(WORLD, frames, Sensor()))
+    start_ns = 1_700_000_000_123_456_789
+    assert len(list(record_drive(tmp_path / "bag", frames, images, Camera(), start_ns))) == 6
+    truth = read_truth(tmp_path / "bag")
+    assert truth.rooms == tuple(frame.room for frame in frames)
+    for i, frame in enumerate(frames):
+        assert truth.stamps_ns[i] == start_ns + round(frame.stamp_s * 1e9)
+        rotation = Rotation.from_quat(truth.orientations_xyzw[i]).as_matrix()
+        np.testing.assert_allclose(rotation, frame.T_map_camera[:3, :3], atol=1e-9)
+        np.testing.assert_allclose(truth.positions[i], frame.T_map_camera[:3, 3], atol=1e-12)
+    with AnyReader([tmp_path / "bag"]) as reader:
+        connections = [c for c in reader.connections if c.topic == "/camera/image_raw"]
+        stored = [
+            reader.deserialize(data, c.msgtype).data for c, _, data in reader.messages(connections)
+        ]
+    assert all(np.array_equal(a, b.reshape(-1)) for a, b in zip(stored, images, strict=True))
+
+
+def test_truth_of_a_bag_without_poses_is_refused(tmp_path):
+    from robot_vision.recording import RecordingWriter
+
+    with RecordingWriter(tmp_path / "bag") as bag:
+        bag.label("/other", 1, "kitchen")
+    with pytest.raises(SourceError, match="no recorded drive"):
+        read_truth(tmp_path / "bag")
+
+
+# --- scoring -----------------------------------------------------------------------------------------
+
+
+def truth_of(count: int) -> Truth:
+    angles = np.linspace(0, 2, count)
+    return Truth(
+        np.arange(count) * 100_000_000,
+        np.stack([np.arange(count) * 0.5, np.zeros(count), np.ones(count)], 1),
+        Rotation.from_rotvec(angles[:, None] * [[0, 0, 1]]).as_quat(),
+        tuple("ab"[i % 2] for i in range(count)),
+    )
+
+
+def test_score_agrees_with_scipy_on_random_answers():
+    rng, count = np.random.default_rng(0), 40
+    truth = truth_of(count)
+    descriptors = rng.normal(size=(count, 16)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    score = Score(truth, PlaceMap(descriptors, truth))
+    metres, degrees, latencies, rooms = [], [], [], 0
+    for i in range(count):
+        shift, turn = rng.normal(size=3), rng.normal(size=3)
+        rotation = Rotation.from_rotvec(turn) * Rotation.from_quat(truth.orientations_xyzw[i])
+        label = "a" if i % 3 else "b"
+        answer = Answer(
+            stamp_ns=1000 + i * 50_000_000,
+            frame=i,
+            received_ns=1000 + i * 50_000_000 + (i + 1) * 1_000_000,
+            label=label,
+            probability=0.5,
+            position=truth.positions[i] + shift,
+            orientation_xyzw=-rotation.as_quat(),  # the same rotation
+            covariance=np.eye(6),
+            descriptor=descriptors[i if i % 4 else (i + 7) % count],
+        )
+        assert answer.complete
+        score.add(answer)
+        metres.append(np.linalg.norm(shift))
+        degrees.append(np.degrees(Rotation.from_rotvec(turn).magnitude()))
+        latencies.append(i + 1)
+        rooms += label == truth.rooms[i]
+    summary = score.summary(seen=count)
+    assert summary.median_error_m == pytest.approx(np.median(metres))
+    assert summary.median_error_deg == pytest.approx(np.median(degrees))
+    assert summary.latency_p95_ms == pytest.approx(np.percentile(latencies, 95))
+    assert summary.room_accuracy == rooms / count
+    assert summary.recall_at_1 == 30 / 40  # seven places are 3.5 m away
+    assert summary.rate_hz == pytest.approx(39 / (39 * 0.051))
+    assert json.loads(json.dumps(summary.to_dict()))["answered"] == count
+
+
+@pytest.mark.parametrize("missing", ["frame", "label", "position", "descriptor"])
+def test_answer_is_incomplete_without_each_part(missing):
+    parts = {
+        "frame": 0,
+        "label": "a",
+        "position": np.zeros(3),
+        "descriptor": np.ones(4, np.float32),
+    }
+    assert Answer(0, **parts).complete
+    parts[missing] = None
+    assert not Answer(0, **parts).complete
+
+
+def test_place_is_right_only_within_radius_and_heading():
+    truth = truth_of(9)  # half a metre and 14 degrees apart
+    places = PlaceMap(np.eye(9, dtype=np.float32), truth)
+    assert [places.is_right(i, truth, 0) for i in range(5)] == [True, True, True, False, False]
+    turned = Truth(
+        truth.stamps_ns,
+        truth.positions,
+        np.roll(truth.orientations_xyzw, 4, axis=0),
+        truth.rooms,
+    )
+    assert not places.is_right(0, turned, 0)
+    assert places.nearest(np.eye(9, dtype=np.float32)[5]) == (5, 1.0)
+
+
+# --- processes ---------------------------------------------------------------------------------------
+
+
+def test_a_process_that_fails_is_reported_with_its_last_words(tmp_path):
+    (tmp_path / "broken_part.py").write_text(
+        "print('to the log')\nraise SystemExit('no such lens')\n"
+    )
+    with Processes(tmp_path / "logs", {"PYTHONPATH": str(tmp_path)}) as processes:
+        processes.start("lens", "broken_part", [])
+        with pytest.raises(DemoError, match="The lens failed with exit status 1: no such lens"):
+            wait_until(lambda: processes.ended("lens"))
+
+
+def test_processes_are_gone_after_the_block_even_if_they_ignore_signals(tmp_path):
+    (tmp_path / "stubborn.py").write_text(
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "print('ready')\ntime.sleep(60)\n"
+    )
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Processes(tmp_path / "logs", {"PYTHONPATH": str(tmp_path)}) as processes,
+    ):
+        processes.start("stubborn", "stubborn", [])
+        pid = processes.pids()["stubborn"]
+        wait_until(lambda: "ready" in (tmp_path / "logs" / "stubborn.log").read_text())
+        raise KeyboardInterrupt
+    assert not psutil.pid_exists(pid)
+
+
+def test_free_domain_is_neither_the_users_nor_one_in_use(monkeypatch):
+    import socket
+
+    first = free_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(first))
+    assert free_domain() != first
+    monkeypatch.delenv("ROS_DOMAIN_ID")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", 7410 + 250 * first))
+        assert free_domain() != first
+
+
+def wait_until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+# --- output and view ---------------------------------------------------------------------------------
+
+
+def test_output_folder_replaces_an_earlier_demo_and_nothing_else(tmp_path):
+    first = demo._output_folder(tmp_path / "out", keep=False)
+    (first / "bag").mkdir()
+    assert list(demo._output_folder(tmp_path / "out", keep=False).iterdir()) == [first / demo._MARK]
+    assert demo._output_folder(tmp_path / "out", keep=True) == tmp_path / "out-2"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="no demo's output"):
+        demo._output_folder(tmp_path / "home", keep=False)
+    assert (tmp_path / "home" / "thesis.tex").is_file()
+
+
+def test_text_plan_marks_both_positions_in_their_rooms():
+    drawn = TextPlan(WORLD).draw(np.array([2.0, 4.0, 1.0]), np.array([8.0, -3.0, 1.0])).plain
+    lines = drawn.splitlines()
+    true = next((r, line.index("o")) for r, line in enumerate(lines) if "o" in clean(line))
+    said = next((r, line.index("x")) for r, line in enumerate(lines) if "x" in line)
+    assert true[0] < 6 and true[1] < 20  # top left: the kitchen
+    assert said[0] > 12 and said[1] > 22  # bottom right: the bedroom
+    assert all(room.name in drawn for room in WORLD.rooms)
+
+
+def clean(line: str) -> str:
+    return line if not any(room.name in line for room in WORLD.rooms) else ""
+
+
+# --- the whole demo ----------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> list[str]:
+    domain = ["--domain", os.environ["ROS_DOMAIN_ID"]] if "ROS_DOMAIN_ID" in os.environ else []
+    return [sys.executable, "-m", "robot_vision.cli", "demo", *domain, *arguments]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_demo_sees_rooms_poses_and_places(tmp_path):
+    out = tmp_path / "out"
+    # The office and the doorways to it and from it are within these seconds.
+    done = subprocess.run(
+        command("--duration", "12", "--output", str(out), "--headless"),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    summary = json.loads((out / "robot_vision_demo.json").read_text())
+    assert summary["sent"] == 120
+    assert summary["answered"] >= 108
+    assert summary["room_accuracy"] > 0.9
+    assert summary["median_error_m"] < 0.6
+    assert summary["median_error_deg"] < 12
+    assert summary["recall_at_1"] > 0.85
+    assert 0 < summary["latency_p50_ms"] < 1000
+    assert f"room accuracy {100 * summary['room_accuracy']:.1f} %" in done.stdout
+
+    # The figures once more, from the written results and the bag, with other tools.
+    results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    with AnyReader([out / "bag"]) as reader:
+        wanted = [c for c in reader.connections if c.topic.startswith("/truth")]
+        truth: dict[str, list] = {"/truth/pose": [], "/truth/room": []}
+        for connection, _, data in reader.messages(wanted):
+            truth[connection.topic].append(reader.deserialize(data, connection.msgtype))
+    assert len(truth["/truth/pose"]) == 120
+    errors, turns, rooms = [], [], []
+    for result in results:
+        pose = truth["/truth/pose"][result["frame"]].pose
+        p, q = pose.position, pose.orientation
+        errors.append(np.linalg.norm(np.subtract(result["position"], [p.x, p.y, p.z])))
+        true = Rotation.from_quat([q.x, q.y, q.z, q.w])
+        turn = true.inv() * Rotation.from_quat(result["orientation_xyzw"])
+        turns.append(np.degrees(turn.magnitude()))
+        rooms.append(result["label"] == truth["/truth/room"][result["frame"]].data)
+    assert np.median(errors) == pytest.approx(summary["median_error_m"])
+    assert np.median(turns) == pytest.approx(summary["median_error_deg"], abs=1e-6)
+    assert np.mean(rooms) == pytest.approx(summary["room_accuracy"])
+    assert len({r["frame"] for r in results}) == summary["answered"]
+
+    picture = cv2.imread(str(out / "demo.png"))
+    assert picture is not None and picture.shape[1] > 1000 and picture.std() > 20
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_demo_ends_with_an_error_when_the_node_dies_and_leaves_nothing_behind(tmp_path):
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command("--duration", "20", "--output", str(out)), stderr=subprocess.PIPE, text=True
+    ) as process:
+        children = wait_for_nodes(process, out)
+        node = next(c for c in children if "perception_node" in " ".join(c.cmdline()))
+        node.send_signal(signal.SIGKILL)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "The perception was killed by SIGKILL" in stderr
+    assert "Traceback" not in stderr
+    gone(children)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_stops_all_its_processes_when_interrupted(tmp_path, number):
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command("--duration", "20", "--output", str(out)), stderr=subprocess.PIPE, text=True
+    ) as process:
+        children = wait_for_nodes(process, out)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    gone(children)
+
+
+def wait_for_nodes(process, out):
+    """Returns the demo's child processes once the first result has come."""
+    results = out / "results.jsonl"
+    wait_until(lambda: results.is_file() or process.poll() is not None, 120)
+    wait_until(lambda: (out / "player.yaml").is_file() or process.poll() is not None, 60)
+    wait_until(lambda: "Playing" in (out / "logs" / "player.log").read_text(), 60)
+    assert process.poll() is None
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    return children
+
+
+def gone(children):
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_demo_refuses_a_damaged_bundle_in_one_line_and_starts_nothing(tmp_path):
+    shutil.copytree(BUNDLE, tmp_path / "broken")
+    graph = (tmp_path / "broken" / "model.onnx").read_bytes()
+    (tmp_path / "broken" / "model.onnx").write_bytes(graph[: len(graph) // 2])
+    done = subprocess.run(
+        command("--model", str(tmp_path / "broken"), "--output", str(tmp_path / "out")),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "model.onnx" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_bundle_is_small_and_says_what_it_scored():
+    bundle = ModelBundle.load(BUNDLE)
+    assert bundle.spec.heads == ("classifier", "pose", "place")
+    assert bundle.spec.classifier.labels == WORLD.labels
+    assert sum(path.stat().st_size for path in BUNDLE.iterdir()) < 24e6
+    m = bundle.metrics
+    assert m["room_accuracy"] > m["baseline_most_frequent_room_accuracy"]
+    assert m["median_position_error_m"] < m["baseline_mean_pose_median_error_m"]
+    card = (BUNDLE / "README.md").read_text()
+    assert "train_demo_bundle.py" in card and f"{m['room_accuracy']:.3f}" in card
