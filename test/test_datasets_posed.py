@@ -1,0 +1,459 @@
+"""Formats with poses: conventions against a camera made of directions, and errors with file and line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+from tiny_datasets import POINT, camera, write_image
+
+from robot_vision.datasets import open_dataset
+from robot_vision.datasets.inspection import nearest_train
+from robot_vision.errors import SourceError
+
+
+def assert_sees(sample, cam):
+    """A known point has the coordinates that it has for the camera; the pose is a true one."""
+    T = sample.T_map_camera
+    assert T.dtype == np.float64 and T.shape == (4, 4)
+    np.testing.assert_allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(cam.sees(T, POINT), cam.coordinates(POINT), atol=2e-4)
+
+
+def edit_line(file: Path, number: int, change):
+    lines = file.read_text().splitlines()
+    lines[number - 1] = change(lines[number - 1])
+    file.write_text("\n".join(lines) + "\n")
+
+
+# Microsoft 7-Scenes: 4 x 4, camera to world, columns right, down, forward
+
+
+def seven_scenes(folder: Path, count: int, suffix: str = "png") -> Path:
+    for i in range(count):
+        cam = camera(i)
+        write_image(folder / f"frame-{i:06}.color.{suffix}", i)
+        rows = np.eye(4)
+        rows[:3] = np.column_stack((cam.right, cam.down, cam.forward, cam.centre))
+        text = "\n".join("\t ".join(f"{v:.7e}" for v in row) + "\t " for row in rows)
+        (folder / f"frame-{i:06}.pose.txt").write_text(text + "\n")
+    return folder
+
+
+def test_seven_scenes_poses_see_the_point(tmp_path):
+    splits = open_dataset("seven_scenes", seven_scenes(tmp_path / "lab", 12), block_frames=2)
+    assert len(splits.test) == 2
+    for sample in splits.samples:
+        assert_sees(sample, camera(int(sample.name[-6:])))
+    np.testing.assert_array_equal(splits.camera_matrix, [[525, 0, 320], [0, 525, 240], [0, 0, 1]])
+    assert any("camera matrix assumed" in note for note in splits.notes)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_seven_scenes_honours_its_split_files(suffix, tmp_path):
+    for n in (1, 2, 10):
+        seven_scenes(tmp_path / f"seq-{n:02}", 4, suffix)
+    (tmp_path / "TrainSplit.txt").write_text("sequence1\nsequence10\n")
+    (tmp_path / "TestSplit.txt").write_text("sequence2\nsequence7\n")
+    splits = open_dataset("seven_scenes", tmp_path, validation=0)
+    assert {s.sequence for s in splits.train} == {"seq-01", "seq-10"}
+    assert {s.sequence for s in splits.test} == {"seq-02"}
+    assert any("TestSplit.txt:2: sequence7 is not there" in note for note in splits.notes)
+    chosen = open_dataset("seven_scenes", tmp_path, test_sequences="seq-01", validation=0)
+    assert {s.sequence for s in chosen.test} == {"seq-01"}
+    (tmp_path / "TestSplit.txt").write_text("sequence2\nseconde 3\n")
+    with pytest.raises(SourceError, match=r"TestSplit.txt:2: 'seconde 3' is not like sequence1"):
+        open_dataset("seven_scenes", tmp_path)
+    (tmp_path / "TestSplit.txt").write_text("sequence1\nsequence2")
+    with pytest.raises(SourceError, match=r"seq-01 is also in TrainSplit.txt"):
+        open_dataset("seven_scenes", tmp_path)
+
+
+def test_seven_scenes_counts_frames_without_pose(tmp_path):
+    seven_scenes(tmp_path, 6)
+    (tmp_path / "frame-000002.pose.txt").unlink()
+    (tmp_path / "frame-000004.pose.txt").unlink()
+    splits = open_dataset("seven_scenes", tmp_path)
+    assert len(splits.samples) == 4
+    assert any(
+        note.startswith("2 frames skipped, which have no pose file") for note in splits.notes
+    )
+
+
+def zero_row(line):
+    return "0 0 0 0"
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "message"),
+    [
+        (2, lambda line: line + " 1", ":2: a row of a pose needs 4 numbers, and there are 5"),
+        (3, lambda line: "nan" + line[line.index("\t") :], ":3: .*all must be finite"),
+        (1, lambda line: "x" + line[1:], ":1: .*not all are numbers"),
+        (2, zero_row, ":1: .* is not a rotation matrix"),
+        (4, zero_row, ":1: the last row of a pose"),
+        (4, lambda line: "", ":4: a pose has 4 rows, and there are 3"),
+    ],
+)
+def test_seven_scenes_names_file_and_line_when_pose_is_bad(number, change, message, tmp_path):
+    seven_scenes(tmp_path, 6)
+    edit_line(tmp_path / "frame-000003.pose.txt", number, change)
+    with pytest.raises(SourceError, match="frame-000003.pose.txt" + message):
+        open_dataset("seven_scenes", tmp_path)
+    splits = open_dataset("seven_scenes", tmp_path, bad_poses="skip")
+    assert len(splits.samples) == 5
+    assert any("1 frame skipped, whose pose fails its checks" in note for note in splits.notes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 2e-3), st.integers(0, 2**32 - 1))
+def test_seven_scenes_restores_rounded_rotations_and_refuses_wrong_ones(
+    tmp_path_factory, size, seed
+):
+    folder = seven_scenes(tmp_path_factory.mktemp("scene"), 1)
+    file = folder / "frame-000000.pose.txt"
+    T = np.loadtxt(file)
+    off = np.random.default_rng(seed).uniform(-1, 1, (3, 3))
+    T[:3, :3] += size * off / np.abs(off).max()
+    np.savetxt(file, T)
+    try:
+        sample = open_dataset("seven_scenes", folder).samples[0]
+    except SourceError:
+        assert size > 4e-4  # what is published must pass
+        return
+    np.testing.assert_allclose(np.linalg.det(sample.T_map_camera[:3, :3]), 1, atol=1e-12)
+    assert np.abs(sample.T_map_camera - T).max() <= 1e-3 + 1e-9
+
+
+def test_seven_scenes_refuses_mirrored_axes(tmp_path):
+    folder = seven_scenes(tmp_path, 1)
+    T = np.loadtxt(folder / "frame-000000.pose.txt")
+    T[:3, 1] *= -1
+    np.savetxt(folder / "frame-000000.pose.txt", T)
+    with pytest.raises(SourceError, match="this one has -1"):
+        open_dataset("seven_scenes", folder)
+
+
+def test_seven_scenes_says_what_to_do_with_zip_files(tmp_path):
+    (tmp_path / "seq-01.zip").touch()
+    with pytest.raises(SourceError, match="unzip"):
+        open_dataset("seven_scenes", tmp_path)
+
+
+# Cambridge Landmarks: camera centre, quaternion wxyz of world to camera
+
+
+def cambridge(root: Path, train: int, test: int) -> Path:
+    lists = {"dataset_train.txt": ("seq1", train), "dataset_test.txt": ("seq2", test)}
+    for file, (sequence, count) in lists.items():
+        lines = ["Visual Landmark Dataset V1", "ImageFile, Camera Position [X Y Z W P Q R]", ""]
+        for i in range(1, count + 1):
+            cam = camera(i)
+            name = f"{sequence}/frame{i:05}.png"
+            write_image(root / name, i)
+            world_to_camera = Rotation.from_matrix(np.stack((cam.right, cam.down, cam.forward)))
+            x, y, z, w = world_to_camera.as_quat()
+            numbers = " ".join(f"{v:.6f}" for v in (*cam.centre, w, x, y, z))
+            lines.append(f"{name} {numbers}")
+        (root / file).write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_cambridge_poses_see_the_point(tmp_path):
+    splits = open_dataset("cambridge", cambridge(tmp_path, 6, 3), validation=0)
+    assert (len(splits.train), len(splits.test)) == (6, 3)
+    for sample in splits.samples:
+        assert_sees(sample, camera(int(sample.name[-9:-4])))
+
+
+def test_cambridge_reads_focal_lengths_of_the_reconstruction(tmp_path):
+    cambridge(tmp_path, 2, 1)
+    names = ["seq1/frame00001.jpg", "seq1/frame00002.jpg", "seq2/frame00001.jpg"]
+    rows = [f"{n}\t{1600 + i} 1 0 0 0 0 0 0 0.1 0" for i, n in enumerate(names)]
+    (tmp_path / "reconstruction.nvm").write_text("\n".join(["NVM_V3", "", "3", *rows, "", "0"]))
+    splits = open_dataset("cambridge", tmp_path, validation=0)
+    assert [s.camera_matrix[0, 0] for s in splits.samples] == [1600, 1601, 1602]
+    assert splits.samples[0].camera_matrix[0, 2] == 960
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda line: line.rsplit(" ", 1)[0], "needs 7 numbers, and there are 6"),
+        (lambda line: line.replace(line.split()[4], "3.5"), "has length .*: it must be 1"),
+        (lambda line: line.replace(line.split()[2], "inf"), "all must be finite"),
+    ],
+)
+def test_cambridge_names_file_and_line_when_pose_is_bad(change, message, tmp_path):
+    cambridge(tmp_path, 4, 1)
+    edit_line(tmp_path / "dataset_train.txt", 5, change)
+    with pytest.raises(SourceError, match=f"dataset_train.txt:5: .*{message}"):
+        open_dataset("cambridge", tmp_path)
+
+
+def test_cambridge_refuses_an_image_in_both_lists_and_counts_missing_ones(tmp_path):
+    cambridge(tmp_path, 4, 2)
+    (tmp_path / "seq1/frame00003.png").unlink()
+    splits = open_dataset("cambridge", tmp_path)
+    assert any(
+        "1 frame skipped, whose image is not there: seq1/frame00003.png" in n for n in splits.notes
+    )
+    line = (tmp_path / "dataset_train.txt").read_text().splitlines()[3]
+    edit_line(tmp_path / "dataset_test.txt", 4, lambda _: line)
+    with pytest.raises(
+        SourceError, match=r"dataset_test.txt:4: .* is also in .*dataset_train.txt:4"
+    ):
+        open_dataset("cambridge", tmp_path)
+
+
+# TUM RGB-D: stamp tx ty tz qx qy qz qw of the optical frame
+
+
+def tum(folder: Path, count: int) -> Path:
+    """Images at 10 Hz; ground truth at 100 Hz, 3 ms apart from the nearest image."""
+    rgb, truth = ["# color images", "# timestamp filename"], ["# ground truth trajectory"]
+    for i in range(count):
+        stamp = f"{1305031102 + i / 10:.6f}"
+        write_image(folder / f"rgb/{stamp}.png", i)
+        rgb.append(f"{stamp} rgb/{stamp}.png")
+    for k in range(-5, 10 * count):
+        cam = camera(k / 10)
+        q = Rotation.from_matrix(np.column_stack((cam.right, cam.down, cam.forward))).as_quat()
+        values = " ".join(f"{v:.4f}" for v in (*cam.centre, *q))
+        truth.append(f"{1305031102 + k / 100 + 0.003:.4f} {values}")
+    (folder / "rgb.txt").write_text("\n".join(rgb) + "\n")
+    (folder / "groundtruth.txt").write_text("\n".join(truth) + "\n")
+    return folder
+
+
+def test_tum_rgbd_poses_see_the_point(tmp_path):
+    folder = tum(tmp_path / "rgbd_dataset_freiburg2_desk", 8)
+    splits = open_dataset("tum_rgbd", folder, validation=0, split="train")
+    assert len(splits.train) == 8
+    for i, sample in enumerate(splits.train):
+        assert sample.stamp_ns == 1305031102_000000000 + i * 100_000_000
+        cam = camera(i)
+        np.testing.assert_allclose(sample.T_map_camera[:3, 3], cam.centre, atol=2e-4)
+        np.testing.assert_allclose(
+            cam.sees(sample.T_map_camera, POINT), cam.coordinates(POINT), atol=2e-3
+        )
+        assert sample.camera_matrix[0, 0] == 520.9
+
+
+def test_tum_rgbd_opens_a_folder_of_recordings(tmp_path):
+    tum(tmp_path / "fr1_room", 4)
+    tum(tmp_path / "fr3_office", 4)
+    splits = open_dataset("tum_rgbd", tmp_path, test_sequences="fr3_office", validation=0)
+    assert {s.sequence for s in splits.test} == {"fr3_office"}
+    assert {s.camera_matrix[0, 0] for s in splits.samples} == {517.3, 535.4}
+
+
+def test_tum_rgbd_counts_images_without_pose_in_tolerance(tmp_path):
+    folder = tum(tmp_path / "room", 8)
+    lines = (folder / "groundtruth.txt").read_text().splitlines()
+    (folder / "groundtruth.txt").write_text("\n".join(lines[:1] + lines[40:]) + "\n")
+    splits = open_dataset("tum_rgbd", folder)
+    # Truth begins at line 41: stamps from 0.34 + 0.003 s on, so images at 0 to 0.3 s have none.
+    assert [s.name[-10:-4] for s in splits.samples][:1] == ["400000"]
+    assert any(
+        n.startswith("4 frames skipped, which have no pose within 0.02 s") for n in splits.notes
+    )
+    exact = open_dataset("tum_rgbd", folder, tolerance_s=0.5)
+    assert len(exact.samples) == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "number", "change", "message"),
+    [
+        ("groundtruth.txt", 9, lambda line: "1" + line[1:].replace("13050", "12050", 1), ""),
+        ("groundtruth.txt", 9, lambda line: line.rsplit(" ", 1)[0] + " 9.0", "has length"),
+        ("groundtruth.txt", 9, lambda line: line.rsplit(" ", 1)[0], "needs 7 numbers"),
+        ("rgb.txt", 5, lambda line: "x" + line[1:], "is not a stamp in seconds"),
+        ("rgb.txt", 5, lambda line: line + " more", "a line is 'stamp file'"),
+        ("rgb.txt", 5, lambda line: "1205031102.0 rgb/a.png", "is not later than that of line 4"),
+    ],
+)
+def test_tum_rgbd_names_file_and_line_when_a_line_is_bad(file, number, change, message, tmp_path):
+    folder = tum(tmp_path / "room", 8)
+    edit_line(folder / file, number, change)
+    if not message:
+        edit_line(folder / file, number, lambda line: "1205031102.0 " + line.split(" ", 1)[1])
+        message = "stamps must increase"
+    with pytest.raises(SourceError, match=f"{file}:{number}: .*{message}"):
+        open_dataset("tum_rgbd", folder)
+
+
+# transforms.json: OpenGL axes, columns right, up, backward
+
+
+def transforms(root: Path, count: int, file: str = "transforms.json", **extra) -> Path:
+    frames = []
+    for i in range(count):
+        cam = camera(i)
+        matrix = np.eye(4)
+        matrix[:3] = np.column_stack((cam.right, -cam.down, -cam.forward, cam.centre))
+        path = f"images/{Path(file).stem}_{i:03}.png"
+        write_image(root / path, i)
+        frames.append({"file_path": path, "transform_matrix": matrix.tolist()})
+    data = {"fl_x": 30.0, "fl_y": 31.0, "cx": 16.0, "cy": 12.0, "w": 32, "h": 24, "frames": frames}
+    (root / file).write_text(json.dumps({**data, **extra}, indent=1))
+    return root
+
+
+def test_transforms_json_poses_see_the_point(tmp_path):
+    splits = open_dataset("transforms_json", transforms(tmp_path, 6), split="train")
+    for i, sample in enumerate(splits.train):
+        assert_sees(sample, camera(i))
+    np.testing.assert_array_equal(
+        splits.train[0].camera_matrix, [[30, 0, 16], [0, 31, 12], [0, 0, 1]]
+    )
+    doubled = open_dataset("transforms_json", tmp_path / "transforms.json", split="train", scale=2)
+    np.testing.assert_allclose(doubled.train[3].T_map_camera[:3, 3], 2 * camera(3).centre)
+
+
+def test_transforms_json_takes_intrinsics_of_frame_file_or_angle(tmp_path):
+    transforms(tmp_path, 3)
+    data = json.loads((tmp_path / "transforms.json").read_text())
+    data["frames"][1]["fl_x"] = 40.0
+    (tmp_path / "transforms.json").write_text(json.dumps(data))
+    train = open_dataset("transforms_json", tmp_path, split="train").train
+    assert [s.camera_matrix[0, 0] for s in train] == [30, 40, 30]
+    for key in ("fl_x", "fl_y", "cx", "cy", "w", "h"):
+        del data[key]
+    data["camera_angle_x"] = np.pi / 2
+    del data["frames"][1]["fl_x"]
+    (tmp_path / "transforms.json").write_text(json.dumps(data))
+    train = open_dataset("transforms_json", tmp_path, split="train").train
+    # A field of view of 90 degrees over 32 pixels: 16 pixels.
+    np.testing.assert_allclose(train[0].camera_matrix, [[16, 0, 16], [0, 16, 12], [0, 0, 1]])
+
+
+def test_transforms_json_honours_files_and_lists_of_splits(tmp_path):
+    for part, count in (("train", 4), ("val", 2), ("test", 3)):
+        transforms(tmp_path / "nerf", count, f"transforms_{part}.json")
+    splits = open_dataset("transforms_json", tmp_path / "nerf")
+    assert [len(splits.split(s)) for s in ("train", "validation", "test")] == [4, 2, 3]
+    listed = {
+        "train_filenames": [f"images/transforms_{i:03}.png" for i in (0, 1, 3)],
+        "test_filenames": ["images/transforms_002.png"],
+    }
+    transforms(tmp_path / "studio", 4, **listed)
+    splits = open_dataset("transforms_json", tmp_path / "studio", validation=0)
+    assert [s.name[-7:-4] for s in splits.test] == ["002"]
+
+
+def test_transforms_json_names_file_and_line_when_frame_is_bad(tmp_path):
+    transforms(tmp_path, 5)
+    file = tmp_path / "transforms.json"
+    good = json.loads(file.read_text())
+    lines = file.read_text().splitlines()
+    number = next(i for i, line in enumerate(lines, 1) if "transforms_003.png" in line)
+    for matrix, message in (
+        (np.diag([2.0, 2, 2, 1]).tolist(), "not a rotation matrix"),
+        ([[1, 2], [3, 4]], "must be a finite 4 x 4 matrix"),
+        ("none", "not a matrix of numbers"),
+        (None, "must be a finite 4 x 4 matrix"),
+    ):
+        data = json.loads(json.dumps(good))
+        data["frames"][3]["transform_matrix"] = matrix
+        file.write_text(json.dumps(data, indent=1))
+        with pytest.raises(SourceError, match=f"transforms.json:{number}: .*{message}"):
+            open_dataset("transforms_json", tmp_path)
+    file.write_text("\n".join(lines[:9]))
+    with pytest.raises(SourceError, match=r"transforms.json:\d+: not JSON"):
+        open_dataset("transforms_json", tmp_path)
+
+
+# Place recognition folders
+
+
+def place_name(east, north, heading="", zone="10", letter="S"):
+    return f"@{east}@{north}@{zone}@{letter}@37.1@-122.2@pano@@{heading}@@@@@note@.jpg"
+
+
+def test_place_folder_reads_positions_and_headings(tmp_path):
+    for part in ("train", "val", "test"):
+        for i, heading in enumerate((0, 90, 225)):
+            folder = tmp_path / "images" / part / ("database" if i else "queries")
+            write_image(folder / place_name(f"0551234.{i}0", 4180567.25, heading), i)
+    splits = open_dataset("place_folder", tmp_path)
+    assert [len(splits.split(s)) for s in ("train", "validation", "test")] == [3, 3, 3]
+    assert splits.has_orientation
+    by_east = sorted(splits.train, key=lambda s: s.T_map_camera[0, 3])
+    assert [s.sequence for s in by_east] == ["train/queries", "train/database", "train/database"]
+    np.testing.assert_allclose(by_east[1].T_map_camera[:3, 3], [234.1, 567.25, 0])
+    # North is +y, east is +x, south-west is both backwards; down is -z.
+    s = np.sqrt(0.5)
+    for sample, forward in zip(by_east, ([0, 1, 0], [1, 0, 0], [-s, -s, 0]), strict=True):
+        T = sample.T_map_camera
+        np.testing.assert_allclose(T[:3, 2], forward, atol=1e-12)
+        np.testing.assert_allclose(T[:3, 1], [0, 0, -1], atol=1e-12)
+        np.testing.assert_allclose(np.linalg.det(T[:3, :3]), 1)
+    assert any("easting 551000, northing 4180000" in note for note in splits.notes)
+
+
+def test_place_folder_has_no_orientation_where_a_heading_is_missing(tmp_path):
+    for i, heading in enumerate(("10", "")):
+        write_image(tmp_path / "train/database" / place_name(500100 + i, 4000000, heading), i)
+    splits = open_dataset("place_folder", tmp_path)
+    assert not splits.has_orientation
+    assert any("no orientation" in note for note in splits.notes)
+    near = nearest_train(open_dataset("place_folder", tmp_path, split="train"), "train")
+    assert np.isnan(near.median_deg)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("plain.jpg", "must begin with @easting@northing@"),
+        ("@x@4000000@10@S@.jpg", "not all are numbers"),
+        (place_name(500000, "nan"), "all must be finite"),
+        (place_name(500000, 4000000, 400), "the heading is 400"),
+    ],
+)
+def test_place_folder_names_the_file_when_its_name_is_bad(name, message, tmp_path):
+    write_image(tmp_path / "train" / place_name(500000, 4000000, 1), 0)
+    write_image(tmp_path / "train" / name, 1)
+    with pytest.raises(SourceError, match=f"{tmp_path}/train/.*{message}"):
+        open_dataset("place_folder", tmp_path)
+    assert len(open_dataset("place_folder", tmp_path, bad_poses="skip").samples) == 1
+
+
+def test_place_folder_refuses_two_utm_zones(tmp_path):
+    write_image(tmp_path / place_name(500000, 4000000, zone="10"), 0)
+    write_image(tmp_path / place_name(500000, 4000000, zone="11"), 1)
+    with pytest.raises(SourceError, match="zone at a time"):
+        open_dataset("place_folder", tmp_path)
+
+
+# Real data
+
+
+def test_kitchen_has_the_split_that_is_reported_on(data_dir):
+    splits = open_dataset("seven_scenes", data_dir / "kitchen", validation=0)
+    assert (len(splits.train), len(splits.test)) == (600, 200)
+    numbers = [int(s.name[-6:]) for s in splits.test]
+    assert numbers == [i for i in range(800) if (i // 50) % 4 == 3]
+    near = nearest_train(splits)
+    assert near.median_m == pytest.approx(0.061, abs=5e-4)
+    assert near.median_deg == pytest.approx(4.2, abs=0.1)
+    assert near.within == pytest.approx(0.94, abs=0.006)
+    # The same from the files alone, by SciPy.
+    P = np.array([np.loadtxt(f) for f in sorted((data_dir / "kitchen").glob("*.pose.txt"))])
+    test = (np.arange(800) // 50) % 4 == 3
+    away = np.linalg.norm(P[test][:, None, :3, 3] - P[~test][None, :, :3, 3], axis=2)
+    R = Rotation.from_matrix(P[:, :3, :3])
+    turn = (R[test].inv() * R[~test][away.argmin(axis=1)]).magnitude()
+    assert near.median_m == pytest.approx(np.median(away.min(axis=1)), abs=1e-12)
+    assert near.median_deg == pytest.approx(np.degrees(np.median(turn)), abs=1e-6)
+
+
+def test_kitchen_validation_is_drawn_in_whole_training_blocks(data_dir):
+    splits = open_dataset("seven_scenes", data_dir / "kitchen", validation=0.2, seed=3)
+    blocks = {int(s.name[-6:]) // 50 for s in splits.validation}
+    assert len(splits.validation) == 50 * len(blocks) == 100
+    assert all(block % 4 != 3 for block in blocks)
+    assert len(splits.train) == 500 and len(splits.test) == 200
