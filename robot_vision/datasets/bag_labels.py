@@ -72,7 +72,7 @@ def _best(message: Any) -> str:
     """Returns the class of the highest score; empty where there is none."""
     if not message.results:
         return ""
-    best = max((r.hypothesis for r in message.results), key=lambda h: h.score)
+    best = max(message.results, key=lambda hypothesis: hypothesis.score)
     return str(best.class_id)
 
 
