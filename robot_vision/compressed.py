@@ -69,7 +69,7 @@ def compressed_size(data: NDArray[np.uint8], format_text: str) -> tuple[int, int
     """
     head = data[:8].tobytes()
     if head[:3] == _JPEG:
-        height, width, scan = _jpeg_size(memoryview(data))
+        height, width, scan = _jpeg_size(data.data)
         check_size(height, width)
         _check_end(data, scan, b"\xff\xd9", "JPEG", "end marker")
     elif head == _PNG:

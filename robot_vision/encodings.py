@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,14 +145,14 @@ def decode_raw(
             raise ImageError(
                 "size", f"The image is {width} x {height}: {encoding} needs 2 x 2 pixels"
             )
-        return _rgb(_to_8_bits(cv2.cvtColor(pixels, layout.conversion)))
-    pixels = _to_8_bits(pixels)
+        return _to_8_bits(np.asarray(cv2.cvtColor(pixels, layout.conversion)))
+    octets = _to_8_bits(pixels)
     if layout.order == "rgb":
-        return _rgb(pixels)
+        return octets
     if layout.order == "bgr":
         # Reversed without a copy; `resizing` sees it and reverses the few pixels that are left.
-        return _rgb(pixels)[..., ::-1]
-    return _rgb(cv2.cvtColor(pixels, _TO_RGB[layout.order]))
+        return octets[..., ::-1]
+    return _rgb(cv2.cvtColor(octets, _TO_RGB[layout.order]))
 
 
 def _rows(
@@ -160,24 +161,24 @@ def _rows(
     step: int,
     dtype: str = "u1",
     big_endian: bool = False,
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     """Views bytes as (height, width, channels) of native, aligned samples; copies only to get there."""
     kind = np.dtype(dtype)
     strides = (step, shape[2] * kind.itemsize, kind.itemsize)
-    order = ">" if big_endian else "<"
-    view: NDArray[np.uint8] = np.ndarray(shape, kind.newbyteorder(order), data.data, 0, strides)
+    stored = kind.newbyteorder(">" if big_endian else "<")
+    view: NDArray[Any] = np.ndarray(shape, stored, data.data, 0, strides)
     swapped = kind.itemsize > 1 and big_endian != (sys.byteorder == "big")
     if swapped or step % kind.itemsize or not view.flags.aligned:
         return view.astype(kind)
     return view.view(kind) if view.dtype != kind else view
 
 
-def _to_8_bits(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels
     shape = pixels.shape
     if pixels.dtype == np.uint16:
-        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257)).reshape(shape)
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), np.uint8).reshape(shape)
     if not np.isfinite(pixels).all():
         bad = int(pixels.size - np.isfinite(pixels).sum())
         raise ImageError(
@@ -186,7 +187,7 @@ def _to_8_bits(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         )
     # Clipped first: OpenCV's conversion takes the absolute value, and huge values overflow.
     unit = np.clip(pixels, 0.0, 1.0)
-    return np.asarray(cv2.convertScaleAbs(unit, alpha=255.0)).reshape(shape)
+    return np.asarray(cv2.convertScaleAbs(unit, alpha=255.0), np.uint8).reshape(shape)
 
 
 def _two_plane(

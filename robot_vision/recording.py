@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,7 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 
 STORAGES = ("sqlite3", "mcap")
 # Version 8 of the metadata is read by every distribution from Humble on; 9 only by Jazzy and newer.
-_METADATA_VERSION = 8
+_METADATA_VERSION: Final = 8
 _FOREVER = QosTime(2147483647, 4294967295)
 _OFFERED = Qos(
     history=QosHistory.KEEP_LAST,

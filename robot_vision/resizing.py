@@ -67,7 +67,7 @@ def resize_into(image: Image, out: Image, rule: str = "squash", crop_fraction: f
         cv2.cvtColor(out, cv2.COLOR_BGR2RGB, dst=out)
         return
     if rule == "crop":
-        image = crop_to_aspect(image, *out.shape[:2], crop_fraction)
+        image = crop_to_aspect(image, out.shape[0], out.shape[1], crop_fraction)
     elif rule == "letterbox":
         top, left, height, width = letterbox_window(image.shape[:2], out.shape[:2])
         if (height, width) != out.shape[:2]:

@@ -1,4 +1,4 @@
-"""Image messages to RGB: against OpenCV, against mosaics and planes made by hand, and with anything at all."""
+"""Image messages to RGB: against OpenCV, mosaics and planes made by hand, and anything at all."""
 
 from __future__ import annotations
 
@@ -327,7 +327,9 @@ def test_cut_off_jpeg_with_a_whole_thumbnail_is_refused() -> None:
 
 def test_decompression_bomb_is_refused_by_its_header() -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     for width, height in ((100_000, 100_000), (MAX_SIDE + 1, 1), (MAX_SIDE, MAX_SIDE + 1)):
         header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

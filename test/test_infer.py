@@ -79,7 +79,9 @@ def test_bad_frames_are_counted_and_the_run_goes_on(
     (folder / "frame-000002.color.png").write_bytes(b"no image at all")
     (folder / "frame-000009.bmp").write_bytes(b"no bitmap")
     out = tmp_path / "out.jsonl"
-    status = main(["infer", "--model", str(bundle), str(folder), "--output", str(out), "--batch", "3"])
+    status = main(
+        ["infer", "--model", str(bundle), str(folder), "--output", str(out), "--batch", "3"]
+    )
     assert status == 1
     lines = read_lines(out)
     assert [line.get("error", {}).get("reason") for line in lines] == [
@@ -105,7 +107,9 @@ def test_bad_messages_of_every_kind_are_survived(tmp_path: Path, bundle: Path) -
             fields = dict(height=32, width=48, encoding="rgb8", is_bigendian=0, step=144)
             fields["data"] = image.reshape(-1)
             header = bag._header(START + i, "camera")
-            bag.write("/image", START + i, types["sensor_msgs/msg/Image"](header, **{**fields, **changes}))
+            bag.write(
+                "/image", START + i, types["sensor_msgs/msg/Image"](header, **{**fields, **changes})
+            )
 
         raw(0)
         raw(1, encoding="h264")
@@ -132,7 +136,9 @@ def test_several_sources_limit_and_topic(tmp_path: Path, bundle: Path) -> None:
     out = tmp_path / "out.jsonl"
     arguments = ["infer", "--model", str(bundle), "--output", str(out), "--no-descriptor"]
     bag_path = str(tmp_path / "bag")
-    assert main([*arguments, bag_path, bag_path, "--topic", "/b", "--limit", "8", "--top-k", "1"]) == 0
+    assert (
+        main([*arguments, bag_path, bag_path, "--topic", "/b", "--limit", "8", "--top-k", "1"]) == 0
+    )
     lines = read_lines(out)
     assert [line["stamp_ns"] - START for line in lines] == [0, 1, 2, 3, 4, 5, 0, 1]
     assert {line["topic"] for line in lines} == {"/b"}
@@ -218,7 +224,9 @@ def test_interrupt_leaves_whole_lines(tmp_path: Path, bundle: Path) -> None:
     assert "interrupted" in shown.splitlines()[-1] and "Traceback" not in errors
     lines = read_lines(out)
     assert 10 < len(lines) < 20000
-    assert [line["source"] for line in lines] == [f"frame-{i:06d}.color.png" for i in range(len(lines))]
+    assert [line["source"] for line in lines] == [
+        f"frame-{i:06d}.color.png" for i in range(len(lines))
+    ]
 
 
 # make-bag

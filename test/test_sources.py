@@ -151,7 +151,9 @@ def test_chunks_before_the_cut_are_all_read(tmp_path: Path, kind: str) -> None:
                 message = make["sensor_msgs/msg/Image"](
                     header, 480, 640, "rgb8", 0, 1920, large.reshape(-1)
                 )
-                writer.write(connection, START + i, types.serialize_ros1(message, connection.msgtype))
+                writer.write(
+                    connection, START + i, types.serialize_ros1(message, connection.msgtype)
+                )
     os.truncate(file, file.stat().st_size // 2)
     frames = list(open_source(opened))
     assert 7 <= len(frames) <= 10

@@ -58,7 +58,10 @@ class CameraPlayer(Node):
                 "stamps are those of now and clock_hz is set: with /clock, which follows the recording, "
                 "set stamps to recorded"
             )
-        warn = self.get_logger().warning
+
+        def warn(text: str) -> None:
+            self.get_logger().warning(text)
+
         self._topic_publishers = {
             topic: self.create_publisher(
                 _TYPES[kind],

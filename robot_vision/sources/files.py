@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from robot_vision.errors import SourceError
 from robot_vision.sources.base import (
@@ -114,4 +115,4 @@ def read_image(file: Path) -> Any:
         image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError("OpenCV cannot decode it")
-    return RawImage.of(image, "bgr8")
+    return RawImage.of(np.asarray(image, np.uint8), "bgr8")

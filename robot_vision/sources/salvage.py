@@ -125,7 +125,9 @@ def _mcap(file: BinaryIO) -> Iterator[Record]:
             return
         op, size = struct.unpack("<BQ", head)
         data = file.read(min(size, _MAX_RECORD))
-        if len(data) < size and op != 0x06:  # of a chunk that was not compressed, the start is of use
+        if (
+            len(data) < size and op != 0x06
+        ):  # of a chunk that was not compressed, the start is of use
             return
         try:
             yield from handle(op, memoryview(data))

@@ -1,0 +1,383 @@
+"""The camera player in its own process, heard over real DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from robot_vision.errors import ConfigError  # noqa: E402
+from robot_vision.images import to_rgb
+from robot_vision.recording import RecordingWriter
+from robot_vision.ros import cdr
+from robot_vision.ros.playback import Item, Pacer, Playback
+from robot_vision.sources import CompressedImage, RawImage, open_source
+
+START = 1_700_000_000_000_000_000
+PERIOD = 50_000_000
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
+
+
+def write_bag(path: Path, count: int = 8, storage: str = "sqlite3") -> Path:
+    with RecordingWriter(path, storage) as bag:
+        for i in range(count):
+            stamp = START + i * PERIOD
+            K = np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])
+            bag.camera_info("/front/camera_info", stamp, "front", (24, 32), K)
+            bag.image("/front/image_raw", stamp, "front", IMAGES[i], "bgr8")
+    return path
+
+
+# Bytes
+
+
+def deserialize(data: bytes, kind: Any) -> Any:
+    from rclpy.serialization import deserialize_message
+
+    return deserialize_message(data, kind)
+
+
+@pytest.mark.parametrize("frame_id", ["", "a", "abc", "abcd", "camera_optical_frame", "küche"])
+@pytest.mark.parametrize("encoding", ["rgb8", "bayer_rggb8", "mono8"])
+def test_written_image_bytes_are_what_rclpy_reads(frame_id: str, encoding: str) -> None:
+    from sensor_msgs.msg import Image
+
+    pixels = IMAGES[0] if encoding == "rgb8" else np.ascontiguousarray(IMAGES[0, :, :, 0])
+    message = deserialize(cdr.image(START + 7, frame_id, RawImage.of(pixels, encoding)), Image)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1_700_000_000, 7)
+    assert message.header.frame_id == frame_id and message.encoding == encoding
+    assert (message.height, message.width, message.step) == (24, 32, pixels.strides[0])
+    assert message.data.tobytes() == pixels.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["", "png", "jpeg", "bgr8; jpeg compressed bgr8"])
+def test_written_compressed_bytes_are_what_rclpy_reads(kind: str) -> None:
+    from sensor_msgs.msg import CompressedImage as Message
+
+    data = cdr.compressed_image(START, "front", CompressedImage(kind, b"12345"))
+    message = deserialize(data, Message)
+    assert message.format == kind and message.data.tobytes() == b"12345"
+
+
+def test_header_is_changed_and_nothing_else() -> None:
+    from sensor_msgs.msg import Image
+
+    data = cdr.image(START, "front", RawImage.of(IMAGES[0], "rgb8"))
+    for frame_id in ("", "x", "a_much_longer_frame_than_before"):
+        changed = cdr.with_frame_id(cdr.with_stamp(data, START + 123_456_789_012), frame_id)
+        message = deserialize(changed, Image)
+        assert cdr.stamp_of(changed) == START + 123_456_789_012
+        assert message.header.frame_id == frame_id and message.encoding == "rgb8"
+        assert message.data.tobytes() == IMAGES[0].tobytes()
+
+
+def test_big_endian_messages_keep_their_order() -> None:
+    from rosbags.typesys import Stores, get_typestore
+
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    make = types.types
+    header = make["std_msgs/msg/Header"](make["builtin_interfaces/msg/Time"](5, 6), "front")
+    message = make["sensor_msgs/msg/Image"](header, 1, 2, "mono8", 1, 2, np.array([1, 2], np.uint8))
+    big = bytes(types.serialize_cdr(message, message.__msgtype__, little_endian=False))
+    assert cdr.stamp_of(big) == 5_000_000_006
+    changed = cdr.with_frame_id(cdr.with_stamp(big, START), "other_frame")
+    read = types.deserialize_cdr(changed, message.__msgtype__)
+    assert read.header.stamp.sec == 1_700_000_000 and read.header.frame_id == "other_frame"
+    assert (read.height, read.width, read.data.tolist()) == (1, 2, [1, 2])
+
+
+# What is played, and when
+
+
+def test_bytes_of_a_bag_pass_through(tmp_path: Path) -> None:
+    playback = Playback(open_source(write_bag(tmp_path / "bag")))
+    items = list(playback)
+    assert playback.topics == {
+        "/front/image_raw": "sensor_msgs/msg/Image",
+        "/front/camera_info": "sensor_msgs/msg/CameraInfo",
+    }
+    assert [item.is_image for item in items] == [False, True] * 8
+    records = open_source(tmp_path / "bag").records({"/front/image_raw"})  # type: ignore[attr-defined]
+    assert [i.data for i in items if i.is_image] == [r.data for r in records]
+
+
+def test_topics_transport_and_frame_are_replaced(tmp_path: Path) -> None:
+    from sensor_msgs.msg import CameraInfo
+    from sensor_msgs.msg import CompressedImage as Compressed
+
+    source = open_source(write_bag(tmp_path / "bag"))
+    playback = Playback(source, ["/cam/image"], "compressed", "optical")
+    info, image = list(playback)[:2]
+    assert (info.topic, image.topic) == ("/cam/camera_info", "/cam/image/compressed")
+    message = deserialize(bytes(info.data), CameraInfo)
+    assert message.header.frame_id == "optical" and message.k[0] == 30.0
+    packed = deserialize(bytes(image.data), Compressed)
+    assert packed.header.frame_id == "optical" and to_rgb(packed).shape == (24, 32, 3)
+
+
+def test_wrong_number_of_output_topics_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="/front/image_raw"):
+        Playback(open_source(write_bag(tmp_path / "bag")), ["/a", "/b"])
+
+
+def test_images_that_cannot_be_converted_are_counted(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), IMAGES[0])
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
+    playback = Playback(open_source(tmp_path), transport="raw")
+    assert len(list(playback)) == 1 and playback.bad_frames == 1
+
+
+def test_times_count_from_the_start() -> None:
+    def item(i: int, topic: str = "/a") -> Item:
+        return Item(topic, "sensor_msgs/msg/Image", START + i * PERIOD, b"")
+
+    recorded = Pacer(0.0, 2.0)
+    assert [recorded.due(item(i)) for i in (0, 1, 5)] == [0.0, 0.025, 0.125]
+    fixed = Pacer(10.0, 1.0)
+    dues = [fixed.due(item(i, t)) for i, t in ((0, "/a"), (0, "/b"), (7, "/a"), (9, "/a"))]
+    assert dues == [0.0, 0.0, 0.1, 0.2]
+
+
+# Over DDS
+
+
+@contextmanager
+def player(*parameters: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs the node as users do; interrupts it at the end."""
+    command = [sys.executable, "-m", "robot_vision.ros.camera_player", "--ros-args"]
+    for parameter in parameters:
+        command += ["-p", parameter]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=20)
+        except (subprocess.TimeoutExpired, ValueError):
+            process.kill()
+
+
+class Listener:
+    """Subscribes and collects (arrival time, message) by topic."""
+
+    def __init__(self, **topics: Any) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import QoSProfile
+
+        from robot_vision.ros.dds import use_large_image_profile
+
+        use_large_image_profile()
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("listener", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.heard: dict[str, list[tuple[float, Any]]] = {}
+        for topic, kind in topics.items():
+            name = "/" + topic.replace("__", "/")
+            self.heard[name] = []
+            self.node.create_subscription(kind, name, self._callback(name), QoSProfile(depth=50))
+
+    def _callback(self, name: str) -> Callable[[Any], None]:
+        return lambda message: self.heard[name].append((time.monotonic(), message))
+
+    def until(self, done: Callable[[], bool], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, {k: len(v) for k, v in self.heard.items()}
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def messages(self, topic: str) -> list[Any]:
+        return [message for _, message in self.heard[topic]]
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Listener]]:
+    made: list[Listener] = []
+
+    def make(**topics: Any) -> Listener:
+        made.append(Listener(**topics))
+        return made[-1]
+
+    yield make
+    for listener in made:
+        listener.close()
+
+
+def reported_hz(output: str) -> float:
+    """Returns the rate that the player says it kept. Arrivals on a busy machine tell less."""
+    return float(output.split("images on ")[1].split(" at ")[1].split(" Hz")[0])
+
+
+def stamp_ns(message: Any) -> int:
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_bag_arrives_whole_and_at_its_pace(
+    tmp_path: Path, listen: Callable[..., Listener], storage: str
+) -> None:
+    from sensor_msgs.msg import CameraInfo, Image
+
+    bag = write_bag(tmp_path / "bag", storage=storage)
+    listener = listen(front__image_raw=Image, front__camera_info=CameraInfo)
+    with player(f"source:={bag}", "wait_for_subscribers:=1", "speed:=0.5") as process:
+        listener.until(lambda: len(listener.heard["/front/image_raw"]) == 8)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+    images = listener.messages("/front/image_raw")
+    assert [stamp_ns(m) for m in images] == [START + i * PERIOD for i in range(8)]
+    for message, image in zip(images, IMAGES, strict=True):
+        assert (message.encoding, message.header.frame_id) == ("bgr8", "front")
+        np.testing.assert_array_equal(to_rgb(message), image[..., ::-1])
+    assert "Published 8 images on /front/image_raw at" in output
+    assert reported_hz(output) == pytest.approx(10, rel=0.3)  # 20 Hz at half speed
+    assert len(listener.messages("/front/camera_info")) >= 7
+
+
+@pytest.mark.ros
+def test_loop_sets_the_clock_back_and_an_interrupt_ends_it(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    from rosgraph_msgs.msg import Clock
+    from sensor_msgs.msg import Image
+
+    bag = write_bag(tmp_path / "bag", count=4)
+    listener = listen(front__image_raw=Image, clock=Clock)
+    with player(
+        f"source:={bag}", "wait_for_subscribers:=1", "loop:=true", "clock_hz:=100"
+    ) as process:
+        listener.until(lambda: len(listener.heard["/front/image_raw"]) >= 9)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    stamps = [stamp_ns(m) for m in listener.messages("/front/image_raw")]
+    assert [(s - START) // PERIOD for s in stamps[:9]] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    assert reported_hz(output) == pytest.approx(20, rel=0.3)  # no gap between passes
+    clocks = [m.clock.sec * 10**9 + m.clock.nanosec for m in listener.messages("/clock")]
+    steps = np.diff(clocks)
+    assert (steps < -2 * PERIOD).sum() >= 1  # back at the end of a pass
+    assert (steps[steps >= 0] <= 2 * PERIOD).all() and len(clocks) > 20
+    assert min(clocks) >= START - PERIOD and max(clocks) <= START + 4 * PERIOD
+
+
+@pytest.mark.ros
+def test_loop_is_switched_off_while_playing(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    from rcl_interfaces.srv import SetParameters
+    from rclpy.parameter import Parameter
+    from sensor_msgs.msg import Image
+
+    bag = write_bag(tmp_path / "bag", count=4)
+    listener = listen(front__image_raw=Image)
+    client = listener.node.create_client(SetParameters, "/camera_player/set_parameters")
+    with player(f"source:={bag}", "wait_for_subscribers:=1", "loop:=true") as process:
+        listener.until(lambda: len(listener.heard["/front/image_raw"]) >= 5)
+        listener.until(client.service_is_ready)
+        changes = [Parameter("speed", value=2.0), Parameter("loop", value=False)]
+        for change, allowed in zip(changes, (False, True), strict=True):
+            request = SetParameters.Request(parameters=[change.to_parameter_msg()])
+            future = client.call_async(request)
+            listener.until(future.done)
+            assert future.result().results[0].successful == allowed
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.ros
+def test_folder_plays_compressed_at_a_fixed_rate_with_stamps_of_now(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    from sensor_msgs.msg import CompressedImage as Message
+
+    for i, image in enumerate(IMAGES):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image[..., ::-1])
+    listener = listen(rear__image__compressed=Message)
+    settings = ("rate_hz:=25", "output_topics:=['/rear/image']", "frame_id:=rear")
+    with player(f"source:={tmp_path}", "wait_for_subscribers:=1", *settings) as process:
+        listener.until(lambda: len(listener.heard["/rear/image/compressed"]) == 8)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+    messages = listener.messages("/rear/image/compressed")
+    for message, image in zip(messages, IMAGES, strict=True):
+        assert (message.format, message.header.frame_id) == ("png", "rear")
+        np.testing.assert_array_equal(to_rgb(message), image)
+    stamps = np.array([stamp_ns(m) for m in messages])
+    assert abs(stamps[-1] / 1e9 - time.time()) < 30
+    assert (stamps[-1] - stamps[0]) / 1e9 == pytest.approx(7 / 25, abs=0.1)
+
+
+@pytest.mark.ros
+def test_video_plays_raw(tmp_path: Path, listen: Callable[..., Listener]) -> None:
+    from sensor_msgs.msg import Image
+
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (80, 60))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no videos")
+    for i in range(6):
+        writer.write(np.full((60, 80, 3), (40 * i, 0, 250 - 40 * i), np.uint8))
+    writer.release()
+    listener = listen(camera__image_raw=Image)
+    with player(f"source:={path}", "wait_for_subscribers:=1", "stamps:=recorded"):
+        listener.until(lambda: len(listener.heard["/camera/image_raw"]) == 6)
+    messages = listener.messages("/camera/image_raw")
+    assert np.diff([stamp_ns(m) for m in messages]) == pytest.approx(50_000_000, rel=1e-3)
+    for i, message in enumerate(messages):
+        np.testing.assert_allclose(to_rgb(message)[30, 40], (250 - 40 * i, 0, 40 * i), atol=6)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ((), "source is empty"),
+        (("source:=/nowhere",), "/nowhere does not exist"),
+        (("source:={bag}", "topics:=['/rear']"), "/front/image_raw"),
+        (("source:={bag}", "stamps:=now", "clock_hz:=10"), "clock_hz"),
+        (("source:={bag}", "speed:=0.0"), "0.01"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    tmp_path: Path, parameters: tuple[str, ...], text: str
+) -> None:
+    bag = write_bag(tmp_path / "bag", count=1)
+    with player(*(p.format(bag=bag) for p in parameters)) as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2 and text in output and "Traceback" not in output, output
+
+
+@pytest.mark.ros
+def test_recording_without_a_playable_image_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with player(f"source:={tmp_path}", "transport:=raw") as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1 and "no image to play" in output, output
