@@ -464,8 +464,13 @@ def test_settings_that_cannot_be_had_fail_configure(
     patient.is_answered(_good(patient.stamp()))
 
 
-def make_fragile_bundle(path: Path) -> Path:
-    """Writes a bundle whose network fails at run time on bright images: it looks up an absent row."""
+def make_fragile_bundle(path: Path, how: str) -> Path:
+    """Writes a bundle whose network goes wrong on bright images.
+
+    Args:
+        path: the directory to make.
+        how: `fails` looks up a row that is not there; `nan` takes the square root of a negative number.
+    """
     make_tiny_bundle(path)
     spec = ModelBundle.load(path).spec
     model = onnx.load(str(path / GRAPH))
@@ -475,28 +480,56 @@ def make_fragile_bundle(path: Path) -> Path:
     extra = [
         helper.make_node("ReduceMax", ["colour"], ["brightest"], keepdims=0),
         helper.make_node("Mul", ["brightest", "ten"], ["tens"]),
-        helper.make_node("Cast", ["tens"], ["row"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["rows", "row"], ["looked_up"]),
-        helper.make_node("Add", ["calm", "looked_up"], ["probabilities"]),
     ]
+    if how == "fails":
+        extra += [
+            helper.make_node("Cast", ["tens"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["zeros", "row"], ["nothing"]),
+        ]
+    else:
+        extra += [
+            helper.make_node("Sub", ["six", "tens"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),
+            helper.make_node("Mul", ["root", "nought"], ["nothing"]),
+        ]
+    extra.append(helper.make_node("Add", ["calm", "nothing"], ["probabilities"]))
     for offset, node in enumerate(extra, start=1):
         nodes.insert(at + offset, node)
+    constants = {"ten": 10.0, "six": 6.0, "nought": 0.0, "zeros": [0.0] * 6}
+    used = {name for node in extra for name in node.input}
     model.graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.float32(10), "ten"),
-            numpy_helper.from_array(np.zeros(6, np.float32), "rows"),
-        ]
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in constants.items()
+        if name in used
     )
     onnx.checker.check_model(model, full_check=True)
     (path / GRAPH).write_bytes(model.SerializeToString())
-    write_manifest(path, "fragile", spec, {}, {})
+    write_manifest(path, f"fragile_{how}", spec, {}, {})
     return path
+
+
+def test_network_that_answers_nan_is_not_believed(patient: Patient, tmp_path: Path) -> None:
+    _reconfigure(patient, model=str(make_fragile_bundle(tmp_path / "fragile", "nan")))
+    dark = coloured_image((60, 30, 20))
+    patient.is_answered(rgb_message(dark, patient.stamp()))
+    bright = _good(patient.stamp())
+    wait_until(
+        lambda: patient.count(RAW, "refused_result") >= 2,
+        what=f"count; the node said:\n{patient.output(RAW)[-2000:]}",
+        each=lambda: (patient.send(bright), time.sleep(0.05)),
+    )
+    assert "result refused" in patient.output(RAW) and "not finite" in patient.output(RAW)
+    patient.is_answered(rgb_message(dark, patient.stamp()))
+    assert not any(stamp_ns(a) == stamp_ns(bright) for a in patient.answers[RAW])
+    _reconfigure(patient)
 
 
 def test_network_that_fails_at_run_time(patient: Patient, tmp_path: Path) -> None:
     client = patient.client
     _reconfigure(
-        patient, model=str(make_fragile_bundle(tmp_path / "fragile")), max_engine_failures=2
+        patient,
+        model=str(make_fragile_bundle(tmp_path / "fragile", "fails")),
+        max_engine_failures=2,
     )
     dark = coloured_image((60, 30, 20))
     patient.is_answered(rgb_message(dark, patient.stamp()))

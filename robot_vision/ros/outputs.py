@@ -106,7 +106,11 @@ class CameraOutputs:
 
         Returns:
             The frame whose mounting is not known, so that its pose was left out; None otherwise.
+
+        Raises:
+            ValueError: a number of the prediction is not finite; nothing was published.
         """
+        _refuse_not_finite(prediction)
         header = header_message(source_header)
         if prediction.classification is not None and self.listened("classification"):
             hypotheses = prediction.classification.top_k(parameters.top_k, threshold)
@@ -151,3 +155,17 @@ class CameraOutputs:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = {}
+
+
+def _refuse_not_finite(prediction: Prediction) -> None:
+    """Keeps what a network that overflowed says from every subscriber, not only from those who check."""
+    parts: dict[str, Any] = {"descriptor": prediction.descriptor}
+    if prediction.classification is not None:
+        parts["probabilities"] = prediction.classification.probabilities
+    if prediction.pose is not None:
+        parts["position"] = prediction.pose.position
+        parts["orientation"] = prediction.pose.orientation_xyzw
+    for name, values in parts.items():
+        # A sum is finite only if all are, or overflows, which in float64 these cannot.
+        if values is not None and not np.isfinite(values.sum(dtype=np.float64)):
+            raise ValueError(f"the network's {name} is not finite")

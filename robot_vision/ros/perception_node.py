@@ -22,6 +22,7 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from vision_msgs.msg import LabelInfo, VisionInfo
 
+from robot_vision.errors import EngineError
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.camera import Camera
 from robot_vision.ros.diagnostics import camera_status, node_status
@@ -199,11 +200,14 @@ class PerceptionNode(LifecycleNode):
         for camera in self._cameras.values():
             camera.unsubscribe()
         if self._worker is not None:
-            if not self._worker.stop():
-                self.get_logger().error("The network did not finish its batch within a minute")
-            self._worker = None
+            worker, self._worker = self._worker, None
+            if not worker.stop():
+                raise EngineError(
+                    "the network did not finish its batch within a minute: restart the node"
+                )
 
     def _free(self) -> None:
+        # If the worker hangs in the engine this raises, and the engine is not freed under it.
         self._stop()
         for release in reversed(self._release):
             release()
