@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from tiny_datasets import POINT, camera, write_image
+from tiny_datasets import (
+    POINT,
+    cambridge,
+    camera,
+    place_name,
+    seven_scenes,
+    transforms,
+    tum,
+    write_image,
+)
 
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.inspection import nearest_train
@@ -30,17 +39,6 @@ def edit_line(file: Path, number: int, change):
 
 
 # Microsoft 7-Scenes: 4 x 4, camera to world, columns right, down, forward
-
-
-def seven_scenes(folder: Path, count: int, suffix: str = "png") -> Path:
-    for i in range(count):
-        cam = camera(i)
-        write_image(folder / f"frame-{i:06}.color.{suffix}", i)
-        rows = np.eye(4)
-        rows[:3] = np.column_stack((cam.right, cam.down, cam.forward, cam.centre))
-        text = "\n".join("\t ".join(f"{v:.7e}" for v in row) + "\t " for row in rows)
-        (folder / f"frame-{i:06}.pose.txt").write_text(text + "\n")
-    return folder
 
 
 def test_seven_scenes_poses_see_the_point(tmp_path):
@@ -146,22 +144,6 @@ def test_seven_scenes_says_what_to_do_with_zip_files(tmp_path):
 # Cambridge Landmarks: camera centre, quaternion wxyz of world to camera
 
 
-def cambridge(root: Path, train: int, test: int) -> Path:
-    lists = {"dataset_train.txt": ("seq1", train), "dataset_test.txt": ("seq2", test)}
-    for file, (sequence, count) in lists.items():
-        lines = ["Visual Landmark Dataset V1", "ImageFile, Camera Position [X Y Z W P Q R]", ""]
-        for i in range(1, count + 1):
-            cam = camera(i)
-            name = f"{sequence}/frame{i:05}.png"
-            write_image(root / name, i)
-            world_to_camera = Rotation.from_matrix(np.stack((cam.right, cam.down, cam.forward)))
-            x, y, z, w = world_to_camera.as_quat()
-            numbers = " ".join(f"{v:.6f}" for v in (*cam.centre, w, x, y, z))
-            lines.append(f"{name} {numbers}")
-        (root / file).write_text("\n".join(lines) + "\n")
-    return root
-
-
 def test_cambridge_poses_see_the_point(tmp_path):
     splits = open_dataset("cambridge", cambridge(tmp_path, 6, 3), validation=0)
     assert (len(splits.train), len(splits.test)) == (6, 3)
@@ -210,23 +192,6 @@ def test_cambridge_refuses_an_image_in_both_lists_and_counts_missing_ones(tmp_pa
 
 
 # TUM RGB-D: stamp tx ty tz qx qy qz qw of the optical frame
-
-
-def tum(folder: Path, count: int) -> Path:
-    """Images at 10 Hz; ground truth at 100 Hz, 3 ms apart from the nearest image."""
-    rgb, truth = ["# color images", "# timestamp filename"], ["# ground truth trajectory"]
-    for i in range(count):
-        stamp = f"{1305031102 + i / 10:.6f}"
-        write_image(folder / f"rgb/{stamp}.png", i)
-        rgb.append(f"{stamp} rgb/{stamp}.png")
-    for k in range(-5, 10 * count):
-        cam = camera(k / 10)
-        q = Rotation.from_matrix(np.column_stack((cam.right, cam.down, cam.forward))).as_quat()
-        values = " ".join(f"{v:.4f}" for v in (*cam.centre, *q))
-        truth.append(f"{1305031102 + k / 100 + 0.003:.4f} {values}")
-    (folder / "rgb.txt").write_text("\n".join(rgb) + "\n")
-    (folder / "groundtruth.txt").write_text("\n".join(truth) + "\n")
-    return folder
 
 
 def test_tum_rgbd_poses_see_the_point(tmp_path):
@@ -287,20 +252,6 @@ def test_tum_rgbd_names_file_and_line_when_a_line_is_bad(file, number, change, m
 
 
 # transforms.json: OpenGL axes, columns right, up, backward
-
-
-def transforms(root: Path, count: int, file: str = "transforms.json", **extra) -> Path:
-    frames = []
-    for i in range(count):
-        cam = camera(i)
-        matrix = np.eye(4)
-        matrix[:3] = np.column_stack((cam.right, -cam.down, -cam.forward, cam.centre))
-        path = f"images/{Path(file).stem}_{i:03}.png"
-        write_image(root / path, i)
-        frames.append({"file_path": path, "transform_matrix": matrix.tolist()})
-    data = {"fl_x": 30.0, "fl_y": 31.0, "cx": 16.0, "cy": 12.0, "w": 32, "h": 24, "frames": frames}
-    (root / file).write_text(json.dumps({**data, **extra}, indent=1))
-    return root
 
 
 def test_transforms_json_poses_see_the_point(tmp_path):
@@ -368,10 +319,6 @@ def test_transforms_json_names_file_and_line_when_frame_is_bad(tmp_path):
 
 
 # Place recognition folders
-
-
-def place_name(east, north, heading="", zone="10", letter="S"):
-    return f"@{east}@{north}@{zone}@{letter}@37.1@-122.2@pano@@{heading}@@@@@note@.jpg"
 
 
 def test_place_folder_reads_positions_and_headings(tmp_path):

@@ -1,10 +1,12 @@
 """A camera in the physical world, from which tests write each format by that format's own definition."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,69 @@ def image_folder(root: Path, counts: dict[str, int], suffix: str = "png") -> Pat
         for i in range(count):
             write_image(root / folder / f"{i}.{suffix}", 1000 * f + i)
     return root
+
+
+def seven_scenes(folder: Path, count: int, suffix: str = "png") -> Path:
+    """4 x 4, camera to world: columns right, down, forward, centre."""
+    for i in range(count):
+        cam = camera(i)
+        write_image(folder / f"frame-{i:06}.color.{suffix}", i)
+        rows = np.eye(4)
+        rows[:3] = np.column_stack((cam.right, cam.down, cam.forward, cam.centre))
+        text = "\n".join("\t ".join(f"{v:.7e}" for v in row) + "\t " for row in rows)
+        (folder / f"frame-{i:06}.pose.txt").write_text(text + "\n")
+    return folder
+
+
+def cambridge(root: Path, train: int, test: int) -> Path:
+    """Camera centre, then the quaternion w x y z of world to camera."""
+    lists = {"dataset_train.txt": ("seq1", train), "dataset_test.txt": ("seq2", test)}
+    for file, (sequence, count) in lists.items():
+        lines = ["Visual Landmark Dataset V1", "ImageFile, Camera Position [X Y Z W P Q R]", ""]
+        for i in range(1, count + 1):
+            cam = camera(i)
+            name = f"{sequence}/frame{i:05}.png"
+            write_image(root / name, i)
+            world_to_camera = Rotation.from_matrix(np.stack((cam.right, cam.down, cam.forward)))
+            x, y, z, w = world_to_camera.as_quat()
+            numbers = " ".join(f"{v:.6f}" for v in (*cam.centre, w, x, y, z))
+            lines.append(f"{name} {numbers}")
+        (root / file).write_text("\n".join(lines) + "\n")
+    return root
+
+
+def tum(folder: Path, count: int) -> Path:
+    """Images at 10 Hz; ground truth at 100 Hz, 3 ms apart from the nearest image."""
+    rgb, truth = ["# color images", "# timestamp filename"], ["# ground truth trajectory"]
+    for i in range(count):
+        stamp = f"{1305031102 + i / 10:.6f}"
+        write_image(folder / f"rgb/{stamp}.png", i)
+        rgb.append(f"{stamp} rgb/{stamp}.png")
+    for k in range(-5, 10 * count):
+        cam = camera(k / 10)
+        q = Rotation.from_matrix(np.column_stack((cam.right, cam.down, cam.forward))).as_quat()
+        values = " ".join(f"{v:.4f}" for v in (*cam.centre, *q))
+        truth.append(f"{1305031102 + k / 100 + 0.003:.4f} {values}")
+    (folder / "rgb.txt").write_text("\n".join(rgb) + "\n")
+    (folder / "groundtruth.txt").write_text("\n".join(truth) + "\n")
+    return folder
+
+
+def transforms(root: Path, count: int, file: str = "transforms.json", **extra) -> Path:
+    """OpenGL axes: columns right, up, backward, centre."""
+    frames = []
+    for i in range(count):
+        cam = camera(i)
+        matrix = np.eye(4)
+        matrix[:3] = np.column_stack((cam.right, -cam.down, -cam.forward, cam.centre))
+        path = f"images/{Path(file).stem}_{i:03}.png"
+        write_image(root / path, i)
+        frames.append({"file_path": path, "transform_matrix": matrix.tolist()})
+    data = {"fl_x": 30.0, "fl_y": 31.0, "cx": 16.0, "cy": 12.0, "w": 32, "h": 24, "frames": frames}
+    (root / file).write_text(json.dumps({**data, **extra}, indent=1))
+    return root
+
+
+def place_name(east, north, heading="", zone="10", letter="S"):
+    """The benchmark's file name."""
+    return f"@{east}@{north}@{zone}@{letter}@37.1@-122.2@pano@@{heading}@@@@@note@.jpg"

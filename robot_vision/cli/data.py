@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options, open_dataset
 from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png
 from robot_vision.errors import ConfigError
+
+Say = Callable[..., None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,55 +150,45 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def _print(console: Console, title: str, report: dict[str, Any]) -> None:
+    def say(text: str, style: str | None = None) -> None:
+        # Lines are not broken, so that paths can be copied; names may hold what rich takes for markup.
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
     counts = report["samples"]
     total = sum(counts.values())
     head = ", ".join(f"{n} {name}" for name, n in counts.items())
-    console.print(
-        f"[bold]{title}[/bold]: {total} samples ({head}) in {report['sequences']} sequences"
-    )
+    say(f"{title}: {total} samples ({head}) in {report['sequences']} sequences", "bold")
     if report["classes"]:
-        _print_classes(console, report["classes"], counts)
-    _print_images(console, report["images"], total)
+        _print_classes(console, say, report["classes"], counts)
+    _print_images(say, report["images"], total)
     if report["poses"]:
-        _print_poses(console, report)
-    for pair, overlap in report["overlap"].items():
-        same = overlap["same_content"]
-        if same:
-            first = " = ".join(same[0])
-            console.print(
-                f"[red]overlap {pair}: {len(same)} images are the same, such as {first}[/red]"
-            )
-        if overlap["neighbours"]:
-            second = pair.split("/")[1]
-            console.print(
-                f"overlap {pair}: {overlap['neighbours']} frames of {second} are next to one of the other"
-            )
-    if all(o["same_content"] == () for o in report["overlap"].values()):
-        console.print("no image is in two splits (compared byte for byte)")
+        _print_poses(say, report)
+    _print_overlap(say, report["overlap"], counts)
     for note in report["notes"]:
-        console.print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     for picture in report["pictures"].values():
-        console.print(f"wrote {picture}", markup=False)
+        say(f"wrote {picture}")
 
 
 def _print_classes(
-    console: Console, classes: dict[str, dict[str, int]], counts: dict[str, int]
+    console: Console, say: Say, classes: dict[str, dict[str, int]], counts: dict[str, int]
 ) -> None:
     table = Table("class", *counts, "share of train")
     for label, row in classes.items():
         share = row["train"] / counts["train"] if counts["train"] else 0.0
         bar = "█" * round(20 * share)
-        table.add_row(label, *(str(row[name]) for name in counts), f"{share:6.1%} {bar}")
+        table.add_row(escape(label), *(str(row[name]) for name in counts), f"{share:6.1%} {bar}")
     console.print(table)
     sizes = [row["train"] for label, row in classes.items() if label != "(none)" and row["train"]]
     if len(sizes) > 1 and max(sizes) >= 3 * min(sizes):
-        console.print(
+        say(
             f"classes are unbalanced: the largest has {max(sizes) / min(sizes):.1f} times the images of "
-            "the smallest (train with class weights or a balanced sampler)"
+            "the smallest (train with class weights or a balanced sampler)",
+            "yellow",
         )
 
 
-def _print_images(console: Console, images: dict[str, Any], total: int) -> None:
+def _print_images(say: Say, images: dict[str, Any], total: int) -> None:
     which = "all" if images["looked_at"] == total else f"{images['looked_at']} of {total}"
     sizes = images["sizes"]
     if len(sizes) > 4:
@@ -205,20 +199,20 @@ def _print_images(console: Console, images: dict[str, Any], total: int) -> None:
         )
     else:
         text = ", ".join(f"{w} x {h} ({n})" for h, w, n in sizes) or "none"
-    console.print(f"images ({which} decoded): {text}")
+    say(f"images ({which} decoded): {text}")
     bad = images["unreadable"]
     if bad:
-        console.print(f"[red]{len(bad)} cannot be read[/red]:")
+        say(f"{len(bad)} of {images['looked_at']} images cannot be read:", "red")
         for line in bad[:10]:
-            console.print(f"  {line}", markup=False)
+            say(f"  {line}")
 
 
-def _print_poses(console: Console, report: dict[str, Any]) -> None:
+def _print_poses(say: Say, report: dict[str, Any]) -> None:
     poses = report["poses"]
     extent = " x ".join(
         f"{h - lo:.2f}" for lo, h in zip(poses["low_m"], poses["high_m"], strict=True)
     )
-    console.print(
+    say(
         f"poses in frame {poses['map_frame']!r}: extent {extent} m (x, y, z), path {poses['path_m']:.2f} m"
     )
     for name, near in report["nearest_train"].items():
@@ -226,7 +220,28 @@ def _print_poses(console: Console, report: dict[str, Any]) -> None:
         if near["median_deg"] is not None:
             degrees = f" / {near['median_deg']:.1f} deg"
             limits += f" and {near['radius_deg']:g} deg"
-        console.print(
+        say(
             f"nearest training pose of {name}: median {near['median_m']:.3f} m{degrees}; "
             f"{near['within']:.0%} have one within {limits}"
         )
+
+
+def _print_overlap(say: Say, overlaps: dict[str, Any], counts: dict[str, int]) -> None:
+    for pair, overlap in overlaps.items():
+        first, second = pair.split("/")
+        same, beside = overlap["same_content"], overlap["neighbours"]
+        if same:
+            example = " = ".join(same[0])
+            say(
+                f"overlap: {len(same)} images are in {first} and in {second}, such as {example}",
+                "red",
+            )
+        if beside:
+            text = (
+                f"overlap: {beside} of {counts[second]} {second} images are next to one of {first}"
+            )
+            if beside > counts[second] / 2:
+                text += ": if these are frames of a video, use split=blocks (or group)"
+            say(text)
+    if all(overlap["same_content"] == () for overlap in overlaps.values()):
+        say("no image is in two splits (compared byte for byte)")

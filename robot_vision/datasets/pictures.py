@@ -137,7 +137,8 @@ def _with_matplotlib(splits: Splits, title: str) -> NDArray[np.uint8]:
         colour = tuple(c / 255 for c in COLOURS[name])
         points = _positions(samples, [a, b])
         axes.scatter(
-            *points.T,
+            points[:, 0],
+            points[:, 1],
             s=9,
             color=colour,
             label=f"{name} ({len(points)})",
