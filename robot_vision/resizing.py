@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.spec import RESIZE_RULES
 
-# Shrinking more than this, the samples are too far apart: source pixels are first averaged two by two.
-_HALVE_FROM = 8.0
+# Shrinking both axes more than this, two samples a target pixel are too far apart, and four are taken.
+_DENSER_FROM = 8.0
 # Shrinking less than this, plain bilinear is nearer to the antialiased one than the oversampling.
 _OVERSAMPLE_FROM = 1.3
 _MAX_SCRATCH = 16
@@ -104,17 +104,7 @@ def _resize(image: Image, out: Image) -> None:
         return
     if image.strides[2] != 1 or image.strides[1] != 3 or image.strides[0] < 0:
         image = np.ascontiguousarray(image)
-    while image.shape[0] >= _HALVE_FROM * height and image.shape[1] >= _HALVE_FROM * width:
-        # An odd last row or column is left out: half a target pixel's hundredth at these factors.
-        rows, columns = image.shape[0] // 2, image.shape[1] // 2
-        half = _scratch.get("half", rows, columns)
-        cv2.resize(
-            image[: 2 * rows, : 2 * columns],
-            (columns, rows),
-            dst=half,
-            interpolation=cv2.INTER_AREA,
-        )
-        image = half
+    huge = image.shape[0] >= _DENSER_FROM * height and image.shape[1] >= _DENSER_FROM * width
     factor_y = 2 if image.shape[0] >= _OVERSAMPLE_FROM * height else 1
     factor_x = 2 if image.shape[1] >= _OVERSAMPLE_FROM * width else 1
     if factor_y == factor_x == 1:
@@ -122,7 +112,11 @@ def _resize(image: Image, out: Image) -> None:
         return
     dense = _scratch.get("dense", factor_y * height, factor_x * width)
     smooth = _scratch.get("smooth", factor_y * height, factor_x * width)
-    cv2.resize(image, dense.shape[1::-1], dst=dense, interpolation=cv2.INTER_LINEAR)
+    if huge:
+        denser = _scratch.get("denser", 4 * height, 4 * width)
+        cv2.resize(image, (4 * width, 4 * height), dst=denser, interpolation=cv2.INTER_LINEAR)
+        image = denser  # four samples a target pixel, which the next line averages in pairs
+    cv2.resize(image, (dense.shape[1], dense.shape[0]), dst=dense, interpolation=cv2.INTER_LINEAR)
     kernel = (3 if factor_x == 2 else 1, 3 if factor_y == 2 else 1)
     # A kernel of 3 without a sigma is OpenCV's fixed [1 2 1] / 4.
     cv2.GaussianBlur(dense, kernel, 0, dst=smooth, borderType=cv2.BORDER_REPLICATE)
