@@ -201,13 +201,18 @@ def test_no_inference_while_nobody_listens(robot: Robot) -> None:
             client.ignore(f"{NODE}/{camera}/{name}")
     wait_until(lambda: robot.process.output.rstrip().endswith("result"), what="log line: paused")
     assert "Paused: nobody subscribes" in robot.process.output.splitlines()[-1]
-    published = client.count("camera front", "published")
-    idle = client.count("camera front", "idle")
-    for _ in range(10):
-        robot.send("front", message)
-        time.sleep(0.03)
-    wait_until(lambda: client.count("camera front", "idle") > idle, what="idle frames")
-    assert client.count("camera front", "published") == published
+
+    def send_idle() -> float:
+        """Sends frames until diagnostics count more idle ones; returns how many were published."""
+        idle = client.count("camera front", "idle")
+        wait_until(
+            lambda: client.count("camera front", "idle") > idle + 3,
+            what="idle frames",
+            each=lambda: robot.send("front", message),
+        )
+        return client.count("camera front", "published")
+
+    assert send_idle() == send_idle()
     wait_until(
         lambda: (client.diagnostics("camera front") or "")[1] == "idle: nobody listens",
         each=lambda: robot.send("front", message),
@@ -480,6 +485,7 @@ def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
         "--ros-args",
         *("-r", "__ns:=/robot1", "-r", "__node:=eyes", "-r", "camera/image_raw:=/usb_cam/image"),
         *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "autostart:=false"),
+        *("-p", "topk:=5"),
     )
     from sensor_msgs.msg import Image
     from vision_msgs.msg import Classification
@@ -498,6 +504,7 @@ def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
         status = process.stop(signal.SIGTERM)
         client.close()
     assert status == 0 and "Traceback" not in process.output, process.output
+    assert "Unknown parameter 'topk' (did you mean 'top_k'?)" in process.output
 
 
 @pytest.mark.parametrize("arguments", [["-p", "top_k:=0"], ["-p", "cameras:=[a, a]"]])

@@ -175,10 +175,17 @@ class NodeParameters(Generic[T]):
                 value = node.declare_parameter(setting.name, default, descriptor(loose)).value
             values[setting.name] = value
         self.current: T = build(cls, values)
+        self._warn_of_unknown(node)
         node.add_on_set_parameters_callback(self._check)
         self._has_post_set = hasattr(node, "add_post_set_parameters_callback")  # not in Humble
         if self._has_post_set:
             node.add_post_set_parameters_callback(lambda parameters: self._apply(parameters))
+
+    def _warn_of_unknown(self, node: Node) -> None:
+        # ROS ignores what a parameter file sets and nobody declares: a typing error would go unseen.
+        for name in getattr(node, "_parameter_overrides", {}):
+            if not node.has_parameter(name) and not name.startswith(("qos_overrides.", "start_")):
+                node.get_logger().warning(unknown("parameter", name, self._settings))
 
     def _merged(self, parameters: Sequence[Any]) -> T:
         changes = {}

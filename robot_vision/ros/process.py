@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -12,6 +14,9 @@ from robot_vision.errors import RobotVisionError
 from robot_vision.ros.dds import use_large_image_profile
 
 POLL_S = 0.25  # how long a signal may wait while nothing else happens
+# A second signal ends the process at once. One that comes sooner is the first, delivered twice: to the
+# process and to its group.
+IMPATIENT_S = 0.5
 
 
 def run_node(create: Callable[[], Any], args: Sequence[str] | None = None) -> int:
@@ -33,11 +38,15 @@ def run_node(create: Callable[[], Any], args: Sequence[str] | None = None) -> in
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    stopped = False
+    stopped = 0.0
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
-        stopped = True
+        if stopped and time.monotonic() - stopped > IMPATIENT_S:
+            os._exit(
+                128 + number
+            )  # asked twice: do not wait for a model that takes minutes to load
+        stopped = stopped or time.monotonic()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
