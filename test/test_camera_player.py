@@ -381,3 +381,26 @@ def test_recording_without_a_playable_image_fails(tmp_path: Path) -> None:
     with player(f"source:={tmp_path}", "transport:=raw") as process:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 1 and "no image to play" in output, output
+
+
+@pytest.mark.ros
+def test_recorded_ros1_bag_plays_with_its_camera_info(
+    data_dir: Path, listen: Callable[..., Listener]
+) -> None:
+    from sensor_msgs.msg import CameraInfo
+    from sensor_msgs.msg import CompressedImage as Message
+
+    bag = data_dir / "ros1_bags" / "aruco_images.bag"
+    listener = listen(
+        raspicam_node__image__compressed=Message, raspicam_node__camera_info=CameraInfo
+    )
+    with player(f"source:={bag}", "wait_for_subscribers:=1", "rate_hz:=10") as process:
+        listener.until(lambda: all(listener.heard.values()))
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+    (image,) = listener.messages("/raspicam_node/image/compressed")
+    info = listener.messages("/raspicam_node/camera_info")[0]
+    assert to_rgb(image).shape == (960, 1280, 3) == (info.height, info.width, 3)
+    assert image.header.frame_id == "raspicam" and stamp_ns(image) == 1491682360314066469
+    # A calibrated camera: its centre lies near the image's middle, its distortion has five numbers.
+    assert abs(info.k[2] - 640) < 100 and abs(info.k[5] - 480) < 100 and len(info.d) == 5
