@@ -285,3 +285,10 @@ def test_wrong_argument_is_one_line(arguments, message, tmp_path, capsys):
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_transformer_with_a_classifier_exports(tmp_path):
+    network = small_network(backbone="vit_b_16", size=224, pose=None, place=None)
+    assert export_bundle(network, tmp_path / "b", "vit", photographs()[:1]).files
+    assert torch.backends.mha.get_fastpath_enabled()

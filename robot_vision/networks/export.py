@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import io
 import os
 import shutil
 import tempfile
@@ -123,13 +122,12 @@ def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
         )
     names = list(network.spec.outputs)
     images = torch.from_numpy(np.ascontiguousarray(batch[:2]))
-    # The TorchScript exporter folds batch norms, needs no further package and writes one file. On an
-    # error it prints the whole graph, hence the redirection.
+    # The TorchScript exporter folds batch norms, needs no further package and writes one file.
     with (
         warnings.catch_warnings(),
         torch.no_grad(),
         exact_pooling(network, images),
-        contextlib.redirect_stdout(io.StringIO()),
+        _no_fused_attention(),
         tempfile.TemporaryDirectory() as folder,
     ):
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -165,6 +163,17 @@ class _Ordered(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs = self.network(images)
         return tuple(outputs[name] for name in self.names)
+
+
+@contextlib.contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """Torch's fused attention, which transformers take in evaluation mode, has no ONNX operator."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _state_shapes(model: onnx.ModelProto, outputs: Mapping[str, tuple[int, ...]]) -> None:

@@ -57,8 +57,11 @@ class MultiHeadNetwork(nn.Module):
         if spec.pose:
             self.heads["pose"] = PoseNetHead(spec.pose, shapes["pose"])
         if spec.place:
-            pooling = {"netvlad": NetVladHead, "gem": GemHead}[spec.place.pooling]
-            place = pooling(spec.place, shapes["place"])
+            place: NetVladHead | GemHead
+            if spec.place.pooling == "netvlad":
+                place = NetVladHead(spec.place, shapes["place"])
+            else:
+                place = GemHead(spec.place, shapes["place"])
             self.heads["place"] = place
             spec = replace(spec, place=replace(spec.place, descriptor_size=place.size))
         self.spec = spec
