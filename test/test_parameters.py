@@ -144,7 +144,9 @@ def node_with_parameters():  # noqa: ANN201
     node = rclpy.create_node("small")
     configured = [False]
     seen: list[Small] = []
-    parameters = NodeParameters(node, Small, lambda: configured[0], seen.append)
+    parameters = NodeParameters(
+        node, Small, lambda: configured[0], lambda before, after: seen.append(after)
+    )
     yield node, parameters, configured, seen
     node.destroy_node()
     rclpy.try_shutdown()

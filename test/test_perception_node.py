@@ -477,6 +477,50 @@ def test_waiting_cameras_are_one_batch(tmp_path: Path) -> None:
     assert node.percentiles("batch").count == 1 and node.percentiles("batch").p50 == 2
 
 
+def test_failing_transitions_are_logged_and_leave_the_node_usable(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What a user can put right: one line, and the state stays. A bug: a traceback, and unconfigured."""
+    import rclpy
+    from rclpy.lifecycle import LifecycleNode
+
+    from robot_vision.errors import BundleError
+    from robot_vision.ros.transitions import ERROR, FAILURE, SUCCESS, reported
+
+    class Clumsy(LifecycleNode):
+        problem = ""
+        error: Exception | None = None
+        freed = 0
+
+        @reported
+        def on_configure(self, state: Any) -> Any:
+            if self.error:
+                raise self.error
+            return SUCCESS
+
+        def on_error(self, state: Any) -> Any:
+            self.freed += 1
+            return SUCCESS
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Clumsy("clumsy", context=context)
+    for error, outcome, freed in (
+        (BundleError("no such thing"), FAILURE, 0),
+        (KeyError("x"), ERROR, 1),
+    ):
+        node.error = error
+        assert node.trigger_configure() == outcome
+        assert node.freed == freed and node._state_machine.current_state[1] == "unconfigured"
+        assert str(error) in node.problem
+        logged = capfd.readouterr().err
+        assert "Cannot configure:" in logged and ("Traceback" in logged) == (outcome == ERROR)
+    node.error = None
+    assert node.trigger_configure() == SUCCESS and node.problem == ""
+    node.destroy_node()
+    context.try_shutdown()
+
+
 def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "b")
     process = NodeProcess(

@@ -142,7 +142,7 @@ class NodeParameters(Generic[T]):
         node: declares them; its overrides (launch files, `-p`) are applied.
         cls: the dataclass.
         configured: says whether parameters with `change=CONFIGURE` are in use now.
-        changed: called with the new snapshot after a change.
+        changed: called with the old and the new snapshot after a change.
 
     Attributes:
         current: the snapshot. It is replaced, never altered, so that another thread can read it
@@ -157,7 +157,7 @@ class NodeParameters(Generic[T]):
         node: Node,
         cls: type[T],
         configured: Callable[[], bool] = lambda: True,
-        changed: Callable[[T], None] = lambda _: None,
+        changed: Callable[[T, T], None] = lambda _before, _after: None,
     ) -> None:
         from rclpy.exceptions import ParameterException
 
@@ -218,9 +218,9 @@ class NodeParameters(Generic[T]):
         self._replace(self._merged(parameters))
 
     def _replace(self, merged: T) -> None:
-        if merged != self.current:
-            self.current = merged
-            self._changed(merged)
+        before, self.current = self.current, merged
+        if merged != before:
+            self._changed(before, merged)
 
 
 def descriptor(setting: Setting) -> Any:

@@ -200,11 +200,11 @@ class PerceptionNode(LifecycleNode):
         for camera in self._cameras.values():
             camera.unsubscribe()
         if self._worker is not None:
-            worker, self._worker = self._worker, None
-            if not worker.stop():
+            if not self._worker.stop():
                 raise EngineError(
                     "the network did not finish its batch within a minute: restart the node"
                 )
+            self._worker = None
 
     def _free(self) -> None:
         # If the worker hangs in the engine this raises, and the engine is not freed under it.
@@ -297,9 +297,10 @@ class PerceptionNode(LifecycleNode):
 
     # Around it
 
-    def _on_change(self, parameters: PerceptionParameters) -> None:
-        if self._worker is not None:
-            self._publish_info()  # the threshold stands in it
+    def _on_change(self, before: PerceptionParameters, after: PerceptionParameters) -> None:
+        # Not equal also if both are NaN: one message more does no harm.
+        if self._worker is not None and before.unknown_threshold != after.unknown_threshold:
+            self._publish_info()
 
     def _publish_info(self) -> None:
         if self._pipeline is None or self._info is None:
