@@ -1,0 +1,116 @@
+"""After training: probabilities and variances that are right on images that were not trained on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.training.config import TrainingConfig
+from robot_vision.training.evaluate import Views, pose_errors, predict
+
+_MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
+
+
+def calibrate(
+    network: MultiHeadNetwork, views: dict[str, Views], config: TrainingConfig, device: torch.device
+) -> dict[str, Any]:
+    """Calibrates the trained heads on the validation images.
+
+    Returns:
+        What was found, for the report: `temperature`; `position_variance_scale` and
+        `rotation_variance_scale`; or why not.
+    """
+    found: dict[str, Any] = {}
+    validation = views["validation"]
+    if len(validation) < _MIN_IMAGES:
+        return {
+            "note": f"not calibrated: {len(validation)} validation images, {_MIN_IMAGES} are needed"
+        }
+    heads = tuple(h for h in config.heads if h != "place" and getattr(config, h).calibrate)
+    if not heads:
+        return found
+    outputs, targets = predict(network, validation, heads, device), validation.samples.targets
+    if "classifier" in heads:
+        known = targets["label"] >= 0
+        if int(known.sum()) >= _MIN_IMAGES:
+            temperature = fit_temperature(outputs["logits"][known], targets["label"][known])
+            set_temperature(network, temperature)
+            found["temperature"] = temperature
+    if "pose" in heads and int(targets["has_pose"].sum()) >= _MIN_IMAGES:
+        known = targets["has_pose"]
+        errors = pose_errors(
+            outputs["position"][known],
+            outputs["orientation_xyzw"][known],
+            targets["T_map_camera"][known],
+        )
+        scales = variance_scales(errors, outputs["pose_covariance"][known].double())
+        scale_variances(network, scales)
+        found["position_variance_scale"], found["rotation_variance_scale"] = scales
+    return found
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Returns the temperature that minimises the negative log likelihood (Guo et al. 2017, section 4.2).
+
+    Targets are Platt's (1999): as if there were one more image of each class for every label, wrongly
+    labelled ones among them. Without, images that are all classified rightly would drive T to zero and
+    every answer to certainty. The likelihood is convex in 1 / T; golden-section search from 0.05 to 20.
+
+    Args:
+        logits: (N, K).
+        labels: int64 (N,).
+    """
+    logits = logits.double()
+    classes = logits.shape[1]
+    share = classes / (len(labels) + classes)  # of the images that are added
+
+    def loss(log_t: float) -> float:
+        return float(F.cross_entropy(logits / math.exp(log_t), labels, label_smoothing=share))
+
+    low, high = math.log(0.05), math.log(20.0)
+    ratio = (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return math.exp((low + high) / 2)
+
+
+def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
+    """Puts a temperature into the head and into the network's spec."""
+    head: Any = network.heads["classifier"]
+    head.temperature.fill_(temperature)
+    assert network.spec.classifier is not None
+    classifier = replace(network.spec.classifier, temperature=temperature)
+    network.spec = replace(network.spec, classifier=classifier)
+
+
+def variance_scales(errors: Tensor, covariance: Tensor) -> tuple[float, float]:
+    """Returns factors of the position's and the rotation's variances that make both NEES ideal.
+
+    A mean of three squared errors over their variances should be three, for position and rotation each.
+
+    Args:
+        errors: (N, 6), metres and radians.
+        covariance: (N, 6, 6).
+    """
+    scales = []
+    for part in (slice(0, 3), slice(3, 6)):
+        e, c = errors[:, part], covariance[:, part, part]
+        nees = (e * torch.linalg.solve(c, e[:, :, None])[:, :, 0]).sum(1)
+        scales.append(max(float(nees.mean()) / 3.0, 1e-6))
+    return scales[0], scales[1]
+
+
+@torch.no_grad()
+def scale_variances(network: MultiHeadNetwork, scales: tuple[float, float]) -> None:
+    """Multiplies the pose head's variances by factors for position and rotation."""
+    head: Any = network.heads["pose"]
+    bias = head.log_variance.bias
+    bias[:3] += math.log(scales[0])
+    bias[3:] += math.log(scales[1])

@@ -1,0 +1,240 @@
+"""Everything that a training run can be told: frozen dataclasses whose defaults are the default recipe.
+
+The defaults are chosen for data that nobody tuned them on: tens to tens of thousands of images, a
+pretrained backbone, one machine. Where a better choice depends on the data or the weights, the default is
+null and `resolved` (in `plan.py`) fills it in and prints it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from robot_vision.errors import ConfigError, unknown
+from robot_vision.spec import HEADS, InputSpec
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+BASELINES = ("knn", "softmax", "svm", "mean_pose", "retrieval", "pooling")
+VARIANTS = ("int8", "float16")
+CLASS_WEIGHTS = ("none", "sqrt_inverse", "inverse", "effective")
+
+
+def _doc(default: Any, text: str) -> Any:
+    """A field with its default and its text, which `--help-config` and the documentation print."""
+    if isinstance(default, (dict, list)) or callable(default):
+        make = default if callable(default) else lambda: type(default)(default)
+        return field(default_factory=make, metadata={"text": text})
+    return field(default=default, metadata={"text": text})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the samples come from."""
+
+    kind: str = _doc(
+        "", "data set kind: folders, seven_scenes, cambridge, tum, transforms, bag, utm"
+    )
+    path: str = _doc("", "its folder or file; $VARIABLES and ~ are expanded")
+    options: dict[str, Any] = _doc(dict, "further options of that kind of data set")
+    threads: int = _doc(4, "threads that read and decode images ahead of the training step")
+    memory_gib: float = _doc(
+        4.0, "resized images, and cached features, are kept in memory up to this"
+    )
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network, from which weights, and which parts of it are trained."""
+
+    backbone: str = _doc("resnet18", "torchvision's name")
+    weights: str | None = _doc("torchvision", "torchvision (downloads), a file, or null for none")
+    init_from: str | None = _doc(
+        None,
+        "a bundle or checkpoint: its backbone and heads are kept and frozen, the heads of this config "
+        "are added; replaces backbone, weights and input",
+    )
+    input: InputSpec = _doc(InputSpec, "input size and resize rule")
+    freeze: tuple[str, ...] = _doc(
+        (), "stages or layers that are not trained; `all` for the backbone"
+    )
+    freeze_until: str | None = _doc(None, "freezes every stage up to this one and including it")
+    freeze_batch_norm: bool | None = _doc(
+        None, "keep batch norm's running statistics; null: where there are pretrained weights"
+    )
+    reinitialise: tuple[str, ...] = _doc(
+        (), "layers of the backbone that start from random numbers"
+    )
+    classifier: dict[str, Any] = _doc(
+        dict, "settings of the head, as in bundle.yaml (labels from data)"
+    )
+    pose: dict[str, Any] = _doc(dict, "settings of the head, as in bundle.yaml")
+    place: dict[str, Any] = _doc(dict, "settings of the head, as in bundle.yaml")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW or SGD with warm-up and a cosine."""
+
+    name: str = _doc("adamw", "adamw or sgd (Nesterov momentum 0.9)")
+    learning_rate: float = _doc(1e-3, "peak rate of the heads")
+    backbone_learning_rate: float | None = _doc(
+        None,
+        "peak rate of the backbone; null: a tenth of the heads' with pretrained weights, else the same",
+    )
+    weight_decay: float = _doc(0.02, "on matrices and kernels; biases and norms are spared")
+    warmup: float = _doc(0.05, "share of all steps over which the rate rises from zero")
+    final: float = _doc(0.01, "the cosine ends at this share of the peak")
+    clip_norm: float = _doc(5.0, "gradients are scaled down to this norm; 0 does not")
+    ema: float = _doc(
+        0.995, "decay of the averaged weights, which are what is exported; 0 for none"
+    )
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long, on what, with how much care."""
+
+    epochs: int = _doc(30, "passes over the training images")
+    batch_size: int = _doc(32, "images a step, over all processes together")
+    head_epochs: int = _doc(
+        20,
+        "before a pretrained backbone is fine-tuned, the heads alone are trained so long on its cached "
+        "features, so that random heads do not spoil it (Kumar et al., ICLR 2022)",
+    )
+    patience: int = _doc(0, "stop after so many epochs without a better validation score; 0: never")
+    validate_every: int = _doc(1, "epochs between validations")
+    precision: str = _doc("float32", "float32, bfloat16 or float16 (mixed)")
+    seed: int = _doc(0, "of everything random")
+    sampler: str = _doc("shuffle", "shuffle, or balanced: every class is drawn equally often")
+    cache_features: bool = _doc(
+        True,
+        "where the backbone is frozen and nothing is augmented, run it once and not every epoch",
+    )
+    checkpoint_seconds: float = _doc(
+        120.0, "write last.safetensors this often, besides every epoch"
+    )
+    accelerator: str = _doc("auto", "auto, cpu or cuda")
+    devices: int = _doc(1, "processes on this machine; under torchrun it is torchrun that decides")
+    nodes: int = _doc(1, "machines")
+    threads: int = _doc(0, "CPU threads of the network; 0 leaves it to torch")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """How the classifier is trained."""
+
+    loss: str = _doc("cross_entropy", "the loss's name")
+    settings: dict[str, Any] = _doc(lambda: {"label_smoothing": 0.05}, "the loss's settings")
+    class_weights: str = _doc("none", "none, sqrt_inverse (of the frequency), inverse or effective")
+    weight: float = _doc(1.0, "of this head's loss in joint training")
+    calibrate: bool = _doc(True, "fit the softmax's temperature on the validation images")
+
+
+@dataclass(frozen=True)
+class PoseConfig:
+    """How the pose head is trained."""
+
+    loss: str = _doc(
+        "heteroscedastic", "the loss's name; homoscedastic and beta learn no covariance"
+    )
+    settings: dict[str, Any] = _doc(dict, "the loss's settings")
+    weight: float = _doc(1.0, "of this head's loss in joint training")
+    clips: int = _doc(1, "frames of a clip, for settings.relative (MapNet: 3); 1: single frames")
+    clip_spacing: int = _doc(10, "frames between those of a clip")
+    calibrate: bool = _doc(
+        True, "scale the variances so that they are right on the validation frames"
+    )
+
+
+@dataclass(frozen=True)
+class PlaceConfig:
+    """How the place head is trained."""
+
+    loss: str = _doc(
+        "triplet", "the loss's name: triplet, multi_similarity, or none (k-means alone)"
+    )
+    settings: dict[str, Any] = _doc(dict, "the loss's settings")
+    weight: float = _doc(1.0, "of this head's loss in joint training")
+    positive_m: float = _doc(10.0, "images at most so far apart")
+    positive_deg: float | None = _doc(
+        None, "and turned by at most so much show the same place; null: any"
+    )
+    negative_m: float = _doc(25.0, "images further apart than this")
+    negative_deg: float | None = _doc(
+        None, "or turned by more than this show other places; null: never"
+    )
+    negatives: int = _doc(10, "triplet: hardest negatives a query")
+    queries: int = _doc(0, "triplet: queries between two minings, which is an epoch; 0 for all")
+    images_per_place: int = _doc(4, "multi_similarity: images of a place in a batch")
+    kmeans_images: int = _doc(1000, "training images whose features are clustered")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One run: `robot-vision train config.yaml`."""
+
+    heads: tuple[str, ...] = _doc((), "any of classifier, pose, place")
+    name: str = _doc("model", "of the bundle")
+    output: str = _doc("", "folder of the run; empty: runs/NAME")
+    data: DataConfig = _doc(DataConfig, "")
+    network: NetworkConfig = _doc(NetworkConfig, "")
+    optimiser: OptimiserConfig = _doc(OptimiserConfig, "")
+    loop: LoopConfig = _doc(LoopConfig, "")
+    augmentation: dict[str, Any] | None = _doc(
+        None,
+        "name (none, labels, poses), its settings, and mixup (alpha, for classifiers alone); null: labels "
+        "for classifiers alone, else poses; none where the whole backbone is frozen",
+    )
+    classifier: ClassifierConfig = _doc(ClassifierConfig, "")
+    pose: PoseConfig = _doc(PoseConfig, "")
+    place: PlaceConfig = _doc(PlaceConfig, "")
+    baselines: tuple[str, ...] = _doc((), f"any of {', '.join(BASELINES)}")
+    variants: tuple[str, ...] = _doc((), f"further bundles: any of {', '.join(VARIANTS)}")
+
+    def __post_init__(self) -> None:
+        """Checks what has a range or a list of allowed values."""
+        if not self.heads:
+            raise ConfigError(f"heads is empty: name at least one of {', '.join(HEADS)}")
+        loop, optimiser, place = self.loop, self.optimiser, self.place
+        for what, values, allowed in (
+            ("head", self.heads, HEADS),
+            ("baseline", self.baselines, BASELINES),
+            ("variant", self.variants, VARIANTS),
+            ("precision", (loop.precision,), PRECISIONS),
+            ("sampler", (loop.sampler,), ("shuffle", "balanced")),
+            ("class_weights", (self.classifier.class_weights,), CLASS_WEIGHTS),
+            ("optimiser name", (optimiser.name,), ("adamw", "sgd")),
+            ("accelerator", (loop.accelerator,), ("auto", "cpu", "cuda")),
+        ):
+            for value in values:
+                if value not in allowed:
+                    raise ConfigError(unknown(what, value, allowed))
+        for what, number, low, high in (
+            ("loop.epochs", loop.epochs, 0, 1e6),
+            ("loop.head_epochs", loop.head_epochs, 0, 1e6),
+            ("loop.batch_size", loop.batch_size, 1, 1e6),
+            ("loop.patience", loop.patience, 0, 1e6),
+            ("loop.validate_every", loop.validate_every, 1, 1e6),
+            ("loop.checkpoint_seconds", loop.checkpoint_seconds, 0, 1e9),
+            ("loop.seed", loop.seed, 0, 2**32 - 1),
+            ("loop.devices", loop.devices, 1, 1e4),
+            ("loop.nodes", loop.nodes, 1, 1e5),
+            ("loop.threads", loop.threads, 0, 1024),
+            ("data.threads", self.data.threads, 1, 256),
+            ("data.memory_gib", self.data.memory_gib, 0, 1e6),
+            ("optimiser.learning_rate", optimiser.learning_rate, 0, 100),
+            ("optimiser.backbone_learning_rate", optimiser.backbone_learning_rate or 0, 0, 100),
+            ("optimiser.weight_decay", optimiser.weight_decay, 0, 100),
+            ("optimiser.warmup", optimiser.warmup, 0, 1),
+            ("optimiser.final", optimiser.final, 0, 1),
+            ("optimiser.clip_norm", optimiser.clip_norm, 0, 1e9),
+            ("optimiser.ema", optimiser.ema, 0, 0.999999),
+            ("place.negatives", place.negatives, 1, 1000),
+            ("place.queries", place.queries, 0, 1e9),
+            ("place.images_per_place", place.images_per_place, 2, 1000),
+            ("pose.clips", self.pose.clips, 1, 1000),
+            ("pose.clip_spacing", self.pose.clip_spacing, 1, 100000),
+            ("place.kmeans_images", place.kmeans_images, 1, 1e9),
+        ):
+            if not low <= number <= high:
+                raise ConfigError(f"{what} is {number:g}: it must be from {low:g} to {high:g}")

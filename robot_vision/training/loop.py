@@ -1,0 +1,338 @@
+"""The training loop, from top to bottom.
+
+It runs on Lightning Fabric: one process or many (`torchrun`), CPU or GPUs, float32 or mixed precision, with
+the same lines. Nothing random is kept between steps: an epoch's order follows from (seed, epoch), a batch's
+augmentation from (seed, epoch, batch) and a step's dropout from (seed, step, rank). A run that is resumed
+from any checkpoint therefore continues exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from robot_vision.errors import RobotVisionError
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.training.augmentation import BatchAugmentation as Augment
+from robot_vision.training.averaging import WeightAverage
+from robot_vision.training.checkpoint import (
+    load_module,
+    load_state,
+    load_tensors,
+    read_header,
+    save_state,
+    save_tensors,
+)
+from robot_vision.training.choosing import Chooser
+from robot_vision.training.config import TrainingConfig
+from robot_vision.training.data import Batch, batches, epoch_order, split_order
+from robot_vision.training.evaluate import Metrics, Views, evaluate, pose_spread, score
+from robot_vision.training.model import Trainee
+from robot_vision.training.optimiser import make_optimiser, rate_factor, set_rate
+from robot_vision.training.record import Recorder
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+class NonFiniteLossError(RobotVisionError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    Attributes:
+        name: of its folder and in the logs.
+        epochs: how many.
+        augment: changes training batches, or None.
+        chooser: chooses training batches, or None for all samples in random order.
+    """
+
+    name: str
+    epochs: int
+    augment: Augment | None = None
+    chooser: Chooser | None = None
+
+
+@dataclass
+class State:
+    """What a checkpoint keeps besides tensors; JSON."""
+
+    epoch: int = 0
+    step: int = 0  # of the whole stage
+    in_epoch: int = 0  # steps done of this epoch
+    sums: dict[str, list[float]] = field(default_factory=dict)  # loss to [sum, steps] of these
+    best_score: float | None = None
+    best_epoch: int = -1
+    finished: bool = False
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    trainee: Trainee,
+    train: Views,
+    validation: Views | None,
+    config: TrainingConfig,
+    stage: Stage,
+    folder: Path,
+    fabric: Fabric,
+    recorder: Recorder,
+    resume: bool = False,
+) -> State:
+    """Trains until the last epoch, or until the validation score stays behind for `loop.patience` epochs.
+
+    In the end `trainee.network` holds the weights with the best validation score (the averaged ones, where
+    there is an average); without validation images, the last.
+
+    Args:
+        trainee: network and losses.
+        train: training samples, with features where they are cached.
+        validation: to choose by; None for none.
+        config: resolved.
+        stage: epochs, augmentation and mining.
+        folder: for `last.safetensors` and `best.safetensors`.
+        fabric: launched.
+        recorder: progress and logs.
+        resume: continue from `last.safetensors` where there is one.
+
+    Returns:
+        The state at the end, with the history.
+
+    Raises:
+        NonFiniteLossError: the message names the batch's images.
+        SaveError: no room for a checkpoint; the one before it is untouched.
+    """
+    loop, heads = config.loop, tuple(trainee.losses)
+    network = trainee.network
+    optimiser = make_optimiser(network.backbone, [network.heads, trainee.losses], config.optimiser)
+    model, optimiser = fabric.setup(trainee, optimiser)
+    decay = config.optimiser.ema
+    average = WeightAverage(network, decay) if decay else None  # on the device, after setup
+    best: dict[str, Tensor] = {}
+
+    state = State()
+    if resume and (folder / LAST).is_file():
+        header, tensors = load_state(folder / LAST, optimiser.optimizer)
+        state = State(**header["state"])
+        load_module(trainee, tensors["trainee"], folder / LAST)
+        if average is not None:
+            average.load_state_dict({"step": state.step, "average": tensors["average"]})
+        if stage.chooser is not None and "chooser" in tensors:
+            stage.chooser.load(tensors["chooser"])
+        recorder.say(f"{stage.name}: resumed after {state.epoch} epochs and {state.in_epoch} steps")
+
+    spread = pose_spread(train.samples.targets, (validation or train).samples.targets)
+    world, rank = fabric.world_size, fabric.global_rank
+    per_epoch = len(split_order(torch.arange(len(train)), loop.batch_size, rank, world))
+    interrupted = _Interrupt(enabled=world == 1)
+    started = saved = time.monotonic()
+    before = state.seconds
+
+    def save() -> None:
+        nonlocal saved
+        state.seconds = before + time.monotonic() - started
+        if fabric.is_global_zero:
+            states: dict[str, Mapping[str, Tensor]] = {"trainee": trainee.state_dict()}
+            if average is not None:
+                states["average"] = average.average
+            if stage.chooser is not None:
+                states["chooser"] = stage.chooser.state()
+            if best:
+                save_tensors(folder / BEST, best)
+                best.clear()
+            save_state(folder / LAST, states, optimiser.optimizer, {"state": vars(state)})
+        saved = time.monotonic()
+
+    def keep_best() -> None:
+        """Keeps the weights in memory until the next save, so that both files are of one moment."""
+        source = average.average if average is not None else network.state_dict()
+        best.update({key: value.detach().to("cpu", copy=True) for key, value in source.items()})
+
+    with (
+        interrupted,
+        recorder.progress(stage.name, stage.epochs, per_epoch * loop.batch_size) as bar,
+    ):
+        while state.epoch < stage.epochs and not state.finished:
+            epoch = state.epoch
+            if stage.chooser is not None:
+                chosen = list(stage.chooser.batches(epoch))
+                steps = len(chosen) * stage.epochs
+            else:
+                order = epoch_order(train.samples.targets, loop.sampler, loop.seed, epoch)
+                indices = split_order(order, loop.batch_size, rank, world)
+                chosen = [{"index": index} for index in indices]
+                steps = per_epoch * stage.epochs
+            bar.epoch(epoch, state.in_epoch)
+            model.train()
+            pending: tuple[dict[str, Tensor], Tensor] | None = None
+
+            for batch in _batches(train, chosen[state.in_epoch :], config, stage.augment, epoch):
+                torch.manual_seed((loop.seed * 1_000_003 + state.step * world + rank) % 2**63)
+                set_rate(
+                    optimiser, rate_factor(min(state.step, steps - 1), steps, config.optimiser)
+                )
+                batch = {
+                    key: value.to(fabric.device, non_blocking=True) for key, value in batch.items()
+                }
+                total, parts = model(batch)
+                fabric.backward(total)
+                if config.optimiser.clip_norm:
+                    fabric.clip_gradients(
+                        model,
+                        optimiser,
+                        max_norm=config.optimiser.clip_norm,
+                        error_if_nonfinite=False,
+                    )
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                if average is not None:
+                    average.update(network)
+                # A step late, so that a GPU need not wait to be asked; nothing is saved before.
+                if pending is not None:
+                    _account(state, *pending, train, fabric)
+                pending = ({"loss": total.detach(), **parts}, batch["index"])
+                state.step += 1
+                state.in_epoch += 1
+                bar.advance(len(batch["index"]) * world)
+                overdue = time.monotonic() - saved > loop.checkpoint_seconds
+                if interrupted.asked or overdue:
+                    _account(state, *pending, train, fabric)
+                    pending = None
+                    save()
+                    if interrupted.asked:
+                        raise KeyboardInterrupt
+            if pending is not None:
+                _account(state, *pending, train, fabric)
+
+            entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "step": state.step}
+            entry["rate"] = optimiser.param_groups[-1]["lr"]
+            entry["train"] = {name: total / count for name, (total, count) in state.sums.items()}
+            last = epoch + 1 == stage.epochs
+            if validation is not None and (last or (epoch + 1) % loop.validate_every == 0):
+                with average.applied(network) if average else contextlib.nullcontext():
+                    metrics = _validate(network, validation, train, heads, config, fabric)
+                entry["validation"], entry["score"] = metrics, score(metrics, spread)
+                if state.best_score is None or entry["score"] > state.best_score:
+                    state.best_score, state.best_epoch = entry["score"], epoch
+                    keep_best()
+            elif validation is None and last:
+                state.best_epoch = epoch
+                keep_best()
+            state.epoch, state.in_epoch, state.sums = epoch + 1, 0, {}
+            waited = epoch - state.best_epoch
+            state.finished = last or bool(validation and loop.patience and waited >= loop.patience)
+            entry["seconds"] = before + time.monotonic() - started
+            state.history.append(entry)
+            # Epochs of seconds need not wait for the disk; the last one's checkpoint marks the end.
+            if state.finished or time.monotonic() - saved > loop.checkpoint_seconds:
+                save()
+            recorder.epoch(state.history, bar)
+
+    fabric.barrier()
+    load_best(network, folder)
+    return state
+
+
+def finished(folder: Path) -> State | None:
+    """Returns the state of a stage that has ended, or None."""
+    header = read_header(folder / LAST)
+    state = State(**header["state"]) if header else None
+    return state if state is not None and state.finished else None
+
+
+def load_best(network: MultiHeadNetwork, folder: Path) -> None:
+    """Puts a stage's best weights into a network."""
+    load_module(network, load_tensors(folder / BEST), folder / BEST)
+
+
+def _batches(
+    train: Views,
+    chosen: Sequence[dict[str, Tensor]],
+    config: TrainingConfig,
+    augment: Augment | None,
+    epoch: int,
+) -> Iterator[Batch]:
+    """Yields the chosen batches: from the cache, or with their images read and augmented ahead."""
+    indices = [batch["index"] for batch in chosen]
+    if train.cache is not None:
+        ready: Iterator[Batch] = (train.cache.batch(train.samples, index) for index in indices)
+    else:
+        ready = batches(train.samples, indices, config.data.threads, augment, epoch)
+    for batch, more in zip(ready, chosen, strict=True):
+        yield {**batch, **more}
+
+
+def _account(
+    state: State, losses: dict[str, Tensor], index: Tensor, train: Views, fabric: Fabric
+) -> None:
+    """Adds a step's losses to the epoch's sums, the total as the mean over processes, and refuses NaN."""
+    names = list(losses)
+    if fabric.world_size > 1:
+        # So that all processes see the same, and stop together.
+        losses = {**losses, "loss": fabric.all_reduce(losses["loss"], reduce_op="mean")}  # type: ignore
+    values = torch.stack([losses[name].float() for name in names]).tolist()
+    if not math.isfinite(values[0]):
+        images = ", ".join(train.samples.names(index.cpu()))
+        raise NonFiniteLossError(
+            f"The loss became {values[0]} in step {state.step}: the batch's images are {images}; "
+            "look at their labels and poses, or lower optimiser.learning_rate"
+        )
+    for name, value in zip(names, values, strict=True):
+        total, count = state.sums.get(name, [0.0, 0])
+        state.sums[name] = [total + value, count + 1]
+
+
+def _validate(
+    network: MultiHeadNetwork,
+    validation: Views,
+    train: Views,
+    heads: tuple[str, ...],
+    config: TrainingConfig,
+    fabric: Fabric,
+) -> dict[str, Metrics]:
+    """Measures in the first process; the others wait for what it found."""
+    metrics: dict[str, Metrics] = {}
+    if fabric.is_global_zero:
+        metrics = evaluate(
+            network, validation, train, heads, config.place, fabric.device, config.data.threads
+        )
+    return fabric.broadcast(metrics)
+
+
+class _Interrupt:
+    """Turns the first Ctrl-C into a wish, so that the step is finished and saved; the second interrupts."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.asked = False
+        self._enabled = enabled
+        self._previous: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        if self._enabled:
+            try:
+                self._previous = signal.signal(signal.SIGINT, self._handle)
+            except ValueError:  # not the main thread: then nobody presses Ctrl-C here
+                self._enabled = False
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._enabled:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

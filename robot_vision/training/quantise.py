@@ -1,0 +1,170 @@
+"""Variants of a bundle's graph: int8 (static, calibrated on training images) and float16, measured."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from robot_vision.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.engines.onnx import OnnxEngine
+from robot_vision.errors import ConfigError
+from robot_vision.graph_signature import INPUT_NAME
+from robot_vision.training.config import TrainingConfig
+from robot_vision.training.data import SampleSet
+from robot_vision.training.evaluate import measure
+from robot_vision.training.record import Recorder
+
+CALIBRATION_IMAGES = 128
+_CHUNK = 32
+_TIMED_RUNS = 30
+
+
+def make_variant(
+    bundle: Path, target: Path, variant: str, train: SampleSet, config: TrainingConfig
+) -> Path:
+    """Writes another bundle with the same network at a lower precision.
+
+    Args:
+        bundle: the float32 bundle.
+        target: the folder to write; what is there is replaced.
+        variant: `int8` or `float16`.
+        train: images to calibrate on.
+        config: `name` and `loop.seed`.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ConfigError: the graph cannot be converted.
+    """
+    source = ModelBundle.load(bundle)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    part.chmod(0o755)
+    try:
+        try:
+            if variant == "int8":
+                _int8(bundle / GRAPH, part / GRAPH, train, config.loop.seed)
+            else:
+                _float16(bundle / GRAPH, part / GRAPH)
+        except ConfigError:
+            raise
+        except Exception as error:  # the converters raise whatever their graph rewriting ran into
+            first = (str(error).splitlines() or [""])[0]
+            raise ConfigError(f"{variant}: the graph cannot be converted ({first})") from error
+        shutil.copy2(bundle / WEIGHTS, part / WEIGHTS)
+        card = (bundle / CARD).read_text(encoding="utf-8")
+        name = f"{source.name}-{variant}"
+        title = f"# {name}\n\nThe {variant} variant of {source.name}, whose card follows.\n\n"
+        (part / CARD).write_text(title + card, encoding="utf-8")
+        training = {**source.training, "variant": variant, "variant_of": source.sha256}
+        write_manifest(part, name, source.spec, training, source.metrics)
+        ModelBundle.load(part)
+        shutil.rmtree(target, ignore_errors=True)
+        part.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _int8(source: Path, target: Path, train: SampleSet, seed: int) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """Training images, in batches."""
+
+        def __init__(self) -> None:
+            generator = torch.Generator().manual_seed(seed)
+            some = torch.randperm(len(train), generator=generator)[:CALIBRATION_IMAGES]
+            self.waiting = list(some.split(_CHUNK))
+
+        def get_next(self) -> dict[str, Any] | None:
+            if not self.waiting:
+                return None
+            return {INPUT_NAME: train.batch(self.waiting.pop())["images"].numpy()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        # Symbolic shape inference is for transformers; folding constants is what the quantiser needs.
+        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(ready),
+            str(target),
+            Images(),
+            quant_format=quantization.QuantFormat.QDQ,
+            # Layers alone: softmax, norms and the decoding of poses keep float32.
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            per_channel=True,
+            # 7 bits for weights: CPUs without VNNI add pairs of products in 16 bits, which overflow else.
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def _float16(source: Path, target: Path) -> None:
+    try:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+    except ImportError as error:
+        raise ConfigError("float16 needs onnxruntime with its transformers tools") from error
+    model = onnx.load(str(source))
+    # Outputs stay float32, and so does what squares or divides small numbers.
+    blocked = ["Div", "ReduceL2", "ReduceSum", "Sqrt", "Pow", "Exp", "Log", "Softmax", "Max", "Min"]
+    blocked += ["ReduceMax", "ReduceLogSumExp", "Where", "GreaterOrEqual", "Less", "Clip"]
+    half = convert_float_to_float16(
+        model, keep_io_types=True, op_block_list=blocked, disable_shape_infer=False
+    )
+    onnx.save(half, str(target))
+
+
+def measure_bundle(
+    path: Path, train: SampleSet, held_out: SampleSet, config: TrainingConfig, recorder: Recorder
+) -> dict[str, Any]:
+    """Runs a bundle on ONNX Runtime's CPU: its metrics on a split, and its time for one image.
+
+    Returns:
+        `metrics` by head, `ms` (median of single images), `megabytes` of the graph.
+    """
+    bundle = ModelBundle.load(path)
+    engine = OnnxEngine(bundle, "cpu", "float32", config.loop.threads)
+    recorder.say(f"measuring {path.name}")
+
+    def outputs(samples: SampleSet, only: str | None = None) -> dict[str, torch.Tensor]:
+        parts: dict[str, list[Any]] = {}
+        for index in torch.arange(len(samples)).split(_CHUNK):
+            for name, value in engine.run(samples.batch(index)["images"].numpy()).items():
+                if only in (None, name):
+                    parts.setdefault(name, []).append(value)
+        return {name: torch.from_numpy(np.concatenate(values)) for name, values in parts.items()}
+
+    stored = outputs(train, "descriptor")["descriptor"] if "place" in config.heads else None
+    labels = bundle.spec.classifier.labels if bundle.spec.classifier else ()
+    metrics = measure(
+        outputs(held_out),
+        held_out.targets,
+        stored,
+        train.targets,
+        labels,
+        config.heads,
+        config.place,
+    )
+    image = held_out.batch(torch.tensor([0]))["images"].numpy()
+    times = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        engine.run(image)
+        times.append(time.perf_counter() - start)
+    engine.close()
+    megabytes = (path / GRAPH).stat().st_size / 1e6
+    return {
+        "metrics": metrics,
+        "ms": float(np.median(times)) * 1e3,
+        "megabytes": round(megabytes, 2),
+    }
