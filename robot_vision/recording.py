@@ -6,6 +6,7 @@ type hashes are in the bag, and every topic offers reliable QoS.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -44,6 +45,15 @@ _OFFERED = Qos(
     liveliness_lease_duration=_FOREVER,
     avoid_ros_namespace_conventions=False,
 )
+
+
+def _abandon(writer: Writer) -> None:
+    """Closes an unfinished bag's file."""
+    if hasattr(writer, "abort"):
+        writer.abort()
+        return
+    with contextlib.suppress(Exception):  # rosbags before 0.11.1: finish it, it is removed anyway
+        writer.close()
 
 
 class RecordingWriter:
@@ -101,7 +111,7 @@ class RecordingWriter:
                 self._writer.close()
                 os.rename(self._folder / self.path.name, self.path)
             else:
-                self._writer.abort()
+                _abandon(self._writer)
         finally:
             self._writer = None
             shutil.rmtree(self._folder, ignore_errors=True)

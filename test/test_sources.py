@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
 from robot_vision.errors import ConfigError, ImageError, SourceError
@@ -129,35 +135,48 @@ def test_cut_off_bag_is_read_as_far_as_it_goes(tmp_path: Path, kind: str, share:
         np.testing.assert_array_equal(to_rgb(frame.message), IMAGES[number])
 
 
-@pytest.mark.parametrize("kind", ["mcap", "ros1"])
-def test_chunks_before_the_cut_are_all_read(tmp_path: Path, kind: str) -> None:
-    # Frames so large that there are many chunks.
-    large = RNG.integers(0, 256, (480, 640, 3), np.uint8)
-    types = get_typestore(Stores.ROS1_NOETIC)
+def write_many_chunks(path: Path, image: np.ndarray, count: int, compression: str) -> None:
+    """Writes frames so large that there are many chunks."""
+    types = get_typestore(Stores.ROS1_NOETIC if path.suffix == ".bag" else Stores.ROS2_HUMBLE)
     make = types.types
-    if kind == "mcap":
-        opened = tmp_path / "bag"
-        with RecordingWriter(opened, "mcap") as bag:
-            for i in range(20):
-                bag.image("/image", START + i, "", large)
-        file = opened / "bag.mcap"
+    writer: Any
+    if path.suffix == ".bag":
+        writer = Writer1(path)
+        if compression:
+            writer.set_compression(Writer1.CompressionFormat[compression.upper()])
     else:
-        opened = file = tmp_path / "bag.bag"
-        with Writer1(file) as writer:
-            connection = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=types)
-            for i in range(20):
-                stamp = make["builtin_interfaces/msg/Time"](*divmod(START + i, 10**9))
-                header = make["std_msgs/msg/Header"](i, stamp, "")
-                message = make["sensor_msgs/msg/Image"](
-                    header, 480, 640, "rgb8", 0, 1920, large.reshape(-1)
-                )
-                writer.write(
-                    connection, START + i, types.serialize_ros1(message, connection.msgtype)
-                )
+        writer = Writer2(path, version=8, storage_plugin=StoragePlugin.MCAP)
+        if compression:
+            writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=types)
+        for i in range(count):
+            stamp = make["builtin_interfaces/msg/Time"](*divmod(START + i, 10**9))
+            number = [i] if path.suffix == ".bag" else []
+            header = make["std_msgs/msg/Header"](*number, stamp, "")
+            height, width = image.shape[:2]
+            message = make["sensor_msgs/msg/Image"](
+                header, height, width, "rgb8", 0, 3 * width, image.reshape(-1)
+            )
+            serialize = types.serialize_ros1 if number else types.serialize_cdr
+            writer.write(connection, START + i, serialize(message, connection.msgtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [("bag", ""), ("bag", "zstd"), ("a.bag", ""), ("a.bag", "bz2"), ("a.bag", "lz4")],
+)
+def test_chunks_before_the_cut_are_all_read(tmp_path: Path, name: str, compression: str) -> None:
+    large = RNG.integers(0, 256, (480, 640, 3), np.uint8)
+    path = tmp_path / name
+    write_many_chunks(path, large, 12, compression)
+    file = path if path.is_file() else path / "bag.mcap"
     os.truncate(file, file.stat().st_size // 2)
-    frames = list(open_source(opened))
-    assert 7 <= len(frames) <= 10
+    source = open_source(path)
+    frames = list(source)
+    assert 4 <= len(frames) <= 6 and "damaged" in source.problems[0]
     assert [f.stamp_ns for f in frames] == [START + i for i in range(len(frames))]
+    np.testing.assert_array_equal(to_rgb(frames[-1].message), large)
 
 
 def test_damage_within_a_bag_ends_the_reading_with_a_problem(tmp_path: Path) -> None:
@@ -358,3 +377,38 @@ def test_recorded_ros1_bags_are_read(data_dir: Path) -> None:
             (720, 1280, 3),
         ),
     }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    suffix=st.sampled_from([".db3", ".mcap", ".bag"]),
+    edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12),
+    cut=st.integers(0, 10**6),
+)
+def test_any_damaged_bag_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory,
+    suffix: str,
+    edits: list[tuple[int, int]],
+    cut: int,
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "small_bags"
+    if not folder.exists():
+        folder.mkdir()
+        small = IMAGES[0][:4, :5]
+        for storage, ending in (("sqlite3", ".db3"), ("mcap", ".mcap")):
+            with RecordingWriter(folder / storage, storage) as bag:
+                for i in range(3):
+                    bag.image("/image", START + i, "", small)
+            shutil.copy(folder / storage / f"{storage}{ending}", folder / f"whole{ending}")
+        write_many_chunks(folder / "whole.bag", small, 3, "")
+    data = bytearray((folder / f"whole{suffix}").read_bytes())
+    for at, value in edits:
+        data[at % len(data)] = value
+    path = folder / f"damaged{suffix}"
+    path.write_bytes(data[: cut % len(data) or None])
+    try:
+        for frame in open_source(path):
+            with contextlib.suppress(ImageError):
+                to_rgb(frame.message)
+    except SourceError as error:
+        assert "\n" not in str(error)

@@ -7,9 +7,10 @@ where it does. A message that is not whole is left out.
 from __future__ import annotations
 
 import bz2
+import importlib
+import importlib.util
 import sqlite3
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +56,15 @@ def salvage(path: Path) -> Iterator[Record]:
 
 
 def _zstd(data: bytes) -> bytes:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:  # rosbags brings it
-        from backports import zstd
-    return bytes(zstd.decompress(data))
+    # Python 3.14 has it; before, rosbags brings one of the two others, by its version.
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            continue
+        try:
+            return bytes(importlib.import_module(name).decompress(data))
+        except ModuleNotFoundError:
+            continue
+    raise ValueError("no zstd module is installed")
 
 
 def _lz4(data: bytes) -> bytes:
@@ -75,6 +80,16 @@ _DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": _lz4,
     "bz2": bz2.decompress,
 }
+
+
+def _decompressed(compression: str, data: bytes) -> bytes:
+    """Returns a chunk's content; ValueError for one that was cut off or is damaged."""
+    if compression not in _DECOMPRESS:
+        raise ValueError(f"unknown compression {compression!r}")
+    try:
+        return _DECOMPRESS[compression](data)
+    except Exception as error:  # each library has its own
+        raise ValueError(f"a chunk is damaged: {error}") from error
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes | None:
@@ -115,7 +130,7 @@ def _mcap(file: BinaryIO) -> Iterator[Record]:
         elif op == 0x06:
             compression, at = text(record, 28)
             (size,) = struct.unpack_from("<Q", record, at)
-            content = _DECOMPRESS[compression](bytes(record[at + 8 : at + 8 + size]))
+            content = _decompressed(compression, bytes(record[at + 8 : at + 8 + size]))
             for inner in _mcap_records(memoryview(content)):
                 yield from handle(*inner)
 
@@ -131,7 +146,7 @@ def _mcap(file: BinaryIO) -> Iterator[Record]:
             return
         try:
             yield from handle(op, memoryview(data))
-        except (struct.error, KeyError, ValueError, OSError, EOFError, RuntimeError):
+        except (struct.error, KeyError, ValueError):
             return  # what follows cannot be trusted
 
 
@@ -159,7 +174,7 @@ def _ros1(file: BinaryIO) -> Iterator[Record]:
             if number in connections:
                 yield Record(*connections[number], sec * 10**9 + nanosec, data, ros1=True)
         elif op == b"\x05":
-            content = _DECOMPRESS[header[b"compression"].decode()](data)
+            content = _decompressed(header[b"compression"].decode("utf-8", "replace"), data)
             at = 0
             while at + 4 <= len(content):
                 (size,) = struct.unpack_from("<I", content, at)
@@ -184,7 +199,7 @@ def _ros1(file: BinaryIO) -> Iterator[Record]:
             if len(data) < length and about[b"op"] != b"\x05":
                 return
             yield from handle(about, data)
-        except (struct.error, KeyError, ValueError, OSError, EOFError, RuntimeError):
+        except (struct.error, KeyError, ValueError):
             return
 
 
