@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.training.mixup import Mixup
 from robot_vision.training.photometric import PhotometricSettings, photometric
 from robot_vision.training.viewpoint import FILL, ViewpointSettings, draw_turn, turn
 
@@ -197,7 +198,7 @@ def make_augmentation(name: str, seed: int = 0, **settings: Any) -> Augmentation
         kind(**{k: v for k, v in settings.items() if allowed[k] is kind}) for kind in kinds[name]
     ]
     if name == "labels":
-        return LabelAugmentation(*made, seed)
+        return LabelAugmentation(made[0], made[1], seed)
     return PoseAugmentation(PoseSettings(*made), seed) if name == "poses" else unchanged
 
 
@@ -249,55 +250,6 @@ class BatchAugmentation:
         if matrices and len(matrices) == len(views):
             out["camera_matrix"] = torch.from_numpy(np.stack(matrices)).float()
         return out if self.mixup is None else self.mixup(out, epoch)
-
-
-class Mixup:
-    """Mixes pairs of labelled images: Zhang et al., "mixup" (ICLR 2018), eq. 1.
-
-        x = l x_i + (1 - l) x_j,   y = l y_i + (1 - l) y_j,   l ~ Beta(alpha, alpha)
-
-    A mixed image shows two places, so this is for classification alone.
-
-    Args:
-        classes: K.
-        alpha: 0.2 to 0.4 in the paper.
-        seed: of everything random.
-    """
-
-    def __init__(self, classes: int, alpha: float = 0.2, seed: int = 0) -> None:
-        if alpha <= 0 or classes < 2:
-            raise ConfigError(
-                f"mixup alpha is {alpha} and classes {classes}: they must be positive, and at least 2"
-            )
-        self.classes, self.alpha, self.seed = classes, alpha, seed
-
-    def __call__(self, batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
-        """Returns the batch with mixed `images` (uint8) and `soft_label` (N, K).
-
-        Args:
-            batch: `images` uint8 (N, H, W, 3), `label` (N,), `index` (N,). Rows without a label stay as
-                they are, with a soft label of zeros.
-            epoch: with the batch's indices it determines the result.
-        """
-        label, images = batch["label"], batch["images"]
-        rows = (label >= 0).nonzero().squeeze(1)
-        soft = torch.zeros(len(label), self.classes, device=label.device)
-        soft[rows, label[rows]] = 1.0
-        if len(rows) < 2:
-            return {**batch, "soft_label": soft}
-        words = [self.seed, epoch, *(int(i) for i in batch["index"].tolist())]
-        rng = np.random.default_rng(words)
-        share = torch.from_numpy(rng.beta(self.alpha, self.alpha, len(rows)).astype(np.float32))
-        share = torch.maximum(share, 1 - share).to(
-            images.device
-        )  # the first image stays the main one
-        partner = rows[torch.from_numpy(rng.permutation(len(rows))).to(rows.device)]
-        weight = share.view(-1, 1, 1, 1)
-        mixed = images[rows] * weight + images[partner] * (1 - weight)
-        images = images.clone()
-        images[rows] = mixed.round().to(images.dtype)
-        soft[rows] = soft[rows] * share[:, None] + soft[partner] * (1 - share[:, None])
-        return {**batch, "images": images, "soft_label": soft}
 
 
 def _seed(seed: int, epoch: int, index: int) -> int:

@@ -1,70 +1,21 @@
-"""Batches for place recognition: hard negatives for triplets, and several images each of several places.
-
-Both samplers give lists of indices, are fully determined by seed and epoch, and can go on in the middle of
-an epoch: set `start_batch` to the number of batches that were trained on.
-"""
+"""Triplets for place recognition, with hard negatives found by the descriptors learned so far."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
 from robot_vision.errors import ConfigError
-from robot_vision.training.neighbours import Indices, PoseNeighbours, cover
+from robot_vision.training.epoch_sampler import EpochSampler
+from robot_vision.training.neighbours import Indices, PoseNeighbours
 
-SCAN = 16  # waiting places that are tried for each place of a batch, before it stays smaller
 BLOCK = 256  # queries whose distances to the pool are in memory at once
 
 
-class _EpochSampler(Sampler[list[int]]):
-    """What both samplers share: an epoch's plan, the share of one process, and where to go on.
-
-    Attributes:
-        epoch: whose batches `__iter__` gives.
-        start_batch: the first one that it gives.
-    """
-
-    def __init__(self, seed: int, rank: int, world_size: int) -> None:
-        if not 0 <= rank < world_size:
-            raise ConfigError(
-                f"rank is {rank} of {world_size}: it must be from 0 to world_size - 1"
-            )
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.epoch = 0
-        self.start_batch = 0
-        self._plan: list[list[int]] | None = None
-
-    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Chooses the epoch, and how many of its batches have been trained on already."""
-        if epoch != self.epoch:
-            self._plan = None
-        self.epoch, self.start_batch = epoch, start_batch
-
-    def _generator(self, purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch, purpose])
-
-    def _batches(self) -> list[list[int]]:
-        raise NotImplementedError
-
-    def _mine(self) -> list[list[int]]:
-        """This process's batches; every process has as many, or collective operations would hang."""
-        if self._plan is None:
-            self._plan = self._batches()
-        count = len(self._plan) // self.world_size
-        return self._plan[self.rank : count * self.world_size : self.world_size]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        yield from self._mine()[self.start_batch :]
-
-    def __len__(self) -> int:
-        return max(0, len(self._mine()) - self.start_batch)
-
-
-class TripletSampler(_EpochSampler):
+class TripletSampler(EpochSampler):
     """Tuples (query, potential positives, hard negatives) with NetVLAD's cached mining.
 
     Arandjelovic et al. (CVPR 2016), appendix A: descriptors of the training images are computed now and
@@ -263,83 +214,3 @@ class TripletSampler(_EpochSampler):
             return near[: self.positives]
         distance = np.square(descriptors[row[near]] - descriptors[row[query]]).sum(axis=1)
         return near[np.argsort(distance, kind="stable")[: self.positives]]
-
-
-class PlaceSampler(_EpochSampler):
-    """Batches of several places with several images each, for pair losses.
-
-    Places are the greedy cover of the training poses (`neighbours.cover`). Two places of a batch are
-    definite negatives of each other, as far as the batch can be filled so.
-
-    Args:
-        neighbours: of the training images.
-        places_per_batch: P.
-        images_per_place: K; places with fewer give all they have, and those with one are left out.
-        seed: of the cover and the order.
-        rank: of this process.
-        world_size: number of processes; each gets its share of the batches.
-
-    Attributes:
-        place: int64 (N,): the place of each image, -1 for none.
-
-    Raises:
-        ConfigError: fewer than two places have two images.
-    """
-
-    def __init__(
-        self,
-        neighbours: PoseNeighbours,
-        places_per_batch: int = 16,
-        images_per_place: int = 4,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(seed, rank, world_size)
-        if places_per_batch < 2 or images_per_place < 2:
-            raise ConfigError(
-                f"places_per_batch is {places_per_batch} and images_per_place {images_per_place}: "
-                "both must be at least 2"
-            )
-        self.neighbours = neighbours
-        self.places_per_batch, self.images_per_place = places_per_batch, images_per_place
-        self.place = cover(neighbours, seed)
-        order = np.argsort(self.place, kind="stable")
-        bounds = np.flatnonzero(np.diff(self.place[order])) + 1
-        groups = [g for g in np.split(order, bounds) if self.place[g[0]] >= 0 and len(g) > 1]
-        if len(groups) < 2:
-            raise ConfigError(
-                f"{len(groups)} places have two images or more: two are needed; choose another "
-                "positive_m, or record more"
-            )
-        self._members = groups
-
-    def _batches(self) -> list[list[int]]:
-        generator = self._generator(0)
-        # One image stands for its place when distances between places are asked.
-        chosen = [generator.permutation(group)[: self.images_per_place] for group in self._members]
-        waiting = [int(i) for i in generator.permutation(len(chosen))]
-        batches = []
-        while waiting:
-            taken: list[int] = []
-            left: list[int] = []
-            for position, place in enumerate(waiting):
-                if len(taken) == self.places_per_batch or position == SCAN * self.places_per_batch:
-                    left += waiting[position:]
-                    break
-                (taken if self._apart(chosen, taken, place) else left).append(place)
-            waiting = left
-            if len(taken) > 1:  # a single place has no negatives
-                batches.append([int(i) for place in taken for i in chosen[place]])
-        if not batches:
-            raise ConfigError(
-                f"no two places are farther apart than negative_m = {self.neighbours.relation.negative_m}"
-                " m (or turned by negative_deg): choose a smaller one"
-            )
-        return batches
-
-    def _apart(self, chosen: list[Indices], taken: list[int], place: int) -> bool:
-        if not taken:
-            return True
-        others = np.concatenate([chosen[t] for t in taken])
-        return bool(self.neighbours.is_negative(chosen[place], others).all())
