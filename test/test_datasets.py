@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_datasets import image_folder, write_image
 
@@ -83,6 +83,7 @@ def test_option_refuses_unknown_choice(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
+@example(counts=[3], block=1, modulo=3, validation=0.0, gap=2, seed=0)  # a gap longer than a block
 @given(
     counts=st.lists(st.integers(1, 120), min_size=1, max_size=4),
     block=st.integers(1, 30),

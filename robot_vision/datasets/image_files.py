@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class FileImage:
 
 def empty_files_note(files: Iterable[Path]) -> list[str]:
     """Returns a note that names files without a byte: they stay in the set, where loading counts them."""
-    empty = [str(file) for file in files if file.stat().st_size == 0]
+    empty = [str(file) for file in files if os.path.getsize(file) == 0]
     if not empty:
         return []
     more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""

@@ -13,6 +13,7 @@ each class's files, in natural order, into blocks of time.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from robot_vision.datasets.options import option
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.sources.files import images_under, is_image
+from robot_vision.sources.files import IMAGE_SUFFIXES, is_image
 from robot_vision.sources.natural import natural_key
 
 _TRAIN = ("train", "training")
@@ -97,26 +98,48 @@ def _classes_under(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
         notes.append(
             f"{len(loose)} images lie in {folder} itself, in no class, and are left out: {loose[0].name}"
         )
-    samples, files, others = [], [], 0
+    samples: list[Sample] = []
+    files: list[Path] = []
+    others = 0
     for category in (p for p in below if p.is_dir()):
-        images = images_under(category)
-        others += sum(
-            p.is_file() and not is_image(p) and not p.name.startswith(".")
-            for p in category.rglob("*")
-        )
+        images, strange = _images_and_others(category)
+        others += strange
         if not images:
             notes.append(f"class folder {category} has no image and is left out")
-        files += images
+        prefix = category.relative_to(root).as_posix()
         for image in images:
-            name = image.relative_to(root).as_posix()
-            sequence = image.parent.relative_to(root).as_posix()
-            samples.append(Sample(name, category.name, None, None, sequence, FileImage(str(image))))
+            name = f"{prefix}/{image}"
+            path = os.path.join(category, image)
+            sequence = name.rpartition("/")[0]
+            samples.append(Sample(name, category.name, None, None, sequence, FileImage(path)))
+            files.append(Path(path))
     if others:
         notes.append(f"{others} files under {folder} are no images and are left out")
     notes += empty_files_note(files)
     if not samples:
         raise SourceError(f"{folder} has no class folder with an image in it")
     return samples
+
+
+def _images_and_others(category: Path) -> tuple[list[str], int]:
+    """Returns the images below a class folder, relative to it, in natural order, and how many others there are.
+
+    Strings and one walk: with paths as objects 100,000 files took twice as long.
+    """
+    images: list[str] = []
+    others = 0
+    for folder, below, names in os.walk(category):
+        below[:] = [name for name in below if not name.startswith(".")]
+        inside = os.path.relpath(folder, category).replace(os.sep, "/")
+        prefix = "" if inside == "." else f"{inside}/"
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                images.append(prefix + name)
+            elif not name.startswith("."):
+                others += 1
+    return sorted(
+        images, key=lambda image: [natural_key(part) for part in image.split("/")]
+    ), others
 
 
 def _natural(path: Path) -> tuple[tuple[int, int, str], ...]:

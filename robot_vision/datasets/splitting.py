@@ -125,15 +125,16 @@ def _draw_validation(roles: list[str], options: BlockOptions) -> None:
 
 def _gather(blocks: list[list[Sample]], roles: list[str], gap: int) -> Three:
     parts: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
-    for i, (block, role) in enumerate(zip(blocks, roles, strict=True)):
-        first, last = 0, len(block)
-        if role == "train" and gap:
-            if i > 0 and roles[i - 1] != "train" and blocks[i - 1][0].sequence == block[0].sequence:
-                first = gap
-            after = i + 1 < len(blocks) and blocks[i + 1][0].sequence == block[0].sequence
-            if after and roles[i + 1] != "train":
-                last = max(first, last - gap)
-        parts[role] += block[first:last]
+    pairs = [(s, role) for block, role in zip(blocks, roles, strict=True) for s in block]
+    held_out: dict[str, set[int]] = defaultdict(set)
+    for i, (sample, role) in enumerate(pairs):
+        if role != "train":
+            held_out[sample.sequence].add(i)
+    for i, (sample, role) in enumerate(pairs):
+        # A gap may be longer than a block, so frames are counted and not blocks.
+        near = range(i - gap, i + gap + 1) if role == "train" and gap else ()
+        if held_out[sample.sequence].isdisjoint(near):
+            parts[role].append(sample)
     return parts["train"], parts["validation"], parts["test"]
 
 
