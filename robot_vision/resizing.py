@@ -9,6 +9,7 @@ the triangle's weights at these samples, and every step is one that OpenCV vecto
 
 from __future__ import annotations
 
+import math
 import threading
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.spec import RESIZE_RULES
+from robot_vision.spec import RESIZE_RULES, InputSpec
 
 # Shrinking both axes more than this, two samples a target pixel are too far apart, and four are taken.
 _DENSER_FROM = 8.0
@@ -77,6 +78,17 @@ def resize_into(image: Image, out: Image, rule: str = "squash", crop_fraction: f
     elif rule != "squash":
         raise ConfigError(unknown("resize rule", rule, RESIZE_RULES))
     _resize(image, out)
+
+
+def source_size(size: InputSpec) -> tuple[int, int]:
+    """Returns the (height, width) that an image needs at least, so that nothing of it is enlarged.
+
+    It is `min_size` for `images.to_rgb`: a JPEG decoded to a half, quarter or eighth of its size but not
+    below this differs from Pillow's resize of the whole by no more than 2 grey levels.
+    """
+    # A crop shows a part of the image, so more pixels are needed for the same sharpness.
+    share = size.crop_fraction if size.resize == "crop" else 1.0
+    return math.ceil(size.height / share), math.ceil(size.width / share)
 
 
 def crop_to_aspect(image: Image, height: int, width: int, fraction: float) -> Image:

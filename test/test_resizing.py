@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from robot_vision.errors import ConfigError
-from robot_vision.resizing import crop_to_aspect, letterbox_window, resize_into
+from robot_vision.resizing import crop_to_aspect, letterbox_window, resize_into, source_size
+from robot_vision.spec import InputSpec
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 RNG = np.random.default_rng(0)
@@ -149,6 +150,27 @@ def test_crop_region_has_the_target_aspect() -> None:
     assert crop_to_aspect(image, 224, 224, 1.0).shape == (480, 480, 3)
     assert crop_to_aspect(image, 224, 448, 0.5).shape == (160, 320, 3)
     assert crop_to_aspect(np.zeros((3, 3, 3), np.uint8), 224, 224, 0.01).shape == (1, 1, 3)
+
+
+def test_source_size_leaves_nothing_to_enlarge() -> None:
+    assert source_size(InputSpec(224, 320, "squash", 0.5)) == (224, 320)
+    size = InputSpec(224, 224, "crop", 0.875)
+    assert source_size(size) == (256, 256)
+    for shape in ((256, 256), (256, 900), (900, 256)):
+        region = crop_to_aspect(np.zeros((*shape, 3), np.uint8), 224, 224, 0.875)
+        assert min(region.shape[:2]) >= 224
+
+
+def test_jpeg_decoded_smaller_comes_out_as_from_pillow(data_dir: Path) -> None:
+    from robot_vision.images import to_rgb
+    from robot_vision.sources import open_source
+
+    bags = sorted((data_dir / "ros1_bags").glob("*.bag"))
+    for path in (*bags, data_dir / "kitchen" / "frame-000300.color.jpg"):
+        message = next(iter(open_source(path))).message
+        full, small = to_rgb(message), to_rgb(message, source_size(InputSpec(224, 224)))
+        assert small.shape < full.shape
+        assert np.abs(resized(small, 224, 224) - pillow(full, 224, 224)).mean() <= 2.0
 
 
 def test_unknown_rule_is_named() -> None:

@@ -26,6 +26,7 @@ from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images import to_rgb
 from robot_vision.pipeline import Pipeline
 from robot_vision.predictions import Prediction
+from robot_vision.resizing import source_size
 from robot_vision.sources import Frame, Source, open_source
 
 _DECODERS = 2
@@ -101,7 +102,12 @@ def run(args: argparse.Namespace) -> int:
         progress = stack.enter_context(_progress(opened, args.limit))
         task = progress.tasks[0].id
         try:
-            for frame, image, prediction in _predicted(pipeline, opened, args.batch, args.limit):
+            # Pictures are drawn on the whole image; otherwise a JPEG is decoded no larger than needed, as
+            # the node does.
+            least = None if pictures else source_size(spec.input)
+            for frame, image, prediction in _predicted(
+                pipeline, opened, args.batch, args.limit, least
+            ):
                 if isinstance(image, ImageError):
                     tally.refuse(frame, image)
                     output.error(frame, image)
@@ -178,24 +184,30 @@ class _Pending:
 
 
 def _predicted(
-    pipeline: Pipeline, sources: list[Source], batch: int, limit: int | None
+    pipeline: Pipeline,
+    sources: list[Source],
+    batch: int,
+    limit: int | None,
+    min_size: tuple[int, int] | None,
 ) -> Iterator[tuple[Frame, Decoded, Prediction | None]]:
     """Yields frames in order, each with its image and prediction, or with the error instead."""
     frames = itertools.islice(itertools.chain.from_iterable(sources), limit)
-    for group in _grouped(_decoded(frames, batch), batch):
+    for group in _grouped(_decoded(frames, batch, min_size), batch):
         good = [image for _, image in group if not isinstance(image, ImageError)]
         predictions = iter(pipeline(good)) if good else iter(())
         for frame, image in group:
             yield frame, image, None if isinstance(image, ImageError) else next(predictions)
 
 
-def _decoded(frames: Iterable[Frame], batch: int) -> Iterator[tuple[Frame, Decoded]]:
+def _decoded(
+    frames: Iterable[Frame], batch: int, min_size: tuple[int, int] | None
+) -> Iterator[tuple[Frame, Decoded]]:
     """Decodes ahead of the network in other threads; OpenCV does so without Python's lock."""
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
         pending: deque[_Pending] = deque()
         try:
             for frame in frames:
-                pending.append(_Pending(frame, pool.submit(_decode, frame)))
+                pending.append(_Pending(frame, pool.submit(_decode, frame, min_size)))
                 if len(pending) > batch + _DECODERS:
                     first = pending.popleft()
                     yield first.frame, first.image.result()
@@ -207,9 +219,9 @@ def _decoded(frames: Iterable[Frame], batch: int) -> Iterator[tuple[Frame, Decod
                 waiting.image.cancel()
 
 
-def _decode(frame: Frame) -> Decoded:
+def _decode(frame: Frame, min_size: tuple[int, int] | None) -> Decoded:
     try:
-        return to_rgb(frame.message)
+        return to_rgb(frame.message, min_size)
     except ImageError as error:
         return error
 
