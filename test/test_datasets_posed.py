@@ -261,6 +261,7 @@ def test_transforms_json_poses_see_the_point(tmp_path):
     np.testing.assert_array_equal(
         splits.train[0].camera_matrix, [[30, 0, 16], [0, 31, 12], [0, 0, 1]]
     )
+    np.testing.assert_array_equal(splits.camera_matrix, splits.train[0].camera_matrix)
     doubled = open_dataset("transforms_json", tmp_path / "transforms.json", split="train", scale=2)
     np.testing.assert_allclose(doubled.train[3].T_map_camera[:3, 3], 2 * camera(3).centre)
 
@@ -272,6 +273,7 @@ def test_transforms_json_takes_intrinsics_of_frame_file_or_angle(tmp_path):
     (tmp_path / "transforms.json").write_text(json.dumps(data))
     train = open_dataset("transforms_json", tmp_path, split="train").train
     assert [s.camera_matrix[0, 0] for s in train] == [30, 40, 30]
+    assert open_dataset("transforms_json", tmp_path).camera_matrix is None
     for key in ("fl_x", "fl_y", "cx", "cy", "w", "h"):
         del data[key]
     data["camera_angle_x"] = np.pi / 2

@@ -122,7 +122,7 @@ def _classes_under(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
 
 
 def _images_and_others(category: Path) -> tuple[list[str], int]:
-    """Returns the images below a class folder, relative to it, in natural order, and how many others there are.
+    """Returns the images below a class folder, relative to it and in order, and how many others there are.
 
     Strings and one walk: with paths as objects 100,000 files took twice as long.
     """

@@ -33,7 +33,7 @@ from robot_vision.errors import SourceError
 from robot_vision.sources.files import images_under
 
 _ZONE, _LETTER, _HEADING, _HEIGHT = 3, 4, 9, 12
-_PARTS = {"train": "train", "val": "validation", "test": "test"}
+_PARTS = ("train", "val", "test")
 _ORIGIN_STEP_M = 1000.0
 
 
@@ -94,15 +94,8 @@ def open_splits(root: Path, options: Options) -> Splits:
     if "" in parts or options.split not in ("auto", "official"):
         samples = [sample for part in roles.values() for sample in part]
         return splits_of(samples, options, notes, has_orientation=oriented)
-    return Splits(
-        tuple(roles["train"]),
-        tuple(roles["val"]),
-        tuple(roles["test"]),
-        options.map_frame,
-        splits_of([], options, ()).camera_matrix,
-        notes=tuple(notes),
-        has_orientation=oriented,
-    )
+    three = roles["train"], roles["val"], roles["test"]
+    return splits_of([], options, notes, has_orientation=oriented, parts=three)
 
 
 def parse_name(file: Path) -> _Place:

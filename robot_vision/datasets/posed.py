@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
-from robot_vision.datasets.splitting import BlockOptions, divide
+from robot_vision.datasets.splitting import BlockOptions, Three, divide
 from robot_vision.errors import SourceError
 
 T = TypeVar("T")
@@ -56,17 +56,39 @@ def splits_of(
     is_test: Callable[[Sample], bool] | None = None,
     K: NDArray[np.float64] | None = None,
     has_orientation: bool = True,
+    parts: Three | None = None,
 ) -> Splits:
-    """Divides samples and adds what the options say."""
-    train, validation, test = divide(samples, options, is_test)
+    """Divides samples and adds what the options say.
+
+    Args:
+        samples: neighbours in a recording are consecutive.
+        options: of the data set.
+        notes: for `Splits.notes`.
+        is_test: the official split, where it names test samples only; else None.
+        K: of all images, in pixels.
+        has_orientation: see `Splits`.
+        parts: train, validation and test where all are official; then nothing is divided.
+    """
+    train, validation, test = parts or divide(samples, options, is_test)
     K_given = parse_camera_matrix(options.camera_matrix)
     return Splits(
         tuple(train),
         tuple(validation),
         tuple(test),
         options.map_frame,
-        K if K_given is None else K_given,
+        _shared_matrix(samples, K) if K_given is None else K_given,
         labels_of(train),
         tuple(notes),
         has_orientation,
     )
+
+
+def _shared_matrix(
+    samples: Sequence[Sample], K: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """Returns K, or that of the samples where all have the same."""
+    first = samples[0].camera_matrix if samples else None
+    if K is not None or first is None:
+        return K
+    same = (s.camera_matrix is not None and np.array_equal(s.camera_matrix, first) for s in samples)
+    return first if all(same) else None

@@ -29,7 +29,7 @@ from robot_vision.datasets.image_files import FileImage, empty_files_note
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
-from robot_vision.datasets.sample import Sample, Splits, labels_of
+from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
 from robot_vision.images import image_size
 from robot_vision.sources.files import IMAGE_SUFFIXES, read_image
@@ -71,17 +71,8 @@ def open_splits(root: Path, options: Options) -> Splits:
         for sample in samples:
             if sample.name in official:
                 chosen[official[sample.name]].append(sample)
-        base = splits_of([], options, notes)
-        train, validation, test = (tuple(chosen[part]) for part in _PARTS)
-        return Splits(
-            train,
-            validation,
-            test,
-            base.map_frame,
-            base.camera_matrix,
-            labels_of(train),
-            base.notes,
-        )
+        three = chosen["train"], chosen["val"], chosen["test"]
+        return splits_of(samples, options, notes, parts=three)
     if official is None:
         return splits_of(samples, options, notes)
     roles = official
