@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.compressed import decode_compressed
+from robot_vision.compressed import compressed_size, decode_compressed
 from robot_vision.encodings import decode_raw, row_bytes, supported_encodings
 from robot_vision.errors import ImageError, unknown
 from robot_vision.image_limits import check_size
@@ -63,8 +63,6 @@ def image_size(msg: Any) -> tuple[int, int]:
     """
     if hasattr(msg, "encoding"):
         return int(msg.height), int(msg.width)
-    from robot_vision.compressed import compressed_size
-
     return compressed_size(_bytes_of(msg.data), str(msg.format))
 
 
