@@ -40,7 +40,8 @@ class Architecture:
         features: the tap before the classification layer, behind which classifier = linear layer.
         feature_map: the last tensor (C, H, W) before pooling; empty where there is none.
         last_layer: name of torchvision's classification layer, e.g. `fc`.
-        linear_end: whether that is a linear layer directly on `features` (false for SqueezeNet).
+        linear_end: whether that is a linear layer with bias directly on `features` (false for SqueezeNet
+            and MaxViT).
         keys: names of every parameter and buffer of torchvision's network to their shapes.
     """
 
@@ -135,7 +136,11 @@ def look_inside(name: str) -> Architecture:
     nodes = {n: tuple(tensors[n].shape[1:]) for n in before if tensors[n].dim() in (2, 4)}
     features = next(n for n in reversed(nodes) if not isinstance(modules.get(n), nn.Dropout))
     taps = {part: node for node in nodes for part in _prefixes(node)}
-    linear = isinstance(modules[last_layer], nn.Linear) and len(nodes[features]) == 1
+    linear = (
+        isinstance(modules[last_layer], nn.Linear)
+        and f"{last_layer}.bias" in model.state_dict()
+        and len(nodes[features]) == 1
+    )
     return Architecture(
         name=name,
         nodes=nodes,
