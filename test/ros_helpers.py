@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import atexit
 import os
 import signal
 import subprocess
@@ -42,6 +43,8 @@ class NodeProcess:
                 stderr=subprocess.STDOUT,
                 env=environment,
             )
+        # A test that fails before it stops the node must not leave it behind in the tests' ROS domain.
+        atexit.register(self.process.kill)
 
     @property
     def output(self) -> str:

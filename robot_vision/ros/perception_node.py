@@ -37,7 +37,7 @@ from robot_vision.ros.serialized import read_compressed_image, read_image
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.throttle import ThrottledLog
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static, transform_from_numbers
-from robot_vision.ros.transitions import ERROR, SUCCESS, reported
+from robot_vision.ros.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
 from robot_vision.ros.worker import Request, Result, Worker
 
 NODE_NAME = "perception"
@@ -52,6 +52,7 @@ class PerceptionNode(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(NODE_NAME, **options)
+        refuse_illegal_transitions(self)
         self.problem = ""
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None

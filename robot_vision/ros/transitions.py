@@ -44,3 +44,31 @@ def reported(transition: Transition) -> Transition:
         return result
 
     return wrapped
+
+
+def refuse_illegal_transitions(node: Any) -> None:
+    """Makes a transition that the state does not allow a refused request.
+
+    Up to Jazzy rclpy lets the error of the state machine escape from the service, which ends the executor
+    and with it the process: `ros2 lifecycle set ... activate` on an active node would kill it.
+    """
+    service = getattr(node, "_service_change_state", None)
+    if service is None:  # without the communication interface
+        return
+    original = service.callback
+
+    @functools.wraps(original)
+    def guarded(request: Any, response: Any) -> Any:
+        try:
+            return original(request, response)
+        except Exception as error:
+            # The state machine raises its own exception type, which rclpy does not export.
+            label = node._state_machine.current_state[1]
+            node.get_logger().error(
+                f"Transition {request.transition.label or request.transition.id} refused in state "
+                f"{label}: {error}"
+            )
+            response.success = False
+            return response
+
+    service.callback = guarded
