@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from tiny_datasets import image_folder, place_name, seven_scenes, tum, write_image
 
 from robot_vision.cli import main
-from robot_vision.datasets import DATASETS, open_dataset
+from robot_vision.datasets import DATASETS, dataset_options, open_dataset
 from robot_vision.datasets.inspection import nearest_train, overlaps, survey_images, survey_poses
 from robot_vision.datasets.pictures import COLOURS, contact_sheet, ground_axes, pose_plot
 
@@ -185,3 +186,11 @@ def test_kitchen_is_inspected(data_dir, tmp_path, capsys):
     assert "path 6.0" in out.out and "median 0.061 m" in out.out
     # The recording repeats two frames across the borders of blocks.
     assert "2 images are in train and in test" in out.out
+
+
+def test_documentation_names_every_format_and_option():
+    text = (Path(__file__).parents[1] / "docs/datasets.md").read_text()
+    for kind in DATASETS:
+        assert f"`{kind}`" in text
+        for option in dataset_options(kind):
+            assert f"`{option}`" in text, (kind, option)

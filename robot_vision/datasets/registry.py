@@ -43,7 +43,7 @@ def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
     """
     module = _module(kind)
     chosen = parse_options(module.Options, kind, options)
-    root = Path(path).expanduser()
+    root = Path(path).expanduser().absolute()  # a name for ".", and samples that outlive a chdir
     if not root.exists():
         raise SourceError(f"{root} is not there: give the path of a {kind} data set")
     splits: Splits = module.open_splits(root, chosen)
