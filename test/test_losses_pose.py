@@ -168,6 +168,16 @@ def test_points_on_rays_are_in_view_of_the_true_camera_at_plausible_depths(rng, 
         assert value.min() < low + 0.1 * (high - low) and value.max() > high - 0.1 * (high - low)
 
 
+@pytest.mark.parametrize("matrix", [None, (40.0, 42.0, 24.0, 24.0)])
+def test_cached_features_without_images_give_the_same_rays_for_a_centred_camera(rng, matrix):
+    batch = a_batch(rng)
+    batch["images"] = batch["images"][:, :, :48]  # square, as is assumed where nothing is known
+    loss = make_loss("pose", "reprojection", camera_matrix=matrix, **QUICK)
+    raw = near_the_truth(rng, batch)
+    cached = {key: value for key, value in batch.items() if key != "images"}
+    torch.testing.assert_close(loss(raw, cached).total, loss(raw, batch).total)
+
+
 def test_frames_without_points_get_some_on_rays(rng):
     batch = a_batch(rng)
     batch["points_map"] = torch.full((N, 3, 3), torch.nan, dtype=torch.float64)

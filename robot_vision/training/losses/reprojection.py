@@ -77,7 +77,7 @@ class ReprojectionLoss(nn.Module):
 
         Args:
             raw: `position` (N, 3), metres, and `quaternion_xyzw` (N, 4) of any length.
-            batch: `images` (N, H, W, 3), for their size; `T_map_camera` (N, 4, 4); `has_pose` bool (N,);
+            batch: `images` (N, H, W, 3), for their size, if there are any; `T_map_camera` (N, 4, 4); `has_pose` bool (N,);
                 optionally `points_map` (N, P, 3), metres; `camera_matrix` (N, 3, 3), in pixels, which
                 goes before the setting.
         """
@@ -118,18 +118,21 @@ class ReprojectionLoss(nn.Module):
 
     def _on_rays(self, pairs: PosePairs, batch: Tensors) -> Tensor:
         """Returns (M, P, 3), metres in the map frame: points that the true cameras see."""
-        height, width = batch["images"].shape[1:3]
         u, v, fraction = self.unit_points.to(pairs.position).unbind(dim=1)  # (P,) each
         near, far = (math.log(d) for d in self.depths_m)
         depth = (near + fraction * (far - near)).exp()
+        # Without images (a step on cached features) the principal point is taken as the centre.
+        size = batch["images"].shape[1:3] if "images" in batch else None
         if "camera_matrix" in batch:
             K = batch["camera_matrix"][pairs.keep].to(u)  # (M, 3, 3)
             fx, fy, cx, cy = (K[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
         else:
+            height, width = size or (1, 1)
             focal = 0.5 * width / math.tan(math.radians(30.0))
             numbers = self.camera_matrix or (focal, focal, 0.5 * width, 0.5 * height)
             fx, fy, cx, cy = (u.new_full((len(pairs), 1), number) for number in numbers)
-        x, y = (u * width - cx) / fx, (v * height - cy) / fy  # (M, P)
+        across, down = (2 * cx, 2 * cy) if size is None else (size[1], size[0])
+        x, y = (u * across - cx) / fx, (v * down - cy) / fy  # (M, P)
         in_frame = torch.stack([x, y, torch.ones_like(x)], dim=2) * depth[:, None]  # (M, P, 3)
         q = pairs.true_quaternion.unsqueeze(1)
         return rotate(q, in_frame) + pairs.true_position.unsqueeze(1)
