@@ -77,9 +77,9 @@ class ReprojectionLoss(nn.Module):
 
         Args:
             raw: `position` (N, 3), metres, and `quaternion_xyzw` (N, 4) of any length.
-            batch: `images` (N, H, W, 3), for their size, if there are any; `T_map_camera` (N, 4, 4); `has_pose` bool (N,);
-                optionally `points_map` (N, P, 3), metres; `camera_matrix` (N, 3, 3), in pixels, which
-                goes before the setting.
+            batch: `images` (N, H, W, 3), for their size, if there are any; `T_map_camera` (N, 4, 4);
+                `has_pose` bool (N,); optionally `points_map` (N, P, 3), metres; `camera_matrix` (N, 3,
+                3), in pixels, which goes before the setting.
         """
         warming = int(self.step) < self.warm_up_steps
         if self.training:
