@@ -46,7 +46,7 @@ ros_env_files := $(sort $(shell find tools/ros_env -type f -not -path '*/__pycac
 stamps := $(venv)/.stamps
 venv_stamp := $(stamps)/venv-py$(py_version)-$(ros)
 runtime_stamp := $(stamps)/runtime-$(call hash,setup.py setup.cfg $(constraints) $(ros_files))
-interfaces_stamp := $(stamps)/interfaces-$(call hash,$(constraints) $(ros_files) $(ros_env_files))
+interfaces_stamp := $(stamps)/interfaces-$(call hash,$(ros_files) $(ros_env_files))
 dev_stamp := $(stamps)/dev-$(call hash,setup.py $(constraints) $(ros_files))
 ready := $(runtime_stamp) $(interfaces_stamp)
 
