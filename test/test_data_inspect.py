@@ -98,6 +98,8 @@ def test_inspect_reports_poses(tmp_path, capsys):
     near = np.array(steps) * step <= 0.25
     assert report["nearest_train"]["test"]["within"] == pytest.approx(near.mean())
     assert report["overlap"]["train/test"]["neighbours"] == 3
+    gap = open_dataset("seven_scenes", tmp_path / "lab", block_frames=5, validation=0, gap_frames=2)
+    assert overlaps(gap)["train", "test"].neighbours == 0
     plot = cv2.imread(str(tmp_path / "o/poses.png"))[..., ::-1]
     assert has_colour(plot, COLOURS["train"]) and has_colour(plot, COLOURS["test"])
 

@@ -121,7 +121,7 @@ def _report(splits: Splits, sample: int | None, contents: bool) -> dict[str, Any
     return {
         "samples": {name: len(splits.split(name)) for name in SPLIT_NAMES},
         "sequences": len({s.sequence for s in splits.samples}),
-        "classes": look.class_counts(splits) if splits.labels else {},
+        "classes": look.class_counts(splits) if any(s.label for s in splits.samples) else {},
         "images": {
             "looked_at": images.looked_at,
             "sizes": [[h, w, n] for (h, w), n in images.sizes.most_common()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from robot_vision.sources.natural import natural_key
 
 # With more test poses, an even choice of so many stands for all.
 _MOST_QUERIES = 2000
+_DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,11 @@ def overlaps(splits: Splits, contents: bool = True) -> dict[tuple[str, str], Ove
     neighbours: Counter[tuple[str, str]] = Counter()
     for group in in_order(splits).values():
         roles = [role[id(s)] for s in group]
+        close = _consecutive(group)
         for i, mine in enumerate(roles):
-            beside = {roles[j] for j in (i - 1, i + 1) if 0 <= j < len(roles)} - {mine}
-            neighbours.update((other, mine) for other in beside)
+            before = {roles[i - 1]} if i > 0 and close[i - 1] else set()
+            after = {roles[i + 1]} if i + 1 < len(roles) and close[i] else set()
+            neighbours.update((other, mine) for other in (before | after) - {mine})
     hashes: dict[str, dict[str, str]] = {name: {} for name in SPLIT_NAMES}
     if contents:
         for name in SPLIT_NAMES:
@@ -200,3 +204,20 @@ def overlaps(splits: Splits, contents: bool = True) -> dict[tuple[str, str], Ove
         same = tuple((hashes[first][h], hashes[second][h]) for h in both)
         found[first, second] = Overlap(same, neighbours[first, second])
     return found
+
+
+def _consecutive(group: Sequence[Sample]) -> NDArray[np.bool_]:
+    """Returns for each pair of samples that follow each other (N-1,) whether none was left out between.
+
+    By stamps, or else by the last number in their names; a step is whole up to twice the median step. Without
+    either every pair counts.
+    """
+    numbers = [_DIGITS.findall(s.name.rsplit("/", 1)[-1]) for s in group]
+    if all(s.stamp_ns is not None for s in group):
+        at = np.array([s.stamp_ns for s in group], np.float64)
+    elif all(numbers):
+        at = np.array([float(found[-1]) for found in numbers])
+    else:
+        return np.ones(max(0, len(group) - 1), bool)
+    steps = np.abs(np.diff(at))
+    return steps <= 2 * np.median(steps) if len(steps) else np.ones(0, bool)

@@ -33,7 +33,7 @@ def contact_sheet(splits: Splits) -> NDArray[np.uint8]:
         for label in labels:
             mine = [s for s in samples if s.label == label]
             text = f"{name}: {'no label' if label is None else label} ({len(mine)})"
-            chosen = evenly(mine, COLUMNS * (1 if splits.labels else 3))
+            chosen = evenly(mine, COLUMNS * (3 if label is None else 1))
             for start in range(0, len(chosen), COLUMNS):
                 rows.append(
                     (text if start == 0 else "", COLOURS[name], chosen[start : start + COLUMNS])

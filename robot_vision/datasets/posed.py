@@ -71,13 +71,16 @@ def splits_of(
     """
     train, validation, test = parts or divide(samples, options, is_test)
     K_given = parse_camera_matrix(options.camera_matrix)
+    labels = labels_of(train)
+    if len(labels) == 1:
+        notes = [*notes, f"there is one class only ({labels[0]}): a classifier needs two or more"]
     return Splits(
         tuple(train),
         tuple(validation),
         tuple(test),
         options.map_frame,
         _shared_matrix(samples, K) if K_given is None else K_given,
-        labels_of(train),
+        labels,
         tuple(notes),
         has_orientation,
     )
