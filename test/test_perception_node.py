@@ -78,6 +78,17 @@ class Robot:
         for name in names or ("classification", "descriptor", "pose"):
             self.client.listen(kinds[name], f"{NODE}/{camera}/{name}")
 
+    def infos(self) -> tuple[list[Any], list[Any]]:
+        """Returns what came on the latched topics: label infos and vision infos."""
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from vision_msgs.msg import LabelInfo, VisionInfo
+
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        return (
+            self.client.listen(LabelInfo, f"{NODE}/label_info", latched),
+            self.client.listen(VisionInfo, f"{NODE}/vision_info", latched),
+        )
+
     def new_stamp(self) -> int:
         self._next_ns = max(self._next_ns + 1_000_000, time.time_ns())
         return self._next_ns
@@ -108,9 +119,12 @@ class Robot:
         return SimpleNamespace(**wait_until(answers, timeout_s, what))
 
     def reconfigure(self, **parameters: Any) -> None:
-        """Takes the node down, changes parameters, and brings it up again."""
+        """Takes the node down from whatever state, changes parameters, and brings it up again."""
         client = self.client
-        assert client.change_state(NODE, DEACTIVATE) and client.change_state(NODE, CLEANUP)
+        if client.state(NODE) == "active":
+            assert client.change_state(NODE, DEACTIVATE)
+        if client.state(NODE) == "inactive":
+            assert client.change_state(NODE, CLEANUP)
         result = client.set_parameters(NODE, **parameters)
         assert result.successful, result.reason
         assert client.change_state(NODE, CONFIGURE) and client.change_state(NODE, ACTIVATE)
@@ -125,6 +139,15 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     assert status == 0, robot.process.output
     assert "Traceback" not in robot.process.output, robot.process.output
     assert "Internal error" not in robot.process.output
+
+
+@pytest.fixture
+def changed_robot(robot: Robot) -> Iterator[Robot]:
+    """The robot for a test that reconfigures it; afterwards it is as before, also if the test failed."""
+    yield robot
+    robot.reconfigure(
+        model=str(robot.bundle), transport="raw", base_frame="", camera_to_base=[], publish_tf=False
+    )
 
 
 def _assert_equals_offline(answer: SimpleNamespace, prediction: Any, top_k: int = 3) -> None:
@@ -179,13 +202,8 @@ def test_annotated_image_is_drawn_only_for_a_listener(robot: Robot) -> None:
 
 
 def test_infos_reach_late_joiners(robot: Robot) -> None:
-    from rclpy.qos import DurabilityPolicy, QoSProfile
-    from vision_msgs.msg import LabelInfo, VisionInfo
-
     robot.ask("front", rgb_message(coloured_image((9, 9, 9)), robot.new_stamp()))
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    labels = robot.client.listen(LabelInfo, f"{NODE}/label_info", latched)
-    vision = robot.client.listen(VisionInfo, f"{NODE}/vision_info", latched)
+    labels, vision = robot.infos()
     wait_until(lambda: labels and vision, what="latched infos")
     assert [c.class_name for c in labels[-1].class_map] == list(LABELS)
     assert "tiny" in vision[-1].method
@@ -262,7 +280,7 @@ def test_parameters_change_results_while_running(robot: Robot) -> None:
     assert client.set_parameters(NODE, top_k=1, unknown_threshold=2.0).successful
     got = robot.ask("front", rgb_message(image, robot.new_stamp())).classification.results
     assert [r.class_id for r in got] == ["unknown", "red"]
-    infos = client.received[f"{NODE}/label_info"]
+    infos, _ = robot.infos()
     wait_until(lambda: infos and infos[-1].threshold == 2.0, what="threshold in label_info")
 
     assert client.set_parameters(NODE, top_k=2, unknown_threshold=float("-inf")).successful
@@ -347,7 +365,8 @@ def test_clock_that_jumps_back_does_no_harm(robot: Robot) -> None:
     assert client.set_parameters(NODE, use_sim_time=False).successful
 
 
-def test_transitions_in_every_order(robot: Robot) -> None:
+def test_transitions_in_every_order(changed_robot: Robot) -> None:
+    robot = changed_robot
     client = robot.client
     assert client.state(NODE) == "active"
     for illegal in (CONFIGURE, ACTIVATE, CLEANUP):
@@ -371,7 +390,8 @@ def test_transitions_in_every_order(robot: Robot) -> None:
     robot.ask("front", rgb_message(coloured_image((1, 90, 3)), robot.new_stamp()))
 
 
-def test_another_model_and_compressed_images_after_cleanup(robot: Robot) -> None:
+def test_another_model_and_compressed_images_after_cleanup(changed_robot: Robot) -> None:
+    robot = changed_robot
     robot.reconfigure(model=str(robot.other), transport="compressed")
     image = coloured_image((200, 60, 20), (480, 640))
     message = jpeg_message(image, robot.new_stamp())
@@ -380,13 +400,14 @@ def test_another_model_and_compressed_images_after_cleanup(robot: Robot) -> None
         _assert_equals_offline(answer, pipeline([to_rgb(message, (32, 48))])[0])
     assert answer.classification.results[0].class_id == OTHER_LABELS[0]
     assert answer.classification.header == message.header
-    vision = robot.client.received[f"{NODE}/vision_info"]
+    _, vision = robot.infos()
     wait_until(lambda: vision and "other" in vision[-1].method, what="info of the new model")
     robot.reconfigure(model=str(robot.bundle), transport="raw")
     robot.ask("rear", rgb_message(image, robot.new_stamp()))
 
 
-def test_pose_of_the_base_by_numbers_and_by_tf(robot: Robot) -> None:
+def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
+    robot = changed_robot
     from geometry_msgs.msg import TransformStamped
     from rclpy.qos import DurabilityPolicy, QoSProfile
     from tf2_msgs.msg import TFMessage
