@@ -109,6 +109,15 @@ def test_places_are_mutual_positives_and_cover_everything(rng):
     assert len(np.unique(place)) < 300  # and they are not all alone
 
 
+def test_wider_places_hold_positives_of_their_centre(rng):
+    neighbours = floor(rng, 400)
+    place = cover(neighbours, reach=1.0)
+    for label in np.unique(place):
+        members = np.flatnonzero(place == label)
+        assert neighbours.is_positive(members, members).all(axis=1).any()
+    assert place.max() < cover(neighbours).max()
+
+
 def test_angles_need_orientations():
     with pytest.raises(ConfigError, match="orientation for each image"):
         PoseNeighbours(np.zeros((3, 3)), RELATION)
@@ -141,6 +150,21 @@ def test_mined_tuples_are_the_hardest_of_brute_force(rng):
         allowed = pool[neighbours.is_negative([query], pool)[0]]
         hardest = allowed[np.argsort(distance[query, allowed])[:4]]
         assert negatives == hardest.tolist()
+
+
+def test_positives_may_be_chosen_at_random_instead_of_the_best(rng):
+    neighbours = floor(rng, 400)
+    described = rng.standard_normal((400, 8)).astype(np.float32)
+    chosen = {}
+    for epoch in range(2):
+        sampler = triplets(neighbours, queries=0, choose="random")
+        sampler.set_epoch(epoch)
+        sampler.mine(np.arange(400), described)
+        chosen[epoch] = {t[0]: t[1] for batch in sampler for t in split(batch, 1, 4)}
+        assert all(neighbours.is_positive([q], [p])[0, 0] for q, p in chosen[epoch].items())
+    assert chosen[0] != chosen[1]
+    with pytest.raises(ConfigError, match="did you mean 'random'"):
+        triplets(neighbours, choose="randm")
 
 
 def test_hard_negatives_of_last_time_are_remembered(rng):

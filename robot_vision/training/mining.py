@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, unknown
 from robot_vision.training.epoch_sampler import EpochSampler
 from robot_vision.training.neighbours import Indices, PoseNeighbours
 
+CHOICES = ("best", "random")
 BLOCK = 256  # queries whose distances to the pool are in memory at once
 
 
@@ -42,6 +43,9 @@ class TripletSampler(EpochSampler):
         pool: random candidates an epoch, shared by its queries.
         queries: of an epoch; 0 for all.
         candidates: potential positives looked at, the nearest by pose.
+        choose: `best` as in the paper, for positions by GPS, where a potential positive may look
+            elsewhere; or `random`, for poses that can be trusted: the best match of a frame of a video
+            is the one before it, from which nothing is learned.
         seed: of everything random.
         rank: of this process.
         world_size: number of processes; each gets its share of the batches.
@@ -62,6 +66,7 @@ class TripletSampler(EpochSampler):
         pool: int = 1000,
         queries: int = 1000,
         candidates: int = 32,
+        choose: str = "best",
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -73,7 +78,9 @@ class TripletSampler(EpochSampler):
                 f"queries_per_batch, positives, negatives, pool, candidates are {numbers} and queries "
                 f"{queries}: they must be at least 1, and queries at least 0"
             )
-        self.neighbours = neighbours
+        if choose not in CHOICES:
+            raise ConfigError(unknown("choice of positives", choose, CHOICES))
+        self.neighbours, self.choose = neighbours, choose
         self.queries_per_batch, self.positives, self.negatives = numbers[:3]
         self.pool, self.candidates = pool, max(candidates, positives)
         self.queries = neighbours.with_positives()
@@ -210,6 +217,9 @@ class TripletSampler(EpochSampler):
         self, query: int, descriptors: NDArray[np.float32] | None, row: Indices | None
     ) -> Indices:
         near = self.neighbours.positives(query, self.candidates)
+        if self.choose == "random":
+            rng = np.random.default_rng([self.seed, self.epoch, 3, query])
+            return rng.permutation(near)[: self.positives]
         if descriptors is None or row is None:
             return near[: self.positives]
         distance = np.square(descriptors[row[near]] - descriptors[row[query]]).sum(axis=1)

@@ -199,22 +199,23 @@ class PoseNeighbours:
         return [point, np.concatenate([point[:size], -point[size:]])]
 
 
-def cover(neighbours: PoseNeighbours, seed: int = 0) -> Indices:
+def cover(neighbours: PoseNeighbours, seed: int = 0, reach: float = 0.5) -> Indices:
     """Groups images into places by greedy cover.
 
     In a seeded order each image that has no place yet becomes the centre of one, and takes along all
-    of its free positives within half the limits, so that any two images of a place are positives of
-    each other.
+    of its free positives within `reach` times the limits. With a half, any two images of a place are
+    positives of each other; with 1, each is one of the centre's.
 
     Returns:
         int64 (N,): the place of each image, -1 for those without a pose.
     """
-    half = PlaceRelation(
-        positive_m=neighbours.relation.positive_m / 2,
-        positive_deg=_half(neighbours.relation.positive_deg),
+    angle = neighbours.relation.positive_deg
+    relation = PlaceRelation(
+        positive_m=neighbours.relation.positive_m * reach,
+        positive_deg=None if angle is None else angle * reach,
         negative_m=neighbours.relation.negative_m,
     )
-    tight = PoseNeighbours(neighbours.positions, half, neighbours.xyzw)
+    tight = PoseNeighbours(neighbours.positions, relation, neighbours.xyzw)
     place = np.full(len(neighbours), -1, np.int64)
     count = 0
     for index in np.random.default_rng(seed).permutation(np.flatnonzero(neighbours.known)):
@@ -225,7 +226,3 @@ def cover(neighbours: PoseNeighbours, seed: int = 0) -> Indices:
         place[index] = count
         count += 1
     return place
-
-
-def _half(angle: float | None) -> float | None:
-    return None if angle is None else angle / 2
