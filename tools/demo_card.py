@@ -33,8 +33,9 @@ def card_text(
         "rooms, on other paths and with other views and light: this says nothing of rooms that were not "
         "trained on.",
         f"The first stages of the backbone keep their ImageNet weights ({training['backbone_weights']}). "
-        "The later ones, the classifier and the pose head were trained together for "
-        f"{training['epochs']} epochs. The place head has k-means clusters and PCA whitening from "
+        "Two more stages were trained with the classifier for "
+        f"{training['classifier_epochs']} epochs, and the pose head, on the frozen stages, for "
+        f"{training['pose_epochs']}. The place head has k-means clusters and PCA whitening from "
         "training frames, and no further training. To train it again:",
         f"    {training['command']}",
         "## On the test drives",

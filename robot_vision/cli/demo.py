@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         )
     summary = score.summary(seen)
     picture = output / "demo.png"
-    title = f"robot-vision demo: what the node said of a drive (model {pipeline.bundle.name})"
+    title = f"robot-vision demo: a drive as model {pipeline.bundle.name} saw it"
     draw(picture, world, drive.bag, score, title)
     (output / _MARK).write_text(json.dumps(summary.to_dict(), indent=2) + "\n", encoding="utf-8")
     for line in summary.lines():

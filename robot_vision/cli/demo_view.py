@@ -17,6 +17,8 @@ from robot_vision.simulation.recorded import Truth
 from robot_vision.simulation.scoring import Answer, Judged, PlaceMap
 from robot_vision.simulation.world import World
 
+_WIDE = 112  # columns of a terminal that has room for the plan beside the figures
+
 
 class View(Protocol):
     """Shows answers as they come."""
@@ -84,7 +86,7 @@ class LiveView:
         good, bad = "bold green", "bold red"
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", justify="right")
-        table.add_column(min_width=52)
+        table.add_column(min_width=50)
         right = judged.label == judged.true_label
         filled = round(24 * judged.probability)
         room = Text(f"{judged.label:9}", good if right else bad)
@@ -93,10 +95,7 @@ class LiveView:
         room.append("" if right else f"  is {judged.true_label}", bad)
         table.add_row("room", room)
         x, y, z = answer.position
-        table.add_row(
-            "pose",
-            f"x {x:6.2f}  y {y:6.2f}  z {z:5.2f} m   (own estimate of its error {judged.sigma_m:.2f} m)",
-        )
+        table.add_row("pose", f"x {x:6.2f}  y {y:6.2f}  z {z:5.2f} m   +- {judged.sigma_m:.2f} m")
         table.add_row("truth", f"x {true[0]:6.2f}  y {true[1]:6.2f}  z {true[2]:5.2f} m")
         table.add_row("error", f"{judged.error_m:.2f} m   {judged.error_deg:.1f} deg")
         place = Text(f"{judged.place:3} in {self._places.truth.rooms[judged.place]}")
@@ -105,9 +104,7 @@ class LiveView:
             "   right" if judged.place_right else "   wrong", good if judged.place_right else bad
         )
         table.add_row("place", place)
-        table.add_row(
-            "latency", f"{judged.latency_ms:.1f} ms from the image's stamp to all results"
-        )
+        table.add_row("latency", f"{judged.latency_ms:.1f} ms, image to results")
         table.add_row(
             "so far", f"{100 * self._right / self._count:.1f} % of {self._count} rooms right"
         )
@@ -116,7 +113,10 @@ class LiveView:
             " where it says it is", "dim"
         )
         body = Table.grid(padding=(0, 3))
-        body.add_row(self._plan.draw(true, answer.position), Group(table, Text(), legend))
+        if self._live.console.width >= _WIDE:
+            body.add_row(self._plan.draw(true, answer.position), Group(table, Text(), legend))
+        else:
+            body.add_row(table)
         title = f"frame {judged.frame + 1} of {len(self._truth)}"
         return Panel(body, title=title, title_align="left", border_style="dim", expand=False)
 
@@ -128,7 +128,7 @@ class LiveView:
 class TextPlan:
     """The world from above in characters."""
 
-    def __init__(self, world: World, columns: int = 44, rows: int = 20) -> None:
+    def __init__(self, world: World, columns: int = 44, rows: int = 18) -> None:
         self._low, self._high = world.bounds()
         self._columns, self._rows = columns, rows
         grid = np.full((rows, columns), " ")
