@@ -1,5 +1,6 @@
 """The demo: its parts, and the whole of it with real processes over DDS."""
 
+import io
 import json
 import os
 import shutil
@@ -13,13 +14,14 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from rich.console import Console
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.cli import demo
 from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
-from robot_vision.cli.demo_view import TextPlan
+from robot_vision.cli.demo_view import LiveView, PlainView, TextPlan
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.simulation.drive import evaluation_drive
 from robot_vision.simulation.home import default_world
@@ -218,6 +220,34 @@ def test_text_plan_marks_both_positions_in_their_rooms():
 
 def clean(line: str) -> str:
     return line if not any(room.name in line for room in WORLD.rooms) else ""
+
+
+@pytest.mark.parametrize("width", [120, 70])
+def test_views_show_label_error_and_place(width):
+    truth, places = truth_of(9), PlaceMap(np.eye(9, dtype=np.float32), truth_of(9))
+    answer = Answer(
+        stamp_ns=0,
+        frame=2,
+        received_ns=12_300_000,
+        label="a",
+        probability=0.75,
+        position=truth.positions[2] + [0.3, 0.4, 0.0],
+        orientation_xyzw=truth.orientations_xyzw[2],
+        covariance=np.eye(6) / 3,
+        descriptor=np.eye(9, dtype=np.float32)[7],
+    )
+    judged = Score(truth, places).add(answer)
+    for live in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=live, width=width, color_system=None)
+        view = (
+            LiveView(console, WORLD, truth, places) if live else PlainView(console, truth, places)
+        )
+        view.show(answer, judged)
+        view.close()
+        shown = console.file.getvalue()
+        for part in ("0.75", "0.50 m", "0.0 deg", "12", "wrong"):
+            assert part in shown, (live, part, shown)
+        assert ("kitchen" in shown) == (live and width == 120)  # the plan needs room
 
 
 # --- the whole demo ----------------------------------------------------------------------------------
