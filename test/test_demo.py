@@ -1,5 +1,6 @@
 """The demo: its parts, and the whole of it with real processes over DDS."""
 
+import importlib
 import io
 import json
 import os
@@ -381,3 +382,43 @@ def test_demo_bundle_is_small_and_says_what_it_scored():
     assert m["median_position_error_m"] < m["baseline_mean_pose_median_error_m"]
     card = (BUNDLE / "README.md").read_text()
     assert "train_demo_bundle.py" in card and f"{m['room_accuracy']:.3f}" in card
+
+
+# --- how the bundle was trained ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module("train_demo_bundle")
+
+
+def test_training_measures_rotations_as_scipy_does(training):
+    import torch
+
+    a, b = Rotation.random(50, random_state=1), Rotation.random(50, random_state=2)
+    predicted = torch.tensor(3.0 * a.as_quat())  # of any length and sign
+    measured = training.rotation_error(predicted, torch.tensor(b.as_quat())).numpy()
+    np.testing.assert_allclose(measured, (b * a.inv()).as_rotvec(), atol=1e-6)
+
+
+def test_training_runs_the_network_that_is_exported(training):
+    """Its stages in two parts, with ONNX Runtime for the frozen one, give what the whole network gives."""
+    import torch
+
+    torch.manual_seed(0)
+    network = training.MultiHeadNetwork(training.demo_spec())
+    images = list(render_frames(WORLD, evaluation_drive(WORLD)[:3], Sensor()))
+    small = np.stack([cv2.resize(image, (160, 120)) for image in images])
+    network.eval()
+    stages = training.Stages(network)
+    with torch.no_grad():
+        middle = training.frozen_runner(network, stages, 1)(
+            network.normalise(torch.from_numpy(small))
+        )
+        parts = training.heads(network, stages, middle, place=True)
+        whole = network.raw(torch.from_numpy(small))
+    assert set(parts) == set(whole)
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name], values, rtol=1e-3, atol=1e-3, err_msg=name)

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    network = build(args.weights)
+    network = MultiHeadNetwork(demo_spec(), backbone_weights=args.weights)
     sets = load_data(network, args)
     for name, data in sets.items():
         print(f"{name:12} {len(data):6} frames")
@@ -144,17 +144,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def build(weights: str) -> MultiHeadNetwork:
-    """Builds the network with ImageNet weights in its backbone."""
+def demo_spec() -> NetworkSpec:
+    """Returns what the demo's network is."""
     world = default_world()
-    spec = NetworkSpec(
+    middle = f"features.{FROZEN - 1}"
+    return NetworkSpec(
         backbone="mobilenet_v2",
         input=InputSpec(height=120, width=160),
         classifier=ClassifierSpec(world.labels, tap=f"features.{LAST}", dropout=0.1),
-        pose=PoseSpec(tap=f"features.{FROZEN - 1}", reduce_channels=32, hidden=512, dropout=0.1),
-        place=PlaceSpec(tap=f"features.{FROZEN - 1}", clusters=16, whitened_size=128),
+        pose=PoseSpec(tap=middle, reduce_channels=32, hidden=512, dropout=0.1),
+        place=PlaceSpec(tap=middle, clusters=16, whitened_size=128),
     )
-    return MultiHeadNetwork(spec, backbone_weights=weights)
 
 
 class Stages(nn.Module):
