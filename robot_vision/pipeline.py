@@ -89,12 +89,28 @@ class Pipeline:
     def _predict(self, images: Sequence[NDArray[np.uint8]], times: StageTimes) -> list[Prediction]:
         start = time.perf_counter()
         batch = self.preprocess(images)
-        resized = time.perf_counter()
+        times.preprocess += time.perf_counter() - start
+        return self._infer(batch, times)
+
+    def infer(self, batch: NDArray[np.uint8]) -> list[Prediction]:
+        """Predicts images that were resized before, in other threads: what `__call__` does after it.
+
+        Args:
+            batch: RGB uint8 (N, height, width, 3) of the network's input size, C-contiguous, 1 <= N <=
+                `max_batch`.
+        """
+        assert 1 <= len(batch) <= self.max_batch
+        times = StageTimes()
+        results = self._infer(batch, times)
+        self.times = times
+        return results
+
+    def _infer(self, batch: NDArray[np.uint8], times: StageTimes) -> list[Prediction]:
+        start = time.perf_counter()
         outputs = self.engine.run(batch)
         inferred = time.perf_counter()
         results = self.decode(outputs)
-        times.preprocess += resized - start
-        times.inference += inferred - resized
+        times.inference += inferred - start
         times.decode += time.perf_counter() - inferred
         return results
 

@@ -26,9 +26,9 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.interfaces import message_types
 
 STORAGES = ("sqlite3", "mcap")
 # Version 8 of the metadata is read by every distribution from Humble on; 9 only by Jazzy and newer.
@@ -77,7 +77,7 @@ class RecordingWriter:
         self.path = Path(path).absolute()
         self.storage = storage
         self.message_count = 0
-        self._types = get_typestore(Stores.ROS2_HUMBLE)
+        self._types = message_types()
         self._connections: dict[str, Connection] = {}
         self._writer: Writer | None = None
         self._folder: Path | None = None
@@ -215,6 +215,11 @@ class RecordingWriter:
     def label(self, topic: str, stamp_ns: int, text: str) -> None:
         """Writes `std_msgs/String`; it has no header, so the log's time is its stamp."""
         self.write(topic, stamp_ns, self._types.types["std_msgs/msg/String"](text))
+
+    @property
+    def types(self) -> Any:
+        """Constructors of messages by name: the common interfaces of ROS 2 and vision_msgs."""
+        return self._types.types
 
     def write(self, topic: str, stamp_ns: int, message: Any) -> None:
         """Writes any message made from `rosbags`' ROS 2 types."""

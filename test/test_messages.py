@@ -25,13 +25,12 @@ from std_msgs.msg import Header
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.covariance import MAX_COVARIANCE, covariance_numbers
 from robot_vision.geometry import matrix_from_xyzw, pose_matrix
 from robot_vision.images import to_rgb
 from robot_vision.predictions import CameraPose, Hypothesis
 from robot_vision.ros.messages import (
-    MAX_COVARIANCE,
     classification_message,
-    covariance_numbers,
     descriptor_message,
     header_message,
     image_message,

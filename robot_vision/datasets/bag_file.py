@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.rosbag1 import Reader as Reader1
 from rosbags.rosbag2 import Reader as Reader2
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import get_types_from_msg
 
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.images import to_rgb
+from robot_vision.interfaces import message_types
 from robot_vision.sources.bag import BAG_SUFFIXES
 from robot_vision.sources.natural import natural_key
 
@@ -43,7 +44,7 @@ class BagFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ros1 = path.suffix == ".bag"
-        self._types = get_typestore(Stores.ROS2_HUMBLE)
+        self._types = message_types()
         self._stack = ExitStack()
         try:
             self._readers = [self._stack.enter_context(reader) for reader in _readers(path)]

@@ -16,13 +16,10 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionClass, VisionInfo
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.covariance import covariance_numbers
 from robot_vision.geometry import canonical_xyzw
 from robot_vision.predictions import CameraPose, Hypothesis
 
-# Nav2's AMCL refuses entries that are not finite, above 1e9 or negative. Below the smallest variance
-# a filter would take the pose for exact and divide by zero.
-MAX_COVARIANCE = 1e9
-MIN_VARIANCE = 1e-9
 MAX_CLASS_ID = 65535  # uint16
 
 
@@ -72,39 +69,6 @@ def _octets(values: NDArray[Any]) -> Any:
     data = array.array("B")
     data.frombytes(values.reshape(-1).view(np.uint8).data)
     return data
-
-
-def covariance_numbers(
-    covariance: NDArray[np.float64], scale: float = 1.0, signed: bool = False
-) -> NDArray[np.float64]:
-    """Returns a covariance (6, 6) as the 36 numbers of a message, usable by every filter.
-
-    Variances are kept within [MIN_VARIANCE, MAX_COVARIANCE] and covariances within what the variances
-    allow, so the result is finite, not zero, and symmetric. A covariance that is not finite says that
-    nothing is known: the largest variances, and no correlation.
-
-    Nav2's AMCL refuses a pose with any negative entry, and a correct covariance has some. So each negative
-    covariance c_ij is lifted to zero by adding |r_ij| of both variances (r: correlation). What is added
-    is positive semidefinite: the result is a covariance, and never smaller than the true one.
-
-    Args:
-        covariance: (6, 6).
-        scale: it is multiplied by it.
-        signed: keep negative covariances instead, for filters that take them.
-    """
-    matrix = np.asarray(covariance, np.float64).reshape(6, 6) * scale
-    if not np.all(np.isfinite(matrix)):
-        matrix = np.diag(np.full(6, MAX_COVARIANCE))
-    deviation = np.sqrt(np.maximum(np.diagonal(matrix), MIN_VARIANCE))
-    correlation = np.clip((matrix + matrix.T) / (2 * np.outer(deviation, deviation)), -1, 1)
-    np.fill_diagonal(correlation, 1.0)
-    if not signed:
-        lift = np.maximum(-correlation, 0.0)
-        correlation = correlation + lift + np.diag(lift.sum(axis=1))
-    variance = np.diagonal(correlation) * deviation**2
-    deviation = deviation * np.minimum(1.0, np.sqrt(MAX_COVARIANCE / variance))
-    result = correlation * np.outer(deviation, deviation)
-    return np.clip(result, -MAX_COVARIANCE, MAX_COVARIANCE).reshape(36)
 
 
 def pose_message(

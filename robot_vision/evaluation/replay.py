@@ -1,0 +1,259 @@
+"""Runs the node's pipeline over a recording: decoding and resizing ahead of the network, in other threads."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ImageError, SourceError
+from robot_vision.evaluation.columns import Predictions
+from robot_vision.images import to_rgb
+from robot_vision.pipeline import Pipeline, StageTimes
+from robot_vision.predictions import Prediction
+from robot_vision.resizing import resize_into, source_size
+from robot_vision.sources import Frame, Source
+
+DECODERS = 2
+CPU_BATCH = 4
+GPU_BATCH = 16
+_NAMED_PROBLEMS = 20
+
+Progress = Callable[[int], None]
+
+
+def default_batch(device: str) -> int:
+    """Returns how many frames one run of the network takes: a GPU needs many to be busy, a CPU few."""
+    return CPU_BATCH if device.partition(":")[0].lower().startswith("cpu") else GPU_BATCH
+
+
+@dataclass
+class Speed:
+    """Seconds of each stage, a number a frame.
+
+    `wait` is the time in which the network had nothing to do, because frames were not yet there.
+
+    Attributes:
+        frames: predicted.
+        seconds: from the first frame asked for to the last prediction.
+        stages: name to a list with one entry a frame.
+        batch: frames in one run of the network.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    stages: dict[str, list[float]] = field(
+        default_factory=lambda: {
+            n: [] for n in ("image", "resize", "wait", "inference", "decode")
+        }
+    )
+    batch: int = 1
+
+    def add(self, item: _Resized, times: StageTimes, batch: int) -> None:
+        """Notes a frame of a batch that was just predicted."""
+        self.stages["image"].append(item.image_s)
+        self.stages["resize"].append(item.resize_s)
+        self.stages["inference"].append(times.inference / batch)
+        self.stages["decode"].append(times.decode / batch)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns plain data: rates a second and milliseconds a frame."""
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        busy = sum(self.stages["inference"])
+        stages = {}
+        for name, values in self.stages.items():
+            if values:
+                ms = 1e3 * np.asarray(values)
+                p50, p95, p99 = np.percentile(ms, (50, 95, 99))
+                stages[name] = {
+                    "mean_ms": float(ms.mean()),
+                    "p50_ms": float(p50),
+                    "p95_ms": float(p95),
+                    "p99_ms": float(p99),
+                }
+        return {
+            "frames": self.frames,
+            "seconds": self.seconds,
+            "frames_per_second": rate,
+            "network_frames_per_second": self.frames / busy if busy else 0.0,
+            "batch": self.batch,
+            "stages": stages,
+        }
+
+
+def replay(
+    pipeline: Pipeline,
+    source: Source,
+    limit: int | None = None,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Predicts every frame of a source.
+
+    A JPEG is decoded no larger than the network needs, as the node does it. A frame that cannot be
+    decoded is left out and counted, and so is one of which the network says what is not finite.
+
+    Args:
+        pipeline: the node's.
+        source: one camera's frames.
+        limit: stop after so many frames.
+        batch: frames in one run of the network; None chooses by the engine's device.
+        progress: is called with the number of frames that were done since.
+
+    Returns:
+        Columns in the order in which the frames were recorded. `meta` holds `topic`, `frame_id`, the
+        frames' `names`, `refused` (reasons and how many), `problems` (a line each) and `speed`.
+
+    Raises:
+        SourceError: not one frame could be predicted; the message says why.
+    """
+    size = min(batch or default_batch(pipeline.engine.device), pipeline.max_batch)
+    pipeline.warm_up((size,))
+    speed = Speed(batch=size)
+    refused: Counter[str] = Counter()
+    named: list[str] = []
+    frames: list[Frame] = []
+    predictions: list[Prediction] = []
+    begin = time.perf_counter()
+    with _Ahead(itertools.islice(source, limit), pipeline, depth=2 * size + DECODERS) as ahead:
+        for group in _groups(ahead, size, speed):
+            good: list[tuple[Frame, _Resized]] = []
+            for frame, result in group:
+                if isinstance(result, ImageError):
+                    refused[result.reason] += 1
+                    if len(named) < _NAMED_PROBLEMS:
+                        named.append(f"{frame.name}: {result}")
+                else:
+                    good.append((frame, result))
+            if good:
+                said = pipeline.infer(np.stack([item.pixels for _, item in good]))
+                for (frame, item), prediction in zip(good, said, strict=True):
+                    speed.add(item, pipeline.times, len(good))
+                    if not _is_finite(prediction):
+                        refused["result"] += 1
+                        continue
+                    # Without its pixels: a bag must not have to fit into memory.
+                    frames.append(replace(frame, message=None))
+                    predictions.append(prediction)
+            if progress:
+                progress(len(group))
+    speed.seconds, speed.frames = time.perf_counter() - begin, len(frames)
+    if not frames:
+        why = "; ".join(list(source.problems) + named) or "it holds no image"
+        raise SourceError(f"{source.name}: no frame of {', '.join(source.topics)} can be used: {why}")
+    meta = {
+        "topic": frames[0].topic,
+        "frame_id": frames[0].frame_id,
+        "names": [f.name for f in frames],
+        "refused": dict(refused),
+        "problems": [*source.problems, *named],
+        "speed": speed.summary(),
+    }
+    stamps, logged = [f.stamp_ns for f in frames], [f.log_ns for f in frames]
+    return Predictions.of(stamps, predictions, Path(source.name).name, logged, meta)
+
+
+def _is_finite(prediction: Prediction) -> bool:
+    """Whether the node would publish it."""
+    parts: list[Any] = [prediction.descriptor]
+    if prediction.classification is not None:
+        parts.append(prediction.classification.probabilities)
+    if prediction.pose is not None:
+        parts += [prediction.pose.position, prediction.pose.orientation_xyzw]
+    return all(np.isfinite(part).all() for part in parts if part is not None)
+
+
+@dataclass(frozen=True)
+class _Resized:
+    pixels: NDArray[np.uint8]
+    image_s: float
+    resize_s: float
+
+
+_Result = Union[_Resized, ImageError]  # noqa: UP007 (evaluated in Python 3.10 too)
+_Item = tuple[Frame, "Future[_Result]"]
+
+
+class _Ahead:
+    """Reads in one thread, decodes and resizes in others, at most `depth` frames ahead; keeps the order.
+
+    OpenCV works without Python's lock, and so do the engines.
+    """
+
+    def __init__(self, frames: Iterable[Frame], pipeline: Pipeline, depth: int) -> None:
+        self._frames = frames
+        spec = pipeline.bundle.spec.input
+        self._spec = spec
+        self._least = source_size(spec)
+        self._queue: queue.Queue[_Item | BaseException | None] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._reader = threading.Thread(target=self._read, name="read", daemon=True)
+
+    def __enter__(self) -> _Ahead:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._reader.is_alive():  # it may wait for room in the queue
+            try:
+                self._queue.get_nowait()
+            except queue.Empty:
+                self._reader.join(0.01)
+        self._pool.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[tuple[Frame, _Result]]:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0], item[1].result()
+
+    def _read(self) -> None:
+        last: BaseException | None = None
+        try:
+            for frame in self._frames:
+                if self._stop.is_set():
+                    return
+                self._queue.put((frame, self._pool.submit(self._prepare, frame.message)))
+        except BaseException as error:  # is raised where the frames are used
+            last = error
+        self._queue.put(last)
+
+    def _prepare(self, message: Any) -> _Result:
+        start = time.perf_counter()
+        try:
+            image = to_rgb(message, self._least)
+        except ImageError as error:
+            return error
+        decoded = time.perf_counter()
+        spec = self._spec
+        pixels = np.empty((spec.height, spec.width, 3), np.uint8)
+        resize_into(image, pixels, spec.resize, spec.crop_fraction)
+        return _Resized(pixels, decoded - start, time.perf_counter() - decoded)
+
+
+def _groups(items: Iterable[Any], size: int, speed: Speed) -> Iterator[list[Any]]:
+    """Yields lists of so many items, and notes how long the network had to wait for each."""
+    iterator = iter(items)
+    while True:
+        start = time.perf_counter()
+        group = list(itertools.islice(iterator, size))
+        if not group:
+            return
+        waited = time.perf_counter() - start
+        speed.stages["wait"] += [waited / len(group)] * len(group)
+        yield group

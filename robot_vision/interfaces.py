@@ -1,0 +1,41 @@
+"""The ROS message types that this package writes and reads without ROS.
+
+`rosbags` knows the common interfaces and not vision_msgs, whose definitions stand here. They are those of
+the released package: same names, types and order of fields, hence the same type hashes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+CLASSIFICATION: Final = "vision_msgs/msg/Classification"
+LABEL_INFO: Final = "vision_msgs/msg/LabelInfo"
+VISION_INFO: Final = "vision_msgs/msg/VisionInfo"
+POSE_WITH_COVARIANCE_STAMPED: Final = "geometry_msgs/msg/PoseWithCovarianceStamped"
+POSE_STAMPED: Final = "geometry_msgs/msg/PoseStamped"
+IMAGE: Final = "sensor_msgs/msg/Image"
+
+VISION_MSGS: Final = {
+    "vision_msgs/msg/ObjectHypothesis": "string class_id\nfloat64 score\n",
+    CLASSIFICATION: "std_msgs/Header header\nvision_msgs/ObjectHypothesis[] results\n",
+    "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
+    LABEL_INFO: (
+        "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n"
+    ),
+    VISION_INFO: (
+        "std_msgs/Header header\nstring method\nstring database_location\nint32 database_version\n"
+    ),
+}
+
+
+def message_types() -> Typestore:
+    """Returns a new store of the types of ROS 2 and of vision_msgs; the caller may add to it."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    types = {}
+    for name, text in VISION_MSGS.items():
+        types.update(get_types_from_msg(text, name))
+    store.register(types)
+    return store
