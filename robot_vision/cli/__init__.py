@@ -15,6 +15,8 @@ VERBS = {
     "infer": "predict images, a folder, a video or a rosbag",
     "info": "show and verify a model bundle, list the engines of this machine",
     "export": "write a bundle from a checkpoint or from torchvision's weights",
+    "train": "fine-tune a network on labelled images or poses and write its bundle",
+    "explain": "show what a class rests on and what each stage sees, as pictures",
     "make-bag": "write a rosbag2 from a folder of frames, with poses where there are any",
     "data": "look at a data set before training on it",
     "demo": "drive a camera through a small world and watch the real node see it",

@@ -125,6 +125,11 @@ class MultiHeadNetwork(nn.Module):
         pixels = images.permute(0, 3, 1, 2).to(self.pixel_scale.dtype)
         return pixels * self.pixel_scale + self.pixel_shift
 
+    @property
+    def taps(self) -> dict[str, str]:
+        """Head's name to the backbone's tap that it reads."""
+        return dict(self._taps)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters of `backbone` and of each head by name."""
         groups = {"backbone": list(self.backbone.parameters())}

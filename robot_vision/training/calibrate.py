@@ -4,55 +4,80 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
+from robot_vision.training.crossfit import pose_residuals
 from robot_vision.training.evaluate import Views, pose_errors, predict
+from robot_vision.training.model import is_frozen
 
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
 
 
 def calibrate(
-    network: MultiHeadNetwork, views: dict[str, Views], config: TrainingConfig, device: torch.device
+    network: MultiHeadNetwork,
+    views: dict[str, Views],
+    config: TrainingConfig,
+    folder: Path,
+    fabric: Fabric,
 ) -> dict[str, Any]:
-    """Calibrates the trained heads on the validation images.
+    """Calibrates the trained heads on the validation images, or poses by cross-fitting.
+
+    Args:
+        network: trained; its temperature and its variances are changed.
+        views: of `train` and `validation`.
+        config: of the run.
+        folder: of the run.
+        fabric: launched.
 
     Returns:
-        What was found, for the report: `temperature`; `position_variance_scale` and
-        `rotation_variance_scale`; or why not.
+        What was found, for the report, by head; or why there was nothing.
     """
     found: dict[str, Any] = {}
     validation = views["validation"]
-    if len(validation) < _MIN_IMAGES:
-        return {
-            "note": f"not calibrated: {len(validation)} validation images, {_MIN_IMAGES} are needed"
-        }
-    heads = tuple(h for h in config.heads if h != "place" and getattr(config, h).calibrate)
-    if not heads:
-        return found
-    outputs, targets = predict(network, validation, heads, device), validation.samples.targets
-    if "classifier" in heads:
+    targets, device = validation.samples.targets, fabric.device
+    if "classifier" in config.heads and config.classifier.calibrate:
         known = targets["label"] >= 0
-        if int(known.sum()) >= _MIN_IMAGES:
-            temperature = fit_temperature(outputs["logits"][known], targets["label"][known])
+        if int(known.sum()) < _MIN_IMAGES:
+            found["classifier"] = _too_few(int(known.sum()))
+        else:
+            logits = predict(network, validation, ("classifier",), device)["logits"]
+            temperature = fit_temperature(logits[known], targets["label"][known])
             set_temperature(network, temperature)
-            found["temperature"] = temperature
-    if "pose" in heads and int(targets["has_pose"].sum()) >= _MIN_IMAGES:
+            found["classifier"] = {"temperature": temperature}
+    if "pose" in config.heads and config.pose.calibrate:
         known = targets["has_pose"]
-        errors = pose_errors(
-            outputs["position"][known],
-            outputs["orientation_xyzw"][known],
-            targets["T_map_camera"][known],
-        )
-        scales = variance_scales(errors, outputs["pose_covariance"][known].double())
-        scale_variances(network, scales)
-        found["position_variance_scale"], found["rotation_variance_scale"] = scales
+        if int(known.sum()) >= _MIN_IMAGES:
+            outputs = predict(network, validation, ("pose",), device)
+            position, xyzw = outputs["position"][known], outputs["orientation_xyzw"][known]
+            errors = pose_errors(position, xyzw, targets["T_map_camera"][known])
+            covariance = outputs["pose_covariance"][known].double()
+            on = "validation frames"
+        elif views["train"].cache is not None and is_frozen(network) and fabric.world_size == 1:
+            errors, covariance = pose_residuals(network, views["train"], config, folder, fabric)
+            on = f"training frames, held out in {config.pose.folds} folds"
+        else:
+            return {**found, "pose": _too_few(int(known.sum()))}
+        position_scale, rotation_scale = variance_scales(errors, covariance)
+        scale_variances(network, (position_scale, rotation_scale))
+        found["pose"] = {
+            "on": on,
+            "frames": len(errors),
+            "position_variance_scale": position_scale,
+            "rotation_variance_scale": rotation_scale,
+        }
     return found
+
+
+def _too_few(count: int) -> str:
+    return f"not calibrated: {count} validation images, {_MIN_IMAGES} are needed"
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

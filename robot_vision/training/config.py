@@ -94,7 +94,11 @@ class OptimiserConfig:
 class LoopConfig:
     """How long, on what, with how much care."""
 
-    epochs: int = _doc(30, "passes over the training images")
+    epochs: int | None = _doc(
+        None,
+        "passes over the training images; null: 12 for fine-tuning a pretrained network, 40 for heads "
+        "alone, 60 from nothing",
+    )
     batch_size: int = _doc(32, "images a step, over all processes together")
     head_epochs: int = _doc(
         20,
@@ -143,6 +147,9 @@ class PoseConfig:
     clip_spacing: int = _doc(10, "frames between those of a clip")
     calibrate: bool = _doc(
         True, "scale the variances so that they are right on the validation frames"
+    )
+    folds: int = _doc(
+        4, "without validation frames and with a frozen backbone: folds of training blocks to calibrate on"
     )
 
 
@@ -210,7 +217,7 @@ class TrainingConfig:
                 if value not in allowed:
                     raise ConfigError(unknown(what, value, allowed))
         for what, number, low, high in (
-            ("loop.epochs", loop.epochs, 0, 1e6),
+            ("loop.epochs", loop.epochs or 0, 0, 1e6),
             ("loop.head_epochs", loop.head_epochs, 0, 1e6),
             ("loop.batch_size", loop.batch_size, 1, 1e6),
             ("loop.patience", loop.patience, 0, 1e6),
@@ -232,6 +239,7 @@ class TrainingConfig:
             ("place.negatives", place.negatives, 1, 1000),
             ("place.queries", place.queries, 0, 1e9),
             ("place.images_per_place", place.images_per_place, 2, 1000),
+            ("pose.folds", self.pose.folds, 2, 100),
             ("pose.clips", self.pose.clips, 1, 1000),
             ("pose.clip_spacing", self.pose.clip_spacing, 1, 100000),
             ("place.kmeans_images", place.kmeans_images, 1, 1e9),

@@ -64,5 +64,5 @@ class FeatureCache:
 
 def feature_bytes(network: MultiHeadNetwork, heads: tuple[str, ...], count: int) -> int:
     """Returns how much memory the features of `count` images take."""
-    shapes = {network._taps[h]: network.backbone.shapes[network._taps[h]] for h in heads}
+    shapes = {network.taps[h]: network.backbone.shapes[network.taps[h]] for h in heads}
     return sum(4 * count * int(torch.Size(shape).numel()) for shape in shapes.values())

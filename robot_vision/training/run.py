@@ -71,8 +71,13 @@ def resolved(config: TrainingConfig) -> TrainingConfig:
     if optimiser.backbone_learning_rate is None:
         share = 0.1 if pretrained else 1.0
         optimiser = replace(optimiser, backbone_learning_rate=share * optimiser.learning_rate)
+    settings = config.loop
+    if settings.epochs is None:
+        frozen = "all" in network.freeze or network.init_from
+        epochs = 40 if frozen else 12 if pretrained else 60
+        settings = replace(settings, epochs=epochs)
     output = config.output or f"runs/{config.name}"
-    return replace(config, network=network, optimiser=optimiser, output=output)
+    return replace(config, network=network, optimiser=optimiser, loop=settings, output=output)
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
@@ -191,7 +196,7 @@ def train(
     recorder.say("calibrating and measuring")
     views = _cached(network, sets, config, fabric, recorder)
     fit_whitening(network, views["train"], config, fabric.device)
-    calibration = calibrate(network, views, config, fabric.device)
+    calibration = calibrate(network, views, config, folder, fabric)
     report = _measure(network, views, config, fabric)
     report["calibration"] = calibration
     report["run"] = {
@@ -221,6 +226,7 @@ def stages(config: TrainingConfig, network: MultiHeadNetwork) -> list[_Plan]:
     """Heads alone first, on a frozen or pretrained backbone; then all that is not frozen."""
     frozen = is_frozen(network)
     pretrained = bool(config.network.weights or config.network.init_from)
+    assert config.loop.epochs is not None
     plans = []
     if frozen:
         plans.append(_Plan("heads", config.loop.epochs, whole=False))

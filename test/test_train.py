@@ -1,0 +1,298 @@
+"""Training runs from beginning to end on small generated data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from train_data import configuration, make_labelled, make_posed
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.networks.checkpoint import load_network
+from robot_vision.pipeline import Pipeline
+from robot_vision.training import loop
+from robot_vision.training.config_file import plain
+from robot_vision.training.run import train
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    return make_labelled(tmp_path_factory.mktemp("labelled") / "data")
+
+
+@pytest.fixture(scope="module")
+def posed(tmp_path_factory):
+    return make_posed(tmp_path_factory.mktemp("posed") / "data")
+
+
+def run(config, **options):
+    result = train(config, quiet=True, command="test", **options)
+    assert result is not None
+    return result
+
+
+def weights(result, stage):
+    return load_file(result.folder / stage / loop.BEST)
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different
+
+
+def test_classifier_run_learns_and_ships_what_it_measured(labelled, tmp_path):
+    config = configuration(
+        "image_folder",
+        labelled,
+        tmp_path / "run",
+        loop={"epochs": 20},
+        baselines=["knn", "softmax", "svm"],
+        variants=["int8", "float16"],
+    )
+    result = run(config)
+    test = result.report["metrics"]["test"]["classifier"]
+    assert test["accuracy"] == 1.0 and test["images"] == 18
+    assert set(result.report["baselines"]["classifier"]) == {
+        "5 nearest neighbours",
+        "linear softmax",
+        "linear SVM",
+    }
+    for name in ("bundle", "bundle-int8", "bundle-float16"):
+        bundle = ModelBundle.load(result.folder / name)
+        assert bundle.spec.classifier.labels == ("blue", "green", "red")
+        with Pipeline.load(result.folder / name, engine="onnx") as pipeline:
+            red = np.full((40, 50, 3), (200, 50, 40), np.uint8)
+            assert pipeline([red])[0].classification.top_k(1)[0].label == "red"
+    for variant in ("float32", "int8", "float16"):
+        measured = result.report["variants"][variant]
+        assert measured["metrics"]["classifier"]["accuracy"] > 0.9 and measured["ms"] > 0
+    card = (result.folder / "bundle" / "README.md").read_text()
+    for part in ("this model", "linear SVM", "int8 bundle", "Seed 0", "fingerprint"):
+        assert part in card
+    assert (result.folder / "curves.png").stat().st_size > 5000
+    log = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == list(range(1, 21))
+    assert log[-1]["train"]["loss"] < log[0]["train"]["loss"]
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(labelled, tmp_path):
+    made = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        config = configuration(
+            "image_folder",
+            labelled,
+            tmp_path / name,
+            loop={"epochs": 1, "seed": seed},
+            network={"classifier": {"dropout": 0.3}},
+            augmentation={"name": "labels", "mixup": 0.2},
+        )
+        made.append(weights(run(config), "all"))
+    assert_same(made[0], made[1])
+    assert any(not torch.equal(made[0][k], made[2][k]) for k in made[0])
+
+
+def test_run_killed_at_any_step_resumes_to_the_same_weights(labelled, tmp_path):
+    base = {
+        "loop": {"epochs": 4, "checkpoint_seconds": 0.0},
+        "network": {"classifier": {"dropout": 0.3}},
+        "augmentation": {"name": "labels"},
+    }
+    whole = run(configuration("image_folder", labelled, tmp_path / "whole", **base))
+    config = configuration("image_folder", labelled, tmp_path / "cut", **base)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain(config)))
+    command = [sys.executable, "-m", "robot_vision.cli", "train", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = tmp_path / "cut" / "all" / loop.LAST
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if last.is_file() and loop.read_header(last)["state"]["step"] >= 4:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    state = loop.read_header(last)["state"]
+    assert not state["finished"] and 0 < state["step"] < 12
+    again = run(config, resume=True)
+    assert_same(weights(whole, "all"), weights(again, "all"))
+    losses = [[entry["train"] for entry in r.report["history"]] for r in (whole, again)]
+    assert losses[0] == losses[1]
+
+
+def test_place_run_stopped_in_an_epoch_resumes_to_the_same_weights(posed, tmp_path, monkeypatch):
+    base = {
+        "heads": ["place"],
+        "network": {"freeze": ["all"], "place": {"clusters": 4}},
+        "place": {"positive_m": 0.4, "positive_deg": 20, "negative_m": 0.8, "negatives": 3},
+        "loop": {"epochs": 3, "batch_size": 10},
+    }
+    whole = run(configuration("seven_scenes", posed, tmp_path / "whole", **base))
+    config = configuration("seven_scenes", posed, tmp_path / "cut", **base)
+    steps = 0
+
+    def set_rate(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 7:
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C in the seventh step
+        return true_set_rate(*arguments)
+
+    true_set_rate = loop.set_rate
+    monkeypatch.setattr(loop, "set_rate", set_rate)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    monkeypatch.undo()
+    state = loop.read_header(tmp_path / "cut" / "heads" / loop.LAST)["state"]
+    assert not state["finished"] and state["step"] == 7
+    again = run(config, resume=True)
+    assert_same(weights(whole, "heads"), weights(again, "heads"))
+    assert again.report["metrics"]["test"]["place"]["recall_at_1"] > 0.8
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_loss_of_one(labelled, tmp_path):
+    losses = []
+    for name in ("one", "two"):
+        config = configuration(
+            "image_folder",
+            labelled,
+            tmp_path / name,
+            network={"freeze_batch_norm": True},
+            optimiser={"name": "sgd", "learning_rate": 0.1, "ema": 0.0},
+            classifier={"settings": {"label_smoothing": 0.0}},
+        )
+        if name == "one":
+            run(config)
+        else:
+            file = tmp_path / "two.yaml"
+            file.write_text(yaml.safe_dump(plain(config)))
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+            command += ["--nproc-per-node", "2", "-m", "robot_vision.cli", "train", str(file)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=200, env=environment
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
+        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["train"]["loss"] for line in lines])
+    assert len(losses[0]) == 3
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-4)
+    assert losses[0][-1] != losses[0][0]
+
+
+def test_cached_features_train_to_the_same_head(labelled, tmp_path):
+    made = []
+    for name, cached in (("cached", True), ("uncached", False)):
+        config = configuration(
+            "image_folder",
+            labelled,
+            tmp_path / name,
+            network={"freeze": ["all"]},
+            loop={"epochs": 3, "cache_features": cached},
+        )
+        made.append(weights(run(config), "heads"))
+    for key, value in made[0].items():
+        torch.testing.assert_close(made[1][key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_heads_are_added_without_changing_what_the_others_answer(labelled, posed, tmp_path):
+    first = run(configuration("image_folder", labelled, tmp_path / "first", loop={"epochs": 2}))
+    config = configuration(
+        "seven_scenes",
+        posed,
+        tmp_path / "second",
+        heads=["pose", "place"],
+        network={
+            "init_from": str(first.bundle),
+            "pose": {"hidden": 32},
+            "place": {"clusters": 4},
+            "input": {},
+        },
+        place={"positive_m": 0.4, "negative_m": 0.8},
+        loop={"epochs": 2},
+    )
+    second = run(config)
+    old = load_network(first.bundle / "weights.safetensors")
+    new = load_network(second.bundle / "weights.safetensors")
+    assert new.spec.heads == ("classifier", "pose", "place")
+    images = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        before, after = old(images), new(images)
+    for name in ("probabilities", "known_score"):
+        assert torch.equal(before[name], after[name])
+    state = new.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in old.state_dict().items())
+    with pytest.raises(ConfigError, match="has a place head already"):
+        again = replace(config.network, init_from=str(second.bundle))
+        run(replace(config, heads=("place",), network=again, output=str(tmp_path / "third")))
+
+
+def test_joint_run_trains_every_head_and_calibrates_the_variances(tmp_path):
+    config = configuration(
+        "seven_scenes",
+        make_posed(tmp_path / "data", frames=96),
+        tmp_path / "run",
+        heads=["pose", "place"],
+        data={"options": {"block_frames": 8, "validation": 0.4}},
+        network={"pose": {"hidden": 64}, "place": {"clusters": 4, "whitened_size": 8}},
+        place={"positive_m": 0.4, "negative_m": 0.8, "negatives": 3},
+        loop={"epochs": 12, "batch_size": 20},
+        baselines=["mean_pose", "retrieval", "pooling"],
+    )
+    result = run(config)
+    report = result.report
+    pose = report["metrics"]["test"]["pose"]
+    assert (
+        pose["median_position_m"]
+        < report["baselines"]["pose"]["always the mean pose"]["median_position_m"]
+    )
+    found = report["calibration"]["pose"]
+    assert found["frames"] >= 20 and found["position_variance_scale"] > 0
+    assert report["metrics"]["validation"]["pose"]["nees"] == pytest.approx(1.0, rel=1e-3)
+    assert {"average pooling", "GeM pooling", "flattened map"} == set(report["baselines"]["place"])
+    assert ModelBundle.load(result.bundle).spec.place.descriptor_size == 8
+
+
+def test_unreadable_images_are_named_and_the_run_goes_on(tmp_path):
+    data = make_labelled(tmp_path / "data", train=20)
+    (data / "train" / "red" / "007.png").write_bytes(b"\x89PNG but no more")
+    (data / "test" / "blue" / "001.png").write_bytes(b"")
+    result = run(configuration("image_folder", data, tmp_path / "run", loop={"epochs": 1}))
+    unreadable = result.report["data"]["unreadable"]
+    named = [name for names in unreadable.values() for name in names]
+    assert len(named) == 2 and any("007" in n for n in named) and any("001" in n for n in named)
+    assert "could not be read" in (result.bundle / "README.md").read_text()
+    for i in range(6):
+        (data / "train" / "green" / f"{i:03d}.png").write_bytes(b"nothing")
+    with pytest.raises(SourceError, match="more than 5%"):
+        run(configuration("image_folder", data, tmp_path / "again"))
+
+
+def test_one_class_data_set_is_refused(tmp_path):
+    folder = tmp_path / "data" / "only"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        cv2.imwrite(str(folder / f"{i}.png"), np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(ConfigError, match="at least two classes"):
+        run(configuration("image_folder", tmp_path / "data", tmp_path / "run"))
+
+
+def test_run_in_a_folder_that_holds_another_is_refused(labelled, tmp_path):
+    config = configuration("image_folder", labelled, tmp_path / "run", loop={"epochs": 1})
+    run(config)
+    with pytest.raises(ConfigError, match="--resume"):
+        run(config)
+    other = replace(config, loop=replace(config.loop, seed=5))
+    with pytest.raises(ConfigError, match="differs from this configuration in loop"):
+        run(other, resume=True)

@@ -1,0 +1,101 @@
+"""The configuration: what is refused, and that what is written reads back."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robot_vision.errors import ConfigError
+from robot_vision.training.config import TrainingConfig
+from robot_vision.training.config_file import expand, parse, plain, read_config
+
+MINIMAL = "heads: [classifier]\ndata: {kind: image_folder, path: x}\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "named"),
+    [
+        ("heads: [classifier]\nlop: {epochs: 3}", [], ["'lop'", "did you mean 'loop'"]),
+        (
+            "heads: [classifier]\nloop: {epoch: 3}",
+            [],
+            ["'loop.epoch'", "did you mean 'loop.epochs'"],
+        ),
+        ("heads: [clasifier]", [], ["'clasifier'", "did you mean 'classifier'"]),
+        ("heads: []", [], ["heads is empty"]),
+        (MINIMAL, ["loop.epochs=three"], ["loop.epochs", "'three'", "whole number"]),
+        (MINIMAL, ["loop.epochs=2.5"], ["loop.epochs", "2.5"]),
+        (MINIMAL, ["loop.batch_size=0"], ["loop.batch_size is 0", "from 1"]),
+        (MINIMAL, ["loop.cache_features=1"], ["loop.cache_features", "true or false"]),
+        (MINIMAL, ["optimiser.learning_rate=.nan"], ["finite"]),
+        (MINIMAL, ["optimiser.name=adam"], ["'adam'", "did you mean 'adamw'"]),
+        (MINIMAL, ["loop.precision=bf16"], ["precision", "bfloat16"]),
+        (MINIMAL, ["epochs"], ["key=value"]),
+        (MINIMAL + "name: a", ["name.x=3"], ["name is no group"]),
+        ("- a list", [], ["mapping"]),
+        ("heads: [", [], ["not valid YAML"]),
+    ],
+)
+def test_wrong_configuration_is_refused_by_name(tmp_path, text, settings, named):
+    with pytest.raises(ConfigError) as caught:
+        read_config(written(tmp_path, text), settings)
+    assert "\n" not in str(caught.value)
+    for part in named:
+        assert part in str(caught.value)
+
+
+def test_settings_override_the_file_and_later_ones_win(tmp_path):
+    settings = [
+        "loop.epochs=4",
+        "loop.epochs=5",
+        "optimiser.learning_rate=1e-4",
+        "heads=[pose, place]",
+    ]
+    config = read_config(written(tmp_path, MINIMAL + "loop: {epochs: 9, seed: 7}\n"), settings)
+    assert (config.loop.epochs, config.loop.seed) == (5, 7)
+    assert config.optimiser.learning_rate == 1e-4
+    assert config.heads == ("pose", "place")
+
+
+def test_resolved_configuration_reads_back_equal(tmp_path):
+    config = read_config(
+        written(tmp_path, MINIMAL),
+        ["pose.settings={norm: l2}", "network.freeze=[all]", "place.positive_deg=20"],
+    )
+    again = parse(TrainingConfig, "", yaml.safe_load(yaml.safe_dump(plain(config))))
+    assert again == config
+
+
+def test_every_setting_has_a_text():
+    import dataclasses
+    import typing
+
+    def texts(kind):
+        hints = typing.get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            inner = hints[field.name]
+            if dataclasses.is_dataclass(inner) and "config" in inner.__module__:
+                yield from texts(inner)
+            else:
+                yield field.name, field.metadata["text"]
+
+    assert all(text for _, text in texts(TrainingConfig))
+
+
+def test_unset_variable_in_a_path_is_named(monkeypatch):
+    monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
+    with pytest.raises(ConfigError, match="NO_SUCH_FOLDER"):
+        expand("$NO_SUCH_FOLDER/x")
+
+
+def test_committed_configurations_are_valid():
+    files = sorted((Path(__file__).parents[1] / "config" / "training").glob("*.yaml"))
+    assert files
+    for file in files:
+        assert read_config(file).heads

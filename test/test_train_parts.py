@@ -1,0 +1,283 @@
+"""Parts of training against independent oracles, and what goes wrong."""
+
+import resource
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.spatial.transform import Rotation
+from sklearn import metrics as sk
+from torch import nn
+from train_data import configuration, make_labelled
+
+from robot_vision.training import loop
+from robot_vision.training.calibrate import fit_temperature, variance_scales
+from robot_vision.training.checkpoint import SaveError, load_state, save_state, write_whole
+from robot_vision.training.config import OptimiserConfig, PlaceConfig
+from robot_vision.training.data import SampleSet, batches, epoch_order, split_order
+from robot_vision.training.evaluate import (
+    Views,
+    classifier_metrics,
+    pose_errors,
+    pose_metrics,
+    positives,
+    recall_metrics,
+)
+from robot_vision.training.model import Trainee, build_network
+from robot_vision.training.objectives import make_losses
+from robot_vision.training.optimiser import make_optimiser, rate_factor
+from robot_vision.training.record import Recorder
+from robot_vision.training.run import make_fabric, open_splits, resolved
+
+
+def random_poses(count, seed=0, spread=1.0):
+    rng = np.random.default_rng(seed)
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, :3, :3] = Rotation.random(count, rng=rng).as_matrix()
+    poses[:, :3, 3] = rng.normal(0, spread, (count, 3))
+    return torch.from_numpy(poses)
+
+
+def test_classifier_metrics_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(4), 300)
+    y = rng.integers(-1, 4, 300)
+    labels = ("a", "b", "c", "d")
+    ours = classifier_metrics(torch.from_numpy(p), {"label": torch.from_numpy(y)}, labels)
+    known = y >= 0
+    best = p[known].argmax(1)
+    assert ours["images"] == known.sum()
+    assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y[known], best))
+    assert ours["macro_recall"] == pytest.approx(sk.balanced_accuracy_score(y[known], best))
+    assert ours["nll"] == pytest.approx(sk.log_loss(y[known], p[known], labels=range(4)))
+
+
+def test_pose_errors_agree_with_scipy():
+    true, predicted = random_poses(50, 1), random_poses(50, 2)
+    r_true = Rotation.from_matrix(true[:, :3, :3].numpy())
+    r_predicted = Rotation.from_matrix(predicted[:, :3, :3].numpy())
+    xyzw = torch.from_numpy(-r_predicted.as_quat())  # -q is the same rotation
+    errors = pose_errors(predicted[:, :3, 3], xyzw, true)
+    np.testing.assert_allclose(errors[:, 3:], (r_true * r_predicted.inv()).as_rotvec(), atol=1e-6)
+    np.testing.assert_allclose(errors[:, :3], true[:, :3, 3] - predicted[:, :3, 3], atol=1e-9)
+
+
+def test_nees_of_errors_drawn_from_the_covariance_is_one():
+    count, rng = 4000, np.random.default_rng(3)
+    true = random_poses(count, 4)
+    sigma = np.array([0.1, 0.2, 0.3, 0.01, 0.02, 0.03])
+    delta = rng.normal(0, 1, (count, 6)) * sigma
+    turned = Rotation.from_rotvec(delta[:, 3:]).inv() * Rotation.from_matrix(
+        true[:, :3, :3].numpy()
+    )
+    outputs = {
+        "position": true[:, :3, 3] - torch.from_numpy(delta[:, :3]),
+        "orientation_xyzw": torch.from_numpy(turned.as_quat()),
+        "pose_covariance": torch.diag(torch.from_numpy(sigma**2)).expand(count, 6, 6),
+    }
+    targets = {"T_map_camera": true, "has_pose": torch.ones(count, dtype=torch.bool)}
+    found = pose_metrics(outputs, targets)
+    assert found["nees"] == pytest.approx(1.0, abs=0.05)
+    assert found["within_95_percent_ellipsoid"] == pytest.approx(0.95, abs=0.015)
+    errors = pose_errors(outputs["position"], outputs["orientation_xyzw"], true)
+    scales = variance_scales(errors, outputs["pose_covariance"] / 4)
+    np.testing.assert_allclose(scales, 4, rtol=0.06)
+
+
+def test_positives_are_near_and_turned_alike():
+    a = torch.eye(4).repeat(4, 1, 1)
+    a[1, 0, 3] = 0.24
+    a[2, 0, 3] = 0.26
+    a[3, :3, :3] = torch.from_numpy(Rotation.from_euler("y", 21, degrees=True).as_matrix())
+    targets = {"T_map_camera": a, "has_pose": torch.tensor([True, True, True, True])}
+    place = PlaceConfig(positive_m=0.25, positive_deg=20.0)
+    assert positives(targets, targets, place)[0].tolist() == [True, True, False, False]
+    assert positives(targets, targets, PlaceConfig(positive_m=0.25))[0].tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_recall_counts_answerable_queries_only():
+    similarity = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.8, 0.1], [0.3, 0.2, 0.1]])
+    right = torch.tensor([[True, False, False], [True, False, False], [False, False, False]])
+    found = recall_metrics(similarity, right)
+    assert (found["answerable"], found["recall_at_1"], found["recall_at_5"]) == (2, 0.5, 1.0)
+
+
+def test_temperature_minimises_the_smoothed_likelihood():
+    generator = torch.Generator().manual_seed(0)
+    logits = 6 * torch.randn(400, 3, generator=generator)
+    labels = torch.distributions.Categorical(logits=logits / 2.5).sample()
+    share = 3 / 403
+
+    def loss(t):
+        return float(
+            nn.functional.cross_entropy(logits.double() / t, labels, label_smoothing=share)
+        )
+
+    expected = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}).x
+    assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-3)
+    sure = 4 * nn.functional.one_hot(torch.arange(60) % 3, 3).float()
+    assert fit_temperature(sure, torch.arange(60) % 3) > 0.3  # never wrong, and still not certain
+
+
+def test_order_is_the_same_in_every_process_and_parts_make_up_the_batches():
+    targets = {"label": torch.tensor([0] * 90 + [1] * 10)}
+    order = epoch_order(targets, "shuffle", 3, 5)
+    assert sorted(order.tolist()) == list(range(100))
+    assert torch.equal(order, epoch_order(targets, "shuffle", 3, 5))
+    assert not torch.equal(order, epoch_order(targets, "shuffle", 3, 6))
+    whole = split_order(order, 16)
+    parts = [split_order(order, 16, rank, 2) for rank in (0, 1)]
+    for batch, *both in zip(whole, *parts, strict=True):
+        assert sorted(batch.tolist()) == sorted(torch.cat(both).tolist())
+    drawn = torch.cat([epoch_order(targets, "balanced", 3, e) for e in range(20)])
+    assert float((drawn >= 90).float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_rate_rises_then_falls_to_its_end():
+    config = OptimiserConfig(warmup=0.1, final=0.02)
+    factors = [rate_factor(step, 100, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == pytest.approx(1.0)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert factors[-1] == pytest.approx(0.02, abs=1e-3)
+
+
+def test_batches_come_in_order_whatever_the_threads(tmp_path):
+    samples = sample_set(tmp_path)
+    indices = list(torch.randperm(len(samples)).split(5))
+    made = [list(batches(samples, indices, threads)) for threads in (1, 4)]
+    for a, b, index in zip(*made, indices, strict=True):
+        assert torch.equal(a["index"], index)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_images_read_for_each_batch_are_those_in_memory(tmp_path):
+    samples, in_memory = sample_set(tmp_path), sample_set(tmp_path)
+    in_memory.load(2)
+    index = torch.tensor([3, 0, 20])
+    assert torch.equal(samples.batch(index)["images"], in_memory.batch(index)["images"])
+
+
+def sample_set(folder):
+    if not (folder / "data").exists():
+        make_labelled(folder / "data", train=8, test=1)
+    config = configuration("image_folder", folder / "data", folder / "run")
+    splits = open_splits(config)
+    return SampleSet.of(splits.train, splits.labels, config.network.input)
+
+
+def test_nan_loss_stops_with_the_names_of_the_batch(tmp_path):
+    config = resolved(
+        configuration("image_folder", make_labelled(tmp_path / "data"), tmp_path / "run")
+    )
+    splits = open_splits(config)
+    network = build_network(config, splits.labels)
+    samples = SampleSet.of(splits.train, splits.labels, network.spec.input)
+    samples.load(2)
+    with torch.no_grad():
+        network.heads["classifier"].linear.weight[0, 0] = torch.nan
+    losses = make_losses(config, network.spec, samples.targets)
+    fabric = make_fabric(config)
+    fabric.launch()
+    with pytest.raises(loop.NonFiniteLossError, match=r"nan in step 1: .*images are .*\.png"):
+        loop.fit(
+            Trainee(network, losses, {"classifier": 1.0}, False),
+            Views(samples),
+            None,
+            config,
+            loop.Stage("all", 1),
+            tmp_path / "run" / "all",
+            fabric,
+            Recorder(None, quiet=True),
+        )
+    assert not (tmp_path / "run" / "all" / loop.LAST).exists()
+
+
+def small_state(scale=1.0):
+    torch.manual_seed(0)
+    backbone, head = nn.Linear(300, 300), nn.Linear(300, 2)
+    optimiser = make_optimiser(backbone, [head], OptimiserConfig(backbone_learning_rate=1e-4))
+    (scale * head(backbone(torch.ones(2, 300)))).sum().backward()
+    optimiser.step()
+    return backbone, optimiser
+
+
+def test_checkpoint_gives_back_every_number(tmp_path):
+    module, optimiser = small_state()
+    state = {"state": {"step": 3, "sums": {"loss": [0.1 + 0.2, 3]}}}
+    save_state(tmp_path / "last.safetensors", {"module": module.state_dict()}, optimiser, state)
+    _, other = small_state(scale=5.0)
+    header, tensors = load_state(tmp_path / "last.safetensors", other)
+    assert header["state"] == state["state"]
+    assert torch.equal(tensors["module"]["weight"], module.weight)
+    a, b = optimiser.state_dict(), other.state_dict()
+    assert a["state"].keys() == b["state"].keys() != set()
+    for index, numbers in a["state"].items():
+        assert all(torch.equal(value, b["state"][index][key]) for key, value in numbers.items())
+
+
+def test_last_good_checkpoint_survives_a_full_disk(tmp_path):
+    module, optimiser = small_state()
+    path = tmp_path / "last.safetensors"
+    save_state(path, {"module": module.state_dict()}, optimiser, {"state": {"step": 1}})
+    good = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a write beyond it fails
+    try:
+        with pytest.raises(SaveError, match="untouched.*--resume"):
+            save_state(path, {"module": module.state_dict()}, optimiser, {"state": {"step": 2}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == good
+    assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
+
+
+def test_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveError) as caught:
+        write_whole(tmp_path / "file" / "inside", b"x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("head", ["classifier", "pose"])
+def test_one_batch_is_learned_by_heart(head):
+    from robot_vision.networks.network import MultiHeadNetwork
+    from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PoseSpec
+    from robot_vision.training.losses import make_loss
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine more threads wait for each other
+    torch.manual_seed(0)
+    parts = {"classifier": ClassifierSpec(("a", "b", "c")), "pose": PoseSpec(hidden=64)}
+    network = MultiHeadNetwork(
+        NetworkSpec("shufflenet_v2_x0_5", InputSpec(32, 32), **{head: parts[head]})
+    )
+    poses = random_poses(8, 5).float()
+    batch = {
+        "images": torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8),
+        "label": torch.arange(8) % 3,
+        "T_map_camera": poses,
+        "has_pose": torch.ones(8, dtype=torch.bool),
+    }
+    name = {"classifier": "cross_entropy", "pose": "homoscedastic"}[head]
+    trainee = Trainee(network, {head: make_loss(head, name)}, {head: 1.0}, False).train()
+    optimiser = torch.optim.Adam(trainee.parameters(), lr=3e-3)
+    for step in range(120):
+        for group in optimiser.param_groups:
+            group["lr"] = 5e-3 * (1 - step / 120)
+        total, _ = trainee(batch)
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+    with torch.no_grad():
+        raw = network.raw(batch["images"])  # still in training mode, in which it was learned
+    torch.set_num_threads(threads)
+    if head == "classifier":
+        assert raw["logits"].argmax(1).tolist() == batch["label"].tolist()
+    else:
+        assert float((raw["position"] - poses[:, :3, 3]).norm(dim=1).median()) < 0.1
