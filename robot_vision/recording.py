@@ -129,7 +129,7 @@ class RecordingWriter:
         assert pixels.dtype == np.uint8 and pixels.ndim in (2, 3), (pixels.dtype, pixels.shape)
         make = self._types.types["sensor_msgs/msg/Image"]
         message = make(
-            header=self._header(stamp_ns, frame_id),
+            header=self.header(stamp_ns, frame_id),
             height=pixels.shape[0],
             width=pixels.shape[1],
             encoding=encoding,
@@ -145,7 +145,7 @@ class RecordingWriter:
         """Writes JPEG or PNG bytes as they are, as `sensor_msgs/CompressedImage`."""
         make = self._types.types["sensor_msgs/msg/CompressedImage"]
         pixels = np.frombuffer(data, np.uint8)
-        self.write(topic, stamp_ns, make(self._header(stamp_ns, frame_id), format_text, pixels))
+        self.write(topic, stamp_ns, make(self.header(stamp_ns, frame_id), format_text, pixels))
 
     def camera_info(
         self,
@@ -172,7 +172,7 @@ class RecordingWriter:
         region = self._types.types["sensor_msgs/msg/RegionOfInterest"]
         make = self._types.types["sensor_msgs/msg/CameraInfo"]
         message = make(
-            header=self._header(stamp_ns, frame_id),
+            header=self.header(stamp_ns, frame_id),
             height=size[0],
             width=size[1],
             distortion_model=distortion_model,
@@ -209,7 +209,7 @@ class RecordingWriter:
             *(float(v) for v in np.asarray(orientation_xyzw))
         )
         pose = types["geometry_msgs/msg/Pose"](place, turn)
-        header = self._header(stamp_ns, frame_id)
+        header = self.header(stamp_ns, frame_id)
         self.write(topic, stamp_ns, types["geometry_msgs/msg/PoseStamped"](header, pose))
 
     def label(self, topic: str, stamp_ns: int, text: str) -> None:
@@ -242,7 +242,8 @@ class RecordingWriter:
         self._writer.write(connection, stamp_ns, data)
         self.message_count += 1
 
-    def _header(self, stamp_ns: int, frame_id: str) -> Any:
+    def header(self, stamp_ns: int, frame_id: str) -> Any:
+        """Returns a `std_msgs/Header`."""
         types = self._types.types
         stamp = types["builtin_interfaces/msg/Time"](stamp_ns // 10**9, stamp_ns % 10**9)
         return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)

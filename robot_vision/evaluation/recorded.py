@@ -1,0 +1,310 @@
+"""The node's topics in a bag: written from predictions, and read back from a recording of the node.
+
+Names, types and contents are those of the node, so the same RViz and Foxglove layouts open both, and a
+recording of the real node is scored by the code that scores a replay.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.covariance import covariance_numbers
+from robot_vision.datasets.bag_file import BagFile
+from robot_vision.errors import SourceError, unknown
+from robot_vision.evaluation.columns import Predictions
+from robot_vision.geometry import canonical_xyzw
+from robot_vision.interfaces import (
+    CLASSIFICATION,
+    IMAGE,
+    LABEL_INFO,
+    POSE_WITH_COVARIANCE_STAMPED,
+    VISION_INFO,
+)
+from robot_vision.predictions import UNKNOWN, Classification
+from robot_vision.recording import RecordingWriter
+
+NODE = "/perception"
+TRUTH = "/evaluation/true_pose"
+
+
+def camera_name(topic: str) -> str:
+    """Returns the name under which the node would publish a camera: `front` for `/front/image_raw`."""
+    words = [w for w in topic.split("/") if w not in ("", "compressed")][:-1]
+    name = re.sub(r"\W", "_", words[-1]) if words else ""
+    return name if name[:1].isalpha() else "camera"
+
+
+def write_results(
+    path: Path,
+    predictions: Predictions,
+    bundle: ModelBundle,
+    top_k: int = 3,
+    truth: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None,
+) -> None:
+    """Writes what the node publishes for a recording as a rosbag2 (MCAP).
+
+    Args:
+        path: the bag's directory, which must not be there yet.
+        predictions: with `topic` and `frame_id` in their `meta`.
+        bundle: that made them.
+        top_k: classes in a classification; the node's parameter of that name.
+        truth: stamps, positions and quaternions of true poses, which come beside as PoseStamped.
+
+    Raises:
+        SourceError: it cannot be written.
+    """
+    spec = bundle.spec
+    base = f"{NODE}/{camera_name(predictions.meta['topic'])}"
+    frame_id = predictions.meta["frame_id"]
+    threshold = spec.classifier.unknown_threshold if spec.classifier else None
+    map_frame = spec.pose.map_frame if spec.pose else "map"
+    with RecordingWriter(path, "mcap") as bag:
+        make = bag.types
+        order = np.argsort(predictions.stamps_ns, kind="stable")
+        first = int(predictions.stamps_ns[order[0]])
+        header = bag.header(first, "")
+        if spec.classifier:
+            kind = make["vision_msgs/msg/VisionClass"]
+            classes = [kind(i, label) for i, label in enumerate(spec.classifier.labels[:65536])]
+            info = make[LABEL_INFO](header, classes, float(threshold or 0.0))
+            bag.write(f"{NODE}/label_info", first, info)
+        method = f"{bundle.name} {spec.backbone} {'+'.join(spec.heads)} sha256:{bundle.sha256}"
+        version = int(bundle.sha256[:8] or "0", 16) >> 1
+        model = make[VISION_INFO](header, method, str(bundle.path), version)
+        bag.write(f"{NODE}/vision_info", first, model)
+        for i in order:
+            stamp = int(predictions.stamps_ns[i])
+            if predictions.probabilities is not None:
+                row = Classification(
+                    predictions.labels,
+                    predictions.probabilities[i],
+                    float(predictions.known_score[i]) if predictions.known_score is not None else 1,
+                )
+                kind = make["vision_msgs/msg/ObjectHypothesis"]
+                results = [kind(h.label, h.score) for h in row.top_k(top_k, threshold)]
+                message = make[CLASSIFICATION](bag.header(stamp, frame_id), results)
+                bag.write(f"{base}/classification", stamp, message)
+            if predictions.descriptor is not None:
+                bag.write(
+                    f"{base}/descriptor",
+                    stamp,
+                    _descriptor(bag, stamp, frame_id, predictions.descriptor[i]),
+                )
+            if predictions.position is not None:
+                message = _pose(bag, stamp, map_frame, predictions, int(i))
+                bag.write(f"{base}/pose", stamp, message)
+        for stamp, position, xyzw in zip(*truth, strict=True) if truth else ():
+            bag.pose(TRUTH, int(stamp), position, xyzw, map_frame)
+
+
+def _descriptor(
+    bag: RecordingWriter, stamp_ns: int, frame_id: str, descriptor: NDArray[np.float32]
+) -> Any:
+    data = np.ascontiguousarray(descriptor, "<f4")
+    return bag.types[IMAGE](
+        header=bag.header(stamp_ns, frame_id),
+        height=1,
+        width=data.size,
+        encoding="32FC1",
+        is_bigendian=0,
+        step=data.nbytes,
+        data=data.view(np.uint8),
+    )
+
+
+def _pose(bag: RecordingWriter, stamp_ns: int, frame: str, rows: Predictions, i: int) -> Any:
+    assert rows.position is not None and rows.orientation_xyzw is not None
+    make = bag.types
+    covariance = np.full((6, 6), np.nan) if rows.covariance is None else rows.covariance[i]
+    point = make["geometry_msgs/msg/Point"](*(float(v) for v in rows.position[i]))
+    turn = make["geometry_msgs/msg/Quaternion"](
+        *(float(v) for v in canonical_xyzw(rows.orientation_xyzw[i]))
+    )
+    pose = make["geometry_msgs/msg/Pose"](point, turn)
+    full = make["geometry_msgs/msg/PoseWithCovariance"](pose, covariance_numbers(covariance))
+    return make[POSE_WITH_COVARIANCE_STAMPED](bag.header(stamp_ns, frame), full)
+
+
+@dataclass
+class _Row:
+    """What a recording holds for one image."""
+
+    log_ns: int
+    results: Any = None
+    pose: Any = None
+    descriptor: NDArray[np.float32] | None = None
+
+
+def read_results(
+    path: str | Path, camera: str | None = None, labels: tuple[str, ...] = ()
+) -> Predictions:
+    """Reads a recording of the node's topics as if it had been replayed.
+
+    A classification holds the `top_k` best classes only: what is left of 1 is spread evenly over the others,
+    which `meta["problems"]` says. Record with a larger `top_k` where the others matter.
+
+    Args:
+        path: the bag.
+        camera: whose results; None where there is only one.
+        labels: of the network, where the recording lacks `label_info`.
+
+    Raises:
+        SourceError: no such bag, no topics of the node in it, or messages that cannot be read.
+        ConfigError: no such camera, or several to choose from.
+    """
+    bag = BagFile(Path(path).expanduser())
+    try:
+        outputs = _outputs(bag, camera)
+        rows, listed, info, frame_id = _collect(bag, outputs)
+        heard = _labels(bag) or labels
+    finally:
+        bag.close()
+    if not rows:
+        raise SourceError(f"{path}: the topics {', '.join(outputs)} hold no message")
+    notes: list[str] = []
+    if not heard and listed:
+        heard = tuple(sorted(listed))
+        notes.append("label_info was not recorded: the labels are those that were ever published")
+    stamps = sorted(rows)
+    scores = _scores([rows[s].results for s in stamps], heard, notes) if listed else None
+    poses = [rows[s].pose for s in stamps]
+    descriptors = [rows[s].descriptor for s in stamps]
+    has_pose = any(p is not None for p in poses)
+    camera_topic = next(iter(outputs))
+    return Predictions(
+        np.array(stamps, np.int64),
+        np.array([rows[s].log_ns for s in stamps], np.int64),
+        heard if listed else (),
+        scores,
+        None if scores is None else np.nanmax(scores, axis=1, initial=0.0),
+        _stack([None if p is None else p[0] for p in poses], (3,)) if has_pose else None,
+        _stack([None if p is None else p[1] for p in poses], (4,)) if has_pose else None,
+        _stack([None if p is None else p[2] for p in poses], (6, 6)) if has_pose else None,
+        _descriptors(descriptors, str(path)),
+        Path(path).name,
+        {
+            "topic": camera_topic.rpartition("/")[0],
+            "frame_id": frame_id,
+            "model": info,
+            "problems": notes,
+            "refused": {},
+            "recorded": True,
+        },
+    )
+
+
+def _outputs(bag: BagFile, camera: str | None) -> dict[str, str]:
+    """Returns the result topics of one camera and what each holds."""
+    kinds = {
+        "classification": CLASSIFICATION,
+        "descriptor": IMAGE,
+        "pose": POSE_WITH_COVARIANCE_STAMPED,
+    }
+    cameras: dict[str, dict[str, str]] = {}
+    for topic, kind in bag.kinds.items():
+        base, _, name = topic.rpartition("/")
+        if kinds.get(name) == kind:
+            cameras.setdefault(base, {})[topic] = name
+    if not cameras:
+        there = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
+        raise SourceError(
+            f"{bag.path} holds no results of the node (classification, descriptor, pose): it has {there}"
+        )
+    names = [base.rpartition("/")[2] for base in cameras]
+    if camera is None and len(cameras) > 1:
+        raise SourceError(
+            f"{bag.path} holds results of {len(cameras)} cameras: set --camera to one of "
+            f"{', '.join(names)}"
+        )
+    for base, found in cameras.items():
+        if camera in (None, base.rpartition("/")[2]):
+            return found
+    raise SourceError(f"{unknown('camera', camera, names)} (in {bag.path})")
+
+
+def _collect(bag: BagFile, outputs: dict[str, str]) -> tuple[dict[int, _Row], set[str], str, str]:
+    rows: dict[int, _Row] = {}
+    listed: set[str] = set()
+    info = frame_id = ""
+    infos = [t for t, k in bag.kinds.items() if k == VISION_INFO]
+    for topic, kind, log_ns, data in bag.raw([*outputs, *infos]):
+        message = bag.message(kind, data)
+        if topic in infos:
+            info = message.method
+            continue
+        stamp = message.header.stamp
+        row = rows.setdefault(stamp.sec * 10**9 + stamp.nanosec, _Row(log_ns))
+        name = outputs[topic]
+        if name == "classification":
+            row.results = {h.class_id: h.score for h in message.results if h.class_id != UNKNOWN}
+            listed.update(row.results)
+            frame_id = frame_id or message.header.frame_id
+        elif name == "pose":
+            p, q = message.pose.pose.position, message.pose.pose.orientation
+            covariance = np.asarray(message.pose.covariance, np.float64).reshape(6, 6)
+            row.pose = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]), covariance
+        else:
+            order = ">" if message.is_bigendian else "<"
+            row.descriptor = np.frombuffer(bytes(message.data), f"{order}f4").astype(np.float32)
+    return rows, listed, info, frame_id
+
+
+def _labels(bag: BagFile) -> tuple[str, ...]:
+    """Returns the network's labels, as the node latches them; empty where they were not recorded."""
+    topics = [t for t, k in bag.kinds.items() if k == LABEL_INFO]
+    found: tuple[str, ...] = ()
+    for _, kind, _, data in bag.raw(topics):
+        found = tuple(c.class_name for c in bag.message(kind, data).class_map)
+    return found
+
+
+def _scores(rows: list[Any], labels: tuple[str, ...], notes: list[str]) -> NDArray[np.float64]:
+    """Returns probabilities (N, K): those published, and an even share of the rest for the others."""
+    index = {label: i for i, label in enumerate(labels)}
+    scores = np.full((len(rows), len(labels)), np.nan)
+    fewest = len(labels)
+    for i, row in enumerate(rows):
+        if row is None:
+            continue
+        strange = [label for label in row if label not in index]
+        if strange:
+            raise SourceError(
+                f"The recording has class {strange[0]!r}, which the network does not know: give the bundle "
+                "that made it"
+            )
+        rest = len(labels) - len(row)
+        fewest = min(fewest, len(row))
+        scores[i] = max(0.0, 1.0 - sum(row.values())) / rest if rest else 0.0
+        for label, score in row.items():
+            scores[i, index[label]] = score
+    if fewest < len(labels):
+        notes.append(
+            f"classifications hold {fewest} of {len(labels)} classes: the rest of the probability is spread "
+            "evenly, so that log likelihood, Brier score and top-5 are estimates (record with "
+            f"top_k:={len(labels)})"
+        )
+    return scores
+
+
+def _stack(values: list[NDArray[Any] | None], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    missing = np.full(shape, np.nan)
+    return np.array([missing if v is None else v for v in values], np.float64)
+
+
+def _descriptors(values: list[NDArray[np.float32] | None], path: str) -> NDArray[np.float32] | None:
+    sizes = {v.size for v in values if v is not None}
+    if not sizes:
+        return None
+    if len(sizes) > 1:
+        raise SourceError(
+            f"{path}: descriptors have {' and '.join(map(str, sorted(sizes)))} numbers"
+        )
+    missing = np.full(sizes.pop(), np.nan, np.float32)
+    return np.array([missing if v is None else v for v in values], np.float32)
