@@ -354,7 +354,7 @@ def _measure(
 def _baselines(
     network: MultiHeadNetwork, views: dict[str, Views], config: TrainingConfig
 ) -> dict[str, dict[str, Metrics]]:
-    """Baselines on the starting features of the backbone, measured on the test images."""
+    """Baselines on the trained network's backbone features, measured on the test images."""
     held_out = views["test"] if len(views["test"]) else views["validation"]
     if not config.baselines or not len(held_out):
         return {}
