@@ -1,0 +1,117 @@
+"""Whether stated uncertainty is true: of probabilities, and of pose covariances."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.evaluation.bootstrap import Statistic, Weights, group_sums, groups, plain
+
+BINS = 15
+
+
+def bin_of(confidence: NDArray[Any]) -> NDArray[np.int64]:
+    """Returns the bin (n,) of each confidence: 15 of equal width, [low, high), the last one closed."""
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    return np.asarray(
+        np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1), np.int64
+    )
+
+
+def calibration_error(confidence: NDArray[Any], right: NDArray[Any]) -> Statistic:
+    """Expected calibration error (Guo et al. 2017, eq. 3): sum over bins of n_b / n |acc_b - conf_b|."""
+    order, starts = groups(bin_of(confidence))
+    gap = np.asarray(right, np.float64) - confidence
+
+    def statistic(w: Weights) -> NDArray[np.float64]:
+        return np.abs(group_sums(w * gap, order, starts)).sum(axis=1) / w.sum(axis=1)
+
+    return statistic
+
+
+def reliability(confidence: NDArray[Any], right: NDArray[Any]) -> list[dict[str, Any]]:
+    """Returns for each bin its edges, frames, mean confidence and accuracy (None in an empty one)."""
+    which, edges = bin_of(confidence), np.linspace(0.0, 1.0, BINS + 1)
+    rows = []
+    for b in range(BINS):
+        inside = which == b
+        filled = bool(inside.any())
+        rows.append(
+            {
+                "low": float(edges[b]),
+                "high": float(edges[b + 1]),
+                "frames": int(inside.sum()),
+                "confidence": plain(confidence[inside].mean()) if filled else None,
+                "accuracy": plain(np.asarray(right)[inside].mean()) if filled else None,
+            }
+        )
+    return rows
+
+
+def harmonic(count: int) -> NDArray[np.float64]:
+    """Returns the harmonic numbers H_0 .. H_count."""
+    return np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, count + 1))])
+
+
+def area_under_risk_coverage(confidence: NDArray[Any], right: NDArray[Any]) -> Statistic:
+    """AURC (Geifman and El-Yaniv 2017): the mean over k of the error rate of the k surest frames.
+
+    Frames of equal confidence come in random order; this is the expectation over it, in closed form: in a
+    group of w frames with e errors after W frames with E errors, frame k has (E + (k - W) e / w) / k.
+    """
+    order, starts = groups(np.asarray(confidence), descending=True)
+    wrong = 1.0 - np.asarray(right, np.float64)
+
+    def statistic(w: Weights) -> NDArray[np.float64]:
+        count, errors = group_sums(w, order, starts), group_sums(w * wrong, order, starts)
+        end, end_errors = np.cumsum(count, axis=1), np.cumsum(errors, axis=1)
+        table = harmonic(int(end[:, -1].max()) if end.size else 0)
+        rate = np.divide(errors, count, out=np.zeros_like(errors), where=count > 0)
+        begin = end - count
+        steps = table[np.rint(end).astype(int)] - table[np.rint(begin).astype(int)]
+        area = errors + (end_errors - errors - begin * rate) * steps
+        return area.sum(axis=1) / w.sum(axis=1)
+
+    return statistic
+
+
+def risk_coverage(
+    confidence: NDArray[Any], right: NDArray[Any], points: int = 200
+) -> dict[str, list[float]]:
+    """Returns the curve, thinned to about so many points: coverage, risk, and their thresholds."""
+    order, starts = groups(np.asarray(confidence), descending=True)
+    ends = np.append(starts[1:], len(order))[: len(starts)]
+    if len(ends) > points:
+        ends = ends[np.unique(np.linspace(0, len(ends) - 1, points).round().astype(int))]
+    errors = np.cumsum(1.0 - np.asarray(right, np.float64)[order])
+    return {
+        "coverage": (ends / max(len(order), 1)).tolist(),
+        "risk": (errors[ends - 1] / ends).tolist() if len(ends) else [],
+        "threshold": np.asarray(confidence, np.float64)[order][ends - 1].tolist()
+        if len(ends)
+        else [],
+    }
+
+
+def chi_squared_cdf(x: float, degrees: int) -> float:
+    """Returns the distribution function of chi squared with 3 or 6 degrees of freedom."""
+    half = max(x, 0.0) / 2
+    if degrees == 6:
+        return 1 - math.exp(-half) * (1 + half + half * half / 2)
+    assert degrees == 3, degrees
+    return math.erf(math.sqrt(half)) - 2 * math.sqrt(half / math.pi) * math.exp(-half)
+
+
+def chi_squared_quantile(probability: float, degrees: int) -> float:
+    """Returns its quantile, by bisection to the last digits."""
+    low, high = 0.0, 1000.0
+    while True:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            return middle
+        low, high = (
+            (middle, high) if chi_squared_cdf(middle, degrees) < probability else (low, middle)
+        )

@@ -1,0 +1,179 @@
+"""What a network said about the frames of one recording, as columns of NumPy arrays."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.predictions import Prediction
+
+FORMAT = "robot_vision.predictions/1"
+
+# Number of dimensions of each column; the first is always the frame.
+_DIMENSIONS = {
+    "stamps_ns": 1,
+    "log_ns": 1,
+    "probabilities": 2,
+    "known_score": 1,
+    "position": 2,
+    "orientation_xyzw": 2,
+    "covariance": 3,
+    "descriptor": 2,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Columns over the N frames of one recording. A head that there is not is None.
+
+    A frame for which a head said nothing has NaN in that head's columns.
+
+    Attributes:
+        stamps_ns: int64 (N,), of the images' headers, in any order; `association` sorts them.
+        log_ns: int64 (N,), when each image was recorded; None where it is not known.
+        labels: names of the K classes.
+        probabilities: float (N, K).
+        known_score: float (N,), high for images like those trained on.
+        position: float (N, 3), metres in the map.
+        orientation_xyzw: float (N, 4), unit.
+        covariance: float (N, 6, 6), the order and axes of `robot_vision.geometry`.
+        descriptor: float32 (N, D), L2 norm 1.
+        recording: name of the recording: a bag's file name.
+        meta: hashes of bag and bundle, and whatever else belongs to it; plain data.
+
+    Raises:
+        ConfigError: columns that do not fit each other.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    log_ns: NDArray[np.int64] | None = None
+    labels: tuple[str, ...] = ()
+    probabilities: NDArray[Any] | None = None
+    known_score: NDArray[Any] | None = None
+    position: NDArray[Any] | None = None
+    orientation_xyzw: NDArray[Any] | None = None
+    covariance: NDArray[Any] | None = None
+    descriptor: NDArray[Any] | None = None
+    recording: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.stamps_ns)
+        widths = {"probabilities": len(self.labels), "position": 3, "orientation_xyzw": 4}
+        for name, dimensions in _DIMENSIONS.items():
+            column = getattr(self, name)
+            if column is None:
+                continue
+            shape = column.shape
+            width = widths.get(name, shape[-1] if dimensions > 1 else 0)
+            if len(shape) != dimensions or shape[0] != n or (dimensions > 1 and shape[-1] != width):
+                raise ConfigError(
+                    f"Column {name} has shape {shape}: it must have {dimensions} dimensions, "
+                    f"{n} frames{f' and {width} numbers a frame' if dimensions > 1 else ''}"
+                )
+        if self.covariance is not None and self.covariance.shape[1:] != (6, 6):
+            raise ConfigError(f"Column covariance has shape {self.covariance.shape}: use (N, 6, 6)")
+        if (self.position is None) != (self.orientation_xyzw is None):
+            raise ConfigError(
+                "Columns position and orientation_xyzw go together: give both or none"
+            )
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.stamps_ns)
+
+    @classmethod
+    def of(
+        cls,
+        stamps_ns: Sequence[int],
+        predictions: Sequence[Prediction],
+        recording: str = "",
+        log_ns: Sequence[int] | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Predictions:
+        """Makes columns of the results of `Pipeline`, one of which each frame has."""
+        classes = [p.classification for p in predictions]
+        poses = [p.pose for p in predictions]
+        first = next((c for c in classes if c is not None), None)
+        labels = first.labels if first else ()
+        has_pose = any(p is not None for p in poses)
+        return cls(
+            np.array(stamps_ns, np.int64),
+            None if log_ns is None else np.array(log_ns, np.int64),
+            labels,
+            _column([c and c.probabilities for c in classes], (len(labels),), np.float32),
+            _column([c and c.known_score for c in classes], (), np.float64),
+            _column([p and p.position for p in poses], (3,), np.float64) if has_pose else None,
+            _column([p and p.orientation_xyzw for p in poses], (4,), np.float64),
+            _column([p and p.covariance for p in poses], (6, 6), np.float64),
+            _column([p.descriptor for p in predictions], None, np.float32),
+            recording,
+            meta or {},
+        )
+
+    def take(self, index: NDArray[Any]) -> Predictions:
+        """Returns the frames of an index or mask."""
+        taken = {}
+        for name in _DIMENSIONS:
+            column = getattr(self, name)
+            taken[name] = None if column is None else column[index]
+        return replace(self, **taken)
+
+    def save(self, path: str | Path) -> None:
+        """Writes an .npz file that holds no pickle."""
+        arrays = {n: getattr(self, n) for n in _DIMENSIONS if getattr(self, n) is not None}
+        head = {
+            "format": FORMAT,
+            "recording": self.recording,
+            "labels": list(self.labels),
+            "meta": self.meta,
+        }
+        with open(path, "wb") as file:
+            np.savez(file, head=np.array(json.dumps(head)), **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Reads what `save` wrote.
+
+        Raises:
+            SourceError: it cannot be read or is something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                head = json.loads(str(file["head"]))
+                arrays = {name: file[name] for name in file.files if name != "head"}
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise SourceError(f"{path} cannot be read as predictions: {error}") from error
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise SourceError(f"{path} is not of format {FORMAT}: write it anew")
+        known = {f.name for f in fields(cls)}
+        if not set(arrays) <= known or "stamps_ns" not in arrays:
+            raise SourceError(f"{path} has columns {', '.join(arrays)}: write it anew")
+        try:
+            return cls(
+                **arrays,
+                labels=tuple(head["labels"]),
+                recording=head["recording"],
+                meta=head["meta"],
+            )
+        except (ConfigError, KeyError) as error:
+            raise SourceError(f"{path}: {error}") from error
+
+
+def _column(
+    values: Sequence[Any], shape: tuple[int, ...] | None, dtype: Any
+) -> NDArray[Any] | None:
+    """Returns the values stacked, NaN where one is None; None where all are."""
+    first = next((v for v in values if v is not None), None)
+    if first is None:
+        return None
+    missing = np.full(np.shape(first) if shape is None else shape, np.nan, dtype)
+    return np.array([missing if v is None else v for v in values], dtype)

@@ -1,0 +1,198 @@
+"""What is left of a frame once it was compared with the truth: a row of numbers.
+
+All metrics follow from these rows, and no row depends on another recording. So the rows of many recordings,
+evaluated wherever, put together give exactly what one evaluation of all of them gives.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError, SourceError
+
+# Columns by name: type, numbers a frame, meaning. Floats are NaN and integers -1 where there is nothing.
+COLUMNS: dict[str, tuple[str, int, str]] = {
+    "stamps_ns": ("<i8", 1, "of the image"),
+    "source_index": ("<i8", 1, "row of the predictions given"),
+    "true_label": (
+        "<i8",
+        1,
+        "index in `labels`; -1: none; -2: a label that the model does not know",
+    ),
+    "predicted_label": ("<i8", 1, "index of the most probable class"),
+    "label_rank": ("<i8", 1, "how many classes come before the true one"),
+    "confidence": ("<f8", 1, "probability of the predicted class"),
+    "true_probability": ("<f8", 1, "probability of the true class"),
+    "brier": ("<f8", 1, "squared distance of probabilities and truth, from 0 to 2"),
+    "known_score": ("<f8", 1, "high for images like those trained on"),
+    "position": ("<f8", 3, "estimated, m"),
+    "xyzw": ("<f8", 4, "estimated"),
+    "true_position": ("<f8", 3, "m"),
+    "true_xyzw": ("<f8", 4, "true orientation"),
+    "pose_error": ("<f8", 6, "m along and rad about the map's axes, from estimate to truth"),
+    "error_m": ("<f8", 1, "position error"),
+    "error_deg": ("<f8", 1, "rotation error"),
+    "sigma_m": ("<f8", 1, "predicted: root of the position covariance's trace"),
+    "sigma_deg": ("<f8", 1, "predicted: root of the rotation covariance's trace"),
+    "nees": ("<f8", 1, "normalised estimation error squared, 6 degrees of freedom"),
+    "nees_position": ("<f8", 1, "3 degrees of freedom"),
+    "nees_rotation": ("<f8", 1, "3 degrees of freedom"),
+    "place_match": ("<i8", 1, "the most similar image: row here, or of the map"),
+    "place_similarity": ("<f8", 1, "cosine of the most similar image"),
+    "place_rank": ("<i8", 1, "how many images come before the first that shows the same place"),
+    "place_positives": ("<i8", 1, "images that show the same place"),
+    "place_database": ("<i8", 1, "images that were looked up in"),
+    "place_error_m": ("<f8", 1, "true distance of the most similar image's camera"),
+    "place_error_deg": ("<f8", 1, "true rotation to it"),
+    "nearest_error_m": (
+        "<f8",
+        1,
+        "distance of the nearest image's pose: what retrieval could do at best",
+    ),
+    "nearest_error_deg": ("<f8", 1, "rotation to it"),
+}
+
+UNKNOWN_LABEL = -2
+NO_LABEL = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Rows of one or more recordings.
+
+    Attributes:
+        columns: by the names of `COLUMNS`, (N,) or (N, numbers); all are there.
+        recordings: plain data of each recording, in the order of the rows: name, frames, association,
+            meta. Rows of a recording are in the order of their stamps.
+        labels: the model's classes.
+        heads: which of classifier, pose, place were evaluated.
+        has_map: whether places were looked up in a map and not in the recording itself.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    recordings: tuple[dict[str, Any], ...]
+    labels: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    has_map: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.columns["stamps_ns"])
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Returns a column."""
+        return self.columns[name]
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """First row and end of each recording."""
+        ends = np.cumsum([r["frames"] for r in self.recordings]).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    @property
+    def relative_s(self) -> NDArray[np.float64]:
+        """Seconds (N,) since the first frame of each recording."""
+        stamps = self["stamps_ns"]
+        parts = [(stamps[a:b] - stamps[a]) / 1e9 if b > a else stamps[a:b] for a, b in self.bounds]
+        return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
+
+
+def empty_columns(count: int) -> dict[str, NDArray[Any]]:
+    """Returns all columns with nothing in them."""
+    columns = {}
+    for name, (dtype, width, _) in COLUMNS.items():
+        shape = (count,) if width == 1 else (count, width)
+        columns[name] = np.full(shape, -1 if dtype == "<i8" else np.nan, dtype)
+    return columns
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """Returns the rows of all parts, recordings in the order of their names.
+
+    Raises:
+        ConfigError: nothing to join, labels or maps that differ, or a recording that is there twice.
+    """
+    if not parts:
+        raise ConfigError("There is nothing to put together: give at least one evaluation")
+    singles = [single for part in parts for single in _split(part)]
+    singles.sort(key=lambda s: s.recordings[0]["name"])
+    names = [s.recordings[0]["name"] for s in singles]
+    for a, b in zip(names, names[1:], strict=False):
+        if a == b:
+            raise ConfigError(f"Recording {a!r} is there twice: its frames may count once only")
+    first = parts[0]
+    for part in parts[1:]:
+        if part.labels and first.labels and part.labels != first.labels:
+            raise ConfigError("The evaluations are of models with different labels: evaluate anew")
+        if part.has_map != first.has_map or part.extra != first.extra:
+            raise ConfigError("The evaluations looked places up in different maps: evaluate anew")
+    return Scores(
+        {name: np.concatenate([s.columns[name] for s in singles]) for name in COLUMNS},
+        tuple(s.recordings[0] for s in singles),
+        next((p.labels for p in parts if p.labels), ()),
+        tuple(h for h in ("classifier", "pose", "place") if any(h in p.heads for p in parts)),
+        first.has_map,
+        first.extra,
+    )
+
+
+def _split(part: Scores) -> list[Scores]:
+    return [
+        Scores({n: c[a:b] for n, c in part.columns.items()}, (recording,))
+        for recording, (a, b) in zip(part.recordings, part.bounds, strict=True)
+    ]
+
+
+def to_json(scores: Scores) -> dict[str, Any]:
+    """Returns plain data; columns are little-endian arrays, deflated, in base64: exact, NaN included."""
+    columns = {
+        name: base64.b64encode(
+            zlib.compress(np.ascontiguousarray(values, COLUMNS[name][0]).tobytes(), 6)
+        ).decode()
+        for name, values in scores.columns.items()
+    }
+    return {
+        "count": len(scores),
+        "columns": columns,
+        "types": {name: [dtype, width] for name, (dtype, width, _) in COLUMNS.items()},
+        "recordings": list(scores.recordings),
+        "labels": list(scores.labels),
+        "heads": list(scores.heads),
+        "has_map": scores.has_map,
+        "extra": scores.extra,
+    }
+
+
+def from_json(data: dict[str, Any]) -> Scores:
+    """Reads what `to_json` gave.
+
+    Raises:
+        SourceError: it is something else.
+    """
+    try:
+        count = int(data["count"])
+        columns = {}
+        for name, (dtype, width, _) in COLUMNS.items():
+            flat = np.frombuffer(zlib.decompress(base64.b64decode(data["columns"][name])), dtype)
+            columns[name] = flat.reshape((count,) if width == 1 else (count, width)).copy()
+        scores = Scores(
+            columns,
+            tuple(data["recordings"]),
+            tuple(data["labels"]),
+            tuple(data["heads"]),
+            bool(data["has_map"]),
+            dict(data["extra"]),
+        )
+        if sum(r["frames"] for r in scores.recordings) != count:
+            raise ValueError(f"its recordings do not have {count} frames")
+        return scores
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise SourceError(f"The rows of an evaluation cannot be read: {error}") from error
