@@ -43,6 +43,26 @@ def labels_of_topic(bag: BagFile, topic: str, hold_ns: int | None) -> Labeller:
         ConfigError: no such topic, or of another type.
         SourceError: a message cannot be read.
     """
+    rows, by_header = read_label_topic(bag, topic)
+    times = [time for time, _ in rows]
+
+    def label(stamp_ns: int, log_ns: int) -> str | None:
+        now = stamp_ns if by_header else log_ns
+        i = bisect.bisect_right(times, now) - 1
+        if i < 0 or (hold_ns is not None and now - times[i] > hold_ns):
+            return None
+        return rows[i][1].strip() or None
+
+    return label
+
+
+def read_label_topic(bag: BagFile, topic: str) -> tuple[list[tuple[int, str]], bool]:
+    """Returns (time in ns, label) in the order of time, and whether times are headers' or the log's.
+
+    Raises:
+        ConfigError: no such topic, or of another type.
+        SourceError: a message cannot be read.
+    """
     there = [t for t, k in bag.kinds.items() if k in LABEL_KINDS]
     if topic not in there:
         raise ConfigError(f"{unknown('label topic', topic, there or ['none'])} (in {bag.path})")
@@ -56,16 +76,7 @@ def labels_of_topic(bag: BagFile, topic: str, hold_ns: int | None) -> Labeller:
         else:
             rows.append((log_ns, message.data))
     rows.sort(key=lambda row: row[0])  # stable: the later of two messages at one time counts
-    times = [time for time, _ in rows]
-
-    def label(stamp_ns: int, log_ns: int) -> str | None:
-        now = stamp_ns if by_header else log_ns
-        i = bisect.bisect_right(times, now) - 1
-        if i < 0 or (hold_ns is not None and now - times[i] > hold_ns):
-            return None
-        return rows[i][1].strip() or None
-
-    return label
+    return rows, by_header
 
 
 def _best(message: Any) -> str:

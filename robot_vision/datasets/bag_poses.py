@@ -52,11 +52,13 @@ class CameraPoses:
         at: `T_map_camera` (M, 4, 4) at stamps int64 (M,), and which hold (M,).
         map_frame: the poses' frame.
         text: where they come from, for people.
+        stamps_ns: int64 (L,), of the poses; None where they are a chain of several (tf).
     """
 
     at: Lookup
     map_frame: str
     text: str
+    stamps_ns: NDArray[np.int64] | None = None
 
 
 def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPoses | None:
@@ -116,7 +118,8 @@ def _from_topic(
         poses, holds = trajectory.at(stamps_ns, request.max_gap_ns)
         return poses @ T_base_camera, holds
 
-    return CameraPoses(at, above or request.map_frame, f"poses are those of {topic}, {how}")
+    text = f"poses are those of {topic}, {how}"
+    return CameraPoses(at, above or request.map_frame, text, trajectory.stamps_ns)
 
 
 def _extrinsics(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage, empty_files_note
 from robot_vision.datasets.options import option, parse_camera_matrix
-from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
+from robot_vision.datasets.pose_checks import Skipped, where
+from robot_vision.datasets.pose_files import seconds_to_ns, tum_pose
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
@@ -120,19 +120,11 @@ def _poses(
     stamps, poses = [], []
     for number, stamp_ns, words in _stamped_lines(file):
         name = f"{file.parent.name}/{file.name}:{number}"
-        pose = checked(options, skipped, name, _pose, words, where(file, number))
+        pose = checked(options, skipped, name, tum_pose, words, where(file, number))
         if pose is not None:
             stamps.append(stamp_ns)
             poses.append(pose)
     return np.array(stamps, np.int64), poses
-
-
-def _pose(words: list[str], place: str) -> NDArray[np.float64]:
-    values = numbers(words, 7, place, "a pose tx ty tz qx qy qz qw")
-    T = np.eye(4)
-    T[:3, :3] = rotation_from_quaternion(values[3:], place)
-    T[:3, 3] = values[:3]
-    return T
 
 
 def _stamped_lines(file: Path) -> list[tuple[int, int, list[str]]]:
@@ -150,13 +142,7 @@ def _stamped_lines(file: Path) -> list[tuple[int, int, list[str]]]:
         words = line.replace(",", " ").split()
         if not words or words[0].startswith("#"):
             continue
-        try:
-            # Decimal: a double loses the last digits of nanoseconds since 1970.
-            stamp_ns = int((Decimal(words[0]) * 10**9).to_integral_value())
-        except (InvalidOperation, ValueError, OverflowError):
-            raise SourceError(
-                f"{where(file, number)}: {words[0]!r} is not a stamp in seconds"
-            ) from None
+        stamp_ns = seconds_to_ns(words[0], where(file, number))
         if rows and stamp_ns <= rows[-1][1]:
             raise SourceError(
                 f"{where(file, number)}: stamp {words[0]} is not later than that of line {rows[-1][0]}: "

@@ -50,7 +50,7 @@ def score_classes(
     """
     p = np.asarray(probabilities, np.float64)
     n = len(p)
-    said = np.isfinite(p).all(axis=1)
+    said = np.asarray(np.isfinite(p).all(axis=1))
     p = np.where(said[:, None], p, 0.0)
     known = said & (true_label >= 0)
     target = np.where(known, true_label, 0)

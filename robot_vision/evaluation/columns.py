@@ -121,7 +121,7 @@ class Predictions:
 
     def take(self, index: NDArray[Any]) -> Predictions:
         """Returns the frames of an index or mask."""
-        taken = {}
+        taken: dict[str, Any] = {}
         for name in _DIMENSIONS:
             column = getattr(self, name)
             taken[name] = None if column is None else column[index]

@@ -34,7 +34,7 @@ def conjugate(xyzw: NDArray[Any]) -> NDArray[np.float64]:
 
 def rotation_vectors(xyzw: NDArray[Any]) -> NDArray[np.float64]:
     """Returns axis times angle (..., 3), in radians and of at most pi, of unit quaternions (..., 4)."""
-    q = np.where(xyzw[..., 3:] < 0, -xyzw, xyzw)
+    q = np.asarray(np.where(xyzw[..., 3:] < 0, -xyzw, xyzw))
     sine = np.linalg.norm(q[..., :3], axis=-1, keepdims=True)
     angle = 2 * np.arctan2(sine, q[..., 3:])
     # sin(a / 2) / a tends to 1 / 2.
@@ -93,8 +93,9 @@ def score_poses(
     """
     n = len(position)
     p, q = np.asarray(position, np.float64), np.asarray(xyzw, np.float64)
-    said = np.isfinite(p).all(axis=1) & np.isfinite(q).all(axis=1)
-    said &= np.linalg.norm(np.where(said[:, None], q, 0.0), axis=1) > 1e-6
+    said = np.asarray(np.isfinite(p).all(axis=1) & np.isfinite(q).all(axis=1))
+    length = np.linalg.norm(np.where(said[:, None], q, 0.0), axis=1)
+    said = said & np.asarray(length > 1e-6)
     columns: Columns = {
         "position": np.where(said[:, None], p, np.nan),
         "xyzw": np.full((n, 4), np.nan),

@@ -110,7 +110,7 @@ def _measure(
     resampler = Resampler(stamps, [(0, len(rows))], settings)
     interval_s = float(np.median(np.diff(stamps))) / 1e9
     deltas = sorted({1, min(len(rows) - 1, max(1, round(settings.rpe_delta_s / interval_s)))})
-    aligned = {}
+    aligned: dict[str, Any] = {}
     for kind in settings.alignments:
         alignment = align(p, true_p, kind)
         if alignment is None:

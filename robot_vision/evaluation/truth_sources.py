@@ -1,0 +1,271 @@
+"""Reads the truth of a recording: topics of its bag, or files beside it.
+
+Labels come from a topic (std_msgs/String or vision_msgs/Classification) or a YAML file of labelled time spans
+(`datasets.bag_labels`); poses from a topic, odometry or tf (`datasets.bag_poses`), or from a TUM, EuRoC or
+KITTI file (`datasets.pose_files`). Stamps of files and headers are on the same clock as the images'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from robot_vision.datasets.bag_file import BagFile, slashed
+from robot_vision.datasets.bag_labels import LABEL_KINDS, read_label_topic, read_spans
+from robot_vision.datasets.bag_poses import (
+    POSE_KINDS,
+    PoseRequest,
+    camera_poses,
+    parse_transform,
+)
+from robot_vision.datasets.pose_files import FORMATS, read_pose_file
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.evaluation.truth import LabelTrack, PoseTrack, Truth
+from robot_vision.interfaces import message_types
+from robot_vision.sources.bag import BagSource
+
+POSE_SOURCES = ("auto", "topic", "tf", "file", "none")
+LABEL_SOURCES = ("auto", "topic", "spans", "none")
+_SPOKEN_NAMES = ("truth", "ground_truth", "groundtruth", "gt")
+_NOTED = 3
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TruthRequest:
+    """Where truth comes from.
+
+    Attributes:
+        label_source: auto takes the spans or topic given, else the only label topic in a namespace called
+            truth.
+        label_topic: of type String or Classification.
+        label_spans: a YAML file.
+        label_hold_s: how long a topic's label holds at most; 0: until the next.
+        pose_source: auto takes the file or topic given, else the only pose topic in a namespace called
+            truth, else what `datasets.bag_poses` finds (tf, a pose topic, odometry).
+        pose_topic: PoseStamped, PoseWithCovarianceStamped or Odometry.
+        pose_file: TUM, EuRoC or KITTI.
+        pose_format: of the file.
+        pose_times: stamps of a KITTI file; empty takes times.txt beside it.
+        map_frame: of the poses.
+        camera_frame: the camera's optical frame in tf; empty takes the images'.
+        base_frame: frame whose poses the topic gives, where it is not the camera's.
+        base_to_camera: the camera in that frame, where /tf_static does not say: x,y,z,qx,qy,qz,qw or
+            identity.
+        max_gap_s: poses on both sides of an image are at most so far apart.
+        bad_poses: error stops at a pose that is not finite, not unit or goes back in time; skip counts it.
+    """
+
+    label_source: str = "auto"
+    label_topic: str = ""
+    label_spans: str = ""
+    label_hold_s: float = 0.0
+    pose_source: str = "auto"
+    pose_topic: str = ""
+    pose_file: str = ""
+    pose_format: str = "auto"
+    pose_times: str = ""
+    map_frame: str = "map"
+    camera_frame: str = ""
+    base_frame: str = ""
+    base_to_camera: str = ""
+    max_gap_s: float = 0.5
+    bad_poses: str = "error"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("label_source", LABEL_SOURCES),
+            ("pose_source", POSE_SOURCES),
+            ("pose_format", FORMATS),
+            ("bad_poses", ("error", "skip")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(unknown(f"value of {name}", getattr(self, name), allowed))
+        for name in ("label_hold_s", "max_gap_s"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(
+                    f"Setting {name} is {getattr(self, name)}: use at least 0 seconds"
+                )
+        if self.label_topic and self.label_spans:
+            raise ConfigError("Settings label_topic and label_spans exclude each other: give one")
+        if self.pose_topic and self.pose_file:
+            raise ConfigError("Settings pose_topic and pose_file exclude each other: give one")
+        for source, needs in (("spans", "label_spans"), ("topic", "label_topic")):
+            if self.label_source == source and not getattr(self, needs):
+                raise ConfigError(f"Setting label_source is {source}: give {needs}")
+        if self.pose_source == "file" and not self.pose_file:
+            raise ConfigError("Setting pose_source is file: give pose_file")
+
+
+class _Refused:
+    """Entries that fail their checks: the first one is raised, or all are counted."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy, self.texts = policy, list[str]()
+
+    def __call__(self, error: SourceError) -> None:
+        if self.policy == "error":
+            raise SourceError(f"{error}; bad_poses=skip leaves such poses out") from error
+        self.texts.append(str(error))
+
+    def notes(self) -> list[str]:
+        more = len(self.texts) - _NOTED
+        shown = [f"pose left out: {text}" for text in self.texts[:_NOTED]]
+        return shown + ([f"and {more} more poses left out"] if more > 0 else [])
+
+
+class _DamagedBag:
+    """What can still be read of a damaged bag, in the manner of `BagFile`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._source = BagSource(path)
+        self._types = message_types()
+        self.kinds, self.start_ns = self._source.kinds, self._source.start_ns
+
+    @property
+    def problems(self) -> list[str]:
+        return self._source.problems
+
+    def raw(self, topics: Collection[str]) -> Iterator[tuple[str, str, int, bytes]]:
+        for record in sorted(self._source.records(topics), key=lambda r: r.log_ns):
+            yield record.topic, record.kind, record.log_ns, bytes(record.data)
+
+    def message(self, kind: str, data: bytes) -> Any:
+        try:
+            return self._types.deserialize_cdr(data, kind)
+        except Exception as error:
+            raise SourceError(f"{self.path}: a {kind} cannot be deserialised: {error}") from error
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Truth:
+    """Reads the truth of a bag's images.
+
+    Of a damaged bag, what is readable is read, and the notes say so.
+
+    Args:
+        path: the bag.
+        request: where truth comes from.
+        camera_frame: `frame_id` of the images.
+
+    Raises:
+        ConfigError: a topic or frame that is not there, or several to choose from.
+        SourceError: files or messages that cannot be read, or a pose that fails its checks.
+    """
+    try:
+        return _read(BagFile(path), request, camera_frame)
+    except SourceError as error:
+        try:
+            damaged = _DamagedBag(path)
+        except SourceError:
+            raise error from None
+        truth = _read(cast(BagFile, damaged), request, camera_frame)
+        if not damaged.problems:  # the bag is whole, and what it says was refused
+            raise error
+        notes = (*truth.notes, *(f"truth: {text}" for text in damaged.problems))
+        return replace(truth, notes=notes)
+
+
+def _read(bag: BagFile, request: TruthRequest, camera_frame: str) -> Truth:
+    refused = _Refused(request.bad_poses)
+    try:
+        labels = _labels(bag, request)
+        poses = _poses(bag, request, camera_frame, refused)
+    finally:
+        bag.close()
+    notes = [f"labels: {labels.text}" if labels else "no true labels"]
+    notes += [f"poses: {poses.text}" if poses else "no true poses", *refused.notes()]
+    counts = {"poses": len(refused.texts)} if refused.texts else {}
+    return Truth(labels, poses, counts, tuple(notes))
+
+
+def _labels(bag: BagFile, request: TruthRequest) -> LabelTrack | None:
+    if request.label_source == "none":
+        return None
+    if request.label_spans:
+        return spans_track(Path(request.label_spans).expanduser(), bag.start_ns)
+    topic = slashed(request.label_topic) if request.label_topic else ""
+    topic = topic or _truth_topic(bag, LABEL_KINDS)
+    if not topic:
+        return None
+    rows, by_header = read_label_topic(bag, topic)
+    hold_ns = round(request.label_hold_s * 1e9) or None
+    held = f"held for {request.label_hold_s:g} s" if hold_ns else "held until the next"
+    return LabelTrack.held(
+        [time for time, _ in rows],
+        [name for _, name in rows],
+        hold_ns,
+        not by_header,
+        f"topic {topic}, {held}",
+    )
+
+
+def spans_track(file: Path, start_ns: int) -> LabelTrack:
+    """Returns the labels of a YAML file of time spans; see `datasets.bag_labels`.
+
+    Args:
+        file: the YAML file.
+        start_ns: log time of the bag's first message, from which the file's seconds count.
+
+    Raises:
+        SourceError: the file cannot be read, or a span is not valid or overlaps another (with its line).
+    """
+    spans = read_spans(file)
+    return LabelTrack(
+        np.array([start_ns + round(a * 1e9) for a, _, _ in spans], np.int64),
+        np.array([start_ns + round(b * 1e9) for _, b, _ in spans], np.int64),
+        tuple(name for _, _, name in spans),
+        True,
+        f"spans of {file}",
+    )
+
+
+def _truth_topic(bag: BagFile, kinds: tuple[str, ...]) -> str:
+    """Returns the only topic of some kinds that calls itself the truth, or nothing."""
+    named = [
+        topic
+        for topic, kind in bag.kinds.items()
+        if kind in kinds and any(part in _SPOKEN_NAMES for part in topic.split("/"))
+    ]
+    return named[0] if len(named) == 1 else ""
+
+
+def _poses(
+    bag: BagFile, request: TruthRequest, camera_frame: str, report: Callable[[SourceError], None]
+) -> PoseTrack | None:
+    if request.pose_source == "none":
+        return None
+    max_gap_ns = round(request.max_gap_s * 1e9)
+    if request.pose_file:
+        file = Path(request.pose_file).expanduser()
+        times = Path(request.pose_times).expanduser() if request.pose_times else None
+        trajectory = read_pose_file(file, report, request.pose_format, times)
+        moved = parse_transform(request.base_to_camera) if request.base_to_camera else None
+        return PoseTrack.of(trajectory, max_gap_ns, moved, request.map_frame, f"file {file}")
+    source, topic = request.pose_source, slashed(request.pose_topic) if request.pose_topic else ""
+    if not topic and source != "tf":
+        topic = _truth_topic(bag, POSE_KINDS)
+    found = camera_poses(
+        bag,
+        PoseRequest(
+            source,
+            topic,
+            request.map_frame,
+            request.camera_frame or camera_frame,
+            request.base_frame,
+            request.base_to_camera,
+            max_gap_ns,
+        ),
+        report,
+    )
+    if found is None:
+        return None
+    return PoseTrack(found.at, found.stamps_ns, found.map_frame, found.text)
