@@ -7,7 +7,7 @@ import yaml
 
 from robot_vision.errors import ConfigError
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.config_file import expand, parse, plain, read_config
+from robot_vision.training.config_file import describe, expand, parse, plain, read_config
 
 MINIMAL = "heads: [classifier]\ndata: {kind: image_folder, path: x}\n"
 
@@ -72,20 +72,20 @@ def test_resolved_configuration_reads_back_equal(tmp_path):
     assert again == config
 
 
-def test_every_setting_has_a_text():
-    import dataclasses
-    import typing
-
-    def texts(kind):
-        hints = typing.get_type_hints(kind)
-        for field in dataclasses.fields(kind):
-            inner = hints[field.name]
-            if dataclasses.is_dataclass(inner) and "config" in inner.__module__:
-                yield from texts(inner)
-            else:
-                yield field.name, field.metadata["text"]
-
-    assert all(text for _, text in texts(TrainingConfig))
+def test_every_setting_is_listed_with_its_default_and_a_text():
+    rows = describe()
+    keys = [key for key, _, _ in rows]
+    assert len(keys) == len(set(keys)) and "loop.epochs" in keys and "network.input" in keys
+    assert all(text for _, _, text in rows)
+    data: dict = {}
+    for key, default, _ in rows:
+        *groups, last = key.split(".")
+        inner = data
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = yaml.safe_load(default)
+    data["heads"] = ["pose"]
+    assert parse(TrainingConfig, "", data) == TrainingConfig(heads=("pose",))
 
 
 def test_unset_variable_in_a_path_is_named(monkeypatch):

@@ -14,17 +14,20 @@ from robot_vision.errors import ConfigError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("config", help="YAML file; see docs/training.md and config/training/")
+    parser.add_argument(
+        "config", nargs="?", help="YAML file; see docs/training.md and config/training/"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        dest="settings",
+        dest="overrides",
         help="override a setting, e.g. loop.epochs=10; may be repeated",
     )
     parser.add_argument("--output", help="folder of the run (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument("--settings", action="store_true", help="list every setting and stop")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved plan and stop")
 
 
@@ -37,10 +40,17 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"Training needs {error.name}, which is not installed: pip install 'robot_vision[train]'"
         ) from error
-    from robot_vision.training.config_file import plain, read_config
+    from robot_vision.training.config_file import describe, plain, read_config
+
+    if args.settings:
+        for key, default, text in describe():
+            print(f"{key} = {default}\n    {text}")
+        return 0
+    if not args.config:
+        raise ConfigError("Which configuration? Give a YAML file; config/training/ has examples")
     from robot_vision.training.run import describe_plan, resolved, train
 
-    config = read_config(args.config, args.settings)
+    config = read_config(args.config, args.overrides)
     if args.output:
         config = replace(config, output=args.output)
     if args.dry_run:

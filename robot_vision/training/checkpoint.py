@@ -156,8 +156,13 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, sync: bool = True) -> None:
     """Writes a file so that a crash, kill or full disk leaves the old one or the new one, whole.
+
+    Args:
+        path: the file; folders above it are made.
+        content: of it.
+        sync: wait for the disk, so that a power failure too leaves one of both.
 
     Raises:
         SaveError: it cannot be written.
@@ -168,7 +173,8 @@ def write_whole(path: Path, content: bytes) -> None:
         with part.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         kept = f"; the one before it is untouched ({path})" if path.exists() else ""

@@ -149,7 +149,8 @@ class PoseConfig:
         True, "scale the variances so that they are right on the validation frames"
     )
     folds: int = _doc(
-        4, "without validation frames and with a frozen backbone: folds of training blocks to calibrate on"
+        4,
+        "without validation frames and with a frozen backbone: folds of training blocks to calibrate on",
     )
 
 
@@ -202,6 +203,8 @@ class TrainingConfig:
         """Checks what has a range or a list of allowed values."""
         if not self.heads:
             raise ConfigError(f"heads is empty: name at least one of {', '.join(HEADS)}")
+        if self.loop.sampler == "balanced" and "classifier" not in self.heads:
+            raise ConfigError("loop.sampler balanced draws by class: it needs the classifier head")
         loop, optimiser, place = self.loop, self.optimiser, self.place
         for what, values, allowed in (
             ("head", self.heads, HEADS),

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.spec import InputSpec
 from robot_vision.training.config import TrainingConfig
 
 T = TypeVar("T")
@@ -79,6 +80,23 @@ def plain(config: Any) -> dict[str, Any]:
             value = plain(value)
         data[item.name] = list(value) if isinstance(value, tuple) else value
     return data
+
+
+def describe(kind: type = TrainingConfig, where: str = "") -> list[tuple[str, str, str]]:
+    """Returns every setting: its key, its default as YAML, and what it means."""
+    hints = typing.get_type_hints(kind)
+    rows: list[tuple[str, str, str]] = []
+    for item in dataclasses.fields(kind):
+        key = f"{where}.{item.name}" if where else item.name
+        if dataclasses.is_dataclass(hints[item.name]) and hints[item.name] is not InputSpec:
+            rows += describe(typing.cast(type, hints[item.name]), key)
+            continue
+        made = item.default_factory() if callable(item.default_factory) else item.default
+        value = plain(made) if dataclasses.is_dataclass(made) else made
+        value = list(value) if isinstance(value, tuple) else value
+        text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
+        rows.append((key, text.removesuffix("...").strip(), item.metadata["text"]))
+    return rows
 
 
 def expand(path: str) -> str:

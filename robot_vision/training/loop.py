@@ -122,11 +122,14 @@ def fit(
     decay = config.optimiser.ema
     average = WeightAverage(network, decay) if decay else None  # on the device, after setup
     best: dict[str, Tensor] = {}
+    scaler = getattr(fabric._precision, "scaler", None)  # of float16's gradients
 
     state = State()
     if resume and (folder / LAST).is_file():
         header, tensors = load_state(folder / LAST, optimiser.optimizer)
         state = State(**header["state"])
+        if scaler and header.get("scaler"):
+            scaler.load_state_dict(header["scaler"])
         load_module(trainee, tensors["trainee"], folder / LAST)
         if average is not None:
             average.load_state_dict({"step": state.step, "average": tensors["average"]})
@@ -153,7 +156,8 @@ def fit(
             if best:
                 save_tensors(folder / BEST, best)
                 best.clear()
-            save_state(folder / LAST, states, optimiser.optimizer, {"state": vars(state)})
+            header = {"state": vars(state), "scaler": scaler.state_dict() if scaler else None}
+            save_state(folder / LAST, states, optimiser.optimizer, header)
         saved = time.monotonic()
 
     def keep_best() -> None:

@@ -176,8 +176,11 @@ class Trainee(nn.Module):
         raw = self.network.raw_from_features(self.features(batch))
         total = torch.zeros((), device=next(iter(raw.values())).device)
         parts: dict[str, Tensor] = {}
+        raw = {key: tensor.float() for key, tensor in raw.items()}
         for name, loss in self.losses.items():
-            value = loss({key: tensor.float() for key, tensor in raw.items()}, batch)
+            # Mixed precision is for the network: distances of descriptors need all their digits.
+            with torch.autocast(total.device.type, enabled=False):
+                value = loss(raw, batch)
             total = total + self.weights[name] * value.total
             parts[name] = value.total.detach()
             parts.update(

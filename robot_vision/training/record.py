@@ -53,7 +53,7 @@ class Recorder:
             return
         # The whole file anew: a resumed run then has every epoch once.
         lines = [json.dumps(e) for e in [*self._earlier, *history]]
-        write_whole(self.folder / "log.jsonl", ("\n".join(lines) + "\n").encode())
+        write_whole(self.folder / "log.jsonl", ("\n".join(lines) + "\n").encode(), sync=False)
         board = self._writer()
         if board is not None:
             for key, value in _flat({k: v for k, v in entry.items() if k != "stage"}).items():
