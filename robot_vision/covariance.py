@@ -41,4 +41,4 @@ def covariance_numbers(
     variance = np.diagonal(correlation) * deviation**2
     deviation = deviation * np.minimum(1.0, np.sqrt(MAX_COVARIANCE / variance))
     result = correlation * np.outer(deviation, deviation)
-    return np.clip(result, -MAX_COVARIANCE, MAX_COVARIANCE).reshape(36)
+    return np.asarray(np.clip(result, -MAX_COVARIANCE, MAX_COVARIANCE)).reshape(36)

@@ -7,7 +7,7 @@ recording of the real node is scored by the code that scores a replay.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from robot_vision.interfaces import (
 )
 from robot_vision.predictions import UNKNOWN, Classification
 from robot_vision.recording import RecordingWriter
+from robot_vision.sources import Source
 
 NODE = "/perception"
 TRUTH = "/evaluation/true_pose"
@@ -198,6 +199,35 @@ def read_results(
             "recorded": True,
         },
     )
+
+
+def with_times_of(predictions: Predictions, source: Source) -> Predictions:
+    """Returns recorded results with the log times of the images that they are about.
+
+    Labels without a header hold by the log's time of the original bag, and a recording made later has
+    another. Images without a result, and results without an image, are noted.
+
+    Raises:
+        SourceError: results and images have no stamp in common.
+    """
+    logged: dict[int, int] = {}
+    for frame in source:
+        logged.setdefault(frame.stamp_ns, frame.log_ns)
+    there = np.array([int(s) in logged for s in predictions.stamps_ns], bool)
+    if not there.any():
+        raise SourceError(
+            f"No result of {predictions.recording} has the stamp of an image of {source.name}: play the bag "
+            "with its recorded stamps"
+        )
+    kept = predictions.take(there)
+    notes = list(predictions.meta["problems"])
+    missing = len(logged) - len(kept)
+    if missing > 0:
+        notes.append(f"{missing} of {len(logged)} images have no result: the node dropped them")
+    if not there.all():
+        notes.append(f"{int((~there).sum())} results are of no image of the bag and were left out")
+    times = np.array([logged[int(s)] for s in kept.stamps_ns], np.int64)
+    return replace(kept, log_ns=times, meta={**predictions.meta, "problems": notes})
 
 
 def _outputs(bag: BagFile, camera: str | None) -> dict[str, str]:

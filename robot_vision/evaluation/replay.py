@@ -53,9 +53,7 @@ class Speed:
     frames: int = 0
     seconds: float = 0.0
     stages: dict[str, list[float]] = field(
-        default_factory=lambda: {
-            n: [] for n in ("image", "resize", "wait", "inference", "decode")
-        }
+        default_factory=lambda: {n: [] for n in ("image", "resize", "wait", "inference", "decode")}
     )
     batch: int = 1
 
@@ -111,8 +109,8 @@ def replay(
         progress: is called with the number of frames that were done since.
 
     Returns:
-        Columns in the order in which the frames were recorded. `meta` holds `topic`, `frame_id`, the
-        frames' `names`, `refused` (reasons and how many), `problems` (a line each) and `speed`.
+        Columns in the order in which the frames were recorded. `meta` holds `topic`, `frame_id`,
+        `refused` (reasons and how many), `problems` (a line each) and `speed`.
 
     Raises:
         SourceError: not one frame could be predicted; the message says why.
@@ -150,11 +148,12 @@ def replay(
     speed.seconds, speed.frames = time.perf_counter() - begin, len(frames)
     if not frames:
         why = "; ".join(list(source.problems) + named) or "it holds no image"
-        raise SourceError(f"{source.name}: no frame of {', '.join(source.topics)} can be used: {why}")
+        raise SourceError(
+            f"{source.name}: no frame of {', '.join(source.topics)} can be used: {why}"
+        )
     meta = {
         "topic": frames[0].topic,
         "frame_id": frames[0].frame_id,
-        "names": [f.name for f in frames],
         "refused": dict(refused),
         "problems": [*source.problems, *named],
         "speed": speed.summary(),

@@ -1,0 +1,65 @@
+"""Records what the perception node publishes, for `robot-vision evaluate --predictions`.
+
+    ros2 launch robot_vision record.launch.py output:=/tmp/results bag:=/path/to/recording
+
+With `bag` it plays that recording with `ros2 bag play` and ends when it ends; without, it records until
+Ctrl-C what the robot's own node publishes. Start the node beside it (perception.launch.py) with
+`top_k:=` the number of classes, so that probabilities are recorded whole.
+"""
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
+
+from robot_vision.ros.recorded_topics import play_command, record_command
+
+ARGUMENTS = {
+    "output": ("", "Directory of the rosbag2 to write; it must not be there yet."),
+    "node": ("/perception", "Name of the perception node, with its namespace."),
+    "bag": ("", "Recording to play meanwhile; empty plays none."),
+    "rate": ("1.0", "Speed at which it is played. Below 1 where frames are dropped."),
+    "delay_s": ("3.0", "Seconds to wait before playing, until everybody has found each other."),
+    "storage": ("mcap", "mcap or sqlite3."),
+    "extra_topics": ("", "More topics to record, separated by commas, such as true poses."),
+}
+
+
+def launch_setup(context):
+    """Returns the actions for the arguments as they were given."""
+
+    def given(name):
+        return LaunchConfiguration(name).perform(context)
+
+    extra = [t.strip() for t in given("extra_topics").split(",") if t.strip()]
+    record = ExecuteProcess(
+        cmd=record_command(given("output"), given("node"), given("storage"), extra),
+        output="screen",
+    )
+    if not given("bag"):
+        return [record]
+    play = ExecuteProcess(cmd=play_command(given("bag"), float(given("rate"))), output="screen")
+    # The last results are still on their way when the last image was played.
+    end = TimerAction(period=2.0, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))])
+    return [
+        record,
+        TimerAction(period=float(given("delay_s")), actions=[play]),
+        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[end])),
+    ]
+
+
+def generate_launch_description():
+    """Returns the declared arguments and what they start."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=launch_setup)])

@@ -1,0 +1,114 @@
+"""Files for other programs: a table of all frames, and trajectories that evo reads."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.evaluation.scores import COLUMNS, Scores
+
+_AXES = {3: "xyz", 4: "xyzw", 6: ("x", "y", "z", "rx", "ry", "rz")}
+_LABELS = ("true_label", "predicted_label")
+
+
+def write_table(folder: Path, scores: Scores) -> Path:
+    """Writes a row a frame as `predictions.parquet` where pyarrow is installed, else as `predictions.csv`.
+
+    Columns that are empty everywhere are left out. Returns the file's path.
+    """
+    table = _table(scores)
+    for name in ("predictions.csv", "predictions.parquet"):
+        (folder / name).unlink(missing_ok=True)
+    if importlib.util.find_spec("pyarrow") is not None:
+        arrow, parquet = (
+            importlib.import_module("pyarrow"),
+            importlib.import_module("pyarrow.parquet"),
+        )
+        path = folder / "predictions.parquet"
+        parquet.write_table(arrow.table(table), path)
+        return path
+    path = folder / "predictions.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*(_text(c) for c in table.values()), strict=True))
+    return path
+
+
+def _table(scores: Scores) -> dict[str, Any]:
+    names = [
+        r["name"]
+        for r, (a, b) in zip(scores.recordings, scores.bounds, strict=True)
+        for _ in range(a, b)
+    ]
+    table: dict[str, Any] = {"recording": names}
+    for name, (dtype, width, _) in COLUMNS.items():
+        column = scores[name]
+        if name == "stamps_ns":
+            table["stamp_ns"] = column
+        elif name in _LABELS:
+            if (column != -1).any():
+                table[name] = [_label(scores, int(i)) for i in column]
+        elif (column == -1).all() if dtype == "<i8" else np.isnan(column).all():
+            continue
+        elif width == 1:
+            table[name] = column
+        else:
+            for i, axis in enumerate(_AXES[width]):
+                table[f"{name}_{axis}"] = np.ascontiguousarray(column[:, i])
+    return table
+
+
+def _label(scores: Scores, index: int) -> str:
+    return (
+        scores.labels[index]
+        if index >= 0
+        else ("" if index == -1 else "(not a class of the model)")
+    )
+
+
+def _text(column: Any) -> list[str]:
+    if isinstance(column, np.ndarray) and column.dtype.kind == "f":
+        return ["" if np.isnan(v) else repr(float(v)) for v in column]
+    return [str(v) for v in column]
+
+
+def write_tum(
+    path: Path, stamps_ns: NDArray[np.int64], positions: NDArray[Any], xyzw: NDArray[Any]
+) -> bool:
+    """Writes a trajectory as `stamp x y z qx qy qz qw`; rows that are not finite are left out.
+
+    Returns whether there was any row; without one no file is written.
+    """
+    fine = np.isfinite(positions).all(1) & np.isfinite(xyzw).all(1)
+    if not fine.any():
+        path.unlink(missing_ok=True)
+        return False
+    with path.open("w", encoding="utf-8") as file:
+        file.write("# stamp_s x y z qx qy qz qw (T_map_camera, m)\n")
+        for stamp, p, q in zip(stamps_ns[fine], positions[fine], xyzw[fine], strict=True):
+            seconds, nanoseconds = divmod(int(stamp), 10**9)
+            numbers = " ".join(f"{v:.9f}" for v in (*p, *q))
+            file.write(f"{seconds}.{nanoseconds:09d} {numbers}\n")
+    return True
+
+
+def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
+    """Writes `<recording>.estimate.tum` and `<recording>.truth.tum` and returns those that there are."""
+    written = []
+    for recording, (a, b) in zip(scores.recordings, scores.bounds, strict=True):
+        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in recording["name"])
+        for kind, position, xyzw in (
+            ("estimate", "position", "xyzw"),
+            ("truth", "true_position", "true_xyzw"),
+        ):
+            path = folder / f"{stem}.{kind}.tum"
+            if write_tum(path, scores["stamps_ns"][a:b], scores[position][a:b], scores[xyzw][a:b]):
+                written.append(path)
+    return written

@@ -1,0 +1,334 @@
+"""Small charts as SVG text: no library, no script, and colours that follow the page's light or dark mode.
+
+Colours are CSS classes `c0` to `c5`, which the page defines for both modes (`STYLE`). Points are
+thinned where there are more than a screen shows.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 460, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 44, 44
+_MOST_POINTS = 1500
+
+STYLE = """
+svg { font: 12px system-ui, sans-serif; max-width: 100%; height: auto; }
+svg text { fill: var(--text); }
+svg .quiet { fill: var(--quiet); }
+svg .title { font-weight: 600; font-size: 13px; }
+svg .grid { stroke: var(--grid); stroke-width: 1; }
+svg .axis { stroke: var(--quiet); stroke-width: 1; }
+svg .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round; }
+svg .dashed { stroke-dasharray: 5 4; stroke-width: 1.3; }
+svg .thin { stroke-width: 0.8; stroke-opacity: 0.45; }
+svg .fill { fill: var(--c); }
+svg .band { fill: var(--c); fill-opacity: 0.18; }
+svg .on { fill: #fff; }
+"""
+
+
+class Axis:
+    """One axis: values to pixels, and its ticks."""
+
+    def __init__(self, low: float, high: float, start: float, end: float, log: bool) -> None:
+        if log:
+            low = max(low, 1e-9)
+            high = max(high, low * 10)
+        elif not high > low:
+            low, high = low - 0.5, low + 0.5
+        self.low, self.high, self.log = low, high, log
+        self._start, self._end = start, end
+
+    def __call__(self, value: Any) -> NDArray[np.float64]:
+        """Returns the pixels of values."""
+        values = np.asarray(value, np.float64)
+        if self.log:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = np.log(np.maximum(values, 1e-12) / self.low) / math.log(
+                    self.high / self.low
+                )
+        else:
+            share = (values - self.low) / (self.high - self.low)
+        return np.asarray(self._start + share * (self._end - self._start))
+
+    def ticks(self) -> list[float]:
+        """Returns round values."""
+        if self.log:
+            first, last = (
+                math.ceil(math.log10(self.low) - 1e-9),
+                math.floor(math.log10(self.high) + 1e-9),
+            )
+            return [10.0**e for e in range(first, last + 1)]
+        raw = (self.high - self.low) / 5
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+        count = math.floor((self.high + 1e-9 * step) / step) - math.ceil(self.low / step - 1e-9)
+        first = math.ceil(self.low / step - 1e-9)
+        return [(first + i) * step for i in range(count + 1)]
+
+
+class Chart:
+    """A chart with two axes.
+
+    Args:
+        title: above it.
+        x: label of the x axis, with its unit.
+        y: label of the y axis.
+        x_range: least and greatest value.
+        y_range: likewise.
+        x_log: logarithmic x axis.
+        equal: one unit is as long on both axes (maps).
+        height: in pixels.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        x: str,
+        y: str,
+        x_range: tuple[float, float],
+        y_range: tuple[float, float],
+        x_log: bool = False,
+        equal: bool = False,
+        height: int = HEIGHT,
+    ) -> None:
+        self._title, self._x_label, self._y_label = title, x, y
+        self._height = height
+        left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, height - _BOTTOM
+        if equal:
+            x_range, y_range = _equal(x_range, y_range, (right - left) / (bottom - top))
+        self.x = Axis(*x_range, left, right, x_log)
+        self.y = Axis(*y_range, bottom, top, False)
+        self._box = left, right, top, bottom
+        self._shapes: list[str] = []
+        self._legend: list[tuple[str, str, bool]] = []
+
+    def line(
+        self,
+        x: Sequence[float] | NDArray[Any],
+        y: Sequence[float] | NDArray[Any],
+        colour: str = "c0",
+        label: str = "",
+        style: str = "",
+    ) -> None:
+        """Draws a line, broken where a value is not finite."""
+        xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        for a, b in _finite_runs(xs, ys):
+            px, py = _thinned(self.x(xs[a:b]), self.y(ys[a:b]))
+            path = " ".join(f"{u:.1f},{v:.1f}" for u, v in zip(px, py, strict=True))
+            self._shapes.append(f'<polyline class="line {colour} {style}" points="{path}"/>')
+        if label:
+            self._legend.append((colour, label, style == "dashed"))
+
+    def steps(
+        self, x: NDArray[Any], y: NDArray[Any], colour: str = "c0", label: str = "", style: str = ""
+    ) -> None:
+        """Draws a staircase: y holds from its x to the next."""
+        self.line(np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1], colour, label, style)
+
+    def points(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        colour: str = "c0",
+        label: str = "",
+        fills: Sequence[str] | None = None,
+        radius: float = 2.2,
+    ) -> None:
+        """Draws dots; `fills` are colours of each."""
+        keep = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        keep = keep[:: max(1, math.ceil(len(keep) / _MOST_POINTS))]
+        for i in keep:
+            u, v = float(self.x(x[i])), float(self.y(y[i]))
+            look = f'style="fill:{fills[int(i)]}"' if fills else f'class="fill {colour}"'
+            self._shapes.append(f'<circle cx="{u:.1f}" cy="{v:.1f}" r="{radius}" {look}/>')
+        if label:
+            self._legend.append((colour, label, False))
+
+    def segments(
+        self, a: NDArray[Any], b: NDArray[Any], colour: str = "c1", label: str = ""
+    ) -> None:
+        """Draws thin lines from points a (N, 2) to b (N, 2)."""
+        keep = np.flatnonzero(np.isfinite(a).all(1) & np.isfinite(b).all(1))
+        keep = keep[:: max(1, math.ceil(len(keep) / _MOST_POINTS))]
+        parts = []
+        for i in keep:
+            (u, v), (s, t) = (self.x(a[i, 0]), self.y(a[i, 1])), (self.x(b[i, 0]), self.y(b[i, 1]))
+            parts.append(f"M{u:.1f},{v:.1f}L{s:.1f},{t:.1f}")
+        self._shapes.append(f'<path class="line thin {colour}" d="{"".join(parts)}"/>')
+        if label:
+            self._legend.append((colour, label, False))
+
+    def bars(
+        self,
+        edges: NDArray[Any],
+        heights: NDArray[Any],
+        colour: str = "c0",
+        label: str = "",
+        titles: Sequence[str] | None = None,
+        opacity: float = 0.75,
+    ) -> None:
+        """Draws bars between edges (N + 1,); `titles` show when the pointer rests on one."""
+        base = float(self.y(max(0.0, self.y.low)))
+        for i, height in enumerate(np.asarray(heights, np.float64)):
+            if not np.isfinite(height) or height == 0:
+                continue
+            u, v, top = float(self.x(edges[i])), float(self.x(edges[i + 1])), float(self.y(height))
+            tip = f"<title>{escape(titles[i])}</title>" if titles else ""
+            self._shapes.append(
+                f'<rect class="fill {colour}" fill-opacity="{opacity}" x="{u + 0.5:.1f}" y="{top:.1f}" '
+                f'width="{max(v - u - 1, 0.5):.1f}" height="{max(base - top, 0):.1f}">{tip}</rect>'
+            )
+        if label:
+            self._legend.append((colour, label, False))
+
+    def note(self, x: float, y: float, text: str) -> None:
+        """Writes a few words at a point."""
+        u, v = float(self.x(x)), float(self.y(y))
+        self._shapes.append(f'<text class="quiet" x="{u:.1f}" y="{v:.1f}">{escape(text)}</text>')
+
+    def render(self) -> str:
+        """Returns the SVG element."""
+        left, right, top, bottom = self._box
+        out = [
+            f'<svg viewBox="0 0 {WIDTH} {self._height}" width="{WIDTH}" height="{self._height}" '
+            f'role="img" aria-label="{escape(self._title)}">',
+            f'<text class="title" x="{left}" y="16">{escape(self._title)}</text>',
+        ]
+        for value in self.x.ticks():
+            u = float(self.x(value))
+            out.append(f'<line class="grid" x1="{u:.1f}" y1="{top}" x2="{u:.1f}" y2="{bottom}"/>')
+            out.append(
+                f'<text class="quiet" x="{u:.1f}" y="{bottom + 16}" text-anchor="middle">'
+                f"{number(value)}</text>"
+            )
+        for value in self.y.ticks():
+            v = float(self.y(value))
+            out.append(f'<line class="grid" x1="{left}" y1="{v:.1f}" x2="{right}" y2="{v:.1f}"/>')
+            out.append(
+                f'<text class="quiet" x="{left - 6}" y="{v + 4:.1f}" text-anchor="end">'
+                f"{number(value)}</text>"
+            )
+        clip = f"clip{zlib.crc32(self._title.encode()):x}"
+        out.append(
+            f'<clipPath id="{clip}"><rect x="{left}" y="{top - 3}" width="{right - left + 3}" '
+            f'height="{bottom - top + 6}"/></clipPath><g clip-path="url(#{clip})">'
+        )
+        out += [*self._shapes, "</g>"]
+        out.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
+        out.append(
+            f'<text x="{(left + right) / 2}" y="{self._height - 8}" text-anchor="middle">'
+            f"{escape(self._x_label)}</text>"
+        )
+        middle = (top + bottom) / 2
+        out.append(
+            f'<text transform="translate(14,{middle}) rotate(-90)" text-anchor="middle">'
+            f"{escape(self._y_label)}</text>"
+        )
+        out += self._legend_shapes(left)
+        return "".join([*out, "</svg>"])
+
+    def _legend_shapes(self, left: int) -> list[str]:
+        out, at = [], float(left)
+        for colour, label, dashed in self._legend:
+            style = "dashed" if dashed else ""
+            out.append(
+                f'<line class="line {colour} {style}" x1="{at}" y1="30" x2="{at + 18}" y2="30" '
+                f'stroke-width="3"/><text x="{at + 23}" y="34">{escape(label)}</text>'
+            )
+            at += 23 + 6.3 * len(label) + 16
+        return out
+
+
+def heat_table(title: str, rows: Sequence[str], counts: NDArray[np.int64], x: str, y: str) -> str:
+    """Returns a square table of counts (K, K), shaded by the share of its row (a confusion matrix)."""
+    k = len(rows)
+    longest = min(max(len(r) for r in rows), 16)
+    left, top = 24 + 6.6 * longest, 58 + 4.6 * longest
+    cell = float(np.clip(340 / k, 14, 56))
+    width, height = left + cell * k + 12, top + cell * k + 14
+    out = [
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'role="img" aria-label="{escape(title)}">',
+        f'<text class="title" x="4" y="16">{escape(title)}</text>',
+        f'<text class="quiet" x="4" y="34">rows: {escape(y)}, columns: {escape(x)}</text>',
+    ]
+    totals = counts.sum(1)
+    for i in range(k):
+        at = top + cell * i
+        name = _short(rows[i], longest)
+        out.append(
+            f'<text x="{left - 6:.1f}" y="{at + cell / 2 + 4:.1f}" text-anchor="end">{escape(name)}</text>'
+            f'<text transform="translate({left + cell * (i + 0.5) + 4:.1f},{top - 6:.1f}) rotate(-45)">'
+            f"{escape(name)}</text>"
+        )
+        for j in range(k):
+            share = counts[i, j] / totals[i] if totals[i] else 0.0
+            where = f'x="{left + cell * j:.1f}" y="{at:.1f}" width="{cell - 1:.1f}"'
+            tip = f"{rows[i]} taken for {rows[j]}: {counts[i, j]} of {totals[i]}"
+            out.append(
+                f'<rect class="fill c{0 if i == j else 1}" fill-opacity="{0.04 + 0.9 * share:.3f}" {where} '
+                f'height="{cell - 1:.1f}"><title>{escape(tip)}</title></rect>'
+            )
+            if counts[i, j] and cell >= 20:
+                out.append(
+                    f'<text {"class=on" if share > 0.55 else ""} x="{left + cell * (j + 0.5):.1f}" '
+                    f'y="{at + cell / 2 + 4:.1f}" text-anchor="middle">{counts[i, j]}</text>'
+                )
+    return "".join([*out, "</svg>"]).replace("class=on", 'class="on"')
+
+
+def number(value: float) -> str:
+    """Returns a number with at most four digits that count."""
+    if value == 0:
+        return "0"
+    text = f"{value:.4g}"
+    return text.replace("e-0", "e-").replace("e+0", "e")
+
+
+def ramp(share: float) -> str:
+    """Returns a colour from good (0) through middling to bad (1), seen on light and dark alike."""
+    stops = np.array([[40, 150, 200], [120, 190, 90], [235, 170, 40], [215, 60, 50]], float)
+    at = float(np.clip(share, 0, 1)) * (len(stops) - 1)
+    i = min(int(at), len(stops) - 2)
+    r, g, b = (stops[i] + (at - i) * (stops[i + 1] - stops[i])).round().astype(int)
+    return f"rgb({r},{g},{b})"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _equal(
+    x: tuple[float, float], y: tuple[float, float], aspect: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    wide = max(x[1] - x[0], (y[1] - y[0]) * aspect, 1e-6)
+    tall = wide / aspect
+    cx, cy = (x[0] + x[1]) / 2, (y[0] + y[1]) / 2
+    return (cx - wide / 2, cx + wide / 2), (cy - tall / 2, cy + tall / 2)
+
+
+def _finite_runs(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[tuple[int, int]]:
+    fine = np.concatenate([[False], np.isfinite(x) & np.isfinite(y), [False]])
+    edges = np.flatnonzero(np.diff(fine.astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _thinned(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Keeps the least and greatest y of each stretch, so that no peak is lost."""
+    if len(x) <= _MOST_POINTS:
+        return x, y
+    keep: list[int] = []
+    for part in np.array_split(np.arange(len(x)), _MOST_POINTS // 2):
+        keep += sorted({int(part[y[part].argmin()]), int(part[y[part].argmax()])})
+    return x[keep], y[keep]

@@ -1,0 +1,163 @@
+"""An evaluation for the terminal and for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from robot_vision.evaluation.compare import Change, change_lines
+from robot_vision.evaluation.headlines import (
+    BASELINES,
+    SECTIONS,
+    Headline,
+    baseline_names,
+    by_section,
+    headlines,
+)
+
+
+def summary_line(metrics: Mapping[str, Any]) -> str:
+    """Returns the one sentence that says it all."""
+    count = len(metrics["recordings"])
+    words = [f"{metrics['frames']} frames of {count} recording{'s' * (count > 1)}"]
+    found = {(h.section, h.key): h for h in headlines(metrics)}
+    top1, recall = found.get(("classification", "top1")), found.get(("place", "recall_at_1"))
+    metres, degrees = found.get(("pose", "median_m")), found.get(("pose", "median_deg"))
+    if top1:
+        words.append(f"top-1 {top1.number.text('%')}")
+    if metres and degrees:
+        words.append(
+            f"median pose error {metres.number.text('m')} and {degrees.number.text('deg')}"
+        )
+    if recall:
+        words.append(f"recall@1 {recall.number.text('%')}")
+    if len(words) == 1:
+        words.append("no truth was given, so nothing could be scored")
+    return "; ".join(words)
+
+
+def table_rows(section: str, rows: Sequence[Headline]) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the cells of a section's table."""
+    names = baseline_names(list(rows))
+    header = ["", "network", *(BASELINES.get(n, n) for n in names)]
+    cells = [
+        [
+            row.words,
+            row.number.text(row.unit),
+            *(
+                row.baselines[n].text(row.unit, interval=False) if n in row.baselines else ""
+                for n in names
+            ),
+        ]
+        for row in rows
+    ]
+    return header, cells
+
+
+def association_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns what could not be used and why, over all recordings."""
+    lines = []
+    total = metrics["association"]
+    for key, words in (
+        (
+            "unsorted_stamps",
+            "frames had a stamp before that of the frame before (they were sorted)",
+        ),
+        ("duplicate_stamps", "frames had a stamp that another one has (the first of each counts)"),
+    ):
+        if total.get(key):
+            lines.append(f"{total[key]} {words}")
+    for key, words in (("label", "no true label"), ("pose", "no true pose")):
+        missing = {k: v for k, v in total.get(key, {}).get("missing", {}).items() if v}
+        if missing:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in missing.items())
+            lines.append(
+                f"{sum(missing.values())} of {total['frames']} frames have {words}: {reasons}"
+            )
+    for what, count in total.get("truth_refused", {}).items():
+        lines.append(f"{count} entries of the truth were left out: {what}")
+    for recording in metrics["recordings"]:
+        meta, name = recording.get("meta", {}), recording["name"]
+        for reason, count in meta.get("refused", {}).items():
+            lines.append(f"{name}: {count} frames could not be used ({reason})")
+        lines += [f"{name}: {line}" for line in meta.get("problems", [])[:5]]
+        lines += [f"{name}: {line}" for line in recording.get("truth", [])]
+        unknown = recording.get("unknown_labels", {})
+        if unknown:
+            listed = ", ".join(f"{label} ({n})" for label, n in sorted(unknown.items())[:8])
+            lines.append(f"{name}: true labels that the model does not know: {listed}")
+    return lines
+
+
+def speed_line(metrics: Mapping[str, Any]) -> str:
+    """Returns how fast the recordings were replayed; empty if they were not."""
+    speeds = [r["meta"]["speed"] for r in metrics["recordings"] if r.get("meta", {}).get("speed")]
+    if not speeds:
+        return ""
+    frames, seconds = sum(s["frames"] for s in speeds), sum(s["seconds"] for s in speeds)
+    busy = sum(s["frames"] / s["network_frames_per_second"] for s in speeds)
+    return (
+        f"{frames / seconds:.1f} frames a second with decoding, {frames / busy:.1f} of the network alone "
+        f"(batch {speeds[0]['batch']})"
+    )
+
+
+def print_tables(
+    console: Console,
+    metrics: Mapping[str, Any],
+    changes: Sequence[Change] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Prints the headline tables, what could not be used, and what changed."""
+    for section, rows in by_section(headlines(metrics)).items():
+        header, cells = table_rows(section, rows)
+        _print_table(console, SECTIONS[section], header, cells)
+    if changes:
+        header = ["", "old", "new", "difference", ""]
+        _print_table(
+            console,
+            "Since the earlier evaluation",
+            header,
+            change_lines(list(changes), list(notes)),
+        )
+    for line in (*association_lines(metrics), *notes):
+        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
+    if speed_line(metrics):
+        console.print(speed_line(metrics), highlight=False)
+
+
+def _print_table(console: Console, title: str, header: list[str], cells: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i < 2)
+    for row in cells:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    console.print(table)
+
+
+def markdown(
+    metrics: Mapping[str, Any], changes: Sequence[Change] = (), notes: Sequence[str] = ()
+) -> str:
+    """Returns the tables for a pull request."""
+    lines = [f"**{summary_line(metrics)}**", ""]
+    level = 100 * metrics["bootstrap"]["confidence"]
+    for section, rows in by_section(headlines(metrics)).items():
+        header, cells = table_rows(section, rows)
+        lines += [*_markdown_table([SECTIONS[section], *header[1:]], cells), ""]
+    if changes:
+        header = ["Since the earlier evaluation", "old", "new", "difference", "verdict"]
+        lines += [*_markdown_table(header, change_lines(list(changes), list(notes))), ""]
+    lines += [f"- {line}" for line in (*association_lines(metrics), *notes)]
+    lines.append(
+        f"- in brackets: {level:g} % confidence, block bootstrap over time "
+        f"(blocks of {metrics['bootstrap']['block_s']:.2g} s)"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(header: list[str], cells: list[list[str]]) -> list[str]:
+    rows = [header, ["---", *(["---:"] * (len(header) - 1))], *cells]
+    return [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in rows]
