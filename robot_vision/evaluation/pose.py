@@ -62,16 +62,13 @@ def normalised_squares(error: NDArray[np.float64], covariance: NDArray[Any]) -> 
     """
     result = np.full(len(error), np.nan)
     C = np.asarray(covariance, np.float64)
-    finite = np.isfinite(C).all(axis=(1, 2))
-    scale = np.abs(np.where(finite[:, None, None], C, 0.0)).max(axis=(1, 2), initial=0.0)
-    skew = np.abs(np.where(finite[:, None, None], C - C.transpose(0, 2, 1), np.inf))
-    fine = finite & (skew.max(axis=(1, 2), initial=0.0) <= 1e-6 * scale)
-    for i in np.flatnonzero(fine):
-        try:
-            whitened = np.linalg.solve(np.linalg.cholesky(C[i]), error[i])
-        except np.linalg.LinAlgError:
-            continue
-        result[i] = whitened @ whitened
+    fine = np.asarray(np.isfinite(C).all(axis=(1, 2)))
+    C = np.where(fine[:, None, None], C, 0.0)
+    scale = np.abs(C).max(axis=(1, 2))
+    asymmetry = np.abs(C - C.transpose(0, 2, 1)).max(axis=(1, 2))
+    fine = fine & (asymmetry <= 1e-6 * scale) & (np.linalg.eigvalsh(C)[:, 0] > 1e-14 * scale)
+    solved = np.linalg.solve(C[fine], error[fine][:, :, None])[:, :, 0]
+    result[fine] = (error[fine] * solved).sum(axis=1)
     return result
 
 
