@@ -1,4 +1,4 @@
-"""The networks that are measured: ResNet-18 at 224 x 224 with three heads, and with the classifier alone.
+"""The networks that are measured: ResNet-18 at 224 x 224 with three heads, and the classifier alone.
 
 Their weights are random: speed does not depend on them. Bundles are kept in build/benchmarks.
 """
@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 from benchmarks.inputs import ROOT
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import BundleError
-from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 LABELS = tuple(f"room {i}" for i in range(10))
+
+
+def _three_heads(place: PlaceSpec) -> NetworkSpec:
+    return NetworkSpec("resnet18", InputSpec(), ClassifierSpec(LABELS), PoseSpec(), place)
+
+
 SPECS = {
-    "three_heads": NetworkSpec(
-        "resnet18",
-        classifier=ClassifierSpec(LABELS),
-        pose=PoseSpec(),
-        place=PlaceSpec(clusters=64, whitened_size=512),
-    ),
+    "three_heads": _three_heads(PlaceSpec(clusters=16, whitened_size=512)),
+    # Whitening 64 x 512 numbers takes a matrix of 67 MB, half again as much as all of ResNet-18.
+    "three_heads_64_clusters": _three_heads(PlaceSpec(clusters=64, whitened_size=512)),
+    "three_heads_64_clusters_not_whitened": _three_heads(PlaceSpec(clusters=64)),
     "classifier_alone": NetworkSpec("resnet18", classifier=ClassifierSpec(LABELS)),
 }
 
@@ -36,8 +40,8 @@ def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     except BundleError:
         pass
     import torch
-    from robot_vision.networks.export import export_bundle
 
+    from robot_vision.networks.export import export_bundle
     from robot_vision.networks.network import MultiHeadNetwork
 
     torch.manual_seed(0)

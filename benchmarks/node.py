@@ -192,6 +192,6 @@ def start_up(images: list[Any], repetitions: int) -> dict[str, Any]:
             listener.close()
         results[engine] = {
             "seconds": [round(t, 2) for t in times],
-            "median": sorted(times)[len(times) // 2],
+            "median": round(sorted(times)[len(times) // 2], 2),
         }
     return results

@@ -92,7 +92,7 @@ def markdown(data: dict[str, Any]) -> str:
         "# Benchmarks\n",
         "Written by `make bench` together with [benchmarks.json](benchmarks.json); do not edit by hand. "
         "What is compared ran in turns in one run; times are percentiles, ratios are of medians. "
-        "ResNet-18 at 224 x 224 with three heads (classifier, PoseNet, NetVLAD with 64 clusters whitened "
+        "ResNet-18 at 224 x 224 with three heads (classifier, PoseNet, NetVLAD with 16 clusters whitened "
         "to 512), random weights.\n",
         f"Machine: {machine['processor']}, {machine['cores']} cores "
         f"({', '.join(machine['cpu_extensions'])}), "

@@ -114,8 +114,7 @@ def pipeline(images: Images, seconds: float, precision: str) -> dict[str, Any]:
 
 def heads(images: Images, seconds: float, precision: str) -> dict[str, Any]:
     """What three heads cost over the backbone with the classifier alone."""
-    names = ("three_heads", "classifier_alone")
-    bundles = {name: models.bundle(name, images) for name in names}
+    bundles = {name: models.bundle(name, images) for name in models.SPECS}
     loaded = {name: create_engine(b, precision=precision) for name, b in bundles.items()}
     batch = Pipeline(bundles["three_heads"], loaded["three_heads"]).preprocess(images[:1]).copy()
     times = side_by_side({n: lambda e=e: e.run(batch) for n, e in loaded.items()}, seconds)
