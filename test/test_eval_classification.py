@@ -89,7 +89,7 @@ def test_calibration_error_matches_torchmetrics(seed: int, n: int, k: int) -> No
 
 
 def test_certain_frames_share_the_last_bin() -> None:
-    # 0.95 wrong and 1.0 right stand in one bin, [14/15, 1]: the mean confidence is 0.975, one of two is right.
+    # 0.95 wrong and 1.0 right share the bin [14/15, 1]: mean confidence 0.975, and one of two is right.
     confidence, right = np.array([0.95, 1.0]), np.array([False, True])
     ece = calibration_error(confidence, right)(np.ones((1, 2)))
     assert ece[0] == pytest.approx(0.475, abs=1e-12)

@@ -99,9 +99,10 @@ def seconds_to_ns(word: str, place: str) -> int:
     """
     try:
         # Decimal: a double loses the last digits of nanoseconds since 1970.
-        return int((Decimal(word) * 10**9).to_integral_value())
+        stamp_ns = int((Decimal(word) * 10**9).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError):
         raise SourceError(f"{place}: {word!r} is not a stamp in seconds") from None
+    return _within_64_bits(stamp_ns, word, "seconds", place)
 
 
 def tum_pose(words: list[str], place: str) -> NDArray[np.float64]:
@@ -126,9 +127,17 @@ def _euroc_pose(words: list[str], place: str) -> NDArray[np.float64]:
 
 def _nanoseconds(word: str, place: str) -> int:
     try:
-        return int(word)
+        return _within_64_bits(int(word), word, "nanoseconds", place)
     except ValueError:
         raise SourceError(f"{place}: {word!r} is not a stamp in nanoseconds") from None
+
+
+def _within_64_bits(stamp_ns: int, word: str, unit: str, place: str) -> int:
+    if abs(stamp_ns) >= 2**63:
+        raise SourceError(
+            f"{place}: {word} is not a stamp in {unit}: it is more than 292 years from 1970"
+        )
+    return stamp_ns
 
 
 def _form_of(file: Path, number: int, words: list[str]) -> str:
