@@ -42,6 +42,7 @@ from robot_vision.ros.models import find_model
 from robot_vision.sources import open_source
 
 FORMATS_OUT = ("table", "markdown", "json")
+_WIDTH = 120  # where the output is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,7 +206,8 @@ def _show(
     notes: Sequence[str],
     files: list[Path],
 ) -> None:
-    console = Console(stderr=form != "table")
+    stream = sys.stdout if form == "table" else sys.stderr
+    console = Console(file=stream, width=None if stream.isatty() else _WIDTH)
     if form == "json":
         print(json.dumps({k: v for k, v in metrics.items() if k != "rows"}, allow_nan=False))
     elif form == "markdown":
