@@ -157,7 +157,7 @@ def test_place_run_stopped_in_an_epoch_resumes_to_the_same_weights(posed, tmp_pa
     assert not state["finished"] and state["step"] == 7
     again = run(config, resume=True)
     assert_same(weights(whole, "heads"), weights(again, "heads"))
-    assert again.report["metrics"]["test"]["place"]["recall_at_1"] > 0.8
+    assert again.report["metrics"] == whole.report["metrics"]
 
 
 @pytest.mark.slow
