@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from robot_vision.evaluation.settings import EvaluationSettings
 
-Weights = NDArray[np.float64]
+Weights = NDArray[np.floating[Any]]
 Statistic = Callable[[Weights], NDArray[np.float64]]
 Headline = dict[str, "float | None"]
 
 _MIN_BLOCKS = 5
-_CHUNK_NUMBERS = 4_000_000
+_CHUNK_NUMBERS = 2_000_000
+_CACHE_NUMBERS = 100_000_000
 
 
 class Resampler:
@@ -56,6 +57,7 @@ class Resampler:
         wanted = settings.block_s / interval_s if interval_s > 0 else 1.0
         self.block_frames = max(1, min(round(min(wanted, 1e9)), self.count // _MIN_BLOCKS))
         self._interval_s = interval_s
+        self._cache: list[NDArray[np.uint16]] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Returns plain data on the method."""
@@ -70,7 +72,14 @@ class Resampler:
         }
 
     def weights(self) -> Iterator[Weights]:
-        """Yields how often each frame counts, float64 (b, N), the same at every call."""
+        """Yields how often each frame counts, float32 (b, N), the same at every call."""
+        if self._cache is None and self.count * self.settings.resamples <= _CACHE_NUMBERS:
+            self._cache = list(self._draw())
+        # float32 holds counts exactly and is half as much to move; sums are made in float64.
+        for counts in self._draw() if self._cache is None else self._cache:
+            yield counts.astype(np.float32)
+
+    def _draw(self) -> Iterator[NDArray[np.uint16]]:
         if self.count == 0:
             return
         rng = np.random.default_rng(self.settings.seed)
@@ -81,7 +90,7 @@ class Resampler:
         # Blocks differ in length only where recordings are shorter than a block.
         draws = math.ceil(self.count / int(lengths.min()))
         rows = max(1, _CHUNK_NUMBERS // (self.count + draws))
-        left = self.settings.resamples
+        left, width = self.settings.resamples, self.count + 1
         while left > 0:
             b = min(rows, left)
             left -= b
@@ -91,11 +100,12 @@ class Resampler:
             # The last block is cut off where the resample is full.
             before = np.cumsum(size, axis=1) - size
             size = np.clip(self.count - before, 0, size)
-            steps = np.zeros((b, self.count + 1))
-            row = np.broadcast_to(np.arange(b)[:, None], first.shape)
-            np.add.at(steps, (row, first), size > 0)
-            np.add.at(steps, (row, first + size), -1.0 * (size > 0))
-            yield np.cumsum(steps[:, :-1], axis=1)
+            # A block raises the count where it begins and lowers it where it ends.
+            begin = first + np.arange(b)[:, None] * width
+            steps = np.bincount(begin[size > 0], minlength=b * width)
+            steps -= np.bincount((begin + size)[size > 0], minlength=b * width)
+            counts = np.cumsum(steps.reshape(b, width)[:, :-1], axis=1)
+            yield np.minimum(counts, 65535).astype(np.uint16)
 
     def headlines(
         self,
@@ -158,7 +168,7 @@ def mean(values: NDArray[Any]) -> Statistic:
     numbers = np.asarray(values, np.float64)
 
     def statistic(w: Weights) -> NDArray[np.float64]:
-        total = w.sum(axis=1)
+        total = w.sum(axis=1, dtype=np.float64)
         return (w @ numbers) / (total if numbers.ndim == 1 else total[:, None])
 
     return statistic
@@ -195,7 +205,7 @@ def group_sums(w: Weights, order: NDArray[Any], starts: NDArray[Any]) -> NDArray
     """Returns sums (b, g) of weights over groups: `order` brings them together, each begins at `starts`."""
     if len(starts) == 0:
         return np.zeros((len(w), 0))
-    return np.asarray(np.add.reduceat(w[:, order], starts, axis=1))
+    return np.asarray(np.add.reduceat(w[:, order], starts, axis=1), np.float64)
 
 
 def groups(values: NDArray[Any], descending: bool = False) -> tuple[NDArray[Any], NDArray[Any]]:

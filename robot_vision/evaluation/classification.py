@@ -27,6 +27,7 @@ from robot_vision.evaluation.scores import NO_LABEL, UNKNOWN_LABEL, Scores
 
 # A true class of probability 0 would make the mean infinite, whatever the other frames say.
 SMALLEST_PROBABILITY = 1e-12
+_CHUNK_NUMBERS = 2_000_000
 
 
 def label_indices(names: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int64]:
@@ -48,6 +49,15 @@ def score_classes(
         probabilities: (N, K); rows that are not finite have no prediction.
         true_label: (N,).
     """
+    size = max(1, _CHUNK_NUMBERS // max(1, probabilities.shape[1]))
+    parts = [
+        _score(probabilities[i : i + size], true_label[i : i + size])
+        for i in range(0, max(1, len(true_label)), size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _score(probabilities: NDArray[Any], true_label: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     p = np.asarray(probabilities, np.float64)
     n = len(p)
     said = np.asarray(np.isfinite(p).all(axis=1))
@@ -127,8 +137,9 @@ def measure_classes(scores: Scores, resampler: Resampler) -> dict[str, Any] | No
     confusion = np.zeros((count, count), np.int64)
     np.add.at(confusion, (c["true_label"], c["predicted_label"]), 1)
     prior = np.bincount(c["true_label"], minlength=count) / len(right)
-    constant = score_classes(np.tile(prior, (len(right), 1)), c["true_label"])
-    constant["true_label"] = c["true_label"]
+    classes, which = np.unique(c["true_label"], return_inverse=True)
+    each = score_classes(np.tile(prior, (len(classes), 1)), classes)
+    constant = {name: values[which] for name, values in {**each, "true_label": classes}.items()}
     return {
         "frames": len(right),
         "labels": list(scores.labels),

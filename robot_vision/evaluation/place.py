@@ -83,69 +83,96 @@ def score_places(
         return columns
     known = database.descriptor[stored].astype(np.float32)
     position, xyzw = database.position[stored], canonical_xyzw(database.xyzw[stored])
+    centre = position.mean(axis=0)
+    near_to = _Distances(position - centre)
     stamps = database.stamps_ns[stored]
-    half_angle = np.cos(np.radians(settings.place_heading_deg or 180.0) / 2) - 1e-12
     exclude_ns = round(settings.place_exclude_s * 1e9)
     size = max(1, _CHUNK_NUMBERS // len(stored))
     for begin in range(0, len(asked), size):
         rows = asked[begin : begin + size]
         similarity = queries.descriptor[rows].astype(np.float32) @ known.T  # (q, M)
-        away = _distances(queries.position[rows], position)
-        q = canonical_xyzw(queries.xyzw[rows])
-        right = away <= settings.place_radius_m
-        if settings.place_heading_deg is not None:
-            right &= np.abs(q @ xyzw.T) >= half_angle
+        square = near_to(queries.position[rows] - centre)
+        count = np.full(len(rows), len(stored))
         if same_recording:
-            out = np.abs(queries.stamps_ns[rows][:, None] - stamps) <= exclude_ns
-            similarity[out], away[out] = -np.inf, np.inf
-            right &= ~out
-        _fill(columns, rows, similarity, right, away)
-        there = columns["place_database"][rows] > 0
-        for prefix, best in (
-            ("place", similarity.argmax(axis=1)),
-            ("nearest", away.argmin(axis=1)),
-        ):
-            best = best[there]
-            # Anew from the coordinates: the matrix of distances has lost digits.
-            gap = queries.position[rows[there]] - position[best]
+            low = np.searchsorted(stamps, queries.stamps_ns[rows] - exclude_ns, side="left")
+            high = np.searchsorted(stamps, queries.stamps_ns[rows] + exclude_ns, side="right")
+            count -= high - low
+            for i, (a, b) in enumerate(zip(low, high, strict=True)):
+                similarity[i, a:b], square[i, a:b] = -np.inf, np.inf
+        q = canonical_xyzw(queries.xyzw[rows])
+        right = _same_place(square, q, xyzw, settings)
+        there = count > 0
+        match = np.where(there, similarity.argmax(axis=1), -1)
+        columns["place_database"][rows] = count
+        columns["place_match"][rows] = np.where(there, stored[match], -1)
+        best = similarity[np.arange(len(rows)), match]
+        columns["place_similarity"][rows] = np.where(there, best, np.nan)
+        _fill_ranks(columns, rows, similarity, *right)
+        for prefix, other in (("place", match), ("nearest", square.argmin(axis=1))):
+            other = other[there]
+            # Anew from the coordinates: the matrix of squares has lost digits.
+            gap = queries.position[rows[there]] - position[other]
             columns[f"{prefix}_error_m"][rows[there]] = np.linalg.norm(gap, axis=1)
-            turn = rotation_error_deg(q[there], xyzw[best])
+            turn = rotation_error_deg(q[there], xyzw[other])
             columns[f"{prefix}_error_deg"][rows[there]] = turn
-    match = columns["place_match"]
-    match[match >= 0] = stored[match[match >= 0]]
     return columns
 
 
-def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    square = np.zeros((len(a), len(b)))
-    for axis in range(3):  # not |a|^2 + |b|^2 - 2 ab, which loses digits far from the origin
-        square += (a[:, axis, None] - b[None, :, axis]) ** 2
-    return np.sqrt(square)
+class _Distances:
+    """Squared distances to points (M, 3) that are about the origin."""
+
+    def __init__(self, points: NDArray[np.float64]) -> None:
+        self._minus_two = np.ascontiguousarray(-2.0 * points.T)
+        self._squares = (points**2).sum(axis=1)
+
+    def __call__(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        square = points @ self._minus_two
+        square += self._squares
+        square += (points**2).sum(axis=1)[:, None]
+        return square
 
 
-def _fill(
+def _same_place(
+    square: NDArray[np.float64],
+    q: NDArray[np.float64],
+    xyzw: NDArray[np.float64],
+    settings: EvaluationSettings,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns rows and columns of the pairs that show the same place, row by row."""
+    # A hair more than the radius: poses on a grid may lie just on it.
+    limit = settings.place_radius_m**2 * (1 + 1e-9)
+    row, column = np.nonzero(square <= limit)
+    if settings.place_heading_deg is not None:
+        cosine = np.abs((q[row] * xyzw[column]).sum(axis=1))
+        ahead = cosine >= np.cos(np.radians(settings.place_heading_deg) / 2) - 1e-12
+        row, column = row[ahead], column[ahead]
+    return row, column
+
+
+def _fill_ranks(
     columns: dict[str, NDArray[Any]],
     rows: NDArray[Any],
     similarity: NDArray[Any],
-    right: NDArray[np.bool_],
-    away: NDArray[np.float64],
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
 ) -> None:
-    best = similarity.argmax(axis=1)
-    each = np.arange(len(rows))
-    in_database = np.isfinite(away).sum(axis=1)
-    positives = right.sum(axis=1)
-    # The first right image in the order of similarity, ties in the order of the database.
-    only_right = np.where(right, similarity, -np.inf)
-    first = only_right.argmax(axis=1)
-    top = only_right[each, first][:, None]
-    before = (similarity > top) | (
-        (similarity == top) & (np.arange(similarity.shape[1]) < first[:, None])
-    )
-    columns["place_database"][rows] = in_database
-    columns["place_positives"][rows] = positives
-    columns["place_rank"][rows] = np.where(positives > 0, before.sum(axis=1), -1)
-    columns["place_match"][rows] = np.where(in_database > 0, best, -1)
-    columns["place_similarity"][rows] = np.where(in_database > 0, similarity[each, best], np.nan)
+    """Fills in how many right images each query has, and how many wrong ones come before the first."""
+    columns["place_positives"][rows] = np.bincount(row, minlength=len(rows))
+    columns["place_rank"][rows] = -1
+    if len(row) == 0:
+        return
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(row)) + 1])
+    query = row[starts]
+    of_right = similarity[row, column]
+    top = np.maximum.reduceat(of_right, starts)
+    is_top = of_right == np.repeat(top, np.diff(np.append(starts, len(row))))
+    first = np.minimum.reduceat(np.where(is_top, column, similarity.shape[1]), starts)
+    asked = similarity if len(query) == len(similarity) else similarity[query]
+    before = np.count_nonzero(asked > top[:, None], axis=1)
+    equal = np.count_nonzero(asked >= top[:, None], axis=1) - before
+    for i in np.flatnonzero(equal > 1):  # ties in the order of the database
+        before[i] += np.count_nonzero(asked[i, : first[i]] == top[i])
+    columns["place_rank"][rows[query]] = before
 
 
 def matching(

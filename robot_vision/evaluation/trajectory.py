@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import Resampler, plain, quantiles, root_mean_square
+from robot_vision.evaluation.bootstrap import Resampler, plain, root_mean_square
 from robot_vision.evaluation.pose import conjugate, multiply, rotation_vectors
 from robot_vision.evaluation.scores import Scores
 from robot_vision.evaluation.settings import EvaluationSettings
@@ -156,14 +156,10 @@ def _errors(
 ) -> dict[str, Any]:
     return {
         **resampler.headlines(
-            {
-                "rmse_m": root_mean_square(metres),
-                "rmse_deg": root_mean_square(degrees),
-                "median_m": quantiles(metres, (0.5,)),
-                "median_deg": quantiles(degrees, (0.5,)),
-            },
-            rows,
+            {"rmse_m": root_mean_square(metres), "rmse_deg": root_mean_square(degrees)}, rows
         ),
+        "median_m": plain(np.median(metres)),
+        "median_deg": plain(np.median(degrees)),
         "mean_m": plain(metres.mean()),
         "max_m": plain(metres.max()),
         "mean_deg": plain(degrees.mean()),
