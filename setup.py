@@ -43,6 +43,8 @@ TRAIN = [
 ]
 PLACES = ["faiss-cpu>=1.8"]
 OPENVINO = ["openvino>=2024.4"]
+RAY = ["ray>=2.30"]  # evaluations on a cluster
+PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
 DEV = [
     "colcon-common-extensions>=0.3",
     "catkin-pkg>=1.0",
@@ -82,6 +84,8 @@ setup(
         "openvino": OPENVINO,
         "train": TRAIN,
         "places": PLACES,
+        "ray": RAY,
+        "parquet": PARQUET,
         "dev": DEV,
         "test": ["pytest>=7.0"],  # by this name colcon test knows that pytest runs the tests
     },

@@ -1,4 +1,4 @@
-"""Bags with truth whose evaluation is known: the tiny bundle's answers are the mean colours of their images."""
+"""Bags whose evaluation is known: the tiny bundle answers with the mean colours of their images."""
 
 from __future__ import annotations
 

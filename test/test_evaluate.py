@@ -67,7 +67,9 @@ def test_known_errors_are_found(output: Path) -> None:
     assert metrics["recordings"][0]["association"]["pose"]["found"] == 40
 
 
-def test_hashes_command_and_versions_are_in_the_metrics(output: Path, bag: Path, bundle: Path) -> None:
+def test_hashes_command_and_versions_are_in_the_metrics(
+    output: Path, bag: Path, bundle: Path
+) -> None:
     from robot_vision.bundle import ModelBundle
     from robot_vision.evaluation.cache import bag_sha256
 
@@ -156,6 +158,7 @@ def test_kept_predictions_are_refused_when_the_bag_changed(
     assert metrics_of(tmp_path / "out")["frames"] == 11
 
 
+@pytest.mark.slow
 def test_many_bags_in_processes_equal_the_merge_of_each(bundle: Path, tmp_path: Path) -> None:
     bags = [
         write_bag(tmp_path / name, count=16, offset=(0.1 * (i + 1), 0, 0), storage=storage)
@@ -178,6 +181,7 @@ def test_many_bags_in_processes_equal_the_merge_of_each(bundle: Path, tmp_path: 
     assert (tmp_path / "merged" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_ray_gives_what_processes_give(bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     for name in ("a", "b"):
@@ -288,7 +292,18 @@ def test_comparison_of_other_frames_uses_the_intervals(bundle: Path, tmp_path: P
 def test_formats_hold_the_headline_numbers(
     form: str, bag: Path, bundle: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--bag", bag, "--model", bundle, "--engine", "onnx", "--output", output, "--format", form)
+    words = (
+        "--bag",
+        bag,
+        "--model",
+        bundle,
+        "--engine",
+        "onnx",
+        "--output",
+        output,
+        "--format",
+        form,
+    )
     assert evaluate(*words, "--place-exclude", 0.35) == 0
     text = capsys.readouterr().out
     if form == "json":
@@ -301,6 +316,7 @@ def test_formats_hold_the_headline_numbers(
         assert len({line.count("|") for line in lines if "Recall@" in line}) == 1
 
 
+@pytest.mark.slow
 def test_interrupted_run_goes_on_with_the_bags_that_it_lacks(bundle: Path, tmp_path: Path) -> None:
     """A real Ctrl-C in the middle of the second bag."""
     write_bag(tmp_path / "a", count=10)
