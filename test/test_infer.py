@@ -101,12 +101,12 @@ def test_bad_frames_are_counted_and_the_run_goes_on(
 def test_bad_messages_of_every_kind_are_survived(tmp_path: Path, bundle: Path) -> None:
     image = colours(1)[0]
     with RecordingWriter(tmp_path / "bag") as bag:
-        types = bag._types.types
+        types = bag.types
 
         def raw(i: int, **changes: object) -> None:
             fields = dict(height=32, width=48, encoding="rgb8", is_bigendian=0, step=144)
             fields["data"] = image.reshape(-1)
-            header = bag._header(START + i, "camera")
+            header = bag.header(START + i, "camera")
             bag.write(
                 "/image", START + i, types["sensor_msgs/msg/Image"](header, **{**fields, **changes})
             )

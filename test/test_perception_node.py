@@ -406,6 +406,18 @@ def test_another_model_and_compressed_images_after_cleanup(changed_robot: Robot)
     robot.ask("rear", rgb_message(image, robot.new_stamp()))
 
 
+def test_watching_the_annotated_image_changes_no_answer(changed_robot: Robot) -> None:
+    robot = changed_robot
+    robot.reconfigure(transport="compressed")
+    # Noise, so that a JPEG decoded whole and one decoded at a quarter give other mean colours.
+    noise = np.random.default_rng(3).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    message = jpeg_message(noise, robot.new_stamp())
+    watched = robot.ask("front", message, "classification", "descriptor", "pose", "image_annotated")
+    robot.client.ignore(f"{NODE}/front/image_annotated")
+    assert to_rgb(watched.image_annotated).shape == noise.shape
+    _assert_equals_offline(watched, robot.pipeline([to_rgb(message, (32, 48))])[0])
+
+
 def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
     robot = changed_robot
     from geometry_msgs.msg import TransformStamped

@@ -102,9 +102,8 @@ def run(args: argparse.Namespace) -> int:
         progress = stack.enter_context(_progress(opened, args.limit))
         task = progress.tasks[0].id
         try:
-            # Pictures are drawn on the whole image; otherwise a JPEG is decoded no larger than needed, as
-            # the node does.
-            least = None if pictures else source_size(spec.input)
+            # A JPEG is decoded no larger than the network needs, as the node does.
+            least = source_size(spec.input)
             for frame, image, prediction in _predicted(
                 pipeline, opened, args.batch, args.limit, least
             ):
@@ -121,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
                             pictures,
                             tally.frames - 1,
                             frame,
-                            image,
+                            to_rgb(frame.message),  # whole, where the network's may be reduced
                             prediction,
                             pipeline,
                             args.top_k,

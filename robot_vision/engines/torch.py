@@ -48,7 +48,9 @@ class TorchEngine:
         self._dtype = getattr(torch, precision)
         try:
             network = load_network(bundle.path / WEIGHTS)
-            self._network: Any = network.eval().to(self.device).to(memory_format=torch.channels_last)
+            self._network: Any = (
+                network.eval().to(self.device).to(memory_format=torch.channels_last)
+            )
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise EngineError(f"torch cannot load {bundle.name} on {device}: {first}") from error

@@ -268,10 +268,10 @@ class PerceptionNode(LifecycleNode):
                 "so no pose: publish it, or set camera_to_base",
             )
         camera.note_stamp(result.header.stamp, self.get_clock().now().nanoseconds)
-        if result.full_image:
+        if result.full_image is not None:
             from robot_vision.annotate import annotate
 
-            drawn = annotate(result.image, result.prediction, p.top_k, self._threshold())
+            drawn = annotate(result.full_image, result.prediction, p.top_k, self._threshold())
             camera.outputs.publish_annotated(result.header, drawn)
 
     def _threshold(self) -> float | None:

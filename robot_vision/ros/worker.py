@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, RobotVisionError
-from robot_vision.images import to_rgb
+from robot_vision.images import image_size, to_rgb
 from robot_vision.pipeline import Pipeline
 from robot_vision.predictions import Prediction
+from robot_vision.resizing import source_size
 from robot_vision.ros.mailbox import Mailbox
 from robot_vision.ros.statistics import Statistics
 
@@ -40,13 +41,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """A frame's answer, with what is needed to publish it; `image` is RGB uint8 (H, W, 3)."""
+    """A frame's answer, with what is needed to publish it.
+
+    Attributes:
+        full_image: RGB uint8 (H, W, 3) in full size, if it was asked for.
+    """
 
     camera: str
     header: Any
-    image: NDArray[np.uint8]
     prediction: Prediction
-    full_image: bool
+    full_image: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    camera: str
+    header: Any
+    image: NDArray[np.uint8]
+    full_image: NDArray[np.uint8] | None
 
 
 class Worker:
@@ -81,12 +93,7 @@ class Worker:
         self._request = request
         self._publish = publish
         self._warn = warn
-        size = pipeline.bundle.spec.input
-        # A crop shows a part of the image, so more pixels are needed for the same sharpness.
-        self._min_size = tuple(
-            int(np.ceil(side / (size.crop_fraction if size.resize == "crop" else 1.0)))
-            for side in (size.height, size.width)
-        )
+        self._min_size = source_size(pipeline.bundle.spec.input)
         self._thread = threading.Thread(target=self._run, name="perception_worker", daemon=True)
 
     def start(self) -> None:
@@ -113,35 +120,39 @@ class Worker:
 
     def _process(self, frames: Mapping[str, Frame]) -> None:
         taken = time.monotonic()
-        decoded: list[tuple[str, Any, NDArray[np.uint8], bool]] = []
+        decoded: list[_Decoded] = []
         for camera, frame in frames.items():
             request = self._request(camera)
             if not request.wanted:
                 self._cameras[camera].count("idle")
                 continue
             self._statistics.sample("wait", taken - frame.received)
-            found = self._decode(camera, frame, None if request.full_image else self._min_size)
+            found = self._decode(camera, frame, request.full_image)
             if found is not None:
-                decoded.append((camera, found[0].header, found[1], request.full_image))
+                decoded.append(found)
         if not decoded:
             return
         self._statistics.sample("image", time.monotonic() - taken)
-        predictions = self._infer([d[0] for d in decoded], [d[2] for d in decoded])
+        predictions = self._infer([d.camera for d in decoded], [d.image for d in decoded])
         if not predictions:
             return
         start = time.monotonic()
-        for (camera, header, image, is_full), prediction in zip(decoded, predictions, strict=True):
-            self._publish_one(Result(camera, header, image, prediction, is_full))
+        for d, prediction in zip(decoded, predictions, strict=True):
+            self._publish_one(Result(d.camera, d.header, prediction, d.full_image))
         self._statistics.sample("publish", time.monotonic() - start)
         self._statistics.sample("batch", len(decoded))
 
-    def _decode(
-        self, camera: str, frame: Frame, min_size: tuple[int, ...] | None
-    ) -> tuple[Any, NDArray[np.uint8]] | None:
+    def _decode(self, camera: str, frame: Frame, full_image: bool) -> _Decoded | None:
         statistics = self._cameras[camera]
         try:
             message = self._read(frame.serialized)
-            return message, to_rgb(message, min_size)  # type: ignore[arg-type]
+            image = to_rgb(message, self._min_size)
+            full = None
+            if full_image:
+                # The network sees the same pixels whether somebody watches or not, so a JPEG that
+                # was decoded at a reduced size is decoded once more.
+                full = image if image_size(message) == image.shape[:2] else to_rgb(message)
+            return _Decoded(camera, message.header, image, full)
         except ImageError as error:
             reason, text = error.reason, str(error)
         except (
