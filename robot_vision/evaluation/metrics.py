@@ -15,7 +15,7 @@ with an interval is `{"value", "low", "high"}`; None stands where there is no su
                     covariance.{nees,nees_position,nees_rotation}, baselines
     trajectory      recordings: alignments.{none,se3,sim3}.{ate,rpe}
     place           queries, answerable, recall_at_1, ..., average_precision, recall_at_100_precision,
-                    precision_recall, distance_error, matches, baselines.chance
+                    precision_recall, distance_error, retrieved_pose, matches, baselines.chance
 
 A part for which there was nothing is None. docs/evaluation.md explains every number.
 """

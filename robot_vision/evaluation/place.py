@@ -21,6 +21,7 @@ from robot_vision.evaluation.bootstrap import (
     groups,
     mean,
 )
+from robot_vision.evaluation.pose import statistics as pose_statistics
 from robot_vision.evaluation.scores import Scores
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.geometry import canonical_xyzw, rotation_error_deg
@@ -258,6 +259,12 @@ def measure_places(scores: Scores, resampler: Resampler) -> dict[str, Any] | Non
     found["precision_recall"] = precision_recall(similarity, right[rows], answerable[rows])
     found["distance_error"] = _histogram(scores["place_error_m"][rows])
     found["matches"] = _matches(scores, rows, right)
+    errors = scores["place_error_m"][rows], scores["place_error_deg"][rows]
+    found["retrieved_pose"] = {
+        "text": "the true pose of the most similar image as the answer",
+        "frames": int(rows.sum()),
+        **resampler.headlines(pose_statistics(*errors), rows),
+    }
     chances = np.stack(
         [
             chance_of_hit(positives[answerable], scores["place_database"][answerable], k)
