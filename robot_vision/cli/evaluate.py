@@ -11,170 +11,35 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
 from robot_vision.datasets.bag_file import BagFile
 from robot_vision.datasets.bag_poses import POSE_KINDS
-from robot_vision.datasets.pose_files import FORMATS
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation import runner
 from robot_vision.evaluation.cache import cache_file
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.compare import Change, compare
+from robot_vision.evaluation.compare import compare
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
 from robot_vision.evaluation.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.recorded import read_results, with_times_of
-from robot_vision.evaluation.runner import RUNNERS, Job, Outcome, count_frames, image_topic
+from robot_vision.evaluation.runner import Job, Outcome, count_frames, image_topic
 from robot_vision.evaluation.scores import joined
-from robot_vision.evaluation.settings import EvaluationSettings
-from robot_vision.evaluation.text import markdown, print_tables, summary_line
+from robot_vision.evaluation.text import markdown, print_tables, said_lines, summary_line
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.evaluation.writing import Written, write_all
 from robot_vision.ros.models import find_model
 from robot_vision.sources import open_source
 
-FORMATS_OUT = ("table", "markdown", "json")
+__all__ = ["add_arguments", "run"]
 _WIDTH = 120  # where the output is no terminal
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        "examples:\n"
-        "  robot-vision evaluate --bag run1 --model demo\n"
-        "  robot-vision evaluate --bag 'runs/*' --model BUNDLE --jobs 4 --format markdown\n"
-        "  robot-vision evaluate --bag run1 --model BUNDLE --compare old/metrics.json\n"
-        "  robot-vision evaluate --predictions recorded --bag run1   (recorded with record.launch.py)\n"
-        "  robot-vision evaluate merge a/metrics.json b/metrics.json --output all\n"
-    )
-    parser.add_argument(
-        "merge", nargs="*", metavar="merge FILE", help="put several metrics.json together, exactly"
-    )
-    what = parser.add_argument_group("what")
-    what.add_argument(
-        "--bag",
-        action="append",
-        default=[],
-        metavar="BAG",
-        help="rosbag or pattern; repeat for more",
-    )
-    what.add_argument("--model", metavar="BUNDLE", help="directory or name of a model bundle")
-    what.add_argument("--topic", default="", help="image topic, where a bag has several")
-    what.add_argument(
-        "--limit", type=_at_least_1, default=0, metavar="N", help="frames of each bag"
-    )
-    what.add_argument(
-        "--map-bag", metavar="BAG", help="look places up in this bag, not in the recording itself"
-    )
-    what.add_argument(
-        "--predictions", metavar="BAG", help="score a recording of the node's topics instead"
-    )
-    what.add_argument("--camera", help="whose results, where a recording has several")
-    what.add_argument("--name", help="of the recording in the results (the bag's)")
-    _add_truth(parser.add_argument_group("truth"))
-    how = parser.add_argument_group("how")
-    how.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
-    how.add_argument("--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)")
-    how.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
-    how.add_argument("--threads", type=int, default=0, help="of the CPU (the engine's choice)")
-    how.add_argument(
-        "--batch", type=_at_least_1, default=0, metavar="N", help="frames a run (by the device)"
-    )
-    how.add_argument("--jobs", type=_at_least_1, default=1, metavar="N", help="bags at once (1)")
-    how.add_argument("--runner", choices=RUNNERS, default="processes", help="(%(default)s)")
-    how.add_argument("--no-cache", action="store_true", help="predict anew what is kept")
-    _add_settings(parser.add_argument_group("metrics"))
-    out = parser.add_argument_group("output")
-    out.add_argument(
-        "--output", type=Path, default=Path("out/evaluation"), metavar="DIR", help="(%(default)s)"
-    )
-    out.add_argument("--compare", metavar="FILE", help="metrics.json of an earlier evaluation")
-    out.add_argument(
-        "--format", choices=FORMATS_OUT, default="table", help="on standard output (%(default)s)"
-    )
-    out.add_argument(
-        "--no-results-bag", action="store_true", help="do not write the node's topics as a bag"
-    )
-    out.add_argument(
-        "--top-k", type=_at_least_1, default=3, help="classes in that bag's messages (%(default)s)"
-    )
-
-
-def _add_truth(group: Any) -> None:
-    group.add_argument("--labels", default="", metavar="FILE", help="YAML of labelled time spans")
-    group.add_argument("--label-topic", default="", help="String or Classification")
-    group.add_argument(
-        "--label-hold",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="a label holds so long (until the next)",
-    )
-    group.add_argument("--poses", default="", metavar="FILE", help="TUM, EuRoC or KITTI file")
-    group.add_argument("--pose-format", choices=FORMATS, default="auto", help="(%(default)s)")
-    group.add_argument("--pose-times", default="", metavar="FILE", help="stamps of a KITTI file")
-    group.add_argument("--pose-topic", default="", help="pose or odometry topic")
-    group.add_argument(
-        "--tf", nargs=2, metavar=("MAP", "CAMERA"), help="poses from tf between these frames"
-    )
-    group.add_argument("--base-frame", default="", help="frame whose poses the topic gives")
-    group.add_argument(
-        "--base-to-camera", default="", metavar="T", help="x,y,z,qx,qy,qz,qw or identity"
-    )
-    group.add_argument(
-        "--max-gap", type=float, default=0.5, metavar="S", help="poses are interpolated over (0.5)"
-    )
-    group.add_argument(
-        "--bad-poses", choices=("error", "skip"), default="error", help="such as NaN (%(default)s)"
-    )
-    group.add_argument("--map-poses", default="", metavar="FILE", help="of --map-bag")
-    group.add_argument("--no-labels", action="store_true", help="use no labels of the bag")
-    group.add_argument("--no-poses", action="store_true", help="use no poses of the bag")
-
-
-def _add_settings(group: Any) -> None:
-    d = EvaluationSettings()
-    group.add_argument(
-        "--place-radius", type=float, default=d.place_radius_m, metavar="M", help="(%(default)s)"
-    )
-    group.add_argument(
-        "--place-heading",
-        type=float,
-        default=d.place_heading_deg,
-        metavar="DEG",
-        help="(%(default)s)",
-    )
-    group.add_argument(
-        "--place-exclude",
-        type=float,
-        default=d.place_exclude_s,
-        metavar="S",
-        help="without a map, neighbours in time that are not looked up in (%(default)s)",
-    )
-    group.add_argument(
-        "--resamples", type=int, default=d.resamples, help="of the bootstrap (%(default)s)"
-    )
-    group.add_argument(
-        "--block", type=float, default=d.block_s, metavar="S", help="of the bootstrap (%(default)s)"
-    )
-    group.add_argument("--confidence", type=float, default=d.confidence, help="(%(default)s)")
-    group.add_argument("--seed", type=int, default=d.seed, help="of the bootstrap (%(default)s)")
-
-
-def _at_least_1(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -191,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         written.changes, written.notes = compare(written.document, earlier)
     written.command = _command()
     files = write_all(args.output, written, not args.no_results_bag, args.top_k)
-    _show(args.format, written.document, written.changes, written.notes, files)
+    _show(args.format, written, files)
     return 1 if failed else 0
 
 
@@ -199,13 +64,8 @@ def _command() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def _show(
-    form: str,
-    metrics: dict[str, Any],
-    changes: Sequence[Change],
-    notes: Sequence[str],
-    files: list[Path],
-) -> None:
+def _show(form: str, written: Written, files: list[Path]) -> None:
+    metrics, changes, notes = written.document, written.changes, written.notes
     stream = sys.stdout if form == "table" else sys.stderr
     console = Console(file=stream, width=None if stream.isatty() else _WIDTH)
     if form == "json":
@@ -214,6 +74,8 @@ def _show(
         print(markdown(metrics, changes, notes), end="")
     else:
         print_tables(console, metrics, changes, notes)
+        for line in said_lines(written.scores):
+            console.print(f"- said {line}", highlight=False, markup=False, soft_wrap=True)
         console.print(
             summary_line(metrics), style="bold", highlight=False, markup=False, soft_wrap=True
         )
@@ -231,40 +93,6 @@ def _merged(words: list[str]) -> Written:
     return Written(whole, scores_of(whole))
 
 
-def _settings(args: argparse.Namespace) -> EvaluationSettings:
-    return EvaluationSettings(
-        place_radius_m=args.place_radius,
-        place_heading_deg=args.place_heading,
-        place_exclude_s=args.place_exclude,
-        confidence=args.confidence,
-        resamples=args.resamples,
-        block_s=args.block,
-        seed=args.seed,
-    )
-
-
-def _truth_request(args: argparse.Namespace) -> TruthRequest:
-    if args.tf and (args.pose_topic or args.poses):
-        raise ConfigError("--tf, --pose-topic and --poses exclude each other: give one")
-    return TruthRequest(
-        label_source="none" if args.no_labels else "auto",
-        label_topic=args.label_topic,
-        label_spans=args.labels,
-        label_hold_s=args.label_hold,
-        pose_source="none" if args.no_poses else ("tf" if args.tf else "auto"),
-        pose_topic=args.pose_topic,
-        pose_file=args.poses,
-        pose_format=args.pose_format,
-        pose_times=args.pose_times,
-        map_frame=args.tf[0] if args.tf else "map",
-        camera_frame=args.tf[1] if args.tf else "",
-        base_frame=args.base_frame,
-        base_to_camera=args.base_to_camera,
-        max_gap_s=args.max_gap,
-        bad_poses=args.bad_poses,
-    )
-
-
 def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     """Predicts and scores bags."""
     if not args.bag:
@@ -276,7 +104,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
             "Which model? Give --model BUNDLE, a directory or the name of an installed one"
         )
     bags = _expanded(args.bag)
-    request, settings = _truth_request(args), _settings(args)
+    request, settings = truth_request(args), settings_of(args)
     if len(bags) > 1 and (args.labels or args.poses or args.name):
         raise ConfigError(
             "--labels, --poses and --name are of one recording: evaluate each bag for itself, then merge"
@@ -387,7 +215,7 @@ def _recorded(args: argparse.Namespace) -> Written:
     bundle = ModelBundle.load(find_model(args.model)) if args.model else None
     classifier = bundle.spec.classifier if bundle else None
     labels = classifier.labels if classifier else ()
-    request = _truth_request(args)
+    request = truth_request(args)
     found = read_results(args.predictions, args.camera, labels)
     if bundle is not None and bundle.sha256 not in found.meta["model"] and found.meta["model"]:
         raise ConfigError(
@@ -408,7 +236,7 @@ def _recorded(args: argparse.Namespace) -> Written:
     found.meta["path"] = str(Path(args.predictions).expanduser().resolve())
     found = replace(found, recording=args.name or found.recording)
     truth: Truth = read_truth(truth_bag, request, found.meta["frame_id"])
-    scores = score_recording(found, truth, settings := _settings(args))
+    scores = score_recording(found, truth, settings := settings_of(args))
     predictions: dict[str, Predictions] = {found.recording: found}
     bags = {found.recording: bag} if bag else {}
     args.no_results_bag = True  # the recording is that bag

@@ -23,7 +23,7 @@ from robot_vision.evaluation.headlines import (
 )
 from robot_vision.evaluation.pictures import Shown
 from robot_vision.evaluation.scores import Scores
-from robot_vision.evaluation.text import association_lines, speed_line, summary_line
+from robot_vision.evaluation.text import association_lines, said_lines, speed_line, summary_line
 
 _SHOWN = 6
 _STYLE = """
@@ -72,7 +72,10 @@ _MEANINGS = {
         "Distance and angle between the estimated and the true camera, in the map's frame, as the robot gets "
         "them. Retrieval answers with the pose of the most similar image."
     ),
-    "place": "Whether the most similar image shows the same place (within the radius and heading below).",
+    "place": (
+        "Whether the most similar image shows the same place: its camera was at most {radius:g} m away and "
+        "turned by at most {heading:g} deg. Of {queries} queries {answerable} have such an image in {where}."
+    ),
 }
 
 
@@ -137,7 +140,7 @@ def render(report: Report) -> str:
     sections = by_section(headlines(metrics))
     for section, rows in sections.items():
         out.append(f"<h2>{escape(SECTIONS[section])}</h2>")
-        out.append(f'<p class="quiet">{escape(_MEANINGS[section])}</p>')
+        out.append(f'<p class="quiet">{escape(_meaning(section, metrics))}</p>')
         out.append(_headline_table(rows, level, metrics, section))
         if figures.get(section):
             out.append(
@@ -146,6 +149,10 @@ def render(report: Report) -> str:
         for title, shown in galleries.items():
             if _GALLERIES[title] == section and shown:
                 out.append(_gallery(title, shown, report))
+    said = said_lines(report.scores)
+    if said:
+        items = "".join(f"<li>{escape(line)}</li>" for line in said)
+        out.append(f"<h2>What the network said</h2><ul>{items}</ul>")
     if metrics.get("trajectory"):
         out.append(_trajectories(metrics["trajectory"]))
     if report.changes:
@@ -157,6 +164,20 @@ def render(report: Report) -> str:
     if report.command:
         out.append(f"<h2>Command</h2><pre>{escape(report.command)}</pre>")
     return "".join([*out, "</main></body></html>\n"])
+
+
+def _meaning(section: str, metrics: Mapping[str, Any]) -> str:
+    text = _MEANINGS[section]
+    if section != "place":
+        return text
+    settings, part = metrics["settings"], metrics["place"]
+    return text.format(
+        radius=settings["place_radius_m"],
+        heading=settings["place_heading_deg"] or 180,
+        queries=part["queries"],
+        answerable=part["answerable"],
+        where=part["looked_up_in"],
+    )
 
 
 def _headline_table(

@@ -66,7 +66,9 @@ class Axis:
                 math.ceil(math.log10(self.low) - 1e-9),
                 math.floor(math.log10(self.high) + 1e-9),
             )
-            return [10.0**e for e in range(first, last + 1)]
+            steps = (1, 2, 5) if self.high < 100 * self.low else (1,)
+            every = [m * 10.0**e for e in range(first - 1, last + 1) for m in steps]
+            return [v for v in every if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9)]
         raw = (self.high - self.low) / 5
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)

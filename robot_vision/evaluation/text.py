@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -17,12 +18,14 @@ from robot_vision.evaluation.headlines import (
     by_section,
     headlines,
 )
+from robot_vision.evaluation.scores import Scores
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:
     """Returns the one sentence that says it all."""
     count = len(metrics["recordings"])
-    words = [f"{metrics['frames']} frames of {count} recording{'s' * (count > 1)}"]
+    frames = metrics["frames"]
+    words = [f"{frames} frame{'s' * (frames != 1)} of {count} recording{'s' * (count > 1)}"]
     found = {(h.section, h.key): h for h in headlines(metrics)}
     top1, recall = found.get(("classification", "top1")), found.get(("place", "recall_at_1"))
     metres, degrees = found.get(("pose", "median_m")), found.get(("pose", "median_deg"))
@@ -35,7 +38,7 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
     if recall:
         words.append(f"recall@1 {recall.number.text('%')}")
     if len(words) == 1:
-        words.append("no truth was given, so nothing could be scored")
+        words.append("no truth was found, so nothing could be scored")
     return "; ".join(words)
 
 
@@ -89,6 +92,22 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
         if unknown:
             listed = ", ".join(f"{label} ({n})" for label, n in sorted(unknown.items())[:8])
             lines.append(f"{name}: true labels that the model does not know: {listed}")
+    return lines
+
+
+def said_lines(scores: Scores, most: int = 8) -> list[str]:
+    """Returns which classes the network saw most often, where no labels tell whether it was right."""
+    said = scores["predicted_label"][scores["predicted_label"] >= 0]
+    if len(said) == 0 or (scores["true_label"] >= 0).any():
+        return []
+    classes, counts = np.unique(said, return_counts=True)
+    lines = []
+    for i in np.argsort(-counts, kind="stable")[:most]:
+        mean = float(scores["confidence"][scores["predicted_label"] == classes[i]].mean())
+        share = 100 * counts[i] / len(said)
+        lines.append(
+            f"{scores.labels[classes[i]]}: {share:.1f} % of the frames, mean probability {mean:.2f}"
+        )
     return lines
 
 

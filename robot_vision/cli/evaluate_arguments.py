@@ -1,0 +1,191 @@
+"""The arguments of `robot-vision evaluate`, and the settings that they make."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from robot_vision.datasets.pose_files import FORMATS
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.runner import RUNNERS
+from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.evaluation.truth_sources import TruthRequest
+
+FORMATS_OUT = ("table", "markdown", "json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "examples:\n"
+        "  robot-vision evaluate --bag run1 --model demo\n"
+        "  robot-vision evaluate --bag 'runs/*' --model BUNDLE --jobs 4 --format markdown\n"
+        "  robot-vision evaluate --bag run1 --model BUNDLE --compare old/metrics.json\n"
+        "  robot-vision evaluate --predictions recorded --bag run1   (recorded with record.launch.py)\n"
+        "  robot-vision evaluate merge a/metrics.json b/metrics.json --output all\n"
+    )
+    parser.add_argument(
+        "merge", nargs="*", metavar="merge FILE", help="put several metrics.json together, exactly"
+    )
+    what = parser.add_argument_group("what")
+    what.add_argument(
+        "--bag",
+        action="append",
+        default=[],
+        metavar="BAG",
+        help="rosbag or pattern; repeat for more",
+    )
+    what.add_argument("--model", metavar="BUNDLE", help="directory or name of a model bundle")
+    what.add_argument("--topic", default="", help="image topic, where a bag has several")
+    what.add_argument(
+        "--limit", type=_at_least_1, default=0, metavar="N", help="frames of each bag"
+    )
+    what.add_argument(
+        "--map-bag", metavar="BAG", help="look places up in this bag, not in the recording itself"
+    )
+    what.add_argument(
+        "--predictions", metavar="BAG", help="score a recording of the node's topics instead"
+    )
+    what.add_argument("--camera", help="whose results, where a recording has several")
+    what.add_argument("--name", help="of the recording in the results (the bag's)")
+    _add_truth(parser.add_argument_group("truth"))
+    how = parser.add_argument_group("how")
+    how.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
+    how.add_argument("--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)")
+    how.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
+    how.add_argument("--threads", type=int, default=0, help="of the CPU (the engine's choice)")
+    how.add_argument(
+        "--batch", type=_at_least_1, default=0, metavar="N", help="frames a run (by the device)"
+    )
+    how.add_argument("--jobs", type=_at_least_1, default=1, metavar="N", help="bags at once (1)")
+    how.add_argument("--runner", choices=RUNNERS, default="processes", help="(%(default)s)")
+    how.add_argument("--no-cache", action="store_true", help="predict anew what is kept")
+    _add_settings(parser.add_argument_group("metrics"))
+    out = parser.add_argument_group("output")
+    out.add_argument(
+        "--output", type=Path, default=Path("out/evaluation"), metavar="DIR", help="(%(default)s)"
+    )
+    out.add_argument("--compare", metavar="FILE", help="metrics.json of an earlier evaluation")
+    out.add_argument(
+        "--format", choices=FORMATS_OUT, default="table", help="on standard output (%(default)s)"
+    )
+    out.add_argument(
+        "--no-results-bag", action="store_true", help="do not write the node's topics as a bag"
+    )
+    out.add_argument(
+        "--top-k", type=_at_least_1, default=3, help="classes in that bag's messages (%(default)s)"
+    )
+
+
+def _add_truth(group: Any) -> None:
+    group.add_argument("--labels", default="", metavar="FILE", help="YAML of labelled time spans")
+    group.add_argument("--label-topic", default="", help="String or Classification")
+    group.add_argument(
+        "--label-hold",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="a label holds so long (until the next)",
+    )
+    group.add_argument("--poses", default="", metavar="FILE", help="TUM, EuRoC or KITTI file")
+    group.add_argument("--pose-format", choices=FORMATS, default="auto", help="(%(default)s)")
+    group.add_argument("--pose-times", default="", metavar="FILE", help="stamps of a KITTI file")
+    group.add_argument("--pose-topic", default="", help="pose or odometry topic")
+    group.add_argument(
+        "--tf", nargs=2, metavar=("MAP", "CAMERA"), help="poses from tf between these frames"
+    )
+    group.add_argument("--base-frame", default="", help="frame whose poses the topic gives")
+    group.add_argument(
+        "--base-to-camera", default="", metavar="T", help="x,y,z,qx,qy,qz,qw or identity"
+    )
+    group.add_argument(
+        "--max-gap", type=float, default=0.5, metavar="S", help="poses are interpolated over (0.5)"
+    )
+    group.add_argument(
+        "--bad-poses", choices=("error", "skip"), default="error", help="such as NaN (%(default)s)"
+    )
+    group.add_argument("--map-poses", default="", metavar="FILE", help="of --map-bag")
+    group.add_argument("--no-labels", action="store_true", help="use no labels of the bag")
+    group.add_argument("--no-poses", action="store_true", help="use no poses of the bag")
+
+
+def _add_settings(group: Any) -> None:
+    d = EvaluationSettings()
+    group.add_argument(
+        "--place-radius", type=float, default=d.place_radius_m, metavar="M", help="(%(default)s)"
+    )
+    group.add_argument(
+        "--place-heading",
+        type=float,
+        default=d.place_heading_deg,
+        metavar="DEG",
+        help="(%(default)s)",
+    )
+    group.add_argument(
+        "--place-exclude",
+        type=float,
+        default=d.place_exclude_s,
+        metavar="S",
+        help="without a map, neighbours in time that are not looked up in (%(default)s)",
+    )
+    group.add_argument(
+        "--resamples", type=int, default=d.resamples, help="of the bootstrap (%(default)s)"
+    )
+    group.add_argument(
+        "--block", type=float, default=d.block_s, metavar="S", help="of the bootstrap (%(default)s)"
+    )
+    group.add_argument("--confidence", type=float, default=d.confidence, help="(%(default)s)")
+    group.add_argument("--seed", type=int, default=d.seed, help="of the bootstrap (%(default)s)")
+
+
+def _at_least_1(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
+    return value
+
+
+def settings_of(args: argparse.Namespace) -> EvaluationSettings:
+    """Returns what is measured, and how.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    return EvaluationSettings(
+        place_radius_m=args.place_radius,
+        place_heading_deg=args.place_heading,
+        place_exclude_s=args.place_exclude,
+        confidence=args.confidence,
+        resamples=args.resamples,
+        block_s=args.block,
+        seed=args.seed,
+    )
+
+
+def truth_request(args: argparse.Namespace) -> TruthRequest:
+    """Returns where the truth comes from.
+
+    Raises:
+        ConfigError: several that exclude each other.
+    """
+    if args.tf and (args.pose_topic or args.poses):
+        raise ConfigError("--tf, --pose-topic and --poses exclude each other: give one")
+    return TruthRequest(
+        label_source="none" if args.no_labels else "auto",
+        label_topic=args.label_topic,
+        label_spans=args.labels,
+        label_hold_s=args.label_hold,
+        pose_source="none" if args.no_poses else ("tf" if args.tf else "auto"),
+        pose_topic=args.pose_topic,
+        pose_file=args.poses,
+        pose_format=args.pose_format,
+        pose_times=args.pose_times,
+        map_frame=args.tf[0] if args.tf else "map",
+        camera_frame=args.tf[1] if args.tf else "",
+        base_frame=args.base_frame,
+        base_to_camera=args.base_to_camera,
+        max_gap_s=args.max_gap,
+        bad_poses=args.bad_poses,
+    )
