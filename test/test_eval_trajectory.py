@@ -22,6 +22,7 @@ from robot_vision.geometry import (
 pytest.importorskip("evo", reason="evo is not installed")
 from evo.core import metrics as evo_metrics  # noqa: E402
 from evo.core import trajectory as evo_trajectory  # noqa: E402
+from evo.core.geometry import umeyama_alignment  # noqa: E402
 
 DATA = Path(os.environ.get("ROBOT_VISION_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -115,10 +116,14 @@ def test_alignment_finds_the_similarity_that_was_applied() -> None:
     assert rigid is not None and rigid.scale == 1.0 and np.allclose(rigid.rotation, R, atol=1e-12)
 
 
-def test_alignment_of_a_mirrored_path_is_a_rotation() -> None:
+@pytest.mark.parametrize("kind", ["se3", "sim3"])
+def test_alignment_of_a_mirrored_path_is_a_rotation(kind: str) -> None:
     p = np.random.default_rng(6).normal(size=(30, 3))
-    found = align(p, p * [1, 1, -1], "se3")
+    found = align(p, 2 * p * [1, 1, -1], kind)
     assert found is not None and np.linalg.det(found.rotation) == pytest.approx(1)
+    R, t, s = umeyama_alignment(p.T, (2 * p * [1, 1, -1]).T, kind == "sim3")
+    assert np.allclose(found.rotation, R) and np.allclose(found.translation, t)
+    assert found.scale == pytest.approx(s)
 
 
 def test_a_straight_path_fixes_no_alignment() -> None:

@@ -99,7 +99,7 @@ def _macro(true: NDArray[Any], predicted: NDArray[Any]) -> Statistic:
         guessed = guessed[:, :-1]
         there = occurs > 0
         recall = np.divide(hits, occurs, out=np.zeros_like(hits), where=there)
-        precision = np.divide(hits, guessed, out=np.zeros_like(hits), where=there & (guessed > 0))
+        precision = np.divide(hits, guessed, out=np.zeros_like(hits), where=guessed > 0)
         return np.stack([recall.sum(axis=1), precision.sum(axis=1)], 1) / there.sum(axis=1)[:, None]
 
     return statistic
