@@ -115,8 +115,8 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
         for bag, name in zip(bags, _names(bags, args.name), strict=True)
     ]
     every = [*jobs, _job(args, bundle, args.map_bag, "map")] if args.map_bag else jobs
-    if len(jobs) == 1:  # with its own words, before anything is loaded
-        image_topic(jobs[0].bag, jobs[0].topic)
+    for job in every if len(jobs) == 1 else every[len(jobs) :]:  # before hours of work
+        image_topic(job.bag, job.topic)
     outcomes = _predicted(every, args)
     reference = _reference(outcomes.pop(), request, args) if args.map_bag else None
     parts, predictions, failures = [], {}, []

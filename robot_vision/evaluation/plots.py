@@ -28,8 +28,9 @@ def reliability_diagram(classes: Mapping[str, Any]) -> str:
     right = np.array([np.nan if b["accuracy"] is None else b["accuracy"] for b in bins])
     said = np.array([np.nan if b["confidence"] is None else b["confidence"] for b in bins])
     chart.line([0, 1], [0, 1], "c4", "perfect", "dashed")
-    chart.line(said, right, "c0")
-    chart.points(said, right, "c0", "network", radius=3.5)
+    for i in range(len(bins)):  # as large as its share of the frames: a bin of two frames says little
+        radius = 2.5 + 7 * float(np.sqrt(share[i]))
+        chart.points(said[i : i + 1], right[i : i + 1], "c0", "" if i else "network", radius=radius)
     return chart.render()
 
 

@@ -256,7 +256,7 @@ def heat_table(title: str, rows: Sequence[str], counts: NDArray[np.int64], x: st
     longest = min(max(len(r) for r in rows), 16)
     left, top = 24 + 6.6 * longest, 58 + 4.6 * longest
     cell = float(np.clip(340 / k, 14, 56))
-    width, height = left + cell * k + 12, top + cell * k + 14
+    width, height = left + cell * k + 12 + 3.4 * longest, top + cell * k + 14
     out = [
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
         f'role="img" aria-label="{escape(title)}">',
@@ -277,7 +277,7 @@ def heat_table(title: str, rows: Sequence[str], counts: NDArray[np.int64], x: st
             where = f'x="{left + cell * j:.1f}" y="{at:.1f}" width="{cell - 1:.1f}"'
             tip = f"{rows[i]} taken for {rows[j]}: {counts[i, j]} of {totals[i]}"
             out.append(
-                f'<rect class="fill c{0 if i == j else 1}" fill-opacity="{0.04 + 0.9 * share:.3f}" {where} '
+                f'<rect class="fill c{0 if i == j else 1}" fill-opacity="{0.03 + 0.9 * share:.3f}" {where} '
                 f'height="{cell - 1:.1f}"><title>{escape(tip)}</title></rect>'
             )
             if counts[i, j] and cell >= 20:
