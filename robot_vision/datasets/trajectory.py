@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
-from robot_vision.geometry import canonical_xyzw, inverse, pose_matrix
+from robot_vision.geometry import canonical_xyzw, inverse, matrix_from_xyzw
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,24 +49,32 @@ class Trajectory:
         gap = self.stamps_ns[after] - self.stamps_ns[before]
         inside = (self.stamps_ns[before] <= stamps_ns) & (stamps_ns <= self.stamps_ns[after])
         holds = exact | (inside & (gap <= max_gap_ns))
-        t = (stamps_ns - self.stamps_ns[before]) / np.maximum(gap, 1)
-        for i in np.flatnonzero(holds):
-            a, b, u = before[i], after[i], float(t[i])
-            position = (1 - u) * self.positions[a] + u * self.positions[b]
-            poses[i] = pose_matrix(position, slerp(self.xyzw[a], self.xyzw[b], u))
+        a, b = before[holds], after[holds]
+        u = ((stamps_ns - self.stamps_ns[before]) / np.maximum(gap, 1))[holds, None]
+        poses[holds, :3, 3] = (1 - u) * self.positions[a] + u * self.positions[b]
+        poses[holds, :3, :3] = matrix_from_xyzw(slerp(self.xyzw[a], self.xyzw[b], u))
         return poses, holds
 
 
-def slerp(a: NDArray[np.float64], b: NDArray[np.float64], t: float) -> NDArray[np.float64]:
-    """Returns the unit quaternion (4,) a part `t` of the shorter way from a to b (Shoemake 1985)."""
-    cosine = float(a @ b)
-    if cosine < 0:  # q and -q are one rotation: take the sign that makes the way short
-        b, cosine = -b, -cosine
+def slerp(
+    a: NDArray[np.float64], b: NDArray[np.float64], t: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
+    """Returns the unit quaternions (..., 4) a part `t` of the shorter way from a to b (Shoemake 1985).
+
+    Args:
+        a: unit quaternions (..., 4).
+        b: likewise.
+        t: from 0 to 1; (..., 1) or one for all.
+    """
+    # q and -q are one rotation: take the sign that makes the way short.
+    b = np.where((a * b).sum(axis=-1, keepdims=True) < 0, -b, b)
     # The chord's length gives the angle where arccos has lost its digits.
-    angle = 2 * np.arcsin(min(1.0, float(np.linalg.norm(a - b)) / 2))
-    if angle < 1e-9:
-        return canonical_xyzw(a + t * (b - a))
-    return canonical_xyzw(np.sin((1 - t) * angle) * a + np.sin(t * angle) * b)
+    chord = np.linalg.norm(a - b, axis=-1, keepdims=True)
+    angle = 2 * np.arcsin(np.minimum(1.0, chord / 2))
+    tiny = angle < 1e-9
+    ahead = np.where(tiny, 1 - t, np.sin((1 - t) * angle))
+    behind = np.where(tiny, t, np.sin(t * angle))
+    return canonical_xyzw(ahead * a + behind * b)
 
 
 @dataclass

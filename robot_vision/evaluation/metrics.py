@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,9 @@ class PlaceReference:
     predictions: Predictions
     truth: Truth
 
+    @cached_property
     def views(self) -> Views:
-        """Returns its frames, in the order of their stamps.
+        """Its frames, in the order of their stamps.
 
         Raises:
             ConfigError: it has no descriptors or no poses.
@@ -126,7 +128,7 @@ def score_recording(
         own = _views(found)
         database = own
         if reference is not None:
-            database = reference.views()
+            database = reference.views
             if database.descriptor.shape[1] != own.descriptor.shape[1]:
                 raise ConfigError(
                     f"Descriptors of {predictions.recording!r} have {own.descriptor.shape[1]} numbers, "
@@ -157,7 +159,7 @@ def _views(found: Associated) -> Views:
 
 
 def _map_facts(reference: PlaceReference) -> dict[str, Any]:
-    views = reference.views()
+    views = reference.views
     there = np.isfinite(views.position[:, 0])
     position, xyzw = mean_pose(views.position[there], views.xyzw[there])
     return {
