@@ -317,20 +317,24 @@ def test_formats_hold_the_headline_numbers(
 
 
 @pytest.mark.slow
-def test_interrupted_run_goes_on_with_the_bags_that_it_lacks(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_run_goes_on_with_the_bags_that_it_lacks(
+    jobs: int, bundle: Path, tmp_path: Path
+) -> None:
     """A real Ctrl-C in the middle of the second bag."""
     write_bag(tmp_path / "a", count=10)
     write_bag(tmp_path / "b", count=3000, labels=False)
     command = [sys.executable, "-m", "robot_vision.cli", "evaluate", "--model", str(bundle)]
     command += ["--bag", str(tmp_path / "a"), "--bag", str(tmp_path / "b"), "--engine", "onnx"]
     command += ["--output", str(tmp_path / "out"), "--resamples", "0", "--no-results-bag"]
+    command += ["--jobs", str(jobs)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("cache/a-*.npz")) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)  # which ends when no worker holds the pipe any more
     if process.returncode == 0:
         pytest.skip("this machine was faster than the interrupt")
     assert process.returncode == 130 and "goes on from there" in said

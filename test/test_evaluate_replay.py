@@ -138,7 +138,7 @@ def test_batch_is_chosen_by_the_device() -> None:
 
 def test_kept_predictions_belong_to_their_key(pipeline: Pipeline, tmp_path: Path) -> None:
     found = replay(pipeline, Frames([RawImage.of(noise(i), "rgb8") for i in range(3)]))
-    key = Key("bag", "bundle", "/topic", "onnx on cpu", "float32", 0)
+    key = Key("bag", "bundle", "/topic", "onnx on cpu", "float32", 0, "1.0")
     file = tmp_path / "kept" / "a.npz"
     store(file, found, key)
     back, note = load_cached(file, key)
@@ -157,7 +157,7 @@ def test_kept_predictions_belong_to_their_key(pipeline: Pipeline, tmp_path: Path
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"\x80\x04N."])
 def test_damaged_kept_predictions_are_not_used(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    found, note = load_cached(tmp_path / "a.npz", Key("", "", "", "", "", 0))
+    found, note = load_cached(tmp_path / "a.npz", Key("", "", "", "", "", 0, ""))
     assert found is None and "cannot be read" in note
 
 

@@ -149,7 +149,7 @@ def _job(args: argparse.Namespace, bundle: ModelBundle, bag: str, name: str) -> 
     cache = cache_file(args.output / "cache", bag)
     if args.no_cache:
         cache.unlink(missing_ok=True)
-    share = max(1, (os.cpu_count() or 1) // args.jobs) if args.jobs > 1 else 0
+    share = max(1, len(os.sched_getaffinity(0)) // args.jobs) if args.jobs > 1 else 0
     return Job(
         bag=str(Path(bag).expanduser()),
         name=name,

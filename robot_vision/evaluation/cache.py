@@ -27,6 +27,7 @@ class Key:
         engine: name and device.
         precision: of the arithmetic.
         limit: frames that were asked for; 0 for all.
+        version: of this package.
     """
 
     bag_sha256: str
@@ -35,6 +36,7 @@ class Key:
     engine: str
     precision: str
     limit: int
+    version: str
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data."""

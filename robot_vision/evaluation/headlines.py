@@ -52,7 +52,7 @@ BASELINES = {
     "max_probability": "max. probability",
     "mean_pose": "mean pose",
     "most_similar_image": "most similar image",
-    "nearest_pose": "nearest pose (bound)",
+    "nearest_pose": "nearest position",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 import time
@@ -24,7 +25,8 @@ from robot_vision.predictions import Prediction
 from robot_vision.resizing import resize_into, source_size
 from robot_vision.sources import Frame, Source
 
-DECODERS = 2
+CPU_DECODERS = 2
+GPU_DECODERS = 8
 CPU_BATCH = 4
 GPU_BATCH = 16
 _NAMED_PROBLEMS = 20
@@ -35,6 +37,13 @@ Progress = Callable[[int], None]
 def default_batch(device: str) -> int:
     """Returns how many frames one run of the network takes: a GPU needs many to be busy, a CPU few."""
     return CPU_BATCH if device.partition(":")[0].lower().startswith("cpu") else GPU_BATCH
+
+
+def default_decoders(device: str) -> int:
+    """Returns how many threads decode: beside a GPU all cores are free for it."""
+    if default_batch(device) == CPU_BATCH:
+        return CPU_DECODERS
+    return max(CPU_DECODERS, min(GPU_DECODERS, len(os.sched_getaffinity(0))))
 
 
 @dataclass
@@ -123,7 +132,8 @@ def replay(
     frames: list[Frame] = []
     predictions: list[Prediction] = []
     begin = time.perf_counter()
-    with _Ahead(itertools.islice(source, limit), pipeline, depth=2 * size + DECODERS) as ahead:
+    decoders = default_decoders(pipeline.engine.device)
+    with _Ahead(itertools.islice(source, limit), pipeline, 2 * size + decoders, decoders) as ahead:
         for group in _groups(ahead, size, speed):
             good: list[tuple[Frame, _Resized]] = []
             for frame, result in group:
@@ -155,11 +165,16 @@ def replay(
         "topic": frames[0].topic,
         "frame_id": frames[0].frame_id,
         "refused": dict(refused),
-        "problems": [*source.problems, *named],
+        "problems": _first([*source.problems, *named]),
         "speed": speed.summary(),
     }
     stamps, logged = [f.stamp_ns for f in frames], [f.log_ns for f in frames]
     return Predictions.of(stamps, predictions, Path(source.name).name, logged, meta)
+
+
+def _first(problems: list[str]) -> list[str]:
+    more = len(problems) - _NAMED_PROBLEMS
+    return problems[:_NAMED_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
 
 
 def _is_finite(prediction: Prediction) -> bool:
@@ -189,14 +204,16 @@ class _Ahead:
     OpenCV works without Python's lock, and so do the engines.
     """
 
-    def __init__(self, frames: Iterable[Frame], pipeline: Pipeline, depth: int) -> None:
+    def __init__(
+        self, frames: Iterable[Frame], pipeline: Pipeline, depth: int, decoders: int
+    ) -> None:
         self._frames = frames
         spec = pipeline.bundle.spec.input
         self._spec = spec
         self._least = source_size(spec)
         self._queue: queue.Queue[_Item | BaseException | None] = queue.Queue(depth)
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._reader = threading.Thread(target=self._read, name="read", daemon=True)
 
     def __enter__(self) -> _Ahead:

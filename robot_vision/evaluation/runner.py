@@ -10,12 +10,14 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robot_vision import __version__
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError, unknown
 from robot_vision.evaluation.cache import Key, bag_sha256, load_cached, store
 from robot_vision.evaluation.columns import Predictions
@@ -122,6 +124,7 @@ def predict(job: Job, pipeline: Pipeline, progress: Progress | None = None) -> O
         f"{engine.name} on {engine.device}",
         engine.precision,
         job.limit,
+        __version__,
     )
     file = Path(job.cache)
     kept, note = load_cached(file, key)
@@ -204,6 +207,8 @@ _done: Any = None
 
 def _begin(job: Job, done: Any) -> None:
     global _pipeline, _done
+    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _pipeline, _done = load_pipeline(job), done
 
 
@@ -235,7 +240,10 @@ def _run_processes(jobs: list[Job], processes: int, progress: Progress | None) -
                     progress(now - told)
                     told = now
         except BaseException:
+            workers = list((getattr(pool, "_processes", None) or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:  # in the middle of a recording, which may take long
+                worker.terminate()
             raise
         return [future.result() for future in futures]
 
