@@ -54,3 +54,12 @@ def test_labels_that_the_model_does_not_know_are_unknown() -> None:
 def test_without_unknown_frames_there_is_no_open_set() -> None:
     predictions, truth = recording(n=100)
     assert evaluate_frames(predictions, truth, QUICK)["open_set"] is None
+
+
+def test_labels_that_the_model_does_not_know_are_named() -> None:
+    predictions, truth = recording()
+    (one,) = evaluate_frames(predictions, truth, QUICK)["recordings"]
+    assert one["unknown_labels"] == {"garden": 25}
+    assert "garden (25 frames); it knows kitchen, hall" in one["truth"][-1]
+    (one,) = evaluate_frames(*recording(n=100), QUICK)["recordings"]
+    assert one["unknown_labels"] == {} and one["truth"] == []

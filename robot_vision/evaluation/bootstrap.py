@@ -68,6 +68,7 @@ class Resampler:
             "seed": self.settings.seed,
             "block_s_asked": self.settings.block_s,
             "block_frames": self.block_frames,
+            "blocks": self.count // self.block_frames,
             "block_s": self.block_frames * self._interval_s,
         }
 

@@ -7,7 +7,7 @@ with an interval is `{"value", "low", "high"}`; None stands where there is no su
     schema, schema_version, settings, frames, labels, heads
     recordings      [name, frames, start_ns, end_ns, association, meta]
     association     summed over the recordings
-    bootstrap       method, block_frames, block_s, resamples, seed, confidence
+    bootstrap       method, block_frames, block_s, blocks, resamples, seed, confidence
     classification  frames, top1, top5, macro_recall, macro_precision, nll, brier, ece, aurc, per_class,
                     confusion, reliability, risk_coverage, baselines.class_prior
     open_set        known, unknown, auroc, aupr_known, aupr_unknown, fpr_at_95_tpr, baselines
@@ -138,14 +138,15 @@ def score_recording(
     if reference is not None:
         extra = _map_facts(reference)
     _require_heads(found, heads, truth)
+    unknown_labels = _unknown_labels(found, frames.labels)
     recording = {
         "name": predictions.recording,
         "frames": n,
         "start_ns": int(frames.stamps_ns[0]) if n else None,
         "end_ns": int(frames.stamps_ns[-1]) if n else None,
         "association": {**found.counts, "truth_refused": dict(truth.refused)},
-        "truth": list(truth.notes),
-        "unknown_labels": _unknown_labels(found, frames.labels),
+        "truth": [*truth.notes, *_unknown_note(unknown_labels, frames.labels)],
+        "unknown_labels": unknown_labels,
         "meta": predictions.meta,
     }
     typed = {name: np.asarray(columns[name], dtype) for name, (dtype, _, _) in COLUMNS.items()}
@@ -174,6 +175,17 @@ def _map_facts(reference: PlaceReference) -> dict[str, Any]:
 
 def _unknown_labels(found: Associated, labels: tuple[str, ...]) -> dict[str, int]:
     return dict(Counter(n for n in found.labels if n is not None and n not in labels))
+
+
+def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]:
+    if not unknown or not labels:
+        return []
+    shown = ", ".join(f"{name} ({count} frames)" for name, count in sorted(unknown.items())[:5])
+    more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    return [
+        f"true labels that the model does not know count as unknown: {shown}{more}; it knows "
+        f"{', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
+    ]
 
 
 def _require_heads(found: Associated, heads: list[str], truth: Truth) -> None:
