@@ -26,7 +26,7 @@ Headline = dict[str, "float | None"]
 
 _MIN_BLOCKS = 5
 _CHUNK_NUMBERS = 2_000_000
-_CACHE_NUMBERS = 100_000_000
+_CACHE_NUMBERS = 40_000_000
 
 
 class Resampler:

@@ -215,7 +215,11 @@ def _baselines(
     where = "of the map" if scores.has_map else "of the same recording, neighbours in time left out"
     for name, prefix, text in (
         ("most_similar_image", "place", f"the pose of the most similar image {where}"),
-        ("nearest_pose", "nearest", f"the most that retrieval allows: the nearest pose {where}"),
+        (
+            "nearest_pose",
+            "nearest",
+            f"the pose nearest in position {where}: the best that retrieval could do",
+        ),
     ):
         there = rows & np.isfinite(scores[f"{prefix}_error_m"])
         if there.any():
