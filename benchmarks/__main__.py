@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks import inputs, machine, models, node, report, stages
+from benchmarks import inputs, machine, models, node, replay, report, stages
 
-PARTS = ("resizing", "engines", "pipeline", "heads", "node", "todays_node", "start_up")
+PARTS = ("resizing", "engines", "pipeline", "heads", "replay", "node", "todays_node", "start_up")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -37,6 +37,8 @@ def measure(parts: list[str], seconds: float, quick: bool) -> dict[str, Any]:
         elif part in ("pipeline", "heads"):
             for precision in PRECISIONS:
                 data[f"{part}_{precision}"] = getattr(stages, part)(images, seconds, precision)
+        elif part == "replay":
+            data[part] = replay.whole_bag(images, quick)
         elif part == "node":
             for precision in PRECISIONS[: 1 if quick else 2]:
                 rate = pipeline_rate(data, images, precision, seconds)

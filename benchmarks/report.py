@@ -52,6 +52,13 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
                 1.15,
                 True,
             )
+    if replay := data.get("replay"):
+        row(
+            "evaluation of a 640x480 JPEG bag / engine's batched rate",
+            replay["replay_over_engine"],
+            0.9,
+            False,
+        )
     summary = data.get("summary", {})
     row(
         "node 480p raw / pipeline's own rate, float32",
@@ -129,6 +136,16 @@ def markdown(data: dict[str, Any]) -> str:
             parts += [f"## Pipeline, {pipeline['engine']}\n", _times(pipeline["times"])]
         if heads := data.get(f"heads_{precision}"):
             parts += [f"## Heads, {heads['engine']}\n", _times(heads["times"])]
+    if replay := data.get("replay"):
+        stages = {name: {**times, "samples": replay["frames"]} for name, times in replay["stages"].items()}
+        parts += [
+            "## Evaluation of a recording\n",
+            f"`robot-vision evaluate` replays a bag of {replay['frames']} JPEG frames of 640x480 at "
+            f"{replay['replay_hz']} frames a second; {replay['engine']} alone runs ready batches of "
+            f"{replay['batch']} at {replay['engine_hz']}. By stage, a frame (image and resize run in other "
+            "threads, wait is the network's):\n",
+            _times(stages),
+        ]
     for precision in ("float32", "bfloat16"):
         if live := data.get(f"node_{precision}"):
             parts += [

@@ -1,0 +1,72 @@
+"""How fast a recording is evaluated: the replay of a JPEG bag beside the bare engine on ready batches."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import models
+from robot_vision.engines import create_engine
+from robot_vision.evaluation.replay import default_batch, replay
+from robot_vision.pipeline import Pipeline
+from robot_vision.recording import RecordingWriter
+from robot_vision.sources import open_source
+
+FRAMES = 240
+ROUNDS = 5
+
+
+def jpeg_bag(path: Path, images: list[NDArray[np.uint8]], frames: int) -> Path:
+    """Writes the images, again and again, as JPEG of 640 x 480."""
+    data = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in images]
+    with RecordingWriter(path, "mcap") as bag:
+        for i in range(frames):
+            stamp = 1_700_000_000_000_000_000 + i * 33_333_333
+            bag.compressed_image(
+                "/camera/image_raw/compressed", stamp, "c", data[i % len(data)], "jpeg"
+            )
+    return path
+
+
+def whole_bag(images: list[NDArray[np.uint8]], quick: bool) -> dict[str, Any]:
+    """Frames a second of `robot-vision evaluate`'s replay and of the engine alone, in turns."""
+    bundle = models.bundle("three_heads", images)
+    engine = create_engine(bundle)
+    pipeline = Pipeline(bundle, engine)
+    size = default_batch(engine.device)
+    batch = np.stack(
+        [pipeline.preprocess([images[i % len(images)]])[0].copy() for i in range(size)]
+    )
+    frames = FRAMES // 4 if quick else FRAMES
+    rates: dict[str, list[float]] = {"replay": [], "engine": []}
+    found = None
+    with tempfile.TemporaryDirectory() as folder:
+        path = jpeg_bag(Path(folder) / "bag", images, frames)
+        for _ in range(2 if quick else ROUNDS):
+            for _ in range(3):
+                engine.run(batch)
+            start = time.perf_counter()
+            for _ in range(frames // size):
+                engine.run(batch)
+            rates["engine"].append(frames // size * size / (time.perf_counter() - start))
+            with open_source(path) as source:
+                found = replay(pipeline, source)
+            rates["replay"].append(found.meta["speed"]["frames_per_second"])
+    assert found is not None
+    pipeline.close()
+    ratios = np.array(rates["replay"]) / np.array(rates["engine"])
+    return {
+        "engine": f"{engine.name} {engine.device} {engine.precision}",
+        "batch": size,
+        "frames": frames,
+        "replay_hz": round(float(np.median(rates["replay"])), 1),
+        "engine_hz": round(float(np.median(rates["engine"])), 1),
+        "replay_over_engine": round(float(np.median(ratios)), 3),
+        "stages": found.meta["speed"]["stages"],
+    }
