@@ -277,6 +277,21 @@ def test_comparison_tells_a_change_from_noise(bundle: Path, tmp_path: Path) -> N
     assert {c.headline.key: c.verdict for c in back}["median_m"] == "better"
 
 
+def test_comparison_of_some_shared_frames_shows_their_numbers(bundle: Path, tmp_path: Path) -> None:
+    """The new evaluation has a second, worse recording: the first one's numbers did not change."""
+    common = ("--model", bundle, "--engine", "onnx", "--no-results-bag", "--resamples", 100)
+    a = write_bag(tmp_path / "a", count=20)
+    b = write_bag(tmp_path / "b", count=40, offset=(0.7, 0, 0))
+    assert evaluate("--bag", a, *common, "--output", tmp_path / "old") == 0
+    assert evaluate("--bag", a, "--bag", b, *common, "--output", tmp_path / "new") == 0
+    changes, notes = compare(metrics_of(tmp_path / "new"), metrics_of(tmp_path / "old"))
+    median = next(c for c in changes if c.headline.key == "median_m")
+    assert median.headline.number.value == pytest.approx(0.7, abs=1e-6)
+    assert median.new.value == median.old.value == pytest.approx(0.1, abs=1e-6)
+    assert median.difference.value == 0 and median.verdict == "same"
+    assert any("20 of 60" in note for note in notes)
+
+
 def test_comparison_of_other_frames_uses_the_intervals(bundle: Path, tmp_path: Path) -> None:
     common = ("--model", bundle, "--engine", "onnx", "--no-results-bag")
     for name, start, offset in (("a", START, 0.1), ("b", START + 10**12, 0.4)):

@@ -223,7 +223,7 @@ def test_labels_that_the_model_does_not_know_make_the_open_set(run: Run, tmp_pat
             bag.image("/front/image_raw", stamp, "front", picture(i))
     assert run("--bag", tmp_path / "drive") == 0, run.err
     assert run.metrics["open_set"]["unknown"] == 4 and run.metrics["open_set"]["known"] == 8
-    assert "garage (4)" in run.out
+    assert "garage (4" in run.out
 
 
 def test_one_bad_bag_of_several_is_left_out_and_said(run: Run, tmp_path: Path) -> None:

@@ -29,19 +29,20 @@ _LEAST_SHARED = 0.5  # of the frames of the smaller evaluation
 
 @dataclass(frozen=True)
 class Change:
-    """One number before and after.
+    """One number before and after. Where the frames are the same, all three are of the shared frames.
 
     Attributes:
-        headline: what it is, with its new value.
+        headline: what it is.
         old: its old value.
-        difference: new minus old, with its interval where the frames are the same. Paired numbers are
-            those of the shared frames.
+        new: its new value.
+        difference: new minus old, with its interval.
         paired: whether the frames are the same.
         verdict: `better`, `worse`, `same` (not more than noise) or `unknown` (no intervals).
     """
 
     headline: Headline
     old: Number
+    new: Number
     difference: Number
     paired: bool
     verdict: str
@@ -57,7 +58,7 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[list[Change
     a, b = scores_of(dict(new)), scores_of(dict(old))
     notes = _notes(new, old)
     rows_new, rows_old = shared_rows(a, b)
-    paired: dict[tuple[str, str], Number] = {}
+    paired: dict[tuple[str, str], tuple[Number, Number, Number]] = {}
     least = min(len(a), len(b))
     if len(rows_new) and len(rows_new) >= _LEAST_SHARED * least:
         notes.append(
@@ -72,11 +73,13 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[list[Change
         key = headline.section, headline.key
         if key not in before:
             continue
-        difference, is_paired = paired.get(key), key in paired
-        if difference is None:
-            difference = _unpaired(headline.number, before[key])
+        if key in paired:
+            was, now, difference = paired[key]
+        else:
+            was, now = before[key], headline.number
+            difference = _unpaired(now, was)
         verdict = _verdict(difference, headline.more_is_better)
-        changes.append(Change(headline, before[key], difference, is_paired, verdict))
+        changes.append(Change(headline, was, now, difference, key in paired, verdict))
     return changes, notes
 
 
@@ -112,11 +115,13 @@ def _paired(
     rows_new: NDArray[np.int64],
     rows_old: NDArray[np.int64],
     settings: EvaluationSettings,
-) -> dict[tuple[str, str], Number]:
+) -> dict[tuple[str, str], tuple[Number, Number, Number]]:
+    """Returns old, new and difference of each number, of the shared frames."""
     a = taken(new, rows_new)
     b = replace(a, columns={n: c[rows_old] for n, c in old.columns.items()}, labels=old.labels)
     resampler = Resampler(a["stamps_ns"], a.bounds, settings)
-    found: dict[tuple[str, str], Number] = {}
+    without = Resampler(a["stamps_ns"], a.bounds, replace(settings, resamples=0))
+    found: dict[tuple[str, str], tuple[Number, Number, Number]] = {}
     for section in ("classification", "open_set", "pose", "place"):
         mask = _usable(section, a) & _usable(section, b)
         if section == "classification" and a.labels != b.labels:
@@ -127,9 +132,11 @@ def _paired(
         differences = {
             name: _difference(ours[name], theirs[name]) for name in ours if name in theirs
         }
+        values = [without.headlines(part, mask) for part in (theirs, ours)]
         for key, value in resampler.headlines(differences, mask).items():
             if value["value"] is not None:
-                found[section, key] = Number.of(value)
+                was, now = Number.of(values[0][key]), Number.of(values[1][key])
+                found[section, key] = was, now, Number.of(value)
     return found
 
 
@@ -205,7 +212,7 @@ def change_lines(changes: list[Change], notes: list[str]) -> list[list[str]]:
             [
                 h.words,
                 change.old.text(h.unit, interval=False),
-                h.number.text(h.unit, interval=False),
+                change.new.text(h.unit, interval=False),
                 sign + change.difference.text(h.unit),
                 VERDICTS[change.verdict],
             ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.evaluation.calibration import chi_squared_cdf
-from robot_vision.evaluation.scores import Scores
+from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
 from robot_vision.evaluation.svg import Chart, heat_table, ramp
 
 MOST_CLASSES = 24
@@ -28,7 +28,9 @@ def reliability_diagram(classes: Mapping[str, Any]) -> str:
     right = np.array([np.nan if b["accuracy"] is None else b["accuracy"] for b in bins])
     said = np.array([np.nan if b["confidence"] is None else b["confidence"] for b in bins])
     chart.line([0, 1], [0, 1], "c4", "perfect", "dashed")
-    for i in range(len(bins)):  # as large as its share of the frames: a bin of two frames says little
+    for i in range(
+        len(bins)
+    ):  # as large as its share of the frames: a bin of two frames says little
         radius = 2.5 + 7 * float(np.sqrt(share[i]))
         chart.points(said[i : i + 1], right[i : i + 1], "c0", "" if i else "network", radius=radius)
     return chart.render()
@@ -61,6 +63,25 @@ def risk_coverage_curve(classes: Mapping[str, Any]) -> str:
     chart.line([0, *curve["coverage"]], [curve["risk"][0], *curve["risk"]], "c0", "network")
     whole = curve["risk"][-1]
     chart.line([0, 1], [whole, whole], "c4", "random order", "dashed")
+    return chart.render()
+
+
+def known_score_histogram(scores: Scores) -> str:
+    """The known score of frames whose class the model knows, and of all others."""
+    label, score = scores["true_label"], scores["known_score"]
+    fine = np.isfinite(score)
+    parts = [
+        ("c0", "known", score[fine & (label >= 0)]),
+        ("c1", "unknown", score[fine & (label == UNKNOWN_LABEL)]),
+    ]
+    both = np.concatenate([part for *_, part in parts])
+    low, high = float(both.min()), float(both.max())
+    edges = np.linspace(low, high if high > low else low + 1, 31)
+    shares = [np.histogram(part, edges)[0] / max(len(part), 1) for *_, part in parts]
+    top = max(float(s.max()) for s in shares) * 1.05
+    chart = Chart("Known score", "known score", "share of frames", (edges[0], edges[-1]), (0, top))
+    chart.bars(edges, shares[0], "c0", "known", opacity=0.6)
+    chart.steps(edges, np.append(shares[1], shares[1][-1]), "c1", "unknown")
     return chart.render()
 
 
@@ -249,6 +270,8 @@ def figures(scores: Scores, metrics: Mapping[str, Any]) -> dict[str, list[str]]:
             reliability_diagram(classes),
             risk_coverage_curve(classes),
         ]
+    if metrics.get("open_set"):
+        found["open_set"] = [known_score_histogram(scores)]
     if pose:
         plots = []
         for i, (a, b) in enumerate(scores.bounds[:8]):

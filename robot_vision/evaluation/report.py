@@ -186,6 +186,8 @@ def _headline_table(
     names = baseline_names(rows)
     part = metrics[section]
     frames = part.get("frames", part.get("queries"))
+    if section == "open_set":
+        frames = part["known"] + part["unknown"]
     head = "".join(f"<th>{escape(BASELINES.get(n, n))}</th>" for n in names)
     count = "" if frames is None else f"{frames} frames"
     out = [

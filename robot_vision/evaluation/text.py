@@ -88,10 +88,6 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name}: {count} frames could not be used ({reason})")
         lines += [f"{name}: {line}" for line in meta.get("problems", [])[:5]]
         lines += [f"{name}: {line}" for line in recording.get("truth", [])]
-        unknown = recording.get("unknown_labels", {})
-        if unknown:
-            listed = ", ".join(f"{label} ({n})" for label, n in sorted(unknown.items())[:8])
-            lines.append(f"{name}: true labels that the model does not know: {listed}")
     return lines
 
 
