@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,3 +250,26 @@ def test_recording_takes_the_results_of_all_cameras_and_nothing_else() -> None:
     assert re.fullmatch(words[-1], "/robot/perception/front/pose")
     with pytest.raises(ConfigError, match="output is empty"):
         record_command("")
+
+
+def test_evaluation_needs_neither_ros_nor_torch_nor_any_extra(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    bag = write_bag(tmp_path / "drive", count=12)
+    code = (
+        "import sys\n"
+        "for name in ('rclpy', 'torch', 'scipy', 'matplotlib', 'sklearn', 'pyarrow', 'onnx', 'faiss'):\n"
+        "    sys.modules[name] = None\n"
+        "from robot_vision.cli import main\n"
+        "sys.exit(main(['evaluate', *sys.argv[1:]]))\n"
+    )
+    words = ["--bag", str(bag), "--model", str(bundle), "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--engine", "onnx"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "out" / "results" / "drive" / "metadata.yaml").is_file()
