@@ -194,6 +194,15 @@ def test_bundle_without_the_head_that_the_truth_asks_for_is_said(
     assert word in run.refused("--bag", bag, model=model)
 
 
+def test_recording_too_short_to_look_places_up_in_is_said(run: Run, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "drive", count=6, labels=False)
+    model = make_tiny_bundle(tmp_path / "places", heads=("place",))
+    assert run("--bag", bag, model=model) == 0
+    assert run.metrics["place"] is None and "--place-exclude" in run.out
+    assert run("--bag", bag, "--no-poses", model=model) == 0
+    assert "no truth was found" in run.out
+
+
 def test_images_that_cannot_be_decoded_are_counted(run: Run, tmp_path: Path) -> None:
     with RecordingWriter(tmp_path / "drive") as bag:
         for i in range(12):

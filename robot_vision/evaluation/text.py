@@ -38,8 +38,23 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
     if recall:
         words.append(f"recall@1 {recall.number.text('%')}")
     if len(words) == 1:
-        words.append("no truth was found, so nothing could be scored")
+        words.append(_why_not(metrics))
     return "; ".join(words)
+
+
+def _why_not(metrics: Mapping[str, Any]) -> str:
+    """Returns why nothing was scored."""
+    truth = [k for k in ("label", "pose") if metrics["association"].get(k, {}).get("found")]
+    if not truth:
+        return "no truth was found, so nothing could be scored"
+    if "place" in metrics["heads"] and "pose" in truth:
+        gap = metrics["settings"]["place_exclude_s"]
+        return (
+            f"nothing could be scored: beyond {gap:g} s around each image there is none to look it up in "
+            "(lower --place-exclude, or give --map-bag)"
+        )
+    heads = ", ".join(metrics["heads"])
+    return f"nothing could be scored: the model ({heads}) says nothing of what the truth is of"
 
 
 def table_rows(section: str, rows: Sequence[Headline]) -> tuple[list[str], list[list[str]]]:
