@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -42,7 +43,11 @@ def _claim_ros_domain() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give this process a ROS domain of its own, on this machine only."""
+    """Give this process a ROS domain of its own, on this machine only, and let Ctrl-C reach it."""
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: the tests that
+    # interrupt a process would wait for its end in vain.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     starts_workers = bool(getattr(config.option, "numprocesses", None))
     if starts_workers and not hasattr(config, "workerinput"):
         return
