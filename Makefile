@@ -134,5 +134,5 @@ endif
 
 $(dev_stamp): $(runtime_stamp) | $(interfaces_stamp)
 	@echo "==> torch and all else that tests, training and benchmarks need (8 GB on disk, 2 to 15 minutes)"
-	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,train,places,dev]'
+	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,train,places,parquet,ray,dev]'
 	@touch $@

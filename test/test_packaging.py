@@ -207,8 +207,8 @@ def test_constraints_pin_all_requirements_within_their_bounds(python):
     )
 
     for extra, requirements in _requirements().items():
-        if extra in ("gpu", "ray", "parquet"):
-            continue  # A choice of the machine's owner: make demo and make test do without.
+        if extra == "gpu":
+            continue  # make installs no GPU build
         for wanted in requirements:
             assert wanted.specifier.contains(pins[wanted.name.lower()]), wanted
 
@@ -314,7 +314,7 @@ def test_demo_installs_no_torch_and_test_does(tmp_path):
     demo, test = _make("-n", "demo", fresh).stdout, _make("-n", "test", fresh).stdout
     assert "bin/robot-vision demo" in demo and "ros_env/build.py" in demo
     assert "[openvino" not in demo
-    assert "[openvino,train,places,dev]" in test
+    assert "[openvino,train,places,parquet,ray,dev]" in test
 
 
 @pytest.mark.parametrize(
