@@ -137,7 +137,9 @@ def markdown(data: dict[str, Any]) -> str:
         if heads := data.get(f"heads_{precision}"):
             parts += [f"## Heads, {heads['engine']}\n", _times(heads["times"])]
     if replay := data.get("replay"):
-        stages = {name: {**times, "samples": replay["frames"]} for name, times in replay["stages"].items()}
+        stages = {
+            name: {**times, "samples": replay["frames"]} for name, times in replay["stages"].items()
+        }
         parts += [
             "## Evaluation of a recording\n",
             f"`robot-vision evaluate` replays a bag of {replay['frames']} JPEG frames of 640x480 at "

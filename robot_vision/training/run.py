@@ -182,9 +182,7 @@ def train(
     if "pose" in config.heads:
         targets = sets["train"].targets
         pose: Any = network.heads["pose"]
-        pose.set_position_statistics(
-            targets["T_map_camera"][targets["has_pose"]][:, :3, 3]
-        )
+        pose.set_position_statistics(targets["T_map_camera"][targets["has_pose"]][:, :3, 3])
 
     for number, plan in enumerate(stages(config, network)):
         _fit_stage(plan, number == 0, network, sets, config, folder, fabric, recorder, resume)
