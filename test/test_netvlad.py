@@ -92,6 +92,19 @@ def test_initial_assignment_is_to_the_nearest_centre_for_every_descriptor(cluste
     assert math.exp(alpha * gap) == pytest.approx(100, rel=1e-3)
 
 
+@pytest.mark.parametrize("ratio", [2.0, 10.0, 1000.0])
+def test_initial_assignment_is_as_soft_as_asked(ratio):
+    descriptors = clustered(2000, 48)
+    module = head(8, channels=48)
+    module.initialise(descriptors, ratio=ratio)
+    x = torch.nn.functional.normalize(descriptors, dim=1)
+    with torch.inference_mode():
+        logits = module.assignment(x[:, :, None, None])[..., 0, 0]
+    best = logits.double().topk(2, dim=1).values
+    # The mean of the ratio's logarithm: what "on average" means.
+    assert float((best[:, 0] - best[:, 1]).mean()) == pytest.approx(math.log(ratio), rel=1e-3)
+
+
 def test_order_of_positions_does_not_matter():
     module, features = head(), torch.randn(2, 6, 5, 7)
     shuffled = features.flatten(2)[:, :, torch.randperm(35)].view(2, 6, 7, 5)
@@ -204,6 +217,7 @@ def test_kmeans_of_fewer_different_points_than_clusters_is_finite():
         (lambda m: m.initialise(torch.randn(3, 6)), "3 descriptors are too few for 4 clusters"),
         (lambda m: m.initialise(torch.randn(9, 5)), r"shape \(9, 5\): it must be \(P, 6\)"),
         (lambda m: m.initialise(torch.full((9, 6), math.nan)), "not finite"),
+        (lambda m: m.initialise(torch.randn(9, 6), ratio=1.0), "ratio is 1.0: it must be above 1"),
         (lambda m: m.fit_whitening(torch.randn(8, 24)), "8 images are too few to whiten to 8"),
         (lambda m: m.fit_whitening(torch.randn(50, 2)), r"it must be \(n, 24\)"),
         (

@@ -175,6 +175,11 @@ class PlaceConfig:
     queries: int = _doc(0, "triplet: queries between two minings, which is an epoch; 0 for all")
     images_per_place: int = _doc(4, "multi_similarity: images of a place in a batch")
     kmeans_images: int = _doc(1000, "training images whose features are clustered")
+    kmeans_ratio: float = _doc(
+        100.0,
+        "NetVLAD's assignment to the nearest cluster over that to the second, on average, at the start; "
+        "above 1; less is softer, which tells near viewpoints apart better",
+    )
 
 
 @dataclass(frozen=True)
@@ -242,6 +247,7 @@ class TrainingConfig:
             ("place.negatives", place.negatives, 1, 1000),
             ("place.queries", place.queries, 0, 1e9),
             ("place.images_per_place", place.images_per_place, 2, 1000),
+            ("place.kmeans_ratio", place.kmeans_ratio, 1.01, 1e9),
             ("pose.folds", self.pose.folds, 2, 100),
             ("pose.clips", self.pose.clips, 1, 1000),
             ("pose.clip_spacing", self.pose.clip_spacing, 1, 100000),

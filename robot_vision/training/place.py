@@ -45,7 +45,9 @@ def initialise_place(
         maps = place_features(network, train, device, some)  # (n, C, h, w)
         columns = maps.permute(0, 2, 3, 1).flatten(0, 2)  # (n h w, C)
         chosen = torch.randperm(len(columns), generator=generator)[:_COLUMNS]
-        head.initialise(columns[chosen].to(device), config.loop.seed)
+        head.initialise(
+            columns[chosen].to(device), config.loop.seed, ratio=config.place.kmeans_ratio
+        )
     fit_whitening(network, train, config, device)
 
 

@@ -13,7 +13,7 @@ from robot_vision.networks.heads.kmeans import kmeans, nearest_two
 from robot_vision.networks.heads.whitening import pca_whitening
 from robot_vision.spec import PlaceSpec
 
-_ASSIGNMENT_RATIO = 100.0  # nearest to second nearest cluster, as in the authors' code
+ASSIGNMENT_RATIO = 100.0  # nearest to second nearest cluster, as in the authors' code
 
 
 def l2_normalised(x: Tensor, dim: int) -> Tensor:
@@ -106,21 +106,31 @@ class NetVladHead(nn.Module):
         return {"descriptor": raw["descriptor"].float()}
 
     @torch.no_grad()
-    def initialise(self, descriptors: Tensor, seed: int = 0, iterations: int = 50) -> float:
+    def initialise(
+        self,
+        descriptors: Tensor,
+        seed: int = 0,
+        iterations: int = 50,
+        ratio: float = ASSIGNMENT_RATIO,
+    ) -> float:
         """Sets centres by k-means and the assignment so that it is by distance to them (eq. 2).
 
         Args:
             descriptors: (P, C) columns of feature maps of training images; normalised here.
             seed: of k-means.
             iterations: of k-means, at most.
+            ratio: of the nearest centre's assignment to the second nearest one's, on average. The
+                authors' code takes 100; less assigns more softly.
 
         Returns:
-            alpha, chosen like the authors' code does: the nearest centre's assignment is on average
-            100 times the second nearest one's.
+            alpha, chosen so that the ratio is as asked.
 
         Raises:
-            ConfigError: fewer descriptors than clusters, another number of channels, or not finite.
+            ConfigError: fewer descriptors than clusters, another number of channels, not finite, or
+                a ratio of 1 or less.
         """
+        if not 1 < ratio < math.inf:
+            raise ConfigError(f"ratio is {ratio!r}: it must be above 1, and 100 is usual")
         if descriptors.dim() != 2 or descriptors.shape[1] != self.channels:
             shape = tuple(descriptors.shape)
             raise ConfigError(f"descriptors have shape {shape}: it must be (P, {self.channels})")
@@ -132,7 +142,7 @@ class NetVladHead(nn.Module):
             raise ConfigError("descriptors are not finite: check the backbone's weights")
         x = F.normalize(descriptors.to(self.centres), dim=1)
         centres = kmeans(x, self.clusters, seed, iterations)
-        alpha = self._alpha(x, centres)
+        alpha = self._alpha(x, centres, ratio)
         exact = centres.double()
         self.centres.copy_(centres)
         # Computed in double and rounded once: the argmax is then the nearest centre for near ties
@@ -143,12 +153,12 @@ class NetVladHead(nn.Module):
         return alpha
 
     @staticmethod
-    def _alpha(x: Tensor, centres: Tensor) -> float:
+    def _alpha(x: Tensor, centres: Tensor, ratio: float) -> float:
         if len(centres) < 2:
             return 1.0
         _, distances = nearest_two(x, centres)
         gap = float((distances[:, 1] - distances[:, 0]).double().mean())
-        return math.log(_ASSIGNMENT_RATIO) / max(gap, 1e-6)
+        return math.log(ratio) / max(gap, 1e-6)
 
     @torch.no_grad()
     def fit_whitening(self, descriptors: Tensor) -> None:
