@@ -44,7 +44,7 @@ def measure(parts: list[str], seconds: float, quick: bool) -> dict[str, Any]:
                 rate = pipeline_rate(data, images, precision, seconds)
                 data[f"node_{precision}"] = node.live(images, rate, seconds, precision, quick)
         elif part == "todays_node":
-            data[part] = node.todays(seconds)
+            data[part] = node.todays(seconds, 1 if quick else 4)
         elif part == "start_up":
             data[part] = node.start_up(images, 2 if quick else 5)
     data["summary"] = summary(data)

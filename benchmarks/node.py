@@ -157,15 +157,22 @@ def live(
     return results
 
 
-def todays(seconds: float) -> dict[str, Any]:
-    """The node that people write today, at 480p raw."""
-    camera, listener = Peer("camera"), Peer("listener", "--prefix", PATH[1])
-    with running([sys.executable, "-m", "benchmarks.todays_node"]):
-        wait_for_results(camera, listener)
-        result = sustained(camera, listener, 40.0, seconds)
-    camera.close()
-    listener.close()
-    return result
+def todays(seconds: float, repetitions: int) -> dict[str, Any]:
+    """The node that people write today, at 480p raw: the best of several starts.
+
+    Its rate differs a lot from start to start (torch's threads wait actively and get into each other's
+    way on few cores); the comparison is with its best.
+    """
+    results = []
+    for _ in range(repetitions):
+        camera, listener = Peer("camera"), Peer("listener", "--prefix", PATH[1])
+        with running([sys.executable, "-m", "benchmarks.todays_node"]):
+            wait_for_results(camera, listener)
+            results.append(sustained(camera, listener, 40.0, seconds))
+        camera.close()
+        listener.close()
+    best = max(results, key=lambda r: float(r["sustained"]["rate_hz"]))
+    return {**best, "all_starts_hz": [r["sustained"]["rate_hz"] for r in results]}
 
 
 def start_up(images: list[Any], repetitions: int) -> dict[str, Any]:

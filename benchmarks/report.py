@@ -24,9 +24,8 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
     def row(what: str, value: float | None, bound: float, at_most: bool) -> None:
         if value is not None:
             met = value <= bound if at_most else value >= bound
-            rows.append(
-                [what, value, f"{'<=' if at_most else '>='} {bound}", "met" if met else "MISSED"]
-            )
+            verdict = "met" if met else "MISSED"
+            rows.append([what, value, f"{'<=' if at_most else '>='} {bound}", verdict])
 
     if resize := data.get("resizing"):
         row(
@@ -138,7 +137,8 @@ def markdown(data: dict[str, Any]) -> str:
             parts += [f"## Heads, {heads['engine']}\n", _times(heads["times"])]
     if replay := data.get("replay"):
         stages = {
-            name: {**times, "samples": replay["frames"]} for name, times in replay["stages"].items()
+            name: {**{k: round(v, 4) for k, v in times.items()}, "samples": replay["frames"]}
+            for name, times in replay["stages"].items()
         }
         parts += [
             "## Evaluation of a recording\n",
@@ -162,7 +162,8 @@ def markdown(data: dict[str, Any]) -> str:
             "convert, PIL, torchvision transforms, one torch model for each of the three tasks "
             "(`benchmarks/todays_node.py`), 480p raw, same run: "
             f"{todays['sustained']['rate_hz']} Hz sustained, "
-            f"{todays['flood_answered_hz']} Hz when flooded.\n",
+            f"{todays['flood_answered_hz']} Hz when flooded. That is the best of the starts, which "
+            f"sustained {', '.join(map(str, todays['all_starts_hz']))} Hz.\n",
         ]
     if start := data.get("start_up"):
         parts += [
