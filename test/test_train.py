@@ -102,6 +102,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(labelled, tmp_
     assert any(not torch.equal(made[0][k], made[2][k]) for k in made[0])
 
 
+@pytest.mark.slow
 def test_run_killed_at_any_step_resumes_to_the_same_weights(labelled, tmp_path):
     base = {
         "loop": {"epochs": 4, "checkpoint_seconds": 0.0},
@@ -238,6 +239,7 @@ def test_heads_are_added_without_changing_what_the_others_answer(labelled, posed
         run(replace(config, heads=("place",), network=again, output=str(tmp_path / "third")))
 
 
+@pytest.mark.slow
 def test_joint_run_trains_every_head_and_calibrates_the_variances(tmp_path):
     config = configuration(
         "seven_scenes",
