@@ -69,7 +69,7 @@ class NodeProcess:
 
 def wait_until(
     condition: Callable[[], Any],
-    timeout_s: float = 10.0,
+    timeout_s: float = 30.0,  # on a busy machine; it costs nothing elsewhere
     what: str = "",
     each: Callable = lambda: None,
 ) -> Any:

@@ -97,7 +97,7 @@ class Robot:
         topic = f"/{camera}/image_raw" + ("" if hasattr(message, "encoding") else "/compressed")
         self.client.publisher(type(message), topic).publish(message)
 
-    def ask(self, camera: str, message: Any, *names: str, timeout_s: float = 15) -> SimpleNamespace:
+    def ask(self, camera: str, message: Any, *names: str, timeout_s: float = 30) -> SimpleNamespace:
         """Sends an image until it is answered on all the topics; best effort may lose one."""
         names = names or ("classification", "descriptor", "pose")
         self.listen(camera, *names)
