@@ -220,6 +220,7 @@ def test_truncated_or_absent_file_is_a_bundle_error(tmp_path, name):
         Backbone("mobilenet_v2", weights=str(file))
 
 
+@pytest.mark.slow
 def test_download_without_internet_says_to_use_a_file(tmp_path):
     code = (
         "from robot_vision.networks.backbones import Backbone\n"

@@ -51,6 +51,7 @@ def assert_same(a, b):
     assert not different
 
 
+@pytest.mark.slow
 def test_classifier_run_learns_and_ships_what_it_measured(labelled, tmp_path):
     config = configuration(
         "image_folder",
@@ -86,6 +87,7 @@ def test_classifier_run_learns_and_ships_what_it_measured(labelled, tmp_path):
     assert log[-1]["train"]["loss"] < log[0]["train"]["loss"]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights_and_another_seed_others(labelled, tmp_path):
     made = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -207,6 +209,7 @@ def test_cached_features_train_to_the_same_head(labelled, tmp_path):
         torch.testing.assert_close(made[1][key], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_heads_are_added_without_changing_what_the_others_answer(labelled, posed, tmp_path):
     first = run(configuration("image_folder", labelled, tmp_path / "first", loop={"epochs": 2}))
     config = configuration(
