@@ -106,6 +106,7 @@ def markdown(data: dict[str, Any]) -> str:
         f"{machine['system']}, Python {machine['python']}; "
         + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
         + f"; commit `{machine['commit'][:19]}`; {data['date']}.\n",
+        f"Command: `{data['command']}`.\n",
         f"Input: {data['input']['source']}, sha256 `{data['input']['sha256'][:16]}`.\n",
         "## Targets\n",
         _table(["what", "measured", "target", ""], targets(data)),

@@ -63,15 +63,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that start nodes where there is no ROS; let them try once more where there is.
-
-    Discovery and best effort have deadlines that a busy machine misses now and then; the summary counts
-    what was run again.
-    """
-    if importlib.util.find_spec("pytest_rerunfailures") is not None:
-        for item in items:
-            if item.get_closest_marker("ros"):
-                item.add_marker(pytest.mark.flaky(reruns=1))
+    """Skip the tests that start nodes where there is no ROS."""
     if importlib.util.find_spec("rclpy") is not None:
         return
     skip = pytest.mark.skip(reason="rclpy is not installed: run make test, or source a ROS 2")
