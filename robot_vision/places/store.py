@@ -1,0 +1,302 @@
+"""Place maps: one interface over a SQLite file on the robot and a PostgreSQL server for a fleet.
+
+    with open_map("home.map") as places:                       # or postgresql://user@host/database?map=home
+        keyframe_id = places.add(keyframe)                     # on disk when the call returns
+        ids, descriptors = places.descriptors()
+
+An implementation is imported when its kind of map is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.errors import ConfigError, RobotVisionError, unknown
+from robot_vision.places.keyframe import Keyframe
+
+SCHEMA_VERSION = 1
+DTYPES = ("float32", "float16")
+MODES = ("read", "write")
+Mode = Literal["read", "write"]
+
+
+class MapError(RobotVisionError):
+    """A place map that is missing, damaged, of another version or model, or cannot be used now."""
+
+
+class MapFullError(MapError):
+    """No room is left where the map lies. What was acknowledged is safe; adding may be tried again later."""
+
+
+class MapBusyError(MapError):
+    """Another process held the map for longer than was waited. It may be tried again."""
+
+
+class MapReadOnlyError(MapError):
+    """A map that was opened for reading, or that the system does not let us write, was written to."""
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """What a map says of itself.
+
+    Attributes:
+        uri: where it was opened.
+        map_id: 32 hexadecimal digits, made with the map; a copy has its own.
+        schema_version: of the tables.
+        bundle_name: name of the model bundle that made the descriptors.
+        bundle_sha256: `ModelBundle.sha256` of it.
+        dimension: numbers of a descriptor.
+        descriptor_dtype: how they are stored, one of `DTYPES`; they come out as float32.
+        frame_id: frame of the poses.
+        created_ns: when the map was made, nanoseconds since 1970 UTC.
+    """
+
+    uri: str
+    map_id: str
+    schema_version: int
+    bundle_name: str
+    bundle_sha256: str
+    dimension: int
+    descriptor_dtype: str
+    frame_id: str
+    created_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class MapPoses:
+    """All keyframes without their pictures and descriptors, in ascending order of their ids.
+
+    Attributes:
+        ids: int64 (N,).
+        stamps_ns: int64 (N,).
+        positions: float64 (N, 3), metres, map frame.
+        quaternions_xyzw: float64 (N, 4).
+        cameras: names (N).
+        sources: names (N).
+    """
+
+    ids: NDArray[np.int64]
+    stamps_ns: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    quaternions_xyzw: NDArray[np.float64]
+    cameras: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What happened in a map after a revision, by this process or another.
+
+    Attributes:
+        revision: the map's revision now: hand it to the next call of `PlaceMap.changes`.
+        added: int64, ascending ids that came and are still there.
+        removed: int64, ascending ids that went.
+    """
+
+    revision: int
+    added: NDArray[np.int64]
+    removed: NDArray[np.int64]
+
+
+class PlaceMap(Protocol):
+    """Keyframes on disk or on a server. One object is for one thread; processes share the map itself.
+
+    Every call may raise `MapError`: damaged, locked for too long (`MapBusyError`), no room
+    (`MapFullError`), not writable (`MapReadOnlyError`). After any of them the object can be used on.
+    """
+
+    @property
+    def info(self) -> MapInfo:
+        """What the map says of itself."""
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change; cheap to ask for."""
+
+    def __len__(self) -> int: ...
+
+    def __enter__(self) -> PlaceMap: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def add(self, keyframe: Keyframe) -> int:
+        """Adds a keyframe and returns its id; it is durable when the call returns.
+
+        A keyframe that has an id keeps it.
+
+        Raises:
+            ConfigError: `keyframe.check` refuses it, or its id is taken.
+        """
+
+    def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
+        """Adds all of them or, where it raises, none; much faster than one by one. See `add`."""
+
+    def get(self, keyframe_id: int) -> Keyframe:
+        """Returns one keyframe.
+
+        Raises:
+            MapError: there is none of that id.
+        """
+
+    def keyframes(self, ids: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[Keyframe]:
+        """Yields all keyframes in the order of their ids, or those of `ids`, in the order given.
+
+        Raises:
+            MapError: an id is not there.
+        """
+
+    def remove(self, ids: Sequence[int] | NDArray[np.int64]) -> int:
+        """Removes keyframes with their structure and returns how many there were; others are no error."""
+
+    def poses(self) -> MapPoses:
+        """Returns where every keyframe is."""
+
+    def descriptors(
+        self, ids: Sequence[int] | NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Returns ids (N,), ascending, and descriptors (N, D) of all, or of those `ids` that are there."""
+
+    def changes(self, since: int) -> Changes:
+        """Returns what was added and removed after a revision (0: everything)."""
+
+    def set_structure(self, keyframe_id: int, structure: bytes) -> None:
+        """Keeps a keyframe's local features and points, replacing what was there.
+
+        Raises:
+            MapError: there is no such keyframe.
+        """
+
+    def structure(self, keyframe_id: int) -> bytes | None:
+        """Returns what `set_structure` was given, or None."""
+
+    def structure_ids(self) -> NDArray[np.int64]:
+        """Returns the ids of keyframes with structure, ascending."""
+
+    def check(self) -> None:
+        """Reads the whole map and raises `MapError` for what is damaged or contradicts itself."""
+
+    def close(self) -> None:
+        """Releases the map; a second call does nothing."""
+
+
+def is_server(uri: str | Path) -> bool:
+    """Returns whether a URI names a map on a server rather than a file."""
+    return str(uri).startswith(("postgresql://", "postgres://"))
+
+
+def open_map(
+    uri: str | Path, mode: Mode = "write", *, bundle: ModelBundle | None = None
+) -> PlaceMap:
+    """Opens a map that is there.
+
+    Args:
+        uri: a file, or postgresql://user@host/database?map=NAME.
+        mode: `read`, which changes no file and can share a read-only disk, or `write`.
+        bundle: the model whose descriptors will be compared with the map's.
+
+    Raises:
+        MapError: it is not there, damaged, of a newer version, or made by another model than `bundle`.
+        ConfigError: an unknown mode.
+    """
+    if mode not in MODES:
+        raise ConfigError(unknown("mode", mode, MODES))
+    places: PlaceMap
+    if is_server(uri):
+        from robot_vision.places.postgres_map import PostgresMap
+
+        places = PostgresMap.open(str(uri), mode)
+    else:
+        from robot_vision.places.sqlite_map import SqliteMap
+
+        places = SqliteMap.open(Path(uri).expanduser(), mode)
+    try:
+        if bundle is not None:
+            refuse_other_model(places.info, bundle)
+    except MapError:
+        places.close()
+        raise
+    return places
+
+
+def create_map(
+    uri: str | Path,
+    *,
+    bundle_name: str,
+    bundle_sha256: str,
+    dimension: int,
+    frame_id: str = "map",
+    descriptor_dtype: str = "float32",
+) -> PlaceMap:
+    """Makes an empty map and opens it for writing. `MapInfo` says what the arguments mean.
+
+    Raises:
+        MapError: something is there already, or it cannot be written.
+        ConfigError: an argument that is not allowed.
+    """
+    if descriptor_dtype not in DTYPES:
+        raise ConfigError(unknown("descriptor_dtype", descriptor_dtype, DTYPES))
+    if not 1 <= dimension <= 65536:
+        raise ConfigError(f"dimension is {dimension}: use 1 to 65536")
+    if not frame_id or not bundle_name:
+        raise ConfigError("frame_id and bundle_name may not be empty")
+    settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
+    if is_server(uri):
+        from robot_vision.places.postgres_map import PostgresMap
+
+        return PostgresMap.create(str(uri), *settings)
+    from robot_vision.places.sqlite_map import SqliteMap
+
+    return SqliteMap.create(Path(uri).expanduser(), *settings)
+
+
+def create_map_for(
+    uri: str | Path,
+    bundle: ModelBundle,
+    frame_id: str = "map",
+    descriptor_dtype: str = "float32",
+) -> PlaceMap:
+    """Makes an empty map for the descriptors of a bundle; see `create_map`.
+
+    Raises:
+        ConfigError: the bundle has no place head.
+    """
+    if bundle.spec.place is None:
+        raise ConfigError(
+            f"Bundle {bundle.name} has no place head: a map needs a model trained with one"
+        )
+    return create_map(
+        uri,
+        bundle_name=bundle.name,
+        bundle_sha256=bundle.sha256,
+        dimension=bundle.spec.place.descriptor_size,
+        frame_id=frame_id,
+        descriptor_dtype=descriptor_dtype,
+    )
+
+
+def refuse_other_model(info: MapInfo, bundle: ModelBundle) -> None:
+    """Checks that a map was made by a bundle.
+
+    Raises:
+        MapError: it was made by another; the message names both.
+    """
+    if info.bundle_sha256 != bundle.sha256:
+        raise MapError(
+            f"{info.uri} was made by model {info.bundle_name} ({info.bundle_sha256[:12]}) and cannot "
+            f"be used with {bundle.name} ({bundle.sha256[:12]}): their descriptors do not compare. "
+            "Use that model, or build the map anew with this one"
+        )
