@@ -40,6 +40,10 @@ class MapBusyError(MapError):
     """Another process held the map for longer than was waited. It may be tried again."""
 
 
+class KeyframeThereError(MapError):
+    """The map has a keyframe of that id, or of the same source, camera and stamp, already."""
+
+
 class MapReadOnlyError(MapError):
     """A map that was opened for reading, or that the system does not let us write, was written to."""
 
@@ -139,7 +143,8 @@ class PlaceMap(Protocol):
         A keyframe that has an id keeps it.
 
         Raises:
-            ConfigError: `keyframe.check` refuses it, or its id is taken.
+            ConfigError: `keyframe.check` refuses it.
+            KeyframeThereError: its id, or its source, camera and stamp together, are taken.
         """
 
     def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
@@ -300,3 +305,12 @@ def refuse_other_model(info: MapInfo, bundle: ModelBundle) -> None:
             f"be used with {bundle.name} ({bundle.sha256[:12]}): their descriptors do not compare. "
             "Use that model, or build the map anew with this one"
         )
+
+
+def taken(uri: str, keyframe: Keyframe) -> str:
+    """Returns the message of a `KeyframeThereError`."""
+    number = "" if keyframe.keyframe_id is None else f" or keyframe {keyframe.keyframe_id}"
+    return (
+        f"{uri} has a keyframe of {keyframe.source!r}, camera {keyframe.camera!r}, at "
+        f"{keyframe.stamp_ns} ns already{number}: give every run a source of its own"
+    )

@@ -1,0 +1,248 @@
+"""The SQLite file of a map: its tables, how it is made, opened and checked, and what its errors mean.
+
+The file is never opened beside SQLite in the same process: closing any descriptor of it would drop the
+locks that SQLite holds ("How to corrupt", section 2.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from robot_vision.places.store import (
+    SCHEMA_VERSION,
+    MapBusyError,
+    MapError,
+    MapFullError,
+    MapReadOnlyError,
+    Mode,
+)
+
+APPLICATION_ID = 0x52565031  # "RVP1", in the file's header
+BUSY_S = 5.0
+# Rows of a few kB share a page of this size well; a transaction writes every page that it touches.
+_PAGE_BYTES = 8192
+_LITTLE_ROOM = 4 << 20
+
+# Descriptors, pictures and features lie apart from the poses, so that reading one kind reads little else. Ids
+# are never used again (AUTOINCREMENT): an index that holds an id can trust it.
+_TABLES = """
+CREATE TABLE map (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    map_id TEXT NOT NULL,
+    bundle_name TEXT NOT NULL,
+    bundle_sha256 TEXT NOT NULL,
+    dimension INTEGER NOT NULL,
+    descriptor_dtype TEXT NOT NULL,
+    frame_id TEXT NOT NULL,
+    created_ns INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+);
+CREATE TABLE keyframe (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    revision INTEGER NOT NULL,
+    stamp_ns INTEGER NOT NULL,
+    camera TEXT NOT NULL,
+    source TEXT NOT NULL,
+    x REAL NOT NULL, y REAL NOT NULL, z REAL NOT NULL,
+    qx REAL NOT NULL, qy REAL NOT NULL, qz REAL NOT NULL, qw REAL NOT NULL,
+    covariance BLOB,
+    crc INTEGER NOT NULL,
+    UNIQUE (source, camera, stamp_ns)
+);
+CREATE INDEX keyframe_by_revision ON keyframe (revision);
+CREATE TABLE descriptor (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE thumbnail (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE structure (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE removal (id INTEGER PRIMARY KEY, revision INTEGER NOT NULL);
+CREATE INDEX removal_by_revision ON removal (revision);
+"""
+
+
+def make_file(path: Path, row: tuple[object, ...]) -> None:
+    """Makes an empty map; `path` appears only when it is whole.
+
+    Args:
+        path: the file.
+        row: of the table `map`, without only_row and revision.
+
+    Raises:
+        MapError: something is there, or it cannot be written.
+    """
+    if path.exists():
+        raise MapError(f"{path} is there already: remove it or choose another name")
+    with translated(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            os.fchmod(handle, 0o644)
+            os.close(handle)
+        except OSError as error:
+            raise MapError(f"{path} cannot be written: {error}") from error
+        draft = Path(name)
+        try:
+            with contextlib.closing(sqlite3.connect(name, isolation_level=None)) as db:
+                db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                db.executescript("BEGIN;" + _TABLES + "COMMIT;")
+                db.execute("INSERT INTO map VALUES (1, ?, ?, ?, ?, ?, ?, ?, 0)", row)
+            _give_name(draft, path)
+        finally:
+            for leftover in (draft, Path(f"{name}-wal"), Path(f"{name}-shm")):
+                leftover.unlink(missing_ok=True)
+
+
+def _give_name(draft: Path, path: Path) -> None:
+    """Renames without overwriting, and sees to it that the name survives a power cut."""
+    try:
+        try:
+            os.link(draft, path)
+        except FileExistsError as error:
+            raise MapError(f"{path} was just made by somebody else") from error
+        except OSError:  # no hard links there, as on FAT
+            os.rename(draft, path)
+        for target, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
+            handle = os.open(target, flags)
+            os.fsync(handle)
+            os.close(handle)
+    except OSError as error:
+        raise MapError(f"{path} cannot be written: {error}") from error
+
+
+def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection:
+    """Opens and checks a map's file.
+
+    Args:
+        path: the file.
+        mode: see `store.open_map`.
+        quick: leave out the check of every page.
+
+    Raises:
+        MapError: it is absent, no map, of another version, damaged, locked or not to be written.
+    """
+    if not path.is_file():
+        raise MapError(f"{path} is not there: make a map with robot-vision map build")
+    if mode == "write" and not os.access(path, os.W_OK):
+        raise MapReadOnlyError(f"{path} cannot be written: open it for reading, or change its mode")
+    with translated(path):
+        db = _connect(path, mode)
+        try:
+            _check_version(db, path)
+            if mode == "write":
+                # FULL syncs the log at every commit, so that a commit that returned survives a power cut.
+                db.execute("PRAGMA synchronous = FULL")
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("BEGIN IMMEDIATE")  # is it writable, before somebody drives for an hour?
+                db.execute("ROLLBACK")
+            if not quick:
+                check_pages(db, path)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}"
+    options = "?mode=rw"
+    if mode == "read":
+        options = "?mode=ro"
+        # A reader shares memory with writers through files beside the map. Where none can be made and
+        # none is there, nobody writes.
+        alone = not any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm"))
+        if alone and not os.access(path.parent, os.W_OK):
+            options += "&immutable=1"
+    return sqlite3.connect(
+        uri + options, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=True
+    )
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise MapError(f"{path} is a SQLite file of something else, not a place map")
+    if version > SCHEMA_VERSION:
+        raise MapError(
+            f"{path} is a map of version {version}, and this robot_vision reads up to "
+            f"{SCHEMA_VERSION}: install a newer one"
+        )
+    if version < 1:
+        raise MapError(f"{path} is a map of version {version}, which never was")
+
+
+def check_pages(db: sqlite3.Connection, path: Path) -> None:
+    """Reads every page and raises `MapError` where the file's structure is damaged."""
+    problems = [row[0] for row in db.execute("PRAGMA quick_check(3)")]
+    if problems != ["ok"]:
+        raise MapError(damaged(path, "; ".join(" ".join(str(p).split()) for p in problems)))
+
+
+def damaged(path: Path, why: str) -> str:
+    """Returns the message for a file that cannot be trusted."""
+    return (
+        f"{path} is damaged ({why}): take a backup, or save what can be read with "
+        f"sqlite3 {path} .recover"
+    )
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turns SQLite's errors into `MapError`s that say what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _translation(path, error) from error
+
+
+def _translation(path: Path, error: sqlite3.DatabaseError) -> MapError:
+    text = str(error)
+    low = text.lower()
+    if "locked" in low or "busy" in low:
+        return MapBusyError(
+            f"{path} is locked by another process for more than {BUSY_S:g} s: end that process, or "
+            "try again"
+        )
+    # A full disk shows as "full" where pages are written, and as an I/O error where files grow by
+    # other means or a quota or limit on file sizes stops them.
+    if "full" in low or ("i/o" in low and _cannot_grow(path)):
+        return MapFullError(
+            f"{path}: no room is left on its disk; all that was added before is safe. Make room, or "
+            "prune the map"
+        )
+    if "readonly" in low or "read-only" in low:
+        return MapReadOnlyError(f"{path} cannot be written: it is open for reading only")
+    if "unable to open" in low:
+        return MapError(
+            f"{path} cannot be opened: the files beside it (-wal, -shm) cannot be made or read; copy "
+            "the map with them to a folder that can be written"
+        )
+    if "malformed" in low or "not a database" in low or "no such" in low or "corrupt" in low:
+        return MapError(damaged(path, text))
+    return MapError(f"{path} cannot be used: {text}")
+
+
+def _cannot_grow(path: Path) -> bool:
+    """Returns whether a file beside the map cannot take on what a transaction would write."""
+    try:
+        if shutil.disk_usage(path.parent).free < _LITTLE_ROOM:
+            return True
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            os.posix_fallocate(probe.fileno(), _size(path), _LITTLE_ROOM)  # the rest is a hole
+        return False
+    except OSError:
+        return True
+
+
+def _size(path: Path) -> int:
+    return sum(
+        Path(f"{path}{end}").stat().st_size for end in ("", "-wal") if Path(f"{path}{end}").exists()
+    )

@@ -1,0 +1,375 @@
+"""A place map in one SQLite file: the default on a robot.
+
+The write-ahead log is synced at every commit, so what `add` acknowledged survives `kill -9` and a power cut;
+each row has a checksum, since SQLite has none of its own. Readers in other processes go on while one writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError
+from robot_vision.places import packing
+from robot_vision.places.keyframe import Keyframe, check
+from robot_vision.places.sqlite_file import (
+    check_pages,
+    damaged,
+    make_file,
+    open_file,
+    translated,
+)
+from robot_vision.places.store import (
+    Changes,
+    KeyframeThereError,
+    MapError,
+    MapInfo,
+    MapPoses,
+    MapReadOnlyError,
+    Mode,
+    taken,
+)
+
+Ids = Union[Sequence[int], NDArray[np.int64]]  # noqa: UP007 (evaluated in Python 3.10 too)
+_CHUNK = 500  # below the 999 variables that old SQLite takes in one statement
+_POSE = "id, stamp_ns, camera, source, x, y, z, qx, qy, qz, qw, covariance, crc"
+_TABLES = ("keyframe", "descriptor", "thumbnail", "structure")
+
+
+class SqliteMap:
+    """A `store.PlaceMap` in a file. Calls from several threads wait for one another."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, mode: Mode) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = db
+        self._mode = mode
+        self._lock = threading.RLock()
+        self.info = self._read_info()
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        bundle_name: str,
+        bundle_sha256: str,
+        dimension: int,
+        descriptor_dtype: str,
+        frame_id: str,
+    ) -> SqliteMap:
+        """Makes a map; see `store.create_map`."""
+        make_file(
+            path,
+            (
+                uuid.uuid4().hex,
+                bundle_name,
+                bundle_sha256,
+                dimension,
+                descriptor_dtype,
+                frame_id,
+                time.time_ns(),
+            ),
+        )
+        return cls.open(path, "write")
+
+    @classmethod
+    def open(cls, path: Path, mode: Mode, quick: bool = False) -> SqliteMap:
+        """Opens a map; see `store.open_map`. `quick` leaves out the check of every page."""
+        return cls(path, open_file(path, mode, quick), mode)
+
+    def __enter__(self) -> SqliteMap:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self._one("SELECT count(*) FROM keyframe")[0])
+
+    @property
+    def revision(self) -> int:
+        """See `store.PlaceMap`."""
+        return int(self._one("SELECT revision FROM map")[0])
+
+    def add(self, keyframe: Keyframe) -> int:
+        """See `store.PlaceMap`."""
+        return self.add_many([keyframe])[0]
+
+    def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
+        """See `store.PlaceMap`."""
+        given = list(keyframes)
+        for keyframe in given:
+            check(keyframe, self.info.dimension)
+        if not given:
+            return []
+        with self._transaction() as (db, revision):
+            return [self._insert(db, keyframe, revision) for keyframe in given]
+
+    def get(self, keyframe_id: int) -> Keyframe:
+        """See `store.PlaceMap`."""
+        return next(self.keyframes([keyframe_id]))
+
+    def keyframes(self, ids: Ids | None = None) -> Iterator[Keyframe]:
+        """See `store.PlaceMap`."""
+        wanted = iter(self._ids() if ids is None else [int(i) for i in ids])
+        while chunk := list(islice(wanted, _CHUNK)):
+            yield from self._read(chunk, strict=ids is not None)
+
+    def remove(self, ids: Ids) -> int:
+        """See `store.PlaceMap`."""
+        wanted = sorted({int(i) for i in ids})
+        removed = 0
+        with self._transaction() as (db, revision):
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                db.execute(
+                    f"INSERT INTO removal SELECT id, ? FROM keyframe WHERE id IN {_marks(chunk)}",
+                    [revision, *chunk],
+                )
+                for table in reversed(_TABLES):
+                    gone = db.execute(f"DELETE FROM {table} WHERE id IN {_marks(chunk)}", chunk)
+                removed += gone.rowcount
+        return removed
+
+    def poses(self) -> MapPoses:
+        """See `store.PlaceMap`."""
+        rows = self._all(f"SELECT {_POSE} FROM keyframe ORDER BY id")
+        for row in rows:
+            self._verify(row)
+        numbers = np.array([row[4:11] for row in rows], np.float64).reshape(-1, 7)
+        return MapPoses(
+            np.array([row[0] for row in rows], np.int64),
+            np.array([row[1] for row in rows], np.int64),
+            numbers[:, :3],
+            numbers[:, 3:],
+            tuple(row[2] for row in rows),
+            tuple(row[3] for row in rows),
+        )
+
+    def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `store.PlaceMap`."""
+        wanted = self._ids() if ids is None else sorted({int(i) for i in ids})
+        found = np.empty(len(wanted), np.int64)
+        result = np.empty((len(wanted), self.info.dimension), np.float32)
+        count = 0
+        for start in range(0, len(wanted), _CHUNK):
+            blobs = self._blobs("descriptor", wanted[start : start + _CHUNK])
+            end = count + len(blobs)
+            found[count:end] = list(blobs)
+            result[count:end] = self._unpacked(list(blobs.values()))
+            count = end
+        return found[:count], result[:count]
+
+    def changes(self, since: int) -> Changes:
+        """See `store.PlaceMap`."""
+        with self._reading() as db:
+            (revision,) = db.execute("SELECT revision FROM map").fetchone()
+            added, removed = (
+                np.array(
+                    [
+                        row[0]
+                        for row in db.execute(
+                            f"SELECT id FROM {table} WHERE revision > ? ORDER BY id", [since]
+                        )
+                    ],
+                    np.int64,
+                )
+                for table in ("keyframe", "removal")
+            )
+            return Changes(int(revision), added, removed)
+
+    def set_structure(self, keyframe_id: int, structure: bytes) -> None:
+        """See `store.PlaceMap`."""
+        data = bytes(structure)
+        with self._transaction(changes_places=False) as (db, _):
+            if not db.execute("SELECT 1 FROM keyframe WHERE id = ?", [keyframe_id]).fetchone():
+                raise MapError(f"{self.path} has no keyframe {keyframe_id}")
+            db.execute(
+                "INSERT OR REPLACE INTO structure VALUES (?, ?, ?)",
+                [keyframe_id, zlib.crc32(data), data],
+            )
+
+    def structure(self, keyframe_id: int) -> bytes | None:
+        """See `store.PlaceMap`."""
+        return self._blobs("structure", [int(keyframe_id)]).get(int(keyframe_id))
+
+    def structure_ids(self) -> NDArray[np.int64]:
+        """See `store.PlaceMap`."""
+        rows = self._all("SELECT id FROM structure ORDER BY id")
+        return np.array([row[0] for row in rows], np.int64)
+
+    def check(self) -> None:
+        """See `store.PlaceMap`."""
+        with self._using() as db:
+            check_pages(db, self.path)
+        keyframes = self._one("SELECT count(*) FROM keyframe")[0]
+        matched = self._one("SELECT count(*) FROM keyframe JOIN descriptor USING (id)")[0]
+        descriptors = self._one("SELECT count(*) FROM descriptor")[0]
+        if not keyframes == matched == descriptors:
+            raise MapError(damaged(self.path, f"{keyframes} keyframes, {descriptors} descriptors"))
+        for keyframe in self.keyframes():
+            assert keyframe.keyframe_id is not None
+            try:
+                check(keyframe, self.info.dimension)
+            except ConfigError as error:
+                raise MapError(damaged(self.path, str(error))) from error
+            self.structure(keyframe.keyframe_id)
+
+    def compact(self) -> None:
+        """Gives the room of removed keyframes back to the disk; needs as much free room as the map has."""
+        with self._using() as db:
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """See `store.PlaceMap`."""
+        with self._lock:
+            db, self._db = self._db, None
+            if db is not None:
+                with translated(self.path):
+                    db.close()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self.path):
+            if self._db is None:
+                raise MapError(f"{self.path} was closed: open it again")
+            yield self._db
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """One view of the map for several statements."""
+        with self._using() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _transaction(self, changes_places: bool = True) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """All or nothing; on disk at the end. Yields the revision that it makes."""
+        if self._mode == "read":
+            raise MapReadOnlyError(f"{self.path} was opened for reading: open it for writing")
+        with self._using() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                if changes_places:
+                    db.execute("UPDATE map SET revision = revision + 1")
+                (revision,) = db.execute("SELECT revision FROM map").fetchone()
+                yield db, int(revision)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # a full disk ends some transactions by itself
+                    db.execute("ROLLBACK")
+                raise
+
+    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._using() as db:
+            return db.execute(statement, values).fetchall()
+
+    def _one(self, statement: str) -> tuple[Any, ...]:
+        row: tuple[Any, ...] = self._all(statement)[0]
+        return row
+
+    def _ids(self) -> list[int]:
+        return [row[0] for row in self._all("SELECT id FROM keyframe ORDER BY id")]
+
+    def _insert(self, db: sqlite3.Connection, keyframe: Keyframe, revision: int) -> int:
+        pose = packing.pose_numbers(keyframe)
+        covariance = packing.covariance_bytes(keyframe.covariance)
+        crc = packing.row_sum(keyframe.stamp_ns, pose, keyframe.camera, keyframe.source, covariance)
+        number = keyframe.keyframe_id
+        if number is not None:
+            gone = db.execute("SELECT 1 FROM removal WHERE id = ?", [number]).fetchone()
+            if gone:
+                raise KeyframeThereError(f"{self.path}: keyframe {number} was removed before")
+        row = [number, revision, keyframe.stamp_ns, keyframe.camera, keyframe.source]
+        try:
+            cursor = db.execute(
+                f"INSERT INTO keyframe VALUES {_marks(range(14))}", [*row, *pose, covariance, crc]
+            )
+        except sqlite3.IntegrityError as error:
+            raise KeyframeThereError(taken(str(self.path), keyframe)) from error
+        number = int(cursor.lastrowid or 0)
+        data = packing.descriptor_bytes(keyframe.descriptor, self.info.descriptor_dtype)
+        db.execute("INSERT INTO descriptor VALUES (?, ?, ?)", [number, zlib.crc32(data), data])
+        if keyframe.thumbnail is not None:
+            picture = keyframe.thumbnail
+            db.execute(
+                "INSERT INTO thumbnail VALUES (?, ?, ?)", [number, zlib.crc32(picture), picture]
+            )
+        return number
+
+    def _read(self, ids: list[int], strict: bool) -> Iterator[Keyframe]:
+        """Yields keyframes in the order of `ids`; strict: all have to be there."""
+        with self._reading():
+            found = self._all(f"SELECT {_POSE} FROM keyframe WHERE id IN {_marks(ids)}", ids)
+            descriptors = self._blobs("descriptor", ids)
+            pictures = self._blobs("thumbnail", ids)
+        rows = {row[0]: row for row in found}
+        for number in ids:
+            if number not in rows:
+                if strict:
+                    raise MapError(f"{self.path} has no keyframe {number}")
+                continue
+            self._verify(rows[number])
+            if number not in descriptors:
+                raise MapError(damaged(self.path, f"keyframe {number} has no descriptor"))
+            descriptor = self._unpacked([descriptors[number]])[0]
+            yield packing.keyframe_from(rows[number], descriptor, pictures.get(number))
+
+    def _verify(self, row: tuple[Any, ...]) -> None:
+        if packing.row_sum(row[1], row[4:11], row[2], row[3], row[11]) != row[12]:
+            raise MapError(damaged(self.path, f"keyframe {row[0]} is not as it was written"))
+
+    def _blobs(self, table: str, ids: Sequence[int]) -> dict[int, bytes]:
+        """Returns id to data, ascending, of those ids that are there."""
+        rows = self._all(
+            f"SELECT id, crc, data FROM {table} WHERE id IN {_marks(ids)} ORDER BY id", ids
+        )
+        for number, crc, data in rows:
+            if zlib.crc32(data) != crc:
+                raise MapError(
+                    damaged(self.path, f"{table} of keyframe {number} is not as it was written")
+                )
+        return {number: data for number, _, data in rows}
+
+    def _unpacked(self, blobs: list[bytes]) -> NDArray[np.float32]:
+        wanted = packing.descriptor_size(self.info.dimension, self.info.descriptor_dtype)
+        if any(len(blob) != wanted for blob in blobs):
+            raise MapError(damaged(self.path, "a descriptor has the wrong length"))
+        return packing.descriptors_from(blobs, self.info.dimension, self.info.descriptor_dtype)
+
+    def _read_info(self) -> MapInfo:
+        rows = self._all(
+            "SELECT map_id, bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id, "
+            "created_ns FROM map"
+        )
+        if len(rows) != 1:
+            raise MapError(damaged(self.path, "its description is gone"))
+        (version,) = self._one("PRAGMA user_version")
+        map_id, name, sha256, dimension, dtype, frame_id, created_ns = rows[0]
+        return MapInfo(
+            str(self.path), map_id, version, name, sha256, dimension, dtype, frame_id, created_ns
+        )
+
+
+def _marks(values: Sized) -> str:
+    return "(" + ",".join("?" * len(values)) + ")"
