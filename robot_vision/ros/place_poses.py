@@ -1,0 +1,142 @@
+"""Poses by time: what odometry, a pose topic or tf said of the robot, asked for at an image's stamp."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.geometry import canonical_xyzw, matrix_from_xyzw
+
+Array = NDArray[np.float64]
+MAX_SAMPLES = 20_000  # bounds memory at any rate; 100 s of a 200 Hz odometry
+
+
+class PoseBuffer:
+    """The last seconds of one moving frame. Filled by one thread and read by another.
+
+    Args:
+        length_s: how far back it reaches.
+    """
+
+    def __init__(self, length_s: float = 20.0) -> None:
+        self._length_ns = int(length_s * 1e9)
+        self._changed = threading.Condition()
+        self._stamps: list[int] = []
+        self._positions: list[Array] = []
+        self._quaternions: list[Array] = []
+        self._covariances: list[Array | None] = []
+
+    def add(
+        self, stamp_ns: int, position: Any, xyzw: Any, covariance: NDArray[Any] | None = None
+    ) -> bool:
+        """Adds a pose.
+
+        Args:
+            stamp_ns: when it was true.
+            position: (3,), metres.
+            xyzw: (4,), of any length but zero.
+            covariance: (6, 6), or None.
+
+        Returns:
+            False if its stamp lies before the newest one: the clock went back, and what was kept is
+            forgotten, since two poses of one time would otherwise be mixed.
+
+        Raises:
+            ValueError: a number is not finite, or the quaternion is zero.
+        """
+        point = np.array(position, np.float64)
+        if not np.all(np.isfinite(point)):
+            raise ValueError(f"position {point.tolist()} is not finite")
+        rotation = canonical_xyzw(np.array(xyzw, np.float64))
+        with self._changed:
+            forward = not self._stamps or stamp_ns >= self._stamps[-1]
+            if not forward:
+                self._forget(len(self._stamps))
+            elif self._stamps and stamp_ns == self._stamps[-1]:
+                return True  # two publishers, or a topic that repeats itself
+            self._stamps.append(stamp_ns)
+            self._positions.append(point)
+            self._quaternions.append(rotation)
+            self._covariances.append(covariance)
+            old = bisect.bisect_left(self._stamps, stamp_ns - self._length_ns)
+            # Lists are cut rarely: each cut moves all that is left.
+            if old > len(self._stamps) // 2 or len(self._stamps) > MAX_SAMPLES:
+                self._forget(max(old, len(self._stamps) // 2))
+            self._changed.notify_all()
+            return forward
+
+    def _forget(self, count: int) -> None:
+        for values in (self._stamps, self._positions, self._quaternions, self._covariances):
+            del values[:count]  # type: ignore[attr-defined]
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._changed:
+            self._forget(len(self._stamps))
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Stamp of the newest pose."""
+        with self._changed:
+            return self._stamps[-1] if self._stamps else None
+
+    def wait(self, stamp_ns: int, timeout_s: float) -> None:
+        """Waits until a pose of this stamp or a newer one has come, or the time is up."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: bool(self._stamps) and self._stamps[-1] >= stamp_ns, timeout_s
+            )
+
+    def at(self, stamp_ns: int, tolerance_s: float) -> tuple[Array, Array | None] | None:
+        """Returns the pose (4, 4) and its covariance at a time, interpolated between neighbours.
+
+        Between neighbours further apart than twice the tolerance, and outside of what is known, the nearest
+        pose counts if it is within the tolerance. Nothing is extrapolated.
+
+        Returns:
+            None if there is no pose for this time.
+        """
+        tolerance_ns = tolerance_s * 1e9
+        with self._changed:
+            if not self._stamps:
+                return None
+            after = bisect.bisect_left(self._stamps, stamp_ns)
+            near = min(
+                (i for i in (after - 1, after) if 0 <= i < len(self._stamps)),
+                key=lambda i: abs(self._stamps[i] - stamp_ns),
+            )
+            if 0 < after < len(self._stamps):
+                gap = self._stamps[after] - self._stamps[after - 1]
+                if gap <= 2 * tolerance_ns:
+                    share = (stamp_ns - self._stamps[after - 1]) / gap
+                    return self._between(after - 1, share), self._covariances[near]
+            if abs(self._stamps[near] - stamp_ns) > tolerance_ns:
+                return None
+            return self._between(near, 0.0), self._covariances[near]
+
+    def _between(self, index: int, share: float) -> Array:
+        matrix = np.eye(4)
+        p, q = self._positions[index], self._quaternions[index]
+        if share > 0:
+            p = p + share * (self._positions[index + 1] - p)
+            q = slerp(q, self._quaternions[index + 1], share)
+        matrix[:3, :3] = matrix_from_xyzw(q)
+        matrix[:3, 3] = p
+        return matrix
+
+
+def slerp(a: Array, b: Array, share: float) -> Array:
+    """Returns the rotation between two unit quaternions (4,), along the shorter way (Shoemake 1985)."""
+    cosine = float(np.dot(a, b))
+    if cosine < 0:
+        b, cosine = -b, -cosine
+    if cosine > 1 - 1e-9:  # the angle is too small to divide by its sine
+        return canonical_xyzw(a + share * (b - a))
+    angle = np.arccos(cosine)
+    return canonical_xyzw(
+        (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
+    )

@@ -1,0 +1,138 @@
+"""The tree of `/tf` and `/tf_static` over the last seconds: what tf2's buffer does, for one lookup.
+
+tf2_ros is a package of its own that not every environment has.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.geometry import inverse, pose_matrix
+from robot_vision.ros.place_poses import PoseBuffer
+
+Array = NDArray[np.float64]
+
+
+class MovingTransforms:
+    """Fixed and moving transforms. Filled by one thread and read by another.
+
+    Frames are joined through their nearest common ancestor, each moving edge at the asked time.
+
+    Args:
+        length_s: how far back it reaches.
+    """
+
+    def __init__(self, length_s: float = 20.0) -> None:
+        self._length_s = length_s
+        self._lock = threading.Lock()
+        self._fixed: dict[str, tuple[str, Array]] = {}
+        self._moving: dict[str, tuple[str, PoseBuffer]] = {}
+        self._changed = threading.Condition()
+        self.stamps_back = 0
+
+    def add_message(self, message: Any, fixed: bool) -> int:
+        """Adds the transforms of a `tf2_msgs/TFMessage`; returns how many were not finite and left out."""
+        refused = 0
+        for stamped in message.transforms:
+            child, parent = _plain(stamped.child_frame_id), _plain(stamped.header.frame_id)
+            t, r = stamped.transform.translation, stamped.transform.rotation
+            stamp_ns = stamped.header.stamp.sec * 1_000_000_000 + stamped.header.stamp.nanosec
+            try:
+                self._add(child, parent, stamp_ns, (t.x, t.y, t.z), (r.x, r.y, r.z, r.w), fixed)
+            except ValueError:
+                refused += 1
+        with self._changed:
+            self._changed.notify_all()
+        return refused
+
+    def _add(
+        self, child: str, parent: str, stamp_ns: int, position: Any, xyzw: Any, fixed: bool
+    ) -> None:
+        with self._lock:
+            if fixed:
+                matrix = pose_matrix(np.array(position), np.array(xyzw))
+                if not np.all(np.isfinite(matrix)):
+                    raise ValueError("not finite")
+                self._fixed[child] = (parent, matrix)
+                return
+            known = self._moving.get(child)
+            if known is None or known[0] != parent:  # a frame that moved to another parent
+                known = self._moving[child] = (parent, PoseBuffer(self._length_s))
+            self.stamps_back += not known[1].add(stamp_ns, position, xyzw)
+
+    def clear(self) -> None:
+        """Forgets what moves."""
+        with self._lock:
+            self._moving.clear()
+
+    def wait(
+        self, target: str, source: str, stamp_ns: int, tolerance_s: float, timeout_s: float
+    ) -> Array | None:
+        """Returns `lookup` once every moving edge has reached the stamp, or when the time is up."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            newest = self._newest(target, source)
+            left = deadline - time.monotonic()
+            if left <= 0 or (newest is not None and newest >= stamp_ns):
+                return self.lookup(target, source, stamp_ns, tolerance_s)
+            with self._changed:
+                self._changed.wait(min(left, 0.02))
+
+    def _newest(self, target: str, source: str) -> int | None:
+        """Returns the least of the newest stamps of the moving edges between two frames."""
+        with self._lock:
+            ups, downs = self._chain(_plain(source)), self._chain(_plain(target))
+            common = next((f for f in ups if f in downs), None)
+            if common is None:
+                return None
+            edges = ups[: ups.index(common)] + downs[: downs.index(common)]
+            stamps = [self._moving[f][1].newest_ns for f in edges if f in self._moving]
+        known = [s for s in stamps if s is not None]
+        return min(known) if known else 1 << 62
+
+    def lookup(self, target: str, source: str, stamp_ns: int, tolerance_s: float) -> Array | None:
+        """Returns `T_target_source` (4, 4) at a time; None if nothing joins the frames then."""
+        with self._lock:
+            up = self._to_ancestors(_plain(source), stamp_ns, tolerance_s)
+            down = self._to_ancestors(_plain(target), stamp_ns, tolerance_s)
+        common = next((frame for frame in up if frame in down), None)
+        if common is None:
+            return None
+        return np.asarray(inverse(down[common]) @ up[common])
+
+    def _chain(self, frame: str) -> list[str]:
+        found = [frame]
+        while (edge := self._moving.get(frame) or self._fixed.get(frame)) is not None:
+            frame = edge[0]
+            if frame in found:  # two publishers made a loop
+                break
+            found.append(frame)
+        return found
+
+    def _to_ancestors(self, frame: str, stamp_ns: int, tolerance_s: float) -> dict[str, Array]:
+        transform = np.eye(4)
+        found = {frame: transform}
+        while True:
+            if frame in self._moving:
+                frame, buffer = self._moving[frame]
+                edge = buffer.at(stamp_ns, tolerance_s)
+                if edge is None:
+                    return found
+                T_parent_child = edge[0]
+            elif frame in self._fixed:
+                frame, T_parent_child = self._fixed[frame]
+            else:
+                return found
+            if frame in found:
+                return found
+            transform = T_parent_child @ transform
+            found[frame] = transform
+
+
+def _plain(frame: str) -> str:
+    return str(frame).lstrip("/")
