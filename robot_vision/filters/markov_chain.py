@@ -1,0 +1,79 @@
+"""A Markov chain in continuous time over a few states: how probabilities move between irregular stamps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+_TERMS = 20  # of a power series with an argument of at most 1: the rest is below 1e-19
+_LONGEST = 64  # halvings of the interval; beyond, every chain has forgotten where it was
+
+
+def generator(rates: NDArray[np.float64]) -> Array:
+    """Returns the generator Q (K, K) of rates a second from row to column; the diagonal is ignored.
+
+    Raises:
+        ConfigError: not square, not finite, or a negative rate.
+    """
+    Q = np.array(rates, np.float64)
+    if Q.ndim != 2 or Q.shape[0] != Q.shape[1]:
+        raise ConfigError(f"rates have shape {Q.shape}: give one row and one column for each class")
+    np.fill_diagonal(Q, 0.0)
+    if not np.all(np.isfinite(Q)) or np.any(Q < 0):
+        worst = float(np.nanmin(Q)) if np.any(Q < 0) else float("nan")
+        raise ConfigError(f"a rate is {worst}: rates a second must be finite and at least 0")
+    np.fill_diagonal(Q, -Q.sum(axis=1))
+    return Q
+
+
+def jump_generator(stationary: NDArray[np.float64], dwell_s: float) -> Array:
+    """Returns the generator of the chain that leaves a state and goes wherever `stationary` says.
+
+    The rate is that with which the mean time in a state, over the states as frequent as they are, is
+    `dwell_s`. `stationary` is what the chain tends to.
+    """
+    leave = 1.0 - float((stationary**2).sum())
+    rate = 0.0 if leave <= 0 else 1.0 / (dwell_s * leave)
+    return generator(rate * np.tile(stationary, (len(stationary), 1)))
+
+
+def transition(Q: NDArray[np.float64], dt_s: float) -> Array:
+    """Returns P(dt) = expm(Q dt) (K, K), each row a distribution.
+
+    By uniformisation: with r the largest rate out of a state, P = sum_k e^-r r^k / k! (I + Q / r)^k has no
+    negative term and so no cancellation. Long intervals are halved first and squared back.
+    """
+    assert dt_s >= 0, dt_s
+    r = float(-np.diagonal(Q).min()) * dt_s if len(Q) else 0.0
+    identity = np.eye(len(Q))
+    if r == 0.0:
+        return identity
+    halvings = min(max(0, math.ceil(math.log2(r))), _LONGEST) if r > 1 else 0
+    r_small = min(r / 2.0**halvings, 1.0)
+    step = identity + Q * (dt_s / 2.0**halvings / r_small) if r_small else identity
+    step = np.maximum(step, 0.0)
+    term = identity * math.exp(-r_small)
+    total = term.copy()
+    for k in range(1, _TERMS):
+        term = term @ step * (r_small / k)
+        total += term
+    total /= total.sum(axis=1, keepdims=True)
+    for _ in range(halvings):
+        total = total @ total
+        total /= total.sum(axis=1, keepdims=True)
+    return total
+
+
+def stationary(Q: NDArray[np.float64], start: NDArray[np.float64]) -> Array:
+    """Returns the distribution (K,) that the chain tends to from `start`."""
+    fastest = float(-np.diagonal(Q).min()) if len(Q) else 0.0
+    if fastest == 0.0:
+        return np.array(start, np.float64)
+    slowest = -np.diagonal(Q)[np.diagonal(Q) < 0].max()
+    return np.asarray(start @ transition(Q, 1e6 / float(slowest)), np.float64)
