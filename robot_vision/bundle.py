@@ -193,7 +193,8 @@ def _read_manifest(path: Path) -> _Manifest:
         if not isinstance(fields["name"], str) or not _NAME.fullmatch(fields["name"]):
             raise ConfigError(f"name is {fields['name']!r}: use letters, digits, '.', '_' and '-'")
         files = check_mapping("files", fields["files"], (GRAPH,), (WEIGHTS, LABELS, CARD))
-        network = check_mapping("network", fields["network"], ("backbone", "heads"), ("input",))
+        optional = ("input", "epistemic")
+        network = check_mapping("network", fields["network"], ("backbone", "heads"), optional)
         free = {key: fields.get(key) or {} for key in ("training", "metrics")}
         for key, value in free.items():
             if not isinstance(value, Mapping):

@@ -140,6 +140,7 @@ class Pipeline:
                     spec.classifier.labels,
                     outputs["probabilities"][i],
                     float(outputs["known_score"][i]),
+                    float(outputs["mutual_information"][i]) if spec.epistemic else None,
                 )
             if spec.pose:
                 # Unit to float64 and not float32 precision: consumers check |q| = 1 to 1e-4 or closer.
@@ -148,6 +149,9 @@ class Pipeline:
                     outputs["position"][i].astype(np.float64),
                     quaternion / np.linalg.norm(quaternion),
                     symmetrised(outputs["pose_covariance"][i].astype(np.float64)),
+                    symmetrised(outputs["pose_spread"][i].astype(np.float64))
+                    if spec.epistemic
+                    else None,
                 )
             if spec.place:
                 descriptor = outputs["descriptor"][i]

@@ -26,11 +26,20 @@ class Classification:
         labels: class names (K).
         probabilities: float32 (K,), sums to 1.
         known_score: high for images like those trained on (`ClassifierSpec.score`).
+        mutual_information: nats by which the head's several answers disagree (`EpistemicSpec`); None
+            where it answers once.
     """
 
     labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
     known_score: float
+    mutual_information: float | None = None
+
+    @property
+    def entropy(self) -> float:
+        """Entropy of the probabilities in nats: all uncertainty, of whichever cause."""
+        p = self.probabilities.astype(np.float64)
+        return float(-(p * np.log(np.maximum(p, 1e-300))).sum())
 
     def top_k(self, k: int, unknown_threshold: float | None = None) -> list[Hypothesis]:
         """Returns the k most probable labels, most probable first; ties in the order of the labels.
@@ -54,11 +63,14 @@ class CameraPose:
         orientation_xyzw: float64 (4,), unit quaternion with w >= 0.
         covariance: float64 (6, 6), x y z in m^2, then rotation about the map's fixed X, Y, Z in rad^2
             (the order of geometry_msgs/PoseWithCovariance); symmetric positive definite.
+        spread: float64 (6, 6), the part of the covariance by which the head's several answers differ
+            (`EpistemicSpec`); None where it answers once.
     """
 
     position: NDArray[np.float64]
     orientation_xyzw: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    spread: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

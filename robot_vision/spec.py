@@ -15,11 +15,14 @@ from typing import Any, TypeVar
 from robot_vision.errors import ConfigError, unknown
 
 RESIZE_RULES = ("squash", "crop", "letterbox")
-KNOWN_SCORES = ("max_probability", "max_logit", "energy")
+KNOWN_SCORES = ("max_probability", "max_logit", "energy", "knn", "mahalanobis")
+FEATURE_SCORES = ("knn", "mahalanobis")  # those that need features and not logits alone
 HEADS = ("classifier", "pose", "place")
 POOLINGS = ("netvlad", "gem")
 COVARIANCES = ("diagonal", "cholesky")
 MAX_SIDE = 4096
+MAX_PASSES = 256
+MAX_MEMBERS = 32
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -174,17 +177,76 @@ class PlaceSpec:
 
 
 @dataclass(frozen=True)
+class EpistemicSpec:
+    """Several answers of classifier and pose head to one run of the backbone.
+
+    Where they disagree, the training data left the answer open.
+
+    Attributes:
+        passes: Monte Carlo dropout passes through each head, by masks that are part of the graph; 0 for
+            none.
+        members: heads on the one backbone, each trained from its own seed; 1 for the head alone.
+        seed: of the masks.
+    """
+
+    passes: int = 0
+    members: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.passes == 0 or 2 <= self.passes <= MAX_PASSES,
+            "epistemic passes",
+            self.passes,
+            f"0, or from 2 to {MAX_PASSES}",
+        )
+        _require(
+            1 <= self.members <= MAX_MEMBERS,
+            "epistemic members",
+            self.members,
+            f"from 1 to {MAX_MEMBERS}",
+        )
+        _require(
+            self.passes > 0 or self.members > 1,
+            "epistemic",
+            (self.passes, self.members),
+            "several passes or several members; leave it out for a single answer",
+        )
+        _require(0 <= self.seed < 2**32, "epistemic seed", self.seed, "from 0 to 2^32 - 1")
+
+    @property
+    def samples(self) -> int:
+        """How many answers a head gives to an image."""
+        return max(self.passes, 1) * self.members
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
-    """A backbone, its input and its heads; a head that is None is absent."""
+    """A backbone, its input and its heads; a head that is None is absent.
+
+    `epistemic` is None where each head answers once.
+    """
 
     backbone: str = "resnet18"
     input: InputSpec = field(default_factory=InputSpec)
     classifier: ClassifierSpec | None = None
     pose: PoseSpec | None = None
     place: PlaceSpec | None = None
+    epistemic: EpistemicSpec | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.heads), "heads", self.heads, f"at least one of {', '.join(HEADS)}")
+        if self.epistemic and not (self.classifier or self.pose):
+            raise ConfigError(
+                "epistemic is of classifier and pose heads, and the network has neither: leave it out"
+            )
+        if self.epistemic and self.epistemic.passes:
+            for name, head in (("classifier", self.classifier), ("pose", self.pose)):
+                if head and not head.dropout:
+                    raise ConfigError(
+                        f"The {name} head has dropout 0, so all Monte Carlo passes would be the same: "
+                        f"train it with dropout (network.{name}.dropout, for instance 0.2)"
+                    )
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -198,6 +260,8 @@ class NetworkSpec:
         if self.classifier:
             outputs["probabilities"] = (len(self.classifier.labels),)
             outputs["known_score"] = ()
+            if self.epistemic:
+                outputs["mutual_information"] = ()  # nats
         if self.pose:
             outputs["position"] = (3,)  # metres, in the map frame
             outputs["orientation_xyzw"] = (4,)  # unit, w >= 0
@@ -205,6 +269,11 @@ class NetworkSpec:
                 6,
                 6,
             )  # x y z (m), then rotation about the map's X Y Z (rad)
+            if self.epistemic:
+                outputs["pose_spread"] = (
+                    6,
+                    6,
+                )  # the part of pose_covariance that answers differ by
         if self.place:
             outputs["descriptor"] = (self.place.descriptor_size,)  # L2 norm 1
         return outputs
@@ -213,6 +282,8 @@ class NetworkSpec:
         """Returns plain data (lists, dicts, numbers, strings) that `from_dict` reads back."""
         data: dict[str, Any] = {"backbone": self.backbone, "input": _plain(self.input)}
         data["heads"] = {name: _plain(getattr(self, name)) for name in self.heads}
+        if self.epistemic:
+            data["epistemic"] = _plain(self.epistemic)
         return data
 
     @classmethod
@@ -222,7 +293,8 @@ class NetworkSpec:
         Raises:
             ConfigError: an unknown or missing key, a wrong type or a value out of range.
         """
-        fields = check_mapping("network", data, required=("backbone", "heads"), optional=("input",))
+        optional = ("input", "epistemic")
+        fields = check_mapping("network", data, required=("backbone", "heads"), optional=optional)
         heads = check_mapping("heads", fields["heads"], required=(), optional=HEADS)
         kinds = {"classifier": ClassifierSpec, "pose": PoseSpec, "place": PlaceSpec}
         if not isinstance(fields["backbone"], str):
@@ -230,6 +302,9 @@ class NetworkSpec:
         return cls(
             backbone=fields["backbone"],
             input=from_mapping(InputSpec, "input", fields.get("input") or {}),
+            epistemic=from_mapping(EpistemicSpec, "epistemic", fields["epistemic"])
+            if fields.get("epistemic")
+            else None,
             **{name: from_mapping(kinds[name], name, settings) for name, settings in heads.items()},
         )
 

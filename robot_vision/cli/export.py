@@ -55,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="real photographs to verify the graph on; they also initialise the place head of "
         "--torchvision (default: scikit-learn's and scikit-image's samples)",
     )
+    parser.add_argument(
+        "--monte-carlo",
+        type=int,
+        metavar="PASSES",
+        help="passes with dropout through classifier and pose head, for epistemic uncertainty: 8 are "
+        "plenty, 0 takes them away (default: as the checkpoint has it)",
+    )
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
     new = parser.add_argument_group("with --torchvision")
     new.add_argument(
@@ -100,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         network, training, card = from_torchvision(args, images)
         metrics = {}
+    if args.monte_carlo is not None:
+        from robot_vision.networks.ensemble import with_monte_carlo
+
+        network = with_monte_carlo(network, args.monte_carlo)
     out = Path(args.out).expanduser().absolute()
     name = args.name or out.name
     bundle = export_bundle(network, out, name, images, training, metrics, card, args.force)

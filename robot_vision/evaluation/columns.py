@@ -27,6 +27,8 @@ _DIMENSIONS = {
     "orientation_xyzw": 2,
     "covariance": 3,
     "descriptor": 2,
+    "mutual_information": 1,
+    "spread": 3,
 }
 
 
@@ -48,6 +50,8 @@ class Predictions:
         descriptor: float32 (N, D), L2 norm 1.
         recording: name of the recording: a bag's file name.
         meta: hashes of bag and bundle, and whatever else belongs to it; plain data.
+        mutual_information: float (N,), nats, where the classifier answers several times.
+        spread: float (N, 6, 6), the part of the covariance by which several answers differ.
 
     Raises:
         ConfigError: columns that do not fit each other.
@@ -64,6 +68,8 @@ class Predictions:
     descriptor: NDArray[Any] | None = None
     recording: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    mutual_information: NDArray[Any] | None = None
+    spread: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.stamps_ns)
@@ -79,8 +85,10 @@ class Predictions:
                     f"Column {name} has shape {shape}: it must have {dimensions} dimensions, "
                     f"{n} frames{f' and {width} numbers a frame' if dimensions > 1 else ''}"
                 )
-        if self.covariance is not None and self.covariance.shape[1:] != (6, 6):
-            raise ConfigError(f"Column covariance has shape {self.covariance.shape}: use (N, 6, 6)")
+        for name in ("covariance", "spread"):
+            column = getattr(self, name)
+            if column is not None and column.shape[1:] != (6, 6):
+                raise ConfigError(f"Column {name} has shape {column.shape}: use (N, 6, 6)")
         if (self.position is None) != (self.orientation_xyzw is None):
             raise ConfigError(
                 "Columns position and orientation_xyzw go together: give both or none"
@@ -117,6 +125,8 @@ class Predictions:
             _column([p.descriptor for p in predictions], None, np.float32),
             recording,
             meta or {},
+            _column([c and c.mutual_information for c in classes], (), np.float64),
+            _column([p and p.spread for p in poses], (6, 6), np.float64),
         )
 
     def take(self, index: NDArray[Any]) -> Predictions:

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from robot_vision.networks.architectures import look_inside
 from robot_vision.networks.backbones import Backbone
 from robot_vision.networks.heads.classifier import ClassifierHead
+from robot_vision.networks.heads.epistemic import join_answers
 from robot_vision.networks.heads.gem import GemHead
 from robot_vision.networks.heads.netvlad import NetVladHead
 from robot_vision.networks.heads.posenet import PoseNetHead
 from robot_vision.spec import NetworkSpec
+
+_SAMPLED = ("classifier", "pose")  # heads that may answer several times
 
 
 class MultiHeadNetwork(nn.Module):
@@ -34,6 +37,7 @@ class MultiHeadNetwork(nn.Module):
         spec: the given one, with taps and `descriptor_size` filled in.
         backbone: the `Backbone`.
         heads: name to head, in the fixed order of `NetworkSpec.heads`.
+        members: the further heads of an ensemble: for each member name to head.
         classifier_is_pretrained: whether torchvision's classification layer became the classifier.
 
     Raises:
@@ -52,10 +56,9 @@ class MultiHeadNetwork(nn.Module):
         self.backbone = Backbone(spec.backbone, taps, backbone_weights, size)
         shapes = {head: self.backbone.shapes[tap] for head, tap in self._taps.items()}
         self.heads = nn.ModuleDict()
-        if spec.classifier:
-            self.heads["classifier"] = ClassifierHead(spec.classifier, shapes["classifier"][0])
-        if spec.pose:
-            self.heads["pose"] = PoseNetHead(spec.pose, shapes["pose"])
+        for name in _SAMPLED:
+            if name in shapes:
+                self.heads[name] = _sampled_head(spec, name, shapes[name])
         if spec.place:
             place: NetVladHead | GemHead
             if spec.place.pooling == "netvlad":
@@ -67,6 +70,8 @@ class MultiHeadNetwork(nn.Module):
         self.spec = spec
         self._set_normalisation()
         self.classifier_is_pretrained = self._take_classification_layer()
+        self.members = nn.ModuleList()
+        self.build_epistemic()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predicts final values.
@@ -88,7 +93,8 @@ class MultiHeadNetwork(nn.Module):
         Returns:
             Of the heads that are there: `logits` (N, K); `position` (N, 3), `quaternion_xyzw` (N,
             4), `log_variance` (N, 6), and with a full covariance `correlation` (N, 15);
-            `descriptor` (N, D). The heads' docstrings say what each is.
+            `descriptor` (N, D). The heads' docstrings say what each is. After training, with several
+            answers (`NetworkSpec.epistemic`), also those of classifier and pose head (N, S, ...).
         """
         return self.raw_from_features(self.forward_features(images))
 
@@ -109,7 +115,10 @@ class MultiHeadNetwork(nn.Module):
         """Runs the heads whose features are given, as `raw` does."""
         raw: dict[str, Tensor] = {}
         for name, feature in features.items():
-            raw.update(self.heads[name](feature))
+            answers = [self.heads[name](feature)]
+            if not self.training:
+                answers += [head(feature) for head in self.every(name)[1:]]
+            raw.update(join_answers(answers) if len(answers) > 1 else answers[0])
         return raw
 
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -119,6 +128,29 @@ class MultiHeadNetwork(nn.Module):
         for head in self.heads.values():
             outputs.update(head.decode(raw))
         return outputs
+
+    def build_epistemic(self) -> None:
+        """Makes what `spec.epistemic` asks for: masks, and further members, whose weights are random."""
+        wanted = self.spec.epistemic
+        while len(self.members) < (wanted.members - 1 if wanted else 0):
+            member = nn.ModuleDict()
+            for name in _SAMPLED:
+                if name in self.heads:
+                    shape = self.backbone.shapes[self._taps[name]]
+                    member[name] = _sampled_head(self.spec, name, shape)
+            self.members.append(member.to(next(self.heads.parameters()).device))
+        self.members = self.members[: wanted.members - 1 if wanted else 0]
+        passes, seed = (wanted.passes, wanted.seed) if wanted else (0, 0)
+        for number, heads in enumerate([self.heads, *self.members]):
+            for place, name in enumerate(_SAMPLED):
+                if name in heads:  # type: ignore[operator]
+                    head: Any = heads[name]  # type: ignore[index]
+                    head.set_passes(passes, seed + 2 * number + place)
+
+    def every(self, name: str) -> list[nn.Module]:
+        """Returns a head and those of the same name in an ensemble's other members."""
+        others = [m[name] for m in self.members if name in m]  # type: ignore[operator,index]
+        return [self.heads[name], *others]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turns RGB uint8 (N, H, W, 3) into what the backbone expects, (N, 3, H, W)."""
@@ -159,6 +191,14 @@ class MultiHeadNetwork(nn.Module):
             return False
         head.linear.load_state_dict({"weight": layer[0], "bias": layer[1]})
         return True
+
+
+def _sampled_head(spec: NetworkSpec, name: str, shape: tuple[int, ...]) -> nn.Module:
+    if name == "classifier":
+        assert spec.classifier
+        return ClassifierHead(spec.classifier, shape[0])
+    assert spec.pose
+    return PoseNetHead(spec.pose, shape)
 
 
 def _taps(spec: NetworkSpec) -> dict[str, str]:

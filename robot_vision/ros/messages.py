@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
@@ -18,7 +18,7 @@ from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionC
 from robot_vision.bundle import ModelBundle
 from robot_vision.covariance import covariance_numbers
 from robot_vision.geometry import canonical_xyzw
-from robot_vision.predictions import CameraPose, Hypothesis
+from robot_vision.predictions import CameraPose, Hypothesis, Prediction
 
 MAX_CLASS_ID = 65535  # uint16
 
@@ -95,6 +95,32 @@ def pose_message(
     _set_xyzw(message.pose.pose.orientation, pose.orientation_xyzw)
     message.pose.covariance = covariance_numbers(pose.covariance, scale, signed)
     return message
+
+
+def uncertainty_message(header: Header, camera: str, prediction: Prediction) -> DiagnosticArray:
+    """Returns what a network that answers several times says of its own answers, as named numbers.
+
+    `entropy` and `mutual_information` (nats) of the classes; `position_sigma_m` and `rotation_sigma_rad`,
+    the roots of the traces of both blocks of the pose's covariance, and `position_spread_m` and
+    `rotation_spread_rad`, those of the part by which the answers differ.
+
+    Args:
+        header: of the image.
+        camera: its name, which becomes the status's.
+        prediction: of the image.
+    """
+    values: dict[str, object] = {}
+    classes, pose = prediction.classification, prediction.pose
+    if classes is not None and classes.mutual_information is not None:
+        values["entropy"] = classes.entropy
+        values["mutual_information"] = classes.mutual_information
+    if pose is not None and pose.spread is not None:
+        for name, matrix in (("sigma", pose.covariance), ("spread", pose.spread)):
+            variances = np.maximum(np.diagonal(matrix), 0.0)
+            values[f"position_{name}_m"] = float(np.sqrt(variances[:3].sum()))
+            values[f"rotation_{name}_rad"] = float(np.sqrt(variances[3:].sum()))
+    status = status_message(0, camera, "", "", values)
+    return DiagnosticArray(header=header, status=[status])
 
 
 def transform_message(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
@@ -21,6 +22,7 @@ from robot_vision.ros.messages import (
     image_message,
     pose_message,
     transform_message,
+    uncertainty_message,
 )
 from robot_vision.ros.perception_parameters import PerceptionParameters
 from robot_vision.ros.qos import profile, publisher_events
@@ -64,6 +66,8 @@ class CameraOutputs:
             kinds["descriptor"] = Image
         if spec.pose:
             kinds["pose"] = PoseWithCovarianceStamped
+        if spec.epistemic:
+            kinds["uncertainty"] = DiagnosticArray
         self._publishers: dict[str, Any] = {}
         for name, kind in kinds.items():
             topic = f"~/{camera}/{name}"
@@ -117,6 +121,8 @@ class CameraOutputs:
             self._send("classification", classification_message(header, hypotheses))
         if prediction.descriptor is not None and self.listened("descriptor"):
             self._send("descriptor", descriptor_message(header, prediction.descriptor))
+        if self.listened("uncertainty"):
+            self._send("uncertainty", uncertainty_message(header, self.camera, prediction))
         if prediction.pose is None or not (broadcast or self.listened("pose")):
             return None
         pose, frame = self._located(prediction.pose, header.frame_id, mounting)

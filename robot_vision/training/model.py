@@ -63,6 +63,11 @@ def _extended(config: TrainingConfig, labels: tuple[str, ...], map_frame: str) -
     """A bundle's network with further heads; everything that was there keeps its numbers."""
     path = Path(expand(config.network.init_from or ""))
     old = load_network(path / WEIGHTS if path.is_dir() else path)
+    if old.spec.epistemic:
+        raise ConfigError(
+            f"{path} answers several times, which a further head could not: start from the network with "
+            "one answer, and export with --monte-carlo in the end"
+        )
     for name in config.heads:
         if name in old.spec.heads:
             raise ConfigError(

@@ -13,6 +13,7 @@ from robot_vision.networks.heads.covariance import (
     correlation_factor,
     log_variance_bounds,
 )
+from robot_vision.networks.heads.epistemic import SAMPLES, dropout_masks, mean_pose, sampled
 from robot_vision.spec import PoseSpec
 
 MAX_POSITION = 1e6  # m
@@ -39,6 +40,7 @@ class PoseNetHead(nn.Module):
         position_mean: buffer (3,), metres: the centre of the training positions.
         position_scale: buffer (), metres: their spread; one number, so that distances keep their
             ratio.
+        masks: buffer (S, hidden) of Monte Carlo dropout, or None.
 
     Raises:
         ConfigError: `reduce_channels` is asked of a tap that is no feature map.
@@ -52,6 +54,7 @@ class PoseNetHead(nn.Module):
     log_variance_low: Tensor
     log_variance_high: Tensor
     below_diagonal: Tensor
+    masks: Tensor | None
 
     def __init__(self, spec: PoseSpec, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -83,6 +86,7 @@ class PoseNetHead(nn.Module):
             self.log_variance.bias.zero_()
         self.register_buffer("position_mean", torch.zeros(3))
         self.register_buffer("position_scale", torch.ones(()))
+        self.register_buffer("masks", None)
         # Constants: on the CPU even when the rest is built without data, and not saved.
         low, high = log_variance_bounds()
         constants = {
@@ -95,6 +99,13 @@ class PoseNetHead(nn.Module):
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
+
+    def set_passes(self, passes: int, seed: int) -> None:
+        """Draws the masks of Monte Carlo dropout; 0 passes take them away."""
+        units, rate = self.hidden.out_features, self.dropout.p
+        self.masks = None
+        if passes:
+            self.masks = dropout_masks(passes, units, rate, seed).to(self.hidden.weight.device)
 
     def set_position_statistics(self, positions: Tensor) -> None:
         """Sets mean and scale from the training positions.
@@ -119,12 +130,21 @@ class PoseNetHead(nn.Module):
             `log_variance` (N, 6), of x, y, z (log m^2) and of the rotation about X, Y, Z (log
             rad^2); with a full covariance also `correlation` (N, 15), from which
             `covariance.correlation_factor` makes the Cholesky factor of the axes' correlations.
+            After training, with Monte Carlo dropout, the same of S passes (N, S, ...) under the names
+            that `SAMPLES` gives them.
         """
         if self.reduce is not None:
             features = self.reduce(features).flatten(1)  # (N, R * H * W)
         elif features.dim() == 4:
             features = features.mean(dim=(2, 3))  # (N, C)
-        hidden = self.dropout(F.relu(self.hidden(features)))  # (N, hidden)
+        hidden = F.relu(self.hidden(features))  # (N, hidden)
+        raw = self._regress(self.dropout(hidden))
+        if self.masks is not None and not self.training:
+            raw.update(sampled(self._regress(hidden.unsqueeze(1) * self.masks)))  # (N, S, hidden)
+        return raw
+
+    def _regress(self, hidden: Tensor) -> dict[str, Tensor]:
+        """The regressors alone, on (..., hidden)."""
         scale = self.position_scale
         position = self.position_mean + scale * self.position(hidden)
         # The position's variance is regressed in the same units: log (scale^2 v) = log v + 2 log scale.
@@ -147,8 +167,32 @@ class PoseNetHead(nn.Module):
         Returns:
             `position` (N, 3), metres; `orientation_xyzw` (N, 4), unit, w >= 0 (the identity for the
             zero quaternion); `pose_covariance` (N, 6, 6), positive definite, and diagonal unless
-            the spec asks for a full one.
+            the spec asks for a full one. Of several answers the mean pose with the total covariance,
+            and `pose_spread` (N, 6, 6), the part of it by which the answers differ.
         """
+        if SAMPLES["position"] not in raw:
+            return self._decode_one(raw)
+        # (N, S, ...) as (N * S, ...), through the same arithmetic, and back. The sizes are written into the
+        # graph as numbers: OpenVINO finds no output shapes through computed ones.
+        samples = {name: raw[sample] for name, sample in SAMPLES.items() if sample in raw}
+        samples.pop("logits", None)
+        count = int(samples["position"].shape[1])
+        flat = {name: v.reshape(-1, int(v.shape[2])) for name, v in samples.items()}
+        each = {
+            name: v.reshape(-1, count, *(int(size) for size in v.shape[1:]))
+            for name, v in self._decode_one(flat).items()
+        }
+        position, orientation, covariance, spread = mean_pose(
+            each["position"], each["orientation_xyzw"], each["pose_covariance"]
+        )
+        return {
+            "position": position,
+            "orientation_xyzw": orientation,
+            "pose_covariance": covariance,
+            "pose_spread": spread,
+        }
+
+    def _decode_one(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         position = raw["position"].float().clamp(-MAX_POSITION, MAX_POSITION)
         q = raw["quaternion_xyzw"].float()
         largest = q.abs().amax(
