@@ -1,13 +1,16 @@
 """A planner in a process of its own: receives results and reports their ages, as told on standard input.
 
 A line in asks for what came since the last one; the line out holds, for each result topic, the number of
-frames answered and the ages in nanoseconds at reception.
+frames answered and the ages in nanoseconds at reception. It takes the messages serialised and reads their
+stamps: a planner in Python would spend several times that on building message objects, on the cores that
+are measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import struct
 import sys
 import threading
 import time
@@ -22,6 +25,7 @@ from vision_msgs.msg import Classification
 
 from robot_vision.ros.dds import use_large_image_profile
 
+STAMP = struct.Struct("<iI")  # Header's first field, after the four bytes of CDR encapsulation
 TYPES = {"classification": Classification, "descriptor": Image, "pose": PoseWithCovarianceStamped}
 
 
@@ -36,16 +40,17 @@ class Listener(Node):
         self.status: dict[str, str] = {}
         for name, kind in TYPES.items():
             self.create_subscription(
-                kind, f"{prefix}/{name}", lambda m, n=name: self.keep(n, m), QoSProfile(depth=50)
-            )
+                kind, f"{prefix}/{name}", lambda m, n=name: self.keep(n, m), QoSProfile(depth=50),
+                raw=True,
+            )  # fmt: skip
         self.create_subscription(DiagnosticArray, "/diagnostics", self.diagnose, 10)
 
-    def keep(self, name: str, message: object) -> None:
+    def keep(self, name: str, message: bytes) -> None:
         now = time.time_ns()
-        stamp = message.header.stamp  # type: ignore[attr-defined]
+        seconds, nanoseconds = STAMP.unpack_from(message, 4)
         with self.lock:
             self.first_ns = self.first_ns or now
-            self.ages[name].append(now - stamp.sec * 10**9 - stamp.nanosec)
+            self.ages[name].append(now - seconds * 10**9 - nanoseconds)
 
     def diagnose(self, message: DiagnosticArray) -> None:
         with self.lock:

@@ -98,7 +98,9 @@ class PerceptionNode(LifecycleNode):
         self.get_logger().info(f"Loading the model {path}")
         pipeline = Pipeline.load(path, p.engine, p.device, p.precision, p.threads, p.max_batch)
         try:
-            pipeline.warm_up(sorted({1, min(len(p.cameras), p.max_batch)}))
+            # All cameras at once is the commonest batch but one: engines tune for what comes first.
+            most = min(len(p.cameras), p.max_batch)
+            pipeline.warm_up((1, *range(most, 1, -1)))
             self._make_outputs(pipeline, p)
         except BaseException:
             pipeline.close()
