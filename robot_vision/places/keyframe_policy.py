@@ -1,86 +1,131 @@
-"""When a view is worth a keyframe: after a distance, an angle, or a change of what is seen.
-
-Distance and angle bound how far the nearest keyframe can be from any place that was driven through. The
-descriptor adds what they miss: a door that opens onto another room changes the view within a step.
-"""
+"""Which views become keyframes: those that show something that no keyframe of this run shows yet."""
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision import geometry
 from robot_vision.errors import ConfigError
+
+# A view changes without the camera when people walk or light goes on: such a change counts only after this
+# share of the distance or angle, or a robot that stands in a corridor would fill its disk.
+_MOVED = 0.2
+_REMEMBERED = 20_000  # views, 40 MB with descriptors of 512 numbers
+
+_Cell = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class KeyframeRule:
-    """How different a view must be from the last keyframe of the drive.
+class KeyframePolicy:
+    """How far apart keyframes are.
+
+    The defaults suit a robot that drives indoors with a camera of 60 to 90 degrees: a quarter metre moves
+    what is two metres away by an eighth of the picture, and 15 degrees are a fifth of it.
 
     Attributes:
-        distance_m: of the camera's way since then, as the crow flies.
-        angle_deg: between the camera's orientations.
-        similarity: cosine of the descriptors below which the view has changed; -1 never looks at them.
-        min_distance_m: a change of descriptor alone counts only after so much, or ...
-        min_angle_deg: ... so much turning: else people who walk by make keyframes of a robot that stands.
+        distance_m: a keyframe after so many metres.
+        angle_deg: or after such a turn.
+        similarity: or when the descriptor's cosine with the last keyframe's falls below this and the
+            camera has moved; 0 leaves it out.
+        revisits: also take views that an earlier keyframe of this run shows already.
     """
 
-    distance_m: float = 0.5
-    angle_deg: float = 20.0
-    similarity: float = 0.6
-    min_distance_m: float = 0.1
-    min_angle_deg: float = 5.0
+    distance_m: float = 0.25
+    angle_deg: float = 15.0
+    similarity: float = 0.8
+    revisits: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.distance_m > 0 and self.angle_deg > 0):
-            raise ConfigError(
-                f"Keyframe distance {self.distance_m} m and angle {self.angle_deg} deg must be above 0"
-            )
-        if not -1 <= self.similarity <= 1:
-            raise ConfigError(f"Keyframe similarity {self.similarity} must be from -1 to 1")
+        for name, high in (("distance_m", 1e6), ("angle_deg", 360.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise ConfigError(f"Keyframe {name} is {value}: use 0 to {high:g}")
+        if not 0 <= self.similarity <= 1:
+            raise ConfigError(f"Keyframe similarity is {self.similarity}: use 0 to 1")
 
 
-class KeyframePolicy:
-    """Says which views of one drive become keyframes.
+class KeyframeSelector:
+    """Applies a `KeyframePolicy` to the views of one run, in the order in which they come.
 
     Args:
-        rule: thresholds.
+        policy: how far apart keyframes are.
     """
 
-    def __init__(self, rule: KeyframeRule) -> None:
-        self.rule = rule
-        self._pose: NDArray[np.float64] | None = None
-        self._descriptor: NDArray[np.float32] | None = None
+    def __init__(self, policy: KeyframePolicy | None = None) -> None:
+        self.policy = policy or KeyframePolicy()
+        self._last: tuple[NDArray[np.float64], NDArray[np.float32] | None] | None = None
+        # By the cell of the grid that it is in, so that a look around reads 27 cells.
+        self._known: OrderedDict[int, tuple[_Cell, NDArray[np.float64]]] = OrderedDict()
+        self._cells: dict[_Cell, dict[int, NDArray[np.float32] | None]] = {}
+        self._count = 0
 
-    def reset(self) -> None:
-        """Makes the next view a keyframe: a new drive begins, or the pose jumped."""
-        self._pose = self._descriptor = None
-
-    def reason(self, T_map_camera: NDArray[Any], descriptor: NDArray[Any]) -> str:
-        """Returns why a view shall be a keyframe: first, distance, angle or descriptor; empty if not.
+    def wants(self, T_map_camera: NDArray[Any], descriptor: NDArray[Any] | None = None) -> bool:
+        """Returns whether a view should become a keyframe. It is not remembered: call `added` then.
 
         Args:
-            T_map_camera: pose (4, 4) in any fixed frame.
-            descriptor: (D,), of length 1.
+            T_map_camera: pose (4, 4).
+            descriptor: float32 (D,), L2 norm 1; None: decide by the pose alone.
         """
-        if self._pose is None or self._descriptor is None:
-            return "first"
-        rule = self.rule
-        distance = float(np.linalg.norm(T_map_camera[:3, 3] - self._pose[:3, 3]))
-        if distance >= rule.distance_m:
-            return "distance"
-        cosine = (np.sum(T_map_camera[:3, :3] * self._pose[:3, :3]) - 1) / 2  # trace of the turn
-        angle = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-        if angle >= rule.angle_deg:
-            return "angle"
-        has_moved = distance >= rule.min_distance_m or angle >= rule.min_angle_deg
-        if has_moved and float(descriptor @ self._descriptor) < rule.similarity:
-            return "descriptor"
-        return ""
+        if self._last is None:
+            return True
+        T, before = self._last
+        metres, degrees = _apart(T, T_map_camera)
+        policy = self.policy
+        if metres < policy.distance_m and degrees < policy.angle_deg:
+            moved = metres >= _MOVED * policy.distance_m or degrees >= _MOVED * policy.angle_deg
+            if not moved or not _differs(before, descriptor, policy.similarity):
+                return False
+        return policy.revisits or not self._shown(np.asarray(T_map_camera), descriptor)
 
-    def added(self, T_map_camera: NDArray[Any], descriptor: NDArray[Any]) -> None:
-        """Notes that a view became a keyframe."""
-        self._pose = np.array(T_map_camera, np.float64)
-        self._descriptor = np.array(descriptor, np.float32)
+    def added(self, T_map_camera: NDArray[Any], descriptor: NDArray[Any] | None = None) -> None:
+        """Remembers a view that became a keyframe."""
+        T = np.array(T_map_camera, np.float64)
+        kept = None if descriptor is None else np.array(descriptor, np.float32)
+        self._last = (T, kept)
+        if self.policy.revisits:
+            return
+        cell = self._cell(T)
+        self._known[self._count] = (cell, T)
+        self._cells.setdefault(cell, {})[self._count] = kept
+        self._count += 1
+        if len(self._known) > _REMEMBERED:
+            oldest, (old_cell, _) = self._known.popitem(last=False)
+            del self._cells[old_cell][oldest]
+            if not self._cells[old_cell]:
+                del self._cells[old_cell]
+
+    def _shown(self, T: NDArray[np.float64], descriptor: NDArray[Any] | None) -> bool:
+        """Returns whether a keyframe of this run is as near and as similar as neighbours may be."""
+        x, y, z = self._cell(T)
+        for dx in (-1, 0, 1):
+            for dy in (-1, 0, 1):
+                for dz in (-1, 0, 1):
+                    for number, known in self._cells.get((x + dx, y + dy, z + dz), {}).items():
+                        metres, degrees = _apart(self._known[number][1], T)
+                        near = metres < self.policy.distance_m and degrees < self.policy.angle_deg
+                        if near and not _differs(known, descriptor, self.policy.similarity):
+                            return True
+        return False
+
+    def _cell(self, T: NDArray[np.float64]) -> _Cell:
+        size = max(self.policy.distance_m, 1e-3)
+        x, y, z = (math.floor(float(value) / size) for value in T[:3, 3])
+        return x, y, z
+
+
+def _apart(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:
+    """Returns metres and degrees between two poses (4, 4)."""
+    metres = float(np.linalg.norm(a[:3, 3] - b[:3, 3]))
+    turn = geometry.orthonormalised(a[:3, :3].T @ b[:3, :3])
+    cosine = (float(np.trace(turn)) - 1) / 2
+    return metres, math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+
+
+def _differs(a: NDArray[Any] | None, b: NDArray[Any] | None, similarity: float) -> bool:
+    return a is not None and b is not None and float(a @ b) < similarity

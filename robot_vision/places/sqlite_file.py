@@ -94,17 +94,18 @@ def make_file(path: Path, row: tuple[object, ...]) -> None:
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 db.executescript("BEGIN;" + _TABLES + "COMMIT;")
                 db.execute("INSERT INTO map VALUES (1, ?, ?, ?, ?, ?, ?, ?, 0)", row)
-            _give_name(draft, path)
+            give_name(draft, path)
         finally:
             for leftover in (draft, Path(f"{name}-wal"), Path(f"{name}-shm")):
                 leftover.unlink(missing_ok=True)
 
 
-def _give_name(draft: Path, path: Path) -> None:
-    """Renames without overwriting, and sees to it that the name survives a power cut."""
+def give_name(draft: Path, path: Path) -> None:
+    """Renames a closed map without overwriting, and sees to it that the name survives a power cut."""
     try:
         try:
             os.link(draft, path)
+            os.unlink(draft)
         except FileExistsError as error:
             raise MapError(f"{path} was just made by somebody else") from error
         except OSError:  # no hard links there, as on FAT

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -196,14 +196,21 @@ class SqliteMap:
 
     def set_structure(self, keyframe_id: int, structure: bytes) -> None:
         """See `store.PlaceMap`."""
-        data = bytes(structure)
+        self.set_structures({keyframe_id: structure})
+
+    def set_structures(self, structures: Mapping[int, bytes]) -> None:
+        """See `store.PlaceMap`."""
+        if not structures:
+            return
         with self._transaction(changes_places=False) as (db, _):
-            if not db.execute("SELECT 1 FROM keyframe WHERE id = ?", [keyframe_id]).fetchone():
-                raise MapError(f"{self.path} has no keyframe {keyframe_id}")
-            db.execute(
-                "INSERT OR REPLACE INTO structure VALUES (?, ?, ?)",
-                [keyframe_id, zlib.crc32(data), data],
-            )
+            for number, given in structures.items():
+                if not db.execute("SELECT 1 FROM keyframe WHERE id = ?", [number]).fetchone():
+                    raise MapError(f"{self.path} has no keyframe {number}")
+                data = bytes(given)
+                db.execute(
+                    "INSERT OR REPLACE INTO structure VALUES (?, ?, ?)",
+                    [number, zlib.crc32(data), data],
+                )
 
     def structure(self, keyframe_id: int) -> bytes | None:
         """See `store.PlaceMap`."""

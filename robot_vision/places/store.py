@@ -9,7 +9,7 @@ An implementation is imported when its kind of map is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -181,9 +181,15 @@ class PlaceMap(Protocol):
     def set_structure(self, keyframe_id: int, structure: bytes) -> None:
         """Keeps a keyframe's local features and points, replacing what was there.
 
+        Points are in the keyframe's camera frame, so that a map that is moved or merged into another
+        keeps them valid.
+
         Raises:
             MapError: there is no such keyframe.
         """
+
+    def set_structures(self, structures: Mapping[int, bytes]) -> None:
+        """Keeps the structures of several keyframes by their ids: all or, where it raises, none."""
 
     def structure(self, keyframe_id: int) -> bytes | None:
         """Returns what `set_structure` was given, or None."""

@@ -1,0 +1,217 @@
+"""Copies and merges maps, of a file or a server, either way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision import geometry
+from robot_vision.errors import ConfigError
+from robot_vision.places.keyframe import Keyframe
+from robot_vision.places.sqlite_file import give_name
+from robot_vision.places.store import MapError, PlaceMap, create_map, is_server
+
+Say = Callable[[int, int], None]
+_BATCH = 200
+
+
+def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -> int:
+    """Copies a map to a new one: every keyframe with its id, picture and structure, bit for bit.
+
+    The source may be open for writing, here or elsewhere: the copy holds what was there when it began, less
+    what is removed meanwhile. A copy to a file appears under its name when it is whole. The copy has a
+    `map_id` of its own.
+
+    Args:
+        source: what to copy.
+        target_uri: a file or postgresql://...?map=NAME that is not there yet.
+        say: called with (done, all) from time to time.
+
+    Returns:
+        How many keyframes were copied.
+
+    Raises:
+        MapError: the target is there already or cannot be written.
+    """
+    info = source.info
+    server = is_server(target_uri)
+    target_path = Path(target_uri).expanduser()
+    if not server and target_path.exists():
+        raise MapError(f"{target_path} is there already: remove it or choose another name")
+    draft = target_uri if server else target_path.with_name(f".{target_path.name}.copying")
+    if not server:
+        _remove_file(Path(draft))  # of a copy that was killed
+    target = create_map(
+        draft,
+        bundle_name=info.bundle_name,
+        bundle_sha256=info.bundle_sha256,
+        dimension=info.dimension,
+        frame_id=info.frame_id,
+        descriptor_dtype=info.descriptor_dtype,
+    )
+    try:
+        with target:
+            ids = source.changes(0).added
+            with_structure = set(source.structure_ids().tolist())
+            done = 0
+            for start in range(0, len(ids), _BATCH):
+                batch = list(_still_there(source, ids[start : start + _BATCH]))
+                target.add_many(batch)
+                target.set_structures(_structures(source, batch, with_structure))
+                done += len(batch)
+                if say:
+                    say(done, len(ids))
+        if not server:
+            give_name(Path(draft), target_path)
+    except BaseException:
+        _forget(draft)
+        raise
+    return done
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did.
+
+    Attributes:
+        added: keyframes that came.
+        known: keyframes that the target had already (same source, camera and stamp).
+    """
+
+    added: int
+    known: int
+
+
+def merge_map(
+    target: PlaceMap,
+    source: PlaceMap,
+    T_target_source: NDArray[Any] | None = None,
+    say: Say | None = None,
+) -> Merged:
+    """Adds the keyframes of one map to another; they get new ids. A merge that was stopped can be repeated.
+
+    Args:
+        target: grows.
+        source: is left as it is.
+        T_target_source: takes points of the source's map frame to the target's (4, 4); None for maps
+            of one frame. Poses and covariances follow it. Structure is kept in camera coordinates.
+        say: called with (done, all) from time to time.
+
+    Raises:
+        MapError: the maps are of different models, or are one map.
+        ConfigError: `T_target_source` is no rigid transform.
+    """
+    refuse_merge(target, source)
+    T = None if T_target_source is None else rigid(T_target_source)
+    there = _keys(target)
+    keys = _keys(source)
+    ids = [number for key, number in keys.items() if key not in there]
+    with_structure = set(source.structure_ids().tolist())
+    added = 0
+    for start in range(0, len(ids), _BATCH):
+        batch = list(_still_there(source, ids[start : start + _BATCH]))
+        new = [replace(moved(k, T), keyframe_id=None) for k in batch]
+        numbers = dict(zip((k.keyframe_id or 0 for k in batch), target.add_many(new), strict=True))
+        structures = _structures(source, batch, with_structure)
+        target.set_structures({numbers[i]: data for i, data in structures.items()})
+        added += len(new)
+        if say:
+            say(start + len(batch), len(ids))
+    return Merged(added, len(keys) - len(ids))
+
+
+def refuse_merge(target: PlaceMap, source: PlaceMap) -> None:
+    """Checks that two maps may become one.
+
+    Raises:
+        MapError: they are of different models, or are one map.
+    """
+    mine, other = target.info, source.info
+    if mine.map_id == other.map_id:
+        raise MapError(f"{mine.uri} and {other.uri} are the same map: name another one")
+    if mine.bundle_sha256 != other.bundle_sha256:
+        raise MapError(
+            f"{mine.uri} was made by model {mine.bundle_name} ({mine.bundle_sha256[:12]}) and "
+            f"{other.uri} by {other.bundle_name} ({other.bundle_sha256[:12]}): their descriptors do "
+            "not compare. Build one of them anew with the other's model"
+        )
+
+
+def rigid(T: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns a rigid transform (4, 4) with an exact rotation.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    matrix = np.array(T, np.float64)
+    if matrix.shape != (4, 4) or not np.all(np.isfinite(matrix)):
+        raise ConfigError(
+            f"A transform must be 4 x 4 finite numbers, and this is {matrix.tolist()}"
+        )
+    try:
+        matrix[:3, :3] = geometry.orthonormalised(matrix[:3, :3])
+    except ValueError as error:
+        raise ConfigError(f"A transform must be rigid: {error}") from error
+    matrix[3] = (0, 0, 0, 1)
+    return matrix
+
+
+def moved(keyframe: Keyframe, T_new_map: NDArray[np.float64] | None) -> Keyframe:
+    """Returns a keyframe in another map frame: its pose, and its covariance about the new axes."""
+    if T_new_map is None:
+        return keyframe
+    T = T_new_map @ keyframe.T_map_camera
+    covariance = keyframe.covariance
+    if covariance is not None:
+        turn = np.kron(np.eye(2), T_new_map[:3, :3])
+        covariance = geometry.symmetrised(turn @ covariance @ turn.T)
+    return replace(
+        keyframe,
+        position=T[:3, 3].copy(),
+        quaternion_xyzw=geometry.xyzw_from_matrix(T[:3, :3]),
+        covariance=covariance,
+    )
+
+
+def _structures(source: PlaceMap, batch: list[Keyframe], there: set[int]) -> dict[int, bytes]:
+    ids = [k.keyframe_id for k in batch if k.keyframe_id in there]
+    found = {i: source.structure(i) for i in ids if i is not None}
+    return {i: data for i, data in found.items() if data is not None}
+
+
+def _keys(places: PlaceMap) -> dict[tuple[str, str, int], int]:
+    poses = places.poses()
+    keys = zip(poses.sources, poses.cameras, poses.stamps_ns.tolist(), strict=True)
+    return dict(zip(keys, poses.ids.tolist(), strict=True))
+
+
+def _still_there(source: PlaceMap, ids: Sequence[int] | NDArray[np.int64]) -> Iterator[Keyframe]:
+    """Yields keyframes, leaving out those that were removed since their ids were read."""
+    try:
+        yield from list(source.keyframes(ids))
+        return
+    except MapError:
+        gone = set(source.changes(0).removed.tolist())
+        left = [int(i) for i in ids if int(i) not in gone]
+        if len(left) == len(ids):
+            raise
+    yield from _still_there(source, left)
+
+
+def _remove_file(path: Path) -> None:
+    for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        name.unlink(missing_ok=True)
+
+
+def _forget(draft: str | Path) -> None:
+    if is_server(draft):
+        from robot_vision.places.postgres_map import PostgresMap
+
+        PostgresMap.drop(str(draft))
+    else:
+        _remove_file(Path(draft))

@@ -1,0 +1,181 @@
+"""Keeps the index of a large map beside the map, and an index in memory in step with its map.
+
+A cache is only a shortcut: one that is missing, damaged, of another map or older than the map's removals is
+brought up to date or made anew, and one that cannot be written is gone without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import faiss as _faiss
+import numpy as np
+
+from robot_vision.errors import ConfigError
+from robot_vision.places.index import IndexOptions, PlaceIndex
+from robot_vision.places.store import Changes, MapInfo, PlaceMap, is_server
+
+faiss: Any = _faiss  # its stubs lack the callbacks
+_MAGIC = b"robot_vision place index 1\n"
+_STALE = 0.01  # share of places by which a cache may lag behind before it is written anew
+_SAMPLE = 64
+_BATCH = 100_000
+
+
+def open_index(
+    places: PlaceMap, options: IndexOptions | None = None, cache: bool = True
+) -> PlaceIndex:
+    """Returns an index of all places of a map, from its cache where there is one.
+
+    Args:
+        places: the map.
+        options: how to build and search.
+        cache: read and write the cache; small maps, whose index is exact, have none.
+
+    Raises:
+        MapError: the map cannot be read.
+    """
+    path = cache_path(places.info)
+    index = _load(path, places, options) if cache else None
+    lag = 0
+    if index is None:
+        index = PlaceIndex(places.info.dimension, options)
+        lag = -1
+    changes = refresh(index, places)
+    lag = lag or len(changes.added) + len(changes.removed)
+    if cache and index.kind == "inverted" and (lag < 0 or lag > _STALE * len(index)):
+        save(index, places.info)
+    return index
+
+
+def refresh(index: PlaceIndex, places: PlaceMap) -> Changes:
+    """Brings an index up to date with its map, whoever changed it; returns what was new."""
+    changes = places.changes(index.revision)
+    index.remove(changes.removed)
+    new = [int(i) for i in changes.added if int(i) not in index]
+    if len(new) > _BATCH and not len(index):
+        index.add(*places.descriptors())  # at once, so that cells are made for all of them
+    else:
+        for start in range(0, len(new), _BATCH):
+            index.add(*places.descriptors(new[start : start + _BATCH]))
+    index.revision = changes.revision
+    return changes
+
+
+def cache_path(info: MapInfo) -> Path:
+    """Returns where the cache of a map lies: beside its file, or for a server in the user's cache."""
+    if not is_server(info.uri):
+        return Path(f"{info.uri}.index")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "robot_vision" / f"{info.map_id}.index"
+
+
+def save(index: PlaceIndex, info: MapInfo) -> bool:
+    """Writes the cache of an inverted index; returns whether it could be written."""
+    state, built_for = index.state()
+    assert built_for, "an exact index is not worth a cache"
+    header = {
+        "map_id": info.map_id,
+        "revision": index.revision,
+        "dimension": index.dimension,
+        "built_for": built_for,
+        "probes": index.probes,
+    }
+    path = cache_path(info)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                body = _Summed(file.write)
+                file.write(_MAGIC + json.dumps(header).encode() + b"\n")
+                faiss.write_index(state, faiss.PyCallbackIOWriter(body.write))
+                file.write(body.total.to_bytes(4, "little"))
+                file.flush()
+                os.fsync(handle)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except (OSError, RuntimeError):  # FAISS makes a RuntimeError of a full disk
+        return False
+    return True
+
+
+def _load(path: Path, places: PlaceMap, options: IndexOptions | None) -> PlaceIndex | None:
+    """Returns the cached index, or None where there is none that fits the map."""
+    try:
+        with path.open("rb") as file:
+            header = _header(file)
+            info = places.info
+            if header is None or (header["map_id"], header["dimension"]) != (
+                info.map_id,
+                info.dimension,
+            ):
+                return None
+            if header["revision"] > places.revision or not _whole(path, file):
+                return None
+            state = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        return None
+    index = PlaceIndex(info.dimension, options)
+    state.nprobe = int(header["probes"])
+    index.restore(state, int(header["built_for"]))
+    index.revision = int(header["revision"])
+    return index if _agrees(index, places) else None
+
+
+def _header(file: BinaryIO) -> dict[str, Any] | None:
+    if file.readline(len(_MAGIC)) != _MAGIC:
+        return None
+    header = json.loads(file.readline(4096))
+    return header if isinstance(header, dict) else None
+
+
+def _whole(path: Path, file: BinaryIO) -> bool:
+    """Returns whether the rest of the file has its checksum; leaves the position as it is."""
+    start = file.tell()
+    left = path.stat().st_size - start - 4
+    total = 0
+    while left > 0 and (data := file.read(min(left, 1 << 20))):
+        total = zlib.crc32(data, total)
+        left -= len(data)
+    whole = left == 0 and file.read(4) == total.to_bytes(4, "little")
+    file.seek(start)
+    return whole
+
+
+def _agrees(index: PlaceIndex, places: PlaceMap) -> bool:
+    """Returns whether an index is of this map: one that was put back from a backup may differ."""
+    changes = places.changes(index.revision)
+    known = places.changes(0).added
+    kept = np.setdiff1d(known, changes.added)
+    if len(kept) != len(index) - sum(int(i) in index for i in changes.removed):
+        return False
+    rng = np.random.default_rng(0)
+    ids, descriptors = places.descriptors(rng.permutation(kept)[:_SAMPLE])
+    if not len(ids):
+        return True
+    try:
+        found, similarities = index.search(descriptors, 1)
+    except ConfigError:
+        return False
+    return bool(np.all(similarities[:, 0] > 1 - 1e-3) and all(int(i) in index for i in ids))
+
+
+class _Summed:
+    """Passes bytes on and keeps their CRC-32."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self.total = 0
+
+    def write(self, data: bytes) -> None:
+        self.total = zlib.crc32(data, self.total)
+        self._write(data)
