@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from robot_vision import geometry
 from robot_vision.errors import ConfigError
 
+MAX_ID = 1 << 62
 MAX_TEXT = 200  # characters of `camera` and `source`
 MAX_THUMBNAIL_BYTES = 1 << 20
 _UNIT = 1e-3  # how far a descriptor's norm may be from 1; float16 rounding stays below
@@ -108,12 +109,17 @@ def check(keyframe: Keyframe, dimension: int | None = None) -> None:
         raise ConfigError(f"{what}: quaternion_xyzw {quaternion.tolist()} must be of length 1")
     if keyframe.covariance is not None:
         _check_covariance(keyframe.covariance, what)
+    number = keyframe.keyframe_id
+    if number is not None and not 1 <= number < MAX_ID:
+        raise ConfigError(f"{what}: keyframe_id {number} must be 1 to {MAX_ID - 1}")
     if not -(1 << 63) <= keyframe.stamp_ns < 1 << 63:
         raise ConfigError(f"{what}: the stamp must fit into 64 bits")
     for name in ("camera", "source"):
         text: str = getattr(keyframe, name)
-        if len(text) > MAX_TEXT or "\0" in text:
-            raise ConfigError(f"{what}: {name} must have at most {MAX_TEXT} characters, none zero")
+        if len(text) > MAX_TEXT or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+            raise ConfigError(
+                f"{what}: {name} must be Unicode of at most {MAX_TEXT} characters, none zero"
+            )
     if keyframe.thumbnail is not None and len(keyframe.thumbnail) > MAX_THUMBNAIL_BYTES:
         raise ConfigError(
             f"{what}: thumbnail of {len(keyframe.thumbnail)} bytes; keep it below "

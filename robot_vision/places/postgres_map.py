@@ -1,0 +1,421 @@
+"""A place map on a PostgreSQL server with pgvector, for robots that share one.
+
+Robots keep an index of their own in memory and follow the map's revisions (`index_cache.refresh`), so they
+recognise places at their usual speed, and also while the network is away. `nearest` asks the server instead.
+Writers of one map take turns: they hold its row from their first statement to their commit, so that
+revisions are committed in their order and no follower misses one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, Union
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError
+from robot_vision.places import packing
+from robot_vision.places import postgres_server as server
+from robot_vision.places.keyframe import Keyframe, check, check_descriptors
+from robot_vision.places.postgres_server import Address, translated
+from robot_vision.places.store import (
+    SCHEMA_VERSION,
+    Changes,
+    KeyframeThereError,
+    MapError,
+    MapInfo,
+    MapPoses,
+    Mode,
+    taken,
+)
+
+Ids = Union[Sequence[int], NDArray[np.int64]]  # noqa: UP007 (evaluated in Python 3.10 too)
+_CHUNK = 1000
+_POSE = "id, stamp_ns, camera, source, x, y, z, qx, qy, qz, qw, covariance"
+
+
+class PostgresMap:
+    """A `store.PlaceMap` on a server. Calls from several threads wait for one another."""
+
+    def __init__(self, address: Address, mode: Mode) -> None:
+        self.address = address
+        self._mode: Mode = mode
+        self._lock = threading.RLock()
+        self._closed = False
+        self._connection = server.connect(address, mode)
+        try:
+            self.info = self._read_info()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @classmethod
+    def create(
+        cls,
+        uri: str,
+        bundle_name: str,
+        bundle_sha256: str,
+        dimension: int,
+        descriptor_dtype: str,
+        frame_id: str,
+    ) -> PostgresMap:
+        """Makes a map; see `store.create_map`."""
+        address = Address.parse(uri)
+        if dimension > server.MAX_DIMENSION:
+            raise ConfigError(
+                f"Descriptors have {dimension} numbers and pgvector keeps up to "
+                f"{server.MAX_DIMENSION}: use a model with whitened descriptors, or a file"
+            )
+        vector = f"{server.vector_type(descriptor_dtype)}({dimension})"
+        with contextlib.closing(server.connect(address, "write")) as connection:
+            try:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            except psycopg.Error as error:
+                raise MapError(
+                    f"{address.shown}: the server has no pgvector, or its user may not add it "
+                    f"({' '.join(str(error).split())}): install it and run CREATE EXTENSION vector"
+                ) from error
+            with translated(address), connection.transaction():
+                connection.execute(server.TABLES.format(schema=address.schema, vector=vector))
+                connection.execute(
+                    f"INSERT INTO {address.schema}.map VALUES "
+                    "(true, %s, %s, %s, %s, %s, %s, %s, %s, 0, 1)",
+                    [
+                        uuid.uuid4().hex,
+                        SCHEMA_VERSION,
+                        bundle_name,
+                        bundle_sha256,
+                        dimension,
+                        descriptor_dtype,
+                        frame_id,
+                        time.time_ns(),
+                    ],
+                )
+        return cls(address, "write")
+
+    @classmethod
+    def open(cls, uri: str, mode: Mode) -> PostgresMap:
+        """Opens a map; see `store.open_map`."""
+        return cls(Address.parse(uri), mode)
+
+    @classmethod
+    def drop(cls, uri: str) -> None:
+        """Removes a map from its server, with all that is in it."""
+        address = Address.parse(uri)
+        with contextlib.closing(server.connect(address, "write")) as connection:
+            with translated(address):
+                connection.execute(f"DROP SCHEMA IF EXISTS {address.schema} CASCADE")
+
+    def __enter__(self) -> PostgresMap:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self._all("SELECT count(*) FROM {s}.keyframe")[0][0])
+
+    @property
+    def revision(self) -> int:
+        """See `store.PlaceMap`."""
+        return int(self._all("SELECT revision FROM {s}.map")[0][0])
+
+    def add(self, keyframe: Keyframe) -> int:
+        """See `store.PlaceMap`.
+
+        Where the connection breaks during the commit, nobody knows whether the keyframe is there: add it
+        again, and `KeyframeThereError` says that it is.
+        """
+        return self.add_many([keyframe])[0]
+
+    def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
+        """See `store.PlaceMap`."""
+        given = list(keyframes)
+        for keyframe in given:
+            check(keyframe, self.info.dimension)
+        if not given:
+            return []
+        own = [k.keyframe_id for k in given if k.keyframe_id is not None]
+        with self._transaction() as connection:
+            revision, first = self._fetch(
+                connection,
+                "UPDATE {s}.map SET revision = revision + 1, next_id = greatest(next_id, %s) + %s "
+                "RETURNING revision, next_id",
+                [max(own, default=0) + 1, len(given) - len(own)],
+            )[0]
+            if own:
+                self._refuse_removed(connection, own)
+            free = iter(range(first - (len(given) - len(own)), first))
+            numbers = [next(free) if k.keyframe_id is None else k.keyframe_id for k in given]
+            for number, keyframe in zip(numbers, given, strict=True):
+                self._insert(connection, number, keyframe, revision)
+        return numbers
+
+    def get(self, keyframe_id: int) -> Keyframe:
+        """See `store.PlaceMap`."""
+        return next(self.keyframes([keyframe_id]))
+
+    def keyframes(self, ids: Ids | None = None) -> Iterator[Keyframe]:
+        """See `store.PlaceMap`."""
+        wanted = iter(self._ids() if ids is None else [int(i) for i in ids])
+        info = self.info
+        while chunk := list(islice(wanted, _CHUNK)):
+            rows = self._all(
+                f"SELECT {_POSE}, descriptor, thumbnail FROM {{s}}.keyframe WHERE id = ANY(%s)",
+                [chunk],
+            )
+            found = {row[0]: row for row in rows}
+            for number in chunk:
+                if number in found:
+                    row = found[number]
+                    descriptor = server.from_wire([row[12]], info.dimension, info.descriptor_dtype)
+                    yield packing.keyframe_from(row, descriptor[0], row[13])
+                elif ids is not None:
+                    raise MapError(f"{info.uri} has no keyframe {number}")
+
+    def remove(self, ids: Ids) -> int:
+        """See `store.PlaceMap`."""
+        with self._transaction() as connection:
+            revision = self._next_revision(connection)
+            gone = self._fetch(
+                connection,
+                "DELETE FROM {s}.keyframe WHERE id = ANY(%s) RETURNING id",
+                [sorted({int(i) for i in ids})],
+            )
+            connection.cursor().executemany(
+                f"INSERT INTO {self.address.schema}.removal VALUES (%s, %s)",
+                [(row[0], revision) for row in gone],
+            )
+        return len(gone)
+
+    def poses(self) -> MapPoses:
+        """See `store.PlaceMap`."""
+        rows = self._all(f"SELECT {_POSE} FROM {{s}}.keyframe ORDER BY id")
+        numbers = np.array([row[4:11] for row in rows], np.float64).reshape(-1, 7)
+        return MapPoses(
+            np.array([row[0] for row in rows], np.int64),
+            np.array([row[1] for row in rows], np.int64),
+            numbers[:, :3],
+            numbers[:, 3:],
+            tuple(row[2] for row in rows),
+            tuple(row[3] for row in rows),
+        )
+
+    def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """See `store.PlaceMap`."""
+        wanted = self._ids() if ids is None else sorted({int(i) for i in ids})
+        found = np.empty(len(wanted), np.int64)
+        result = np.empty((len(wanted), self.info.dimension), np.float32)
+        count = 0
+        for start in range(0, len(wanted), _CHUNK):
+            rows = self._all(
+                "SELECT id, descriptor FROM {s}.keyframe WHERE id = ANY(%s) ORDER BY id",
+                [wanted[start : start + _CHUNK]],
+            )
+            end = count + len(rows)
+            found[count:end] = [row[0] for row in rows]
+            result[count:end] = server.from_wire(
+                [row[1] for row in rows], self.info.dimension, self.info.descriptor_dtype
+            )
+            count = end
+        return found[:count], result[:count]
+
+    def changes(self, since: int) -> Changes:
+        """See `store.PlaceMap`."""
+        with self._using() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            revision = self._fetch(connection, "SELECT revision FROM {s}.map")[0][0]
+            added, removed = (
+                np.array(
+                    [
+                        row[0]
+                        for row in self._fetch(
+                            connection,
+                            f"SELECT id FROM {{s}}.{table} WHERE revision > %s ORDER BY id",
+                            [since],
+                        )
+                    ],
+                    np.int64,
+                )
+                for table in ("keyframe", "removal")
+            )
+        return Changes(int(revision), added, removed)
+
+    def set_structure(self, keyframe_id: int, structure: bytes) -> None:
+        """See `store.PlaceMap`."""
+        self.set_structures({keyframe_id: structure})
+
+    def set_structures(self, structures: Mapping[int, bytes]) -> None:
+        """See `store.PlaceMap`."""
+        with self._transaction() as connection:
+            for number, data in structures.items():
+                done = self._fetch(
+                    connection,
+                    "INSERT INTO {s}.structure SELECT id, %s FROM {s}.keyframe WHERE id = %s "
+                    "ON CONFLICT (id) DO UPDATE SET data = excluded.data RETURNING id",
+                    [bytes(data), int(number)],
+                )
+                if not done:
+                    raise MapError(f"{self.info.uri} has no keyframe {number}")
+
+    def structure(self, keyframe_id: int) -> bytes | None:
+        """See `store.PlaceMap`."""
+        rows = self._all("SELECT data FROM {s}.structure WHERE id = %s", [int(keyframe_id)])
+        return bytes(rows[0][0]) if rows else None
+
+    def structure_ids(self) -> NDArray[np.int64]:
+        """See `store.PlaceMap`."""
+        rows = self._all("SELECT id FROM {s}.structure ORDER BY id")
+        return np.array([row[0] for row in rows], np.int64)
+
+    def check(self) -> None:
+        """See `store.PlaceMap`. What the server's disks do is the server's to check (data checksums)."""
+        for keyframe in self.keyframes():
+            try:
+                check(keyframe, self.info.dimension)
+            except ConfigError as error:
+                raise MapError(f"{self.info.uri} is damaged ({error})") from error
+
+    def make_server_index(self) -> None:
+        """Makes pgvector's HNSW index, which `nearest` uses from then on; adding takes longer with it.
+
+        Raises:
+            ConfigError: descriptors are longer than what it can index.
+        """
+        limit = server.INDEXED_DIMENSION[self.info.descriptor_dtype]
+        if self.info.dimension > limit:
+            raise ConfigError(
+                f"Descriptors have {self.info.dimension} numbers and pgvector indexes up to {limit} "
+                f"of {self.info.descriptor_dtype}: search without an index on the server"
+            )
+        with self._transaction() as connection:
+            operators = f"{server.vector_type(self.info.descriptor_dtype)}_ip_ops"
+            schema = self.address.schema
+            connection.execute(
+                f"CREATE INDEX IF NOT EXISTS keyframe_by_descriptor ON {schema}.keyframe "
+                f"USING hnsw (descriptor {operators})"
+            )
+
+    def nearest(
+        self, queries: NDArray[Any], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Searches on the server; returns what `index.PlaceIndex.search` returns."""
+        vectors = check_descriptors(np.atleast_2d(queries), self.info.dimension, "Query")
+        ids = np.full((len(vectors), k), -1, np.int64)
+        similarities = np.full((len(vectors), k), -np.inf, np.float32)
+        for row, vector in enumerate(vectors):
+            wire = server.to_wire(vector, self.info.descriptor_dtype)
+            with self._using() as connection, connection.transaction():
+                # pgvector looks at 40 candidates by default, which is no guarantee for ten.
+                connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(100, 4 * k))}")
+                found = self._fetch(
+                    connection,
+                    "SELECT id, -(descriptor <#> %s) FROM {s}.keyframe "
+                    "ORDER BY descriptor <#> %s LIMIT %s",
+                    [wire, wire, k],
+                )
+            for column, (number, similarity) in enumerate(found):
+                ids[row, column], similarities[row, column] = number, min(similarity, 1.0)
+        return ids, similarities
+
+    def close(self) -> None:
+        """See `store.PlaceMap`."""
+        with self._lock:
+            self._closed = True
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        with self._lock:
+            if self._closed:
+                raise MapError(f"{self.info.uri} was closed: open it again")
+            if self._connection.closed:  # lost, as in a robot's radio shadow
+                self._connection = server.connect(self.address, self._mode)
+            with translated(self.address):
+                yield self._connection
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        with self._using() as connection, connection.transaction():
+            yield connection
+
+    def _fetch(
+        self,
+        connection: psycopg.Connection[tuple[Any, ...]],
+        statement: str,
+        values: Sequence[Any] = (),
+    ) -> list[tuple[Any, ...]]:
+        with connection.cursor(binary=True) as cursor:
+            text: Any = statement.replace("{s}", self.address.schema)
+            return cursor.execute(text, values).fetchall()
+
+    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._using() as connection:
+            return self._fetch(connection, statement, values)
+
+    def _ids(self) -> list[int]:
+        return [row[0] for row in self._all("SELECT id FROM {s}.keyframe ORDER BY id")]
+
+    def _next_revision(self, connection: psycopg.Connection[tuple[Any, ...]]) -> int:
+        statement = "UPDATE {s}.map SET revision = revision + 1 RETURNING revision"
+        return int(self._fetch(connection, statement)[0][0])
+
+    def _refuse_removed(
+        self, connection: psycopg.Connection[tuple[Any, ...]], ids: list[int]
+    ) -> None:
+        gone = self._fetch(connection, "SELECT id FROM {s}.removal WHERE id = ANY(%s)", [ids])
+        if gone:
+            raise KeyframeThereError(f"{self.info.uri}: keyframe {gone[0][0]} was removed before")
+
+    def _insert(
+        self,
+        connection: psycopg.Connection[tuple[Any, ...]],
+        number: int,
+        keyframe: Keyframe,
+        revision: int,
+    ) -> None:
+        values = [
+            number,
+            revision,
+            keyframe.stamp_ns,
+            keyframe.camera,
+            keyframe.source,
+            *packing.pose_numbers(keyframe),
+            packing.covariance_bytes(keyframe.covariance),
+            server.to_wire(keyframe.descriptor, self.info.descriptor_dtype),
+            keyframe.thumbnail,
+        ]
+        marks = ",".join(["%s"] * len(values))
+        try:
+            connection.execute(
+                f"INSERT INTO {self.address.schema}.keyframe VALUES ({marks})", values
+            )
+        except psycopg.errors.UniqueViolation as error:
+            raise KeyframeThereError(taken(self.info.uri, keyframe)) from error
+
+    def _read_info(self) -> MapInfo:
+        rows = self._all(
+            "SELECT map_id, schema_version, bundle_name, bundle_sha256, dimension, "
+            "descriptor_dtype, frame_id, created_ns FROM {s}.map"
+        )
+        if len(rows) != 1:
+            raise MapError(f"{self.address.shown} is damaged (its description is gone)")
+        if rows[0][1] > SCHEMA_VERSION:
+            raise MapError(
+                f"{self.address.shown} is a map of version {rows[0][1]}, and this robot_vision reads "
+                f"up to {SCHEMA_VERSION}: install a newer one"
+            )
+        return MapInfo(self.address.shown, *rows[0])

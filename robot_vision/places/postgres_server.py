@@ -1,0 +1,232 @@
+"""A PostgreSQL server that keeps maps: addresses, connections, tables, errors, and vectors on the wire.
+
+Every map is a schema of its own (`robot_vision_NAME`), so that its descriptors have a column of their length,
+rights are given for a map, and dropping one leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError
+from robot_vision.places.store import (
+    MapBusyError,
+    MapError,
+    MapFullError,
+    MapReadOnlyError,
+    Mode,
+)
+
+try:
+    import psycopg
+    from psycopg import errors as pg
+    from psycopg.adapt import Dumper
+    from psycopg.pq import Format
+    from psycopg.types import TypeInfo
+except ImportError as error:  # pragma: no cover
+    raise ConfigError(
+        "Maps on a PostgreSQL server need psycopg: pip install 'robot_vision[fleet]'"
+    ) from error
+
+WAIT_S = 5
+MAX_DIMENSION = 16000  # pgvector keeps no longer ones
+INDEXED_DIMENSION = {"float32": 2000, "float16": 4000}  # nor does it index these
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_TYPES = {"float32": ("vector", ">f4"), "float16": ("halfvec", ">f2")}
+
+TABLES = """
+CREATE SCHEMA {schema};
+CREATE TABLE {schema}.map (
+    only_row boolean PRIMARY KEY CHECK (only_row),
+    map_id text NOT NULL,
+    schema_version integer NOT NULL,
+    bundle_name text NOT NULL,
+    bundle_sha256 text NOT NULL,
+    dimension integer NOT NULL,
+    descriptor_dtype text NOT NULL,
+    frame_id text NOT NULL,
+    created_ns bigint NOT NULL,
+    revision bigint NOT NULL,
+    next_id bigint NOT NULL
+);
+CREATE TABLE {schema}.keyframe (
+    id bigint PRIMARY KEY,
+    revision bigint NOT NULL,
+    stamp_ns bigint NOT NULL,
+    camera text NOT NULL,
+    source text NOT NULL,
+    x double precision NOT NULL, y double precision NOT NULL, z double precision NOT NULL,
+    qx double precision NOT NULL, qy double precision NOT NULL,
+    qz double precision NOT NULL, qw double precision NOT NULL,
+    covariance bytea,
+    descriptor {vector} NOT NULL,
+    thumbnail bytea,
+    UNIQUE (source, camera, stamp_ns)
+);
+CREATE INDEX keyframe_by_revision ON {schema}.keyframe (revision);
+CREATE TABLE {schema}.structure (
+    id bigint PRIMARY KEY REFERENCES {schema}.keyframe ON DELETE CASCADE,
+    data bytea NOT NULL
+);
+CREATE TABLE {schema}.removal (id bigint PRIMARY KEY, revision bigint NOT NULL);
+CREATE INDEX removal_by_revision ON {schema}.removal (revision);
+"""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a map is.
+
+    Attributes:
+        server: what libpq takes, with whatever password it was given.
+        name: of the map.
+        shown: the whole URI without a password, for messages.
+    """
+
+    server: str
+    name: str
+    shown: str
+
+    @property
+    def schema(self) -> str:
+        """The map's schema; needs no quotes in SQL."""
+        return f"robot_vision_{self.name}"
+
+    @classmethod
+    def parse(cls, uri: str) -> Address:
+        """Takes `postgresql://user@host:port/database?map=NAME` apart.
+
+        Raises:
+            ConfigError: the map's name is missing or not allowed.
+        """
+        parts = urlsplit(uri)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        names = [value for key, value in query if key == "map"]
+        rest = urlencode([(k, v) for k, v in query if k != "map"], quote_via=quote)
+        if len(names) != 1 or not _NAME.fullmatch(names[0]):
+            raise ConfigError(
+                f"{_without_password(uri)}: name the map as ?map=NAME, with a NAME of at most 40 small "
+                "letters, digits and underscores that begins with a letter, as in "
+                "postgresql://robot@server/places?map=warehouse"
+            )
+        server = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
+        return cls(server, names[0], _without_password(uri))
+
+
+def _without_password(uri: str) -> str:
+    uri = re.sub(r"(//[^/@:]*):[^/@]*@", r"\1@", uri)
+    return re.sub(r"([?&])password=[^&]*", r"\1password=...", uri)
+
+
+def connect(address: Address, mode: Mode) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connects; a commit is on the server's disk when it returns, whatever the server's default.
+
+    Raises:
+        MapError: the server is not reached, refuses, or has no pgvector (for a map that is there).
+    """
+    try:
+        connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(
+            address.server,
+            autocommit=True,
+            connect_timeout=WAIT_S,
+            keepalives_idle=WAIT_S,
+            application_name="robot_vision",
+        )
+    except psycopg.Error as error:
+        raise MapError(f"{address.shown}: no connection to the server ({_line(error)})") from error
+    with translated(address):
+        connection.execute("SET synchronous_commit = on")
+        connection.execute(f"SET lock_timeout = '{WAIT_S}s'")
+        if mode == "read":
+            connection.execute("SET default_transaction_read_only = on")
+        register(connection)
+    return connection
+
+
+def register(connection: psycopg.Connection[Any]) -> None:
+    """Teaches a connection to send vectors in binary; does nothing before pgvector is in the database."""
+    for dtype, (name, stored) in _TYPES.items():
+        info = TypeInfo.fetch(connection, name)
+        if info is None:
+            return
+        attributes = {"oid": info.oid, "format": Format.BINARY}
+        dumper = type(f"{name}Dumper", (_VectorDumper,), attributes)
+        connection.adapters.register_dumper(_WIRE[dtype], dumper)
+        assert np.dtype(stored).itemsize
+
+
+class Float32Vector(bytes):
+    """A descriptor as pgvector's `vector` has it on the wire."""
+
+
+class Float16Vector(bytes):
+    """A descriptor as pgvector's `halfvec` has it on the wire."""
+
+
+_WIRE: dict[str, type[bytes]] = {"float32": Float32Vector, "float16": Float16Vector}
+
+
+class _VectorDumper(Dumper):
+    def dump(self, obj: bytes) -> bytes:
+        return bytes(obj)
+
+
+def vector_type(dtype: str) -> str:
+    """Returns pgvector's type for stored descriptors."""
+    return _TYPES[dtype][0]
+
+
+def to_wire(descriptor: NDArray[Any], dtype: str) -> bytes:
+    """Returns a descriptor (D,) as a parameter: its length, two bytes of nothing, big-endian numbers."""
+    numbers = np.asarray(descriptor).astype(_TYPES[dtype][1])
+    return _WIRE[dtype](struct.pack(">HH", len(numbers), 0) + numbers.tobytes())
+
+
+def from_wire(blobs: list[bytes], dimension: int, dtype: str) -> NDArray[np.float32]:
+    """Returns descriptors float32 (N, D) of what a binary cursor gives."""
+    numbers = b"".join(bytes(blob)[4:] for blob in blobs)
+    array = np.frombuffer(numbers, _TYPES[dtype][1]).astype(np.float32)
+    return array.reshape(len(blobs), dimension)
+
+
+@contextlib.contextmanager
+def translated(address: Address) -> Iterator[None]:
+    """Turns the server's errors into `MapError`s that say what to do."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translation(address.shown, error) from error
+
+
+def _translation(where: str, error: psycopg.Error) -> MapError:
+    text = _line(error)
+    if isinstance(error, (pg.DiskFull, pg.OutOfMemory, pg.ConfigurationLimitExceeded)):
+        return MapFullError(
+            f"{where}: no room is left on the server ({text}); all that was added before is safe"
+        )
+    if isinstance(error, (pg.LockNotAvailable, pg.DeadlockDetected)):
+        return MapBusyError(
+            f"{where} is locked by another robot or program for more than {WAIT_S} s: try again"
+        )
+    if isinstance(error, (pg.ReadOnlySqlTransaction, pg.InsufficientPrivilege)):
+        return MapReadOnlyError(f"{where} cannot be written: {text}")
+    if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)):
+        return MapError(f"{where} is not there: make it with robot-vision map build or map copy")
+    if isinstance(error, (pg.DuplicateSchema, pg.DuplicateTable)):
+        return MapError(f"{where} is there already: drop it or choose another name")
+    if isinstance(error, psycopg.OperationalError):
+        return MapError(f"{where}: the connection was lost ({text}); the next call tries anew")
+    return MapError(f"{where} cannot be used: {text}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
