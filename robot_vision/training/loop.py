@@ -117,7 +117,12 @@ def fit(
     """
     loop, heads = config.loop, tuple(trainee.losses)
     network = trainee.network
-    optimiser = make_optimiser(network.backbone, [network.heads, trainee.losses], config.optimiser)
+    optimiser = make_optimiser(
+        network.backbone,
+        [network.heads, trainee.losses],
+        config.optimiser,
+        fused=loop.precision != "float16",
+    )
     model, optimiser = fabric.setup(trainee, optimiser)
     decay = config.optimiser.ema
     average = WeightAverage(network, decay) if decay else None  # on the device, after setup

@@ -12,7 +12,10 @@ from robot_vision.training.config import OptimiserConfig
 
 
 def make_optimiser(
-    backbone: nn.Module, others: Iterable[nn.Module], config: OptimiserConfig
+    backbone: nn.Module,
+    others: Iterable[nn.Module],
+    config: OptimiserConfig,
+    fused: bool = True,
 ) -> torch.optim.Optimizer:
     """Builds the optimiser: the backbone at its own rate, weight decay on matrices and kernels only.
 
@@ -20,6 +23,8 @@ def make_optimiser(
         backbone: trained at `backbone_learning_rate`.
         others: heads and losses with parameters, at `learning_rate`.
         config: with `backbone_learning_rate` resolved.
+        fused: all of an update in one pass over the numbers: a third of the time of one pass for each of
+            its terms. Gradients that are scaled (float16) cannot be clipped before it.
     """
     assert config.backbone_learning_rate is not None
     groups = []
@@ -34,8 +39,10 @@ def make_optimiser(
                 decay = config.weight_decay if decays else 0.0
                 groups.append({"params": group, "lr": rate, "peak": rate, "weight_decay": decay})
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=fused
+        )
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
 
 
 def rate_factor(step: int, steps: int, config: OptimiserConfig) -> float:
