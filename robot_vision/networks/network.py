@@ -16,7 +16,7 @@ from robot_vision.networks.heads.epistemic import join_answers
 from robot_vision.networks.heads.gem import GemHead
 from robot_vision.networks.heads.netvlad import NetVladHead
 from robot_vision.networks.heads.posenet import PoseNetHead
-from robot_vision.spec import NetworkSpec
+from robot_vision.spec import FEATURE_SCORES, NetworkSpec
 
 _SAMPLED = ("classifier", "pose")  # heads that may answer several times
 
@@ -58,7 +58,7 @@ class MultiHeadNetwork(nn.Module):
         self.heads = nn.ModuleDict()
         for name in _SAMPLED:
             if name in shapes:
-                self.heads[name] = _sampled_head(spec, name, shapes[name])
+                self.heads[name] = sampled_head(spec, name, shapes[name])
         if spec.place:
             place: NetVladHead | GemHead
             if spec.place.pooling == "netvlad":
@@ -67,6 +67,9 @@ class MultiHeadNetwork(nn.Module):
                 place = GemHead(spec.place, shapes["place"])
             self.heads["place"] = place
             spec = replace(spec, place=replace(spec.place, descriptor_size=place.size))
+        if spec.classifier and spec.classifier.score in FEATURE_SCORES:
+            width = shapes["classifier"][0]
+            spec = replace(spec, classifier=replace(spec.classifier, feature_size=width))
         self.spec = spec
         self._set_normalisation()
         self.classifier_is_pretrained = self._take_classification_layer()
@@ -137,8 +140,10 @@ class MultiHeadNetwork(nn.Module):
             for name in _SAMPLED:
                 if name in self.heads:
                     shape = self.backbone.shapes[self._taps[name]]
-                    member[name] = _sampled_head(self.spec, name, shape)
-            self.members.append(member.to(next(self.heads.parameters()).device))
+                    member[name] = sampled_head(self.spec, name, shape)
+            device = next(self.heads.parameters()).device
+            # Without data, constants stay where they have some.
+            self.members.append(member if device.type == "meta" else member.to(device))
         self.members = self.members[: wanted.members - 1 if wanted else 0]
         passes, seed = (wanted.passes, wanted.seed) if wanted else (0, 0)
         for number, heads in enumerate([self.heads, *self.members]):
@@ -193,7 +198,8 @@ class MultiHeadNetwork(nn.Module):
         return True
 
 
-def _sampled_head(spec: NetworkSpec, name: str, shape: tuple[int, ...]) -> nn.Module:
+def sampled_head(spec: NetworkSpec, name: str, shape: tuple[int, ...]) -> nn.Module:
+    """Builds a `classifier` or `pose` head with random weights, for a tap of that shape."""
     if name == "classifier":
         assert spec.classifier
         return ClassifierHead(spec.classifier, shape[0])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.crossfit import pose_residuals
+from robot_vision.training.crossfit import pose_residuals, spread_of
 from robot_vision.training.evaluate import Views, pose_errors, predict
 from robot_vision.training.model import is_frozen
 
@@ -48,7 +48,8 @@ def calibrate(
         if int(known.sum()) < _MIN_IMAGES:
             found["classifier"] = _too_few(int(known.sum()))
         else:
-            logits = predict(network, validation, ("classifier",), device)["logits"]
+            outputs = predict(network, validation, ("classifier",), device)
+            logits = outputs.get("logit_samples", outputs["logits"])
             temperature = fit_temperature(logits[known], targets["label"][known])
             set_temperature(network, temperature)
             found["classifier"] = {"temperature": temperature}
@@ -59,13 +60,16 @@ def calibrate(
             position, xyzw = outputs["position"][known], outputs["orientation_xyzw"][known]
             errors = pose_errors(position, xyzw, targets["T_map_camera"][known])
             covariance = outputs["pose_covariance"][known].double()
+            spread = spread_of(outputs)[known]
             on = "validation frames"
         elif views["train"].cache is not None and is_frozen(network) and fabric.world_size == 1:
-            errors, covariance = pose_residuals(network, views["train"], config, folder, fabric)
+            errors, covariance, spread = pose_residuals(
+                network, views["train"], config, folder, fabric
+            )
             on = f"training frames, held out in {config.pose.folds} folds"
         else:
             return {**found, "pose": _too_few(int(known.sum()))}
-        position_scale, rotation_scale = variance_scales(errors, covariance)
+        position_scale, rotation_scale = variance_scales(errors, covariance, spread)
         scale_variances(network, (position_scale, rotation_scale))
         found["pose"] = {
             "on": on,
@@ -88,15 +92,18 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     every answer to certainty. The likelihood is convex in 1 / T; golden-section search from 0.05 to 20.
 
     Args:
-        logits: (N, K).
+        logits: (N, K), or of several answers (N, S, K), whose probabilities are averaged.
         labels: int64 (N,).
     """
     logits = logits.double()
-    classes = logits.shape[1]
+    samples = logits if logits.dim() == 3 else logits.unsqueeze(1)
+    classes = logits.shape[-1]
     share = classes / (len(labels) + classes)  # of the images that are added
 
     def loss(log_t: float) -> float:
-        return float(F.cross_entropy(logits / math.exp(log_t), labels, label_smoothing=share))
+        # The softmax of log probabilities is the probabilities, whatever their sum.
+        mean = (samples / math.exp(log_t)).log_softmax(dim=2).logsumexp(dim=1)
+        return float(F.cross_entropy(mean, labels, label_smoothing=share))
 
     low, high = math.log(0.05), math.log(20.0)
     ratio = (math.sqrt(5) - 1) / 2
@@ -115,27 +122,46 @@ def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
     network.spec = replace(network.spec, classifier=classifier)
 
 
-def variance_scales(errors: Tensor, covariance: Tensor) -> tuple[float, float]:
+def variance_scales(
+    errors: Tensor, covariance: Tensor, spread: Tensor | None = None
+) -> tuple[float, float]:
     """Returns factors of the position's and the rotation's variances that make both NEES ideal.
 
     A mean of three squared errors over their variances should be three, for position and rotation each.
+    Only what the head predicts is scaled: the spread of several answers is what it is.
 
     Args:
         errors: (N, 6), metres and radians.
-        covariance: (N, 6, 6).
+        covariance: (N, 6, 6), of which the spread is a part.
+        spread: (N, 6, 6), by which several answers differ; None where there is one.
     """
     scales = []
     for part in (slice(0, 3), slice(3, 6)):
         e, c = errors[:, part], covariance[:, part, part]
-        nees = (e * torch.linalg.solve(c, e[:, :, None])[:, :, 0]).sum(1)
-        scales.append(max(float(nees.mean()) / 3.0, 1e-6))
+        if spread is None or not bool(spread.any()):
+            scales.append(max(_nees(e, c) / 3.0, 1e-6))
+            continue
+        fixed = spread[:, part, part]
+        low, high = math.log(1e-6), math.log(1e6)  # NEES falls as the factor grows
+        for _ in range(60):
+            middle = (low + high) / 2
+            too_sure = _nees(e, (c - fixed) * math.exp(middle) + fixed) > 3.0
+            low, high = (middle, high) if too_sure else (low, middle)
+        scales.append(math.exp((low + high) / 2))
     return scales[0], scales[1]
+
+
+def _nees(errors: Tensor, covariance: Tensor) -> float:
+    return float(
+        (errors * torch.linalg.solve(covariance, errors[:, :, None])[:, :, 0]).sum(1).mean()
+    )
 
 
 @torch.no_grad()
 def scale_variances(network: MultiHeadNetwork, scales: tuple[float, float]) -> None:
     """Multiplies the pose head's variances by factors for position and rotation."""
-    head: Any = network.heads["pose"]
-    bias = head.log_variance.bias
-    bias[:3] += math.log(scales[0])
-    bias[3:] += math.log(scales[1])
+    head: Any
+    for head in network.every("pose"):
+        bias = head.log_variance.bias
+        bias[:3] += math.log(scales[0])
+        bias[3:] += math.log(scales[1])

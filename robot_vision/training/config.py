@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.spec import HEADS, InputSpec
+from robot_vision.spec import HEADS, MAX_MEMBERS, MAX_PASSES, InputSpec
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 BASELINES = ("knn", "softmax", "svm", "mean_pose", "retrieval", "pooling")
@@ -183,6 +183,19 @@ class PlaceConfig:
 
 
 @dataclass(frozen=True)
+class EpistemicConfig:
+    """Several answers of classifier and pose head to one run of the backbone."""
+
+    members: int = _doc(
+        1, "heads of an ensemble; the further ones are trained on the trained backbone"
+    )
+    passes: int = _doc(0, "Monte Carlo dropout passes (needs dropout in the heads); 0 for none")
+    bootstrap: bool = _doc(
+        True, "further members see a bootstrap sample of the images, and not all of them"
+    )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """One run: `robot-vision train config.yaml`."""
 
@@ -201,6 +214,7 @@ class TrainingConfig:
     classifier: ClassifierConfig = _doc(ClassifierConfig, "")
     pose: PoseConfig = _doc(PoseConfig, "")
     place: PlaceConfig = _doc(PlaceConfig, "")
+    epistemic: EpistemicConfig = _doc(EpistemicConfig, "")
     baselines: tuple[str, ...] = _doc((), f"any of {', '.join(BASELINES)}")
     variants: tuple[str, ...] = _doc((), f"further bundles: any of {', '.join(VARIANTS)}")
 
@@ -210,6 +224,11 @@ class TrainingConfig:
             raise ConfigError(f"heads is empty: name at least one of {', '.join(HEADS)}")
         if self.loop.sampler == "balanced" and "classifier" not in self.heads:
             raise ConfigError("loop.sampler balanced draws by class: it needs the classifier head")
+        several = self.epistemic.members > 1 or self.epistemic.passes
+        if several and not {"classifier", "pose"} & set(self.heads):
+            raise ConfigError(
+                "epistemic is of classifier and pose heads: leave it out where only places are trained"
+            )
         loop, optimiser, place = self.loop, self.optimiser, self.place
         for what, values, allowed in (
             ("head", self.heads, HEADS),
@@ -248,6 +267,8 @@ class TrainingConfig:
             ("place.queries", place.queries, 0, 1e9),
             ("place.images_per_place", place.images_per_place, 2, 1000),
             ("place.kmeans_ratio", place.kmeans_ratio, 1.01, 1e9),
+            ("epistemic.members", self.epistemic.members, 1, MAX_MEMBERS),
+            ("epistemic.passes", self.epistemic.passes, 0, MAX_PASSES),
             ("pose.folds", self.pose.folds, 2, 100),
             ("pose.clips", self.pose.clips, 1, 1000),
             ("pose.clip_spacing", self.pose.clip_spacing, 1, 100000),

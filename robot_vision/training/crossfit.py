@@ -8,7 +8,6 @@ costs a few times the seconds that the head itself took.
 
 from __future__ import annotations
 
-import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,25 +16,22 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from robot_vision.networks.heads.posenet import PoseNetHead
+from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training import loop
 from robot_vision.training.config import TrainingConfig
+from robot_vision.training.ensemble import BLOCK, fit_member, part_of
 from robot_vision.training.evaluate import Views, pose_errors, predict
-from robot_vision.training.features import FeatureCache
-from robot_vision.training.model import Trainee
-from robot_vision.training.objectives import make_losses
 from robot_vision.training.record import Recorder
 
-BLOCK = (
-    50  # neighbouring frames that stay together; neighbours in other folds would flatter the head
-)
+Residuals = tuple[Tensor, Tensor, Tensor]
 
 
 def pose_residuals(
     network: MultiHeadNetwork, train: Views, config: TrainingConfig, folder: Path, fabric: Fabric
-) -> tuple[Tensor, Tensor]:
-    """Returns errors (N, 6) and predicted covariances (N, 6, 6) of training frames held out in turn.
+) -> Residuals:
+    """Returns what the head says of training frames held out in turn.
+
+    Every fold's head answers as often as the network does: by passes, and by as many members.
 
     Args:
         network: with a frozen backbone; it is not changed.
@@ -43,6 +39,9 @@ def pose_residuals(
         config: of the run; `pose.folds` is the number of folds.
         folder: for the folds' checkpoints, removed in the end.
         fabric: launched, one process.
+
+    Returns:
+        Errors (N, 6), predicted covariances (N, 6, 6), and the part of them by which answers differ.
     """
     assert train.cache is not None and network.spec.pose is not None
     assert config.loop.epochs is not None
@@ -50,49 +49,37 @@ def pose_residuals(
     block = torch.arange(len(train)) // BLOCK
     fold_of = block % config.pose.folds
     alone = replace(config, heads=("pose",))
-    errors, covariances = [], []
+    wanted, quiet = config.epistemic, Recorder(None, quiet=True)
+    errors, covariances, spreads = [], [], []
     for fold in range(config.pose.folds):
         seen = ((fold_of != fold) & known).nonzero().flatten()
         asked = ((fold_of == fold) & known).nonzero().flatten()
         if not len(seen) or not len(asked):
             continue
         part, held_out = part_of(train, seen), part_of(train, asked)
-        torch.manual_seed(config.loop.seed)
-        tap = network.taps["pose"]
-        head = PoseNetHead(network.spec.pose, network.backbone.shapes[tap])
-        head.set_position_statistics(part.samples.targets["T_map_camera"][:, :3, 3])
-        other = copy.deepcopy(network)
-        other.heads["pose"] = head
-        losses = make_losses(alone, other.spec, part.samples.targets)
-        stage = loop.Stage(f"fold {fold + 1}", config.loop.epochs)
         place = folder / f"fold{fold}"
-        quiet = Recorder(None, quiet=True)
-        loop.fit(
-            Trainee(other, losses, {"pose": 1.0}, True),
-            part,
-            None,
-            alone,
-            stage,
-            place,
-            fabric,
-            quiet,
-        )
+        members = [
+            fit_member(network, number, part, None, alone, place / str(number), fabric, quiet)
+            for number in range(wanted.members)
+        ]
+        other = with_members(network, [])
+        other.heads["pose"] = members[0]["pose"]
+        if wanted.members > 1:
+            other = with_members(other, members[1:])
+        if wanted.passes:
+            other = with_monte_carlo(other, wanted.passes, config.loop.seed)
+        fabric.to_device(other)
         outputs = predict(other, held_out, ("pose",), fabric.device)
         true = held_out.samples.targets["T_map_camera"]
         errors.append(pose_errors(outputs["position"], outputs["orientation_xyzw"], true))
         covariances.append(outputs["pose_covariance"].double())
+        spreads.append(spread_of(outputs))
         shutil.rmtree(place, ignore_errors=True)
-    return torch.cat(errors), torch.cat(covariances)
+    return torch.cat(errors), torch.cat(covariances), torch.cat(spreads)
 
 
-def part_of(views: Views, index: Tensor) -> Views:
-    """Returns some of the samples with their cached features."""
-    whole, cache = views.samples, views.cache
-    part = replace(
-        whole,
-        samples=tuple(whole.samples[i] for i in index.tolist()),
-        targets={key: value[index] for key, value in whole.targets.items()},
-        pixels=None if whole.pixels is None else whole.pixels[index],
-    )
-    assert cache is not None
-    return Views(part, FeatureCache({head: value[index] for head, value in cache.features.items()}))
+def spread_of(outputs: dict[str, Tensor]) -> Tensor:
+    """Returns the answers' spread (N, 6, 6): zero where there is one answer."""
+    spread = outputs.get("pose_spread")
+    zero = torch.zeros_like(outputs["pose_covariance"])
+    return (zero if spread is None else spread).double()

@@ -27,6 +27,7 @@ from robot_vision.training.choosing import make_chooser
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import expand, parse, plain
 from robot_vision.training.data import SampleSet
+from robot_vision.training.ensemble import answer_often
 from robot_vision.training.evaluate import Metrics, Views, evaluate
 from robot_vision.training.features import FeatureCache, feature_bytes
 from robot_vision.training.model import Trainee, build_network, is_frozen
@@ -187,6 +188,10 @@ def train(
     for number, plan in enumerate(stages(config, network)):
         _fit_stage(plan, number == 0, network, sets, config, folder, fabric, recorder, resume)
     fabric.to_device(network)
+    if config.epistemic.members > 1 or config.epistemic.passes:
+        views = _cached(network, sets, config, fabric, recorder, ("train", "validation"))
+        network = answer_often(network, views, sets, config, folder, fabric, recorder, resume)
+        fabric.to_device(network)
     fabric.barrier()
     if not first:
         return None
