@@ -69,8 +69,8 @@ class PoseFilterSettings:
     """
 
     noise: OdometryNoise = OdometryNoise()
-    speed_m_s: float = 0.5
-    turn_deg_s: float = 30.0
+    speed_m_s: float = 1.5
+    turn_deg_s: float = 90.0
     gate_probability: float = 0.99
     initialise_count: int = 3
     reinitialise_count: int = 5
@@ -93,7 +93,7 @@ class PoseFilterSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name, value in vars(self).items():
-            if isinstance(value, float) and not 0 < value < math.inf:
+            if isinstance(value, (int, float)) and not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}: it must be above 0 and finite")
 
     @property

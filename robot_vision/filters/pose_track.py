@@ -35,8 +35,8 @@ class MotionModel:
     """
 
     odometry: OdometryNoise = OdometryNoise()
-    speed_m_s: float = 0.5
-    turn_deg_s: float = 30.0
+    speed_m_s: float = 1.5
+    turn_deg_s: float = 90.0
 
     @property
     def velocity_variances(self) -> Array:

@@ -1,0 +1,441 @@
+"""The pose filter against SciPy, textbook Kalman filters, its own covariance, and what goes wrong."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import expm, logm
+from scipy.spatial.transform import Rotation
+from scipy.stats import chi2
+
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
+from robot_vision.filters import se3
+from robot_vision.filters.gate import chi_squared_6
+from robot_vision.filters.odometry import OdometryBuffer, OdometryNoise
+from robot_vision.filters.pose_filter import (
+    ACCEPTED,
+    CONTRADICTED,
+    INITIALISED,
+    INITIALISING,
+    LOCALISED,
+    PENDING,
+    REINITIALISED,
+    REJECTED,
+    UNCERTAIN,
+    WAITING,
+    PoseFilter,
+    PoseFilterSettings,
+)
+from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry import inverse
+
+S = 1_000_000_000
+# Errors of measurements that have nothing to do with each other, and estimates from the first one on.
+INDEPENDENT = {"correlation_m": 1e-9, "correlation_deg": 1e-9, "correlation_s": 1e-9}
+AT_ONCE = {**INDEPENDENT, "initialise_count": 1}
+GOOD = np.diag([0.01, 0.01, 0.01, 1e-3, 1e-3, 1e-3])
+
+numbers = st.floats(-2, 2)
+tangents = st.lists(numbers, min_size=6, max_size=6).map(
+    lambda v: np.array(v) * [3, 3, 3, 0.8, 0.8, 0.8]
+)
+
+
+def at(x=0.0, y=0.0, z=0.0, yaw=0.0):
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_euler("z", yaw).as_matrix()
+    T[:3, 3] = x, y, z
+    return T
+
+
+def algebra(xi):
+    matrix = np.zeros((4, 4))
+    matrix[:3, :3] = np.cross(xi[3:], np.eye(3)).T
+    matrix[:3, 3] = xi[:3]
+    return matrix
+
+
+# The group
+
+
+@given(tangents)
+@settings(max_examples=100, deadline=None)
+def test_exponential_is_that_of_the_matrix_and_logarithm_its_inverse(xi):
+    T = se3.exp(xi)
+    np.testing.assert_allclose(T, expm(algebra(xi)), atol=1e-9)
+    if np.linalg.norm(xi[3:]) < 3.1:
+        np.testing.assert_allclose(se3.log(T), xi, atol=1e-7)
+        np.testing.assert_allclose(algebra(se3.log(T)), logm(T).real, atol=1e-6)
+
+
+@given(tangents, tangents)
+@settings(max_examples=50, deadline=None)
+def test_adjoint_and_jacobian_are_what_they_say(xi, d):
+    T, small = se3.exp(xi), 1e-6 * d
+    np.testing.assert_allclose(se3.exp(se3.adjoint(T) @ d), T @ se3.exp(d) @ inverse(T), atol=1e-6)
+    moved = se3.log(inverse(T) @ se3.exp(xi + small))
+    np.testing.assert_allclose(moved, se3.right_jacobian(xi) @ small, atol=1e-9)
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.95, 0.99, 0.9999])
+def test_gate_is_the_quantile_of_chi_squared(probability):
+    assert chi_squared_6(probability) == pytest.approx(chi2(6).ppf(probability), rel=1e-12)
+
+
+# Kalman filters in the limit
+
+
+def test_translation_alone_is_the_textbook_kalman_filter():
+    """No rotation, known noise: the pose filter and five lines of Kalman give the same numbers."""
+    rng = np.random.default_rng(1)
+    noise = OdometryNoise(0.1, 0.0, 0.0, 0.02, 0.0)
+    filter_ = PoseFilter(
+        PoseFilterSettings(noise, gate_probability=1 - 1e-15, history_s=1000, **AT_ONCE)
+    )
+    x, P = None, None
+    odometry, stamp = np.zeros(3), 0
+    for _ in range(40):
+        step, dt = rng.normal(size=3) * 0.3, rng.integers(1, 5) * S // 10
+        stamp += dt
+        odometry = odometry + step
+        filter_.add_odometry(stamp, at(*odometry))
+        if x is not None:  # predict
+            x = x + step
+            P = P + np.eye(3) * (0.1**2 * np.linalg.norm(step) + 0.02**2 * dt / S)
+        z, R = odometry + rng.normal(size=3) * 0.1, np.diag(rng.uniform(0.005, 0.05, 3))
+        covariance = np.diag([*np.diagonal(R), *[1e-12] * 3])
+        filter_.add_pose(stamp, at(*z), covariance)
+        if x is None:
+            x, P = z, R
+        else:  # correct
+            K = P @ np.linalg.inv(P + R)
+            x, P = x + K @ (z - x), (np.eye(3) - K) @ P
+        estimate = filter_.estimate()
+        np.testing.assert_allclose(estimate.position, x, atol=1e-9)
+        np.testing.assert_allclose(estimate.covariance[:3, :3], P, atol=1e-9)
+
+
+def test_without_odometry_it_is_a_kalman_filter_of_position_and_velocity():
+    """One axis; the velocity is an Ornstein-Uhlenbeck process whose moments are integrated numerically."""
+    dt, speed = 0.1, 1.5
+    settings_ = PoseFilterSettings(
+        speed_m_s=speed, turn_deg_s=1e-6, gate_probability=1 - 1e-15, **AT_ONCE
+    )
+    filter_ = PoseFilter(settings_)
+    A = np.array([[0.0, 1.0], [0.0, -1.0]])
+    F = expm(A * dt)
+    fine = 300
+    Q = sum(
+        expm(A * s) @ np.diag([0, 2 * speed**2]) @ expm(A * s).T * dt / fine
+        for s in (np.arange(fine) + 0.5) * dt / fine
+    )
+    rng = np.random.default_rng(0)
+    x, P = None, None
+    for i in range(30):
+        z = 0.8 * i * dt + rng.normal() * 0.1
+        filter_.add_pose(round(i * dt * S), at(z), np.diag([0.01, 1, 1, 1e-12, 1e-12, 1e-12]))
+        if x is None:
+            x, P = np.array([z, 0.0]), np.diag([0.01, speed**2])
+        else:
+            x, P = F @ x, F @ P @ F.T + Q
+            K = P[:, 0] / (P[0, 0] + 0.01)
+            x, P = x + K * (z - x[0]), P - np.outer(K, P[0])
+    estimate = filter_.estimate()
+    assert estimate.position[0] == pytest.approx(x[0], abs=1e-6)
+    assert estimate.covariance[0, 0] == pytest.approx(P[0, 0], rel=1e-4)
+
+
+# Is the covariance true?
+
+
+def wander(rng, count):
+    """Poses (count, 4, 4) of a robot that turns and drives in three dimensions."""
+    T, poses = at(5, -3, 1, 0.5), []
+    for i in range(count):
+        poses.append(T)
+        T = T @ se3.exp(np.array([0.1, 0, 0, 0.02 * np.sin(i / 9), 0.01, 0.06 * np.cos(i / 20)]))
+    return np.array(poses)
+
+
+def test_covariance_holds_the_truth_in_monte_carlo():
+    """Mean normalised error squared of 60 drives at three times, within 99.9 % of chi squared's own mean."""
+    noise = OdometryNoise(0.05, 1.0, 2.0, 0.005, 0.1)
+    R = np.diag([0.05, 0.02, 0.01, 0.004, 0.002, 0.008])
+    root = np.linalg.cholesky(R)
+    nees = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        truth = wander(rng, 60)
+        stamps = np.arange(60) * S // 10
+        odometry = simulated_odometry(stamps, truth, OdometryErrors(noise, 0, 0), seed)
+        filter_ = PoseFilter(PoseFilterSettings(noise, gate_probability=1 - 1e-12, **AT_ONCE))
+        for i in range(60):
+            filter_.add_odometry(int(stamps[i]), odometry[i])
+            if i % 5 == 0:
+                error = root @ rng.normal(size=6)
+                measured = truth[i].copy()
+                measured[:3, 3] -= error[:3]
+                measured[:3, :3] = Rotation.from_rotvec(-error[3:]).as_matrix() @ truth[i][:3, :3]
+                filter_.add_pose(int(stamps[i]), measured, R)
+            if i in (12, 35, 59):
+                estimate = filter_.estimate()
+                error = np.concatenate(
+                    [
+                        truth[i][:3, 3] - estimate.position,
+                        Rotation.from_matrix(truth[i][:3, :3] @ estimate.T[:3, :3].T).as_rotvec(),
+                    ]
+                )
+                nees.append(error @ np.linalg.solve(estimate.covariance, error))
+    low, high = chi2(6 * 180).ppf([0.0005, 0.9995]) / 180
+    assert low < np.mean(nees) < high, (np.mean(nees), low, high)
+
+
+def test_pose_far_from_the_origin_has_the_covariance_that_was_measured():
+    covariance = np.diag([0.04, 0.01, 0.02, 1e-3, 2e-3, 3e-3])
+    covariance[0, 5] = covariance[5, 0] = 0.004
+    filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    filter_.add_pose(0, at(1e5, -2e5, 10, 2.0), covariance)
+    estimate = filter_.estimate()
+    np.testing.assert_allclose(estimate.covariance, covariance, atol=1e-12)
+    np.testing.assert_allclose(estimate.position, [1e5, -2e5, 10])
+
+
+def test_looking_again_without_moving_makes_hardly_surer():
+    filter_ = PoseFilter(PoseFilterSettings(initialise_count=1))
+    still = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    for i in range(50):  # 5 s
+        for f in (filter_, still):
+            f.add_odometry(i * S // 10, at())
+            f.add_pose(i * S // 10, at(), GOOD)
+    assert filter_.estimate().sigma_m > 0.08 and still.estimate().sigma_m < 0.03
+
+
+# Beginning, wrong measurements, and beginning anew
+
+
+def drive(filter_, start, count, offset=(0.0, 0.0), measure=True, rate=10):
+    """Drives straight on at 1 m/s with perfect odometry; returns the verdicts."""
+    verdicts = []
+    for i in range(start, start + count):
+        x = i / rate
+        filter_.add_odometry(i * S // rate, at(x))
+        if measure:
+            for o in filter_.add_pose(i * S // rate, at(x + offset[0], offset[1]), GOOD, "pose"):
+                verdicts.append(o.verdict)
+    return verdicts
+
+
+def test_estimate_begins_when_enough_measurements_agree():
+    filter_ = PoseFilter()
+    assert filter_.condition() == WAITING and filter_.estimate() is None
+    filter_.add_odometry(0, at())
+    assert filter_.add_pose(0, at(50, 50), GOOD)[0].verdict == INITIALISING  # wrong, and alone
+    verdicts = drive(filter_, 1, 5)
+    assert verdicts == [INITIALISING, INITIALISING, INITIALISED, ACCEPTED, ACCEPTED]
+    assert filter_.condition() == LOCALISED
+    np.testing.assert_allclose(filter_.estimate().position, [0.5, 0, 0], atol=1e-6)
+
+
+def test_wrong_measurements_are_refused_and_the_estimate_stays():
+    filter_ = PoseFilter()
+    drive(filter_, 0, 20)
+    for i in range(20, 45):
+        filter_.add_odometry(i * S // 10, at(i / 10))
+        wrong = at(i / 10 + (-1) ** i * (3 + i), 4)  # never twice the same place
+        assert filter_.add_pose(i * S // 10, wrong, GOOD)[0].verdict == REJECTED
+    np.testing.assert_allclose(filter_.estimate().position, [4.4, 0, 0], atol=0.05)
+    assert filter_.condition() == CONTRADICTED and filter_.refused_in_a_row == 25
+    assert drive(filter_, 45, 1) == [ACCEPTED] and filter_.condition() == LOCALISED
+
+
+def test_robot_that_was_carried_away_is_found_again():
+    filter_ = PoseFilter()
+    drive(filter_, 0, 20)
+    verdicts = drive(filter_, 20, 40, offset=(0, 8))
+    assert REINITIALISED in verdicts
+    first = verdicts.index(REINITIALISED)
+    assert 5 <= first <= 25 and set(verdicts[:first]) == {REJECTED}
+    assert set(verdicts[first + 1 :]) == {ACCEPTED}
+    np.testing.assert_allclose(filter_.estimate().position, [5.9, 8, 0], atol=0.05)
+
+
+def test_contradicted_robot_says_so_before_it_is_found():
+    filter_ = PoseFilter(PoseFilterSettings(reinitialise_count=5, reinitialise_after_s=1.0))
+    drive(filter_, 0, 20)
+    conditions = []
+    for i in range(20, 60):
+        filter_.add_odometry(i * S // 10, at(i / 10))
+        filter_.add_pose(i * S // 10, at(i / 10 + 5 * (i % 3), 9), GOOD)
+        conditions.append(filter_.condition())
+    assert conditions[0] == LOCALISED and conditions[-1] == CONTRADICTED
+
+
+# Time
+
+
+def test_measurements_out_of_order_give_the_same_as_in_order():
+    rng = np.random.default_rng(3)
+    truth = wander(rng, 40)
+    measured = [T @ se3.exp(rng.normal(size=6) * 0.05) for T in truth]
+    results = []
+    for delay in (0, 7):
+        filter_ = PoseFilter(PoseFilterSettings(**INDEPENDENT))
+        for i in range(40 + delay):
+            if i < 40:
+                filter_.add_odometry(i * S // 10, truth[i])
+                if i % 2 == 0:
+                    filter_.add_pose(i * S // 10, measured[i], GOOD, "pose")
+            late = i - delay
+            if 0 <= late and late % 2 == 1:
+                filter_.add_pose(late * S // 10, measured[late], GOOD, "place")
+        results.append(filter_.estimate())
+        assert (filter_.replays > 0) == (delay > 0)
+    np.testing.assert_allclose(results[0].T, results[1].T, atol=1e-12)
+    np.testing.assert_allclose(results[0].covariance, results[1].covariance, atol=1e-12)
+
+
+def test_late_measurement_counts_where_it_was_taken():
+    """The robot drove 2 m since the image: the estimate is 2 m ahead of what was measured."""
+    filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    drive(filter_, 0, 21, measure=False)
+    assert filter_.add_pose(0, at(7, 1), GOOD)[0].verdict == INITIALISED
+    np.testing.assert_allclose(filter_.estimate().position, [9, 1, 0], atol=1e-9)
+    np.testing.assert_allclose(filter_.T_map_odom(), at(7, 1), atol=1e-9)
+
+
+def test_image_newer_than_the_odometry_waits_for_it():
+    filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    filter_.add_odometry(0, at())
+    assert filter_.add_pose(S // 20, at(1), GOOD)[0].verdict == PENDING
+    assert filter_.estimate() is None
+    outcomes, _ = filter_.add_odometry(S // 10, at(0.2))
+    assert [o.verdict for o in outcomes] == [INITIALISED]
+    np.testing.assert_allclose(filter_.estimate().position, [1.1, 0, 0], atol=1e-9)
+
+
+def test_odometry_that_stops_lets_the_estimate_go_on_less_surely():
+    filter_ = PoseFilter(PoseFilterSettings(**INDEPENDENT))
+    drive(filter_, 0, 20)
+    sure = filter_.estimate().sigma_m
+    unsure = filter_.estimate(19 * S // 10 + 2 * S)
+    assert (
+        unsure.sigma_m > 1.0 and unsure.position[0] > 1.9 and filter_.condition(unsure) == UNCERTAIN
+    )
+    # Images alone keep it going: they wait for the odometry, and then no longer.
+    verdicts = []
+    for i in range(20, 60):
+        verdicts += [o.verdict for o in filter_.add_pose(i * S // 10, at(i / 10), GOOD)]
+    assert verdicts.count(ACCEPTED) > 30 and REJECTED not in verdicts
+    assert filter_.estimate().position[0] == pytest.approx(5.9, abs=0.6)
+    assert sure < filter_.estimate().sigma_m < 0.5
+
+
+def test_long_silence_of_the_measurements_keeps_all_of_the_odometry():
+    filter_ = PoseFilter(PoseFilterSettings(**INDEPENDENT))
+    drive(filter_, 0, 20)
+    drive(filter_, 20, 580, measure=False)  # 58 s, far longer than odometry is kept
+    np.testing.assert_allclose(filter_.estimate().position, [59.9, 0, 0], atol=0.05)
+    predicted = filter_.estimate().covariance[0, 0]
+    assert predicted == pytest.approx(58 * 0.05**2 + 58 * 0.005**2, rel=0.5)
+    assert drive(filter_, 600, 2) == [ACCEPTED, ACCEPTED]
+    np.testing.assert_allclose(filter_.estimate().position, [60.1, 0, 0], atol=0.05)
+
+
+def test_odometry_that_was_reset_is_a_gap_and_no_flight():
+    filter_ = PoseFilter(PoseFilterSettings(**INDEPENDENT))
+    drive(filter_, 100, 50)
+    _, why = filter_.add_odometry(15 * S, at(0.0))  # from 14.9 m to 0
+    assert "jumped" in why
+    estimate = filter_.estimate()
+    assert abs(estimate.position[0] - 15) < 0.3 and estimate.sigma_m > 0.05
+    for i in range(1, 20):
+        filter_.add_odometry(15 * S + i * S // 10, at(i / 10))
+        outcomes = filter_.add_pose(15 * S + i * S // 10, at(15 + i / 10), GOOD)
+        assert outcomes[0].verdict == ACCEPTED
+
+
+def test_clock_that_was_set_back_begins_anew():
+    filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    drive(filter_, 1000, 20)
+    drive(filter_, 0, 5)
+    assert filter_.resets == 1 and filter_.condition() == LOCALISED
+    np.testing.assert_allclose(filter_.estimate().position, [0.4, 0, 0], atol=1e-6)
+
+
+def test_clock_that_was_set_back_without_odometry_begins_anew():
+    filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    filter_.add_pose(1000 * S, at(), GOOD)
+    refused = 0
+    for i in range(20):
+        try:
+            filter_.add_pose(i * S // 10, at(1), GOOD)
+        except MeasurementError as error:
+            assert error.reason == "too_old"
+            refused += 1
+    assert refused == 9 and filter_.resets == 1
+    np.testing.assert_allclose(filter_.estimate().position, [1, 0, 0], atol=1e-6)
+
+
+# What cannot be used
+
+
+@pytest.mark.parametrize(
+    ("T", "covariance", "reason"),
+    [
+        (at(float("nan")), GOOD, "non_finite"),
+        (at(), GOOD * float("nan"), "covariance"),
+        (at(), np.zeros((6, 6)), "covariance"),
+        (at(), -GOOD, "covariance"),
+        (at(), GOOD + np.triu(np.full((6, 6), 0.1), 1), "covariance"),
+        (at(), np.eye(3), "covariance"),
+    ],
+)
+def test_measurements_that_are_none_are_refused_and_change_nothing(T, covariance, reason):
+    filter_ = PoseFilter()
+    drive(filter_, 0, 10)
+    before = filter_.estimate()
+    with pytest.raises(MeasurementError) as error:
+        filter_.add_pose(S, T, covariance)
+    assert error.value.reason == reason and "\n" not in str(error.value)
+    np.testing.assert_array_equal(filter_.estimate().T, before.T)
+
+
+def test_odometry_that_is_none_is_refused():
+    filter_ = PoseFilter()
+    filter_.add_odometry(S, at())
+    for stamp, T, reason in (
+        (2 * S, at(float("inf")), "non_finite"),
+        (S, at(), "out_of_order"),
+        (S // 2, at(), "out_of_order"),
+    ):
+        with pytest.raises(MeasurementError) as error:
+            filter_.add_odometry(stamp, T)
+        assert error.value.reason == reason
+
+
+@pytest.mark.parametrize("name", ["gate_probability", "initialise_count", "speed_m_s", "history_s"])
+def test_bad_settings_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match=name):
+        PoseFilterSettings(**{name: 0})
+    with pytest.raises(ConfigError, match="position_per_m"):
+        OdometryNoise(position_per_m=math.nan)
+
+
+def test_buffer_interpolates_and_says_where_nothing_is_known():
+    buffer = OdometryBuffer()
+    buffer.add(0, at())
+    buffer.add(S, at(1, yaw=math.pi / 2))
+    parts = list(buffer.steps(-S, 2 * S))
+    assert [p.motion is None for p in parts] == [True, False, True]
+    half, rest = buffer.steps(0, S // 2), buffer.steps(S // 2, S)
+    whole = np.eye(4)
+    for step in (*half, *rest):
+        whole = whole @ se3.exp(step.motion)
+    np.testing.assert_allclose(whole, at(1, yaw=math.pi / 2), atol=1e-12)
+    yaw = Rotation.from_matrix(buffer.pose_at(S // 2)[:3, :3]).as_euler("zyx")[0]
+    assert yaw == pytest.approx(math.pi / 4)
