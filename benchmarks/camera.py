@@ -35,7 +35,8 @@ def prepare(size: str, transport: str) -> list[bytearray]:
             message.data.frombytes(image.tobytes())
         else:
             message = CompressedImage(format="jpeg")
-            jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+            quality = [cv2.IMWRITE_JPEG_QUALITY, inputs.JPEG_QUALITY]
+            jpeg = cv2.imencode(".jpg", image[..., ::-1], quality)[1]
             message.data.frombytes(jpeg.tobytes())
         message.header.frame_id = "camera_optical_frame"
         messages.append(bytearray(serialize_message(message)))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
+JPEG_QUALITY = 80  # what compressed_image_transport writes if nobody asks for another
 SIZES = {"480p": (480, 640), "1080p": (1080, 1920)}
 
 

@@ -116,13 +116,26 @@ def wait_for_results(camera: Peer, listener: Peer, limit: float = 60.0) -> None:
     raise RuntimeError(f"no result within {limit} s")
 
 
+def two_of_three(camera: Peer, listener: Peer, rate: float, seconds: float) -> dict[str, Any]:
+    """Publishes at a rate up to three times and returns the trial with the median loss.
+
+    One disturbance by another tenant of the machine costs some 1 percent of a trial of 4 s, which is the
+    whole margin.
+    """
+    trials = [trial(camera, listener, rate, seconds) for _ in range(2)]
+    if (trials[0]["loss"] < LOSS) != (trials[1]["loss"] < LOSS):
+        trials.append(trial(camera, listener, rate, seconds))
+        trials.sort(key=lambda t: float(t["loss"]))
+    return {**trials[1], "losses": [t["loss"] for t in trials]}
+
+
 def sustained(camera: Peer, listener: Peer, top: float, seconds: float) -> dict[str, Any]:
     """Searches the highest rate with less than 1 percent loss, by bisection from a flood's rate."""
     flood = trial(camera, listener, top * 1.3, seconds)
     low, high, best = 0.0, min(flood["answered_hz"] * 1.1, top * 1.3), None
     rate = flood["answered_hz"] * 0.97
     for _ in range(6):
-        result = trial(camera, listener, rate, seconds)
+        result = two_of_three(camera, listener, rate, seconds)
         if result["loss"] < LOSS:
             low, best = rate, result
         else:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import models
+from benchmarks import inputs, models
 from robot_vision.engines import create_engine
 from robot_vision.evaluation.replay import default_batch, replay
 from robot_vision.pipeline import Pipeline
@@ -19,12 +19,13 @@ from robot_vision.recording import RecordingWriter
 from robot_vision.sources import open_source
 
 FRAMES = 240
-ROUNDS = 5
+ROUNDS = 7
 
 
 def jpeg_bag(path: Path, images: list[NDArray[np.uint8]], frames: int) -> Path:
     """Writes the images, again and again, as JPEG of 640 x 480."""
-    data = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in images]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, inputs.JPEG_QUALITY]
+    data = [cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes() for image in images]
     with RecordingWriter(path, "mcap") as bag:
         for i in range(frames):
             stamp = 1_700_000_000_000_000_000 + i * 33_333_333

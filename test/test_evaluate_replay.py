@@ -132,7 +132,7 @@ def test_nothing_usable_is_an_error_that_says_why(pipeline: Pipeline) -> None:
 
 
 def test_batch_is_chosen_by_the_device() -> None:
-    assert default_batch("cpu") <= 4 and default_batch("CPU") <= 4
+    assert default_batch("cpu") <= 8 and default_batch("CPU") <= 8
     assert default_batch("cuda:0") == default_batch("tensorrt:0") == 16
 
 

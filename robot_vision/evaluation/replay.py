@@ -27,7 +27,7 @@ from robot_vision.sources import Frame, Source
 
 CPU_DECODERS = 2
 GPU_DECODERS = 8
-CPU_BATCH = 4
+CPU_BATCH = 8
 GPU_BATCH = 16
 _NAMED_PROBLEMS = 20
 
@@ -133,7 +133,7 @@ def replay(
     predictions: list[Prediction] = []
     begin = time.perf_counter()
     decoders = default_decoders(pipeline.engine.device)
-    with _Ahead(itertools.islice(source, limit), pipeline, 2 * size + decoders, decoders) as ahead:
+    with _Ahead(itertools.islice(source, limit), pipeline, size, decoders) as ahead:
         for group in _groups(ahead, size, speed):
             good: list[tuple[Frame, _Resized]] = []
             for frame, result in group:
@@ -144,7 +144,7 @@ def replay(
                 else:
                     good.append((frame, result))
             if good:
-                said = pipeline.infer(np.stack([item.pixels for _, item in good]))
+                said = pipeline.infer(_batch([item for _, item in good]))
                 for (frame, item), prediction in zip(good, said, strict=True):
                     speed.add(item, pipeline.times, len(good))
                     if not _is_finite(prediction):
@@ -189,9 +189,18 @@ def _is_finite(prediction: Prediction) -> bool:
 
 @dataclass(frozen=True)
 class _Resized:
-    pixels: NDArray[np.uint8]
+    """A frame of the network's size: row `row` of `block`, the memory of one batch."""
+
+    block: NDArray[np.uint8]
+    row: int
     image_s: float
     resize_s: float
+
+
+def _batch(items: list[_Resized]) -> NDArray[np.uint8]:
+    """Returns the frames (N, height, width, 3) of one block, which is copied only if one was refused."""
+    block = items[0].block
+    return block if len(items) == len(block) else block[[item.row for item in items]]
 
 
 _Result = Union[_Resized, ImageError]  # noqa: UP007 (evaluated in Python 3.10 too)
@@ -199,19 +208,21 @@ _Item = tuple[Frame, "Future[_Result]"]
 
 
 class _Ahead:
-    """Reads in one thread, decodes and resizes in others, at most `depth` frames ahead; keeps the order.
+    """Reads in one thread, decodes and resizes in others, some two batches ahead; keeps the order.
 
-    OpenCV works without Python's lock, and so do the engines.
+    OpenCV works without Python's lock, and so do the engines. Each frame is resized into its row of its
+    batch's memory.
     """
 
     def __init__(
-        self, frames: Iterable[Frame], pipeline: Pipeline, depth: int, decoders: int
+        self, frames: Iterable[Frame], pipeline: Pipeline, batch: int, decoders: int
     ) -> None:
         self._frames = frames
+        self._size = batch
         spec = pipeline.bundle.spec.input
         self._spec = spec
         self._least = source_size(spec)
-        self._queue: queue.Queue[_Item | BaseException | None] = queue.Queue(depth)
+        self._queue: queue.Queue[_Item | BaseException | None] = queue.Queue(2 * batch + decoders)
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._reader = threading.Thread(target=self._read, name="read", daemon=True)
@@ -241,15 +252,21 @@ class _Ahead:
     def _read(self) -> None:
         last: BaseException | None = None
         try:
-            for frame in self._frames:
+            spec = self._spec
+            for i, frame in enumerate(self._frames):
                 if self._stop.is_set():
                     return
-                self._queue.put((frame, self._pool.submit(self._prepare, frame.message)))
+                row = i % self._size
+                if row == 0:
+                    block = np.empty((self._size, spec.height, spec.width, 3), np.uint8)
+                self._queue.put(
+                    (frame, self._pool.submit(self._prepare, frame.message, block, row))
+                )
         except BaseException as error:  # is raised where the frames are used
             last = error
         self._queue.put(last)
 
-    def _prepare(self, message: Any) -> _Result:
+    def _prepare(self, message: Any, block: NDArray[np.uint8], row: int) -> _Result:
         start = time.perf_counter()
         try:
             image = to_rgb(message, self._least)
@@ -257,9 +274,8 @@ class _Ahead:
             return error
         decoded = time.perf_counter()
         spec = self._spec
-        pixels = np.empty((spec.height, spec.width, 3), np.uint8)
-        resize_into(image, pixels, spec.resize, spec.crop_fraction)
-        return _Resized(pixels, decoded - start, time.perf_counter() - decoded)
+        resize_into(image, block[row], spec.resize, spec.crop_fraction)
+        return _Resized(block, row, decoded - start, time.perf_counter() - decoded)
 
 
 def _groups(items: Iterable[Any], size: int, speed: Speed) -> Iterator[list[Any]]:
