@@ -1,0 +1,211 @@
+"""The pose of a camera from points of the map that it sees: RANSAC, refinement, covariance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.geometry import inverse, skew
+
+Array = NDArray[np.float64]
+
+_RANSAC_TRIES, _CONFIDENCE = 1000, 0.9999
+_STEPS, _ROUNDS = 20, 3
+_HUBER = 1.5  # standard deviations beyond which a residual counts linearly
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondences:
+    """Features of the query matched to points of one keyframe.
+
+    Attributes:
+        points: float64 (N, 3), metres, in the keyframe's camera frame.
+        depth_sigma: float64 (N,), standard deviation of their z in metres.
+        rays: float64 (N, 2), x / z and y / z where the query sees them.
+    """
+
+    points: Array
+    depth_sigma: Array
+    rays: Array
+
+    def subset(self, index: NDArray[np.bool_]) -> Correspondences:
+        """Returns some of them."""
+        return Correspondences(self.points[index], self.depth_sigma[index], self.rays[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A pose that correspondences agree on.
+
+    Attributes:
+        T_key_query: (4, 4), takes points of the query's camera to the keyframe's.
+        covariance: (6, 6), position and rotation about the keyframe's fixed axes (m, rad).
+        inliers: bool (N,).
+        log_focal: by how much, as a logarithm, the points want the query's focal length longer.
+        log_focal_sigma: standard deviation of it.
+    """
+
+    T_key_query: Array
+    covariance: Array
+    inliers: NDArray[np.bool_]
+    log_focal: float
+    log_focal_sigma: float
+
+
+def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
+    """Returns the pose with the most inliers, refined on them; None where none has six.
+
+    P3P in RANSAC (Fischler and Bolles 1981; Ke and Roumeliotis 2017) by OpenCV, then Gauss-Newton on
+    reprojection errors with Huber's weights, in which a point counts less the more its uncertain depth
+    moves it in the query's image. The covariance is the inverse of the information, multiplied by the
+    squared residuals per degree of freedom where these are larger than expected.
+
+    Args:
+        data: correspondences.
+        max_error: reprojection error of an inlier, on the rays.
+        noise: standard deviation of a ray.
+    """
+    if len(data.points) < 6:
+        return None
+    try:
+        found, vector, position, kept = cv2.solvePnPRansac(
+            np.ascontiguousarray(data.points),
+            np.ascontiguousarray(data.rays),
+            np.eye(3),
+            None,
+            iterationsCount=_RANSAC_TRIES,
+            reprojectionError=max_error,
+            confidence=_CONFIDENCE,
+            flags=cv2.SOLVEPNP_AP3P,
+        )
+    except cv2.error:  # points on a line or in one spot have no pose
+        return None
+    if not found or kept is None or len(kept) < 6:
+        return None
+    T_query_key = np.eye(4)
+    T_query_key[:3, :3], T_query_key[:3, 3] = cv2.Rodrigues(vector)[0], position[:, 0]
+    T = inverse(T_query_key)
+    inliers = _errors(T, data) <= max_error
+    for _ in range(_ROUNDS):
+        if inliers.sum() < 6:
+            return None
+        chosen = data.subset(inliers)
+        refined = refine(T, chosen, noise)
+        if refined is None:
+            return None
+        T, covariance = refined
+        before, inliers = inliers, _errors(T, data) <= max_error
+        if np.array_equal(before, inliers):
+            break
+    if inliers.sum() < 6:
+        return None
+    log_focal, sigma = _focal_error(T, data.subset(inliers), noise)
+    return Fit(T, covariance, inliers, log_focal, sigma)
+
+
+def refine(T_key_query: Array, data: Correspondences, noise: float) -> tuple[Array, Array] | None:
+    """Returns the refined pose and its covariance (6, 6); None where the points leave it open."""
+    T = T_key_query
+    for _ in range(_STEPS):
+        residual, jacobian, weight = _linearise(T, data, noise)
+        information, gradient = _normal(residual, jacobian, weight)
+        try:
+            step = np.asarray(-np.linalg.solve(information, gradient), np.float64)
+        except np.linalg.LinAlgError:
+            return None
+        if not np.all(np.isfinite(step)):
+            return None
+        T = moved(T, step)
+        if np.linalg.norm(step) < 1e-9:
+            break
+    residual, jacobian, weight = _linearise(T, data, noise)
+    information, _ = _normal(residual, jacobian, weight)
+    covariance = _inverse(information)
+    if covariance is None:
+        return None
+    return T, covariance * _excess(residual, weight, 6)
+
+
+def moved(T: Array, step: Array) -> Array:
+    """Returns a pose moved by (dx, dy, dz, rotation vector about the fixed axes)."""
+    result = T.copy()
+    result[:3, 3] += step[:3]
+    result[:3, :3] = cv2.Rodrigues(np.asarray(step[3:], np.float64))[0] @ T[:3, :3]
+    return result
+
+
+def _errors(T_key_query: Array, data: Correspondences) -> Array:
+    seen = (data.points - T_key_query[:3, 3]) @ T_key_query[:3, :3]
+    front = seen[:, 2] > 1e-3
+    gap = seen[:, :2] / np.where(front, seen[:, 2], 1.0)[:, None] - data.rays
+    return np.asarray(np.where(front, np.linalg.norm(gap, axis=1), np.inf))
+
+
+def _linearise(T: Array, data: Correspondences, noise: float) -> tuple[Array, Array, Array]:
+    """Returns residuals (N, 2), their Jacobians (N, 2, 6) and weight matrices (N, 2, 2)."""
+    R = T[:3, :3]
+    offset = data.points - T[:3, 3]
+    seen = offset @ R
+    z = np.maximum(seen[:, 2], 1e-3)
+    residual = seen[:, :2] / z[:, None] - data.rays
+    project = np.zeros((len(z), 2, 3))
+    project[:, 0, 0] = project[:, 1, 1] = 1 / z
+    project[:, :, 2] = -seen[:, :2] / z[:, None] ** 2
+    in_key = project @ R.T  # of a move of the point in the keyframe's frame
+    # The point seen from a turned camera: d/d delta of R^T exp(-delta) offset = R^T [offset]_x.
+    turn = in_key @ np.stack([skew(v) for v in offset])
+    jacobian = np.concatenate([-in_key, turn], axis=2)
+    along = data.points / np.maximum(data.points[:, 2:], 1e-6)  # how a point moves with its depth
+    shift = np.einsum("nij,nj->ni", in_key, along) * data.depth_sigma[:, None]
+    covariance = noise**2 * np.eye(2) + shift[:, :, None] * shift[:, None, :]
+    weight = np.linalg.inv(covariance)
+    distance = np.sqrt(np.einsum("ni,nij,nj->n", residual, weight, residual))
+    weight = weight * np.minimum(1.0, _HUBER / np.maximum(distance, 1e-12))[:, None, None]
+    return residual, jacobian, weight
+
+
+def _normal(residual: Array, jacobian: Array, weight: Array) -> tuple[Array, Array]:
+    weighted = jacobian.transpose(0, 2, 1) @ weight  # (N, k, 2)
+    information = (weighted @ jacobian).sum(axis=0)
+    return information, (weighted @ residual[:, :, None]).sum(axis=0)[:, 0]
+
+
+def _excess(residual: Array, weight: Array, parameters: int) -> float:
+    chi_squared = float(np.einsum("ni,nij,nj->", residual, weight, residual))
+    return max(1.0, chi_squared / max(1, 2 * len(residual) - parameters))
+
+
+def _inverse(information: Array) -> Array | None:
+    values = np.linalg.eigvalsh(information)
+    if not np.all(np.isfinite(values)) or values[0] <= 1e-12 * values[-1]:
+        return None
+    return np.asarray(np.linalg.inv(information))
+
+
+def _focal_error(T: Array, data: Correspondences, noise: float) -> tuple[float, float]:
+    """Returns the logarithm of the focal length that fits best over the given one, and its sigma.
+
+    Pose and focal length are solved for together, from the pose that is best for the given one.
+    """
+    log_focal, variance = 0.0, np.inf
+    for _ in range(_STEPS):
+        residual, jacobian, weight = _linearise(T, data, noise)
+        predicted = residual + data.rays
+        factor = np.exp(log_focal)
+        residual = factor * predicted - data.rays
+        full = np.concatenate([factor * jacobian, factor * predicted[:, :, None]], axis=2)
+        information, gradient = _normal(residual, full, weight)
+        inverted = _inverse(information)
+        if inverted is None:
+            return 0.0, np.inf
+        variance = float(inverted[6, 6])
+        step = -inverted @ gradient
+        T, log_focal = moved(T, step[:6]), log_focal + float(np.clip(step[6], -0.5, 0.5))
+        if not np.isfinite(log_focal) or abs(log_focal) > 3:
+            return 0.0, np.inf
+        if np.linalg.norm(step) < 1e-8:
+            break
+    return log_focal, float(np.sqrt(variance * _excess(residual, weight, 7)))

@@ -1,0 +1,127 @@
+"""What a map keeps of a keyframe for verification: features, and points where there are any, as bytes."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import RobotVisionError
+from robot_vision.places.verification.features import LocalFeatures
+from robot_vision.places.verification.options import DETECTORS
+
+FORMAT = 1
+MAX_BYTES = 64 << 20
+_MAX_FEATURES = 100_000
+
+
+class StructureError(RobotVisionError):
+    """A keyframe's structure that is damaged or of another version."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeyframeStructure:
+    """Features of a keyframe with points in its own camera's frame, so that moving its pose moves them.
+
+    Attributes:
+        features: of the keyframe's image.
+        points: float32 (N, 3), metres, optical frame; NaN where a feature has no point.
+        depth_sigma: float32 (N,), standard deviation of z in metres; NaN likewise.
+    """
+
+    features: LocalFeatures
+    points: NDArray[np.float32]
+    depth_sigma: NDArray[np.float32]
+
+    @property
+    def has_point(self) -> NDArray[np.bool_]:
+        """Which features (N,) have a point."""
+        return np.asarray(np.isfinite(self.points[:, 2]))
+
+    def thinned(self, count: int) -> KeyframeStructure:
+        """Returns at most so many features: those with a point first, then the strongest."""
+        order = np.argsort(~self.has_point, kind="stable")[:count]
+        return KeyframeStructure(
+            self.features.subset(order), self.points[order], self.depth_sigma[order]
+        )
+
+    def to_bytes(self) -> bytes:
+        """Returns a compressed .npz without pickle."""
+        f, buffer = self.features, io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            format=np.array([FORMAT], np.int64),
+            detector=np.array([DETECTORS.index(f.detector)], np.int64),
+            focal_px=np.array([f.focal_px], np.float64),
+            rays=f.rays.astype(np.float32),
+            descriptors=f.descriptors
+            if f.descriptors.dtype == np.uint8
+            else f.descriptors.astype(np.float16),
+            points=self.points.astype(np.float32),
+            depth_sigma=self.depth_sigma.astype(np.float16),
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> KeyframeStructure:
+        """Returns what `to_bytes` gave.
+
+        Raises:
+            StructureError: damaged, or of a newer version.
+        """
+        if len(content) > MAX_BYTES:
+            raise StructureError(f"Structure of {len(content)} bytes: at most {MAX_BYTES} are read")
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > 4 * MAX_BYTES:
+                    raise StructureError("Structure is damaged: it unpacks to too much")
+            with np.load(io.BytesIO(content), allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+            version = int(arrays["format"][0])
+            if version > FORMAT:
+                raise StructureError(
+                    f"Structure of format {version}, and this version reads up to {FORMAT}: update "
+                    "robot_vision, or build the map's structure anew"
+                )
+            return _checked(arrays)
+        except (
+            KeyError,
+            ValueError,
+            IndexError,
+            OSError,
+            EOFError,
+            TypeError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+        ) as error:
+            raise StructureError(
+                f"Structure is damaged ({error}): build the map's structure anew"
+            ) from error
+
+
+def _checked(arrays: dict[str, NDArray[Any]]) -> KeyframeStructure:
+    rays, descriptors = arrays["rays"], arrays["descriptors"]
+    points, sigma = arrays["points"], arrays["depth_sigma"]
+    n, focal = len(rays), float(arrays["focal_px"][0])
+    if not (
+        rays.shape == (n, 2)
+        and points.shape == (n, 3)
+        and sigma.shape == (n,)
+        and descriptors.ndim == 2
+        and len(descriptors) == n <= _MAX_FEATURES
+        and descriptors.dtype in (np.uint8, np.float16)
+        and np.all(np.isfinite(rays))
+        and 0 < focal < 1e6
+        and 0 <= int(arrays["detector"][0]) < len(DETECTORS)
+    ):
+        raise ValueError("arrays do not belong together")
+    kept = descriptors if descriptors.dtype == np.uint8 else descriptors.astype(np.float32)
+    detector = DETECTORS[int(arrays["detector"][0])]
+    features = LocalFeatures(detector, rays.astype(np.float64), kept, focal)
+    return KeyframeStructure(features, points.astype(np.float32), sigma.astype(np.float32))
