@@ -132,15 +132,15 @@ def two_of_three(camera: Peer, listener: Peer, rate: float, seconds: float) -> d
 def sustained(camera: Peer, listener: Peer, top: float, seconds: float) -> dict[str, Any]:
     """Searches the highest rate with less than 1 percent loss, by bisection from a flood's rate."""
     flood = trial(camera, listener, top * 1.3, seconds)
-    low, high, best = 0.0, min(flood["answered_hz"] * 1.1, top * 1.3), None
-    rate = flood["answered_hz"] * 0.97
-    for _ in range(6):
+    low, high, best = 0.0, top * 1.3, None
+    rate = min(flood["answered_hz"], top)
+    for _ in range(7):
         result = two_of_three(camera, listener, rate, seconds)
         if result["loss"] < LOSS:
             low, best = rate, result
         else:
             high = rate
-        rate = (low + high) / 2 if best else rate * 0.85
+        rate = min((low + high) / 2, 1.1 * low) if best else rate * 0.9
         if best and high - low < 0.02 * high:
             break
     kept = {k: v for k, v in (best or {"rate_hz": 0.0}).items() if k != "diagnostics"}
