@@ -4,6 +4,7 @@
     model.onnx           one graph: uint8 RGB (N, H, W, 3) in, final values out
     weights.safetensors  the same weights, to train on (only the torch engine reads them)
     labels.txt           one label a line, when there is a classifier
+    open_set.npy         features of known images, where the known score compares with them
     README.md            the model card
 
 Loading checks all of it. The graph's bytes are hashed and handed to the engine from memory, so what was
@@ -13,17 +14,20 @@ verified is what runs, and a graph that points at files outside itself cannot be
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.graph_signature import GraphSignature, read_signature
-from robot_vision.spec import NetworkSpec, check_mapping
+from robot_vision.spec import FEATURE_SCORES, NetworkSpec, check_mapping
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
@@ -31,7 +35,8 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 LABELS = "labels.txt"
 CARD = "README.md"
-FILES = (GRAPH, WEIGHTS, LABELS, CARD)
+REFERENCES = "open_set.npy"
+FILES = (GRAPH, WEIGHTS, LABELS, REFERENCES, CARD)
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 2 << 30  # protobuf, hence ONNX without external data, ends at 2 GiB
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy", ".npz")
@@ -48,8 +53,12 @@ class ModelBundle:
         spec: backbone, input and heads.
         training: what it was trained on (free form).
         metrics: what it scored (free form).
+        calibration: what `robot-vision calibrate` fitted, on what, and what it changed (free form, but for
+            `open_set.known_scores` and `place.probability`, which consumers read).
         files: name of each file to its sha256, as hexadecimal digits.
         graph: the bytes of `model.onnx`.
+        references: float32 (R, C), what `robot_vision.open_set` compares features with; None for a score
+            of logits.
         sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle.
     """
 
@@ -61,6 +70,8 @@ class ModelBundle:
     files: Mapping[str, str]
     graph: bytes = field(repr=False)
     sha256: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    references: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> ModelBundle:
@@ -84,6 +95,7 @@ class ModelBundle:
             raise BundleError(f"{path / MANIFEST}: {error}") from error
         graph = contents[GRAPH]
         _check_graph(path / GRAPH, graph, spec)
+        references = _references(path / REFERENCES, contents.get(REFERENCES), spec)
         return cls(
             path=path,
             name=manifest.name,
@@ -93,6 +105,8 @@ class ModelBundle:
             files=dict(manifest.files),
             graph=graph,
             sha256=manifest.sha256,
+            calibration=manifest.calibration,
+            references=references,
         )
 
     @property
@@ -107,6 +121,7 @@ class _Manifest:
     network: Mapping[str, Any]
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    calibration: Mapping[str, Any]
     files: Mapping[str, str]
     sha256: str
 
@@ -117,6 +132,7 @@ def write_manifest(
     spec: NetworkSpec,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `labels.txt` and `bundle.yaml` for the other files that already lie in `path`.
 
@@ -136,6 +152,7 @@ def write_manifest(
         "network": network,
         "training": dict(training),
         "metrics": dict(metrics),
+        **({"calibration": dict(calibration)} if calibration else {}),
         "files": {n: file_sha256(path / n) for n in FILES if (path / n).is_file()},
     }
     part = path / (MANIFEST + ".part")
@@ -189,24 +206,35 @@ def _read_manifest(path: Path) -> _Manifest:
                 "export the bundle again, or install the robot_vision that wrote it"
             )
         needed = ("format_version", "name", "network", "files")
-        fields = check_mapping("bundle", data, needed, ("training", "metrics"))
+        free_form = ("training", "metrics", "calibration")
+        fields = check_mapping("bundle", data, needed, free_form)
         if not isinstance(fields["name"], str) or not _NAME.fullmatch(fields["name"]):
             raise ConfigError(f"name is {fields['name']!r}: use letters, digits, '.', '_' and '-'")
-        files = check_mapping("files", fields["files"], (GRAPH,), (WEIGHTS, LABELS, CARD))
+        files = check_mapping("files", fields["files"], (GRAPH,), FILES[1:])
         optional = ("input", "epistemic")
         network = check_mapping("network", fields["network"], ("backbone", "heads"), optional)
-        free = {key: fields.get(key) or {} for key in ("training", "metrics")}
+        free = {key: fields.get(key) or {} for key in free_form}
         for key, value in free.items():
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{key} is {type(value).__name__}: it must be a mapping")
     except ConfigError as error:
         raise BundleError(f"{file}: {error}") from error
     digest = hashlib.sha256(raw).hexdigest()
-    return _Manifest(fields["name"], network, free["training"], free["metrics"], files, digest)
+    return _Manifest(
+        fields["name"],
+        network,
+        free["training"],
+        free["metrics"],
+        free["calibration"],
+        files,
+        digest,
+    )
 
 
 def _refuse_pickles(path: Path) -> None:
-    bad = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _PICKLES)
+    # An .npy file may hold pickled objects: the one of the format is read so that these are refused.
+    names = [p for p in path.iterdir() if p.name != REFERENCES]
+    bad = sorted(p.name for p in names if p.suffix.lower() in _PICKLES)
     if bad:
         raise BundleError(
             f"{path / bad[0]} may be a pickle, which runs code when it is read: remove it; "
@@ -241,6 +269,30 @@ def _add_labels(network: dict[str, Any], content: bytes, path: Path) -> None:
     except UnicodeDecodeError as error:
         raise BundleError(f"{path / LABELS} is not UTF-8: {error}") from error
     network["heads"] = {**heads, "classifier": {**heads["classifier"], "labels": labels}}
+
+
+def _references(file: Path, content: bytes | None, spec: NetworkSpec) -> NDArray[np.float32] | None:
+    """Reads what features are compared with, and checks that it is there where it is needed."""
+    classifier = spec.classifier
+    wanted = classifier is not None and classifier.score in FEATURE_SCORES
+    if content is None:
+        if wanted and classifier is not None:
+            raise BundleError(
+                f"{file} is missing: the known score {classifier.score!r} compares with it; make it with "
+                "`robot-vision calibrate`, or use a score of logits"
+            )
+        return None
+    if not wanted or classifier is None:
+        raise BundleError(f"{file} is there, but {MANIFEST} has no score that compares features")
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise BundleError(f"{file} cannot be read as an array of numbers: {error}") from error
+    if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != classifier.feature_size:
+        raise BundleError(
+            f"{file} holds {array.dtype} {array.shape}: it must be float32 (R, {classifier.feature_size})"
+        )
+    return np.asarray(array)
 
 
 def _check_graph(file: Path, graph: bytes, spec: NetworkSpec) -> None:

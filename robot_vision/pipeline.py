@@ -19,6 +19,7 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine
 from robot_vision.geometry import symmetrised
+from robot_vision.open_set import FeatureScorer, known_scores, make_scorer
 from robot_vision.predictions import CameraPose, Classification, Prediction
 from robot_vision.resizing import resize_into
 
@@ -39,6 +40,9 @@ class Pipeline:
         bundle: the verified model bundle.
         engine: runs the bundle's graph.
         max_batch: larger batches are split; it bounds the memory on the device.
+
+    Attributes:
+        known_scores: how the known score is distributed over known images; None where nobody calibrated it.
     """
 
     def __init__(self, bundle: ModelBundle, engine: Engine, max_batch: int = 16) -> None:
@@ -47,6 +51,12 @@ class Pipeline:
         self.engine = engine
         self.max_batch = max_batch
         self.times = StageTimes()
+        classifier = bundle.spec.classifier
+        self.known_scores = known_scores(bundle)
+        self._scorer: FeatureScorer | None = None
+        if classifier and bundle.references is not None:
+            classes = len(classifier.labels)
+            self._scorer = make_scorer(classifier.score, bundle.references, classes)
         size = bundle.spec.input
         self._batch = np.empty((0, size.height, size.width, 3), np.uint8)
 
@@ -132,15 +142,19 @@ class Pipeline:
         """Turns an engine's arrays (N, ...) into N predictions."""
         spec = self.bundle.spec
         count = len(next(iter(outputs.values())))
+        known = self._scorer(outputs["features"]) if self._scorer else outputs.get("known_score")
         results = []
         for i in range(count):
             classification = pose = descriptor = None
             if spec.classifier:
+                assert known is not None
+                score = float(known[i])
                 classification = Classification(
                     spec.classifier.labels,
                     outputs["probabilities"][i],
-                    float(outputs["known_score"][i]),
+                    score,
                     float(outputs["mutual_information"][i]) if spec.epistemic else None,
+                    self.known_scores.rarity(score) if self.known_scores else None,
                 )
             if spec.pose:
                 # Unit to float64 and not float32 precision: consumers check |q| = 1 to 1e-4 or closer.

@@ -28,12 +28,15 @@ class Classification:
         known_score: high for images like those trained on (`ClassifierSpec.score`).
         mutual_information: nats by which the head's several answers disagree (`EpistemicSpec`); None
             where it answers once.
+        rarity: share of known images with a higher `known_score`, from the bundle's calibration; None
+            where it has none.
     """
 
     labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
     known_score: float
     mutual_information: float | None = None
+    rarity: float | None = None
 
     @property
     def entropy(self) -> float:
@@ -44,13 +47,18 @@ class Classification:
     def top_k(self, k: int, unknown_threshold: float | None = None) -> list[Hypothesis]:
         """Returns the k most probable labels, most probable first; ties in the order of the labels.
 
-        Below the threshold the first is `unknown` with the probability that is left beside the best
-        label, and k labels follow, so a subscriber that reads only the first result is safe.
+        Below the threshold the first is `unknown`, and k labels follow, so a subscriber that reads only
+        the first result is safe. The score of `unknown` is the share of known images that look more
+        familiar than this one (`rarity`): with a threshold that keeps 95 % of them it is at least 0.95. It
+        is no probability, since nobody knows how often the robot meets something new; the labels' scores
+        stay what they are, probabilities given that it is one of them. Without a calibration it is what the
+        best label leaves.
         """
         order = np.argsort(-self.probabilities, kind="stable")[: max(k, 1)]
         best = [Hypothesis(self.labels[i], float(self.probabilities[i])) for i in order]
         if unknown_threshold is not None and self.known_score < unknown_threshold:
-            return [Hypothesis(UNKNOWN, 1.0 - best[0].score), *best]
+            rarity = 1.0 - best[0].score if self.rarity is None else self.rarity
+            return [Hypothesis(UNKNOWN, rarity), *best]
         return best
 
 

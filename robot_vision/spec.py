@@ -16,7 +16,8 @@ from robot_vision.errors import ConfigError, unknown
 
 RESIZE_RULES = ("squash", "crop", "letterbox")
 KNOWN_SCORES = ("max_probability", "max_logit", "energy", "knn", "mahalanobis")
-FEATURE_SCORES = ("knn", "mahalanobis")  # those that need features and not logits alone
+FEATURE_SCORES = ("knn", "mahalanobis")  # these compare features with those of known images
+LOGIT_SCORES = tuple(score for score in KNOWN_SCORES if score not in FEATURE_SCORES)
 HEADS = ("classifier", "pose", "place")
 POOLINGS = ("netvlad", "gem")
 COVARIANCES = ("diagonal", "cholesky")
@@ -84,6 +85,8 @@ class ClassifierSpec:
         temperature: logits are divided by it before the softmax (Guo et al. 2017, eq. 9).
         score: what `known_score` is: high for images like those trained on.
         unknown_threshold: below this `known_score` the answer is `unknown`; None never says so.
+        feature_size: numbers in `features`, which the graph gives in place of `known_score` where the
+            score needs them (`FEATURE_SCORES`); 0 else.
     """
 
     labels: tuple[str, ...]
@@ -92,6 +95,7 @@ class ClassifierSpec:
     temperature: float = 1.0
     score: str = "max_probability"
     unknown_threshold: float | None = None
+    feature_size: int = 0
 
     def __post_init__(self) -> None:
         _require(len(self.labels) >= 2, "number of labels", len(self.labels), "at least 2")
@@ -107,6 +111,7 @@ class ClassifierSpec:
         )
         if self.score not in KNOWN_SCORES:
             raise ConfigError(unknown("score", self.score, KNOWN_SCORES))
+        _require(0 <= self.feature_size <= 1 << 16, "feature_size", self.feature_size, "0 to 2^16")
 
 
 @dataclass(frozen=True)
@@ -259,7 +264,10 @@ class NetworkSpec:
         outputs: dict[str, tuple[int, ...]] = {}
         if self.classifier:
             outputs["probabilities"] = (len(self.classifier.labels),)
-            outputs["known_score"] = ()
+            if self.classifier.score in FEATURE_SCORES:
+                outputs["features"] = (self.classifier.feature_size,)
+            else:
+                outputs["known_score"] = ()
             if self.epistemic:
                 outputs["mutual_information"] = ()  # nats
         if self.pose:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.spec import (
     HEADS,
-    KNOWN_SCORES,
+    LOGIT_SCORES,
     RESIZE_RULES,
     ClassifierSpec,
     InputSpec,
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument(
         "--crop-fraction", type=float, default=1.0, help="with --resize crop: share that is kept"
     )
-    new.add_argument("--score", default="max_probability", choices=KNOWN_SCORES)
+    new.add_argument("--score", default="max_probability", choices=LOGIT_SCORES)
     new.add_argument("--clusters", type=int, default=64, help="of the place head")
     new.add_argument("--whitened-size", type=int, default=0, help="of the place head; 0 for none")
 

@@ -27,6 +27,7 @@ from robot_vision.interfaces import (
     POSE_WITH_COVARIANCE_STAMPED,
     VISION_INFO,
 )
+from robot_vision.open_set import known_scores
 from robot_vision.predictions import UNKNOWN, Classification
 from robot_vision.recording import RecordingWriter
 from robot_vision.sources import Source
@@ -66,6 +67,7 @@ def write_results(
     frame_id = predictions.meta["frame_id"]
     threshold = spec.classifier.unknown_threshold if spec.classifier else None
     map_frame = spec.pose.map_frame if spec.pose else "map"
+    familiar = known_scores(bundle)
     with RecordingWriter(path, "mcap") as bag:
         make = bag.types
         order = np.argsort(predictions.stamps_ns, kind="stable")
@@ -83,10 +85,14 @@ def write_results(
         for i in order:
             stamp = int(predictions.stamps_ns[i])
             if predictions.probabilities is not None:
+                score = (
+                    float(predictions.known_score[i]) if predictions.known_score is not None else 1
+                )
                 row = Classification(
                     predictions.labels,
                     predictions.probabilities[i],
-                    float(predictions.known_score[i]) if predictions.known_score is not None else 1,
+                    score,
+                    rarity=familiar.rarity(score) if familiar else None,
                 )
                 kind = make["vision_msgs/msg/ObjectHypothesis"]
                 results = [kind(h.label, h.score) for h in row.top_k(top_k, threshold)]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.networks.heads.epistemic import dropout_masks, mean_probabilities
-from robot_vision.spec import ClassifierSpec
+from robot_vision.spec import FEATURE_SCORES, ClassifierSpec
 
 
 class ClassifierHead(nn.Module):
@@ -60,17 +60,21 @@ class ClassifierHead(nn.Module):
         raw = {"logits": self.linear(self.dropout(features))}
         if self.masks is not None and not self.training:
             raw["logit_samples"] = self.linear(features.unsqueeze(1) * self.masks)
+        if self.score in FEATURE_SCORES:
+            raw["features"] = features
         return raw
 
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turns logits into final values.
 
         Args:
-            raw: `logits` (N, K), and `logit_samples` (N, S, K) where the head answers several times.
+            raw: `logits` (N, K), and `logit_samples` (N, S, K) where the head answers several times; with a
+                score that needs them `features` (N, C).
 
         Returns:
             `probabilities` (N, K), which sum to 1, and `known_score` (N,), higher for known images; of
-            several answers the mean, and their `mutual_information` (N,).
+            several answers the mean, and their `mutual_information` (N,). A score of features is computed
+            outside the graph (`robot_vision.open_set`): then `features` (N, C) in place of `known_score`.
         """
         logits = raw["logits"].float()
         scaled = logits / self.temperature.float()
@@ -79,6 +83,9 @@ class ClassifierHead(nn.Module):
         if "logit_samples" in raw:
             each = F.softmax(raw["logit_samples"].float() / self.temperature.float(), dim=2)
             probabilities, outputs["mutual_information"] = mean_probabilities(each)
+        if self.score in FEATURE_SCORES:
+            outputs["features"] = raw["features"].float()
+            return {"probabilities": probabilities, **outputs}
         if self.score == "max_probability":
             known = probabilities.amax(dim=1)
         elif self.score == "max_logit":
