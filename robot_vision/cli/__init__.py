@@ -14,6 +14,7 @@ from robot_vision.errors import RobotVisionError
 VERBS = {
     "infer": "predict images, a folder, a video or a rosbag",
     "evaluate": "replay rosbags through a model and write metrics and a report",
+    "stress": "make a recording worse step by step and see what a model is still worth",
     "info": "show and verify a model bundle, list the engines of this machine",
     "export": "write a bundle from a checkpoint or from torchvision's weights",
     "train": "fine-tune a network on labelled images or poses and write its bundle",

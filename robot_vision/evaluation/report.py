@@ -26,7 +26,7 @@ from robot_vision.evaluation.scores import Scores
 from robot_vision.evaluation.text import association_lines, said_lines, speed_line, summary_line
 
 _SHOWN = 6
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --page: #fff; --card: #f6f7f9; --text: #1b1f24; --quiet: #5b6570;
   --grid: #e3e6ea; --good: #1a7f37; --bad: #c0262d;
   --blue: #0b6bb5; --orange: #d17200; --green: #16803c; --pink: #b3458f; --gray: #707a85; --pale: #9db0c2; }
@@ -131,7 +131,7 @@ def render(report: Report) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<link rel="icon" href="data:,">',
-        f"<title>{escape(report.title)}</title><style>{_STYLE}{svg.STYLE}</style></head><body><main>",
+        f"<title>{escape(report.title)}</title><style>{STYLE}{svg.STYLE}</style></head><body><main>",
         f"<h1>{escape(report.title)}</h1>",
         f'<p class="lead">{escape(summary_line(metrics))}</p>',
     ]

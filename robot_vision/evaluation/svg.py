@@ -45,6 +45,7 @@ class Axis:
         elif not high > low:
             low, high = low - 0.5, low + 0.5
         self.low, self.high, self.log = low, high, log
+        self.texts: dict[float, str] = {}  # of ticks that are not written as numbers
         self._start, self._end = start, end
 
     def __call__(self, value: Any) -> NDArray[np.float64]:
@@ -210,7 +211,7 @@ class Chart:
             out.append(f'<line class="grid" x1="{u:.1f}" y1="{top}" x2="{u:.1f}" y2="{bottom}"/>')
             out.append(
                 f'<text class="quiet" x="{u:.1f}" y="{bottom + 16}" text-anchor="middle">'
-                f"{number(value)}</text>"
+                f"{escape(self.x.texts.get(value) or number(value))}</text>"
             )
         for value in self.y.ticks():
             v = float(self.y(value))

@@ -1,0 +1,207 @@
+"""`robot-vision stress --bag BAG --model BUNDLE`: what is a model worth when its images get worse?"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.datasets.registry import DATASETS, open_dataset
+from robot_vision.datasets.sample import SPLIT_NAMES
+from robot_vision.engines import create_engine
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.cache import bag_sha256
+from robot_vision.evaluation.replay import GPU_BATCH
+from robot_vision.evaluation.runner import image_topic
+from robot_vision.evaluation.truth import Truth
+from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
+from robot_vision.pipeline import Pipeline
+from robot_vision.ros.models import find_model
+from robot_vision.sources import open_source
+from robot_vision.sources.bag import is_bag
+from robot_vision.stress.degradations import DEGRADATIONS
+from robot_vision.stress.measure import METRICS
+from robot_vision.stress.report import page, picture, tables
+from robot_vision.stress.run import Plan, Recording, frames_to_do, stress
+from robot_vision.stress.sources import SampleSource, sample_truth
+
+SHOWN = ("accuracy", "ece", "kept", "wrong_and_kept", "auroc_unknown", "median_m", "nees")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    ways = "\n".join(
+        f"  {d.name:10} {', '.join(f'{s:g}' for s in d.strengths)} {d.unit}"
+        for d in DEGRADATIONS.values()
+    )
+    parser.epilog = (
+        f"degradations and their five strengths:\n{ways}\n\nexamples:\n"
+        "  robot-vision stress --bag run1 --model demo\n"
+        "  robot-vision stress --data image_folder lights --model BUNDLE --unknown kitchen_photos\n"
+        "  robot-vision stress --data seven_scenes RedKitchen --option split=blocks --model BUNDLE\n"
+    )
+    what = parser.add_argument_group("what")
+    what.add_argument("--model", required=True, metavar="BUNDLE", help="directory or name")
+    what.add_argument("--bag", metavar="BAG", help="rosbag; truth is found as evaluate finds it")
+    what.add_argument("--topic", default="", help="image topic, where the bag has several")
+    what.add_argument("--labels", default="", metavar="FILE", help="YAML of labelled time spans")
+    what.add_argument("--label-topic", default="", help="String or Classification")
+    what.add_argument("--poses", default="", metavar="FILE", help="TUM, EuRoC or KITTI file")
+    what.add_argument("--pose-topic", default="", help="pose or odometry topic")
+    what.add_argument(
+        "--data",
+        nargs=2,
+        metavar=("KIND", "PATH"),
+        help=f"a data set instead: {', '.join(DATASETS)}",
+    )
+    what.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the data set (see robot-vision data formats KIND)",
+    )
+    what.add_argument("--split", choices=SPLIT_NAMES, default="test", help="of it (%(default)s)")
+    what.add_argument(
+        "--unknown",
+        metavar="PATH",
+        help="images, video or bag that show none of the model's classes: made worse alike, for AUROC",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--degradations",
+        default=",".join(DEGRADATIONS),
+        metavar="NAMES",
+        help="with commas (all of them)",
+    )
+    how.add_argument("--every", type=int, default=1, metavar="N", help="one frame of so many (1)")
+    how.add_argument("--limit", type=int, default=0, metavar="N", help="frames, after that (all)")
+    how.add_argument("--seed", type=int, default=0, help="of what is random (%(default)s)")
+    how.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
+    how.add_argument("--device", default="auto", help="cpu, cuda:0, ... (%(default)s)")
+    how.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
+    how.add_argument("--threads", type=int, default=0, help="of the CPU (the engine's choice)")
+    out = parser.add_argument_group("output")
+    out.add_argument(
+        "--output", type=Path, default=Path("out/stress"), metavar="DIR", help="(%(default)s)"
+    )
+    out.add_argument(
+        "--format", choices=("markdown", "json"), default="markdown", help="on standard output"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Stresses, writes `stress.json`, `stress.svg`, `stress.md` and `report.html`, and prints tables."""
+    names = tuple(name.strip() for name in args.degradations.split(",") if name.strip())
+    plan = Plan(names, args.seed, args.every, args.limit)
+    bundle = ModelBundle.load(find_model(args.model))
+    recording = _recording(args)
+    strangers = _strangers(args.unknown) if args.unknown else None
+    recordings = [recording, *([strangers] if strangers else [])]
+    engine = create_engine(bundle, args.engine, args.device, args.precision, args.threads)
+    args.output.mkdir(parents=True, exist_ok=True)
+    with (
+        Pipeline(bundle, engine, GPU_BATCH) as pipeline,
+        Progress(
+            TextColumn("stressing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        ) as bar,
+    ):
+        task = bar.add_task("stressing", total=frames_to_do(plan, recordings))
+        try:
+            document = stress(
+                pipeline,
+                recording,
+                plan,
+                args.output / "cache",
+                strangers,
+                lambda n: bar.advance(task, n),
+            )
+        except KeyboardInterrupt:
+            print("what is done is kept: the same command goes on from there", file=sys.stderr)
+            raise
+    document["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    (args.output / "stress.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    (args.output / "stress.svg").write_text(picture(document))
+    (args.output / "stress.md").write_text("\n".join(tables(document)) + "\n")
+    (args.output / "report.html").write_text(page(document))
+    if args.format == "json":
+        print(json.dumps(document, allow_nan=False))
+    else:
+        shown = [m for m in METRICS if m in SHOWN]
+        print("\n".join(tables(document, shown)))
+    print(f"report: {args.output / 'report.html'}", file=sys.stderr)
+    return 0
+
+
+def _recording(args: argparse.Namespace) -> Recording:
+    if bool(args.bag) == bool(args.data):
+        raise ConfigError("What is to be made worse? Give either --bag BAG or --data KIND PATH")
+    if args.data:
+        return _data_set(args)
+    if args.option:
+        raise ConfigError("--option is of a data set: give --data KIND PATH, or leave it out")
+    path = str(Path(args.bag).expanduser())
+    topic = image_topic(path, args.topic)
+    with open_source(path, [topic]) as source:
+        first, count = next(iter(source), None), source.count
+    request = TruthRequest(
+        label_spans=args.labels,
+        label_topic=args.label_topic,
+        pose_file=args.poses,
+        pose_topic=args.pose_topic,
+    )
+    truth = read_truth(Path(path), request, first.frame_id if first else "")
+    name = Path(path).name
+    return Recording(name, lambda: open_source(path, [topic]), bag_sha256(path), count, truth)
+
+
+def _data_set(args: argparse.Namespace) -> Recording:
+    kind, path = args.data
+    options = {}
+    for text in args.option:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {text!r}: give KEY=VALUE, for instance split=blocks")
+        options[key.strip()] = value.strip()
+    splits = open_dataset(kind, path, **options)
+    samples = splits.split(args.split)
+    if not samples:
+        there = ", ".join(n for n in SPLIT_NAMES if splits.split(n))
+        raise ConfigError(f"{path} has no {args.split} images: --split may be {there}")
+    name = f"{Path(path).name} ({args.split})"
+    posed = any(s.T_map_camera is not None for s in samples)
+    return Recording(
+        name,
+        lambda: SampleSource(name, samples),
+        splits.fingerprint(args.split),
+        len(samples),
+        sample_truth(samples, splits.has_orientation),
+        in_order=posed or any(s.stamp_ns is not None for s in samples),
+    )
+
+
+def _strangers(path: str) -> Recording:
+    place = Path(path).expanduser()
+    topics = [image_topic(str(place), "")] if place.exists() and is_bag(place) else None
+    with open_source(place, topics) as source:
+        count = source.count
+    if place.exists():
+        digest = bag_sha256(place)
+    else:  # a pattern
+        with open_source(place) as source:
+            digest = hashlib.sha256("\n".join(f.name for f in source).encode()).hexdigest()
+    return Recording(place.name, lambda: open_source(place, topics), digest, count, Truth())

@@ -1,0 +1,166 @@
+"""What a stress test leaves: tables, charts, and a page that loads nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from robot_vision.evaluation.report import STYLE as PAGE_STYLE
+from robot_vision.evaluation.svg import HEIGHT, WIDTH, Chart, number
+from robot_vision.evaluation.svg import STYLE as CHART_STYLE
+from robot_vision.stress.degradations import DEGRADATIONS
+from robot_vision.stress.measure import METRICS
+
+Document = Mapping[str, Any]
+
+# A chart's metrics with their colours; those that there are not are left out.
+_SHARES = (("accuracy", "c0"), ("ece", "c1"), ("kept", "c2"), ("auroc_clean", "c3"))
+_UNKNOWN = ("auroc_unknown", "c3")
+_POSE = (("median_m", "c0"), ("sigma_m", "c1"), ("spread_m", "c2"))
+_COLUMNS = 2
+
+
+def by_degradation(document: Document) -> dict[str, list[dict[str, float]]]:
+    """Returns degradation to its numbers at index 0 (good) to 5."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for entry in document["conditions"][1:]:
+        rows = found.setdefault(entry["degradation"], [dict(document["conditions"][0]["numbers"])])
+        rows.append(dict(entry["numbers"]))
+    return found
+
+
+def tables(document: Document, metrics: Sequence[str] | None = None) -> list[str]:
+    """Returns one Markdown table for each metric that there is: degradations by strength.
+
+    Args:
+        document: of `stress`.
+        metrics: names of `METRICS`; None for all.
+    """
+    lines: list[str] = []
+    rows = by_degradation(document)
+    good = document["conditions"][0]["numbers"]
+    for name in metrics or METRICS:
+        if not any(name in numbers for numbers in [good, *(n for r in rows.values() for n in r)]):
+            continue
+        title, text = METRICS[name]
+        lines += ["", f"{title}: {text}.", ""]
+        lines += ["| degradation | strengths | good | 1 | 2 | 3 | 4 | 5 |", "| --- " * 8 + "|"]
+        for degradation, numbers in rows.items():
+            kind = DEGRADATIONS[degradation]
+            strengths = ", ".join(f"{s:g}" for s in kind.strengths)
+            cells = [_cell(n.get(name)) for n in numbers]
+            lines.append(f"| {degradation} | {strengths} {kind.unit} | {' | '.join(cells)} |")
+    return lines[1:]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def charts(document: Document) -> list[str]:
+    """Returns SVG elements: for each degradation what there is of classes, and of poses."""
+    rows = by_degradation(document)
+    has_unknown = any("auroc_unknown" in n for r in rows.values() for n in r)
+    shares = (*_SHARES[:3], _UNKNOWN) if has_unknown else _SHARES
+    found = []
+    most = max(
+        (n.get("median_m", 0.0) for r in rows.values() for n in r[:5]), default=0.0
+    )  # one axis for all, so that they can be compared
+    for chosen, what, top in ((shares, "classes", 1.0), (_POSE, "pose", 1.3 * most)):
+        for name, numbers in rows.items():
+            there = [(m, c) for m, c in chosen if any(m in n for n in numbers)]
+            if there and top > 0:
+                label = "share" if what == "classes" else "metres"
+                found.append(_chart(f"{name}: {what}", name, label, numbers, there, top))
+    return found
+
+
+def _chart(
+    title: str,
+    name: str,
+    label: str,
+    numbers: Sequence[Mapping[str, float]],
+    lines: Sequence[tuple[str, str]],
+    top: float,
+) -> str:
+    kind = DEGRADATIONS[name]
+    chart = Chart(title, f"strength ({kind.unit})", label, (0, 5), (0, top))
+    for metric, colour in lines:
+        y = np.array([n.get(metric, np.nan) for n in numbers])
+        chart.line(np.arange(len(y)), y, colour, METRICS[metric][0])
+        chart.points(np.arange(len(y)), y, colour)
+    chart.x.texts = dict(enumerate(["good", *(number(s) for s in kind.strengths)]))
+    return chart.render()
+
+
+def picture(document: Document) -> str:
+    """Returns all charts as one SVG file, for light and dark pages."""
+    drawn = charts(document)
+    variables = re.search(r":root \{.*?\n(?=\* )", PAGE_STYLE, re.DOTALL)
+    assert variables is not None
+    gap = 12
+    rows = -(-len(drawn) // _COLUMNS)
+    width, height = _COLUMNS * (WIDTH + gap), rows * (HEIGHT + gap)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img"><style>{variables.group(0)}{CHART_STYLE}</style>'
+        f'<rect width="{width}" height="{height}" style="fill: var(--page)"/>'
+    ]
+    for i, chart in enumerate(drawn):
+        x, y = i % _COLUMNS * (WIDTH + gap), i // _COLUMNS * (HEIGHT + gap)
+        parts.append(chart.replace("<svg ", f'<svg x="{x}" y="{y}" ', 1))
+    return "".join([*parts, "</svg>\n"])
+
+
+def page(document: Document) -> str:
+    """Returns `report.html`."""
+    model, recording = document["model"], document["recording"]
+    title = f"Stress test of {model['name']}"
+    facts = {
+        "command": document.get("command", ""),
+        "model": f"{model['name']} sha256 {model['sha256']}",
+        "engine": document["engine"],
+        "recording": f"{recording['name']}, {recording['frames']} frames, sha256 {recording['sha256']}",
+        "unknown frames": (document["unknown"] or {}).get("name", "none"),
+        "unknown threshold": document["threshold"],
+        "plan": document["plan"],
+        "problems": "; ".join(document["problems"]) or "none",
+    }
+    figures = "".join(f"<div>{chart}</div>" for chart in charts(document))
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td class=hash>{escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{PAGE_STYLE}{CHART_STYLE}</style><main>"
+        f"<h1>{escape(title)}</h1><p class=lead>{escape(recording['name'])}, made worse in "
+        f"{len(by_degradation(document))} ways at five strengths.</p>"
+        f"<div class=grid>{figures}</div><h2>Numbers</h2>{_html_tables(document)}"
+        f"<h2>Facts</h2><div class=scroll><table>{rows}</table></div></main></html>\n"
+    )
+
+
+def _html_tables(document: Document) -> str:
+    """The Markdown tables as HTML: their cells hold nothing that would need more."""
+    out: list[str] = []
+    inside = False
+    for line in tables(document):
+        if not line.startswith("|"):
+            out.append("</table></div>" if inside else "")
+            out.append(f"<p>{escape(line)}</p>" if line else "")
+            inside = False
+            continue
+        if line.startswith("| ---"):
+            continue
+        tag = "td" if inside else "th"
+        out.append("" if inside else "<div class=scroll><table>")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        out.append(f"<tr>{''.join(f'<{tag}>{escape(c)}</{tag}>' for c in cells)}</tr>")
+        inside = True
+    return "".join([*out, "</table></div>" if inside else ""])
