@@ -9,9 +9,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks import inputs, machine, models, node, replay, report, stages
+from benchmarks import inputs, machine, models, node, places, replay, report, stages
 
-PARTS = ("resizing", "engines", "pipeline", "heads", "replay", "node", "todays_node", "start_up")
+PARTS = (
+    "resizing",
+    "engines",
+    "pipeline",
+    "heads",
+    "replay",
+    "node",
+    "todays_node",
+    "start_up",
+    "places",
+)
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -47,6 +57,8 @@ def measure(parts: list[str], seconds: float, quick: bool) -> dict[str, Any]:
             data[part] = node.todays(seconds, 1 if quick else 4)
         elif part == "start_up":
             data[part] = node.start_up(images, 2 if quick else 5)
+        elif part == "places":
+            data[part] = places.lookups(quick)
     data["summary"] = summary(data)
     return data
 

@@ -37,13 +37,14 @@ class PlaceWorld:
         self.places, self.dimension, self.seed = places, dimension, seed
         rng = np.random.default_rng((seed, 0))
         spectrum = np.arange(1, dimension + 1) ** -0.5
-        self._spectrum = spectrum / np.linalg.norm(spectrum)
+        self._spectrum = (spectrum / np.linalg.norm(spectrum)).astype(np.float32)
         # Which numbers vary most is spread over the descriptor by a rotation.
         self._rotation = np.linalg.qr(rng.normal(size=(dimension, dimension)))[0].astype(np.float32)
         self._light = self._direction(rng, 1)[0]
 
-    def _direction(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-        return rng.normal(size=(count, self.dimension)) * self._spectrum  # (count, D), norm about 1
+    def _direction(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        numbers = rng.standard_normal((count, self.dimension), np.float32)
+        return numbers * self._spectrum  # (count, D), norm about 1
 
     def rooms(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Yields for each room descriptors (n, D) of its keyframes and of as many queries."""
@@ -55,15 +56,19 @@ class PlaceWorld:
             centre += BUILDING_CENTRE * self._direction(building, 1)[0]
             wave = rng.normal(size=(3, FEATURES)) / np.array([[METRES], [METRES], [RADIANS]])
             phase = rng.uniform(0, 2 * np.pi, FEATURES)
-            basis = self._direction(rng, FEATURES) * (2 / FEATURES) ** 0.5  # (FEATURES, D)
+            basis = self._direction(rng, FEATURES) * np.float32(
+                (2 / FEATURES) ** 0.5
+            )  # (FEATURES, D)
             pose = _walk(rng, count)
             near = pose + rng.uniform(-1, 1, (count, 3)) * (0.2, 0.2, np.radians(10))
             both = []
             for poses, noise, light in ((pose, NOISE, 0.0), (near, 2 * NOISE, LIGHT)):
-                views = VIEW * np.cos(poses @ wave + phase) @ basis
+                views = VIEW * np.cos(poses @ wave + phase).astype(np.float32) @ basis
                 views += centre + light * self._light
-                views += noise * rng.normal(size=views.shape) / self.dimension**0.5
-                views = views.astype(np.float32) @ self._rotation
+                views += np.float32(noise / self.dimension**0.5) * rng.standard_normal(
+                    views.shape, np.float32
+                )
+                views = views @ self._rotation
                 both.append(views / np.linalg.norm(views, axis=1, keepdims=True))
             yield both[0], both[1]
 

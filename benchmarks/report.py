@@ -72,6 +72,12 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
     )  # fmt: skip
     if start := data.get("start_up"):
         row("process start to first result, ONNX engine, s", start["onnx"]["median"], 3, True)
+    for size, bound in (("100000", 5), ("1000000", 10)):
+        if lookup := data.get("places", {}).get(size):
+            what = f"{lookup['places']:,} places"
+            row(f"top 10 of {what}, one core, p99 ms", lookup["times"]["robot_vision"]["p99_ms"],
+                bound, True)  # fmt: skip
+            row(f"recall@1 against exact, {what}", lookup["recall_at_1"], 0.99, False)
     return rows
 
 
@@ -172,4 +178,23 @@ def markdown(data: dict[str, Any]) -> str:
             "Process start to the first result at a listener, seconds: "
             + "; ".join(f"{e} {r['seconds']}, median {r['median']}" for e, r in start.items()) + ".\n",
         ]  # fmt: skip
+    for lookup in data.get("places", {}).values():
+        loaded = (
+            f"; from its cache it loads in {lookup['load_s']} s and takes {lookup['resident_mb']} MB"
+            if "load_s" in lookup
+            else f"; it takes {lookup['memory_mb']} MB"
+        )
+        adds = {
+            "add to the index": lookup["add_to_index"],
+            "add to the map, synced": lookup["add_to_map"],
+        }
+        parts += [
+            f"## Finding one of {lookup['places']:,} places\n",
+            "Top 10 of descriptors with 512 numbers, one query at a time on one core; made-up descriptors that "
+            "lie as real ones do, and how they are made is told in `benchmarks/place_world.py`. "
+            f"The index is {lookup['kind']}, looks into {lookup['probes']} cells a query and was built in "
+            f"{lookup['build_s']} s on all cores{loaded}. Recall@1 against exact {lookup['recall_at_1']}, "
+            f"of the ten {lookup['recall_of_10']}.\n",
+            _times({**lookup["times"], **adds}),
+        ]
     return "\n".join(parts)

@@ -108,27 +108,41 @@ def save(index: PlaceIndex, info: MapInfo) -> bool:
     return True
 
 
+def read_cache(path: str | Path, options: IndexOptions | None = None) -> PlaceIndex | None:
+    """Returns the index of a cache, as it was when it was written; None where there is no whole one."""
+    cached = _read(Path(path), options)
+    return cached[1] if cached else None
+
+
 def _load(path: Path, places: PlaceMap, options: IndexOptions | None) -> PlaceIndex | None:
     """Returns the cached index, or None where there is none that fits the map."""
+    cached = _read(path, options, places.info)
+    if cached is None or cached[1].revision > places.revision:
+        return None
+    return cached[1] if _agrees(cached[1], places) else None
+
+
+def _read(
+    path: Path, options: IndexOptions | None, info: MapInfo | None = None
+) -> tuple[dict[str, Any], PlaceIndex] | None:
     try:
         with path.open("rb") as file:
             header = _header(file)
-            info = places.info
-            if header is None or (header["map_id"], header["dimension"]) != (
-                info.map_id,
-                info.dimension,
-            ):
+            if header is None or (info and header["map_id"] != info.map_id):
                 return None
-            if header["revision"] > places.revision or not _whole(path, file):
+            if not _whole(path, file):
                 return None
             state = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        dimension = int(header["dimension"])
+        if state.d != dimension or (info and info.dimension != dimension):
+            return None
+        index = PlaceIndex(dimension, options)
+        state.nprobe = int(header["probes"])
+        index.restore(state, int(header["built_for"]))
+        index.revision = int(header["revision"])
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         return None
-    index = PlaceIndex(info.dimension, options)
-    state.nprobe = int(header["probes"])
-    index.restore(state, int(header["built_for"]))
-    index.revision = int(header["revision"])
-    return index if _agrees(index, places) else None
+    return header, index
 
 
 def _header(file: BinaryIO) -> dict[str, Any] | None:
