@@ -190,8 +190,8 @@ def markdown(data: dict[str, Any]) -> str:
         }
         parts += [
             f"## Finding one of {lookup['places']:,} places\n",
-            "Top 10 of descriptors with 512 numbers, one query at a time on one core; made-up descriptors that "
-            "lie as real ones do, and how they are made is told in `benchmarks/place_world.py`. "
+            "Top 10 of descriptors with 512 numbers, one query at a time on one core; made-up descriptors "
+            "that lie as real ones do, and how they are made is told in `benchmarks/place_world.py`. "
             f"The index is {lookup['kind']}, looks into {lookup['probes']} cells a query and was built in "
             f"{lookup['build_s']} s on all cores{loaded}. Recall@1 against exact {lookup['recall_at_1']}, "
             f"of the ten {lookup['recall_of_10']}.\n",
