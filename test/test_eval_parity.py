@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 def test_training_and_evaluation_agree() -> None:
-    from robot_vision.training import evaluate
+    from robot_vision.training import measures
 
     predictions, truth = recording()
     scores = score_recording(predictions, truth, QUICK)
@@ -27,7 +27,7 @@ def test_training_and_evaluation_agree() -> None:
         "T_map_camera": torch.from_numpy(np.array(poses)),
         "has_pose": torch.ones(len(poses), dtype=torch.bool),
     }
-    classes = evaluate.classifier_metrics(
+    classes = measures.classifier_metrics(
         torch.from_numpy(predictions.probabilities), targets, LABELS
     )
     for theirs, ours in (("accuracy", "top1"), ("macro_recall", "macro_recall"), ("nll", "nll")):
@@ -38,7 +38,7 @@ def test_training_and_evaluation_agree() -> None:
         "orientation_xyzw": torch.from_numpy(predictions.orientation_xyzw),
         "pose_covariance": torch.from_numpy(predictions.covariance),
     }
-    numbers = evaluate.pose_metrics(outputs, targets)
+    numbers = measures.pose_metrics(outputs, targets)
     pose = found["pose"]
     nees = pose["covariance"]["nees"]
     for theirs, value in (

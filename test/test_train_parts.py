@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial.transform import Rotation
 from sklearn import metrics as sk
 from torch import nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 from train_data import configuration, make_labelled
 
 from robot_vision.training import loop
@@ -16,13 +17,12 @@ from robot_vision.training.calibrate import fit_temperature, variance_scales
 from robot_vision.training.checkpoint import SaveError, load_state, save_state, write_whole
 from robot_vision.training.config import OptimiserConfig, PlaceConfig
 from robot_vision.training.data import SampleSet, batches, epoch_order, split_order
-from robot_vision.training.evaluate import (
-    Views,
+from robot_vision.training.evaluate import Views
+from robot_vision.training.measures import (
     classifier_metrics,
+    place_metrics,
     pose_errors,
     pose_metrics,
-    positives,
-    recall_metrics,
 )
 from robot_vision.training.model import Trainee, build_network
 from robot_vision.training.objectives import make_losses
@@ -51,6 +51,10 @@ def test_classifier_metrics_agree_with_scikit_learn():
     assert ours["accuracy"] == pytest.approx(sk.accuracy_score(y[known], best))
     assert ours["macro_recall"] == pytest.approx(sk.balanced_accuracy_score(y[known], best))
     assert ours["nll"] == pytest.approx(sk.log_loss(y[known], p[known], labels=range(4)))
+    ece = multiclass_calibration_error(
+        torch.from_numpy(p[known]), torch.from_numpy(y[known]), 4, n_bins=15
+    )
+    assert ours["ece"] == pytest.approx(float(ece), abs=1e-6)
 
 
 def test_pose_errors_agree_with_scipy():
@@ -85,27 +89,26 @@ def test_nees_of_errors_drawn_from_the_covariance_is_one():
     np.testing.assert_allclose(scales, 4, rtol=0.06)
 
 
-def test_positives_are_near_and_turned_alike():
-    a = torch.eye(4).repeat(4, 1, 1)
-    a[1, 0, 3] = 0.24
-    a[2, 0, 3] = 0.26
-    a[3, :3, :3] = torch.from_numpy(Rotation.from_euler("y", 21, degrees=True).as_matrix())
-    targets = {"T_map_camera": a, "has_pose": torch.tensor([True, True, True, True])}
-    place = PlaceConfig(positive_m=0.25, positive_deg=20.0)
-    assert positives(targets, targets, place)[0].tolist() == [True, True, False, False]
-    assert positives(targets, targets, PlaceConfig(positive_m=0.25))[0].tolist() == [
-        True,
-        True,
-        False,
-        True,
-    ]
-
-
-def test_recall_counts_answerable_queries_only():
-    similarity = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.8, 0.1], [0.3, 0.2, 0.1]])
-    right = torch.tensor([[True, False, False], [True, False, False], [False, False, False]])
-    found = recall_metrics(similarity, right)
-    assert (found["answerable"], found["recall_at_1"], found["recall_at_5"]) == (2, 0.5, 1.0)
+def test_recall_counts_answerable_queries_and_what_is_near_and_turned_alike():
+    stored = torch.eye(4).repeat(4, 1, 1)
+    stored[1, 0, 3] = 0.24
+    stored[2, 0, 3] = 0.26
+    stored[3, :3, :3] = torch.from_numpy(Rotation.from_euler("y", 21, degrees=True).as_matrix())
+    has = torch.tensor([True, True, True, True])
+    known = {"T_map_camera": stored, "has_pose": has}
+    origin = torch.eye(4).repeat(4, 1, 1)
+    origin[3, 0, 3] = 50.0  # far from all
+    asked = {"T_map_camera": origin, "has_pose": torch.tensor([True, True, False, True])}
+    # The first query is most like the image that is too far, the second like the one that is turned.
+    similarity = torch.tensor(
+        [[0.5, 0.4, 0.9, 0.1], [0.3, 0.2, 0.1, 0.8], [0.9, 0.1, 0.1, 0.1], [0.9, 0.1, 0.1, 0.1]]
+    )
+    strict = PlaceConfig(positive_m=0.25, positive_deg=20.0)
+    found = place_metrics(similarity, asked, torch.eye(4), known, strict)
+    assert (found["queries"], found["answerable"]) == (3, 2)
+    assert (found["recall_at_1"], found["recall_at_5"]) == (0.0, 1.0)
+    found = place_metrics(similarity, asked, torch.eye(4), known, PlaceConfig(positive_m=0.25))
+    assert (found["answerable"], found["recall_at_1"]) == (2, 0.5)
 
 
 def test_temperature_minimises_the_smoothed_likelihood():

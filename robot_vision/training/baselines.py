@@ -17,18 +17,17 @@ from torch.nn import functional as F
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import PlaceConfig, TrainingConfig
-from robot_vision.training.evaluate import (
+from robot_vision.training.evaluate import Views
+from robot_vision.training.features import FeatureCache
+from robot_vision.training.measures import (
     Metrics,
     Targets,
-    Views,
     classifier_metrics,
     mean_pose,
+    place_metrics,
     pose_metrics,
-    positives,
     quaternions_xyzw,
-    recall_metrics,
 )
-from robot_vision.training.features import FeatureCache
 
 NEIGHBOURS = 5
 GEM_POWER = 3.0  # Radenovic et al. (PAMI 2018) start there
@@ -134,11 +133,10 @@ def place_baselines(
     train: Tensor, train_targets: Targets, test: Tensor, targets: Targets, place: PlaceConfig
 ) -> dict[str, Metrics]:
     """Measures untrained descriptors: average pooling, GeM and the flattened map."""
-    right = positives(targets, train_targets, place)
     stored, asked = poolings(train), poolings(test)
     found = {}
     for name in stored:
-        found[name] = recall_metrics(asked[name] @ stored[name].T, right)
+        found[name] = place_metrics(asked[name], targets, stored[name], train_targets, place)
         found[name]["numbers"] = stored[name].shape[1]
     return found
 

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.crossfit import pose_residuals, spread_of
-from robot_vision.training.evaluate import Views, pose_errors, predict
+from robot_vision.training.evaluate import Views, predict
+from robot_vision.training.measures import pose_errors
 from robot_vision.training.model import is_frozen
 
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance

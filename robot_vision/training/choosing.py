@@ -13,7 +13,8 @@ from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.clips import ClipSampler
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.data import Batch
-from robot_vision.training.evaluate import Views, quaternions_xyzw
+from robot_vision.training.evaluate import Views
+from robot_vision.training.measures import quaternions_xyzw
 from robot_vision.training.mining import TripletSampler
 from robot_vision.training.neighbours import PlaceRelation, PoseNeighbours
 from robot_vision.training.objectives import relation

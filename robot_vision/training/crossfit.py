@@ -20,7 +20,8 @@ from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.ensemble import BLOCK, fit_member, part_of
-from robot_vision.training.evaluate import Views, pose_errors, predict
+from robot_vision.training.evaluate import Views, predict
+from robot_vision.training.measures import pose_errors
 from robot_vision.training.record import Recorder
 
 Residuals = tuple[Tensor, Tensor, Tensor]

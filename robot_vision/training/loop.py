@@ -37,7 +37,8 @@ from robot_vision.training.checkpoint import (
 from robot_vision.training.choosing import Chooser
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.data import Batch, batches, epoch_order, split_order
-from robot_vision.training.evaluate import Metrics, Views, evaluate, pose_spread, score
+from robot_vision.training.evaluate import Views, evaluate
+from robot_vision.training.measures import Metrics, pose_spread, score
 from robot_vision.training.model import Trainee
 from robot_vision.training.optimiser import make_optimiser, rate_factor, set_rate
 from robot_vision.training.record import Recorder

@@ -18,7 +18,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.data import SampleSet
-from robot_vision.training.evaluate import measure
+from robot_vision.training.measures import measure
 from robot_vision.training.record import Recorder
 
 CALIBRATION_IMAGES = 128

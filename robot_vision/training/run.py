@@ -28,8 +28,9 @@ from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import expand, parse, plain
 from robot_vision.training.data import SampleSet
 from robot_vision.training.ensemble import answer_often
-from robot_vision.training.evaluate import Metrics, Views, evaluate
+from robot_vision.training.evaluate import Views, evaluate
 from robot_vision.training.features import FeatureCache, feature_bytes
+from robot_vision.training.measures import Metrics
 from robot_vision.training.model import Trainee, build_network, is_frozen
 from robot_vision.training.objectives import make_augment, make_losses
 from robot_vision.training.place import fit_whitening, initialise_place
