@@ -135,15 +135,16 @@ def test_answer_is_incomplete_without_each_part(missing):
 def test_place_is_right_only_within_radius_and_heading():
     truth = truth_of(9)  # half a metre and 14 degrees apart
     places = PlaceMap(np.eye(9, dtype=np.float32), truth)
-    assert [places.is_right(i, truth, 0) for i in range(5)] == [True, True, True, False, False]
+    found = [places.look_up(places.descriptors[i], truth, 0) for i in range(5)]
+    assert [int(f["place_match"][0]) for f in found] == [0, 1, 2, 3, 4]
+    assert [int(f["place_rank"][0]) == 0 for f in found] == [True, True, True, False, False]
     turned = Truth(
         truth.stamps_ns,
         truth.positions,
         np.roll(truth.orientations_xyzw, 4, axis=0),
         truth.rooms,
     )
-    assert not places.is_right(0, turned, 0)
-    assert places.nearest(np.eye(9, dtype=np.float32)[5]) == (5, 1.0)
+    assert places.look_up(places.descriptors[0], turned, 0)["place_rank"][0] != 0
 
 
 # --- processes ---------------------------------------------------------------------------------------

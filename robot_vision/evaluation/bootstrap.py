@@ -158,6 +158,16 @@ def _numbers(statistic: Statistic, weights: Weights) -> NDArray[np.float64]:
     return result.reshape(len(weights), -1)
 
 
+def values(statistics: dict[Any, Statistic], count: int) -> dict[str, float]:
+    """Returns statistics by name without intervals, of `count` frames that all count once."""
+    found: dict[str, float] = {}
+    for names, statistic in statistics.items():
+        each = (names,) if isinstance(names, str) else names
+        row = _numbers(statistic, np.ones((1, count), np.float32))[0]
+        found.update(zip(each, row.tolist(), strict=True))
+    return found
+
+
 def plain(value: Any) -> float | None:
     """Returns a float that JSON can hold: None for what is not finite."""
     number = float(value)

@@ -1,4 +1,7 @@
-"""What came back from the node, against the truth of the bag."""
+"""What came back from the node, against the truth of the bag.
+
+The numbers are `robot_vision.evaluation`'s; here they are taken of one answer at a time, for a live view.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import rotation_error_deg
+from robot_vision.evaluation import place as place_metrics
+from robot_vision.evaluation.bootstrap import mean, values
+from robot_vision.evaluation.pose import score_poses, statistics
+from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.simulation.recorded import Truth
 
 PLACE_RADIUS_M = 1.0
 PLACE_HEADING_DEG = 45.0
+_SETTINGS = EvaluationSettings(place_radius_m=PLACE_RADIUS_M, place_heading_deg=PLACE_HEADING_DEG)
 
 
 @dataclass
@@ -62,19 +69,24 @@ class PlaceMap:
     descriptors: NDArray[np.float32]
     truth: Truth
 
-    def nearest(self, descriptor: NDArray[np.float32]) -> tuple[int, float]:
-        """Returns the index of the most similar place and its similarity (cosine)."""
-        similarity = self.descriptors @ descriptor
-        best = int(similarity.argmax())
-        return best, float(similarity[best])
-
-    def is_right(self, place: int, truth: Truth, frame: int) -> bool:
-        """Whether a place lies within the radius and the heading of a frame's true pose."""
-        away = np.linalg.norm(self.truth.positions[place] - truth.positions[frame])
-        turned = rotation_error_deg(
-            self.truth.orientations_xyzw[place], truth.orientations_xyzw[frame]
+    def look_up(
+        self, descriptor: NDArray[np.float32], truth: Truth, frame: int
+    ) -> dict[str, NDArray[Any]]:
+        """Returns the columns of `evaluation.place.score_places`, one row, of a frame's descriptor."""
+        here = slice(frame, frame + 1)
+        asked = place_metrics.Views(
+            descriptor[None],
+            truth.positions[here],
+            truth.orientations_xyzw[here],
+            truth.stamps_ns[here],
         )
-        return bool(away <= PLACE_RADIUS_M and turned <= PLACE_HEADING_DEG)
+        stored = place_metrics.Views(
+            self.descriptors,
+            self.truth.positions,
+            self.truth.orientations_xyzw,
+            self.truth.stamps_ns,
+        )
+        return place_metrics.score_places(asked, stored, _SETTINGS, same_recording=False)
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,7 @@ class Judged:
         place: index of the most similar mapped place.
         similarity: to it.
         place_right: whether it is near and looks the same way.
+        answerable: whether any mapped place is and does.
         latency_ms: from the image's stamp to the reception of the last result.
     """
 
@@ -107,6 +120,7 @@ class Judged:
     place: int
     similarity: float
     place_right: bool
+    answerable: bool
     latency_ms: float
 
 
@@ -115,21 +129,28 @@ def judge(answer: Answer, truth: Truth, places: PlaceMap) -> Judged:
     assert answer.frame is not None and answer.label is not None and answer.position is not None
     assert answer.orientation_xyzw is not None and answer.descriptor is not None
     assert answer.covariance is not None and answer.probability is not None
-    place, similarity = places.nearest(answer.descriptor)
+    here = slice(answer.frame, answer.frame + 1)
+    pose = score_poses(
+        answer.position[None],
+        answer.orientation_xyzw[None],
+        answer.covariance[None],
+        truth.positions[here],
+        truth.orientations_xyzw[here],
+    )
+    found = places.look_up(answer.descriptor, truth, answer.frame)
     return Judged(
         frame=answer.frame,
         position=tuple(answer.position.tolist()),
         label=answer.label,
         probability=answer.probability,
         true_label=truth.rooms[answer.frame],
-        error_m=float(np.linalg.norm(answer.position - truth.positions[answer.frame])),
-        error_deg=float(
-            rotation_error_deg(answer.orientation_xyzw, truth.orientations_xyzw[answer.frame])
-        ),
-        sigma_m=float(np.sqrt(np.trace(answer.covariance[:3, :3]))),
-        place=place,
-        similarity=similarity,
-        place_right=places.is_right(place, truth, answer.frame),
+        error_m=float(pose["error_m"][0]),
+        error_deg=float(pose["error_deg"][0]),
+        sigma_m=float(pose["sigma_m"][0]),
+        place=int(found["place_match"][0]),
+        similarity=float(found["place_similarity"][0]),
+        place_right=bool(found["place_rank"][0] == 0),
+        answerable=bool(found["place_positives"][0] > 0),
         latency_ms=(answer.received_ns - answer.stamp_ns) / 1e6,
     )
 
@@ -148,7 +169,7 @@ class Summary:
         room_accuracy: share of answers whose room is where the camera was (`unknown` is wrong).
         median_error_m: of the camera's position.
         median_error_deg: of its orientation.
-        recall_at_1: share of answers whose most similar mapped place is right.
+        recall_at_1: share of the answerable ones whose most similar mapped place is right; 0 without any.
     """
 
     sent: int
@@ -203,6 +224,10 @@ class Score:
         judged: Sequence[Judged] = self.judged
         assert judged
         span_s = (max(self._received_ns) - min(self._received_ns)) / 1e9
+        errors = (np.array([j.error_m for j in judged]), np.array([j.error_deg for j in judged]))
+        pose = values(statistics(*errors), len(judged))
+        answerable = [j for j in judged if j.answerable]
+        recall = mean(np.array([j.place_right for j in answerable]))
         p50, p95 = np.percentile([j.latency_ms for j in judged], [50, 95])
         return Summary(
             sent=len(self.truth),
@@ -212,7 +237,9 @@ class Score:
             latency_p50_ms=float(p50),
             latency_p95_ms=float(p95),
             room_accuracy=float(np.mean([j.label == j.true_label for j in judged])),
-            median_error_m=float(np.median([j.error_m for j in judged])),
-            median_error_deg=float(np.median([j.error_deg for j in judged])),
-            recall_at_1=float(np.mean([j.place_right for j in judged])),
+            median_error_m=pose["median_m"],
+            median_error_deg=pose["median_deg"],
+            recall_at_1=values({"recall": recall}, len(answerable))["recall"]
+            if answerable
+            else 0.0,
         )

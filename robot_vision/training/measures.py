@@ -16,7 +16,7 @@ from torch import Tensor
 from robot_vision.evaluation import classification
 from robot_vision.evaluation import place as places
 from robot_vision.evaluation import pose as poses
-from robot_vision.evaluation.bootstrap import Statistic, mean
+from robot_vision.evaluation.bootstrap import mean, values
 from robot_vision.evaluation.calibration import chi_squared_quantile
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.training.config import PlaceConfig
@@ -25,16 +25,6 @@ IDEAL_NEES = 6.0  # the mean of a chi-squared variable with six degrees of freed
 
 Metrics = dict[str, Any]
 Targets = dict[str, Tensor]
-
-
-def _values(statistics: dict[Any, Statistic], count: int) -> dict[str, float]:
-    """Returns statistics by name, of `count` samples that all count once."""
-    found: dict[str, float] = {}
-    for names, statistic in statistics.items():
-        each = (names,) if isinstance(names, str) else names
-        row = np.reshape(statistic(np.ones((1, count), np.float32)), -1)
-        found.update(zip(each, row.tolist(), strict=True))
-    return found
 
 
 def classifier_metrics(probabilities: Tensor, targets: Targets, labels: tuple[str, ...]) -> Metrics:
@@ -55,7 +45,7 @@ def classifier_metrics(probabilities: Tensor, targets: Targets, labels: tuple[st
         return {"images": 0}
     columns = classification.score_classes(probabilities[known].numpy(), y)
     right = columns["predicted_label"] == y
-    found = _values(classification.statistics({**columns, "true_label": y}), len(y))
+    found = values(classification.statistics({**columns, "true_label": y}), len(y))
     return {
         "accuracy": found["top1"],
         "macro_recall": found["macro_recall"],
@@ -119,7 +109,7 @@ def pose_metrics(outputs: dict[str, Tensor], targets: Targets) -> Metrics:
         targets["T_map_camera"][known],
     )
     metres, degrees = _sizes(errors)
-    found = _values(poses.statistics(metres, degrees), len(metres))
+    found = values(poses.statistics(metres, degrees), len(metres))
     metrics: Metrics = {
         "median_position_m": found["median_m"],
         "median_rotation_deg": found["median_deg"],
@@ -177,7 +167,7 @@ def place_metrics(
     if answerable.any():
         rank = columns["place_rank"][answerable]
         hits = {f"recall_at_{k}": mean(rank < k) for k in (1, 5, 10)}
-        metrics.update(_values(hits, len(rank)))
+        metrics.update(values(hits, len(rank)))
     return metrics
 
 
