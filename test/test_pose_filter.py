@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import expm, logm
+from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
@@ -64,17 +64,16 @@ def algebra(xi):
 
 
 @given(tangents)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_exponential_is_that_of_the_matrix_and_logarithm_its_inverse(xi):
     T = se3.exp(xi)
     np.testing.assert_allclose(T, expm(algebra(xi)), atol=1e-9)
     if np.linalg.norm(xi[3:]) < 3.1:
         np.testing.assert_allclose(se3.log(T), xi, atol=1e-7)
-        np.testing.assert_allclose(algebra(se3.log(T)), logm(T).real, atol=1e-6)
 
 
 @given(tangents, tangents)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_adjoint_and_jacobian_are_what_they_say(xi, d):
     T, small = se3.exp(xi), 1e-6 * d
     np.testing.assert_allclose(se3.exp(se3.adjoint(T) @ d), T @ se3.exp(d) @ inverse(T), atol=1e-6)

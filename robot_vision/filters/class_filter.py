@@ -284,6 +284,11 @@ class ClassFilter:
         self._forget(now)
         return ClassBelief(now, self.model.labels, belief[:-1].copy(), float(belief[-1]))
 
+    @property
+    def newest(self) -> ClassBelief | None:
+        """What was believed with the newest frame; None without any."""
+        return self.at(self._history[-1][0]) if self._history else None
+
     def at(self, stamp_ns: int) -> ClassBelief:
         """Returns what is believed at a time, without a frame of that time."""
         if not self._history:

@@ -1,0 +1,419 @@
+"""The pose over time, in the filter node: measured poses and odometry in, one pose out."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Bool, Header
+
+from robot_vision.filters.pose_filter import (
+    LOCALISED,
+    REINITIALISED,
+    REJECTED,
+    WAITING,
+    Outcome,
+    PoseEstimate,
+    PoseFilter,
+)
+from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry import compose_with_covariance, pose_matrix, xyzw_from_matrix
+from robot_vision.predictions import CameraPose
+from robot_vision.ros.filter_parameters import FilterParameters
+from robot_vision.ros.mailbox import RateLimiter
+from robot_vision.ros.messages import pose_message, status_message, transform_message
+from robot_vision.ros.qos import profile, publisher_events, subscription_events
+from robot_vision.ros.statistics import Statistics
+from robot_vision.ros.transforms import StaticTransforms, subscribe_static
+
+COUNTERS = (
+    "poses_received",
+    "accepted",
+    "rejected",
+    "initialised",
+    "reinitialised",
+    "refused_non_finite",
+    "refused_quaternion",
+    "refused_covariance",
+    "refused_frame",
+    "refused_no_transform",
+    "refused_too_old",
+    "refused_stamps_ahead",
+    "odometry_received",
+    "odometry_non_finite",
+    "odometry_quaternion",
+    "odometry_out_of_order",
+    "odometry_frame",
+    "odometry_stamps_ahead",
+    "odometry_jumps",
+    "published",
+    "replays",
+    "resets",
+)
+SILENT = "silent"
+OK, WARN, ERROR = 0, 1, 2
+_UNIT = 0.01  # a quaternion's length may be off by so much
+
+Warn = Callable[[str, str], None]
+Matrix = NDArray[np.float64]
+
+
+class PoseFiltering:
+    """Subscriptions, filter and publishers of the pose, while the node is configured.
+
+    Args:
+        node: owns them.
+        parameters: returns the current snapshot.
+        warn: throttled log: a key and a line.
+        ahead: says by how many seconds a stamp is too far ahead of the node's clock; 0 if it is not.
+        on_qos: logs QoS that does not fit.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        parameters: Callable[[], FilterParameters],
+        warn: Warn,
+        ahead: Callable[[int], float],
+        on_qos: Callable[[str], None],
+    ) -> None:
+        self._node, self._parameters, self._warn, self._ahead = node, parameters, warn, ahead
+        self._on_qos = on_qos
+        p = parameters()
+        self.statistics = Statistics(p.diagnostics_window_s)
+        self._filter = PoseFilter(p.pose_settings())
+        self._statics = StaticTransforms()
+        self._subscriptions: list[Any] = []
+        self._end_static: Callable[[], Any] | None = None
+        self._rate = RateLimiter()
+        self._published_ns = self._resets = 0
+        self._localised: bool | None = None
+        self._condition = WAITING
+        self._odom_frame = p.odom_frame
+        self._child_frame = p.base_frame
+        self._last_pose = self._last_odometry = self._since = time.monotonic()
+        name = node.get_fully_qualified_name()
+        qos = profile(p.publish_reliability, p.publish_depth)
+        self._pose = node.create_lifecycle_publisher(
+            PoseWithCovarianceStamped,
+            "~/pose",
+            qos,
+            event_callbacks=publisher_events(f"{name}/pose", on_qos),
+        )
+        latched = profile("reliable", 1, latched=True)
+        self._bool = node.create_lifecycle_publisher(Bool, "~/localised", latched)
+        self._tf: Any = None
+
+    def activate(self) -> None:
+        """Subscribes, and says that nothing is known yet."""
+        p, node = self._parameters(), self._node
+        self._last_pose = self._last_odometry = self._since = time.monotonic()
+        self._filter = PoseFilter(p.pose_settings())
+        self._published_ns, self._resets, self._localised = 0, 0, None
+        from tf2_msgs.msg import TFMessage
+
+        self._tf = node.create_publisher(TFMessage, "/tf", 100)
+        self._end_static = subscribe_static(node, self._statics)
+        for index, topic in enumerate(p.poses()):
+            self._subscribe(
+                PoseWithCovarianceStamped, topic, functools.partial(self._on_pose, topic, index)
+            )
+        if p.odometry_source == "topic":
+            from nav_msgs.msg import Odometry
+
+            self._subscribe(Odometry, p.odometry_topic, self._on_odometry)
+        elif p.odometry_source == "tf":
+            self._subscribe(TFMessage, "/tf", self._on_tf)
+        self._judge()
+
+    def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
+        p, full = self._parameters(), self._node.resolve_topic_name(topic)
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind,
+                full,
+                callback,
+                profile(p.subscribe_reliability, p.subscribe_depth),
+                event_callbacks=subscription_events(full, self._on_qos),
+            )
+        )
+
+    def deactivate(self) -> None:
+        """Ends the subscriptions, and says that the robot is not localised."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        if self._end_static is not None:
+            self._end_static()
+            self._end_static = None
+        if self._localised:
+            self._say(False)
+        if self._tf is not None:
+            self._node.destroy_publisher(self._tf)
+            self._tf = None
+
+    def destroy(self) -> None:
+        """Ends everything."""
+        self.deactivate()
+        for publisher in (self._pose, self._bool):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def on_change(self) -> None:
+        """Takes changed parameters up."""
+        self._filter.change(self._parameters().pose_settings())
+
+    # Measured poses
+
+    def _on_pose(self, topic: str, index: int, message: Any) -> None:
+        self.statistics.count("poses_received")
+        self._last_pose = time.monotonic()
+        p = self._parameters()
+        frame = message.header.frame_id.lstrip("/")
+        if frame != p.map_frame:
+            self._refuse(
+                topic, "frame", f"its frame is {frame!r} and not map_frame, {p.map_frame!r}"
+            )
+            return
+        stamp = _stamp_ns(message.header)
+        ahead_s = self._ahead(stamp)
+        if ahead_s > 0:
+            self._refuse(topic, "stamps_ahead", f"its stamp is {ahead_s:.1f} s ahead of the clock")
+            return
+        T_map_frame = self._matrix(topic, message.pose.pose, "refused")
+        if T_map_frame is None:
+            return
+        covariance = np.asarray(message.pose.covariance, np.float64).reshape(6, 6)
+        of = p.pose_frame(index)
+        if of and self._base():
+            T_frame_base = self._statics.lookup(of, self._base())
+            if T_frame_base is None:
+                text = f"no fixed transform from {of!r} to {self._base()!r} on /tf_static"
+                self._refuse(topic, "no_transform", text)
+                return
+            if np.all(np.isfinite(covariance)):
+                T_map_frame, covariance = compose_with_covariance(
+                    T_map_frame, covariance, T_frame_base
+                )
+        try:
+            outcomes = self._filter.add_pose(stamp, T_map_frame, covariance, topic)
+        except MeasurementError as error:
+            self._refuse(topic, error.reason, str(error))
+            return
+        self._note(outcomes)
+        self._publish()
+
+    def _base(self) -> str:
+        return self._parameters().base_frame or self._child_frame
+
+    def _refuse(self, topic: str, reason: str, text: str) -> None:
+        self.statistics.count(f"refused_{reason}")
+        self.statistics.mark("refused")
+        self._warn(f"{topic} {reason}", f"{topic}: a pose was refused: {text}")
+
+    def _note(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            self.statistics.count(outcome.verdict)
+            self.statistics.mark(outcome.verdict)
+            if outcome.verdict == REJECTED:
+                self._warn(
+                    f"{outcome.source} rejected",
+                    f"{outcome.source}: a pose was rejected, at a Mahalanobis distance of "
+                    f"{math.sqrt(outcome.distance):.1f} (gate_probability)",
+                )
+            elif outcome.verdict == REINITIALISED:
+                self._warn(
+                    "reinitialised",
+                    f"{outcome.source}: rejected poses agree with each other: they replace the estimate",
+                )
+
+    # Odometry
+
+    def _on_odometry(self, message: Any) -> None:
+        self._take_odometry(
+            message.header, message.child_frame_id.lstrip("/"), message.pose.pose, "odometry"
+        )
+
+    def _on_tf(self, message: Any) -> None:
+        p = self._parameters()
+        for stamped in message.transforms:
+            child = stamped.child_frame_id.lstrip("/")
+            if stamped.header.frame_id.lstrip("/") != p.odom_frame or (
+                child != p.base_frame and self._statics.lookup(child, p.base_frame) is None
+            ):
+                continue
+            self._take_odometry(stamped.header, child, stamped.transform, "tf")
+
+    def _take_odometry(self, header: Any, child: str, pose: Any, what: str) -> None:
+        p = self._parameters()
+        self.statistics.count("odometry_received")
+        self.statistics.mark("odometry")
+        self._last_odometry = time.monotonic()
+        T_child_base = np.eye(4)
+        if p.base_frame and child != p.base_frame:
+            found = self._statics.lookup(child, p.base_frame)
+            if found is None:
+                self._refuse_odometry(
+                    "frame",
+                    f"it is of {child!r}, and no fixed transform on /tf_static joins that to base_frame, "
+                    f"{p.base_frame!r}",
+                )
+                return
+            T_child_base = found
+        stamp = _stamp_ns(header)
+        ahead_s = self._ahead(stamp)
+        if ahead_s > 0:
+            self._refuse_odometry(
+                "stamps_ahead", f"its stamp is {ahead_s:.1f} s ahead of the clock"
+            )
+            return
+        T_odom_child = self._matrix(what, pose, "odometry")
+        if T_odom_child is None:
+            return
+        self._odom_frame, self._child_frame = header.frame_id.lstrip("/"), child
+        try:
+            outcomes, why = self._filter.add_odometry(stamp, T_odom_child @ T_child_base)
+        except MeasurementError as error:
+            self._refuse_odometry(error.reason, str(error))
+            return
+        if why:
+            self.statistics.count("odometry_jumps")
+            self._warn("odometry jump", f"What moved is not known: {why}")
+        self._note(outcomes)
+        self._publish()
+
+    def _refuse_odometry(self, reason: str, text: str) -> None:
+        self.statistics.count(f"odometry_{reason}")
+        self.statistics.mark("refused")
+        self._warn(f"odometry {reason}", f"Odometry was refused: {text}")
+
+    def _matrix(self, what: str, pose: Any, counter: str) -> Matrix | None:
+        """Returns the matrix of a Pose or Transform; None where it is none, after saying so."""
+        p = getattr(pose, "position", None) or pose.translation
+        q = getattr(pose, "orientation", None) or pose.rotation
+        position, xyzw = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+        refuse = (
+            self._refuse_odometry
+            if counter == "odometry"
+            else functools.partial(self._refuse, what)
+        )
+        if not (np.all(np.isfinite(position)) and np.all(np.isfinite(xyzw))):
+            refuse("non_finite", "it is not finite")
+            return None
+        length = float(np.linalg.norm(xyzw))
+        if abs(length - 1) > _UNIT:
+            refuse("quaternion", f"its quaternion has the length {length:.3g} and not 1")
+            return None
+        return pose_matrix(position, xyzw)
+
+    # What goes out
+
+    def _publish(self) -> None:
+        p = self._parameters()
+        if self._filter.resets > self._resets:
+            self._resets = self._filter.resets
+            self.statistics.count("resets")
+            self._published_ns = 0
+            self._warn("reset", "Stamps went back: everything is begun anew")
+        estimate = self._filter.estimate()
+        self._judge(estimate)
+        if estimate is None or estimate.stamp_ns <= self._published_ns:
+            return
+        if not self._rate.allows(p.max_rate_hz, time.monotonic()):
+            return
+        self._published_ns = estimate.stamp_ns
+        header = _header(estimate.stamp_ns, p.map_frame)
+        pose = CameraPose(estimate.position, estimate.orientation_xyzw, estimate.covariance)
+        try:
+            message = pose_message(header, pose, p.map_frame, signed=p.signed_covariance)
+        except (
+            ValueError
+        ) as error:  # the estimate overflowed: begin anew rather than say it for ever
+            self._warn("estimate", f"The estimate is lost ({error}): begun anew")
+            self._filter.reset()
+            return
+        self._pose.publish(message)
+        self.statistics.count("published")
+        self.statistics.mark("published")
+        if p.publish_tf and self._tf is not None:
+            self._broadcast(header, p)
+
+    def _broadcast(self, header: Header, p: FilterParameters) -> None:
+        from tf2_msgs.msg import TFMessage
+
+        T_map_odom = self._filter.T_map_odom()
+        if T_map_odom is None or not self._odom_frame:
+            return
+        pose = CameraPose(T_map_odom[:3, 3], xyzw_from_matrix(T_map_odom[:3, :3]), np.eye(6))
+        transform = transform_message(header, pose, p.map_frame, self._odom_frame)
+        self._tf.publish(TFMessage(transforms=[transform]))
+
+    def _judge(self, estimate: PoseEstimate | None = None) -> None:
+        """Publishes whether the robot is localised when that changed."""
+        self._condition = self._filter.condition(estimate)
+        localised = self._condition == LOCALISED and not self._silent()
+        if localised != self._localised:
+            self._say(localised)
+
+    def _say(self, localised: bool) -> None:
+        self._localised = localised
+        self._bool.publish(Bool(data=localised))
+        text = "Localised" if localised else f"Not localised: {self._text()}"
+        self._node.get_logger().info(text)
+
+    def _silent(self) -> bool:
+        """Says whether nothing at all comes in, so that what is believed ages unseen."""
+        limit = self._parameters().stale_after_s
+        now = time.monotonic()
+        return now - max(self._last_pose, self._last_odometry) > limit
+
+    def _text(self) -> str:
+        if self._silent():
+            return SILENT
+        return self._condition
+
+    def status(self, node: str) -> Any:
+        """Returns the entry of `/diagnostics`."""
+        estimate = self._filter.estimate()
+        self._judge(estimate)
+        p, now = self._parameters(), time.monotonic()
+        pose_s, odometry_s = now - self._last_pose, now - self._last_odometry
+        level, text = (OK, LOCALISED) if self._localised else (WARN, self._text())
+        if self._localised and self.statistics.rate("refused") > 0:
+            level, text = WARN, "localised, but some input is refused"
+        if p.odometry_source != "none" and odometry_s > p.stale_after_s:
+            level, text = WARN, f"{text}; no odometry for {odometry_s:.1f} s"
+        if pose_s > p.stale_after_s:
+            text = f"{text}; no measured pose for {pose_s:.1f} s"
+        counters = {**self.statistics.counters, "replays": self._filter.replays}
+        values: dict[str, object] = {
+            "localised": self._localised or False,
+            "condition": self._text(),
+            "position_sigma_m": estimate.sigma_m if estimate else math.nan,
+            "rotation_sigma_deg": estimate.sigma_deg if estimate else math.nan,
+            "rejected_in_a_row": self._filter.refused_in_a_row,
+            "pose_silent_s": pose_s,
+            "odometry_silent_s": odometry_s,
+            "odometry_hz": self.statistics.rate("odometry"),
+            "accepted_hz": self.statistics.rate("accepted"),
+            "published_hz": self.statistics.rate("published"),
+            "pose_topics": " ".join(p.poses()),
+            **{name: counters.get(name, 0) for name in COUNTERS},
+        }
+        return status_message(level, f"{node}: pose", text, "", values)
+
+
+def _stamp_ns(header: Any) -> int:
+    return int(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec)
+
+
+def _header(stamp_ns: int, frame: str) -> Header:
+    header = Header(frame_id=frame)
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    return header
