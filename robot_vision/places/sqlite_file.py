@@ -143,6 +143,7 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("BEGIN IMMEDIATE")  # is it writable, before somebody drives for an hour?
                 db.execute("ROLLBACK")
+            _check_length(db, path)
             if not quick:
                 check_pages(db, path)
         except BaseException:
@@ -178,6 +179,15 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
         )
     if version < 1:
         raise MapError(f"{path} is a map of version {version}, which never was")
+
+
+def _check_length(db: sqlite3.Connection, path: Path) -> None:
+    """SQLite takes what is missing of the last page for zeros, and sees no damage where those may be."""
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    log = Path(f"{path}-wal")
+    size = path.stat().st_size
+    if size % page_bytes and not (log.exists() and log.stat().st_size):
+        raise MapError(damaged(path, f"its {size} bytes end within a page"))
 
 
 def check_pages(db: sqlite3.Connection, path: Path) -> None:

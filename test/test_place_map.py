@@ -1,0 +1,391 @@
+"""The file of a place map under power cuts, full disks, other processes and damage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from place_maps import DIMENSION, assert_same, keyframe, make_map, unit
+from place_worker import Worker
+
+from robot_vision.places.index import PlaceIndex
+from robot_vision.places.index_cache import refresh
+from robot_vision.places.store import (
+    MapBusyError,
+    MapError,
+    MapReadOnlyError,
+    open_map,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_script(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> str:
+    """Runs Python of its own with this folder's helpers; returns what it prints."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}"}
+    command = [*prefix, sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_survives_kill_9_in_a_loop(tmp_path: Path) -> None:
+    path = tmp_path / "home.map"
+    make_map(path).close()
+    rng = np.random.default_rng(5)
+    acknowledged: list[int] = []
+    number, in_flight = 0, 0
+    for _ in range(25):
+        worker = Worker(path)
+        end = time.monotonic() + rng.uniform(0.0, 0.04)
+        while time.monotonic() < end:
+            worker.do("add", [number])
+            acknowledged.append(number)
+            number += 1
+        size = int(rng.integers(1, 60))
+        worker.pipe.send(("add", list(range(number, number + size))))
+        time.sleep(rng.uniform(0.0, 0.006))  # before, during and after the commit
+        worker.kill()
+        with open_map(path) as places:
+            places.check()
+            stamps = set(places.poses().stamps_ns - 1_700_000_000_000_000_000)
+            started = set(range(number, number + size))
+            assert set(acknowledged) <= stamps <= set(acknowledged) | started
+            assert not started & stamps or started <= stamps, "half a batch"
+            if started <= stamps:
+                acknowledged += sorted(started)
+            else:
+                in_flight += 1
+        number += size
+    assert len(acknowledged) > 100 and in_flight, "the loop killed nothing in flight"
+    with open_map(path) as places:
+        for read, expected in zip(places.keyframes(), acknowledged, strict=True):
+            assert_same(read, keyframe(expected), ids=False)
+
+
+class Interleaving(RuleBasedStateMachine):
+    """Any order of adds, removals, structure, searches, kills and reopening, beside a plain dictionary."""
+
+    @initialize()
+    def start(self) -> None:
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "home.map"
+        make_map(self.path).close()
+        self.worker = Worker(self.path)
+        self.reader = open_map(self.path, "read")
+        self.index = PlaceIndex(DIMENSION)
+        self.known: dict[int, int] = {}  # id to number
+        self.structure: dict[int, bytes] = {}
+        self.number = 0
+
+    @rule(size=st.integers(1, 4))
+    def add(self, size: int) -> None:
+        numbers = list(range(self.number, self.number + size))
+        ids = self.worker.do("add", numbers)
+        assert not set(ids) & self.known.keys()
+        self.known.update(zip(ids, numbers, strict=True))
+        self.number += size
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        gone = data.draw(st.lists(st.sampled_from(sorted(self.known)), max_size=3))
+        assert self.worker.do("remove", gone) == len(set(gone))
+        for number in set(gone):
+            del self.known[number]
+            self.structure.pop(number, None)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), blob=st.binary(max_size=20))
+    def set_structure(self, data: st.DataObject, blob: bytes) -> None:
+        number = data.draw(st.sampled_from(sorted(self.known)))
+        self.worker.do("structure", (number, blob))
+        self.structure[number] = blob
+
+    @rule(size=st.integers(1, 4), wait_s=st.sampled_from([0.0, 0.0005, 0.002, 0.01]))
+    def kill_while_adding(self, size: int, wait_s: float) -> None:
+        numbers = list(range(self.number, self.number + size))
+        self.worker.pipe.send(("add", numbers))
+        time.sleep(wait_s)
+        self.worker.kill()
+        self.number += size
+        self.worker = Worker(self.path)
+        poses = self.reader.poses()
+        new = {i: s for i, s in zip(poses.ids, poses.stamps_ns, strict=True) if i not in self.known}
+        added = {int(i): int(s) - 1_700_000_000_000_000_000 for i, s in new.items()}
+        assert sorted(added.values()) in ([], numbers)
+        self.known.update(added)
+
+    @rule()
+    def reopen(self) -> None:
+        self.worker.quit()
+        self.reader.close()
+        self.worker = Worker(self.path)
+        self.reader = open_map(self.path, "read")
+
+    @rule(seed=st.integers(0, 99), k=st.integers(1, 5))
+    def query(self, seed: int, k: int) -> None:
+        refresh(self.index, self.reader)
+        found, similarities = self.index.search(unit(seed), k)
+        ids = sorted(self.known)
+        vectors = np.array([unit(self.known[i]) for i in ids]).reshape(-1, DIMENSION)
+        expected = np.sort(vectors @ unit(seed))[::-1][:k]
+        np.testing.assert_allclose(similarities[0][: len(expected)], expected, atol=1e-5)
+        assert set(found[0].tolist()) <= set(ids) | {-1}
+        assert np.all(found[0][len(expected) :] == -1)
+
+    @invariant()
+    def agrees(self) -> None:
+        if not hasattr(self, "reader"):
+            return
+        assert self.reader.poses().ids.tolist() == sorted(self.known)
+        assert {
+            int(i): self.reader.structure(int(i)) for i in self.reader.structure_ids()
+        } == self.structure
+
+    def teardown(self) -> None:
+        if hasattr(self, "reader"):
+            for number in self.known:
+                assert_same(self.reader.get(number), keyframe(self.known[number]), ids=False)
+            self.reader.check()
+            self.reader.close()
+            self.worker.quit()
+            self.folder.cleanup()
+
+
+TestInterleaving = pytest.mark.slow(Interleaving.TestCase)
+TestInterleaving.settings = settings(
+    max_examples=12,
+    stateful_step_count=14,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+FILL = """
+import resource, sys
+from place_maps import keyframe, make_map
+from robot_vision.places.store import MapFullError, MapError, open_map
+path, limit = sys.argv[1], int(sys.argv[2])
+places = make_map(path)
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+added = []
+try:
+    for i in range(100000):
+        added.append(places.add(keyframe(i, thumbnail=bytes(20000))))
+except MapFullError as error:
+    assert "no room is left" in str(error) and "\\n" not in str(error), error
+else:
+    raise SystemExit("the disk never filled up")
+assert len(places) == len(added)                # recognition goes on
+assert places.descriptors()[1].shape[0] == len(added)
+for _ in range(3):                              # and so does trying
+    try:
+        added.append(places.add(keyframe(200000 + len(added), thumbnail=bytes(20000))))
+    except MapFullError:
+        pass
+if limit:                                       # room is made: mapping goes on
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+else:
+    import os
+    os.unlink(sys.argv[3])
+    added.append(places.add(keyframe(300000, thumbnail=bytes(20000))))
+places.close()
+if not limit:
+    places = open_map(path)
+    places.check()
+    assert places.poses().ids.tolist() == added, (len(places), len(added))
+print(len(added))
+"""
+
+
+def test_a_full_disk_loses_nothing_and_mapping_goes_on_after_it(tmp_path: Path) -> None:
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    script = tmp_path / "fill.py"
+    script.write_text(FILL)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}"}
+    command = (
+        f"mount -t tmpfs -o size=4m none {mount} && head -c 1500000 /dev/zero > {mount}/ballast && "
+        f"exec {sys.executable} {script} {mount}/home.map 0 {mount}/ballast"
+    )
+    run = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if "unshare" in run.stderr or "mount:" in run.stderr:
+        pytest.skip(f"no disk of four megabytes can be mounted here: {run.stderr.strip()}")
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) > 20
+
+
+def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path) -> None:
+    path = tmp_path / "home.map"
+    added = int(run_script(FILL, path, 1_500_000))
+    with open_map(path) as places:
+        places.check()
+        assert len(places) == added > 10
+
+
+def test_a_map_locked_by_another_process_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robot_vision.places.sqlite_file.BUSY_S", 0.2)
+    path = tmp_path / "home.map"
+    make_map(path).close()
+    script = """
+    import sqlite3, sys
+    db = sqlite3.connect(sys.argv[1], isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    print("locked", flush=True)
+    sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+        with pytest.raises(MapBusyError, match=r"locked by another process for more than 0\.2 s"):
+            open_map(path)
+        with open_map(path, "read") as places:  # readers never wait
+            assert len(places) == 0
+        assert other.stdin is not None
+        other.stdin.close()
+        other.wait()
+    with open_map(path) as places:
+        assert places.add(keyframe(1)) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_map_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "home.map"
+    with make_map(path) as places:
+        places.add_many(keyframe(i) for i in range(200))
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(MapError, match=r"damaged|something else") as caught:
+        open_map(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_flipped_bits_are_found_where_sqlite_sees_none(tmp_path: Path) -> None:
+    path = tmp_path / "home.map"
+    with make_map(path) as places:
+        places.add_many(keyframe(i) for i in range(20))
+    data = bytearray(path.read_bytes())
+    at = data.index(unit(7).tobytes())
+    data[at + 5] ^= 1
+    path.write_bytes(data)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with open_map(path) as places:
+        with pytest.raises(MapError, match="descriptor of keyframe 8 is not as it was written"):
+            places.descriptors()
+        with pytest.raises(MapError, match="keyframe 8"):
+            places.check()
+        assert_same(places.get(3), keyframe(2), ids=False)
+
+
+def test_files_that_are_no_maps_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("not a map\n" * 1000)
+    with pytest.raises(MapError, match="damaged"):
+        open_map(text)
+    other = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE t (x)")
+    with pytest.raises(MapError, match="SQLite file of something else"):
+        open_map(other)
+    with pytest.raises(MapError, match="is not there"):
+        open_map(tmp_path)
+
+
+def test_a_map_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "home.map"
+    make_map(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 7")
+    with pytest.raises(MapError, match="version 7, and this robot_vision reads up to 1: install"):
+        open_map(path)
+
+
+def test_a_read_only_file_and_folder_can_be_read(tmp_path: Path) -> None:
+    """Runs as a user without root's rights, whom the modes concern."""
+    path = tmp_path / "maps" / "home.map"
+    with make_map(path) as places:
+        places.add_many(keyframe(i) for i in range(3))
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+        if folder.name.startswith("pytest-of"):
+            break
+    script = """
+    import os, sys
+    import robot_vision.places.sqlite_map  # while it may be read
+    from robot_vision.places.store import MapReadOnlyError, open_map
+    if os.getuid() == 0:
+        os.setgid(65534); os.setuid(65534)
+    try:
+        open_map(sys.argv[1])
+    except MapReadOnlyError as error:
+        print(error)
+    with open_map(sys.argv[1], "read") as places:
+        print(len(places))
+    """
+    said = run_script(script, path).splitlines()
+    path.parent.chmod(0o755)
+    assert "cannot be written: open it for reading" in said[0]
+    assert said[1] == "3"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["home.map"]
+
+
+def test_a_kill_while_a_map_is_made_leaves_no_half_map(tmp_path: Path) -> None:
+    (tmp_path / ".home.map.left_over").write_bytes(b"of a process that was killed")
+    with make_map(tmp_path / "home.map") as places:
+        assert len(places) == 0
+    with pytest.raises(MapError, match="there already"):
+        make_map(tmp_path / "home.map")
+    with pytest.raises(MapError, match="cannot be written"):
+        make_map(tmp_path / ".home.map.left_over" / "x.map")
+
+
+def test_ten_thousand_keyframes_in_one_spot_are_kept_and_found(tmp_path: Path) -> None:
+    path = tmp_path / "spot.map"
+    here = unit(1)
+    with make_map(path) as places:
+        places.add(keyframe(0))
+        places.add_many(
+            keyframe(i, descriptor=here, position=np.zeros(3), thumbnail=None, covariance=None)
+            for i in range(1, 10_001)
+        )
+        index = PlaceIndex(DIMENSION)
+        refresh(index, places)
+        found, similarities = index.search(here, 10)
+        assert len(index) == 10_001
+        assert len(set(found[0].tolist())) == 10 and 1 not in found[0]
+        np.testing.assert_allclose(similarities, 1, atol=1e-3)
+        assert index.search(unit(0), 1)[0][0, 0] == 1  # the other place is still found
+
+
+def test_writing_from_a_map_opened_for_reading_while_another_writes(tmp_path: Path) -> None:
+    path = tmp_path / "home.map"
+    with make_map(path) as writer, open_map(path, "read") as reader:
+        writer.add(keyframe(1))
+        assert len(reader) == 1
+        with pytest.raises(MapReadOnlyError):
+            reader.add(keyframe(2))
