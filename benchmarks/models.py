@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from benchmarks.inputs import ROOT
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import BundleError
-from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.spec import (
+    ClassifierSpec,
+    EpistemicSpec,
+    InputSpec,
+    NetworkSpec,
+    PlaceSpec,
+    PoseSpec,
+)
 
 LABELS = tuple(f"room {i}" for i in range(10))
 
@@ -32,8 +39,22 @@ SPECS = {
 }
 
 
+def _several(epistemic: EpistemicSpec | None) -> NetworkSpec:
+    """Three heads, with the dropout that makes passes differ; beside them networks that answer once."""
+    classifier, pose = ClassifierSpec(LABELS, dropout=0.2), PoseSpec(dropout=0.2)
+    place = PlaceSpec(clusters=16, whitened_size=512)
+    return NetworkSpec("resnet18", InputSpec(), classifier, pose, place, epistemic)
+
+
+EPISTEMIC_SPECS = {
+    "three_heads_dropout": _several(None),
+    "three_heads_8_passes": _several(EpistemicSpec(passes=8)),
+    "three_heads_ensemble_of_4": _several(EpistemicSpec(members=4)),
+}
+
+
 def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
-    """Returns the bundle of `SPECS[name]`, exported on first use."""
+    """Returns the bundle of that name in `SPECS` or `EPISTEMIC_SPECS`, exported on first use."""
     path = ROOT / "build" / "benchmarks" / name
     try:
         return ModelBundle.load(path)
@@ -45,7 +66,7 @@ def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     from robot_vision.networks.network import MultiHeadNetwork
 
     torch.manual_seed(0)
-    network = MultiHeadNetwork(SPECS[name]).eval()
+    network = MultiHeadNetwork({**SPECS, **EPISTEMIC_SPECS}[name]).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / name
