@@ -1,0 +1,387 @@
+"""The filter node behind the real perception node, each in its own process, over real DDS."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("vision_msgs")
+
+from ros_helpers import (
+    Client,
+    NodeProcess,
+    coloured_image,
+    rgb_message,
+    set_header,
+    stamp_ns,
+    wait_until,
+)
+from scipy.spatial.transform import Rotation
+from tiny_bundle import LABELS, make_tiny_bundle
+
+from robot_vision.filters.class_filter import ClassFilter, ClassModel, from_hypotheses
+from robot_vision.ros.dds import use_large_image_profile
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+NODE = "/filters"
+CLEANUP, CONFIGURE, ACTIVATE, DEACTIVATE = 2, 1, 3, 4
+RED, BLUE = (230, 20, 20), (90, 20, 120)
+
+
+class Robot:
+    """Both nodes, and a client that plays camera, odometry and planner."""
+
+    def __init__(self, folder: Path) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
+        from geometry_msgs.msg import PoseWithCovarianceStamped
+        from sensor_msgs.msg import Image
+        from vision_msgs.msg import Classification
+
+        use_large_image_profile()
+        bundle = make_tiny_bundle(folder / "tiny")
+        self.client = Client()
+        self.client.listen(DiagnosticArray, "/diagnostics")
+        self.raw = self.client.listen(Classification, "/perception/front/classification")
+        self.poses = self.client.listen(PoseWithCovarianceStamped, f"{NODE}/pose")
+        self.own = self.client.listen(Classification, f"{NODE}/front/classification")
+        self.fused = self.client.listen(Classification, f"{NODE}/classification")
+        common = ("-p", "cameras:=[front]", "-p", "diagnostics_period_s:=0.2", "-p")
+        self.perception = NodeProcess(
+            folder / "perception.txt",
+            "robot_vision.ros.perception_node",
+            "--ros-args",
+            *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "threads:=1"),
+            *(*common, "base_frame:=base_link", "-p", "camera_to_base:=[0.0,0.0,0.0,0.0,0.0,0.0]"),
+        )
+        self.filters = NodeProcess(
+            folder / "filters.txt",
+            "robot_vision.ros.filter_node",
+            "--ros-args",
+            *(*common, "base_frame:=base_link", "-p", "warn_period_s:=0.1"),
+            *("-p", "stale_after_s:=1.0", "-p", "localised_deg:=30.0"),
+        )
+        self.images = self.client.publisher(Image, "/front/image_raw")
+        self.places = self.client.publisher(PoseWithCovarianceStamped, "/places/pose")
+        self.now_ns = time.time_ns()
+        self.x = 0.0
+
+    def close(self) -> None:
+        self.client.close()
+        for process in (self.filters, self.perception):
+            process.stop()
+
+    def drive(self, colour: tuple[int, int, int] = RED, step_m: float = 0.0) -> None:
+        """Moves, and takes a picture."""
+        self.now_ns = max(self.now_ns + 50_000_000, time.time_ns())
+        self.x += step_m
+        self.odometry(self.now_ns, self.x)
+        self.images.publish(rgb_message(coloured_image(colour), self.now_ns, "front_optical"))
+        time.sleep(0.05)
+
+    def odometry(self, stamp: int, x: float, child: str = "base_link") -> None:
+        from nav_msgs.msg import Odometry
+
+        message = Odometry(child_frame_id=child)
+        set_header(message, stamp, "odom")
+        message.pose.pose.position.x = x
+        message.pose.pose.orientation.w = 1.0
+        self.client.publisher(Odometry, "/odom").publish(message)
+
+    def place(self, stamp: int, position: Any, covariance: Any = None, frame: str = "map") -> None:
+        from geometry_msgs.msg import PoseWithCovarianceStamped
+
+        message = PoseWithCovarianceStamped()
+        set_header(message, stamp, frame)
+        p = message.pose.pose.position
+        p.x, p.y, p.z = (float(v) for v in position)
+        message.pose.pose.orientation.w = 1.0
+        matrix = 0.04 * np.eye(6) if covariance is None else covariance
+        message.pose.covariance = np.asarray(matrix, float).reshape(36)
+        self.places.publish(message)
+
+    def pose_status(self) -> tuple[int, str, dict[str, str]]:
+        return self.client.diagnostics(f"{NODE}: pose") or (0, "", {})
+
+    def count(self, name: str) -> float:
+        return self.client.count(f"{NODE}: pose", name)
+
+    def localised(self) -> bool:
+        return self.pose_status()[2].get("localised") == "True"
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
+    robot = Robot(tmp_path_factory.mktemp("filters"))
+    try:
+        wait_until(robot.localised, each=robot.drive, what=robot.filters.output)
+        yield robot
+    finally:
+        robot.close()
+
+
+def test_classes_are_filtered_under_the_header_of_the_image(robot: Robot) -> None:
+    """What the node publishes is what the filter makes of the raw topic's messages, one by one."""
+    robot.raw.clear()
+    robot.own.clear()
+    wait_until(lambda: len(robot.own) > 30, each=robot.drive)
+    wait_until(lambda: len(robot.raw) >= 30)
+    first, last = robot.own[0], robot.own[20]
+    assert first.header.frame_id == "front_optical"
+    stamps = {stamp_ns(m) for m in robot.raw}
+    assert stamp_ns(last) in stamps
+    assert last.results[0].class_id == "red" and len(last.results) == 3
+    offline = ClassFilter(ClassModel(LABELS))
+    for message in robot.raw:
+        p, refused = from_hypotheses(LABELS, [(h.class_id, h.score) for h in message.results])
+        belief = offline.update(stamp_ns(message), p, refused)
+    assert robot.own[-1].results[0].score == pytest.approx(belief.probabilities[0], abs=0.01)
+    assert {stamp_ns(m) for m in robot.fused} & stamps
+    assert robot.fused[-1].header.frame_id == "base_link"
+
+
+def test_pose_is_in_the_map_and_the_robot_localised_for_late_joiners(robot: Robot) -> None:
+    from std_msgs.msg import Bool
+
+    from robot_vision.ros.qos import profile
+
+    robot.poses.clear()
+    wait_until(lambda: len(robot.poses) > 5, each=robot.drive)
+    message = robot.poses[-1]
+    assert message.header.frame_id == "map"
+    covariance = np.reshape(message.pose.covariance, (6, 6))
+    assert (np.linalg.eigvalsh(covariance) > 0).all()
+    colour = np.array(RED) / 255
+    p = message.pose.pose.position
+    np.testing.assert_allclose([p.x, p.y, p.z], colour, atol=0.05)
+    answers = robot.client.listen(Bool, f"{NODE}/localised", profile("reliable", 1, latched=True))
+    wait_until(lambda: answers, each=robot.drive)
+    assert answers[-1].data is True
+    level, text, values = robot.pose_status()
+    assert values["condition"] == "localised" and float(values["position_sigma_m"]) < 0.5
+
+
+def test_pose_follows_the_odometry_between_images(robot: Robot) -> None:
+    time.sleep(0.2)  # the last image's pose may be under way
+    before = robot.poses[-1].pose.pose
+    for _ in range(5):  # no image
+        robot.now_ns = max(robot.now_ns + 50_000_000, time.time_ns())
+        robot.x += 0.02
+        robot.odometry(robot.now_ns, robot.x)
+        time.sleep(0.05)
+    wait_until(lambda: stamp_ns(robot.poses[-1]) == robot.now_ns)
+    after, q = robot.poses[-1].pose.pose.position, before.orientation
+    forward = Rotation.from_quat([q.x, q.y, q.z, q.w]).apply([0.1, 0, 0])
+    moved = [after.x - before.position.x, after.y - before.position.y, after.z - before.position.z]
+    np.testing.assert_allclose(moved, forward, atol=0.02)
+
+
+def test_bad_poses_are_counted_and_change_nothing(robot: Robot) -> None:
+    bad = {
+        "refused_non_finite": dict(position=(math.nan, 0, 0)),
+        "refused_covariance": dict(position=(1, 0, 0), covariance=np.zeros((6, 6))),
+        "refused_frame": dict(position=(1, 0, 0), frame="odom"),
+        "refused_too_old": dict(position=(1, 0, 0), stamp=robot.now_ns - 60 * 10**9),
+        "refused_stamps_ahead": dict(position=(1, 0, 0), stamp=robot.now_ns + 3600 * 10**9),
+        "rejected": dict(position=(80, 0, 0)),
+    }
+    for name, values in bad.items():
+        before = robot.count(name)
+
+        def again(values: dict = values) -> None:
+            robot.drive()
+            robot.place(**{"stamp": robot.now_ns, **values})
+
+        wait_until(lambda b=before, n=name: robot.count(n) > b, each=again, what=name)
+    assert robot.filters.alive and robot.localised()
+    p = robot.poses[-1].pose.pose.position
+    assert abs(p.x) < 2
+    for words in ("is not finite", "positive definite", "not map_frame", "ahead of the clock"):
+        assert words in robot.filters.output
+
+
+def test_bad_odometry_is_counted_and_changes_nothing(robot: Robot) -> None:
+    for name, send in {
+        "odometry_non_finite": lambda: robot.odometry(robot.now_ns + 1000, math.nan),
+        "odometry_out_of_order": lambda: robot.odometry(robot.now_ns - 10**8, robot.x),
+        "odometry_frame": lambda: robot.odometry(robot.now_ns + 1000, robot.x, "wheel"),
+        "odometry_stamps_ahead": lambda: robot.odometry(robot.now_ns + 10**12, robot.x),
+        "odometry_jumps": lambda: robot.odometry(robot.now_ns + 1000, robot.x + 500),
+    }.items():
+        before = robot.count(name)
+
+        def again(send: Any = send) -> None:
+            robot.drive()
+            send()
+
+        wait_until(lambda b=before, n=name: robot.count(n) > b, each=again, what=name)
+    wait_until(robot.localised, each=robot.drive)
+    assert "what moved is not known" in robot.filters.output.lower()
+
+
+def test_bad_classifications_are_counted_and_the_node_lives_on(robot: Robot) -> None:
+    from vision_msgs.msg import Classification, ObjectHypothesis
+
+    publisher = robot.client.publisher(Classification, "/perception/front/classification")
+    for name, results in {
+        "refused_shape": [("nothing like it", 0.5)],
+        "refused_non_finite": [("red", math.nan)],
+    }.items():
+
+        def again(results: Any = results) -> None:
+            robot.drive()
+            message = Classification(
+                results=[ObjectHypothesis(class_id=n, score=s) for n, s in results]
+            )
+            set_header(message, robot.now_ns + 1, "front_optical")
+            publisher.publish(message)
+
+        wait_until(
+            lambda n=name: robot.client.count(f"{NODE}: classes of front", n) > 0,
+            each=again,
+            what=name,
+        )
+    robot.own.clear()
+    wait_until(lambda: robot.own, each=robot.drive)
+
+
+def test_prior_from_a_topic_excludes_a_class(robot: Robot) -> None:
+    from vision_msgs.msg import Classification, ObjectHypothesis
+
+    publisher = robot.client.publisher(Classification, f"{NODE}/prior")
+
+    def prior(**scores: float) -> None:
+        message = Classification(
+            results=[ObjectHypothesis(class_id=n, score=s) for n, s in scores.items()]
+        )
+        publisher.publish(message)
+        robot.drive()
+
+    wait_until(
+        lambda: robot.own and robot.own[-1].results[0].class_id != "red",
+        each=lambda: prior(red=0.0, green=0.5, blue=0.5),
+    )
+    wait_until(
+        lambda: robot.own[-1].results[0].class_id == "red",
+        each=lambda: prior(red=0.34, green=0.33, blue=0.33),
+    )
+
+
+def test_parameters_change_while_it_runs_or_say_why_not(robot: Robot) -> None:
+    assert robot.client.set_parameters(NODE, top_k=1).successful
+    robot.own.clear()
+    wait_until(lambda: robot.own and len(robot.own[-1].results) == 1, each=robot.drive)
+    assert robot.client.set_parameters(NODE, top_k=3).successful
+    answer = robot.client.set_parameters(NODE, odometry_source="none")
+    assert not answer.successful and "cleanup" in answer.reason
+    assert not robot.client.set_parameters(NODE, gate_probability=1.5).successful
+    assert robot.client.set_parameters(NODE, localised_m=0.001).successful
+    wait_until(lambda: not robot.localised(), each=robot.drive)
+    assert robot.client.set_parameters(NODE, localised_m=0.5).successful
+    wait_until(robot.localised, each=robot.drive)
+
+
+def test_silence_is_reported_and_ends(robot: Robot) -> None:
+    wait_until(lambda: not robot.localised() and "no odometry" in robot.pose_status()[1])
+    assert robot.pose_status()[2]["condition"] == "silent"
+    assert "no classification" in robot.client.diagnostics("classes of front")[1]
+    wait_until(robot.localised, each=robot.drive)
+
+
+def test_deactivated_it_is_not_localised_and_begins_anew(robot: Robot) -> None:
+    from std_msgs.msg import Bool
+
+    from robot_vision.ros.qos import profile
+
+    answers = robot.client.listen(Bool, f"{NODE}/localised", profile("reliable", 1, latched=True))
+    wait_until(robot.localised, each=robot.drive)
+    assert robot.client.change_state(NODE, DEACTIVATE)
+    wait_until(lambda: answers and answers[-1].data is False)
+    assert not robot.client.change_state(NODE, DEACTIVATE)  # not allowed, and it lives
+    assert robot.client.change_state(NODE, CLEANUP) and robot.client.change_state(NODE, CONFIGURE)
+    assert robot.client.change_state(NODE, ACTIVATE)
+    robot.client.received["/diagnostics"].clear()
+    wait_until(robot.localised, each=robot.drive)
+    assert robot.filters.alive
+
+
+def test_clock_that_is_set_back_begins_anew(robot: Robot) -> None:
+    """A bag that loops: odometry and images come with stamps of ten minutes ago."""
+    wait_until(robot.localised, each=robot.drive)
+    resets = robot.count("resets")
+    shift = 600 * 10**9
+    begin = time.time_ns()
+    robot.poses.clear()
+
+    def earlier() -> None:
+        stamp = time.time_ns() - shift
+        robot.odometry(stamp, 0.0)
+        robot.images.publish(rgb_message(coloured_image(RED), stamp, "front_optical"))
+        time.sleep(0.05)
+
+    wait_until(lambda: robot.count("resets") > resets and robot.localised(), each=earlier)
+    wait_until(lambda: stamp_ns(robot.poses[-1]) < begin - shift // 2, each=earlier)
+    assert robot.client.count(f"{NODE}: classes of front", "resets") > 0
+
+
+def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
+    """Odometry as a transform of base_footprint; base_link is fixed on it; map -> odom comes out."""
+    from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
+    from tf2_msgs.msg import TFMessage
+
+    from robot_vision.ros.qos import profile
+
+    client = Client()
+    node = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.filter_node",
+        "--ros-args",
+        *("-r", "__node:=tf_filters", "-p", "odometry_source:=tf", "-p", "base_frame:=base_link"),
+        *("-p", "publish_tf:=true", "-p", "pose_topics:=[/gps]", "-p", "filter_classes:=false"),
+    )
+    try:
+        heard = client.listen(TFMessage, "/tf", 100)
+        statics = client.publisher(TFMessage, "/tf_static", profile("reliable", 1, latched=True))
+        tf = client.publisher(TFMessage, "/tf", 100)
+        poses = client.publisher(PoseWithCovarianceStamped, "/gps")
+        yaw = Rotation.from_euler("z", 0.5).as_quat()
+
+        def transform(stamp: int, parent: str, child: str, x: float, z: float = 0.0) -> Any:
+            message = TransformStamped(child_frame_id=child)
+            set_header(message, stamp, parent)
+            message.transform.translation.x, message.transform.translation.z = x, z
+            message.transform.rotation.w = 1.0
+            return TFMessage(transforms=[message])
+
+        statics.publish(transform(0, "base_footprint", "base_link", 0.0, 0.2))
+
+        def drive() -> None:
+            stamp = time.time_ns()
+            tf.publish(transform(stamp, "odom", "base_footprint", 1.0))
+            message = PoseWithCovarianceStamped()
+            set_header(message, stamp, "map")
+            message.pose.pose.position.x, message.pose.pose.position.z = 5.0, 0.2
+            message.pose.pose.orientation.z, message.pose.pose.orientation.w = yaw[2], yaw[3]
+            message.pose.covariance = (0.01 * np.eye(6)).reshape(36)
+            poses.publish(message)
+            time.sleep(0.05)
+
+        def found() -> list[Any]:
+            return [t for m in heard for t in m.transforms if t.header.frame_id == "map"]
+
+        wait_until(found, each=drive, what=node.output)
+        answer = found()[-1]
+        assert answer.child_frame_id == "odom"
+        t = answer.transform.translation
+        # map -> odom -> base_link is where it was measured: p = t + R(0.5) (1, 0, 0.2).
+        at = np.array([t.x, t.y, t.z]) + Rotation.from_quat(yaw).apply([1, 0, 0.2])
+        np.testing.assert_allclose(at, [5, 0, 0.2], atol=1e-3)
+    finally:
+        node.stop()
+        client.close()
