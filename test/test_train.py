@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
 import yaml
 from safetensors.torch import load_file
 from train_data import configuration, make_labelled, make_posed
@@ -69,6 +70,9 @@ def test_classifier_run_learns_and_ships_what_it_measured(labelled, tmp_path):
         "linear softmax",
         "linear SVM",
     }
+    assert "Baselines look at the features of the trained backbone" in (
+        result.bundle / "README.md"
+    ).read_text(encoding="utf-8")
     for name in ("bundle", "bundle-int8", "bundle-float16"):
         bundle = ModelBundle.load(result.folder / name)
         assert bundle.spec.classifier.labels == ("blue", "green", "red")
@@ -267,6 +271,31 @@ def test_joint_run_trains_every_head_and_calibrates_the_variances(tmp_path):
     assert report["metrics"]["validation"]["pose"]["nees"] == pytest.approx(1.0, rel=1e-3)
     assert {"average pooling", "GeM pooling", "flattened map"} == set(report["baselines"]["place"])
     assert ModelBundle.load(result.bundle).spec.place.descriptor_size == 8
+
+
+@pytest.mark.slow
+def test_baselines_of_a_fine_tuned_network_are_those_of_the_weights_it_started_from(
+    labelled, tmp_path
+):
+    torch.manual_seed(0)
+    file = tmp_path / "weights.pth"
+    torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), file)
+    found, cards = [], []
+    for freeze in ([], ["all"]):
+        config = configuration(
+            "image_folder",
+            labelled,
+            tmp_path / f"run{len(freeze)}",
+            network={"weights": str(file), "freeze": freeze},
+            loop={"epochs": 1, "head_epochs": 1},
+            baselines=["knn", "softmax"],
+        )
+        result = run(config)
+        found.append(result.report["baselines"])
+        cards.append((result.bundle / "README.md").read_text(encoding="utf-8"))
+    assert found[0] == found[1]
+    assert "the backbone as it was before it was fine-tuned" in cards[0]
+    assert "the backbone, which was not trained" in cards[1]
 
 
 def test_unreadable_images_are_named_and_the_run_goes_on(tmp_path):

@@ -121,6 +121,8 @@ def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
         counts = {name: len(files) for name, files in data["unreadable"].items()}
         lines.append(f"Images that could not be read and were left out: {_pairs(counts)}.")
     lines += ["", *tables(report)]
+    if report.get("baselines"):
+        lines += ["", f"Baselines look at the features of {report['baseline_features']}."]
     note = _honest(report)
     if note:
         lines += ["", note]

@@ -39,6 +39,10 @@ from robot_vision.training.report import describe_data, machine, ship
 
 CONFIG, REPORT, CURVES = "config.yaml", "report.json", "curves.png"
 _GIB = 1 << 30
+# Whose features the baselines look at.
+BEFORE = "the backbone as it was before it was fine-tuned"
+FROZEN = "the backbone, which was not trained"
+AFTER = "the trained backbone, which started from nothing"
 # What does not change what is learned may differ between a run and its resumption.
 _FREE = (
     ("data", "threads"),
@@ -186,6 +190,10 @@ def train(
         pose: Any = network.heads["pose"]
         pose.set_position_statistics(targets["T_map_camera"][targets["has_pose"]][:, :3, 3])
 
+    baselines = None
+    if first and is_pretrained(config) and not is_frozen(network):
+        baselines = _baselines(network, sets, config, fabric, recorder)
+    fabric.barrier()
     for number, plan in enumerate(stages(config, network)):
         _fit_stage(plan, number == 0, network, sets, config, folder, fabric, recorder, resume)
     fabric.to_device(network)
@@ -202,6 +210,11 @@ def train(
     fit_whitening(network, views["train"], config, fabric.device)
     calibration = calibrate(network, views, config, folder, fabric)
     report = _measure(network, views, config, fabric)
+    features = BEFORE
+    if baselines is None:
+        features = FROZEN if is_frozen(network) else AFTER
+        baselines = _baselines(network, sets, config, fabric, recorder, views)
+    report["baselines"], report["baseline_features"] = baselines, features
     report["calibration"] = calibration
     report["run"] = {
         "command": command or shlex.join(["robot-vision", *sys.argv[1:]]),
@@ -229,7 +242,7 @@ class _Plan:
 def stages(config: TrainingConfig, network: MultiHeadNetwork) -> list[_Plan]:
     """Heads alone first, on a frozen or pretrained backbone; then all that is not frozen."""
     frozen = is_frozen(network)
-    pretrained = bool(config.network.weights or config.network.init_from)
+    pretrained = is_pretrained(config)
     assert config.loop.epochs is not None
     plans = []
     if frozen:
@@ -298,6 +311,11 @@ def is_frozen_by_config(config: TrainingConfig) -> bool:
     return "all" in config.network.freeze or config.network.init_from is not None
 
 
+def is_pretrained(config: TrainingConfig) -> bool:
+    """Whether the backbone starts from weights."""
+    return bool(config.network.weights or config.network.init_from)
+
+
 def _load(sets: dict[str, SampleSet], config: TrainingConfig, recorder: Recorder) -> None:
     need = sum(s.bytes for s in sets.values()) / _GIB
     keep = need <= config.data.memory_gib
@@ -351,18 +369,25 @@ def _measure(
             report["metrics"][name] = evaluate(
                 network, views[name], views["train"], config.heads, config.place, fabric.device
             )
-    report["baselines"] = _baselines(network, views, config)
     return report
 
 
 def _baselines(
-    network: MultiHeadNetwork, views: dict[str, Views], config: TrainingConfig
+    network: MultiHeadNetwork,
+    sets: dict[str, SampleSet],
+    config: TrainingConfig,
+    fabric: Fabric,
+    recorder: Recorder,
+    views: dict[str, Views] | None = None,
 ) -> dict[str, dict[str, Metrics]]:
-    """Baselines on the trained network's backbone features, measured on the test images."""
-    held_out = views["test"] if len(views["test"]) else views["validation"]
-    if not config.baselines or not len(held_out):
+    """Measures baselines on the test images, on features of the backbone as it is now."""
+    held_out = "test" if len(sets["test"]) else "validation"
+    if not config.baselines or not len(sets[held_out]):
         return {}
-    return run_baselines(network, views["train"], held_out, config)
+    if views is None:
+        fabric.to_device(network)
+        views = _cached(network, sets, config, fabric, recorder, ("train", held_out))
+    return run_baselines(network, views["train"], views[held_out], config)
 
 
 def _claim(folder: Path, config: TrainingConfig, resume: bool) -> None:
