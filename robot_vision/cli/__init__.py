@@ -18,8 +18,10 @@ VERBS = {
     "info": "show and verify a model bundle, list the engines of this machine",
     "export": "write a bundle from a checkpoint or from torchvision's weights",
     "train": "fine-tune a network on labelled images or poses and write its bundle",
+    "calibrate": "make the probabilities and covariances of a bundle true on data of your own",
     "explain": "show what a class rests on and what each stage sees, as pictures",
     "make-bag": "write a rosbag2 from a folder of frames, with poses where there are any",
+    "map": "build, look at, join, thin out and share maps of places",
     "data": "look at a data set before training on it",
     "demo": "drive a camera through a small world and watch the real node see it",
 }

@@ -55,10 +55,12 @@ class KeyframeSelector:
 
     Args:
         policy: how far apart keyframes are.
+        remember: how many of them are looked through for one that shows a view already.
     """
 
-    def __init__(self, policy: KeyframePolicy | None = None) -> None:
+    def __init__(self, policy: KeyframePolicy | None = None, remember: int = _REMEMBERED) -> None:
         self.policy = policy or KeyframePolicy()
+        self._remember = remember
         self._last: tuple[NDArray[np.float64], NDArray[np.float32] | None] | None = None
         # By the cell of the grid that it is in, so that a look around reads 27 cells.
         self._known: OrderedDict[int, tuple[_Cell, NDArray[np.float64]]] = OrderedDict()
@@ -78,10 +80,20 @@ class KeyframeSelector:
         metres, degrees = _apart(T, T_map_camera)
         policy = self.policy
         if metres < policy.distance_m and degrees < policy.angle_deg:
-            moved = metres >= _MOVED * policy.distance_m or degrees >= _MOVED * policy.angle_deg
-            if not moved or not _differs(before, descriptor, policy.similarity):
+            if not self.moved(T_map_camera):
                 return False
-        return policy.revisits or not self._shown(np.asarray(T_map_camera), descriptor)
+            if not _differs(before, descriptor, policy.similarity):
+                return False
+        return policy.revisits or not self.shown(T_map_camera, descriptor)
+
+    def moved(self, T_map_camera: NDArray[Any]) -> bool:
+        """Returns whether the camera moved far enough since the last keyframe to need a look at all."""
+        if self._last is None:
+            return True
+        metres, degrees = _apart(self._last[0], T_map_camera)
+        return (
+            metres >= _MOVED * self.policy.distance_m or degrees >= _MOVED * self.policy.angle_deg
+        )
 
     def added(self, T_map_camera: NDArray[Any], descriptor: NDArray[Any] | None = None) -> None:
         """Remembers a view that became a keyframe."""
@@ -94,14 +106,15 @@ class KeyframeSelector:
         self._known[self._count] = (cell, T)
         self._cells.setdefault(cell, {})[self._count] = kept
         self._count += 1
-        if len(self._known) > _REMEMBERED:
+        if len(self._known) > self._remember:
             oldest, (old_cell, _) = self._known.popitem(last=False)
             del self._cells[old_cell][oldest]
             if not self._cells[old_cell]:
                 del self._cells[old_cell]
 
-    def _shown(self, T: NDArray[np.float64], descriptor: NDArray[Any] | None) -> bool:
-        """Returns whether a keyframe of this run is as near and as similar as neighbours may be."""
+    def shown(self, T_map_camera: NDArray[Any], descriptor: NDArray[Any] | None = None) -> bool:
+        """Returns whether a remembered keyframe is as near and as similar as neighbours may be."""
+        T = np.asarray(T_map_camera, np.float64)
         x, y, z = self._cell(T)
         for dx in (-1, 0, 1):
             for dy in (-1, 0, 1):

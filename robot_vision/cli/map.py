@@ -1,0 +1,171 @@
+"""`robot-vision map VERB MAP`: builds, looks at, joins, thins out and shares maps of places."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from robot_vision.datasets import DATASETS
+from robot_vision.places.exporting import FORMATS
+from robot_vision.places.keyframe_policy import KeyframePolicy
+from robot_vision.places.store import DTYPES
+
+_MAP = "a file, or postgresql://user@host/database?map=NAME"
+# Sub-verb to the module that runs it.
+_MODULES = {
+    "build": "map_build",
+    "add": "map_build",
+    "info": "map_show",
+    "check": "map_show",
+    "export": "map_show",
+    "show": "map_show",
+    "merge": "map_edit",
+    "prune": "map_edit",
+    "copy": "map_edit",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    verbs = parser.add_subparsers(dest="map_verb", metavar="verb", required=True)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.add_argument("map", metavar="MAP", help=_MAP)
+        return sub
+
+    build = verb(
+        "build", "make a map of a bag or data set with poses; goes on with one that was stopped"
+    )
+    _add_recording(build)
+    build.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="of descriptors in the map; float16 halves their room (%(default)s)",
+    )
+    _add_recording(verb("add", "add the keyframes of another bag or data set to a map"))
+
+    info = verb("info", "what a map holds, and by which model it was made")
+    info.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verb("check", "read the whole map and say whether anything is damaged")
+
+    export = verb("export", "write the keyframes as CSV, TUM trajectory or GeoJSON (in metres)")
+    export.add_argument(
+        "--output", default="-", metavar="FILE", help="- for standard output (default)"
+    )
+    export.add_argument("--format", choices=FORMATS, help="(by the ending of FILE, else csv)")
+
+    show = verb("show", "draw the map from above: keyframes, where they look, what they cover")
+    show.add_argument("--output", metavar="PNG", help="(default: MAP.png)")
+    show.add_argument("--size", type=int, default=1000, help="pixels a side (%(default)s)")
+    show.add_argument(
+        "--sight", type=float, default=3.0, metavar="M", help="how far a camera sees (%(default)s)"
+    )
+    show.add_argument(
+        "--field", type=float, default=60.0, metavar="DEG", help="and how wide (%(default)s)"
+    )
+
+    merge = verb("merge", "add the keyframes of other maps, of the same model, to a map")
+    merge.add_argument("others", nargs="+", metavar="OTHER", help=_MAP)
+    place = merge.add_mutually_exclusive_group()
+    place.add_argument(
+        "--transform",
+        nargs=7,
+        type=float,
+        metavar=("X", "Y", "Z", "QX", "QY", "QZ", "QW"),
+        help="pose of OTHER's map frame in MAP's (metres, unit quaternion), where they differ",
+    )
+    place.add_argument(
+        "--align",
+        action="store_true",
+        help="find that pose from places that both maps show; refused where too few agree",
+    )
+    merge.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+    prune = verb("prune", "remove keyframes: those that others show too, or of some recordings")
+    prune.add_argument(
+        "--distance", type=float, metavar="M", help="thin out: nearer than this to a kept one,"
+    )
+    prune.add_argument("--angle", type=float, metavar="DEG", help="turned less than this (15),")
+    prune.add_argument(
+        "--similarity", type=float, metavar="S", help="and more similar than this (0.8)"
+    )
+    prune.add_argument("--newest", action="store_true", help="keep newer ones rather than older")
+    prune.add_argument("--source", action="append", metavar="NAME", help="remove a recording's")
+    prune.add_argument("--ids", nargs="+", type=int, metavar="ID", help="remove these")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+    copy = verb("copy", "copy a map without loss, from a file to a server or either way")
+    copy.add_argument("target", metavar="TARGET", help="that is not there yet: " + _MAP)
+    copy.add_argument(
+        "--server-index",
+        action="store_true",
+        help="on a server, also make pgvector's index, for programs that search there",
+    )
+
+
+def _add_recording(parser: argparse.ArgumentParser) -> None:
+    default = KeyframePolicy()
+    parser.add_argument("source", metavar="SOURCE", help="bag, folder of bags, or data set")
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="directory of a bundle")
+    parser.add_argument(
+        "--kind", metavar="KIND", help="one of " + ", ".join(DATASETS) + " (found out)"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="of the format, such as pose_topic=/slam/pose (robot-vision data formats KIND lists them)",
+    )
+    parser.add_argument(
+        "--split", default="all", help="all, or only train, validation or test frames (%(default)s)"
+    )
+    parser.add_argument(
+        "--name", help="of the recording in the map (default: that of the bag or sequence)"
+    )
+    parser.add_argument("--camera", help="its name in the map (default: the topic, or 'camera')")
+    parser.add_argument(
+        "--distance", type=float, default=default.distance_m, metavar="M",
+        help="a keyframe after so many metres (%(default)s),",
+    )  # fmt: skip
+    parser.add_argument(
+        "--angle", type=float, default=default.angle_deg, metavar="DEG",
+        help="or after such a turn (%(default)s),",
+    )  # fmt: skip
+    parser.add_argument(
+        "--similarity", type=float, default=default.similarity, metavar="S",
+        help="or when the view is less similar than this to the last keyframe's (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--revisits",
+        action="store_true",
+        help="also take what a keyframe of this run shows already",
+    )
+    parser.add_argument(
+        "--sigma",
+        nargs=2,
+        type=float,
+        metavar=("M", "DEG"),
+        help="standard deviation of the poses' position and rotation, for the keyframes' covariance",
+    )
+    parser.add_argument(
+        "--structure",
+        action="store_true",
+        help="also keep local features and triangulated points, for geometric verification",
+    )
+    parser.add_argument(
+        "--thumbnail", type=int, default=128, metavar="PIXELS", help="0 for none (%(default)s)"
+    )
+    parser.add_argument(
+        "--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda:0, ... (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the sub-verb."""
+    module = importlib.import_module(f"robot_vision.cli.{_MODULES[args.map_verb]}")
+    status: int = getattr(module, args.map_verb)(args)
+    return status

@@ -1,0 +1,257 @@
+"""`robot-vision map build` and `map add`: keyframes of recordings with poses."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.cli.data import parse_pairs
+from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
+from robot_vision.engines import create_engine
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.pipeline import Pipeline
+from robot_vision.places.building import Built, View
+from robot_vision.places.building import build as build_map
+from robot_vision.places.keyframe_policy import KeyframePolicy
+from robot_vision.places.store import MapError, PlaceMap, create_map_for, is_server, open_map
+from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.places.verification.intrinsics import Intrinsics
+from robot_vision.sources.bag import is_bag
+from robot_vision.sources.natural import natural_key
+
+# What tells a data set's format, in the order in which it is looked for.
+_SIGNS = (
+    ("seven_scenes", "*.pose.txt"),
+    ("seven_scenes", "seq-*/*.pose.txt"),
+    ("transforms_json", "transforms.json"),
+    ("cambridge", "dataset_train.txt"),
+    ("tum_rgbd", "groundtruth.txt"),
+    ("tum_rgbd", "*/groundtruth.txt"),
+    ("place_folder", "**/@*@*@*.jpg"),
+)
+_FRAME_NS = 33_333_333  # between images without stamps
+
+
+def build(args: argparse.Namespace) -> int:
+    """Makes a map, or goes on with one that was stopped."""
+    bundle = ModelBundle.load(args.model)
+    views, frame_id, notes = _views(args)
+    try:
+        places = open_map(args.map, bundle=bundle)
+    except MapError:
+        if not is_server(args.map) and Path(args.map).expanduser().exists():
+            raise
+        places = create_map_for(args.map, bundle, frame_id, args.dtype)
+    with places:
+        others = sorted(set(places.poses().sources) - {view.source for view in views})
+        if others:
+            raise MapError(
+                f"{args.map} is there already, with keyframes of {', '.join(others[:3])}: use "
+                "robot-vision map add, or name another map"
+            )
+        return _go(args, places, bundle, views, frame_id, notes)
+
+
+def add(args: argparse.Namespace) -> int:
+    """Adds another recording to a map."""
+    bundle = ModelBundle.load(args.model)
+    views, frame_id, notes = _views(args)
+    with open_map(args.map, bundle=bundle) as places:
+        return _go(args, places, bundle, views, frame_id, notes)
+
+
+def _go(
+    args: argparse.Namespace,
+    places: PlaceMap,
+    bundle: ModelBundle,
+    views: list[View],
+    frame_id: str,
+    notes: tuple[str, ...],
+) -> int:
+    """Builds with a bar; returns the exit status."""
+    if places.info.frame_id != frame_id:
+        raise ConfigError(
+            f"{args.source} has poses in frame {frame_id!r} and the map is in "
+            f"{places.info.frame_id!r}: set --option map_frame, or build a map of its own and merge it"
+        )
+    policy = KeyframePolicy(args.distance, args.angle, args.similarity, args.revisits)
+    structure = ViewStructure(StructureBuilder()) if args.structure else None
+    if structure is not None and any(view.camera_matrix is None for view in views):
+        raise ConfigError(
+            f"{args.source} does not say what its camera's matrix is, which --structure needs: give "
+            "--option camera_matrix=fx,fy,cx,cy"
+        )
+    if not 0 <= args.thumbnail <= 1024:
+        raise ConfigError(f"--thumbnail is {args.thumbnail}: use 0 (none) to 1024 pixels")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    done = Built()
+    interrupted = False
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with (
+        Pipeline(bundle, create_engine(bundle, args.engine, args.device)) as pipeline,
+        Progress(
+            *columns,
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        ) as bar,
+    ):
+        task = bar.add_task("mapping", total=len(views), text="")
+
+        def say(now: Built) -> None:
+            nonlocal done
+            done = now
+            bar.update(task, completed=now.views, text=f"{now.added} keyframes")
+
+        try:
+            done = build_map(
+                places,
+                views,
+                pipeline,
+                policy,
+                thumbnail=args.thumbnail,
+                covariance=_covariance(args.sigma),
+                structure=structure,
+                say=say,
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+    return _report(args, places, done, len(views), interrupted)
+
+
+def _report(
+    args: argparse.Namespace, places: PlaceMap, done: Built, views: int, interrupted: bool
+) -> int:
+    for problem in done.first_problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    words = [
+        f"{args.map}: {done.added} keyframes added from {done.views} of {views} images",
+        f"{len(places)} in the map",
+    ]
+    if done.known:
+        words.insert(1, f"{done.known} were there")
+    if done.unreadable:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in done.unreadable.most_common())
+        words.append(f"{done.unreadable.total()} images cannot be read ({reasons})")
+    if interrupted:
+        words.append("stopped; the same command goes on from here")
+    print("; ".join(words))
+    if interrupted:
+        return 130
+    return 1 if done.unreadable else 0
+
+
+def _covariance(sigma: list[float] | None) -> NDArray[np.float64] | None:
+    if sigma is None:
+        return None
+    metres, degrees = sigma
+    if not (0 < metres < 1e3 and 0 < degrees <= 180):
+        raise ConfigError(
+            f"--sigma is {metres:g} m and {degrees:g} deg: both must be more than 0, and those of a map"
+        )
+    return np.diag([metres**2] * 3 + [math.radians(degrees) ** 2] * 3)
+
+
+def _views(args: argparse.Namespace) -> tuple[list[View], str, tuple[str, ...]]:
+    """Returns the recording's views in order, the frame of their poses, and notes."""
+    if args.split != "all" and args.split not in SPLIT_NAMES:
+        raise ConfigError(unknown("split", args.split, ("all", *SPLIT_NAMES)))
+    kind = args.kind or _kind(Path(args.source).expanduser())
+    splits = open_dataset(kind, args.source, **parse_pairs(args.option))
+    if not splits.has_orientation:
+        raise ConfigError(
+            f"{args.source} has positions and no orientations: a map needs both to start a robot off"
+        )
+    chosen = splits.samples if args.split == "all" else splits.split(args.split)
+    keep = {id(sample) for sample in chosen if sample.T_map_camera is not None}
+    if not keep:
+        raise SourceError(
+            f"{args.source} has no image with a pose: give its poses (robot-vision data formats {kind})"
+        )
+    views = [
+        _view(args, splits, sample, number)
+        for group in _ordered(splits)
+        for number, sample in enumerate(group, 1)
+        if id(sample) in keep
+    ]
+    return views, splits.map_frame, splits.notes
+
+
+def _kind(path: Path) -> str:
+    """Returns the format of a recording.
+
+    Raises:
+        SourceError: it cannot be told.
+    """
+    if not path.exists():
+        raise SourceError(f"{path} is not there: give a bag or a data set with poses")
+    if is_bag(path):
+        return "rosbag"
+    if path.is_dir():
+        for kind, pattern in _SIGNS:
+            if next(path.glob(pattern), None) is not None:
+                return kind
+        if any(is_bag(below) for below in path.iterdir()):
+            return "rosbag"
+    raise SourceError(f"{path} does not show which data set it is: name its format with --kind")
+
+
+def _ordered(splits: Splits) -> list[list[Sample]]:
+    """Returns every recording's samples, of all splits, in the order in which they were taken."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in splits.samples:
+        groups.setdefault(sample.sequence, []).append(sample)
+    for group in groups.values():
+        group.sort(key=lambda s: (s.stamp_ns or 0, natural_key(s.name)))
+    return [groups[name] for name in sorted(groups, key=natural_key)]
+
+
+def _view(args: argparse.Namespace, splits: Splits, sample: Sample, number: int) -> View:
+    assert sample.T_map_camera is not None
+    camera = args.camera or str(getattr(sample.source, "topic", "camera"))
+    source = sample.sequence or Path(args.source).resolve().name
+    if args.name:
+        alone = len({s.sequence for s in splits.samples}) == 1
+        source = args.name if alone else f"{args.name}/{source}"
+    matrix = sample.camera_matrix if sample.camera_matrix is not None else splits.camera_matrix
+    return View(
+        sample.name,
+        number * _FRAME_NS if sample.stamp_ns is None else sample.stamp_ns,
+        camera[:200],
+        source[:200],
+        sample.T_map_camera,
+        sample.source.load,
+        matrix,
+    )
+
+
+class ViewStructure:
+    """Hands views to a `StructureBuilder`: a `building.Structurer`."""
+
+    def __init__(self, builder: StructureBuilder) -> None:
+        builder.provisional = False  # a build that is stopped goes on; a robot may be switched off
+        self._builder = builder
+
+    def add(self, keyframe_id: int, view: View, image: NDArray[np.uint8]) -> Mapping[int, bytes]:
+        """See `building.Structurer`."""
+        assert view.camera_matrix is not None
+        height, width = image.shape[:2]
+        intrinsics = Intrinsics(width, height, view.camera_matrix, np.zeros(0))
+        return self._builder.add(keyframe_id, view.T_map_camera, image, intrinsics)
+
+    def flush(self) -> Mapping[int, bytes]:
+        """See `building.Structurer`."""
+        return self._builder.flush()

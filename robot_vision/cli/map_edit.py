@@ -1,0 +1,141 @@
+"""`robot-vision map merge`, `prune` and `copy`: change and share maps."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from robot_vision import geometry
+from robot_vision.errors import ConfigError, unknown
+from robot_vision.places.aligning import align_maps
+from robot_vision.places.copying import copy_map, merge_map, refuse_merge
+from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
+from robot_vision.places.sqlite_map import SqliteMap
+from robot_vision.places.store import PlaceMap, is_server, open_map
+
+
+def merge(args: argparse.Namespace) -> int:
+    """Adds other maps to a map."""
+    T = None if args.transform is None else _transform(args.transform)
+    with open_map(args.map, "read" if args.dry_run else "write") as target:
+        for uri in args.others:
+            with open_map(uri, "read") as source:
+                refuse_merge(target, source)
+                if args.align:
+                    found = align_maps(target, source)
+                    T = found.T_target_source
+                    pose = (*T[:3, 3], *geometry.xyzw_from_matrix(T[:3, :3]))
+                    print(
+                        f"{uri}: its frame lies at --transform {' '.join(f'{v:.6g}' for v in pose)} "
+                        f"({found.agreeing} of {found.matches} common places agree, median distance "
+                        f"{found.error_m:.2f} m; {found.runner_up} agree on something else)"
+                    )
+                elif T is None and source.info.frame_id != target.info.frame_id:
+                    raise ConfigError(
+                        f"{uri} is in frame {source.info.frame_id!r} and {args.map} in "
+                        f"{target.info.frame_id!r}: give --transform, or --align"
+                    )
+                if args.dry_run:
+                    print(f"{uri}: {len(source)} keyframes would be merged")
+                    continue
+                with _bar("merging") as say:
+                    merged = merge_map(target, source, T, say)
+                known = f", {merged.known} were there" if merged.known else ""
+                print(f"{uri}: {merged.added} keyframes added{known}; {len(target)} in {args.map}")
+    return 0
+
+
+def _transform(numbers: list[float]) -> NDArray[np.float64]:
+    quaternion = np.array(numbers[3:])
+    if not np.all(np.isfinite(numbers)) or abs(np.linalg.norm(quaternion) - 1) > 1e-3:
+        raise ConfigError(
+            f"--transform {' '.join(f'{v:g}' for v in numbers)}: the last four must be a quaternion of "
+            "length 1, such as 0 0 0 1"
+        )
+    return geometry.pose_matrix(np.array(numbers[:3]), quaternion)
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Removes keyframes."""
+    thin = args.distance is not None
+    if not (thin or args.source or args.ids):
+        raise ConfigError("Say what to prune: --distance M to thin out, --source NAME or --ids ID")
+    if not thin and (args.angle is not None or args.similarity is not None or args.newest):
+        raise ConfigError("--angle, --similarity and --newest say how to thin out: give --distance")
+    with open_map(args.map, "read" if args.dry_run else "write") as places:
+        poses = places.poses()
+        gone: set[int] = set()
+        for name in args.source or ():
+            mine = [int(i) for i, s in zip(poses.ids, poses.sources, strict=True) if s == name]
+            if not mine:
+                raise ConfigError(unknown("source", name, sorted(set(poses.sources)) or ["none"]))
+            gone.update(mine)
+        unknown_ids = sorted(set(args.ids or ()) - set(poses.ids.tolist()))
+        if unknown_ids:
+            raise ConfigError(f"--ids {unknown_ids[0]}: {args.map} has no such keyframe")
+        gone.update(args.ids or ())
+        if thin:
+            policy = KeyframePolicy(
+                args.distance,
+                15.0 if args.angle is None else args.angle,
+                0.8 if args.similarity is None else args.similarity,
+            )
+            gone.update(_redundant(places, policy, gone, args.newest))
+        if args.dry_run:
+            print(f"{args.map}: {len(gone)} of {len(poses.ids)} keyframes would be removed")
+            return 0
+        removed = places.remove(sorted(gone))
+        if isinstance(places, SqliteMap) and removed:
+            places.compact()
+        print(
+            f"{args.map}: {removed} of {len(poses.ids)} keyframes removed; {len(places)} are left"
+        )
+    return 0
+
+
+def _redundant(
+    places: PlaceMap, policy: KeyframePolicy, gone: set[int], newest: bool
+) -> Iterator[int]:
+    """Yields the ids of keyframes that another one, which is kept, shows too."""
+    selector = KeyframeSelector(policy, remember=len(places) + 1)
+    ids = [int(i) for i in places.poses().ids if int(i) not in gone]
+    for keyframe in places.keyframes(ids[::-1] if newest else ids):
+        assert keyframe.keyframe_id is not None
+        if selector.shown(keyframe.T_map_camera, keyframe.descriptor):
+            yield keyframe.keyframe_id
+        else:
+            selector.added(keyframe.T_map_camera, keyframe.descriptor)
+
+
+def copy(args: argparse.Namespace) -> int:
+    """Copies a map to a new one."""
+    if args.server_index and not is_server(args.target):
+        raise ConfigError(f"--server-index is for maps on a server, and {args.target} is a file")
+    with open_map(args.map, "read") as places, _bar("copying") as say:
+        count = copy_map(places, args.target, say)
+    if args.server_index:
+        from robot_vision.places.postgres_map import PostgresMap
+
+        with PostgresMap.open(args.target, "write") as target:
+            target.make_server_index()
+    with open_map(args.target, "read") as target_map:
+        print(f"{target_map.info.uri}: {count} keyframes copied")
+    return 0
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, all_of_them: bar.update(task, completed=done, total=all_of_them)
