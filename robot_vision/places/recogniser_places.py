@@ -44,10 +44,12 @@ class PlaceTable:
         self.positions = np.asarray(positions, np.float64).reshape(-1, 3)
         self.quaternions_xyzw = np.asarray(quaternions_xyzw, np.float64).reshape(-1, 4)
         self._settled = len(self.ids)
-        views = _view_keys(self.positions, self.quaternions_xyzw, cell_m)
-        self._views, inverse, counts = np.unique(views, return_inverse=True, return_counts=True)
+        self.views = _view_keys(self.positions, self.quaternions_xyzw, cell_m)  # cell of each
+        self._views, inverse, counts = np.unique(
+            self.views, return_inverse=True, return_counts=True
+        )
         self._view_counts = counts
-        self.weights = 1.0 / counts[inverse] if len(views) else np.zeros(0)
+        self.weights = 1.0 / counts[inverse] if len(self.views) else np.zeros(0)
         self._total = float(len(counts))
         self._grids = []
         for level in _LEVELS:
@@ -87,6 +89,7 @@ class PlaceTable:
         count = np.where(known, self._view_counts[inside] if len(self._views) else 0, 0)
         weights = 1.0 / (1 + count)
         self.ids = np.concatenate([self.ids, np.asarray(ids, np.int64)])
+        self.views = np.concatenate([self.views, views])
         self.positions = np.concatenate([self.positions, positions])
         self.quaternions_xyzw = np.concatenate([self.quaternions_xyzw, quaternions_xyzw])
         self.weights = np.concatenate([self.weights, weights])

@@ -245,18 +245,31 @@ class SequenceFilter:
         prior = table.weights / table.places
         slope = p.similarity + p.margin
         ratio = np.exp(np.clip(p.log_ratio(similarities[0]), -MAX_LOG_RATIO, MAX_LOG_RATIO))
-        share = np.exp(slope * (similarities - similarities[0]))
-        share = share / float(prior[rows] @ share)
-        likelihood = (1 - o.miss) * float(ratio) * share + o.miss  # (k,)
+        share = np.exp(slope * (similarities - similarities[0]))  # (k,)
         # Every keyframe that the prediction or the image names gets a mass of its own.
         named = table.rows_of(before.ids)
         states = np.union1d(named, rows)
         mass = before.rest * prior[states]
         mass[np.searchsorted(states, named)] += before.mass
-        rest = before.rest * max(0.0, 1 - float(prior[states].sum())) * o.miss
-        factor = np.full(len(states), o.miss)
-        factor[np.searchsorted(states, rows)] = likelihood
+        found = np.searchsorted(states, rows)
+        # Of a place with more keyframes than are looked up, the others are as similar as the last match,
+        # at most; matches of the place stand in for those without a mass of their own.
+        places, of_place, matches = np.unique(
+            table.views[rows], return_inverse=True, return_counts=True
+        )
+        slot = np.minimum(np.searchsorted(places, table.views[states]), len(places) - 1)
+        there = places[slot] == table.views[states]
+        listed = np.bincount(slot[there], prior[states][there], len(places))
+        unlisted = np.maximum(1 / table.places - listed, 0.0)
+        shares = np.where(there, share[-1], 0.0)
+        shares[found] = share
+        norm = float(prior[states] @ shares) + float(unlisted.sum()) * share[-1]
+        factor = (1 - o.miss) * float(ratio) * shares / norm + o.miss
         mass = mass * factor
+        last = (1 - o.miss) * float(ratio) * share[-1] / norm + o.miss
+        mass[found] += before.rest * (unlisted / matches)[of_place] * last
+        unseen = max(0.0, 1 - float(prior[states].sum()) - float(unlisted.sum()))
+        rest = before.rest * unseen * o.miss
         total = float(mass.sum()) + rest + before.off_map
         mass, rest, off_map = mass / total, rest / total, before.off_map / total
         if len(states) > _KEPT:

@@ -132,18 +132,28 @@ class Verifier:
             ConfigError: the image is not of the intrinsics' size, or the map's features are of another
                 detector.
         """
-        if not candidates:
-            return Verification(False, "no_candidate")
-        features, _ = self._extract(image, intrinsics)
+        return self.verify_features(self.features(image, intrinsics), candidates)
+
+    def features(self, image: NDArray[np.uint8], intrinsics: Intrinsics) -> LocalFeatures:
+        """Returns an image's features, to compare several times.
+
+        Raises:
+            ConfigError: the image is not of the intrinsics' size.
+        """
+        return self._extract(image, intrinsics)[0]
+
+    def verify_features(
+        self, query: LocalFeatures, candidates: Sequence[Candidate]
+    ) -> Verification:
+        """Compares a query's features with candidates; see `verify`."""
         best: Verification | None = None
         for candidate in candidates:
-            found = self.compare(features, candidate)
+            found = self.compare(query, candidate)
             if best is None or _rank(found) > _rank(best):
                 best = found
             if best.accepted and best.inliers >= _SURE * self.options.min_inliers:
                 break
-        assert best is not None
-        return best
+        return best or Verification(False, "no_candidate")
 
     def compare(self, query: LocalFeatures, candidate: Candidate) -> Verification:
         """Compares a query's features with one candidate."""
