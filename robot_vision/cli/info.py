@@ -46,6 +46,7 @@ def _as_data(bundle: ModelBundle) -> dict[str, object]:
         "network": bundle.spec.to_dict(),
         "training": dict(bundle.training),
         "metrics": dict(bundle.metrics),
+        "calibration": dict(bundle.calibration),
         "files": dict(bundle.files),
     }
 
@@ -64,7 +65,13 @@ def _bundle_table(bundle: ModelBundle) -> Table:
         table.add_row("pose", f"in frame {spec.pose.map_frame!r}")
     if spec.place:
         table.add_row("place", f"descriptor of {spec.place.descriptor_size} numbers")
-    for what, values in (("training", bundle.training), ("metrics", bundle.metrics)):
+    parts = (
+        ("training", bundle.training),
+        ("metrics", bundle.metrics),
+        ("calibration", bundle.calibration),
+    )
+    for what, values in parts:
         for key, value in values.items():
-            table.add_row(f"{what}: {key}", str(value))
+            text = str(value)  # of a list of hashes, that it is there
+            table.add_row(f"{what}: {key}", text if len(text) <= 2000 else f"{text[:60]}...")
     return table

@@ -9,6 +9,8 @@ from typing import Any
 from robot_vision.bundle import CARD
 from robot_vision.networks.network import MultiHeadNetwork
 
+MAX_SHOWN = 2000  # characters of a value
+
 
 def write_card(
     path: Path,
@@ -79,6 +81,6 @@ def _listing(data: Mapping[str, Any], indent: str = "") -> list[str]:
     for key, value in data.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}- {key}:", *_listing(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}- {key}: {value}")
+        elif len(text := str(value)) <= MAX_SHOWN:  # a list of hashes is for programs
+            lines.append(f"{indent}- {key}: {text}")
     return lines

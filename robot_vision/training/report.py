@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robot_vision.datasets.image_sketch import sketch
 from robot_vision.datasets.sample import Splits
 from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
@@ -205,6 +206,8 @@ def describe_data(
     data["fingerprint_sha256"] = {
         name: splits.fingerprint(name)[:16] for name in sets if splits.split(name)
     }
+    # By these `robot-vision calibrate` refuses to fit on what was trained on.
+    data["training_image_sketch"] = sketch(splits.content_hashes("train"))
     if splits.labels:
         counts = torch.bincount(
             sets["train"].targets["label"].clamp(min=-1) + 1, minlength=len(splits.labels) + 1

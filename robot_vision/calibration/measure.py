@@ -1,0 +1,152 @@
+"""Numbers before and after a calibration, on images that it was not fitted on, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.datasets.sample import Sample
+from robot_vision.evaluation.bootstrap import Headline, Resampler, mean, quantiles
+from robot_vision.evaluation.calibration import (
+    calibration_error,
+    chi_squared_quantile,
+    reliability,
+)
+from robot_vision.evaluation.classification import score_classes, statistics
+from robot_vision.evaluation.pose import COVERAGES, normalised_squares
+from robot_vision.evaluation.settings import EvaluationSettings
+
+FOLD_BLOCK = 50  # neighbouring frames that stay together: in two folds they would flatter the fit
+_FRAME_NS = round(1e9 / 30)  # of recordings without stamps
+
+Numbers = dict[str, Headline]
+
+
+def is_video(samples: Sequence[Sample]) -> bool:
+    """Whether neighbours are frames of a recording, and not pictures of their own."""
+    return any(s.stamp_ns is not None or s.T_map_camera is not None for s in samples)
+
+
+def recordings(samples: Sequence[Sample]) -> list[tuple[int, int]]:
+    """Returns first sample and end of each run of samples of one recording."""
+    starts = [0, *(i for i in range(1, len(samples)) if _starts(samples, i)), len(samples)]
+    return [(a, b) for a, b in zip(starts, starts[1:], strict=False) if b > a]
+
+
+def _starts(samples: Sequence[Sample], i: int) -> bool:
+    return samples[i].sequence != samples[i - 1].sequence
+
+
+def folds_of(samples: Sequence[Sample], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """Returns the fold (N,) of each sample: pictures by chance within a class, frames in blocks of time."""
+    fold = np.zeros(len(samples), np.int64)
+    if not is_video(samples):
+        rng = np.random.default_rng(seed)
+        names = np.array([s.label or "" for s in samples])
+        start = 0
+        for name in np.unique(names):
+            rows = rng.permutation(np.flatnonzero(names == name))
+            # Each class begins where the last one ended, so that folds are alike in size.
+            fold[rows] = (start + np.arange(len(rows))) % count
+            start += len(rows)
+        return fold
+    size = max(1, min(FOLD_BLOCK, len(samples) // count))
+    block = 0
+    for a, b in recordings(samples):
+        blocks = block + np.arange(b - a) // size
+        fold[a:b] = blocks % count
+        block = int(blocks[-1]) + 1
+    return fold
+
+
+def resampler_of(samples: Sequence[Sample], settings: EvaluationSettings) -> Resampler:
+    """Returns a bootstrap over pictures one by one, or over blocks of time of recordings."""
+    if not is_video(samples):
+        # So far apart that each is a block of its own.
+        far = round(100e9 * settings.block_s)
+        return Resampler(np.arange(len(samples)) * far, [(0, len(samples))], settings)
+    stamps = np.array(
+        [i * _FRAME_NS if s.stamp_ns is None else s.stamp_ns for i, s in enumerate(samples)],
+        np.int64,
+    )
+    return Resampler(stamps, recordings(samples), settings)
+
+
+def class_numbers(
+    probabilities: NDArray[Any],
+    labels: NDArray[np.int64],
+    resampler: Resampler,
+    rows: NDArray[np.bool_],
+) -> Numbers:
+    """Returns `ece`, `nll`, `brier` and `top1` of probabilities (n, K) and true labels (n,).
+
+    Args:
+        probabilities: of the samples in `rows`.
+        labels: likewise.
+        resampler: over all samples.
+        rows: mask over all samples.
+    """
+    columns = {**score_classes(probabilities, labels), "true_label": labels}
+    found = resampler.headlines(statistics(columns), rows)
+    return {name: found[name] for name in ("ece", "nll", "brier", "top1")}
+
+
+def pose_numbers(
+    errors: NDArray[np.float64],
+    covariances: NDArray[np.float64],
+    resampler: Resampler,
+    rows: NDArray[np.bool_],
+) -> Numbers:
+    """Returns NEES over its ideal (`nees`, and of both parts), its median, and the coverages."""
+    nees = normalised_squares(errors, covariances)
+    parts = np.stack(
+        [
+            nees / 6,
+            normalised_squares(errors[:, :3], covariances[:, :3, :3]) / 3,
+            normalised_squares(errors[:, 3:], covariances[:, 3:, 3:]) / 3,
+        ],
+        axis=1,
+    )
+    inside = nees[:, None] <= np.array([chi_squared_quantile(p, 6) for p in COVERAGES])
+    names = tuple(f"coverage_{round(100 * p)}" for p in COVERAGES)
+    log_determinant = np.linalg.slogdet(covariances)[1]
+    nll = 0.5 * (nees + log_determinant + 6 * np.log(2 * np.pi))
+    return resampler.headlines(
+        {
+            ("nees", "nees_position", "nees_rotation"): mean(parts),
+            "nees_median": quantiles(nees / 6, (0.5,)),
+            names: mean(inside),
+            "nll": mean(nll),
+        },
+        rows,
+    )
+
+
+def match_numbers(
+    probability: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    resampler: Resampler,
+    rows: NDArray[np.bool_],
+) -> Numbers:
+    """Returns `ece`, `nll` and `brier` of the probabilities (n,) that matches are right."""
+    p = np.clip(probability, 1e-12, 1 - 1e-12)
+    of_truth = np.where(right, p, 1 - p)
+    return resampler.headlines(
+        {
+            "ece": calibration_error(np.clip(probability, 0, 1), right),
+            ("nll", "brier"): mean(np.stack([-np.log(of_truth), (p - right) ** 2], axis=1)),
+        },
+        rows,
+    )
+
+
+def reliability_rows(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> list[Any]:
+    """Returns the filled bins of a reliability diagram: mean probability, share right, images."""
+    return [
+        [round(row["confidence"], 4), round(row["accuracy"], 4), row["frames"]]
+        for row in reliability(np.clip(probability, 0, 1), right)
+        if row["frames"]
+    ]

@@ -1,0 +1,98 @@
+"""What a bundle says of the samples of a data set, by the same graph and the same pixels as on the robot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.calibration.graph import FEATURES, LOGITS, GraphEditor
+from robot_vision.datasets.sample import Sample
+from robot_vision.errors import BundleError, ImageError, SourceError
+from robot_vision.graph_signature import INPUT_NAME
+from robot_vision.resizing import resize_into, source_size
+
+MAX_UNREADABLE = 0.05
+BATCH = 16
+_THREADS = 2
+
+Outputs = dict[str, NDArray[Any]]
+
+
+def predict(
+    bundle: ModelBundle,
+    samples: Sequence[Sample],
+    graph: bytes | None = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> Outputs:
+    """Runs a bundle's graph over samples.
+
+    Args:
+        bundle: whose graph and input size.
+        samples: read and resized as the node does it.
+        graph: instead of the bundle's own, to which `logits` and `features` are added as outputs, where it
+            has a classifier.
+        progress: is called with the number of images done since.
+
+    Returns:
+        The graph's outputs, (N, ...), and `rows`, int64 (N,): which samples could be read.
+
+    Raises:
+        SourceError: more than a twentieth of the images cannot be read.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    content = exposed(bundle) if graph is None else graph
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    spec = bundle.spec.input
+    least = source_size(spec)
+    problems: list[str] = []
+
+    def read(sample: Sample) -> NDArray[np.uint8] | None:
+        try:
+            image = sample.source.load(least)
+        except ImageError as error:
+            problems.append(str(error))
+            return None
+        pixels = np.empty((spec.height, spec.width, 3), np.uint8)
+        resize_into(image, pixels, spec.resize, spec.crop_fraction)
+        return pixels
+
+    rows: list[int] = []
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(samples), BATCH):
+            group = list(pool.map(read, samples[start : start + BATCH]))
+            good = [(start + i, pixels) for i, pixels in enumerate(group) if pixels is not None]
+            if good:
+                batch = np.stack([pixels for _, pixels in good])
+                for name, value in zip(names, session.run(None, {INPUT_NAME: batch}), strict=True):
+                    parts[name].append(value)
+                rows += [i for i, _ in good]
+            progress(len(group))
+    if len(problems) > MAX_UNREADABLE * len(samples) or not rows:
+        first = problems[0] if problems else "there are none"
+        raise SourceError(
+            f"{len(problems)} of {len(samples)} images cannot be read: {first}; mend the data set"
+        )
+    return {**{n: np.concatenate(p) for n, p in parts.items()}, "rows": np.array(rows, np.int64)}
+
+
+def exposed(bundle: ModelBundle) -> bytes:
+    """Returns a bundle's graph with `logits` and, where they can be found, `features` as further outputs."""
+    if bundle.spec.classifier is None:
+        return bundle.graph
+    editor = GraphEditor(bundle.graph, str(bundle.path / "model.onnx"))
+    editor.expose(LOGITS)
+    try:
+        editor.expose(FEATURES)
+    except BundleError:
+        return editor.to_bytes()  # scores of logits still work
+    return editor.to_bytes()

@@ -1,0 +1,183 @@
+"""`robot-vision calibrate` without its arguments: from a bundle and a data set to a calibrated bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.calibration.covariance import scaled
+from robot_vision.calibration.fit import (
+    Calibration,
+    Material,
+    Options,
+    fit,
+)
+from robot_vision.calibration.predict import BATCH, predict
+from robot_vision.calibration.temperature import log_softmax
+from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, write_calibrated
+from robot_vision.datasets.image_sketch import found_in
+from robot_vision.datasets.sample import Sample, Splits, content_hash
+from robot_vision.errors import BundleError, ConfigError
+from robot_vision.spec import FEATURE_SCORES
+
+# Of the images: two data sets may share a few by accident, as recordings that stand still do.
+MAX_TRAINED_ON = 0.05
+_SAME = 1e-4  # of what the new graph gives from what was computed outside it
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is calibrated on.
+
+    Attributes:
+        splits: the data set.
+        split: which of its splits.
+        name: for the record.
+        options: with which it was opened, for the record.
+    """
+
+    splits: Splits
+    split: str
+    name: str
+    options: dict[str, Any]
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """The split's samples; `all` is every one."""
+        return self.splits.samples if self.split == "all" else self.splits.split(self.split)
+
+    @property
+    def reference(self) -> Sequence[Sample]:
+        """The training images, where they are not what is calibrated on."""
+        return () if self.split in ("train", "all") else self.splits.train
+
+
+def heads_with_truth(bundle: ModelBundle, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Returns what can be calibrated: heads of the bundle of which the samples tell the truth."""
+    spec = bundle.spec
+    labels = set(spec.classifier.labels) if spec.classifier else set()
+    labelled = any(s.label in labels for s in samples)
+    posed = any(s.T_map_camera is not None for s in samples)
+    there = {
+        "classifier": labelled,
+        "open_set": labelled,
+        "pose": posed and spec.pose is not None,
+        "place": posed and spec.place is not None,
+    }
+    return tuple(name for name, yes in there.items() if yes)
+
+
+def without_trained_on(
+    bundle: ModelBundle, samples: Sequence[Sample]
+) -> tuple[list[Sample], list[str]]:
+    """Returns the samples that were not trained on, and notes.
+
+    Raises:
+        ConfigError: so many were that this is the training set.
+    """
+    recorded = bundle.training.get("training_image_sketch")
+    if recorded is None:
+        return list(samples), [
+            f"{bundle.name} does not say by hashes which images it was trained on: that these are others is "
+            "for you to know"
+        ]
+    hashes = [content_hash(sample) for sample in samples]
+    shared, share = found_in(recorded, hashes)
+    if share > MAX_TRAINED_ON:
+        raise ConfigError(
+            f"{share:.0%} of these images were trained on, and a model is surer of those than it may be: "
+            f"calibrate on others (at most {MAX_TRAINED_ON:.0%} may be shared)"
+        )
+    kept = [s for s, h in zip(samples, hashes, strict=True) if h not in shared]
+    notes = []
+    if len(kept) < len(samples):
+        notes.append(f"{len(samples) - len(kept)} images that were trained on are left out")
+    return kept, notes
+
+
+def calibrate(
+    bundle: ModelBundle,
+    data: Data,
+    options: Options,
+    out: Path,
+    progress: Progress = lambda n: None,
+) -> tuple[ModelBundle, Calibration]:
+    """Fits, measures, writes.
+
+    Args:
+        bundle: to calibrate; it is not changed.
+        data: held out.
+        options: what and how.
+        out: the new bundle's directory, which must not be there yet.
+        progress: is called with the number of images done since.
+
+    Returns:
+        The new bundle, and what was fitted.
+
+    Raises:
+        ConfigError: too few images, or those that were trained on.
+        BundleError: `out` is there, or the graph cannot be changed.
+    """
+    if out.exists():
+        raise BundleError(f"{out} exists already: give another --output")
+    samples, notes = without_trained_on(bundle, data.samples)
+    material = _material(bundle, samples, progress)
+    reference = None
+    compares = "open_set" in options.heads and options.score in FEATURE_SCORES
+    if data.reference and (compares or "place" in options.heads):
+        reference = _material(bundle, data.reference, progress)
+    found = fit(bundle, material, reference, options)
+    found.notes = notes + found.notes
+    width = material.outputs["features"].shape[1] if "features" in material.outputs else 0
+    spec = calibrated_spec(bundle, found, options.score, width)
+    graph = calibrated_graph(bundle, found, spec)
+    _verify(bundle, graph, material, found)
+    record: dict[str, Any] = {
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "options": data.options,
+            "images": len(material.samples),
+            "fingerprint_sha256": Splits((), tuple(material.samples), ()).fingerprint("validation")[
+                :16
+            ],
+        },
+        "of_bundle": bundle.sha256,
+        **{name: head.record() for name, head in found.heads.items()},
+    }
+    return write_calibrated(bundle, out, spec, graph, found, record), found
+
+
+def _material(bundle: ModelBundle, samples: Sequence[Sample], progress: Progress) -> Material:
+    outputs = predict(bundle, samples, progress=progress)
+    return Material([samples[i] for i in outputs["rows"]], outputs)
+
+
+def _verify(bundle: ModelBundle, graph: bytes, material: Material, found: Calibration) -> None:
+    """Refuses a graph whose answers are not the calibrated ones, or whose classes changed."""
+    some = predict(bundle, list(material.samples[:BATCH]), graph)
+    count = len(some["rows"])
+    old = {name: value[:count] for name, value in material.outputs.items()}
+    wanted: dict[str, Any] = {}
+    if found.temperature is not None:
+        wanted["probabilities"] = np.exp(
+            log_softmax(old["logits"].astype(float) / found.temperature)
+        )
+        if (some["probabilities"].argmax(1) != old["probabilities"].argmax(1)).any():
+            raise BundleError(f"{bundle.name}: its classes would change; it is not calibrated")
+    if found.covariance_scale is not None:
+        wanted["pose_covariance"] = scaled(old["pose_covariance"], found.covariance_scale)
+    for name, value in wanted.items():
+        gap = np.abs(some[name] - value).max() / max(np.abs(value).max(), 1e-12)
+        if not gap <= _SAME:
+            raise BundleError(
+                f"{bundle.name}: after the change its {name} differs by {gap:.2g} (relative) from what was "
+                "computed; it is not written"
+            )

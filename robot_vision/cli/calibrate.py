@@ -1,0 +1,228 @@
+"""`robot-vision calibrate BUNDLE --data KIND PATH --output NEW`: makes its numbers true."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.calibration.fit import DEFAULT_SCORE, HEADS, Calibration, Options
+from robot_vision.calibration.run import Data, calibrate, heads_with_truth
+from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
+from robot_vision.errors import ConfigError, unknown
+from robot_vision.evaluation.bootstrap import Headline
+from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.ros.models import find_model
+from robot_vision.spec import KNOWN_SCORES
+
+_TITLES = {
+    "ece": "expected calibration error",
+    "nll": "negative log likelihood",
+    "brier": "Brier score",
+    "top1": "accuracy (never changes)",
+    "share_kept": "known images kept",
+    "auroc": "AUROC, known and unknown",
+    "aupr_known": "AUPR, known",
+    "aupr_unknown": "AUPR, unknown",
+    "fpr_at_95_tpr": "unknown kept at 95 % known",
+    "nees": "NEES over its ideal (1)",
+    "nees_position": "  of the position",
+    "nees_rotation": "  of the rotation",
+    "nees_median": "  median (0.89)",
+    "coverage_50": "within the 50 % ellipsoid",
+    "coverage_68": "within the 68 % ellipsoid",
+    "coverage_90": "within the 90 % ellipsoid",
+    "coverage_95": "within the 95 % ellipsoid",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    settings = EvaluationSettings()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "examples:\n"
+        "  robot-vision calibrate BUNDLE --data image_folder lights --output calibrated\n"
+        "  robot-vision calibrate BUNDLE --bag drive --output calibrated --heads classifier,pose\n"
+        "Calibrate on images that were not trained on, of the kind that the robot will see.\n"
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory or name of a model bundle")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--data", nargs=2, metavar=("KIND", "PATH"), help=f"data set; kinds: {', '.join(DATASETS)}"
+    )
+    source.add_argument("--bag", metavar="BAG", help="rosbag with labels or poses, all of it")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data set; repeat"
+    )
+    parser.add_argument(
+        "--split",
+        choices=(*SPLIT_NAMES, "all"),
+        help="of the data set (validation; all of a bag)",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="the new bundle")
+    parser.add_argument(
+        "--heads", default="", help=f"of {','.join(HEADS)}, with commas (all that have truth)"
+    )
+    parser.add_argument(
+        "--score", choices=KNOWN_SCORES, default=DEFAULT_SCORE, help="open set (%(default)s)"
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.95,
+        metavar="SHARE",
+        help="of known images that shall not be called unknown (%(default)s)",
+    )
+    parser.add_argument(
+        "--per-axis", action="store_true", help="a variance scale for each axis of the pose"
+    )
+    parser.add_argument(
+        "--place-radius",
+        type=float,
+        default=settings.place_radius_m,
+        metavar="M",
+        help="(%(default)s)",
+    )
+    parser.add_argument(
+        "--place-heading",
+        type=float,
+        default=settings.place_heading_deg,
+        metavar="DEG",
+        help="(%(default)s)",
+    )
+    parser.add_argument("--resamples", type=int, default=settings.resamples, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of folds and bootstrap (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrates and prints before and after."""
+    bundle = ModelBundle.load(find_model(args.bundle))
+    data = _data(args)
+    if not data.samples:
+        raise ConfigError(
+            f"{data.name} has no {data.split} images: choose another --split (it has "
+            + ", ".join(f"{len(data.splits.split(n))} {n}" for n in SPLIT_NAMES)
+            + ")"
+        )
+    heads = _heads(args.heads, bundle, data)
+    options = Options(
+        heads,
+        args.keep,
+        args.score,
+        args.per_axis,
+        EvaluationSettings(
+            place_radius_m=args.place_radius,
+            place_heading_deg=args.place_heading,
+            resamples=args.resamples,
+            seed=args.seed,
+        ),
+        args.seed,
+    )
+    out = Path(args.output).expanduser().absolute()
+    with Progress(
+        TextColumn("predicting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task("predicting", total=len(data.samples))
+        new, found = calibrate(bundle, data, options, out, lambda n: bar.advance(task, n))
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    for table in tables(found):
+        console.print(table)
+    for line in [*summary(found), *(f"note: {note}" for note in found.notes)]:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"bundle: {new.path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _data(args: argparse.Namespace) -> Data:
+    options: dict[str, Any] = {}
+    for text in args.option:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {text!r}: use KEY=VALUE")
+        options[key] = value
+    if args.bag:
+        # Each of its frames is held out: nothing of it is for training.
+        opened = open_dataset("rosbag", args.bag, **{"split": "test", **options})
+        return Data(opened, args.split or "all", Path(args.bag).name, options)
+    kind, path = args.data
+    opened = open_dataset(kind, path, **options)
+    return Data(opened, args.split or "validation", Path(path).resolve().name, options)
+
+
+def _heads(text: str, bundle: ModelBundle, data: Data) -> tuple[str, ...]:
+    possible = heads_with_truth(bundle, data.samples)
+    if not text:
+        if not possible:
+            raise ConfigError(
+                f"{data.name} has neither labels of {bundle.name} nor poses for its heads "
+                f"({', '.join(bundle.spec.heads)}): there is nothing to calibrate on"
+            )
+        return possible
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in HEADS:
+            raise ConfigError(unknown("head to calibrate", name, HEADS))
+        if name not in possible:
+            raise ConfigError(
+                f"{name} cannot be calibrated: {bundle.name} has no such head, or {data.name} no truth for "
+                f"it (there is truth for {', '.join(possible) or 'nothing'})"
+            )
+    return names
+
+
+def tables(found: Calibration) -> list[Table]:
+    """Returns a table a head: each number before and after."""
+    made = []
+    for head, fitted in found.heads.items():
+        title = f"{head}: {fitted.images} images, after: cross-fitted"
+        table = Table(title=title, title_justify="left")
+        for column in ("", "before", "after"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, after in fitted.after.items():
+            title = _TITLES.get(name, name)
+            table.add_row(title, _text(fitted.before.get(name)), _text(after))
+        made.append(table)
+    return made
+
+
+def _text(value: Headline | None) -> str:
+    if value is None or value["value"] is None:
+        return ""
+    text = f"{value['value']:.4f}"
+    if value["low"] is None or value["high"] is None:
+        return text
+    return f"{text} ({value['low']:.4f} to {value['high']:.4f})"
+
+
+def summary(found: Calibration) -> list[str]:
+    """Returns what was put into the bundle, a line each."""
+    lines = []
+    if found.temperature is not None:
+        lines.append(f"temperature: {found.temperature:.4f}")
+    if found.threshold is not None:
+        values = found.heads["open_set"].values
+        lines.append(
+            f"unknown below {values['score']} {found.threshold:.5g}, which keeps {values['keep']:.1%} of "
+            "known images"
+        )
+    if found.covariance_scale is not None:
+        scales = ", ".join(f"{v:.3g}" for v in found.covariance_scale)
+        lines.append(f"variances of x y z and rotation about X Y Z times {scales}")
+    if "place" in found.heads:
+        curve = found.heads["place"].values["probability"]
+        lines.append(
+            f"P(same place) = 1 / (1 + exp(-({curve['bias']:.3f} + {curve['similarity']:.3f} similarity)))"
+        )
+    return lines
