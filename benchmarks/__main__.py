@@ -5,31 +5,54 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks import inputs, machine, models, node, places, replay, report, stages
+from benchmarks import (
+    epistemic,
+    inputs,
+    machine,
+    models,
+    node,
+    peers,
+    places,
+    replay,
+    report,
+    stages,
+)
+from benchmarks.limits import limits
+from robot_vision.engines.factory import available_engines
 
 PARTS = (
     "resizing",
     "engines",
+    "limits",
     "pipeline",
     "heads",
+    "epistemic",
     "replay",
     "node",
     "todays_node",
+    "node_engines",
+    "cameras",
     "start_up",
     "places",
 )
 PRECISIONS = ("float32", "bfloat16")
+CAMERAS = [1, 2, 4]
+REPETITIONS = 5
 
 
-def measure(parts: list[str], seconds: float, quick: bool) -> dict[str, Any]:
-    """Runs the parts in their order and returns the report's data."""
+def measure(parts: list[str], seconds: float, quick: bool, output: Path) -> dict[str, Any]:
+    """Runs the parts in their order and returns the report's data.
+
+    What is there is written after each part, so that an interrupted run has not measured for nothing.
+    """
     images, source = inputs.frames()
     data: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
         "machine": machine.describe(),
@@ -37,56 +60,63 @@ def measure(parts: list[str], seconds: float, quick: bool) -> dict[str, Any]:
     }
     for name in models.SPECS:
         models.bundle(name, images)
-    node.isolate()
-    for part in parts:
-        print(f"{part} ...", file=sys.stderr, flush=True)
-        if part == "resizing":
-            data[part] = stages.resizing(images, seconds)
-        elif part == "engines":
-            data[part] = stages.engines(images, 2 * seconds)
-        elif part in ("pipeline", "heads"):
-            for precision in PRECISIONS:
-                data[f"{part}_{precision}"] = getattr(stages, part)(images, seconds, precision)
-        elif part == "replay":
-            data[part] = replay.whole_bag(images, quick)
-        elif part == "node":
-            for precision in PRECISIONS[: 1 if quick else 2]:
-                rate = pipeline_rate(data, images, precision, seconds)
-                data[f"node_{precision}"] = node.live(images, rate, seconds, precision, quick)
-        elif part == "todays_node":
-            data[part] = node.todays(seconds, 1 if quick else 4)
-        elif part == "start_up":
-            data[part] = node.start_up(images, 2 if quick else 5)
-        elif part == "places":
-            data[part] = places.lookups(quick)
-    data["summary"] = summary(data)
+    peers.isolate()
+    for number, part in enumerate(parts, 1):
+        print(f"[{number}/{len(parts)}] {part} ...", file=sys.stderr, flush=True)
+        data |= _part(part, images, seconds, quick)
+        data["summary"] = report.summary(data)
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
     return data
 
 
-def pipeline_rate(data: dict[str, Any], images: list[Any], precision: str, seconds: float) -> float:
-    """Returns the pipeline's own rate at 480p, measuring it if its part was left out."""
-    name = f"pipeline_{precision}"
-    if name not in data:
-        data[name] = stages.pipeline(images, seconds, precision)
-    return 1e3 / float(data[name]["times"]["pipeline 480p"]["p50_ms"])
+def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str, Any]:
+    precisions = PRECISIONS[: 1 if quick else 2]
+    if part == "resizing":
+        return {part: stages.resizing(images, seconds)}
+    if part == "engines":
+        return {part: stages.engines(images, 2 * seconds)}
+    if part == "limits":
+        return {part: limits(images, seconds)}
+    if part in ("pipeline", "heads"):
+        measured = getattr(stages, part)
+        return {f"{part}_{p}": measured(images, seconds, p) for p in PRECISIONS}
+    if part == "epistemic":
+        return {part: epistemic.cost(images, seconds)}
+    if part == "replay":
+        return {part: replay.whole_bag(images, quick)}
+    if part == "node":
+        repetitions = 1 if quick else REPETITIONS
+        return {
+            f"node_{p}": node.live(
+                images, own_rates(images, p, seconds / 2), seconds, p, repetitions, quick
+            )
+            for p in precisions
+        }
+    if part == "todays_node":
+        return {part: node.todays(seconds, 1 if quick else 4)}
+    if part == "node_engines":
+        names = [name for name in available_engines() if name != "torch" or not quick]
+        return {part: node.engines(images, 100.0, seconds, names)}
+    if part == "cameras":
+        return {part: node.many_cameras(images, 100.0, seconds, CAMERAS[: 2 if quick else 3])}
+    if part == "start_up":
+        return {part: node.start_up(images, 2 if quick else 5)}
+    assert part == "places", part
+    return {part: places.lookups(quick)}
 
 
-def summary(data: dict[str, Any]) -> dict[str, float]:
-    """Returns the ratios between parts."""
-    result = {}
-    rates = {
-        precision: data[f"node_{precision}"]["480p raw"]["sustained"]["rate_hz"]
-        for precision in PRECISIONS
-        if f"node_{precision}" in data
-    }
-    for precision, rate in rates.items():
-        own = 1e3 / data[f"pipeline_{precision}"]["times"]["pipeline 480p"]["p50_ms"]
-        key = "node_over_pipeline" + ("" if precision == "float32" else f"_{precision}")
-        result[key] = round(rate / own, 3)
-        if "todays_node" in data and data["todays_node"]["sustained"]["rate_hz"]:
-            key = "node_over_todays" + ("" if precision == "float32" else f"_{precision}")
-            result[key] = round(rate / data["todays_node"]["sustained"]["rate_hz"], 2)
-    return result
+def own_rates(images: list[Any], precision: str, seconds: float) -> Callable[[], dict[str, float]]:
+    """Returns what measures the rates (Hz) of the bare engine and of the pipeline at 480p."""
+
+    def measured() -> dict[str, float]:
+        times = stages.pipeline(images, seconds, precision)["times"]
+        return {
+            "engine": 1e3 / times["bare engine"]["p50_ms"],
+            "pipeline": 1e3 / times["pipeline 480p"]["p50_ms"],
+        }
+
+    return measured
 
 
 def main() -> int:
@@ -100,11 +130,12 @@ def main() -> int:
                         help="folder for benchmarks.json and benchmarks.md")  # fmt: skip
     args = parser.parse_args()
     parts = [p for p in PARTS if p in args.only]
-    data = measure(parts, 2.0 if args.quick else args.seconds, args.quick)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
+    data = measure(parts, 2.0 if args.quick else args.seconds, args.quick, args.output)
     page = report.markdown(data)
     (args.output / "benchmarks.md").write_text(page)
+    for name, picture in report.plots(data).items():
+        (args.output / "images").mkdir(exist_ok=True)
+        (args.output / "images" / name).write_text(picture)
     print(page)
     return 0
 

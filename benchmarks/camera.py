@@ -1,4 +1,4 @@
-"""A camera in a process of its own: publishes prepared frames at a rate, as told on standard input.
+"""Cameras in a process of their own: publish prepared frames at a rate, as told on standard input.
 
 Each line in is a JSON object {"rate": Hz, "seconds": s}; each line out says how many were published.
 """
@@ -10,6 +10,7 @@ import json
 import struct
 import sys
 import time
+from typing import Any
 
 import cv2
 import rclpy
@@ -22,6 +23,12 @@ from benchmarks import inputs
 from robot_vision.ros.dds import use_large_image_profile
 
 STAMP = struct.Struct("<iI")  # Header's first field, after the four bytes of CDR encapsulation
+
+
+def topics(cameras: int) -> list[str]:
+    """Returns the cameras' image topics."""
+    names = ["camera"] if cameras == 1 else [f"camera_{i}" for i in range(1, cameras + 1)]
+    return [f"/{name}/image_raw" for name in names]
 
 
 def prepare(size: str, transport: str) -> list[bytearray]:
@@ -43,10 +50,11 @@ def prepare(size: str, transport: str) -> list[bytearray]:
     return messages
 
 
-def publish(
-    node: Node, publisher: object, messages: list[bytearray], rate: float, seconds: float
-) -> int:
-    """Publishes at a fixed rate without drift; a frame that is late is sent at once."""
+def publish(publishers: list[Any], messages: list[bytearray], rate: float, seconds: float) -> int:
+    """Publishes at a fixed rate without drift; a frame that is late is sent at once.
+
+    All cameras send together, as synchronised ones do. Returns how many frames each has sent.
+    """
     start = time.perf_counter()
     count = 0
     while count < rate * seconds:
@@ -56,7 +64,9 @@ def publish(
         message = messages[count % len(messages)]
         now = time.time_ns()
         STAMP.pack_into(message, 4, now // 10**9, now % 10**9)
-        publisher.publish(bytes(message))  # type: ignore[attr-defined]
+        serialized = bytes(message)
+        for publisher in publishers:
+            publisher.publish(serialized)
         count += 1
         if time.perf_counter() - start > 1.5 * seconds:
             break  # cannot keep the rate: the count says so
@@ -68,20 +78,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", choices=inputs.SIZES, default="480p")
     parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
+    parser.add_argument("--cameras", type=int, default=1)
     args = parser.parse_args()
     use_large_image_profile()
     rclpy.init()
     node = Node("benchmark_camera")
-    kind, topic = (Image, "/camera/image_raw")
+    kind, suffix = (Image, "")
     if args.transport == "compressed":
-        kind, topic = CompressedImage, "/camera/image_raw/compressed"
-    publisher = node.create_publisher(kind, topic, qos_profile_sensor_data)
+        kind, suffix = CompressedImage, "/compressed"
+    publishers = [
+        node.create_publisher(kind, topic + suffix, qos_profile_sensor_data)
+        for topic in topics(args.cameras)
+    ]
     messages = prepare(args.size, args.transport)
     print(json.dumps({"ready": True, "bytes": len(messages[0])}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         start = time.perf_counter()
-        count = publish(node, publisher, messages, command["rate"], command["seconds"])
+        count = publish(publishers, messages, command["rate"], command["seconds"])
         elapsed = time.perf_counter() - start
         print(json.dumps({"published": count, "seconds": elapsed}), flush=True)
     node.destroy_node()

@@ -1,14 +1,15 @@
 """A planner in a process of its own: receives results and reports their ages, as told on standard input.
 
 A line in asks for what came since the last one; the line out holds, for each result topic, the number of
-frames answered and the ages in nanoseconds at reception. It takes the messages serialised and reads their
-stamps: a planner in Python would spend several times that on building message objects, on the cores that
-are measured.
+frames answered, the ages in nanoseconds at reception, and the times of reception. Several cameras are kept
+together. It takes the messages serialised and reads their stamps: a planner in Python would spend several
+times that on building message objects, on the cores that are measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import struct
 import sys
@@ -32,13 +33,14 @@ TYPES = {"classification": Classification, "descriptor": Image, "pose": PoseWith
 class Listener(Node):
     """Keeps the age of every result, one list a topic."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefixes: list[str]) -> None:
         super().__init__("benchmark_listener")
         self.lock = threading.Lock()
         self.ages: dict[str, list[int]] = {name: [] for name in TYPES}
+        self.received: list[int] = []
         self.first_ns = 0
         self.status: dict[str, str] = {}
-        for name, kind in TYPES.items():
+        for prefix, (name, kind) in itertools.product(prefixes, TYPES.items()):
             self.create_subscription(
                 kind, f"{prefix}/{name}", lambda m, n=name: self.keep(n, m), QoSProfile(depth=50),
                 raw=True,
@@ -51,6 +53,8 @@ class Listener(Node):
         with self.lock:
             self.first_ns = self.first_ns or now
             self.ages[name].append(now - seconds * 10**9 - nanoseconds)
+            if name == "pose":
+                self.received.append(now)
 
     def diagnose(self, message: DiagnosticArray) -> None:
         with self.lock:
@@ -59,8 +63,11 @@ class Listener(Node):
 
     def take(self) -> dict[str, object]:
         with self.lock:
-            taken = {"ages_ns": self.ages, "first_ns": self.first_ns, "diagnostics": self.status}
-            self.ages = {name: [] for name in TYPES}
+            taken = {
+                "ages_ns": self.ages, "received_ns": self.received, "first_ns": self.first_ns,
+                "diagnostics": self.status,
+            }  # fmt: skip
+            self.ages, self.received = {name: [] for name in TYPES}, []
             self.first_ns = 0
         return taken
 
@@ -68,7 +75,7 @@ class Listener(Node):
 def main() -> None:
     """Serves commands until standard input ends."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--prefix", default="/perception/camera")
+    parser.add_argument("--prefix", nargs="+", default=["/perception/camera"])
     args = parser.parse_args()
     use_large_image_profile()
     rclpy.init()

@@ -2,172 +2,173 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
+import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks import inputs, models
+from benchmarks import models, peers
+from benchmarks.peers import Bench, Peer, bench, perception, running
 from benchmarks.timing import percentiles
 
 LOSS = 0.01  # a rate is sustained if fewer frames than this stay unanswered
-PATH = ("/perception/camera", "/todays_node/camera")
+FIXED_RATES = (10, 30, 60)
+CASES = (("480p", "raw"), ("1080p", "raw"), ("1080p", "compressed"))
+_DIAGNOSTICS_S = 1.1  # the node reports its counters once a second
 
 
-class Peer:
-    """A camera or listener process that is told what to do by JSON lines."""
+def trial(peer: Bench, rate: float, seconds: float) -> dict[str, Any]:
+    """Publishes at a rate and returns what came of it.
 
-    def __init__(self, module: str, *args: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{module}", *args],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=inputs.ROOT,
-        )  # fmt: skip
-        self.hello = self.read()
-
-    def read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.process.args} ended with status {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def send(self, **command: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-
-    def ask(self, **command: Any) -> dict[str, Any]:
-        self.send(**command)
-        return self.read()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-def isolate() -> None:
-    """Keeps the benchmark's topics on this machine and off other robots' domains."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(100 + os.getpid() % 100))
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-
-
-def perception(bundle: str, transport: str, precision: str, engine: str = "auto") -> list[str]:
-    """Returns the command line of the perception node."""
-    parameters = {"model": bundle, "transport": transport, "precision": precision, "engine": engine}
-    words = [w for name, value in parameters.items() for w in ("-p", f"{name}:={value}")]
-    return [
-        sys.executable, "-m", "robot_vision.ros.perception_node", "--ros-args",
-        "--log-level", "warn", *words, "-p", "image_topics:=[/camera/image_raw]",
-    ]  # fmt: skip
-
-
-@contextmanager
-def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a node and stops it as Ctrl-C does."""
-    process = subprocess.Popen(command, cwd=inputs.ROOT)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def trial(camera: Peer, listener: Peer, rate: float, seconds: float) -> dict[str, Any]:
-    """Publishes at a rate and returns what came of it."""
-    listener.ask()
-    sent = camera.ask(rate=rate, seconds=seconds)
-    time.sleep(0.5)
-    taken = listener.ask()
+    Jitter is the standard deviation of the time between results; drops are the node's own counters.
+    """
+    processes = peer.processes()
+    before = _counters(peer.listener.ask()["diagnostics"])
+    used = peers.cpu_seconds(processes)
+    sent = peer.camera.ask(rate=rate, seconds=seconds)
+    time.sleep(_DIAGNOSTICS_S)
+    after = peers.cpu_seconds(processes)
+    taken = peer.listener.ask()
+    published = sent["published"] * peer.cameras
     answered = {name: len(ages) for name, ages in taken["ages_ns"].items()}
     worst = min(answered.values())
     ages = [age / 1e9 for age in taken["ages_ns"]["pose"]]
+    times = taken["received_ns"]
+    gaps = [(b - a) / 1e6 for a, b in zip(times, times[1:], strict=False)]
+    drops = {k: v - before.get(k, 0) for k, v in _counters(taken["diagnostics"]).items()}
     return {
         "rate_hz": round(sent["published"] / sent["seconds"], 2),
-        "published": sent["published"],
+        "published": published,
         "answered": answered,
-        "loss": round(1 - worst / sent["published"], 4),
+        "loss": round(1 - worst / published, 4),
         "answered_hz": round(worst / sent["seconds"], 2),
-        "age_at_reception": percentiles(ages) if ages else None,
+        "age_at_reception": {**percentiles(ages), "max_ms": round(max(ages) * 1e3, 4)} if ages else None,
+        "jitter_ms": round(statistics.pstdev(gaps), 3) if gaps else None,
+        "drops": {k: v for k, v in drops.items() if v},
+        "cpu_ms_a_frame": {k: round(1e3 * (after[k] - used[k]) / max(worst, 1), 2) for k in used},
+        "memory_mib": peers.memory_mib(processes),
         "diagnostics": taken["diagnostics"],
-    }
+    }  # fmt: skip
 
 
-def wait_for_results(camera: Peer, listener: Peer, limit: float = 60.0) -> None:
-    """Publishes slowly until the node answers."""
-    end = time.time() + limit
-    listener.ask()
-    while time.time() < end:
-        camera.ask(rate=20, seconds=0.5)
-        if all(listener.ask()["ages_ns"].values()):
-            return
-    raise RuntimeError(f"no result within {limit} s")
+def _counters(diagnostics: dict[str, str]) -> dict[str, int]:
+    """Sums the drop counters of all cameras."""
+    from robot_vision.ros.diagnostics import DROPS
+
+    sums: dict[str, int] = {}
+    for key, value in diagnostics.items():
+        name = key.rpartition("/")[2]
+        if name in DROPS:
+            sums[name] = sums.get(name, 0) + int(value)
+    return sums
 
 
-def two_of_three(camera: Peer, listener: Peer, rate: float, seconds: float) -> dict[str, Any]:
+def median_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns one trial's form with the median of every number over several."""
+    first = trials[0]
+    result: dict[str, Any] = {}
+    for key, value in first.items():
+        values = [t[key] for t in trials if t[key] is not None]
+        if key == "diagnostics":
+            continue
+        if isinstance(value, dict):
+            names = {name for v in values for name in v}
+            result[key] = {
+                n: round(statistics.median(v.get(n, 0) for v in values), 4) for n in sorted(names)
+            }
+        else:
+            result[key] = round(statistics.median(values), 4) if values else None
+    return {**result, "repetitions": len(trials)}  # fmt: skip
+
+
+def two_of_three(peer: Bench, rate: float, seconds: float) -> dict[str, Any]:
     """Publishes at a rate up to three times and returns the trial with the median loss.
 
     One disturbance by another tenant of the machine costs some 1 percent of a trial of 4 s, which is the
     whole margin.
     """
-    trials = [trial(camera, listener, rate, seconds) for _ in range(2)]
+    trials = [trial(peer, rate, seconds) for _ in range(2)]
     if (trials[0]["loss"] < LOSS) != (trials[1]["loss"] < LOSS):
-        trials.append(trial(camera, listener, rate, seconds))
+        trials.append(trial(peer, rate, seconds))
         trials.sort(key=lambda t: float(t["loss"]))
     return {**trials[1], "losses": [t["loss"] for t in trials]}
 
 
-def sustained(camera: Peer, listener: Peer, top: float, seconds: float) -> dict[str, Any]:
-    """Searches the highest rate with less than 1 percent loss, by bisection from a flood's rate."""
-    flood = trial(camera, listener, top * 1.3, seconds)
+def sustained(peer: Bench, top: float, seconds: float) -> dict[str, Any]:
+    """Searches the highest rate of a camera with less than 1 percent loss."""
+    flood = trial(peer, top * 1.3, seconds)
     low, high, best = 0.0, top * 1.3, None
-    rate = min(flood["answered_hz"], top)
+    rate = min(flood["answered_hz"] / peer.cameras, top)
     for _ in range(7):
-        result = two_of_three(camera, listener, rate, seconds)
+        result = two_of_three(peer, rate, seconds)
         if result["loss"] < LOSS:
             low, best = rate, result
         else:
             high = rate
-        rate = min((low + high) / 2, 1.1 * low) if best else rate * 0.9
         if best and high - low < 0.02 * high:
             break
+        rate = min((low + high) / 2, 1.1 * low) if best else rate * 0.9
     kept = {k: v for k, v in (best or {"rate_hz": 0.0}).items() if k != "diagnostics"}
     return {"sustained": kept, "flood_answered_hz": flood["answered_hz"]}
 
 
 def live(
-    images: list[Any], top: float, seconds: float, precision: str, quick: bool
+    images: list[Any],
+    own: Callable[[], dict[str, float]],
+    seconds: float,
+    precision: str,
+    repetitions: int,
+    quick: bool,
 ) -> dict[str, Any]:
-    """The perception node: sustained rates, and ages at 10 and 30 Hz."""
+    """The perception node: sustained rates, and what happens at fixed ones.
+
+    Args:
+        images: to export the bundle with, if need be.
+        own: measures the rates (Hz) of the bare engine and of the pipeline, while the node idles. It is
+            asked before and after each search, so that both see the same state of the machine.
+        seconds: a trial.
+        precision: of the engine.
+        repetitions: of each fixed rate; medians are returned.
+        quick: only 480p raw.
+    """
     path = str(models.bundle("three_heads", images).path)
     results: dict[str, Any] = {}
-    cases = (
-        [("480p", "raw")] if quick else [("480p", "raw"), ("1080p", "raw"), ("1080p", "compressed")]
-    )
-    for size, transport in cases:
-        camera = Peer("camera", "--size", size, "--transport", transport)
-        listener = Peer("listener", "--prefix", PATH[0])
-        with running(perception(path, transport, precision)):
-            wait_for_results(camera, listener)
-            case = sustained(camera, listener, top, seconds)
-            for rate in (10, 30):
-                case[f"at_{rate}_hz"] = trial(camera, listener, rate, max(seconds, 5.0))
+    for size, transport in CASES[:1] if quick else CASES:
+        command = perception(path, transport, precision)
+        with bench(command, size=size, transport=transport) as peer:
+            before = own()
+            case = sustained(peer, before["pipeline"], seconds)
+            after = own()
+            case["own_hz"] = {k: round((before[k] + after[k]) / 2, 2) for k in before}
+            for rate in FIXED_RATES:
+                trials = [trial(peer, rate, seconds) for _ in range(repetitions)]
+                case[f"at_{rate}_hz"] = median_of(trials)
         results[f"{size} {transport}"] = case
-        camera.close()
-        listener.close()
     return results
+
+
+def engines(images: list[Any], top: float, seconds: float, names: list[str]) -> dict[str, Any]:
+    """The perception node at 480p raw, float32, with each engine."""
+    path = str(models.bundle("three_heads", images).path)
+    results = {}
+    for name in names:
+        with bench(perception(path, "raw", "float32", name)) as peer:
+            results[name] = sustained(peer, top, seconds)
+    return results
+
+
+def many_cameras(
+    images: list[Any], top: float, seconds: float, counts: list[int]
+) -> dict[str, Any]:
+    """The perception node with several synchronised 480p cameras: one batch for all that wait."""
+    path = str(models.bundle("three_heads", images).path)
+    results = {}
+    for count in counts:
+        command = perception(path, "raw", "float32", cameras=count)
+        with bench(command, cameras=count) as peer:
+            results[str(count)] = sustained(peer, top / count, seconds)
+    return results  # fmt: skip
 
 
 def todays(seconds: float, repetitions: int) -> dict[str, Any]:
@@ -178,12 +179,8 @@ def todays(seconds: float, repetitions: int) -> dict[str, Any]:
     """
     results = []
     for _ in range(repetitions):
-        camera, listener = Peer("camera"), Peer("listener", "--prefix", PATH[1])
-        with running([sys.executable, "-m", "benchmarks.todays_node"]):
-            wait_for_results(camera, listener)
-            results.append(sustained(camera, listener, 40.0, seconds))
-        camera.close()
-        listener.close()
+        with bench([sys.executable, "-m", "benchmarks.todays_node"], peers.TODAYS) as peer:
+            results.append(sustained(peer, 40.0, seconds))
     best = max(results, key=lambda r: float(r["sustained"]["rate_hz"]))
     return {**best, "all_starts_hz": [r["sustained"]["rate_hz"] for r in results]}
 
@@ -198,7 +195,7 @@ def start_up(images: list[Any], repetitions: int) -> dict[str, Any]:
     for engine in ("onnx", "auto"):
         times = []
         for _ in range(repetitions):
-            camera, listener = Peer("camera"), Peer("listener", "--prefix", PATH[0])
+            camera, listener = Peer("camera"), Peer("listener", "--prefix", "/perception/camera")
             camera.send(rate=30, seconds=12)
             time.sleep(0.5)
             started = time.time_ns()

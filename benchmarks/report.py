@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.report_node import limit_section, node_sections, plots
+from benchmarks.tables import percentile_table, table
 
-def _table(heading: list[str], rows: Iterable[list[Any]]) -> str:
-    lines = ["| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _times(times: dict[str, dict[str, float]]) -> str:
-    rows = [[n, t["p50_ms"], t["p95_ms"], t["p99_ms"], t["samples"]] for n, t in times.items()]
-    return _table(["what", "p50 ms", "p95 ms", "p99 ms", "samples"], rows)
+__all__ = ["markdown", "plots", "summary", "targets"]
 
 
 def targets(data: dict[str, Any]) -> list[list[Any]]:
@@ -51,6 +44,13 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
                 1.15,
                 True,
             )
+    for engine, found in (data.get("epistemic") or {}).items():
+        row(
+            f"8 passes of Monte Carlo dropout / one answer, {engine}, float32",
+            found.get("passes_over_one"),
+            1.25,
+            True,
+        )
     if replay := data.get("replay"):
         row(
             "evaluation of a 640x480 JPEG bag / engine's batched rate",
@@ -58,18 +58,24 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
             0.9,
             False,
         )
-    summary = data.get("summary", {})
+    ratios = data.get("summary", {})
     row(
         "node 480p raw / pipeline's own rate, float32",
-        summary.get("node_over_pipeline"),
+        ratios.get("node_over_pipeline"),
         0.8,
         False,
     )
-    row("node / the node people write today", summary.get("node_over_todays"), 4, False)
+    row("node / the node people write today", ratios.get("node_over_todays"), 4, False)
     row(
         "node / the node people write today, bfloat16",
-        summary.get("node_over_todays_bfloat16"), 4, False,
+        ratios.get("node_over_todays_bfloat16"), 4, False,
     )  # fmt: skip
+    row("node 480p raw / bare engine, float32", ratios.get("node_480p_raw_over_engine"), 0.9, False)
+    row("node 1080p JPEG / bare engine, float32", ratios.get("node_1080p_compressed_over_engine"),
+        0.8, False)  # fmt: skip
+    row("age at 30 Hz, p99 / p50", ratios.get("p99_over_p50_at_30_hz"), 2, True)
+    row(f"frames a second of {ratios.get('cameras')} cameras in one batch / of one camera",
+        ratios.get("one_batch_over_single_runs"), 1.3, False)  # fmt: skip
     if start := data.get("start_up"):
         row("process start to first result, ONNX engine, s", start["onnx"]["median"], 3, True)
     for size, bound in (("100000", 5), ("1000000", 10)):
@@ -81,20 +87,29 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
     return rows
 
 
-def _live(results: dict[str, Any]) -> str:
-    rows = []
-    for case, r in results.items():
-        row = [case, r["sustained"]["rate_hz"], r["flood_answered_hz"]]
-        for rate in (10, 30):
-            trial = r[f"at_{rate}_hz"]
-            ages = trial["age_at_reception"] or {}
-            shown = " / ".join(str(ages.get(f"p{p}_ms", "-")) for p in (50, 95, 99))
-            row += [shown, f"{100 * trial['loss']:.1f} %"]
-        rows.append(row)
-    heading = ["camera", "sustained Hz (loss < 1 %)", "answered Hz when flooded"]
-    for rate in (10, 30):
-        heading += [f"age at {rate} Hz, p50 / p95 / p99 ms", f"loss at {rate} Hz"]
-    return _table(heading, rows)
+def summary(data: dict[str, Any]) -> dict[str, float]:
+    """Returns the ratios between parts that ran beside each other."""
+    result: dict[str, float] = {}
+    todays = data.get("todays_node", {}).get("sustained", {}).get("rate_hz")
+    for precision in ("float32", "bfloat16"):
+        cases = data.get(f"node_{precision}", {})
+        ending = "" if precision == "float32" else f"_{precision}"
+        for case, found in cases.items():
+            rate, key = found["sustained"]["rate_hz"], case.replace(" ", "_")
+            result[f"node_{key}_over_engine{ending}"] = round(rate / found["own_hz"]["engine"], 3)
+            if case != "480p raw":
+                continue
+            result[f"node_over_pipeline{ending}"] = round(rate / found["own_hz"]["pipeline"], 3)
+            at_30 = found["at_30_hz"]["age_at_reception"]
+            result[f"p99_over_p50_at_30_hz{ending}"] = round(at_30["p99_ms"] / at_30["p50_ms"], 2)
+            if todays:
+                result[f"node_over_todays{ending}"] = round(rate / todays, 2)
+    if cameras := data.get("cameras"):
+        one, most = min(cameras, key=int), max(cameras, key=int)
+        rates = {n: cameras[n]["flood_answered_hz"] for n in (one, most)}
+        result["cameras"] = int(most)
+        result["one_batch_over_single_runs"] = round(rates[most] / rates[one], 3)
+    return result
 
 
 def markdown(data: dict[str, Any]) -> str:
@@ -115,7 +130,7 @@ def markdown(data: dict[str, Any]) -> str:
         f"Command: `{data['command']}`.\n",
         f"Input: {data['input']['source']}, sha256 `{data['input']['sha256'][:16]}`.\n",
         "## Targets\n",
-        _table(["what", "measured", "target", ""], targets(data)),
+        table(["what", "measured", "target", ""], targets(data)),
     ]
     if data.get("resizing"):
         parts.append("## Resize to 224 x 224, one core\n")
@@ -124,24 +139,33 @@ def markdown(data: dict[str, Any]) -> str:
             listed = ", ".join(f"{k} {v}" for k, v in errors.items())
             parts += [
                 f"{size}; mean absolute difference to Pillow, worst image, grey levels: {listed}.\n",
-                _times(result["times"]),
+                percentile_table(result["times"]),
             ]
     if engines := data.get("engines"):
         parts += [
             "## Bare engines\n",
             "Batch 1:\n",
-            _times(engines["batch_1"]),
+            percentile_table(engines["batch_1"]),
             "Batch 4:\n",
-            _times(engines["batch_4"]),
+            percentile_table(engines["batch_4"]),
         ]
         parts.append(
             "Left out here: " + "; ".join(sorted(set(engines["left_out"].values()))) + "\n"
         )
+    parts += limit_section(data)
     for precision in ("float32", "bfloat16"):
         if pipeline := data.get(f"pipeline_{precision}"):
-            parts += [f"## Pipeline, {pipeline['engine']}\n", _times(pipeline["times"])]
+            parts += [f"## Pipeline, {pipeline['engine']}\n", percentile_table(pipeline["times"])]
         if heads := data.get(f"heads_{precision}"):
-            parts += [f"## Heads, {heads['engine']}\n", _times(heads["times"])]
+            parts += [f"## Heads, {heads['engine']}\n", percentile_table(heads["times"])]
+    for engine, found in (data.get("epistemic") or {}).items():
+        if times := found.get("times"):
+            parts += [
+                f"## Several answers of the heads, {engine} cpu float32\n",
+                "Dropout passes and ensembles of classifier and pose head; the backbone runs once. The "
+                f"ensemble costs {found['ensemble_over_one']} times the single heads.\n",
+                percentile_table(times),
+            ]
     if replay := data.get("replay"):
         stages = {
             name: {**{k: round(v, 4) for k, v in times.items()}, "samples": replay["frames"]}
@@ -153,25 +177,9 @@ def markdown(data: dict[str, Any]) -> str:
             f"{replay['replay_hz']} frames a second; {replay['engine']} alone runs ready batches of "
             f"{replay['batch']} at {replay['engine_hz']}. By stage, a frame (image and resize run in other "
             "threads, wait is the network's):\n",
-            _times(stages),
+            percentile_table(stages),
         ]
-    for precision in ("float32", "bfloat16"):
-        if live := data.get(f"node_{precision}"):
-            parts += [
-                f"## The running node, {precision}\n",
-                "Camera, node and listener in three processes on the same cores. Age: from the image's stamp "
-                "to the reception of its pose by the listener.\n",
-                _live(live),
-            ]
-    if todays := data.get("todays_node"):
-        parts += [
-            "## The node that people write today\n",
-            "convert, PIL, torchvision transforms, one torch model for each of the three tasks "
-            "(`benchmarks/todays_node.py`), 480p raw, same run: "
-            f"{todays['sustained']['rate_hz']} Hz sustained, "
-            f"{todays['flood_answered_hz']} Hz when flooded. That is the best of the starts, which "
-            f"sustained {', '.join(map(str, todays['all_starts_hz']))} Hz.\n",
-        ]
+    parts += node_sections(data)
     if start := data.get("start_up"):
         parts += [
             "## Start-up\n",
@@ -195,6 +203,6 @@ def markdown(data: dict[str, Any]) -> str:
             f"The index is {lookup['kind']}, looks into {lookup['probes']} cells a query and was built in "
             f"{lookup['build_s']} s on all cores{loaded}. Recall@1 against exact {lookup['recall_at_1']}, "
             f"of the ten {lookup['recall_of_10']}.\n",
-            _times({**lookup["times"], **adds}),
+            percentile_table({**lookup["times"], **adds}),
         ]
     return "\n".join(parts)
