@@ -282,6 +282,15 @@ class PerceptionNode(LifecycleNode):
         classifier = self._pipeline.bundle.spec.classifier
         own = self.parameters.unknown_threshold
         if math.isnan(own):
+            share, known = self.parameters.known_share, self._pipeline.known_scores
+            if share and known:
+                return known.threshold(share)
+            if share and classifier:
+                self._warn(
+                    "known_share",
+                    f"known_share is {share}, but {self._pipeline.bundle.name} was not calibrated, so its "
+                    "own threshold holds: set unknown_threshold, or use robot-vision calibrate",
+                )
             return classifier.unknown_threshold if classifier else None
         return None if own == -math.inf else own
 
@@ -302,7 +311,8 @@ class PerceptionNode(LifecycleNode):
 
     def _on_change(self, before: PerceptionParameters, after: PerceptionParameters) -> None:
         # Not equal also if both are NaN: one message more does no harm.
-        if self._worker is not None and before.unknown_threshold != after.unknown_threshold:
+        thresholds = [(p.unknown_threshold, p.known_share) for p in (before, after)]
+        if self._worker is not None and thresholds[0] != thresholds[1]:
             self._publish_info()
 
     def _publish_info(self) -> None:

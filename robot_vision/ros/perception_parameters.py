@@ -68,6 +68,14 @@ class PerceptionParameters:
         "threshold, -.inf never says unknown.",
         change=LIVE,
     )
+    known_share: float = parameter(
+        0.0,
+        "Share of images of known classes that shall not be called unknown, such as 0.95; it sets the "
+        "threshold by the model's calibration while unknown_threshold is .nan. 0 leaves it to the model.",
+        low=0.0,
+        high=0.995,
+        change=LIVE,
+    )
     max_rate_hz: float = parameter(
         0.0,
         "Frames a second of each camera at most; 0 is unlimited.",
