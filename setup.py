@@ -116,6 +116,9 @@ setup(
         "console_scripts": [
             f"robot-vision = {NAME}.cli:main",
             f"perception_node = {NAME}.ros.perception_node:main",
+            f"place_node = {NAME}.ros.place_node:main",
+            f"perception_and_places = {NAME}.ros.perception_and_places:main",
+            f"filter_node = {NAME}.ros.filter_node:main",
             f"camera_player = {NAME}.ros.camera_player:main",
         ],
     },

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
-from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeRule
 from robot_vision.ros.place_anchor import CONFLICTS, Anchor, difference, moved
 from robot_vision.ros.place_poses import PoseBuffer
 from robot_vision.ros.place_tf import MovingTransforms
@@ -213,39 +212,3 @@ def test_uncertainty_grows_with_the_way_driven():
     far[0, 3] = 100.0
     _, end = anchor.camera(far)
     assert np.trace(start) == 0 and np.sqrt(end[0, 0]) == pytest.approx(0.2, rel=0.01)
-
-
-# Keyframes
-
-
-def pose(x=0.0, deg=0.0):
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_euler("z", deg, degrees=True).as_matrix()
-    T[0, 3] = x
-    return T
-
-
-@pytest.mark.parametrize(
-    ("T", "similarity", "reason"),
-    [
-        (pose(), 1.0, ""),
-        (pose(), -1.0, ""),  # somebody walks by a robot that stands
-        (pose(0.51), 1.0, "distance"),
-        (pose(0.49), 1.0, ""),
-        (pose(0, -21), 1.0, "angle"),
-        (pose(0, 19), 1.0, ""),
-        (pose(0, 180), 1.0, "angle"),
-        (pose(0.2), 0.5, "descriptor"),
-        (pose(0, 6), 0.5, "descriptor"),
-        (pose(0.2), 0.7, ""),
-    ],
-)
-def test_view_becomes_a_keyframe_for_each_reason_and_no_other(T, similarity, reason):
-    policy = KeyframePolicy(KeyframeRule(0.5, 20.0, 0.6))
-    first = np.array([1.0, 0.0], np.float32)
-    assert policy.reason(pose(), first) == "first"
-    policy.added(pose(), first)
-    seen = np.array([similarity, np.sqrt(1 - similarity**2)], np.float32)
-    assert policy.reason(T, seen) == reason
-    policy.reset()
-    assert policy.reason(T, seen) == "first"

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from robot_vision.errors import ConfigError
+from robot_vision.plain_yaml import YamlError, load_yaml
 from robot_vision.ros.parameters import Setting, settings
 
 
@@ -40,6 +41,28 @@ def overrides(cls: type, texts: Mapping[str, str]) -> dict[str, Any]:
     return result
 
 
+def node_arguments(
+    name: str, namespace: str, params_file: str, values: Mapping[str, Any]
+) -> list[str]:
+    """Returns the ROS arguments of one of several nodes in a process.
+
+    Args:
+        name: of the node.
+        namespace: of the node; empty for none.
+        params_file: its YAML file.
+        values: parameters that override the file's.
+    """
+    arguments = ["--ros-args", "-r", f"__node:={name}"]
+    if namespace:
+        arguments += ["-r", f"__ns:=/{namespace.strip('/')}"]
+    arguments += ["--params-file", params_file]
+    for key, value in values.items():
+        # As YAML, so that text that looks like a number stays text.
+        text = yaml.safe_dump(value, default_flow_style=True, width=1 << 20)
+        arguments += ["-p", f"{key}:={text.removesuffix('...' + chr(10)).strip()}"]
+    return arguments
+
+
 def _allowed(setting: Setting) -> str:
     return f"{setting.allowed[0].upper()}{setting.allowed[1:]}. " if setting.allowed else ""
 
@@ -50,8 +73,8 @@ def _parsed(setting: Setting, text: str) -> Any:
     if setting.kind.startswith("tuple"):
         text = text if text.startswith("[") else f"[{text}]"
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = load_yaml(text)
+    except YamlError as error:
         raise ConfigError(
             f"{setting.name} is {text!r}: {setting.allowed or setting.text}"
         ) from error

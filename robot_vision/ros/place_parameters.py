@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
-from robot_vision.places.keyframe_policy import KeyframeRule
+from robot_vision.places.keyframe_policy import KeyframePolicy
+from robot_vision.places.recogniser_options import RecogniserOptions
 from robot_vision.ros.parameters import LIVE, NEVER, parameter
 from robot_vision.ros.perception_parameters import RELIABILITY
 
@@ -115,14 +116,27 @@ class PlaceParameters:
         5, "Places in a message of ~/places, most probable first.", low=1, high=100, change=LIVE
     )
     accept_probability: float = parameter(
-        0.9,
+        RecogniserOptions.accept_probability,
         "A place is accepted from this probability on, and then published on ~/pose.",
         low=0.0,
         high=1.0,
         change=LIVE,
     )
     sequence: bool = parameter(
-        True, "Use the sequence of images (a Bayes filter over places); false takes each by itself."
+        RecogniserOptions.sequence,
+        "Use the sequence of images (a Bayes filter over places); false takes each by itself.",
+    )
+    place_radius_m: float = parameter(
+        RecogniserOptions.radius_m,
+        "Keyframes so near to each other that look the same way are one place.",
+        low=0.001,
+        high=10000,
+    )
+    max_speed_m_s: float = parameter(
+        RecogniserOptions.max_speed_m_s,
+        "Speed of the camera at most, where there is no odometry; 0 learns it from the map.",
+        low=0.0,
+        high=1000,
     )
     mapping: bool = parameter(
         False,
@@ -134,17 +148,26 @@ class PlaceParameters:
         "Name of the run or robot in new keyframes; empty is the host's name and the time of the start.",
     )
     keyframe_distance_m: float = parameter(
-        0.5, "A keyframe is added after so many metres, ...", low=0.001, high=1000, change=LIVE
+        KeyframePolicy.distance_m,
+        "A keyframe is added after so many metres, ...",
+        low=0.001,
+        high=1000,
+        change=LIVE,
     )
     keyframe_angle_deg: float = parameter(
-        20.0, "... so much turning, ...", low=0.1, high=180, change=LIVE
+        KeyframePolicy.angle_deg, "... so much turning, ...", low=0.1, high=180, change=LIVE
     )
     keyframe_similarity: float = parameter(
-        0.6,
+        KeyframePolicy.similarity,
         "... or when the descriptor's similarity to the last keyframe's falls below this and the camera "
-        "moved at all; -1 never looks at it.",
-        low=-1,
+        "moved; 0 leaves it out.",
+        low=0,
         high=1,
+        change=LIVE,
+    )
+    keyframe_revisits: bool = parameter(
+        KeyframePolicy.revisits,
+        "Also take views that an earlier keyframe of this run shows already.",
         change=LIVE,
     )
     loop_closure: bool = parameter(
@@ -267,10 +290,24 @@ class PlaceParameters:
         return self.verify or self.thumbnails
 
     @property
-    def rule(self) -> KeyframeRule:
-        """When a view becomes a keyframe."""
-        return KeyframeRule(
-            self.keyframe_distance_m, self.keyframe_angle_deg, self.keyframe_similarity
+    def recogniser(self) -> RecogniserOptions:
+        """How places are recognised."""
+        return RecogniserOptions(
+            top_k=max(self.top_k, RecogniserOptions.top_k),
+            radius_m=self.place_radius_m,
+            accept_probability=self.accept_probability,
+            sequence=self.sequence,
+            max_speed_m_s=self.max_speed_m_s,
+        )
+
+    @property
+    def keyframes(self) -> KeyframePolicy:
+        """Which views become keyframes."""
+        return KeyframePolicy(
+            self.keyframe_distance_m,
+            self.keyframe_angle_deg,
+            self.keyframe_similarity,
+            self.keyframe_revisits,
         )
 
 

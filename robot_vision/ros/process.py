@@ -20,18 +20,23 @@ IMPATIENT_S = 0.5
 
 
 def run_node(create: Callable[[], Any], args: Sequence[str] | None = None) -> int:
-    """Runs a node until SIGINT or SIGTERM.
+    """Runs one node; see `run_nodes`."""
+    return run_nodes([create], args)
+
+
+def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None = None) -> int:
+    """Runs nodes in one process, in one executor's thread, until SIGINT or SIGTERM.
 
     The signals are handled here and not by rclpy, whose handlers invalidate the context at once: the node
     could then neither finish its transition nor say so.
 
     Args:
-        create: makes the node. Its `start()`, if there is one, is called before spinning, and its `close()`
-            at the end.
+        creates: each makes a node. Its `start()`, if there is one, is called before spinning, and its
+            `close()` at the end.
         args: command line; None for the process's own.
 
     Returns:
-        The exit status: 0 after a signal, 2 if the node cannot be made from what the user gave.
+        The exit status: 0 after a signal, 2 if a node cannot be made from what the user gave.
     """
     use_large_image_profile()
     import rclpy
@@ -54,13 +59,15 @@ def run_node(create: Callable[[], Any], args: Sequence[str] | None = None) -> in
         args=list(args) if args is not None else None,
         signal_handler_options=SignalHandlerOptions.NO,
     )
-    node = None
+    nodes: list[Any] = []
     try:
-        node = create()
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        if hasattr(node, "start"):
-            node.start()
+        for create in creates:
+            nodes.append(create())
+            executor.add_node(nodes[-1])
+        for node in nodes:
+            if hasattr(node, "start"):
+                node.start()
         while not stopped and rclpy.ok():
             executor.spin_once(timeout_sec=POLL_S)
     except RobotVisionError as error:
@@ -69,7 +76,7 @@ def run_node(create: Callable[[], Any], args: Sequence[str] | None = None) -> in
     except ExternalShutdownException:
         pass
     finally:
-        if node is not None:
+        for node in reversed(nodes):
             if hasattr(node, "close"):
                 node.close()
             node.destroy_node()

@@ -1,0 +1,111 @@
+"""Starts the place node, or the perception node and the place node in one process.
+
+    ros2 launch robot_vision places.launch.py map:=/maps/home.map pose_source:=odometry base_frame:=base_link
+    ros2 launch robot_vision places.launch.py map:=/maps/home.map with_perception:=true model:=demo
+    ros2 launch robot_vision places.launch.py --show-args
+
+Defaults stand in config/places.yaml (and config/perception.yaml) alone: an argument that is left empty
+overrides nothing.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from robot_vision.ros.dds import large_image_environment
+from robot_vision.ros.launch_arguments import argument_texts, node_arguments, overrides
+from robot_vision.ros.models import package_executable
+from robot_vision.ros.place_parameters import PlaceParameters
+
+# Beside this file, in a source tree as in share/robot_vision.
+CONFIG = Path(__file__).absolute().parents[1] / "config"
+PLAIN = {
+    "name": ("places", "Name of the place node; results appear under it."),
+    "namespace": ("", "Namespace of the nodes and of relative topics."),
+    "params_file": (str(CONFIG / "places.yaml"), "YAML file with the place node's parameters."),
+    "with_perception": ("false", "true runs the perception node too, in the same process."),
+    "perception_name": ("perception", "Name of that perception node."),
+    "perception_params_file": (
+        str(CONFIG / "perception.yaml"),
+        "YAML file with that perception node's parameters; model is taken from the argument model.",
+    ),
+    "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+    "respawn": ("false", "true starts the process again if it dies."),
+    "large_images": (
+        "true",
+        "true lets Fast DDS carry large images; false leaves its settings alone.",
+    ),
+}
+
+
+def launch_setup(context):
+    """Returns the actions for the arguments as they were given."""
+
+    def given(name):
+        return LaunchConfiguration(name).perform(context)
+
+    texts = {name: given(name) for name in argument_texts(PlaceParameters)}
+    values = overrides(PlaceParameters, texts)
+    if given("use_sim_time"):
+        values["use_sim_time"] = given("use_sim_time").lower() in ("true", "1", "yes")
+    actions = []
+    if given("large_images").lower() == "true":
+        environment = large_image_environment(os.environ)
+        actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
+    composed = given("with_perception").lower() == "true"
+    executable = "perception_and_places" if composed else "place_node"
+    # A pip environment has no lib/robot_vision: there Python runs the module itself.
+    installed = package_executable(executable)
+    what = (
+        {"package": "robot_vision", "executable": executable}
+        if installed
+        else {"executable": sys.executable}
+    )
+    arguments = [] if installed else ["-m", f"robot_vision.ros.{executable}"]
+    log_level = ["--log-level", given("log_level")]
+    if composed:
+        # Names, files and parameters are those of one node each.
+        namespace = given("namespace")
+        perception = {key: values[key] for key in ("model", "use_sim_time") if key in values}
+        file = given("perception_params_file")
+        named = {}
+        arguments += ["--ros-args", *log_level, "--perception"]
+        arguments += node_arguments(given("perception_name"), namespace, file, perception)
+        arguments += ["--places"]
+        arguments += node_arguments(given("name"), namespace, given("params_file"), values)
+    else:
+        named = {
+            "name": given("name"),
+            "namespace": given("namespace"),
+            "parameters": [given("params_file"), values] if values else [given("params_file")],
+            "ros_arguments": log_level,
+        }
+    node = Node(
+        **what,
+        **named,
+        arguments=arguments,
+        output="screen",
+        emulate_tty=True,
+        respawn=given("respawn").lower() == "true",
+        respawn_delay=2.0,
+    )
+    return [*actions, node]
+
+
+def generate_launch_description():
+    """Returns the declared arguments and what they start."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in PLAIN.items()
+    ]
+    declared += [
+        DeclareLaunchArgument(name, default_value="", description=text)
+        for name, text in argument_texts(PlaceParameters).items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=launch_setup)])

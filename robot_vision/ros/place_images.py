@@ -1,0 +1,138 @@
+"""The last images of the camera, kept as they came until a descriptor asks for the one that it is of."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from robot_vision.errors import ConfigError, ImageError
+from robot_vision.images import to_rgb
+from robot_vision.places.verification.intrinsics import Intrinsics
+from robot_vision.ros.place_messages import stamp_ns_of
+from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.qos import profile, subscription_events
+from robot_vision.ros.serialized import read_compressed_image, read_image
+from robot_vision.ros.statistics import Statistics
+
+KEPT = 16  # images: the network answers within a few frames, or drops the image
+THUMBNAIL = 160  # pixels of the longer side
+
+
+class Images:
+    """Subscribes to images and camera info.
+
+    Args:
+        node: owns the subscriptions.
+        parameters: as at configure time.
+        statistics: counts what was refused.
+        warn: throttled log: a key and a line.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        parameters: PlaceParameters,
+        statistics: Statistics,
+        warn: Callable[[str, str], None],
+    ) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._statistics = statistics
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._intrinsics: Intrinsics | None = None
+        self._told: tuple[Any, ...] = ()
+        self._subscriptions: list[Any] = []
+        compressed = parameters.transport == "compressed"
+        self._read = read_compressed_image if compressed else read_image
+        self._kind = CompressedImage if compressed else Image
+
+    @property
+    def intrinsics(self) -> Intrinsics | None:
+        """Of the camera; None until a usable CameraInfo came."""
+        return self._intrinsics
+
+    def subscribe(self, on_incompatible_qos: Callable[[str], None]) -> None:
+        """Starts to listen."""
+        p = self._parameters
+        topic = self._node.resolve_topic_name(p.images)
+        self._subscriptions = [
+            self._node.create_subscription(
+                self._kind,
+                p.images,
+                self._on_image,
+                profile(p.subscribe_reliability, 1),
+                event_callbacks=subscription_events(topic, on_incompatible_qos),
+                raw=True,
+            )
+        ]
+        if p.verify:
+            self._subscriptions.append(
+                self._node.create_subscription(
+                    CameraInfo, p.camera_info, self._on_info, profile(p.subscribe_reliability, 1)
+                )
+            )
+
+    def unsubscribe(self) -> None:
+        """Stops listening and forgets the images; calling it again does nothing."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        with self._lock:
+            self._kept.clear()
+
+    def of(self, stamp_ns: int) -> NDArray[np.uint8] | None:
+        """Returns the RGB image (H, W, 3) with exactly this stamp; None if it is not there or is corrupt."""
+        with self._lock:
+            data = self._kept.get(stamp_ns)
+        if data is None:
+            self._statistics.count("no_image")
+            return None
+        try:
+            return to_rgb(self._read(data))
+        except ImageError as error:
+            reason, text = error.reason, str(error)
+        except Exception as error:  # a decoder failed in a way that nobody foresaw
+            reason, text = "corrupt", f"{type(error).__name__}: {error}"
+        total = self._statistics.count("images_refused")
+        self._warn("image", f"Image refused ({reason}, {total} so far): {text}")
+        return None
+
+    def _on_image(self, data: bytes) -> None:
+        try:
+            stamp_ns = stamp_ns_of(self._read(data).header)
+        except Exception as error:
+            total = self._statistics.count("images_refused")
+            self._warn("image", f"Image refused ({total} so far): {type(error).__name__}: {error}")
+            return
+        with self._lock:
+            self._kept[stamp_ns] = data
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        told = (message.width, message.height, *message.k, *message.d, message.distortion_model)
+        if told == self._told:
+            return
+        try:
+            self._intrinsics, self._told = Intrinsics.from_camera_info(message), told
+        except ConfigError as error:
+            total = self._statistics.count("camera_info_refused")
+            self._warn("camera info", f"Camera info refused ({total} so far): {error}")
+
+
+def thumbnail(image: NDArray[np.uint8]) -> bytes | None:
+    """Returns a small JPEG of an RGB image (H, W, 3)."""
+    scale = THUMBNAIL / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return data.tobytes() if done else None

@@ -1,0 +1,520 @@
+"""The place node: descriptors in; places, poses and loop closures out.
+
+A lifecycle node beside the perception node. It opens the map on `configure`, subscribes on `activate`, stops
+on `deactivate` and closes the map on `cleanup`. A map that cannot be opened is no reason to stop: it is tried
+again. This file is the glue; a descriptor's path is in `place_worker.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+from vision_msgs.msg import VisionInfo
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.errors import ConfigError, EngineError, RobotVisionError
+from robot_vision.places.store import MapError, PlaceMap, is_server, open_map
+from robot_vision.ros.models import find_model
+from robot_vision.ros.parameters import NodeParameters
+from robot_vision.ros.place_diagnostics import Health, map_status, mapping_status, node_status
+from robot_vision.ros.place_images import Images
+from robot_vision.ros.place_loops import Loops
+from robot_vision.ros.place_mapper import Mapper
+from robot_vision.ros.place_motion import Motion
+from robot_vision.ros.place_origin import Origin
+from robot_vision.ros.place_outputs import PlaceOutputs
+from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.place_recognition import (
+    Model,
+    Recognition,
+    is_missing,
+    model_of,
+    open_or_make,
+)
+from robot_vision.ros.place_worker import PlaceWorker
+from robot_vision.ros.process import run_node
+from robot_vision.ros.qos import profile, subscription_events
+from robot_vision.ros.statistics import Statistics
+from robot_vision.ros.throttle import ThrottledLog
+from robot_vision.ros.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
+
+NODE_NAME = "places"
+
+
+class PlaceNode(LifecycleNode):
+    """Says where in a map of places the camera is, and makes that map.
+
+    Raises:
+        ConfigError: a parameter of a wrong type or out of range.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(NODE_NAME, **options)
+        refuse_illegal_transitions(self)
+        self.problem = ""
+        self._given: tuple[Model, int] | None = None  # of the parameter `model`, with its dimension
+        self._told: Model | None = None  # by the perception node
+        self._recognition: Recognition | None = None
+        self._motion: Motion | None = None
+        self._mapper: Mapper | None = None
+        self._worker: PlaceWorker | None = None
+        self._images: Images | None = None
+        self._origin: Origin | None = None
+        self._outputs: PlaceOutputs | None = None
+        self._release: list[Callable[[], Any]] = []  # at cleanup
+        self._unsubscribe: list[Callable[[], Any]] = []  # at deactivation
+        self._mapping_next = 0.0
+        self._settings = NodeParameters(
+            self, PlaceParameters, lambda: self._recognition is not None, self._on_change
+        )
+        self._statistics = Statistics(self.parameters.diagnostics_window_s)
+        self._warn = ThrottledLog(
+            lambda text: self.get_logger().warning(text), lambda: self.parameters.warn_period_s
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # A steady clock: with use_sim_time a paused bag must not silence the diagnostics.
+        self.create_timer(
+            self.parameters.diagnostics_period_s,
+            self._on_timer,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+    @property
+    def parameters(self) -> PlaceParameters:
+        """The current values of the parameters."""
+        return self._settings.current
+
+    @property
+    def model(self) -> Model | None:
+        """Who makes the descriptors, once that is known."""
+        return self._given[0] if self._given else self._told
+
+    def start(self) -> None:
+        """Configures and activates, if `autostart` says so; a failure leaves the node unconfigured."""
+        if self.parameters.autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    # Transitions
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Reads the model's name, opens the map if it can be, and makes publishers and services."""
+        p = self.parameters
+        self._given = self._told = None
+        if p.model:
+            bundle = ModelBundle.load(find_model(p.model))
+            if bundle.spec.place is None:
+                raise ConfigError(f"Bundle {bundle.name} has no place head: use one that has")
+            self._given = Model(bundle.name, bundle.sha256), bundle.spec.place.descriptor_size
+        try:
+            self._make(p)
+        except BaseException:
+            self._free()
+            raise
+        return SUCCESS
+
+    def _make(self, p: PlaceParameters) -> None:
+        source = p.source or f"{socket.gethostname()} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        recognition = Recognition(
+            lambda: self.parameters,
+            lambda: self.model,
+            lambda: source,
+            self._leaves_out_own,
+            self._statistics,
+            self._warn,
+            self._log,
+        )
+        self._outputs = PlaceOutputs(self, p, self._on_incompatible_qos)
+        self._release.append(self._outputs.destroy)
+        self._origin = Origin(self._statistics)
+        self._mapper = Mapper(
+            self._open_for_mapping,
+            p.camera,
+            source,
+            lambda: self.parameters.keyframes,
+            lambda: self.parameters.retry_period_s,
+            self._statistics,
+            self._warn,
+            self._log,
+        )
+        self._motion = Motion(
+            self,
+            lambda: self.parameters,
+            lambda: recognition.frame_id,
+            self._statistics,
+            self._warn,
+        )
+        if p.wants_images:
+            self._images = Images(self, p, self._statistics, self._warn)
+        # A service that waits holds its group: descriptors and timers have to go on meanwhile.
+        group = ReentrantCallbackGroup()
+        for name, answer in (
+            ("relocalise", self._on_relocalise),
+            ("start_mapping", self._on_start_mapping),
+            ("stop_mapping", self._on_stop_mapping),
+            ("save_snapshot", self._on_save_snapshot),
+        ):
+            service = self.create_service(Trigger, f"~/{name}", answer, callback_group=group)
+            self._release.append(functools.partial(self.destroy_service, service))
+        self._recognition = recognition
+        if p.map and not is_missing(p.map):
+            recognition.try_open()
+        elif p.map:
+            self.get_logger().warning(
+                f"Map {p.map} is not there yet: nothing is recognised until it is"
+            )
+
+    @reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribes and starts the worker, and mapping where it is wanted."""
+        assert self._recognition and self._motion and self._mapper and self._outputs
+        assert self._origin is not None
+        super().on_activate(state)
+        p = self.parameters
+        loops = None
+        if p.loop_closure and p.pose_source != "none":
+            loops = Loops(self._outputs, self._statistics)
+        self._worker = PlaceWorker(
+            lambda: self.parameters,
+            self._recognition,
+            self._motion,
+            self._origin,
+            self._images,
+            self._mapper,
+            loops,
+            self._outputs,
+            self._statistics,
+            self._warn,
+        )
+        self._worker.start()
+        self._motion.subscribe(self._on_incompatible_qos)
+        self._unsubscribe.append(self._motion.unsubscribe)
+        if self._images is not None:
+            self._images.subscribe(self._on_incompatible_qos)
+            self._unsubscribe.append(self._images.unsubscribe)
+        topic = self.resolve_topic_name(p.descriptors)
+        self._listen(
+            Image,
+            p.descriptors,
+            self._worker.put,
+            profile(p.subscribe_reliability, p.subscribe_depth),
+            event_callbacks=subscription_events(topic, self._on_incompatible_qos),
+        )
+        if self._given is None:
+            latched = profile("reliable", 1, latched=True)
+            self._listen(VisionInfo, p.vision_info, self._on_vision_info, latched)
+        self.get_logger().info(f"Descriptors of {p.camera}: {topic}")
+        self._mapping_next = 0.0
+        self._want_mapping()
+        return SUCCESS
+
+    def _listen(self, kind: Any, topic: str, take: Any, qos: Any, **options: Any) -> None:
+        subscription = self.create_subscription(kind, topic, take, qos, **options)
+        self._unsubscribe.append(functools.partial(self.destroy_subscription, subscription))
+
+    @reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends the subscriptions, lets the worker finish, and ends mapping with all keyframes on disk."""
+        self._stop()
+        super().on_deactivate(state)
+        return SUCCESS
+
+    @reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Closes the map and frees publishers and services."""
+        self._free()
+        return SUCCESS
+
+    @reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops and frees, from whatever state."""
+        self._free()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees what a failed transition left, so that the node can be configured again."""
+        try:
+            self._free()
+        except Exception:
+            self.get_logger().fatal(f"Cannot free after an error: {traceback.format_exc()}")
+            return ERROR
+        return SUCCESS
+
+    def close(self) -> None:
+        """Ends the node in order, as far as it got; for the end of the process."""
+        label = self._state_machine.current_state[1]
+        if label in ("unconfigured", "inactive", "active") and self.context.ok():
+            self.trigger_shutdown()
+        else:
+            self._free()
+
+    def _stop(self) -> None:
+        for unsubscribe in reversed(self._unsubscribe):
+            unsubscribe()
+        self._unsubscribe = []
+        if self._worker is not None:
+            if not self._worker.stop():
+                raise EngineError(
+                    "the place worker did not finish within a minute: restart the node"
+                )
+            self._worker = None
+        if self._mapper is not None:
+            self._end_mapping()
+
+    def _free(self) -> None:
+        self._stop()
+        for release in reversed(self._release):
+            release()
+        self._release = []
+        self._outputs = self._origin = self._mapper = self._motion = self._images = None
+        recognition, self._recognition = self._recognition, None
+        if recognition is not None:
+            recognition.close()
+
+    # Services
+
+    async def _on_relocalise(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        worker, p = self._worker, self.parameters
+        if worker is None:
+            return _answer(response, False, "The node is not active: activate it first")
+        if not p.base_frame:
+            return _answer(
+                response,
+                False,
+                "base_frame is empty: set it to the robot's frame, such as base_link, since a localiser is "
+                "started with the robot's pose and not the camera's",
+            )
+        future: Future = Future(executor=self.executor)
+        worker.relocalise(lambda success, text: future.set_result((success, text)))
+        success, text = await future  # type: ignore[misc]
+        self.get_logger().info(f"Relocalise: {text}")
+        return _answer(response, success, text)
+
+    async def _on_start_mapping(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return await self._in_thread(response, self._begin_mapping)
+
+    async def _on_stop_mapping(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return await self._in_thread(response, self._end_mapping)
+
+    async def _on_save_snapshot(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return await self._in_thread(response, self._save_snapshot)
+
+    async def _in_thread(
+        self, response: Trigger.Response, work: Callable[[], str]
+    ) -> Trigger.Response:
+        """Answers with what `work` returns or raises; other callbacks, cameras' too, go on meanwhile."""
+        future: Future = Future(executor=self.executor)
+
+        def run() -> None:
+            try:
+                future.set_result((True, work()))
+            except RobotVisionError as error:
+                future.set_result((False, str(error)))
+            except Exception as error:
+                self.get_logger().error(
+                    f"Internal error, please report it: {traceback.format_exc()}"
+                )
+                future.set_result((False, f"internal error: {type(error).__name__}: {error}"))
+
+        threading.Thread(target=run, name="place_service", daemon=True).start()
+        success, text = await future  # type: ignore[misc]
+        if not success:
+            self.get_logger().warning(text)
+        return _answer(response, success, text)
+
+    # Mapping
+
+    def _leaves_out_own(self) -> bool:
+        """While it maps, a view is most like the last keyframe, which says nothing.
+
+        Unless nobody knows where the odometry began: then its own map is what finds the robot again.
+        """
+        mapper, origin = self._mapper, self._origin
+        if mapper is None or not mapper.running:
+            return False
+        return self.parameters.pose_source != "odometry" or (origin is not None and origin.known)
+
+    def _open_for_mapping(self) -> PlaceMap:
+        dimension = self._given[1] if self._given else 0
+        if not dimension and self._worker is not None:
+            dimension = self._worker.dimension
+        p = self.parameters
+        places = open_or_make(p.map, self.model, dimension, p.map_frame)
+        if len(places) == 0 and self._origin is not None:
+            self._origin.define()
+        return places
+
+    def _begin_mapping(self) -> str:
+        mapper, p = self._mapper, self.parameters
+        if mapper is None or self._worker is None:
+            raise ConfigError("The node is not active: activate it first")
+        if p.pose_source == "none":
+            raise ConfigError(
+                "pose_source is none: set it to odometry, pose or tf, since a keyframe needs a pose"
+            )
+        if mapper.running:
+            return f"Mapping is on already: {mapper.added} keyframes so far"
+        mapper.start()
+        text = f"Mapping into {p.map} as {mapper.source!r}"
+        self.get_logger().info(text)
+        return text
+
+    def _end_mapping(self) -> str:
+        mapper = self._mapper
+        if mapper is None:
+            raise ConfigError("The node is not configured: configure it first")
+        if not mapper.running:
+            return "Mapping is off"
+        lost = mapper.stop()
+        text = f"Mapping ended: {mapper.added} keyframes added" + (
+            f", {lost} lost since the map cannot be written" if lost else ""
+        )
+        self.get_logger().info(text)
+        return text
+
+    def _want_mapping(self) -> None:
+        """Starts mapping if the parameter asks for it, and tries again while it cannot."""
+        p = self.parameters
+        if not p.mapping or self._mapper is None or self._mapper.running or self._worker is None:
+            return
+        if time.monotonic() < self._mapping_next:
+            return
+        self._mapping_next = time.monotonic() + p.retry_period_s
+        try:
+            self._begin_mapping()
+        except RobotVisionError as error:
+            self._statistics.count("mapping_not_begun")
+            self._warn("mapping", f"Mapping cannot begin: {error}")
+
+    def _save_snapshot(self) -> str:
+        from robot_vision.places.copying import copy_map
+
+        p = self.parameters
+        if not p.map:
+            raise ConfigError("map is empty: there is nothing to save")
+        folder = Path(p.snapshot_folder).expanduser() if p.snapshot_folder else None
+        if is_server(p.map):
+            if folder is None:
+                raise ConfigError("The map is on a server: set snapshot_folder to a folder here")
+            stem = re.sub(r"\W+", "_", p.map.rpartition("map=")[2]) or "map"
+        else:
+            path = Path(p.map).expanduser()
+            folder, stem = folder or path.absolute().parent, path.stem
+        target = folder / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}.map"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MapError(f"{folder} cannot be made: {error}") from error
+        places = open_map(p.map, "read")
+        try:
+            count = copy_map(places, target)
+        finally:
+            places.close()
+        return f"Saved {count} keyframes to {target}"
+
+    # Around it
+
+    def _on_change(self, before: PlaceParameters, after: PlaceParameters) -> None:
+        if before.mapping == after.mapping:
+            return
+        self._mapping_next = 0.0
+        if after.mapping:
+            self._want_mapping()
+        elif self._mapper is not None:
+            self._end_mapping()
+
+    def _on_vision_info(self, message: VisionInfo) -> None:
+        model = model_of(message.method)
+        if model is None:
+            self._warn(
+                "vision info",
+                f"{self.parameters.vision_info} names no model that is known here: {message.method!r}",
+            )
+        elif model != self._told:
+            self._told = model
+            self.get_logger().info(
+                f"Descriptors are those of model {model.name} {model.sha256[:12]}"
+            )
+
+    def _log(self, text: str) -> None:
+        self.get_logger().info(text)
+
+    def _on_incompatible_qos(self, text: str) -> None:
+        self._statistics.count("incompatible_qos")
+        self.get_logger().warning(text)
+
+    def _on_timer(self) -> None:
+        self._want_mapping()
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        p, name = self.parameters, self.get_fully_qualified_name()
+        worker, motion, model = self._worker, self._motion, self.model
+        topic = self.resolve_topic_name(p.descriptors)
+        health = Health(
+            name=name,
+            state=self._state_machine.current_state[1],
+            problem=self.problem,
+            descriptors=topic,
+            descriptor_publishers=self.count_publishers(topic),
+            silent_s=time.monotonic() - worker.since if worker else 0.0,
+            seen=worker.seen if worker else False,
+            motion=motion.topic if worker and motion else "",
+            motion_silent_s=motion.silent_s if worker and motion else 0.0,
+            motion_seen=motion.seen if motion else False,
+            stale_after_s=p.stale_after_s,
+            model=f"{model.name} {model.sha256[:12]}" if model else "",
+        )
+        message.status.append(node_status(health, self._statistics))
+        recognition, mapper = self._recognition, self._mapper
+        if recognition is not None and mapper is not None:
+            message.status.append(
+                map_status(
+                    name,
+                    p.map,
+                    recognition.info,
+                    recognition.size,
+                    recognition.problem,
+                    bool(p.map) and is_missing(p.map),
+                    self._statistics.counters.get("map_failures", 0),
+                )
+            )
+            message.status.append(mapping_status(name, mapper, self._statistics))
+        self._diagnostics.publish(message)
+
+
+def _answer(response: Trigger.Response, success: bool, text: str) -> Trigger.Response:
+    response.success, response.message = success, text
+    return response
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the node; returns the exit status."""
+    return run_node(PlaceNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,431 @@
+"""The map as the running node sees it: opened when it can be, kept in step, and asked for each view."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import RobotVisionError
+from robot_vision.geometry import rotation_error_deg
+from robot_vision.places.store import (
+    MapError,
+    MapInfo,
+    PlaceMap,
+    create_map,
+    is_server,
+    open_map,
+    refuse_other_model,
+)
+from robot_vision.places.verification.intrinsics import Intrinsics
+from robot_vision.predictions import CameraPose
+from robot_vision.ros.place_messages import PlaceHypothesis
+from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.statistics import Statistics
+
+if TYPE_CHECKING:
+    from robot_vision.places.recogniser import Candidate
+
+MANY = 500  # added keyframes, from which on all are asked at once
+FOLLOW_S = 1.0  # between two looks for what others did to the map
+VERIFIED = 5  # places that are compared with the image, most probable first
+
+
+@dataclass(frozen=True)
+class Model:
+    """Who makes the descriptors.
+
+    Attributes:
+        name: of the bundle.
+        sha256: of the bundle.
+    """
+
+    name: str
+    sha256: str
+
+
+def model_of(method: str) -> Model | None:
+    """Returns the model that a `vision_msgs/VisionInfo` of the perception node names in `method`."""
+    found = re.fullmatch(r"(?P<name>.+) \S+ \S+ sha256:(?P<sha>[0-9a-f]{64})", method)
+    return Model(found["name"], found["sha"]) if found else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the map says of one view.
+
+    Attributes:
+        hypotheses: most probable first.
+        accepted: whether the first is to be believed.
+        probability_in_map: that the view is of any place of the map.
+    """
+
+    hypotheses: tuple[PlaceHypothesis, ...]
+    accepted: bool
+    probability_in_map: float
+
+
+def is_missing(uri: str) -> bool:
+    """Says whether a map's file is not there; a map on a server is asked for by opening it."""
+    return not is_server(uri) and not Path(uri).expanduser().exists()
+
+
+def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -> PlaceMap:
+    """Opens a map for writing; makes its file if it is not there.
+
+    Args:
+        uri: of the map.
+        model: that makes the descriptors, where that is known.
+        dimension: numbers of a descriptor; 0 where that is not known.
+        frame_id: of a new map.
+
+    Raises:
+        MapError: it cannot be written or is of another model, or cannot be made.
+    """
+    if not uri:
+        raise MapError("map is empty: set it to a file to map")
+    if is_missing(uri):
+        if model is None or not dimension:
+            lacks = "its model" if model is None else "the length of its descriptors"
+            raise MapError(
+                f"{uri} is not there, and a new map needs to know {lacks}: start the perception node and "
+                "its camera first, or set model"
+            )
+        return create_map(
+            Path(uri).expanduser(),
+            bundle_name=model.name,
+            bundle_sha256=model.sha256,
+            dimension=dimension,
+            frame_id=frame_id,
+        )
+    places = open_map(uri, "write")
+    try:
+        _refuse(places.info, model)
+    except MapError:
+        places.close()
+        raise
+    return places
+
+
+class Recognition:
+    """Asks the map where a view was taken. Everything but `problem` is for one thread.
+
+    Args:
+        parameters: returns the current snapshot.
+        model: returns who makes the descriptors, once that is known.
+        source: returns the name that this session's keyframes bear.
+        leaves_out_own: says whether they are no answers now: the last one always looks most like the view.
+        statistics: counts failures.
+        warn: throttled log: a key and a line.
+        log: takes a line for the operator.
+    """
+
+    def __init__(
+        self,
+        parameters: Callable[[], PlaceParameters],
+        model: Callable[[], Model | None],
+        source: Callable[[], str],
+        leaves_out_own: Callable[[], bool],
+        statistics: Statistics,
+        warn: Callable[[str, str], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self.problem = ""
+        self._parameters = parameters
+        self._model = model
+        self._source = source
+        self._leaves_out_own = leaves_out_own
+        self._own: set[int] = set()
+        self._statistics = statistics
+        self._warn = warn
+        self._log = log
+        self._map: PlaceMap | None = None
+        self._index: Any = None
+        self._recogniser: Any = None
+        self._verifier: Any = None
+        self._identity: tuple[int, int] | None = None
+        self._next = 0.0
+
+    @property
+    def frame_id(self) -> str:
+        """Frame of the map; the parameter's while there is none."""
+        return self._map.info.frame_id if self._map else self._parameters().map_frame
+
+    @property
+    def info(self) -> MapInfo | None:
+        """Of the open map."""
+        return self._map.info if self._map else None
+
+    @property
+    def revision(self) -> int:
+        """Of what is recognised; -1 while no map is open."""
+        return -1 if self._index is None else int(self._index.revision)
+
+    @property
+    def size(self) -> int:
+        """Places that can be recognised."""
+        return 0 if self._index is None else len(self._index)
+
+    def positions(self) -> NDArray[np.float64]:
+        """Returns the positions (N, 3) of the map's keyframes, in the map's frame."""
+        return np.zeros((0, 3)) if self._map is None else self._map.poses().positions
+
+    def open(self) -> None:
+        """Opens the map that the parameters name, with its index.
+
+        Raises:
+            MapError: it is not there, or cannot be used.
+        """
+        from robot_vision.places.index_cache import open_index
+        from robot_vision.places.recogniser import Recogniser
+
+        p = self._parameters()
+        start = time.perf_counter()
+        places = open_map(p.map, "read")
+        try:
+            _refuse(places.info, self._model())
+            index = open_index(places)
+            recogniser = Recogniser(places, index, p.recogniser)
+        except BaseException:
+            places.close()
+            raise
+        self._map, self._index, self._recogniser = places, index, recogniser
+        self._identity = _identity(p.map)
+        self._own = set()
+        self._note_own(None)
+        info = places.info
+        self._log(
+            f"Map {info.uri}: {len(index)} places of model {info.bundle_name} in frame {info.frame_id}, "
+            f"open after {time.perf_counter() - start:.2f} s"
+        )
+
+    def try_open(self) -> bool:
+        """Opens the map if it can be, and notes in `problem` why not."""
+        self._next = time.monotonic() + self._parameters().retry_period_s
+        try:
+            self.open()
+        except RobotVisionError as error:
+            self._fail(error)
+            return False
+        except ImportError as error:
+            self._fail(MapError(f"{error}: pip install 'robot_vision[places]'"))
+            return False
+        self.problem = ""
+        self._next = time.monotonic() + FOLLOW_S
+        return True
+
+    def _fail(self, error: RobotVisionError) -> None:
+        self.problem = str(error)
+        self._statistics.count("map_failures")
+        self._warn("map", f"No place is recognised: {error}")
+
+    def follow(self) -> None:
+        """Opens the map when it is time to, or takes in what was added and removed. Nothing is raised."""
+        if time.monotonic() < self._next or not self._parameters().map:
+            return
+        if self._map is None:
+            if is_missing(self._parameters().map):
+                self._next = time.monotonic() + self._parameters().retry_period_s
+                self.problem = f"{self._parameters().map} is not there yet: map, or build one"
+                return
+            self.try_open()
+            return
+        self._next = time.monotonic() + FOLLOW_S
+        identity = _identity(self._parameters().map)
+        if identity is not None and identity != self._identity:
+            self._log(f"Map {self._parameters().map} was replaced by another file: opening that")
+            self.close()
+            self.try_open()
+            return
+        try:
+            _refuse(self._map.info, self._model())
+        except MapError as error:
+            self.close()
+            self._next = time.monotonic() + self._parameters().retry_period_s
+            self._fail(error)
+            return
+        self._refresh()
+
+    def _refresh(self) -> None:
+        from robot_vision.places.index_cache import refresh
+
+        assert self._map is not None
+        try:
+            if self._map.revision == self._index.revision:
+                return
+            changes = refresh(self._index, self._map)
+            if len(changes.added) or len(changes.removed):
+                self._recogniser.refresh()
+                self._note_own(changes.added)
+        except (
+            RobotVisionError
+        ) as error:  # locked, or the server is away: what is known still serves
+            total = self._statistics.count("map_failures")
+            self._warn("map", f"The map's news cannot be read ({total} failures so far): {error}")
+
+    def _note_own(self, added: NDArray[np.int64] | None) -> None:
+        """Notes which of the added keyframes (None: of all) are of the running session."""
+        assert self._map is not None
+        source, camera = self._source(), self._parameters().camera
+        if added is None or len(added) > MANY:
+            poses = self._map.poses()
+            self._own.update(
+                int(i)
+                for i, s, c in zip(poses.ids, poses.sources, poses.cameras, strict=True)
+                if (s, c) == (source, camera)
+            )
+            return
+        self._own.update(
+            int(i)
+            for i, k in zip(added, self._map.keyframes(added), strict=True)
+            if (k.source, k.camera) == (source, camera)
+        )
+
+    def refusal(self, dimension: int) -> str:
+        """Returns why a descriptor of so many numbers cannot be looked for; empty if it can."""
+        info = self.info
+        if info is None or info.dimension == dimension:
+            return ""
+        return (
+            f"it has {dimension} numbers and those of {info.uri} have {info.dimension}: use model "
+            f"{info.bundle_name}, which the map was made with"
+        )
+
+    def observe(
+        self,
+        descriptor: NDArray[np.float32],
+        stamp_ns: int,
+        odometry: NDArray[np.float64] | None,
+    ) -> Answer | None:
+        """Returns what the map says of a view; None while there is no map, or it cannot be asked.
+
+        Args:
+            descriptor: float32 (D,), of length 1.
+            stamp_ns: of the image.
+            odometry: pose (4, 4) of the camera in any frame that is fixed over seconds, or None.
+        """
+        if self._recogniser is None:
+            self._statistics.count("no_map")
+            return None
+        from robot_vision.places.recogniser import Odometry
+
+        moved = None if odometry is None else Odometry(stamp_ns, odometry)
+        exclude = self._own if self._leaves_out_own() else ()
+        try:
+            found = self._recogniser.observe(descriptor, stamp_ns, moved, exclude)
+        except RobotVisionError as error:
+            total = self._statistics.count("recognition_failures")
+            self._warn("recognition", f"Recognition failed ({total} times so far): {error}")
+            return None
+        if found.aliased:
+            self._statistics.count("aliased")
+        p = self._parameters()
+        accepted = bool(found.candidates) and found.probability >= p.accept_probability
+        return Answer(hypotheses_of(found.candidates, p), accepted, found.probability_in_map)
+
+    def verified(
+        self, answer: Answer, image: NDArray[np.uint8], intrinsics: Intrinsics | None
+    ) -> Answer:
+        """Returns the answer after the best places were compared with the image.
+
+        A place whose features fit is accepted, with the pose that they give. Where they were compared and do
+        not fit, nothing is accepted. Where the map has no features, the answer stays as it was.
+        """
+        from robot_vision.places.verification.verifier import Verifier, candidates_of
+
+        if not answer.hypotheses or self._map is None:
+            return answer
+        if intrinsics is None:
+            self._not_verifiable("no usable sensor_msgs/CameraInfo came")
+            return answer
+        try:
+            if self._verifier is None:
+                self._verifier = Verifier()
+            ids = [h.place for h in answer.hypotheses[:VERIFIED]]
+            found = self._verifier.verify(image, candidates_of(self._map, ids), intrinsics)
+        except RobotVisionError as error:
+            self._not_verifiable(str(error))
+            return answer
+        if found.reason == "no_structure":
+            self._not_verifiable("the map has no local features: build it with them")
+            return answer
+        if not found.accepted:
+            self._statistics.count("verification_refused")
+            self._statistics.count(f"verification_{found.reason}")
+            return replace(answer, accepted=False)
+        self._statistics.count("verified")
+        best = next(h for h in answer.hypotheses if h.place == found.keyframe_id)
+        others = tuple(h for h in answer.hypotheses if h is not best)
+        if found.pose is not None:
+            best = replace(best, pose=found.pose)
+        return replace(answer, hypotheses=(best, *others), accepted=True)
+
+    def _not_verifiable(self, why: str) -> None:
+        total = self._statistics.count("not_verifiable")
+        self._warn("verification", f"A match was not verified ({total} so far): {why}")
+
+    def reset(self) -> None:
+        """Forgets where the camera was thought to be."""
+        if self._recogniser is not None:
+            self._recogniser.reset()
+
+    def close(self) -> None:
+        """Closes the map; calling it again does nothing."""
+        places, self._map = self._map, None
+        self._index = self._recogniser = None
+        if places is not None:
+            places.close()
+
+
+def _identity(uri: str) -> tuple[int, int] | None:
+    """Returns what tells a file from another of the same name."""
+    if is_server(uri):
+        return None
+    try:
+        status = os.stat(Path(uri).expanduser())
+    except OSError:  # it was removed: who has it open goes on
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _refuse(info: MapInfo, model: Model | None) -> None:
+    if model is not None:
+        refuse_other_model(info, model)  # type: ignore[arg-type]
+
+
+def hypotheses_of(
+    candidates: Sequence[Candidate], p: PlaceParameters
+) -> tuple[PlaceHypothesis, ...]:
+    """Returns candidates with the covariance of a pose that is only "as near as a keyframe".
+
+    How far the camera is from its keyframe is told by the others that look like the same place: their spread
+    about it. Where there are none, all that is known is the radius and the heading of a place.
+    """
+    options = p.recogniser
+    radius_m, heading = options.radius_m, np.radians(options.heading_deg)
+    result = []
+    for best in candidates:
+        gaps, turns = [], []
+        for other in candidates:
+            gap = float(np.linalg.norm(other.position - best.position))
+            turn = float(
+                np.radians(rotation_error_deg(other.quaternion_xyzw, best.quaternion_xyzw))
+            )
+            if other is not best and gap <= radius_m and turn <= heading:
+                gaps.append(gap)
+                turns.append(turn)
+        # Of each axis: a third of the mean square.
+        sigma_m = np.sqrt(np.mean(np.square(gaps)) / 3) if gaps else radius_m / 2
+        sigma = np.sqrt(np.mean(np.square(turns)) / 3) if turns else heading / 2
+        least_m, least = p.keyframe_distance_m / 2, np.radians(p.keyframe_angle_deg) / 2
+        variances = [max(sigma_m, least_m) ** 2] * 3 + [max(sigma, least) ** 2] * 3
+        pose = CameraPose(best.position, best.quaternion_xyzw, np.diag(variances))
+        result.append(PlaceHypothesis(best.keyframe_id, best.probability, pose))
+    return tuple(result)

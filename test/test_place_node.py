@@ -1,0 +1,298 @@
+"""The place node in its own process, over real DDS, with a real map file: when all is well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("vision_msgs")
+pytest.importorskip("faiss")
+
+from place_robot import (
+    ACTIVATE,
+    CLEANUP,
+    CONFIGURE,
+    DEACTIVATE,
+    FRAME,
+    NODE,
+    SHA,
+    PlaceRobot,
+    base_pose,
+    camera_pose,
+    describe,
+    elsewhere,
+    make_map,
+    matrix,
+    mounting,
+    set_pose,
+    square,
+)
+from ros_helpers import set_header, stamp_ns, wait_until
+from scipy.spatial.transform import Rotation
+
+from robot_vision.places.store import open_map
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaceRobot]:
+    folder = tmp_path_factory.mktemp("places")
+    robot = PlaceRobot(folder, "-p", f"map:={make_map(folder / 'home.map')}")
+    yield robot
+    robot.stop()
+
+
+def accepted_by_nav2(message) -> None:
+    """Asserts what nav2_util::validateMsg asks of a PoseWithCovarianceStamped, and AMCL of its frame."""
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    covariance = np.array(message.pose.covariance)
+    assert message.header.frame_id == "map" and stamp_ns(message) > 0
+    assert np.all(np.isfinite([p.x, p.y, p.z, q.x, q.y, q.z, q.w]))
+    assert abs(q.x**2 + q.y**2 + q.z**2 + q.w**2 - 1) < 1e-4
+    assert np.all(np.isfinite(covariance)) and np.all(covariance >= 0)
+    assert np.all(np.diagonal(covariance.reshape(6, 6)) > 0)
+    np.testing.assert_allclose(covariance.reshape(6, 6), covariance.reshape(6, 6).T)
+
+
+def showing(robot: PlaceRobot, descriptor: np.ndarray):
+    """Shows a view again and again, as a camera does; returns the timer."""
+    return robot.client.node.create_timer(0.1, lambda: robot.descriptor(descriptor, wait=False))
+
+
+def test_known_place_is_accepted_with_the_stamp_and_the_pose_of_the_robot(robot):
+    there = base_pose(3.0)
+    pose = robot.look_around(there)
+    assert pose.header.frame_id == "map"
+    error = matrix(pose.pose.pose)[:3, 3] - there[:3, 3]
+    assert np.linalg.norm(error) < 0.3, "the nearest keyframe is at most 0.13 m away"
+    yaw = Rotation.from_matrix(matrix(pose.pose.pose)[:3, :3]).as_euler("zyx")
+    np.testing.assert_allclose(yaw, 0, atol=0.1)
+    answer = robot.answer(stamp_ns(pose))
+    assert answer.header.frame_id == "map"
+    scores = [r.hypothesis.score for r in answer.results]
+    assert scores == sorted(scores, reverse=True) and 0 <= scores[-1] and scores[0] <= 1
+    assert answer.results[0].hypothesis.class_id == answer.id
+    # Places are those of the camera, whatever the pose is of.
+    camera = matrix(answer.results[0].pose.pose)
+    np.testing.assert_allclose(
+        camera @ np.linalg.inv(mounting()), matrix(pose.pose.pose), atol=1e-6
+    )
+
+
+def test_view_of_no_place_is_unknown_and_gives_no_pose(robot):
+    for seed in range(3):
+        robot.clock_ns += 2_000_000_000
+        stamp = robot.descriptor(elsewhere(seed), robot.clock_ns)
+        answer = robot.answer(stamp)
+    assert answer.id == ""
+    first = answer.results[0].hypothesis
+    assert first.class_id == "unknown" and first.score > 0.5
+    assert robot.pose_of(stamp) is None
+
+
+def test_places_are_at_most_top_k_live(robot):
+    assert robot.client.set_parameters(NODE, top_k=2).successful
+    robot.look_around(base_pose(5.0))
+    assert len(robot.places[-1].results) == 2
+    assert robot.client.set_parameters(NODE, top_k=5).successful
+
+
+def test_relocalise_publishes_a_pose_that_nav2_takes(robot):
+    there = base_pose(8.0, 4.0, np.pi / 2)
+    robot.initial.clear()
+    stop = showing(robot, describe(there @ mounting(), 0.05))
+    success, text = robot.trigger("relocalise")
+    robot.client.node.destroy_timer(stop)
+    assert success, text
+    assert "Published /initialpose to 1 subscribers" in text
+    (message,) = wait_until(lambda: list(robot.initial), what="/initialpose")
+    accepted_by_nav2(message)
+    T = matrix(message.pose.pose)
+    assert np.linalg.norm(T[:3, 3] - there[:3, 3]) < 0.3
+    assert abs(Rotation.from_matrix(T[:3, :3]).as_euler("zyx")[0] - np.pi / 2) < 0.1
+
+
+def test_relocalise_without_an_accepted_match_says_so_and_publishes_nothing(robot):
+    assert robot.client.set_parameters(NODE, relocalise_timeout_s=1.0).successful
+    robot.initial.clear()
+    stop = showing(robot, elsewhere(5))
+    success, text = robot.trigger("relocalise")
+    robot.client.node.destroy_timer(stop)
+    assert not success and "Not within 1 s" in text and "recognised" in text
+    assert not robot.initial
+
+
+def test_snapshot_is_a_whole_map_beside_the_map(robot):
+    success, text = robot.trigger("save_snapshot")
+    assert success, text
+    path = text.rpartition(" to ")[2]
+    with open_map(path, "read") as copy, open_map(robot.folder / "home.map", "read") as original:
+        copy.check()
+        assert len(copy) == len(original) == 128
+        np.testing.assert_array_equal(copy.descriptors()[1], original.descriptors()[1])
+
+
+def test_markers_show_the_keyframes_to_whom_watches(robot):
+    from visualization_msgs.msg import MarkerArray
+
+    markers = robot.client.listen(MarkerArray, f"{NODE}/markers")
+    robot.look_around(base_pose(1.0))
+
+    def named(name):
+        return [m for a in list(markers) for m in a.markers if m.ns == name]
+
+    wait_until(
+        lambda: named("map") and named("match"), each=lambda: robot.look_around(base_pose(1.0))
+    )
+    keyframes = named("map")[-1]
+    assert len(keyframes.points) == 128 and keyframes.header.frame_id == "map"
+    assert keyframes.points[4].x == pytest.approx(camera_pose(1.0)[0, 3])
+    robot.client.ignore(f"{NODE}/markers")
+
+
+def test_services_of_a_node_that_is_not_active_say_so(robot):
+    client = robot.client
+    assert client.change_state(NODE, DEACTIVATE)
+    success, text = robot.trigger("relocalise")
+    assert not success and "activate" in text
+    assert client.change_state(NODE, CLEANUP) and client.change_state(NODE, CONFIGURE)
+    assert client.change_state(NODE, ACTIVATE)
+    robot.look_around(base_pose(2.0))
+
+
+# Mapping
+
+
+def test_driving_with_odometry_makes_a_map_that_is_recognised_afterwards(robot):
+    path = robot.folder / "new.map"
+    robot.reconfigure(map=str(path), pose_source="odometry", source="run 1")
+    robot.publish_model()
+    assert robot.status("map")[0] == 1  # not there yet: a warning
+    way = [base_pose(0.05 * i) for i in range(80)]
+    robot.drive(way[:1])
+    success, text = robot.trigger("start_mapping")
+    assert success, text
+    stamps = robot.drive(way)
+    wait_until(lambda: robot.counter("keyframes_added", "mapping") >= 14, what="keyframes")
+    success, text = robot.trigger("stop_mapping")
+    assert success and "keyframes added" in text
+    with open_map(path, "read") as places:
+        assert places.info.bundle_sha256 == SHA and places.info.frame_id == "map"
+        for keyframe in places.keyframes():
+            assert keyframe.source == "run 1" and keyframe.camera == "front"
+            i = stamps.index(keyframe.stamp_ns)  # each is of a view that was driven through
+            np.testing.assert_allclose(keyframe.T_map_camera, way[i] @ mounting(), atol=1e-6)
+            np.testing.assert_allclose(keyframe.descriptor, describe(way[i] @ mounting(), 0, i))
+        positions = places.poses().positions
+        steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+        assert (
+            steps.min() > 0.2 and steps.max() < 0.35
+        )  # every quarter metre; some views are skipped
+    wait_until(lambda: robot.status("map")[2]["places"] not in ("0", "-1"), what="the map to open")
+
+
+def test_second_run_is_put_into_the_frame_of_the_first(robot):
+    """Its odometry began elsewhere; an accepted match says where."""
+    path = make_map(robot.folder / "grown.map")
+    robot.reconfigure(map=str(path), pose_source="odometry", source="run 2")
+    robot.publish_model()
+    robot.odom_offset = base_pose(-3.0, 7.0, 2.0)
+    success, text = robot.trigger("start_mapping")
+    assert success, text
+    way = [base_pose(1 + 0.05 * i) for i in range(60)]  # along the first side, which is known
+    robot.drive(way, noise=0.02)
+    wait_until(lambda: robot.counter("keyframes_added", "mapping") >= 3, what="keyframes")
+    assert robot.trigger("stop_mapping")[0]
+    robot.odom_offset = np.eye(4)
+    with open_map(path, "read") as places:
+        added = [k for k in places.keyframes() if k.source == "run 2"]
+        assert added
+        for keyframe in added:
+            base = keyframe.T_map_camera @ np.linalg.inv(mounting())
+            assert abs(base[1, 3]) < 0.4 and 0.5 < base[0, 3] < 4.5
+            assert keyframe.covariance is not None and np.trace(keyframe.covariance) > 0
+
+
+@pytest.mark.parametrize("source", ["tf", "pose", "pose_with_covariance"])
+def test_mapping_with_poses_in_the_map_frame(robot, source):
+    from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, TransformStamped
+    from tf2_msgs.msg import TFMessage
+
+    path = robot.folder / f"{source}.map"
+    robot.reconfigure(map=str(path), pose_source=source, pose_topic=f"/{source}", source="tour")
+    robot.publish_model()
+    way = [base_pose(0.1 * i, 0.0, 0.02 * i) for i in range(25)]
+
+    def tell(T: np.ndarray, stamp: int) -> None:
+        if source == "tf":
+            moving, fixed = TransformStamped(child_frame_id="base_link"), TransformStamped()
+            fixed.child_frame_id = FRAME
+            for m, parent, A in ((moving, "map", T), (fixed, "base_link", mounting())):
+                set_header(m, stamp, parent)
+                q = Rotation.from_matrix(A[:3, :3]).as_quat()
+                t, r = m.transform.translation, m.transform.rotation
+                t.x, t.y, t.z = (float(v) for v in A[:3, 3])
+                r.x, r.y, r.z, r.w = (float(v) for v in q)
+            robot.send(TFMessage, "/tf", TFMessage(transforms=[moving, fixed]))
+            return
+        kind = PoseStamped if source == "pose" else PoseWithCovarianceStamped
+        message = kind()
+        set_header(message, stamp, "map")
+        set_pose(message.pose if source == "pose" else message.pose.pose, T)
+        if source != "pose":
+            message.pose.covariance = np.diag([0.04] * 3 + [0.01] * 3).reshape(36)
+        robot.send(kind, f"/{source}", message)
+
+    stamps = []
+    for i, T in enumerate(way):
+        robot.clock_ns += 100_000_000
+        tell(T, robot.clock_ns)
+        stamps.append(robot.descriptor(describe(T @ mounting(), 0, i), robot.clock_ns))
+        if i == 0:
+            time.sleep(0.3)
+            assert robot.trigger("start_mapping")[0]
+        time.sleep(0.012)
+    wait_until(lambda: robot.counter("keyframes_added", "mapping") >= 6, what="keyframes")
+    assert robot.trigger("stop_mapping")[0]
+    with open_map(path, "read") as places:
+        for keyframe in places.keyframes():
+            i = stamps.index(keyframe.stamp_ns)
+            np.testing.assert_allclose(keyframe.T_map_camera, way[i] @ mounting(), atol=1e-6)
+            if source == "pose_with_covariance":
+                # The camera is 0.55 m from the base: the rotation's variance reaches its position.
+                assert keyframe.covariance[0, 0] > 0.04
+                assert keyframe.covariance[5, 5] == pytest.approx(0.01)
+
+
+# Loop closures
+
+
+def test_coming_back_closes_a_loop_with_both_stamps_and_no_other(robot):
+    robot.reconfigure(map="", pose_source="odometry", pose_topic="", loop_exclude_s=5.0)
+    robot.loops.clear()
+    once = square(0.2)
+    robot.drive(once, noise=0.02)
+    time.sleep(0.5)
+    assert not robot.loops, "nothing was seen twice yet"
+    again = robot.drive(once[:30], noise=0.02)
+    wait_until(lambda: robot.loops, what="a loop closure; " + robot.process.output[-2000:])
+    time.sleep(0.3)
+    for message in list(robot.loops):
+        earlier, now = message.detections
+        assert message.header.frame_id == "odom" and stamp_ns(now) == stamp_ns(message)
+        assert stamp_ns(now) in again
+        assert stamp_ns(now) - stamp_ns(earlier) >= 5_000_000_000
+        i = again.index(stamp_ns(now))
+        T_earlier = matrix(earlier.results[0].pose.pose)
+        apart = np.linalg.norm(T_earlier[:3, 3] - (once[i] @ mounting())[:3, 3])
+        assert apart < 0.5, "the earlier view is where the robot is now"
+        np.testing.assert_allclose(matrix(now.results[0].pose.pose), T_earlier, atol=1e-9)
+        covariance = np.array(now.results[0].pose.covariance).reshape(6, 6)
+        assert np.all(np.linalg.eigvalsh(covariance) > 0)
+        assert now.results[0].hypothesis.score >= 0.9
+    assert len({stamp_ns(m.detections[0]) for m in robot.loops}) > 1
