@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from train_data import configuration, make_labelled, make_posed
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.errors import ConfigError, SourceError
+from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.pipeline import Pipeline
 from robot_vision.training import loop
@@ -324,6 +324,9 @@ def test_one_class_data_set_is_refused(tmp_path):
 
 def test_run_in_a_folder_that_holds_another_is_refused(labelled, tmp_path):
     config = configuration("image_folder", labelled, tmp_path / "run", loop={"epochs": 1})
+    without = replace(config.network, weights=str(tmp_path / "none.pth"))
+    with pytest.raises(RobotVisionError, match="none.pth"):
+        run(replace(config, network=without))  # it could not begin, and is in nobody's way
     run(config)
     with pytest.raises(ConfigError, match="--resume"):
         run(config)

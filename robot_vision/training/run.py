@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 
 from robot_vision.datasets.registry import open_dataset
@@ -25,11 +24,12 @@ from robot_vision.training.calibrate import calibrate
 from robot_vision.training.checkpoint import write_whole
 from robot_vision.training.choosing import make_chooser
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.config_file import expand, parse, plain
+from robot_vision.training.config_file import expand
 from robot_vision.training.data import SampleSet
 from robot_vision.training.ensemble import answer_often
 from robot_vision.training.evaluate import Views, evaluate
 from robot_vision.training.features import FeatureCache, feature_bytes
+from robot_vision.training.folder import check_folder, claim_folder
 from robot_vision.training.measures import Metrics
 from robot_vision.training.model import Trainee, build_network, is_frozen
 from robot_vision.training.objectives import make_augment, make_losses
@@ -37,19 +37,12 @@ from robot_vision.training.place import fit_whitening, initialise_place
 from robot_vision.training.record import Recorder, draw_curves
 from robot_vision.training.report import describe_data, machine, ship
 
-CONFIG, REPORT, CURVES = "config.yaml", "report.json", "curves.png"
+REPORT, CURVES = "report.json", "curves.png"
 _GIB = 1 << 30
 # Whose features the baselines look at.
 BEFORE = "the backbone as it was before it was fine-tuned"
 FROZEN = "the backbone, which was not trained"
 AFTER = "the trained backbone, which started from nothing"
-# What does not change what is learned may differ between a run and its resumption.
-_FREE = (
-    ("data", "threads"),
-    ("data", "memory_gib"),
-    ("loop", "threads"),
-    ("loop", "checkpoint_seconds"),
-)
 
 
 @dataclass(frozen=True)
@@ -173,7 +166,7 @@ def train(
     first = fabric.is_global_zero
     recorder = Recorder(folder if first else None, quiet or not first)
     if first:
-        _claim(folder, config, resume)
+        check_folder(folder, config, resume)
     fabric.barrier()
 
     splits = open_splits(config)
@@ -190,6 +183,9 @@ def train(
         pose: Any = network.heads["pose"]
         pose.set_position_statistics(targets["T_map_camera"][targets["has_pose"]][:, :3, 3])
 
+    if first:
+        # Not before: a run that cannot begin, for want of weights or images, leaves no folder behind.
+        claim_folder(folder, config)
     baselines = None
     if first and is_pretrained(config) and not is_frozen(network):
         baselines = _baselines(network, sets, config, fabric, recorder)
@@ -388,31 +384,6 @@ def _baselines(
         fabric.to_device(network)
         views = _cached(network, sets, config, fabric, recorder, ("train", held_out))
     return run_baselines(network, views["train"], views[held_out], config)
-
-
-def _claim(folder: Path, config: TrainingConfig, resume: bool) -> None:
-    """Writes the resolved configuration, or checks that it is the one of the run to be resumed."""
-    file = folder / CONFIG
-    if file.is_file():
-        if not resume:
-            raise ConfigError(
-                f"{folder} holds a run already: continue it with --resume, or choose another --output"
-            )
-        old = plain(parse(TrainingConfig, "", yaml.safe_load(file.read_text(encoding="utf-8"))))
-        new = plain(config)
-        for data in (old, new):
-            data.pop("output")
-            for group, key in _FREE:
-                data[group].pop(key)
-        if old != new:
-            different = [key for key in new if old.get(key) != new[key]]
-            raise ConfigError(
-                f"{file} differs from this configuration in {', '.join(different)}: resume with the "
-                "settings that the run had"
-            )
-        return
-    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
-    write_whole(file, text.encode())
 
 
 def describe_plan(config: TrainingConfig) -> list[str]:
