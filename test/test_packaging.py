@@ -106,8 +106,9 @@ def _package_xml():
 def source_copy(tmp_path_factory) -> Path:
     """Return a copy of what a clone would hold, so that builds leave nothing in the sources."""
     copy = tmp_path_factory.mktemp("packaging") / "robot_vision"
+    # Not `.hypothesis` and other hidden folders, where tests in other processes make and remove files.
     skip = shutil.ignore_patterns(
-        ".git", ".venv*", "__pycache__", "*.egg-info", "build", "install", "log", ".*_cache", "out"
+        ".*", "__pycache__", "*.egg-info", "build", "install", "log", "out", "runs"
     )
     shutil.copytree(ROOT, copy, ignore=skip)
     return copy
