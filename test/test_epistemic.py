@@ -1,6 +1,7 @@
 """Several answers of a head, averaged in the graph: against SciPy, by hand, and on every engine."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import entropy as scipy_entropy
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.cli import main
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
 from robot_vision.geometry import matrix_from_xyzw
@@ -273,3 +275,24 @@ def test_pipeline_gives_information_and_spread(bundle):
     assert np.trace(found.pose.spread) > 0
     assert np.linalg.eigvalsh(found.pose.covariance - found.pose.spread).min() > 0
     assert dataclasses.replace(found.pose, spread=None).spread is None
+
+
+def test_export_adds_passes_says_what_they_cost_and_takes_them_away(tmp_path, capsys):
+    save_network(dropout_network(), tmp_path / "n.safetensors")
+    command = ["export", str(tmp_path / "n.safetensors"), "--out"]
+    assert main([*command, str(tmp_path / "many"), "--monte-carlo", "8"]) == 0
+    assert re.search(r"8 answers an image cost \d+\.\d\d times one", capsys.readouterr().out)
+    many = tmp_path / "many"
+    assert ModelBundle.load(many).spec.epistemic == EpistemicSpec(8)
+    assert "dropout passes 8" in (many / "README.md").read_text()
+    again = ["export", str(many / "weights.safetensors"), "--out", str(tmp_path / "once")]
+    assert main([*again, "--monte-carlo", "0"]) == 0
+    assert ModelBundle.load(tmp_path / "once").spec.epistemic is None
+
+
+def test_export_of_a_head_without_dropout_is_refused_in_a_line(tmp_path, capsys):
+    save_network(small_network(place=None), tmp_path / "n.safetensors")
+    words = ["export", str(tmp_path / "n.safetensors"), "--out", str(tmp_path / "b")]
+    assert main([*words, "--monte-carlo", "8"]) == 2
+    assert "classifier head has dropout 0" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

@@ -32,6 +32,9 @@ def write_card(
     lines += ["| part | what | parameters |", "| --- | --- | --- |"]
     lines += [f"| backbone | {spec.backbone} | {counts['backbone']:,} |"]
     lines += [f"| {head} | {_head(network, head)} | {counts[head]:,} |" for head in spec.heads]
+    if spec.epistemic:
+        what = f"members {spec.epistemic.members}, dropout passes {spec.epistemic.passes}"
+        lines.append(f"| several answers | {what} | |")
     lines += [
         "",
         f"Input: RGB uint8 (N, {size.height}, {size.width}, 3), resized with `{size.resize}`"
