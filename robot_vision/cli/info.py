@@ -63,6 +63,9 @@ def _bundle_table(bundle: ModelBundle) -> Table:
         table.add_row("classifier", shown)
     if spec.pose:
         table.add_row("pose", f"in frame {spec.pose.map_frame!r}")
+    if spec.epistemic:
+        several = f"{spec.epistemic.members} heads, {spec.epistemic.passes} dropout passes"
+        table.add_row("answers", several)
     if spec.place:
         table.add_row("place", f"descriptor of {spec.place.descriptor_size} numbers")
     parts = (
