@@ -1,0 +1,132 @@
+"""`robot-vision profile --model BUNDLE SOURCE`: where the time of a frame goes, as a trace for any viewer."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robot_vision.engines.layers import LayerTime, layer_times
+from robot_vision.errors import ConfigError, ImageError
+from robot_vision.images import to_rgb
+from robot_vision.pipeline import Pipeline
+from robot_vision.resizing import source_size
+from robot_vision.sources import Source, open_source
+from robot_vision.tracing import Trace
+
+STAGES = ("read", "image", "preprocess", "inference", "decode")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("source", metavar="SOURCE", help="image, folder, pattern, video or bag")
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="a model bundle")
+    parser.add_argument("--topic", action="append", help="image topic of a bag (all)")
+    parser.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch")
+    parser.add_argument("--device", default="auto", help="cpu, cuda:0, tensorrt:0, ...")
+    parser.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
+    parser.add_argument("--frames", type=int, default=200, help="how many (%(default)s)")
+    parser.add_argument(
+        "--layers", action="store_true", help="time the network's layers too (CPU engines)"
+    )
+    parser.add_argument(
+        "--output", default="trace.json", help="for ui.perfetto.dev or chrome://tracing"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the node's path over the frames, one by one, and writes the trace."""
+    if args.frames < 1:
+        raise ConfigError(f"--frames {args.frames}: it must be 1 or more")
+    with (
+        open_source(args.source, args.topic) as source,
+        Pipeline.load(args.model, args.engine, args.device, args.precision) as pipeline,
+        Trace("robot-vision profile") as trace,
+    ):
+        pipeline.warm_up((1,) * 5)
+        frames, refused = _follow(trace, source, pipeline, args.frames)
+        layers: list[LayerTime] = []
+        if args.layers:
+            engine = pipeline.engine
+            layers = layer_times(pipeline.bundle, engine.name, engine.precision, 20)
+            _lay_out(trace, layers)
+        trace.write(args.output)
+        if not frames:
+            raise ConfigError(f"{args.source}: none of its frames could be decoded")
+        engine = pipeline.engine
+        console = Console()
+        console.print(f"{engine.name} {engine.device} {engine.precision}, {frames} frames")
+        console.print(_stage_table(trace))
+        if layers:
+            console.print(_layer_table(layers))
+        if refused:
+            console.print(f"{refused} frames could not be decoded and were left out")
+        console.print(f"trace: {args.output} (open it at ui.perfetto.dev)", highlight=False)
+    return 0
+
+
+def _follow(trace: Trace, source: Source, pipeline: Pipeline, most: int) -> tuple[int, int]:
+    """Does what the node does with each frame, noting every stage; returns (frames, refused)."""
+    least = source_size(pipeline.bundle.spec.input)
+    frames = refused = 0
+    iterator = iter(source)
+    for number in itertools.count():
+        if frames == most:
+            break
+        with trace.span("read", number=number):
+            frame = next(iterator, None)
+        if frame is None:
+            break
+        with trace.span("frame", number=number, source=frame.name):
+            try:
+                with trace.span("image"):
+                    image = to_rgb(frame.message, least)
+            except ImageError:
+                refused += 1
+                continue
+            with trace.span("preprocess"):
+                batch = pipeline.preprocess([image])
+            with trace.span("inference"):
+                outputs = pipeline.engine.run(batch)
+            with trace.span("decode"):
+                pipeline.decode(outputs)
+        frames += 1
+    return frames, refused
+
+
+def _lay_out(trace: Trace, layers: list[LayerTime]) -> None:
+    """Adds the layers one after the other behind the frames: one run of the network, taken apart."""
+    start = time.perf_counter()
+    whole = sum(layer.seconds for layer in layers)
+    trace.add("one run, by layer (medians)", start, whole, layers=len(layers))
+    for layer in layers:
+        trace.add(layer.name, start, layer.seconds, kind=layer.kind)
+        start += layer.seconds
+
+
+def _stage_table(trace: Trace) -> Table:
+    table = Table("stage", "p50 ms", "p95 ms", "p99 ms", "max ms", "share")
+    whole = sum(sum(trace.durations(stage)) for stage in STAGES)
+    for stage in (*STAGES, "garbage collection"):
+        ms = np.array(trace.durations(stage)) * 1e3
+        if len(ms):
+            shown = (*np.percentile(ms, (50, 95, 99)), ms.max())
+            share = f"{100 * ms.sum() / 1e3 / whole:.1f} %"
+            table.add_row(stage, *(f"{value:.3f}" for value in shown), share)
+    return table
+
+
+def _layer_table(layers: list[LayerTime], most: int = 15) -> Table:
+    whole = sum(layer.seconds for layer in layers)
+    title = (
+        f"The {min(most, len(layers))} slowest of {len(layers)} layers, {whole * 1e3:.2f} ms in all"
+    )
+    table = Table("layer", "kind", "ms", "share", title=title, title_justify="left")
+    for layer in sorted(layers, key=lambda layer: -layer.seconds)[:most]:
+        share = f"{100 * layer.seconds / whole:.1f} %"
+        table.add_row(layer.name, layer.kind, f"{layer.seconds * 1e3:.3f}", share)
+    return table

@@ -1,0 +1,126 @@
+"""`robot-vision profile` and `robot-vision benchmark --compare`, as a user runs them."""
+
+import gc
+import json
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from robot_vision.cli import main
+from robot_vision.tracing import Trace
+
+FIGURES = {
+    "schema": 2,
+    "machine": {"cores": 2, "commit": "a"},
+    "input": {"sha256": "x", "source": "frames"},
+    "node_float32": {
+        "480p raw": {
+            "sustained": {"rate_hz": 60.0},
+            "at_30_hz": {"rate_hz": 30.0, "age_at_reception": {"p99_ms": 20.0}},
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    random = np.random.default_rng(0)
+    for i in range(6):
+        cv2.imwrite(str(folder / f"{i}.jpg"), random.integers(0, 256, (96, 128, 3), np.uint8))
+    (folder / "6.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def compared(tmp_path, **changes):
+    files = []
+    for name, node in (("old", {}), ("new", changes)):
+        data = json.loads(json.dumps(FIGURES))
+        case = data["node_float32"]["480p raw"]
+        case["sustained"]["rate_hz"] *= node.get("rate", 1)
+        case["at_30_hz"]["age_at_reception"]["p99_ms"] *= node.get("p99", 1)
+        data["machine"].update(node.get("machine", {}))
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(data))
+    return main(["benchmark", "--compare", *map(str, files)])
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_profile_writes_every_stage_of_every_frame(frames, tmp_path, capsys, engine):
+    trace = tmp_path / "trace.json"
+    arguments = ["profile", str(frames), "--model", "models/demo", "--engine", engine, "--layers"]
+    assert main([*arguments, "--output", str(trace)]) == 0
+    events = json.loads(trace.read_text())["traceEvents"]
+    spans = [e for e in events if e["ph"] == "X"]
+    whole = [e for e in spans if e["name"] == "frame"]
+    assert len(whole) == 7
+    for stage in ("preprocess", "inference", "decode"):
+        found = [e for e in spans if e["name"] == stage]
+        assert len(found) == 6  # the broken one got no further than its decoding
+        for event in found:  # each within its frame
+            start, end = event["ts"], event["ts"] + event["dur"]
+            assert any(f["ts"] <= start and end <= f["ts"] + f["dur"] + 1 for f in whole)
+    layers = next(e for e in spans if e["name"].startswith("one run, by layer"))
+    assert layers["args"]["layers"] > 20
+    assert {e["args"]["name"] for e in events if e["ph"] == "M"} >= {"robot-vision profile"}
+    assert "1 frames could not be decoded" in capsys.readouterr().out
+
+
+def test_profile_of_no_readable_frame_is_one_line(tmp_path, capsys):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    assert main(["profile", str(tmp_path), "--model", "models/demo", "--frames", "2",
+                 "--output", str(tmp_path / "t.json")]) == 2  # fmt: skip
+    assert "none of its frames could be decoded" in capsys.readouterr().err
+
+
+def test_profile_refuses_a_file_that_cannot_be_written(frames, tmp_path, capsys):
+    output = str(tmp_path / "absent" / "trace.json")
+    arguments = ["profile", str(frames), "--model", "models/demo", "--frames", "1"]
+    assert main([*arguments, "--output", output]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_trace_notes_threads_and_the_garbage_collector(tmp_path):
+    with Trace("test") as trace:
+        with trace.span("outer", frame=1):
+            gc.collect()
+        thread = threading.Thread(target=lambda: trace.add("other", 0.0, 1.0), name="worker")
+        thread.start()
+        thread.join()
+    gc.collect()  # no longer watched
+    trace.write(tmp_path / "t.json")
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    collections = [e for e in events if e["name"] == "garbage collection"]
+    outer = next(e for e in events if e["name"] == "outer")
+    assert collections and all(e["ts"] <= outer["ts"] + outer["dur"] for e in collections)
+    other = next(e for e in events if e["name"] == "other")
+    assert other["tid"] != outer["tid"]
+    names = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert names[other["tid"]] == "worker"
+
+
+def test_compare_says_what_got_better_and_worse(tmp_path, capsys):
+    assert compared(tmp_path, rate=1.2, p99=1.5) == 1
+    out = capsys.readouterr().out
+    assert "+20.0 %" in out and "better" in out
+    assert "+50.0 %" in out and "worse" in out
+
+
+def test_compare_keeps_quiet_about_noise(tmp_path, capsys):
+    assert compared(tmp_path, rate=0.97, p99=1.02) == 0
+    assert "nothing changed by more than 5 %" in capsys.readouterr().out
+
+
+def test_compare_names_another_machine(tmp_path, capsys):
+    assert compared(tmp_path, rate=2.0, machine={"cores": 8}) == 0
+    assert "not the same: cores: 2, 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}'])
+def test_compare_refuses_what_is_no_benchmark(tmp_path, capsys, text):
+    (tmp_path / "x.json").write_text(text)
+    file = str(tmp_path / "x.json")
+    assert main(["benchmark", "--compare", file, file]) == 2
+    assert "x.json" in capsys.readouterr().err
