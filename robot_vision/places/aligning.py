@@ -1,9 +1,9 @@
 """Finds how two maps lie to each other from the places that both show.
 
-The most similar places of the two maps are matched. Each match alone says roughly how the frames lie to each
-other (two views of a place are some decimetres and degrees apart); the answer is what most matches agree on,
-fitted to positions and orientations together in closed form (Umeyama 1991, with the rotations added to the
-correlation matrix).
+Every place of one map is matched with the most similar one of the other. Each match alone says roughly how
+the frames lie to each other (two views of a place are some decimetres and degrees apart); the answer is what
+most matches agree on, fitted to positions and orientations together in closed form (Umeyama 1991, with the
+rotations added to the correlation matrix).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision import geometry
-from robot_vision.places.index import PlaceIndex
 from robot_vision.places.index_cache import open_index
 from robot_vision.places.store import MapError, PlaceMap
 
@@ -26,7 +25,7 @@ _ROUGH = 4.0  # a single match is so much worse at the other end of a room
 _FINE = 3.0
 _MOST_MATCHES = 2000
 _HYPOTHESES = 400
-_MIN_AGREEING = 12
+_MIN_AGREEING = 10
 _CLEAR = 2.0  # times as many as agree on anything else, or a building of equal floors fools it
 
 
@@ -85,7 +84,7 @@ def _too_few(target: PlaceMap, source: PlaceMap, why: str) -> str:
 
 
 def _matches(target: PlaceMap, source: PlaceMap) -> tuple[Array, Array]:
-    """Returns poses (M, 4, 4) in the target and in the source of places that are each other's best."""
+    """Returns poses (M, 4, 4) of source places' best matches in the target, and of those places."""
     ids, descriptors = source.descriptors()
     if len(ids) > _MOST_MATCHES:
         some = np.linspace(0, len(ids) - 1, _MOST_MATCHES).astype(np.intp)
@@ -94,15 +93,7 @@ def _matches(target: PlaceMap, source: PlaceMap) -> tuple[Array, Array]:
         nothing = np.empty((0, 4, 4))
         return nothing, nothing
     found, _ = open_index(target, cache=False).search(descriptors, 1)
-    back = PlaceIndex(source.info.dimension)
-    back.add(ids, descriptors)
-    wanted, there = target.descriptors(np.unique(found[:, 0]))
-    best = dict(zip(wanted.tolist(), back.search(there, 1)[0][:, 0].tolist(), strict=True))
-    mutual = [i for i in range(len(ids)) if best[int(found[i, 0])] == ids[i]]
-    return (
-        _poses(target, found[mutual, 0]),
-        _poses(source, ids[mutual]),
-    )
+    return _poses(target, found[:, 0]), _poses(source, ids)
 
 
 def _poses(places: PlaceMap, ids: NDArray[np.int64]) -> Array:

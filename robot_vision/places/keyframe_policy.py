@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision import geometry
 from robot_vision.errors import ConfigError
 
 # A view changes without the camera when people walk or light goes on: such a change counts only after this
@@ -135,8 +134,7 @@ class KeyframeSelector:
 def _apart(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:
     """Returns metres and degrees between two poses (4, 4)."""
     metres = float(np.linalg.norm(a[:3, 3] - b[:3, 3]))
-    turn = geometry.orthonormalised(a[:3, :3].T @ b[:3, :3])
-    cosine = (float(np.trace(turn)) - 1) / 2
+    cosine = (float(np.vdot(a[:3, :3], b[:3, :3])) - 1) / 2  # the trace of a.T @ b
     return metres, math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 

@@ -56,7 +56,8 @@ def draw_map(
     a, b, flipped = ground_axes(rotations)
     points = poses.positions[:, [a, b]]
     looks = rotations[:, [a, b], 2]
-    low, high = points.min(axis=0), points.max(axis=0)
+    seen = np.vstack((points, points + looks * sight_m))
+    low, high = seen.min(axis=0), seen.max(axis=0)
     extent = max(float((high - low).max()), 1.0)
     scale = (size - 2 * _MARGIN) / extent  # pixels a metre
     turn = np.array([scale, scale if flipped else -scale])

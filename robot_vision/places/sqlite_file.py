@@ -29,6 +29,7 @@ BUSY_S = 5.0
 # Rows of a few kB share a page of this size well; a transaction writes every page that it touches.
 _PAGE_BYTES = 8192
 _LITTLE_ROOM = 4 << 20
+MAX_ROW_BYTES = 80 << 20  # the largest that is written is a structure, of at most 64 MiB
 
 # Descriptors, pictures and features lie apart from the poses, so that reading one kind reads little else. Ids
 # are never used again (AUTOINCREMENT): an index that holds an id can trust it.
@@ -136,6 +137,7 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
     with translated(path):
         db = _connect(path, mode)
         try:
+            _refuse_code(db, path)
             _check_version(db, path)
             if mode == "write":
                 # FULL syncs the log at every commit, so that a commit that returned survives a power cut.
@@ -153,18 +155,26 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
 
 
 def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}"
     options = "?mode=rw"
-    if mode == "read":
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    if mode == "read" and not writable:
         options = "?mode=ro"
         # A reader shares memory with writers through files beside the map. Where none can be made and
         # none is there, nobody writes.
-        alone = not any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm"))
-        if alone and not os.access(path.parent, os.W_OK):
+        if not any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm")):
             options += "&immutable=1"
-    return sqlite3.connect(
-        uri + options, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=True
+    db = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}{options}",
+        timeout=BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
     )
+    if mode == "read" and writable:
+        # Not mode=ro: the last one to close takes the files beside the map away, which only a
+        # connection that may write can do.
+        db.execute("PRAGMA query_only = ON")
+    return db
 
 
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
@@ -179,6 +189,24 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
         )
     if version < 1:
         raise MapError(f"{path} is a map of version {version}, which never was")
+
+
+def _refuse_code(db: sqlite3.Connection, path: Path) -> None:
+    """Refuses what in a database runs when it is read or written: views, triggers, virtual tables.
+
+    https://sqlite.org/security.html, "untrusted SQLite database files".
+    """
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA cell_size_check = ON")
+    if hasattr(db, "setlimit"):  # Python 3.11
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
+    for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master"):
+        virtual = str(sql).upper().startswith("CREATE VIRTUAL")
+        if kind not in ("table", "index") or virtual:
+            what = "virtual table" if virtual else kind
+            raise MapError(
+                f"{path} has a {what} ({str(name)[:50]!r}), which a place map never has: do not use it"
+            )
 
 
 def _check_length(db: sqlite3.Connection, path: Path) -> None:

@@ -1,0 +1,194 @@
+"""What is particular to maps on a PostgreSQL server. test_place_store.py has what every map does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+from place_maps import DIMENSION, keyframe, make_map, server, server_uri, unit
+
+from robot_vision.errors import ConfigError
+from robot_vision.places.index_cache import cache_path, open_index, refresh
+from robot_vision.places.postgres_map import PostgresMap
+from robot_vision.places.postgres_server import Address
+from robot_vision.places.store import (
+    MapBusyError,
+    MapError,
+    MapReadOnlyError,
+    create_map,
+    open_map,
+)
+
+__all__ = ["server", "server_uri"]  # fixtures
+
+
+def plain(uri: str) -> psycopg.Connection:
+    return psycopg.connect(Address.parse(uri).server, autocommit=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_the_server_finds_what_brute_force_finds(
+    server_uri: str, dtype: str, indexed: bool
+) -> None:
+    with make_map(server_uri, descriptor_dtype=dtype) as places:
+        assert isinstance(places, PostgresMap)
+        places.add_many(keyframe(i, thumbnail=None) for i in range(300))
+        if indexed:
+            places.make_server_index()
+            places.add(keyframe(300))
+        ids, vectors = places.descriptors()
+        queries = np.array([unit(1000 + i) for i in range(5)])
+        found, similarities = places.nearest(queries, 10)
+        expected = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
+        assert np.mean(found == ids[expected]) > (0.9 if indexed else 0.98)
+        np.testing.assert_allclose(similarities[:, 0], (queries @ vectors.T).max(axis=1), atol=1e-3)
+        assert places.nearest(unit(3), 400)[0].tolist()[0].count(-1) >= 400 - len(places)
+        with pytest.raises(ConfigError, match="Query.* has 8 numbers"):
+            places.nearest(unit(1, 8), 1)
+
+
+def test_a_descriptor_is_the_same_in_sql(server_uri: str) -> None:
+    """The bytes on the wire are what pgvector itself reads and prints."""
+    with make_map(server_uri) as places:
+        number = places.add(keyframe(5))
+    with plain(server_uri) as connection:
+        schema = Address.parse(server_uri).schema
+        text = f"SELECT descriptor::text, x FROM {schema}.keyframe WHERE id = %s"
+        row = connection.execute(text, [number]).fetchone()
+    assert row is not None
+    printed = np.array(row[0].strip("[]").split(","), np.float32)
+    np.testing.assert_array_equal(printed, unit(5))
+    assert row[1] == keyframe(5).position[0]
+
+
+def test_robots_follow_one_another_and_go_on_while_the_network_is_away(
+    server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with make_map(server_uri) as first, open_map(server_uri) as second:
+        assert isinstance(second, PostgresMap)
+        assert cache_path(second.info).parent == tmp_path / "robot_vision"
+        index = open_index(second)
+        first.add_many(keyframe(i) for i in range(20))
+        assert len(refresh(index, second).added) == 20
+        first.remove([4])
+        with plain(server_uri) as connection:  # the network goes away
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'robot_vision'"
+            )
+        with pytest.raises(MapError, match=r"connection was lost .*; the next call tries anew"):
+            refresh(index, second)
+        assert index.search(unit(7), 1)[0][0, 0] == 8
+        assert refresh(index, second).removed.tolist() == [4]  # and is back
+        assert 4 not in index
+        with pytest.raises(MapError):
+            first.add(keyframe(30))
+        assert first.add(keyframe(30)) == 21
+
+
+def test_a_map_held_by_another_robot_says_so(
+    server_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robot_vision.places.postgres_server.WAIT_S", 1)
+    with make_map(server_uri) as places, plain(server_uri) as connection:
+        schema = Address.parse(server_uri).schema
+        with connection.transaction():
+            connection.execute(f"UPDATE {schema}.map SET revision = revision")
+            with pytest.raises(MapBusyError, match="locked by another robot"):
+                places.add(keyframe(1))
+            assert len(places) == 0
+        assert places.add(keyframe(1)) == 1
+
+
+def test_ids_stay_apart_under_many_writers(server_uri: str) -> None:
+    make_map(server_uri).close()
+    ids: list[int] = []
+
+    def drive(robot: int) -> None:
+        with open_map(server_uri) as places:
+            for i in range(0, 12, 3):
+                ids.extend(
+                    places.add_many(
+                        keyframe(robot * 100 + i + j, source=f"r{robot}") for j in (0, 1, 2)
+                    )
+                )
+
+    robots = [threading.Thread(target=drive, args=(robot,)) for robot in range(4)]
+    for robot in robots:
+        robot.start()
+    for robot in robots:
+        robot.join()
+    assert sorted(ids) == list(range(1, 49))
+    with open_map(server_uri, "read") as places:
+        assert places.changes(0).added.tolist() == list(range(1, 49))
+        assert len(places.changes(places.revision - 1).added) == 3
+
+
+def test_a_user_without_rights_can_read_and_is_told(server_uri: str, server: str) -> None:
+    with make_map(server_uri) as places:
+        places.add(keyframe(1))
+    address = Address.parse(server_uri)
+    with plain(server_uri) as connection:
+        connection.execute("DROP ROLE IF EXISTS visitor")
+        connection.execute("CREATE ROLE visitor LOGIN")
+        connection.execute(f"GRANT USAGE ON SCHEMA {address.schema} TO visitor")
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {address.schema} TO visitor")
+    visitor = server_uri.replace("//postgres:", "//visitor:")
+    assert visitor != server_uri
+    with open_map(visitor) as places:
+        assert len(places) == 1
+        with pytest.raises(MapReadOnlyError, match="cannot be written: permission denied"):
+            places.add(keyframe(2))
+    with plain(server_uri) as connection:
+        connection.execute("DROP OWNED BY visitor")
+        connection.execute("DROP ROLE visitor")
+
+
+def test_a_map_of_a_newer_version_is_refused(server_uri: str) -> None:
+    make_map(server_uri).close()
+    with plain(server_uri) as connection:
+        schema = Address.parse(server_uri).schema
+        connection.execute(f"UPDATE {schema}.map SET schema_version = 9")
+    with pytest.raises(MapError, match="version 9, and this robot_vision reads up to 1"):
+        open_map(server_uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("postgresql://u:secret@localhost/places", r"name the map as \?map=NAME"),
+        ("postgresql://u:secret@localhost/places?map=No-Good", "small letters"),
+        ("postgresql://u:secret@localhost/places?map=a&map=b", "name the map"),
+    ],
+)
+def test_a_bad_address_is_refused_without_its_password(uri: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_map(uri)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_server_is_one_line_without_the_password(tmp_path: Path) -> None:
+    for uri in (
+        "postgresql://u:secret@127.0.0.1:9/places?map=hall",
+        f"postgresql://u:@/places?host={tmp_path}&password=secret&map=hall",
+    ):
+        with pytest.raises(MapError, match="no connection to the server") as caught:
+            open_map(uri)
+        assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_descriptors_that_pgvector_cannot_keep_or_index_are_refused(server_uri: str) -> None:
+    with pytest.raises(ConfigError, match="32768 numbers and pgvector keeps up to 16000"):
+        create_map(server_uri, bundle_name="b", bundle_sha256="00", dimension=32768)
+    with make_map(server_uri, dimension=2048) as places:
+        assert isinstance(places, PostgresMap)
+        places.add(keyframe(1, 2048))
+        with pytest.raises(ConfigError, match="indexes up to 2000"):
+            places.make_server_index()
+        assert places.nearest(unit(1, 2048), 1)[0].tolist() == [[1]]
+    assert DIMENSION < 2000
