@@ -44,6 +44,7 @@ TRAIN = [
 PLACES = ["faiss-cpu>=1.8"]
 FLEET = ["psycopg[binary]>=3.2"]  # place maps on a PostgreSQL server with pgvector
 OPENVINO = ["openvino>=2024.4"]
+FUZZ = ["atheris>=2.3"]  # beside hypothesis: fuzzing that is guided by coverage
 RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
 DEV = [
@@ -71,7 +72,7 @@ DEV = [
 setup(
     name=NAME,
     version="0.1.0",
-    packages=find_packages(exclude=["test*", "benchmarks*", "tools*"]),
+    packages=find_packages(exclude=["test*", "benchmarks*", "tools*", "fuzz*"]),
     package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
@@ -90,6 +91,7 @@ setup(
         "fleet": [*PLACES, *FLEET],
         "ray": RAY,
         "parquet": PARQUET,
+        "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
         "dev": DEV,
         "test": ["pytest>=7.0"],  # by this name colcon test knows that pytest runs the tests
     },

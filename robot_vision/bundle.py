@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.graph_signature import GraphSignature, read_signature
+from robot_vision.plain_yaml import YamlError, load_yaml
 from robot_vision.spec import FEATURE_SCORES, NetworkSpec, check_mapping
 
 FORMAT_VERSION = 1
@@ -193,10 +194,9 @@ def _read_manifest(path: Path) -> _Manifest:
         )
     raw = file.read_bytes()
     try:
-        data = yaml.safe_load(raw)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BundleError(f"{file} is not valid YAML: {first}") from error
+        data = load_yaml(raw)
+    except YamlError as error:
+        raise BundleError(f"{file} is not valid YAML: {error}") from error
     try:
         # The version is looked at first: a newer format may have keys that this one does not know.
         version = data.get("format_version") if isinstance(data, Mapping) else None

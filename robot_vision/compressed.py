@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
-from robot_vision.image_limits import check_size
+from robot_vision.image_limits import MAX_COMPRESSED_PIXELS, check_size
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -70,11 +70,11 @@ def compressed_size(data: NDArray[np.uint8], format_text: str) -> tuple[int, int
     head = data[:8].tobytes()
     if head[:3] == _JPEG:
         height, width, scan = _jpeg_size(data.data)
-        check_size(height, width)
+        check_size(height, width, MAX_COMPRESSED_PIXELS)
         _check_end(data, scan, b"\xff\xd9", "JPEG", "end marker")
     elif head == _PNG:
         height, width = _png_size(data)
-        check_size(height, width)
+        check_size(height, width, MAX_COMPRESSED_PIXELS)
         _check_end(data, 24, b"IEND", "PNG", "end chunk")
     elif head:
         raise ImageError(

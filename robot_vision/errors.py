@@ -5,9 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Control characters but tab and line feed, as Python would write them.
+_VISIBLE = {c: f"\\x{c:02x}" for c in (*range(9), *range(11, 32), *range(127, 160))}
+
 
 class RobotVisionError(Exception):
-    """An expected error: its message names the value, what is allowed and the remedy, in one line."""
+    """An expected error: its message names the value, what is allowed and the remedy, in one line.
+
+    Values may come from anywhere, so what would fill a log or steer a terminal is left out of the message.
+    """
+
+    MAX_CHARACTERS = 4000
+
+    def __init__(self, message: str = "") -> None:
+        half = self.MAX_CHARACTERS // 2
+        if len(message) > self.MAX_CHARACTERS:
+            message = f"{message[:half]} ... {message[-half:]}"
+        super().__init__(message.translate(_VISIBLE))
 
 
 class ConfigError(RobotVisionError):

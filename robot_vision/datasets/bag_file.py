@@ -26,6 +26,7 @@ from robot_vision.images import to_rgb
 from robot_vision.interfaces import message_types
 from robot_vision.sources.bag import BAG_SUFFIXES
 from robot_vision.sources.natural import natural_key
+from robot_vision.sources.unpacking import limit_rosbags
 
 _OPEN_AT_ONCE = 8
 
@@ -42,6 +43,7 @@ class BagFile:
     """
 
     def __init__(self, path: Path) -> None:
+        limit_rosbags()
         self.path = path
         self._ros1 = path.suffix == ".bag"
         self._types = message_types()

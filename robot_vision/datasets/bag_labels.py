@@ -22,6 +22,7 @@ import yaml
 from robot_vision.datasets.bag_file import BagFile
 from robot_vision.datasets.pose_checks import where
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.plain_yaml import YamlError, compose, construct
 
 STRING = "std_msgs/msg/String"
 CLASSIFICATION = "vision_msgs/msg/Classification"
@@ -108,12 +109,11 @@ def labels_of_spans(bag: BagFile, file: Path) -> Labeller:
 def read_spans(file: Path) -> Sequence[tuple[float, float, str]]:
     """Returns (from_s, to_s, label) in the order of time; see `labels_of_spans`."""
     try:
-        root = yaml.compose(file.read_text(), yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
+        root = compose(file.read_bytes())
+    except OSError as error:
         raise SourceError(f"{file} cannot be read: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise SourceError(f"{where(file, line)}: not YAML: {error.problem}") from error
+    except YamlError as error:
+        raise SourceError(f"{where(file, error.line)}: not YAML: {error}") from error
     if not isinstance(root, yaml.SequenceNode):
         raise SourceError(f"{where(file, 1)}: needs a list of {{label, from_s, to_s}}")
     rows = []
@@ -131,7 +131,10 @@ def read_spans(file: Path) -> Sequence[tuple[float, float, str]]:
 
 
 def _span(node: Any, place: str) -> tuple[float, float, str]:
-    value = yaml.SafeLoader("").construct_document(node)
+    try:
+        value = construct(node)
+    except YamlError as error:
+        raise SourceError(f"{place}: not YAML: {error}") from error
     keys = ("label", "from_s", "to_s")
     if not isinstance(value, dict):
         raise SourceError(f"{place}: needs label, from_s and to_s")

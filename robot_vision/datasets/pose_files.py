@@ -10,7 +10,7 @@ Poses are those of a frame in the map, in metres.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +99,13 @@ def seconds_to_ns(word: str, place: str) -> int:
     """
     try:
         # Decimal: a double loses the last digits of nanoseconds since 1970.
-        stamp_ns = int((Decimal(word) * 10**9).to_integral_value())
-    except (InvalidOperation, ValueError, OverflowError):
+        seconds = Decimal(word)
+        if (
+            not abs(seconds) < 2**63
+        ):  # NaN too; a huge exponent would become a number of so many digits
+            raise ValueError
+        stamp_ns = int((seconds * 10**9).to_integral_value())
+    except (ArithmeticError, ValueError):
         raise SourceError(f"{place}: {word!r} is not a stamp in seconds") from None
     return _within_64_bits(stamp_ns, word, "seconds", place)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.places.keyframe import Keyframe
+from robot_vision.places.keyframe import MAX_ID, MAX_TEXT, Keyframe
 
 _POSE = struct.Struct("<q7d")
+_COVARIANCE_BYTES = 36 * 8
+_UNIT = 1e-5  # how far a quaternion's length may be from 1
 _STORED: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 
 
@@ -55,6 +58,30 @@ def row_sum(
     total = zlib.crc32(_POSE.pack(stamp_ns, *pose))
     total = zlib.crc32(camera.encode() + b"\0" + source.encode() + b"\0", total)
     return zlib.crc32(covariance or b"", total)
+
+
+def is_sound(row: tuple[Any, ...]) -> bool:
+    """Returns whether a row, as `keyframe_from` takes it, has the types and ranges of one that was written.
+
+    A checksum shows damage, not malice: whoever made the file made the checksums too.
+    """
+    number, stamp_ns, camera, source, *pose = row[:11]
+    covariance = row[11]
+    return (
+        isinstance(number, int)
+        and 1 <= number < MAX_ID
+        and isinstance(stamp_ns, int)
+        and all(isinstance(text, str) and len(text) <= MAX_TEXT for text in (camera, source))
+        and all(isinstance(value, float) and math.isfinite(value) for value in pose)
+        and abs(math.hypot(*pose[3:]) - 1) < _UNIT
+        and (covariance is None or _is_covariance(covariance))
+    )
+
+
+def _is_covariance(blob: object) -> bool:
+    if not isinstance(blob, bytes) or len(blob) != _COVARIANCE_BYTES:
+        return False
+    return bool(np.all(np.isfinite(np.frombuffer(blob, "<f8"))))
 
 
 def keyframe_from(

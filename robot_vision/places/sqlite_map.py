@@ -32,6 +32,8 @@ from robot_vision.places.sqlite_file import (
     translated,
 )
 from robot_vision.places.store import (
+    DTYPES,
+    MAX_DIMENSION,
     Changes,
     KeyframeThereError,
     MapError,
@@ -45,6 +47,7 @@ from robot_vision.places.store import (
 Ids = Union[Sequence[int], NDArray[np.int64]]  # noqa: UP007 (evaluated in Python 3.10 too)
 _CHUNK = 500  # below the 999 variables that old SQLite takes in one statement
 _POSE = "id, stamp_ns, camera, source, x, y, z, qx, qy, qz, qw, covariance, crc"
+_MAX_NAME = 1000  # characters
 _TABLES = ("keyframe", "descriptor", "thumbnail", "structure")
 
 
@@ -86,7 +89,12 @@ class SqliteMap:
     @classmethod
     def open(cls, path: Path, mode: Mode, quick: bool = False) -> SqliteMap:
         """Opens a map; see `store.open_map`. `quick` leaves out the check of every page."""
-        return cls(path, open_file(path, mode, quick), mode)
+        db = open_file(path, mode, quick)
+        try:
+            return cls(path, db, mode)
+        except BaseException:
+            db.close()
+            raise
 
     def __enter__(self) -> SqliteMap:
         return self
@@ -105,7 +113,7 @@ class SqliteMap:
     @property
     def revision(self) -> int:
         """See `store.PlaceMap`."""
-        return int(self._one("SELECT revision FROM map")[0])
+        return self._whole(self._one("SELECT revision FROM map")[0])
 
     def add(self, keyframe: Keyframe) -> int:
         """See `store.PlaceMap`."""
@@ -165,6 +173,9 @@ class SqliteMap:
     def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """See `store.PlaceMap`."""
         wanted = self._ids() if ids is None else sorted({int(i) for i in ids})
+        stored = packing.descriptor_size(self.info.dimension, self.info.descriptor_dtype)
+        if ids is None and len(wanted) * stored > _bytes_of(self.path):
+            raise MapError(damaged(self.path, "it has more keyframes than descriptors"))
         found = np.empty(len(wanted), np.int64)
         result = np.empty((len(wanted), self.info.dimension), np.float32)
         count = 0
@@ -179,7 +190,7 @@ class SqliteMap:
     def changes(self, since: int) -> Changes:
         """See `store.PlaceMap`."""
         with self._reading() as db:
-            (revision,) = db.execute("SELECT revision FROM map").fetchone()
+            (revision,) = db.execute("SELECT revision FROM map").fetchone() or (None,)
             added, removed = (
                 np.array(
                     [
@@ -192,7 +203,7 @@ class SqliteMap:
                 )
                 for table in ("keyframe", "removal")
             )
-            return Changes(int(revision), added, removed)
+            return Changes(self._whole(revision), added, removed)
 
     def set_structure(self, keyframe_id: int, structure: bytes) -> None:
         """See `store.PlaceMap`."""
@@ -295,6 +306,12 @@ class SqliteMap:
         row: tuple[Any, ...] = self._all(statement)[0]
         return row
 
+    def _whole(self, value: object) -> int:
+        """Returns a number of the file; SQLite keeps text and blobs in columns of numbers, too."""
+        if not isinstance(value, int):
+            raise MapError(damaged(self.path, f"a whole number is {str(value)[:50]!r}"))
+        return value
+
     def _ids(self) -> list[int]:
         return [row[0] for row in self._all("SELECT id FROM keyframe ORDER BY id")]
 
@@ -343,7 +360,8 @@ class SqliteMap:
             yield packing.keyframe_from(rows[number], descriptor, pictures.get(number))
 
     def _verify(self, row: tuple[Any, ...]) -> None:
-        if packing.row_sum(row[1], row[4:11], row[2], row[3], row[11]) != row[12]:
+        sound = packing.is_sound(row)
+        if not sound or packing.row_sum(row[1], row[4:11], row[2], row[3], row[11]) != row[12]:
             raise MapError(damaged(self.path, f"keyframe {row[0]} is not as it was written"))
 
     def _blobs(self, table: str, ids: Sequence[int]) -> dict[int, bytes]:
@@ -352,7 +370,7 @@ class SqliteMap:
             f"SELECT id, crc, data FROM {table} WHERE id IN {_marks(ids)} ORDER BY id", ids
         )
         for number, crc, data in rows:
-            if zlib.crc32(data) != crc:
+            if not isinstance(data, bytes) or zlib.crc32(data) != crc:
                 raise MapError(
                     damaged(self.path, f"{table} of keyframe {number} is not as it was written")
                 )
@@ -373,9 +391,24 @@ class SqliteMap:
             raise MapError(damaged(self.path, "its description is gone"))
         (version,) = self._one("PRAGMA user_version")
         map_id, name, sha256, dimension, dtype, frame_id, created_ns = rows[0]
+        texts = (map_id, name, sha256, dtype, frame_id)
+        if not (
+            all(isinstance(text, str) and len(text) <= _MAX_NAME for text in texts)
+            and isinstance(dimension, int)
+            and 1 <= dimension <= MAX_DIMENSION
+            and dtype in DTYPES
+            and isinstance(created_ns, int)
+        ):
+            raise MapError(damaged(self.path, f"its description is {str(rows[0])[:200]}"))
         return MapInfo(
             str(self.path), map_id, version, name, sha256, dimension, dtype, frame_id, created_ns
         )
+
+
+def _bytes_of(path: Path) -> int:
+    """Returns the size of a map with what is still in its log."""
+    log = Path(f"{path}-wal")
+    return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
 
 def _marks(values: Sized) -> str:

@@ -24,6 +24,7 @@ from robot_vision.places.keyframe import Keyframe
 
 SCHEMA_VERSION = 1
 DTYPES = ("float32", "float16")
+MAX_DIMENSION = 65536
 MODES = ("read", "write")
 Mode = Literal["read", "write"]
 
@@ -260,8 +261,8 @@ def create_map(
     """
     if descriptor_dtype not in DTYPES:
         raise ConfigError(unknown("descriptor_dtype", descriptor_dtype, DTYPES))
-    if not 1 <= dimension <= 65536:
-        raise ConfigError(f"dimension is {dimension}: use 1 to 65536")
+    if not 1 <= dimension <= MAX_DIMENSION:
+        raise ConfigError(f"dimension is {dimension}: use 1 to {MAX_DIMENSION}")
     if not frame_id or not bundle_name:
         raise ConfigError("frame_id and bundle_name may not be empty")
     settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Union
 
+from robot_vision.errors import ImageError
+
 ENCAPSULATION = 4
 _LITTLE = b"\x00\x01\x00\x00"
 _STAMP_END = ENCAPSULATION + 8
@@ -46,6 +48,10 @@ def compressed_image(stamp_ns: int, frame_id: str, message: Any) -> bytes:
 
 
 def _order(data: Bytes) -> str:
+    if len(data) < _STAMP_END:
+        raise ImageError(
+            "corrupt", f"The message of {len(data)} bytes has no header: it is cut off"
+        )
     return "<" if data[1] & 1 else ">"
 
 
@@ -66,8 +72,14 @@ def with_frame_id(data: Bytes, frame_id: str) -> bytes:
     """Returns a copy with another header frame, of a message without 8-byte fields (the images)."""
     order = _order(data)
     view = memoryview(data)
+    if len(data) < _STAMP_END + 4:
+        raise ImageError("corrupt", f"The message of {len(data)} bytes has no frame: it is cut off")
     (size,) = struct.unpack_from(f"{order}I", data, _STAMP_END)
     rest = _STAMP_END + 4 + size + -size % 4
+    if rest > len(data):
+        raise ImageError(
+            "corrupt", f"The message's frame has {size} bytes, and the message {len(data)}: cut off"
+        )
     text = frame_id.encode() + b"\0"
     head = struct.pack(f"{order}I", len(text)) + text + bytes(-len(text) % 4)
     return b"".join((view[:_STAMP_END], head, view[rest:]))

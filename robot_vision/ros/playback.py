@@ -21,6 +21,7 @@ from robot_vision.ros import cdr
 from robot_vision.sources import RawImage, Source
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 from robot_vision.sources.base import CompressedImage
+from robot_vision.sources.salvage import Record
 
 TRANSPORTS = ("as_recorded", "raw", "compressed")
 _SUFFIX = "/compressed"
@@ -111,26 +112,34 @@ class Playback:
 
     def _bag(self, source: BagSource) -> Iterator[Item]:
         for record in source.records({*source.topics, *self._infos}):
-            data = record.data
-            if record.kind == CAMERA_INFO:
-                if self._frame_id:  # has 8-byte fields, whose padding depends on the frame's length
-                    message: Any = self._types.deserialize_cdr(data, CAMERA_INFO)
-                    message.header.frame_id = self._frame_id
-                    data = self._types.serialize_cdr(message, CAMERA_INFO)
-                yield Item(self._infos[record.topic], CAMERA_INFO, record.log_ns, data)
+            try:
+                items = list(self._recorded(record))
+            except Exception:  # damaged bytes make rosbags raise almost anything
+                self.bad_frames += 1
                 continue
-            output = self._outputs[_base(record.topic)]
-            wanted = {"raw": IMAGE, "compressed": COMPRESSED_IMAGE}.get(
-                self._transport, record.kind
-            )
-            if wanted == record.kind:
-                if self._frame_id:
-                    data = cdr.with_frame_id(data, self._frame_id)
-                yield Item(_named(output, record.kind), record.kind, record.log_ns, data)
-                continue
-            message = self._types.deserialize_cdr(data, record.kind)
-            frame_id = self._frame_id or message.header.frame_id
-            yield from self._item(output, record.log_ns, cdr.stamp_of(data), frame_id, message)
+            yield from items
+
+    def _recorded(self, record: Record) -> Iterator[Item]:
+        """Yields a message of a bag as it is to be played; nothing if its image cannot be decoded."""
+        data = record.data
+        stamp_ns = cdr.stamp_of(data)  # raises for a message without a header, too
+        if record.kind == CAMERA_INFO:
+            if self._frame_id:  # has 8-byte fields, whose padding depends on the frame's length
+                message: Any = self._types.deserialize_cdr(data, CAMERA_INFO)
+                message.header.frame_id = self._frame_id
+                data = self._types.serialize_cdr(message, CAMERA_INFO)
+            yield Item(self._infos[record.topic], CAMERA_INFO, record.log_ns, data)
+            return
+        output = self._outputs[_base(record.topic)]
+        wanted = {"raw": IMAGE, "compressed": COMPRESSED_IMAGE}.get(self._transport, record.kind)
+        if wanted == record.kind:
+            if self._frame_id:
+                data = cdr.with_frame_id(data, self._frame_id)
+            yield Item(_named(output, record.kind), record.kind, record.log_ns, data)
+            return
+        message = self._types.deserialize_cdr(data, record.kind)
+        frame_id = self._frame_id or message.header.frame_id
+        yield from self._item(output, record.log_ns, stamp_ns, frame_id, message)
 
     def _frames(self) -> Iterator[Item]:
         for frame in self.source:

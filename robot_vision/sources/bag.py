@@ -14,6 +14,7 @@ from robot_vision.errors import SourceError, unknown
 from robot_vision.sources.base import Frame, Source, nanoseconds
 from robot_vision.sources.natural import natural_key
 from robot_vision.sources.salvage import Record, salvage
+from robot_vision.sources.unpacking import limit_rosbags
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -61,6 +62,7 @@ class BagSource(Source):
         duration_s: float | None = None,
     ) -> None:
         super().__init__(str(path), (), None)
+        limit_rosbags()
         self._path = path
         # Camera messages are the same in every ROS 2; other types in the bag need not be understood.
         self._types = get_typestore(Stores.ROS2_HUMBLE)

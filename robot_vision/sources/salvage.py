@@ -6,15 +6,14 @@ where it does. A message that is not whole is left out.
 
 from __future__ import annotations
 
-import bz2
-import importlib
-import importlib.util
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from robot_vision.sources.unpacking import unpack
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 ROS1_MAGIC = b"#ROSBAG V2.0\n"
@@ -55,43 +54,6 @@ def salvage(path: Path) -> Iterator[Record]:
             yield from _sqlite(path)
 
 
-def _zstd(data: bytes) -> bytes:
-    # Python 3.14 has it; before, rosbags brings one of the two others, by its version.
-    for name in ("compression.zstd", "backports.zstd", "zstandard"):
-        if importlib.util.find_spec(name.partition(".")[0]) is None:
-            continue
-        try:
-            return bytes(importlib.import_module(name).decompress(data))
-        except ModuleNotFoundError:
-            continue
-    raise ValueError("no zstd module is installed")
-
-
-def _lz4(data: bytes) -> bytes:
-    import lz4.frame  # rosbags brings it
-
-    return bytes(lz4.frame.decompress(data))
-
-
-_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    "none": bytes,
-    "zstd": _zstd,
-    "lz4": _lz4,
-    "bz2": bz2.decompress,
-}
-
-
-def _decompressed(compression: str, data: bytes) -> bytes:
-    """Returns a chunk's content; ValueError for one that was cut off or is damaged."""
-    if compression not in _DECOMPRESS:
-        raise ValueError(f"unknown compression {compression!r}")
-    try:
-        return _DECOMPRESS[compression](data)
-    except Exception as error:  # each library has its own
-        raise ValueError(f"a chunk is damaged: {error}") from error
-
-
 def _exactly(file: BinaryIO, size: int) -> bytes | None:
     data = file.read(min(size, _MAX_RECORD))
     return data if len(data) == size else None
@@ -130,7 +92,7 @@ def _mcap(file: BinaryIO) -> Iterator[Record]:
         elif op == 0x06:
             compression, at = text(record, 28)
             (size,) = struct.unpack_from("<Q", record, at)
-            content = _decompressed(compression, bytes(record[at + 8 : at + 8 + size]))
+            content = unpack(compression, bytes(record[at + 8 : at + 8 + size]))
             for inner in _mcap_records(memoryview(content)):
                 yield from handle(*inner)
 
@@ -174,7 +136,7 @@ def _ros1(file: BinaryIO) -> Iterator[Record]:
             if number in connections:
                 yield Record(*connections[number], sec * 10**9 + nanosec, data, ros1=True)
         elif op == b"\x05":
-            content = _decompressed(header[b"compression"].decode("utf-8", "replace"), data)
+            content = unpack(header[b"compression"].decode("utf-8", "replace"), data)
             at = 0
             while at + 4 <= len(content):
                 (size,) = struct.unpack_from("<I", content, at)

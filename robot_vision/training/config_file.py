@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.plain_yaml import YamlError, load_yaml
 from robot_vision.spec import InputSpec
 from robot_vision.training.config import TrainingConfig
 
@@ -35,9 +36,9 @@ def read_config(path: str | Path, settings: Sequence[str] = ()) -> TrainingConfi
     if path.stat().st_size > _MAX_BYTES:
         raise ConfigError(f"{path} is larger than {_MAX_BYTES} bytes: it is no configuration")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        data = load_yaml(path.read_bytes())
+    except YamlError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -116,8 +117,8 @@ def _apply(data: dict[str, Any], setting: str) -> None:
     if not equals or not key.strip():
         raise ConfigError(f"--set {setting!r}: write key=value, for example loop.epochs=10")
     try:
-        value = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError as error:
+        value = load_yaml(text) if text.strip() else ""
+    except YamlError as error:
         raise ConfigError(f"--set {setting!r}: the value is not valid YAML") from error
     *parents, last = key.strip().split(".")
     for parent in parents:

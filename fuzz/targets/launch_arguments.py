@@ -1,0 +1,29 @@
+"""Launch arguments and parameters as text."""
+
+from __future__ import annotations
+
+from robot_vision.errors import ConfigError
+from robot_vision.ros.launch_arguments import overrides
+from robot_vision.ros.parameters import settings
+from robot_vision.ros.perception_parameters import PerceptionParameters
+
+MAX_LEN = 1 << 8
+ALLOWED_S = 2.0
+_NAMES = tuple(setting.name for setting in settings(PerceptionParameters))
+
+
+def one_input(data: bytes) -> None:
+    """Byte 0: which parameter; then its text."""
+    name = _NAMES[data[0] % len(_NAMES)] if data else _NAMES[0]
+    text = data[1:].decode("utf-8", "replace")
+    try:
+        values = overrides(PerceptionParameters, {name: text})
+    except ConfigError:
+        return
+    assert set(values) <= {name}
+
+
+def SEEDS() -> list[bytes]:  # noqa: N802
+    """Returns values of every type, for every parameter."""
+    texts = (b"1", b"0.5", b".nan", b"1e400", b"[a, b]", b"a,b", b"true", b"demo", b"2020-13-13")
+    return [bytes([i]) + text for i in range(len(_NAMES)) for text in texts]

@@ -1,0 +1,35 @@
+"""predictions.npz from somebody else, to compare with."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+
+from fuzz import scratch
+from robot_vision.errors import SourceError
+from robot_vision.evaluation.columns import FORMAT, Predictions
+
+MAX_LEN = 1 << 12
+ALLOWED_S = 5.0
+
+
+def one_input(data: bytes) -> None:
+    """The whole file."""
+    try:
+        read = Predictions.load(scratch.file("predictions.npz", data))
+    except SourceError:
+        return
+    assert read.stamps_ns.ndim == 1
+
+
+def SEEDS() -> list[bytes]:  # noqa: N802
+    """Returns a small file, and one with pickled objects."""
+    head = {"format": FORMAT, "recording": "a", "labels": ["x", "y"], "meta": {}}
+    seeds = []
+    for stamps in (np.arange(3), np.array([{}, {}], object)):
+        buffer = io.BytesIO()
+        np.savez(buffer, head=np.array(json.dumps(head)), stamps_ns=stamps)
+        seeds.append(buffer.getvalue())
+    return seeds
