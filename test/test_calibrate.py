@@ -1,0 +1,481 @@
+"""Calibration: fits against other optimisers, graphs against arithmetic, the command from end to end."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.optimize import minimize, minimize_scalar
+from scipy.spatial.transform import Rotation
+from scipy.special import log_softmax, softmax
+from tiny_bundle import LABELS, make_tiny_bundle
+
+from robot_vision.bundle import ModelBundle, write_manifest
+from robot_vision.calibration.covariance import EACH, fit_variance_scales, scaled
+from robot_vision.calibration.fit import Options
+from robot_vision.calibration.graph import GraphEditor
+from robot_vision.calibration.measure import class_numbers, folds_of, resampler_of
+from robot_vision.calibration.run import Data, calibrate
+from robot_vision.calibration.temperature import fit_temperature
+from robot_vision.cli import main
+from robot_vision.datasets.image_sketch import found_in, sketch
+from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.open_set import logit_score
+from robot_vision.pipeline import Pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+TRUE_TEMPERATURE = 3.0
+SCALE = np.array([4.0, 4.0, 4.0, 0.25, 0.25, 0.25])
+
+
+@dataclass(frozen=True)
+class Solid:
+    """An image of one colour, in memory."""
+
+    colour: tuple[int, int, int]
+
+    def load(self, min_size: tuple[int, int] | None = None) -> np.ndarray:
+        return np.full((8, 12, 3), self.colour, np.uint8)
+
+    def encoded(self) -> bytes:
+        return bytes(self.colour)
+
+
+def colour_samples(count: int, rng: np.random.Generator, posed: bool = False) -> list[Sample]:
+    """Solid colours whose labels follow the tiny bundle's logits at a temperature of 3, not of 1.
+
+    Their poses are where that bundle says, off by errors of 4 and 0.25 times the variances it states.
+    """
+    samples = []
+    for i in range(count):
+        mixture = rng.dirichlet([0.3, 0.3, 0.3])
+        colour = np.rint(255 * (0.1 + 0.8 * mixture)).astype(int)
+        logits = 20 * colour / 255
+        label = LABELS[rng.choice(3, p=softmax(logits / TRUE_TEMPERATURE))]
+        pose = None
+        if posed:
+            variance = 0.01 + colour[2] / 255
+            error = rng.normal(size=6) * np.sqrt(variance * SCALE)
+            turn = Rotation.from_rotvec(error[3:])
+            seen = Rotation.from_quat([0, 0, np.sin(colour[0] / 255), np.cos(colour[0] / 255)])
+            pose = np.eye(4)
+            pose[:3, :3] = (turn * seen).as_matrix()
+            pose[:3, 3] = colour / 255 + error[:3]
+        source = Solid(tuple(int(v) for v in colour))
+        samples.append(Sample(f"{i}", label, pose, None, "walk", source))
+    return samples
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return ModelBundle.load(make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny"))
+
+
+def held_out(samples: list[Sample]) -> Data:
+    return Data(Splits((), tuple(samples), ()), "validation", "colours", {})
+
+
+# The fits
+
+
+def test_temperature_minimises_the_smoothed_likelihood_as_scipy_does():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 4)) * 5
+    labels = np.array([rng.choice(4, p=softmax(row / 2.0)) for row in z])
+    share = 4 / 404
+
+    def loss(log_t: float) -> float:
+        each = log_softmax(z / np.exp(log_t), axis=1)
+        return -((1 - share) * each[np.arange(400), labels] + share * each.mean(axis=1)).mean()
+
+    wanted = np.exp(minimize_scalar(loss, bounds=(-3, 3), options={"xatol": 1e-10}).x)
+    found = fit_temperature(z, labels)
+    assert found == pytest.approx(wanted, rel=1e-5)
+    assert found == pytest.approx(2.0, rel=0.2)
+
+
+@pytest.mark.slow
+def test_training_and_calibration_fit_the_same_temperature():
+    torch = pytest.importorskip("torch")
+    from robot_vision.training.calibrate import fit_temperature as of_training
+
+    rng = np.random.default_rng(1)
+    z, labels = rng.normal(size=(60, 3)) * 4, rng.integers(0, 3, 60)
+    theirs = of_training(torch.from_numpy(z), torch.from_numpy(labels))
+    assert fit_temperature(z, labels) == pytest.approx(theirs, rel=1e-6)
+
+
+def test_temperature_stays_finite_when_every_image_is_right():
+    z = np.eye(3)[np.arange(150) % 3] * 8
+    assert 0.05 < fit_temperature(z, np.arange(150) % 3) < 8
+
+
+def test_variance_scales_of_diagonal_covariances_are_mean_squares():
+    rng = np.random.default_rng(2)
+    variances = rng.uniform(0.1, 2, (300, 6))
+    errors = rng.normal(size=(300, 6)) * np.sqrt(variances * SCALE)
+    covariances = variances[:, :, None] * np.eye(6)
+    scale = fit_variance_scales(errors, covariances, EACH)
+    assert np.allclose(scale, (errors**2 / variances).mean(axis=0))
+
+
+@pytest.mark.parametrize("groups", [(0, 0, 0, 1, 1, 1), EACH])
+def test_variance_scales_of_full_covariances_maximise_the_likelihood(groups):
+    rng = np.random.default_rng(3)
+    roots = rng.normal(size=(200, 6, 6))
+    covariances = roots @ roots.transpose(0, 2, 1) + 0.5 * np.eye(6)
+    true = scaled(covariances, SCALE)
+    errors = np.einsum("nij,nj->ni", np.linalg.cholesky(true), rng.normal(size=(200, 6)))
+
+    def loss(log_scale: np.ndarray) -> float:
+        C = scaled(covariances, np.exp(log_scale)[list(groups)])
+        squares = np.einsum("ni,ni->n", errors, np.linalg.solve(C, errors[:, :, None])[:, :, 0])
+        return float((squares + np.linalg.slogdet(C)[1]).mean())
+
+    start = np.zeros(max(groups) + 1)
+    wanted = np.exp(minimize(loss, start, method="BFGS").x)[list(groups)]
+    scale = fit_variance_scales(errors, covariances, groups)
+    assert np.allclose(scale, wanted, rtol=1e-3)
+    assert np.allclose(scale, SCALE, rtol=0.35)
+    C = scaled(covariances, scale)
+    squares = np.einsum("ni,ni->n", errors, np.linalg.solve(C, errors[:, :, None])[:, :, 0])
+    assert squares.mean() == pytest.approx(6.0, rel=1e-6)  # NEES is ideal
+
+
+def test_variance_scales_refuse_what_is_no_covariance():
+    with pytest.raises(ConfigError, match="positive definite"):
+        fit_variance_scales(np.ones((3, 6)), np.tile(-np.eye(6), (3, 1, 1)))
+
+
+# What is measured
+
+
+@pytest.mark.slow
+def test_numbers_on_probabilities_equal_torchmetrics_and_a_transcription_of_netcal():
+    torch = pytest.importorskip("torch")
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    rng = np.random.default_rng(4)
+    p = softmax(rng.normal(size=(500, 4)) * 3, axis=1)
+    labels = np.array([rng.choice(4, p=row) for row in p])
+    samples = [replace(s, label="x") for s in colour_samples(500, rng)]
+    resampler = resampler_of(samples, EvaluationSettings(resamples=0))
+    found = class_numbers(p, labels, resampler, np.ones(500, bool))
+    ece = metrics.multiclass_calibration_error(
+        torch.from_numpy(p), torch.from_numpy(labels), 4, n_bins=15, norm="l1"
+    )
+    assert found["ece"]["value"] == pytest.approx(float(ece), abs=1e-6)
+    assert found["ece"]["value"] == pytest.approx(_ece_as_netcal(p, labels), abs=1e-12)
+    brier = ((p - np.eye(4)[labels]) ** 2).sum(axis=1).mean()
+    assert found["brier"]["value"] == pytest.approx(brier)
+
+
+def _ece_as_netcal(p: np.ndarray, labels: np.ndarray) -> float:
+    """Naeini et al. 2015 by histograms, as netcal computes it: sums over counts of each bin."""
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, 16)
+    count = np.histogram(confidence, edges)[0]
+    mean_confidence = np.histogram(confidence, edges, weights=confidence)[0] / np.maximum(count, 1)
+    accuracy = np.histogram(confidence, edges, weights=right.astype(float))[0] / np.maximum(
+        count, 1
+    )
+    return float((count / len(p) * np.abs(accuracy - mean_confidence)).sum())
+
+
+def test_folds_keep_neighbouring_frames_together_and_classes_apart():
+    frames = colour_samples(430, np.random.default_rng(0), posed=True)
+    fold = folds_of(frames, 5)
+    assert set(fold) == set(range(5))
+    assert (np.diff(fold) != 0).sum() == 8  # nine blocks of at most 50 frames
+    pictures = colour_samples(400, np.random.default_rng(0))
+    names = np.array([s.label for s in pictures])
+    fold = folds_of(pictures, 5)
+    for label in LABELS:
+        counts = np.bincount(fold[names == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+
+
+# The graph
+
+
+@pytest.mark.parametrize("score", ["max_probability", "max_logit", "energy"])
+@pytest.mark.parametrize("which", ["demo", "tiny"])
+def test_edited_graph_computes_what_was_asked_for(tiny, which, score):
+    bundle = tiny if which == "tiny" else ModelBundle.load(ROOT / "models" / "demo")
+    images = np.random.default_rng(0).integers(
+        0, 256, (3, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8
+    )
+    editor = GraphEditor(bundle.graph)
+    editor.expose("logits")
+    before = run_graph(editor.to_bytes(), images)
+    assert np.allclose(
+        before["probabilities"], softmax(before["logits"] / editor.temperature(), axis=1), atol=1e-6
+    )
+    first = GraphEditor(bundle.graph)
+    first.set_temperature(2.5)
+    first.scale_covariance(SCALE)
+    # Calibrated a second time, and with another score first: nothing adds up.
+    editor = GraphEditor(first.to_bytes())
+    editor.set_score("energy")
+    editor.set_temperature(1.7)
+    editor.set_score(score)
+    after = run_graph(editor.to_bytes(), images)
+    wanted = softmax(before["logits"].astype(float) / 1.7, axis=1)
+    assert np.allclose(after["probabilities"], wanted, atol=1e-6)
+    known = logit_score(score, before["logits"], 1.7)
+    assert np.allclose(after["known_score"], known, rtol=1e-5, atol=1e-6)
+    factor = np.sqrt(np.outer(SCALE, SCALE))
+    assert np.allclose(after["pose_covariance"], before["pose_covariance"] * factor, rtol=1e-5)
+    for name in ("position", "orientation_xyzw", "descriptor"):
+        assert np.array_equal(after[name], before[name])
+
+
+def test_full_covariance_is_scaled_with_its_correlations_kept():
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Identity", ["given"], ["pose_covariance"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [value("given", TensorProto.FLOAT, ["N", 6, 6])],
+        [value("pose_covariance", TensorProto.FLOAT, ["N", 6, 6])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    root = np.random.default_rng(0).normal(size=(4, 6, 6)).astype(np.float32)
+    covariance = root @ root.transpose(0, 2, 1)
+    editor = GraphEditor(model.SerializeToString())
+    editor.scale_covariance(SCALE)
+    editor.scale_covariance(SCALE)
+    (after,) = run_graph(editor.to_bytes(), covariance, "given").values()
+    assert np.allclose(after, scaled(covariance, SCALE**2), rtol=1e-5)
+
+    def correlation(C: np.ndarray) -> np.ndarray:
+        sigma = np.sqrt(np.diagonal(C, axis1=1, axis2=2))
+        return C / (sigma[:, :, None] * sigma[:, None, :])
+
+    assert np.allclose(correlation(after), correlation(covariance), atol=1e-5)
+    assert onnx.load_model_from_string(editor.to_bytes()).graph.initializer[0].name
+
+
+def test_graph_without_a_softmax_gets_room_for_a_temperature():
+    """A mean of several answers: a temperature makes of p what is proportional to p^(1/T)."""
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Softmax", ["given"], ["each"], axis=2),
+        helper.make_node("ReduceMean", ["each"], ["probabilities"], axes=[1], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("given", TensorProto.FLOAT, ["N", 8, 4])],
+        [value("probabilities", TensorProto.FLOAT, ["N", 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    z = (np.random.default_rng(0).normal(size=(20, 8, 4)) * 4).astype(np.float32)
+    mean = softmax(z, axis=2).mean(axis=1)
+    editor = GraphEditor(model.SerializeToString())
+    editor.set_temperature(1.6)
+    (after,) = run_graph(editor.to_bytes(), z, "given").values()
+    power = mean ** (1 / 1.6)
+    assert np.allclose(after, power / power.sum(axis=1, keepdims=True), atol=1e-5)
+    again = GraphEditor(editor.to_bytes())
+    assert again.temperature() == pytest.approx(1.6)
+    again.set_temperature(1.0)
+    (back,) = run_graph(again.to_bytes(), z, "given").values()
+    assert np.allclose(back, mean, atol=1e-5)
+
+
+def run_graph(graph: bytes, images: np.ndarray, name: str = "images") -> dict[str, np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {name: images}), strict=True))
+
+
+# From end to end
+
+
+def test_calibration_makes_probabilities_and_covariances_true(tiny, tmp_path):
+    samples = colour_samples(600, np.random.default_rng(0), posed=True)
+    options = Options(("classifier", "open_set", "pose"), settings=EvaluationSettings(resamples=50))
+    new, found = calibrate(tiny, held_out(samples), options, tmp_path / "new")
+    assert found.temperature == pytest.approx(TRUE_TEMPERATURE, rel=0.2)
+    assert np.allclose(found.covariance_scale, SCALE, rtol=0.2)
+    classes, pose = found.heads["classifier"], found.heads["pose"]
+    assert classes.before["ece"]["value"] > 0.08
+    assert classes.after["ece"]["value"] < 0.06
+    assert classes.after["nll"]["value"] < classes.before["nll"]["value"]
+    assert pose.after["nees"]["value"] == pytest.approx(1.0, abs=0.15)
+    for share in (50, 68, 90, 95):
+        assert pose.after[f"coverage_{share}"]["value"] == pytest.approx(share / 100, abs=0.06)
+    # What the robot gets, on images that nothing was fitted on.
+    fresh = colour_samples(400, np.random.default_rng(1), posed=True)
+    images = [s.source.load() for s in fresh]
+    with Pipeline.load(tiny.path, "onnx") as old, Pipeline.load(new.path, "onnx") as now:
+        before, after = old(images), now(images)
+    p = np.array([a.classification.probabilities for a in after])
+    q = np.array([b.classification.probabilities for b in before])
+    assert np.array_equal(p.argmax(axis=1), q.argmax(axis=1))
+    labels = np.array([LABELS.index(s.label) for s in fresh])
+    nll = [-np.log(x[np.arange(400), labels]).mean() for x in (q, p)]
+    assert nll[1] < nll[0]
+    threshold = new.spec.classifier.unknown_threshold
+    kept = np.mean([a.classification.known_score >= threshold for a in after])
+    assert 0.91 < kept < 0.98
+    ratio = after[0].pose.covariance.diagonal() / before[0].pose.covariance.diagonal()
+    assert np.allclose(ratio, found.covariance_scale, rtol=1e-5)
+    record = new.calibration
+    assert record["of_bundle"] == tiny.sha256
+    assert record["classifier"]["images"] == 600
+    assert record["classifier"]["after"]["ece"][0] == pytest.approx(
+        classes.after["ece"]["value"], rel=1e-3
+    )
+
+
+def test_the_curve_of_places_is_stored_and_true(tiny, tmp_path):
+    from robot_vision.places.place_probability import PlaceProbability
+
+    samples = colour_samples(500, np.random.default_rng(2), posed=True)
+    settings = EvaluationSettings(place_radius_m=1.2, place_heading_deg=90, resamples=0)
+    options = Options(("place",), settings=settings)
+    new, found = calibrate(tiny, held_out(samples), options, tmp_path / "new")
+    place = found.heads["place"]
+    assert place.after["nll"]["value"] < place.before["nll"]["value"]
+    assert place.after["ece"]["value"] < 0.1
+    curve = PlaceProbability.from_dict(
+        ModelBundle.load(new.path).calibration["place"]["probability"]
+    )
+    assert curve.matches == place.images
+
+
+def test_training_images_are_refused_and_a_few_are_left_out(tiny, tmp_path):
+    samples = colour_samples(300, np.random.default_rng(3))
+    from robot_vision.datasets.sample import content_hash
+
+    hashes = [content_hash(s) for s in samples]
+    trained = make_tiny_bundle(tmp_path / "trained")
+    training = {"training_image_sketch": sketch(hashes)}
+    bundle = ModelBundle.load(trained)
+    write_manifest(trained, "trained", bundle.spec, training, {})
+    bundle = ModelBundle.load(trained)
+    options = Options(("classifier",), settings=EvaluationSettings(resamples=0))
+    with pytest.raises(ConfigError, match="100% of these images were trained on"):
+        calibrate(bundle, held_out(samples), options, tmp_path / "new")
+    others = colour_samples(300, np.random.default_rng(4))
+    known = set(hashes)
+    others = [s for s in others if content_hash(s) not in known]
+    mixed = [*others, samples[0], samples[1]]
+    _, found = calibrate(bundle, held_out(mixed), options, tmp_path / "new")
+    assert found.heads["classifier"].images == len(others)
+    assert "2 images that were trained on are left out" in found.notes
+
+
+def test_sketch_of_many_images_estimates_the_share():
+    import hashlib
+
+    def names(a: int, b: int) -> list[str]:
+        return [hashlib.sha256(str(i).encode()).hexdigest() for i in range(a, b)]
+
+    data = sketch(names(0, 20000))
+    assert len(data["smallest"].split()) == 1024
+    shared, share = found_in(data, names(15000, 25000))
+    assert share == pytest.approx(0.5, abs=0.08)
+    assert 150 < len(shared) < 350
+    assert found_in(data, names(20000, 30000)) == (set(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("head", "count", "words"),
+    [
+        ("classifier", 99, "99 images .* at least 100 are needed"),
+        ("open_set", 99, "at least 100 are needed"),
+        ("pose", 63, "63 images .* at least 64 are needed"),
+        ("place", 30, "at least 20 right and 20 wrong"),
+    ],
+)
+def test_too_few_images_are_refused_by_number(tiny, tmp_path, head, count, words):
+    samples = colour_samples(count, np.random.default_rng(5), posed=head in ("pose", "place"))
+    with pytest.raises(ConfigError, match=words):
+        calibrate(tiny, held_out(samples), Options((head,)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_command_calibrates_on_a_folder_and_says_before_and_after(tiny, tmp_path, capsys):
+    samples = colour_samples(260, np.random.default_rng(6))
+    for sample in samples:
+        folder = tmp_path / "colours" / "val" / sample.label
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{sample.name}.png"), sample.source.load()[..., ::-1])
+    train = tmp_path / "colours" / "train"
+    for i, label in enumerate(LABELS):
+        (train / label).mkdir(parents=True)
+        cv2.imwrite(str(train / label / "a.png"), np.full((8, 12, 3), 10 * i, np.uint8))
+    words = ["calibrate", str(tiny.path), "--data", "image_folder", str(tmp_path / "colours")]
+    words += ["--output", str(tmp_path / "new"), "--resamples", "20", "--keep", "0.9"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "expected calibration error" in out and "temperature:" in out
+    assert "keeps 90.0% of" in out and "true" not in out.split("bundle:")[1]
+    new = ModelBundle.load(tmp_path / "new")
+    assert new.calibration["data"]["images"] == 260
+    assert "## Calibration" in (tmp_path / "new" / "README.md").read_text()
+    assert main(words) == 2  # it is there already
+    assert "exists already" in capsys.readouterr().err
+    assert main([*words[:-1], "1.0", "--output", str(tmp_path / "other")]) == 2
+    assert "keep is 1.0" in capsys.readouterr().err
+
+
+def test_command_says_when_there_is_nothing_to_calibrate_on(tiny, tmp_path, capsys):
+    (tmp_path / "cats" / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "cats" / "val" / "cat").mkdir(parents=True)
+    for part in ("train", "val"):
+        cv2.imwrite(str(tmp_path / "cats" / part / "cat" / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    words = ["calibrate", str(tiny.path), "--data", "image_folder", str(tmp_path / "cats")]
+    assert main([*words, "--output", str(tmp_path / "new")]) == 2
+    assert "nothing to calibrate on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", ["energy", "knn"])
+def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
+    pytest.importorskip("torch")
+    import torch
+
+    from robot_vision.networks.export import export_bundle
+    from robot_vision.networks.network import MultiHeadNetwork
+    from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PoseSpec
+
+    torch.manual_seed(0)
+    spec = NetworkSpec(
+        "mobilenet_v2",
+        InputSpec(32, 32),
+        ClassifierSpec(LABELS),
+        PoseSpec(tap="features.6", hidden=16, covariance="cholesky"),
+    )
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(4)]
+    bundle = export_bundle(MultiHeadNetwork(spec), tmp_path / "old", "net", images)
+    samples = colour_samples(150, rng, posed=True)
+    options = Options(
+        ("classifier", "open_set", "pose"), score=score, settings=EvaluationSettings(resamples=0)
+    )
+    new, _ = calibrate(bundle, held_out(samples), options, tmp_path / "new")
+    with Pipeline.load(new.path, "onnx") as graph, Pipeline.load(new.path, "torch") as network:
+        a, b = graph(images), network(images)
+    for one, two in zip(a, b, strict=True):
+        assert np.allclose(
+            one.classification.probabilities, two.classification.probabilities, atol=1e-5
+        )
+        assert one.classification.known_score == pytest.approx(
+            two.classification.known_score, rel=1e-3, abs=1e-3
+        )
+        assert np.allclose(one.pose.covariance, two.pose.covariance, rtol=1e-3, atol=1e-6)
