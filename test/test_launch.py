@@ -28,7 +28,7 @@ from robot_vision.ros.perception_parameters import PerceptionParameters
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = [
     ROOT / "launch" / name
-    for name in ("perception.launch.py", "demo.launch.py", "record.launch.py")
+    for name in ("perception.launch.py", "filters.launch.py", "demo.launch.py", "record.launch.py")
 ]
 HAS_LAUNCH = importlib.util.find_spec("launch") and importlib.util.find_spec("launch_ros")
 needs_launch = pytest.mark.skipif(

@@ -7,8 +7,9 @@ rates: {kitchen: {corridor: 0.1}, corridor: {kitchen: 0.2}}  # changes a second;
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.plain_yaml import YamlError, load_yaml
 
 Array = NDArray[np.float64]
 _KEYS = ("prior", "training_prior", "rates")
@@ -38,6 +40,62 @@ class ClassKnowledge:
     rates: Array | None = None
 
 
+def fitted_rates(
+    labels: Sequence[str],
+    recordings: Iterable[tuple[NDArray[np.int64], Sequence[str | None]]],
+    pseudo_changes: float = 0.5,
+) -> Array:
+    """Returns changes a second (K, K) as they were seen: their number over the time that each class lasted.
+
+    As if each class had been left `pseudo_changes` times more often, for any other class alike: what was not
+    seen is rare, and not impossible.
+
+    Args:
+        labels: of the K classes.
+        recordings: stamps (N,) and labels (N,) of consecutive frames of each; None and labels that are not
+            among the classes part the frames before from those after.
+        pseudo_changes: above 0.
+
+    Raises:
+        ConfigError: not one change was seen.
+    """
+    index = {label: i for i, label in enumerate(labels)}
+    count, seconds = np.zeros((len(labels), len(labels))), np.zeros(len(labels))
+    for stamps_ns, names in recordings:
+        states = [index.get(name, -1) if name is not None else -1 for name in names]
+        for i, (a, b) in enumerate(itertools.pairwise(states)):
+            if a < 0 or b < 0:
+                continue
+            seconds[a] += float(stamps_ns[i + 1] - stamps_ns[i]) * 1e-9
+            count[a, b] += a != b
+    if count.sum() == 0:
+        raise ConfigError(
+            "no change of the class was seen: rates need recordings with several classes"
+        )
+    mean_s = seconds.sum() / count.sum()
+    others = max(len(labels) - 1, 1)
+    rates = (count + pseudo_changes / others) / (seconds + pseudo_changes * mean_s)[:, None]
+    np.fill_diagonal(rates, 0.0)
+    return np.asarray(rates)
+
+
+def write_rates(path: str | Path, labels: Sequence[str], rates: NDArray[np.float64]) -> None:
+    """Writes a file with rates alone.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    rows = {
+        a: {b: float(f"{rates[i, j]:.4g}") for j, b in enumerate(labels) if j != i}
+        for i, a in enumerate(labels)
+    }
+    text = yaml.safe_dump({"rates": rows}, sort_keys=False, allow_unicode=True)
+    try:
+        Path(path).expanduser().write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error}") from error
+
+
 def read_class_file(path: str | Path, labels: Sequence[str]) -> ClassKnowledge:
     """Reads the file.
 
@@ -46,8 +104,8 @@ def read_class_file(path: str | Path, labels: Sequence[str]) -> ClassKnowledge:
     """
     file = Path(path).expanduser()
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = load_yaml(file.read_bytes())
+    except (OSError, YamlError) as error:
         text = " ".join(str(error).split())
         raise ConfigError(f"class_file {file} cannot be read: {text}") from error
     data = _mapping(data, str(file))

@@ -1,0 +1,75 @@
+"""Starts the filter node beside a perception node that runs already.
+
+    ros2 launch robot_vision filters.launch.py cameras:=front base_frame:=base_link odometry_topic:=/odom
+    ros2 launch robot_vision filters.launch.py --show-args
+
+Defaults stand in config/filters.yaml alone: an argument that is left empty overrides nothing.
+"""
+
+import sys
+from pathlib import Path
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from robot_vision.ros.filter_parameters import FilterParameters
+from robot_vision.ros.launch_arguments import argument_texts, overrides
+from robot_vision.ros.models import package_executable
+
+# Beside this file, in a source tree as in share/robot_vision.
+PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "filters.yaml")
+PLAIN = {
+    "name": ("filters", "Name of the node; results appear under it."),
+    "namespace": ("", "Namespace of the node and of relative topics."),
+    "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
+    "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+    "respawn": ("false", "true starts the node again if its process dies."),
+}
+
+
+def launch_setup(context):
+    """Returns the actions for the arguments as they were given."""
+
+    def given(name):
+        return LaunchConfiguration(name).perform(context)
+
+    texts = {name: given(name) for name in argument_texts(FilterParameters)}
+    values = overrides(FilterParameters, texts)
+    if given("use_sim_time"):
+        values["use_sim_time"] = given("use_sim_time").lower() in ("true", "1", "yes")
+    # A pip environment has no lib/robot_vision: there Python runs the module itself.
+    installed = package_executable("filter_node")
+    what = (
+        {"package": "robot_vision", "executable": "filter_node"}
+        if installed
+        else {"executable": sys.executable}
+    )
+    node = Node(
+        **what,
+        name=given("name"),
+        namespace=given("namespace"),
+        parameters=[given("params_file"), values] if values else [given("params_file")],
+        arguments=[] if installed else ["-m", "robot_vision.ros.filter_node"],
+        ros_arguments=["--log-level", given("log_level")],
+        output="screen",
+        emulate_tty=True,
+        respawn=given("respawn").lower() == "true",
+        respawn_delay=2.0,
+    )
+    return [node]
+
+
+def generate_launch_description():
+    """Returns the declared arguments and what they start."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in PLAIN.items()
+    ]
+    declared += [
+        DeclareLaunchArgument(name, default_value="", description=text)
+        for name, text in argument_texts(FilterParameters).items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=launch_setup)])

@@ -1,0 +1,242 @@
+"""`robot-vision filter --bag BAG --model BUNDLE`: what the filters over time gain on recordings with truth.
+
+The same filters as in the filter node are run over the predictions of each recording, and their results are
+compared with the raw ones on the same frames. docs/filters.md explains them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.datasets.bag_poses import parse_transform
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.evaluation import runner
+from robot_vision.evaluation.association import associate
+from robot_vision.evaluation.cache import cache_file
+from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.filtering import (
+    OdometryTrack,
+    filtered_classes,
+    filtered_poses,
+    gain_lines,
+    gains,
+    odometry_of_truth,
+    read_odometry,
+)
+from robot_vision.evaluation.metrics import score_recording
+from robot_vision.evaluation.runner import Job
+from robot_vision.evaluation.scores import joined
+from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.evaluation.simulated_odometry import OdometryErrors
+from robot_vision.evaluation.truth import Truth
+from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
+from robot_vision.filters.class_file import (
+    ClassKnowledge,
+    fitted_rates,
+    read_class_file,
+    write_rates,
+)
+from robot_vision.filters.class_filter import ClassModel
+from robot_vision.filters.pose_filter import PoseFilterSettings
+from robot_vision.ros.models import find_model
+
+_WIDTH = 120  # where the output is no terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    model, pose = ClassModel(("a",)), PoseFilterSettings()
+    parser.add_argument(
+        "--bag", action="append", default=[], metavar="BAG", help="rosbag; repeat for more"
+    )
+    parser.add_argument("--model", metavar="BUNDLE", help="directory or name of a model bundle")
+    parser.add_argument("--topic", default="", help="image topic, where a bag has several")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU (the engine's choice)")
+    parser.add_argument(
+        "--odometry",
+        default="simulated",
+        metavar="HOW",
+        help="simulated (from the true poses, with errors), none, or a topic (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated odometry (0)")
+    parser.add_argument(
+        "--base-to-camera",
+        default="identity",
+        metavar="T",
+        help="of a topic's odometry: x,y,z,qx,qy,qz,qw or identity (%(default)s)",
+    )
+    parser.add_argument("--class-file", default="", metavar="FILE", help="prior and rates by name")
+    parser.add_argument(
+        "--fit-class-file",
+        default="",
+        metavar="FILE",
+        help="write the rates of the true labels of these bags, and compare nothing",
+    )
+    for name, default in (
+        ("dwell-s", model.dwell_s),
+        ("correlation-s", model.correlation_time_s),
+        ("unknown-prior", model.unknown_prior),
+    ):
+        text = "of the classes, as the node's parameter (%(default)s)"
+        parser.add_argument(f"--{name}", type=float, default=default, help=text)
+    for name in ("gate_probability", "correlation_m", "correlation_deg", "speed_m_s", "turn_deg_s"):
+        parser.add_argument(
+            f"--pose-{name.replace('_', '-')}",
+            type=float,
+            default=getattr(pose, name),
+            help="of the pose, as the node's parameter (%(default)s)",
+        )
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument(
+        "--output", type=Path, default=Path("out/filter"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Filters and compares; returns the exit status."""
+    if not args.bag or not args.model:
+        raise ConfigError("What and with which model? Give --bag BAG and --model BUNDLE")
+    bundle = ModelBundle.load(find_model(args.model))
+    if args.fit_class_file:
+        return _fit(args, bundle)
+    settings = EvaluationSettings(resamples=args.resamples)
+    raw, filtered, recordings = [], [], []
+    for index, (name, predictions, truth) in enumerate(_predicted(args, bundle)):
+        after, facts = _filtered(
+            args, bundle, predictions, truth, args.bag[index], args.seed + index
+        )
+        raw.append(score_recording(predictions, truth, settings))
+        filtered.append(score_recording(after, truth, settings))
+        recordings.append({"name": name, **facts})
+    found = gains(joined(raw), joined(filtered), settings)
+    if not found:
+        raise SourceError(
+            "Nothing could be compared: the recordings have no truth of what was predicted"
+        )
+    document = {"model": bundle.name, "sha256": bundle.sha256, "recordings": recordings, **found}
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "filters.json").write_text(json.dumps(document, indent=1) + "\n")
+    _show(args, found, recordings)
+    return 0
+
+
+def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
+    """Writes the rates of the true labels; for other recordings than those that are compared."""
+    if bundle.spec.classifier is None:
+        raise ConfigError(f"Model {bundle.name} has no classifier: there are no classes to follow")
+    labels = bundle.spec.classifier.labels
+    recordings = []
+    for _, predictions, truth in _predicted(args, bundle):
+        found = associate(predictions, truth)
+        recordings.append((found.predictions.stamps_ns, found.labels))
+    write_rates(args.fit_class_file, labels, fitted_rates(labels, recordings))
+    print(f"wrote {args.fit_class_file}")
+    return 0
+
+
+def _predicted(
+    args: argparse.Namespace, bundle: ModelBundle
+) -> list[tuple[str, Predictions, Truth]]:
+    jobs = [
+        Job(
+            bag=str(Path(bag).expanduser()),
+            name=f"{index}/{Path(bag).name}",
+            cache=str(cache_file(args.output / "cache", bag).absolute()),
+            model=str(bundle.path.absolute()),
+            topic=args.topic,
+            threads=args.threads,
+        )
+        for index, bag in enumerate(args.bag)
+    ]
+    found = []
+    for outcome in runner.run(jobs):
+        if outcome.error:
+            raise SourceError(outcome.error)
+        predictions = replace(outcome.predictions(), recording=outcome.job.name)
+        truth = read_truth(Path(outcome.job.bag), TruthRequest(), predictions.meta["frame_id"])
+        found.append((outcome.job.name, predictions, truth))
+    return found
+
+
+def _filtered(
+    args: argparse.Namespace,
+    bundle: ModelBundle,
+    predictions: Predictions,
+    truth: Truth,
+    bag: str,
+    seed: int,
+) -> tuple[Predictions, dict[str, Any]]:
+    facts: dict[str, Any] = {}
+    if bundle.spec.classifier is not None and predictions.probabilities is not None:
+        labels = predictions.labels
+        known = read_class_file(args.class_file, labels) if args.class_file else ClassKnowledge()
+        model = ClassModel(
+            labels,
+            known.prior,
+            known.training_prior,
+            args.dwell_s,
+            known.rates,
+            args.correlation_s,
+            unknown_prior=args.unknown_prior,
+        )
+        threshold = bundle.spec.classifier.unknown_threshold
+        predictions = filtered_classes(predictions, model, threshold)
+    if predictions.position is not None:
+        odometry = _odometry(args, predictions, truth, bag, seed)
+        settings = PoseFilterSettings(
+            gate_probability=args.pose_gate_probability,
+            correlation_m=args.pose_correlation_m,
+            correlation_deg=args.pose_correlation_deg,
+            speed_m_s=args.pose_speed_m_s,
+            turn_deg_s=args.pose_turn_deg_s,
+        )
+        predictions, counts = filtered_poses(predictions, settings, odometry)
+        facts["odometry"] = odometry.text if odometry else "none"
+        facts["poses"] = {name: int(count) for name, count in counts.items()}
+    return predictions, facts
+
+
+def _odometry(
+    args: argparse.Namespace, predictions: Predictions, truth: Truth, bag: str, seed: int
+) -> OdometryTrack | None:
+    if args.odometry == "none":
+        return None
+    if args.odometry == "simulated":
+        return odometry_of_truth(predictions, truth, OdometryErrors(), seed)
+    T_base_camera = (
+        np.eye(4) if args.base_to_camera == "identity" else parse_transform(args.base_to_camera)
+    )
+    return read_odometry(Path(bag).expanduser(), args.odometry, T_base_camera)
+
+
+def _show(args: argparse.Namespace, found: Any, recordings: list[dict[str, Any]]) -> None:
+    header, lines = ["", "raw", "filtered", "difference"], gain_lines(found)
+    if args.format == "json":
+        print(json.dumps(found))
+        return
+    if args.format == "markdown":
+        for cells in (header, ["---"] * 4, *lines):
+            print(f"| {' | '.join(cells)} |")
+        return
+    console = Console()
+    console = Console(width=None if console.is_terminal else _WIDTH)
+    table = Table(*header)
+    for cells in lines:
+        table.add_row(*cells)
+    console.print(table)
+    for recording in recordings:
+        if "odometry" in recording:
+            counts = ", ".join(f"{n} {c}" for n, c in sorted(recording["poses"].items()))
+            text = f"{recording['name']}: odometry {recording['odometry']}; poses {counts}"
+            console.print(text, highlight=False, soft_wrap=True)
+    console.print(f"wrote {args.output / 'filters.json'}", highlight=False, soft_wrap=True)

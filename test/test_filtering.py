@@ -1,0 +1,202 @@
+"""Filters over recordings: what is fed to them, what is compared, and the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ros_free_odometry import write_odometry
+from scipy.spatial.transform import Rotation
+from tiny_bundle import LABELS, make_tiny_bundle
+
+from robot_vision.cli import main
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.filtering import (
+    filtered_classes,
+    filtered_poses,
+    gains,
+    odometry_of_truth,
+    read_odometry,
+)
+from robot_vision.evaluation.metrics import score_recording
+from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
+from robot_vision.evaluation.truth import Truth
+from robot_vision.filters import se3
+from robot_vision.filters.class_file import fitted_rates, read_class_file, write_rates
+from robot_vision.filters.class_filter import ClassFilter, ClassModel
+from robot_vision.filters.odometry import OdometryNoise
+from robot_vision.filters.pose_filter import PoseFilterSettings
+from robot_vision.geometry import inverse, xyzw_from_matrix
+
+S = 1_000_000_000
+NONE = OdometryErrors(OdometryNoise(0, 0, 0, 0, 0), 0, 0)
+
+
+def drive(count=120, seed=0):
+    """A drive in a circle at 10 Hz: what a network said (poses with errors, two classes), truth, poses."""
+    rng = np.random.default_rng(seed)
+    stamps = np.arange(count) * S // 10
+    T, poses = np.eye(4), []
+    for _ in range(count):
+        poses.append(T)
+        T = T @ se3.exp(np.array([0.1, 0, 0, 0, 0, 0.05]))
+    poses = np.array(poses)
+    spread = np.array([0.2] * 3 + [0.01] * 3)
+    said = np.array([T @ se3.exp(rng.normal(size=6) * spread) for T in poses])
+    labels = ["a" if (i // 40) % 2 == 0 else "b" for i in range(count)]
+    right = rng.beta(4, 1, count)
+    probabilities = np.where(
+        np.array([x == "a" for x in labels])[:, None],
+        np.stack([right, 1 - right], 1),
+        np.stack([1 - right, right], 1),
+    )
+    predictions = Predictions(
+        stamps,
+        labels=("a", "b"),
+        probabilities=probabilities,
+        known_score=probabilities.max(axis=1),
+        position=said[:, :3, 3],
+        orientation_xyzw=np.array([xyzw_from_matrix(T[:3, :3]) for T in said]),
+        covariance=np.tile(np.diag([0.04] * 3 + [1e-4] * 3), (count, 1, 1)),
+        recording="drive",
+    )
+    xyzw = np.array([xyzw_from_matrix(T[:3, :3]) for T in poses])
+    return predictions, Truth.of_arrays(stamps, labels, poses[:, :3, 3], xyzw), poses
+
+
+def test_classes_of_a_recording_are_those_of_the_filter_in_order_of_the_stamps():
+    predictions, _, _ = drive()
+    model = ClassModel(("a", "b"))
+    shuffled = predictions.take(np.random.default_rng(1).permutation(len(predictions)))
+    filtered = filtered_classes(shuffled, model, threshold=0.6)
+    filter_ = ClassFilter(model)
+    expected = {}
+    for stamp, p in zip(predictions.stamps_ns, predictions.probabilities, strict=True):
+        belief = filter_.update(int(stamp), p, p.max() < 0.6)
+        expected[int(stamp)] = (*belief.known, 1 - belief.unknown)
+    got = np.column_stack([filtered.probabilities, filtered.known_score])
+    np.testing.assert_allclose(got, [expected[int(s)] for s in shuffled.stamps_ns])
+
+
+def test_gains_are_the_numbers_by_hand_and_both_filters_gain():
+    predictions, truth, _ = drive()
+    odometry = odometry_of_truth(predictions, truth, OdometryErrors(), seed=3)
+    after = filtered_classes(predictions, ClassModel(("a", "b"), unknown_prior=0), None)
+    after, counts = filtered_poses(after, PoseFilterSettings(), odometry)
+    assert counts["initialised"] == 1 and counts["accepted"] > 100
+    settings = EvaluationSettings(resamples=50)
+    found = gains(
+        score_recording(predictions, truth, settings),
+        score_recording(after, truth, settings),
+        settings,
+    )
+    y = np.array([0 if x == "a" else 1 for x in truth.labels.at(predictions.stamps_ns)])
+    nll = found["classification"]["nll"]
+    for name, p in (("raw", predictions.probabilities), ("filtered", after.probabilities)):
+        assert nll[name] == pytest.approx(-np.log(p[np.arange(120), y]).mean(), rel=1e-6)
+    assert nll["difference"]["value"] == pytest.approx(nll["filtered"] - nll["raw"])
+    there = np.isfinite(after.position[:, 0])
+    assert found["pose"]["frames"]["raw"] == there.sum() == 118  # from the third on
+    true = truth.poses.at(predictions.stamps_ns)[0][:, :3, 3]
+    error = np.linalg.norm(after.position - true, axis=1)[there]
+    assert found["pose"]["p95_m"]["filtered"] == pytest.approx(np.quantile(error, 0.95))
+    assert found["pose"]["median_m"]["filtered"] < 0.7 * found["pose"]["median_m"]["raw"]
+    assert nll["filtered"] < nll["raw"]
+
+
+def test_odometry_of_a_bag_moves_the_camera_on_the_robot(tmp_path):
+    """50 odometry messages a second of the base; the camera looks along its x axis, 0.3 m ahead."""
+    predictions, truth, poses = drive()
+    T_base_camera = np.eye(4)
+    T_base_camera[:3, :3] = Rotation.from_euler("xyz", [-90, 0, -90], degrees=True).as_matrix()
+    T_base_camera[0, 3] = 0.3
+    bag = tmp_path / "bag"
+    stamps = np.arange(600) * S // 50
+    steps = [se3.exp(np.array([0.02 * k, 0, 0, 0, 0, 0.01 * k])) for k in range(5)]
+    truths = np.array([T @ step for T in poses for step in steps])
+    write_odometry(bag, stamps, truths @ inverse(T_base_camera))
+    odometry = read_odometry(bag, "odom", T_base_camera)
+    np.testing.assert_allclose(odometry.poses, truths, atol=1e-9)
+    filtered, _ = filtered_poses(predictions, PoseFilterSettings(), odometry)
+    error = np.linalg.norm(filtered.position - poses[:, :3, 3], axis=1)
+    assert np.nanmedian(error) < 0.15
+    with pytest.raises(SourceError, match="did you mean '/odom'"):
+        read_odometry(bag, "/odo", T_base_camera)
+
+
+def test_simulated_odometry_without_errors_is_the_true_motion():
+    _, _, poses = drive()
+    stamps = np.arange(len(poses)) * S // 10
+    made = simulated_odometry(stamps, poses, NONE, seed=0)
+    np.testing.assert_allclose(made, [inverse(poses[0]) @ T for T in poses], atol=1e-12)
+    noisy = OdometryErrors(OdometryNoise(0.1, 0, 0, 0, 0), 0, 0)
+    ends = [simulated_odometry(stamps, poses, noisy, s)[-1] @ inverse(made[-1]) for s in range(80)]
+    spread = np.std([T[:3, 3] for T in ends], axis=0)
+    # Independent errors of 0.1 m in each axis after a metre, over 11.9 m.
+    np.testing.assert_allclose(spread, 0.1 * np.sqrt(11.9), rtol=0.3)
+
+
+def test_rates_are_changes_over_the_time_in_each_class(tmp_path):
+    stamps = np.arange(61) * S  # one a second
+    names = ["a"] * 20 + ["b"] * 10 + ["a"] * 20 + [None] + ["b"] * 10
+    rates = fitted_rates(("a", "b", "c"), [(stamps, names)], pseudo_changes=1e-9)
+    assert rates[0, 1] == pytest.approx(1 / 39) and rates[1, 0] == pytest.approx(1 / 19)
+    smooth = fitted_rates(("a", "b", "c"), [(stamps, names)])
+    assert (smooth + np.eye(3) > 0).all()  # what was not seen is not impossible
+    write_rates(tmp_path / "home.yaml", ("a", "b", "c"), smooth)
+    read = read_class_file(tmp_path / "home.yaml", ("a", "b", "c"))
+    np.testing.assert_allclose(read.rates, smooth, rtol=1e-3)
+    with pytest.raises(ConfigError, match="no change"):
+        fitted_rates(("a", "b"), [(stamps, ["a"] * 61)])
+
+
+def record(path: Path, count: int = 40) -> Path:
+    """Writes a recording that the tiny network sees: red, then blue, with truth."""
+    from robot_vision.recording import RecordingWriter
+
+    rng = np.random.default_rng(0)
+    with RecordingWriter(path) as bag:
+        for i in range(count):
+            stamp = 10**9 + i * S // 10
+            colour = np.array([200, 30, 30] if i < count // 2 else [30, 30, 200])
+            image = np.clip(colour + rng.normal(0, 12, 3), 0, 255) * np.ones((32, 48, 1))
+            bag.pose("/truth/pose", stamp, colour / 255, [0, 0, 0, 1])
+            bag.label("/truth/room", stamp, "red" if i < count // 2 else "blue")
+            bag.image("/camera/image_raw", stamp, "camera", image.astype(np.uint8))
+    return path
+
+
+def test_command_compares_writes_and_fits(tmp_path, capsys):
+    bundle, bag = make_tiny_bundle(tmp_path / "tiny"), record(tmp_path / "bag")
+    given = ["filter", "--bag", str(bag), "--model", str(bundle), "--output", str(tmp_path / "out")]
+    assert main([*given, "--resamples", "20"]) == 0
+    said = capsys.readouterr().out
+    assert "nll" in said and "simulated with seed 0" in said
+    written = json.loads((tmp_path / "out" / "filters.json").read_text())
+    assert written["classification"]["frames"]["raw"] == 40
+    assert set(written["pose"]) >= {"median_m", "p95_m", "median_deg", "p95_deg"}
+    assert main([*given, "--odometry", "none", "--format", "markdown"]) == 0
+    assert "| accuracy |" in capsys.readouterr().out
+    file = tmp_path / "rates.yaml"
+    assert main([*given, "--fit-class-file", str(file)]) == 0
+    assert read_class_file(file, LABELS).rates[0, 2] > 0.3  # red to blue, after two seconds
+    assert main([*given, "--class-file", str(file), "--format", "json"]) == 0
+    for wrong, word in ((["--odometry", "/odom"], "/odom"), (["--class-file", "no"], "no")):
+        assert main([*given, *wrong]) == 2
+        assert word in capsys.readouterr().err
+    assert main(["filter"]) == 2
+
+
+def test_filters_and_their_evaluation_need_neither_ros_nor_torch():
+    code = (
+        "import sys\n"
+        "for name in ('rclpy', 'torch', 'scipy'): sys.modules[name] = None\n"
+        "import robot_vision.cli.filter, robot_vision.filters.pose_filter\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
