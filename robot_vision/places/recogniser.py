@@ -24,7 +24,7 @@ from robot_vision.places.keyframe import check_descriptors
 from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.recogniser_options import RecogniserOptions
 from robot_vision.places.recogniser_places import PlaceTable, Rows, learned_speed
-from robot_vision.places.self_calibration import probability_of_map
+from robot_vision.places.self_calibration import DEFAULT, SelfCalibration, calibrate_on_map
 from robot_vision.places.sequence_filter import Belief, Odometry, SequenceFilter
 from robot_vision.places.store import PlaceMap
 
@@ -118,10 +118,15 @@ class Recogniser:
         )
         streams = np.array([f"{c}\0{s}" for c, s in zip(poses.cameras, poses.sources, strict=True)])
         speed = learned_speed(poses.stamps_ns, poses.positions, streams)
-        self.probability = self._given or self._calibrated()
-        self.filter = SequenceFilter(self.options, self.probability, speed)
+        self.filter = SequenceFilter(self.options, DEFAULT, speed)
+        self._calibrate()
 
-    def _calibrated(self) -> PlaceProbability:
+    def _calibrate(self) -> None:
+        found = self._of_map()
+        self.probability = self._given or found.probability
+        self.filter.probability, self.filter.sharpness = self.probability, found.sharpness
+
+    def _of_map(self) -> SelfCalibration:
         count = len(self._table)
         some = np.linspace(0, max(count - 1, 0), min(count, _CALIBRATION_KEYFRAMES)).astype(np.intp)
         some = np.unique(some)
@@ -135,7 +140,7 @@ class Recogniser:
             self.options.radius_m,
         )
         o = self.options
-        return probability_of_map(table, descriptors, o.radius_m, o.heading_deg)
+        return calibrate_on_map(table, descriptors, o.radius_m, o.heading_deg)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -165,8 +170,8 @@ class Recogniser:
             poses.ids, poses.positions, poses.quaternions_xyzw, self.options.radius_m
         )
         # A map that has doubled tells more of what its places look like.
-        if self._given is None and len(self._table) >= 2 * max(before, 10):
-            self.probability = self.filter.probability = self._calibrated()
+        if len(self._table) >= 2 * max(before, 10):
+            self._calibrate()
 
     def reset(self) -> None:
         """Forgets earlier images, as after the robot was carried."""
@@ -271,13 +276,20 @@ class Recogniser:
     def _rank_belief(
         self, belief: Belief, rows: Rows, similarities: NDArray[np.float64]
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Returns which matches come first, and the probability of each one's place."""
+        """Returns which matches come first, and the probability of each one's place.
+
+        The belief says which place comes first, the image which keyframe of it: belief spreads with motion,
+        and knows no more of views that lie side by side.
+        """
         o = self.options
         states = self._table.rows_of(belief.ids)
         mass = dict(zip(states.tolist(), belief.mass.tolist(), strict=True))
         weights, prior = self._table.weights, self._table.prior
         density = np.array([mass.get(int(r), belief.rest * prior[r]) / weights[r] for r in rows])
-        order = np.lexsort((-similarities, -density))[: o.top_k]
+        first = rows[int(np.lexsort((-similarities, -density))[0])]
+        elsewhere = ~self._table.same_place(first, rows, o.radius_m, o.heading_deg)
+        within = np.where(elsewhere, density, 0.0)
+        order = np.lexsort((-similarities, -within, elsewhere))[: o.top_k]
         near = [self._table.same_place(rows[i], states, o.radius_m, o.heading_deg) for i in order]
         probabilities = np.array([float(belief.mass[n].sum()) for n in near])
         return order, np.minimum(probabilities, 1.0)

@@ -1,12 +1,15 @@
 """A calibration from the map itself, for models that come without: its own keyframes as questions.
 
-Some keyframes are looked up among all others, once without their nearest views (the answer may be right) and
-once without their whole place (every answer is wrong, as for a robot that is off the map). It is a little
-optimistic: the keyframes are of the light and furniture of one day. A calibration that was fitted on another
-drive, kept with the bundle, is better.
+Some keyframes are looked up among all others, once without views that are nearer than a random part of a
+place's radius (the answer may be right) and once without their whole place (every answer is wrong, as for a
+robot that is off the map). It is a little optimistic: the keyframes are of the light and furniture of one
+day. A calibration that was fitted on another drive, kept with the bundle, is better.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +22,31 @@ from robot_vision.places.recogniser_places import PlaceTable
 DEFAULT = PlaceProbability(bias=-12.0, similarity=15.0)
 _QUESTIONS = 300
 _ANSWERS = 20_000
+_MATCHES = 64
 _SEED = 0
 
 
-def probability_of_map(
+@dataclass(frozen=True, eq=False)
+class SelfCalibration:
+    """What a map's own keyframes say.
+
+    Attributes:
+        probability: that a best match is right.
+        sharpness: how much likelier a keyframe is the right one than another of the same image's matches,
+            in logits for each 1 of similarity more; None where there was too little to fit it on. It
+            exceeds the slope of `probability`, since images differ in how similar anything is to them.
+    """
+
+    probability: PlaceProbability
+    sharpness: float | None
+
+
+def calibrate_on_map(
     table: PlaceTable,
     descriptors: NDArray[np.float32],
     radius_m: float,
     heading_deg: float,
-) -> PlaceProbability:
+) -> SelfCalibration:
     """Returns a calibration fitted on a map's keyframes, or `DEFAULT` where they say too little.
 
     Args:
@@ -38,29 +57,66 @@ def probability_of_map(
     """
     n, rng = len(table), np.random.default_rng(_SEED)
     if n < MIN_MATCHES:
-        return DEFAULT
+        return SelfCalibration(DEFAULT, None)
     # Drawn evenly over places, not over keyframes.
-    share = table.prior / table.prior.sum()
-    asked = np.unique(rng.choice(n, size=min(_QUESTIONS, n), p=share))
+    even = table.prior / table.prior.sum()
+    asked = np.unique(rng.choice(n, size=min(_QUESTIONS, n), p=even))
     stored = np.sort(rng.choice(n, size=min(_ANSWERS, n), replace=False))
     kept = descriptors[stored].astype(np.float32)
     found: list[tuple[float, float, bool]] = []
+    choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for row in asked:
         similarity = kept @ descriptors[row].astype(np.float32)
         same = table.same_place(row, stored, radius_m, heading_deg)
-        near = table.same_place(row, stored, radius_m / 4, heading_deg / 4)
+        # A robot passes a keyframe at any distance, up to a place's radius.
+        share = rng.random()
+        near = table.same_place(row, stored, share * radius_m, share * heading_deg)
         for allowed in (~near, ~same):
-            answer = _best(
-                table, stored, np.where(allowed, similarity, -np.inf), radius_m, heading_deg
-            )
+            some = np.where(allowed, similarity, -np.inf)
+            answer = _best(table, stored, some, radius_m, heading_deg)
             if answer is not None:
                 best, top, margin = answer
                 found.append((top, margin, bool(same[best])))
+        if np.any(same & ~near):
+            some = np.where(near, -np.inf, similarity)
+            top_rows = np.argsort(-some)[: min(_MATCHES, int((~near).sum()))]
+            weight = table.weights[stored[top_rows]]
+            weights = np.stack([weight, weight * same[top_rows]])
+            choices.append((similarity[top_rows].astype(np.float64), weights))
     right = np.array([r for _, _, r in found], bool)
+    sharpness = _sharpness(choices)
     # A margin or a similarity means nothing without examples of both outcomes.
     if len(found) < MIN_MATCHES or min(right.sum(), (~right).sum()) < MIN_MATCHES // 2:
-        return DEFAULT
-    return fit([s for s, _, _ in found], right, [m for _, m, _ in found])
+        return SelfCalibration(DEFAULT, sharpness)
+    probability = fit([s for s, _, _ in found], right, [m for _, m, _ in found])
+    return SelfCalibration(probability, sharpness)
+
+
+def _sharpness(
+    choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> float | None:
+    """Returns the slope of a conditional logit (McFadden 1974): which match of an image is right?
+
+    Args:
+        choices: of each question, similarities (k,) and rows of weights (2, k): of all, of right ones.
+    """
+    usable = [(s, w) for s, w in choices if 0 < w[1].sum() < w[0].sum() * (1 - 1e-9)]
+    if len(usable) < MIN_MATCHES:
+        return None
+
+    def cost(log_slope: float) -> float:
+        slope, value = math.exp(log_slope), 0.0
+        for s, w in usable:
+            share = np.exp(slope * (s - s.max()))
+            value -= math.log(max(float(w[1] @ share), 1e-300)) - math.log(float(w[0] @ share))
+        return value + log_slope**2 / 50  # so that choices that are all right have an end
+
+    low, high = 0.0, math.log(300.0)
+    ratio = (math.sqrt(5) - 1) / 2
+    for _ in range(30):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if cost(a) < cost(b) else (a, high)
+    return math.exp((low + high) / 2)
 
 
 def _best(

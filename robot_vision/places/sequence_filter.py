@@ -8,10 +8,10 @@ likelihood (the forward algorithm; Cummins and Newman 2008 recognise places so).
 
     L_j = (1 - miss) * ratio(s_1) * exp(slope * s_j) / sum_c prior_c exp(slope * s_c) + miss,
 
-with `ratio` the calibrated likelihood ratio of the best match's similarity and `slope` the calibration's
-slopes: for a first image, this gives the calibrated probability again. *Transition*: a keyframe is reached
-in proportion to its weight times a kernel of how far it is from where the motion leads; where there is no
-keyframe the camera has left the map.
+with `ratio` the calibrated likelihood ratio of the best match's similarity and `slope` how sharply
+similarity tells right from wrong among one image's matches: for a first image, this gives the calibrated
+probability again. *Transition*: a keyframe is reached in proportion to its weight times a kernel of how far
+it is from where the motion leads; where there is no keyframe the camera has left the map.
 
 Images that follow too soon show the same and would be counted twice, so a belief is kept only from images
 with news; each image is judged by the belief that was kept last.
@@ -89,6 +89,7 @@ class SequenceFilter:
         restarts: how often a clock that went back made it begin anew.
         odometry_refused: how often odometry was old, not finite or jumped, and was not used.
         speed_m_s: how fast the camera may move where there is no odometry.
+        sharpness: `slope` of the likelihood; None takes the calibration's slopes, which are smaller.
     """
 
     def __init__(
@@ -96,9 +97,11 @@ class SequenceFilter:
         options: RecogniserOptions,
         probability: PlaceProbability,
         learned_speed_m_s: float | None = None,
+        sharpness: float | None = None,
     ) -> None:
         self.options = options
         self.probability = probability
+        self.sharpness = sharpness
         self.speed_m_s = options.max_speed_m_s or learned_speed_m_s or _DEFAULT_SPEED_M_S
         self.restarts = 0
         self.odometry_refused = 0
@@ -243,7 +246,7 @@ class SequenceFilter:
             return before
         o, p = self.options, self.probability
         prior = table.weights / table.places
-        slope = p.similarity + p.margin
+        slope = p.similarity + p.margin if self.sharpness is None else self.sharpness
         ratio = np.exp(np.clip(p.log_ratio(similarities[0]), -MAX_LOG_RATIO, MAX_LOG_RATIO))
         share = np.exp(slope * (similarities - similarities[0]))  # (k,)
         # Every keyframe that the prediction or the image names gets a mass of its own.

@@ -38,9 +38,10 @@ class VerificationOptions:
         min_essential_inliers: that an essential matrix needs: a wrong match is consistent with it when
             it falls on a line instead of a point, once in about a hundred.
         max_position_sigma_m: a pose that is less certain along some direction is refused.
-        max_focal_error: the query's own points say how long its focal length is; a difference beyond this
-            share, and beyond what the points leave open, means that the camera's intrinsics are wrong,
-            and the pose with them.
+        max_focal_error: the query's own points say how long its focal length is; where they differ by
+            more than this share, and more than they leave open, the camera's intrinsics are wrong and the
+            pose with them. Calibrations are right to 1 percent; at 3 a pose is wrong by 3 percent of
+            the distance to what it sees.
         map_sigma_m: standard deviation of the keyframes' positions where a map does not tell: what SLAM
             reaches indoors.
         map_sigma_deg: likewise of their rotations.
@@ -60,7 +61,7 @@ class VerificationOptions:
     min_inlier_share: float = 0.2
     min_essential_inliers: int = 40
     max_position_sigma_m: float = 0.25
-    max_focal_error: float = 0.1
+    max_focal_error: float = 0.03
     map_sigma_m: float = 0.01
     map_sigma_deg: float = 0.3
 

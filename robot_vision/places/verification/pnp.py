@@ -13,7 +13,8 @@ from robot_vision.geometry import inverse, skew
 Array = NDArray[np.float64]
 
 _RANSAC_TRIES, _CONFIDENCE = 1000, 0.9999
-_STEPS, _ROUNDS = 20, 3
+_STEPS, _ROUNDS, _FOCAL_ROUNDS = 20, 3, 6
+_OTHER_FOCALS = (-0.7, -0.5, -0.3, -0.15, 0.15, 0.3, 0.5, 0.7)  # logarithms of the factor
 _HUBER = 1.5  # standard deviations beyond which a residual counts linearly
 
 
@@ -68,6 +69,45 @@ def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
         max_error: reprojection error of an inlier, on the rays.
         noise: standard deviation of a ray.
     """
+    found = _ransac(data, max_error)
+    if found is None:
+        return None
+    T = found
+    inliers = _errors(T, data) <= max_error
+    for _ in range(_ROUNDS):
+        if inliers.sum() < 6:
+            return None
+        chosen = data.subset(inliers)
+        refined = refine(T, chosen, noise)
+        if refined is None:
+            return None
+        T, covariance = refined
+        before, inliers = inliers, _errors(T, data) <= max_error
+        if np.array_equal(before, inliers):
+            break
+    if inliers.sum() < 6:
+        return None
+    log_focal, sigma = _focal_error(T, data, inliers, max_error, noise)
+    return Fit(T, covariance, inliers, log_focal, sigma)
+
+
+def inliers_of_other_focals(data: Correspondences, max_error: float) -> int:
+    """Returns the most inliers that a pose has when the query's focal length is another.
+
+    A wrong focal length keeps the points that lie at one distance, and loses the others.
+    """
+    best = 0
+    for log_focal in _OTHER_FOCALS:
+        scale = float(np.exp(-log_focal))
+        other = Correspondences(data.points, data.depth_sigma, scale * data.rays)
+        T = _ransac(other, scale * max_error)
+        if T is not None:
+            best = max(best, int((_errors(T, other) <= scale * max_error).sum()))
+    return best
+
+
+def _ransac(data: Correspondences, max_error: float) -> Array | None:
+    """Returns `T_key_query` with the most inliers; None where none has six."""
     if len(data.points) < 6:
         return None
     try:
@@ -83,27 +123,11 @@ def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
         )
     except cv2.error:  # points on a line or in one spot have no pose
         return None
-    if not found or kept is None or len(kept) < 6:
+    if not found or kept is None or len(kept) < 6 or not np.all(np.isfinite(position)):
         return None
     T_query_key = np.eye(4)
     T_query_key[:3, :3], T_query_key[:3, 3] = cv2.Rodrigues(vector)[0], position[:, 0]
-    T = inverse(T_query_key)
-    inliers = _errors(T, data) <= max_error
-    for _ in range(_ROUNDS):
-        if inliers.sum() < 6:
-            return None
-        chosen = data.subset(inliers)
-        refined = refine(T, chosen, noise)
-        if refined is None:
-            return None
-        T, covariance = refined
-        before, inliers = inliers, _errors(T, data) <= max_error
-        if np.array_equal(before, inliers):
-            break
-    if inliers.sum() < 6:
-        return None
-    log_focal, sigma = _focal_error(T, data.subset(inliers), noise)
-    return Fit(T, covariance, inliers, log_focal, sigma)
+    return inverse(T_query_key)
 
 
 def refine(T_key_query: Array, data: Correspondences, noise: float) -> tuple[Array, Array] | None:
@@ -185,27 +209,50 @@ def _inverse(information: Array) -> Array | None:
     return np.asarray(np.linalg.inv(information))
 
 
-def _focal_error(T: Array, data: Correspondences, noise: float) -> tuple[float, float]:
+def _focal_error(
+    T: Array, data: Correspondences, inliers: NDArray[np.bool_], max_error: float, noise: float
+) -> tuple[float, float]:
     """Returns the logarithm of the focal length that fits best over the given one, and its sigma.
 
-    Pose and focal length are solved for together, from the pose that is best for the given one.
+    Pose and focal length are solved for together, from the pose that is best for the given one. With a
+    wrong focal length only some of the right matches were inliers; they are chosen anew as it improves.
     """
-    log_focal, variance = 0.0, np.inf
+    log_focal, sigma = 0.0, float("inf")
+    for _ in range(_FOCAL_ROUNDS):
+        solved = _with_focal(T, log_focal, data.subset(inliers), noise)
+        if solved is None:
+            break
+        T, log_focal, sigma = solved
+        factor = float(np.exp(-log_focal))
+        scaled = Correspondences(data.points, data.depth_sigma, factor * data.rays)
+        before, inliers = inliers, _errors(T, scaled) <= factor * max_error
+        if np.array_equal(before, inliers) or inliers.sum() < 6:
+            break
+    return log_focal, sigma
+
+
+def _with_focal(
+    T: Array, log_focal: float, data: Correspondences, noise: float
+) -> tuple[Array, float, float] | None:
+    """Returns pose, log focal length and its sigma that fit best; None where they remain open."""
+    variance, excess = np.inf, 1.0
     for _ in range(_STEPS):
-        residual, jacobian, weight = _linearise(T, data, noise)
-        predicted = residual + data.rays
-        factor = np.exp(log_focal)
-        residual = factor * predicted - data.rays
-        full = np.concatenate([factor * jacobian, factor * predicted[:, :, None]], axis=2)
+        factor = float(np.exp(log_focal))
+        scaled = Correspondences(data.points, data.depth_sigma, data.rays / factor)
+        residual, jacobian, weight = _linearise(T, scaled, noise / factor)
+        predicted = residual + scaled.rays
+        # In the units of the given rays, both the residual and what it depends on grow by the factor;
+        # the weights, of rays divided by it, shrink by its square.
+        full = np.concatenate([jacobian, predicted[:, :, None]], axis=2)
         information, gradient = _normal(residual, full, weight)
         inverted = _inverse(information)
         if inverted is None:
-            return 0.0, np.inf
-        variance = float(inverted[6, 6])
+            return None
+        variance, excess = float(inverted[6, 6]), _excess(residual, weight, 7)
         step = -inverted @ gradient
         T, log_focal = moved(T, step[:6]), log_focal + float(np.clip(step[6], -0.5, 0.5))
         if not np.isfinite(log_focal) or abs(log_focal) > 3:
-            return 0.0, np.inf
-        if np.linalg.norm(step) < 1e-8:
+            return None
+        if np.linalg.norm(step) < 1e-6:
             break
-    return log_focal, float(np.sqrt(variance * _excess(residual, weight, 7)))
+    return T, log_focal, float(np.sqrt(variance * excess))

@@ -34,6 +34,7 @@ REASONS = (
     "intrinsics",
 )
 _NOISE_PX = 1.0
+_CLEARLY = 1.15
 _SURE = 4  # times `min_inliers`: further candidates are not looked at
 
 
@@ -190,6 +191,10 @@ class Verifier:
         limit = np.log1p(options.max_focal_error)
         if abs(fit.log_focal) > max(limit, 3 * fit.log_focal_sigma):
             return replace(refused, reason="intrinsics")
+        if fit.log_focal_sigma > limit:  # the inliers lie at one distance: is that so, or chosen?
+            others = pnp.inliers_of_other_focals(data, options.error_px / query.focal_px)
+            if others > _CLEARLY * inliers:
+                return replace(refused, reason="intrinsics")
         pose = self._pose(candidate, fit)
         spread = np.sqrt(np.linalg.eigvalsh(pose.covariance[:3, :3])[-1])
         if not spread <= options.max_position_sigma_m:
