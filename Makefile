@@ -74,6 +74,10 @@ test-fast: $(ready) $(dev_stamp) ## run the tests that take under two minutes to
 bench: $(ready) $(dev_stamp) ## measure speed; see docs/benchmarks.md
 	@$(python) -m benchmarks $(BENCH_ARGS)
 
+.PHONY: soak
+soak: $(ready) $(dev_stamp) ## break the running node for an hour; see docs/reliability_faults.md
+	@PYTHONPATH=. $(python) test/soak.py $(SOAK_ARGS)
+
 .PHONY: lint
 lint: $(ready) $(dev_stamp) ## ruff and mypy
 	@$(python) -m ruff check .
@@ -118,7 +122,7 @@ else
 	@echo "==> the package, what it runs on, and ROS 2 $(ROS_DISTRO) from wheels (600 MB on disk, 1 to 5 minutes)"
 endif
 	@$(pip) pip setuptools wheel
-	@$(pip) $(ros_flags) --no-build-isolation -e .
+	@$(pip) $(ros_flags) --no-build-isolation -e '.[places]'
 	@touch $@
 
 $(interfaces_stamp): | $(runtime_stamp)

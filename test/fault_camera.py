@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import itertools
 import json
+import os
 import sys
 import threading
 import time
@@ -77,8 +78,11 @@ class FaultCamera:
 
 
 def main() -> None:
-    """Runs a camera on the topic that is the only argument."""
-    use_large_image_profile()
+    """Runs a camera on the topic given; with `--udp` as on another machine, without shared memory."""
+    if "--udp" in sys.argv:
+        os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
+    else:
+        use_large_image_profile()
     rclpy.init()
     camera = FaultCamera(sys.argv[1])
     print("ready", flush=True)

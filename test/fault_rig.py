@@ -21,10 +21,16 @@ TOPIC = "/front/image_raw"
 
 
 class Camera:
-    """A `fault_camera` process."""
+    """A `fault_camera` process.
 
-    def __init__(self) -> None:
+    Args:
+        namespace: the network namespace that it runs in, as if on another machine; "" for ours.
+    """
+
+    def __init__(self, namespace: str = "") -> None:
         command = [sys.executable, str(ROOT / "test" / "fault_camera.py"), TOPIC]
+        if namespace:
+            command = ["ip", "netns", "exec", namespace, *command, "--udp"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -144,6 +150,10 @@ class Rig:
         if self.camera.process.poll() is not None:
             self.camera = Camera()
         self.camera.tell(rate=20, size=[480, 640], encoding="rgb8", offset_s=0, vary=False)
+        return self.answered(limit_s)
+
+    def answered(self, limit_s: float = 60.0) -> float:
+        """Returns how long the next ten answers took to come."""
         start = time.monotonic()
         with self.lock:
             before = self.answers
