@@ -13,8 +13,8 @@ from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle, write_manifest
 from robot_vision.calibration.covariance import EACH, fit_variance_scales, scaled
-from robot_vision.calibration.fit import Options
 from robot_vision.calibration.graph import GraphEditor
+from robot_vision.calibration.material import Options
 from robot_vision.calibration.measure import class_numbers, folds_of, resampler_of
 from robot_vision.calibration.run import Data, calibrate
 from robot_vision.calibration.temperature import fit_temperature

@@ -144,7 +144,7 @@ def bundles(tmp_path_factory):
     """Bundles calibrated on solid colours near red, green and blue, by score."""
     from test_calibrate import colour_samples
 
-    from robot_vision.calibration.fit import Options
+    from robot_vision.calibration.material import Options
     from robot_vision.calibration.run import Data, calibrate
     from robot_vision.datasets.sample import Splits
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.calibration.fit import Options
+from robot_vision.calibration.material import Options
 from robot_vision.calibration.measure import class_numbers, pose_numbers, resampler_of
 from robot_vision.calibration.predict import predict
 from robot_vision.calibration.run import Data, calibrate

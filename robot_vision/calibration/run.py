@@ -11,12 +11,8 @@ import numpy as np
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.calibration.covariance import scaled
-from robot_vision.calibration.fit import (
-    Calibration,
-    Material,
-    Options,
-    fit,
-)
+from robot_vision.calibration.fit import fit
+from robot_vision.calibration.material import Calibration, Material, Options
 from robot_vision.calibration.predict import BATCH, predict
 from robot_vision.calibration.temperature import log_softmax
 from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, write_calibrated

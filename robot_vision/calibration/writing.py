@@ -23,8 +23,8 @@ from robot_vision.bundle import (
     ModelBundle,
     write_manifest,
 )
-from robot_vision.calibration.fit import Calibration
 from robot_vision.calibration.graph import FEATURES, GraphEditor
+from robot_vision.calibration.material import Calibration
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.spec import FEATURE_SCORES, NetworkSpec
 

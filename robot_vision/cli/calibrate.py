@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.calibration.fit import DEFAULT_SCORE, HEADS, Calibration, Options
+from robot_vision.calibration.material import DEFAULT_SCORE, HEADS, Calibration, Options
 from robot_vision.calibration.run import Data, calibrate, heads_with_truth
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown

@@ -1,0 +1,146 @@
+"""The open-set threshold: references for scores of features, and how known images are scored."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.calibration.material import (
+    MIN_LABELLED,
+    Array,
+    Calibration,
+    Fitted,
+    Material,
+    Options,
+    cross_fit,
+    require,
+)
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.bootstrap import Resampler, mean
+from robot_vision.evaluation.openset import separation
+from robot_vision.open_set import (
+    KnownScores,
+    fit_references,
+    logit_score,
+    make_scorer,
+    threshold_at,
+)
+from robot_vision.spec import FEATURE_SCORES
+
+_BEYOND = 5  # images that must lie beyond the threshold
+
+
+def fit_open_set(
+    found: Calibration,
+    bundle: ModelBundle,
+    material: Material,
+    reference: Material | None,
+    folds: NDArray[np.int64],
+    resampler: Resampler,
+    options: Options,
+) -> None:
+    """Sets the threshold that keeps the share asked for, and what features are compared with.
+
+    Args:
+        found: gets the result; has the new temperature already.
+        bundle: as it is.
+        material: held out; images with labels that the model lacks count as unknown, and are only measured.
+        reference: with features to compare with, or None for those of other folds.
+        folds: (N,).
+        resampler: over the samples.
+        options: score and share.
+
+    Raises:
+        ConfigError: too few images, or a score of features that the graph cannot give.
+    """
+    classifier = bundle.spec.classifier
+    assert classifier is not None
+    labels = material.labels(bundle)
+    rows = labels >= 0
+    needed = max(MIN_LABELLED, math.ceil(_BEYOND / (1 - options.keep) - 1e-9))
+    require("open_set", int(rows.sum()), needed, "images with a label of the model")
+    classes = len(classifier.labels)
+    temperature = found.temperature or classifier.temperature
+    held_back: Material | None = None
+    if options.score not in FEATURE_SCORES:
+        score = logit_score(options.score, material.outputs["logits"], temperature)
+    elif "features" not in material.outputs:
+        raise ConfigError(
+            f"{bundle.name}: its graph has no last layer that can be found, so {options.score} has no "
+            "features to compare: use a score of logits"
+        )
+    else:
+        features = material.outputs["features"]
+        if reference is not None and (reference.labels(bundle) >= 0).any():
+            held_back = reference
+        if held_back is not None:
+            theirs = held_back.labels(bundle)
+            use = theirs >= 0
+            found.references = fit_references(
+                options.score,
+                held_back.outputs["features"][use],
+                theirs[use],
+                classes,
+                options.seed,
+            )
+            scorer = make_scorer(options.score, found.references, classes)
+            score = np.asarray(scorer(features), np.float64)
+        else:
+            found.references = fit_references(
+                options.score, features[rows], labels[rows], classes, options.seed
+            )
+            whole = make_scorer(options.score, found.references, classes)
+            score = np.asarray(whole(features), np.float64)
+
+            def others(seen: NDArray[np.bool_]) -> Any:
+                return make_scorer(
+                    options.score,
+                    fit_references(
+                        options.score, features[seen], labels[seen], classes, options.seed
+                    ),
+                    classes,
+                )
+
+            # An image is not compared with itself.
+            for asked, scorer in cross_fit(folds, rows, others):
+                score[asked] = scorer(features[asked])
+    kept = np.zeros(len(rows))
+    for asked, threshold in cross_fit(
+        folds, rows, lambda seen: threshold_at(score[seen], options.keep)
+    ):
+        kept[asked] = score[asked] >= threshold
+    found.threshold = float(f"{threshold_at(score[rows], options.keep):.7g}")
+    before = _share_kept_before(bundle, material, rows)
+    after = resampler.headlines({"share_kept": mean(kept[rows])}, rows)
+    strangers = labels == -2
+    if strangers.any():
+        both = rows | strangers
+        names = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
+        after.update(resampler.headlines({names: separation(score[both], rows[both])}, both))
+    found.heads["open_set"] = Fitted(
+        {
+            "score": options.score,
+            "keep": options.keep,
+            "threshold": found.threshold,
+            "known_scores": KnownScores.of(score[rows]).to_dict(),
+            "compared_with": "training images" if held_back is not None else "these images",
+        },
+        {} if before is None else resampler.headlines({"share_kept": mean(before[rows])}, rows),
+        after,
+        int(rows.sum()),
+    )
+
+
+def _share_kept_before(
+    bundle: ModelBundle, material: Material, rows: NDArray[np.bool_]
+) -> Array | None:
+    classifier = bundle.spec.classifier
+    assert classifier is not None
+    known = material.outputs.get("known_score")
+    if known is None or classifier.unknown_threshold is None:
+        return None
+    return np.asarray(known >= classifier.unknown_threshold, np.float64)

@@ -1,0 +1,96 @@
+"""The curve from the similarity of a best match to the probability that it shows the same place."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.calibration.material import (
+    Calibration,
+    Fitted,
+    Material,
+    Options,
+    cross_fit,
+    true_poses,
+)
+from robot_vision.calibration.measure import match_numbers, reliability_rows
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.bootstrap import Resampler
+from robot_vision.evaluation.place import Views, score_places
+from robot_vision.places.place_probability import fit as fit_place_probability
+
+# Ten events for each of the two numbers that are fitted (Peduzzi et al. 1996), of the rarer kind.
+MIN_OF_EACH_OUTCOME = 20
+
+
+def fit_place(
+    found: Calibration,
+    material: Material,
+    reference: Material | None,
+    folds: NDArray[np.int64],
+    resampler: Resampler,
+    options: Options,
+) -> None:
+    """Fits the probability that the best match shows the same place.
+
+    Args:
+        found: gets the result.
+        material: held out, looked up.
+        reference: looked up in, or None for the recording itself without neighbours in time.
+        folds: (N,).
+        resampler: over the samples.
+        options: what the same place is.
+
+    Raises:
+        ConfigError: too few right or too few wrong matches.
+    """
+    queries = _views(material)
+    if reference is not None and reference.posed.any():
+        columns = score_places(queries, _views(reference), options.settings, same_recording=False)
+        where = "training images"
+    else:
+        columns = score_places(queries, queries, options.settings, same_recording=True)
+        where = "these images, without neighbours in time"
+    similarity = columns["place_similarity"]
+    rows = np.isfinite(similarity)
+    heading = options.settings.place_heading_deg
+    right = columns["place_error_m"] <= options.settings.place_radius_m
+    if heading is not None:
+        right &= columns["place_error_deg"] <= heading
+    rarer = int(min(right[rows].sum(), (~right[rows]).sum()))
+    if rarer < MIN_OF_EACH_OUTCOME:
+        raise ConfigError(
+            f"place: of {int(rows.sum())} best matches {int(right[rows].sum())} are right: at least "
+            f"{MIN_OF_EACH_OUTCOME} right and {MIN_OF_EACH_OUTCOME} wrong ones are needed to tell them "
+            "apart; give more images, or leave it out with --heads"
+        )
+    before = np.clip(similarity, 0.0, 1.0)
+    after = np.zeros(len(rows))
+    for asked, curve in cross_fit(
+        folds, rows, lambda seen: fit_place_probability(similarity[seen], right[seen])
+    ):
+        after[asked] = curve(similarity[asked])
+    found.heads["place"] = Fitted(
+        {
+            "probability": fit_place_probability(similarity[rows], right[rows]).to_dict(),
+            "looked_up_in": where,
+            "radius_m": options.settings.place_radius_m,
+            "heading_deg": heading,
+            "reliability": reliability_rows(after[rows], right[rows]),
+        },
+        match_numbers(before[rows], right[rows], resampler, rows),
+        match_numbers(after[rows], right[rows], resampler, rows),
+        int(rows.sum()),
+    )
+
+
+def _views(material: Material) -> Views:
+    rows = material.posed
+    count = len(rows)
+    position, xyzw = np.full((count, 3), np.nan), np.tile([0.0, 0.0, 0.0, 1.0], (count, 1))
+    position[rows], xyzw[rows] = true_poses(material, rows)
+    # Without stamps of their own, frames follow each other at a camera's usual rate.
+    stamps = [
+        i * 33_333_333 if s.stamp_ns is None else s.stamp_ns for i, s in enumerate(material.samples)
+    ]
+    return Views(material.outputs["descriptor"], position, xyzw, np.array(stamps, np.int64))
