@@ -190,4 +190,9 @@ def held(predictions: Predictions, strength: float, seed: int) -> Predictions:
     order = np.argsort(predictions.stamps_ns, kind="stable")
     kept = kept_frames(len(order), strength, seed)
     last = np.maximum.accumulate(np.where(kept, np.arange(len(order)), 0))
-    return replace(predictions.take(order[last]), stamps_ns=predictions.stamps_ns[order])
+    log = predictions.log_ns  # by which some labels are found: of the frame that did not come
+    return replace(
+        predictions.take(order[last]),
+        stamps_ns=predictions.stamps_ns[order],
+        log_ns=None if log is None else log[order],
+    )
