@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from robot_vision.bundle import ModelBundle
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine
+from robot_vision.errors import EngineError
 from robot_vision.geometry import symmetrised
 from robot_vision.open_set import FeatureScorer, known_scores, make_scorer
 from robot_vision.predictions import CameraPose, Classification, Prediction
@@ -39,7 +40,8 @@ class Pipeline:
     Args:
         bundle: the verified model bundle.
         engine: runs the bundle's graph.
-        max_batch: larger batches are split; it bounds the memory on the device.
+        max_batch: larger batches are split; it bounds the memory on the device. It becomes less when
+            the device runs out of it.
 
     Attributes:
         known_scores: how the known score is distributed over known images; None where nobody calibrated it.
@@ -106,18 +108,34 @@ class Pipeline:
         """Predicts images that were resized before, in other threads: what `__call__` does after it.
 
         Args:
-            batch: RGB uint8 (N, height, width, 3) of the network's input size, C-contiguous, 1 <= N <=
-                `max_batch`.
+            batch: RGB uint8 (N, height, width, 3) of the network's input size, C-contiguous.
         """
-        assert 1 <= len(batch) <= self.max_batch
         times = StageTimes()
-        results = self._infer(batch, times)
+        results: list[Prediction] = []
+        for start in range(0, len(batch), self.max_batch):
+            results += self._infer(batch[start : start + self.max_batch], times)
         self.times = times
         return results
 
+    def _run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Runs the engine; a batch that it fails on is halved, until it is one image.
+
+        What fails on many images and works on fewer is the device's memory, which others may share: from
+        then on `max_batch` is what worked.
+        """
+        try:
+            return self.engine.run(batch)
+        except EngineError:
+            if len(batch) == 1:
+                raise
+            half = (len(batch) + 1) // 2
+            parts = [self._run(batch[:half]), self._run(batch[half:])]
+            self.max_batch = min(self.max_batch, half)
+            return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
     def _infer(self, batch: NDArray[np.uint8], times: StageTimes) -> list[Prediction]:
         start = time.perf_counter()
-        outputs = self.engine.run(batch)
+        outputs = self._run(batch)
         inferred = time.perf_counter()
         results = self.decode(outputs)
         times.inference += inferred - start

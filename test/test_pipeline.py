@@ -1,11 +1,15 @@
 """The path from RGB arrays to predictions, against the numbers that the bundle is known to give."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import LABELS, expected_colour, make_tiny_bundle
 
+from robot_vision.errors import EngineError
 from robot_vision.pipeline import Pipeline
 from robot_vision.predictions import UNKNOWN, Classification
 
@@ -93,3 +97,37 @@ def test_top_k_is_sorted_and_unknown_comes_first(scores, k, threshold):
     says_unknown = threshold is not None and max(scores) < threshold
     assert (top[0].label == UNKNOWN) == says_unknown
     assert len(top) == min(k, 3) + says_unknown
+
+
+_SHORT_OF_MEMORY = """
+import resource, sys
+import numpy as np
+from robot_vision.pipeline import Pipeline
+pipeline = Pipeline.load("models/demo", "onnx", "cpu", threads=1, max_batch=128)
+images = [np.full((224, 224, 3), i, np.uint8) for i in range(128)]
+alone = pipeline(images[:1]) + pipeline(images[-1:])
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 150 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+together = pipeline(images)
+assert len(together) == 128
+for a, b in zip(alone, (together[0], together[-1])):
+    np.testing.assert_allclose(a.descriptor, b.descriptor, atol=1e-4)
+print(pipeline.max_batch)
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_memory_cannot_hold_is_halved():
+    done = subprocess.run(
+        [sys.executable, "-c", _SHORT_OF_MEMORY], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 1 <= int(done.stdout) < 128
+
+
+def test_an_engine_that_fails_on_one_image_is_an_error():
+    pipeline = Pipeline.load("models/demo", "onnx", "cpu")
+    with pytest.raises(EngineError):  # the graph refuses another size
+        pipeline.infer(np.zeros((3, 10, 10, 3), np.uint8))
+    assert pipeline.max_batch == 16

@@ -120,7 +120,7 @@ def node_status(
     batch = statistics.percentiles("batch")
     values["batches_hz"] = statistics.rate("batch")
     values["batch_size_p50"] = batch.p50
-    for name in ("engine_failures", "internal_errors", "incompatible_qos"):
+    for name in ("engine_failures", "batch_reduced", "internal_errors", "incompatible_qos"):
         values[name] = statistics.counters.get(name, 0)
     return status_message(level, node, text, str(about.get("device", "")), values)
 

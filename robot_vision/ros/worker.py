@@ -168,6 +168,7 @@ class Worker:
         return None
 
     def _infer(self, cameras: list[str], images: list[NDArray[np.uint8]]) -> list[Prediction]:
+        most = self._pipeline.max_batch
         try:
             predictions = self._pipeline(images)
         except Exception as error:
@@ -181,6 +182,13 @@ class Worker:
             self._warn("engine", f"The network failed on a batch ({total} so far): {detail}")
             return []
         self.failures_in_a_row = 0
+        if self._pipeline.max_batch < most:
+            self._statistics.count("batch_reduced")
+            self._warn(
+                "batch",
+                f"The engine failed on a batch of {min(most, len(images))} and works with "
+                f"{self._pipeline.max_batch}, which is the most from now on: is its memory shared?",
+            )
         times = self._pipeline.times
         for stage in ("preprocess", "inference", "decode"):
             self._statistics.sample(stage, getattr(times, stage))
