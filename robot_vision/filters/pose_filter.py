@@ -26,132 +26,49 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError
 from robot_vision.filters import se3
 from robot_vision.filters.gate import chi_squared_6
-from robot_vision.filters.odometry import OdometryBuffer, OdometryNoise
-from robot_vision.filters.pose_track import MotionModel, Track
+from robot_vision.filters.odometry import OdometryBuffer
+from robot_vision.filters.pose_settings import (
+    ACCEPTED,
+    CONTRADICTED,
+    INITIALISED,
+    INITIALISING,
+    LOCALISED,
+    PENDING,
+    REINITIALISED,
+    REJECTED,
+    UNCERTAIN,
+    WAITING,
+    Outcome,
+    PoseEstimate,
+    PoseFilterSettings,
+)
+from robot_vision.filters.pose_track import Track
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import inverse, symmetrised, xyzw_from_matrix
+from robot_vision.geometry import inverse, symmetrised
+
+__all__ = [
+    "ACCEPTED",
+    "CONTRADICTED",
+    "INITIALISED",
+    "INITIALISING",
+    "LOCALISED",
+    "PENDING",
+    "REINITIALISED",
+    "REJECTED",
+    "UNCERTAIN",
+    "WAITING",
+    "Outcome",
+    "PoseEstimate",
+    "PoseFilterSettings",
+    "PoseFilter",
+]
 
 Array = NDArray[np.float64]
 
-WAITING, INITIALISING = "waiting", "initialising"
-LOCALISED, UNCERTAIN, CONTRADICTED = "localised", "uncertain", "contradicted"
-ACCEPTED, REJECTED, PENDING = "accepted", "rejected", "pending"
-INITIALISED, REINITIALISED = "initialised", "reinitialised"
-
 _ALIKE = 1.0 - 1e-6  # a correlation of 1 would make an infinite covariance
 _TOO_OLD_IN_A_ROW = 10  # it was not them: the clock was set back
-
-
-@dataclass(frozen=True)
-class PoseFilterSettings:
-    """What is assumed, and when a measurement is believed.
-
-    Attributes:
-        noise: of the odometry.
-        speed_m_s: standard deviation of the velocity along each axis where there is no odometry.
-        turn_deg_s: likewise about each axis.
-        gate_probability: share of good measurements that are to pass the gate.
-        initialise_count: measurements that must agree before there is an estimate.
-        reinitialise_count: refused measurements in a row that must agree with each other,
-        reinitialise_after_s: and for how long, before they replace the estimate.
-        correlation_m: way after which a source's errors are others.
-        correlation_deg: turn after which they are.
-        correlation_s: time after which they are, standing still.
-        localised_m: largest standard deviation of the position, along its worst axis, of a robot that knows
-            where it is.
-        localised_deg: likewise of the rotation.
-        history_s: how late a measurement may come.
-        odometry_timeout_s: how long a measurement waits for the odometry of its time.
-        reset_after_s: odometry whose stamp goes back by more than this begins anew: all is forgotten.
-    """
-
-    noise: OdometryNoise = OdometryNoise()
-    speed_m_s: float = 1.5
-    turn_deg_s: float = 90.0
-    gate_probability: float = 0.99
-    initialise_count: int = 3
-    reinitialise_count: int = 5
-    reinitialise_after_s: float = 2.0
-    correlation_m: float = 0.5
-    correlation_deg: float = 30.0
-    correlation_s: float = 10.0
-    localised_m: float = 0.5
-    localised_deg: float = 10.0
-    history_s: float = 5.0
-    odometry_timeout_s: float = 0.5
-    reset_after_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.gate_probability < 1:
-            raise ConfigError(
-                f"gate_probability is {self.gate_probability}: use one between 0 and 1, such as 0.99"
-            )
-        for name in ("initialise_count", "reinitialise_count"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name, value in vars(self).items():
-            if isinstance(value, (int, float)) and not 0 < value < math.inf:
-                raise ConfigError(f"{name} is {value}: it must be above 0 and finite")
-
-    @property
-    def motion(self) -> MotionModel:
-        """How the robot moves."""
-        return MotionModel(self.noise, self.speed_m_s, self.turn_deg_s)
-
-
-@dataclass(frozen=True, eq=False)
-class PoseEstimate:
-    """Where the robot is at one time.
-
-    Attributes:
-        stamp_ns: the time.
-        T: `T_map_base` (4, 4).
-        covariance: (6, 6), x y z in m^2, then rotation about the map's axes in rad^2.
-    """
-
-    stamp_ns: int
-    T: Array
-    covariance: Array
-
-    @property
-    def position(self) -> Array:
-        """Metres in the map (3,)."""
-        return np.array(self.T[:3, 3])
-
-    @property
-    def orientation_xyzw(self) -> Array:
-        """Unit quaternion (4,), w >= 0."""
-        return xyzw_from_matrix(self.T[:3, :3])
-
-    @property
-    def sigma_m(self) -> float:
-        """Standard deviation of the position along its worst axis."""
-        return math.sqrt(max(0.0, float(np.linalg.eigvalsh(self.covariance[:3, :3])[-1])))
-
-    @property
-    def sigma_deg(self) -> float:
-        """Standard deviation of the rotation about its worst axis."""
-        return math.degrees(
-            math.sqrt(max(0.0, float(np.linalg.eigvalsh(self.covariance[3:, 3:])[-1])))
-        )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a measurement.
-
-    Attributes:
-        verdict: `accepted`, `rejected`, `pending`, `initialising`, `initialised` or `reinitialised`.
-        source: of the measurement.
-        distance: squared Mahalanobis distance from the estimate; NaN without one.
-    """
-
-    verdict: str
-    source: str = ""
-    distance: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
