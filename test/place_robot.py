@@ -117,6 +117,9 @@ class PlaceRobot:
             f"robot_vision.ros.{module}",
             "--ros-args",
             *("-p", "camera:=front", "-p", "diagnostics_period_s:=0.2"),
+            # On a busy machine best effort loses a message now and then, and each is sent once here.
+            *("-p", "diagnostics_window_s:=1.0", "-p", "subscribe_reliability:=reliable"),
+            *("-p", "subscribe_depth:=50"),
             *("-p", "warn_period_s:=0.1", "-p", "retry_period_s:=0.3", "-p", "stale_after_s:=1.0"),
             *("-p", f"camera_to_base:=[{numbers}]", "-p", "base_frame:=base_link"),
             *arguments,

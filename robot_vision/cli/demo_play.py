@@ -1,4 +1,4 @@
-"""Plays the demo's bag to the real node, each in a process of its own, and listens to the answers."""
+"""Plays the demo's bag to the real nodes, each in a process of its own, and listens to the answers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from robot_vision.cli.demo_processes import DemoError, Processes
 from robot_vision.cli.demo_report import write_answer
 from robot_vision.cli.demo_view import LiveView, PlainView, View
 from robot_vision.simulation.recorded import IMAGE_TOPIC, Truth
+from robot_vision.simulation.relocalisation import Relocalisation, relocalisation
 from robot_vision.simulation.scoring import Answer, PlaceMap, Score
 from robot_vision.simulation.world import World
 
 START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
+NODES = ("perception", "places")  # processes that have to run as long as the player does
 SILENCE_S = 2.0  # without a result, after which the last frames are given up
 
 
@@ -31,12 +33,14 @@ class Drive:
         truth: of its frames.
         places: of the mapping drive.
         fingerprints: of each image to its index in the bag.
+        kidnapped_at: index of the first frame after the camera was carried away; None if it was not.
     """
 
     bag: Path
     truth: Truth
     places: PlaceMap
     fingerprints: dict[int, int]
+    kidnapped_at: int | None = None
 
 
 def start_node(
@@ -56,8 +60,12 @@ def play(
     processes: Processes,
     output: Path,
     headless: bool,
-) -> tuple[Score, int]:
-    """Plays the bag to the node and listens; returns the score and how many images were seen."""
+) -> tuple[Score, int, Relocalisation]:
+    """Plays the bag to the nodes and listens.
+
+    Returns:
+        The score of the perception node, how many images were seen, and how the place node did.
+    """
     from robot_vision.ros.dds import use_large_image_profile
 
     use_large_image_profile()
@@ -97,9 +105,10 @@ def play(
             executor.add_node(monitor)
             deadline = time.monotonic() + START_TIMEOUT_S
             while missing := monitor.missing_publishers():
-                processes.require("perception")
+                for name in NODES:
+                    processes.require(name)
                 if time.monotonic() > deadline:
-                    words = processes.last_words("perception")
+                    words = "; ".join(f"{name}: {processes.last_words(name)}" for name in NODES)
                     raise DemoError(
                         f"No publisher of {', '.join(missing)} after {START_TIMEOUT_S:g} s: {words}"
                     )
@@ -115,10 +124,13 @@ def play(
                 executor, processes, lambda: last, lambda: len(score.judged) == len(drive.truth)
             )
             seen = monitor.images_seen
+            found = relocalisation(
+                drive.truth, drive.kidnapped_at, monitor.places_asked, monitor.place_poses()
+            )
             monitor.destroy_node()
     finally:
         rclpy.try_shutdown()
-    return score, seen
+    return score, seen, found
 
 
 def _listen(executor: Any, processes: Processes, last: Any, everything: Any) -> None:
@@ -132,7 +144,8 @@ def _listen(executor: Any, processes: Processes, last: Any, everything: Any) -> 
         if now < check:
             continue
         check = now + 0.2
-        processes.require("perception")
+        for name in NODES:
+            processes.require(name)
         if ended is None and processes.ended("player"):
             ended = now
         if ended is not None and now - max(ended, last()) > SILENCE_S:

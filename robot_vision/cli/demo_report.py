@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from robot_vision.simulation.recorded import Truth
 from robot_vision.simulation.scoring import Answer, Judged, Score
 from robot_vision.simulation.world import World
 from robot_vision.sources import open_source
+
+if TYPE_CHECKING:
+    from robot_vision.cli.demo_play import Drive
 
 
 def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
@@ -31,13 +35,15 @@ def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
     print(json.dumps(line), file=file)
 
 
-def draw(path: Path, world: World, bag: Path, score: Score, title: str) -> None:
+def draw(
+    path: Path, world: World, drive: Drive, score: Score, lines: Sequence[str], title: str
+) -> None:
     """Draws both paths on the plan, and beside it one frame of each room and that of the worst pose."""
     truth = score.truth
     judged = {j.frame: j for j in score.judged}
     chosen = _chosen(judged, truth)
     images: dict[int, NDArray[np.uint8]] = {}
-    with open_source(str(bag)) as source:
+    with open_source(str(drive.bag)) as source:
         for index, frame in enumerate(source):
             if index in chosen:
                 images[index] = to_rgb(frame.message)
@@ -50,10 +56,14 @@ def draw(path: Path, world: World, bag: Path, score: Score, title: str) -> None:
         detail = f"{worst}{j.error_m:.2f} m, {j.error_deg:.0f} deg off; like place {j.place}"
         shots.append(Shot(images[index], said, detail, right, truth.positions[index]))
     plan = Plan(world)
-    plan.path(truth.positions)
+    jump = drive.kidnapped_at or len(truth)
+    plan.path(truth.positions[:jump])
+    if jump < len(truth):
+        plan.path(truth.positions[jump:])
+        plan.jump(truth.positions[jump - 1], truth.positions[jump])
     frames = sorted(judged)
     plan.estimates(truth.positions[frames], np.array([judged[f].position for f in frames]))
-    page = compose(plan, shots, title, score.summary(len(judged)).lines())
+    page = compose(plan, shots, title, lines)
     bgr = cv2.cvtColor(page, cv2.COLOR_RGB2BGR)
     if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise ConfigError(f"{path} cannot be written")

@@ -1,4 +1,4 @@
-"""The demo's ear: subscribes to a camera and to what the perception node says of it.
+"""The demo's ear: subscribes to a camera and to what the perception and the place node say of it.
 
 Results are joined to their image by the stamp that both carry. Which frame of the bag an image is, is told
 by its pixels and not by its stamp, which a player may renew: so nothing is assumed of the player.
@@ -15,10 +15,11 @@ import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.node import Node
 from sensor_msgs.msg import Image
-from vision_msgs.msg import Classification
+from vision_msgs.msg import Classification, Detection3D
 
 from robot_vision.ros.qos import profile
 from robot_vision.ros.serialized import read_image
+from robot_vision.simulation.relocalisation import PlacePose
 from robot_vision.simulation.scoring import Answer
 
 RESULTS: Mapping[str, Any] = {
@@ -42,6 +43,12 @@ class DemoMonitor(Node):
         on_answer: called with each answer once room, pose and descriptor are there.
         image_topic: of the camera.
         results_prefix: before `classification`, `pose` and `descriptor`.
+        places_prefix: before the `places` and `pose` of the place node.
+
+    Attributes:
+        images_seen: of the bag's images, those that came.
+        strangers: images that are not of the bag.
+        places_asked: images that the place node answered, whatever it said.
     """
 
     def __init__(
@@ -50,10 +57,12 @@ class DemoMonitor(Node):
         on_answer: Callable[[Answer], None],
         image_topic: str = "/camera/image_raw",
         results_prefix: str = "/perception/camera",
+        places_prefix: str = "/places",
     ) -> None:
         super().__init__("demo_monitor")
         self.images_seen = 0
         self.strangers = 0
+        self.places_asked = 0
         self._frames = frames
         self._on_answer = on_answer
         self._pending: dict[int, Answer] = {}
@@ -69,6 +78,25 @@ class DemoMonitor(Node):
         }
         for name, kind in RESULTS.items():
             self.create_subscription(kind, self._topics[name], take[name], reliable)
+        self._frame_of: dict[int, int] = {}
+        self._place_poses: dict[int, PoseWithCovarianceStamped] = {}
+        self._topics["places"] = f"{places_prefix}/places"
+        self.create_subscription(Detection3D, self._topics["places"], self._on_places, reliable)
+        self.create_subscription(
+            PoseWithCovarianceStamped, f"{places_prefix}/pose", self._on_place_pose, reliable
+        )
+
+    def place_poses(self) -> list[PlacePose]:
+        """Returns the poses that the place node accepted, of images that were seen here too."""
+        found = []
+        for stamp_ns, message in self._place_poses.items():
+            frame = self._frame_of.get(stamp_ns)
+            if frame is not None:
+                p, q = message.pose.pose.position, message.pose.pose.orientation
+                found.append(
+                    PlacePose(frame, np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+                )
+        return found
 
     def missing_publishers(self) -> list[str]:
         """Returns the result topics that nobody publishes yet."""
@@ -82,7 +110,7 @@ class DemoMonitor(Node):
             return
         self.images_seen += 1
         answer = self._answer(image.header)
-        answer.frame = index
+        answer.frame = self._frame_of[answer.stamp_ns] = index
         self._finish(answer)
 
     def _on_classification(self, message: Classification) -> None:
@@ -105,6 +133,13 @@ class DemoMonitor(Node):
         order = ">" if message.is_bigendian else "<"
         answer.descriptor = np.frombuffer(message.data, f"{order}f4").astype(np.float32)
         self._finish(answer)
+
+    def _on_places(self, _message: Detection3D) -> None:
+        self.places_asked += 1
+
+    def _on_place_pose(self, message: PoseWithCovarianceStamped) -> None:
+        stamp = message.header.stamp
+        self._place_poses[stamp.sec * 1_000_000_000 + stamp.nanosec] = message
 
     def _received(self, header: Any) -> Answer:
         answer = self._answer(header)

@@ -146,13 +146,13 @@ class Motion:
         p = self._parameters()
         if self.source == "none":
             return None
+        # What has stopped is not waited for: every image would be late.
+        wait_s = p.sync_wait_s if self.seen and self.silent_s < p.stale_after_s else 0.0
         if self.source == "tf":
             frame = self._map_frame()
-            found = self._tree.wait(
-                frame, camera_frame, stamp_ns, p.sync_tolerance_s, p.sync_wait_s
-            )
+            found = self._tree.wait(frame, camera_frame, stamp_ns, p.sync_tolerance_s, wait_s)
             return None if found is None else Located(found, frame, True, None)
-        self._buffer.wait(stamp_ns, p.sync_wait_s)
+        self._buffer.wait(stamp_ns, wait_s)
         pose = self._buffer.at(stamp_ns, p.sync_tolerance_s)
         if pose is None:
             return None

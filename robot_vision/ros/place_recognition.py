@@ -156,12 +156,12 @@ class Recognition:
     @property
     def frame_id(self) -> str:
         """Frame of the map; the parameter's while there is none."""
-        return self._map.info.frame_id if self._map else self._parameters().map_frame
+        return self._map.info.frame_id if self._map is not None else self._parameters().map_frame
 
     @property
     def info(self) -> MapInfo | None:
         """Of the open map."""
-        return self._map.info if self._map else None
+        return self._map.info if self._map is not None else None
 
     @property
     def revision(self) -> int:
@@ -214,8 +214,10 @@ class Recognition:
         except RobotVisionError as error:
             self._fail(error)
             return False
-        except ImportError as error:
-            self._fail(MapError(f"{error}: pip install 'robot_vision[places]'"))
+        except ModuleNotFoundError as error:
+            self._fail(
+                MapError(f"{error.name} is not installed: pip install 'robot_vision[places]'")
+            )
             return False
         self.problem = ""
         self._next = time.monotonic() + FOLLOW_S

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from robot_vision.geometry import xyzw_from_matrix
 from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.recogniser_places import PlaceTable
-from robot_vision.places.self_calibration import DEFAULT, probability_of_map
+from robot_vision.places.self_calibration import DEFAULT, calibrate_on_map
 
 Array = NDArray[np.float64]
 CAPACITY = 20_000  # keyframes: 40 MB of 512 numbers; of a longer session the oldest are forgotten
@@ -180,9 +180,9 @@ class Session:
             table = PlaceTable(
                 np.arange(count), rows.positions[:count], rows.quaternions[:count], rule.radius_m
             )
-            self._probability = probability_of_map(
+            self._probability = calibrate_on_map(
                 table, rows.descriptors[:count], rule.radius_m, rule.heading_deg
-            )
+            ).probability
             self._calibrated_for = count
         return self._probability
 

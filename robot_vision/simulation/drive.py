@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,6 +120,41 @@ def evaluation_drive(world: World, rate_hz: float = 10.0, seed: int = 2) -> list
     names = [room.name for room in world.rooms if room.loop]
     rooms = [(str(name), bool(rng.integers(2))) for name in rng.permutation(names)]
     return drive(world, rooms, seed, rate_hz)
+
+
+def kidnapped_drive(
+    frames: Sequence[Frame], world: World, rate_hz: float, count: int | None = None
+) -> tuple[list[Frame], int | None]:
+    """Carries the camera into another room, from one frame to the next, about halfway through a drive.
+
+    The drive goes on from there: a piece of it is left out, and the frames that are left keep their poses.
+
+    Args:
+        frames: of a drive.
+        world: its rooms.
+        rate_hz: of the frames.
+        count: frames to return; None for as many as there are.
+
+    Returns:
+        The frames, and the index of the first one after the jump; None if the drive is too short for one.
+    """
+    count = len(frames) if count is None else min(count, len(frames))
+    margin = round(1.0 * rate_hz)  # seconds inside a room before and after
+    inside = [
+        i
+        for i in range(margin, len(frames) - margin)
+        if world.room(frames[i].room).loop
+        and frames[i - margin].room == frames[i].room == frames[i + margin].room
+    ]
+    for start in sorted(inside, key=lambda i: abs(i - count // 2)):
+        there = next(
+            (i for i in inside if i > start and frames[i].room != frames[start].room), None
+        )
+        if there is not None and start + margin <= count:
+            left = [*frames[:start], *frames[there:]][:count]
+            stamped = [replace(frame, stamp_s=i / rate_hz) for i, frame in enumerate(left)]
+            return stamped, start
+    return list(frames[:count]), None
 
 
 def random_frames(world: World, count: int, seed: int, margin_m: float = 0.2) -> list[Frame]:

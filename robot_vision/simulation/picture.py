@@ -16,6 +16,7 @@ Image = NDArray[np.uint8]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _GREY, _PAPER = (30, 32, 36), (110, 114, 120), (250, 250, 248)
 _TRUE, _ESTIMATE, _ERROR = (24, 90, 200), (232, 96, 20), (240, 170, 130)
+_JUMP = (190, 30, 110)
 _EYE_M = 80.0  # so high that the walls hardly lean
 
 
@@ -84,6 +85,20 @@ class Plan:
         cv2.polylines(self.image, [points], False, _PAPER, 5, cv2.LINE_AA)
         cv2.polylines(self.image, [points], False, _TRUE, 2, cv2.LINE_AA)
 
+    def jump(self, start: NDArray[np.float64], end: NDArray[np.float64]) -> None:
+        """Marks that the camera was carried from one point (2 or 3) to another."""
+        a, b = np.array(self.pixel(start), float), np.array(self.pixel(end), float)
+        length = max(float(np.linalg.norm(b - a)), 1.0)
+        for at in np.arange(0, length - 10, 18):  # dashes
+            p, q = a + (b - a) * at / length, a + (b - a) * min(at + 9, length) / length
+            cv2.line(self.image, _rounded(p), _rounded(q), _PAPER, 5, cv2.LINE_AA)
+            cv2.line(self.image, _rounded(p), _rounded(q), _JUMP, 2, cv2.LINE_AA)
+        tail = b - (b - a) * min(24 / length, 1.0)
+        cv2.arrowedLine(self.image, _rounded(tail), _rounded(b), _JUMP, 2, cv2.LINE_AA, 0, 0.6)
+        x, y = _rounded((a + b) / 2)
+        cv2.putText(self.image, "kidnapped", (x + 8, y), _FONT, 0.55, _PAPER, 4, cv2.LINE_AA)
+        cv2.putText(self.image, "kidnapped", (x + 8, y), _FONT, 0.55, _JUMP, 1, cv2.LINE_AA)
+
     def estimates(self, true: NDArray[np.float64], estimated: NDArray[np.float64]) -> None:
         """Draws estimates as dots, each joined by a line to where the camera really was."""
         for t, e in zip(true, estimated, strict=True):
@@ -127,6 +142,10 @@ def compose(plan: Plan, shots: Sequence[Shot], title: str, lines: Sequence[str])
         at = (pad, head + body + 28 + 24 * i)
         cv2.putText(page, line, at, _FONT, 0.55, _INK, 1, cv2.LINE_AA)
     return page
+
+
+def _rounded(point: NDArray[np.float64]) -> tuple[int, int]:
+    return round(float(point[0])), round(float(point[1]))
 
 
 def _legend(page: Image, x: int, y: int) -> None:
