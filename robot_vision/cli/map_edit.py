@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from robot_vision import geometry
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.places.aligning import align_maps
 from robot_vision.places.copying import copy_map, merge_map, refuse_merge
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.sqlite_map import SqliteMap
@@ -29,6 +28,8 @@ def merge(args: argparse.Namespace) -> int:
             with open_map(uri, "read") as source:
                 refuse_merge(target, source)
                 if args.align:
+                    from robot_vision.places.aligning import align_maps  # needs FAISS
+
                     found = align_maps(target, source)
                     T = found.T_target_source
                     pose = (*T[:3, 3], *geometry.xyzw_from_matrix(T[:3, :3]))

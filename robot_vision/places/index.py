@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.places.inverted import build_inverted, one_thread, reconstructed
+from robot_vision.places.inverted import build_inverted, empty_exact, one_thread, reconstructed
 from robot_vision.places.keyframe import check_descriptors
 
 # An exact query reads every number once: 40 MB, some 4 ms on one core of a robot.
@@ -78,7 +77,7 @@ class PlaceIndex:
         # searches wait for no copy.
         self._changing = threading.RLock()
         self._lock = threading.RLock()
-        self._faiss: Any = _empty_exact(dimension)
+        self._faiss: Any = empty_exact(dimension)
         self._ids: set[int] = set()
         self._built_for = 0  # places when the cells were made; 0 for an exact index
         self._builder: threading.Thread | None = None
@@ -230,7 +229,3 @@ class PlaceIndex:
             assert index.d == self.dimension and built_for
             self._faiss, self._built_for = index, built_for
             self._ids = set(reconstructed(index, ids_only=True)[0].tolist())
-
-
-def _empty_exact(dimension: int) -> Any:
-    return faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))

@@ -7,9 +7,17 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError
+
+try:
+    import faiss
+except ImportError as error:  # pragma: no cover
+    raise ConfigError(
+        "The index of places needs FAISS: pip install 'robot_vision[places]'"
+    ) from error
 
 if TYPE_CHECKING:
     from robot_vision.places.index import IndexOptions
@@ -32,6 +40,11 @@ def one_thread(threads: int = 1) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def empty_exact(dimension: int) -> Any:
+    """Returns a FAISS index that compares a query with every descriptor."""
+    return faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
 
 
 def build_inverted(
