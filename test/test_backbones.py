@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from network_helpers import seed_networks, torch
+from network_helpers import BIG, seed_networks, torch
 from safetensors.torch import save_file
 from torchvision import models
 
@@ -44,7 +44,7 @@ def test_every_torchvision_network_is_understood(name):
         assert name.startswith(("squeezenet", "maxvit"))  # a convolution; a layer without bias
 
 
-@pytest.mark.parametrize("name", seed_networks())
+@pytest.mark.parametrize("name", seed_networks(heavy=(*BIG, "alexnet", "resnet50")))
 def test_weights_file_gives_torchvisions_logits(name, tmp_path):
     torch.manual_seed(0)
     options = {"init_weights": False, "transform_input": True} if name == "googlenet" else {}

@@ -240,7 +240,7 @@ def stamp_ns(message: Any) -> int:
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("storage", ["sqlite3", pytest.param("mcap", marks=pytest.mark.slow)])
 def test_bag_arrives_whole_and_at_its_pace(
     tmp_path: Path, listen: Callable[..., Listener], storage: str
 ) -> None:
@@ -336,6 +336,7 @@ def test_folder_plays_compressed_at_a_fixed_rate_with_stamps_of_now(
 
 
 @pytest.mark.ros
+@pytest.mark.slow
 def test_video_plays_raw(tmp_path: Path, listen: Callable[..., Listener]) -> None:
     from sensor_msgs.msg import Image
 

@@ -208,6 +208,7 @@ def test_a_process_that_fails_is_reported_with_its_last_words(tmp_path):
             wait_until(lambda: processes.ended("lens"))
 
 
+@pytest.mark.slow
 def test_processes_are_gone_after_the_block_even_if_they_ignore_signals(tmp_path):
     (tmp_path / "stubborn.py").write_text(
         "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"

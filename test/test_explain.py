@@ -12,16 +12,6 @@ from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec
 from robot_vision.training.explain import all_stages, backbone_alone, draw_layers, grad_cam, layers
 
-SEEDS = [
-    "alexnet",
-    "vgg16",
-    "googlenet",
-    "resnet18",
-    "resnet50",
-    "resnext101_32x8d",
-    "mobilenet_v2",
-]
-
 
 @pytest.fixture(scope="module")
 def network():
@@ -63,13 +53,13 @@ def test_grad_cam_names_a_wrong_label(network, image):
         grad_cam(network, image, "d")
 
 
-@pytest.mark.parametrize("name", SEEDS[-1:] + SEEDS[:1] + SEEDS[2:4])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "alexnet", "resnet18"])
 def test_every_stage_is_shown_with_its_shape(name, image):
     check_stages(name, image)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg16", "resnet50", "resnext101_32x8d"])
+@pytest.mark.parametrize("name", ["vgg16", "googlenet", "resnet50", "resnext101_32x8d"])
 def test_every_stage_of_a_large_network_is_shown(name, image):
     check_stages(name, image)
 

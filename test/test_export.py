@@ -42,7 +42,9 @@ def exported(tmp_path_factory):
     return network, export_bundle(network, out, "three-heads", photographs(), training, metrics)
 
 
-@pytest.mark.parametrize("name", seed_networks(heavy=(*BIG, "alexnet", "resnet50")))
+@pytest.mark.parametrize(
+    "name", seed_networks(heavy=(*BIG, "alexnet", "resnet50", "googlenet", "mobilenet_v2"))
+)
 def test_every_seed_architecture_exports_and_verifies(name, tmp_path):
     heads = {"pose": PoseSpec(hidden=16, reduce_channels=4)}
     network = small_network(backbone=name, size=80, **heads)
@@ -247,6 +249,7 @@ def test_checkpoint_is_exported_from_the_command_line(tmp_path, capsys):
     assert cli.main([*command, "--images", str(folder), "--force", "--name", "again"]) == 0
 
 
+@pytest.mark.slow
 def test_place_head_from_torchvision_is_initialised_on_the_images(tmp_path, capsys):
     labels = tmp_path / "labels.txt"
     labels.write_text("kitchen\noffice\n")

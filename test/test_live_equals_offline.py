@@ -131,7 +131,7 @@ class Live:
         assert status == 0, self.node.output
 
 
-@pytest.fixture(scope="module", params=["raw", "compressed"])
+@pytest.fixture(scope="module", params=["raw", pytest.param("compressed", marks=pytest.mark.slow)])
 def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Predictions, dict[str, list[Any]], Path, Path]]:

@@ -63,7 +63,9 @@ def pose_head(T, **spec):
         ("heteroscedastic", {}),
     ],
 )
-@pytest.mark.parametrize("covariance", ["diagonal", "cholesky"])
+@pytest.mark.parametrize(
+    "covariance", [pytest.param("diagonal", marks=pytest.mark.slow), "cholesky"]
+)
 def test_pose_head_overfits_one_batch(name, settings, covariance):
     T = random_poses(np.random.default_rng(0), N)
     loss = make_loss("pose", name, **settings)

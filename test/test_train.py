@@ -137,6 +137,7 @@ def test_run_killed_at_any_step_resumes_to_the_same_weights(labelled, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_place_run_stopped_in_an_epoch_resumes_to_the_same_weights(posed, tmp_path, monkeypatch):
     base = {
         "heads": ["place"],
@@ -198,6 +199,7 @@ def test_two_processes_train_to_the_loss_of_one(labelled, tmp_path):
     assert losses[0][-1] != losses[0][0]
 
 
+@pytest.mark.slow
 def test_cached_features_train_to_the_same_head(labelled, tmp_path):
     made = []
     for name, cached in (("cached", True), ("uncached", False)):

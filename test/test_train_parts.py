@@ -247,16 +247,20 @@ def test_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("head", ["classifier", "pose"])
+@pytest.mark.parametrize("head", ["classifier", "pose", "place"])
 def test_one_batch_is_learned_by_heart(head):
     from robot_vision.networks.network import MultiHeadNetwork
-    from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PoseSpec
+    from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PlaceSpec, PoseSpec
     from robot_vision.training.losses import make_loss
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine more threads wait for each other
     torch.manual_seed(0)
-    parts = {"classifier": ClassifierSpec(("a", "b", "c")), "pose": PoseSpec(hidden=64)}
+    parts = {
+        "classifier": ClassifierSpec(("a", "b", "c")),
+        "pose": PoseSpec(hidden=64),
+        "place": PlaceSpec(clusters=4),
+    }
     network = MultiHeadNetwork(
         NetworkSpec("shufflenet_v2_x0_5", InputSpec(32, 32), **{head: parts[head]})
     )
@@ -266,13 +270,15 @@ def test_one_batch_is_learned_by_heart(head):
         "label": torch.arange(8) % 3,
         "T_map_camera": poses,
         "has_pose": torch.ones(8, dtype=torch.bool),
+        "place": torch.arange(8) % 4,  # of pictures of noise: nothing but training makes two alike
     }
-    name = {"classifier": "cross_entropy", "pose": "homoscedastic"}[head]
+    name = {"classifier": "cross_entropy", "pose": "homoscedastic", "place": "triplet"}[head]
     trainee = Trainee(network, {head: make_loss(head, name)}, {head: 1.0}, False).train()
     optimiser = torch.optim.Adam(trainee.parameters(), lr=3e-3)
-    for step in range(120):
+    steps = {"classifier": 40, "pose": 100, "place": 40}[head]
+    for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = 5e-3 * (1 - step / 120)
+            group["lr"] = 5e-3 * (1 - step / steps)
         total, _ = trainee(batch)
         optimiser.zero_grad()
         total.backward()
@@ -282,5 +288,9 @@ def test_one_batch_is_learned_by_heart(head):
     torch.set_num_threads(threads)
     if head == "classifier":
         assert raw["logits"].argmax(1).tolist() == batch["label"].tolist()
-    else:
+    elif head == "pose":
         assert float((raw["position"] - poses[:, :3, 3]).norm(dim=1).median()) < 0.1
+    else:
+        similarity = (raw["descriptor"] @ raw["descriptor"].T).fill_diagonal_(-1)
+        assert (similarity.argmax(1) % 4).tolist() == batch["place"].tolist()
+        assert float(total.detach()) == 0.0  # no negative within the margin
