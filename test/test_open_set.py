@@ -217,3 +217,59 @@ def test_references_that_hold_a_pickle_are_refused(bundles, tmp_path):
     (broken / "bundle.yaml").write_text(yaml.safe_dump(manifest))
     with pytest.raises(BundleError, match="cannot be read as an array"):
         ModelBundle.load(broken)
+
+
+@pytest.mark.ros
+def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
+    """The same image is known where 95 % of known images are kept, and unknown where half are."""
+    pytest.importorskip("rclpy")
+    from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
+    from test_calibrate import colour_samples
+    from vision_msgs.msg import Classification, LabelInfo
+
+    bundle = bundles["knn"]
+    with Pipeline.load(bundle.path, engine="onnx") as pipeline:
+        images = [
+            np.full((32, 48, 3), s.source.colour, np.uint8)
+            for s in colour_samples(40, np.random.default_rng(9))
+        ]
+        said = [p.classification for p in pipeline(images)]
+        known = pipeline.known_scores
+    at = next(i for i, c in enumerate(said) if 0.6 < c.rarity < 0.9)
+    client = Client()
+    node = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.perception_node",
+        "--ros-args",
+        *("-p", f"model:={bundle.path}", "-p", "engine:=onnx", "-p", "threads:=1"),
+    )
+    try:
+        heard = client.listen(Classification, "/perception/camera/classification")
+        infos = client.listen(LabelInfo, "/perception/label_info")
+        publisher = client.publisher(type(rgb_message(images[at], 1)), "/camera/image_raw")
+
+        def answer(stamp: int) -> list:
+            message = rgb_message(images[at], stamp)
+            found = wait_until(
+                lambda: [m for m in heard if stamp_ns(m) == stamp],
+                what=f"classification; the node said:\n{node.output[-2000:]}",
+                each=lambda: publisher.publish(message),
+            )
+            return found[-1].results
+
+        best = max(zip(said[at].probabilities, said[at].labels, strict=True))[1]
+        assert answer(10**9)[0].class_id == best
+        assert client.set_parameters("/perception", known_share=0.5).successful
+        first, second = answer(2 * 10**9)[:2]
+        assert (first.class_id, second.class_id) == (UNKNOWN, best)
+        assert first.score == pytest.approx(said[at].rarity, abs=1e-3)
+        wait_until(
+            lambda: infos and infos[-1].threshold == pytest.approx(known.threshold(0.5), rel=1e-5),
+            what="threshold in label_info",
+        )
+        assert not client.set_parameters("/perception", known_share=1.0).successful
+        assert client.set_parameters("/perception", known_share=0.95).successful
+        assert answer(3 * 10**9)[0].class_id == best
+    finally:
+        client.close()
+        node.stop()
