@@ -47,7 +47,7 @@ class PlaceWorld:
         return numbers * self._spectrum  # (count, D), norm about 1
 
     def rooms(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Yields for each room descriptors (n, D) of its keyframes and of as many queries."""
+        """Yields for each room descriptors (n, D) of its keyframes and of another visit to each."""
         for room, start in enumerate(range(0, self.places, ROOM)):
             count = min(ROOM, self.places - start)
             building = np.random.default_rng((self.seed, 1, room // BUILDING))

@@ -22,7 +22,13 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.places.building import Built, View
 from robot_vision.places.building import build as build_map
 from robot_vision.places.keyframe_policy import KeyframePolicy
-from robot_vision.places.store import MapError, PlaceMap, create_map_for, is_server, open_map
+from robot_vision.places.store import (
+    MapError,
+    MapMissingError,
+    PlaceMap,
+    create_map_for,
+    open_map,
+)
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.sources.bag import is_bag
@@ -47,9 +53,7 @@ def build(args: argparse.Namespace) -> int:
     views, frame_id, notes = _views(args)
     try:
         places = open_map(args.map, bundle=bundle)
-    except MapError:
-        if not is_server(args.map) and Path(args.map).expanduser().exists():
-            raise
+    except MapMissingError:
         places = create_map_for(args.map, bundle, frame_id, args.dtype)
     with places:
         others = sorted(set(places.poses().sources) - {view.source for view in views})

@@ -22,6 +22,7 @@ from robot_vision.places.store import (
     MapBusyError,
     MapError,
     MapFullError,
+    MapMissingError,
     MapReadOnlyError,
     Mode,
 )
@@ -220,7 +221,9 @@ def _translation(where: str, error: psycopg.Error) -> MapError:
     if isinstance(error, (pg.ReadOnlySqlTransaction, pg.InsufficientPrivilege)):
         return MapReadOnlyError(f"{where} cannot be written: {text}")
     if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)):
-        return MapError(f"{where} is not there: make it with robot-vision map build or map copy")
+        return MapMissingError(
+            f"{where} is not there: make it with robot-vision map build or map copy"
+        )
     if isinstance(error, (pg.DuplicateSchema, pg.DuplicateTable)):
         return MapError(f"{where} is there already: drop it or choose another name")
     if isinstance(error, psycopg.OperationalError):

@@ -20,6 +20,7 @@ from robot_vision.places.store import (
     MapBusyError,
     MapError,
     MapFullError,
+    MapMissingError,
     MapReadOnlyError,
     Mode,
 )
@@ -131,7 +132,7 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
         MapError: it is absent, no map, of another version, damaged, locked or not to be written.
     """
     if not path.is_file():
-        raise MapError(f"{path} is not there: make a map with robot-vision map build")
+        raise MapMissingError(f"{path} is not there: make a map with robot-vision map build")
     if mode == "write" and not os.access(path, os.W_OK):
         raise MapReadOnlyError(f"{path} cannot be written: open it for reading, or change its mode")
     with translated(path):

@@ -59,7 +59,11 @@ class SqliteMap:
         self._db: sqlite3.Connection | None = db
         self._mode = mode
         self._lock = threading.RLock()
-        self.info = self._read_info()
+        try:
+            self.info = self._read_info()
+        except BaseException:
+            db.close()
+            raise
 
     @classmethod
     def create(

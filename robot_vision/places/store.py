@@ -33,6 +33,10 @@ class MapError(RobotVisionError):
     """A place map that is missing, damaged, of another version or model, or cannot be used now."""
 
 
+class MapMissingError(MapError):
+    """There is no map where one was to be opened."""
+
+
 class MapFullError(MapError):
     """No room is left where the map lies. What was acknowledged is safe; adding may be tried again later."""
 
@@ -221,7 +225,8 @@ def open_map(
         bundle: the model whose descriptors will be compared with the map's.
 
     Raises:
-        MapError: it is not there, damaged, of a newer version, or made by another model than `bundle`.
+        MapMissingError: it is not there.
+        MapError: it is damaged, of a newer version, or made by another model than `bundle`.
         ConfigError: an unknown mode.
     """
     if mode not in MODES:
