@@ -65,7 +65,7 @@ class Robot:
             "robot_vision.ros.filter_node",
             "--ros-args",
             *(*common, "base_frame:=base_link", "-p", "warn_period_s:=0.1"),
-            *("-p", "stale_after_s:=1.0", "-p", "localised_deg:=30.0"),
+            *("-p", "stale_after_s:=2.0", "-p", "localised_deg:=30.0"),
         )
         self.images = self.client.publisher(Image, "/front/image_raw")
         self.places = self.client.publisher(PoseWithCovarianceStamped, "/places/pose")
@@ -161,9 +161,10 @@ def test_pose_is_in_the_map_and_the_robot_localised_for_late_joiners(robot: Robo
     p = message.pose.pose.position
     np.testing.assert_allclose([p.x, p.y, p.z], colour, atol=0.05)
     answers = robot.client.listen(Bool, f"{NODE}/localised", profile("reliable", 1, latched=True))
-    wait_until(lambda: answers, each=robot.drive)
-    assert answers[-1].data is True
-    level, text, values = robot.pose_status()
+    # A busy machine may be silent for longer than stale_after_s: then it is said once more.
+    wait_until(lambda: answers and answers[-1].data is True, each=robot.drive)
+    wait_until(robot.localised, each=robot.drive)
+    values = robot.pose_status()[2]
     assert values["condition"] == "localised" and float(values["position_sigma_m"]) < 0.5
 
 
@@ -199,7 +200,8 @@ def test_bad_poses_are_counted_and_change_nothing(robot: Robot) -> None:
             robot.place(**{"stamp": robot.now_ns, **values})
 
         wait_until(lambda b=before, n=name: robot.count(n) > b, each=again, what=name)
-    assert robot.filters.alive and robot.localised()
+    wait_until(robot.localised, each=robot.drive)
+    assert robot.filters.alive
     p = robot.poses[-1].pose.pose.position
     assert abs(p.x) < 2
     for words in ("is not finite", "positive definite", "not map_frame", "ahead of the clock"):

@@ -21,23 +21,11 @@ from robot_vision.filters.class_filter import (
     from_hypotheses,
 )
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.ros.filter_diagnostics import class_status
 from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.messages import classification_message, header_message, status_message
+from robot_vision.ros.messages import classification_message, header_message
 from robot_vision.ros.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.statistics import Statistics
-
-# Counters that stand in every message of the diagnostics, so that a plot of them starts at 0.
-COUNTERS = (
-    "received",
-    "published",
-    "refused_non_finite",
-    "refused_shape",
-    "refused_out_of_order",
-    "refused_stamps_ahead",
-    "refused_no_labels",
-    "resets",
-)
-OK, WARN, ERROR = 0, 1, 2
 
 Warn = Callable[[str, str], None]
 
@@ -258,26 +246,16 @@ class ClassFiltering:
 
     def statuses(self, node: str) -> list[Any]:
         """Returns an entry of `/diagnostics` for each camera."""
-        p, entries = self._parameters(), []
-        for camera, statistics in self.statistics.items():
-            silent_s = time.monotonic() - self._last.get(camera, self._since)
-            level, text = OK, f"{statistics.rate('published'):.1f} Hz"
-            if self.problem:
-                level, text = ERROR, self.problem
-            elif statistics.rate("refused") > 0:
-                level, text = WARN, f"refused at {statistics.rate('refused'):.1f} Hz"
-            if silent_s > p.stale_after_s:
-                level, text = WARN, f"no classification for {silent_s:.1f} s"
-            counters = statistics.counters
-            values: dict[str, object] = {
-                "topic": p.classification_topic(camera),
-                "silent_s": silent_s,
-                "input_hz": statistics.rate("received"),
-                **{name: counters.get(name, 0) for name in COUNTERS},
-            }
-            belief = self._filters[camera].newest if camera in self._filters else None
-            if belief is not None:
-                best = belief.top_k(1)[0]
-                values["class"], values["probability"] = best.label, best.score
-            entries.append(status_message(level, f"{node}: classes of {camera}", text, "", values))
-        return entries
+        now, p = time.monotonic(), self._parameters()
+        return [
+            class_status(
+                node,
+                camera,
+                p,
+                now - self._last.get(camera, self._since),
+                self._filters[camera].newest if camera in self._filters else None,
+                self.problem,
+                statistics,
+            )
+            for camera, statistics in self.statistics.items()
+        ]

@@ -26,39 +26,15 @@ from robot_vision.filters.pose_filter import (
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import compose_with_covariance, pose_matrix, xyzw_from_matrix
 from robot_vision.predictions import CameraPose
+from robot_vision.ros.filter_diagnostics import PoseHealth, pose_status
 from robot_vision.ros.filter_parameters import FilterParameters
 from robot_vision.ros.mailbox import RateLimiter
-from robot_vision.ros.messages import pose_message, status_message, transform_message
+from robot_vision.ros.messages import pose_message, transform_message
 from robot_vision.ros.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static
 
-COUNTERS = (
-    "poses_received",
-    "accepted",
-    "rejected",
-    "initialised",
-    "reinitialised",
-    "refused_non_finite",
-    "refused_quaternion",
-    "refused_covariance",
-    "refused_frame",
-    "refused_no_transform",
-    "refused_too_old",
-    "refused_stamps_ahead",
-    "odometry_received",
-    "odometry_non_finite",
-    "odometry_quaternion",
-    "odometry_out_of_order",
-    "odometry_frame",
-    "odometry_stamps_ahead",
-    "odometry_jumps",
-    "published",
-    "replays",
-    "resets",
-)
 SILENT = "silent"
-OK, WARN, ERROR = 0, 1, 2
 _UNIT = 0.01  # a quaternion's length may be off by so much
 
 Warn = Callable[[str, str], None]
@@ -382,31 +358,17 @@ class PoseFiltering:
         """Returns the entry of `/diagnostics`."""
         estimate = self._filter.estimate()
         self._judge(estimate)
-        p, now = self._parameters(), time.monotonic()
-        pose_s, odometry_s = now - self._last_pose, now - self._last_odometry
-        level, text = (OK, LOCALISED) if self._localised else (WARN, self._text())
-        if self._localised and self.statistics.rate("refused") > 0:
-            level, text = WARN, "localised, but some input is refused"
-        if p.odometry_source != "none" and odometry_s > p.stale_after_s:
-            level, text = WARN, f"{text}; no odometry for {odometry_s:.1f} s"
-        if pose_s > p.stale_after_s:
-            text = f"{text}; no measured pose for {pose_s:.1f} s"
-        counters = {**self.statistics.counters, "replays": self._filter.replays}
-        values: dict[str, object] = {
-            "localised": self._localised or False,
-            "condition": self._text(),
-            "position_sigma_m": estimate.sigma_m if estimate else math.nan,
-            "rotation_sigma_deg": estimate.sigma_deg if estimate else math.nan,
-            "rejected_in_a_row": self._filter.refused_in_a_row,
-            "pose_silent_s": pose_s,
-            "odometry_silent_s": odometry_s,
-            "odometry_hz": self.statistics.rate("odometry"),
-            "accepted_hz": self.statistics.rate("accepted"),
-            "published_hz": self.statistics.rate("published"),
-            "pose_topics": " ".join(p.poses()),
-            **{name: counters.get(name, 0) for name in COUNTERS},
-        }
-        return status_message(level, f"{node}: pose", text, "", values)
+        now = time.monotonic()
+        health = PoseHealth(
+            self._localised or False,
+            self._text(),
+            estimate,
+            self._filter.refused_in_a_row,
+            self._filter.replays,
+            now - self._last_pose,
+            now - self._last_odometry,
+        )
+        return pose_status(node, self._parameters(), health, self.statistics)
 
 
 def _stamp_ns(header: Any) -> int:
