@@ -33,6 +33,7 @@ __all__ = ["Candidate", "Odometry", "Recogniser", "RecogniserOptions", "Recognit
 # Nearly as similar: the runner-up in another place is more than a third as probable.
 _ALIAS_LOG_ODDS = float(np.log(3.0))
 _CALIBRATION_KEYFRAMES = 5000
+_DEEP_SEARCH = 2048  # where all matches are of one place
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,10 +203,8 @@ class Recogniser:
         rows, similarities = self._look_up(query, exclude)
         if not len(rows):
             return Recognition(int(stamp_ns), (), 0.0, False, False)
-        runner_up = self._runner_up(rows, similarities)
-        slope = self.probability.similarity + self.probability.margin
-        margin = similarities[0] - runner_up
-        aliased = bool(slope > 0 and slope * margin < _ALIAS_LOG_ODDS)
+        margin = similarities[0] - self._runner_up(query, rows, similarities, exclude)
+        aliased = bool(self.sharpness > 0 and self.sharpness * margin < _ALIAS_LOG_ODDS)
         if self.options.sequence:
             belief = self.filter.observe(
                 self._table, rows, similarities, int(stamp_ns), odometry, query
@@ -228,13 +227,19 @@ class Recogniser:
         accepted = candidates[0].probability >= self.options.accept_probability
         return Recognition(int(stamp_ns), candidates, float(in_map), aliased, accepted)
 
+    @property
+    def sharpness(self) -> float:
+        """How much likelier the more similar of two matches is right, in logits for 1 of similarity."""
+        p, learned = self.probability, self.filter.sharpness
+        return p.similarity + p.margin if learned is None else learned
+
     def _look_up(
-        self, query: NDArray[np.float32], exclude: Collection[int]
+        self, query: NDArray[np.float32], exclude: Collection[int], count: int = 0
     ) -> tuple[Rows, NDArray[np.float64]]:
         """Returns rows and similarities of matches, the most similar first."""
         if not len(self._index):
             return np.zeros(0, np.intp), np.zeros(0)
-        k = max(self.options.search_k, self.options.top_k) + len(exclude)
+        k = max(count or self.options.search_k, self.options.top_k) + len(exclude)
         ids, similarities = self._index.search(query, min(k, len(self._index)))
         rows = self._table.rows_of(ids[0])
         if np.any((rows < 0) & (ids[0] >= 0)):  # the index is ahead of the table
@@ -245,16 +250,24 @@ class Recogniser:
             kept &= ~np.isin(ids[0], np.fromiter(exclude, np.int64, len(exclude)))
         return rows[kept], similarities[0][kept].astype(np.float64)
 
-    def _runner_up(self, rows: Rows, similarities: NDArray[np.float64]) -> float:
-        """Returns the similarity of the best match in another place, or what it is at most."""
+    def _runner_up(
+        self,
+        query: NDArray[np.float32],
+        rows: Rows,
+        similarities: NDArray[np.float64],
+        exclude: Collection[int],
+    ) -> float:
+        """Returns the similarity of the best match in another place; NaN where none is known."""
         o = self.options
-        same = self._table.same_place(rows[0], rows, 2 * o.radius_m, o.heading_deg)
-        others = similarities[~same]
-        if len(others):
-            return float(others[0])
-        # All matches are of one place: what was not looked up is less similar still. Where the whole map
-        # is one place, nobody knows what others look like.
-        return float(similarities[-1]) if len(rows) < len(self._table) else float("nan")
+        for count in (0, _DEEP_SEARCH):
+            if count:  # all are of one place: those of others lie behind its many keyframes
+                if len(rows) >= len(self._table):
+                    break
+                rows, similarities = self._look_up(query, exclude, count)
+            same = self._table.same_place(rows[0], rows, 2 * o.radius_m, o.heading_deg)
+            if not same.all():
+                return float(similarities[~same][0])
+        return float("nan")
 
     def _alone(
         self, rows: Rows, similarities: NDArray[np.float64], margin: float
@@ -262,14 +275,12 @@ class Recogniser:
         """Returns the first candidates' probabilities, and that of being in the map, from one image."""
         o, p = self.options, self.probability
         best = float(p(similarities[0], margin))
-        # A calibration that knows no margins: two equal places share the odds.
-        if p.margin == 0 and np.isfinite(margin):
-            best /= 1 + float(np.exp(-p.similarity * margin))
+        if np.isfinite(margin):  # two places that look alike share what there is
+            best = min(best, 1 / (1 + float(np.exp(-self.sharpness * margin))))
         in_map = max(best, float(p(similarities[0])))
         first = rows[: o.top_k]
         same = self._table.same_place(rows[0], first, o.radius_m, o.heading_deg)
-        slope = p.similarity + p.margin
-        behind = np.exp(slope * (similarities[: len(first)] - similarities[0]))
+        behind = np.exp(self.sharpness * (similarities[: len(first)] - similarities[0]))
         others = np.minimum(best * behind, in_map - best)
         return np.where(same, best, np.maximum(others, 0.0)), in_map
 

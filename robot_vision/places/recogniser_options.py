@@ -32,7 +32,7 @@ class RecogniserOptions:
             occluded, somebody in front of the camera.
         kidnap_per_s: chance for each second that the camera is somewhere else at once: carried, or the
             odometry jumped. Once in a quarter of an hour.
-        enter_per_s: chance for each second that a camera off the map enters it.
+        enter_per_s: chance for each second that a camera off the map enters it: once in a minute.
         in_map: prior probability that the camera is in the map; nobody knows.
     """
 
@@ -50,7 +50,7 @@ class RecogniserOptions:
     interval_s: float = 0.5
     miss: float = 0.2
     kidnap_per_s: float = 1e-3
-    enter_per_s: float = 0.1
+    enter_per_s: float = 0.02
     in_map: float = 0.5
 
     def __post_init__(self) -> None:

@@ -134,9 +134,8 @@ def match(
     if len(a) < 2 or len(b) < 2:
         return none, none
     if a.detector in _BINARY:
-        distance = cv2.batchDistance(
-            a.descriptors, b.descriptors, cv2.CV_32S, normType=cv2.NORM_HAMMING
-        )[0].astype(np.float32)
+        bits = [1 - 2 * np.unpackbits(f.descriptors, axis=1).astype(np.float32) for f in (a, b)]
+        distance = (bits[0].shape[1] - bits[0] @ bits[1].T) / 2  # Hamming's
     else:
         similarity = _unit(a) @ _unit(b).T  # (A, B)
         distance = np.sqrt(np.maximum(2 - 2 * similarity, 0))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.arrays import load_npz
 from robot_vision.errors import RobotVisionError
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import DETECTORS
@@ -77,11 +76,7 @@ class KeyframeStructure:
         if len(content) > MAX_BYTES:
             raise StructureError(f"Structure of {len(content)} bytes: at most {MAX_BYTES} are read")
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > 4 * MAX_BYTES:
-                    raise StructureError("Structure is damaged: it unpacks to too much")
-            with np.load(io.BytesIO(content), allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
+            arrays = load_npz(content, 4 * MAX_BYTES)
             version = int(arrays["format"][0])
             if version > FORMAT:
                 raise StructureError(
@@ -89,17 +84,7 @@ class KeyframeStructure:
                     "robot_vision, or build the map's structure anew"
                 )
             return _checked(arrays)
-        except (
-            KeyError,
-            ValueError,
-            IndexError,
-            OSError,
-            EOFError,
-            TypeError,
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-        ) as error:
+        except (KeyError, ValueError, IndexError, OSError, TypeError, OverflowError) as error:
             raise StructureError(
                 f"Structure is damaged ({error}): build the map's structure anew"
             ) from error

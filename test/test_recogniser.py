@@ -1,0 +1,316 @@
+"""Recognition on real map files: synthetic places with known answers, and the kitchen's real frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from robot_vision.datasets.registry import open_dataset
+from robot_vision.errors import ConfigError
+from robot_vision.places.index import PlaceIndex
+from robot_vision.places.keyframe import Keyframe
+from robot_vision.places.place_probability import PlaceProbability
+from robot_vision.places.recogniser import Odometry, Recogniser, RecogniserOptions
+from robot_vision.places.self_calibration import DEFAULT
+from robot_vision.places.store import PlaceMap, create_map
+
+SECOND = 1_000_000_000
+SIZE = 32
+PROBABILITY = PlaceProbability(bias=-10.0, similarity=16.0, margin=4.0)
+ALONE = RecogniserOptions(sequence=False)
+Make = Callable[..., tuple[PlaceMap, PlaceIndex, list[int]]]
+
+
+def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def random_places(n: int, seed: int = 0) -> NDArray[np.float32]:
+    return unit(np.random.default_rng(seed).normal(size=(n, SIZE)))
+
+
+def keyframe(x: float, descriptor: NDArray[Any], stamp_ns: int) -> Keyframe:
+    T = np.eye(4)
+    T[0, 3] = x
+    return Keyframe.checked(
+        stamp_ns=stamp_ns, camera="front", source="run", T_map_camera=T, descriptor=descriptor
+    )
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Returns a function that makes a map and its index from positions along x and descriptors."""
+    opened: list[PlaceMap] = []
+
+    def build(xs: Any, descriptors: NDArray[np.float32]) -> tuple[PlaceMap, PlaceIndex, list[int]]:
+        size = descriptors.shape[1]
+        places = create_map(
+            tmp_path / f"{len(opened)}.map", bundle_name="b", bundle_sha256="0" * 64, dimension=size
+        )
+        opened.append(places)
+        pairs = zip(xs, descriptors, strict=True)
+        ids = places.add_many(keyframe(x, d, i * SECOND) for i, (x, d) in enumerate(pairs))
+        index = PlaceIndex(size)
+        if ids:
+            index.add(ids, descriptors)
+        return places, index, ids
+
+    yield build
+    for places in opened:
+        places.close()
+
+
+def noisy(descriptor: NDArray[Any], similarity: float, seed: int = 1) -> NDArray[np.float32]:
+    """Returns a descriptor of a given similarity to another."""
+    other = np.random.default_rng(seed).normal(size=len(descriptor))
+    other -= (other @ descriptor) * descriptor
+    other /= np.linalg.norm(other)
+    return unit(similarity * descriptor + np.sqrt(1 - similarity**2) * other)
+
+
+def test_single_images_are_ranked_by_similarity_alone(make: Make) -> None:
+    known = random_places(200)
+    places, index, ids = make(np.arange(200) * 3.0, known)
+    recogniser = Recogniser(places, index, ALONE, PROBABILITY)
+    for i, query in enumerate(random_places(30, seed=5)):
+        found = recogniser.observe(query, i * SECOND)
+        best = np.argsort(-(known @ query), kind="stable")[:10]
+        assert [c.keyframe_id for c in found.candidates] == [ids[b] for b in best]
+        first = found.candidates[0]
+        assert first.similarity == pytest.approx(float((known @ query).max()), abs=1e-6)
+        assert first.position[0] == pytest.approx(3.0 * best[0])
+
+
+def test_single_image_has_the_calibrated_probability_of_similarity_and_margin(make: Make) -> None:
+    known = random_places(100)
+    places, index, _ = make(np.arange(100) * 3.0, known)
+    recogniser = Recogniser(places, index, ALONE, PROBABILITY)
+    query = noisy(known[7], 0.8)
+    found = recogniser.observe(query, 0)
+    similar = np.sort(known @ query)[::-1]
+    expected = PROBABILITY(similar[0], similar[0] - similar[1])
+    assert found.probability == pytest.approx(float(expected), abs=1e-5)
+    assert not found.aliased
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("margin_slope", [0.0, 4.0])
+def test_look_alike_far_away_lowers_the_probability(
+    make: Make, sequence: bool, margin_slope: float
+) -> None:
+    known = random_places(60)
+    p = PlaceProbability(-10.0, 16.0, margin_slope, mean_margin=0.3)
+    options = RecogniserOptions(sequence=sequence)
+    query = noisy(known[7], 0.9)
+    places, index, _ = make(np.arange(60) * 3.0, known)
+    sure = Recogniser(places, index, options, p).observe(query, 0)
+    twin = known.copy()
+    twin[40] = noisy(known[7], 0.995, seed=3)  # 99 m away
+    places, index, _ = make(np.arange(60) * 3.0, twin)
+    unsure = Recogniser(places, index, options, p).observe(query, 0)
+    assert not sure.aliased and unsure.aliased
+    assert sure.probability > 0.8
+    assert unsure.probability < 0.72
+    beside = known.copy()
+    beside[8] = twin[40]  # the same look-alike next to it is no contradiction
+    xs = np.arange(60) * 3.0
+    xs[8] = xs[7] + 0.3
+    places, index, _ = make(xs, beside)
+    same = Recogniser(places, index, options, p).observe(query, 0)
+    assert not same.aliased and same.probability > 0.8
+
+
+def test_image_of_elsewhere_is_not_in_the_map(make: Make) -> None:
+    known = random_places(100)
+    places, index, _ = make(np.arange(100) * 3.0, known)
+    for options in (ALONE, RecogniserOptions()):
+        recogniser = Recogniser(places, index, options, PROBABILITY)
+        inside = recogniser.observe(noisy(known[3], 0.95), 0)
+        assert inside.accepted and inside.probability_in_map > 0.95
+    for i, query in enumerate(random_places(8, seed=9)):
+        found = recogniser.observe(query, (i + 1) * 2 * SECOND)
+        assert not found.accepted
+    assert found.probability_in_map < 0.5
+
+
+def test_sequence_option_off_means_that_order_and_stamps_do_not_matter(make: Make) -> None:
+    known = random_places(50)
+    places, index, _ = make(np.arange(50) * 3.0, known)
+    queries = random_places(10, seed=2)
+    forward, backward = (Recogniser(places, index, ALONE, PROBABILITY) for _ in range(2))
+    one = [forward.observe(q, i * SECOND).probability for i, q in enumerate(queries)]
+    other = [backward.observe(q, 0).probability for q in queries[::-1]]
+    assert one == other[::-1]
+
+
+def test_drive_of_weak_matches_is_recognised_with_odometry(make: Make) -> None:
+    """Every descriptor is so noisy that single images are right about half of the time."""
+    known = random_places(300)
+    xs = np.arange(300) * 2.0
+    places, index, ids = make(xs, known)
+    alone = Recogniser(places, index, ALONE)
+    sequence = Recogniser(places, index, RecogniserOptions())
+    rng = np.random.default_rng(4)
+    hits = {"alone": 0, "sequence": 0}
+    for n, i in enumerate(range(100, 140)):
+        query = unit(known[i] + 0.27 * rng.normal(size=SIZE))
+        stamp = n * SECOND
+        T = np.eye(4)
+        T[0, 3] = xs[i] + rng.normal(scale=0.1)
+        single = alone.observe(query, stamp)
+        found = sequence.observe(query, stamp, Odometry(stamp, T))
+        hits["alone"] += single.candidates[0].keyframe_id == ids[i]
+        hits["sequence"] += found.candidates[0].keyframe_id == ids[i]
+    assert hits["alone"] < 30
+    assert hits["sequence"] >= 35
+    assert found.accepted and not single.accepted
+
+
+def test_empty_map_answers_nothing(make: Make) -> None:
+    places, index, _ = make([], np.zeros((0, SIZE), np.float32))
+    for options in (ALONE, RecogniserOptions()):
+        recogniser = Recogniser(places, index, options)
+        found = recogniser.observe(random_places(1)[0], 0)
+        assert found.candidates == () and found.probability_in_map == 0.0
+        assert not found.accepted and found.probability == 0.0
+
+
+def test_map_of_one_spot_answers_with_modest_certainty(make: Make) -> None:
+    base = random_places(1)[0]
+    known = np.stack([noisy(base, 0.95, seed=i) for i in range(300)])
+    places, index, _ = make(np.full(300, 1.0), known)
+    for options in (ALONE, RecogniserOptions()):
+        recogniser = Recogniser(places, index, options)
+        assert recogniser.probability == DEFAULT  # nobody knows what other places look like
+        for i in range(3):
+            found = recogniser.observe(noisy(base, 0.95, seed=999), i * SECOND)
+        assert found.candidates and not found.aliased
+        assert 0.3 < found.probability <= 1.0 and np.isfinite(found.probability_in_map)
+
+
+@pytest.mark.parametrize("bad", ["nan", "long", "zero"])
+def test_descriptor_that_is_wrong_is_refused_and_forgotten(make: Make, bad: str) -> None:
+    known = random_places(20)
+    places, index, _ = make(np.arange(20) * 3.0, known)
+    recogniser = Recogniser(places, index, None, PROBABILITY)
+    before = recogniser.observe(known[3], 0)
+    wrong = {
+        "nan": np.full(SIZE, np.nan, np.float32),
+        "long": random_places(1)[0].repeat(2) / np.sqrt(2),
+        "zero": np.zeros(SIZE, np.float32),
+    }[bad]
+    with pytest.raises(ConfigError):
+        recogniser.observe(wrong, SECOND)
+    assert recogniser.observe(known[3], SECOND // 10).probability >= before.probability - 0.05
+
+
+def test_index_of_another_length_is_refused(make: Make) -> None:
+    places, _, _ = make([0.0], random_places(1))
+    with pytest.raises(ConfigError, match="16"):
+        Recogniser(places, PlaceIndex(16))
+
+
+def test_excluded_keyframes_are_no_answers(make: Make) -> None:
+    known = random_places(80)
+    places, index, ids = make(np.arange(80) * 3.0, known)
+    recent = set(ids[-20:])
+    for options in (ALONE, RecogniserOptions()):
+        recogniser = Recogniser(places, index, options, PROBABILITY)
+        found = recogniser.observe(known[75], 0, exclude=recent)
+        assert len(found.candidates) == 10
+        assert not recent & {c.keyframe_id for c in found.candidates}
+
+
+def test_added_and_removed_keyframes_are_seen_after_refresh(make: Make) -> None:
+    known = random_places(40)
+    places, index, ids = make(np.arange(30) * 3.0, known[:30])
+    recogniser = Recogniser(places, index, None, PROBABILITY)
+    recogniser.observe(known[29], 0)
+    for i in range(30, 40):  # mapping while recognising: the index is fed by the mapper
+        new = places.add(keyframe(i * 3.0, known[i], i * SECOND))
+        index.add([new], known[i])
+        found = recogniser.observe(known[i], (i - 29) * 2 * SECOND)
+        assert found.candidates[0].keyframe_id == new
+        assert found.candidates[0].position[0] == pytest.approx(i * 3.0)
+    assert len(recogniser) == 40
+    places.remove(ids[:10])
+    index.remove(ids[:10])
+    recogniser.refresh()
+    assert len(recogniser) == 30
+    found = recogniser.observe(known[3], 100 * SECOND)
+    assert found.candidates[0].keyframe_id not in ids[:10]
+
+
+def test_calibration_on_the_map_tells_its_places_from_others(make: Make) -> None:
+    """Views along a corridor that look alike nearby; what is off the map looks like nothing."""
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.normal(size=(600, SIZE)), axis=0)
+    walk -= np.linspace(0, 1, 600)[:, None] * walk[-1]
+    known = unit(walk + 0.3 * rng.normal(size=walk.shape))
+    places, index, ids = make(np.arange(600) * 0.25, known)
+    recogniser = Recogniser(places, index, ALONE)
+    assert recogniser.probability.matches > 100
+    between = unit(known[:-1] + known[1:])[::10]
+    inside = [recogniser.observe(q, 0).probability for q in between]
+    outside = [recogniser.observe(q, 0).probability for q in random_places(60, seed=8)]
+    assert np.median(inside) > 0.7
+    assert np.median(outside) < 0.2
+
+
+@pytest.fixture(scope="module")
+def kitchen(data_dir: Path) -> Any:
+    """Returns map and queries: poses, tiny grey pictures as descriptors, stamps."""
+    if not (data_dir / "kitchen").is_dir():
+        pytest.skip("no kitchen frames in ROBOT_VISION_DATA")
+    splits = open_dataset("seven_scenes", data_dir / "kitchen", split="blocks", validation=0)
+    found = []
+    for samples in (splits.train[::6], splits.test[::2]):
+        pictures = []
+        for s in samples:
+            grey = cv2.cvtColor(s.source.load((60, 80)), cv2.COLOR_RGB2GRAY)
+            small = cv2.resize(grey, (16, 12), interpolation=cv2.INTER_AREA).astype(float).ravel()
+            pictures.append(small - small.mean())
+        poses = np.stack([s.T_map_camera for s in samples])
+        stamps = [int(s.name.split("-")[-1]) * SECOND // 30 for s in samples]
+        found.append((poses, unit(np.stack(pictures)), stamps))
+    return found
+
+
+def test_kitchen_is_recognised_better_with_the_sequence(kitchen: Any, tmp_path: Path) -> None:
+    (poses, known, stamps), (T, queries, when) = kitchen
+    with create_map(
+        tmp_path / "k.map", bundle_name="tiny", bundle_sha256="0" * 64, dimension=192
+    ) as places:
+        ids = places.add_many(
+            Keyframe.checked(
+                stamp_ns=t, camera="c", source="kitchen", T_map_camera=pose, descriptor=d
+            )
+            for t, pose, d in zip(stamps, poses, known, strict=True)
+        )
+        index = PlaceIndex(192)
+        index.add(ids, known)
+        gap = np.linalg.norm(T[:, None, :3, 3] - poses[None, :, :3, 3], axis=-1)
+        ahead = np.einsum("qa,ma->qm", T[:, :3, 2], poses[:, :3, 2])
+        right = (gap <= 0.25) & (ahead > np.cos(np.radians(20)))
+        answerable = right.any(axis=1)
+        row = {keyframe_id: i for i, keyframe_id in enumerate(ids)}
+        recall, brier = {}, {}
+        for sequence in (False, True):
+            options = RecogniserOptions(radius_m=0.25, heading_deg=20, sequence=sequence)
+            recogniser = Recogniser(places, index, options)
+            said = [recogniser.observe(q, t) for q, t in zip(queries, when, strict=True)]
+            best = np.array([row[s.candidates[0].keyframe_id] for s in said])
+            hit = right[np.arange(len(T)), best]
+            recall[sequence] = hit[answerable].mean()
+            brier[sequence] = np.mean((np.array([s.probability for s in said]) - hit) ** 2)
+            if not sequence:
+                assert np.array_equal(best, (queries @ known.T).argmax(axis=1))
+        assert answerable.sum() > 80
+        assert recall[True] >= recall[False] - 0.02
+        assert brier[True] < brier[False] < 0.35
