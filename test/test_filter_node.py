@@ -120,7 +120,8 @@ class Robot:
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     robot = Robot(tmp_path_factory.mktemp("filters"))
     try:
-        wait_until(robot.localised, each=robot.drive, what=robot.filters.output)
+        # Two processes import ROS and load a model first, on a busy machine in a minute.
+        wait_until(robot.localised, 120, "localised", each=robot.drive)
         yield robot
     finally:
         robot.close()
@@ -377,7 +378,7 @@ def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
         def found() -> list[Any]:
             return [t for m in heard for t in m.transforms if t.header.frame_id == "map"]
 
-        wait_until(found, each=drive, what=node.output)
+        wait_until(found, 120, "map to odom on /tf", each=drive)
         answer = found()[-1]
         assert answer.child_frame_id == "odom"
         t = answer.transform.translation
