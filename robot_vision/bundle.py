@@ -14,7 +14,6 @@ verified is what runs, and a graph that points at files outside itself cannot be
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from robot_vision.arrays import load_npy
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.graph_signature import GraphSignature, read_signature
 from robot_vision.plain_yaml import YamlError, load_yaml
@@ -285,8 +285,8 @@ def _references(file: Path, content: bytes | None, spec: NetworkSpec) -> NDArray
     if not wanted or classifier is None:
         raise BundleError(f"{file} is there, but {MANIFEST} has no score that compares features")
     try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        array = load_npy(content)
+    except ValueError as error:
         raise BundleError(f"{file} cannot be read as an array of numbers: {error}") from error
     if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != classifier.feature_size:
         raise BundleError(

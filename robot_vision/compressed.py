@@ -71,11 +71,11 @@ def compressed_size(data: NDArray[np.uint8], format_text: str) -> tuple[int, int
     if head[:3] == _JPEG:
         height, width, scan = _jpeg_size(data.data)
         check_size(height, width, MAX_COMPRESSED_PIXELS)
-        _check_end(data, scan, b"\xff\xd9", "JPEG", "end marker")
+        _check_end(data, scan)
     elif head == _PNG:
         height, width = _png_size(data)
         check_size(height, width, MAX_COMPRESSED_PIXELS)
-        _check_end(data, 24, b"IEND", "PNG", "end chunk")
+        _check_chunks(data)
     elif head:
         raise ImageError(
             "encoding",
@@ -119,11 +119,27 @@ def _png_size(data: NDArray[np.uint8]) -> tuple[int, int]:
     return height, width
 
 
-def _check_end(data: NDArray[np.uint8], start: int, mark: bytes, kind: str, what: str) -> None:
+def _check_chunks(data: NDArray[np.uint8]) -> None:
+    """Checks that every chunk of a PNG is there: OpenCV takes the memory that a chunk claims, up to 4 GB."""
+    view, at = data.data, 8
+    while at + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", view, at)
+        if kind == b"IHDR" and at > 8:
+            break
+        at += 12 + size
+        if kind == b"IEND" and at <= len(data):
+            return  # some cameras pad after the end
+    raise ImageError(
+        "corrupt", f"The PNG image of {len(data)} bytes lacks its end chunk: it was cut off"
+    )
+
+
+def _check_end(data: NDArray[np.uint8], start: int) -> None:
     # Some cameras pad after the end, so the mark is looked for near the end first, then everywhere.
+    mark = b"\xff\xd9"
     tail = max(start, len(data) - 64)
     if data[tail:].tobytes().rfind(mark) >= 0 or data[start:].tobytes().rfind(mark) >= 0:
         return
     raise ImageError(
-        "corrupt", f"The {kind} image of {len(data)} bytes lacks its {what}: it was cut off"
+        "corrupt", f"The JPEG image of {len(data)} bytes lacks its end marker: it was cut off"
     )

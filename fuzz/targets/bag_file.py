@@ -17,7 +17,7 @@ from robot_vision.errors import ImageError, SourceError
 from robot_vision.images import to_rgb
 from robot_vision.sources.bag import BagSource
 
-MAX_LEN = 1 << 14
+MAX_LEN = 1 << 16
 ALLOWED_S = 10.0
 _SUFFIXES = (".mcap", ".bag", ".db3")
 

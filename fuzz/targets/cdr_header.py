@@ -7,7 +7,7 @@ from robot_vision.errors import ImageError
 from robot_vision.ros import cdr
 from robot_vision.ros.serialized import read_image
 
-MAX_LEN = 1 << 9
+MAX_LEN = 1 << 12
 ALLOWED_S = 1.0
 
 

@@ -11,6 +11,7 @@ principal point in the middle of 1920 x 1080).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.image_files import FileImage, empty_files_note, first_file
 from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
@@ -65,7 +66,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             T = checked(options, skipped, name, _pose, words, place)
             if T is None:
                 continue
-            stem = str(Path(name).with_suffix(""))
+            stem = os.path.splitext(name)[0]
             sequence = Path(name).parent.as_posix()
             K = focal.get(stem)
             part.append(Sample(name, None, T, None, sequence, FileImage(str(image)), K))
@@ -95,10 +96,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 def _found(image: Path) -> Path | None:
     """Returns the image; frames that were converted to another format are found by their stem."""
-    if image.is_file():
-        return image
-    others = (image.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)
-    return next((other for other in others if other.is_file()), None)
+    stem = os.path.splitext(image)[0]
+    return first_file([image, *(stem + suffix for suffix in IMAGE_SUFFIXES)])
 
 
 def _pose(words: list[str], place: str) -> NDArray[np.float64]:
@@ -132,5 +131,5 @@ def _focal_lengths(file: Path) -> dict[str, NDArray[np.float64]]:
                 raise SourceError(f"{where(file, number)}: no image and focal length")
             f = float(numbers(words[1:2], 1, where(file, number), "a focal length")[0])
             K = np.array([[f, 0.0, 960.0], [0.0, f, 540.0], [0.0, 0.0, 1.0]])
-            found[str(Path(words[0]).with_suffix(""))] = K
+            found[os.path.splitext(words[0])[0]] = K
     return found

@@ -42,6 +42,14 @@ class FileImage:
             raise ImageError("corrupt", f"{self.path}: {error}") from error
 
 
+def first_file(paths: Iterable[str | Path]) -> Path | None:
+    """Returns the first of several names that is a file; names in lists may be such as no system takes."""
+    for path in paths:
+        if os.path.isfile(path):  # False for a name that is too long, where Path raises
+            return Path(path)
+    return None
+
+
 def empty_files_note(files: Iterable[Path]) -> list[str]:
     """Returns a note that names files without a byte: they stay in the set, where loading counts them."""
     empty = [str(file) for file in files if os.path.getsize(file) == 0]

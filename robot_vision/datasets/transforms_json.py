@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.image_files import FileImage, empty_files_note, first_file
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
@@ -146,10 +146,7 @@ def _line(text: str, at: int) -> int:
 
 def _found(image: Path) -> Path | None:
     """Returns the image; NeRF's synthetic scenes leave the suffix out."""
-    if image.is_file():
-        return image
-    others = (image.with_name(image.name + suffix) for suffix in IMAGE_SUFFIXES)
-    return next((other for other in others if other.is_file()), None)
+    return first_file([image, *(f"{image}{suffix}" for suffix in IMAGE_SUFFIXES)])
 
 
 def _pose(matrix: Any, place: str, scale: float) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.image_files import FileImage, empty_files_note, first_file
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.pose_files import seconds_to_ns, tum_pose
@@ -98,7 +98,7 @@ def _recording(
             )
         name = f"{folder.name}/{words[0]}"
         file = folder / words[0]
-        if not file.is_file():
+        if first_file([file]) is None:
             skipped.add("whose image is not there", name)
             continue
         files.append(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.arrays import load_npz
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.predictions import Prediction
 
@@ -157,10 +157,9 @@ class Predictions:
             SourceError: it cannot be read or is something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                head = json.loads(str(file["head"]))
-                arrays = {name: file[name] for name in file.files if name != "head"}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = load_npz(path)
+            head = json.loads(str(arrays.pop("head")))
+        except (OSError, KeyError, ValueError, RecursionError) as error:
             raise SourceError(f"{path} cannot be read as predictions: {error}") from error
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise SourceError(f"{path} is not of format {FORMAT}: write it anew")

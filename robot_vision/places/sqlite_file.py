@@ -241,6 +241,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise _translation(path, error) from error
+    except (UnicodeDecodeError, OverflowError) as error:  # names and numbers that no map has
+        raise MapError(damaged(path, str(error))) from error
 
 
 def _translation(path: Path, error: sqlite3.DatabaseError) -> MapError:
