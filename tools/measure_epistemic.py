@@ -35,7 +35,8 @@ from robot_vision.training.calibrate import fit_temperature, set_temperature
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse
 from robot_vision.training.data import SampleSet
-from robot_vision.training.evaluate import Views, pose_errors, predict
+from robot_vision.training.evaluate import Views, predict
+from robot_vision.training.measures import pose_errors
 from robot_vision.training.run import open_splits
 
 CPU = torch.device("cpu")

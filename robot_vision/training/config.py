@@ -190,8 +190,10 @@ class EpistemicConfig:
         1, "heads of an ensemble; the further ones are trained on the trained backbone"
     )
     passes: int = _doc(0, "Monte Carlo dropout passes (needs dropout in the heads); 0 for none")
-    bootstrap: bool = _doc(
-        True, "further members see a bootstrap sample of the images, and not all of them"
+    bootstrap: bool | None = _doc(
+        None,
+        "further members see a bootstrap sample of the images, and not all of them; null: where the "
+        "classifier alone is trained, whose linear layer would come out the same otherwise",
     )
 
 

@@ -2,9 +2,11 @@
 
 The backbone stays as it is, so that a member costs what a probe costs. Members start from other random
 numbers and see the images in another order (Lakshminarayanan et al., NeurIPS 2017). That is not enough for a
-linear layer on frozen features, whose loss has one minimum: its members would agree about everything. So each
-further member is also trained on its own bootstrap sample of the images (Breiman 1996), by default; of a
-recording, whole stretches are drawn, because neighbouring frames are nearly the same image.
+linear layer on frozen features, whose loss has one minimum: its members would agree about everything. So
+each further classifier is also trained on its own bootstrap sample of the images (Breiman 1996), by default.
+A pose head has a hidden layer, and needs every image: of a part of the scene that it was not shown it knows
+nothing. Where a recording is sampled nevertheless, whole stretches are drawn, as neighbouring frames are
+alike.
 """
 
 from __future__ import annotations
@@ -114,7 +116,9 @@ def fit_member(
     assert config.loop.epochs is not None
     seeded = replace(config, loop=replace(config.loop, seed=config.loop.seed + number))
     # Frames of a clip are found by where they stand in the sequence, which a sample would tear apart.
-    if number and config.epistemic.bootstrap and config.pose.clips == 1:
+    wanted = config.epistemic.bootstrap
+    wanted = config.heads == ("classifier",) if wanted is None else wanted
+    if number and wanted and config.pose.clips == 1:
         posed = bool(train.samples.targets["has_pose"].any())
         index = bootstrap(len(train), BLOCK if posed else 1, seeded.loop.seed)
         train = part_of(train, index)
