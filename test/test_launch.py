@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from robot_vision.errors import ConfigError
 from robot_vision.ros.dds import (
@@ -21,14 +22,20 @@ from robot_vision.ros.dds import (
     find_profile,
     large_image_environment,
 )
-from robot_vision.ros.launch_arguments import argument_texts, overrides
+from robot_vision.ros.launch_arguments import argument_texts, node_arguments, overrides
 from robot_vision.ros.models import package_executable
 from robot_vision.ros.perception_parameters import PerceptionParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = [
     ROOT / "launch" / name
-    for name in ("perception.launch.py", "filters.launch.py", "demo.launch.py", "record.launch.py")
+    for name in (
+        "perception.launch.py",
+        "places.launch.py",
+        "filters.launch.py",
+        "demo.launch.py",
+        "record.launch.py",
+    )
 ]
 HAS_LAUNCH = importlib.util.find_spec("launch") and importlib.util.find_spec("launch_ros")
 needs_launch = pytest.mark.skipif(
@@ -87,6 +94,23 @@ def test_bad_arguments_are_refused_by_name(name: str, text: str) -> None:
 def test_every_parameter_has_a_described_argument() -> None:
     texts = argument_texts(PerceptionParameters)
     assert all(len(text) > 20 and "\n" not in text for text in texts.values())
+
+
+def test_arguments_of_two_nodes_in_one_process_reach_each_as_they_were_typed() -> None:
+    pytest.importorskip("rclpy")
+    from robot_vision.ros.perception_and_places import sections
+
+    values = {"map": "123", "top_k": 7, "camera_to_base": [0.0, 0.5], "verify": True}
+    arguments = node_arguments("spots", "/robot1", "/my places.yaml", values)
+    both, perception, places = sections(
+        ["--ros-args", "--log-level", "warn", "--perception", "--ros-args", "-p", "model:=demo"]
+        + ["--places", *arguments]
+    )
+    assert both == ["--ros-args", "--log-level", "warn"]
+    assert perception == ["--ros-args", "-p", "model:=demo"]
+    assert places[:5] == ["--ros-args", "-r", "__node:=spots", "-r", "__ns:=/robot1"]
+    read = dict(a.split(":=", 1) for a in places if ":=" in a and not a.startswith("__"))
+    assert {key: yaml.safe_load(text) for key, text in read.items()} == values
 
 
 # The DDS profile

@@ -24,6 +24,8 @@ from robot_vision.ros.parameters import (
     yaml_text,
 )
 from robot_vision.ros.perception_parameters import YAML_HEADING, PerceptionParameters
+from robot_vision.ros.place_parameters import YAML_HEADING as PLACE_HEADING
+from robot_vision.ros.place_parameters import PlaceParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "config" / "perception.yaml"
@@ -66,6 +68,44 @@ def test_readme_has_the_table_of_the_code() -> None:
     if not readme.is_file() or "| parameter | type |" not in readme.read_text():
         pytest.skip("README.md has no table of parameters yet")
     assert markdown_table(PerceptionParameters) in readme.read_text()
+
+
+def test_place_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
+    values = yaml.safe_load((ROOT / "config" / "places.yaml").read_text())["/**"]["ros__parameters"]
+    assert build(PlaceParameters, values) == PlaceParameters()
+    assert (ROOT / "config" / "places.yaml").read_text() == yaml_text(
+        PlaceParameters, PLACE_HEADING
+    ), "run python -m robot_vision.ros.place_parameters > config/places.yaml"
+    assert markdown_table(PlaceParameters) in (ROOT / "docs" / "places.md").read_text()
+    for setting in settings(PlaceParameters):
+        assert setting.text[-1] in ".," and len(setting.text) > 10, setting.name
+        assert setting.kind not in ("int", "float") or setting.low is not None, setting.name
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"camera": "front left"}, ["camera", "front left"]),
+        ({"camera_to_base": (1.0,)}, ["camera_to_base", "1 numbers", "six"]),
+        ({"pose_source": "odom"}, ["odom", "did you mean 'odometry'"]),
+        ({"accept_probability": 1.5}, ["accept_probability", "1.5", "from 0 to 1"]),
+        ({"map_frame": " "}, ["map_frame", "empty"]),
+    ],
+)
+def test_bad_place_parameters_are_refused(values: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(PlaceParameters, values)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_place_topics_follow_the_camera_and_the_perception_node() -> None:
+    p = PlaceParameters(camera="front")
+    assert p.descriptors == "perception/front/descriptor"
+    assert p.vision_info == "perception/vision_info"
+    assert (p.images, p.camera_info) == ("front/image_raw", "front/camera_info")
+    p = PlaceParameters(descriptor_topic="/a/eyes/rear/descriptor", transport="compressed")
+    assert p.vision_info == "/a/eyes/vision_info"
+    assert (p.images, p.camera_info) == ("camera/image_raw/compressed", "camera/camera_info")
 
 
 @pytest.mark.parametrize(

@@ -173,12 +173,8 @@ class PlaceNode(LifecycleNode):
             service = self.create_service(Trigger, f"~/{name}", answer, callback_group=group)
             self._release.append(functools.partial(self.destroy_service, service))
         self._recognition = recognition
-        if p.map and not is_missing(p.map):
+        if p.map:
             recognition.try_open()
-        elif p.map:
-            self.get_logger().warning(
-                f"Map {p.map} is not there yet: nothing is recognised until it is"
-            )
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -208,7 +208,13 @@ class Recognition:
 
     def try_open(self) -> bool:
         """Opens the map if it can be, and notes in `problem` why not."""
-        self._next = time.monotonic() + self._parameters().retry_period_s
+        p = self._parameters()
+        self._next = time.monotonic() + p.retry_period_s
+        if is_missing(p.map):  # no failure: mapping makes it, or somebody copies it here
+            if not self.problem:
+                self._log(f"Map {p.map} is not there yet: nothing is recognised until it is")
+            self.problem = f"{p.map} is not there yet: map, or build one"
+            return False
         try:
             self.open()
         except RobotVisionError as error:
@@ -233,10 +239,6 @@ class Recognition:
         if time.monotonic() < self._next or not self._parameters().map:
             return
         if self._map is None:
-            if is_missing(self._parameters().map):
-                self._next = time.monotonic() + self._parameters().retry_period_s
-                self.problem = f"{self._parameters().map} is not there yet: map, or build one"
-                return
             self.try_open()
             return
         self._next = time.monotonic() + FOLLOW_S
