@@ -314,8 +314,9 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
             known, asked = vectors[f"map {name}"], vectors[f"queries {name}"]
             print(f"{name} ...", file=sys.stderr, flush=True)
             places, ids, index = fill_map(Path(folder), name, stored, known)
+            results = {}
             for sequence in (False, True):
-                found = recognise(places, ids, index, asked, queries, sequence)
+                results[sequence] = found = recognise(places, ids, index, asked, queries, sequence)
                 by = "probability" if sequence else "similarity"
                 title = f"{name}, sequence filter" if sequence else f"{name}, single image"
                 report["rows"][title] = score(found, right, resampler, by)
@@ -330,17 +331,14 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
                 print("verification ...", file=sys.stderr, flush=True)
                 features = query_features(queries, intrinsics)
                 report["elsewhere"] = elsewhere(places, data, intrinsics)
-                for sequence in (False, True):
-                    found = recognise(places, ids, index, asked, queries, sequence)
-                    key = "poses_sequence" if sequence else "poses"
-                    refined = refine(places, found["ranked"], queries, features)
-                    report[key] = poses(found, refined, queries, stored, answerable, resampler)
+                refined = refine(places, results[False]["ranked"], queries, features)
+                report["poses"] = poses(results, refined, queries, stored, answerable, resampler)
             places.close()
     return report
 
 
 def poses(
-    found: dict[str, Any],
+    found: dict[bool, dict[str, Any]],
     refined: dict[str, Any],
     queries: Views,
     stored: Views,
@@ -348,18 +346,18 @@ def poses(
     resampler: Resampler,
 ) -> dict[str, Any]:
     """Returns pose errors of the best match and of verification, and what was refused."""
-    best = found["match"]
-    retrieved = [
-        pose_error(T, stored.T_map_camera[b, :3, 3], stored.xyzw[b])[1:]
-        for T, b in zip(queries.T_map_camera, best, strict=True)
-    ]
-    result: dict[str, Any] = {}
-    for name, errors in (
-        ("retrieved", np.array(retrieved)),
-        ("verified", np.stack([refined["m"], refined["deg"]], axis=1)),
-    ):
+    columns = {"verified, {n} candidates of a single image": [refined["m"], refined["deg"]]}
+    for sequence, title in ((False, "single image"), (True, "sequence filter")):
+        pairs = [
+            pose_error(T, stored.T_map_camera[b, :3, 3], stored.xyzw[b])[1:]
+            for T, b in zip(queries.T_map_camera, found[sequence]["match"], strict=True)
+        ]
+        columns[f"best match's pose, {title}"] = list(zip(*pairs, strict=True))
+    result: dict[str, Any] = {"rows": {}}
+    for name in sorted(columns):
+        errors = np.array(columns[name]).T
         rows = answerable & np.isfinite(errors[:, 0])
-        result[name] = {
+        result["rows"][name.format(n=CANDIDATES)] = {
             "frames": int(rows.sum()),
             **resampler.headlines(
                 {("median_m", "p90_m"): quantiles(errors[rows, 0], [0.5, 0.9])}, rows
@@ -426,17 +424,12 @@ def text(report: dict[str, Any], command: str) -> str:
         "worst |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for key, suffix in (("poses", "single image"), ("poses_sequence", "sequence filter")):
-        for name, what in (
-            ("retrieved", "best match's pose"),
-            ("verified", f"verified, {CANDIDATES} candidates"),
-        ):
-            row = report[key][name]
-            lines.append(
-                f"| {what}, {suffix} | {row['frames']} | {_cell(row['median_m'])} | "
-                f"{row['p90_m']['value']:.3f} | {_cell(row['median_deg'], 2)} | "
-                f"{row['p90_deg']['value']:.2f} | {row['max_m']:.2f} m, {row['max_deg']:.1f} deg |"
-            )
+    for name, row in report["poses"]["rows"].items():
+        lines.append(
+            f"| {name} | {row['frames']} | {_cell(row['median_m'])} | {row['p90_m']['value']:.3f} | "
+            f"{_cell(row['median_deg'], 2)} | {row['p90_deg']['value']:.2f} | "
+            f"{row['max_m']:.2f} m, {row['max_deg']:.1f} deg |"
+        )
     p = report["poses"]
     refused = {k: v for k, v in p["reasons_answerable"].items() if k}
     others = p["reasons_unanswerable"]

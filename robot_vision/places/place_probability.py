@@ -12,7 +12,7 @@ with two inputs, logistic regression) is fitted on matches that are known to be 
     PlaceProbability.from_dict(settings)(0.83, margin=0.1)
 
 The matches must be of images that the model was not trained on, and some of places that the map does not
-hold, in about the share that the robot will meet. `self_calibration.probability_of_map` makes such
+hold, in about the share that the robot will meet. `self_calibration.calibrate_on_map` makes such
 matches from a map itself, for models that come without.
 """
 
