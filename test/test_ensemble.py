@@ -14,7 +14,7 @@ from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.pipeline import Pipeline
 from robot_vision.spec import ClassifierSpec, PlaceSpec, PoseSpec
 from robot_vision.training.calibrate import fit_temperature, scale_variances, variance_scales
-from robot_vision.training.ensemble import bootstrap
+from robot_vision.training.ensemble import bootstrap, draws_samples
 from robot_vision.training.run import train
 
 TAP = "layer2"
@@ -132,6 +132,27 @@ def test_bootstrap_draws_whole_stretches_again_and_again():
     assert starts == {0}
     singles = bootstrap(20_000, 1, seed=4)
     assert len(singles.unique()) / 20_000 == pytest.approx(1 - np.exp(-1), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("heads", "settings", "pose", "expected"),
+    [
+        (["classifier"], {}, {}, True),
+        (["pose"], {}, {}, False),
+        (["classifier", "pose"], {}, {}, False),
+        (["pose"], {"bootstrap": True}, {}, True),
+        (["pose"], {"bootstrap": True}, {"clips": 3}, False),
+        (["classifier"], {"bootstrap": False}, {}, False),
+    ],
+)
+def test_images_are_sampled_where_a_linear_head_is_trained(
+    tmp_path, heads, settings, pose, expected
+):
+    epistemic = {"members": 3, **settings}
+    config = configuration(
+        "seven_scenes", tmp_path, tmp_path, heads=heads, epistemic=epistemic, pose=pose
+    )
+    assert draws_samples(config) is expected
 
 
 def test_epistemic_of_places_alone_is_refused(tmp_path):

@@ -115,10 +115,7 @@ def fit_member(
     """
     assert config.loop.epochs is not None
     seeded = replace(config, loop=replace(config.loop, seed=config.loop.seed + number))
-    # Frames of a clip are found by where they stand in the sequence, which a sample would tear apart.
-    wanted = config.epistemic.bootstrap
-    wanted = config.heads == ("classifier",) if wanted is None else wanted
-    if number and wanted and config.pose.clips == 1:
+    if number and draws_samples(config):
         posed = bool(train.samples.targets["has_pose"].any())
         index = bootstrap(len(train), BLOCK if posed else 1, seeded.loop.seed)
         train = part_of(train, index)
@@ -145,6 +142,15 @@ def fit_member(
         trainee = Trainee(other, losses, weights, frozen_norms=True)
         loop.fit(trainee, train, validation, seeded, stage, folder, fabric, recorder, resume)
     return {name: other.heads[name].to("cpu") for name in config.heads}
+
+
+def draws_samples(config: TrainingConfig) -> bool:
+    """Whether further members see a bootstrap sample of the images."""
+    if config.pose.clips > 1:
+        # Frames of a clip are found by where they stand in the sequence, which a sample tears apart.
+        return False
+    wanted = config.epistemic.bootstrap
+    return config.heads == ("classifier",) if wanted is None else wanted
 
 
 def bootstrap(count: int, block: int, seed: int) -> Tensor:
