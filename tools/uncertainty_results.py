@@ -35,7 +35,7 @@ from robot_vision.evaluation.bootstrap import Headline, mean
 from robot_vision.evaluation.pose import pose_error
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.geometry import xyzw_from_matrix
-from robot_vision.pipeline import Pipeline
+from robot_vision.open_set import make_scorer
 from robot_vision.resizing import resize_into
 from robot_vision.simulation.drive import evaluation_drive
 from robot_vision.simulation.home import default_world
@@ -120,13 +120,19 @@ def before_after(name: str, path: Path, data: Data, test: Sequence[Sample], out:
     """Calibrates a bundle, and measures it before and after on other images."""
     old = ModelBundle.load(path)
     heads = ("classifier", "open_set", *(("pose",) if old.spec.pose else ()))
-    new, _ = calibrate(old, data, Options(heads), out)
+    heads += ("place",) if old.spec.place else ()
+    new, fitted = calibrate(old, data, Options(heads), out)
     print(f"\n{name}: {len(data.samples)} images fitted on, {len(test)} measured\n")
     print("| number | before | after |\n| --- | --- | --- |")
     rows = [measured(bundle, test) for bundle in (old, new)]
     for key in (*CLASS_NUMBERS, *POSE_NUMBERS):
         if key in rows[1]:
             print(f"| {key} | {text(rows[0].get(key))} | {text(rows[1][key])} |")
+    if "place" in fitted.heads:
+        place = fitted.heads["place"]
+        for key, value in place.after.items():
+            print(f"| place probability, {key} | {text(place.before[key])} | {text(value)} |")
+        print(f"\nPlace reliability (stated, true, matches): {place.values['reliability']}")
     sys.stdout.flush()
 
 
@@ -141,15 +147,26 @@ def measured(bundle: ModelBundle, samples: Sequence[Sample]) -> dict[str, Headli
         labels = np.array([classifier.labels.index(str(s.label)) for s in samples])
         found.update(class_numbers(outputs["probabilities"], labels, resampler, every))
         if classifier.unknown_threshold is not None:
-            with Pipeline.load(bundle.path, engine="onnx") as pipeline:
-                images = [s.source.load() for s in samples]
-                said = [p.classification for p in pipeline(images)]
-            kept = [c is not None and c.known_score >= classifier.unknown_threshold for c in said]
-            found.update(resampler.headlines({"share_kept": mean(np.array(kept, float))}))
+            score = known_scores_of(bundle, outputs)
+            kept = score >= classifier.unknown_threshold
+            found.update(resampler.headlines({"share_kept": mean(kept.astype(float))}))
     if bundle.spec.pose is not None and samples[0].T_map_camera is not None:
         errors, covariances = pose_errors(outputs, samples)
-        found.update(pose_numbers(errors, covariances, resampler, every))
+        poses = pose_numbers(errors, covariances, resampler, every)
+        found.update(
+            {key: poses[key] for key in POSE_NUMBERS}
+        )  # its nll is another than that of classes
     return found
+
+
+def known_scores_of(bundle: ModelBundle, outputs: Any) -> NDArray[Any]:
+    """Returns the known score (N,) as `Pipeline` computes it."""
+    classifier = bundle.spec.classifier
+    assert classifier is not None
+    if bundle.references is None:
+        return np.asarray(outputs["known_score"])
+    scorer = make_scorer(classifier.score, bundle.references, len(classifier.labels))
+    return scorer(outputs["features"])
 
 
 def pose_errors(outputs: Any, samples: Sequence[Sample]) -> tuple[NDArray[Any], NDArray[Any]]:
