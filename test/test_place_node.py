@@ -17,6 +17,7 @@ from place_robot import (
     CLEANUP,
     CONFIGURE,
     DEACTIVATE,
+    DIMENSION,
     FRAME,
     NODE,
     SHA,
@@ -31,7 +32,15 @@ from place_robot import (
     set_pose,
     square,
 )
-from ros_helpers import set_header, stamp_ns, wait_until
+from ros_helpers import (
+    Client,
+    NodeProcess,
+    coloured_image,
+    rgb_message,
+    set_header,
+    stamp_ns,
+    wait_until,
+)
 from scipy.spatial.transform import Rotation
 
 from robot_vision.places.store import open_map
@@ -119,6 +128,7 @@ def test_relocalise_publishes_a_pose_that_nav2_takes(robot):
 
 def test_relocalise_without_an_accepted_match_says_so_and_publishes_nothing(robot):
     assert robot.client.set_parameters(NODE, relocalise_timeout_s=1.0).successful
+    robot.answer(robot.descriptor(elsewhere(5)))  # what was shown before is through
     robot.initial.clear()
     stop = showing(robot, elsewhere(5))
     success, text = robot.trigger("relocalise")
@@ -296,3 +306,122 @@ def test_coming_back_closes_a_loop_with_both_stamps_and_no_other(robot):
         assert np.all(np.linalg.eigvalsh(covariance) > 0)
         assert now.results[0].hypothesis.score >= 0.9
     assert len({stamp_ns(m.detections[0]) for m in robot.loops}) > 1
+
+
+# With images
+
+
+@pytest.mark.slow
+def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
+    """Rendered images of a room: the map has local features, the query is between keyframes."""
+    from sensor_msgs.msg import CameraInfo, Image
+
+    from robot_vision.places.keyframe import Keyframe
+    from robot_vision.places.store import create_map
+    from robot_vision.places.verification.builder import StructureBuilder
+    from robot_vision.places.verification.intrinsics import Intrinsics
+    from robot_vision.simulation.drive import look
+    from robot_vision.simulation.home import default_world
+    from robot_vision.simulation.renderer import Camera, Renderer
+
+    camera = Camera()
+    renderer = Renderer(default_world(), camera)
+    intrinsics = Intrinsics.of_matrix(camera.k, camera.width, camera.height)
+    views = [look((5.6 + 0.2 * i, 1.9, 1.1), 0.7 + 0.02 * i, -0.05) for i in range(12)]
+    path = robot.folder / "office.map"
+    builder = StructureBuilder(provisional=False)
+    with create_map(path, bundle_name="fourier", bundle_sha256=SHA, dimension=DIMENSION) as places:
+        for i, T in enumerate(views):
+            number = places.add(
+                Keyframe.checked(
+                    stamp_ns=i, camera="front", source="run", T_map_camera=T, descriptor=describe(T)
+                )
+            )
+            builder.add(number, T, renderer.render(T), intrinsics)
+        for number, content in builder.flush().items():
+            places.set_structure(number, content)
+    robot.reconfigure(map=str(path), verify=True, base_frame="", pose_source="none")
+    truth = look((6.7, 1.93, 1.12), 0.79, -0.03)
+    image = renderer.render(truth)
+    info = CameraInfo(width=camera.width, height=camera.height, distortion_model="plumb_bob")
+    info.k, info.d = camera.k.reshape(9), [0.0] * 5
+    robot.send(CameraInfo, "/front/camera_info", info)
+    verified = robot.counter("verified")
+
+    def shown() -> bool:
+        robot.clock_ns += 500_000_000
+        robot.send(CameraInfo, "/front/camera_info", info)
+        robot.send(Image, "/front/image_raw", rgb_message(image, robot.clock_ns, FRAME))
+        time.sleep(0.05)
+        robot.answer(robot.descriptor(describe(truth, 0.02), robot.clock_ns))
+        return robot.counter("verified") > verified
+
+    wait_until(shown, what="a verified match; " + robot.process.output[-1500:])
+    pose = robot.poses[-1]
+    T = matrix(pose.pose.pose)
+    assert np.linalg.norm(T[:3, 3] - truth[:3, 3]) < 0.03
+    turn = Rotation.from_matrix(T[:3, :3].T @ truth[:3, :3]).magnitude()
+    assert np.degrees(turn) < 1
+    nearest = min(np.linalg.norm(v[:3, 3] - truth[:3, 3]) for v in views)
+    assert nearest > 0.03, "the nearest keyframe alone would not do"
+    assert np.sqrt(pose.pose.covariance[0]) < 0.1
+    # Another picture with the same descriptor is refused.
+    refused = robot.counter("verification_refused")
+    robot.clock_ns += 500_000_000
+    blank = np.full_like(image, 90)
+    robot.send(Image, "/front/image_raw", rgb_message(blank, robot.clock_ns, FRAME))
+    time.sleep(0.1)
+    answer = robot.answer(robot.descriptor(describe(truth, 0.02), robot.clock_ns))
+    assert answer.id == "" and answer.results[0].hypothesis.class_id == "unknown"
+    wait_until(lambda: robot.counter("verification_refused") > refused, what="a refusal")
+    robot.reconfigure(verify=False, base_frame="base_link")
+
+
+def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
+    from diagnostic_msgs.msg import DiagnosticArray
+    from tiny_bundle import make_tiny_bundle
+    from vision_msgs.msg import Detection3D
+
+    from robot_vision.bundle import ModelBundle
+    from robot_vision.pipeline import Pipeline
+    from robot_vision.places.keyframe import Keyframe
+    from robot_vision.places.store import create_map_for
+
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    image = coloured_image((20, 220, 20))
+    with Pipeline.load(bundle, "onnx", threads=1) as pipeline:
+        descriptor = pipeline([image])[0].descriptor
+    with create_map_for(tmp_path / "tiny.map", ModelBundle.load(bundle)) as places:
+        places.add(
+            Keyframe.checked(
+                stamp_ns=1, camera="eye", source="run", T_map_camera=camera_pose(1.0),
+                descriptor=descriptor,
+            )
+        )  # fmt: skip
+    client = Client()
+    client.listen(DiagnosticArray, "/diagnostics")
+    answers = client.listen(Detection3D, "/spots/places")
+    process = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.perception_and_places",
+        *("--ros-args", "--log-level", "info"),
+        *("--perception", "--ros-args", "-r", "__node:=eyes", "-p", f"model:={bundle}"),
+        *("-p", "engine:=onnx", "-p", "cameras:=[eye]"),
+        *("--places", "--ros-args", "-r", "__node:=spots", "-p", f"map:={tmp_path / 'tiny.map'}"),
+        *("-p", "camera:=eye", "-p", "descriptor_topic:=eyes/eye/descriptor"),
+    )
+    try:
+        publisher = client.publisher(type(rgb_message(image, 0)), "/eye/image_raw")
+        wait_until(
+            lambda: answers,
+            what="an answer; " + process.output,
+            each=lambda: publisher.publish(rgb_message(image, time.time_ns())),
+        )
+        assert "1" in [r.hypothesis.class_id for r in answers[-1].results]
+        level, _, values = wait_until(lambda: client.diagnostics("spots"), what="diagnostics")
+        assert values["model"].startswith("tiny")  # told by the perception node
+        assert client.state("/eyes") == client.state("/spots") == "active"
+    finally:
+        status = process.stop()
+        client.close()
+    assert status == 0 and "Traceback" not in process.output, process.output
