@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _POINTS_PER_CELL = 48  # FAISS asks for 39 at least
 _ROUNDS = 8  # of k-means; cells need not be optimal, only known
 _PROBED = 256  # places that the number of cells is measured with
-_MIN_PROBES = 8
-_MARGIN = 2  # queries lie further from the map than the map's places from one another
+_MIN_PROBES = 16
+_MARGIN = 4  # queries lie further from the map than the map's places from one another
 _SAME = 2e-4  # float16's rounding of a similarity
 _CHUNK = 65536
 
@@ -94,7 +94,7 @@ def _probes(
     probed: NDArray[np.intp],
     recall: float,
 ) -> int:
-    """Returns how many cells find the nearest other place of `recall` of the places, twice over."""
+    """Returns how many cells find the nearest other place of `recall` of the places, with a margin."""
     queries = vectors[probed]
     best = np.full(len(queries), -2.0, np.float32)
     for start in range(0, len(vectors), _CHUNK):
