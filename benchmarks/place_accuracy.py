@@ -454,10 +454,10 @@ def text(report: dict[str, Any], command: str) -> str:
         "All settings are the package's defaults, chosen by reasoning, except what the same place is "
         f"(`radius_m` {RADIUS_M:g}, `heading_deg` {HEADING_DEG:g}), which is a property of the question. "
         "While the calibration on the map and the check of intrinsics were being written, earlier versions "
-        "of them were run on these queries too. The filter's gain is certainty: it accepts about three times as "
-        "many NetVLAD matches. It does not gain recall@1 there, whose few errors are views of the right spot "
-        "just beyond the limits. Recall of pooling differs from the training report's by one or two queries: "
-        "poses are orthonormalised here, and some pairs lie on the limit.",
+        "of them were run on these queries too. The filter's gain is certainty: it accepts about three times "
+        "as many NetVLAD matches. It does not gain recall@1 there, whose few errors are views of the right "
+        "spot just beyond the limits. Recall of pooling differs from the training report's by one or two "
+        "queries: poses are orthonormalised here, and some pairs lie on the limit.",
         "",
     ]
     return "\n".join(lines)
