@@ -10,6 +10,7 @@ VENV ?= .venv
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
 # How many processes run the tests.
 TEST_JOBS ?= 2
 
@@ -56,7 +57,7 @@ pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VE
 help: ## show this list
 	@echo "make TARGET [PYTHON=$(PYTHON)] [ROS_DISTRO=$(ROS_DISTRO)] [VENV=$(VENV)]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
-	@echo "ROS_DISTRO: kilted or jazzy. Further: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS, VERBOSE=1."
+	@echo "ROS_DISTRO: kilted or jazzy. Further: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS, FUZZ_ARGS, VERBOSE=1."
 
 .PHONY: demo
 demo: $(ready) ## set up without torch and watch the node work on a camera stream
@@ -77,6 +78,16 @@ bench: $(ready) $(dev_stamp) ## measure speed; see docs/benchmarks.md
 .PHONY: soak
 soak: $(ready) $(dev_stamp) ## break the running node for an hour; see docs/reliability_faults.md
 	@PYTHONPATH=. $(python) test/soak.py $(SOAK_ARGS)
+
+.PHONY: fuzz
+fuzz: $(ready) $(dev_stamp) ## fuzz all that reads foreign bytes; see docs/reliability.md
+	@$(python) -c 'import atheris' 2>/dev/null || $(pip) atheris
+	@nice -n 19 $(python) -m fuzz $(FUZZ_ARGS)
+	@$(python) -m fuzz --render
+
+.PHONY: audit
+audit: | $(venv_stamp) ## ask for known vulnerabilities of the pinned versions; needs the internet
+	@$(python) tools/audit.py --venv $(venv)/audit
 
 .PHONY: lint
 lint: $(ready) $(dev_stamp) ## ruff and mypy

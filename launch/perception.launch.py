@@ -28,6 +28,10 @@ PLAIN = {
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
     "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
     "log_level": ("info", "debug, info, warn, error or fatal."),
+    "enclave": (
+        "",
+        "SROS 2 enclave of the node, such as /perception; see docs/security.md. Empty: none.",
+    ),
     "respawn": ("false", "true starts the node again if its process dies."),
     "large_images": (
         "true",
@@ -58,13 +62,14 @@ def launch_setup(context):
         else {"executable": sys.executable}
     )
     module = [] if installed else ["-m", "robot_vision.ros.perception_node"]
+    enclave = ["--enclave", given("enclave")] if given("enclave") else []
     node = Node(
         **what,
         name=given("name"),
         namespace=given("namespace"),
         parameters=[given("params_file"), values] if values else [given("params_file")],
         arguments=module,
-        ros_arguments=["--log-level", given("log_level")],
+        ros_arguments=[*enclave, "--log-level", given("log_level")],
         output="screen",
         emulate_tty=True,
         respawn=given("respawn").lower() == "true",

@@ -13,6 +13,7 @@ import yaml
 MAX_BYTES = 1 << 20
 MAX_CHARACTERS = 4 << 20  # of all values, once aliases are written out; a node counts as one more
 MAX_DEPTH = 64
+_BEGUN = (-1, -1)
 
 # The loader in C reads a file at the limit in a second rather than in half a minute.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -44,11 +45,23 @@ def compose(text: str | bytes) -> Any:
     if len(text) > MAX_BYTES:
         raise YamlError(f"it has {len(text)} characters: at most {MAX_BYTES} are read")
     try:
+        # Nodes are composed by recursion, in C without a limit: so depth is looked at first, event by event.
+        depth = 0
+        for event in yaml.parse(text, _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                mark = event.start_mark
+                raise YamlError(
+                    f"it is nested more than {MAX_DEPTH} deep", mark.line + 1 if mark else None
+                )
         root = yaml.compose(text, _Loader)
+    except YamlError:
+        raise
     except (yaml.YAMLError, UnicodeError, RecursionError, ValueError) as error:
         raise _refused(error) from error
     if root is not None:
-        _weigh(root, {}, 0)
+        _weigh(root, {})
     return root
 
 
@@ -63,31 +76,33 @@ def construct(node: Any) -> Any:
         raise _refused(error) from error
 
 
-def _weigh(node: Any, known: dict[int, int], depth: int) -> int:
-    """Returns how many characters a node stands for; a node that is being weighed has weight -1."""
-    weight = known.get(id(node))
+def _weigh(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Returns for how many characters and levels a node stands, its aliases written out."""
+    found = known.get(id(node))
     line = node.start_mark.line + 1
-    if weight == -1:
+    if found == _BEGUN:
         raise YamlError("an alias stands for what it is part of", line)
-    if weight is None:
-        if depth > MAX_DEPTH:
-            raise YamlError(f"it is nested more than {MAX_DEPTH} deep", line)
-        known[id(node)] = -1
+    if found is None:
+        known[id(node)] = _BEGUN
+        inside: list[Any] = []
+        own = 1
         if isinstance(node, yaml.ScalarNode):
-            weight = 1 + len(node.value)
+            own += len(node.value)
         elif isinstance(node, yaml.MappingNode):
-            weight = 1 + sum(
-                _weigh(k, known, depth + 1) + _weigh(v, known, depth + 1) for k, v in node.value
-            )
+            inside = [part for pair in node.value for part in pair]
         else:
-            weight = 1 + sum(_weigh(item, known, depth + 1) for item in node.value)
-        known[id(node)] = weight
-    if weight > MAX_CHARACTERS:
+            inside = node.value
+        parts = [_weigh(part, known) for part in inside]
+        found = own + sum(p[0] for p in parts), 1 + max((p[1] for p in parts), default=0)
+        known[id(node)] = found
+    if found[0] > MAX_CHARACTERS:
         raise YamlError(
             f"its aliases stand for more than {MAX_CHARACTERS} characters: write out what is meant",
             line,
         )
-    return weight
+    if found[1] > MAX_DEPTH + 1:
+        raise YamlError(f"its aliases are nested more than {MAX_DEPTH} deep", line)
+    return found
 
 
 def _refused(error: Exception) -> YamlError:

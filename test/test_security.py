@@ -1,0 +1,562 @@
+"""docs/security.md is true: limits on what comes from outside, no code in data, no way out of a bundle."""
+
+from __future__ import annotations
+
+import ast
+import bz2
+import fnmatch
+import io
+import json
+import os
+import re
+import resource
+import struct
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tiny_bundle import make_tiny_bundle
+
+from robot_vision.arrays import load_npy, load_npz
+from robot_vision.bundle import GRAPH, MANIFEST, ModelBundle, file_sha256
+from robot_vision.errors import BundleError, ConfigError, ImageError, RobotVisionError, SourceError
+from robot_vision.images import to_rgb
+from robot_vision.plain_yaml import MAX_BYTES, MAX_DEPTH, YamlError, load_yaml
+from robot_vision.sources.base import CompressedImage, RawImage
+from robot_vision.sources.unpacking import limit_rosbags, unpack
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "robot_vision").rglob("*.py"))
+POLICY = ROOT / "config" / "sros2" / "policy.xml"
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# Code in data
+
+
+def _calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [(ast.unparse(call.func), call) for call in calls]
+
+
+def _keyword(call: ast.Call, name: str) -> object:
+    found = [k.value for k in call.keywords if k.arg == name]
+    return found[0].value if found and isinstance(found[0], ast.Constant) else None
+
+
+def test_no_source_reads_pickles_objects_or_code() -> None:
+    forbidden = {
+        "eval", "exec", "pickle.load", "pickle.loads", "marshal.loads", "yaml.load", "yaml.unsafe_load",
+        "yaml.full_load", "shelve.open", "joblib.load", "os.system", "np.fromfile",
+    }  # fmt: skip
+    bad = []
+    for path in SOURCES:
+        for name, call in _calls(ast.parse(path.read_text())):
+            wrong = name in forbidden
+            wrong |= name == "torch.load" and _keyword(call, "weights_only") is not True
+            wrong |= name == "np.load" and _keyword(call, "allow_pickle") is not False
+            wrong |= name.startswith("subprocess.") and _keyword(call, "shell") is True
+            wrong |= name.endswith((".extractall", ".unpack_archive"))
+            if wrong:
+                bad.append(f"{path.relative_to(ROOT)}:{call.lineno}: {name}")
+    assert not bad
+
+
+class _Mark:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_pickle_in_an_array_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "was-run"
+    array = np.array([_Mark(mark)], object)
+    single, several = io.BytesIO(), io.BytesIO()
+    np.save(single, array, allow_pickle=True)
+    np.savez(several, a=array)
+    np.load(io.BytesIO(single.getvalue()), allow_pickle=True)
+    assert mark.is_file(), "this pickle runs code where it is allowed to"
+    mark.unlink()
+    with pytest.raises(ValueError, match="may run code"):
+        load_npy(single.getvalue())
+    with pytest.raises(ValueError, match="may run code"):
+        load_npz(several.getvalue())
+    assert not mark.exists()
+
+
+def test_weights_with_code_are_not_run(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from robot_vision.networks import pretrained
+
+    mark = tmp_path / "was-run"
+    torch.save({"a": _Mark(mark)}, tmp_path / "weights.pth")
+    with pytest.raises(BundleError, match="can be read safely"):
+        pretrained._read(tmp_path / "weights.pth")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system [touch /tmp/was-run]",
+        "!!python/name:os.system",
+        "a: !!python/tuple [1]",
+    ],
+)
+def test_yaml_makes_no_objects(text: str) -> None:
+    with pytest.raises(YamlError, match="could not determine a constructor"):
+        load_yaml(text)
+
+
+# YAML that is larger than it looks
+
+
+def _laughs(levels: int) -> str:
+    lines = ["l0: &l0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    for i in range(1, levels):
+        lines.append(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (_laughs(9), "stand for more than"),
+        (
+            "\n".join(
+                f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9) if i else ''}], k: 1}}"
+                for i in range(9)
+            ),
+            "stand for more than",
+        ),
+        ("\n".join(f"a{i}: &a{i} [{f'*a{i - 1}' if i else 1}]" for i in range(900)), "nested"),
+        ("a: &a [*a]", "what it is part of"),
+        ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "nested more than"),
+        ("[" * 100_000, "YAML|depth|recursion|nested|parsing"),
+        ("a" * (MAX_BYTES + 1), "at most"),
+        ("2020-99-99", "month"),
+    ],
+    ids=["laughs", "merges", "chain", "loop", "deep", "deeper", "long", "date"],
+)
+def test_yaml_bombs_are_refused_at_once(text: str, message: str) -> None:
+    start, before_mb = time.process_time(), _peak_mb()
+    with pytest.raises(YamlError, match=message):
+        load_yaml(text)
+    assert time.process_time() - start < 5 and _peak_mb() < before_mb + 200
+
+
+def test_yaml_with_a_few_aliases_is_read_as_pyyaml_reads_it() -> None:
+    text = "a: &a {x: 1, y: [2, .5, null, yes]}\nb: {<<: *a, x: 3}\nc: [*a, *a]\nd: 2020-01-02\n"
+    assert load_yaml(text) == yaml.safe_load(text)
+    assert load_yaml("") is None
+
+
+def test_yaml_bombs_in_every_file_that_is_read_are_errors_of_one_line(tmp_path: Path) -> None:
+    from robot_vision.datasets.bag_labels import read_spans
+    from robot_vision.filters.class_file import read_class_file
+    from robot_vision.training.config_file import read_config
+
+    file = tmp_path / "bomb.yaml"
+    file.write_text(_laughs(9))
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / MANIFEST).write_text(_laughs(9))
+    readers = (
+        (ConfigError, lambda: read_config(file)),
+        (ConfigError, lambda: read_class_file(file, ("a", "b"))),
+        (SourceError, lambda: read_spans(file)),
+        (BundleError, lambda: ModelBundle.load(tmp_path / "bundle")),
+    )
+    for kind, read in readers:
+        with pytest.raises(kind) as caught:
+            read()
+        assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+def test_error_messages_neither_fill_a_log_nor_steer_a_terminal() -> None:
+    message = str(RobotVisionError("x" * 1_000_000 + "\x1b[2J\r\x9b the end"))
+    assert len(message) < 5000 and message.endswith("\\x1b[2J\\x0d\\x9b the end")
+
+
+# Images that are larger than they look
+
+
+def _png(width: int, height: int, data: bytes = b"", claimed: int | None = None) -> bytes:
+    def chunk(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+        length = len(content) if size is None else size
+        return (
+            struct.pack(">I", length)
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", data, claimed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
+
+
+def test_compressed_images_take_no_more_than_their_limit() -> None:
+    wide = zlib.compress(bytes(1 << 20))
+    jpeg = (
+        b"\xff\xd8\xff\xc0\x00\x11\x08" + struct.pack(">HH", 16384, 16384) + bytes(64) + b"\xff\xd9"
+    )
+    bombs = {
+        "size": [_png(16384, 16384, wide), _png(65535, 1, wide), _png(0, 4, wide), jpeg],
+        "corrupt": [_png(8, 8, wide, claimed=3_000_000_000), _png(8, 8, wide, claimed=0xFFFFFFFF)],
+    }
+    before_mb = _peak_mb()
+    for reason, images in bombs.items():
+        for data in images:
+            with pytest.raises(ImageError) as caught:
+                to_rgb(CompressedImage("jpeg", data))
+            assert caught.value.reason == reason
+    assert _peak_mb() < before_mb + 100
+
+
+def test_raw_images_whose_size_lies_take_no_memory() -> None:
+    before_mb = _peak_mb()
+    for height, width, step in ((1 << 31, 1 << 31, 1), (16384, 16384, 49152), (2, 1, 1 << 32)):
+        with pytest.raises(ImageError):
+            to_rgb(RawImage(height, width, "rgb8", step, bytes(100)))
+    assert _peak_mb() < before_mb + 50
+
+
+# Bundles
+
+
+def _reseal(bundle: Path) -> None:
+    """Makes the hashes right, as whoever made the bundle can."""
+    manifest = yaml.safe_load((bundle / MANIFEST).read_text())
+    manifest["files"] = {name: file_sha256(bundle / name) for name in manifest["files"]}
+    (bundle / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False))
+
+
+def test_a_graph_with_weights_outside_of_the_bundle_is_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    model = onnx.load(str(bundle / GRAPH))
+    tensor = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+    content = tensor.raw_data
+    for place in ("../secret", str(tmp_path / "secret"), "secret"):
+        (tmp_path / "secret").write_bytes(content)
+        (bundle / "secret").write_bytes(content)
+        tensor.ClearField("raw_data")
+        tensor.ClearField("external_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", place), ("offset", "0"), ("length", str(len(content)))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+        (bundle / GRAPH).write_bytes(model.SerializeToString())
+        _reseal(bundle)
+        with pytest.raises(BundleError, match="no ONNX graph that can be loaded"):
+            ModelBundle.load(bundle)
+
+
+def test_a_bundle_cannot_name_or_link_files_elsewhere(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a\nb\nc\n")
+    for name in ("../secret", str(secret)):
+        bundle = make_tiny_bundle(tmp_path / f"named{len(name)}")
+        manifest = yaml.safe_load((bundle / MANIFEST).read_text())
+        manifest["files"][name] = file_sha256(secret)
+        (bundle / MANIFEST).write_text(yaml.safe_dump(manifest))
+        with pytest.raises(BundleError, match="Unknown key of files"):
+            ModelBundle.load(bundle)
+    linked = make_tiny_bundle(tmp_path / "linked")
+    (linked / "labels.txt").unlink()
+    (linked / "labels.txt").symlink_to(secret)
+    _reseal(linked)
+    with pytest.raises(BundleError, match=r"labels\.txt is missing"):
+        ModelBundle.load(linked)
+
+
+def test_every_byte_of_a_bundle_is_hashed(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    graph = bytearray((bundle / GRAPH).read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (bundle / GRAPH).write_bytes(bytes(graph))
+    with pytest.raises(BundleError, match="altered"):
+        ModelBundle.load(bundle)
+
+
+# Bags
+
+
+def test_chunks_of_bags_unpack_to_no_more_than_their_limit() -> None:
+    import lz4.frame
+
+    zeros = bytes(1 << 26)
+    packed = {"bz2": bz2.compress(zeros), "lz4": lz4.frame.compress(zeros)}
+    before_mb = _peak_mb()
+    for name, data in packed.items():
+        with pytest.raises(ValueError, match="bomb"):
+            unpack(name, data, 1 << 20)
+        assert unpack(name, data) == zeros
+    assert _peak_mb() < before_mb + 400
+
+
+def test_rosbags_unpacks_with_the_limit() -> None:
+    """`rosbags` keeps its functions where `limit_rosbags` looks for them."""
+    import lz4.frame
+    import rosbags.rosbag1.reader as reader1
+    import rosbags.rosbag2.storage_mcap as mcap
+
+    limit_rosbags()
+    packed = lz4.frame.compress(bytes(1000))
+    assert mcap.decompress(packed, "lz4", 1000, 0) == bytes(1000)
+    with pytest.raises(ValueError, match="bomb"):
+        mcap.decompress(packed, "lz4", 999, 0)
+    assert reader1.decompressors["bz2"](bz2.compress(b"abc")) == b"abc"
+    assert "unpacking" in reader1.decompressors["bz2"].__module__
+    assert "unpacking" in mcap.DECOMPRESSORS["zstd"].__module__
+
+
+def test_a_bag_does_not_lead_out_of_its_folder(tmp_path: Path) -> None:
+    from robot_vision.recording import RecordingWriter
+    from robot_vision.sources.bag import BagSource
+
+    for name in ("secret", "bag"):
+        with RecordingWriter(tmp_path / name) as writer:
+            writer.image(f"/{name}/image", 5, "camera", np.zeros((2, 2, 3), np.uint8))
+    file = tmp_path / "bag" / "metadata.yaml"
+    text = file.read_text()
+    assert "bag.db3" in text
+    for elsewhere in ("../secret/secret.db3", str(tmp_path / "secret" / "secret.db3")):
+        file.write_text(text.replace("bag.db3", elsewhere))
+        try:
+            frames = [f.topic for f in BagSource(tmp_path / "bag")]
+        except SourceError:
+            frames = []
+        assert "/secret/image" not in frames
+
+
+# Arrays and maps
+
+
+def test_arrays_take_no_more_than_is_there() -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)}
+    )
+    lies = buffer.getvalue() + bytes(64)
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(1 << 26))
+    before_mb = _peak_mb()
+    with pytest.raises(ValueError, match="it is damaged"):
+        load_npy(lies)
+    with pytest.raises(ValueError, match="at most"):
+        load_npz(bomb.getvalue(), 1 << 20)
+    assert _peak_mb() < before_mb + 100
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_are_read_as_numpy_reads_them(order: Any, tmp_path: Path) -> None:
+    array = np.asarray(np.arange(12, dtype=np.float32).reshape(3, 4), order=order)
+    np.savez_compressed(tmp_path / "a.npz", a=array, text=np.array("hällo"), none=np.zeros((0, 3)))
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as expected:
+        read = load_npz(tmp_path / "a.npz")
+        assert set(read) == set(expected.files)
+        for name in expected.files:
+            np.testing.assert_array_equal(read[name], expected[name])
+            assert read[name].dtype == expected[name].dtype
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("CREATE TRIGGER t AFTER INSERT ON keyframe BEGIN DELETE FROM map; END", "has a trigger"),
+        ("CREATE VIEW v AS SELECT 1", "has a view"),
+        ("CREATE VIRTUAL TABLE v USING fts5(a)", "has a virtual table"),
+        ("UPDATE map SET dimension = 1000000000", "its description"),
+        ("UPDATE map SET descriptor_dtype = 'object'", "its description"),
+        ("UPDATE map SET bundle_name = hex(zeroblob(100000))", "its description"),
+    ],
+)
+def test_a_map_with_code_or_absurd_sizes_is_refused(
+    statement: str, message: str, tmp_path: Path
+) -> None:
+    import sqlite3
+
+    from robot_vision.places.store import MapError, create_map, open_map
+
+    path = tmp_path / "a.map"
+    create_map(path, bundle_name="b", bundle_sha256="ab" * 32, dimension=4).close()
+    database = sqlite3.connect(path)
+    database.execute(statement)
+    database.commit()
+    database.close()
+    with pytest.raises(MapError, match=message):
+        open_map(path, "read")
+
+
+# Messages
+
+
+def test_a_frame_id_that_is_no_name_is_refused() -> None:
+    from robot_vision.ros import cdr
+    from robot_vision.ros.serialized import read_image
+
+    message = RawImage(1, 1, "mono8", 1, b"\0")
+    assert read_image(cdr.image(1, "x" * 4000, message)).header.frame_id == "x" * 4000
+    with pytest.raises(ImageError, match="no name"):
+        read_image(cdr.image(1, "x" * 5000, message))
+
+
+# SROS 2
+
+
+def _policy() -> dict[str, dict[tuple[str, str], list[str]]]:
+    """Returns each enclave's allowed names by (kind, action)."""
+    enclaves = {}
+    for enclave in ElementTree.parse(POLICY).getroot().iter("enclave"):
+        allowed: dict[tuple[str, str], list[str]] = {}
+        for group in enclave.iter():
+            for action in ("publish", "subscribe", "reply", "request"):
+                if group.get(action) == "ALLOW":
+                    names = [str(item.text) for item in group]
+                    allowed.setdefault((group.tag, action), []).extend(names)
+        enclaves[enclave.attrib["path"]] = allowed
+    return enclaves
+
+
+def test_the_policy_has_the_form_of_sros2() -> None:
+    """The elements and attributes of sros2's policy.xsd, version 0.2.0."""
+    root = ElementTree.parse(POLICY).getroot()
+    assert root.tag == "policy" and root.attrib == {"version": "0.2.0"}
+    children = {
+        "policy": {"enclaves"}, "enclaves": {"enclave"}, "enclave": {"profiles"},
+        "profiles": {"profile", "metadata"}, "profile": {"topics", "services", "actions"},
+        "topics": {"topic"}, "services": {"service"}, "topic": set(), "service": set(),
+    }  # fmt: skip
+    attributes = {
+        "enclave": ({"path"}, set()), "profile": ({"ns", "node"}, set()),
+        "topics": (set(), {"publish", "subscribe"}), "services": (set(), {"reply", "request"}),
+    }  # fmt: skip
+    for element in root.iter():
+        assert {child.tag for child in element} <= children[element.tag], element.tag
+        if element.tag in attributes:
+            needed, optional = attributes[element.tag]
+            assert needed <= set(element.attrib) <= needed | optional
+            assert optional == set() or set(element.attrib.values()) <= {"ALLOW", "DENY"}
+            assert optional == set() or element.attrib
+        if element.tag in ("topic", "service"):
+            assert re.fullmatch(r"[/A-Za-z0-9_*]+", str(element.text)), element.text
+            assert str(element.text).startswith("/")
+
+
+def test_only_the_camera_may_publish_images_and_only_the_node_results() -> None:
+    images = {
+        enclave
+        for enclave, allowed in _policy().items()
+        for name in allowed.get(("topics", "publish"), [])
+        if fnmatch.fnmatch("/camera/image_raw", name)
+    }
+    results = {
+        enclave
+        for enclave, allowed in _policy().items()
+        for name in allowed.get(("topics", "publish"), [])
+        if fnmatch.fnmatch("/perception/camera/pose", name)
+    }
+    assert (images, results) == ({"/camera"}, {"/perception"})
+    assert not any(("services", "request") in allowed for allowed in _policy().values())
+
+
+@pytest.mark.ros
+def test_the_policy_allows_the_node_all_that_it_does(tmp_path: Path) -> None:
+    """Asks the graph of a running node for its topics and services; the policy has each of them."""
+    rclpy = pytest.importorskip("rclpy")
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    command = [sys.executable, "-m", "robot_vision.ros.perception_node", "--ros-args"]
+    command += ["-p", f"model:={bundle}", "-p", "publish_tf:=true", "-p", "use_sim_time:=true"]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        observer = rclpy.create_node("observer", context=context)
+        end = time.monotonic() + 60
+        subscribed: set[str] = set()
+        while "/camera/image_raw" not in subscribed and time.monotonic() < end:
+            time.sleep(0.2)
+            if ("perception", "/") in observer.get_node_names_and_namespaces():
+                names = observer.get_subscriber_names_and_types_by_node("perception", "/")
+                subscribed = {name for name, _ in names}
+        assert "/camera/image_raw" in subscribed, (tmp_path / "log").read_text()
+        published = {
+            n for n, _ in observer.get_publisher_names_and_types_by_node("perception", "/")
+        }
+        services = {n for n, _ in observer.get_service_names_and_types_by_node("perception", "/")}
+        observer.destroy_node()
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        rclpy.shutdown(context=context)
+    allowed = _policy()["/perception"]
+    for key, used in (
+        (("topics", "publish"), published),
+        (("topics", "subscribe"), subscribed),
+        (("services", "reply"), services),
+    ):
+        denied = [n for n in used if not any(fnmatch.fnmatch(n, rule) for rule in allowed[key])]
+        assert used and not denied, (key, denied)
+
+
+@pytest.mark.ros
+def test_a_node_that_must_be_secure_does_not_start_without_its_keys(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy")
+    command = [sys.executable, "-m", "robot_vision.ros.perception_node", "--ros-args"]
+    command += ["--enclave", "/perception", "-p", "model:=demo"]
+    environment = {
+        **os.environ,
+        "ROS_SECURITY_ENABLE": "true",
+        "ROS_SECURITY_STRATEGY": "Enforce",
+        "ROS_SECURITY_KEYSTORE": str(tmp_path),
+    }
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode != 0
+    assert "SECURITY ERROR" in run.stderr and "enclaves/perception" in run.stderr
+
+
+def test_launch_takes_an_enclave() -> None:
+    text = (ROOT / "launch" / "perception.launch.py").read_text()
+    assert '"enclave": (' in text and '["--enclave", given("enclave")]' in text
+
+
+# Supply chain
+
+
+def test_every_dependency_is_pinned_and_the_audit_reads_all_pins() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import audit
+    finally:
+        sys.path.pop(0)
+    files = sorted((ROOT / "constraints").glob("py3.*.txt"))
+    assert len(files) == 5
+    for file in files:
+        lines = [x for x in file.read_text().splitlines() if x and not x.startswith("#")]
+        assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^=\s]+", line) for line in lines), file
+    pins = audit.pinned(files)
+    assert f"numpy=={np.__version__}" in pins or len(pins) > 100
+    batches = audit._without_repeats(pins)
+    assert sorted(pin for batch in batches for pin in batch) == pins
+    assert all(len({pin.partition("==")[0] for pin in b}) == len(b) for b in batches)
+    assert json.dumps(audit.ignored(ROOT / "absent")) == "{}"
