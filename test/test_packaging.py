@@ -193,6 +193,7 @@ def test_extras_are_those_that_are_documented():
         "train",
         "places",
         "fleet",
+        "fuzz",
         "ray",
         "parquet",
         "dev",
