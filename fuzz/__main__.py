@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "fuzzing.json"
 WORK = ROOT / "out" / "fuzz"
 KEPT = ROOT / "test" / "fuzz_corpus"
-MEMORY_MB = 4096
+MEMORY_MB = 2048
 HANG_S = 120  # by the clock on the wall: on a busy machine much of it is others' time
 
 

@@ -68,13 +68,13 @@ def read_signature(graph: bytes, name: str) -> GraphSignature:
     options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return GraphSignature(
+            {i.name: (i.type, _shape(i.shape)) for i in session.get_inputs()},
+            {o.name: (o.type, _shape(o.shape)) for o in session.get_outputs()},
+        )
     except Exception as error:  # ONNX Runtime raises a dozen kinds, all derived from Exception
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BundleError(f"{name} is no ONNX graph that can be loaded: {first}") from error
-    return GraphSignature(
-        {i.name: (i.type, _shape(i.shape)) for i in session.get_inputs()},
-        {o.name: (o.type, _shape(o.shape)) for o in session.get_outputs()},
-    )
 
 
 def _shape(shape: list[object]) -> Shape:

@@ -42,17 +42,25 @@ def _map() -> tuple[Path, bytes, SqliteMap]:
 
 
 def one_input(data: bytes) -> None:
-    """The whole file, with its checksum set right."""
+    """What FAISS reads, behind a good header and before a checksum that is right."""
     _, good, places = _map()
-    start = good.index(b"\n", good.index(b"\n") + 1) + 1
-    body = data[start:-4] if len(data) > start + 4 else b""
-    content = data[:start] + body + zlib.crc32(body).to_bytes(4, "little")
+    start = _body(good)
+    content = good[:start] + data + zlib.crc32(data).to_bytes(4, "little")
     index_cache.cache_path(places.info).write_bytes(content)
-    index = index_cache.open_index(places, IndexOptions(exact_numbers=4))
-    ids, _ = index.search(np.eye(4, dtype=np.float32), 2)
-    assert ids.shape == (4, 2) and len(index) == 8000
+    # Not `open_index`, which makes anew what is refused here, and takes its time.
+    path = index_cache.cache_path(places.info)
+    index = index_cache._load(path, places, IndexOptions(exact_numbers=4))
+    if index is not None:
+        ids, _ = index.search(np.eye(4, dtype=np.float32), 2)
+        assert ids.shape == (4, 2)
 
 
 def SEEDS() -> list[bytes]:  # noqa: N802
     """Returns a cache as it is written."""
-    return [_map()[1]]
+    good = _map()[1]
+    return [good[_body(good) : -4]]
+
+
+def _body(content: bytes) -> int:
+    """Returns where FAISS's part begins."""
+    return content.index(b"\n", content.index(b"\n") + 1) + 1
