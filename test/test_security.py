@@ -405,6 +405,32 @@ def test_a_map_with_code_or_absurd_sizes_is_refused(
         open_map(path, "read")
 
 
+def test_an_index_cache_that_another_account_made_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    from place_maps import keyframe, make_map
+
+    from robot_vision.places import index_cache
+    from robot_vision.places.index import IndexOptions, PlaceIndex
+
+    options = IndexOptions(exact_numbers=4)
+    with make_map(tmp_path / "a.map", dimension=4) as places:
+        places.add_many(keyframe(i, dimension=4) for i in range(7600))
+        index = PlaceIndex(4, options)
+        index.add(*places.descriptors())
+        index.wait()
+        index.revision = places.revision
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+        assert index_cache.save(index, places.info)
+        key = tmp_path / "mine" / "robot_vision" / "index.key"
+        assert key.stat().st_mode & 0o077 == 0
+        path = index_cache.cache_path(places.info)
+        assert index_cache._load(path, places, options) is not None
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "theirs"))
+        assert index_cache._load(path, places, options) is None
+
+
 # Messages
 
 

@@ -2,14 +2,20 @@
 
 A cache is only a shortcut: one that is missing, damaged, of another map or older than the map's removals is
 brought up to date or made anew, and one that cannot be written is gone without.
+
+FAISS trusts the files that it reads: a changed size makes it take all memory. So a cache is signed with a key
+that this user's account made for itself, and one that came with a map from elsewhere is made anew.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import hmac
 import json
 import os
+import secrets
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,10 +28,11 @@ from robot_vision.places.index import IndexOptions, PlaceIndex
 from robot_vision.places.store import Changes, MapInfo, PlaceMap, is_server
 
 faiss: Any = _faiss  # its stubs lack the callbacks
-_MAGIC = b"robot_vision place index 1\n"
+_MAGIC = b"robot_vision place index 2\n"
 _STALE = 0.01  # share of places by which a cache may lag behind before it is written anew
 _SAMPLE = 64
 _BATCH = 100_000
+_KEY_BYTES = 32
 
 
 def open_index(
@@ -88,15 +95,18 @@ def save(index: PlaceIndex, info: MapInfo) -> bool:
         "probes": index.probes,
     }
     path = cache_path(info)
+    key = _key()
+    if key is None:
+        return False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                body = _Summed(file.write)
-                file.write(_MAGIC + json.dumps(header).encode() + b"\n")
+                body = _Signed(file.write, key)
+                body.write(_MAGIC + json.dumps(header).encode() + b"\n")
                 faiss.write_index(state, faiss.PyCallbackIOWriter(body.write))
-                file.write(body.total.to_bytes(4, "little"))
+                file.write(body.signature.digest())
                 file.flush()
                 os.fsync(handle)
             os.replace(name, path)
@@ -153,16 +163,41 @@ def _header(file: BinaryIO) -> dict[str, Any] | None:
 
 
 def _whole(path: Path, file: BinaryIO) -> bool:
-    """Returns whether the rest of the file has its checksum; leaves the position as it is."""
+    """Returns whether the file has this account's signature; leaves the position as it is."""
+    key = _key()
+    if key is None:
+        return False
     start = file.tell()
-    left = path.stat().st_size - start - 4
-    total = 0
+    signature = hmac.new(key, digestmod=hashlib.sha256)
+    left = path.stat().st_size - signature.digest_size
+    file.seek(0)
     while left > 0 and (data := file.read(min(left, 1 << 20))):
-        total = zlib.crc32(data, total)
+        signature.update(data)
         left -= len(data)
-    whole = left == 0 and file.read(4) == total.to_bytes(4, "little")
+    whole = left == 0 and hmac.compare_digest(file.read(64), signature.digest())
     file.seek(start)
     return whole
+
+
+def _key() -> bytes | None:
+    """Returns the key of this account, made when it is first asked for; None where none can be kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        file = Path(base).expanduser() / "robot_vision" / "index.key"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".index.key.", dir=file.parent)  # mode 600
+            try:
+                with os.fdopen(handle, "wb") as draft:
+                    draft.write(secrets.token_bytes(_KEY_BYTES))
+                with contextlib.suppress(FileExistsError):  # another process was first
+                    os.link(name, file)
+            finally:
+                os.unlink(name)
+        key = file.read_bytes()
+    except (OSError, RuntimeError):  # no folder that can be written, no home
+        return None
+    return key if len(key) == _KEY_BYTES else None
 
 
 def _agrees(index: PlaceIndex, places: PlaceMap) -> bool:
@@ -183,13 +218,13 @@ def _agrees(index: PlaceIndex, places: PlaceMap) -> bool:
     return bool(np.all(similarities[:, 0] > 1 - 1e-3) and all(int(i) in index for i in ids))
 
 
-class _Summed:
-    """Passes bytes on and keeps their CRC-32."""
+class _Signed:
+    """Passes bytes on and signs them."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes], object], key: bytes) -> None:
         self._write = write
-        self.total = 0
+        self.signature = hmac.new(key, digestmod=hashlib.sha256)
 
     def write(self, data: bytes) -> None:
-        self.total = zlib.crc32(data, self.total)
+        self.signature.update(data)
         self._write(data)
