@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
@@ -36,6 +36,8 @@ def plain(labels=RAIN, **settings_):
     ),
     st.floats(0, 50),
 )
+@example(np.array([[0.0, 0.0], [2.2250738585e-313, 0.0]]), 1.0)
+@example(np.array([[0.0, 6e-310], [1e-312, 0.0]]), 50.0)
 @settings(max_examples=100, deadline=None)
 def test_transition_is_the_matrix_exponential(rates, dt_s):
     Q = markov_chain.generator(rates)

@@ -52,11 +52,11 @@ def transition(Q: NDArray[np.float64], dt_s: float) -> Array:
     assert dt_s >= 0, dt_s
     r = float(-np.diagonal(Q).min()) * dt_s if len(Q) else 0.0
     identity = np.eye(len(Q))
-    if r == 0.0:
+    if r < np.finfo(np.float64).tiny:  # a subnormal number has no reciprocal
         return identity
     halvings = min(max(0, math.ceil(math.log2(r))), _LONGEST) if r > 1 else 0
     r_small = min(r / 2.0**halvings, 1.0)
-    step = identity + Q * (dt_s / 2.0**halvings / r_small) if r_small else identity
+    step = identity + (Q * (dt_s / 2.0**halvings)) / r_small  # in this order nothing overflows
     step = np.maximum(step, 0.0)
     term = identity * math.exp(-r_small)
     total = term.copy()
