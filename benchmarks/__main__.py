@@ -87,12 +87,14 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
         return {part: replay.whole_bag(images, quick)}
     if part == "node":
         repetitions = 1 if quick else REPETITIONS
-        return {
-            f"node_{p}": node.live(
-                images, own_rates(images, p, seconds / 2), seconds, p, repetitions, quick
+        found = {}
+        for precision in precisions:
+            own = own_rates(images, precision, seconds / 2)
+            brief = quick or precision != PRECISIONS[0]
+            found[f"node_{precision}"] = node.live(
+                images, own, seconds, precision, repetitions, brief
             )
-            for p in precisions
-        }
+        return found
     if part == "todays_node":
         return {part: node.todays(seconds, 1 if quick else 4)}
     if part == "node_engines":
