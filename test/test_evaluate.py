@@ -21,7 +21,7 @@ from robot_vision.cli import main
 from robot_vision.evaluation.compare import compare
 from robot_vision.evaluation.headlines import headlines
 from robot_vision.evaluation.recorded import read_results, write_results
-from robot_vision.evaluation.replay import replay
+from robot_vision.evaluation.replay import default_batch, replay
 from robot_vision.pipeline import Pipeline
 from robot_vision.sources import open_source
 
@@ -78,7 +78,7 @@ def test_hashes_command_and_versions_are_in_the_metrics(
     assert key["bag_sha256"] == bag_sha256(bag) and key["topic"] == IMAGE_TOPIC
     assert metrics["versions"]["numpy"] == np.__version__ and metrics["command"]
     speed = metrics["recordings"][0]["meta"]["speed"]
-    assert speed["frames"] == 40 and speed["batch"] == 4
+    assert speed["frames"] == 40 and speed["batch"] == default_batch("cpu")
     assert set(speed["stages"]) == {"image", "resize", "wait", "inference", "decode"}
 
 
