@@ -3,9 +3,9 @@
 import json
 import os
 import signal
-import threading
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
