@@ -102,6 +102,8 @@ def play(
 
             monitor = DemoMonitor(drive.fingerprints, take)
             executor = SingleThreadedExecutor()
+            # In this order: an executor that outlives the context complains when it is collected.
+            stack.callback(executor.shutdown)
             executor.add_node(monitor)
             deadline = time.monotonic() + START_TIMEOUT_S
             while missing := monitor.missing_publishers():
