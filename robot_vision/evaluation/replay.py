@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -228,10 +229,14 @@ class _Ahead:
         self._reader = threading.Thread(target=self._read, name="read", daemon=True)
 
     def __enter__(self) -> _Ahead:
+        # Several images are decoded at once already: threads for the parts of one only wait for each other.
+        self._threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
         self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        cv2.setNumThreads(self._threads)
         self._stop.set()
         while self._reader.is_alive():  # it may wait for room in the queue
             try:
