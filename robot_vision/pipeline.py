@@ -6,6 +6,7 @@ recording is what the robot gets.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class Pipeline:
         precision: str = "float32",
         threads: int = 0,
         max_batch: int = 16,
+        streams: int = 1,
     ) -> Pipeline:
         """Loads a bundle and an engine for it.
 
@@ -81,13 +83,22 @@ class Pipeline:
             precision: `float32`, `float16` or `bfloat16`, where the engine has it.
             threads: CPU threads; 0 leaves the choice to the engine.
             max_batch: larger batches are split.
+            streams: pipelines (see `another`) that will run at the same time on the one engine.
 
         Raises:
             BundleError: the bundle is absent or damaged.
             EngineError: the engine or device is not there; the message lists those that are.
         """
         bundle = ModelBundle.load(path)
-        return cls(bundle, create_engine(bundle, engine, device, precision, threads), max_batch)
+        created = create_engine(bundle, engine, device, precision, threads, streams)
+        return cls(bundle, created, max_batch)
+
+    def another(self) -> Pipeline:
+        """Returns a pipeline for another thread on the same engine; closing one of them closes it."""
+        other = copy.copy(self)
+        other.times = StageTimes()
+        other._batch = self._batch[:0].copy()
+        return other
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Predicts a batch of RGB uint8 (H, W, 3) images of any sizes; keeps their order."""
@@ -191,9 +202,9 @@ class Pipeline:
         return results
 
     def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
-        """Runs the network once for each batch size, so that the first frame is not the slow one."""
+        """Runs the network for each batch size, so that the first frame is not the slow one."""
         spec = self.bundle.spec.input
-        for size in batch_sizes:
+        for size in [size for size in batch_sizes for _ in range(self.engine.streams)]:
             self.engine.run(np.zeros((size, spec.height, spec.width, 3), np.uint8))
 
     def close(self) -> None:

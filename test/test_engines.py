@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +28,18 @@ SPEC = NetworkSpec(
 
 def images(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 64, 96, 3), dtype=np.uint8)
+
+
+def torch_threads(count=0):
+    """Sets torch's threads, which all of the process share; returns how many there were."""
+    if not TORCH:
+        return 0
+    import torch
+
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    return before
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +113,35 @@ def test_outputs_stay_valid_after_the_next_run(engine):
     engine.run(images(1, seed=2))
     for name, value in first.items():
         np.testing.assert_array_equal(value, copies[name])
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_as_many_threads_as_streams_run_at_the_same_time(bundle, name):
+    batches = [images(1 + i % 3, seed=i) for i in range(24)]
+    alone = create_engine(bundle, name, "cpu")
+    expected = [alone.run(batch) for batch in batches]
+    threads = torch_threads()
+    shared = create_engine(bundle, name, "cpu", streams=3)
+    assert (alone.streams, shared.streams) == (1, 3)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(shared.run, batches))
+    finally:
+        shared.close()
+        torch_threads(threads)
+    for got, wanted in zip(found, expected, strict=True):
+        for output, value in wanted.items():
+            np.testing.assert_allclose(got[output], value, atol=1e-4, rtol=1e-3)
+
+
+def test_streams_share_the_threads_that_were_asked_for(bundle):
+    openvino = create_engine(bundle, "openvino", "cpu", threads=4, streams=2)
+    assert openvino._config["INFERENCE_NUM_THREADS"] == 4  # of all streams
+    onnx = create_engine(bundle, "onnx", "cpu", threads=4, streams=2)
+    # Two threads call, and two of the session's own help them: a pool of three has the caller as one.
+    assert onnx._session.get_session_options().intra_op_num_threads == 3
+    with pytest.raises(EngineError, match="streams is 0: use 1"):
+        create_engine(bundle, "onnx", "cpu", streams=0)
 
 
 def test_the_input_is_not_changed(engine):

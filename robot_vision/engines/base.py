@@ -15,11 +15,13 @@ class Engine(Protocol):
         name: `onnx`, `openvino` or `torch`.
         device: where it runs, e.g. `cpu`, `cuda:0`, `tensorrt:0`.
         precision: `float32`, `float16` or `bfloat16`.
+        streams: how many threads may call `run` at the same time, each with its share of the device.
     """
 
     name: str
     device: str
     precision: str
+    streams: int
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Runs the network once.

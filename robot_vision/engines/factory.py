@@ -37,6 +37,7 @@ def create_engine(
     device: str = "auto",
     precision: str = "float32",
     threads: int = 0,
+    streams: int = 1,
 ) -> Engine:
     """Loads a bundle's network into an engine.
 
@@ -49,6 +50,8 @@ def create_engine(
         device: `auto`, or one of the engine's devices; `cuda` means the first GPU.
         precision: one of `PRECISIONS`.
         threads: CPU threads, 0 for one a core.
+        streams: how many threads will call `run` at the same time. One has the whole device and answers
+            soonest; several, each on its share of the cores, wait less for each other and answer more.
 
     Raises:
         EngineError: not installed, no such device (the message lists those that are there), or the
@@ -65,6 +68,10 @@ def create_engine(
         )
     if threads < 0:
         raise EngineError(f"threads is {threads}: use 0 for one a core, or a positive number")
+    if streams < 1:
+        raise EngineError(
+            f"streams is {streams}: use 1, or as many as threads that call the engine"
+        )
     problems = []
     for name, place in _candidates(engine, device):
         if not _has_precision(name, place, precision):
@@ -72,7 +79,7 @@ def create_engine(
             continue
         try:
             created: Engine = getattr(_module(name), ENGINES[name])(
-                bundle, place, precision, threads
+                bundle, place, precision, threads, streams
             )
         except EngineError as error:
             problems.append(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ class OnnxEngine:
 
     name = "onnx"
 
-    def __init__(self, bundle: ModelBundle, device: str, precision: str, threads: int) -> None:
+    def __init__(
+        self, bundle: ModelBundle, device: str, precision: str, threads: int, streams: int = 1
+    ) -> None:
         """Creates the session.
 
         Args:
@@ -47,6 +50,7 @@ class OnnxEngine:
             device: `cpu`, `cuda`, `tensorrt`, the last two with `:N` for the N-th GPU.
             precision: `float32`; with TensorRT also `float16`.
             threads: CPU threads, 0 for one a core.
+            streams: threads that call `run` at the same time; a session allows any number.
 
         Raises:
             EngineError: the provider is not built in, or did not start on this machine.
@@ -54,13 +58,14 @@ class OnnxEngine:
         kind, _, index = device.partition(":")
         self.precision = precision
         self.device = device if kind == "cpu" or index else f"{kind}:0"
+        self.streams = streams
         self._names = list(bundle.spec.outputs)
         if kind != "cpu" and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # CUDA's libraries from pip's nvidia-* packages, where they are
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 bundle.graph,
-                _options(threads, kind),
+                _options(threads, kind, streams),
                 providers=_providers(kind, int(index or 0), precision, bundle.cache),
             )
         except Exception as error:  # ONNX Runtime raises a dozen kinds, all derived from Exception
@@ -88,8 +93,11 @@ class OnnxEngine:
         self._session = None
 
 
-def _options(threads: int, kind: str) -> Any:
+def _options(threads: int, kind: str, streams: int) -> Any:
     options = onnxruntime.SessionOptions()
+    if streams > 1:
+        # The session's threads help whoever calls, and each caller computes too.
+        threads = max(1, (threads or len(os.sched_getaffinity(0))) - streams + 1)
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; a dropped provider is reported above
     if kind == "cpu":

@@ -25,7 +25,9 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, bundle: ModelBundle, device: str, precision: str, threads: int) -> None:
+    def __init__(
+        self, bundle: ModelBundle, device: str, precision: str, threads: int, streams: int = 1
+    ) -> None:
         """Builds the network and moves it to the device.
 
         Args:
@@ -33,6 +35,7 @@ class TorchEngine:
             device: `cpu`, `cuda` or `cuda:N`.
             precision: `float32`, or what matrix products and convolutions are computed in.
             threads: CPU threads of the whole process, 0 to leave them as they are.
+            streams: threads that call `run` at the same time; they share the CPU threads.
 
         Raises:
             EngineError: the bundle has no weights, or the device has no memory for them.
@@ -43,8 +46,9 @@ class TorchEngine:
             )
         self.device = "cuda:0" if device == "cuda" else device
         self.precision = precision
-        if threads:
-            torch.set_num_threads(threads)
+        self.streams = streams
+        if threads or streams > 1:
+            torch.set_num_threads(max(1, (threads or torch.get_num_threads()) // streams))
         self._dtype = getattr(torch, precision)
         try:
             network = load_network(bundle.path / WEIGHTS)
