@@ -84,6 +84,11 @@ def _is_covariance(blob: object) -> bool:
     return bool(np.all(np.isfinite(np.frombuffer(blob, "<f8"))))
 
 
+def first_column(rows: Sequence[tuple[Any, ...]]) -> NDArray[np.int64]:
+    """Returns the first value of every row, int64 (N,)."""
+    return np.array([row[0] for row in rows], np.int64)
+
+
 def keyframe_from(
     row: tuple[Any, ...], descriptor: NDArray[np.float32], thumbnail: bytes | None
 ) -> Keyframe:

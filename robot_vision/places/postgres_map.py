@@ -12,10 +12,8 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from types import TracebackType
-from typing import Any, Union
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -29,21 +27,24 @@ from robot_vision.places.postgres_server import Address, translated
 from robot_vision.places.store import (
     SCHEMA_VERSION,
     Changes,
+    Ids,
     KeyframeThereError,
     MapError,
     MapInfo,
-    MapPoses,
     Mode,
     taken,
 )
-
-Ids = Union[Sequence[int], NDArray[np.int64]]  # noqa: UP007 (evaluated in Python 3.10 too)
-_CHUNK = 1000
-_POSE = "id, stamp_ns, camera, source, x, y, z, qx, qy, qz, qw, covariance"
+from robot_vision.places.table_map import POSE, Row, TableMap
 
 
-class PostgresMap:
-    """A `store.PlaceMap` on a server. Calls from several threads wait for one another."""
+class PostgresMap(TableMap):
+    """A map on a server.
+
+    Where the connection breaks during the commit of `add` or `add_many`, nobody knows whether the keyframes
+    are there: add them again, and `KeyframeThereError` says that they are.
+    """
+
+    chunk = 1000
 
     def __init__(self, address: Address, mode: Mode) -> None:
         self.address = address
@@ -114,17 +115,6 @@ class PostgresMap:
             with translated(address):
                 connection.execute(f"DROP SCHEMA IF EXISTS {address.schema} CASCADE")
 
-    def __enter__(self) -> PostgresMap:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __len__(self) -> int:
         return int(self._all("SELECT count(*) FROM {s}.keyframe")[0][0])
 
@@ -132,59 +122,6 @@ class PostgresMap:
     def revision(self) -> int:
         """See `store.PlaceMap`."""
         return int(self._all("SELECT revision FROM {s}.map")[0][0])
-
-    def add(self, keyframe: Keyframe) -> int:
-        """See `store.PlaceMap`.
-
-        Where the connection breaks during the commit, nobody knows whether the keyframe is there: add it
-        again, and `KeyframeThereError` says that it is.
-        """
-        return self.add_many([keyframe])[0]
-
-    def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
-        """See `store.PlaceMap`."""
-        given = list(keyframes)
-        for keyframe in given:
-            check(keyframe, self.info.dimension)
-        if not given:
-            return []
-        own = [k.keyframe_id for k in given if k.keyframe_id is not None]
-        with self._transaction() as connection:
-            revision, first = self._fetch(
-                connection,
-                "UPDATE {s}.map SET revision = revision + 1, next_id = greatest(next_id, %s) + %s "
-                "RETURNING revision, next_id",
-                [max(own, default=0) + 1, len(given) - len(own)],
-            )[0]
-            if own:
-                self._refuse_removed(connection, own)
-            free = iter(range(first - (len(given) - len(own)), first))
-            numbers = [next(free) if k.keyframe_id is None else k.keyframe_id for k in given]
-            for number, keyframe in zip(numbers, given, strict=True):
-                self._insert(connection, number, keyframe, revision)
-        return numbers
-
-    def get(self, keyframe_id: int) -> Keyframe:
-        """See `store.PlaceMap`."""
-        return next(self.keyframes([keyframe_id]))
-
-    def keyframes(self, ids: Ids | None = None) -> Iterator[Keyframe]:
-        """See `store.PlaceMap`."""
-        wanted = iter(self._ids() if ids is None else [int(i) for i in ids])
-        info = self.info
-        while chunk := list(islice(wanted, _CHUNK)):
-            rows = self._all(
-                f"SELECT {_POSE}, descriptor, thumbnail FROM {{s}}.keyframe WHERE id = ANY(%s)",
-                [chunk],
-            )
-            found = {row[0]: row for row in rows}
-            for number in chunk:
-                if number in found:
-                    row = found[number]
-                    descriptor = server.from_wire([row[12]], info.dimension, info.descriptor_dtype)
-                    yield packing.keyframe_from(row, descriptor[0], row[13])
-                elif ids is not None:
-                    raise MapError(f"{info.uri} has no keyframe {number}")
 
     def remove(self, ids: Ids) -> int:
         """See `store.PlaceMap`."""
@@ -201,62 +138,22 @@ class PostgresMap:
             )
         return len(gone)
 
-    def poses(self) -> MapPoses:
-        """See `store.PlaceMap`."""
-        rows = self._all(f"SELECT {_POSE} FROM {{s}}.keyframe ORDER BY id")
-        numbers = np.array([row[4:11] for row in rows], np.float64).reshape(-1, 7)
-        return MapPoses(
-            np.array([row[0] for row in rows], np.int64),
-            np.array([row[1] for row in rows], np.int64),
-            numbers[:, :3],
-            numbers[:, 3:],
-            tuple(row[2] for row in rows),
-            tuple(row[3] for row in rows),
-        )
-
-    def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `store.PlaceMap`."""
-        wanted = self._ids() if ids is None else sorted({int(i) for i in ids})
-        found = np.empty(len(wanted), np.int64)
-        result = np.empty((len(wanted), self.info.dimension), np.float32)
-        count = 0
-        for start in range(0, len(wanted), _CHUNK):
-            rows = self._all(
-                "SELECT id, descriptor FROM {s}.keyframe WHERE id = ANY(%s) ORDER BY id",
-                [wanted[start : start + _CHUNK]],
-            )
-            end = count + len(rows)
-            found[count:end] = [row[0] for row in rows]
-            result[count:end] = server.from_wire(
-                [row[1] for row in rows], self.info.dimension, self.info.descriptor_dtype
-            )
-            count = end
-        return found[:count], result[:count]
-
     def changes(self, since: int) -> Changes:
         """See `store.PlaceMap`."""
         with self._using() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             revision = self._fetch(connection, "SELECT revision FROM {s}.map")[0][0]
             added, removed = (
-                np.array(
-                    [
-                        row[0]
-                        for row in self._fetch(
-                            connection,
-                            f"SELECT id FROM {{s}}.{table} WHERE revision > %s ORDER BY id",
-                            [since],
-                        )
-                    ],
-                    np.int64,
+                packing.first_column(
+                    self._fetch(
+                        connection,
+                        f"SELECT id FROM {{s}}.{table} WHERE revision > %s ORDER BY id",
+                        [since],
+                    )
                 )
                 for table in ("keyframe", "removal")
             )
         return Changes(int(revision), added, removed)
-
-    def set_structure(self, keyframe_id: int, structure: bytes) -> None:
-        """See `store.PlaceMap`."""
-        self.set_structures({keyframe_id: structure})
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
         """See `store.PlaceMap`."""
@@ -269,7 +166,7 @@ class PostgresMap:
                     [bytes(data), int(number)],
                 )
                 if not done:
-                    raise MapError(f"{self.info.uri} has no keyframe {number}")
+                    raise self._no_keyframe(number)
 
     def structure(self, keyframe_id: int) -> bytes | None:
         """See `store.PlaceMap`."""
@@ -278,8 +175,7 @@ class PostgresMap:
 
     def structure_ids(self) -> NDArray[np.int64]:
         """See `store.PlaceMap`."""
-        rows = self._all("SELECT id FROM {s}.structure ORDER BY id")
-        return np.array([row[0] for row in rows], np.int64)
+        return packing.first_column(self._all("SELECT id FROM {s}.structure ORDER BY id"))
 
     def check(self) -> None:
         """See `store.PlaceMap`. What the server's disks do is the server's to check (data checksums)."""
@@ -338,7 +234,7 @@ class PostgresMap:
             self._connection.close()
 
     @contextlib.contextmanager
-    def _using(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _using(self) -> Iterator[psycopg.Connection[Row]]:
         with self._lock:
             if self._closed:
                 raise MapError(f"{self.info.uri} was closed: open it again")
@@ -348,41 +244,77 @@ class PostgresMap:
                 yield self._connection
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _transaction(self) -> Iterator[psycopg.Connection[Row]]:
         with self._using() as connection, connection.transaction():
             yield connection
 
     def _fetch(
         self,
-        connection: psycopg.Connection[tuple[Any, ...]],
+        connection: psycopg.Connection[Row],
         statement: str,
         values: Sequence[Any] = (),
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[Row]:
         with connection.cursor(binary=True) as cursor:
             text: Any = statement.replace("{s}", self.address.schema)
             return cursor.execute(text, values).fetchall()
 
-    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._using() as connection:
             return self._fetch(connection, statement, values)
 
     def _ids(self) -> list[int]:
         return [row[0] for row in self._all("SELECT id FROM {s}.keyframe ORDER BY id")]
 
-    def _next_revision(self, connection: psycopg.Connection[tuple[Any, ...]]) -> int:
+    def _rows(self, ids: list[int]) -> dict[int, Row]:
+        rows = self._all(
+            f"SELECT {POSE}, descriptor, thumbnail FROM {{s}}.keyframe WHERE id = ANY(%s)", [ids]
+        )
+        return {row[0]: row for row in rows}
+
+    def _keyframe(self, row: Row) -> Keyframe:
+        return packing.keyframe_from(row, self._unpacked([row[12]])[0], row[13])
+
+    def _pose_rows(self) -> list[Row]:
+        return self._all(f"SELECT {POSE} FROM {{s}}.keyframe ORDER BY id")
+
+    def _descriptors(self, ids: list[int]) -> tuple[list[int], NDArray[np.float32]]:
+        rows = self._all(
+            "SELECT id, descriptor FROM {s}.keyframe WHERE id = ANY(%s) ORDER BY id", [ids]
+        )
+        return [row[0] for row in rows], self._unpacked([row[1] for row in rows])
+
+    def _unpacked(self, wire: list[bytes]) -> NDArray[np.float32]:
+        return server.from_wire(wire, self.info.dimension, self.info.descriptor_dtype)
+
+    def _insert_all(self, keyframes: list[Keyframe]) -> list[int]:
+        own = [k.keyframe_id for k in keyframes if k.keyframe_id is not None]
+        with self._transaction() as connection:
+            revision, first = self._fetch(
+                connection,
+                "UPDATE {s}.map SET revision = revision + 1, next_id = greatest(next_id, %s) + %s "
+                "RETURNING revision, next_id",
+                [max(own, default=0) + 1, len(keyframes) - len(own)],
+            )[0]
+            if own:
+                self._refuse_removed(connection, own)
+            free = iter(range(first - (len(keyframes) - len(own)), first))
+            numbers = [next(free) if k.keyframe_id is None else k.keyframe_id for k in keyframes]
+            for number, keyframe in zip(numbers, keyframes, strict=True):
+                self._insert(connection, number, keyframe, revision)
+        return numbers
+
+    def _next_revision(self, connection: psycopg.Connection[Row]) -> int:
         statement = "UPDATE {s}.map SET revision = revision + 1 RETURNING revision"
         return int(self._fetch(connection, statement)[0][0])
 
-    def _refuse_removed(
-        self, connection: psycopg.Connection[tuple[Any, ...]], ids: list[int]
-    ) -> None:
+    def _refuse_removed(self, connection: psycopg.Connection[Row], ids: list[int]) -> None:
         gone = self._fetch(connection, "SELECT id FROM {s}.removal WHERE id = ANY(%s)", [ids])
         if gone:
             raise KeyframeThereError(f"{self.info.uri}: keyframe {gone[0][0]} was removed before")
 
     def _insert(
         self,
-        connection: psycopg.Connection[tuple[Any, ...]],
+        connection: psycopg.Connection[Row],
         number: int,
         keyframe: Keyframe,
         revision: int,

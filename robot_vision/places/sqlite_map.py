@@ -12,11 +12,9 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +33,24 @@ from robot_vision.places.store import (
     DTYPES,
     MAX_DIMENSION,
     Changes,
+    Ids,
     KeyframeThereError,
     MapError,
     MapInfo,
-    MapPoses,
     MapReadOnlyError,
     Mode,
     taken,
 )
+from robot_vision.places.table_map import POSE, Row, TableMap
 
-Ids = Union[Sequence[int], NDArray[np.int64]]  # noqa: UP007 (evaluated in Python 3.10 too)
-_CHUNK = 500  # below the 999 variables that old SQLite takes in one statement
-_POSE = "id, stamp_ns, camera, source, x, y, z, qx, qy, qz, qw, covariance, crc"
 _MAX_NAME = 1000  # characters
 _TABLES = ("keyframe", "descriptor", "thumbnail", "structure")
 
 
-class SqliteMap:
-    """A `store.PlaceMap` in a file. Calls from several threads wait for one another."""
+class SqliteMap(TableMap):
+    """A map in a file."""
+
+    chunk = 500  # below the 999 variables that old SQLite takes in one statement
 
     def __init__(self, path: Path, db: sqlite3.Connection, mode: Mode) -> None:
         self.path = path
@@ -100,17 +98,6 @@ class SqliteMap:
             db.close()
             raise
 
-    def __enter__(self) -> SqliteMap:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __len__(self) -> int:
         return int(self._one("SELECT count(*) FROM keyframe")[0])
 
@@ -119,37 +106,13 @@ class SqliteMap:
         """See `store.PlaceMap`."""
         return self._whole(self._one("SELECT revision FROM map")[0])
 
-    def add(self, keyframe: Keyframe) -> int:
-        """See `store.PlaceMap`."""
-        return self.add_many([keyframe])[0]
-
-    def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
-        """See `store.PlaceMap`."""
-        given = list(keyframes)
-        for keyframe in given:
-            check(keyframe, self.info.dimension)
-        if not given:
-            return []
-        with self._transaction() as (db, revision):
-            return [self._insert(db, keyframe, revision) for keyframe in given]
-
-    def get(self, keyframe_id: int) -> Keyframe:
-        """See `store.PlaceMap`."""
-        return next(self.keyframes([keyframe_id]))
-
-    def keyframes(self, ids: Ids | None = None) -> Iterator[Keyframe]:
-        """See `store.PlaceMap`."""
-        wanted = iter(self._ids() if ids is None else [int(i) for i in ids])
-        while chunk := list(islice(wanted, _CHUNK)):
-            yield from self._read(chunk, strict=ids is not None)
-
     def remove(self, ids: Ids) -> int:
         """See `store.PlaceMap`."""
         wanted = sorted({int(i) for i in ids})
         removed = 0
         with self._transaction() as (db, revision):
-            for start in range(0, len(wanted), _CHUNK):
-                chunk = wanted[start : start + _CHUNK]
+            for start in range(0, len(wanted), self.chunk):
+                chunk = wanted[start : start + self.chunk]
                 db.execute(
                     f"INSERT INTO removal SELECT id, ? FROM keyframe WHERE id IN {_marks(chunk)}",
                     [revision, *chunk],
@@ -159,59 +122,19 @@ class SqliteMap:
                 removed += gone.rowcount
         return removed
 
-    def poses(self) -> MapPoses:
-        """See `store.PlaceMap`."""
-        rows = self._all(f"SELECT {_POSE} FROM keyframe ORDER BY id")
-        for row in rows:
-            self._verify(row)
-        numbers = np.array([row[4:11] for row in rows], np.float64).reshape(-1, 7)
-        return MapPoses(
-            np.array([row[0] for row in rows], np.int64),
-            np.array([row[1] for row in rows], np.int64),
-            numbers[:, :3],
-            numbers[:, 3:],
-            tuple(row[2] for row in rows),
-            tuple(row[3] for row in rows),
-        )
-
-    def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `store.PlaceMap`."""
-        wanted = self._ids() if ids is None else sorted({int(i) for i in ids})
-        stored = packing.descriptor_size(self.info.dimension, self.info.descriptor_dtype)
-        if ids is None and len(wanted) * stored > _bytes_of(self.path):
-            raise MapError(damaged(self.path, "it has more keyframes than descriptors"))
-        found = np.empty(len(wanted), np.int64)
-        result = np.empty((len(wanted), self.info.dimension), np.float32)
-        count = 0
-        for start in range(0, len(wanted), _CHUNK):
-            blobs = self._blobs("descriptor", wanted[start : start + _CHUNK])
-            end = count + len(blobs)
-            found[count:end] = list(blobs)
-            result[count:end] = self._unpacked(list(blobs.values()))
-            count = end
-        return found[:count], result[:count]
-
     def changes(self, since: int) -> Changes:
         """See `store.PlaceMap`."""
         with self._reading() as db:
             (revision,) = db.execute("SELECT revision FROM map").fetchone() or (None,)
             added, removed = (
-                np.array(
-                    [
-                        row[0]
-                        for row in db.execute(
-                            f"SELECT id FROM {table} WHERE revision > ? ORDER BY id", [since]
-                        )
-                    ],
-                    np.int64,
+                packing.first_column(
+                    db.execute(
+                        f"SELECT id FROM {table} WHERE revision > ? ORDER BY id", [since]
+                    ).fetchall()
                 )
                 for table in ("keyframe", "removal")
             )
             return Changes(self._whole(revision), added, removed)
-
-    def set_structure(self, keyframe_id: int, structure: bytes) -> None:
-        """See `store.PlaceMap`."""
-        self.set_structures({keyframe_id: structure})
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
         """See `store.PlaceMap`."""
@@ -220,7 +143,7 @@ class SqliteMap:
         with self._transaction(changes_places=False) as (db, _):
             for number, given in structures.items():
                 if not db.execute("SELECT 1 FROM keyframe WHERE id = ?", [number]).fetchone():
-                    raise MapError(f"{self.path} has no keyframe {number}")
+                    raise self._no_keyframe(number)
                 data = bytes(given)
                 db.execute(
                     "INSERT OR REPLACE INTO structure VALUES (?, ?, ?)",
@@ -233,8 +156,7 @@ class SqliteMap:
 
     def structure_ids(self) -> NDArray[np.int64]:
         """See `store.PlaceMap`."""
-        rows = self._all("SELECT id FROM structure ORDER BY id")
-        return np.array([row[0] for row in rows], np.int64)
+        return packing.first_column(self._all("SELECT id FROM structure ORDER BY id"))
 
     def check(self) -> None:
         """See `store.PlaceMap`."""
@@ -302,12 +224,12 @@ class SqliteMap:
                     db.execute("ROLLBACK")
                 raise
 
-    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._using() as db:
             return db.execute(statement, values).fetchall()
 
-    def _one(self, statement: str) -> tuple[Any, ...]:
-        row: tuple[Any, ...] = self._all(statement)[0]
+    def _one(self, statement: str) -> Row:
+        row: Row = self._all(statement)[0]
         return row
 
     def _whole(self, value: object) -> int:
@@ -318,6 +240,10 @@ class SqliteMap:
 
     def _ids(self) -> list[int]:
         return [row[0] for row in self._all("SELECT id FROM keyframe ORDER BY id")]
+
+    def _insert_all(self, keyframes: list[Keyframe]) -> list[int]:
+        with self._transaction() as (db, revision):
+            return [self._insert(db, keyframe, revision) for keyframe in keyframes]
 
     def _insert(self, db: sqlite3.Connection, keyframe: Keyframe, revision: int) -> int:
         pose = packing.pose_numbers(keyframe)
@@ -345,25 +271,36 @@ class SqliteMap:
             )
         return number
 
-    def _read(self, ids: list[int], strict: bool) -> Iterator[Keyframe]:
-        """Yields keyframes in the order of `ids`; strict: all have to be there."""
+    def _rows(self, ids: list[int]) -> dict[int, Row]:
         with self._reading():
-            found = self._all(f"SELECT {_POSE} FROM keyframe WHERE id IN {_marks(ids)}", ids)
+            rows = self._all(f"SELECT {POSE}, crc FROM keyframe WHERE id IN {_marks(ids)}", ids)
             descriptors = self._blobs("descriptor", ids)
             pictures = self._blobs("thumbnail", ids)
-        rows = {row[0]: row for row in found}
-        for number in ids:
-            if number not in rows:
-                if strict:
-                    raise MapError(f"{self.path} has no keyframe {number}")
-                continue
-            self._verify(rows[number])
-            if number not in descriptors:
-                raise MapError(damaged(self.path, f"keyframe {number} has no descriptor"))
-            descriptor = self._unpacked([descriptors[number]])[0]
-            yield packing.keyframe_from(rows[number], descriptor, pictures.get(number))
+        return {row[0]: (*row, descriptors.get(row[0]), pictures.get(row[0])) for row in rows}
 
-    def _verify(self, row: tuple[Any, ...]) -> None:
+    def _keyframe(self, row: Row) -> Keyframe:
+        *_, blob, picture = row
+        self._verify(row)
+        if blob is None:
+            raise MapError(damaged(self.path, f"keyframe {row[0]} has no descriptor"))
+        return packing.keyframe_from(row, self._unpacked([blob])[0], picture)
+
+    def _pose_rows(self) -> list[Row]:
+        rows = self._all(f"SELECT {POSE}, crc FROM keyframe ORDER BY id")
+        for row in rows:
+            self._verify(row)
+        return rows
+
+    def _refuse_count(self, count: int) -> None:
+        stored = packing.descriptor_size(self.info.dimension, self.info.descriptor_dtype)
+        if count * stored > _bytes_of(self.path):
+            raise MapError(damaged(self.path, "it has more keyframes than descriptors"))
+
+    def _descriptors(self, ids: list[int]) -> tuple[list[int], NDArray[np.float32]]:
+        blobs = self._blobs("descriptor", ids)
+        return list(blobs), self._unpacked(list(blobs.values()))
+
+    def _verify(self, row: Row) -> None:
         sound = packing.is_sound(row)
         if not sound or packing.row_sum(row[1], row[4:11], row[2], row[3], row[11]) != row[12]:
             raise MapError(damaged(self.path, f"keyframe {row[0]} is not as it was written"))

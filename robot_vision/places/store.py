@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ DTYPES = ("float32", "float16")
 MAX_DIMENSION = 65536
 MODES = ("read", "write")
 Mode = Literal["read", "write"]
+Ids = Union[Sequence[int], NDArray[np.int64]]  # noqa: UP007 (evaluated in Python 3.10 too)
 
 
 class MapError(RobotVisionError):
@@ -121,11 +121,12 @@ class PlaceMap(Protocol):
 
     Every call may raise `MapError`: damaged, locked for too long (`MapBusyError`), no room
     (`MapFullError`), not writable (`MapReadOnlyError`). After any of them the object can be used on.
+
+    Attributes:
+        info: what the map says of itself.
     """
 
-    @property
-    def info(self) -> MapInfo:
-        """What the map says of itself."""
+    info: MapInfo
 
     @property
     def revision(self) -> int:
@@ -135,12 +136,7 @@ class PlaceMap(Protocol):
 
     def __enter__(self) -> PlaceMap: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def add(self, keyframe: Keyframe) -> int:
         """Adds a keyframe and returns its id; it is durable when the call returns.
@@ -162,22 +158,20 @@ class PlaceMap(Protocol):
             MapError: there is none of that id.
         """
 
-    def keyframes(self, ids: Sequence[int] | NDArray[np.int64] | None = None) -> Iterator[Keyframe]:
+    def keyframes(self, ids: Ids | None = None) -> Iterator[Keyframe]:
         """Yields all keyframes in the order of their ids, or those of `ids`, in the order given.
 
         Raises:
             MapError: an id is not there.
         """
 
-    def remove(self, ids: Sequence[int] | NDArray[np.int64]) -> int:
+    def remove(self, ids: Ids) -> int:
         """Removes keyframes with their structure and returns how many there were; others are no error."""
 
     def poses(self) -> MapPoses:
         """Returns where every keyframe is."""
 
-    def descriptors(
-        self, ids: Sequence[int] | NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Returns ids (N,), ascending, and descriptors (N, D) of all, or of those `ids` that are there."""
 
     def changes(self, since: int) -> Changes:
