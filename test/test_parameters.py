@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from robot_vision.errors import ConfigError
+from robot_vision.ros.filter_parameters import FilterParameters
+from robot_vision.ros.managed_parameters import ManagedParameters
 from robot_vision.ros.models import find_model, installed_models
 from robot_vision.ros.parameters import (
     CONFIGURE,
@@ -38,12 +40,32 @@ def test_yaml_file_is_what_the_dataclass_gives() -> None:
 
 def test_yaml_file_read_back_is_the_defaults() -> None:
     values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
-    assert list(values) == [f.name for f in dataclasses.fields(PerceptionParameters)]
+    assert sorted(values) == sorted(f.name for f in dataclasses.fields(PerceptionParameters))
     read, defaults = build(PerceptionParameters, values), PerceptionParameters()
     assert math.isnan(read.unknown_threshold) and math.isnan(defaults.unknown_threshold)
     assert dataclasses.replace(read, unknown_threshold=0.0) == dataclasses.replace(
         defaults, unknown_threshold=0.0
     )
+
+
+def test_a_node_s_own_parameters_come_before_those_of_its_base() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Base:
+        period: float = parameter(1.0, "Text.", low=0, high=10)
+        depth: int = parameter(5, "Text.", low=0, high=10)
+
+    @dataclasses.dataclass(frozen=True)
+    class Own(Base):
+        model: str = parameter("", "Text.")
+        depth: int = parameter(7, "Another text.", low=0, high=10)
+        engine: str = parameter("", "Text.")
+
+    found = settings(Own)
+    assert [s.name for s in found] == ["model", "engine", "period", "depth"]
+    assert (found[3].default, found[3].text) == (7, "Another text.")
+    common = {f.name for f in dataclasses.fields(ManagedParameters)}
+    for cls in (PerceptionParameters, PlaceParameters, FilterParameters):
+        assert common == {s.name for s in settings(cls)[-len(common) :]}, cls
 
 
 def test_every_parameter_is_documented_and_its_default_allowed() -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
 from robot_vision.filters.odometry import OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
-from robot_vision.ros.parameters import LIVE, NEVER, parameter
-from robot_vision.ros.perception_parameters import RELIABILITY
+from robot_vision.ros.managed_parameters import ManagedParameters, check_camera_names
+from robot_vision.ros.parameters import LIVE, parameter
 
 ODOMETRY_SOURCES = ("topic", "tf", "none")
 
 
 @dataclass(frozen=True)
-class FilterParameters:
+class FilterParameters(ManagedParameters):
     """Settings of the filter node; each field's text is its documentation."""
 
-    autostart: bool = parameter(
-        True, "Configure and activate without a lifecycle manager.", change=NEVER
-    )
     perception_node: str = parameter(
         "/perception", "Full name of the perception node, whose topics are the default ones."
     )
@@ -231,21 +227,12 @@ class FilterParameters:
         change=LIVE,
     )
     # Both
-    subscribe_reliability: str = parameter(
-        "best_effort",
-        "QoS of the subscriptions; best_effort fits every publisher.",
-        choices=RELIABILITY,
-    )
     subscribe_depth: int = parameter(
         50,
         "QoS history of the subscriptions: none of the odometry shall be lost.",
         low=1,
         high=1000,
     )
-    publish_reliability: str = parameter(
-        "reliable", "QoS of the results; reliable fits every subscriber.", choices=RELIABILITY
-    )
-    publish_depth: int = parameter(5, "QoS history of the results.", low=1, high=1000)
     stale_after_s: float = parameter(
         2.0,
         "An input without a message for so long is reported as stopped.",
@@ -253,26 +240,9 @@ class FilterParameters:
         high=3600,
         change=LIVE,
     )
-    warn_period_s: float = parameter(
-        5.0, "Seconds between two warnings of the same kind.", low=0.1, high=3600, change=LIVE
-    )
-    diagnostics_period_s: float = parameter(
-        1.0, "Seconds between two messages on /diagnostics.", low=0.1, high=60, change=NEVER
-    )
-    diagnostics_window_s: float = parameter(
-        10.0, "Rates are those of so many last seconds.", low=1, high=300, change=NEVER
-    )
 
     def __post_init__(self) -> None:
-        if not self.cameras:
-            raise ConfigError("cameras is empty: set it to at least one name, such as [camera]")
-        for name in self.cameras:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                raise ConfigError(
-                    f"cameras has {name!r}: a name starts with a letter and has letters, digits and '_'"
-                )
-        if len(set(self.cameras)) != len(self.cameras):
-            raise ConfigError(f"cameras is {list(self.cameras)}: make the names differ")
+        check_camera_names(self.cameras)
         if any(self.classification_topics) and len(self.classification_topics) != len(self.cameras):
             raise ConfigError(
                 f"classification_topics has {len(self.classification_topics)} entries for "

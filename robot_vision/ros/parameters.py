@@ -113,11 +113,19 @@ class Setting:
 
 
 def settings(cls: type) -> tuple[Setting, ...]:
-    """Returns the parameters of a dataclass made of `parameter` fields, in their order."""
+    """Returns the parameters of a dataclass made of `parameter` fields.
+
+    They come in their order; those of a base class come last, since a reader looks for the node's own.
+    """
+    inherited = {f.name for base in cls.__bases__ for f in _fields(base)}
     return tuple(
         Setting(name=f.name, kind=str(f.type), default=f.default, **f.metadata)
-        for f in dataclasses.fields(cls)
+        for f in sorted(_fields(cls), key=lambda f: f.name in inherited)
     )
+
+
+def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:

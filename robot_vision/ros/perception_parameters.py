@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
-from robot_vision.ros.parameters import LIVE, NEVER, parameter
+from robot_vision.ros.managed_parameters import (
+    ManagedParameters,
+    check_camera_names,
+    check_mountings,
+)
+from robot_vision.ros.parameters import LIVE, parameter
 
-RELIABILITY = ("best_effort", "reliable")
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class PerceptionParameters:
+class PerceptionParameters(ManagedParameters):
     """Settings of the perception node; each field's text is its documentation."""
 
     model: str = parameter(
@@ -52,9 +54,6 @@ class PerceptionParameters:
         "raw subscribes sensor_msgs/Image; compressed subscribes sensor_msgs/CompressedImage on the "
         "image topic with /compressed added where it is not there yet.",
         choices=("raw", "compressed"),
-    )
-    autostart: bool = parameter(
-        True, "Configure and activate without a lifecycle manager.", change=NEVER
     )
     always_infer: bool = parameter(
         False, "Run the network also while nobody subscribes to a result.", change=LIVE
@@ -122,18 +121,9 @@ class PerceptionParameters:
         high=1000,
         change=LIVE,
     )
-    subscribe_reliability: str = parameter(
-        "best_effort",
-        "QoS of the image subscriptions; best_effort fits every camera.",
-        choices=RELIABILITY,
-    )
     subscribe_depth: int = parameter(
         1, "QoS history of the image subscriptions; only the newest is used.", low=1, high=100
     )
-    publish_reliability: str = parameter(
-        "reliable", "QoS of the results; reliable fits every subscriber.", choices=RELIABILITY
-    )
-    publish_depth: int = parameter(5, "QoS history of the results.", low=1, high=1000)
     stale_after_s: float = parameter(
         2.0,
         "A camera without a frame for so long is reported as stopped.",
@@ -141,37 +131,12 @@ class PerceptionParameters:
         high=3600,
         change=LIVE,
     )
-    warn_period_s: float = parameter(
-        5.0,
-        "Seconds between two warnings of the same kind and camera.",
-        low=0.1,
-        high=3600,
-        change=LIVE,
-    )
     max_engine_failures: int = parameter(
         3, "Failed runs in a row after which diagnostics say ERROR.", low=1, high=1000, change=LIVE
     )
-    diagnostics_period_s: float = parameter(
-        1.0, "Seconds between two messages on /diagnostics.", low=0.1, high=60, change=NEVER
-    )
-    diagnostics_window_s: float = parameter(
-        10.0,
-        "Rates and percentiles are those of so many last seconds.",
-        low=1,
-        high=300,
-        change=NEVER,
-    )
 
     def __post_init__(self) -> None:
-        if not self.cameras:
-            raise ConfigError("cameras is empty: set it to at least one name, such as [camera]")
-        for name in self.cameras:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                raise ConfigError(
-                    f"cameras has {name!r}: a name starts with a letter and has letters, digits and '_'"
-                )
-        if len(set(self.cameras)) != len(self.cameras):
-            raise ConfigError(f"cameras is {list(self.cameras)}: make the names differ")
+        check_camera_names(self.cameras)
         if any(self.image_topics) and len(self.image_topics) != len(self.cameras):
             raise ConfigError(
                 f"image_topics has {len(self.image_topics)} entries for {len(self.cameras)} cameras: "
@@ -182,8 +147,7 @@ class PerceptionParameters:
                 f"camera_to_base has {len(self.camera_to_base)} numbers: give six for all cameras or "
                 "six for each, or leave it empty"
             )
-        if any(not math.isfinite(v) for v in self.camera_to_base):
-            raise ConfigError(f"camera_to_base is {list(self.camera_to_base)}: give finite numbers")
+        check_mountings(self.camera_to_base)
 
     def topic(self, camera: str) -> str:
         """Returns the topic that is subscribed for a camera."""

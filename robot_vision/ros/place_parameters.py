@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
 from robot_vision.places.keyframe_policy import KeyframePolicy
 from robot_vision.places.recogniser_options import RecogniserOptions
+from robot_vision.ros.managed_parameters import (
+    ManagedParameters,
+    check_camera_name,
+    check_mountings,
+)
 from robot_vision.ros.parameters import LIVE, NEVER, parameter
-from robot_vision.ros.perception_parameters import RELIABILITY
 
 POSE_SOURCES = ("none", "odometry", "pose", "pose_with_covariance", "tf")
 DEFAULT_POSE_TOPICS = {"odometry": "odom", "pose": "pose", "pose_with_covariance": "pose"}
 
 
 @dataclass(frozen=True)
-class PlaceParameters:
+class PlaceParameters(ManagedParameters):
     """Settings of the place node; each field's text is its documentation."""
 
     map: str = parameter(
@@ -207,16 +209,7 @@ class PlaceParameters:
         "Publish negative covariances on ~/pose as they are. /initialpose never has any: AMCL refuses them.",
         change=LIVE,
     )
-    subscribe_reliability: str = parameter(
-        "best_effort",
-        "QoS of the subscriptions; best_effort fits every publisher.",
-        choices=RELIABILITY,
-    )
     subscribe_depth: int = parameter(5, "QoS history of the subscriptions.", low=1, high=100)
-    publish_reliability: str = parameter(
-        "reliable", "QoS of the results; reliable fits every subscriber.", choices=RELIABILITY
-    )
-    publish_depth: int = parameter(5, "QoS history of the results.", low=1, high=1000)
     stale_after_s: float = parameter(
         2.0,
         "Descriptors or poses that did not come for so long are reported as stopped.",
@@ -224,31 +217,14 @@ class PlaceParameters:
         high=3600,
         change=LIVE,
     )
-    warn_period_s: float = parameter(
-        5.0, "Seconds between two warnings of the same kind.", low=0.1, high=3600, change=LIVE
-    )
-    diagnostics_period_s: float = parameter(
-        1.0, "Seconds between two messages on /diagnostics.", low=0.1, high=60, change=NEVER
-    )
-    diagnostics_window_s: float = parameter(
-        10.0,
-        "Rates and percentiles are those of so many last seconds.",
-        low=1,
-        high=300,
-        change=NEVER,
-    )
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.camera):
-            raise ConfigError(
-                f"camera is {self.camera!r}: a name starts with a letter and has letters, digits and '_'"
-            )
+        check_camera_name("camera is", self.camera)
         if len(self.camera_to_base) not in (0, 6):
             raise ConfigError(
                 f"camera_to_base has {len(self.camera_to_base)} numbers: give six, or leave it empty"
             )
-        if any(not math.isfinite(v) for v in self.camera_to_base):
-            raise ConfigError(f"camera_to_base is {list(self.camera_to_base)}: give finite numbers")
+        check_mountings(self.camera_to_base)
         if not self.map_frame.strip():
             raise ConfigError("map_frame is empty: set it to a frame, such as map")
 
