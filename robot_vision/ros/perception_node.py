@@ -11,39 +11,35 @@ import gc
 import math
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from robot_vision.errors import EngineError
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.camera import Camera
 from robot_vision.ros.diagnostics import camera_status, node_status
+from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.messages import label_info_message, vision_info_message
 from robot_vision.ros.models import find_model
 from robot_vision.ros.outputs import CameraOutputs
-from robot_vision.ros.parameters import NodeParameters
 from robot_vision.ros.perception_parameters import PerceptionParameters
 from robot_vision.ros.process import run_node
 from robot_vision.ros.qos import profile
 from robot_vision.ros.serialized import read_compressed_image, read_image
-from robot_vision.ros.statistics import Statistics
-from robot_vision.ros.throttle import ThrottledLog
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static, transform_from_numbers
-from robot_vision.ros.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
+from robot_vision.ros.transitions import SUCCESS, reported
 from robot_vision.ros.worker import Request, Result, Worker
 
 NODE_NAME = "perception"
 
 
-class PerceptionNode(LifecycleNode):
+class PerceptionNode(ManagedNode[PerceptionParameters]):
     """Runs one network on the newest frames of any number of cameras.
 
     Raises:
@@ -51,9 +47,6 @@ class PerceptionNode(LifecycleNode):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(NODE_NAME, **options)
-        refuse_illegal_transitions(self)
-        self.problem = ""
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None
         self._cameras: dict[str, Camera] = {}
@@ -62,30 +55,7 @@ class PerceptionNode(LifecycleNode):
         self._info: tuple[Any, Any] | None = None
         self._tf: Any = None
         self._paused = False
-        self._settings = NodeParameters(
-            self, PerceptionParameters, lambda: self._pipeline is not None, self._on_change
-        )
-        self._statistics = Statistics(self.parameters.diagnostics_window_s)
-        self._warn = ThrottledLog(
-            lambda text: self.get_logger().warning(text), lambda: self.parameters.warn_period_s
-        )
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # A steady clock: with use_sim_time a paused bag must not silence the diagnostics.
-        self.create_timer(
-            self.parameters.diagnostics_period_s,
-            self._on_diagnostics,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
-
-    @property
-    def parameters(self) -> PerceptionParameters:
-        """The current values of the parameters."""
-        return self._settings.current
-
-    def start(self) -> None:
-        """Configures and activates, if `autostart` says so; a failure leaves the node unconfigured."""
-        if self.parameters.autostart and self.trigger_configure() == SUCCESS:
-            self.trigger_activate()
+        super().__init__(NODE_NAME, PerceptionParameters, **options)
 
     # Transitions
 
@@ -146,35 +116,6 @@ class PerceptionNode(LifecycleNode):
         self._stop()
         super().on_deactivate(state)
         return SUCCESS
-
-    @reported
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Frees the model and the publishers."""
-        self._free()
-        return SUCCESS
-
-    @reported
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stops and frees, from whatever state."""
-        self._free()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Frees what a failed transition left, so that the node can be configured again."""
-        try:
-            self._free()
-        except Exception:
-            self.get_logger().fatal(f"Cannot free after an error: {traceback.format_exc()}")
-            return ERROR
-        return SUCCESS
-
-    def close(self) -> None:
-        """Ends the node in order, as far as it got; for the end of the process."""
-        label = self._state_machine.current_state[1]
-        if label in ("unconfigured", "inactive", "active") and self.context.ok():
-            self.trigger_shutdown()
-        else:
-            self._free()
 
     # What the transitions do
 
@@ -323,14 +264,8 @@ class PerceptionNode(LifecycleNode):
         self._info[0].publish(label_info_message(stamp, labels, self._threshold()))
         self._info[1].publish(vision_info_message(stamp, bundle))
 
-    def _on_incompatible_qos(self, text: str) -> None:
-        self._statistics.count("incompatible_qos")
-        self.get_logger().warning(text)
-
-    def _on_diagnostics(self) -> None:
+    def _statuses(self) -> list[DiagnosticStatus]:
         p, name = self.parameters, self.get_fully_qualified_name()
-        message = DiagnosticArray()
-        message.header.stamp = self.get_clock().now().to_msg()
         about: dict[str, object] = {"model": p.model}
         if self._pipeline is not None:
             bundle, engine = self._pipeline.bundle, self._pipeline.engine
@@ -344,22 +279,22 @@ class PerceptionNode(LifecycleNode):
                 "precision": engine.precision,
             }
         failures = self._worker.failures_in_a_row if self._worker else 0
-        state = self._state_machine.current_state[1]
-        message.status.append(
+        most = p.max_engine_failures
+        statuses = [
             node_status(
-                name, state, about, self._statistics, failures, p.max_engine_failures, self.problem
+                name, self.state_label, about, self._statistics, failures, most, self.problem
             )
-        )
+        ]
         if self._worker is not None:
             self._note_paused(not self._anybody_listens())
             device = str(about.get("device", ""))
             for camera in self._cameras.values():
                 idle = not (p.always_infer or self._broadcasts(p) or camera.outputs.listened())
                 health = camera.health(idle)
-                message.status.append(
+                statuses.append(
                     camera_status(name, device, health, camera.statistics, p.stale_after_s)
                 )
-        self._diagnostics.publish(message)
+        return statuses
 
 
 def main(args: Sequence[str] | None = None) -> int:

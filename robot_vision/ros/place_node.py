@@ -18,10 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -30,8 +29,8 @@ from vision_msgs.msg import VisionInfo
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import ConfigError, EngineError, RobotVisionError
 from robot_vision.places.store import MapError, PlaceMap, is_server, open_map
+from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.models import find_model
-from robot_vision.ros.parameters import NodeParameters
 from robot_vision.ros.place_diagnostics import Health, map_status, mapping_status, node_status
 from robot_vision.ros.place_images import Images
 from robot_vision.ros.place_loops import Loops
@@ -50,14 +49,12 @@ from robot_vision.ros.place_recognition import (
 from robot_vision.ros.place_worker import PlaceWorker
 from robot_vision.ros.process import run_node
 from robot_vision.ros.qos import profile, subscription_events
-from robot_vision.ros.statistics import Statistics
-from robot_vision.ros.throttle import ThrottledLog
-from robot_vision.ros.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
+from robot_vision.ros.transitions import SUCCESS, reported
 
 NODE_NAME = "places"
 
 
-class PlaceNode(LifecycleNode):
+class PlaceNode(ManagedNode[PlaceParameters]):
     """Says where in a map of places the camera is, and makes that map.
 
     Raises:
@@ -65,9 +62,6 @@ class PlaceNode(LifecycleNode):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(NODE_NAME, **options)
-        refuse_illegal_transitions(self)
-        self.problem = ""
         self._given: tuple[Model, int] | None = None  # of the parameter `model`, with its dimension
         self._told: Model | None = None  # by the perception node
         self._recognition: Recognition | None = None
@@ -80,35 +74,12 @@ class PlaceNode(LifecycleNode):
         self._release: list[Callable[[], Any]] = []  # at cleanup
         self._unsubscribe: list[Callable[[], Any]] = []  # at deactivation
         self._mapping_next = 0.0
-        self._settings = NodeParameters(
-            self, PlaceParameters, lambda: self._recognition is not None, self._on_change
-        )
-        self._statistics = Statistics(self.parameters.diagnostics_window_s)
-        self._warn = ThrottledLog(
-            lambda text: self.get_logger().warning(text), lambda: self.parameters.warn_period_s
-        )
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # A steady clock: with use_sim_time a paused bag must not silence the diagnostics.
-        self.create_timer(
-            self.parameters.diagnostics_period_s,
-            self._on_timer,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
-
-    @property
-    def parameters(self) -> PlaceParameters:
-        """The current values of the parameters."""
-        return self._settings.current
+        super().__init__(NODE_NAME, PlaceParameters, **options)
 
     @property
     def model(self) -> Model | None:
         """Who makes the descriptors, once that is known."""
         return self._given[0] if self._given else self._told
-
-    def start(self) -> None:
-        """Configures and activates, if `autostart` says so; a failure leaves the node unconfigured."""
-        if self.parameters.autostart and self.trigger_configure() == SUCCESS:
-            self.trigger_activate()
 
     # Transitions
 
@@ -230,35 +201,6 @@ class PlaceNode(LifecycleNode):
         self._stop()
         super().on_deactivate(state)
         return SUCCESS
-
-    @reported
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Closes the map and frees publishers and services."""
-        self._free()
-        return SUCCESS
-
-    @reported
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stops and frees, from whatever state."""
-        self._free()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Frees what a failed transition left, so that the node can be configured again."""
-        try:
-            self._free()
-        except Exception:
-            self.get_logger().fatal(f"Cannot free after an error: {traceback.format_exc()}")
-            return ERROR
-        return SUCCESS
-
-    def close(self) -> None:
-        """Ends the node in order, as far as it got; for the end of the process."""
-        label = self._state_machine.current_state[1]
-        if label in ("unconfigured", "inactive", "active") and self.context.ok():
-            self.trigger_shutdown()
-        else:
-            self._free()
 
     def _stop(self) -> None:
         for unsubscribe in reversed(self._unsubscribe):
@@ -459,20 +401,17 @@ class PlaceNode(LifecycleNode):
     def _log(self, text: str) -> None:
         self.get_logger().info(text)
 
-    def _on_incompatible_qos(self, text: str) -> None:
-        self._statistics.count("incompatible_qos")
-        self.get_logger().warning(text)
-
-    def _on_timer(self) -> None:
+    def _on_diagnostics(self) -> None:
         self._want_mapping()
-        message = DiagnosticArray()
-        message.header.stamp = self.get_clock().now().to_msg()
+        super()._on_diagnostics()
+
+    def _statuses(self) -> list[DiagnosticStatus]:
         p, name = self.parameters, self.get_fully_qualified_name()
         worker, motion, model = self._worker, self._motion, self.model
         topic = self.resolve_topic_name(p.descriptors)
         health = Health(
             name=name,
-            state=self._state_machine.current_state[1],
+            state=self.state_label,
             problem=self.problem,
             descriptors=topic,
             descriptor_publishers=self.count_publishers(topic),
@@ -484,10 +423,10 @@ class PlaceNode(LifecycleNode):
             stale_after_s=p.stale_after_s,
             model=f"{model.name} {model.sha256[:12]}" if model else "",
         )
-        message.status.append(node_status(health, self._statistics))
+        statuses = [node_status(health, self._statistics)]
         recognition, mapper = self._recognition, self._mapper
         if recognition is not None and mapper is not None:
-            message.status.append(
+            statuses.append(
                 map_status(
                     name,
                     p.map,
@@ -498,8 +437,8 @@ class PlaceNode(LifecycleNode):
                     self._statistics.counters.get("map_failures", 0),
                 )
             )
-            message.status.append(mapping_status(name, mapper, self._statistics))
-        self._diagnostics.publish(message)
+            statuses.append(mapping_status(name, mapper, self._statistics))
+        return statuses
 
 
 def _answer(response: Trigger.Response, success: bool, text: str) -> Trigger.Response:

@@ -1,0 +1,123 @@
+"""What the lifecycle nodes of this package have in common: parameters, diagnostics, and how they end."""
+
+from __future__ import annotations
+
+import traceback
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from robot_vision.ros.managed_parameters import ManagedParameters
+from robot_vision.ros.parameters import NodeParameters
+from robot_vision.ros.statistics import Statistics
+from robot_vision.ros.throttle import ThrottledLog
+from robot_vision.ros.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
+
+P = TypeVar("P", bound=ManagedParameters)
+_FREE = ("unconfigured", "finalized")  # states in which nothing uses the parameters
+
+
+class ManagedNode(LifecycleNode, Generic[P]):
+    """A lifecycle node that starts itself, reports itself and frees what it has from whatever state.
+
+    A subclass sets its own attributes before it calls this constructor, since parameters may be set and
+    the timer may run as soon as that returns.
+
+    Args:
+        name: of the node.
+        parameters: the dataclass of its parameters.
+        options: of `LifecycleNode`.
+
+    Attributes:
+        problem: why the last transition failed; empty if it did not.
+
+    Raises:
+        ConfigError: a parameter of a wrong type or out of range.
+    """
+
+    def __init__(self, name: str, parameters: type[P], **options: Any) -> None:
+        super().__init__(name, **options)
+        refuse_illegal_transitions(self)
+        self.problem = ""
+        self._settings: NodeParameters[P] = NodeParameters(
+            self, parameters, lambda: self.state_label not in _FREE, self._on_change
+        )
+        self._statistics = Statistics(self.parameters.diagnostics_window_s)
+        self._warn = ThrottledLog(
+            lambda text: self.get_logger().warning(text), lambda: self.parameters.warn_period_s
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # A steady clock: with use_sim_time a paused bag must not silence the diagnostics.
+        self.create_timer(
+            self.parameters.diagnostics_period_s,
+            self._on_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+    @property
+    def parameters(self) -> P:
+        """The current values of the parameters."""
+        return self._settings.current
+
+    @property
+    def state_label(self) -> str:
+        """The state of the lifecycle, such as `active`."""
+        return str(self._state_machine.current_state[1])
+
+    def start(self) -> None:
+        """Configures and activates, if `autostart` says so; a failure leaves the node unconfigured."""
+        if self.parameters.autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    @reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees what `on_configure` made."""
+        self._free()
+        return SUCCESS
+
+    @reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops and frees, from whatever state."""
+        self._free()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees what a failed transition left, so that the node can be configured again."""
+        try:
+            self._free()
+        except Exception:
+            self.get_logger().fatal(f"Cannot free after an error: {traceback.format_exc()}")
+            return ERROR
+        return SUCCESS
+
+    def close(self) -> None:
+        """Ends the node in order, as far as it got; for the end of the process."""
+        if self.state_label in ("unconfigured", "inactive", "active") and self.context.ok():
+            self.trigger_shutdown()
+        else:
+            self._free()
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Stops and frees whatever there is; called in any state, also twice."""
+
+    @abstractmethod
+    def _statuses(self) -> Sequence[Any]:
+        """Returns the entries of the next message on /diagnostics."""
+
+    @abstractmethod
+    def _on_change(self, before: P, after: P) -> None:
+        """Does what a change of the parameters asks for beyond reading them."""
+
+    def _on_incompatible_qos(self, text: str) -> None:
+        self._statistics.count("incompatible_qos")
+        self.get_logger().warning(text)
+
+    def _on_diagnostics(self) -> None:
+        message = DiagnosticArray(status=self._statuses())
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
