@@ -146,8 +146,9 @@ def changed_robot(robot: Robot) -> Iterator[Robot]:
     """The robot for a test that reconfigures it; afterwards it is as before, also if the test failed."""
     yield robot
     robot.reconfigure(
-        model=str(robot.bundle), transport="raw", base_frame="", camera_to_base=[], publish_tf=False
-    )
+        model=str(robot.bundle), transport="raw", base_frame="", camera_to_base=[], publish_tf=False,
+        streams=1,
+    )  # fmt: skip
 
 
 def _assert_equals_offline(answer: SimpleNamespace, prediction: Any, top_k: int = 3) -> None:
@@ -406,6 +407,25 @@ def test_another_model_and_compressed_images_after_cleanup(changed_robot: Robot)
     robot.ask("rear", rgb_message(image, robot.new_stamp()))
 
 
+def test_two_streams_answer_as_one_and_in_the_order_of_the_frames(changed_robot: Robot) -> None:
+    robot = changed_robot
+    robot.reconfigure(streams=2)
+    image = coloured_image((90, 20, 200), (480, 640))
+    message = rgb_message(image, robot.new_stamp())
+    _assert_equals_offline(robot.ask("front", message), robot.pipeline([image])[0])
+    taken = robot.client.received[f"{NODE}/front/pose"]
+    before = len(taken)
+    # Large and small frames in turns, faster than they are answered: both streams have work.
+    others = [coloured_image((i, 200, 90), (1080, 1920) if i % 2 else (30, 40)) for i in range(8)]
+    for i in range(150):
+        robot.send("front", rgb_message(others[i % 8], robot.new_stamp()))
+        time.sleep(0.004)
+    wait_until(lambda: len(taken) > before + 30, what="answers")
+    stamps = [stamp_ns(pose) for pose in taken]
+    new = [stamp for stamp in stamps if stamp > stamp_ns(message)]
+    assert len(new) > 30 and new == sorted(set(new))
+
+
 def test_watching_the_annotated_image_changes_no_answer(changed_robot: Robot) -> None:
     robot = changed_robot
     robot.reconfigure(transport="compressed")
@@ -490,7 +510,7 @@ def test_waiting_cameras_are_one_batch(tmp_path: Path) -> None:
     images = {"front": coloured_image((200, 9, 9)), "rear": coloured_image((9, 200, 9), (30, 90))}
     with Pipeline.load(make_tiny_bundle(tmp_path / "b"), "onnx", threads=1) as pipeline:
         worker = Worker(
-            pipeline,
+            [pipeline],
             statistics,
             node,
             lambda raw: rgb_message(images[raw.decode()], 5, raw.decode()),

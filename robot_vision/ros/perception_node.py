@@ -66,7 +66,9 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         start = time.perf_counter()
         path = find_model(p.model)
         self.get_logger().info(f"Loading the model {path}")
-        pipeline = Pipeline.load(path, p.engine, p.device, p.precision, p.threads, p.max_batch)
+        pipeline = Pipeline.load(
+            path, p.engine, p.device, p.precision, p.threads, p.max_batch, p.streams
+        )
         try:
             # All cameras at once is the commonest batch but one: engines tune for what comes first.
             most = min(len(p.cameras), p.max_batch)
@@ -93,8 +95,9 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         compressed = self.parameters.transport == "compressed"
         statistics = {name: camera.statistics for name, camera in self._cameras.items()}
         read = read_compressed_image if compressed else read_image
+        others = self._pipeline.engine.streams - 1
         self._worker = Worker(
-            self._pipeline,
+            [self._pipeline, *(self._pipeline.another() for _ in range(others))],
             statistics,
             self._statistics,
             read,

@@ -36,6 +36,13 @@ class PerceptionParameters(ManagedParameters):
     threads: int = parameter(
         0, "CPU threads of the engine; 0 leaves the choice to it.", low=0, high=256
     )
+    streams: int = parameter(
+        1,
+        "Batches in work at the same time, each on its share of the CPU's cores. 1 answers a frame "
+        "soonest; with 2 a node whose cameras are faster than its network answers more frames, each later.",
+        low=1,
+        high=64,
+    )
     max_batch: int = parameter(
         16,
         "Cameras in one run of the network; more are run one batch after another.",

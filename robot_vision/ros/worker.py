@@ -1,11 +1,12 @@
-"""The thread that turns waiting frames into results: one batch for all cameras that wait."""
+"""The threads that turn waiting frames into results: one batch for all cameras that wait."""
 
 from __future__ import annotations
 
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,11 +62,40 @@ class _Decoded:
     full_image: NDArray[np.uint8] | None
 
 
+class Turns:
+    """Lets threads that drew numbers do something in the order of the numbers."""
+
+    def __init__(self) -> None:
+        self._next_number = 0
+        self._changed = threading.Condition()
+        self._next_turn = 0
+
+    def draw(self) -> int:
+        """Returns the next number; whoever has one must take the turn. By one thread at a time."""
+        number, self._next_number = self._next_number, self._next_number + 1
+        return number
+
+    @contextmanager
+    def turn(self, number: int) -> Iterator[None]:
+        """Waits until all earlier turns are over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next_turn == number)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._next_turn += 1
+                self._changed.notify_all()
+
+
 class Worker:
-    """Runs the pipeline on the newest frames until it is stopped; no bad frame or failure ends it.
+    """Runs the pipelines on the newest frames until it is stopped; no bad frame or failure ends it.
+
+    Each pipeline has a thread. While one is busy with a frame the next one takes the frame after it;
+    results are published in the order of their frames all the same.
 
     Args:
-        pipeline: used by this thread only, while it runs.
+        pipelines: of one bundle, each used by one thread only, while they run.
         cameras: names to statistics.
         statistics: those of the node.
         read: serialised bytes to an image message.
@@ -76,7 +106,7 @@ class Worker:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipelines: Sequence[Pipeline],
         cameras: Mapping[str, Statistics],
         statistics: Statistics,
         read: Callable[[bytes], Any],
@@ -86,39 +116,56 @@ class Worker:
     ) -> None:
         self.mailbox: Mailbox[Frame] = Mailbox(cameras)
         self.failures_in_a_row = 0
-        self._pipeline = pipeline
+        self._taking = threading.Lock()
+        self._turns = Turns()
         self._cameras = cameras
         self._statistics = statistics
         self._read = read
         self._request = request
         self._publish = publish
         self._warn = warn
-        self._min_size = source_size(pipeline.bundle.spec.input)
-        self._thread = threading.Thread(target=self._run, name="perception_worker", daemon=True)
+        self._min_size = source_size(pipelines[0].bundle.spec.input)
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(pipeline,), name=f"perception_worker_{i}", daemon=True
+            )
+            for i, pipeline in enumerate(pipelines)
+        ]
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout_s: float = 60.0) -> bool:
-        """Ends the thread after the batch that it works on; says whether it ended in time."""
+        """Ends the threads after the batches that they work on; says whether they ended in time."""
         self.mailbox.close()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        end = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self) -> None:
+    def _run(self, pipeline: Pipeline) -> None:
         while not self.mailbox.closed:
-            frames = self.mailbox.take()
-            try:
-                self._process(frames)
-            except Exception:
-                self._statistics.count("internal_errors")
-                self._warn(
-                    "internal", f"Internal error, please report it:\n{traceback.format_exc()}"
-                )
+            with self._taking:  # one waits at a time, so that turns are in the order of the frames
+                frames = self.mailbox.take()
+                number = self._turns.draw()
+            results: list[Result] = []
+            with self._reported():
+                results = self._answers(pipeline, frames)
+            with self._turns.turn(number), self._reported():
+                self._publish_all(results)
 
-    def _process(self, frames: Mapping[str, Frame]) -> None:
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self._statistics.count("internal_errors")
+            self._warn("internal", f"Internal error, please report it:\n{traceback.format_exc()}")
+
+    def _answers(self, pipeline: Pipeline, frames: Mapping[str, Frame]) -> list[Result]:
         taken = time.monotonic()
         decoded: list[_Decoded] = []
         for camera, frame in frames.items():
@@ -131,16 +178,15 @@ class Worker:
             if found is not None:
                 decoded.append(found)
         if not decoded:
-            return
+            return []
         self._statistics.sample("image", time.monotonic() - taken)
-        predictions = self._infer([d.camera for d in decoded], [d.image for d in decoded])
+        predictions = self._infer(pipeline, [d.camera for d in decoded], [d.image for d in decoded])
         if not predictions:
-            return
-        start = time.monotonic()
-        for d, prediction in zip(decoded, predictions, strict=True):
-            self._publish_one(Result(d.camera, d.header, prediction, d.full_image))
-        self._statistics.sample("publish", time.monotonic() - start)
-        self._statistics.sample("batch", len(decoded))
+            return []
+        return [
+            Result(d.camera, d.header, prediction, d.full_image)
+            for d, prediction in zip(decoded, predictions, strict=True)
+        ]
 
     def _decode(self, camera: str, frame: Frame, full_image: bool) -> _Decoded | None:
         statistics = self._cameras[camera]
@@ -167,10 +213,13 @@ class Worker:
         )
         return None
 
-    def _infer(self, cameras: list[str], images: list[NDArray[np.uint8]]) -> list[Prediction]:
-        most = self._pipeline.max_batch
+    def _infer(
+        self, pipeline: Pipeline, cameras: list[str], images: list[NDArray[np.uint8]]
+    ) -> list[Prediction]:
+        """Returns the answers; none if the network failed."""
+        most = pipeline.max_batch
         try:
-            predictions = self._pipeline(images)
+            predictions = pipeline(images)
         except Exception as error:
             self.failures_in_a_row += 1
             self._statistics.mark("engine_failed")
@@ -182,17 +231,26 @@ class Worker:
             self._warn("engine", f"The network failed on a batch ({total} so far): {detail}")
             return []
         self.failures_in_a_row = 0
-        if self._pipeline.max_batch < most:
+        if pipeline.max_batch < most:
             self._statistics.count("batch_reduced")
             self._warn(
                 "batch",
                 f"The engine failed on a batch of {min(most, len(images))} and works with "
-                f"{self._pipeline.max_batch}, which is the most from now on: is its memory shared?",
+                f"{pipeline.max_batch}, which is the most from now on: is its memory shared?",
             )
-        times = self._pipeline.times
+        times = pipeline.times
         for stage in ("preprocess", "inference", "decode"):
             self._statistics.sample(stage, getattr(times, stage))
         return predictions
+
+    def _publish_all(self, results: Sequence[Result]) -> None:
+        if not results:
+            return
+        start = time.monotonic()
+        for result in results:
+            self._publish_one(result)
+        self._statistics.sample("publish", time.monotonic() - start)
+        self._statistics.sample("batch", len(results))
 
     def _publish_one(self, result: Result) -> None:
         statistics = self._cameras[result.camera]
