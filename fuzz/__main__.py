@@ -74,7 +74,7 @@ def _guided(name: str, seconds: float, runs: int) -> dict[str, Any]:
     corpus, found = WORK / "corpus" / name, WORK / "found"
     for folder in (corpus, found):
         folder.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(target.SEEDS()):
+    for number, data in enumerate(target.seeds()):
         (corpus / f"seed-{number:03}").write_bytes(data)
     before = {p.name for p in found.iterdir()}
     command = [sys.executable, "-m", "fuzz.guided", name, str(corpus)]

@@ -24,7 +24,7 @@ def main() -> None:
         from fuzz import targets
 
         target = targets.load(name)
-        target.SEEDS()  # imports what is imported late
+        target.seeds()  # imports what is imported late
     one_input, allowed_s = target.one_input, target.ALLOWED_S
 
     def timed(data: bytes) -> None:

@@ -60,7 +60,7 @@ def test_an_input_that_broke_a_reader_is_read_or_refused(path: Path) -> None:
 def test_the_inputs_that_fuzzing_starts_from_are_read_or_refused(name: str) -> None:
     target = _target(name)
     rng = np.random.default_rng(0)
-    seeds = target.SEEDS()
+    seeds = target.seeds()
     chosen = seeds if len(seeds) <= 40 else [seeds[i] for i in rng.choice(len(seeds), 40, False)]
     for data in chosen:
         assert len(data) <= target.MAX_LEN, "libFuzzer would cut the seed off"

@@ -1,8 +1,8 @@
 """One module a target.
 
-Each has `SEEDS` (a function that returns inputs to begin with), `one_input(data)` (which raises only what
-is a bug), `MAX_LEN` (bytes of an input), `ALLOWED_S` (seconds that an input may take), and `strategy()`, a
-hypothesis strategy of well-formed inputs, where there is one.
+Each has `seeds()` (inputs to begin with), `one_input(data)` (which raises only what is a bug), `MAX_LEN`
+(bytes of an input), `ALLOWED_S` (seconds that an input may take), and `strategy()`, a hypothesis strategy of
+well-formed inputs, where there is one.
 """
 
 from __future__ import annotations

@@ -44,20 +44,20 @@ def read(path: Path) -> None:
     source.close()
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a bag of each kind, with two images each."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         mcap, sqlite = folder / "mcap", folder / "sqlite"
         _write2(mcap, StoragePlugin.MCAP)
         _write2(sqlite, StoragePlugin.SQLITE3)
-        seeds = [b"\0" + next(mcap.glob("*.mcap")).read_bytes()]
-        seeds.append(b"\2" + next(sqlite.glob("*.db3")).read_bytes())
+        inputs = [b"\0" + next(mcap.glob("*.mcap")).read_bytes()]
+        inputs.append(b"\2" + next(sqlite.glob("*.db3")).read_bytes())
         for number, kind in enumerate((None, Writer1.CompressionFormat.BZ2)):
             file = folder / f"{number}.bag"
             _write1(file, kind)
-            seeds.append(b"\1" + file.read_bytes())
-    return seeds
+            inputs.append(b"\1" + file.read_bytes())
+    return inputs
 
 
 def image(types: Any, number: int) -> Any:

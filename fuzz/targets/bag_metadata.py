@@ -32,7 +32,7 @@ def one_input(data: bytes) -> None:
     bag_file.read(scratch.file("folder/metadata.yaml", data).parent)
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns the true one, and one that names files elsewhere."""
     true = _bag()[1]
     return [true, true.replace(b"bag.db3", b"../../etc/passwd"), b"a: &a [*a]"]

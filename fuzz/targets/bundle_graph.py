@@ -18,7 +18,7 @@ def one_input(data: bytes) -> None:
         pass
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a graph, and one whose weights lie in a file outside of it."""
     from onnx import ModelProto, TensorProto
 

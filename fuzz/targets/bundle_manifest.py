@@ -50,7 +50,7 @@ def one_input(data: bytes) -> None:
     assert bundle.spec.heads
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a manifest that loads, and ones that bomb."""
     head = {
         "format_version": 1,

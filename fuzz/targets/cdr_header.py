@@ -31,6 +31,6 @@ def one_input(data: bytes) -> None:
         assert after.header.frame_id == "frame" and bytes(after.data) == bytes(before.data)
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns whole messages."""
-    return [seed[1:] for seed in serialized_image.SEEDS()]
+    return [seed[1:] for seed in serialized_image.seeds()]

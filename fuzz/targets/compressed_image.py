@@ -27,17 +27,17 @@ def one_input(data: bytes) -> None:
     assert 0 < image.shape[0] <= height and 0 < image.shape[1] <= width
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns small pictures of every kind that OpenCV writes."""
     rng = np.random.default_rng(0)
     colour = rng.integers(0, 256, (24, 33, 3), np.uint8)
-    seeds = []
+    inputs = []
     for image in (colour, colour[..., 0], np.dstack((colour, colour[..., 0]))):
-        seeds.append(b"\0" + cv2.imencode(".png", image)[1].tobytes())
+        inputs.append(b"\0" + cv2.imencode(".png", image)[1].tobytes())
     sixteen = colour.astype(np.uint16) * 257
-    seeds.append(b"\0" + cv2.imencode(".png", sixteen)[1].tobytes())
+    inputs.append(b"\0" + cv2.imencode(".png", sixteen)[1].tobytes())
     for flags in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]):
         jpeg = cv2.imencode(".jpg", colour, flags)[1].tobytes()
-        seeds += [bytes([choice]) + jpeg for choice in (0, 1, 6)]
-    seeds.append(b"\0" + cv2.imencode(".jpg", colour[..., 0])[1].tobytes())
-    return seeds
+        inputs += [bytes([choice]) + jpeg for choice in (0, 1, 6)]
+    inputs.append(b"\0" + cv2.imencode(".jpg", colour[..., 0])[1].tobytes())
+    return inputs

@@ -43,7 +43,7 @@ def _check_message(error: RobotVisionError) -> None:
     assert len(str(error)) < 20_000, "the message repeats the input many times"
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a good one of each, and the known bombs."""
     network = {"backbone": "resnet18", "heads": {"place": {"clusters": 4}}}
     laughs = b"a: &a [x,x,x]\nb: &b [*a,*a,*a]\nc: &c [*b,*b,*b]\nd: &d [*c,*c,*c]\ne: *d\n"

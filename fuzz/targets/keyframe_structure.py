@@ -39,7 +39,7 @@ def npz(save: object = np.savez, **changes: object) -> bytes:
     return buffer.getvalue()
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns structures, one of them with pickled objects."""
     pickled = np.array([{"a": 1}, {"b": 2}], object)
     return [npz(), npz(np.savez_compressed), npz(rays=np.zeros((0, 2))), npz(rays=pickled)]

@@ -23,7 +23,7 @@ def one_input(data: bytes) -> None:
     assert set(values) <= {name}
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns values of every type, for every parameter."""
     texts = (b"1", b"0.5", b".nan", b"1e400", b"[a, b]", b"a,b", b"true", b"demo", b"2020-13-13")
     return [bytes([i]) + text for i in range(len(_NAMES)) for text in texts]

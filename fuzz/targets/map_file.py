@@ -73,6 +73,6 @@ def one_input(data: bytes) -> None:
     read(path)
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a map."""
     return [small_map()]

@@ -54,7 +54,7 @@ def one_input(data: bytes) -> None:
         assert ids.shape == (4, 2)
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a cache as it is written."""
     good = _map()[1]
     return [good[_body(good) : -32]]

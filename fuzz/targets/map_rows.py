@@ -89,7 +89,7 @@ def _sums(db: sqlite3.Connection) -> None:
         db.execute("UPDATE keyframe SET crc = ? WHERE id = ?", [total, row[0]])
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns every column with every special value, and every table that was tampered with."""
     columns = [bytes([c, s]) for c in range(len(_COLUMNS)) for s in range(len(_SPECIAL))]
     return columns + [bytes([248 + i]) for i in range(len(_SCHEMA))] + [b""]

@@ -33,7 +33,7 @@ def one_input(data: bytes) -> None:
     assert ((read.xyzw**2).sum(axis=1) > 0.99).all()
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns two poses of each format."""
     tum = b"1.5 0 0 0 0 0 0 1\n2.5 1 2 3 0.6 0 0 0.8\n"
     euroc = b"#t\n1500000000,0,0,0,1,0,0,0\n2500000000,0,0,0,1,0,0,0,9\n"

@@ -24,12 +24,12 @@ def one_input(data: bytes) -> None:
     assert read.stamps_ns.ndim == 1
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a small file, and one with pickled objects."""
     head = {"format": FORMAT, "recording": "a", "labels": ["x", "y"], "meta": {}}
-    seeds = []
+    inputs = []
     for stamps in (np.arange(3), np.array([{}, {}], object)):
         buffer = io.BytesIO()
         np.savez(buffer, head=np.array(json.dumps(head)), stamps_ns=stamps)
-        seeds.append(buffer.getvalue())
-    return seeds
+        inputs.append(buffer.getvalue())
+    return inputs

@@ -40,7 +40,7 @@ def one_input(data: bytes) -> None:
     int(image.sum())  # every pixel of the view can be read
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns one image of each encoding, and sizes at the limits."""
     fits = [struct.pack("<BBHHI", i, 2, 6, 8, 3) + bytes(range(97)) for i in range(len(_ENCODINGS))]
     edges = [struct.pack("<BBHHI", 0, 0, h, w, 0xFFFFFFFF) for h in (0, 65535) for w in (0, 65535)]

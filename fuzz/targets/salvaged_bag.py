@@ -23,11 +23,11 @@ def one_input(data: bytes) -> None:
         assert count <= _MOST
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns small bags."""
-    seeds = []
-    for seed in bag_file.SEEDS():
+    inputs = []
+    for seed in bag_file.seeds():
         for first, magic in ((b"\0", MCAP_MAGIC), (b"\1", ROS1_MAGIC)):
             if seed[1:].startswith(magic):
-                seeds.append(first + seed[1 + len(magic) :])
-    return seeds
+                inputs.append(first + seed[1 + len(magic) :])
+    return inputs

@@ -41,7 +41,7 @@ def one_input(data: bytes) -> None:
         assert sample.T_map_camera is None or np.isfinite(sample.T_map_camera).all()
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns a scene of each format."""
     frame = {"file_path": "a.png", "transform_matrix": np.eye(4).tolist()}
     whole = {"fl_x": 5, "cx": 1, "cy": 1, "w": 3, "h": 2, "k1": 0.1, "frames": [frame]}

@@ -28,11 +28,11 @@ def one_input(data: bytes) -> None:
         pass
 
 
-def SEEDS() -> list[bytes]:  # noqa: N802
+def seeds() -> list[bytes]:
     """Returns both messages, in both byte orders' headers and with lengths that lie."""
     raw = cdr.image(1, "camera", RawImage(4, 6, "rgb8", 18, bytes(range(72))))
     mono = cdr.image(-1, "", RawImage(2, 2, "mono8", 2, bytes(4)))
-    jpeg = compressed_image.SEEDS()[4][1:]
+    jpeg = compressed_image.seeds()[4][1:]
     compressed = cdr.compressed_image(1, "camera", CompressedImage("jpeg", jpeg))
     lies = raw[:12] + b"\xff\xff\xff\xff" + raw[16:]
     other = [b"\0\0" + raw[2:], b"\0\3" + raw[2:], b"\0\7" + raw[2:]]
