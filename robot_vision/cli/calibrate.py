@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.calibration.material import DEFAULT_SCORE, HEADS, Calibration, Options
 from robot_vision.calibration.run import Data, calibrate, heads_with_truth
+from robot_vision.cli.arguments import add_data_options, add_same_place, data_options
+from robot_vision.cli.bar import progress
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.bootstrap import Headline
@@ -58,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", nargs=2, metavar=("KIND", "PATH"), help=f"data set; kinds: {', '.join(DATASETS)}"
     )
     source.add_argument("--bag", metavar="BAG", help="rosbag with labels or poses, all of it")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data set; repeat"
-    )
+    add_data_options(parser)
     parser.add_argument(
         "--split",
         choices=(*SPLIT_NAMES, "all"),
@@ -83,20 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-axis", action="store_true", help="a variance scale for each axis of the pose"
     )
-    parser.add_argument(
-        "--place-radius",
-        type=float,
-        default=settings.place_radius_m,
-        metavar="M",
-        help="(%(default)s)",
-    )
-    parser.add_argument(
-        "--place-heading",
-        type=float,
-        default=settings.place_heading_deg,
-        metavar="DEG",
-        help="(%(default)s)",
-    )
+    add_same_place(parser)
     parser.add_argument("--resamples", type=int, default=settings.resamples, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of folds and bootstrap (%(default)s)")
 
@@ -126,14 +112,7 @@ def run(args: argparse.Namespace) -> int:
         args.seed,
     )
     out = Path(args.output).expanduser().absolute()
-    with Progress(
-        TextColumn("predicting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
+    with progress() as bar:
         task = bar.add_task("predicting", total=len(data.samples))
         new, found = calibrate(bundle, data, options, out, lambda n: bar.advance(task, n))
     console = Console(width=None if sys.stdout.isatty() else 110)
@@ -146,12 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace) -> Data:
-    options: dict[str, Any] = {}
-    for text in args.option:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--option {text!r}: use KEY=VALUE")
-        options[key] = value
+    options: dict[str, Any] = {**data_options(args.option)}
     if args.bag:
         # Each of its frames is held out: nothing of it is for training.
         opened = open_dataset("rosbag", args.bag, **{"split": "test", **options})

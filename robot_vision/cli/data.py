@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from robot_vision.cli.arguments import add_data_options, data_options
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options, open_dataset
 from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png
@@ -31,13 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     inspect.add_argument("kind", metavar="KIND", help="one of " + ", ".join(DATASETS))
     inspect.add_argument("path", metavar="PATH", help="the data set's folder or file")
-    inspect.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="K=V",
-        help="an option of the format, as often as needed (robot-vision data formats KIND lists them)",
-    )
+    add_data_options(inspect)
     inspect.add_argument(
         "--output", metavar="DIR", help="where the pictures go (default: inspection/<name of PATH>)"
     )
@@ -62,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         return _formats(args.kind)
     if args.sample < 0:
         raise ConfigError(f"--sample is {args.sample}: use a number of images, or 0 for all")
-    splits = open_dataset(args.kind, args.path, **parse_pairs(args.option))
+    splits = open_dataset(args.kind, args.path, **data_options(args.option))
     report = _report(splits, args.sample or None, not args.no_contents)
     name = Path(args.path).resolve().stem
     output = Path(args.output) if args.output else Path("inspection") / name
@@ -78,23 +73,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(Console(), f"{args.kind} {args.path}", report)
     return 0
-
-
-def parse_pairs(pairs: list[str]) -> dict[str, str]:
-    """Returns the options of `K=V` texts.
-
-    Raises:
-        ConfigError: a text without `=`, or a key given twice.
-    """
-    options: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--option {pair!r} is not K=V, such as validation=0.2")
-        if key in options:
-            raise ConfigError(f"--option {key} is given twice")
-        options[key] = value
-    return options
 
 
 def _formats(kind: str | None) -> int:

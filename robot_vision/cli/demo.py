@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from robot_vision.cli.arguments import add_engine
 from robot_vision.cli.demo_play import Drive, play, start_node
 from robot_vision.cli.demo_processes import MAX_DOMAIN, DemoError, Processes, free_domain
 from robot_vision.cli.demo_report import draw
@@ -55,10 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="demo", help="bundle: a directory or a name (%(default)s)"
     )
-    parser.add_argument(
-        "--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda:0, ... (%(default)s)")
+    add_engine(parser, precision=False)
     parser.add_argument(
         "--rate", type=_number(1, 60), default=10.0, metavar="HZ", help="of the camera (10)"
     )

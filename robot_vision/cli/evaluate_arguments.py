@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from robot_vision.cli.arguments import add_engine, add_same_place, at_least_1
 from robot_vision.datasets.pose_files import FORMATS
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.runner import RUNNERS
@@ -39,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--model", metavar="BUNDLE", help="directory or name of a model bundle")
     what.add_argument("--topic", default="", help="image topic, where a bag has several")
-    what.add_argument(
-        "--limit", type=_at_least_1, default=0, metavar="N", help="frames of each bag"
-    )
+    what.add_argument("--limit", type=at_least_1, default=0, metavar="N", help="frames of each bag")
     what.add_argument(
         "--map-bag", metavar="BAG", help="look places up in this bag, not in the recording itself"
     )
@@ -52,14 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--name", help="of the recording in the results (the bag's)")
     _add_truth(parser.add_argument_group("truth"))
     how = parser.add_argument_group("how")
-    how.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
-    how.add_argument("--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)")
-    how.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
-    how.add_argument("--threads", type=int, default=0, help="of the CPU (the engine's choice)")
+    add_engine(how, threads=True)
     how.add_argument(
-        "--batch", type=_at_least_1, default=0, metavar="N", help="frames a run (by the device)"
+        "--batch", type=at_least_1, default=0, metavar="N", help="frames a run (by the device)"
     )
-    how.add_argument("--jobs", type=_at_least_1, default=1, metavar="N", help="bags at once (1)")
+    how.add_argument("--jobs", type=at_least_1, default=1, metavar="N", help="bags at once (1)")
     how.add_argument("--runner", choices=RUNNERS, default="processes", help="(%(default)s)")
     how.add_argument("--no-cache", action="store_true", help="predict anew what is kept")
     _add_settings(parser.add_argument_group("metrics"))
@@ -75,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-results-bag", action="store_true", help="do not write the node's topics as a bag"
     )
     out.add_argument(
-        "--top-k", type=_at_least_1, default=3, help="classes in that bag's messages (%(default)s)"
+        "--top-k", type=at_least_1, default=3, help="classes in that bag's messages (%(default)s)"
     )
 
 
@@ -113,16 +109,7 @@ def _add_truth(group: Any) -> None:
 
 def _add_settings(group: Any) -> None:
     d = EvaluationSettings()
-    group.add_argument(
-        "--place-radius", type=float, default=d.place_radius_m, metavar="M", help="(%(default)s)"
-    )
-    group.add_argument(
-        "--place-heading",
-        type=float,
-        default=d.place_heading_deg,
-        metavar="DEG",
-        help="(%(default)s)",
-    )
+    add_same_place(group)
     group.add_argument(
         "--place-exclude",
         type=float,
@@ -138,13 +125,6 @@ def _add_settings(group: Any) -> None:
     )
     group.add_argument("--confidence", type=float, default=d.confidence, help="(%(default)s)")
     group.add_argument("--seed", type=int, default=d.seed, help="of the bootstrap (%(default)s)")
-
-
-def _at_least_1(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
-    return value
 
 
 def settings_of(args: argparse.Namespace) -> EvaluationSettings:

@@ -18,9 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from robot_vision.annotate import annotate
+from robot_vision.cli.arguments import add_engine, at_least_1
+from robot_vision.cli.bar import progress
 from robot_vision.cli.infer_output import JsonLines, SampledTable
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images import to_rgb
@@ -47,17 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topic", action="append", help="image topic of a bag; repeat for more (all)"
     )
+    add_engine(parser)
     parser.add_argument(
-        "--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)"
+        "--top-k", type=at_least_1, default=3, help="labels per frame (%(default)s)"
     )
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)"
-    )
-    parser.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
-    parser.add_argument(
-        "--top-k", type=_at_least_1, default=3, help="labels per frame (%(default)s)"
-    )
-    parser.add_argument("--batch", type=_at_least_1, default=1, help="frames per run (%(default)s)")
+    parser.add_argument("--batch", type=at_least_1, default=1, help="frames per run (%(default)s)")
     parser.add_argument("--output", metavar="FILE", help="write JSON lines; - for standard output")
     parser.add_argument(
         "--no-descriptor", action="store_true", help="leave descriptors out of the JSON"
@@ -68,14 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=30.0, help="stamps of image files, Hz (%(default)s)"
     )
-    parser.add_argument("--limit", type=_at_least_1, metavar="N", help="stop after N frames")
-
-
-def _at_least_1(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
-    return value
+    parser.add_argument("--limit", type=at_least_1, metavar="N", help="stop after N frames")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
         pictures = _folder(args.annotate)
         table = SampledTable(spec, args.top_k)
         tally = Tally(opened)
-        progress = stack.enter_context(_progress(opened, args.limit))
-        task = progress.tasks[0].id
+        bar = stack.enter_context(_bar(opened, args.limit))
+        task = bar.tasks[0].id
         try:
             # A JPEG is decoded no larger than the network needs, as the node does.
             least = source_size(spec.input)
@@ -125,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                             pipeline,
                             args.top_k,
                         )
-                progress.advance(task)
+                bar.advance(task)
         except KeyboardInterrupt:
             tally.interrupted = True
     console.print(table.render())
@@ -260,19 +249,11 @@ def _picture(
         raise ConfigError(f"{file} cannot be written")
 
 
-def _progress(sources: list[Source], limit: int | None) -> Progress:
+def _bar(sources: list[Source], limit: int | None) -> Progress:
     counts = [s.count for s in sources]
     total = sum(c for c in counts if c is not None) if None not in counts else None
     if limit is not None:
         total = limit if total is None else min(total, limit)
-    progress = Progress(
-        TextColumn("predicting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    progress.add_task("predicting", total=total)
-    return progress
+    bar = progress()
+    bar.add_task("predicting", total=total)
+    return bar

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from robot_vision.cli.arguments import add_data_options, add_engine
 from robot_vision.datasets import DATASETS
 from robot_vision.places.exporting import FORMATS
 from robot_vision.places.keyframe_policy import KeyframePolicy
@@ -112,13 +113,7 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind", metavar="KIND", help="one of " + ", ".join(DATASETS) + " (found out)"
     )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="K=V",
-        help="of the format, such as pose_topic=/slam/pose (robot-vision data formats KIND lists them)",
-    )
+    add_data_options(parser)
     parser.add_argument(
         "--split", default="all", help="all, or only train, validation or test frames (%(default)s)"
     )
@@ -158,10 +153,7 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thumbnail", type=int, default=128, metavar="PIXELS", help="0 for none (%(default)s)"
     )
-    parser.add_argument(
-        "--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda:0, ... (%(default)s)")
+    add_engine(parser, precision=False)
 
 
 def run(args: argparse.Namespace) -> int:

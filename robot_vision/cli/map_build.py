@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.cli.data import parse_pairs
+from robot_vision.cli.arguments import data_options
+from robot_vision.cli.bar import progress
 from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError, SourceError, unknown
@@ -100,18 +100,9 @@ def _go(
         print(f"note: {note}", file=sys.stderr)
     done = Built()
     interrupted = False
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
         Pipeline(bundle, create_engine(bundle, args.engine, args.device)) as pipeline,
-        Progress(
-            *columns,
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        ) as bar,
+        progress(TextColumn("{task.fields[text]}")) as bar,
     ):
         task = bar.add_task("mapping", total=len(views), text="")
 
@@ -174,7 +165,7 @@ def _views(args: argparse.Namespace) -> tuple[list[View], str, tuple[str, ...]]:
     if args.split != "all" and args.split not in SPLIT_NAMES:
         raise ConfigError(unknown("split", args.split, ("all", *SPLIT_NAMES)))
     kind = args.kind or _kind(Path(args.source).expanduser())
-    splits = open_dataset(kind, args.source, **parse_pairs(args.option))
+    splits = open_dataset(kind, args.source, **data_options(args.option))
     if not splits.has_orientation:
         raise ConfigError(
             f"{args.source} has positions and no orientations: a map needs both to start a robot off"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from robot_vision import geometry
+from robot_vision.cli.bar import progress
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.places.copying import copy_map, merge_map, refuse_merge
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
@@ -133,10 +131,6 @@ def copy(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
+    with progress() as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, all_of_them: bar.update(task, completed=done, total=all_of_them)

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from robot_vision.cli.arguments import add_engine
 from robot_vision.engines.layers import LayerTime, layer_times
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images import to_rgb
@@ -26,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="image, folder, pattern, video or bag")
     parser.add_argument("--model", required=True, metavar="BUNDLE", help="a model bundle")
     parser.add_argument("--topic", action="append", help="image topic of a bag (all)")
-    parser.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch")
-    parser.add_argument("--device", default="auto", help="cpu, cuda:0, tensorrt:0, ...")
-    parser.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
+    add_engine(parser)
     parser.add_argument("--frames", type=int, default=200, help="how many (%(default)s)")
     parser.add_argument(
         "--layers", action="store_true", help="time the network's layers too (CPU engines)"

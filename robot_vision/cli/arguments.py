@@ -1,0 +1,81 @@
+"""Arguments that several verbs have."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.settings import EvaluationSettings
+
+
+def at_least_1(text: str) -> int:
+    """Returns the number of an argument, for argparse's `type`."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
+    return value
+
+
+def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> None:
+    """Declares what runs the network."""
+    group.add_argument(
+        "--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)"
+    )
+    group.add_argument(
+        "--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)"
+    )
+    if precision:
+        group.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
+    if threads:
+        group.add_argument(
+            "--threads", type=int, default=0, help="of the CPU (the engine's choice)"
+        )
+
+
+def add_data_options(group: Any) -> None:
+    """Declares --option, which `data_options` reads."""
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the data set, as often as needed (robot-vision data formats KIND lists them)",
+    )
+
+
+def data_options(texts: Iterable[str]) -> dict[str, str]:
+    """Returns the options of `KEY=VALUE` texts.
+
+    Raises:
+        ConfigError: a text without `=`, or a key given twice.
+    """
+    options: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key:
+            raise ConfigError(f"--option {text!r} is not KEY=VALUE, such as validation=0.2")
+        if key in options:
+            raise ConfigError(f"--option {key} is given twice")
+        options[key] = value
+    return options
+
+
+def add_same_place(group: Any) -> None:
+    """Declares how near two cameras are that see one place."""
+    settings = EvaluationSettings()
+    group.add_argument(
+        "--place-radius",
+        type=float,
+        default=settings.place_radius_m,
+        metavar="M",
+        help="(%(default)s)",
+    )
+    group.add_argument(
+        "--place-heading",
+        type=float,
+        default=settings.place_heading_deg,
+        metavar="DEG",
+        help="(%(default)s)",
+    )
