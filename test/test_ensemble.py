@@ -109,6 +109,31 @@ def test_variance_scales_leave_the_spread_as_it_is():
     np.testing.assert_allclose(found, 4, rtol=0.1)
 
 
+@pytest.mark.parametrize("answers_differ", [False, True])
+def test_variance_scales_of_blocks_are_right_for_blocks_not_seen(answers_differ):
+    """Blocks whose errors are large or small together: six of them are far fewer than 300 frames."""
+    random = np.random.default_rng(0)
+
+    def blocks(count):
+        large = 1 / random.gamma(4, 1 / 4, count)  # variance of each block, alike within
+        return random.normal(0, np.sqrt(np.repeat(large, 50))[:, None], (count * 50, 6))
+
+    def covariances(count):
+        return torch.eye(6, dtype=torch.double).expand(count, 6, 6)
+
+    unseen = torch.tensor(blocks(4000))
+    nees = {False: [], True: []}
+    for _ in range(25 if answers_differ else 200):  # by bisection, with a spread
+        seen = torch.tensor(blocks(6))
+        spread = 0.01 * covariances(300) if answers_differ else None
+        for by_block, found in nees.items():
+            block = torch.arange(300) // 50 if by_block else None
+            scales = variance_scales(seen, covariances(300), spread, block)
+            found.append(float((unseen[:, :3] ** 2).mean()) / scales[0])
+    assert np.mean(nees[False]) > 1.05
+    assert abs(np.mean(nees[True]) - 1) < np.mean(nees[False]) - 1
+
+
 def test_temperature_of_several_answers_minimises_the_nll_of_their_mean():
     random = np.random.default_rng(1)
     labels = random.integers(0, 3, 400)

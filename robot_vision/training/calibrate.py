@@ -15,11 +15,13 @@ from torch.nn import functional as F
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.crossfit import pose_residuals, spread_of
+from robot_vision.training.ensemble import BLOCK
 from robot_vision.training.evaluate import Views, predict
 from robot_vision.training.measures import pose_errors
 from robot_vision.training.model import is_frozen
 
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
+_MIN_BLOCKS = 5  # of fewer, each would be judged by too little
 
 
 def calibrate(
@@ -62,15 +64,16 @@ def calibrate(
             errors = pose_errors(position, xyzw, targets["T_map_camera"][known])
             covariance = outputs["pose_covariance"][known].double()
             spread = spread_of(outputs)[known]
+            block = (torch.arange(len(known)) // BLOCK)[known]
             on = "validation frames"
         elif views["train"].cache is not None and is_frozen(network) and fabric.world_size == 1:
-            errors, covariance, spread = pose_residuals(
+            errors, covariance, spread, block = pose_residuals(
                 network, views["train"], config, folder, fabric
             )
             on = f"training frames, held out in {config.pose.folds} folds"
         else:
             return {**found, "pose": _too_few(int(known.sum()))}
-        position_scale, rotation_scale = variance_scales(errors, covariance, spread)
+        position_scale, rotation_scale = variance_scales(errors, covariance, spread, block)
         scale_variances(network, (position_scale, rotation_scale))
         found["pose"] = {
             "on": on,
@@ -124,32 +127,64 @@ def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
 
 
 def variance_scales(
-    errors: Tensor, covariance: Tensor, spread: Tensor | None = None
+    errors: Tensor,
+    covariance: Tensor,
+    spread: Tensor | None = None,
+    blocks: Tensor | None = None,
 ) -> tuple[float, float]:
     """Returns factors of the position's and the rotation's variances that make both NEES ideal.
 
     A mean of three squared errors over their variances should be three, for position and rotation each.
     Only what the head predicts is scaled: the spread of several answers is what it is.
 
+    Errors of neighbouring frames are alike, so a few blocks of time are few independent errors, and a scale
+    that makes these ideal is too small for others. With `blocks` each is judged by the scale that the
+    others give, and what its NEES is above the ideal on average is added to the scale of all.
+
     Args:
         errors: (N, 6), metres and radians.
         covariance: (N, 6, 6), of which the spread is a part.
         spread: (N, 6, 6), by which several answers differ; None where there is one.
+        blocks: (N,), the block of time of each; None, or fewer than `_MIN_BLOCKS`, for errors that are
+            taken as they are.
     """
     scales = []
     for part in (slice(0, 3), slice(3, 6)):
         e, c = errors[:, part], covariance[:, part, part]
-        if spread is None or not bool(spread.any()):
-            scales.append(max(_nees(e, c) / 3.0, 1e-6))
-            continue
-        fixed = spread[:, part, part]
-        low, high = math.log(1e-6), math.log(1e6)  # NEES falls as the factor grows
-        for _ in range(60):
-            middle = (low + high) / 2
-            too_sure = _nees(e, (c - fixed) * math.exp(middle) + fixed) > 3.0
-            low, high = (middle, high) if too_sure else (low, middle)
-        scales.append(math.exp((low + high) / 2))
+        fixed = None if spread is None or not bool(spread.any()) else spread[:, part, part]
+        wanted = 1.0
+        names = [] if blocks is None else blocks.unique().tolist()
+        if blocks is not None and len(names) >= _MIN_BLOCKS:
+            total = 0.0
+            for name in names:
+                own, others = blocks == name, blocks != name
+                scale = _scale_for(e[others], c[others], _rows(fixed, others), 1.0)
+                total += _nees(e[own], _with_scale(c[own], _rows(fixed, own), scale)) * int(
+                    own.sum()
+                )
+            wanted = min(1.0, 3.0 * len(e) / total) if total > 0 else 1.0
+        scales.append(_scale_for(e, c, fixed, wanted))
     return scales[0], scales[1]
+
+
+def _rows(spread: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if spread is None else spread[rows]
+
+
+def _with_scale(covariance: Tensor, spread: Tensor | None, scale: float) -> Tensor:
+    return covariance * scale if spread is None else (covariance - spread) * scale + spread
+
+
+def _scale_for(errors: Tensor, covariance: Tensor, spread: Tensor | None, wanted: float) -> float:
+    """Returns the factor with which the mean of (N, 3) squared errors over variances is 3 `wanted`."""
+    if spread is None:
+        return max(_nees(errors, covariance) / (3.0 * wanted), 1e-6)
+    low, high = math.log(1e-6), math.log(1e6)  # NEES falls as the factor grows
+    for _ in range(60):
+        middle = (low + high) / 2
+        scaled = _with_scale(covariance, spread, math.exp(middle))
+        low, high = (middle, high) if _nees(errors, scaled) > 3.0 * wanted else (low, middle)
+    return math.exp((low + high) / 2)
 
 
 def _nees(errors: Tensor, covariance: Tensor) -> float:

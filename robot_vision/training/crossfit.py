@@ -24,7 +24,7 @@ from robot_vision.training.evaluate import Views, predict
 from robot_vision.training.measures import pose_errors
 from robot_vision.training.record import Recorder
 
-Residuals = tuple[Tensor, Tensor, Tensor]
+Residuals = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def pose_residuals(
@@ -42,7 +42,8 @@ def pose_residuals(
         fabric: launched, one process.
 
     Returns:
-        Errors (N, 6), predicted covariances (N, 6, 6), and the part of them by which answers differ.
+        Errors (N, 6), predicted covariances (N, 6, 6), the part of them by which answers differ, and the
+        block of time (N,) that each frame is of.
     """
     assert train.cache is not None and network.spec.pose is not None
     assert config.loop.epochs is not None
@@ -51,7 +52,7 @@ def pose_residuals(
     fold_of = block % config.pose.folds
     alone = replace(config, heads=("pose",))
     wanted, quiet = config.epistemic, Recorder(None, quiet=True)
-    errors, covariances, spreads = [], [], []
+    errors, covariances, spreads, blocks = [], [], [], []
     for fold in range(config.pose.folds):
         seen = ((fold_of != fold) & known).nonzero().flatten()
         asked = ((fold_of == fold) & known).nonzero().flatten()
@@ -75,8 +76,9 @@ def pose_residuals(
         errors.append(pose_errors(outputs["position"], outputs["orientation_xyzw"], true))
         covariances.append(outputs["pose_covariance"].double())
         spreads.append(spread_of(outputs))
+        blocks.append(block[asked])
         shutil.rmtree(place, ignore_errors=True)
-    return torch.cat(errors), torch.cat(covariances), torch.cat(spreads)
+    return torch.cat(errors), torch.cat(covariances), torch.cat(spreads), torch.cat(blocks)
 
 
 def spread_of(outputs: dict[str, Tensor]) -> Tensor:
