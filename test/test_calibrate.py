@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle, write_manifest
-from robot_vision.calibration.covariance import EACH, fit_variance_scales, scaled
+from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.graph import GraphEditor
 from robot_vision.calibration.material import Options
 from robot_vision.calibration.measure import class_numbers, folds_of, resampler_of
@@ -143,6 +143,44 @@ def test_variance_scales_of_full_covariances_maximise_the_likelihood(groups):
     C = scaled(covariances, scale)
     squares = np.einsum("ni,ni->n", errors, np.linalg.solve(C, errors[:, :, None])[:, :, 0])
     assert squares.mean() == pytest.approx(6.0, rel=1e-6)  # NEES is ideal
+
+
+def test_variance_scales_of_blocks_are_right_for_blocks_not_seen():
+    """Blocks whose errors are large or small together; covariances with correlations."""
+    rng = np.random.default_rng(5)
+    root = rng.normal(size=(6, 6))
+    covariance = root @ root.T + np.eye(6)
+
+    def draw(count):
+        large = 1 / rng.gamma(4, 1 / 4, (count, 2))  # of positions and of rotations
+        root = np.sqrt(np.repeat(large, 20, axis=0))[:, BOTH]
+        return rng.normal(size=(count * 20, 6)) @ np.linalg.cholesky(covariance).T * root
+
+    unseen, nees = draw(3000), {False: [], True: []}
+    for _ in range(100):
+        seen = draw(8)
+        given = np.tile(covariance, (len(seen), 1, 1))
+        blocks = np.arange(len(seen)) // 20
+        for by_block, found in nees.items():
+            scale = fit_variance_scales(seen, given, BOTH, blocks if by_block else None)
+            precision = np.linalg.inv(scaled(covariance, scale))
+            found.append(np.einsum("ni,ij,nj->n", unseen, precision, unseen).mean() / 6)
+    assert np.mean(nees[False]) > 1.05
+    assert abs(np.mean(nees[True]) - 1) < 0.6 * (np.mean(nees[False]) - 1)
+
+
+def test_variance_scales_of_one_block_judge_it_by_the_others():
+    rng = np.random.default_rng(6)
+    variances = rng.uniform(0.1, 2, (240, 6))
+    errors = (
+        rng.normal(size=(240, 6)) * np.sqrt(variances) * np.repeat([1, 1, 1, 1, 1, 3], 40)[:, None]
+    )
+    covariances, blocks = variances[:, :, None] * np.eye(6), np.arange(240) // 40
+    squares = (errors**2 / variances).reshape(6, 40, 2, 3).mean(axis=(1, 3))  # of block and group
+    others = (squares.sum(axis=0) - squares) / 5
+    wanted = squares.mean(axis=0) * (squares / others).mean(axis=0)
+    found = fit_variance_scales(errors, covariances, BOTH, blocks)
+    assert np.allclose(found, np.repeat(wanted, 3))
 
 
 def test_variance_scales_refuse_what_is_no_covariance():

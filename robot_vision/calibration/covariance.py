@@ -11,13 +11,19 @@ from robot_vision.errors import ConfigError
 
 BOTH = (0, 0, 0, 1, 1, 1)  # one factor for the position, one for the rotation
 EACH = (0, 1, 2, 3, 4, 5)
+MIN_BLOCKS = 5  # of fewer, each would be judged by too little
 _LOWEST, _HIGHEST = 1e-6, 1e6
 _STEPS = 100
 
 Array = NDArray[np.float64]
 
 
-def fit_variance_scales(errors: Array, covariances: Array, groups: Sequence[int] = BOTH) -> Array:
+def fit_variance_scales(
+    errors: Array,
+    covariances: Array,
+    groups: Sequence[int] = BOTH,
+    blocks: NDArray[np.int64] | None = None,
+) -> Array:
     """Returns factors (6,) of the variances that make the true poses most probable.
 
     With S = diag(sqrt(s)) the scaled covariance is S Sigma S: variances change and correlations stay. With
@@ -26,10 +32,17 @@ def fit_variance_scales(errors: Array, covariances: Array, groups: Sequence[int]
     There the mean of e^T (S Sigma S)^-1 e is six, whatever the groups: NEES is ideal. For diagonal
     covariances and a factor for each axis, s_i is the mean of e_i^2 / Sigma_ii.
 
+    Errors of neighbouring frames are alike, so a few blocks of time are few independent errors, and factors
+    that make these ideal are too small for others. With `blocks` each is judged by the factors that the
+    others give; by what its share of e^T (S Sigma S)^-1 e is above the ideal on average, the factors of
+    all are multiplied.
+
     Args:
         errors: (N, 6), metres and radians, from estimate to truth.
         covariances: (N, 6, 6), positive definite.
         groups: which factor each axis has.
+        blocks: (N,), the block of time of each pose; None, or fewer than `MIN_BLOCKS`, for poses that are
+            taken as they are.
 
     Raises:
         ConfigError: a covariance that is none, or errors that are not finite.
@@ -43,11 +56,31 @@ def fit_variance_scales(errors: Array, covariances: Array, groups: Sequence[int]
         raise ConfigError(
             "A predicted pose covariance is not positive definite: the bundle cannot be calibrated"
         ) from None
-    moment = (errors[:, :, None] * errors[:, None, :] * np.linalg.inv(covariances)).mean(axis=0)
+    each = errors[:, :, None] * errors[:, None, :] * np.linalg.inv(covariances)
     count = int(index.max()) + 1
-    grouped = np.zeros((count, count))
-    np.add.at(grouped, (index[:, None], index[None, :]), moment)
     axes = np.bincount(index, minlength=count).astype(np.float64)
+
+    def moment(rows: NDArray[np.bool_]) -> Array:
+        grouped = np.zeros((count, count))
+        np.add.at(grouped, (index[:, None], index[None, :]), each[rows].mean(axis=0))
+        return grouped
+
+    a = _most_probable(moment(np.ones(len(each), bool)), axes)
+    excess = np.ones(count)
+    names = np.zeros(0) if blocks is None else np.unique(blocks)
+    if len(names) >= MIN_BLOCKS:
+        share = np.zeros(count)
+        for name in names:
+            own = np.asarray(blocks == name)
+            seen = _most_probable(moment(~own), axes)
+            share += own.mean() * seen * (moment(own) @ seen) / axes
+        excess = np.maximum(share, 1.0)
+    return np.asarray(np.clip(excess / a**2, _LOWEST, _HIGHEST)[index])
+
+
+def _most_probable(grouped: Array, axes: Array) -> Array:
+    """Returns the a (K,) that minimises `a^T M a / 2 - axes . log(a)` for M (K, K)."""
+    count = len(axes)
     if (np.diag(grouped) <= 0).any():  # no error at all: the lowest factor
         grouped[np.diag_indices(count)] += _LOWEST
     a = np.sqrt(axes / np.diag(grouped))
@@ -64,7 +97,7 @@ def fit_variance_scales(errors: Array, covariances: Array, groups: Sequence[int]
         a = a - size * step
         if np.abs(size * step).max() < 1e-13 * np.abs(a).max():
             break
-    return np.asarray(np.clip(1 / a**2, _LOWEST, _HIGHEST)[index])
+    return np.asarray(a)
 
 
 def scaled(covariances: Array, scale: Array) -> Array:

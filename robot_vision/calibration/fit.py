@@ -27,6 +27,7 @@ from robot_vision.calibration.material import (
     true_poses,
 )
 from robot_vision.calibration.measure import (
+    blocks_of,
     class_numbers,
     folds_of,
     pose_numbers,
@@ -112,14 +113,15 @@ def _fit_pose(
     )
     covariances = out["pose_covariance"][rows].astype(np.float64)
     every = np.ones(len(errors), bool)
+    blocks = blocks_of(material.samples)[rows]
     after = covariances.copy()
     for asked, scale in cross_fit(
         folds[rows],
         every,
-        lambda seen: fit_variance_scales(errors[seen], covariances[seen], groups),
+        lambda seen: fit_variance_scales(errors[seen], covariances[seen], groups, blocks[seen]),
     ):
         after[asked] = scaled(covariances[asked], scale)
-    found.covariance_scale = fit_variance_scales(errors, covariances, groups)
+    found.covariance_scale = fit_variance_scales(errors, covariances, groups, blocks)
     found.heads["pose"] = Fitted(
         {"variance_scale": [float(f"{v:.6g}") for v in found.covariance_scale]},
         pose_numbers(errors, covariances, resampler, rows),

@@ -2,21 +2,18 @@
 
 The edits work on the graph as it stands, by what feeds its outputs, and not on the network that it came from.
 What they change has a name: the initialisers `calibration.temperature` and `calibration.covariance_scale`.
-Only this module and who calls it need the package `onnx`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import BundleError, ConfigError
+from robot_vision.calibration.onnx_graph import OnnxGraph
+from robot_vision.errors import BundleError
 from robot_vision.spec import FEATURE_SCORES
-
-if TYPE_CHECKING:
-    import onnx
 
 TEMPERATURE = "calibration.temperature"
 COVARIANCE_SCALE = "calibration.covariance_scale"
@@ -24,52 +21,10 @@ LOGITS = "logits"
 FEATURES = "features"
 _LOG_VARIANCE_BIAS = "heads.pose.log_variance.bias"
 _SMALLEST = float(np.finfo(np.float32).tiny)
-# Through these a value passes unchanged.
-_TRANSPARENT = ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear")
 
 
-class GraphEditor:
-    """A graph that is being changed.
-
-    Args:
-        content: bytes of `model.onnx`.
-        name: of the file, for errors.
-
-    Raises:
-        ConfigError: the package onnx is not installed.
-        BundleError: the bytes are no graph, or one of an operator set before 13.
-    """
-
-    def __init__(self, content: bytes, name: str = "model.onnx") -> None:
-        try:
-            import onnx
-        except ImportError as error:
-            raise ConfigError(
-                "Changing a bundle needs onnx, which is not installed: pip install 'robot_vision[train]'"
-            ) from error
-        self._onnx = onnx
-        self._name = name
-        try:
-            self._model: onnx.ModelProto = onnx.load_model_from_string(content)
-        except Exception as error:  # protobuf's own kinds
-            raise BundleError(f"{name} is no ONNX graph: {error}") from error
-        self._graph = self._model.graph
-        self._opset = next((i.version for i in self._model.opset_import if not i.domain), 0)
-        if self._opset < 13:
-            raise BundleError(
-                f"{name} has ONNX operator set {self._opset}: 13 or newer can be changed; export it again"
-            )
-
-    def to_bytes(self) -> bytes:
-        """Returns the changed graph, without what nothing uses any more, after checking it."""
-        self._prune()
-        try:
-            self._onnx.checker.check_model(self._model)
-        except self._onnx.checker.ValidationError as error:
-            raise BundleError(
-                f"{self._name} cannot be changed: {str(error).splitlines()[0]}"
-            ) from error
-        return bytes(self._model.SerializeToString(deterministic=True))
+class GraphEditor(OnnxGraph):
+    """A bundle's graph that is being changed; see `OnnxGraph` for what it takes and raises."""
 
     # Temperature
 
@@ -84,7 +39,8 @@ class GraphEditor:
     def temperature(self) -> float:
         """Returns the temperature that the graph has; 1 where it has no room for one."""
         divisor = self._temperature_parts()[1]
-        return 1.0 if divisor is None else float(self._constant(divisor))  # type: ignore[arg-type]
+        value = None if divisor is None else self._constant(divisor)
+        return 1.0 if value is None else float(value)
 
     def set_temperature(self, temperature: float) -> None:
         """Makes `probabilities` the softmax of logits over `temperature`; makes room where there is none."""
@@ -239,142 +195,3 @@ class GraphEditor:
             return False
         self._put(names[0], (bias + shift).astype(np.float32))
         return True
-
-    # The graph's parts
-
-    def _outputs(self) -> list[str]:
-        return [output.name for output in self._graph.output]
-
-    def _producers(self) -> dict[str, Any]:
-        return {output: node for node in self._graph.node for output in node.output}
-
-    def _behind(self, name: str, producers: dict[str, Any]) -> str:
-        """Returns where a value comes from, behind nodes that do not change it."""
-        while name in producers and producers[name].op_type in _TRANSPARENT:
-            name = producers[name].input[0]
-        return name
-
-    def _constant(self, name: str) -> NDArray[Any] | None:
-        for tensor in self._graph.initializer:
-            if tensor.name == name:
-                return np.asarray(self._onnx.numpy_helper.to_array(tensor))
-        node = self._producers().get(name)
-        if node is not None and node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    return np.asarray(self._onnx.numpy_helper.to_array(attribute.t))
-        return None
-
-    def _is_float(self, name: str) -> bool:
-        """Whether a value is float32 as far as is known: casts to anything else come before it."""
-        node = self._producers().get(name)
-        return node is None or node.op_type != "Cast" or node.attribute[0].i == 1
-
-    def _put(self, name: str, value: NDArray[Any]) -> None:
-        """Adds or replaces an initialiser."""
-        for tensor in list(self._graph.initializer):
-            if tensor.name == name:
-                self._graph.initializer.remove(tensor)
-        self._graph.initializer.append(self._onnx.numpy_helper.from_array(value, name))
-
-    def _add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        if kind == "Cast":
-            attributes["to"] = self._onnx.TensorProto.FLOAT
-        node = self._onnx.helper.make_node(kind, inputs, [output], output, **attributes)
-        self._graph.node.append(node)
-        return output
-
-    def _reduce(self, kind: str, name: str, output: str) -> str:
-        """Adds a reduction over axis 1; its axes are an input since operator set 18."""
-        if self._opset < 18:
-            return self._add(kind, [name], output, axes=[1], keepdims=0)
-        self._put("calibration.axis", np.array([1], np.int64))
-        return self._add(kind, [name, "calibration.axis"], output, keepdims=0)
-
-    def _free_output(self, name: str) -> str:
-        """Renames what an output is now, so that something else can take its name; returns the new name.
-
-        Only the output itself goes over to what is added: whoever read the value reads it still.
-        """
-        inner = f"calibration.before.{name}"
-        while inner in self._producers():
-            inner += "'"
-        for node in self._graph.node:
-            for i, value in enumerate(node.output):
-                if value == name:
-                    node.output[i] = inner
-            for i, value in enumerate(node.input):
-                if value == name:
-                    node.input[i] = inner
-        return inner
-
-    def _drop_output(self, name: str) -> None:
-        for output in list(self._graph.output):
-            if output.name == name:
-                self._graph.output.remove(output)
-
-    def _ensure_output(self, name: str, shape: tuple[Any, ...]) -> None:
-        if name not in self._outputs():
-            kind = self._onnx.TensorProto.FLOAT
-            self._graph.output.append(self._onnx.helper.make_tensor_value_info(name, kind, shape))
-
-    def set_width(self, name: str, width: int) -> None:
-        """Writes how many numbers an output has for an image."""
-        for output in self._graph.output:
-            if output.name == name:
-                output.type.tensor_type.shape.dim[1].dim_value = width
-
-    def _sort(self) -> None:
-        """Puts nodes after what they need, as ONNX asks for; the order is kept where it may be."""
-        made = (
-            {i.name for i in self._graph.initializer} | {i.name for i in self._graph.input} | {""}
-        )
-        inside = {o for node in self._graph.node for o in node.output} | made
-        waiting, done = list(self._graph.node), []
-        while waiting:
-            left = []
-            for node in waiting:
-                if all(name in made or name not in inside for name in _inputs(node)):
-                    done.append(node)
-                    made.update(node.output)
-                else:
-                    left.append(node)
-            assert len(left) < len(waiting), "a circle"
-            waiting = left
-        _replace(self._graph.node, done)
-
-    def _prune(self) -> None:
-        """Takes away what no output depends on."""
-        producers = self._producers()
-        needed: set[str] = set()
-        stack = self._outputs()
-        while stack:
-            name = stack.pop()
-            if name not in needed:
-                needed.add(name)
-                stack.extend(_inputs(producers[name]) if name in producers else ())
-        used = [n for n in self._graph.node if any(o in needed for o in n.output)]
-        _replace(self._graph.node, used)
-        _replace(self._graph.initializer, [t for t in self._graph.initializer if t.name in needed])
-        _replace(self._graph.value_info, [v for v in self._graph.value_info if v.name in needed])
-
-
-def _inputs(node: Any) -> list[str]:
-    """Returns what a node reads, also in the graphs that it holds (of If and Loop)."""
-    names = list(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                names += _inputs(inner)
-    return names
-
-
-def _replace(field: Any, items: list[Any]) -> None:
-    """Puts copies of messages in a repeated field's place: what is deleted from it is not used again."""
-    copies = []
-    for item in items:
-        copy = type(item)()
-        copy.CopyFrom(item)
-        copies.append(copy)
-    del field[:]
-    field.extend(copies)

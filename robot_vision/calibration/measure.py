@@ -53,13 +53,16 @@ def folds_of(samples: Sequence[Sample], count: int, seed: int = 0) -> NDArray[np
             fold[rows] = (start + np.arange(len(rows))) % count
             start += len(rows)
         return fold
-    size = max(1, min(FOLD_BLOCK, len(samples) // count))
-    block = 0
+    return blocks_of(samples, max(1, min(FOLD_BLOCK, len(samples) // count))) % count
+
+
+def blocks_of(samples: Sequence[Sample], size: int = FOLD_BLOCK) -> NDArray[np.int64]:
+    """Returns the block (N,) of so many neighbouring frames that each sample is of, within recordings."""
+    found, block = np.zeros(len(samples), np.int64), 0
     for a, b in recordings(samples):
-        blocks = block + np.arange(b - a) // size
-        fold[a:b] = blocks % count
-        block = int(blocks[-1]) + 1
-    return fold
+        found[a:b] = block + np.arange(b - a) // size
+        block = int(found[b - 1]) + 1
+    return found
 
 
 def resampler_of(samples: Sequence[Sample], settings: EvaluationSettings) -> Resampler:
