@@ -94,6 +94,9 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
             found[f"node_{precision}"] = node.live(
                 images, own, seconds, precision, repetitions, brief
             )
+            found[f"node_two_streams_{precision}"] = node.live(
+                images, own, seconds, precision, min(repetitions, 3), brief, streams=2
+            )
         return found
     if part == "todays_node":
         return {part: node.todays(seconds, 1 if quick else 4)}
@@ -101,7 +104,11 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
         names = [name for name in available_engines() if name != "torch" or not quick]
         return {part: node.engines(images, 100.0, seconds, names)}
     if part == "cameras":
-        return {part: node.many_cameras(images, 100.0, seconds, CAMERAS[: 2 if quick else 3])}
+        some, ends = CAMERAS[: 2 if quick else 3], [CAMERAS[0], CAMERAS[-1]]
+        found = {part: node.many_cameras(images, 100.0, seconds, some, "float32")}
+        if not quick:
+            found["cameras_bfloat16"] = node.many_cameras(images, 400.0, seconds, ends, "bfloat16")
+        return found
     if part == "start_up":
         return {part: node.start_up(images, 2 if quick else 5)}
     assert part == "places", part

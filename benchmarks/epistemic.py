@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.stages import Images
 from benchmarks.timing import ratio, side_by_side
 from robot_vision.engines import create_engine
 from robot_vision.errors import EngineError
-from robot_vision.pipeline import Pipeline
 
 ONE, PASSES, ENSEMBLE = "one answer", "8 passes of Monte Carlo dropout", "ensemble of 4 heads"
 NAMES = {
@@ -22,7 +21,7 @@ NAMES = {
 def cost(images: Images, seconds: float) -> dict[str, Any]:
     """The same network with one answer, 8 passes and 4 members; batch 1, float32, on each CPU engine."""
     bundles = {label: models.bundle(name, images) for label, name in NAMES.items()}
-    batch = Pipeline(bundles[ONE], None).preprocess(images[:1]).copy()  # type: ignore[arg-type]
+    batch = inputs.network_batch(bundles[ONE], images[:1])
     results: dict[str, Any] = {}
     for name in ("onnx", "openvino"):
         try:

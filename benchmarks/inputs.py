@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.bundle import ModelBundle
+from robot_vision.resizing import resize_into
+
 ROOT = Path(__file__).resolve().parent.parent
 JPEG_QUALITY = 80  # what compressed_image_transport writes if nobody asks for another
 SIZES = {"480p": (480, 640), "1080p": (1080, 1920)}
@@ -44,6 +47,15 @@ def enlarged(images: list[NDArray[np.uint8]], size: tuple[int, int]) -> list[NDA
         else np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
         for image in images
     ]
+
+
+def network_batch(bundle: ModelBundle, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Returns RGB images of any sizes as the network takes them: (N, height, width, 3)."""
+    spec = bundle.spec.input
+    batch = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
+    for image, target in zip(images, batch, strict=True):
+        resize_into(image, target, spec.resize, spec.crop_fraction)
+    return batch
 
 
 def sha256(images: list[NDArray[np.uint8]]) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks import models
+from benchmarks import inputs, models
 from benchmarks.timing import side_by_side
 from robot_vision.engines import create_engine
-from robot_vision.pipeline import Pipeline
 
 _MATRIX = 1536
 _COPY_BYTES = 256 * 2**20  # far more than any cache
@@ -61,8 +60,7 @@ def limits(images: list[NDArray[np.uint8]], seconds: float) -> dict[str, Any]:
     """
     bundle = models.bundle("three_heads", images)
     engine = create_engine(bundle)
-    pipeline = Pipeline(bundle, engine)
-    batch = pipeline.preprocess(images[:1]).copy()
+    batch = inputs.network_batch(bundle, images[:1])
     random = np.random.default_rng(0)
     a, b = (random.random((_MATRIX, _MATRIX), np.float32) for _ in range(2))
     out = np.empty_like(a)
@@ -80,7 +78,7 @@ def limits(images: list[NDArray[np.uint8]], seconds: float) -> dict[str, Any]:
     peak = 2 * _MATRIX**3 / times["matrix product"]["p50_ms"] * 1e3
     bandwidth = _COPY_BYTES / times["memory copy"]["p50_ms"] * 1e3
     weights = len(bundle.graph)
-    pipeline.close()
+    engine.close()
     return {
         "engine": f"{engine.name} {engine.device} {engine.precision}",
         "times": times,

@@ -120,6 +120,7 @@ def live(
     precision: str,
     repetitions: int,
     quick: bool,
+    streams: int = 1,
 ) -> dict[str, Any]:
     """The perception node: sustained rates, and what happens at fixed ones.
 
@@ -131,17 +132,18 @@ def live(
         precision: of the engine.
         repetitions: of each fixed rate; medians are returned.
         quick: only 480p raw.
+        streams: batches in work at the same time.
     """
     path = str(models.bundle("three_heads", images).path)
     results: dict[str, Any] = {}
     for size, transport in CASES[:1] if quick else CASES:
-        command = perception(path, transport, precision)
+        command = perception(path, transport, precision, streams=streams)
         with bench(command, size=size, transport=transport) as peer:
             before = own()
             case = sustained(peer, before["pipeline"], seconds)
             after = own()
             case["own_hz"] = {k: round((before[k] + after[k]) / 2, 2) for k in before}
-            for rate in FIXED_RATES:
+            for rate in FIXED_RATES if streams == 1 else (30,):
                 trials = [trial(peer, rate, seconds) for _ in range(repetitions)]
                 case[f"at_{rate}_hz"] = median_of(trials)
         results[f"{size} {transport}"] = case
@@ -159,13 +161,13 @@ def engines(images: list[Any], top: float, seconds: float, names: list[str]) -> 
 
 
 def many_cameras(
-    images: list[Any], top: float, seconds: float, counts: list[int]
+    images: list[Any], top: float, seconds: float, counts: list[int], precision: str
 ) -> dict[str, Any]:
     """The perception node with several synchronised 480p cameras: one batch for all that wait."""
     path = str(models.bundle("three_heads", images).path)
     results = {}
     for count in counts:
-        command = perception(path, "raw", "float32", cameras=count)
+        command = perception(path, "raw", precision, cameras=count)
         with bench(command, cameras=count) as peer:
             results[str(count)] = sustained(peer, top / count, seconds)
     return results  # fmt: skip

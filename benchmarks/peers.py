@@ -100,12 +100,18 @@ def isolate() -> None:
 
 
 def perception(
-    bundle: str, transport: str, precision: str, engine: str = "auto", cameras: int = 1
+    bundle: str,
+    transport: str,
+    precision: str,
+    engine: str = "auto",
+    cameras: int = 1,
+    streams: int = 1,
 ) -> list[str]:
     """Returns the command line of the perception node."""
     names = [topic.split("/")[1] for topic in topics(cameras)]
     parameters = {
         "model": bundle, "transport": transport, "precision": precision, "engine": engine,
+        "streams": str(streams),
         "cameras": f"[{','.join(names)}]", "image_topics": f"[{','.join(topics(cameras))}]",
     }  # fmt: skip
     words = [w for name, value in parameters.items() for w in ("-p", f"{name}:={value}")]

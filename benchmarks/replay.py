@@ -41,9 +41,7 @@ def whole_bag(images: list[NDArray[np.uint8]], quick: bool) -> dict[str, Any]:
     engine = create_engine(bundle)
     pipeline = Pipeline(bundle, engine)
     size = default_batch(engine.device)
-    batch = np.stack(
-        [pipeline.preprocess([images[i % len(images)]])[0].copy() for i in range(size)]
-    )
+    batch = inputs.network_batch(bundle, [images[i % len(images)] for i in range(size)])
     frames = FRAMES // 4 if quick else FRAMES
     rates: dict[str, list[float]] = {"replay": [], "engine": []}
     found = None

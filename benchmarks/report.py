@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.report_node import limit_section, node_sections, plots
+from benchmarks.report_node import NODES, limit_section, node_sections, plots
 from benchmarks.tables import percentile_table, table
 
 __all__ = ["markdown", "plots", "summary", "targets"]
@@ -59,23 +59,21 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
             False,
         )
     ratios = data.get("summary", {})
-    row(
-        "node 480p raw / pipeline's own rate, float32",
-        ratios.get("node_over_pipeline"),
-        0.8,
-        False,
-    )
-    row("node / the node people write today", ratios.get("node_over_todays"), 4, False)
-    row(
-        "node / the node people write today, bfloat16",
-        ratios.get("node_over_todays_bfloat16"), 4, False,
-    )  # fmt: skip
-    row("node 480p raw / bare engine, float32", ratios.get("node_480p_raw_over_engine"), 0.9, False)
-    row("node 1080p JPEG / bare engine, float32", ratios.get("node_1080p_compressed_over_engine"),
-        0.8, False)  # fmt: skip
-    row("age at 30 Hz, p99 / p50", ratios.get("p99_over_p50_at_30_hz"), 2, True)
-    row(f"frames a second of {ratios.get('cameras')} cameras in one batch / of one camera",
-        ratios.get("one_batch_over_single_runs"), 1.3, False)  # fmt: skip
+    for key, title in NODES.items():
+        for what, ratio, bound in (
+            ("node 480p raw / pipeline's own rate", "node_over_pipeline", 0.8),
+            ("node 480p raw / the node people write today", "node_over_todays", 4),
+            ("node 480p raw / bare engine", "node_480p_raw_over_engine", 0.9),
+            ("node 1080p JPEG / bare engine", "node_1080p_compressed_over_engine", 0.8),
+        ):
+            if key.endswith("float32") or ratio == "node_over_todays":
+                row(f"{what}, {title}", ratios.get(f"{ratio}_{key}"), bound, False)
+    row("age at 30 Hz, p99 / p50, float32", ratios.get("p99_over_p50_at_30_hz_float32"), 2, True)
+    for precision in ("float32", "bfloat16"):
+        found = ratios.get(f"one_batch_over_single_runs_{precision}")
+        most = ratios.get("cameras")
+        row(f"frames a second of {most} cameras in one batch / of one camera, {precision}",
+            found, 1.3, False)  # fmt: skip
     if start := data.get("start_up"):
         row("process start to first result, ONNX engine, s", start["onnx"]["median"], 3, True)
     for size, bound in (("100000", 5), ("1000000", 10)):
@@ -91,24 +89,23 @@ def summary(data: dict[str, Any]) -> dict[str, float]:
     """Returns the ratios between parts that ran beside each other."""
     result: dict[str, float] = {}
     todays = data.get("todays_node", {}).get("sustained", {}).get("rate_hz")
-    for precision in ("float32", "bfloat16"):
-        cases = data.get(f"node_{precision}", {})
-        ending = "" if precision == "float32" else f"_{precision}"
-        for case, found in cases.items():
+    for name in NODES:
+        for case, found in data.get(f"node_{name}", {}).items():
             rate, key = found["sustained"]["rate_hz"], case.replace(" ", "_")
-            result[f"node_{key}_over_engine{ending}"] = round(rate / found["own_hz"]["engine"], 3)
+            result[f"node_{key}_over_engine_{name}"] = round(rate / found["own_hz"]["engine"], 3)
             if case != "480p raw":
                 continue
-            result[f"node_over_pipeline{ending}"] = round(rate / found["own_hz"]["pipeline"], 3)
+            result[f"node_over_pipeline_{name}"] = round(rate / found["own_hz"]["pipeline"], 3)
             at_30 = found["at_30_hz"]["age_at_reception"]
-            result[f"p99_over_p50_at_30_hz{ending}"] = round(at_30["p99_ms"] / at_30["p50_ms"], 2)
+            result[f"p99_over_p50_at_30_hz_{name}"] = round(at_30["p99_ms"] / at_30["p50_ms"], 2)
             if todays:
-                result[f"node_over_todays{ending}"] = round(rate / todays, 2)
-    if cameras := data.get("cameras"):
-        one, most = min(cameras, key=int), max(cameras, key=int)
-        rates = {n: cameras[n]["flood_answered_hz"] for n in (one, most)}
-        result["cameras"] = int(most)
-        result["one_batch_over_single_runs"] = round(rates[most] / rates[one], 3)
+                result[f"node_over_todays_{name}"] = round(rate / todays, 2)
+    for part, precision in (("cameras", "float32"), ("cameras_bfloat16", "bfloat16")):
+        if cameras := data.get(part):
+            one, most = min(cameras, key=int), max(cameras, key=int)
+            rates = {n: cameras[n]["flood_answered_hz"] for n in (one, most)}
+            result["cameras"] = int(most)
+            result[f"one_batch_over_single_runs_{precision}"] = round(rates[most] / rates[one], 3)
     return result
 
 

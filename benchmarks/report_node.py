@@ -12,6 +12,12 @@ from robot_vision.evaluation.svg import Chart
 
 PRECISIONS = ("float32", "bfloat16")
 RATES = (10, 30, 60)
+NODES = {
+    "float32": "float32",
+    "two_streams_float32": "float32, streams:=2",
+    "bfloat16": "bfloat16",
+    "two_streams_bfloat16": "bfloat16, streams:=2",
+}
 
 
 def _sustained(results: dict[str, Any]) -> str:
@@ -35,8 +41,9 @@ def _sustained(results: dict[str, Any]) -> str:
 def _fixed(results: dict[str, Any]) -> str:
     rows = []
     for case, r in results.items():
-        for rate in RATES:
-            at = r[f"at_{rate}_hz"]
+        for rate, at in ((rate, r.get(f"at_{rate}_hz")) for rate in RATES):
+            if at is None:
+                continue
             ages = at["age_at_reception"] or {}
             drops = ", ".join(f"{k} {v:g}" for k, v in at["drops"].items()) or "none"
             rows.append(
@@ -55,13 +62,13 @@ def _fixed(results: dict[str, Any]) -> str:
 
 def node_sections(data: dict[str, Any]) -> Iterator[str]:
     """Yields the paragraphs about the node: rates and ages, engines, cameras, today's node."""
-    for precision in PRECISIONS:
-        if live := data.get(f"node_{precision}"):
+    for key, title in NODES.items():
+        if live := data.get(f"node_{key}"):
             own = "; ".join(
                 f"{case}: engine {r['own_hz']['engine']}, pipeline {r['own_hz']['pipeline']}"
                 for case, r in live.items()
             )
-            yield f"## The running node, {precision}\n"
+            yield f"## The running node, {title}\n"
             yield (
                 "Camera, node and listener in three processes on the same cores. A rate is sustained if the "
                 "median trial of three loses less than 1 percent. The engine's and the pipeline's own rates "
@@ -74,10 +81,12 @@ def node_sections(data: dict[str, Any]) -> Iterator[str]:
                 "Drops: by the node's own counters (replaced: a newer frame came first).\n"
             )
             yield _fixed(live)
-            yield f"![Age of results by rate](images/benchmarks_age_{precision}.svg)\n"
+            if key in PRECISIONS:
+                yield f"![Age of results by rate](images/benchmarks_age_{key}.svg)\n"
     for name, title in (
         ("node_engines", "The running node with each engine, 480p raw, float32"),
         ("cameras", "Several synchronised cameras, 480p raw, float32 (Hz is of each camera)"),
+        ("cameras_bfloat16", "The same in bfloat16"),
     ):
         if found := data.get(name):
             yield f"## {title}\n"

@@ -67,7 +67,7 @@ def _resize_errors(images: Images) -> dict[str, float]:
 def engines(images: Images, seconds: float) -> dict[str, Any]:
     """The bare engines side by side, batch 1 and 4; what does not run here is listed with its reason."""
     bundle = models.bundle("three_heads", images)
-    batch = Pipeline(bundle, None).preprocess(images[:4]).copy()  # type: ignore[arg-type]
+    batch = inputs.network_batch(bundle, images[:4])
     runs, absent = {}, {}
     for name, device, precision in itertools.product(
         ENGINES, ("cpu", "cuda", "tensorrt"), ("float32", "float16", "bfloat16")
@@ -92,7 +92,7 @@ def pipeline(images: Images, seconds: float, precision: str) -> dict[str, Any]:
     bundle = models.bundle("three_heads", images)
     engine = create_engine(bundle, precision=precision)
     whole = Pipeline(bundle, engine)
-    batch = whole.preprocess(images[:1]).copy()
+    batch = inputs.network_batch(bundle, images[:1])
     big = inputs.enlarged(images[:1], inputs.SIZES["1080p"])
     times = side_by_side(
         {
@@ -116,7 +116,7 @@ def heads(images: Images, seconds: float, precision: str) -> dict[str, Any]:
     """What three heads cost over the backbone with the classifier alone."""
     bundles = {name: models.bundle(name, images) for name in models.SPECS}
     loaded = {name: create_engine(b, precision=precision) for name, b in bundles.items()}
-    batch = Pipeline(bundles["three_heads"], loaded["three_heads"]).preprocess(images[:1]).copy()
+    batch = inputs.network_batch(bundles["three_heads"], images[:1])
     times = side_by_side({n: lambda e=e: e.run(batch) for n, e in loaded.items()}, seconds)
     label = loaded["three_heads"]
     return {
