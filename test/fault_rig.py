@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +90,17 @@ class Rig:
         self.camera = Camera()
         self.node = self.start()
 
-    def start(self) -> NodeProcess:
-        """Starts the node's process (again)."""
+    def start(self, prefix: Sequence[str] = (), **options: Any) -> NodeProcess:
+        """Starts the node's process (again), with options of this process alone."""
         self.starts += 1
         options = {
             "model": self.bundle, "cameras": "[front]", "diagnostics_period_s": 0.2,
-            "diagnostics_window_s": 2.0, **self.options,
+            "diagnostics_window_s": 2.0, **self.options, **options,
         }  # fmt: skip
         words = [w for key, value in options.items() for w in ("-p", f"{key}:={value}")]
         log = self.folder / f"node_{self.starts}.txt"
-        return NodeProcess(log, "robot_vision.ros.perception_node", "--ros-args", *words)
+        module = "robot_vision.ros.perception_node"
+        return NodeProcess(log, module, "--ros-args", *words, prefix=prefix)
 
     def _answered(self, message: Any) -> None:
         now = time.time_ns()

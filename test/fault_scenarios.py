@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fault_disk import log_disk_full
 from fault_rig import NODE, Camera, Rig, kill
+from fault_steady import steady
 from ros_helpers import wait_until
 
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE, SHUTDOWN = 1, 2, 3, 4, 5
@@ -24,37 +26,9 @@ LEGAL = {
     "inactive": {ACTIVATE: "active", CLEANUP: "unconfigured"},
     "active": {DEACTIVATE: "inactive"},
 }
-REPLACED = ("killed", "network_cut")  # these start the node anew
+REPLACED = ("killed", "network_cut", "log_disk_full")  # these start the node anew
+FULL_S = 30.0  # a run of so long is not cut short before its 1,000 transitions are done
 Lost = dict[str, Any]
-
-
-def steady(rig: Rig, seconds: float) -> Lost:
-    """Frames at full rate: memory, open files, threads and latency stay flat."""
-    rig.heal()
-    rig.camera.tell(rate=60)
-    time.sleep(min(5.0, seconds / 4))  # buffers and caches grow to their size first
-    rows = []
-    steps = 6
-    for _ in range(steps):
-        rig.take_ages()
-        time.sleep(seconds / steps)
-        ages = sorted(rig.take_ages())
-        rows.append({**rig.resources(), "p50_ms": 1e3 * ages[len(ages) // 2],
-                     "p99_ms": 1e3 * ages[int(0.99 * len(ages))]})  # fmt: skip
-    first, last = rows[0], rows[-1]
-    growth = last["memory_mib"] - first["memory_mib"]
-    assert growth < max(8.0, 0.02 * first["memory_mib"]), f"memory grew by {growth:.1f} MiB: {rows}"
-    assert last["files"] <= first["files"] and last["threads"] <= first["threads"], rows
-    medians = [row["p50_ms"] for row in rows]
-    if seconds >= 60:  # a shorter run says nothing of it beside other work on the machine
-        assert medians[-1] < 2 * min(medians), f"latency grew: {medians}"
-    return {
-        "memory_growth_mib": round(growth, 1),
-        "p50_ms": [round(row["p50_ms"], 1) for row in rows],
-        "p99_ms": [round(row["p99_ms"], 1) for row in rows],
-        "files": last["files"],
-        "threads": last["threads"],
-    }
 
 
 def camera_dies(rig: Rig, seconds: float) -> Lost:
@@ -134,13 +108,13 @@ def other_times(rig: Rig, seconds: float) -> Lost:
 
 
 def transitions(rig: Rig, seconds: float) -> Lost:
-    """Legal and illegal transitions in random order while frames arrive; 1,000 in a full run."""
+    """Legal and illegal transitions in random order while frames arrive; 1,000 from 30 s on."""
     from lifecycle_msgs.srv import ChangeState
 
     rig.heal()
     choose, end = random.Random(0), time.monotonic() + seconds
     state, done, refused, number = "active", 0, 0, 0
-    while number < 1000 and time.monotonic() < end:
+    while number < 1000 and (seconds >= FULL_S or time.monotonic() < end):
         number += 1
         wanted = choose.choice([CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE])
         request = ChangeState.Request()
@@ -290,8 +264,8 @@ def wrong_model(rig: Rig, seconds: float) -> Lost:
 SCENARIOS: dict[str, Callable[[Rig, float], Lost]] = {
     f.__name__: f
     for f in (
-        camera_dies, camera_stalls, flood, other_sizes, other_times, transitions, parameters,
-        wrong_model, starved, network_cut, killed, steady,
+        steady, camera_dies, camera_stalls, flood, other_sizes, other_times, transitions, parameters,
+        wrong_model, log_disk_full, starved, network_cut, killed,
     )
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ network.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,22 @@ def make_map(path: Path, poses: list[np.ndarray] | None = None, sha: str = SHA) 
 
 
 class PlaceRobot:
-    """The node in its own process, and a client that plays its camera, its wheels and its listeners."""
+    """The node in its own process, and a client that plays its camera, its wheels and its listeners.
 
-    def __init__(self, folder: Path, *arguments: str, module: str = "place_node") -> None:
+    Args:
+        folder: for the logs.
+        arguments: of the node, after those set here.
+        module: of the node.
+        prefix: command that runs the node's command, such as `nice`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        module: str = "place_node",
+        prefix: Sequence[str] = (),
+    ) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
         from geometry_msgs.msg import PoseWithCovarianceStamped
         from vision_msgs.msg import Detection3D, Detection3DArray
@@ -112,8 +126,9 @@ class PlaceRobot:
         self.loops = self.client.listen(Detection3DArray, f"{NODE}/loop_closure", 100)
         self.initial = self.client.listen(PoseWithCovarianceStamped, "/initialpose", 10)
         numbers = ",".join(str(float(v)) for v in CAMERA_TO_BASE)
-        self.process = NodeProcess(
-            folder / "log.txt",
+        self.starts = 0
+        self._prefix = prefix
+        self._command = (
             f"robot_vision.ros.{module}",
             "--ros-args",
             *("-p", "camera:=front", "-p", "diagnostics_period_s:=0.2"),
@@ -124,10 +139,18 @@ class PlaceRobot:
             *("-p", f"camera_to_base:=[{numbers}]", "-p", "base_frame:=base_link"),
             *arguments,
         )
+        self.process = self.start()
         self.clock_ns = time.time_ns()
         self.odom_offset = np.eye(
             4
         )  # T_odom_map: where the odometry thinks that the map's origin is
+
+    def start(self) -> NodeProcess:
+        """Starts the node's process; again, after it was killed."""
+        log = self.folder / (f"log_{self.starts}.txt" if self.starts else "log.txt")
+        self.starts += 1
+        self.process = NodeProcess(log, *self._command, prefix=self._prefix)
+        return self.process
 
     # What the robot's other parts would do
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ class NodeProcess:
         log: file for its output.
         module: run with `python -m`.
         arguments: after the module's name.
+        prefix: command that runs the command after it in its own place, such as `nice`.
     """
 
-    def __init__(self, log: Path, module: str, *arguments: str) -> None:
+    def __init__(self, log: Path, module: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self._log = log
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_COLORIZED_OUTPUT": "0"}
         environment["PYTHONPATH"] = os.pathsep.join(
@@ -38,7 +39,7 @@ class NodeProcess:
         )
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*prefix, sys.executable, "-m", module, *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,

@@ -1,7 +1,7 @@
-"""`make soak`: an hour of faults on the running node; writes docs/reliability_faults.md and its JSON.
+"""`make soak`: the nodes at full rate for an hour, then each fault for a minute; 75 to 80 minutes in all.
 
-Half of the time is the steady run at full rate, the rest is shared by the faults. Interrupting it keeps what
-is done: each row is written when its scenario ends.
+Writes docs/reliability_faults.md, its JSON and docs/images/soak.svg after each part, so an interrupted run
+keeps what is done. `--only` runs parts again: the rows of others stay if they are of the same commit.
 """
 
 from __future__ import annotations
@@ -18,82 +18,107 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from fault_disk import may_mount
+from fault_maps import MAP_SCENARIOS
 from fault_rig import Rig
 from fault_scenarios import SCENARIOS, may_make_networks, suffer
 from ros_helpers import ROOT
+from soak_page import PICTURE, page, picture
 
 from benchmarks.machine import describe
 
 PAGE = "reliability_faults"
+NAMES = (*SCENARIOS, *MAP_SCENARIOS)  # steady comes first: its hour is the longest to lose
 
 
-def page(data: dict[str, Any]) -> str:
-    """Returns the table as Markdown."""
-    machine = data["machine"]
-    lines = [
-        "# Faults tried on the running node",
-        "",
-        "Written by `make soak`; do not edit by hand. Real processes over real DDS: a perception node with "
-        "the demo's network, a camera that is broken, a listener that counts. Survived: the same process "
-        "answers good frames again (`healed_s` later), without an internal error or a traceback.",
-        "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
-        f"commit `{machine['commit'][:19]}`, {data['date']}; command `{data['command']}`.",
-        "",
-        "| fault | what is done | for s | survived | what was lost or measured |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, row in data["rows"].items():
-        lost = row.get("skipped") or row.get("error") or "; ".join(
-            f"{key} {value}" for key, value in row["lost"].items()
-        )  # fmt: skip
-        survived = "left out" if "skipped" in row else "NO" if "error" in row else "yes"
-        what = (SCENARIOS[name].__doc__ or "").strip()
-        lines.append(f"| {name} | {what} | {row['seconds']:.0f} | {survived} | {lost} |")
-    return "\n".join(lines) + "\n"
+def cannot(name: str) -> str:
+    """Returns why a scenario cannot be run here, or nothing."""
+    if name == "network_cut" and not may_make_networks():
+        return "this user may not make network namespaces"
+    if name.endswith("disk_full") and not may_mount():
+        return "this user may not mount a file system"
+    return ""
+
+
+def run(name: str, folder: Path, bundle: Path, seconds: float) -> dict[str, Any]:
+    """Returns what was lost in a scenario, with nodes of its own: no fault hides behind another."""
+    if name in MAP_SCENARIOS:
+        return MAP_SCENARIOS[name](folder, seconds)
+    rig = Rig(folder, bundle)
+    try:
+        return suffer(name, rig, seconds)
+    finally:
+        rig.close()
+
+
+def earlier(path: Path, commit: str) -> dict[str, Any]:
+    """Returns the rows of an earlier run of the same commit."""
+    try:
+        data = json.loads(path.read_text())
+        return dict(data["rows"]) if data["machine"]["commit"] == commit else {}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def write(data: dict[str, Any], output: Path) -> None:
+    """Writes the JSON, the page and the picture."""
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    (output / f"{PAGE}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (output / f"{PAGE}.md").write_text(page(data))
+    steady = data["rows"].get("steady", {})
+    if "series" in steady.get("lost", {}):
+        (output / "images" / PICTURE).write_text(picture(steady))
 
 
 def main() -> int:
     """Runs the scenarios; exit status 1 if one was not survived."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="in all (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS))
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="of the steady run (%(default)s)"
+    )
+    parser.add_argument(
+        "--fault-seconds", type=float, default=60.0,
+        help="for each fault (%(default)s); from 30 on, all 1,000 transitions are done, however long",
+    )  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME",
+                        help=f"of {', '.join(NAMES)}")  # fmt: skip
     parser.add_argument("--output", type=Path, default=ROOT / "docs")
     args = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(100 + os.getpid() % 100))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    others = [name for name in args.only if name != "steady"]
-    whole = args.minutes * 60
+    machine = describe()
+    old = earlier(args.output / f"{PAGE}.json", machine["commit"])
     data: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": "make soak" + ("" if len(sys.argv) == 1 else f" SOAK_ARGS='{' '.join(sys.argv[1:])}'"),
-        "machine": describe(),
-        "rows": {},
+        "machine": machine,
+        "rows": old if len(args.only) < len(NAMES) else {},
     }  # fmt: skip
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(shutil.copytree(ROOT / "models" / "demo", Path(folder) / "demo"))
         for name in args.only:
-            seconds = whole / 2 if name == "steady" else whole / 2 / max(1, len(others))
+            seconds = args.minutes * 60 if name == "steady" else args.fault_seconds
             print(f"{time.strftime('%H:%M:%S')} {name} for {seconds:.0f} s ...", flush=True)
-            row: dict[str, Any] = {"seconds": seconds}
+            row: dict[str, Any] = {"seconds": seconds, "load": round(os.getloadavg()[0], 2)}
+            own = Path(folder) / f"run_{name}"
+            own.mkdir()
+            try:
+                if why := cannot(name):
+                    row["skipped"] = why
+                else:
+                    row["lost"] = run(name, own, bundle, seconds)
+            except Exception as error:
+                failed += 1
+                row["lost"] = getattr(error, "lost", {})  # what was measured all the same
+                row["error"] = (str(error) or type(error).__name__).splitlines()[0][:500]
+                traceback.print_exc()
+            said = {k: v for k, v in row.get("lost", {}).items() if k != "series"}
+            print(f"  {said or row.get('skipped') or row.get('error')}", flush=True)
             data["rows"][name] = row
-            if name == "network_cut" and not may_make_networks():
-                row["skipped"] = "this user may not make network namespaces"
-            else:
-                rig = Rig(Path(folder), bundle)  # a node of its own: no fault hides behind another
-                try:
-                    row["lost"] = suffer(name, rig, seconds)
-                except Exception as error:
-                    failed += 1
-                    row["error"] = str(error).splitlines()[0]
-                    traceback.print_exc()
-                finally:
-                    rig.close()
-            print(f"  {row.get('lost') or row.get('skipped') or row.get('error')}", flush=True)
-            (args.output / f"{PAGE}.json").write_text(json.dumps(data, indent=1) + "\n")
-            (args.output / f"{PAGE}.md").write_text(page(data))
+            data["rows"] = {key: data["rows"][key] for key in NAMES if key in data["rows"]}
+            write(data, args.output)
     return 1 if failed else 0
 
 

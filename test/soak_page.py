@@ -1,0 +1,127 @@
+"""The page and the picture of `make soak`, from its JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from fault_maps import MAP_SCENARIOS
+from fault_scenarios import SCENARIOS
+
+from robot_vision.evaluation.report import STYLE as PAGE_STYLE
+from robot_vision.evaluation.svg import HEIGHT, STYLE, WIDTH, Chart
+
+TEXTS = {
+    name: (scenario.__doc__ or "").strip() for name, scenario in {**SCENARIOS, **MAP_SCENARIOS}.items()
+}  # fmt: skip
+PICTURE = "soak.svg"
+HEAD = """# Faults tried on the running nodes
+
+Written by `make soak`; do not edit by hand. Real processes over real DDS: a perception node with the demo's
+network, a camera that is broken, a listener that counts; for the map's faults a place node, fed with
+descriptors and poses. Survived: the same process answers good frames again (`healed_s` later), without an
+internal error or a traceback.
+[reliability.md](reliability.md) says more, and where further faults are tested.
+"""
+
+
+def page(data: dict[str, Any]) -> str:
+    """Returns the tables as Markdown."""
+    machine = data["machine"]
+    lines = [
+        HEAD,
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
+        f"commit `{machine['commit'][:19]}`, {data['date']}; command `{data['command']}`.",
+        "",
+    ]
+    rows = {name: row for name, row in data["rows"].items() if name in TEXTS}
+    if "nodes" in rows.get("steady", {}).get("lost", {}):
+        lines += _steady(rows["steady"])
+    lines += [
+        "## Faults" if "steady" in rows else "",
+        "",
+        "| fault | what is done | for s | survived | what was lost or measured |",
+        "| --- | --- | ---: | --- | --- |",
+    ]
+    for name, row in rows.items():
+        if name == "steady" and "nodes" in row.get("lost", {}):
+            continue
+        lost = row.get("skipped") or row.get("error") or "; ".join(
+            f"{key} {value}" for key, value in row["lost"].items()
+        )  # fmt: skip
+        survived = "left out" if "skipped" in row else "NO" if "error" in row else "yes"
+        lines.append(f"| {name} | {TEXTS[name]} | {row['seconds']:.0f} | {survived} | {lost} |")
+    return "\n".join(lines) + "\n"
+
+
+def _steady(row: dict[str, Any]) -> list[str]:
+    found = row["lost"]
+    lines = [
+        "## Steady",
+        "",
+        *([f"**Not flat: {row['error']}**", ""] if "error" in row else []),
+        f"{row['seconds'] / 60:.0f} minutes of 640x480 at {found['rate_hz']} Hz, the highest of 30, 60 and "
+        f"120 Hz that loses at most 1 % ({found['rate_above']}); {found['sent']:,} frames, "
+        f"{found['answered_percent']} % answered, {found['replaced_percent']} % replaced by newer ones. Mean "
+        f"load of the machine {found['load']}. From image stamp to reception, in each sixth of the time: "
+        f"p50 {_list(found['p50_ms'])} ms, p99 {_list(found['p99_ms'])} ms.",
+        "",
+        f"![Memory, latency and threads over time](images/{PICTURE})",
+        "",
+        "| node | MiB, first sixth | last sixth | growth | open files, first and last | threads | CPU % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, node in found["nodes"].items():
+        first, last = node["memory_mib"]
+        lines.append(
+            f"| {name} | {first} | {last} | {node['memory_growth_mib']} | {_list(node['files'])} | "
+            f"{_list(node['threads'])} | {node['cpu_percent']} |"
+        )
+    return [*lines, ""]
+
+
+def _list(values: list[float]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def picture(row: dict[str, Any]) -> str:
+    """Returns charts of a steady run as one SVG file, for light and dark pages."""
+    series = row["lost"]["series"]
+    minutes = np.array([sample["minute"] for sample in series], float)
+
+    def values(node: str, what: str) -> np.ndarray:
+        return np.array([sample["nodes"][node][what] for sample in series], float)
+
+    nodes = list(series[0]["nodes"])
+    p50 = np.array([sample["p50_ms"] for sample in series], float)
+    p99 = np.array([sample["p99_ms"] for sample in series], float)
+    load = np.array([sample["load"] for sample in series], float)
+    charts = []
+    for title, unit, lines in (
+        ("Memory", "MiB", [(node, values(node, "memory_mib")) for node in nodes]),
+        ("From stamp to reception", "ms", [("p50", p50), ("p99", p99)]),
+        ("Open files and threads", "", [
+            *((f"{node}, files", values(node, "files")) for node in nodes),
+            *((f"{node}, threads", values(node, "threads")) for node in nodes),
+        ]),
+        ("Load of the machine", "", [("load", load)]),
+    ):  # fmt: skip
+        top = 1.15 * max(float(y.max()) for _, y in lines)
+        chart = Chart(title, "minutes", unit, (0, float(minutes[-1])), (0, max(top, 1)))
+        for i, (label, y) in enumerate(lines):
+            chart.line(minutes, y, f"c{i % 6}", label)
+        charts.append(chart.render())
+    variables = re.search(r":root \{.*?\n(?=\* )", PAGE_STYLE, re.DOTALL)
+    assert variables is not None
+    gap, columns = 12, 2
+    width, height = columns * (WIDTH + gap), -(-len(charts) // columns) * (HEIGHT + gap)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img"><style>{variables.group(0)}{STYLE}</style>'
+        f'<rect width="{width}" height="{height}" style="fill: var(--page)"/>'
+    ]
+    for i, chart in enumerate(charts):
+        x, y = i % columns * (WIDTH + gap), i // columns * (HEIGHT + gap)
+        parts.append(chart.replace("<svg ", f'<svg x="{x}" y="{y}" ', 1))
+    return "".join([*parts, "</svg>\n"])
