@@ -12,13 +12,16 @@ from evaluation_bags import write_bag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from scipy.stats import binom, bootstrap
 from sklearn.metrics import roc_auc_score
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError
+from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import evaluate_frames
 from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.evaluation.truth import Truth
 from robot_vision.stress.degradations import (
     DEGRADATIONS,
     DROPPED,
@@ -28,7 +31,7 @@ from robot_vision.stress.degradations import (
     roll_of,
     rotation_of,
 )
-from robot_vision.stress.measure import ROLLS, Reference, auroc, held, measure
+from robot_vision.stress.measure import ROLLS, Reference, auroc, held, measure, measure_intervals
 from robot_vision.stress.run import Plan
 
 IMAGES = [name for name, d in DEGRADATIONS.items() if d.apply]
@@ -159,6 +162,52 @@ def test_numbers_of_good_frames_are_those_of_evaluate():
     assert found["kept"] == pytest.approx((predictions.known_score >= threshold)[known].mean())
 
 
+def test_intervals_of_good_frames_are_those_of_evaluate():
+    predictions, truth = random_recording(seed=2)
+    quick = EvaluationSettings(resamples=200)
+    found = measure_intervals(predictions, Reference(predictions, truth), None, quick)
+    metrics = evaluate_frames(predictions, truth, quick)
+    classes, pose = metrics["classification"], metrics["pose"]
+    for mine, theirs in (
+        ("accuracy", classes["top1"]), ("ece", classes["ece"]), ("median_m", pose["median_m"]),
+        ("auroc_unknown", metrics["open_set"]["auroc"]),
+        ("nees", pose["covariance"]["nees"]["mean_over_ideal"]),
+    ):  # fmt: skip
+        assert found[mine] == pytest.approx(theirs, rel=1e-9), mine
+        assert found[mine]["low"] < found[mine]["high"]
+
+
+def test_intervals_of_single_pictures_are_binomial_and_of_unknown_ones_scipys():
+    random = np.random.default_rng(3)
+    n, m = 400, 90
+    probabilities = random.dirichlet([1.5, 1, 1], n)
+    right = random.random(n) < 0.8
+    names = [
+        int(p.argmax()) if ok else int(p.argmin())
+        for p, ok in zip(probabilities, right, strict=True)
+    ]
+    stamps = np.arange(n) * 10**8
+    known, strange = random.normal(1.5, 1, n), random.normal(0, 1, m)
+    predictions = Predictions(stamps, None, tuple("abc"), probabilities, known)
+    unknown = Predictions(np.arange(m) * 10**8, None, tuple("abc"), probabilities[:m], strange)
+    truth = Truth.of_arrays(stamps, ["abc"[i] for i in names])
+    reference = Reference(predictions, truth, in_order=False)
+    found = measure_intervals(predictions, reference, unknown)
+    share = right.mean()
+    low, high = binom.ppf([0.025, 0.975], n, share) / n
+    assert found["accuracy"]["low"] == pytest.approx(low, abs=0.006)
+    assert found["accuracy"]["high"] == pytest.approx(high, abs=0.006)
+
+    def auroc_of(a, b, axis=-1):
+        return (a[..., :, None] > b[..., None, :]).mean(axis=(-1, -2))
+
+    theirs = bootstrap(
+        (known, strange), auroc_of, n_resamples=1000, batch=50, method="percentile", rng=random
+    ).confidence_interval
+    assert found["auroc_unknown"]["low"] == pytest.approx(theirs.low, abs=0.012)
+    assert found["auroc_unknown"]["high"] == pytest.approx(theirs.high, abs=0.012)
+
+
 def test_truth_of_turned_frames_is_turned_with_them():
     predictions, truth = random_recording(seed=1, n=60)
     rolls = np.random.default_rng(0).choice([-30.0, 30.0], 60)
@@ -235,6 +284,9 @@ def test_command_measures_draws_and_goes_on_where_it_stopped(tiny, tmp_path, cap
     page = (tmp_path / "out" / "report.html").read_text()
     assert svg.startswith("<svg xmlns") and svg.count("<svg") == 1 + 2 * 3
     assert "dark" in page and "src=" not in page and "<script" not in page
+    low, high = conditions[0]["intervals"]["accuracy"]
+    assert low < good["accuracy"] <= high
+    assert svg.count("<polygon") == svg.count("<polyline") == 3 * (4 + 2)  # each line has a band
     assert "| dark | 1, 2, 3, 4, 5 stops |" in (tmp_path / "out" / "stress.md").read_text()
 
     kept = sorted((tmp_path / "out" / "cache").iterdir())

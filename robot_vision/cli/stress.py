@@ -20,6 +20,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.cache import bag_sha256
 from robot_vision.evaluation.replay import GPU_BATCH
 from robot_vision.evaluation.runner import image_topic
+from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.pipeline import Pipeline
@@ -85,6 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--every", type=int, default=1, metavar="N", help="one frame of so many (1)")
     how.add_argument("--limit", type=int, default=0, metavar="N", help="frames, after that (all)")
     how.add_argument("--seed", type=int, default=0, help="of what is random (%(default)s)")
+    how.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="of the intervals; 0: none (1000)"
+    )
     how.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
     how.add_argument("--device", default="auto", help="cpu, cuda:0, ... (%(default)s)")
     how.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
@@ -102,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     """Stresses, writes `stress.json`, `stress.svg`, `stress.md` and `report.html`, and prints tables."""
     names = tuple(name.strip() for name in args.degradations.split(",") if name.strip())
     plan = Plan(names, args.seed, args.every, args.limit)
+    settings = EvaluationSettings(resamples=args.resamples)
     bundle = ModelBundle.load(find_model(args.model))
     recording = _recording(args)
     strangers = _strangers(args.unknown) if args.unknown else None
@@ -129,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
                 args.output / "cache",
                 strangers,
                 lambda n: bar.advance(task, n),
+                settings,
             )
         except KeyboardInterrupt:
             print("what is done is kept: the same command goes on from there", file=sys.stderr)
@@ -142,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(document, allow_nan=False))
     else:
         shown = [m for m in METRICS if m in SHOWN]
-        print("\n".join(tables(document, shown)))
+        print("\n".join(tables(document, shown, intervals=False)))
     print(f"report: {args.output / 'report.html'}", file=sys.stderr)
     return 0
 

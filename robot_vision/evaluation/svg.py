@@ -131,6 +131,17 @@ class Chart:
         if label:
             self._legend.append((colour, label, style == "dashed"))
 
+    def band(
+        self, x: NDArray[Any], low: NDArray[Any], high: NDArray[Any], colour: str = "c0"
+    ) -> None:
+        """Fills what lies between two lines, broken where one is not finite."""
+        xs, lows, highs = (np.asarray(v, np.float64) for v in (x, low, high))
+        for a, b in _finite_runs(xs, lows + highs):
+            u = [*self.x(xs[a:b]), *self.x(xs[a:b])[::-1]]
+            v = [*self.y(lows[a:b]), *self.y(highs[a:b])[::-1]]
+            path = " ".join(f"{s:.1f},{t:.1f}" for s, t in zip(u, v, strict=True))
+            self._shapes.append(f'<polygon class="band {colour}" points="{path}"/>')
+
     def steps(
         self, x: NDArray[Any], y: NDArray[Any], colour: str = "c0", label: str = "", style: str = ""
     ) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.evaluation.association import Associated, associate
+from robot_vision.evaluation.bootstrap import Headline, Resampler, Statistic, mean, quantiles
 from robot_vision.evaluation.calibration import calibration_error, chi_squared_quantile
 from robot_vision.evaluation.classification import label_indices, score_classes
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.openset import separation
 from robot_vision.evaluation.pose import score_poses
+from robot_vision.evaluation.scores import UNKNOWN_LABEL
+from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.stress.degradations import kept_frames, rotation_of
+
+Statistics = Mapping[Any, Statistic]  # by a name of `METRICS`, or by several
+Part = tuple[Statistics, NDArray[np.bool_]]  # with the frames that they are of
 
 ROLLS = "roll_deg"  # in the predictions' meta: by how much each frame was turned
 
@@ -44,6 +52,9 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 
 
+QUICK = EvaluationSettings(resamples=0)
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """What every condition is compared with.
@@ -52,86 +63,149 @@ class Reference:
         predictions: of the good frames.
         truth: of the recording.
         threshold: below this known score a frame is unknown; None where the bundle has none.
+        in_order: whether neighbours follow each other in time, and so are resampled in blocks.
     """
 
     predictions: Predictions
     truth: Truth
     threshold: float | None = None
+    in_order: bool = True
+
+    def resampler(self, *stamps_ns: NDArray[np.int64], settings: EvaluationSettings) -> Resampler:
+        """Returns a bootstrap over the frames of one or more recordings, one after another."""
+        ends = np.cumsum([len(part) for part in stamps_ns]).tolist()
+        times = np.concatenate(stamps_ns)
+        if not self.in_order:  # so far apart that each is a block of its own
+            times = np.arange(len(times)) * round(100e9 * settings.block_s)
+        return Resampler(times, list(zip([0, *ends[:-1]], ends, strict=True)), settings)
 
 
 def measure(
     predictions: Predictions, reference: Reference, unknown: Predictions | None = None
 ) -> dict[str, float]:
-    """Returns the numbers of `METRICS` that there are.
+    """Returns the numbers of `METRICS` that there are; see `measure_intervals`."""
+    found = measure_intervals(predictions, reference, unknown, QUICK)
+    return {name: float(v["value"]) for name, v in found.items() if v["value"] is not None}
+
+
+def measure_intervals(
+    predictions: Predictions,
+    reference: Reference,
+    unknown: Predictions | None = None,
+    settings: EvaluationSettings | None = None,
+) -> dict[str, Headline]:
+    """Returns the numbers of `METRICS` that there are, with their intervals.
 
     Args:
         predictions: under the condition.
         reference: without it.
         unknown: of the unknown frames, under the condition.
+        settings: of the bootstrap.
     """
+    settings = settings or EvaluationSettings()
     found = associate(predictions, reference.truth)
     frames = found.predictions
-    good = reference.predictions
-    numbers: dict[str, float] = {}
+    resampler = reference.resampler(frames.stamps_ns, settings=settings)
+    numbers: dict[str, Headline] = {}
+
+    def add(statistics: Statistics, rows: NDArray[np.bool_]) -> None:
+        numbers.update(resampler.headlines(dict(statistics), rows))
+
     if frames.probabilities is not None:
-        numbers.update(_classes(found))
+        for statistics, rows in _classes(found):
+            add(statistics, rows)
     if frames.known_score is not None:
-        numbers.update(_open_set(found, reference, unknown))
+        for statistics, rows in _open_set(found, reference):
+            add(statistics, rows)
+        numbers["auroc_unknown"] = _apart(found, reference, unknown, settings)
     if frames.mutual_information is not None:
-        numbers["mutual_information"] = float(np.nanmean(frames.mutual_information))
+        information = frames.mutual_information
+        rows = np.isfinite(information)
+        add({"mutual_information": mean(information[rows])}, rows)
     if frames.position is not None and found.has_pose.any():
-        numbers.update(_poses(found))
-    if frames.descriptor is not None and good.descriptor is not None:
-        row = {int(stamp): i for i, stamp in enumerate(good.stamps_ns)}
-        both = [(i, row[int(s)]) for i, s in enumerate(frames.stamps_ns) if int(s) in row]
-        mine, theirs = np.array(both, np.int64).reshape(-1, 2).T
-        cosine = (frames.descriptor[mine] * good.descriptor[theirs]).sum(axis=1)
-        numbers["similarity"] = float(np.median(cosine)) if len(cosine) else float("nan")
-    return {name: numbers[name] for name in METRICS if np.isfinite(numbers.get(name, np.nan))}
+        for statistics, rows in _poses(found):
+            add(statistics, rows)
+    if frames.descriptor is not None and reference.predictions.descriptor is not None:
+        theirs, rows = _good_rows(frames, reference)
+        cosine = (frames.descriptor[rows] * reference.predictions.descriptor[theirs]).sum(axis=1)
+        add({"similarity": quantiles(cosine, (0.5,))}, rows)
+    empty: Headline = {"value": None, "low": None, "high": None}
+    return {
+        name: numbers[name] for name in METRICS if numbers.get(name, empty)["value"] is not None
+    }
 
 
-def _classes(found: Associated) -> dict[str, float]:
+def _good_rows(
+    frames: Predictions, reference: Reference
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Returns the good predictions' rows of those frames (mask) that have one."""
+    row = {int(stamp): i for i, stamp in enumerate(reference.predictions.stamps_ns)}
+    theirs = np.array([row.get(int(s), -1) for s in frames.stamps_ns], np.int64)
+    return theirs[theirs >= 0], theirs >= 0
+
+
+def _classes(found: Associated) -> Iterator[Part]:
     frames = found.predictions
     assert frames.probabilities is not None
     true = label_indices(found.labels, frames.labels)
     columns = score_classes(frames.probabilities, true)
-    numbers = {"confidence": float(np.nanmean(columns["confidence"]))}
+    said = np.isfinite(columns["confidence"])
+    yield {"confidence": mean(columns["confidence"][said])}, said
     rows = (true >= 0) & (columns["predicted_label"] >= 0)
-    if not rows.any():
-        return numbers
     right = (columns["predicted_label"] == true)[rows]
-    confidence = columns["confidence"][rows]
-    weights = np.ones((1, len(right)))
-    numbers["accuracy"] = float(right.mean())
-    numbers["ece"] = float(calibration_error(confidence, right)(weights)[0])
     smallest = np.finfo(np.float32).tiny
-    numbers["nll"] = float(-np.log(np.maximum(columns["true_probability"][rows], smallest)).mean())
-    return numbers
+    yield (
+        {
+            "accuracy": mean(right),
+            "ece": calibration_error(columns["confidence"][rows], right),
+            "nll": mean(-np.log(np.maximum(columns["true_probability"][rows], smallest))),
+        },
+        rows,
+    )
 
 
-def _open_set(
-    found: Associated, reference: Reference, unknown: Predictions | None
-) -> dict[str, float]:
+def _open_set(found: Associated, reference: Reference) -> Iterator[Part]:
     frames = found.predictions
     assert frames.known_score is not None and frames.probabilities is not None
     true = label_indices(found.labels, frames.labels)
-    known = true != -2  # a label that the model does not know
     score = np.asarray(frames.known_score, np.float64)
-    numbers: dict[str, float] = {}
+    known = true != UNKNOWN_LABEL
     if reference.threshold is not None:
         kept = score >= reference.threshold
-        numbers["kept"] = float(kept[known].mean())
+        yield {"kept": mean(kept[known])}, known
         wrong = frames.probabilities.argmax(axis=1) != true
-        if (true >= 0).any():
-            numbers["wrong_and_kept"] = float((kept & wrong)[true >= 0].mean())
+        yield {"wrong_and_kept": mean((kept & wrong)[true >= 0])}, true >= 0
+    theirs, both = _good_rows(frames, reference)
     good = reference.predictions.known_score
     assert good is not None
-    numbers["auroc_clean"] = auroc(np.asarray(good, np.float64), score[known])
-    strange = [score[~known]]
+    rows = both & known
+    pair = np.concatenate([np.asarray(good, np.float64)[theirs][known[both]], score[rows]])
+    high = np.arange(len(pair)) < len(pair) // 2
+    whole = separation(pair, high)  # a frame counts as often here as there
+    yield {"auroc_clean": lambda w: whole(np.concatenate([w, w], axis=1))[:, 0]}, rows
+
+
+def _apart(
+    found: Associated,
+    reference: Reference,
+    unknown: Predictions | None,
+    settings: EvaluationSettings,
+) -> Headline:
+    """How well the score tells known frames from unknown ones, of the recording and of the others."""
+    frames = found.predictions
+    stamps, scores = [frames.stamps_ns], [np.asarray(frames.known_score, np.float64)]
+    known = [label_indices(found.labels, frames.labels) != UNKNOWN_LABEL]
     if unknown is not None and unknown.known_score is not None:
-        strange.append(np.asarray(unknown.known_score, np.float64))
-    numbers["auroc_unknown"] = auroc(score[known], np.concatenate(strange))
-    return numbers
+        stamps.append(np.sort(unknown.stamps_ns))
+        order = np.argsort(unknown.stamps_ns, kind="stable")
+        scores.append(np.asarray(unknown.known_score, np.float64)[order])
+        known.append(np.zeros(len(unknown), bool))
+    is_known = np.concatenate(known)
+    if is_known.all() or not is_known.any():
+        return {"value": None, "low": None, "high": None}
+    each = separation(np.concatenate(scores), is_known)
+    resampler = reference.resampler(*stamps, settings=settings)
+    return resampler.headlines({"auroc": lambda w: each(w)[:, 0]})["auroc"]
 
 
 def auroc(high: NDArray[np.float64], low: NDArray[np.float64]) -> float:
@@ -143,28 +217,38 @@ def auroc(high: NDArray[np.float64], low: NDArray[np.float64]) -> float:
     return float(separation(score, known)(np.ones((1, len(score))))[0, 0])
 
 
-def _poses(found: Associated) -> dict[str, float]:
+def _poses(found: Associated) -> Iterator[Part]:
     frames = found.predictions
     assert frames.position is not None and frames.orientation_xyzw is not None
     xyzw = _turned(found)
     columns = score_poses(
         frames.position, frames.orientation_xyzw, frames.covariance, found.position, xyzw
     )
-    error_m = columns["error_m"][np.isfinite(columns["error_m"])]
-    numbers = {
-        "median_m": float(np.median(error_m)),
-        "p95_m": float(np.quantile(error_m, 0.95)),
-        "median_deg": float(np.nanmedian(columns["error_deg"])),
-    }
-    if "nees" in columns and np.isfinite(columns["nees"]).any():
-        nees = columns["nees"][np.isfinite(columns["nees"])]
-        numbers["sigma_m"] = float(np.nanmedian(columns["sigma_m"]))
-        numbers["nees"] = float(nees.mean() / 6)
-        numbers["coverage_95"] = float((nees <= chi_squared_quantile(0.95, 6)).mean())
+    rows = np.isfinite(columns["error_m"])
+    yield (
+        {
+            ("median_m", "p95_m"): quantiles(columns["error_m"][rows], (0.5, 0.95)),
+            "median_deg": quantiles(columns["error_deg"][rows], (0.5,)),
+        },
+        rows,
+    )
+    if "nees" in columns:
+        rows = np.isfinite(columns["nees"])
+        nees = columns["nees"][rows]
+        yield (
+            {
+                "nees": mean(nees / 6),
+                "coverage_95": mean(nees <= chi_squared_quantile(0.95, 6)),
+            },
+            rows,
+        )
+        rows = np.isfinite(columns["sigma_m"])
+        yield {"sigma_m": quantiles(columns["sigma_m"][rows], (0.5,))}, rows
     if frames.spread is not None:
         variances = np.diagonal(frames.spread, axis1=1, axis2=2)[:, :3]
-        numbers["spread_m"] = float(np.nanmedian(np.sqrt(variances.sum(axis=1))))
-    return numbers
+        spread = np.sqrt(variances.sum(axis=1))
+        rows = np.isfinite(spread)
+        yield {"spread_m": quantiles(spread[rows], (0.5,))}, rows
 
 
 def _turned(found: Associated) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from robot_vision.evaluation.report import STYLE as PAGE_STYLE
-from robot_vision.evaluation.svg import HEIGHT, WIDTH, Chart, number
+from robot_vision.evaluation.sheet import sheet
 from robot_vision.evaluation.svg import STYLE as CHART_STYLE
+from robot_vision.evaluation.svg import Chart, number
 from robot_vision.stress.degradations import DEGRADATIONS
 from robot_vision.stress.measure import METRICS
 
@@ -21,27 +21,29 @@ Document = Mapping[str, Any]
 _SHARES = (("accuracy", "c0"), ("ece", "c1"), ("kept", "c2"), ("auroc_clean", "c3"))
 _UNKNOWN = ("auroc_unknown", "c3")
 _POSE = (("median_m", "c0"), ("sigma_m", "c1"), ("spread_m", "c2"))
-_COLUMNS = 2
 
 
-def by_degradation(document: Document) -> dict[str, list[dict[str, float]]]:
-    """Returns degradation to its numbers at index 0 (good) to 5."""
-    found: dict[str, list[dict[str, float]]] = {}
+def by_degradation(document: Document, what: str = "numbers") -> dict[str, list[dict[str, Any]]]:
+    """Returns degradation to its numbers, or `intervals`, at index 0 (good) to 5."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for entry in document["conditions"][1:]:
-        rows = found.setdefault(entry["degradation"], [dict(document["conditions"][0]["numbers"])])
-        rows.append(dict(entry["numbers"]))
+        rows = found.setdefault(entry["degradation"], [dict(document["conditions"][0][what])])
+        rows.append(dict(entry[what]))
     return found
 
 
-def tables(document: Document, metrics: Sequence[str] | None = None) -> list[str]:
+def tables(
+    document: Document, metrics: Sequence[str] | None = None, intervals: bool = True
+) -> list[str]:
     """Returns one Markdown table for each metric that there is: degradations by strength.
 
     Args:
         document: of `stress`.
         metrics: names of `METRICS`; None for all.
+        intervals: whether numbers come with theirs.
     """
     lines: list[str] = []
-    rows = by_degradation(document)
+    rows, bounds = by_degradation(document), by_degradation(document, "intervals")
     good = document["conditions"][0]["numbers"]
     for name in metrics or METRICS:
         if not any(name in numbers for numbers in [good, *(n for r in rows.values() for n in r)]):
@@ -52,18 +54,21 @@ def tables(document: Document, metrics: Sequence[str] | None = None) -> list[str
         for degradation, numbers in rows.items():
             kind = DEGRADATIONS[degradation]
             strengths = ", ".join(f"{s:g}" for s in kind.strengths)
-            cells = [_cell(n.get(name)) for n in numbers]
+            ends = bounds[degradation] if intervals else [{}] * len(numbers)
+            cells = [_cell(n.get(name), b.get(name)) for n, b in zip(numbers, ends, strict=True)]
             lines.append(f"| {degradation} | {strengths} {kind.unit} | {' | '.join(cells)} |")
     return lines[1:]
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _cell(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 def charts(document: Document) -> list[str]:
     """Returns SVG elements: for each degradation what there is of classes, and of poses."""
-    rows = by_degradation(document)
+    rows, bounds = by_degradation(document), by_degradation(document, "intervals")
     has_unknown = any("auroc_unknown" in n for r in rows.values() for n in r)
     shares = (*_SHARES[:3], _UNKNOWN) if has_unknown else _SHARES
     found = []
@@ -75,45 +80,38 @@ def charts(document: Document) -> list[str]:
             there = [(m, c) for m, c in chosen if any(m in n for n in numbers)]
             if there and top > 0:
                 label = "share" if what == "classes" else "metres"
-                found.append(_chart(f"{name}: {what}", name, label, numbers, there, top))
+                chart = _chart(f"{name}: {what}", name, label, top)
+                _draw(chart, numbers, bounds[name], there)
+                found.append(chart.render())
     return found
 
 
-def _chart(
-    title: str,
-    name: str,
-    label: str,
-    numbers: Sequence[Mapping[str, float]],
-    lines: Sequence[tuple[str, str]],
-    top: float,
-) -> str:
+def _chart(title: str, name: str, label: str, top: float) -> Chart:
     kind = DEGRADATIONS[name]
     chart = Chart(title, f"strength ({kind.unit})", label, (0, 5), (0, top))
+    chart.x.texts = dict(enumerate(["good", *(number(s) for s in kind.strengths)]))
+    return chart
+
+
+def _draw(
+    chart: Chart,
+    numbers: Sequence[Mapping[str, float]],
+    bounds: Sequence[Mapping[str, Sequence[float]]],
+    lines: Sequence[tuple[str, str]],
+) -> None:
+    x = np.arange(len(numbers))
+    for metric, colour in lines:
+        ends = np.array([b.get(metric, (np.nan, np.nan)) for b in bounds], np.float64)
+        chart.band(x, ends[:, 0], ends[:, 1], colour)
     for metric, colour in lines:
         y = np.array([n.get(metric, np.nan) for n in numbers])
-        chart.line(np.arange(len(y)), y, colour, METRICS[metric][0])
-        chart.points(np.arange(len(y)), y, colour)
-    chart.x.texts = dict(enumerate(["good", *(number(s) for s in kind.strengths)]))
-    return chart.render()
+        chart.line(x, y, colour, METRICS[metric][0])
+        chart.points(x, y, colour)
 
 
 def picture(document: Document) -> str:
     """Returns all charts as one SVG file, for light and dark pages."""
-    drawn = charts(document)
-    variables = re.search(r":root \{.*?\n(?=\* )", PAGE_STYLE, re.DOTALL)
-    assert variables is not None
-    gap = 12
-    rows = -(-len(drawn) // _COLUMNS)
-    width, height = _COLUMNS * (WIDTH + gap), rows * (HEIGHT + gap)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img"><style>{variables.group(0)}{CHART_STYLE}</style>'
-        f'<rect width="{width}" height="{height}" style="fill: var(--page)"/>'
-    ]
-    for i, chart in enumerate(drawn):
-        x, y = i % _COLUMNS * (WIDTH + gap), i // _COLUMNS * (HEIGHT + gap)
-        parts.append(chart.replace("<svg ", f'<svg x="{x}" y="{y}" ', 1))
-    return "".join([*parts, "</svg>\n"])
+    return sheet(charts(document))
 
 
 def page(document: Document) -> str:

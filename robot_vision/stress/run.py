@@ -11,14 +11,16 @@ from typing import Any
 
 from robot_vision import __version__
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.evaluation.bootstrap import Headline
 from robot_vision.evaluation.cache import Key, load_cached, store
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.replay import replay
+from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
 from robot_vision.pipeline import Pipeline
 from robot_vision.sources.base import Frame, Source
 from robot_vision.stress.degradations import DEGRADATIONS, DROPPED, ROLL
-from robot_vision.stress.measure import ROLLS, Reference, held, measure
+from robot_vision.stress.measure import ROLLS, Reference, held, measure_intervals
 from robot_vision.stress.sources import DegradedSource
 
 SCHEMA = "robot_vision.stress"
@@ -112,6 +114,7 @@ def stress(
     folder: Path,
     strangers: Recording | None = None,
     progress: Progress | None = None,
+    settings: EvaluationSettings | None = None,
 ) -> dict[str, Any]:
     """Runs every condition; what an earlier run of the same has done is used.
 
@@ -122,10 +125,11 @@ def stress(
         folder: for predictions that are kept.
         strangers: frames that show none of the model's classes, made worse in the same way.
         progress: is called with the number of frames that were done since.
+        settings: of the bootstrap.
 
     Returns:
         Plain data: schema, plan, facts of model and recording, and `conditions`, a list of
-        {degradation, strength, index, numbers}, first the good frames'.
+        {degradation, strength, index, numbers, intervals}, first the good frames'.
 
     Raises:
         SourceError: nothing can be read.
@@ -133,7 +137,7 @@ def stress(
     spec = pipeline.bundle.spec
     good = _predict(pipeline, recording, plan, GOOD, 0, folder, progress)
     threshold = spec.classifier.unknown_threshold if spec.classifier else None
-    reference = Reference(good, recording.truth, threshold)
+    reference = Reference(good, recording.truth, threshold, recording.in_order)
 
     def unknowns(name: str, index: int) -> Predictions | None:
         if strangers is None:
@@ -141,7 +145,7 @@ def stress(
         return _predict(pipeline, strangers, plan, name, index, folder, progress)
 
     stranger = unknowns(GOOD, 0)
-    found = [_entry(GOOD, -1, 0.0, measure(good, reference, stranger))]
+    found = [_entry(GOOD, -1, 0.0, measure_intervals(good, reference, stranger, settings))]
     for name, i in plan.conditions(recording.in_order):
         strength = DEGRADATIONS[name].strengths[i]
         if name == DROPPED:
@@ -149,7 +153,9 @@ def stress(
         else:
             worse = _predict(pipeline, recording, plan, name, i, folder, progress)
             other = unknowns(name, i)
-        found.append(_entry(name, i, strength, measure(worse, reference, other)))
+        found.append(
+            _entry(name, i, strength, measure_intervals(worse, reference, other, settings))
+        )
     return {
         "schema": SCHEMA,
         "schema_version": 1,
@@ -170,8 +176,19 @@ def stress(
     }
 
 
-def _entry(name: str, index: int, strength: float, numbers: dict[str, float]) -> dict[str, Any]:
-    return {"degradation": name, "index": index, "strength": strength, "numbers": numbers}
+def _entry(name: str, index: int, strength: float, found: dict[str, Headline]) -> dict[str, Any]:
+    intervals = {
+        n: [v["low"], v["high"]]
+        for n, v in found.items()
+        if v["low"] is not None and v["high"] is not None
+    }
+    return {
+        "degradation": name,
+        "index": index,
+        "strength": strength,
+        "numbers": {n: v["value"] for n, v in found.items()},
+        "intervals": intervals,
+    }
 
 
 def _predict(
