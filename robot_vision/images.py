@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from robot_vision.compressed import compressed_size, decode_compressed
 from robot_vision.encodings import decode_raw, row_bytes, supported_encodings
-from robot_vision.errors import ImageError, unknown
+from robot_vision.errors import ImageError
+from robot_vision.foreign_encodings import decode_foreign
 from robot_vision.image_limits import check_size
-
-_cv_bridge: Any = None  # None: not tried yet; False: not there
 
 
 def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -45,7 +44,7 @@ def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint
     height, width, step = int(msg.height), int(msg.width), int(msg.step)
     encoding = str(msg.encoding)
     if encoding not in supported_encodings():
-        return _through_cv_bridge(msg, encoding)
+        return decode_foreign(msg, encoding)
     check_size(height, width)
     needed = row_bytes(encoding, width)
     if step < needed:
@@ -74,26 +73,3 @@ def _bytes_of(data: Any) -> NDArray[np.uint8]:
     if view.nbytes == 0:
         return np.empty(0, np.uint8)
     return np.frombuffer(view, np.uint8)
-
-
-def _through_cv_bridge(msg: Any, encoding: str) -> NDArray[np.uint8]:
-    """Lets cv_bridge try an encoding of its own, where it is installed and fits this NumPy."""
-    global _cv_bridge
-    if _cv_bridge is None:
-        try:
-            from cv_bridge import CvBridge
-
-            _cv_bridge = CvBridge()
-        except Exception:  # absent, or built for NumPy 1 and failing in many ways under NumPy 2
-            _cv_bridge = False
-    if _cv_bridge:
-        check_size(int(msg.height), int(msg.width))
-        try:
-            image = np.asarray(_cv_bridge.imgmsg_to_cv2(msg, "rgb8"))
-        except Exception as error:
-            raise ImageError(
-                "encoding", f"cv_bridge cannot decode {encoding!r}: {error}"
-            ) from error
-        if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
-            return image
-    raise ImageError("encoding", unknown("image encoding", encoding, supported_encodings()))
