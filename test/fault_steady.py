@@ -173,9 +173,12 @@ def watch(
     series: list[Sample] = []
     ages: list[list[float]] = []
     rig.take_ages()
-    start = time.monotonic()
-    for number in range(1, max(12, round(seconds / every)) + 1):
-        time.sleep(max(0.0, start + number * every - time.monotonic()))
+    due = start = time.monotonic()
+    for _ in range(max(12, round(seconds / every))):
+        due = max(
+            due + every, time.monotonic() + every / 2
+        )  # this process may have been held up, too
+        time.sleep(due - time.monotonic())
         ages.append(sorted(rig.take_ages()))
         assert ages[-1], f"no answer for {every:.0f} s:\n{rig.node.output[-3000:]}"
         now = ages[-1]

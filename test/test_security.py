@@ -486,30 +486,59 @@ def test_the_policy_has_the_form_of_sros2() -> None:
             assert str(element.text).startswith("/")
 
 
-def test_only_the_camera_may_publish_images_and_only_the_node_results() -> None:
-    images = {
+@pytest.mark.parametrize(
+    ("topic", "publishers"),
+    [
+        ("/camera/image_raw", {"/camera"}),
+        ("/odom", {"/base"}),
+        ("/perception/camera/pose", {"/perception"}),
+        ("/perception/camera/descriptor", {"/perception"}),
+        ("/places/pose", {"/places"}),
+        ("/initialpose", {"/places"}),
+        ("/filters/pose", {"/filters"}),
+        ("/filters/prior", set()),  # whoever knows better is named by the user
+    ],
+)
+def test_only_named_enclaves_may_publish(topic: str, publishers: set[str]) -> None:
+    found = {
         enclave
         for enclave, allowed in _policy().items()
         for name in allowed.get(("topics", "publish"), [])
-        if fnmatch.fnmatch("/camera/image_raw", name)
+        if fnmatch.fnmatch(topic, name)
     }
-    results = {
-        enclave
-        for enclave, allowed in _policy().items()
-        for name in allowed.get(("topics", "publish"), [])
-        if fnmatch.fnmatch("/perception/camera/pose", name)
-    }
-    assert (images, results) == ({"/camera"}, {"/perception"})
+    assert found == publishers
+
+
+def test_no_enclave_may_call_services() -> None:
     assert not any(("services", "request") in allowed for allowed in _policy().values())
 
 
 @pytest.mark.ros
-def test_the_policy_allows_the_node_all_that_it_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("node", "parameters", "last"),
+    [
+        ("perception", {"publish_tf": "true"}, "/camera/image_raw"),
+        (
+            "places",
+            {"pose_source": "odometry", "base_frame": "base_link", "verify": "true"},
+            "/perception/camera/descriptor",
+        ),
+        ("filters", {"publish_tf": "true"}, "/perception/camera/pose"),
+    ],
+)
+def test_the_policy_allows_a_node_all_that_it_does(
+    node: str, parameters: dict[str, str], last: str, tmp_path: Path
+) -> None:
     """Asks the graph of a running node for its topics and services; the policy has each of them."""
     rclpy = pytest.importorskip("rclpy")
-    bundle = make_tiny_bundle(tmp_path / "bundle")
-    command = [sys.executable, "-m", "robot_vision.ros.perception_node", "--ros-args"]
-    command += ["-p", f"model:={bundle}", "-p", "publish_tf:=true", "-p", "use_sim_time:=true"]
+    if node == "places":
+        pytest.importorskip("faiss")
+    module = {"perception": "perception_node", "places": "place_node", "filters": "filter_node"}
+    if node == "perception":
+        parameters = {**parameters, "model": str(make_tiny_bundle(tmp_path / "bundle"))}
+    command = [sys.executable, "-m", f"robot_vision.ros.{module[node]}", "--ros-args"]
+    for key, value in {**parameters, "use_sim_time": "true"}.items():
+        command += ["-p", f"{key}:={value}"]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     context = rclpy.Context()
@@ -518,22 +547,20 @@ def test_the_policy_allows_the_node_all_that_it_does(tmp_path: Path) -> None:
         observer = rclpy.create_node("observer", context=context)
         end = time.monotonic() + 60
         subscribed: set[str] = set()
-        while "/camera/image_raw" not in subscribed and time.monotonic() < end:
+        while last not in subscribed and time.monotonic() < end:
             time.sleep(0.2)
-            if ("perception", "/") in observer.get_node_names_and_namespaces():
-                names = observer.get_subscriber_names_and_types_by_node("perception", "/")
+            if (node, "/") in observer.get_node_names_and_namespaces():
+                names = observer.get_subscriber_names_and_types_by_node(node, "/")
                 subscribed = {name for name, _ in names}
-        assert "/camera/image_raw" in subscribed, (tmp_path / "log").read_text()
-        published = {
-            n for n, _ in observer.get_publisher_names_and_types_by_node("perception", "/")
-        }
-        services = {n for n, _ in observer.get_service_names_and_types_by_node("perception", "/")}
+        assert last in subscribed, (tmp_path / "log").read_text()
+        published = {n for n, _ in observer.get_publisher_names_and_types_by_node(node, "/")}
+        services = {n for n, _ in observer.get_service_names_and_types_by_node(node, "/")}
         observer.destroy_node()
     finally:
         process.terminate()
         process.wait(timeout=30)
         rclpy.shutdown(context=context)
-    allowed = _policy()["/perception"]
+    allowed = _policy()[f"/{node}"]
     for key, used in (
         (("topics", "publish"), published),
         (("topics", "subscribe"), subscribed),
