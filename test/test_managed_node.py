@@ -1,0 +1,140 @@
+"""What every managed node does by itself: when its parameters may change, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from robot_vision.errors import ConfigError
+from robot_vision.ros.managed_node import ManagedNode
+from robot_vision.ros.managed_parameters import ManagedParameters
+from robot_vision.ros.parameters import LIVE, parameter
+from robot_vision.ros.transitions import ERROR, FAILURE, SUCCESS, reported
+
+pytestmark = pytest.mark.ros
+
+
+@dataclass(frozen=True)
+class LampParameters(ManagedParameters):
+    """Settings of the lamp."""
+
+    colour: str = parameter("red", "Colour of the light.")
+    watts: float = parameter(5.0, "Power.", low=0, high=100, change=LIVE)
+
+
+class Lamp(ManagedNode[LampParameters]):
+    """A node that says when it was freed, and that fails where it is told to."""
+
+    def __init__(self, **options: Any) -> None:
+        self.fails: BaseException | None = None
+        self.fails_to_free = False
+        self.freed = 0
+        self.lit = ""
+        self.changes: list[tuple[float, float]] = []
+        super().__init__("lamp", LampParameters, **options)
+
+    @reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self.fails is not None:
+            raise self.fails
+        self.lit = self.parameters.colour
+        return SUCCESS
+
+    def _free(self) -> None:
+        if self.fails_to_free:
+            raise RuntimeError("stuck")
+        self.freed += 1
+        self.lit = ""
+
+    def _statuses(self) -> list[Any]:
+        return []
+
+    def _on_change(self, before: LampParameters, after: LampParameters) -> None:
+        self.changes.append((before.watts, after.watts))
+
+
+@pytest.fixture
+def lamp() -> Iterator[Lamp]:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Lamp(context=context, parameter_overrides=[Parameter("autostart", value=False)])
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def _set(node: Lamp, **values: Any) -> Any:
+    return node.set_parameters_atomically([Parameter(k, value=v) for k, v in values.items()])
+
+
+def test_parameters_that_configure_reads_are_free_until_it_did_and_after_cleanup(
+    lamp: Lamp,
+) -> None:
+    assert _set(lamp, colour="blue").successful
+    assert lamp.trigger_configure() == SUCCESS and lamp.lit == "blue"
+    for _ in ("inactive", "active"):
+        refused = _set(lamp, colour="green")
+        assert not refused.successful and "cleanup" in refused.reason
+        assert _set(lamp, watts=lamp.parameters.watts + 1).successful
+        lamp.trigger_activate()
+    assert lamp.changes[-2:] == [(5.0, 6.0), (6.0, 7.0)]
+    assert lamp.trigger_deactivate() == SUCCESS and lamp.trigger_cleanup() == SUCCESS
+    assert _set(lamp, colour="green").successful and lamp.lit == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(ConfigError("no bulb"), FAILURE), (KeyError("bulb"), ERROR)]
+)
+def test_parameters_can_be_put_right_after_configure_failed(
+    lamp: Lamp, error: Exception, outcome: TransitionCallbackReturn
+) -> None:
+    lamp.fails = error
+    assert lamp.trigger_configure() == outcome and "bulb" in lamp.problem
+    assert lamp.state_label == "unconfigured"
+    assert _set(lamp, colour="blue").successful
+    lamp.fails = None
+    assert lamp.trigger_configure() == SUCCESS
+    assert (lamp.lit, lamp.problem) == ("blue", "")
+
+
+def test_node_that_cannot_be_freed_after_an_error_is_finalised_and_says_so(
+    lamp: Lamp, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lamp.fails, lamp.fails_to_free = KeyError("bulb"), True
+    lamp.trigger_configure()
+    assert lamp.state_label == "finalized"
+    assert "Cannot free after an error" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("transitions", [(), ("configure",), ("configure", "activate")])
+def test_close_frees_from_every_state_and_a_second_time(
+    lamp: Lamp, transitions: tuple[str, ...]
+) -> None:
+    for transition in transitions:
+        getattr(lamp, f"trigger_{transition}")()
+    lamp.close()
+    assert lamp.state_label == "finalized" and lamp.freed == 1
+    lamp.close()
+    assert lamp.freed == 2
+
+
+@pytest.mark.parametrize(("autostart", "state"), [(True, "active"), (False, "unconfigured")])
+def test_start_follows_autostart(autostart: bool, state: str) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    override = Parameter("autostart", value=autostart)
+    node = Lamp(context=context, parameter_overrides=[override])
+    node.start()
+    assert node.state_label == state
+    node.close()
+    node.destroy_node()
+    context.try_shutdown()
