@@ -8,33 +8,27 @@ again. This file is the glue; a descriptor's path is in `place_worker.py`.
 from __future__ import annotations
 
 import functools
-import re
 import socket
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.task import Future
 from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 from vision_msgs.msg import VisionInfo
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.errors import ConfigError, EngineError, RobotVisionError
-from robot_vision.places.store import MapError, PlaceMap, is_server, open_map
+from robot_vision.errors import ConfigError, EngineError
+from robot_vision.places.store import PlaceMap
 from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.models import find_model
 from robot_vision.ros.place_diagnostics import Health, map_status, mapping_status, node_status
 from robot_vision.ros.place_images import Images
 from robot_vision.ros.place_loops import Loops
 from robot_vision.ros.place_mapper import Mapper
+from robot_vision.ros.place_mapping import MappingSwitch
 from robot_vision.ros.place_motion import Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
@@ -46,6 +40,8 @@ from robot_vision.ros.place_recognition import (
     model_of,
     open_or_make,
 )
+from robot_vision.ros.place_services import Outcome, Services
+from robot_vision.ros.place_snapshot import save_snapshot
 from robot_vision.ros.place_worker import PlaceWorker
 from robot_vision.ros.process import run_node
 from robot_vision.ros.qos import profile, subscription_events
@@ -67,13 +63,13 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         self._recognition: Recognition | None = None
         self._motion: Motion | None = None
         self._mapper: Mapper | None = None
+        self._mapping: MappingSwitch | None = None
         self._worker: PlaceWorker | None = None
         self._images: Images | None = None
         self._origin: Origin | None = None
         self._outputs: PlaceOutputs | None = None
         self._release: list[Callable[[], Any]] = []  # at cleanup
         self._unsubscribe: list[Callable[[], Any]] = []  # at deactivation
-        self._mapping_next = 0.0
         super().__init__(NODE_NAME, PlaceParameters, **options)
 
     @property
@@ -133,16 +129,15 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         )
         if p.wants_images:
             self._images = Images(self, p, self._statistics, self._warn)
-        # A service that waits holds its group: descriptors and timers have to go on meanwhile.
-        group = ReentrantCallbackGroup()
-        for name, answer in (
-            ("relocalise", self._on_relocalise),
-            ("start_mapping", self._on_start_mapping),
-            ("stop_mapping", self._on_stop_mapping),
-            ("save_snapshot", self._on_save_snapshot),
-        ):
-            service = self.create_service(Trigger, f"~/{name}", answer, callback_group=group)
-            self._release.append(functools.partial(self.destroy_service, service))
+        self._mapping = MappingSwitch(
+            self._mapper, lambda: self.parameters, self._statistics, self._warn, self._log
+        )
+        works = {
+            "start_mapping": self._mapping.begin,
+            "stop_mapping": self._mapping.end,
+            "save_snapshot": self._save_snapshot,
+        }
+        self._release.append(Services(self, self._relocalise, works).destroy)
         self._recognition = recognition
         if p.map:
             recognition.try_open()
@@ -151,7 +146,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes and starts the worker, and mapping where it is wanted."""
         assert self._recognition and self._motion and self._mapper and self._outputs
-        assert self._origin is not None
+        assert self._origin is not None and self._mapping
         super().on_activate(state)
         p = self.parameters
         loops = None
@@ -187,8 +182,8 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             latched = profile("reliable", 1, latched=True)
             self._listen(VisionInfo, p.vision_info, self._on_vision_info, latched)
         self.get_logger().info(f"Descriptors of {p.camera}: {topic}")
-        self._mapping_next = 0.0
-        self._want_mapping()
+        self._mapping.active = True
+        self._mapping.follow(at_once=True)
         return SUCCESS
 
     def _listen(self, kind: Any, topic: str, take: Any, qos: Any, **options: Any) -> None:
@@ -212,8 +207,9 @@ class PlaceNode(ManagedNode[PlaceParameters]):
                     "the place worker did not finish within a minute: restart the node"
                 )
             self._worker = None
-        if self._mapper is not None:
-            self._end_mapping()
+        if self._mapping is not None:
+            self._mapping.active = False
+            self._mapping.end()
 
     def _free(self) -> None:
         self._stop()
@@ -221,68 +217,10 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             release()
         self._release = []
         self._outputs = self._origin = self._mapper = self._motion = self._images = None
+        self._mapping = None
         recognition, self._recognition = self._recognition, None
         if recognition is not None:
             recognition.close()
-
-    # Services
-
-    async def _on_relocalise(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        worker, p = self._worker, self.parameters
-        if worker is None:
-            return _answer(response, False, "The node is not active: activate it first")
-        if not p.base_frame:
-            return _answer(
-                response,
-                False,
-                "base_frame is empty: set it to the robot's frame, such as base_link, since a localiser is "
-                "started with the robot's pose and not the camera's",
-            )
-        future: Future = Future(executor=self.executor)
-        worker.relocalise(lambda success, text: future.set_result((success, text)))
-        success, text = await future  # type: ignore[misc]
-        self.get_logger().info(f"Relocalise: {text}")
-        return _answer(response, success, text)
-
-    async def _on_start_mapping(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        return await self._in_thread(response, self._begin_mapping)
-
-    async def _on_stop_mapping(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        return await self._in_thread(response, self._end_mapping)
-
-    async def _on_save_snapshot(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        return await self._in_thread(response, self._save_snapshot)
-
-    async def _in_thread(
-        self, response: Trigger.Response, work: Callable[[], str]
-    ) -> Trigger.Response:
-        """Answers with what `work` returns or raises; other callbacks, cameras' too, go on meanwhile."""
-        future: Future = Future(executor=self.executor)
-
-        def run() -> None:
-            try:
-                future.set_result((True, work()))
-            except RobotVisionError as error:
-                future.set_result((False, str(error)))
-            except Exception as error:
-                self.get_logger().error(
-                    f"Internal error, please report it: {traceback.format_exc()}"
-                )
-                future.set_result((False, f"internal error: {type(error).__name__}: {error}"))
-
-        threading.Thread(target=run, name="place_service", daemon=True).start()
-        success, text = await future  # type: ignore[misc]
-        if not success:
-            self.get_logger().warning(text)
-        return _answer(response, success, text)
 
     # Mapping
 
@@ -306,84 +244,28 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             self._origin.define()
         return places
 
-    def _begin_mapping(self) -> str:
-        mapper, p = self._mapper, self.parameters
-        if mapper is None or self._worker is None:
-            raise ConfigError("The node is not active: activate it first")
-        if p.pose_source == "none":
-            raise ConfigError(
-                "pose_source is none: set it to odometry, pose or tf, since a keyframe needs a pose"
-            )
-        if mapper.running:
-            return f"Mapping is on already: {mapper.added} keyframes so far"
-        mapper.start()
-        text = f"Mapping into {p.map} as {mapper.source!r}"
-        self.get_logger().info(text)
-        return text
-
-    def _end_mapping(self) -> str:
-        mapper = self._mapper
-        if mapper is None:
-            raise ConfigError("The node is not configured: configure it first")
-        if not mapper.running:
-            return "Mapping is off"
-        lost = mapper.stop()
-        text = f"Mapping ended: {mapper.added} keyframes added" + (
-            f", {lost} lost since the map cannot be written" if lost else ""
-        )
-        self.get_logger().info(text)
-        return text
-
-    def _want_mapping(self) -> None:
-        """Starts mapping if the parameter asks for it, and tries again while it cannot."""
-        p = self.parameters
-        if not p.mapping or self._mapper is None or self._mapper.running or self._worker is None:
-            return
-        if time.monotonic() < self._mapping_next:
-            return
-        self._mapping_next = time.monotonic() + p.retry_period_s
-        try:
-            self._begin_mapping()
-        except RobotVisionError as error:
-            self._statistics.count("mapping_not_begun")
-            self._warn("mapping", f"Mapping cannot begin: {error}")
-
-    def _save_snapshot(self) -> str:
-        from robot_vision.places.copying import copy_map
-
-        p = self.parameters
-        if not p.map:
-            raise ConfigError("map is empty: there is nothing to save")
-        folder = Path(p.snapshot_folder).expanduser() if p.snapshot_folder else None
-        if is_server(p.map):
-            if folder is None:
-                raise ConfigError("The map is on a server: set snapshot_folder to a folder here")
-            stem = re.sub(r"\W+", "_", p.map.rpartition("map=")[2]) or "map"
-        else:
-            path = Path(p.map).expanduser()
-            folder, stem = folder or path.absolute().parent, path.stem
-        target = folder / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}.map"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MapError(f"{folder} cannot be made: {error}") from error
-        places = open_map(p.map, "read")
-        try:
-            count = copy_map(places, target)
-        finally:
-            places.close()
-        return f"Saved {count} keyframes to {target}"
-
     # Around it
 
+    def _relocalise(self, answer: Outcome) -> None:
+        if self._worker is None:
+            raise ConfigError("The node is not active: activate it first")
+        if not self.parameters.base_frame:
+            raise ConfigError(
+                "base_frame is empty: set it to the robot's frame, such as base_link, since a localiser is "
+                "started with the robot's pose and not the camera's"
+            )
+        self._worker.relocalise(answer)
+
+    def _save_snapshot(self) -> str:
+        return save_snapshot(self.parameters.map, self.parameters.snapshot_folder)
+
     def _on_change(self, before: PlaceParameters, after: PlaceParameters) -> None:
-        if before.mapping == after.mapping:
+        if self._mapping is None or before.mapping == after.mapping:
             return
-        self._mapping_next = 0.0
         if after.mapping:
-            self._want_mapping()
-        elif self._mapper is not None:
-            self._end_mapping()
+            self._mapping.follow(at_once=True)
+        else:
+            self._mapping.end()
 
     def _on_vision_info(self, message: VisionInfo) -> None:
         model = model_of(message.method)
@@ -402,7 +284,8 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         self.get_logger().info(text)
 
     def _on_diagnostics(self) -> None:
-        self._want_mapping()
+        if self._mapping is not None:
+            self._mapping.follow()
         super()._on_diagnostics()
 
     def _statuses(self) -> list[DiagnosticStatus]:
@@ -439,11 +322,6 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             )
             statuses.append(mapping_status(name, mapper, self._statistics))
         return statuses
-
-
-def _answer(response: Trigger.Response, success: bool, text: str) -> Trigger.Response:
-    response.success, response.message = success, text
-    return response
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,0 +1,93 @@
+"""When the place node maps: what its services and its parameter `mapping` ask for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from robot_vision.errors import ConfigError, RobotVisionError
+from robot_vision.ros.place_mapper import Mapper
+from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.statistics import Statistics
+
+
+class MappingSwitch:
+    """Switches a mapper on and off.
+
+    Args:
+        mapper: is switched.
+        parameters: returns the current ones.
+        statistics: counts attempts that failed.
+        warn: throttled log: a key and a line.
+        log: takes a line for the operator.
+
+    Attributes:
+        active: whether the node is, without which nothing is mapped.
+    """
+
+    def __init__(
+        self,
+        mapper: Mapper,
+        parameters: Callable[[], PlaceParameters],
+        statistics: Statistics,
+        warn: Callable[[str, str], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self.active = False
+        self._mapper = mapper
+        self._parameters = parameters
+        self._statistics = statistics
+        self._warn = warn
+        self._log = log
+        self._next = 0.0
+
+    def begin(self) -> str:
+        """Begins to map; returns what to tell the operator.
+
+        Raises:
+            ConfigError: the node is not active, or has no poses.
+            MapError: the map cannot be written.
+        """
+        mapper, p = self._mapper, self._parameters()
+        if not self.active:
+            raise ConfigError("The node is not active: activate it first")
+        if p.pose_source == "none":
+            raise ConfigError(
+                "pose_source is none: set it to odometry, pose or tf, since a keyframe needs a pose"
+            )
+        if mapper.running:
+            return f"Mapping is on already: {mapper.added} keyframes so far"
+        mapper.start()
+        text = f"Mapping into {p.map} as {mapper.source!r}"
+        self._log(text)
+        return text
+
+    def end(self) -> str:
+        """Ends mapping with all keyframes on disk; returns what to tell the operator."""
+        mapper = self._mapper
+        if not mapper.running:
+            return "Mapping is off"
+        lost = mapper.stop()
+        text = f"Mapping ended: {mapper.added} keyframes added" + (
+            f", {lost} lost since the map cannot be written" if lost else ""
+        )
+        self._log(text)
+        return text
+
+    def follow(self, at_once: bool = False) -> None:
+        """Begins if the parameter asks for it; while that cannot be, tries again once a retry period.
+
+        Args:
+            at_once: does not wait for the period to pass.
+        """
+        p, now = self._parameters(), time.monotonic()
+        if not p.mapping or self._mapper.running or not self.active:
+            return
+        if now < self._next and not at_once:
+            return
+        self._next = now + p.retry_period_s
+        try:
+            self.begin()
+        except RobotVisionError as error:
+            self._statistics.count("mapping_not_begun")
+            self._warn("mapping", f"Mapping cannot begin: {error}")

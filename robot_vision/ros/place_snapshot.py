@@ -1,0 +1,46 @@
+"""A copy of the place map while the node goes on with it."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from robot_vision.errors import ConfigError
+from robot_vision.places.store import MapError, is_server, open_map
+
+
+def save_snapshot(uri: str, snapshot_folder: str) -> str:
+    """Copies a map to a file named after it and the time; returns what to tell the operator.
+
+    Args:
+        uri: of the map.
+        snapshot_folder: where to; empty is beside the map.
+
+    Raises:
+        ConfigError: there is no map, or nowhere to copy it to.
+        MapError: the map cannot be read or the copy not be written.
+    """
+    from robot_vision.places.copying import copy_map
+
+    if not uri:
+        raise ConfigError("map is empty: there is nothing to save")
+    folder = Path(snapshot_folder).expanduser() if snapshot_folder else None
+    if is_server(uri):
+        if folder is None:
+            raise ConfigError("The map is on a server: set snapshot_folder to a folder here")
+        stem = re.sub(r"\W+", "_", uri.rpartition("map=")[2]) or "map"
+    else:
+        path = Path(uri).expanduser()
+        folder, stem = folder or path.absolute().parent, path.stem
+    target = folder / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}.map"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MapError(f"{folder} cannot be made: {error}") from error
+    places = open_map(uri, "read")
+    try:
+        count = copy_map(places, target)
+    finally:
+        places.close()
+    return f"Saved {count} keyframes to {target}"
