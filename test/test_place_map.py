@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -352,6 +353,91 @@ def test_a_read_only_file_and_folder_can_be_read(tmp_path: Path) -> None:
     assert "cannot be written: open it for reading" in said[0]
     assert said[1] == "3"
     assert sorted(p.name for p in path.parent.iterdir()) == ["home.map"]
+
+
+def test_a_map_on_a_read_only_disk_can_be_read(tmp_path: Path) -> None:
+    """Not even root can write there."""
+    disk = tmp_path / "disk"
+    with make_map(disk / "home.map") as places:
+        places.add_many(keyframe(i) for i in range(3))
+    with make_map(disk / "cut.map") as places:  # of a robot whose power was cut
+        places.add(keyframe(1))
+        for end in ("", "-wal"):
+            shutil.copy(f"{disk}/cut.map{end}", f"{disk}/left.map{end}")
+    command = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    mounted = ("unshare", "-rm", "sh", "-c", command, str(disk))
+    if subprocess.run([*mounted, "true"], capture_output=True, timeout=30).returncode:
+        pytest.skip("no disk can be mounted read-only here")
+    script = """
+    import os, sys
+    from place_maps import make_map
+    from robot_vision.cli import main
+    from robot_vision.places.store import MapError, open_map
+
+    def said(act, *arguments):
+        try:
+            with act(*arguments) as places:
+                return len(places)
+        except MapError as error:
+            return f"{type(error).__name__} {error}"
+
+    disk = sys.argv[1]
+    print(said(open_map, f"{disk}/home.map", "read"))
+    print(said(open_map, f"{disk}/home.map"))
+    print(said(open_map, f"{disk}/left.map", "read"))
+    print(said(make_map, f"{disk}/new.map"))
+    sys.stderr = sys.stdout
+    print(main(["map", "prune", f"{disk}/home.map", "--ids", "1"]))
+    """
+    before = sorted(path.name for path in disk.iterdir())
+    read, write, left, new, prune, status = run_script(script, disk, prefix=mounted).splitlines()
+    assert read == "3"
+    assert write.startswith("MapReadOnlyError") and "open it for reading" in write
+    assert left.startswith("MapError") and "copy the map with them to a folder" in left
+    assert new.startswith("MapError") and "Read-only file system" in new
+    assert (prune.split(": ", 1)[0], status) == ("robot-vision map", "2")
+    assert "cannot be written" in prune
+    assert sorted(path.name for path in disk.iterdir()) == before
+
+
+def test_a_disk_that_becomes_read_only_under_a_map_is_not_called_full(tmp_path: Path) -> None:
+    """What Linux makes of a failing memory card; needs the rights to mount an image of one."""
+    image, disk = tmp_path / "card.img", tmp_path / "card"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    command = 'mount -o loop,errors=remount-ro "$0" "$1" && shift && exec "$@"'
+    mounted = ("unshare", "-m", "sh", "-c", command, str(image), str(disk))
+    for command_line in (["mkfs.ext4", "-q", "-F", str(image)], [*mounted, "true"]):
+        if (
+            not shutil.which(command_line[0])
+            or subprocess.run(command_line, capture_output=True, timeout=60).returncode
+        ):
+            pytest.skip("no image of a disk can be mounted here")
+    script = """
+    import os, sys
+    from pathlib import Path
+    from place_maps import keyframe, make_map
+    from robot_vision.places.store import MapReadOnlyError
+
+    disk = Path(sys.argv[1])
+    major, minor = os.major(disk.stat().st_dev), os.minor(disk.stat().st_dev)
+    name = Path(f"/sys/dev/block/{major}:{minor}").resolve().name
+    fail = Path(f"/sys/fs/ext4/{name}/trigger_fs_error")
+    assert name.startswith("loop") and fail.exists()  # and never a disk that is somebody's
+    with make_map(disk / "home.map") as places:
+        places.add_many(keyframe(i) for i in range(3))
+        fail.write_text("a test of robot_vision")
+        for number in (10, 11):
+            try:
+                places.add(keyframe(number))
+            except MapReadOnlyError as error:
+                print(error)
+        print(len(places), places.descriptors()[1].shape)
+    """
+    first, second, read = run_script(script, disk, prefix=mounted).splitlines()
+    assert first == second and "its disk has become read-only" in first
+    assert read == "3 (3, 16)"
 
 
 def test_a_kill_while_a_map_is_made_leaves_no_half_map(tmp_path: Path) -> None:

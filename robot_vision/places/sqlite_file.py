@@ -7,6 +7,7 @@ locks that SQLite holds ("How to corrupt", section 2.2).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -255,10 +256,16 @@ def _translation(path: Path, error: sqlite3.DatabaseError) -> MapError:
         )
     # A full disk shows as "full" where pages are written, and as an I/O error where files grow by
     # other means or a quota or limit on file sizes stops them.
-    if "full" in low or ("i/o" in low and _cannot_grow(path)):
+    why_not = errno.ENOSPC if "full" in low else _why_not_grown(path) if "i/o" in low else 0
+    if why_not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return MapFullError(
             f"{path}: no room is left on its disk; all that was added before is safe. Make room, or "
             "prune the map"
+        )
+    if why_not == errno.EROFS:
+        return MapReadOnlyError(
+            f"{path} cannot be written: its disk has become read-only, as after an error of the disk; "
+            "all that was added before is safe. Look into the system's log, and mount it anew"
         )
     if "readonly" in low or "read-only" in low:
         return MapReadOnlyError(f"{path} cannot be written: it is open for reading only")
@@ -272,16 +279,16 @@ def _translation(path: Path, error: sqlite3.DatabaseError) -> MapError:
     return MapError(f"{path} cannot be used: {text}")
 
 
-def _cannot_grow(path: Path) -> bool:
-    """Returns whether a file beside the map cannot take on what a transaction would write."""
+def _why_not_grown(path: Path) -> int:
+    """Returns why a file beside the map cannot take on what a transaction would write: an errno, or 0."""
     try:
-        if shutil.disk_usage(path.parent).free < _LITTLE_ROOM:
-            return True
         with tempfile.TemporaryFile(dir=path.parent) as probe:
+            if shutil.disk_usage(path.parent).free < _LITTLE_ROOM:
+                return errno.ENOSPC
             os.posix_fallocate(probe.fileno(), _size(path), _LITTLE_ROOM)  # the rest is a hole
-        return False
-    except OSError:
-        return True
+        return 0
+    except OSError as error:
+        return error.errno or 0
 
 
 def _size(path: Path) -> int:
