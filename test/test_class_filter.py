@@ -22,7 +22,9 @@ RAIN = ("rain", "dry")
 
 def plain(labels=RAIN, **settings_):
     """A model whose filter is the forward recursion of a hidden Markov model."""
-    return ClassModel(labels, **{"correlation_time_s": 0.0, "unknown_prior": 0.0, **settings_})
+    return ClassModel(
+        labels, **{"correlation_time_s": 0.0, "memory": 1.0, "unknown_prior": 0.0, **settings_}
+    )
 
 
 # The chain
@@ -94,12 +96,12 @@ def brute_force(model, stamps_s, posteriors):
     Q = model.generator()[:-1, :-1] if model.unknown_prior == 0 else model.generator()
     k = len(model.labels)
     likelihood = posteriors / model.training_prior
+    moved = [None, *(expm(Q * d) for d in np.diff(stamps_s))]
     total = np.zeros(k)
     for path in itertools.product(range(k), repeat=len(stamps_s)):
         weight = model.prior[path[0]] * likelihood[0, path[0]]
         for i in range(1, len(path)):
-            P = expm(Q * (stamps_s[i] - stamps_s[i - 1]))
-            weight *= P[path[i - 1], path[i]] * likelihood[i, path[i]]
+            weight *= moved[i][path[i - 1], path[i]] * likelihood[i, path[i]]
         total[path[-1]] += weight
     return total / total.sum()
 
@@ -147,22 +149,65 @@ def test_first_frame_is_the_classifier_itself():
     assert belief.probabilities == pytest.approx(p)
 
 
-def test_same_frame_again_within_the_correlation_time_adds_nothing():
-    filter_ = ClassFilter(ClassModel(("a", "b"), unknown_prior=0, correlation_time_s=1.0))
-    for i in range(10):  # 0.9 s
-        belief = filter_.update(i * S // 10, np.array([0.8, 0.2]))
-    assert belief.probabilities == pytest.approx([0.8, 0.2])
+@pytest.mark.parametrize("count", [2, 5, 40])
+@pytest.mark.parametrize("apart_s", [0.05, 0.2, 2.0])
+def test_same_frame_again_adds_what_the_best_average_of_correlated_frames_is_worth(count, apart_s):
+    """Generalised least squares: n frames with covariance C are worth 1' C^-1 1; the class never changes."""
+    model = ClassModel(("a", "b"), unknown_prior=0, correlation_time_s=2.0, memory=1, dwell_s=1e12)
+    filter_ = ClassFilter(model)
+    for i in range(count):
+        belief = filter_.update(round(i * apart_s * S), np.array([0.55, 0.45]))
+    lags = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+    worth = np.linalg.inv(np.exp(-lags * apart_s / 2.0)).sum()
+    odds = math.log(belief.probabilities[0] / belief.probabilities[1])
+    assert odds == pytest.approx(math.log(0.55 / 0.45) * worth, rel=1e-6)
 
 
 def test_frame_one_correlation_time_later_adds_what_two_correlated_frames_are_worth():
     """Frames of correlation rho are worth 2 / (1 + rho), e.g. 1.46 at 1 / e; the class never changes."""
     filter_ = ClassFilter(
-        ClassModel(("a", "b"), unknown_prior=0, correlation_time_s=2.0, dwell_s=1e12)
+        ClassModel(("a", "b"), unknown_prior=0, correlation_time_s=2.0, memory=1, dwell_s=1e12)
     )
     filter_.update(0, np.array([0.8, 0.2]))
     belief = filter_.update(2 * S, np.array([0.8, 0.2]))
     odds = math.log(belief.probabilities[0] / belief.probabilities[1])
     assert odds == pytest.approx(math.log(4) * 2 / (1 + math.exp(-1)), rel=1e-6)
+
+
+def test_without_memory_it_is_the_classifier_itself():
+    rng = np.random.default_rng(0)
+    filter_ = ClassFilter(ClassModel(("a", "b", "c"), unknown_prior=0, memory=0))
+    for i, p in enumerate(rng.dirichlet([0.5] * 3, 50).clip(1e-5)):
+        belief = filter_.update(i * S // 10, p)
+        assert belief.probabilities == pytest.approx(p / p.sum())
+
+
+@pytest.mark.parametrize("memory", [0.15, 0.5])
+def test_memory_tilts_a_frame_by_what_its_trust_allows(memory):
+    """A minute of certainty of a, then one frame: the odds move by trust K / (1 - trust) + 1, not more."""
+    filter_ = ClassFilter(ClassModel(("a", "b", "c"), unknown_prior=0, memory=memory, dwell_s=1e12))
+    for i in range(600):
+        filter_.update(i * S // 10, np.array([0.998, 0.001, 0.001]))
+    belief = filter_.update(60 * S, np.array([0.2, 0.7, 0.1]))
+    odds = belief.probabilities[0] / belief.probabilities[1]
+    assert odds == pytest.approx(2 / 7 * (1 + 3 * memory / (1 - memory)), rel=1e-6)
+
+
+def test_door_costs_no_more_than_the_trust_allows():
+    """The class changes for good, and the classifier says so at once: no frame after it loses more."""
+    model = ClassModel(tuple("abcdefghi"), unknown_prior=0)
+    said = np.full((2, 9), 0.002)
+    said[0, 0] = said[1, 1] = 0.984
+    filter_ = ClassFilter(model)
+    for i in range(300):
+        filter_.update(i * S // 10, said[0])
+    bound = 0.002 / 0.984 * (1 + 9 * model.memory / (1 - model.memory))
+    losses = []
+    for i in range(300, 330):
+        p = filter_.update(i * S // 10, said[1]).probabilities
+        losses.append(1 - p[1])
+        assert p[0] / p[1] <= bound
+    assert losses[-1] < 1 - 0.984 < losses[0]  # at first worse than the frame alone, soon better
 
 
 def test_belief_does_not_depend_on_the_rate_of_the_frames():
@@ -180,7 +225,7 @@ def test_a_wrong_second_does_not_become_a_certainty():
     said = [np.array([0.95, 0.05])] * 100 + [np.array([0.1, 0.9])] * 10
     worst = {}
     for name, model in {
-        "tempered": ClassModel(("a", "b"), unknown_prior=0),
+        "tempered": ClassModel(("a", "b"), unknown_prior=0, correlation_time_s=1.0),
         "plain": plain(("a", "b")),
     }.items():
         filter_ = ClassFilter(model)
@@ -231,6 +276,32 @@ def test_camera_that_stopped_is_forgotten():
         belief = filter_.update(i * S // 10, np.array([0.7, 0.3]), camera="front")
         other = alone.update(i * S // 10, np.array([0.7, 0.3]), camera="front")
     assert belief.probabilities == pytest.approx(other.probabilities, abs=1e-3)
+
+
+def test_cameras_that_see_the_same_remember_no_more_than_one_of_them():
+    """Errors that all cameras share: three are one, at each time and in what is remembered."""
+    model = ClassModel(("a", "b"), unknown_prior=0, camera_correlation=1.0, memory=0.9)
+    one, three = ClassFilter(model), ClassFilter(model)
+    for i in range(40):
+        p = np.array([0.7, 0.3]) if i < 30 else np.array([0.3, 0.7])
+        alone = one.update(i * S // 10, p, camera="0")
+        for camera in "012":
+            belief = three.update(i * S // 10, p, camera=camera)
+        # While a new time's frames come in, those of the other cameras are still those of the time before.
+        assert belief.probabilities == pytest.approx(alone.probabilities, abs=0.02)
+
+
+def test_camera_that_is_always_late_counts_by_its_own_rate():
+    """A second behind the other, ten times a second: worth what a punctual one is, near enough."""
+    model = ClassModel(("a", "b"), unknown_prior=0, memory=1.0)
+    beliefs = []
+    for late_ns in (0, S // 2):
+        filter_ = ClassFilter(model)
+        for i in range(10, 60):
+            filter_.update(i * S // 10, np.array([0.5, 0.5]), camera="front")
+            belief = filter_.update(i * S // 10 - late_ns, np.array([0.6, 0.4]), camera="rear")
+        beliefs.append(belief.probabilities[0])
+    assert beliefs[1] == pytest.approx(beliefs[0], abs=0.03) and beliefs[0] > 0.7
 
 
 def test_late_frame_of_another_camera_counts_at_the_newest_time():
@@ -296,6 +367,7 @@ def test_prior_from_outside_moves_the_belief_and_what_it_tends_to():
         ({"training_prior": np.array([1.0, 0])}, "training_prior"),
         ({"dwell_s": 0.0}, "dwell_s"),
         ({"correlation_time_s": -1.0}, "correlation_time_s"),
+        ({"memory": 1.5}, "memory"),
         ({"camera_correlation": 1.5}, "camera_correlation"),
         ({"unknown_prior": float("nan")}, "unknown_prior"),
         ({"rates": np.ones((3, 3))}, "rates"),

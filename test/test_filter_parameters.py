@@ -56,6 +56,7 @@ def test_defaults_of_node_and_filters_are_the_same() -> None:
     p, model = FilterParameters(), ClassModel(("a",))
     assert p.pose_settings() == PoseFilterSettings()
     assert (p.class_dwell_s, p.class_correlation_s) == (model.dwell_s, model.correlation_time_s)
+    assert p.class_memory == model.memory
     for name in ("camera_correlation", "unknown_prior", "refused_known", "refused_unknown"):
         assert getattr(p, name) == getattr(model, name)
 

@@ -3,20 +3,23 @@
 The true class is a Markov chain in continuous time; each frame says something of it. What a classifier says
 is a posterior: divided by the shares of the classes that it was trained on, it is a likelihood.
 
-Frames of a camera are not independent: what misleads it now does so in the next frame. Taken for independent,
-a wrong answer that lasts a second becomes a certainty. Here the errors of two frames that are `d` seconds
-apart are taken to have the correlation rho = exp(-d / correlation_time_s), and so
+Frames of a camera are not independent: what misleads it now does so in the next frame. Here the errors of two
+frames that are `d` seconds apart are taken to have the correlation rho = exp(-d / correlation_time_s). Of n
+such frames the best average is worth 1 + (n - 1) (1 - rho) / (1 + rho) independent ones. So the newest frame
+counts as one, and each that it follows enters the memory to the power (1 - rho) / (1 + rho) =
+tanh(d / (2 correlation_time_s)):
 
-- frames within the correlation time are one piece of evidence, and the newest frame stands for it;
-- the belief of the last frame before that is what is known beside it. It enters to the power
-  (1 - rho) / (1 + rho) = tanh(d / (2 correlation_time_s)): two frames of correlation rho are worth
-  2 / (1 + rho) independent ones, of which the newest counts as one.
+    memory(k) ~ predicted(k) * likelihood(k) ** tanh(...)
+    belief(k) ~ likelihood(k) * (trust * predicted(k) + (1 - trust) * base(k))
 
-    belief(k) ~ likelihood(k) * base(k) * (predicted(k) / base(k)) ** exponent
+`predicted` is the memory moved by the chain to the time of the newest frame, `base` what the chain tends to
+without any evidence. `trust` is the probability that the memory holds for this frame at all. Otherwise the
+class changed just now, at a door that neither chain nor memory knows of; or what the memory was made of
+misled the classifier all along. So the past can tilt a frame, at most by the factor
+1 + trust / ((1 - trust) base(k)), and does not overrule one that is sure, however certain the memory is.
 
-`predicted` is that older belief moved by the chain, `base` what the chain tends to without any evidence. With
-a correlation time of zero this is the forward recursion of a hidden Markov model. The result does not depend
-on the rate of the frames, as long as it is above one in the correlation time.
+With a correlation time of zero and a trust of one this is the forward recursion of a hidden Markov model;
+with a trust of zero it is the classifier itself. The result hardly depends on the rate of the frames.
 
 `unknown` is a class of its own where it has a prior. An image that the open-set threshold refused speaks for
 it by the shares of known and of unknown images that are refused; the classifier's probabilities say nothing
@@ -26,7 +29,6 @@ of it, and so their likelihood is that of an average class: 1.
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,10 +50,19 @@ LEAST_PROBABILITY = 1e-6
 
 @dataclass
 class _Evidence:
-    """The newest frame of a camera: its stamp and the likelihood (K + 1) of each state."""
+    """The newest frame of a camera.
+
+    Attributes:
+        stamp_ns: of the image.
+        seen_ns: time of the newest frame of all cameras when it came.
+        likelihood: (K + 1) of each state.
+        remembered: it has become part of the memory.
+    """
 
     stamp_ns: int
+    seen_ns: int
     likelihood: Array
+    remembered: bool = False
 
 
 @dataclass(eq=False)
@@ -70,8 +81,9 @@ class ClassFilter:
     model: ClassModel
     reset_after_s: float = 2.0
     resets: int = 0
-    _history: deque[tuple[int, Array]] = field(default_factory=deque, repr=False)
     _newest: dict[str, _Evidence] = field(default_factory=dict, repr=False)
+    _memory: tuple[int, Array] | None = field(default=None, repr=False)
+    _belief: tuple[int, Array] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._prepare()
@@ -86,8 +98,8 @@ class ClassFilter:
 
     def reset(self) -> None:
         """Forgets every frame."""
-        self._history.clear()
         self._newest.clear()
+        self._memory = self._belief = None
 
     def change(self, model: ClassModel) -> None:
         """Replaces what is assumed; what was believed is kept, weighted by the new prior over the old one.
@@ -101,12 +113,17 @@ class ClassFilter:
         self.model = model
         self._prepare()
         ratio = np.divide(self._base, old, out=np.where(self._base > 0, 1.0, 0.0), where=old > 0)
-        kept = list(self._history)
-        self._history.clear()
-        for stamp, belief in kept:
-            weighted = belief * ratio
-            total = weighted.sum()
-            self._history.append((stamp, weighted / total if total > 0 else self._base))
+        self._memory = self._reweighted(self._memory, ratio)
+        self._belief = self._reweighted(self._belief, ratio)
+
+    def _reweighted(
+        self, state: tuple[int, Array] | None, ratio: Array
+    ) -> tuple[int, Array] | None:
+        if state is None:
+            return None
+        weighted = state[1] * ratio
+        total = weighted.sum()
+        return state[0], weighted / total if total > 0 else self._base
 
     def set_prior(self, prior: NDArray[Any]) -> None:
         """Replaces the prior (K,), as a map does that knows where the robot is.
@@ -144,32 +161,27 @@ class ClassFilter:
                 )
             self.resets += 1
             self.reset()
-        elif self._history and (self._history[-1][0] - stamp_ns) * 1e-9 > self.reset_after_s:
+        elif self._belief is not None and (self._belief[0] - stamp_ns) * 1e-9 > self.reset_after_s:
             self.resets += 1
             self.reset()
-        self._newest[camera] = _Evidence(int(stamp_ns), likelihood)
-        now = max(int(stamp_ns), self._history[-1][0] if self._history else int(stamp_ns))
+        now = int(stamp_ns) if self._belief is None else max(int(stamp_ns), self._belief[0])
+        self._remember(camera, int(stamp_ns), now)
+        self._newest[camera] = _Evidence(int(stamp_ns), now, likelihood)
         belief = self._believed(now)
-        while (
-            self._history and self._history[-1][0] >= now
-        ):  # another camera's frame of the same time
-            self._history.pop()
-        self._history.append((now, belief))
-        self._forget(now)
+        self._belief = now, belief
         return ClassBelief(now, self.model.labels, belief[:-1].copy(), float(belief[-1]))
 
     @property
     def newest(self) -> ClassBelief | None:
         """What was believed with the newest frame; None without any."""
-        return self.at(self._history[-1][0]) if self._history else None
+        return self.at(self._belief[0]) if self._belief is not None else None
 
     def at(self, stamp_ns: int) -> ClassBelief:
         """Returns what is believed at a time, without a frame of that time."""
-        if not self._history:
-            base = self._base
-            return ClassBelief(int(stamp_ns), self.model.labels, base[:-1].copy(), float(base[-1]))
-        last, belief = self._history[-1]
-        moved = belief @ self._transition(max(0, int(stamp_ns) - last))
+        moved = self._base
+        if self._belief is not None:
+            last, belief = self._belief
+            moved = belief @ self._transition(max(0, int(stamp_ns) - last))
         return ClassBelief(int(stamp_ns), self.model.labels, moved[:-1].copy(), float(moved[-1]))
 
     # The recursion
@@ -190,38 +202,44 @@ class ClassFilter:
         of_known, of_unknown = flag if refused else (1 - flag[0], 1 - flag[1])
         return np.asarray(np.maximum(np.append(known * of_known, of_unknown), 1e-300))
 
-    def _believed(self, now: int) -> Array:
-        """Returns the belief (K + 1,) at a time, of the newest frames and what was believed before them."""
+    def _remember(self, camera: str, stamp_ns: int, now: int) -> None:
+        """Moves into the memory what is no longer the newest frame of its camera, or too old for one."""
+        tau = round(self.model.correlation_time_s * 1e9)
+        in_force = self._in_force(now)
+        for name, e in sorted(self._newest.items(), key=lambda item: item[1].stamp_ns):
+            if e.remembered or (name != camera and now - e.seen_ns <= tau):
+                continue
+            apart = stamp_ns - e.stamp_ns if name == camera else now - e.seen_ns
+            share = math.tanh(apart / (2 * tau)) if tau > 0 else 1.0
+            share /= 1.0 + (max(len(in_force), 1) - 1) * self.model.camera_correlation
+            time, past = self._predicted(e.stamp_ns)
+            said = np.log(self._aged(e, time))
+            self._memory = time, _normalised(np.where(past > 0, _log(past) + share * said, -np.inf))
+            e.remembered = True
+
+    def _predicted(self, now: int) -> tuple[int, Array]:
+        """Returns the memory (K + 1,) moved to a time, or to its own where that is later; and that time."""
+        if self._memory is None:
+            return now, self._base
+        last, past = self._memory
+        moved = past @ self._transition(max(0, now - last))
+        # What exists is never quite excluded, or no later frame could bring it back.
+        return max(now, last), np.where(self._base > 0, np.maximum(moved, 1e-300), 0.0)
+
+    def _in_force(self, now: int) -> list[_Evidence]:
+        """Returns the newest frames of the cameras that still run."""
         tau = self.model.correlation_time_s
-        evidence = [e for e in self._newest.values() if (now - e.stamp_ns) * 1e-9 <= tau] or [
-            max(self._newest.values(), key=lambda e: e.stamp_ns)
-        ]
+        return [e for e in self._newest.values() if (now - e.seen_ns) * 1e-9 <= tau]
+
+    def _believed(self, now: int) -> Array:
+        """Returns the belief (K + 1,) at a time, of the newest frames and of the memory."""
+        evidence = [e for e in self._in_force(now) if not e.remembered]
         share = 1.0 / (1.0 + (len(evidence) - 1) * self.model.camera_correlation)
-        with np.errstate(divide="ignore"):
-            log_base: Array = np.log(self._base)
-        total = self._tempered_past(now, log_base)
+        trust = self.model.memory
+        total = _log(trust * self._predicted(now)[1] + (1 - trust) * self._base)
         for e in evidence:
             total = total + share * np.log(self._aged(e, now))
-        total = np.exp(total - total.max())
-        return np.asarray(total / total.sum())
-
-    def _tempered_past(self, now: int, log_base: Array) -> Array:
-        """Returns log(base * (predicted / base) ** exponent) (K + 1,)."""
-        tau = self.model.correlation_time_s
-        newest_apart = now - round(tau * 1e9)
-        for entry in reversed(self._history):
-            if entry[0] <= newest_apart and entry[0] < now:
-                stamp, belief = entry
-                break
-        else:
-            return log_base
-        predicted = belief @ self._transition(now - stamp)
-        exponent = math.tanh((now - stamp) * 1e-9 / (2 * tau)) if tau > 0 else 1.0
-        there = self._base > 0
-        result = np.full(len(self._base), -np.inf)
-        ratio = np.maximum(predicted[there], 1e-300) / self._base[there]
-        result[there] = log_base[there] + exponent * np.log(ratio)
-        return np.asarray(result)
+        return _normalised(total)
 
     def _aged(self, evidence: _Evidence, now: int) -> Array:
         """Returns what a frame says of the state now (K + 1,), by the chain run backwards."""
@@ -244,9 +262,12 @@ class ClassFilter:
             self._transitions[key] = found
         return found
 
-    def _forget(self, now: int) -> None:
-        """Drops beliefs that no later frame can need: all but one of those before the correlation time."""
-        apart = now - round(self.model.correlation_time_s * 1e9)
-        # One more interval is kept: another camera's late frame must not lose its past.
-        while len(self._history) > 2 and self._history[1][0] <= apart - 1_000_000_000:
-            self._history.popleft()
+
+def _log(values: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(values))
+
+
+def _normalised(logarithms: Array) -> Array:
+    values = np.exp(logarithms - logarithms.max())
+    return np.asarray(values / values.sum())

@@ -31,6 +31,8 @@ class ClassModel:
         rates: (K, K), changes a second from row to column, in place of `dwell_s`; the diagonal is ignored.
             A column is multiplied by its class's prior over the mean of all.
         correlation_time_s: after which a camera's errors are others.
+        memory: probability that what was seen before holds for a new frame at all. 0 has the frames alone;
+            1 trusts the memory as far as the chain does.
         camera_correlation: of the errors of two cameras at one time.
         unknown_prior: how probable none of the classes is; 0 for a world without unknowns.
         refused_known: share of images of known classes that the open-set threshold refuses.
@@ -45,7 +47,8 @@ class ClassModel:
     training_prior: NDArray[Any] | None = None
     dwell_s: float = 10.0
     rates: NDArray[Any] | None = None
-    correlation_time_s: float = 1.0
+    correlation_time_s: float = 0.3
+    memory: float = 0.15
     camera_correlation: float = 0.5
     unknown_prior: float = 0.02
     refused_known: float = 0.05
@@ -68,6 +71,7 @@ class ClassModel:
                 f"correlation_time_s is {self.correlation_time_s}: use at least 0 seconds"
             )
         for name, high in (
+            ("memory", 1.0),
             ("camera_correlation", 1.0),
             ("unknown_prior", 0.99),
             ("refused_known", 0.99),

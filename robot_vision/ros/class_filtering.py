@@ -158,6 +158,7 @@ class ClassFiltering:
             dwell_s=p.class_dwell_s,
             rates=rates,
             correlation_time_s=p.class_correlation_s,
+            memory=p.class_memory,
             camera_correlation=p.camera_correlation,
             unknown_prior=p.unknown_prior,
             refused_known=p.refused_known,

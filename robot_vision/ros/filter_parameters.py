@@ -67,11 +67,19 @@ class FilterParameters(ManagedParameters):
         "", "YAML file with prior, training_prior and rates by the names of the classes."
     )
     class_correlation_s: float = parameter(
-        1.0,
+        0.3,
         "Seconds after which a camera's errors are others: how far frames are taken for one piece of "
         "evidence. 0 takes all for independent.",
         low=0,
         high=3600,
+        change=LIVE,
+    )
+    class_memory: float = parameter(
+        0.15,
+        "How far what was seen before is trusted beside the newest image: 0 gives what the classifier says, "
+        "1 lets the past overrule it.",
+        low=0,
+        high=1,
         change=LIVE,
     )
     camera_correlation: float = parameter(
