@@ -7,7 +7,6 @@ Watch the results with RViz (config/perception.rviz) or `ros2 topic echo /percep
 """
 
 import os
-import sys
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -23,8 +22,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from robot_vision.ros.dds import large_image_environment
-from robot_vision.ros.launch_arguments import argument_texts, overrides
-from robot_vision.ros.models import package_executable
+from robot_vision.ros.launch_arguments import argument_texts, overrides, program
 from robot_vision.ros.perception_parameters import PerceptionParameters
 from robot_vision.ros.player_parameters import PlayerParameters
 
@@ -51,12 +49,7 @@ def launch_setup(context):
     if given("topics"):
         player["topics"] = [given("topics")]
     sim_time = player.get("clock_hz", 0.0) > 0
-    installed = package_executable("camera_player")
-    what = (
-        {"package": "robot_vision", "executable": "camera_player"}
-        if installed
-        else {"executable": sys.executable}
-    )
+    what, module = program("camera_player")
     environment = large_image_environment(os.environ)
     return [
         *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
@@ -75,7 +68,7 @@ def launch_setup(context):
             name="camera_player",
             namespace=given("namespace"),
             parameters=[player],
-            arguments=[] if installed else ["-m", "robot_vision.ros.camera_player"],
+            arguments=module,
             ros_arguments=["--log-level", given("log_level")],
             output="screen",
             emulate_tty=True,

@@ -6,7 +6,6 @@
 Defaults stand in config/filters.yaml alone: an argument that is left empty overrides nothing.
 """
 
-import sys
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -15,8 +14,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.launch_arguments import argument_texts, overrides
-from robot_vision.ros.models import package_executable
+from robot_vision.ros.launch_arguments import (
+    argument_texts,
+    given_parameters,
+    parameter_sources,
+    program,
+)
 
 # Beside this file, in a source tree as in share/robot_vision.
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "filters.yaml")
@@ -36,23 +39,14 @@ def launch_setup(context):
     def given(name):
         return LaunchConfiguration(name).perform(context)
 
-    texts = {name: given(name) for name in argument_texts(FilterParameters)}
-    values = overrides(FilterParameters, texts)
-    if given("use_sim_time"):
-        values["use_sim_time"] = given("use_sim_time").lower() in ("true", "1", "yes")
-    # A pip environment has no lib/robot_vision: there Python runs the module itself.
-    installed = package_executable("filter_node")
-    what = (
-        {"package": "robot_vision", "executable": "filter_node"}
-        if installed
-        else {"executable": sys.executable}
-    )
+    values = given_parameters(FilterParameters, given)
+    what, module = program("filter_node")
     node = Node(
         **what,
         name=given("name"),
         namespace=given("namespace"),
-        parameters=[given("params_file"), values] if values else [given("params_file")],
-        arguments=[] if installed else ["-m", "robot_vision.ros.filter_node"],
+        parameters=parameter_sources(given("params_file"), values),
+        arguments=module,
         ros_arguments=["--log-level", given("log_level")],
         output="screen",
         emulate_tty=True,

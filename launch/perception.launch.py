@@ -7,7 +7,6 @@ Defaults stand in config/perception.yaml alone: an argument that is left empty o
 """
 
 import os
-import sys
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -16,8 +15,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from robot_vision.ros.dds import large_image_environment
-from robot_vision.ros.launch_arguments import argument_texts, overrides
-from robot_vision.ros.models import package_executable
+from robot_vision.ros.launch_arguments import (
+    argument_texts,
+    given_parameters,
+    parameter_sources,
+    program,
+)
 from robot_vision.ros.perception_parameters import PerceptionParameters
 
 # Beside this file, in a source tree as in share/robot_vision.
@@ -46,28 +49,18 @@ def launch_setup(context):
     def given(name):
         return LaunchConfiguration(name).perform(context)
 
-    texts = {name: given(name) for name in argument_texts(PerceptionParameters)}
-    values = overrides(PerceptionParameters, texts)
-    if given("use_sim_time"):
-        values["use_sim_time"] = given("use_sim_time").lower() in ("true", "1", "yes")
+    values = given_parameters(PerceptionParameters, given)
     actions = []
     if given("large_images").lower() == "true":
         environment = large_image_environment(os.environ)
         actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
-    # A pip environment has no lib/robot_vision: there Python runs the module itself.
-    installed = package_executable("perception_node")
-    what = (
-        {"package": "robot_vision", "executable": "perception_node"}
-        if installed
-        else {"executable": sys.executable}
-    )
-    module = [] if installed else ["-m", "robot_vision.ros.perception_node"]
+    what, module = program("perception_node")
     enclave = ["--enclave", given("enclave")] if given("enclave") else []
     node = Node(
         **what,
         name=given("name"),
         namespace=given("namespace"),
-        parameters=[given("params_file"), values] if values else [given("params_file")],
+        parameters=parameter_sources(given("params_file"), values),
         arguments=module,
         ros_arguments=[*enclave, "--log-level", given("log_level")],
         output="screen",

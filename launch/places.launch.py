@@ -9,7 +9,6 @@ overrides nothing.
 """
 
 import os
-import sys
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -18,8 +17,13 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from robot_vision.ros.dds import large_image_environment
-from robot_vision.ros.launch_arguments import argument_texts, node_arguments, overrides
-from robot_vision.ros.models import package_executable
+from robot_vision.ros.launch_arguments import (
+    argument_texts,
+    given_parameters,
+    node_arguments,
+    parameter_sources,
+    program,
+)
 from robot_vision.ros.place_parameters import PlaceParameters
 
 # Beside this file, in a source tree as in share/robot_vision.
@@ -50,24 +54,13 @@ def launch_setup(context):
     def given(name):
         return LaunchConfiguration(name).perform(context)
 
-    texts = {name: given(name) for name in argument_texts(PlaceParameters)}
-    values = overrides(PlaceParameters, texts)
-    if given("use_sim_time"):
-        values["use_sim_time"] = given("use_sim_time").lower() in ("true", "1", "yes")
+    values = given_parameters(PlaceParameters, given)
     actions = []
     if given("large_images").lower() == "true":
         environment = large_image_environment(os.environ)
         actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     composed = given("with_perception").lower() == "true"
-    executable = "perception_and_places" if composed else "place_node"
-    # A pip environment has no lib/robot_vision: there Python runs the module itself.
-    installed = package_executable(executable)
-    what = (
-        {"package": "robot_vision", "executable": executable}
-        if installed
-        else {"executable": sys.executable}
-    )
-    arguments = [] if installed else ["-m", f"robot_vision.ros.{executable}"]
+    what, arguments = program("perception_and_places" if composed else "place_node")
     log_level = ["--log-level", given("log_level")]
     if composed:
         # Names, files and parameters are those of one node each.
@@ -83,7 +76,7 @@ def launch_setup(context):
         named = {
             "name": given("name"),
             "namespace": given("namespace"),
-            "parameters": [given("params_file"), values] if values else [given("params_file")],
+            "parameters": parameter_sources(given("params_file"), values),
             "ros_arguments": log_level,
         }
     node = Node(

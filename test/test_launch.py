@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,14 @@ from robot_vision.ros.dds import (
     find_profile,
     large_image_environment,
 )
-from robot_vision.ros.launch_arguments import argument_texts, node_arguments, overrides
+from robot_vision.ros.launch_arguments import (
+    argument_texts,
+    given_parameters,
+    node_arguments,
+    overrides,
+    parameter_sources,
+    program,
+)
 from robot_vision.ros.models import package_executable
 from robot_vision.ros.perception_parameters import PerceptionParameters
 
@@ -94,6 +103,33 @@ def test_bad_arguments_are_refused_by_name(name: str, text: str) -> None:
 def test_every_parameter_has_a_described_argument() -> None:
     texts = argument_texts(PerceptionParameters)
     assert all(len(text) > 20 and "\n" not in text for text in texts.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", {}), ("true", {"use_sim_time": True}), ("no", {"use_sim_time": False})],
+)
+def test_simulated_time_is_given_on_only_where_it_was_given(text: str, expected: dict) -> None:
+    typed = {"use_sim_time": text, "top_k": "5", "name": "eyes"}
+    values = given_parameters(PerceptionParameters, lambda name: typed.get(name, ""))
+    assert values == {"top_k": 5, **expected}
+    assert parameter_sources("/p.yaml", values) == ["/p.yaml", values]
+    assert parameter_sources("/p.yaml", {}) == ["/p.yaml"]
+
+
+def test_program_is_the_installed_one_or_else_a_module_of_this_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    names = ("perception_node", "place_node", "perception_and_places", "filter_node")
+    for name in (*names, "camera_player"):
+        what, begin = program(name)
+        assert what == {"executable": sys.executable} and begin[0] == "-m"
+        assert importlib.util.find_spec(begin[1]) is not None
+    installed = tmp_path / "lib" / "robot_vision" / "place_node"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    assert program("place_node") == ({"package": "robot_vision", "executable": "place_node"}, [])
 
 
 def test_arguments_of_two_nodes_in_one_process_reach_each_as_they_were_typed() -> None:
@@ -218,10 +254,45 @@ sys.exit(service.run())
 """
 
 
+@contextlib.contextmanager
+def _launched(tmp_path: Path, name: str, *arguments: str) -> Iterator[Any]:
+    """Runs a launch file meanwhile, with a client beside it; it has to end well."""
+    from ros_helpers import Client
+
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SERVICE, str(ROOT / "launch" / name), *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    client = Client()
+    try:
+        yield client
+    finally:
+        client.close()
+        process.send_signal(signal.SIGINT)
+        try:
+            status = process.wait(20)
+        finally:
+            process.kill()
+    assert status == 0, log.read_text()
+
+
+def _values(client: Any, node: str, *names: str) -> list[Any]:
+    """Returns the values of parameters of a running node."""
+    from rcl_interfaces.srv import GetParameters
+    from rclpy.parameter import parameter_value_to_python
+
+    request = GetParameters.Request(names=names)
+    answer = client.call(GetParameters, f"{node}/get_parameters", request)
+    return [parameter_value_to_python(value) for value in answer.values]
+
+
 @needs_launch
 @pytest.mark.ros
 def test_perception_launch_brings_the_node_to_active(tmp_path: Path) -> None:
-    from ros_helpers import Client, wait_until
+    from ros_helpers import wait_until
     from tiny_bundle import make_tiny_bundle
 
     arguments = [
@@ -230,27 +301,68 @@ def test_perception_launch_brings_the_node_to_active(tmp_path: Path) -> None:
         "cameras:=front,rear",
     ]
     arguments += ["engine:=onnx", "top_k:=2", "name:=eyes", "use_sim_time:=true"]
-    with (tmp_path / "log").open("wb") as log:
-        launched = subprocess.Popen(
-            [sys.executable, "-c", _SERVICE, str(LAUNCH_FILES[0]), *arguments],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    client = Client()
-    try:
+    with _launched(tmp_path, "perception.launch.py", *arguments) as client:
         wait_until(lambda: client.state("/robot1/eyes") == "active", 30)
-        from rcl_interfaces.srv import GetParameters
-
-        request = GetParameters.Request(names=["top_k", "cameras", "use_sim_time", "stale_after_s"])
-        values = client.call(GetParameters, "/robot1/eyes/get_parameters", request).values
-        assert values[0].integer_value == 2 and values[1].string_array_value == ["front", "rear"]
-        assert values[2].bool_value and values[3].double_value == 2.0
+        names = ("top_k", "cameras", "use_sim_time", "stale_after_s")
+        assert _values(client, "/robot1/eyes", *names) == [2, ["front", "rear"], True, 2.0]
         assert client.node.count_subscribers("/robot1/front/image_raw") == 1
-    finally:
-        client.close()
-        launched.send_signal(signal.SIGINT)
-        status = launched.wait(20)
-    assert status == 0, (tmp_path / "log").read_text()
+
+
+@needs_launch
+@pytest.mark.ros
+@pytest.mark.slow
+def test_places_launch_brings_the_node_to_active(tmp_path: Path) -> None:
+    from ros_helpers import wait_until
+
+    arguments = ["namespace:=robot1", "name:=spots", "map:=123", "pose_source:=odometry"]
+    arguments += ["camera:=front", "top_k:=7", "use_sim_time:=true"]
+    with _launched(tmp_path, "places.launch.py", *arguments) as client:
+        wait_until(lambda: client.state("/robot1/spots") == "active", 30)
+        names = ("map", "top_k", "use_sim_time", "stale_after_s")
+        assert _values(client, "/robot1/spots", *names) == ["123", 7, True, 2.0]
+        topics = ("perception/front/descriptor", "odom")
+        assert [client.node.count_subscribers(f"/robot1/{t}") for t in topics] == [1, 1]
+
+
+@needs_launch
+@pytest.mark.ros
+@pytest.mark.slow
+def test_places_launch_brings_both_nodes_to_active_in_one_process(tmp_path: Path) -> None:
+    from ros_helpers import wait_until
+    from tiny_bundle import make_tiny_bundle
+
+    params = tmp_path / "eyes.yaml"
+    params.write_text("/**:\n  ros__parameters:\n    engine: onnx\n    top_k: 2\n")
+    arguments = [f"model:={make_tiny_bundle(tmp_path / 'b')}", f"map:={tmp_path / 'home.map'}"]
+    arguments += ["with_perception:=true", "perception_name:=eyes", "name:=spots", "top_k:=7"]
+    arguments += [f"perception_params_file:={params}", "namespace:=robot1", "use_sim_time:=true"]
+    arguments += ["descriptor_topic:=eyes/camera/descriptor"]
+    with _launched(tmp_path, "places.launch.py", *arguments) as client:
+        for node in ("/robot1/eyes", "/robot1/spots"):
+            wait_until(lambda node=node: client.state(node) == "active", 30)
+        names = ("top_k", "use_sim_time", "model")
+        model = str(tmp_path / "b")
+        assert _values(client, "/robot1/eyes", *names) == [2, True, model]
+        assert _values(client, "/robot1/spots", *names) == [7, True, model]
+        descriptors = "/robot1/eyes/camera/descriptor"
+        wait_until(lambda: client.node.count_subscribers(descriptors) == 1)
+        wait_until(lambda: client.node.count_publishers(descriptors) == 1)
+
+
+@needs_launch
+@pytest.mark.ros
+@pytest.mark.slow
+def test_filters_launch_brings_the_node_to_active(tmp_path: Path) -> None:
+    from ros_helpers import wait_until
+
+    arguments = ["namespace:=robot1", "name:=calm", "cameras:=front,rear", "labels:=hall,lab"]
+    arguments += ["odometry_topic:=wheels", "top_k:=2", "use_sim_time:=true"]
+    with _launched(tmp_path, "filters.launch.py", *arguments) as client:
+        wait_until(lambda: client.state("/robot1/calm") == "active", 30)
+        names = ("top_k", "cameras", "use_sim_time", "stale_after_s")
+        assert _values(client, "/robot1/calm", *names) == [2, ["front", "rear"], True, 2.0]
+        topics = ("/perception/rear/classification", "/robot1/wheels")
+        assert [client.node.count_subscribers(t) for t in topics] == [1, 1]
 
 
 # The same things as plain processes

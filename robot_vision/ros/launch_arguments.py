@@ -1,18 +1,21 @@
-"""Launch arguments made from a node's parameters: each declared and described, none with a second default.
+"""Launch arguments made from a node's parameters, and what a launch file makes of them.
 
-An argument that is left empty overrides nothing, so the parameter file's value holds. Nothing here imports
-`launch`, which machines without an apt-installed ROS do not have.
+Each argument is declared and described, none with a second default: one that is left empty overrides nothing,
+so the parameter file's value holds. Nothing here imports `launch`, which machines without an apt-installed ROS
+do not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
 from robot_vision.errors import ConfigError
 from robot_vision.plain_yaml import YamlError, load_yaml
+from robot_vision.ros.models import PACKAGE, package_executable
 from robot_vision.ros.parameters import Setting, settings
 
 
@@ -39,6 +42,38 @@ def overrides(cls: type, texts: Mapping[str, str]) -> dict[str, Any]:
             value = known[name].coerce(_parsed(known[name], text.strip()))
             result[name] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+def given_parameters(cls: type, given: Callable[[str], str]) -> dict[str, Any]:
+    """Returns what a launch file's arguments override in a parameter file, `use_sim_time` with it.
+
+    Args:
+        cls: the dataclass of the node's parameters; each has an argument.
+        given: returns an argument as it was typed; empty if it was not.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of range.
+    """
+    values = overrides(cls, {name: given(name) for name in argument_texts(cls)})
+    if given("use_sim_time"):
+        values["use_sim_time"] = given("use_sim_time").lower() in ("true", "1", "yes")
+    return values
+
+
+def parameter_sources(params_file: str, values: Mapping[str, Any]) -> list[Any]:
+    """Returns a launched node's `parameters`: its file, and what overrides it."""
+    return [params_file, dict(values)] if values else [params_file]
+
+
+def program(executable: str) -> tuple[dict[str, str], list[str]]:
+    """Returns which program a launched node is, and the arguments with which it begins.
+
+    That is the installed executable. A pip environment has no `lib/robot_vision`: there Python runs the
+    module of the same name.
+    """
+    if package_executable(executable):
+        return {"package": PACKAGE, "executable": executable}, []
+    return {"executable": sys.executable}, ["-m", f"{PACKAGE}.ros.{executable}"]
 
 
 def node_arguments(
