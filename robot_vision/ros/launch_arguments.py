@@ -1,8 +1,8 @@
 """Launch arguments made from a node's parameters, and what a launch file makes of them.
 
-Each argument is declared and described, none with a second default: one that is left empty overrides nothing,
-so the parameter file's value holds. Nothing here imports `launch`, which machines without an apt-installed ROS
-do not have.
+Each argument is declared and described, none with a second default: one that is left empty overrides
+nothing, so the parameter file's value holds. Nothing here imports `launch`, which machines without an
+apt-installed ROS do not have.
 """
 
 from __future__ import annotations
