@@ -56,6 +56,25 @@ ROS_PACKAGES = {
     "visualization_msgs",
 }
 
+# Packages of ROS that are run, not imported.
+ROS_TOOLS = {"ros2bag", "rosbag2_storage_mcap"}
+
+# Keys that rosdep resolves on Ubuntu 22.04 and 24.04, as its list of 2026-08-22 says. For a new one:
+#   rosdep resolve KEY --os=ubuntu:noble
+ROSDEP_KEYS = {
+    "python3-hypothesis",
+    "python3-numpy",
+    "python3-onnxruntime-pip",
+    "python3-opencv",
+    "python3-psutil",
+    "python3-pytest",
+    "python3-pytest-timeout",
+    "python3-rich",
+    "python3-rosbags-pip",
+    "python3-scipy",
+    "python3-yaml",
+}
+
 
 @functools.cache
 def _setup_arguments() -> dict[str, Any]:
@@ -154,6 +173,26 @@ def test_package_xml_names_the_ros_packages_that_are_imported():
     missing = {n: imported[n] for n in ROS_PACKAGES & imported.keys() if n not in named}
     assert not missing
     assert {d for d in named if d in ROS_PACKAGES} >= {"rclpy", "sensor_msgs", "vision_msgs"}
+
+
+def test_package_xml_names_what_rosdep_knows():
+    package = _package_xml()
+    names = {
+        d.name
+        for kind in ("build", "buildtool", "build_export", "exec", "test", "doc")
+        for d in getattr(package, f"{kind}_depends")
+    }
+
+    assert names - ROS_PACKAGES - ROS_TOOLS == ROSDEP_KEYS
+
+
+def test_package_xml_names_all_that_the_core_needs():
+    """What pip installs with the package is there after rosdep too, by the name that rosdep has for it."""
+    key = {"opencv-python-headless": "python3-opencv", "pyyaml": "python3-yaml"}
+    key |= {name: f"python3-{name}-pip" for name in ("onnxruntime", "rosbags")}
+    named = {d.name for d in _package_xml().exec_depends}
+
+    assert {key.get(name, f"python3-{name}") for name in _names(_requirements()[""])} <= named
 
 
 def test_setup_names_the_packages_that_are_imported():
