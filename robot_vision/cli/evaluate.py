@@ -119,6 +119,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
         image_topic(job.bag, job.topic)
     outcomes = _predicted(every, args)
     reference = _reference(outcomes.pop(), request, args) if args.map_bag else None
+    threshold = bundle.spec.classifier.unknown_threshold if bundle.spec.classifier else None
     parts, predictions, failures = [], {}, []
     for outcome in outcomes:
         job = outcome.job
@@ -127,7 +128,8 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
                 raise SourceError(outcome.error)
             found = replace(outcome.predictions(), recording=job.name)
             truth = read_truth(Path(job.bag), request, found.meta["frame_id"])
-            parts.append(score_recording(found, truth, settings, reference and reference[0]))
+            mapped_places = reference and reference[0]
+            parts.append(score_recording(found, truth, settings, mapped_places, threshold))
             predictions[job.name] = found
         except RobotVisionError as error:
             if len(jobs) == 1:

@@ -11,6 +11,7 @@ from robot_vision.evaluation.svg import number
 SECTIONS = {
     "classification": "Classification",
     "open_set": "Known or unknown",
+    "uncertainty": "Unknown images, and several answers to one",
     "pose": "Camera pose in the map, without alignment",
     "place": "Place recognition",
 }
@@ -29,6 +30,13 @@ _HEADLINES: tuple[tuple[str, str, str, str, bool], ...] = (
     ("open_set", "aupr_known", "AUPR, known", "%", True),
     ("open_set", "aupr_unknown", "AUPR, unknown", "%", True),
     ("open_set", "fpr_at_95_tpr", "False positives at 95 % true positives", "%", False),
+    ("uncertainty", "kept", "Kept, of all frames", "%", True),
+    ("uncertainty", "known_kept", "Kept, of known classes", "%", True),
+    ("uncertainty", "unknown_refused", "Called unknown, of other labels", "%", True),
+    ("uncertainty", "kept_and_wrong", "Kept and wrong", "%", False),
+    ("uncertainty", "mutual_information", "Mean mutual information", "nats", False),
+    ("uncertainty", "spread_m", "Median spread of positions", "m", False),
+    ("uncertainty", "spread_deg", "Median spread of rotations", "deg", False),
     ("pose", "median_m", "Median position error", "m", False),
     ("pose", "median_deg", "Median rotation error", "deg", False),
     ("pose", "mean_m", "Mean position error", "m", False),

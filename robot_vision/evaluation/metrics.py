@@ -11,6 +11,8 @@ with an interval is `{"value", "low", "high"}`; None stands where there is no su
     classification  frames, top1, top5, macro_recall, macro_precision, nll, brier, ece, aurc, per_class,
                     confusion, reliability, risk_coverage, baselines.class_prior
     open_set        known, unknown, auroc, aupr_known, aupr_unknown, fpr_at_95_tpr, baselines
+    uncertainty     frames, kept, known_kept, unknown_refused, kept_and_wrong, mutual_information, spread_m,
+                    spread_deg
     pose            frames, median_m, p90_m, mean_m, median_deg, p90_deg, mean_deg, within_0.05m_2deg, ...,
                     covariance.{nees,nees_position,nees_rotation}, baselines
     trajectory      recordings: alignments.{none,se3,sim3}.{ate,rpe}
@@ -43,6 +45,7 @@ from robot_vision.evaluation.scores import COLUMNS, Scores, empty_columns, joine
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.trajectory import measure_trajectories
 from robot_vision.evaluation.truth import Truth
+from robot_vision.evaluation.uncertainty import measure_uncertainty, score_uncertainty
 
 SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1
@@ -84,6 +87,7 @@ def score_recording(
     truth: Truth,
     settings: EvaluationSettings | None = None,
     reference: PlaceReference | None = None,
+    unknown_threshold: float | None = None,
 ) -> Scores:
     """Compares the frames of one recording with the truth.
 
@@ -92,6 +96,7 @@ def score_recording(
         truth: of the same.
         settings: what counts as the same place.
         reference: a map; None looks places up in the recording itself.
+        unknown_threshold: of the model; None for one that calls nothing unknown.
 
     Raises:
         ConfigError: the truth asks for something that was not predicted at all.
@@ -122,6 +127,7 @@ def score_recording(
                 found.xyzw,
             )
         )
+    columns.update(score_uncertainty(frames, unknown_threshold))
     extra: dict[str, Any] = {}
     if frames.descriptor is not None:
         heads.append("place")
@@ -219,6 +225,7 @@ def summarise(scores: Scores, settings: EvaluationSettings | None = None) -> Met
         "bootstrap": resampler.describe(),
         "classification": measure_classes(scores, resampler),
         "open_set": measure_open_set(scores, resampler),
+        "uncertainty": measure_uncertainty(scores, resampler),
         "pose": measure_poses(scores, resampler),
         "trajectory": measure_trajectories(scores, settings),
         "place": measure_places(scores, resampler),

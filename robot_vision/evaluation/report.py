@@ -68,6 +68,10 @@ _MEANINGS = {
         "The class prior always answers with the shares of the classes."
     ),
     "open_set": "Whether the known score tells images of known classes from all others.",
+    "uncertainty": (
+        "What the model's own threshold calls unknown, and by how much its answers to one image differ where "
+        "it answers several times."
+    ),
     "pose": (
         "Distance and angle between the estimated and the true camera, in the map's frame, as the robot gets "
         "them. Retrieval answers with the pose of the most similar image."

@@ -32,6 +32,14 @@ COLUMNS: dict[str, tuple[str, int, str]] = {
     "true_probability": ("<f8", 1, "probability of the true class"),
     "brier": ("<f8", 1, "squared distance of probabilities and truth, from 0 to 2"),
     "known_score": ("<f8", 1, "high for images like those trained on"),
+    "kept": ("<i8", 1, "1: the known score reaches the model's threshold; 0: called unknown"),
+    "mutual_information": ("<f8", 1, "of several answers, nats"),
+    "spread_m": (
+        "<f8",
+        1,
+        "by which several answers differ: root of the trace of their covariance",
+    ),
+    "spread_deg": ("<f8", 1, "likewise, of rotations"),
     "position": ("<f8", 3, "estimated, m"),
     "xyzw": ("<f8", 4, "estimated"),
     "true_position": ("<f8", 3, "m"),
@@ -58,6 +66,13 @@ COLUMNS: dict[str, tuple[str, int, str]] = {
     ),
     "nearest_error_deg": ("<f8", 1, "rotation to it"),
 }
+
+_LATER = (
+    "kept",
+    "mutual_information",
+    "spread_m",
+    "spread_deg",
+)  # not in files of the first releases
 
 UNKNOWN_LABEL = -2
 NO_LABEL = -1
@@ -179,8 +194,10 @@ def from_json(data: dict[str, Any]) -> Scores:
     """
     try:
         count = int(data["count"])
-        columns = {}
+        columns = empty_columns(count)
         for name, (dtype, width, _) in COLUMNS.items():
+            if name in _LATER and name not in data["columns"]:
+                continue
             flat = np.frombuffer(zlib.decompress(base64.b64decode(data["columns"][name])), dtype)
             columns[name] = flat.reshape((count,) if width == 1 else (count, width)).copy()
         scores = Scores(
