@@ -21,6 +21,7 @@ from benchmarks import (
     replay,
     report,
     stages,
+    steps,
 )
 from benchmarks.limits import limits
 from robot_vision.engines.factory import available_engines
@@ -33,6 +34,7 @@ PARTS = (
     "heads",
     "epistemic",
     "replay",
+    "steps",
     "node",
     "todays_node",
     "node_engines",
@@ -85,6 +87,8 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
         return {part: epistemic.cost(images, seconds)}
     if part == "replay":
         return {part: replay.whole_bag(images, quick)}
+    if part == "steps":
+        return {part: steps.steps(images, seconds)}
     if part == "node":
         repetitions = 1 if quick else REPETITIONS
         found = {}

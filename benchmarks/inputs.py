@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.resizing import resize_into
+from robot_vision.resizing import network_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
 JPEG_QUALITY = 80  # what compressed_image_transport writes if nobody asks for another
@@ -51,11 +51,7 @@ def enlarged(images: list[NDArray[np.uint8]], size: tuple[int, int]) -> list[NDA
 
 def network_batch(bundle: ModelBundle, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Returns RGB images of any sizes as the network takes them: (N, height, width, 3)."""
-    spec = bundle.spec.input
-    batch = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
-    for image, target in zip(images, batch, strict=True):
-        resize_into(image, target, spec.resize, spec.crop_fraction)
-    return batch
+    return network_inputs(images, bundle.spec.input)
 
 
 def sha256(images: list[NDArray[np.uint8]]) -> str:

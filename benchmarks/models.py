@@ -6,12 +6,14 @@ Their weights are random: speed does not depend on them. Bundles are kept in bui
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.inputs import ROOT
+from benchmarks.inputs import ROOT, network_batch
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import BundleError
 from robot_vision.spec import (
@@ -53,6 +55,9 @@ EPISTEMIC_SPECS = {
 }
 
 
+VARIANTS = ("int8", "float16")
+
+
 def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     """Returns the bundle of that name in `SPECS` or `EPISTEMIC_SPECS`, exported on first use."""
     path = ROOT / "build" / "benchmarks" / name
@@ -75,3 +80,36 @@ def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
             path.rename(Path(folder) / "old")
         made.rename(path)
     return ModelBundle.load(path)
+
+
+@dataclass
+class _Samples:
+    """What `make_variant` needs of a sample set: ready images."""
+
+    batch_of_all: Any
+
+    def __len__(self) -> int:
+        return len(self.batch_of_all)
+
+    def batch(self, index: Any) -> dict[str, Any]:
+        return {"images": self.batch_of_all[index]}
+
+
+def variant(kind: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
+    """Returns the three heads as an `int8` or `float16` bundle, as `robot-vision train` makes them."""
+    source = bundle("three_heads", images)
+    path = source.path.with_name(f"three_heads_{kind}")
+    try:
+        made = ModelBundle.load(path)
+        if made.training.get("variant_of") == source.sha256:
+            return made
+    except BundleError:
+        pass
+    import torch
+
+    from robot_vision.training.config import TrainingConfig
+    from robot_vision.training.quantise import make_variant
+
+    samples: Any = _Samples(torch.from_numpy(network_batch(source, images)))
+    config = TrainingConfig(heads=("classifier",))
+    return ModelBundle.load(make_variant(source.path, path, kind, samples, config))

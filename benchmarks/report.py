@@ -176,6 +176,20 @@ def markdown(data: dict[str, Any]) -> str:
             "threads, wait is the network's):\n",
             percentile_table(stages),
         ]
+    if found := data.get("steps"):
+        parts += [
+            "## Each step, beside what is written usually\n",
+            "Usual: `deserialize_message`, whole JPEGs, PIL and torchvision's transforms, `tobytes` into "
+            "messages, free batches, the collector as it is.\n",
+            table(
+                ["step", "usual p50 ms", "ours p50 ms", "usual / ours"],
+                [
+                    [name, *(step["times"][who]["p50_ms"] for who in ("usual", "ours")),
+                     step["usual_over_ours"]]
+                    for name, step in found.items()
+                ],
+            ),
+        ]  # fmt: skip
     parts += node_sections(data)
     if start := data.get("start_up"):
         parts += [

@@ -77,6 +77,12 @@ def engines(images: Images, seconds: float) -> dict[str, Any]:
             runs[label] = create_engine(bundle, name, device, precision)
         except EngineError as error:
             absent[label] = str(error)
+    for kind, name in itertools.product(models.VARIANTS, ("onnx", "openvino")):
+        label = f"{name} cpu, {kind} bundle"
+        try:
+            runs[label] = create_engine(models.variant(kind, images), name, "cpu")
+        except EngineError as error:
+            absent[label] = str(error)
     results: dict[str, Any] = {"left_out": absent}
     for size in (1, 4):
         results[f"batch_{size}"] = side_by_side(

@@ -94,13 +94,20 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int) -> None:
         ready = Path(folder) / "ready.onnx"
         # Symbolic shape inference is for transformers; folding constants is what the quantiser needs.
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        layers = ["Conv", "Gemm", "MatMul"]
+        nodes = onnx.load(str(ready)).graph.node
+        backbone = [n.name for n in nodes if n.op_type in layers and "/backbone/" in n.name]
+        if not backbone:
+            raise ConfigError("int8: the graph has no layers that are named as the backbone's")
         quantization.quantize_static(
             str(ready),
             str(target),
             Images(),
             quant_format=quantization.QuantFormat.QDQ,
-            # Layers alone: softmax, norms and the decoding of poses keep float32.
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            # The backbone alone, where the time goes: NetVLAD divides small sums by smaller ones, and its
+            # descriptors came out as zeros; poses are decoded from few numbers.
+            op_types_to_quantize=layers,
+            nodes_to_quantize=backbone,
             per_channel=True,
             # 7 bits for weights: CPUs without VNNI add pairs of products in 16 bits, which overflow else.
             reduce_range=True,
@@ -121,6 +128,12 @@ def _float16(source: Path, target: Path) -> None:
     half = convert_float_to_float16(
         model, keep_io_types=True, op_block_list=blocked, disable_shape_infer=False
     )
+    # A value that two blocked nodes read gets the same cast twice, which no engine takes.
+    made: set[str] = set()
+    for node in list(half.graph.node):
+        if node.op_type == "Cast" and node.output[0] in made:
+            half.graph.node.remove(node)
+        made.update(node.output)
     onnx.save(half, str(target))
 
 
