@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -78,6 +79,14 @@ def resize_into(image: Image, out: Image, rule: str = "squash", crop_fraction: f
     elif rule != "squash":
         raise ConfigError(unknown("resize rule", rule, RESIZE_RULES))
     _resize(image, out)
+
+
+def network_inputs(images: Sequence[Image], spec: InputSpec) -> Image:
+    """Returns images of any sizes as the network takes them: uint8 (N, height, width, 3)."""
+    batch = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
+    for image, out in zip(images, batch, strict=True):
+        resize_into(image, out, spec.resize, spec.crop_fraction)
+    return batch
 
 
 def source_size(size: InputSpec) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from robot_vision.calibration.graph import FEATURES, LOGITS, GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
 from robot_vision.graph_signature import INPUT_NAME
-from robot_vision.resizing import resize_into, source_size
+from robot_vision.resizing import network_inputs, source_size
 
 MAX_UNREADABLE = 0.05
 BATCH = 16
@@ -61,8 +61,7 @@ def predict(
         except ImageError as error:
             problems.append(str(error))
             return None
-        pixels = np.empty((spec.height, spec.width, 3), np.uint8)
-        resize_into(image, pixels, spec.resize, spec.crop_fraction)
+        pixels: NDArray[np.uint8] = network_inputs([image], spec)[0]
         return pixels
 
     rows: list[int] = []

@@ -34,7 +34,7 @@ from robot_vision.networks.exact_pooling import exact_pooling
 from robot_vision.networks.model_card import write_card
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.networks.verification import verify_graph
-from robot_vision.resizing import resize_into
+from robot_vision.resizing import network_inputs
 from robot_vision.spec import InputSpec
 
 OPSET = 17  # the newest that every ONNX Runtime since 1.12, TensorRT since 8.6 and OpenVINO runs
@@ -95,9 +95,7 @@ def prepare_images(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> NDAr
     """
     if not len(images):
         raise ConfigError("Export needs real images to verify the graph on: give at least one")
-    batch = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
-    for image, target in zip(images, batch, strict=True):
-        resize_into(image, target, spec.resize, spec.crop_fraction)
+    batch = network_inputs(images, spec)
     # A batch of several is always verified: a single image is joined by its mirror image.
     return batch if len(batch) > 1 else np.concatenate([batch, batch[:, :, ::-1]])
 

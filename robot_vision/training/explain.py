@@ -13,7 +13,7 @@ from torch import Tensor
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.networks.backbones import Backbone
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.resizing import resize_into
+from robot_vision.resizing import network_inputs
 from robot_vision.spec import InputSpec
 
 TILE, GAP, LABEL_WIDTH, COLUMNS = 72, 4, 230, 12
@@ -37,9 +37,7 @@ class Layer:
 
 def network_input(image: Image, spec: InputSpec) -> Image:
     """Returns the image as the network sees it: RGB uint8 (height, width, 3)."""
-    out = np.empty((spec.height, spec.width, 3), np.uint8)
-    resize_into(image, out, spec.resize, spec.crop_fraction)
-    return out
+    return network_inputs([image], spec)[0]
 
 
 def all_stages(network: MultiHeadNetwork) -> MultiHeadNetwork:
