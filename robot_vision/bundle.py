@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from robot_vision.arrays import load_npy
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.graph_signature import GraphSignature, read_signature
+from robot_vision.mappings import check_mapping
 from robot_vision.plain_yaml import YamlError, load_yaml
-from robot_vision.spec import FEATURE_SCORES, NetworkSpec, check_mapping
+from robot_vision.spec import FEATURE_SCORES, NetworkSpec
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.mappings import check_mapping, from_mapping
 
 RESIZE_RULES = ("squash", "crop", "letterbox")
 KNOWN_SCORES = ("max_probability", "max_logit", "energy", "knn", "mahalanobis")
@@ -26,8 +26,6 @@ MAX_PASSES = 256
 MAX_MEMBERS = 32
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-T = TypeVar("T")
 
 
 def _require(ok: bool, what: str, value: object, allowed: str) -> None:
@@ -320,60 +318,3 @@ class NetworkSpec:
 def _plain(spec: Any) -> dict[str, Any]:
     items = dataclasses.asdict(spec).items()
     return {key: list(value) if isinstance(value, tuple) else value for key, value in items}
-
-
-def check_mapping(
-    what: str, data: object, required: tuple[str, ...], optional: tuple[str, ...]
-) -> Mapping[str, Any]:
-    """Returns `data` if it is a mapping with all the required and no unknown keys; else ConfigError."""
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{what} is {type(data).__name__}: it must be a mapping of settings")
-    for key in data:
-        if key not in required + optional:
-            raise ConfigError(unknown(f"key of {what}", key, required + optional))
-    missing = [key for key in required if key not in data]
-    if missing:
-        raise ConfigError(f"{what} lacks {', '.join(missing)}")
-    return data
-
-
-def from_mapping(kind: type[T], what: str, data: object) -> T:
-    """Builds the frozen dataclass `kind` from plain data, checking keys and types.
-
-    Numbers may be given as int where a float is wanted; nothing else is converted, so `"3"` is not 3.
-    """
-    assert dataclasses.is_dataclass(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    needed = tuple(
-        name
-        for name, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    )
-    settings = check_mapping(what, data, needed, tuple(n for n in fields if n not in needed))
-    values = {key: _coerce(f"{what} {key}", fields[key].type, v) for key, v in settings.items()}
-    return kind(**values)
-
-
-_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "str": ((str,), "a string"),
-    "bool": ((bool,), "true or false"),
-    "float | None": ((int, float, type(None)), "a number or null"),
-}
-
-
-def _coerce(what: str, annotation: Any, value: Any) -> Any:
-    if annotation in ("tuple[float, ...]", "tuple[str, ...]"):
-        item = "float" if "float" in annotation else "str"
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{what} is {value!r}: it must be a list")
-        return tuple(_coerce(what, item, v) for v in value)
-    kinds, words = _TYPES[annotation]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ConfigError(f"{what} is {value!r}: it must be {words}")
-    if isinstance(value, (int, float)) and float in kinds:
-        value = float(value)
-        if not math.isfinite(value):
-            raise ConfigError(f"{what} is {value!r}: it must be finite")
-    return value

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robot_vision.errors import ConfigError
+from robot_vision.mappings import from_mapping
 from robot_vision.spec import (
     ClassifierSpec,
     InputSpec,
     NetworkSpec,
     PlaceSpec,
     PoseSpec,
-    from_mapping,
 )
 
 SPEC = NetworkSpec(

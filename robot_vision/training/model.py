@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robot_vision.bundle import WEIGHTS
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.mappings import from_mapping
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.spec import (
@@ -18,7 +19,6 @@ from robot_vision.spec import (
     NetworkSpec,
     PlaceSpec,
     PoseSpec,
-    from_mapping,
 )
 from robot_vision.training.config import NetworkConfig, TrainingConfig
 from robot_vision.training.config_file import expand
