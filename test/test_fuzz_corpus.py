@@ -20,7 +20,7 @@ KEPT = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 MOST_MB = 1024
 SLOW = ("checkpoint_file", "map_index")  # they wait for torch and FAISS
 WITH_STRATEGY = (
-    "checkpoint_file", "config_files", "map_rows", "pose_file", "raw_image", "serialized_image",
+    "checkpoint_file", "config_files", "map_rows", "map_server", "pose_file", "raw_image", "serialized_image",
 )  # fmt: skip
 
 

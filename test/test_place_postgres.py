@@ -149,6 +149,54 @@ def test_a_user_without_rights_can_read_and_is_told(server_uri: str, server: str
         connection.execute("DROP ROLE visitor")
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("UPDATE {s}.keyframe SET x = 'NaN'", "keyframe 1 is not as it was written"),
+        ("UPDATE {s}.keyframe SET qw = 5", "keyframe 1 is not as it was written"),
+        ("UPDATE {s}.keyframe SET covariance = '\\x00'", "keyframe 1 is not as it was written"),
+        ("UPDATE {s}.keyframe SET source = repeat('x', 100000)", "is not as it was written"),
+        (
+            "ALTER TABLE {s}.keyframe ALTER descriptor TYPE vector USING '[1,2]'::vector",
+            "a descriptor has the wrong length",
+        ),
+        (
+            "ALTER TABLE {s}.keyframe ALTER thumbnail TYPE text USING 'picture'",
+            "'picture' stands where bytes should",
+        ),
+    ],
+)
+def test_rows_that_somebody_else_wrote_are_damage(server_uri: str, edit: str, words: str) -> None:
+    make_map(server_uri).close()
+    with open_map(server_uri) as places:
+        places.add(keyframe(1))
+    with plain(server_uri) as connection:
+        connection.execute(edit.format(s=Address.parse(server_uri).schema))
+    with open_map(server_uri, "read") as places, pytest.raises(MapError, match=words):
+        places.poses()
+        list(places.keyframes())
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("UPDATE {s}.map SET dimension = 2000000000", "its description is"),
+        ("UPDATE {s}.map SET descriptor_dtype = 'object'", "its description is"),
+        ("UPDATE {s}.map SET frame_id = repeat('x', 100000)", "its description is"),
+        ("DELETE FROM {s}.map", "its description is gone"),
+    ],
+)
+def test_a_description_that_somebody_else_wrote_is_damage(
+    server_uri: str, edit: str, words: str
+) -> None:
+    make_map(server_uri).close()
+    with plain(server_uri) as connection:
+        connection.execute(edit.format(s=Address.parse(server_uri).schema))
+    with pytest.raises(MapError, match=words) as caught:
+        open_map(server_uri, "read")
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_map_of_a_newer_version_is_refused(server_uri: str) -> None:
     make_map(server_uri).close()
     with plain(server_uri) as connection:

@@ -71,6 +71,7 @@ def is_sound(row: tuple[Any, ...]) -> bool:
         isinstance(number, int)
         and 1 <= number < MAX_ID
         and isinstance(stamp_ns, int)
+        and -(1 << 63) <= stamp_ns < 1 << 63
         and all(isinstance(text, str) and len(text) <= MAX_TEXT for text in (camera, source))
         and all(isinstance(value, float) and math.isfinite(value) for value in pose)
         and abs(math.hypot(*pose[3:]) - 1) < _UNIT
@@ -82,11 +83,6 @@ def _is_covariance(blob: object) -> bool:
     if not isinstance(blob, bytes) or len(blob) != _COVARIANCE_BYTES:
         return False
     return bool(np.all(np.isfinite(np.frombuffer(blob, "<f8"))))
-
-
-def first_column(rows: Sequence[tuple[Any, ...]]) -> NDArray[np.int64]:
-    """Returns the first value of every row, int64 (N,)."""
-    return np.array([row[0] for row in rows], np.int64)
 
 
 def keyframe_from(

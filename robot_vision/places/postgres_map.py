@@ -121,7 +121,7 @@ class PostgresMap(TableMap):
     @property
     def revision(self) -> int:
         """See `store.PlaceMap`."""
-        return int(self._all("SELECT revision FROM {s}.map")[0][0])
+        return self._number(self._all("SELECT revision FROM {s}.map"))
 
     def remove(self, ids: Ids) -> int:
         """See `store.PlaceMap`."""
@@ -142,9 +142,9 @@ class PostgresMap(TableMap):
         """See `store.PlaceMap`."""
         with self._using() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            revision = self._fetch(connection, "SELECT revision FROM {s}.map")[0][0]
+            revision = self._number(self._fetch(connection, "SELECT revision FROM {s}.map"))
             added, removed = (
-                packing.first_column(
+                self._numbers(
                     self._fetch(
                         connection,
                         f"SELECT id FROM {{s}}.{table} WHERE revision > %s ORDER BY id",
@@ -153,7 +153,7 @@ class PostgresMap(TableMap):
                 )
                 for table in ("keyframe", "removal")
             )
-        return Changes(int(revision), added, removed)
+        return Changes(revision, added, removed)
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
         """See `store.PlaceMap`."""
@@ -171,11 +171,11 @@ class PostgresMap(TableMap):
     def structure(self, keyframe_id: int) -> bytes | None:
         """See `store.PlaceMap`."""
         rows = self._all("SELECT data FROM {s}.structure WHERE id = %s", [int(keyframe_id)])
-        return bytes(rows[0][0]) if rows else None
+        return self._bytes(rows[0][0]) if rows else None
 
     def structure_ids(self) -> NDArray[np.int64]:
         """See `store.PlaceMap`."""
-        return packing.first_column(self._all("SELECT id FROM {s}.structure ORDER BY id"))
+        return self._numbers(self._all("SELECT id FROM {s}.structure ORDER BY id"))
 
     def check(self) -> None:
         """See `store.PlaceMap`. What the server's disks do is the server's to check (data checksums)."""
@@ -183,7 +183,7 @@ class PostgresMap(TableMap):
             try:
                 check(keyframe, self.info.dimension)
             except ConfigError as error:
-                raise MapError(f"{self.info.uri} is damaged ({error})") from error
+                raise self._damaged(str(error)) from error
 
     def make_server_index(self) -> None:
         """Makes pgvector's HNSW index, which `nearest` uses from then on; adding takes longer with it.
@@ -263,7 +263,7 @@ class PostgresMap(TableMap):
             return self._fetch(connection, statement, values)
 
     def _ids(self) -> list[int]:
-        return [row[0] for row in self._all("SELECT id FROM {s}.keyframe ORDER BY id")]
+        return [int(i) for i in self._numbers(self._all("SELECT id FROM {s}.keyframe ORDER BY id"))]
 
     def _rows(self, ids: list[int]) -> dict[int, Row]:
         rows = self._all(
@@ -272,10 +272,13 @@ class PostgresMap(TableMap):
         return {row[0]: row for row in rows}
 
     def _keyframe(self, row: Row) -> Keyframe:
-        return packing.keyframe_from(row, self._unpacked([row[12]])[0], row[13])
+        self._sound(row)
+        picture = None if row[13] is None else self._bytes(row[13])
+        return packing.keyframe_from(row, self._unpacked([row[12]])[0], picture)
 
     def _pose_rows(self) -> list[Row]:
-        return self._all(f"SELECT {POSE} FROM {{s}}.keyframe ORDER BY id")
+        rows = self._all(f"SELECT {POSE} FROM {{s}}.keyframe ORDER BY id")
+        return [self._sound(row) for row in rows]
 
     def _descriptors(self, ids: list[int]) -> tuple[list[int], NDArray[np.float32]]:
         rows = self._all(
@@ -284,7 +287,25 @@ class PostgresMap(TableMap):
         return [row[0] for row in rows], self._unpacked([row[1] for row in rows])
 
     def _unpacked(self, wire: list[bytes]) -> NDArray[np.float32]:
+        size = server.wire_size(self.info.dimension, self.info.descriptor_dtype)
+        if any(len(self._bytes(blob)) != size for blob in wire):
+            raise self._damaged("a descriptor has the wrong length")
         return server.from_wire(wire, self.info.dimension, self.info.descriptor_dtype)
+
+    def _bytes(self, value: object) -> bytes:
+        """Returns bytes of the server, whose tables may have been made by somebody else."""
+        if not isinstance(value, bytes):
+            raise self._damaged(f"{str(value)[:50]!r} stands where bytes should")
+        return value
+
+    @property
+    def _where(self) -> str:
+        return self.address.shown
+
+    def _damaged(self, why: str) -> MapError:
+        return MapError(
+            f"{self.address.shown} is damaged ({why}): restore the server's backup, or remove those rows"
+        )
 
     def _insert_all(self, keyframes: list[Keyframe]) -> list[int]:
         own = [k.keyframe_id for k in keyframes if k.keyframe_id is not None]
@@ -340,14 +361,17 @@ class PostgresMap(TableMap):
 
     def _read_info(self) -> MapInfo:
         rows = self._all(
-            "SELECT map_id, schema_version, bundle_name, bundle_sha256, dimension, "
+            "SELECT schema_version, map_id, bundle_name, bundle_sha256, dimension, "
             "descriptor_dtype, frame_id, created_ns FROM {s}.map"
         )
         if len(rows) != 1:
-            raise MapError(f"{self.address.shown} is damaged (its description is gone)")
-        if rows[0][1] > SCHEMA_VERSION:
+            raise self._damaged("its description is gone")
+        version, *described = rows[0]
+        if type(version) is not int:  # True is an int, too
+            raise self._damaged(f"its version is {str(version)[:50]!r}")
+        if version > SCHEMA_VERSION:
             raise MapError(
-                f"{self.address.shown} is a map of version {rows[0][1]}, and this robot_vision reads "
+                f"{self.address.shown} is a map of version {version}, and this robot_vision reads "
                 f"up to {SCHEMA_VERSION}: install a newer one"
             )
-        return MapInfo(self.address.shown, *rows[0])
+        return self._described(version, tuple(described))

@@ -192,6 +192,11 @@ def to_wire(descriptor: NDArray[Any], dtype: str) -> bytes:
     return _WIRE[dtype](struct.pack(">HH", len(numbers), 0) + numbers.tobytes())
 
 
+def wire_size(dimension: int, dtype: str) -> int:
+    """Returns the bytes of a descriptor that a binary cursor gives."""
+    return 4 + dimension * np.dtype(_TYPES[dtype][1]).itemsize
+
+
 def from_wire(blobs: list[bytes], dimension: int, dtype: str) -> NDArray[np.float32]:
     """Returns descriptors float32 (N, D) of what a binary cursor gives."""
     numbers = b"".join(bytes(blob)[4:] for blob in blobs)

@@ -30,8 +30,6 @@ from robot_vision.places.sqlite_file import (
     translated,
 )
 from robot_vision.places.store import (
-    DTYPES,
-    MAX_DIMENSION,
     Changes,
     Ids,
     KeyframeThereError,
@@ -43,7 +41,6 @@ from robot_vision.places.store import (
 )
 from robot_vision.places.table_map import POSE, Row, TableMap
 
-_MAX_NAME = 1000  # characters
 _TABLES = ("keyframe", "descriptor", "thumbnail", "structure")
 
 
@@ -127,7 +124,7 @@ class SqliteMap(TableMap):
         with self._reading() as db:
             (revision,) = db.execute("SELECT revision FROM map").fetchone() or (None,)
             added, removed = (
-                packing.first_column(
+                self._numbers(
                     db.execute(
                         f"SELECT id FROM {table} WHERE revision > ? ORDER BY id", [since]
                     ).fetchall()
@@ -156,7 +153,7 @@ class SqliteMap(TableMap):
 
     def structure_ids(self) -> NDArray[np.int64]:
         """See `store.PlaceMap`."""
-        return packing.first_column(self._all("SELECT id FROM structure ORDER BY id"))
+        return self._numbers(self._all("SELECT id FROM structure ORDER BY id"))
 
     def check(self) -> None:
         """See `store.PlaceMap`."""
@@ -234,12 +231,17 @@ class SqliteMap(TableMap):
 
     def _whole(self, value: object) -> int:
         """Returns a number of the file; SQLite keeps text and blobs in columns of numbers, too."""
-        if not isinstance(value, int):
-            raise MapError(damaged(self.path, f"a whole number is {str(value)[:50]!r}"))
-        return value
+        return int(self._numbers([(value,)])[0])
+
+    @property
+    def _where(self) -> str:
+        return str(self.path)
+
+    def _damaged(self, why: str) -> MapError:
+        return MapError(damaged(self.path, why))
 
     def _ids(self) -> list[int]:
-        return [row[0] for row in self._all("SELECT id FROM keyframe ORDER BY id")]
+        return [int(i) for i in self._numbers(self._all("SELECT id FROM keyframe ORDER BY id"))]
 
     def _insert_all(self, keyframes: list[Keyframe]) -> list[int]:
         with self._transaction() as (db, revision):
@@ -301,8 +303,8 @@ class SqliteMap(TableMap):
         return list(blobs), self._unpacked(list(blobs.values()))
 
     def _verify(self, row: Row) -> None:
-        sound = packing.is_sound(row)
-        if not sound or packing.row_sum(row[1], row[4:11], row[2], row[3], row[11]) != row[12]:
+        self._sound(row)
+        if packing.row_sum(row[1], row[4:11], row[2], row[3], row[11]) != row[12]:
             raise MapError(damaged(self.path, f"keyframe {row[0]} is not as it was written"))
 
     def _blobs(self, table: str, ids: Sequence[int]) -> dict[int, bytes]:
@@ -331,19 +333,7 @@ class SqliteMap(TableMap):
         if len(rows) != 1:
             raise MapError(damaged(self.path, "its description is gone"))
         (version,) = self._one("PRAGMA user_version")
-        map_id, name, sha256, dimension, dtype, frame_id, created_ns = rows[0]
-        texts = (map_id, name, sha256, dtype, frame_id)
-        if not (
-            all(isinstance(text, str) and len(text) <= _MAX_NAME for text in texts)
-            and isinstance(dimension, int)
-            and 1 <= dimension <= MAX_DIMENSION
-            and dtype in DTYPES
-            and isinstance(created_ns, int)
-        ):
-            raise MapError(damaged(self.path, f"its description is {str(rows[0])[:200]}"))
-        return MapInfo(
-            str(self.path), map_id, version, name, sha256, dimension, dtype, frame_id, created_ns
-        )
+        return self._described(version, rows[0])
 
 
 def _bytes_of(path: Path) -> int:

@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 
 from robot_vision.places import packing
 from robot_vision.places.keyframe import Keyframe, check
-from robot_vision.places.store import Ids, MapError, MapInfo, MapPoses, PlaceMap
+from robot_vision.places.store import (
+    DTYPES,
+    MAX_DIMENSION,
+    Ids,
+    MapError,
+    MapInfo,
+    MapPoses,
+    PlaceMap,
+)
 
 T = TypeVar("T", bound="TableMap")
 Row = tuple[Any, ...]
+_MAX_NAME = 1000  # characters
 POSE = "id, stamp_ns, camera, source, x, y, z, qx, qy, qz, qw, covariance"
 
 
@@ -62,7 +71,7 @@ class TableMap(PlaceMap):
         rows = self._pose_rows()
         numbers = np.array([row[4:11] for row in rows], np.float64).reshape(-1, 7)
         return MapPoses(
-            packing.first_column(rows),
+            self._numbers(rows),
             np.array([row[1] for row in rows], np.int64),
             numbers[:, :3],
             numbers[:, 3:],
@@ -90,6 +99,50 @@ class TableMap(PlaceMap):
     def set_structure(self, keyframe_id: int, structure: bytes) -> None:
         """See `store.PlaceMap`."""
         self.set_structures({keyframe_id: structure})
+
+    def _numbers(self, rows: list[Row]) -> NDArray[np.int64]:
+        """Returns the first column, int64 (N,); a table that somebody else made may have anything there."""
+        for row in rows:
+            if not isinstance(row[0], int) or not -(1 << 63) <= row[0] < 1 << 63:
+                raise self._damaged(f"a whole number is {str(row[0])[:50]!r}")
+        return np.array([row[0] for row in rows], np.int64)
+
+    def _number(self, rows: list[Row]) -> int:
+        """Returns the only number of the only row."""
+        if len(rows) != 1:
+            raise self._damaged("its description is gone")
+        return int(self._numbers(rows)[0])
+
+    def _sound(self, row: Row) -> Row:
+        """Returns a row of `POSE` if it has the types and ranges of one that was written."""
+        if not packing.is_sound(row):
+            raise self._damaged(f"keyframe {str(row[0])[:50]} is not as it was written")
+        return row
+
+    def _described(self, version: int, row: Row) -> MapInfo:
+        """Returns what a map says of itself, from the columns after the version in `MapInfo`."""
+        map_id, name, sha256, dimension, dtype, frame_id, created_ns = row
+        texts = (map_id, name, sha256, dtype, frame_id)
+        if not (
+            all(isinstance(text, str) and len(text) <= _MAX_NAME for text in texts)
+            and type(dimension) is int  # True is an int, too
+            and 1 <= dimension <= MAX_DIMENSION
+            and dtype in DTYPES
+            and isinstance(created_ns, int)
+        ):
+            raise self._damaged(f"its description is {str(row)[:200]}")
+        return MapInfo(
+            self._where, map_id, version, name, sha256, dimension, dtype, frame_id, created_ns
+        )
+
+    @property
+    @abstractmethod
+    def _where(self) -> str:
+        """The map's URI, without a password."""
+
+    @abstractmethod
+    def _damaged(self, why: str) -> MapError:
+        """Returns the error for a map that cannot be trusted."""
 
     def _no_keyframe(self, number: int) -> MapError:
         return MapError(f"{self.info.uri} has no keyframe {number}")
