@@ -48,8 +48,17 @@ def trial(peer: Bench, rate: float, seconds: float) -> dict[str, Any]:
         "drops": {k: v for k, v in drops.items() if v},
         "cpu_ms_a_frame": {k: round(1e3 * (after[k] - used[k]) / max(worst, 1), 2) for k in used},
         "memory_mib": peers.memory_mib(processes),
-        "diagnostics": taken["diagnostics"],
+        "stages_ms": _stages(taken["diagnostics"]),
     }  # fmt: skip
+
+
+def _stages(diagnostics: dict[str, str]) -> dict[str, float]:
+    """Returns the medians of the node's own stages in its window, which is about the trial's length."""
+    from robot_vision.ros.worker import STAGES
+
+    values = {key.rpartition("/")[2]: value for key, value in diagnostics.items()}
+    found = {stage: float(values.get(f"{stage}_ms_p50", "nan")) for stage in STAGES}
+    return {stage: value for stage, value in found.items() if value == value}
 
 
 def _counters(diagnostics: dict[str, str]) -> dict[str, int]:
@@ -70,8 +79,6 @@ def median_of(trials: list[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in first.items():
         values = [t[key] for t in trials if t[key] is not None]
-        if key == "diagnostics":
-            continue
         if isinstance(value, dict):
             names = {name for v in values for name in v}
             result[key] = {
@@ -109,8 +116,7 @@ def sustained(peer: Bench, top: float, seconds: float) -> dict[str, Any]:
         if best and high - low < 0.02 * high:
             break
         rate = min((low + high) / 2, 1.1 * low) if best else rate * 0.9
-    kept = {k: v for k, v in (best or {"rate_hz": 0.0}).items() if k != "diagnostics"}
-    return {"sustained": kept, "flood_answered_hz": flood["answered_hz"]}
+    return {"sustained": best or {"rate_hz": 0.0}, "flood_answered_hz": flood["answered_hz"]}
 
 
 def live(

@@ -111,7 +111,7 @@ def perception(
     names = [topic.split("/")[1] for topic in topics(cameras)]
     parameters = {
         "model": bundle, "transport": transport, "precision": precision, "engine": engine,
-        "streams": str(streams),
+        "streams": str(streams), "diagnostics_window_s": "2.0",
         "cameras": f"[{','.join(names)}]", "image_topics": f"[{','.join(topics(cameras))}]",
     }  # fmt: skip
     words = [w for name, value in parameters.items() for w in ("-p", f"{name}:={value}")]

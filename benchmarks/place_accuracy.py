@@ -13,11 +13,8 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,73 +22,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.place_accuracy_page import text
+from benchmarks.place_frames import HEADING_DEG, RADIUS_M, SEED, Views, right_matches
+from benchmarks.place_verified import (
+    CANDIDATES,
+    build_structure,
+    elsewhere,
+    pose_error,
+    query_features,
+    refine,
+)
 from robot_vision.bundle import ModelBundle
 from robot_vision.datasets.registry import open_dataset
-from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.sample import Splits
 from robot_vision.evaluation.bootstrap import Resampler, mean, quantiles
 from robot_vision.evaluation.place import matching
 from robot_vision.evaluation.settings import EvaluationSettings
-from robot_vision.geometry import (
-    matrix_from_xyzw,
-    orthonormalised,
-    rotation_error_deg,
-    xyzw_from_matrix,
-)
-from robot_vision.images import to_rgb
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.index import PlaceIndex
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.recogniser import Recogniser, RecogniserOptions
 from robot_vision.places.store import create_map
-from robot_vision.places.verification.builder import StructureBuilder
-from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.intrinsics import Intrinsics
-from robot_vision.places.verification.options import VerificationOptions
-from robot_vision.places.verification.verifier import Verifier, candidates_of
-from robot_vision.sources.opening import open_source
 
 ROOT = Path(__file__).resolve().parent.parent
-RADIUS_M, HEADING_DEG = 0.25, 20.0  # as the bundle was trained
-FRAME_NS = 33_333_333  # the Kinect's 30 frames a second
-CANDIDATES = 3
-WRONG_KEYFRAMES, WRONG_FRAMES = 40, 4
-SEED = 0
 POOLINGS = ("average pooling", "GeM pooling")
 CACHED = ("pooled", "trained", "structure")
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """Frames with poses."""
-
-    samples: tuple[Sample, ...]
-    stamps_ns: NDArray[np.int64]
-    T_map_camera: Array
-
-    @classmethod
-    def of(cls, samples: tuple[Sample, ...]) -> Views:
-        stamps = [int(s.name.split("-")[-1]) * FRAME_NS for s in samples]
-        poses = []
-        for s in samples:
-            assert s.T_map_camera is not None
-            T = np.array(s.T_map_camera)
-            T[:3, :3] = orthonormalised(T[:3, :3])
-            poses.append(T)
-        return cls(samples, np.array(stamps, np.int64), np.stack(poses))
-
-    @property
-    def xyzw(self) -> Array:
-        return np.stack([xyzw_from_matrix(T[:3, :3]) for T in self.T_map_camera])
-
-
-def right_matches(queries: Views, stored: Views) -> NDArray[np.bool_]:
-    """Returns (Q, M): which stored frames show a query's place."""
-    gap = queries.T_map_camera[:, None, :3, 3] - stored.T_map_camera[None, :, :3, 3]
-    near = np.linalg.norm(gap, axis=-1) <= RADIUS_M
-    turn = rotation_error_deg(queries.xyzw[:, None], stored.xyzw[None])
-    return np.asarray(near & (turn <= HEADING_DEG))
 
 
 def cached(file: Path | None, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -204,86 +160,6 @@ def score(
     return numbers
 
 
-def build_structure(stored: Views, intrinsics: Intrinsics) -> dict[str, Any]:
-    """Returns the bytes of every frame's structure by its number, and the seconds for each."""
-    builder, start = StructureBuilder(provisional=False), time.process_time()
-    found: dict[int, bytes] = {}
-    for i, (sample, T) in enumerate(zip(stored.samples, stored.T_map_camera, strict=True)):
-        found |= builder.add(i, T, sample.source.load(), intrinsics)
-    found |= builder.flush()
-    seconds = (time.process_time() - start) / len(found)
-    arrays: dict[str, Any] = {str(i): np.frombuffer(c, np.uint8) for i, c in found.items()}
-    return arrays | {"seconds": np.array(seconds)}
-
-
-def query_features(queries: Views, intrinsics: Intrinsics) -> list[tuple[LocalFeatures, float]]:
-    """Returns each query's features and the seconds of CPU time that finding them took."""
-    verifier, found = Verifier(VerificationOptions()), []
-    for sample in queries.samples:
-        image, start = sample.source.load(), time.process_time()
-        features = verifier.features(image, intrinsics)
-        found.append((features, time.process_time() - start))
-    return found
-
-
-def pose_error(T: Array, position: Array, xyzw: Array) -> tuple[Array, float, float]:
-    """Returns the error (6,) in the map's axes, and its size in metres and degrees."""
-    turn = cv2.Rodrigues(T[:3, :3] @ matrix_from_xyzw(xyzw).T)[0][:, 0]
-    error = np.concatenate([T[:3, 3] - position, turn])
-    return error, float(np.linalg.norm(error[:3])), float(np.degrees(np.linalg.norm(turn)))
-
-
-def refine(
-    places: Any,
-    ranked: list[list[int]],
-    queries: Views,
-    features: list[tuple[LocalFeatures, float]],
-) -> dict[str, Any]:
-    """Verifies each query against its first candidates."""
-    verifier = Verifier(VerificationOptions())
-    columns: dict[str, list[Any]] = {"m": [], "deg": [], "nees": [], "reason": [], "inliers": []}
-    seconds = []
-    for i, (query, extraction_s) in enumerate(features):
-        T = queries.T_map_camera[i]
-        candidates = candidates_of(places, ranked[i][:CANDIDATES])
-        start = time.process_time()
-        found = verifier.verify_features(query, candidates)
-        seconds.append(time.process_time() - start + extraction_s)
-        columns["reason"].append(found.reason)
-        columns["inliers"].append(found.inliers)
-        error = (np.full(6, np.nan), np.nan, np.nan)
-        nees = np.nan
-        if found.pose is not None:
-            error = pose_error(T, found.pose.position, found.pose.orientation_xyzw)
-            nees = float(error[0] @ np.linalg.solve(found.pose.covariance, error[0])) / 6
-        columns["m"].append(error[1])
-        columns["deg"].append(error[2])
-        columns["nees"].append(nees)
-    result: dict[str, Any] = {k: np.array(v) for k, v in columns.items()}
-    result["seconds"] = float(np.median(seconds))
-    return result
-
-
-def elsewhere(places: Any, data: Path, intrinsics: Intrinsics) -> list[int]:
-    """Verifies frames of other recordings against the kitchen; returns how many were accepted, of how many.
-
-    Every one is compared with keyframes all along the map, as if retrieval had named them.
-    """
-    verifier, accepted, asked = Verifier(VerificationOptions()), 0, 0
-    ids = places.poses().ids
-    candidates = candidates_of(places, ids[:: max(1, len(ids) // WRONG_KEYFRAMES)].tolist())
-    for bag in sorted((data / "ros1_bags").glob("*.bag")):
-        with open_source(bag) as source:
-            for frame in islice(source, WRONG_FRAMES):
-                size = (intrinsics.width, intrinsics.height)
-                image = np.asarray(cv2.resize(to_rgb(frame.message), size), np.uint8)
-                query = verifier.features(image, intrinsics)
-                for candidate in candidates:
-                    accepted += verifier.verify_features(query, [candidate]).accepted
-                    asked += 1
-    return [accepted, asked]
-
-
 def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
     """Returns all numbers."""
     cv2.setNumThreads(1)
@@ -379,88 +255,6 @@ def poses(
     result["inliers_median"] = float(np.median(refined["inliers"][accepted]))
     result["verify_s"] = refined["seconds"]
     return result
-
-
-def _cell(headline: dict[str, Any], digits: int = 3) -> str:
-    text = f"{headline['value']:.{digits}f}"
-    if headline["low"] is not None:
-        text += f" ({headline['low']:.{digits}f} to {headline['high']:.{digits}f})"
-    return text
-
-
-def text(report: dict[str, Any], command: str) -> str:
-    """Returns the page."""
-    lines = [
-        "# Places on real data: how often, how sure, how exact",
-        "",
-        f"Made by `{command}`, after `robot-vision train config/training/kitchen_place.yaml` (seed 0; "
-        f"the bundle's sha256 begins {report['bundle']}). Do not edit the numbers by hand.",
-        "",
-        "Data: 800 frames of 7-Scenes *RedKitchen*, one hand-held walk at 30 frames a second. The split is "
-        f"`blocks`: every fourth block of 50 frames is asked for ({report['queries']} queries), the others "
-        f"are the map ({report['map']} keyframes, on which NetVLAD was trained too). A match is right within "
-        f"{RADIUS_M:g} m and {HEADING_DEG:g} degrees; {report['answerable']} queries have a right keyframe. "
-        "Queries come in their order in time, and nothing sees a later one. No odometry: the filter knows "
-        "how fast the camera was while the map was made. In brackets: 95 percent intervals, by a block "
-        f"bootstrap over time (blocks of 1 s, seed {SEED}).",
-        "",
-        "| descriptor | recall@1 | area under precision-recall | recall at 100 % precision | Brier | "
-        "accepted at 0.95: right / all |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in report["rows"].items():
-        lines.append(
-            f"| {name} | {_cell(row['recall_at_1'], 4)} | {_cell(row['area'])} | "
-            f"{_cell(row['recall_at_100_precision'])} | {row['brier']:.3f} | "
-            f"{row['accepted_right']} / {row['accepted']} |"
-        )
-    lines += [
-        "",
-        "Thresholds of the curve are on the similarity for single images, on the probability with the "
-        "filter. The probability is calibrated on the map's own keyframes (no query was seen); Brier is "
-        "the mean squared difference between it and what was right, over all queries.",
-        "",
-        "| pose, NetVLAD, answerable queries | frames | median m | 90 % m | median deg | 90 % deg | "
-        "worst |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in report["poses"]["rows"].items():
-        lines.append(
-            f"| {name} | {row['frames']} | {_cell(row['median_m'])} | {row['p90_m']['value']:.3f} | "
-            f"{_cell(row['median_deg'], 2)} | {row['p90_deg']['value']:.2f} | "
-            f"{row['max_m']:.2f} m, {row['max_deg']:.1f} deg |"
-        )
-    p = report["poses"]
-    refused = {k: v for k, v in p["reasons_answerable"].items() if k}
-    others = p["reasons_unanswerable"]
-    found = p["unanswerable_errors_m"]
-    lines += [
-        "",
-        f"Verification uses SIFT and {report['structure_kb']:.0f} kB of structure a keyframe, triangulated "
-        "from the keyframes' own poses (no depth). Of the answerable queries it refused "
-        f"{sum(refused.values())} of {report['answerable']}"
-        + (f" ({', '.join(f'{v} {k}' for k, v in refused.items())})" if refused else "")
-        + f". Of the {sum(others.values())} that are further than {RADIUS_M:g} m or {HEADING_DEG:g} degrees "
-        f"from every keyframe it accepted {others.get('', 0)}"
-        + (f", at errors up to {max(found):.3f} m" if found else "")
-        + ": they see the same things from further away. Of "
-        f"{report['elsewhere'][1]} pairs of a frame of another recording (three bags) and a keyframe it "
-        f"accepted {report['elsewhere'][0]}. "
-        f"Median inliers {p['inliers_median']:.0f}. The covariance's NEES over its ideal is "
-        f"{p['nees']['mean']:.2f} in the mean and {p['nees']['median']:.2f} in the median. CPU time: "
-        f"{report['build_s'] * 1e3:.0f} ms for a keyframe's structure, {p['verify_s'] * 1e3:.0f} ms for a "
-        "query (two shared cores, busy).",
-        "",
-        "All settings are the package's defaults, chosen by reasoning, except what the same place is "
-        f"(`radius_m` {RADIUS_M:g}, `heading_deg` {HEADING_DEG:g}), which is a property of the question. "
-        "While the calibration on the map and the check of intrinsics were being written, earlier versions "
-        "of them were run on these queries too. The filter's gain is certainty: it accepts about three times "
-        "as many NetVLAD matches. It does not gain recall@1 there, whose few errors are views of the right "
-        "spot just beyond the limits. Recall of pooling differs from the training report's by one or two "
-        "queries: poses are orthonormalised here, and some pairs lie on the limit.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def main() -> int:

@@ -38,6 +38,13 @@ def _sustained(results: dict[str, Any]) -> str:
     return table([*heading, "memory of the node, MiB"], rows)
 
 
+def _stages(results: dict[str, Any]) -> str:
+    found = {case: r["sustained"].get("stages_ms") or {} for case, r in results.items()}
+    stages = list(dict.fromkeys(stage for times in found.values() for stage in times))
+    rows = [[case, *(times.get(stage, "-") for stage in stages)] for case, times in found.items()]
+    return table(["camera", *stages], rows)
+
+
 def _fixed(results: dict[str, Any]) -> str:
     rows = []
     for case, r in results.items():
@@ -75,6 +82,11 @@ def node_sections(data: dict[str, Any]) -> Iterator[str]:
                 f"at 480p, Hz, measured before and after each search: {own}.\n"
             )
             yield _sustained(live)
+            yield (
+                "Where the node's thread spends a frame at the sustained rate, p50 ms by its own diagnostics "
+                "(wait: until the thread takes the frame; image: from bytes to RGB).\n"
+            )
+            yield _stages(live)
             yield (
                 "At fixed rates; medians of the repetitions. Age: from the image's stamp to the reception "
                 "of its pose by the listener. Jitter: standard deviation of the time between results. "

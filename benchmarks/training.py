@@ -37,7 +37,7 @@ from robot_vision.training.model import Trainee, build_network
 from robot_vision.training.objectives import make_augment, make_losses
 from robot_vision.training.optimiser import make_optimiser
 from robot_vision.training.record import Bar, Recorder
-from robot_vision.training.run import make_fabric, open_splits, resolved
+from robot_vision.training.setup import make_fabric, open_splits, resolved
 
 WAYS = ("bare", "memory", "augmented", "files")
 _QUALITY = 95
