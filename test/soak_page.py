@@ -61,8 +61,9 @@ def _steady(row: dict[str, Any]) -> list[str]:
         "## Steady",
         "",
         *([f"**Not flat: {row['error']}**", ""] if "error" in row else []),
-        f"{row['seconds'] / 60:.0f} minutes of 640x480 at {found['rate_hz']} Hz, the highest of 30, 60 and "
-        f"120 Hz that loses at most 1 % ({found['rate_above']}); {found['sent']:,} frames, "
+        f"{row['seconds'] / 60:.0f} minutes of 640x480 at {found['rate_hz']} Hz: of 30, 60 and 120 Hz the "
+        f"highest at which at most 1 % got no answer in a trial, or the lowest ({found['rate_above']}). "
+        f"{found['sent']:,} frames, "
         f"{found['answered_percent']} % answered, {found['replaced_percent']} % replaced by newer ones. Mean "
         f"load of the machine {found['load']}. From image stamp to reception, in each sixth of the time: "
         f"p50 {_list(found['p50_ms'])} ms, p99 {_list(found['p99_ms'])} ms.",
