@@ -99,15 +99,18 @@ def picture(row: dict[str, Any]) -> str:
     p99 = np.array([sample["p99_ms"] for sample in series], float)
     load = np.array([sample["load"] for sample in series], float)
     charts = []
+    each = {
+        what: [(node, values(node, what)) for node in nodes]
+        for what in ("memory_mib", "files", "threads", "cpu_percent")
+    }
     for title, unit, lines in (
-        ("Memory", "MiB", [(node, values(node, "memory_mib")) for node in nodes]),
+        ("Memory", "MiB", each["memory_mib"]),
         ("From stamp to reception", "ms", [("p50", p50), ("p99", p99)]),
-        ("Open files and threads", "", [
-            *((f"{node}, files", values(node, "files")) for node in nodes),
-            *((f"{node}, threads", values(node, "threads")) for node in nodes),
-        ]),
+        ("Open files", "", each["files"]),
+        ("Threads", "", each["threads"]),
+        ("Processor time", "% of a core", each["cpu_percent"]),
         ("Load of the machine", "", [("load", load)]),
-    ):  # fmt: skip
+    ):
         top = 1.15 * max(float(y.max()) for _, y in lines)
         chart = Chart(title, "minutes", unit, (0, float(minutes[-1])), (0, max(top, 1)))
         for i, (label, y) in enumerate(lines):
