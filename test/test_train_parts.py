@@ -28,7 +28,7 @@ from robot_vision.training.model import Trainee, build_network
 from robot_vision.training.objectives import make_losses
 from robot_vision.training.optimiser import make_optimiser, rate_factor
 from robot_vision.training.record import Recorder
-from robot_vision.training.run import make_fabric, open_splits, resolved
+from robot_vision.training.setup import make_fabric, open_splits, resolved
 
 
 def random_poses(count, seed=0, spread=1.0):

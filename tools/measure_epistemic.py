@@ -37,7 +37,7 @@ from robot_vision.training.config_file import parse
 from robot_vision.training.data import SampleSet
 from robot_vision.training.evaluate import Views, predict
 from robot_vision.training.measures import pose_errors
-from robot_vision.training.run import open_splits
+from robot_vision.training.setup import open_splits
 
 CPU = torch.device("cpu")
 

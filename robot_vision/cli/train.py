@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.config:
         raise ConfigError("Which configuration? Give a YAML file; config/training/ has examples")
-    from robot_vision.training.run import describe_plan, resolved, train
+    from robot_vision.training.run import train
+    from robot_vision.training.setup import describe_plan, resolved
 
     config = read_config(args.config, args.overrides)
     if args.output:

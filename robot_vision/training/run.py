@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from robot_vision.datasets.registry import open_dataset
-from robot_vision.datasets.sample import Splits
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training import loop
@@ -36,6 +33,15 @@ from robot_vision.training.objectives import make_augment, make_losses
 from robot_vision.training.place import fit_whitening, initialise_place
 from robot_vision.training.record import Recorder, draw_curves
 from robot_vision.training.report import describe_data, machine, ship
+from robot_vision.training.setup import (
+    Plan,
+    is_frozen_by_config,
+    is_pretrained,
+    make_fabric,
+    open_splits,
+    resolved,
+    stages,
+)
 
 REPORT, CURVES = "report.json", "curves.png"
 _GIB = 1 << 30
@@ -58,85 +64,6 @@ class Result:
     folder: Path
     bundle: Path
     report: dict[str, Any]
-
-
-def resolved(config: TrainingConfig) -> TrainingConfig:
-    """Fills in what the defaults leave to the circumstances."""
-    network, optimiser = config.network, config.optimiser
-    pretrained = bool(network.weights or network.init_from)
-    if network.freeze_batch_norm is None:
-        # Statistics of ImageNet are better than those of small batches of much the same pictures.
-        network = replace(network, freeze_batch_norm=pretrained)
-    if optimiser.backbone_learning_rate is None:
-        share = 0.1 if pretrained else 1.0
-        optimiser = replace(optimiser, backbone_learning_rate=share * optimiser.learning_rate)
-    settings = config.loop
-    if settings.epochs is None:
-        frozen = "all" in network.freeze or network.init_from
-        epochs = 40 if frozen else 12 if pretrained else 60
-        settings = replace(settings, epochs=epochs)
-    output = config.output or f"runs/{config.name}"
-    return replace(config, network=network, optimiser=optimiser, loop=settings, output=output)
-
-
-def make_fabric(config: TrainingConfig) -> Fabric:
-    """Builds Fabric for this machine; under `torchrun` its numbers of processes and machines count.
-
-    Raises:
-        ConfigError: a device that is not there, or float16 on a CPU.
-    """
-    settings = config.loop
-    accelerator = settings.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("loop.accelerator is cuda, and torch sees no GPU here: use cpu or auto")
-    if settings.precision == "float16" and accelerator == "cpu":
-        raise ConfigError("loop.precision float16 needs a GPU: use bfloat16 or float32 on a CPU")
-    devices, nodes = settings.devices, settings.nodes
-    if "LOCAL_WORLD_SIZE" in os.environ and "WORLD_SIZE" in os.environ:  # torchrun
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    precision: Any = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-    return Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp_find_unused_parameters_true" if devices * nodes > 1 else "auto",
-        precision=precision[settings.precision],
-    )
-
-
-def open_splits(config: TrainingConfig) -> Splits:
-    """Opens the run's data.
-
-    Raises:
-        ConfigError: no data set, or one without what the heads need.
-        SourceError: it cannot be read.
-    """
-    if not config.data.kind or not config.data.path:
-        raise ConfigError("data.kind and data.path are needed: which data set, and where it is")
-    splits = open_dataset(config.data.kind, expand(config.data.path), **config.data.options)
-    if not splits.train:
-        raise ConfigError(f"{config.data.path} has no training images: choose another split")
-    if "classifier" in config.heads and len(splits.labels) < 2:
-        found = ", ".join(splits.labels) or "none"
-        raise ConfigError(
-            f"A classifier needs at least two classes; {config.data.path} has {len(splits.labels)} "
-            f"({found}): add images of another class, or leave the head out"
-        )
-    posed = sum(s.T_map_camera is not None for s in splits.train)
-    for head in ("pose", "place"):
-        if head in config.heads and posed < 2:
-            raise ConfigError(
-                f"The {head} head needs poses; {posed} of {len(splits.train)} training images of "
-                f"{config.data.path} have one"
-            )
-    if "pose" in config.heads and not splits.has_orientation:
-        raise ConfigError(
-            f"The pose head needs orientations, which {config.data.path} does not have"
-        )
-    return splits
 
 
 def train(
@@ -228,30 +155,8 @@ def train(
     return Result(folder, bundle, report)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    name: str
-    epochs: int
-    whole: bool  # the backbone too
-
-
-def stages(config: TrainingConfig, network: MultiHeadNetwork) -> list[_Plan]:
-    """Heads alone first, on a frozen or pretrained backbone; then all that is not frozen."""
-    frozen = is_frozen(network)
-    pretrained = is_pretrained(config)
-    assert config.loop.epochs is not None
-    plans = []
-    if frozen:
-        plans.append(_Plan("heads", config.loop.epochs, whole=False))
-    else:
-        if pretrained and config.loop.head_epochs:
-            plans.append(_Plan("heads", config.loop.head_epochs, whole=False))
-        plans.append(_Plan("all", config.loop.epochs, whole=True))
-    return [plan for plan in plans if plan.epochs]
-
-
 def _fit_stage(
-    plan: _Plan,
+    plan: Plan,
     is_first: bool,
     network: MultiHeadNetwork,
     sets: dict[str, SampleSet],
@@ -300,16 +205,6 @@ def _fit_stage(
         )
         recorder.stage_done(state.history)
     network.backbone.freeze(frozen)
-
-
-def is_frozen_by_config(config: TrainingConfig) -> bool:
-    """Whether the configuration freezes the whole backbone."""
-    return "all" in config.network.freeze or config.network.init_from is not None
-
-
-def is_pretrained(config: TrainingConfig) -> bool:
-    """Whether the backbone starts from weights."""
-    return bool(config.network.weights or config.network.init_from)
 
 
 def _load(sets: dict[str, SampleSet], config: TrainingConfig, recorder: Recorder) -> None:
@@ -384,24 +279,3 @@ def _baselines(
         fabric.to_device(network)
         views = _cached(network, sets, config, fabric, recorder, ("train", held_out))
     return run_baselines(network, views["train"], views[held_out], config)
-
-
-def describe_plan(config: TrainingConfig) -> list[str]:
-    """Returns what a run would do, in lines, after opening its data and building its network."""
-    config = resolved(config)
-    splits = open_splits(config)
-    network = build_network(config, splits.labels, splits.map_frame)
-    lines = [
-        f"# images: train {len(splits.train)}, validation {len(splits.validation)}, test {len(splits.test)}",
-        *(f"# {note}" for note in splits.notes),
-    ]
-    if splits.labels:
-        lines.append(f"# labels: {', '.join(splits.labels)}")
-    total = sum(p.numel() for p in network.parameters())
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    lines.append(f"# {network.spec.backbone}: {trained:,} of {total:,} parameters are trained")
-    for plan in stages(config, network):
-        what = "everything that is not frozen" if plan.whole else "the heads"
-        lines.append(f"# stage {plan.name}: {plan.epochs} epochs of {what}")
-    lines.append(f"# output: {Path(expand(config.output)).absolute()}")
-    return lines
