@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from robot_vision.evaluation.filtering import (
     odometry_of_truth,
     read_odometry,
 )
+from robot_vision.evaluation.memory_curve import MemoryCurve, held_out, memory_curve
 from robot_vision.evaluation.metrics import score_recording
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
@@ -200,3 +204,73 @@ def test_filters_and_their_evaluation_need_neither_ros_nor_torch():
         "import robot_vision.cli.filter, robot_vision.filters.pose_filter\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def doors(count=6, early=3, seed=0):
+    """Recordings whose picture shows the next of two rooms `early` frames before the camera is in it."""
+    found = []
+    for i in range(count):
+        rng = np.random.default_rng((seed, i))
+        stamps = np.arange(200) * S // 10
+        true = (np.arange(200) // 50) % 2
+        seen = (np.clip(np.arange(200) + early, 0, 199) // 50) % 2
+        odds = np.where(seen == 1, 1.0, -1.0) * 3 + rng.normal(0, 2.0, 200)
+        p = 1 / (1 + np.exp(-odds))
+        predictions = Predictions(
+            stamps,
+            labels=("a", "b"),
+            probabilities=np.column_stack([1 - p, p]),
+            known_score=np.maximum(p, 1 - p),
+            recording=f"drive{i}",
+        )
+        labels = ["ab"[k] for k in true]
+        truth = Truth.of_arrays(stamps, labels, None, None)
+        found.append((f"drive{i}", predictions, truth))
+    return found
+
+
+def test_memory_curve_is_the_loss_of_the_filter_less_that_of_the_classifier():
+    recordings = doors()
+    model = ClassModel(("a", "b"), unknown_prior=0)
+    curve = memory_curve(recordings, model, None, (0.0, 0.3, 1.0))
+    assert curve.difference[:, 0] == pytest.approx(np.zeros(6), abs=1e-4)
+    for i, (_, predictions, _) in enumerate(recordings):
+        y = (np.arange(200) // 50) % 2
+        p = np.asarray(predictions.probabilities)
+        assert curve.raw[i] == pytest.approx(-np.log(p[np.arange(200), y]).mean())
+        filter_ = ClassFilter(replace(model, memory=0.3))
+        q = np.array([filter_.update(j * S // 10, row).known for j, row in enumerate(p)])
+        after = -np.log(q[np.arange(200), y]).mean()
+        assert curve.difference[i, 1] == pytest.approx(after - curve.raw[i])
+
+
+def test_trust_is_the_least_that_is_as_good_as_the_best():
+    memories = np.array([0, 0.1, 0.2, 0.5])
+    change = np.array([[0, -1, -2, -2.1], [0, -1.5, -2.2, -1.9], [0, -1.1, -2.0, -2.4]])
+    curve = MemoryCurve(("a", "b", "c"), memories, np.zeros(3), change)
+    error = np.std([-2.1, -1.9, -2.4], ddof=1) / math.sqrt(3)
+    assert curve.standard_error[3] == pytest.approx(error)
+    assert curve.mean[2] < curve.mean[3] + error and curve.chosen() == 0.2
+    # Without the second, the two others agree that 0.2 is worse than 0.5 by more than their error.
+    assert held_out(curve) == pytest.approx([-2, -1.9, -2])
+    noise = MemoryCurve(("a", "b", "c"), memories, np.zeros(3), -change)
+    assert noise.chosen() == 0  # a memory that only loses is not trusted
+    with pytest.raises(SourceError, match="two or more"):
+        MemoryCurve(("a",), memories, np.zeros(1), change[:1]).chosen()
+
+
+def test_command_draws_what_the_memory_is_worth(tmp_path, capsys):
+    bundle, bag = make_tiny_bundle(tmp_path / "tiny"), record(tmp_path / "bag")
+    svg = tmp_path / "curve.svg"
+    given = ["filter", "--model", str(bundle), "--output", str(tmp_path / "out"), "--bag", str(bag)]
+    given += ["--calibration-bag", str(bag)] * 3
+    assert main([*given, "--memory-curve", str(svg), "--format", "markdown"]) == 0
+    said = capsys.readouterr().out
+    assert "| 0.15 |" in said and "Chosen on 3 calibration bags: class_memory" in said
+    assert ElementTree.fromstring(svg.read_text()).tag.endswith("svg")
+    for wrong, word in (
+        (given, "--memory-curve"),
+        ([*given[:-2], "--memory-curve", str(svg)], "3 or more"),
+    ):
+        assert main(wrong) == 2
+        assert word in capsys.readouterr().err

@@ -32,6 +32,7 @@ from robot_vision.evaluation.filtering import (
     odometry_of_truth,
     read_odometry,
 )
+from robot_vision.evaluation.memory_curve import held_out, memory_curve, picture, table_lines
 from robot_vision.evaluation.metrics import score_recording
 from robot_vision.evaluation.runner import Job
 from robot_vision.evaluation.scores import joined
@@ -50,6 +51,7 @@ from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.models import find_model
 
 _WIDTH = 120  # where the output is no terminal
+_LEAST_BAGS = 3  # one left out, and two of which a standard error can be told
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +83,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the rates of the true labels of these bags, and compare nothing",
     )
+    parser.add_argument(
+        "--memory-curve",
+        default="",
+        metavar="SVG",
+        help="draw what the filter's memory is worth on these bags, by how far it is trusted, and compare "
+        "nothing else",
+    )
+    parser.add_argument(
+        "--calibration-bag",
+        action="append",
+        default=[],
+        metavar="BAG",
+        help="with --memory-curve: bags that say how far to trust it, three or more; draw them beside --bag",
+    )
     for name, default in (
         ("dwell-s", model.dwell_s),
         ("correlation-s", model.correlation_time_s),
+        ("memory", model.memory),
         ("unknown-prior", model.unknown_prior),
     ):
         text = "of the classes, as the node's parameter (%(default)s)"
@@ -107,17 +124,27 @@ def run(args: argparse.Namespace) -> int:
     if not args.bag or not args.model:
         raise ConfigError("What and with which model? Give --bag BAG and --model BUNDLE")
     bundle = ModelBundle.load(find_model(args.model))
+    if args.calibration_bag and not args.memory_curve:
+        raise ConfigError("--calibration-bag goes with --memory-curve FILE.svg alone")
+    if 0 < len(args.calibration_bag) < _LEAST_BAGS:
+        raise ConfigError(
+            f"{len(args.calibration_bag)} calibration bags are too few: give {_LEAST_BAGS} or more"
+        )
     if args.fit_class_file:
         return _fit(args, bundle)
+    if args.memory_curve:
+        return _draw_memory(args, bundle)
     settings = EvaluationSettings(resamples=args.resamples)
     raw, filtered, recordings = [], [], []
-    for index, (name, predictions, truth) in enumerate(_predicted(args, bundle)):
+    for index, (name, predictions, truth) in enumerate(_predicted(args, bundle, args.bag)):
         after, facts = _filtered(
             args, bundle, predictions, truth, args.bag[index], args.seed + index
         )
         raw.append(score_recording(predictions, truth, settings))
         filtered.append(score_recording(after, truth, settings))
-        recordings.append({"name": name, **facts})
+        alone = gains(raw[-1], filtered[-1], settings)
+        nll = alone.get("classification", {}).get("nll")
+        recordings.append({"name": name, **facts, **({"nll": nll} if nll else {})})
     found = gains(joined(raw), joined(filtered), settings)
     if not found:
         raise SourceError(
@@ -136,7 +163,7 @@ def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
         raise ConfigError(f"Model {bundle.name} has no classifier: there are no classes to follow")
     labels = bundle.spec.classifier.labels
     recordings = []
-    for _, predictions, truth in _predicted(args, bundle):
+    for _, predictions, truth in _predicted(args, bundle, args.bag):
         found = associate(predictions, truth)
         recordings.append((found.predictions.stamps_ns, found.labels))
     write_rates(args.fit_class_file, labels, fitted_rates(labels, recordings))
@@ -144,8 +171,34 @@ def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
     return 0
 
 
+def _draw_memory(args: argparse.Namespace, bundle: ModelBundle) -> int:
+    """Draws loss against trust; for the calibration bags also says which trust they speak for."""
+    if bundle.spec.classifier is None:
+        raise ConfigError(f"Model {bundle.name} has no classifier: there are no classes to filter")
+    model = _class_model(args, bundle.spec.classifier.labels)
+    threshold = bundle.spec.classifier.unknown_threshold
+    curves = {
+        title: memory_curve(_predicted(args, bundle, bags), model, threshold)
+        for title, bags in (("Calibration", args.calibration_bag), ("Others", args.bag))
+        if bags
+    }
+    Path(args.memory_curve).expanduser().write_text(picture(curves, args.memory), encoding="utf-8")
+    lines = table_lines(curves)
+    header = ["memory", *(f"{t}: {w}" for t in curves for w in ("difference", "worse", "worst"))]
+    _print_table(args, header, lines)
+    if "Calibration" in curves:
+        curve = curves["Calibration"]
+        gain = held_out(curve)
+        worse = int((gain > 1e-6).sum())
+        print(f"Chosen on {len(gain)} calibration bags: class_memory {curve.chosen():g}.")
+        held = f"{gain.mean():+.4f}, worse on {worse} of {len(gain)}"
+        print(f"Chosen on all but one and measured on that one: {held}.")
+    print(f"wrote {args.memory_curve}")
+    return 0
+
+
 def _predicted(
-    args: argparse.Namespace, bundle: ModelBundle
+    args: argparse.Namespace, bundle: ModelBundle, bags: list[str]
 ) -> list[tuple[str, Predictions, Truth]]:
     jobs = [
         Job(
@@ -156,7 +209,7 @@ def _predicted(
             topic=args.topic,
             threads=args.threads,
         )
-        for index, bag in enumerate(args.bag)
+        for index, bag in enumerate(bags)
     ]
     found = []
     for outcome in runner.run(jobs):
@@ -178,17 +231,7 @@ def _filtered(
 ) -> tuple[Predictions, dict[str, Any]]:
     facts: dict[str, Any] = {}
     if bundle.spec.classifier is not None and predictions.probabilities is not None:
-        labels = predictions.labels
-        known = read_class_file(args.class_file, labels) if args.class_file else ClassKnowledge()
-        model = ClassModel(
-            labels,
-            known.prior,
-            known.training_prior,
-            args.dwell_s,
-            known.rates,
-            args.correlation_s,
-            unknown_prior=args.unknown_prior,
-        )
+        model = _class_model(args, predictions.labels)
         threshold = bundle.spec.classifier.unknown_threshold
         predictions = filtered_classes(predictions, model, threshold)
     if predictions.position is not None:
@@ -206,6 +249,20 @@ def _filtered(
     return predictions, facts
 
 
+def _class_model(args: argparse.Namespace, labels: tuple[str, ...]) -> ClassModel:
+    known = read_class_file(args.class_file, labels) if args.class_file else ClassKnowledge()
+    return ClassModel(
+        labels,
+        prior=known.prior,
+        training_prior=known.training_prior,
+        dwell_s=args.dwell_s,
+        rates=known.rates,
+        correlation_time_s=args.correlation_s,
+        memory=args.memory,
+        unknown_prior=args.unknown_prior,
+    )
+
+
 def _odometry(
     args: argparse.Namespace, predictions: Predictions, truth: Truth, bag: str, seed: int
 ) -> OdometryTrack | None:
@@ -220,23 +277,39 @@ def _odometry(
 
 
 def _show(args: argparse.Namespace, found: Any, recordings: list[dict[str, Any]]) -> None:
-    header, lines = ["", "raw", "filtered", "difference"], gain_lines(found)
     if args.format == "json":
         print(json.dumps(found))
         return
+    lines = gain_lines(found)
+    if len(recordings) > 1:
+        alone = {r["name"]: {f"nll of {r['name']}": r["nll"]} for r in recordings if "nll" in r}
+        lines += gain_lines(alone)
+    _print_table(args, ["", "raw", "filtered", "difference"], lines)
     if args.format == "markdown":
-        for cells in (header, ["---"] * 4, *lines):
-            print(f"| {' | '.join(cells)} |")
         return
-    console = Console()
-    console = Console(width=None if console.is_terminal else _WIDTH)
-    table = Table(*header)
-    for cells in lines:
-        table.add_row(*cells)
-    console.print(table)
+    console = _console()
     for recording in recordings:
         if "odometry" in recording:
             counts = ", ".join(f"{n} {c}" for n, c in sorted(recording["poses"].items()))
             text = f"{recording['name']}: odometry {recording['odometry']}; poses {counts}"
             console.print(text, highlight=False, soft_wrap=True)
     console.print(f"wrote {args.output / 'filters.json'}", highlight=False, soft_wrap=True)
+
+
+def _print_table(args: argparse.Namespace, header: list[str], lines: list[list[str]]) -> None:
+    if args.format == "json":
+        print(json.dumps([header, *lines]))
+        return
+    if args.format == "markdown":
+        for cells in (header, ["---"] * len(header), *lines):
+            print(f"| {' | '.join(cells)} |")
+        return
+    table = Table(*header)
+    for cells in lines:
+        table.add_row(*cells)
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return Console(width=None if console.is_terminal else _WIDTH)
