@@ -55,10 +55,12 @@ def main() -> int:
         return 2
     found = 0
     for name in options.targets or targets.names():
-        rows = [_guided(name, options.seconds, options.runs)]
-        if hasattr(targets.load(name), "strategy") and not options.guided_only:
+        about = _about(name)
+        rows = [_guided(name, about["max_len"], options.seconds, options.runs)]
+        if about["properties"] and not options.guided_only:
             rows.append(_properties(name, options.seconds / 5, options.runs))
         for row in rows:
+            row.update(allowed_s=about["allowed_s"], allowed_mb=MEMORY_MB)
             found += row["failed"]
             _add(options.json, row)
             print(
@@ -69,13 +71,19 @@ def main() -> int:
     return 1 if found else 0
 
 
-def _guided(name: str, seconds: float, runs: int) -> dict[str, Any]:
-    target = targets.load(name)
-    corpus, found = WORK / "corpus" / name, WORK / "found"
-    for folder in (corpus, found):
+def _about(name: str) -> dict[str, Any]:
+    """Writes the target's seeds, and returns what `fuzz.about` says of it."""
+    corpus = WORK / "corpus" / name
+    for folder in (corpus, WORK / "found"):
         folder.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(target.seeds()):
-        (corpus / f"seed-{number:03}").write_bytes(data)
+    command = [sys.executable, "-m", "fuzz.about", name, str(corpus)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    about: dict[str, Any] = json.loads(done.stdout)
+    return about
+
+
+def _guided(name: str, max_len: int, seconds: float, runs: int) -> dict[str, Any]:
+    corpus, found = WORK / "corpus" / name, WORK / "found"
     before = {p.name for p in found.iterdir()}
     command = [sys.executable, "-m", "fuzz.guided", name, str(corpus)]
     if (KEPT / name).is_dir():
@@ -85,7 +93,7 @@ def _guided(name: str, seconds: float, runs: int) -> dict[str, Any]:
         f"-max_total_time={seconds:.0f}",
         f"-timeout={HANG_S}",
         f"-rss_limit_mb={MEMORY_MB}",
-        f"-max_len={target.MAX_LEN}",
+        f"-max_len={max_len}",
         f"-artifact_prefix={found / name}-",
         "-print_final_stats=1",
     ]
@@ -163,8 +171,6 @@ def _row(
         "python": platform.python_version(),
         "atheris": version("atheris"),
         "hypothesis": version("hypothesis"),
-        "allowed_s": targets.load(name).ALLOWED_S,
-        "allowed_mb": MEMORY_MB,
     }
 
 
