@@ -18,7 +18,8 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.store import create_map
 
-RATES = (30, 60)  # Hz, of cameras; hardly one gives more, and three nodes then have two cores to share
+# Hz, of cameras; hardly one gives more, and three nodes then have two cores to share.
+RATES = (30, 60)
 MOST_LOST = 0.01  # share of frames without an answer, as in ros2_benchmark
 SAMPLE_S = 60.0
 PLACES = 500

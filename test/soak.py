@@ -83,7 +83,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME",
                         help=f"of {', '.join(NAMES)}")  # fmt: skip
     parser.add_argument("--output", type=Path, default=ROOT / "docs")
+    parser.add_argument("--render", action="store_true", help="only write the page, from the JSON")
     args = parser.parse_args()
+    if args.render:
+        write(json.loads((args.output / f"{PAGE}.json").read_text()), args.output)
+        return 0
     os.environ.setdefault("ROS_DOMAIN_ID", str(100 + os.getpid() % 100))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     machine = describe()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from fault_maps import MAP_SCENARIOS
 from fault_scenarios import SCENARIOS
+from fault_steady import RATES
 
 from robot_vision.evaluation.report import STYLE as PAGE_STYLE
 from robot_vision.evaluation.svg import HEIGHT, STYLE, WIDTH, Chart
@@ -61,8 +62,8 @@ def _steady(row: dict[str, Any]) -> list[str]:
         "## Steady",
         "",
         *([f"**Not flat: {row['error']}**", ""] if "error" in row else []),
-        f"{row['seconds'] / 60:.0f} minutes of 640x480 at {found['rate_hz']} Hz: of 30, 60 and 120 Hz the "
-        f"highest at which at most 1 % got no answer in a trial, or the lowest ({found['rate_above']}). "
+        f"{row['seconds'] / 60:.0f} minutes of 640x480 at {found['rate_hz']} Hz: of {_list(list(RATES))} "
+        f"Hz the highest at which at most 1 % got no answer in a trial, or the lowest ({found['rate_above']}). "
         f"{found['sent']:,} frames, "
         f"{found['answered_percent']} % answered, {found['replaced_percent']} % replaced by newer ones. Mean "
         f"load of the machine {found['load']}. From image stamp to reception, in each sixth of the time: "

@@ -38,7 +38,7 @@ def run():
         "nodes": {"perception": samples([100.0])[0]},
     }  # fmt: skip
     steady = {
-        "rate_hz": 60, "rate_above": "3.0% lost at 120 Hz", "sent": 3600, "answered_percent": 99.9,
+        "rate_hz": 60, "rate_above": "no more was tried", "sent": 3600, "answered_percent": 99.9,
         "replaced_percent": 0.1, "p50_ms": [4.0] * 6, "p99_ms": [9.0] * 6, "load": 0.5,
         "nodes": {"perception": taken(samples([100.0] * 12))},
         "series": [sample, {**sample, "minute": 2.0}],
