@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
 from robot_vision.datasets.bag_file import BagFile
 from robot_vision.datasets.bag_poses import POSE_KINDS
@@ -168,15 +168,7 @@ def _job(args: argparse.Namespace, bundle: ModelBundle, bag: str, name: str) -> 
 
 
 def _predicted(jobs: list[Job], args: argparse.Namespace) -> list[Outcome]:
-    with Progress(
-        TextColumn("predicting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
+    with progress() as bar:
         task = bar.add_task("predicting", total=count_frames(jobs))
         try:
             outcomes = runner.run(jobs, args.jobs, args.runner, lambda n: bar.advance(task, n))

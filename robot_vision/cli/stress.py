@@ -9,10 +9,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from robot_vision.bundle import ModelBundle
+from robot_vision.cli.arguments import add_data_options, add_engine, data_options
+from robot_vision.cli.bar import progress
 from robot_vision.datasets.registry import DATASETS, open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES
 from robot_vision.engines import create_engine
@@ -63,13 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("KIND", "PATH"),
         help=f"a data set instead: {', '.join(DATASETS)}",
     )
-    what.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="of the data set (see robot-vision data formats KIND)",
-    )
+    add_data_options(what)
     what.add_argument("--split", choices=SPLIT_NAMES, default="test", help="of it (%(default)s)")
     what.add_argument(
         "--unknown",
@@ -89,10 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--resamples", type=int, default=1000, metavar="N", help="of the intervals; 0: none (1000)"
     )
-    how.add_argument("--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)")
-    how.add_argument("--device", default="auto", help="cpu, cuda:0, ... (%(default)s)")
-    how.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
-    how.add_argument("--threads", type=int, default=0, help="of the CPU (the engine's choice)")
+    add_engine(how, threads=True)
     out = parser.add_argument_group("output")
     out.add_argument(
         "--output", type=Path, default=Path("out/stress"), metavar="DIR", help="(%(default)s)"
@@ -115,15 +105,7 @@ def run(args: argparse.Namespace) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     with (
         Pipeline(bundle, engine, GPU_BATCH) as pipeline,
-        Progress(
-            TextColumn("stressing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        ) as bar,
+        progress() as bar,
     ):
         task = bar.add_task("stressing", total=frames_to_do(plan, recordings))
         try:
@@ -177,13 +159,7 @@ def _recording(args: argparse.Namespace) -> Recording:
 
 def _data_set(args: argparse.Namespace) -> Recording:
     kind, path = args.data
-    options = {}
-    for text in args.option:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--option {text!r}: give KEY=VALUE, for instance split=blocks")
-        options[key.strip()] = value.strip()
-    splits = open_dataset(kind, path, **options)
+    splits = open_dataset(kind, path, **data_options(args.option))
     samples = splits.split(args.split)
     if not samples:
         there = ", ".join(n for n in SPLIT_NAMES if splits.split(n))
