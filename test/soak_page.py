@@ -63,7 +63,8 @@ def _steady(row: dict[str, Any]) -> list[str]:
         "",
         *([f"**Not flat: {row['error']}**", ""] if "error" in row else []),
         f"{row['seconds'] / 60:.0f} minutes of 640x480 at {found['rate_hz']} Hz: of {_list(list(RATES))} "
-        f"Hz the highest at which at most 1 % got no answer in a trial, or the lowest ({found['rate_above']}). "
+        "Hz the highest at which at most 1 % got no answer in a trial, or the lowest "
+        f"({found['rate_above']}). "
         f"{found['sent']:,} frames, "
         f"{found['answered_percent']} % answered, {found['replaced_percent']} % replaced by newer ones. Mean "
         f"load of the machine {found['load']}. From image stamp to reception, in each sixth of the time: "
