@@ -153,8 +153,8 @@ def picture(curves: Mapping[str, MemoryCurve], used: float) -> str:
         mean, error = curve.mean[there], curve.standard_error[there]
         chart.band(x, mean - error, mean + error, "c0")
         chart.line(x, np.zeros(len(x)), "c1", "classifier", "dashed")
-        chart.line(x, mean, "c0", f"mean of {len(curve.names)}, one standard error")
-        chart.line([used, used], [bottom, top], "c2", f"class_memory {used:g}", "dashed")
+        chart.line(x, mean, "c0", f"mean of {len(curve.names)} bags")
+        chart.line([used, used], [bottom, top], "c2", f"in use: {used:g}", "dashed")
         charts.append(chart.render())
     return sheet(charts)
 
