@@ -28,6 +28,10 @@ PLAIN = {
     "namespace": ("", "Namespace of the node and of relative topics."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
     "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
+    "enclave": (
+        "",
+        "SROS 2 enclave of the node, such as /filters; see docs/security.md. Empty: none.",
+    ),
     "log_level": ("info", "debug, info, warn, error or fatal."),
     "respawn": ("false", "true starts the node again if its process dies."),
 }
@@ -41,13 +45,14 @@ def launch_setup(context):
 
     values = given_parameters(FilterParameters, given)
     what, module = program("filter_node")
+    enclave = ["--enclave", given("enclave")] if given("enclave") else []
     node = Node(
         **what,
         name=given("name"),
         namespace=given("namespace"),
         parameters=parameter_sources(given("params_file"), values),
         arguments=module,
-        ros_arguments=["--log-level", given("log_level")],
+        ros_arguments=[*enclave, "--log-level", given("log_level")],
         output="screen",
         emulate_tty=True,
         respawn=given("respawn").lower() == "true",

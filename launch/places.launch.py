@@ -39,6 +39,10 @@ PLAIN = {
         "YAML file with that perception node's parameters; model is taken from the argument model.",
     ),
     "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
+    "enclave": (
+        "",
+        "SROS 2 enclave of the process, such as /places; see docs/security.md. Empty: none.",
+    ),
     "log_level": ("info", "debug, info, warn, error or fatal."),
     "respawn": ("false", "true starts the process again if it dies."),
     "large_images": (
@@ -61,14 +65,15 @@ def launch_setup(context):
         actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     composed = given("with_perception").lower() == "true"
     what, arguments = program("perception_and_places" if composed else "place_node")
-    log_level = ["--log-level", given("log_level")]
+    of_process = ["--enclave", given("enclave")] if given("enclave") else []
+    of_process += ["--log-level", given("log_level")]
     if composed:
         # Names, files and parameters are those of one node each.
         namespace = given("namespace")
         perception = {key: values[key] for key in ("model", "use_sim_time") if key in values}
         file = given("perception_params_file")
         named = {}
-        arguments += ["--ros-args", *log_level, "--perception"]
+        arguments += ["--ros-args", *of_process, "--perception"]
         arguments += node_arguments(given("perception_name"), namespace, file, perception)
         arguments += ["--places"]
         arguments += node_arguments(given("name"), namespace, given("params_file"), values)
@@ -77,7 +82,7 @@ def launch_setup(context):
             "name": given("name"),
             "namespace": given("namespace"),
             "parameters": parameter_sources(given("params_file"), values),
-            "ros_arguments": log_level,
+            "ros_arguments": of_process,
         }
     node = Node(
         **what,

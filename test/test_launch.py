@@ -289,6 +289,12 @@ def _values(client: Any, node: str, *names: str) -> list[Any]:
     return [parameter_value_to_python(value) for value in answer.values]
 
 
+def _enclaves(client: Any) -> dict[str, str]:
+    """Returns the security enclave of each node that is seen, by its full name."""
+    found = client.node.get_node_names_and_namespaces_with_enclaves()
+    return {f"{space.rstrip('/')}/{name}": enclave for name, space, enclave in found}
+
+
 @needs_launch
 @pytest.mark.ros
 def test_perception_launch_brings_the_node_to_active(tmp_path: Path) -> None:
@@ -301,11 +307,13 @@ def test_perception_launch_brings_the_node_to_active(tmp_path: Path) -> None:
         "cameras:=front,rear",
     ]
     arguments += ["engine:=onnx", "top_k:=2", "name:=eyes", "use_sim_time:=true"]
+    arguments += ["enclave:=/perception"]
     with _launched(tmp_path, "perception.launch.py", *arguments) as client:
         wait_until(lambda: client.state("/robot1/eyes") == "active", 30)
         names = ("top_k", "cameras", "use_sim_time", "stale_after_s")
         assert _values(client, "/robot1/eyes", *names) == [2, ["front", "rear"], True, 2.0]
         assert client.node.count_subscribers("/robot1/front/image_raw") == 1
+        assert _enclaves(client)["/robot1/eyes"] == "/perception"
 
 
 @needs_launch
@@ -315,13 +323,14 @@ def test_places_launch_brings_the_node_to_active(tmp_path: Path) -> None:
     from ros_helpers import wait_until
 
     arguments = ["namespace:=robot1", "name:=spots", "map:=123", "pose_source:=odometry"]
-    arguments += ["camera:=front", "top_k:=7", "use_sim_time:=true"]
+    arguments += ["camera:=front", "top_k:=7", "use_sim_time:=true", "enclave:=/places"]
     with _launched(tmp_path, "places.launch.py", *arguments) as client:
         wait_until(lambda: client.state("/robot1/spots") == "active", 30)
         names = ("map", "top_k", "use_sim_time", "stale_after_s")
         assert _values(client, "/robot1/spots", *names) == ["123", 7, True, 2.0]
         topics = ("perception/front/descriptor", "odom")
         assert [client.node.count_subscribers(f"/robot1/{t}") for t in topics] == [1, 1]
+        assert _enclaves(client)["/robot1/spots"] == "/places"
 
 
 @needs_launch
@@ -336,7 +345,7 @@ def test_places_launch_brings_both_nodes_to_active_in_one_process(tmp_path: Path
     arguments = [f"model:={make_tiny_bundle(tmp_path / 'b')}", f"map:={tmp_path / 'home.map'}"]
     arguments += ["with_perception:=true", "perception_name:=eyes", "name:=spots", "top_k:=7"]
     arguments += [f"perception_params_file:={params}", "namespace:=robot1", "use_sim_time:=true"]
-    arguments += ["descriptor_topic:=eyes/camera/descriptor"]
+    arguments += ["descriptor_topic:=eyes/camera/descriptor", "enclave:=/both"]
     with _launched(tmp_path, "places.launch.py", *arguments) as client:
         for node in ("/robot1/eyes", "/robot1/spots"):
             wait_until(lambda node=node: client.state(node) == "active", 30)
@@ -347,6 +356,8 @@ def test_places_launch_brings_both_nodes_to_active_in_one_process(tmp_path: Path
         descriptors = "/robot1/eyes/camera/descriptor"
         wait_until(lambda: client.node.count_subscribers(descriptors) == 1)
         wait_until(lambda: client.node.count_publishers(descriptors) == 1)
+        for node in ("/robot1/eyes", "/robot1/spots"):
+            assert _enclaves(client)[node] == "/both"
 
 
 @needs_launch
@@ -357,12 +368,14 @@ def test_filters_launch_brings_the_node_to_active(tmp_path: Path) -> None:
 
     arguments = ["namespace:=robot1", "name:=calm", "cameras:=front,rear", "labels:=hall,lab"]
     arguments += ["odometry_topic:=wheels", "top_k:=2", "use_sim_time:=true"]
+    arguments += ["enclave:=/filters"]
     with _launched(tmp_path, "filters.launch.py", *arguments) as client:
         wait_until(lambda: client.state("/robot1/calm") == "active", 30)
         names = ("top_k", "cameras", "use_sim_time", "stale_after_s")
         assert _values(client, "/robot1/calm", *names) == [2, ["front", "rear"], True, 2.0]
         topics = ("/perception/rear/classification", "/robot1/wheels")
         assert [client.node.count_subscribers(t) for t in topics] == [1, 1]
+        assert _enclaves(client)["/robot1/calm"] == "/filters"
 
 
 # The same things as plain processes
