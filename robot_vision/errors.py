@@ -39,6 +39,10 @@ class EngineError(RobotVisionError):
 class SourceError(RobotVisionError):
     """A recording (bag, video, folder) that cannot be opened or read."""
 
+    def __init__(self, message: str = "") -> None:
+        # Names out of a damaged recording may be anything, whole message definitions among it.
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
 
 class ImageError(RobotVisionError):
     """An image message that cannot be decoded.

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
@@ -128,7 +128,9 @@ def test_cut_off_bag_is_read_as_far_as_it_goes(tmp_path: Path, kind: str, share:
     source = open_source(opened)
     frames = list(source)
     assert 0.7 * share * each <= len(frames) <= each
-    assert len(source.problems) == 1 and "damaged" in source.problems[0]
+    # What SQLite 3.46 or newer writes last are statistics, and without them all images are there.
+    if kind != "sqlite3" or len(frames) < each:
+        assert len(source.problems) == 1 and "damaged" in source.problems[0]
     assert source.count is not None and source.count >= len(frames)
     for frame in frames:
         number = (frame.stamp_ns - START) // PERIOD
@@ -385,6 +387,7 @@ def test_recorded_ros1_bags_are_read(data_dir: Path) -> None:
     edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12),
     cut=st.integers(0, 10**6),
 )
+@example(suffix=".mcap", edits=[(104, 1)], cut=1012)  # a definition of several lines as a name
 def test_any_damaged_bag_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory,
     suffix: str,
