@@ -260,6 +260,17 @@ def test_pose_covariance_is_the_spread_of_estimated_poses() -> None:
     )
 
 
+def test_pnp_of_points_that_fit_nothing_ends_without_an_error() -> None:
+    """Where it runs away from few and wrong matches, matrices become singular or infinite."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(6, 10))
+        points = rng.normal(size=(count, 3)) * [1, 1, 0.05] + [0, 0, 3]
+        rays = points[:, :2] / points[:, 2:] + rng.normal(size=(count, 2)) * 0.05
+        fit = pnp.solve(pnp.Correspondences(points, np.full(count, 0.5), rays), 0.1, 2e-3)
+        assert fit is None or np.all(np.isfinite(fit.covariance))
+
+
 def test_pnp_finds_the_pose_among_wrong_matches() -> None:
     points, T = cloud(100, 6), pose((0.1, 0.3, -0.1), (0.3, 0.1, -0.2))
     rng = np.random.default_rng(7)

@@ -184,8 +184,10 @@ def _linearise(T: Array, data: Correspondences, noise: float) -> tuple[Array, Ar
     jacobian = np.concatenate([-in_key, turn], axis=2)
     along = data.points / np.maximum(data.points[:, 2:], 1e-6)  # how a point moves with its depth
     shift = np.einsum("nij,nj->ni", in_key, along) * data.depth_sigma[:, None]
-    covariance = noise**2 * np.eye(2) + shift[:, :, None] * shift[:, None, :]
-    weight = np.linalg.inv(covariance)
+    # The inverse of noise^2 I + shift shift^T (Sherman, Morrison 1950), which no shift makes singular.
+    spread = noise**2 + (shift**2).sum(axis=1)
+    outer = shift[:, :, None] * shift[:, None, :]
+    weight = (np.eye(2) - outer / spread[:, None, None]) / noise**2
     distance = np.sqrt(np.einsum("ni,nij,nj->n", residual, weight, residual))
     weight = weight * np.minimum(1.0, _HUBER / np.maximum(distance, 1e-12))[:, None, None]
     return residual, jacobian, weight
@@ -203,6 +205,9 @@ def _excess(residual: Array, weight: Array, parameters: int) -> float:
 
 
 def _inverse(information: Array) -> Array | None:
+    """Returns the inverse; None where it is singular, or not finite as that of a pose that ran away."""
+    if not np.all(np.isfinite(information)):
+        return None
     values = np.linalg.eigvalsh(information)
     if not np.all(np.isfinite(values)) or values[0] <= 1e-12 * values[-1]:
         return None
