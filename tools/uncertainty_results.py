@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,11 +252,20 @@ def joined(found: Sequence[Poses]) -> Poses:
     return np.concatenate([e for e, _ in found]), np.concatenate([c for _, c in found])
 
 
+class WholeBlocks(Resampler):
+    """A bootstrap that draws whole test blocks, which do not follow each other in time."""
+
+    def _draw(self) -> Iterator[NDArray[np.uint16]]:
+        names = np.arange(self.count) // FOLD_BLOCK
+        count = int(names[-1]) + 1
+        rng = np.random.default_rng(self.settings.seed)
+        drawn = rng.multinomial(count, np.full(count, 1 / count), self.settings.resamples)
+        yield drawn[:, names].astype(np.uint16)
+
+
 def over_blocks(samples: Sequence[Sample]) -> Resampler:
-    """Returns a bootstrap over the test blocks, which do not follow each other in time."""
-    bounds = [(i, min(i + FOLD_BLOCK, len(samples))) for i in range(0, len(samples), FOLD_BLOCK)]
-    stamps = np.arange(len(samples)) * round(1e9 / 30)
-    return Resampler(stamps, bounds, EvaluationSettings())
+    """Returns a bootstrap over whole blocks of the samples."""
+    return WholeBlocks(np.arange(len(samples)), [(0, len(samples))], EvaluationSettings())
 
 
 def block_names(count: int) -> list[str]:
