@@ -187,8 +187,10 @@ def test_publishers_announce_the_released_type_hash():
     import rclpy
 
     kind = _class_of("vision_msgs/msg/Classification")
-    with rclpy.init():
-        node = rclpy.create_node("hash_probe")
+    context = rclpy.Context()  # what init returns is none in Jazzy
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node("hash_probe", context=context)
         publisher = node.create_publisher(kind, "probe", 1)
         deadline = time.monotonic() + 10
         infos = []
@@ -197,6 +199,8 @@ def test_publishers_announce_the_released_type_hash():
         announced = infos[0].topic_type_hash
         node.destroy_publisher(publisher)
         node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
 
     released = _released_typestore().hash_rihs01("vision_msgs/msg/Classification")
     assert str(announced) == released
