@@ -412,23 +412,23 @@ def hypotheses_of(
     How far the camera is from its keyframe is told by the others that look like the same place: their spread
     about it. Where there are none, all that is known is the radius and the heading of a place.
     """
+    if not candidates:
+        return ()
     options = p.recogniser
     radius_m, heading = options.radius_m, np.radians(options.heading_deg)
+    positions = np.array([c.position for c in candidates])
+    orientations = np.array([c.quaternion_xyzw for c in candidates])
+    gaps = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    turns = np.radians(rotation_error_deg(orientations[:, None], orientations[None]))
+    same = (gaps <= radius_m) & (turns <= heading)
+    np.fill_diagonal(same, False)
+    least_m, least = p.keyframe_distance_m / 2, np.radians(p.keyframe_angle_deg) / 2
     result = []
-    for best in candidates:
-        gaps, turns = [], []
-        for other in candidates:
-            gap = float(np.linalg.norm(other.position - best.position))
-            turn = float(
-                np.radians(rotation_error_deg(other.quaternion_xyzw, best.quaternion_xyzw))
-            )
-            if other is not best and gap <= radius_m and turn <= heading:
-                gaps.append(gap)
-                turns.append(turn)
+    for best, near, gap, turn in zip(candidates, same, gaps, turns, strict=True):
         # Of each axis: a third of the mean square.
-        sigma_m = np.sqrt(np.mean(np.square(gaps)) / 3) if gaps else radius_m / 2
-        sigma = np.sqrt(np.mean(np.square(turns)) / 3) if turns else heading / 2
-        least_m, least = p.keyframe_distance_m / 2, np.radians(p.keyframe_angle_deg) / 2
+        alone = not near.any()
+        sigma_m = radius_m / 2 if alone else np.sqrt(np.mean(gap[near] ** 2) / 3)
+        sigma = heading / 2 if alone else np.sqrt(np.mean(turn[near] ** 2) / 3)
         variances = [max(sigma_m, least_m) ** 2] * 3 + [max(sigma, least) ** 2] * 3
         pose = CameraPose(best.position, best.quaternion_xyzw, np.diag(variances))
         result.append(PlaceHypothesis(best.keyframe_id, best.probability, pose))
