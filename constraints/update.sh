@@ -18,6 +18,7 @@ printf '%s\n' pip cmake ninja 'setuptools<80' wheel >"$work/tools.in"
 run_on() { # what has been run, not only resolved; keep it true
     case $1 in
     3.11) echo "Run: make demo, test, lint." ;;
+    3.14) echo "Run: make test." ;;
     3.10 | 3.12 | 3.13) echo "Run: set-up of make demo. Only resolved: what make test adds." ;;
     *) echo "Only resolved, not run." ;;
     esac
@@ -25,7 +26,7 @@ run_on() { # what has been run, not only resolved; keep it true
 
 ros_run_on() {
     case $1 in
-    kilted) echo "Python 3.10 to 3.13" ;;
+    kilted) echo "Python 3.10 to 3.14" ;;
     jazzy) echo "Python 3.11, 3.12" ;;
     esac
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -194,6 +195,8 @@ def starved(rig: Rig, seconds: float) -> Lost:
 
 def may_make_networks() -> bool:
     """Whether this user can make network namespaces (root, outside most containers)."""
+    if shutil.which("ip") is None:
+        return False
     made = subprocess.run(["ip", "netns", "add", "rv_try"], capture_output=True, check=False)
     subprocess.run(["ip", "netns", "del", "rv_try"], capture_output=True, check=False)
     return made.returncode == 0

@@ -29,7 +29,7 @@ def rig(tmp_path_factory):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_node_lives_on(rig, name):
     if name == "network_cut" and not may_make_networks():
-        pytest.skip("this user may not make network namespaces")
+        pytest.skip("this user may not make network namespaces, or there is no ip (iproute2)")
     if name == "log_disk_full" and not may_mount():
         pytest.skip("this user may not mount a file system")
     assert suffer(name, rig, SECONDS.get(name, 2.0))
