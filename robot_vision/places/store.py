@@ -299,7 +299,19 @@ def create_map_for(
     )
 
 
-def refuse_other_model(info: MapInfo, bundle: ModelBundle) -> None:
+class Named(Protocol):
+    """A model bundle, or what is known of one that runs elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """Of the bundle."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the bundle."""
+
+
+def refuse_other_model(info: MapInfo, bundle: Named) -> None:
     """Checks that a map was made by a bundle.
 
     Raises:

@@ -29,17 +29,12 @@ from robot_vision.ros.place_images import Images
 from robot_vision.ros.place_loops import Loops
 from robot_vision.ros.place_mapper import Mapper
 from robot_vision.ros.place_mapping import MappingSwitch
+from robot_vision.ros.place_maps import Model, is_missing, model_of, open_or_make
 from robot_vision.ros.place_motion import Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
 from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.place_recognition import (
-    Model,
-    Recognition,
-    is_missing,
-    model_of,
-    open_or_make,
-)
+from robot_vision.ros.place_recognition import Recognition
 from robot_vision.ros.place_services import Outcome, Services
 from robot_vision.ros.place_snapshot import save_snapshot
 from robot_vision.ros.place_worker import PlaceWorker

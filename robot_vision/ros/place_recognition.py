@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import RobotVisionError
-from robot_vision.geometry import rotation_error_deg
-from robot_vision.places.store import (
-    MapError,
-    MapInfo,
-    PlaceMap,
-    create_map,
-    is_server,
-    open_map,
-    refuse_other_model,
-)
+from robot_vision.places.store import MapError, MapInfo, PlaceMap, open_map
 from robot_vision.places.verification.intrinsics import Intrinsics
-from robot_vision.predictions import CameraPose
+from robot_vision.ros.place_hypotheses import hypotheses_of
+from robot_vision.ros.place_maps import Model, file_identity, is_missing, refuse_model
 from robot_vision.ros.place_messages import PlaceHypothesis
 from robot_vision.ros.place_parameters import PlaceParameters
 from robot_vision.ros.statistics import Statistics
 
-if TYPE_CHECKING:
-    from robot_vision.places.recogniser import Candidate
-
 MANY = 500  # added keyframes, from which on all are asked at once
 FOLLOW_S = 1.0  # between two looks for what others did to the map
 VERIFIED = 5  # places that are compared with the image, most probable first
-
-
-@dataclass(frozen=True)
-class Model:
-    """Who makes the descriptors.
-
-    Attributes:
-        name: of the bundle.
-        sha256: of the bundle.
-    """
-
-    name: str
-    sha256: str
-
-
-def model_of(method: str) -> Model | None:
-    """Returns the model that a `vision_msgs/VisionInfo` of the perception node names in `method`."""
-    found = re.fullmatch(r"(?P<name>.+) \S+ \S+ sha256:(?P<sha>[0-9a-f]{64})", method)
-    return Model(found["name"], found["sha"]) if found else None
 
 
 @dataclass(frozen=True)
@@ -70,48 +37,6 @@ class Answer:
     hypotheses: tuple[PlaceHypothesis, ...]
     accepted: bool
     probability_in_map: float
-
-
-def is_missing(uri: str) -> bool:
-    """Says whether a map's file is not there; a map on a server is asked for by opening it."""
-    return not is_server(uri) and not Path(uri).expanduser().exists()
-
-
-def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -> PlaceMap:
-    """Opens a map for writing; makes its file if it is not there.
-
-    Args:
-        uri: of the map.
-        model: that makes the descriptors, where that is known.
-        dimension: numbers of a descriptor; 0 where that is not known.
-        frame_id: of a new map.
-
-    Raises:
-        MapError: it cannot be written or is of another model, or cannot be made.
-    """
-    if not uri:
-        raise MapError("map is empty: set it to a file to map")
-    if is_missing(uri):
-        if model is None or not dimension:
-            lacks = "its model" if model is None else "the length of its descriptors"
-            raise MapError(
-                f"{uri} is not there, and a new map needs to know {lacks}: start the perception node and "
-                "its camera first, or set model"
-            )
-        return create_map(
-            Path(uri).expanduser(),
-            bundle_name=model.name,
-            bundle_sha256=model.sha256,
-            dimension=dimension,
-            frame_id=frame_id,
-        )
-    places = open_map(uri, "write")
-    try:
-        _refuse(places.info, model)
-    except MapError:
-        places.close()
-        raise
-    return places
 
 
 class Recognition:
@@ -190,14 +115,14 @@ class Recognition:
         start = time.perf_counter()
         places = open_map(p.map, "read")
         try:
-            _refuse(places.info, self._model())
+            refuse_model(places.info, self._model())
             index = open_index(places)
             recogniser = Recogniser(places, index, p.recogniser)
         except BaseException:
             places.close()
             raise
         self._map, self._index, self._recogniser = places, index, recogniser
-        self._identity = _identity(p.map)
+        self._identity = file_identity(p.map)
         self._own = set()
         self._note_own(None)
         info = places.info
@@ -242,14 +167,14 @@ class Recognition:
             self.try_open()
             return
         self._next = time.monotonic() + FOLLOW_S
-        identity = _identity(self._parameters().map)
+        identity = file_identity(self._parameters().map)
         if identity is not None and identity != self._identity:
             self._log(f"Map {self._parameters().map} was replaced by another file: opening that")
             self.close()
             self.try_open()
             return
         try:
-            _refuse(self._map.info, self._model())
+            refuse_model(self._map.info, self._model())
         except MapError as error:
             self.close()
             self._next = time.monotonic() + self._parameters().retry_period_s
@@ -386,50 +311,3 @@ class Recognition:
         self._index = self._recogniser = None
         if places is not None:
             places.close()
-
-
-def _identity(uri: str) -> tuple[int, int] | None:
-    """Returns what tells a file from another of the same name."""
-    if is_server(uri):
-        return None
-    try:
-        status = os.stat(Path(uri).expanduser())
-    except OSError:  # it was removed: who has it open goes on
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _refuse(info: MapInfo, model: Model | None) -> None:
-    if model is not None:
-        refuse_other_model(info, model)  # type: ignore[arg-type]
-
-
-def hypotheses_of(
-    candidates: Sequence[Candidate], p: PlaceParameters
-) -> tuple[PlaceHypothesis, ...]:
-    """Returns candidates with the covariance of a pose that is only "as near as a keyframe".
-
-    How far the camera is from its keyframe is told by the others that look like the same place: their spread
-    about it. Where there are none, all that is known is the radius and the heading of a place.
-    """
-    if not candidates:
-        return ()
-    options = p.recogniser
-    radius_m, heading = options.radius_m, np.radians(options.heading_deg)
-    positions = np.array([c.position for c in candidates])
-    orientations = np.array([c.quaternion_xyzw for c in candidates])
-    gaps = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    turns = np.radians(rotation_error_deg(orientations[:, None], orientations[None]))
-    same = (gaps <= radius_m) & (turns <= heading)
-    np.fill_diagonal(same, False)
-    least_m, least = p.keyframe_distance_m / 2, np.radians(p.keyframe_angle_deg) / 2
-    result = []
-    for best, near, gap, turn in zip(candidates, same, gaps, turns, strict=True):
-        # Of each axis: a third of the mean square.
-        alone = not near.any()
-        sigma_m = radius_m / 2 if alone else np.sqrt(np.mean(gap[near] ** 2) / 3)
-        sigma = heading / 2 if alone else np.sqrt(np.mean(turn[near] ** 2) / 3)
-        variances = [max(sigma_m, least_m) ** 2] * 3 + [max(sigma, least) ** 2] * 3
-        pose = CameraPose(best.position, best.quaternion_xyzw, np.diag(variances))
-        result.append(PlaceHypothesis(best.keyframe_id, best.probability, pose))
-    return tuple(result)

@@ -1,0 +1,96 @@
+"""The place node's map: whose descriptors it holds, whether it is there, opening it or making it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from robot_vision.places.store import (
+    MapError,
+    MapInfo,
+    PlaceMap,
+    create_map,
+    is_server,
+    open_map,
+    refuse_other_model,
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Who makes the descriptors.
+
+    Attributes:
+        name: of the bundle.
+        sha256: of the bundle.
+    """
+
+    name: str
+    sha256: str
+
+
+def model_of(method: str) -> Model | None:
+    """Returns the model that a `vision_msgs/VisionInfo` of the perception node names in `method`."""
+    found = re.fullmatch(r"(?P<name>.+) \S+ \S+ sha256:(?P<sha>[0-9a-f]{64})", method)
+    return Model(found["name"], found["sha"]) if found else None
+
+
+def is_missing(uri: str) -> bool:
+    """Says whether a map's file is not there; a map on a server is asked for by opening it."""
+    return not is_server(uri) and not Path(uri).expanduser().exists()
+
+
+def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -> PlaceMap:
+    """Opens a map for writing; makes its file if it is not there.
+
+    Args:
+        uri: of the map.
+        model: that makes the descriptors, where that is known.
+        dimension: numbers of a descriptor; 0 where that is not known.
+        frame_id: of a new map.
+
+    Raises:
+        MapError: it cannot be written or is of another model, or cannot be made.
+    """
+    if not uri:
+        raise MapError("map is empty: set it to a file to map")
+    if is_missing(uri):
+        if model is None or not dimension:
+            lacks = "its model" if model is None else "the length of its descriptors"
+            raise MapError(
+                f"{uri} is not there, and a new map needs to know {lacks}: start the perception node and "
+                "its camera first, or set model"
+            )
+        return create_map(
+            Path(uri).expanduser(),
+            bundle_name=model.name,
+            bundle_sha256=model.sha256,
+            dimension=dimension,
+            frame_id=frame_id,
+        )
+    places = open_map(uri, "write")
+    try:
+        refuse_model(places.info, model)
+    except MapError:
+        places.close()
+        raise
+    return places
+
+
+def file_identity(uri: str) -> tuple[int, int] | None:
+    """Returns what tells a file from another of the same name."""
+    if is_server(uri):
+        return None
+    try:
+        status = os.stat(Path(uri).expanduser())
+    except OSError:  # it was removed: who has it open goes on
+        return None
+    return status.st_dev, status.st_ino
+
+
+def refuse_model(info: MapInfo, model: Model | None) -> None:
+    """Raises `MapError` if a map is of another model than the one that is known."""
+    if model is not None:
+        refuse_other_model(info, model)
