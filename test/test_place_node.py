@@ -283,12 +283,20 @@ def test_mapping_with_poses_in_the_map_frame(robot, source):
 
 
 def test_coming_back_closes_a_loop_with_both_stamps_and_no_other(robot):
-    robot.reconfigure(map="", pose_source="odometry", pose_topic="", loop_exclude_s=5.0)
-    robot.loops.clear()
     once = square(0.2)
-    robot.drive(once, noise=0.02)
-    time.sleep(0.5)
-    assert not robot.loops, "nothing was seen twice yet"
+    for _ in range(
+        5
+    ):  # a view that a busy machine dropped would leave a gap in what can be come back to
+        robot.reconfigure(map="", pose_source="odometry", pose_topic="", loop_exclude_s=5.0)
+        robot.loops.clear()
+        dropped = robot.status()[2].get("replaced", "0")
+        robot.drive(once, noise=0.02)
+        time.sleep(0.5)
+        assert not robot.loops, "nothing was seen twice yet"
+        if robot.status()[2].get("replaced", "0") == dropped:
+            break
+    else:
+        pytest.fail("the machine was too busy for five drives")
     again = robot.drive(once[:30], noise=0.02)
     wait_until(lambda: robot.loops, what="a loop closure; " + robot.process.output[-2000:])
     time.sleep(0.3)
