@@ -188,7 +188,8 @@ def _linearise(T: Array, data: Correspondences, noise: float) -> tuple[Array, Ar
     spread = noise**2 + (shift**2).sum(axis=1)
     outer = shift[:, :, None] * shift[:, None, :]
     weight = (np.eye(2) - outer / spread[:, None, None]) / noise**2
-    distance = np.sqrt(np.einsum("ni,nij,nj->n", residual, weight, residual))
+    squared = np.einsum("ni,nij,nj->n", residual, weight, residual)
+    distance = np.sqrt(np.maximum(squared, 0.0))  # below 0 by rounding, where the shift is enormous
     weight = weight * np.minimum(1.0, _HUBER / np.maximum(distance, 1e-12))[:, None, None]
     return residual, jacobian, weight
 
