@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from robot_vision.errors import BundleError
+from robot_vision.onnx_wire import has_external_data
 from robot_vision.spec import NetworkSpec
 
 INPUT_NAME = "images"
@@ -54,7 +55,7 @@ def read_signature(graph: bytes, name: str) -> GraphSignature:
     """Reads the signature of an ONNX graph with ONNX Runtime, unoptimised.
 
     Args:
-        graph: the file's bytes. External data cannot be reached from bytes, so it is refused.
+        graph: the file's bytes, all of them: weights in other files are refused.
         name: the file's name, for errors.
 
     Raises:
@@ -62,6 +63,15 @@ def read_signature(graph: bytes, name: str) -> GraphSignature:
     """
     import onnxruntime
 
+    try:
+        external = has_external_data(graph)
+    except ValueError as error:
+        raise BundleError(f"{name} is no ONNX graph that can be loaded: {error}") from error
+    if external:
+        raise BundleError(
+            f"{name} is no ONNX graph that can be loaded: it has weights in other files, which nothing "
+            "vouches for; export it with all of them inside"
+        )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

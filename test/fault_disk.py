@@ -87,6 +87,7 @@ class SmallDisk:
 
 def log_disk_full(rig: Rig, seconds: float) -> dict[str, Any]:
     """No room is left where the node logs (ROS_LOG_DIR and its output); it logs again when there is."""
+    rig.heal()  # a node that still starts may have inherited that SIGINT is ignored
     rig.node.stop()
     disk = SmallDisk(rig.folder / f"log_disk_{rig.starts}")
     rig.node = rig.start(disk.prefix(log=True), warn_period_s=0.1)

@@ -214,6 +214,7 @@ def network_cut(rig: Rig, seconds: float) -> Lost:
         "ip netns exec rv_camera ip link set lo up",
         "ip netns exec rv_camera ip route add default via 10.213.0.1",
     ]
+    rig.heal()  # a node that still starts may have inherited that SIGINT is ignored
     rig.camera.close()
     kept = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE")
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SUBNET"
