@@ -44,6 +44,7 @@ PARTS = (
 )
 PRECISIONS = ("float32", "bfloat16")
 CAMERAS = [1, 2, 4]
+ABOUT = ("schema", "date", "command", "machine", "input")
 REPETITIONS = 5
 
 
@@ -70,6 +71,17 @@ def measure(parts: list[str], seconds: float, quick: bool, output: Path) -> dict
         output.mkdir(parents=True, exist_ok=True)
         (output / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
     return data
+
+
+def keep(data: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Adds the parts that were not measured now from an earlier result, with its date and commit."""
+    origin = f"{earlier['date']}, commit `{earlier['machine']['commit'][:7]}`"
+    for name, found in earlier.items():
+        if name not in (*ABOUT, "summary", "kept") and name not in data:
+            data[name] = found
+            data.setdefault("kept", {})[name] = earlier.get("kept", {}).get(name, origin)
+    # Ratios between parts are of one run or none: machines are not the same from day to day.
+    data.setdefault("summary", earlier["summary"])
 
 
 def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str, Any]:
@@ -135,15 +147,21 @@ def own_rates(images: list[Any], precision: str, seconds: float) -> Callable[[],
 def main() -> int:
     """Parses arguments, measures, writes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=f"some of {', '.join(PARTS)}")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=8.0, help="time for each comparison")
     parser.add_argument("--quick", action="store_true", help="short, to see that it runs")
     parser.add_argument("--output", type=Path, default=inputs.ROOT / "docs",
                         help="folder for benchmarks.json and benchmarks.md")  # fmt: skip
+    parser.add_argument("--keep", type=Path, metavar="JSON",
+                        help="earlier result to take from what is not measured now; it is said")  # fmt: skip
     args = parser.parse_args()
+    earlier = json.loads(args.keep.read_text()) if args.keep else None
     parts = [p for p in PARTS if p in args.only]
     data = measure(parts, 2.0 if args.quick else args.seconds, args.quick, args.output)
+    if earlier:
+        keep(data, earlier)
+        (args.output / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
     page = report.markdown(data)
     (args.output / "benchmarks.md").write_text(page)
     for name, picture in report.plots(data).items():

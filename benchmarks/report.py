@@ -109,6 +109,13 @@ def summary(data: dict[str, Any]) -> dict[str, float]:
     return result
 
 
+def _kept(data: dict[str, Any]) -> list[str]:
+    runs: dict[str, list[str]] = {}
+    for part, origin in data.get("kept", {}).items():
+        runs.setdefault(origin, []).append(part)
+    return [f"Of an earlier run ({o}): {', '.join(parts)}.\n" for o, parts in runs.items()]
+
+
 def markdown(data: dict[str, Any]) -> str:
     """Returns the whole page."""
     machine = data["machine"]
@@ -125,6 +132,7 @@ def markdown(data: dict[str, Any]) -> str:
         + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
         + f"; commit `{machine['commit'][:19]}`; {data['date']}.\n",
         f"Command: `{data['command']}`.\n",
+        *_kept(data),
         f"Input: {data['input']['source']}, sha256 `{data['input']['sha256'][:16]}`.\n",
         "## Targets\n",
         table(["what", "measured", "target", ""], targets(data)),
