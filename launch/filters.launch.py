@@ -18,6 +18,7 @@ from robot_vision.ros.launch_arguments import (
     argument_texts,
     given_parameters,
     parameter_sources,
+    process_arguments,
     program,
 )
 
@@ -45,14 +46,13 @@ def launch_setup(context):
 
     values = given_parameters(FilterParameters, given)
     what, module = program("filter_node")
-    enclave = ["--enclave", given("enclave")] if given("enclave") else []
     node = Node(
         **what,
         name=given("name"),
         namespace=given("namespace"),
         parameters=parameter_sources(given("params_file"), values),
         arguments=module,
-        ros_arguments=[*enclave, "--log-level", given("log_level")],
+        ros_arguments=process_arguments(given),
         output="screen",
         emulate_tty=True,
         respawn=given("respawn").lower() == "true",

@@ -19,6 +19,7 @@ from robot_vision.ros.launch_arguments import (
     argument_texts,
     given_parameters,
     parameter_sources,
+    process_arguments,
     program,
 )
 from robot_vision.ros.perception_parameters import PerceptionParameters
@@ -55,14 +56,13 @@ def launch_setup(context):
         environment = large_image_environment(os.environ)
         actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     what, module = program("perception_node")
-    enclave = ["--enclave", given("enclave")] if given("enclave") else []
     node = Node(
         **what,
         name=given("name"),
         namespace=given("namespace"),
         parameters=parameter_sources(given("params_file"), values),
         arguments=module,
-        ros_arguments=[*enclave, "--log-level", given("log_level")],
+        ros_arguments=process_arguments(given),
         output="screen",
         emulate_tty=True,
         respawn=given("respawn").lower() == "true",

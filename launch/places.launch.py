@@ -22,6 +22,7 @@ from robot_vision.ros.launch_arguments import (
     given_parameters,
     node_arguments,
     parameter_sources,
+    process_arguments,
     program,
 )
 from robot_vision.ros.place_parameters import PlaceParameters
@@ -65,15 +66,13 @@ def launch_setup(context):
         actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     composed = given("with_perception").lower() == "true"
     what, arguments = program("perception_and_places" if composed else "place_node")
-    of_process = ["--enclave", given("enclave")] if given("enclave") else []
-    of_process += ["--log-level", given("log_level")]
     if composed:
         # Names, files and parameters are those of one node each.
         namespace = given("namespace")
         perception = {key: values[key] for key in ("model", "use_sim_time") if key in values}
         file = given("perception_params_file")
         named = {}
-        arguments += ["--ros-args", *of_process, "--perception"]
+        arguments += ["--ros-args", *process_arguments(given), "--perception"]
         arguments += node_arguments(given("perception_name"), namespace, file, perception)
         arguments += ["--places"]
         arguments += node_arguments(given("name"), namespace, given("params_file"), values)
@@ -82,7 +81,7 @@ def launch_setup(context):
             "name": given("name"),
             "namespace": given("namespace"),
             "parameters": parameter_sources(given("params_file"), values),
-            "ros_arguments": of_process,
+            "ros_arguments": process_arguments(given),
         }
     node = Node(
         **what,

@@ -57,6 +57,11 @@ class Bench:
     def put(self, number, camera="front"):
         self.worker.mailbox.put(camera, Frame(str(number).encode()))
 
+    def give(self, number):
+        """Puts a frame and waits until a thread has taken it."""
+        self.put(number)
+        wait_until(lambda: not self.worker.mailbox._slots, 5)
+
     def stamps(self):
         return [result.header.stamp for result in self.results]
 
@@ -74,10 +79,8 @@ def test_a_second_frame_is_taken_while_the_first_is_worked_on_and_waits_for_its_
     bench = Bench(bundle, streams=2)
     bench.slow = {1: 1.0}
     bench.worker.start()
-    bench.put(1)
-    wait_until(lambda: not bench.worker.mailbox._slots, 5)
-    bench.put(2)
-    wait_until(lambda: not bench.worker.mailbox._slots, 5)
+    bench.give(1)
+    bench.give(2)
     assert bench.stamps() == []  # both are in work
     bench.put(3)
     wait_until(lambda: len(bench.results) == 3, 10)
@@ -89,8 +92,7 @@ def test_one_stream_leaves_the_second_frame_waiting(bundle):
     bench = Bench(bundle, streams=1)
     bench.slow = {1: 0.5}
     bench.worker.start()
-    bench.put(1)
-    wait_until(lambda: not bench.worker.mailbox._slots, 5)
+    bench.give(1)
     bench.put(2)
     bench.put(3)
     wait_until(lambda: len(bench.results) == 2, 10)
@@ -104,8 +106,7 @@ def test_many_frames_through_three_streams_keep_their_order_and_their_answers(bu
     bench.slow = {number: 0.002 * (number * 7 % 5) for number in range(1, 121)}
     bench.worker.start()
     for number in range(1, 121):
-        bench.put(number)
-        wait_until(lambda: not bench.worker.mailbox._slots, 5)
+        bench.give(number)
     wait_until(lambda: len(bench.results) == 120, 20)
     assert bench.stamps() == list(range(1, 121))
     for result in bench.results:  # the tiny network's position is the mean colour
@@ -121,8 +122,7 @@ def test_a_frame_that_fails_gives_its_turn_away(bundle):
     bench.slow = {-1: 0.3}
     bench.worker.start()
     for number in (-1, 2, -3, 4):
-        bench.put(number)
-        wait_until(lambda: not bench.worker.mailbox._slots, 5)
+        bench.give(number)
     wait_until(lambda: len(bench.results) == 2, 10)
     assert bench.stamps() == [2, 4]
     assert bench.cameras["front"].counters["refused_corrupt"] == 2
@@ -141,8 +141,7 @@ def test_what_publishing_raises_is_an_internal_error_and_the_next_frame_is_answe
     bench.worker._publish = publish
     bench.worker.start()
     for number in (1, 2):
-        bench.put(number)
-        wait_until(lambda: not bench.worker.mailbox._slots, 5)
+        bench.give(number)
     wait_until(lambda: taken == [2], 10)
     assert bench.node.counters["internal_errors"] == 1
     assert "ZeroDivisionError" in dict(bench.warnings)["internal"]
@@ -154,8 +153,7 @@ def test_stopping_waits_for_the_frames_in_work_and_takes_no_more(bundle):
     bench.slow = {1: 0.3, 2: 0.3}
     bench.worker.start()
     for number in (1, 2):
-        bench.put(number)
-        wait_until(lambda: not bench.worker.mailbox._slots, 5)
+        bench.give(number)
     bench.put(3)
     assert bench.worker.stop(20)
     assert bench.stamps() == [1, 2]
@@ -166,8 +164,7 @@ def test_a_worker_that_hangs_is_reported_when_it_is_stopped(bundle):
     bench = Bench(bundle, streams=2)
     bench.slow = {1: 1.5}
     bench.worker.start()
-    bench.put(1)
-    wait_until(lambda: not bench.worker.mailbox._slots, 5)
+    bench.give(1)
     start = time.monotonic()
     assert not bench.worker.stop(0.2)
     assert time.monotonic() - start < 1.0

@@ -76,6 +76,12 @@ def program(executable: str) -> tuple[dict[str, str], list[str]]:
     return {"executable": sys.executable}, ["-m", f"{PACKAGE}.ros.{executable}"]
 
 
+def process_arguments(given: Callable[[str], str]) -> list[str]:
+    """Returns the ROS arguments of a whole process: its security enclave, if one is given, and log level."""
+    enclave = ["--enclave", given("enclave")] if given("enclave") else []
+    return [*enclave, "--log-level", given("log_level")]
+
+
 def node_arguments(
     name: str, namespace: str, params_file: str, values: Mapping[str, Any]
 ) -> list[str]:
