@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from fault_maps import MAP_SCENARIOS
 from fault_scenarios import SCENARIOS
 from fault_steady import RATES
 
-from robot_vision.evaluation.report import STYLE as PAGE_STYLE
-from robot_vision.evaluation.svg import HEIGHT, STYLE, WIDTH, Chart
+from robot_vision.evaluation.sheet import sheet
+from robot_vision.evaluation.svg import Chart
 
 TEXTS = {
     name: (scenario.__doc__ or "").strip() for name, scenario in {**SCENARIOS, **MAP_SCENARIOS}.items()
@@ -118,16 +117,4 @@ def picture(row: dict[str, Any]) -> str:
         for i, (label, y) in enumerate(lines):
             chart.line(minutes, y, f"c{i % 6}", label)
         charts.append(chart.render())
-    variables = re.search(r":root \{.*?\n(?=\* )", PAGE_STYLE, re.DOTALL)
-    assert variables is not None
-    gap, columns = 12, 2
-    width, height = columns * (WIDTH + gap), -(-len(charts) // columns) * (HEIGHT + gap)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img"><style>{variables.group(0)}{STYLE}</style>'
-        f'<rect width="{width}" height="{height}" style="fill: var(--page)"/>'
-    ]
-    for i, chart in enumerate(charts):
-        x, y = i % columns * (WIDTH + gap), i // columns * (HEIGHT + gap)
-        parts.append(chart.replace("<svg ", f'<svg x="{x}" y="{y}" ', 1))
-    return "".join([*parts, "</svg>\n"])
+    return sheet(charts, 2)
