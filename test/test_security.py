@@ -30,6 +30,7 @@ from robot_vision.bundle import GRAPH, MANIFEST, ModelBundle, file_sha256
 from robot_vision.errors import BundleError, ConfigError, ImageError, RobotVisionError, SourceError
 from robot_vision.images import to_rgb
 from robot_vision.plain_yaml import MAX_BYTES, MAX_DEPTH, YamlError, load_yaml
+from robot_vision.ros.launch_arguments import process_arguments
 from robot_vision.sources.base import CompressedImage, RawImage
 from robot_vision.sources.unpacking import limit_rosbags, unpack
 
@@ -588,9 +589,18 @@ def test_a_node_that_must_be_secure_does_not_start_without_its_keys(tmp_path: Pa
     assert "SECURITY ERROR" in run.stderr and "enclaves/perception" in run.stderr
 
 
-def test_launch_takes_an_enclave() -> None:
-    text = (ROOT / "launch" / "perception.launch.py").read_text()
-    assert '"enclave": (' in text and '["--enclave", given("enclave")]' in text
+@pytest.mark.parametrize("name", ["perception", "places", "filters"])
+def test_every_launched_node_takes_an_enclave(name: str) -> None:
+    """What the nodes then run in is seen in test_launch.py, where launch can be imported."""
+    text = (ROOT / "launch" / f"{name}.launch.py").read_text()
+    assert '"enclave": (' in text and "process_arguments(given)" in text
+
+
+def test_an_enclave_reaches_the_process_only_when_given() -> None:
+    given = {"log_level": "info", "enclave": "/perception"}
+    assert process_arguments(given.__getitem__)[:2] == ["--enclave", "/perception"]
+    given["enclave"] = ""
+    assert process_arguments(given.__getitem__) == ["--log-level", "info"]
 
 
 # Supply chain
