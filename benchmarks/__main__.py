@@ -23,6 +23,7 @@ from benchmarks import (
     stages,
     steps,
 )
+from benchmarks.inputs import STREAMS
 from benchmarks.limits import limits
 from robot_vision.engines.factory import available_engines
 
@@ -110,8 +111,8 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
             found[f"node_{precision}"] = node.live(
                 images, own, seconds, precision, repetitions, brief
             )
-            found[f"node_two_streams_{precision}"] = node.live(
-                images, own, seconds, precision, min(repetitions, 3), brief, streams=2
+            found[f"node_streams_{precision}"] = node.live(
+                images, own, seconds, precision, min(repetitions, 3), brief, streams=STREAMS
             )
         return found
     if part == "todays_node":

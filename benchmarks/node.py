@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import models, peers
+from benchmarks.inputs import STREAMS
 from benchmarks.peers import Bench, Peer, bench, perception, running
 from benchmarks.timing import percentiles
 
@@ -162,7 +163,9 @@ def engines(images: list[Any], top: float, seconds: float, names: list[str]) -> 
     commands = {name: perception(path, "raw", "float32", name) for name in names}
     int8 = str(models.variant("int8", images).path)
     commands["int8 bundle"] = perception(int8, "raw", "float32")
-    commands["int8 bundle, streams:=2"] = perception(int8, "raw", "float32", streams=2)
+    commands[f"int8 bundle, streams:={STREAMS}"] = perception(
+        int8, "raw", "float32", streams=STREAMS
+    )
     results = {}
     for name, command in commands.items():
         with bench(command) as peer:

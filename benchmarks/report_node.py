@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.inputs import STREAMS
 from benchmarks.tables import percentile_table, table
 from robot_vision.evaluation.svg import Chart
 
@@ -14,9 +15,9 @@ PRECISIONS = ("float32", "bfloat16")
 RATES = (10, 30, 60)
 NODES = {
     "float32": "float32",
-    "two_streams_float32": "float32, streams:=2",
+    "streams_float32": f"float32, streams:={STREAMS}",
     "bfloat16": "bfloat16",
-    "two_streams_bfloat16": "bfloat16, streams:=2",
+    "streams_bfloat16": f"bfloat16, streams:={STREAMS}",
 }
 
 

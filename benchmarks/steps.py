@@ -15,6 +15,11 @@ from std_msgs.msg import Header
 
 from benchmarks import camera, inputs, models
 from benchmarks.timing import percentiles, ratio, side_by_side
+from robot_vision.engines import create_engine
+from robot_vision.engines.bound import BoundSession
+from robot_vision.engines.onnx import devices
+from robot_vision.errors import EngineError
+from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.images import to_rgb
 from robot_vision.resizing import resize_into, source_size
 from robot_vision.ros.messages import descriptor_message, image_message
@@ -35,6 +40,7 @@ def steps(images: list[Any], seconds: float) -> dict[str, Any]:
     for name, runs in {**_messages(bundle), **_images(bundle, images), **_results(images)}.items():
         found[name] = side_by_side(runs, seconds / 4)
     found["run a graph compiled for a batch of one, not of any size"] = _compiled(bundle, seconds)
+    found |= _bound(bundle, seconds)
     found["full garbage collection (this process, torch loaded), start-up frozen"] = _collections()
     return {
         name: {"times": times, "usual_over_ours": ratio(times, USUAL, OURS)}
@@ -129,6 +135,35 @@ def _compiled(bundle: Any, seconds: float) -> dict[str, dict[str, float]]:
     return side_by_side(
         {n: lambda r=r: r.infer([batch], share_inputs=True) for n, r in requests.items()}, seconds
     )
+
+
+def _bound(bundle: Any, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
+    """A session's own run beside one with bound buffers, on a GPU if ONNX Runtime has a working one.
+
+    The node binds on GPUs only; the CPU's row shows why.
+    """
+    engine = _first_onnx(bundle)
+    kind = engine.device.partition(":")[0]
+    names = list(bundle.spec.outputs)
+    session = engine._session
+    bound = BoundSession(session, INPUT_NAME, names, "cpu" if kind == "cpu" else "cuda")
+    batch = np.zeros((1, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8)
+    runs = {
+        USUAL: lambda: session.run(names, {INPUT_NAME: batch}),
+        OURS: lambda: bound.run(batch),
+    }
+    times = side_by_side(runs, seconds)
+    engine.close()
+    return {f"run ONNX Runtime's session on {kind} with bound buffers": times}
+
+
+def _first_onnx(bundle: Any) -> Any:
+    for device in devices():
+        try:
+            return create_engine(bundle, "onnx", device)
+        except EngineError:
+            continue  # built in, but there is no such device
+    raise AssertionError("ONNX Runtime always has the CPU")
 
 
 def _collections() -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,22 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.engines import available_engines, create_engine
+from robot_vision.engines.bound import BoundSession
 from robot_vision.engines.factory import ENGINES
 from robot_vision.errors import BundleError, EngineError
+from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 # A robot has no torch, and then no torch engine; the other engines are always here.
 TORCH = importlib.util.find_spec("torch") is not None
 PRESENT = [e for e in ENGINES if e != "torch" or TORCH]
+# What runs where: each engine on the CPU, and on an NVIDIA GPU where the machine has one.
+PLACES = [(name, "cpu") for name in PRESENT]
+if Path("/dev/nvidiactl").exists():
+    GPU = {"onnx": ("cuda", "tensorrt"), "torch": ("cuda",)}
+    PLACES += [(name, device) for name in PRESENT for device in GPU.get(name, ())]
+# ONNX Runtime's engine on a GPU keeps its buffers there; on the CPU the same code has the same answers.
+PLACES += [("onnx", "bound cpu")]
 SPEC = NetworkSpec(
     "resnet18",
     InputSpec(64, 96),
@@ -55,9 +65,22 @@ def bundle(tmp_path_factory):
     return ModelBundle.load(path)
 
 
-@pytest.fixture(scope="module", params=PRESENT)
+def make_engine(bundle, name, place, streams=1):
+    device = place.removeprefix("bound ")
+    try:
+        engine = create_engine(bundle, name, device, streams=streams)
+    except EngineError as error:
+        if device == "cpu":
+            raise
+        pytest.skip(str(error))  # a GPU without the libraries that this engine needs
+    if device != place:
+        engine._bound = BoundSession(engine._session, INPUT_NAME, list(bundle.spec.outputs), device)
+    return engine
+
+
+@pytest.fixture(scope="module", params=PLACES, ids="-".join)
 def engine(request, bundle):
-    engine = create_engine(bundle, request.param, "cpu")
+    engine = make_engine(bundle, *request.param)
     yield engine
     engine.close()
 
@@ -115,13 +138,13 @@ def test_outputs_stay_valid_after_the_next_run(engine):
         np.testing.assert_array_equal(value, copies[name])
 
 
-@pytest.mark.parametrize("name", PRESENT)
-def test_as_many_threads_as_streams_run_at_the_same_time(bundle, name):
+@pytest.mark.parametrize(("name", "place"), PLACES, ids="-".join)
+def test_as_many_threads_as_streams_run_at_the_same_time(bundle, name, place):
     batches = [images(1 + i % 3, seed=i) for i in range(24)]
     alone = create_engine(bundle, name, "cpu")
     expected = [alone.run(batch) for batch in batches]
     threads = torch_threads()
-    shared = create_engine(bundle, name, "cpu", streams=3)
+    shared = make_engine(bundle, name, place, streams=3)
     assert (alone.streams, shared.streams) == (1, 3)
     try:
         with ThreadPoolExecutor(3) as pool:
@@ -142,6 +165,16 @@ def test_streams_share_the_threads_that_were_asked_for(bundle):
     assert onnx._session.get_session_options().intra_op_num_threads == 3
     with pytest.raises(EngineError, match="streams is 0: use 1"):
         create_engine(bundle, "onnx", "cpu", streams=0)
+
+
+def test_a_batch_that_cannot_be_run_is_an_error_and_the_next_one_is_answered(engine):
+    """On a device the buffers of a failed run are not used again."""
+    expected = engine.run(images(2))
+    with pytest.raises(EngineError, match="failed on"):
+        engine.run(np.ascontiguousarray(images(2)[..., :2]))
+    again = engine.run(images(2))
+    for name, value in expected.items():
+        np.testing.assert_allclose(again[name], value, atol=1e-5, rtol=1e-4)
 
 
 def test_the_input_is_not_changed(engine):

@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.engines.bound import BoundSession
 from robot_vision.errors import EngineError
 from robot_vision.graph_signature import INPUT_NAME
 
@@ -79,18 +80,27 @@ class OnnxEngine:
                 f"ONNX Runtime has no working {kind} here (it offers {active}): use device cpu, or check "
                 f"the GPU's driver and CUDA libraries{_two_builds()}"
             )
+        # On the CPU the session reads the batch where it lies: there is nothing to bind.
+        self._bound = (
+            None
+            if kind == "cpu"
+            else BoundSession(self._session, INPUT_NAME, self._names, "cuda", int(index or 0))
+        )
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """See `Engine.run`."""
         try:
-            outputs = self._session.run(self._names, {INPUT_NAME: batch})
+            if self._bound:
+                outputs = self._bound.run(batch)
+            else:
+                outputs = self._session.run(self._names, {INPUT_NAME: batch})
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on {self.device}: {_first(error)}") from error
         return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._session = None
+        self._session = self._bound = None
 
 
 def _options(threads: int, kind: str, streams: int) -> Any:

@@ -39,7 +39,8 @@ class PerceptionParameters(ManagedParameters):
     streams: int = parameter(
         1,
         "Batches in work at the same time, each on its share of the CPU's cores. 1 answers a frame "
-        "soonest; with 2 a node whose cameras are faster than its network answers more frames, each later.",
+        "soonest; with one more than the cores a node whose cameras are faster than its network answers most "
+        "frames, each later.",
         low=1,
         high=64,
     )

@@ -116,6 +116,7 @@ class Worker:
     ) -> None:
         self.mailbox: Mailbox[Frame] = Mailbox(cameras)
         self.failures_in_a_row = 0
+        self._counting = threading.Lock()
         self._taking = threading.Lock()
         self._turns = Turns()
         self._cameras = cameras
@@ -221,7 +222,8 @@ class Worker:
         try:
             predictions = pipeline(images)
         except Exception as error:
-            self.failures_in_a_row += 1
+            with self._counting:
+                self.failures_in_a_row += 1
             self._statistics.mark("engine_failed")
             total = self._statistics.count("engine_failures")
             for camera in cameras:
