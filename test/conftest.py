@@ -12,6 +12,8 @@ from typing import IO
 
 import pytest
 
+from robot_vision.ros.dds import use_large_image_profile
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # ROS domains that tests may claim. Above 101 the ports of a domain run into those that Linux hands
@@ -53,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     os.environ["ROS_DOMAIN_ID"] = str(_claim_ros_domain())
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    # Fast DDS reads its profile at the first context of a process, whichever test makes that.
+    use_large_image_profile()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -18,7 +18,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from robot_vision.ros.dds import PROFILES_FILE, PROFILES_FILE_V2
+
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def own_environment() -> dict[str, str]:
+    """Returns the environment of a process that itself sees to the middleware's profile, as nodes do."""
+    return {k: v for k, v in os.environ.items() if k not in (PROFILES_FILE, PROFILES_FILE_V2)}
 
 
 class NodeProcess:
@@ -33,7 +40,11 @@ class NodeProcess:
 
     def __init__(self, log: Path, module: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self._log = log
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_COLORIZED_OUTPUT": "0"}
+        environment = {
+            **own_environment(),
+            "PYTHONUNBUFFERED": "1",
+            "RCUTILS_COLORIZED_OUTPUT": "0",
+        }
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, (str(ROOT), environment.get("PYTHONPATH")))
         )
@@ -92,7 +103,7 @@ class Client:
     def __init__(self) -> None:
         from robot_vision.ros.dds import use_large_image_profile
 
-        use_large_image_profile()
+        use_large_image_profile()  # the soak is no pytest, whose conftest does it
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 

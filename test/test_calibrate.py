@@ -145,6 +145,7 @@ def test_variance_scales_of_full_covariances_maximise_the_likelihood(groups):
     assert squares.mean() == pytest.approx(6.0, rel=1e-6)  # NEES is ideal
 
 
+@pytest.mark.slow
 def test_variance_scales_of_blocks_are_right_for_blocks_not_seen():
     """Blocks whose errors are large or small together; covariances with correlations."""
     rng = np.random.default_rng(5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
-from robot_vision.errors import ConfigError  # noqa: E402
+from ros_helpers import own_environment  # noqa: E402
+
+from robot_vision.errors import ConfigError
 from robot_vision.images import to_rgb
 from robot_vision.recording import RecordingWriter
 from robot_vision.ros import cdr
@@ -164,7 +165,7 @@ def player(*parameters: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**own_environment(), "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     try:
         yield process
@@ -185,9 +186,6 @@ class Listener:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import QoSProfile
 
-        from robot_vision.ros.dds import use_large_image_profile
-
-        use_large_image_profile()
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("listener", context=self.context)
@@ -262,6 +260,7 @@ def test_bag_arrives_whole_and_at_its_pace(
     assert len(listener.messages("/front/camera_info")) >= 7
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_loop_sets_the_clock_back_and_an_interrupt_ends_it(
     tmp_path: Path, listen: Callable[..., Listener]
@@ -288,6 +287,7 @@ def test_loop_sets_the_clock_back_and_an_interrupt_ends_it(
     assert min(clocks) >= START - PERIOD and max(clocks) <= START + 4 * PERIOD
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_loop_is_switched_off_while_playing(
     tmp_path: Path, listen: Callable[..., Listener]
@@ -312,6 +312,7 @@ def test_loop_is_switched_off_while_playing(
     assert process.returncode == 0, output
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_folder_plays_compressed_at_a_fixed_rate_with_stamps_of_now(
     tmp_path: Path, listen: Callable[..., Listener]

@@ -138,6 +138,7 @@ def test_outputs_stay_valid_after_the_next_run(engine):
         np.testing.assert_array_equal(value, copies[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "place"), PLACES, ids="-".join)
 def test_as_many_threads_as_streams_run_at_the_same_time(bundle, name, place):
     batches = [images(1 + i % 3, seed=i) for i in range(24)]

@@ -109,6 +109,7 @@ def test_variance_scales_leave_the_spread_as_it_is():
     np.testing.assert_allclose(found, 4, rtol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers_differ", [False, True])
 def test_variance_scales_of_blocks_are_right_for_blocks_not_seen(answers_differ):
     """Blocks whose errors are large or small together: six of them are far fewer than 300 frames."""

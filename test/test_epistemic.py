@@ -277,6 +277,7 @@ def test_pipeline_gives_information_and_spread(bundle):
     assert dataclasses.replace(found.pose, spread=None).spread is None
 
 
+@pytest.mark.slow
 def test_export_adds_passes_says_what_they_cost_and_takes_them_away(tmp_path, capsys):
     save_network(dropout_network(), tmp_path / "n.safetensors")
     command = ["export", str(tmp_path / "n.safetensors"), "--out"]

@@ -130,6 +130,7 @@ def test_results_bag_reads_back_as_the_predictions(output: Path, bundle: Path, b
     assert np.allclose(found.position, expected.position)
 
 
+@pytest.mark.slow
 def test_kept_predictions_are_used_again_and_refused_when_the_bundle_changed(
     bag: Path, bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,6 +259,7 @@ def test_map_bag_is_looked_up_in_and_its_pictures_are_shown(bundle: Path, tmp_pa
     assert gallery.count("<img") == 4
 
 
+@pytest.mark.slow
 def test_comparison_tells_a_change_from_noise(bundle: Path, tmp_path: Path) -> None:
     """The same drive, with poses that are 2 cm worse on every frame, and classes that did not change."""
     common = ("--model", bundle, "--engine", "onnx", "--no-results-bag", "--no-cache")

@@ -53,6 +53,7 @@ def test_grad_cam_names_a_wrong_label(network, image):
         grad_cam(network, image, "d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v2", "alexnet", "resnet18"])
 def test_every_stage_is_shown_with_its_shape(name, image):
     check_stages(name, image)
@@ -79,6 +80,7 @@ def check_stages(name, image):
     assert picture.shape[0] == (len(found) + 1) * 76 and picture.std() > 10
 
 
+@pytest.mark.slow
 def test_command_writes_pictures_and_goes_on_after_a_bad_image(tmp_path, image, capsys):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     cv2.imwrite(str(good), image)

@@ -232,6 +232,7 @@ def test_imagenet_labels_are_a_thousand_different_ones():
     assert (labels[134], labels[517]) == ("crane (bird)", "crane (machine)")
 
 
+@pytest.mark.slow
 def test_checkpoint_is_exported_from_the_command_line(tmp_path, capsys):
     network = tiny_network(pose=None)
     save_network(network, tmp_path / "run.safetensors", {"epochs": 3}, {"top1": 0.9})

@@ -27,7 +27,6 @@ from scipy.spatial.transform import Rotation
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.filters.class_filter import ClassFilter, ClassModel, from_hypotheses
-from robot_vision.ros.dds import use_large_image_profile
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 NODE = "/filters"
@@ -44,7 +43,6 @@ class Robot:
         from sensor_msgs.msg import Image
         from vision_msgs.msg import Classification
 
-        use_large_image_profile()
         bundle = make_tiny_bundle(folder / "tiny")
         self.client = Client()
         self.client.listen(DiagnosticArray, "/diagnostics")

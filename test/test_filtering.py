@@ -134,6 +134,7 @@ def test_odometry_of_a_bag_moves_the_camera_on_the_robot(tmp_path):
         read_odometry(bag, "/odo", T_base_camera)
 
 
+@pytest.mark.slow
 def test_simulated_odometry_without_errors_is_the_true_motion():
     _, _, poses = drive()
     stamps = np.arange(len(poses)) * S // 10
@@ -176,6 +177,7 @@ def record(path: Path, count: int = 40) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_command_compares_writes_and_fits(tmp_path, capsys):
     bundle, bag = make_tiny_bundle(tmp_path / "tiny"), record(tmp_path / "bag")
     given = ["filter", "--bag", str(bag), "--model", str(bundle), "--output", str(tmp_path / "out")]

@@ -81,6 +81,7 @@ def test_well_formed_inputs_are_read_or_refused(name: str) -> None:
     seed(1)(options(given(target.strategy())(target.one_input)))()
 
 
+@pytest.mark.slow
 def test_a_reader_that_breaks_is_noticed() -> None:
     """The limits of this test can fail."""
 

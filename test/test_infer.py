@@ -200,6 +200,7 @@ def test_mistakes_are_one_line_and_status_2(
     assert text in error and len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_interrupt_leaves_whole_lines(tmp_path: Path, bundle: Path) -> None:
     folder = write_pngs(tmp_path / "run", colours(1))
     first = next(folder.iterdir())

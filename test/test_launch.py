@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ros_helpers import own_environment
 
 from robot_vision.errors import ConfigError
 from robot_vision.ros.dds import (
@@ -163,9 +164,9 @@ def test_profile_is_chosen_for_fast_dds_only_and_never_over_the_users_choice() -
 
 
 _LISTEN = """
-import sys, time
+import time
 from robot_vision.ros.dds import use_large_image_profile
-if sys.argv[1] == "profile": use_large_image_profile()
+use_large_image_profile()
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -196,14 +197,15 @@ for _ in range(40):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_large_images_reach_a_best_effort_subscriber() -> None:
     run = [sys.executable, "-c"]
     with subprocess.Popen(
-        [*run, _LISTEN, "profile"], stdout=subprocess.PIPE, text=True
+        [*run, _LISTEN], stdout=subprocess.PIPE, text=True, env=own_environment()
     ) as listener:
         assert listener.stdout is not None
-        talker = subprocess.Popen([*run, _TALK])
+        talker = subprocess.Popen([*run, _TALK], env=own_environment())
         try:
             lines = listener.communicate(timeout=40)[0].split()
         finally:
@@ -392,6 +394,7 @@ def _frames(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 @pytest.mark.skipif(
     importlib.util.find_spec("robot_vision.ros.camera_player") is None,

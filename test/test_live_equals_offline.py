@@ -155,6 +155,7 @@ def by_stamp(messages: list[Any]) -> dict[int, Any]:
     return {stamp_ns(message): message for message in list(messages)}
 
 
+@pytest.mark.slow
 def test_every_frame_has_the_same_classes_live_and_offline(both):
     offline, heard, *_ = both
     messages = by_stamp(heard["front/classification"])

@@ -90,6 +90,7 @@ def test_images_without_a_pose_are_nobodys_neighbours(rng):
     assert cover(neighbours)[4] == -1
 
 
+@pytest.mark.slow
 def test_frames_of_a_robot_that_stands_still_are_found_quickly():
     positions = np.zeros((20000, 3))
     xyzw = np.tile([0.0, 0, 0, 1], (20000, 1))

@@ -309,6 +309,7 @@ def _reconfigure(patient: Patient, **parameters: Any) -> None:
     assert client.change_state(RAW, CONFIGURE) and client.change_state(RAW, ACTIVATE)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Deprecated in favor of")
 def test_two_publishers_with_different_qos(patient: Patient) -> None:
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -542,6 +543,7 @@ def test_network_that_answers_nan_is_not_believed(patient: Patient, tmp_path: Pa
     _reconfigure(patient)
 
 
+@pytest.mark.slow
 def test_network_that_fails_at_run_time(patient: Patient, tmp_path: Path) -> None:
     client = patient.client
     _reconfigure(

@@ -219,6 +219,7 @@ def test_references_that_hold_a_pickle_are_refused(bundles, tmp_path):
         ModelBundle.load(broken)
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
     """The same image is known where 95 % of known images are kept, and unknown where half are."""

@@ -257,6 +257,7 @@ def test_always_infer_answers_nobody_too(robot: Robot) -> None:
     assert client.set_parameters(NODE, always_infer=False).successful
 
 
+@pytest.mark.slow
 def test_diagnostics_tell_rates_ages_stages_and_engine(robot: Robot) -> None:
     robot.listen("front")
     end = time.monotonic() + 2.0
@@ -320,6 +321,7 @@ def test_parameters_out_of_range_are_refused_with_reason(
     assert len(got.classification.results) == 3, "nothing of a refused set may be applied"
 
 
+@pytest.mark.slow
 def test_rate_limit_is_kept_and_counted(robot: Robot) -> None:
     client = robot.client
     robot.ask("front", rgb_message(coloured_image((5, 5, 5)), robot.new_stamp()))

@@ -145,6 +145,7 @@ def test_an_index_that_outgrows_its_kind_is_rebuilt_beside_the_searches() -> Non
         assert (i in index) == bool(i % 7)
 
 
+@pytest.mark.slow
 def test_a_cache_is_used_kept_in_step_and_made_anew_when_it_is_wrong(tmp_path: Path) -> None:
     vectors = clustered(8000)
     path = tmp_path / "home.map"

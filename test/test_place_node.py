@@ -93,6 +93,7 @@ def test_known_place_is_accepted_with_the_stamp_and_the_pose_of_the_robot(robot)
     )
 
 
+@pytest.mark.slow
 def test_view_of_no_place_is_unknown_and_gives_no_pose(robot):
     for seed in range(3):
         robot.clock_ns += 2_000_000_000
@@ -126,6 +127,7 @@ def test_relocalise_publishes_a_pose_that_nav2_takes(robot):
     assert abs(Rotation.from_matrix(T[:3, :3]).as_euler("zyx")[0] - np.pi / 2) < 0.1
 
 
+@pytest.mark.slow
 def test_relocalise_without_an_accepted_match_says_so_and_publishes_nothing(robot):
     assert robot.client.set_parameters(NODE, relocalise_timeout_s=1.0).successful
     robot.answer(robot.descriptor(elsewhere(5)))  # what was shown before is through
@@ -178,6 +180,7 @@ def test_services_of_a_node_that_is_not_active_say_so(robot):
 # Mapping
 
 
+@pytest.mark.slow
 def test_driving_with_odometry_makes_a_map_that_is_recognised_afterwards(robot):
     path = robot.folder / "new.map"
     robot.reconfigure(map=str(path), pose_source="odometry", source="run 1")
@@ -206,6 +209,7 @@ def test_driving_with_odometry_makes_a_map_that_is_recognised_afterwards(robot):
     wait_until(lambda: robot.status("map")[2]["places"] not in ("0", "-1"), what="the map to open")
 
 
+@pytest.mark.slow
 def test_second_run_is_put_into_the_frame_of_the_first(robot):
     """Its odometry began elsewhere; an accepted match says where."""
     path = make_map(robot.folder / "grown.map")
@@ -228,6 +232,7 @@ def test_second_run_is_put_into_the_frame_of_the_first(robot):
             assert keyframe.covariance is not None and np.trace(keyframe.covariance) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["tf", "pose", "pose_with_covariance"])
 def test_mapping_with_poses_in_the_map_frame(robot, source):
     from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, TransformStamped
@@ -282,6 +287,7 @@ def test_mapping_with_poses_in_the_map_frame(robot, source):
 # Loop closures
 
 
+@pytest.mark.slow
 def test_coming_back_closes_a_loop_with_both_stamps_and_no_other(robot):
     once = square(0.2)
     for _ in range(
@@ -385,6 +391,7 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     robot.reconfigure(verify=False, base_frame="base_link")
 
 
+@pytest.mark.slow
 def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
     from diagnostic_msgs.msg import DiagnosticArray
     from tiny_bundle import make_tiny_bundle

@@ -113,6 +113,7 @@ def test_clock_that_jumps_back_and_forth_does_no_harm(robot):
 # Odometry
 
 
+@pytest.mark.slow
 def test_odometry_that_stops_is_reported_and_recognition_goes_on(robot):
     path = make_map(robot.folder / "odometry.map")
     robot.reconfigure(map=str(path), pose_source="odometry")
@@ -187,6 +188,7 @@ def other_model(robot):
     return make_map(robot.folder / "other.map", sha="cd" * 32), "was made by model fourier (cdcd"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [truncated, newer, no_map_at_all, other_model])
 def test_map_that_cannot_be_used_is_named_and_taken_when_it_is_put_right(robot, kind):
     path, words = kind(robot)
@@ -229,6 +231,7 @@ def test_empty_map_answers_unknown_and_says_that_it_is_empty(robot):
     assert (level, "empty" in text) == (WARN, True), text
 
 
+@pytest.mark.slow
 def test_what_another_process_adds_is_recognised(robot):
     path = make_map(robot.folder / "shared.map", poses=square()[:8])
     robot.reconfigure(map=str(path))
@@ -266,6 +269,7 @@ def begin(robot: PlaceRobot, path) -> None:
     wait_until(lambda: robot.status()[2]["model"] != "", what="the model's name")
 
 
+@pytest.mark.slow
 def test_mapping_into_a_map_that_cannot_be_written_is_refused_with_the_reason(robot):
     for words, path in (
         ("was made by model", make_map(robot.folder / "foreign.map", sha="cd" * 32)),
@@ -352,6 +356,7 @@ def test_map_locked_by_another_process_pauses_mapping_until_it_is_free(robot):
     assert robot.trigger("stop_mapping")[0]
 
 
+@pytest.mark.slow
 def test_end_of_the_node_keeps_every_keyframe_that_was_taken(robot):
     path = robot.folder / "end.map"
     robot.reconfigure(map=str(path), pose_source="odometry", pose_topic="", mapping=True)

@@ -91,6 +91,7 @@ def test_robots_follow_one_another_and_go_on_while_the_network_is_away(
         assert first.add(keyframe(30)) == 21
 
 
+@pytest.mark.slow
 def test_a_map_held_by_another_robot_says_so(
     server_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,7 @@ def wander(rng, count):
     return np.array(poses)
 
 
+@pytest.mark.slow
 def test_covariance_holds_the_truth_in_monte_carlo():
     """Mean normalised error squared of 60 drives at three times, within 99.9 % of chi squared's own mean."""
     noise = OdometryNoise(0.05, 1.0, 2.0, 0.005, 0.1)

@@ -101,6 +101,7 @@ def test_reduced_channels_of_pooled_features_are_refused():
         head((8,), reduce_channels=6)
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfit():
     spec = PoseSpec(tap="layer2", hidden=64, reduce_channels=8)
     network = small_network(size=32, pose=spec, classifier=None, place=None)

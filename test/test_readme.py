@@ -47,6 +47,7 @@ def test_player_parameters_are_those_of_the_code():
     assert markdown_table(PlayerParameters) in README
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_the_planner_in_ten_lines_hears_the_node(tmp_path):
     """Runs the code block as it stands, with the real node and the real player."""

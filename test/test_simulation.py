@@ -163,6 +163,7 @@ def test_render_keeps_forty_frames_a_second():
 # --- sensor -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_frames_depend_on_the_seed_and_not_on_the_number_of_workers():
     frames = random_frames(WORLD, 20, seed=1)
     one = list(render_frames(WORLD, frames, Sensor(seed=3)))

@@ -257,6 +257,7 @@ def command(tiny, output, *more):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_command_measures_draws_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
     ways = ("--degradations", "dark,rotation,dropped")
     assert command(tiny, tmp_path / "out", *ways, "--format", "json") == 0

@@ -305,6 +305,7 @@ def test_baselines_of_a_fine_tuned_network_are_those_of_the_weights_it_started_f
     assert "the backbone, which was not trained" in cards[1]
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_named_and_the_run_goes_on(tmp_path):
     data = make_labelled(tmp_path / "data", train=20)
     (data / "train" / "red" / "007.png").write_bytes(b"\x89PNG but no more")
@@ -329,6 +330,7 @@ def test_one_class_data_set_is_refused(tmp_path):
         run(configuration("image_folder", tmp_path / "data", tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_run_in_a_folder_that_holds_another_is_refused(labelled, tmp_path):
     config = configuration("image_folder", labelled, tmp_path / "run", loop={"epochs": 1})
     without = replace(config.network, weights=str(tmp_path / "none.pth"))

@@ -247,6 +247,7 @@ def test_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["classifier", "pose", "place"])
 def test_one_batch_is_learned_by_heart(head):
     from robot_vision.networks.network import MultiHeadNetwork

@@ -54,6 +54,7 @@ def tell(node, room, score, sigma):
     node.poses.publish(pose)
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_worked_example_slows_down_and_relocalises(world, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -75,6 +75,7 @@ def bundle(tmp_path):
     return make_tiny_bundle(tmp_path / "tiny")
 
 
+@pytest.mark.slow
 def test_a_second_frame_is_taken_while_the_first_is_worked_on_and_waits_for_its_turn(bundle):
     bench = Bench(bundle, streams=2)
     bench.slow = {1: 1.0}
@@ -101,6 +102,7 @@ def test_one_stream_leaves_the_second_frame_waiting(bundle):
     bench.close()
 
 
+@pytest.mark.slow
 def test_many_frames_through_three_streams_keep_their_order_and_their_answers(bundle):
     bench = Bench(bundle, streams=3)
     bench.slow = {number: 0.002 * (number * 7 % 5) for number in range(1, 121)}
@@ -160,6 +162,7 @@ def test_stopping_waits_for_the_frames_in_work_and_takes_no_more(bundle):
     bench.first.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_reported_when_it_is_stopped(bundle):
     bench = Bench(bundle, streams=2)
     bench.slow = {1: 1.5}
