@@ -21,6 +21,7 @@ def parameters(module):
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", seed_networks(heavy=()))
 def test_classifier_network_has_torchvisions_parameter_count(name):
     with torch.device("meta"):
@@ -44,6 +45,7 @@ def test_every_torchvision_network_is_understood(name):
         assert name.startswith(("squeezenet", "maxvit"))  # a convolution; a layer without bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", seed_networks(heavy=(*BIG, "alexnet", "resnet50")))
 def test_weights_file_gives_torchvisions_logits(name, tmp_path):
     torch.manual_seed(0)

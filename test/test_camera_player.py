@@ -237,6 +237,7 @@ def stamp_ns(message: Any) -> int:
     return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 @pytest.mark.parametrize("storage", ["sqlite3", pytest.param("mcap", marks=pytest.mark.slow)])
 def test_bag_arrives_whole_and_at_its_pace(

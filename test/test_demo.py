@@ -461,6 +461,7 @@ def test_training_measures_rotations_as_scipy_does(training):
     np.testing.assert_allclose(measured, (b * a.inv()).as_rotvec(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_runs_the_network_that_is_exported(training):
     """Its stages in two parts, with ONNX Runtime for the frozen one, give what the whole network gives."""
     import torch

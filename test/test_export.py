@@ -211,6 +211,7 @@ def test_export_without_images_is_refused(tmp_path):
         export_bundle(tiny_network(), tmp_path / "b", "b", [])
 
 
+@pytest.mark.slow
 def test_imagenet_bundle_recognises_real_photographs(tmp_path, data_dir, capsys):
     weights = data_dir / "weights/mobilenet_v2_imagenet1k.pth"
     arguments = ["--torchvision", "mobilenet_v2", "--weights", str(weights)]

@@ -261,6 +261,7 @@ def test_trust_is_the_least_that_is_as_good_as_the_best():
         MemoryCurve(("a",), memories, np.zeros(1), change[:1]).chosen()
 
 
+@pytest.mark.slow
 def test_command_draws_what_the_memory_is_worth(tmp_path, capsys):
     bundle, bag = make_tiny_bundle(tmp_path / "tiny"), record(tmp_path / "bag")
     svg = tmp_path / "curve.svg"

@@ -134,6 +134,7 @@ def test_correlations_start_at_none_and_keep_the_variances():
     assert (covariance - torch.diag_embed(diagonal)).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_graph_of_gem_and_full_covariance_computes_what_torch_does():
     network = MultiHeadNetwork(SPEC)
     torch.nn.init.normal_(network.heads["pose"].correlation.weight)

@@ -169,6 +169,7 @@ def test_every_frame_has_the_same_classes_live_and_offline(both):
     assert len(np.unique(np.round(offline.probabilities, 4), axis=0)) > 1, "frames all look alike"
 
 
+@pytest.mark.slow
 def test_every_frame_has_the_same_descriptor_live_and_offline(both):
     offline, heard, *_ = both
     messages = by_stamp(heard["front/descriptor"])

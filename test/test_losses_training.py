@@ -53,6 +53,7 @@ def pose_head(T, **spec):
     return head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -109,6 +110,7 @@ def test_predicted_covariance_is_that_of_the_noise(mean):
         assert abs(position[0, 2] / deviation[0] / deviation[2]) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [GemHead, NetVladHead])
 @pytest.mark.parametrize("name", ["triplet", "multi_similarity"])
 def test_place_head_overfits_one_batch(pooling, name):

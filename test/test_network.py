@@ -156,6 +156,7 @@ def test_checkpoint_gives_the_same_network(checkpoint, tiny):
     assert (header.training, header.metrics) == ({"data": "none"}, {"top1": 0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["googlenet", "mobilenet_v2", "regnet_y_400mf"])
 def test_checkpoint_of_any_backbone_and_calibration_round_trips(backbone, tmp_path):
     network = small_network(backbone=backbone, place=PlaceSpec(clusters=2, whitened_size=8))

@@ -231,6 +231,7 @@ def test_bad_jpeg_is_refused_counted_and_outlived(patient: Patient, name: str) -
     assert not any(stamp_ns(a) == stamp_ns(bad) for a in patient.answers[JPEG])
 
 
+@pytest.mark.slow
 def test_refused_frames_show_in_the_level_of_diagnostics(patient: Patient) -> None:
     bad = _image(encoding="rgb9")(patient.stamp())
     status = f"{RAW}: camera front"

@@ -185,6 +185,7 @@ def test_a_cache_is_used_kept_in_step_and_made_anew_when_it_is_wrong(tmp_path: P
         assert open_index(places, SMALL).search(vectors[0], 1)[0][0, 0] == 7800
 
 
+@pytest.mark.slow
 def test_a_map_put_back_from_a_backup_is_not_taken_for_its_cache(tmp_path: Path) -> None:
     vectors = clustered(8000)
     path, backup = tmp_path / "home.map", tmp_path / "backup"

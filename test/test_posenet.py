@@ -25,6 +25,7 @@ def decode(position=(0, 0, 0), quaternion=(0, 0, 0, 1), log_variance=(0,) * 6):
     return {k: v[0].numpy().astype(np.float64) for k, v in out.items()}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.tuples(*[FINITE] * 3), st.tuples(*[FINITE] * 4), st.tuples(*[FINITE] * 6))
 @example((3.4e38,) * 3, (0, 0, 0, 0), (3.4e38,) * 6)

@@ -164,6 +164,7 @@ def write_many_chunks(path: Path, image: np.ndarray, count: int, compression: st
             writer.write(connection, START + i, serialize(message, connection.msgtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "compression"),
     [("bag", ""), ("bag", "zstd"), ("a.bag", ""), ("a.bag", "bz2"), ("a.bag", "lz4")],

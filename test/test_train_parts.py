@@ -174,6 +174,7 @@ def sample_set(folder):
     return SampleSet.of(splits.train, splits.labels, config.network.input)
 
 
+@pytest.mark.slow
 def test_nan_loss_stops_with_the_names_of_the_batch(tmp_path):
     config = resolved(
         configuration("image_folder", make_labelled(tmp_path / "data"), tmp_path / "run")

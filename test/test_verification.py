@@ -71,6 +71,7 @@ def kitchen(data_dir: Path) -> Any:
     return samples, candidates, verifier, query, features
 
 
+@pytest.mark.slow
 def test_kitchen_frame_is_placed_to_centimetres(kitchen: Any) -> None:
     _, candidates, verifier, query, features = kitchen
     found = verifier.verify_features(features, [candidates[16], candidates[24]])
