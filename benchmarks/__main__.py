@@ -81,8 +81,7 @@ def keep(data: dict[str, Any], earlier: dict[str, Any]) -> None:
         if name not in (*ABOUT, "summary", "kept") and name not in data:
             data[name] = found
             data.setdefault("kept", {})[name] = earlier.get("kept", {}).get(name, origin)
-    # Ratios between parts are of one run or none: machines are not the same from day to day.
-    data.setdefault("summary", earlier["summary"])
+    data["summary"] = report.summary(data)  # each ratio is of one part, so of one run
 
 
 def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str, Any]:
@@ -116,7 +115,7 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
             )
         return found
     if part == "todays_node":
-        return {part: node.todays(seconds, 1 if quick else 4)}
+        return {part: node.todays(images, seconds, 1 if quick else 3)}
     if part == "node_engines":
         names = [name for name in available_engines() if name != "torch" or not quick]
         return {part: node.engines(images, 100.0, seconds, names)}

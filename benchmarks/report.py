@@ -88,7 +88,8 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
 def summary(data: dict[str, Any]) -> dict[str, float]:
     """Returns the ratios between parts that ran beside each other."""
     result: dict[str, float] = {}
-    todays = data.get("todays_node", {}).get("sustained", {}).get("rate_hz")
+    for name, over in data.get("todays_node", {}).get("over", {}).items():
+        result[f"node_over_todays_{name}"] = over
     for name in NODES:
         for case, found in data.get(f"node_{name}", {}).items():
             rate, key = found["sustained"]["rate_hz"], case.replace(" ", "_")
@@ -98,8 +99,6 @@ def summary(data: dict[str, Any]) -> dict[str, float]:
             result[f"node_over_pipeline_{name}"] = round(rate / found["own_hz"]["pipeline"], 3)
             at_30 = found["at_30_hz"]["age_at_reception"]
             result[f"p99_over_p50_at_30_hz_{name}"] = round(at_30["p99_ms"] / at_30["p50_ms"], 2)
-            if todays:
-                result[f"node_over_todays_{name}"] = round(rate / todays, 2)
     for part, precision in (("cameras", "float32"), ("cameras_bfloat16", "bfloat16")):
         if cameras := data.get(part):
             one, most = min(cameras, key=int), max(cameras, key=int)

@@ -12,6 +12,7 @@ from typing import Any
 
 from robot_vision.errors import RobotVisionError
 from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.shared_memory import remove_dead_segments
 
 POLL_S = 0.25  # how long a signal may wait while nothing else happens
 # A second signal ends the process at once. One that comes sooner is the first, delivered twice: to the
@@ -39,6 +40,7 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
         The exit status: 0 after a signal, 2 if a node cannot be made from what the user gave.
     """
     use_large_image_profile()
+    remove_dead_segments()
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
