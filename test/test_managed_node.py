@@ -81,11 +81,12 @@ def test_parameters_that_configure_reads_are_free_until_it_did_and_after_cleanup
 ) -> None:
     assert _set(lamp, colour="blue").successful
     assert lamp.trigger_configure() == SUCCESS and lamp.lit == "blue"
-    for _ in ("inactive", "active"):
+    for activated in (False, True):
+        if activated:
+            assert lamp.trigger_activate() == SUCCESS
         refused = _set(lamp, colour="green")
         assert not refused.successful and "cleanup" in refused.reason
         assert _set(lamp, watts=lamp.parameters.watts + 1).successful
-        lamp.trigger_activate()
     assert lamp.changes[-2:] == [(5.0, 6.0), (6.0, 7.0)]
     assert lamp.trigger_deactivate() == SUCCESS and lamp.trigger_cleanup() == SUCCESS
     assert _set(lamp, colour="green").successful and lamp.lit == ""
