@@ -75,8 +75,9 @@ def measure(parts: list[str], seconds: float, quick: bool, output: Path) -> dict
 
 
 def keep(data: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Adds the parts that were not measured now from an earlier result, with its date and commit."""
-    origin = f"{earlier['date']}, commit `{earlier['machine']['commit'][:7]}`"
+    """Adds the parts that were not measured now from an earlier result, with its date, commit and command."""
+    commit = earlier["machine"]["commit"][:7]
+    origin = f"{earlier['date']}, commit `{commit}`, `{earlier['command']}`"
     for name, found in earlier.items():
         if name not in (*ABOUT, "summary", "kept") and name not in data:
             data[name] = found

@@ -17,8 +17,6 @@ from benchmarks import camera, inputs, models
 from benchmarks.timing import percentiles, ratio, side_by_side
 from robot_vision.engines import create_engine
 from robot_vision.engines.bound import BoundSession
-from robot_vision.engines.onnx import devices
-from robot_vision.errors import EngineError
 from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.images import to_rgb
 from robot_vision.resizing import resize_into, source_size
@@ -142,7 +140,7 @@ def _bound(bundle: Any, seconds: float) -> dict[str, dict[str, dict[str, float]]
 
     The node binds on GPUs only; the CPU's row shows why.
     """
-    engine = _first_onnx(bundle)
+    engine: Any = create_engine(bundle, "onnx")
     kind = engine.device.partition(":")[0]
     names = list(bundle.spec.outputs)
     session = engine._session
@@ -155,15 +153,6 @@ def _bound(bundle: Any, seconds: float) -> dict[str, dict[str, dict[str, float]]
     times = side_by_side(runs, seconds)
     engine.close()
     return {f"run ONNX Runtime's session on {kind} with bound buffers": times}
-
-
-def _first_onnx(bundle: Any) -> Any:
-    for device in devices():
-        try:
-            return create_engine(bundle, "onnx", device)
-        except EngineError:
-            continue  # built in, but there is no such device
-    raise AssertionError("ONNX Runtime always has the CPU")
 
 
 def _collections() -> dict[str, dict[str, float]]:

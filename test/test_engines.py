@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,9 +71,10 @@ def make_engine(bundle, name, place, streams=1):
     try:
         engine = create_engine(bundle, name, device, streams=streams)
     except EngineError as error:
-        if device == "cpu":
-            raise
-        pytest.skip(str(error))  # a GPU without the libraries that this engine needs
+        # Another build of the engine, or libraries that it needs, are not installed. All else fails.
+        if re.search(r"is not there for engine|has no working", str(error)) and device != "cpu":
+            pytest.skip(str(error))
+        raise
     if device != place:
         engine._bound = BoundSession(engine._session, INPUT_NAME, list(bundle.spec.outputs), device)
     return engine

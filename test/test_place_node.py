@@ -290,9 +290,8 @@ def test_mapping_with_poses_in_the_map_frame(robot, source):
 @pytest.mark.slow
 def test_coming_back_closes_a_loop_with_both_stamps_and_no_other(robot):
     once = square(0.2)
-    for _ in range(
-        5
-    ):  # a view that a busy machine dropped would leave a gap in what can be come back to
+    # A view that a busy machine dropped would leave a gap in what can be come back to.
+    for _ in range(5):
         robot.reconfigure(map="", pose_source="odometry", pose_topic="", loop_exclude_s=5.0)
         robot.loops.clear()
         dropped = robot.status()[2].get("replaced", "0")

@@ -72,9 +72,8 @@ class TorchEngine:
             kind = self.device.partition(":")[0]
             lower = torch.autocast(kind, self._dtype, enabled=self._dtype != torch.float32)
             with self._stream(), lower:
-                if (
-                    kind == "cuda"
-                ):  # from pinned memory the copy needs no second one and waits for nobody
+                if kind == "cuda":
+                    # From pinned memory the copy needs no second one and waits for nobody.
                     images = images.pin_memory()
                 outputs = self._network(images.to(self.device, non_blocking=True))
                 # A copy to the CPU waits for this thread's stream alone.

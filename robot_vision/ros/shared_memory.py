@@ -9,7 +9,6 @@ The files of ports are small and used again, and stay.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import re
 import time
@@ -20,8 +19,6 @@ FOLDER = Path("/dev/shm")
 # also how `fastdds shm clean` knows the dead ones.
 _LOCK_FILE = re.compile(r"(fastdds|fastrtps)_[0-9a-f]{16}_el")
 _OWNERLESS_S = 10.0  # younger ones may be of a process that has not taken its lock yet
-
-_log = logging.getLogger(__name__)
 
 
 def remove_dead_segments(folder: Path = FOLDER, older_than_s: float = _OWNERLESS_S) -> int:
@@ -44,8 +41,6 @@ def remove_dead_segments(folder: Path = FOLDER, older_than_s: float = _OWNERLESS
             freed += _remove_if_dead(folder / name, older_than_s)
         except OSError:  # alive, another user's, or gone in the meantime
             continue
-    if freed:
-        _log.info("%.0f MiB of shared memory of killed processes removed", freed / 2**20)
     return freed
 
 
