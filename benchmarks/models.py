@@ -55,9 +55,6 @@ EPISTEMIC_SPECS = {
 }
 
 
-VARIANTS = ("int8", "float16")
-
-
 def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     """Returns the bundle of that name in `SPECS` or `EPISTEMIC_SPECS`, exported on first use."""
     path = ROOT / "build" / "benchmarks" / name
@@ -96,7 +93,7 @@ class _Samples:
 
 
 def variant(kind: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
-    """Returns the three heads as an `int8` or `float16` bundle, as `robot-vision train` makes them."""
+    """Returns the three heads in a lower precision, as `robot-vision train` makes them."""
     source = bundle("three_heads", images)
     path = source.path.with_name(f"three_heads_{kind}")
     try:

@@ -77,10 +77,14 @@ def engines(images: Images, seconds: float) -> dict[str, Any]:
             runs[label] = create_engine(bundle, name, device, precision)
         except EngineError as error:
             absent[label] = str(error)
-    for kind, name in itertools.product(models.VARIANTS, ("onnx", "openvino")):
-        label = f"{name} cpu, {kind} bundle"
+    for kind, name, device in (
+        *itertools.product(("int8", "int8-vnni", "float16"), ("onnx", "openvino"), ("cpu",)),
+        ("float16", "onnx", "cuda"),
+        ("int8-tensorrt", "onnx", "tensorrt"),
+    ):
+        label = f"{name} {device}, {kind} bundle"
         try:
-            runs[label] = create_engine(models.variant(kind, images), name, "cpu")
+            runs[label] = create_engine(models.variant(kind, images), name, device)
         except EngineError as error:
             absent[label] = str(error)
     results: dict[str, Any] = {"left_out": absent}

@@ -30,6 +30,7 @@ from robot_vision.graph_signature import GraphSignature, read_signature
 from robot_vision.mappings import check_mapping
 from robot_vision.plain_yaml import YamlError, load_yaml
 from robot_vision.spec import FEATURE_SCORES, NetworkSpec
+from robot_vision.user_cache import user_cache
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
@@ -113,8 +114,12 @@ class ModelBundle:
 
     @property
     def cache(self) -> Path:
-        """Folder for what an engine builds from the graph; not part of the bundle, safe to delete."""
-        return self.path / "cache"
+        """Folder for what an engine builds from this very bundle; it need not exist, and is safe to delete.
+
+        Not in the bundle's own folder: what comes with a bundle could run as code on the GPU, and what was
+        built from its files of yesterday would still lie there after they were replaced.
+        """
+        return user_cache() / "bundles" / self.sha256[:32]
 
 
 @dataclass(frozen=True)

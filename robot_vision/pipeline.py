@@ -89,7 +89,7 @@ class Pipeline:
             EngineError: the engine or device is not there; the message lists those that are.
         """
         bundle = ModelBundle.load(path)
-        created = create_engine(bundle, engine, device, precision, threads, streams)
+        created = create_engine(bundle, engine, device, precision, threads, streams, max_batch)
         return cls(bundle, created, max_batch)
 
     def another(self) -> Pipeline:

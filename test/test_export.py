@@ -91,6 +91,12 @@ def test_graph_takes_uint8_pixels_and_any_batch(exported):
     onnx.checker.check_model(bundle.graph, full_check=True)
 
 
+def test_pixels_are_cast_before_anything_else(exported):
+    """TensorRT takes uint8 for an input alone; a transposition of it would stay outside of TensorRT."""
+    model = onnx.load_from_string(exported[1].graph)
+    assert [n.op_type for n in model.graph.node if "images" in n.input] == ["Cast"]
+
+
 def test_batch_norms_are_folded_and_nothing_is_outside(exported):
     model = onnx.load_from_string(exported[1].graph)
     assert not {n.op_type for n in model.graph.node} & {

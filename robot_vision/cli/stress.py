@@ -101,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
     recording = _recording(args)
     strangers = _strangers(args.unknown) if args.unknown else None
     recordings = [recording, *([strangers] if strangers else [])]
-    engine = create_engine(bundle, args.engine, args.device, args.precision, args.threads)
+    engine = create_engine(
+        bundle, args.engine, args.device, args.precision, args.threads, max_batch=GPU_BATCH
+    )
     args.output.mkdir(parents=True, exist_ok=True)
     with (
         Pipeline(bundle, engine, GPU_BATCH) as pipeline,

@@ -38,6 +38,7 @@ def create_engine(
     precision: str = "float32",
     threads: int = 0,
     streams: int = 1,
+    max_batch: int = 16,
 ) -> Engine:
     """Loads a bundle's network into an engine.
 
@@ -52,6 +53,7 @@ def create_engine(
         threads: CPU threads, 0 for one a core.
         streams: how many threads will call `run` at the same time. One has the whole device and answers
             soonest; several, each on its share of the cores, wait less for each other and answer more.
+        max_batch: the largest batch that `run` will be given. TensorRT builds an engine for up to that.
 
     Raises:
         EngineError: not installed, no such device (the message lists those that are there), or the
@@ -79,7 +81,7 @@ def create_engine(
             continue
         try:
             created: Engine = getattr(_module(name), ENGINES[name])(
-                bundle, place, precision, threads, streams
+                bundle, place, precision, threads, streams, max_batch
             )
         except EngineError as error:
             problems.append(str(error))
@@ -107,9 +109,18 @@ def _candidates(engine: str, device: str) -> list[tuple[str, str]]:
             have = "; ".join(f"{name}: {', '.join(places)}" for name, places in found.items())
             raise EngineError(
                 f"Device {device!r} is not there for engine {engine!r}: there are {have}"
+                f"{_why_no_gpu(found, device)}"
             )
         return sorted(pairs, key=_speed_order)
     return sorted(((n, d) for n, places in found.items() for d in places), key=_speed_order)
+
+
+def _why_no_gpu(found: dict[str, list[str]], device: str) -> str:
+    if device.partition(":")[0] not in ("cuda", "tensorrt") or "onnx" not in found:
+        return ""
+    from robot_vision.engines import nvidia
+
+    return f"; {nvidia.why_absent()}"
 
 
 def _offers(found: dict[str, list[str]], device: str) -> list[tuple[str, str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.engines import nvidia
 from robot_vision.engines.bound import BoundSession
 from robot_vision.errors import EngineError
 from robot_vision.graph_signature import INPUT_NAME
@@ -22,7 +24,11 @@ _PROVIDERS = {  # fastest first
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-PRECISIONS = {"tensorrt": ("float32", "float16"), "cuda": ("float32",), "cpu": ("float32",)}
+PRECISIONS = {
+    "tensorrt": ("float32", "float16", "bfloat16"),
+    "cuda": ("float32",),
+    "cpu": ("float32",),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +36,15 @@ _log = logging.getLogger(__name__)
 def devices() -> list[str]:
     """Returns the device kinds that the installed build was made for, fastest first.
 
-    A GPU build lists its GPU providers on machines without a GPU too; creating the engine tells.
+    Those of a GPU are among them where its driver is installed; whether its libraries and the GPU itself
+    are there too shows when the engine is created.
     """
     built = onnxruntime.get_available_providers()
-    return [device for device, provider in _PROVIDERS.items() if provider in built]
+    return [
+        device
+        for device, provider in _PROVIDERS.items()
+        if provider in built and (device == "cpu" or nvidia.has_driver())
+    ]
 
 
 class OnnxEngine:
@@ -42,33 +53,46 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(
-        self, bundle: ModelBundle, device: str, precision: str, threads: int, streams: int = 1
+        self,
+        bundle: ModelBundle,
+        device: str,
+        precision: str,
+        threads: int,
+        streams: int = 1,
+        max_batch: int = 16,
     ) -> None:
         """Creates the session.
 
         Args:
             bundle: the verified bundle.
             device: `cpu`, `cuda`, `tensorrt`, the last two with `:N` for the N-th GPU.
-            precision: `float32`; with TensorRT also `float16`.
+            precision: `float32`; with TensorRT also `float16` and `bfloat16`.
             threads: CPU threads, 0 for one a core.
             streams: threads that call `run` at the same time; a session allows any number.
+            max_batch: the largest batch that will be run; TensorRT builds its engine for up to that.
 
         Raises:
             EngineError: the provider is not built in, or did not start on this machine.
         """
         kind, _, index = device.partition(":")
+        gpu = int(index or 0)
         self.precision = precision
         self.device = device if kind == "cpu" or index else f"{kind}:0"
         self.streams = streams
         self._names = list(bundle.spec.outputs)
-        if kind != "cpu" and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # CUDA's libraries from pip's nvidia-* packages, where they are
+        missing = "" if kind == "cpu" else nvidia.load_libraries(kind)
+        providers: list[Any] = ["CPUExecutionProvider"]  # and for the few nodes that a GPU leaves
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                bundle.graph,
-                _options(threads, kind, streams),
-                providers=_providers(kind, int(index or 0), precision, bundle.cache),
-            )
+            if kind != "cpu":
+                providers = nvidia.providers(kind, gpu, precision, bundle, max_batch)
+            with _silence():
+                self._session: Any = onnxruntime.InferenceSession(
+                    bundle.graph,
+                    _options(threads, kind, streams),
+                    providers=providers,
+                    # Else a device that fails is replaced by a slower one, now or in the middle of a run.
+                    enable_fallback=0,
+                )
         except Exception as error:  # ONNX Runtime raises a dozen kinds, all derived from Exception
             raise EngineError(
                 f"ONNX Runtime cannot load {bundle.name} on {device}: {_first(error)}"
@@ -77,14 +101,15 @@ class OnnxEngine:
         active = self._session.get_providers()[0]
         if active != _PROVIDERS[kind]:
             raise EngineError(
-                f"ONNX Runtime has no working {kind} here (it offers {active}): use device cpu, or check "
-                f"the GPU's driver and CUDA libraries{_two_builds()}"
+                f"ONNX Runtime has no working {kind} here (it offers {active}): "
+                f"{missing or 'no such GPU, or a driver that is too old'}; use device cpu, or pip install "
+                f"'onnxruntime-gpu[cuda,cudnn]'{_two_builds()}"
             )
         # On the CPU the session reads the batch where it lies: there is nothing to bind.
         self._bound = (
             None
             if kind == "cpu"
-            else BoundSession(self._session, INPUT_NAME, self._names, "cuda", int(index or 0))
+            else BoundSession(self._session, INPUT_NAME, self._names, "cuda", gpu)
         )
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -119,27 +144,17 @@ def _options(threads: int, kind: str, streams: int) -> Any:
     return options
 
 
-def _providers(kind: str, index: int, precision: str, cache: Path) -> list[Any]:
-    cpu = "CPUExecutionProvider"  # for the few nodes that a GPU provider leaves
-    if kind == "cpu":
-        return [cpu]
-    cuda = ("CUDAExecutionProvider", {"device_id": index})
-    if kind == "cuda":
-        return [cuda, cpu]
-    cache.mkdir(exist_ok=True)
-    if not any(cache.glob("*.engine")):
-        _log.warning(
-            "TensorRT builds its engine for this GPU now: this takes minutes, once (%s)", cache
-        )
-    tensorrt = {
-        "device_id": index,
-        "trt_fp16_enable": precision == "float16",
-        "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_enable": True,
-        "trt_timing_cache_path": str(cache),
-    }
-    return [("TensorrtExecutionProvider", tensorrt), cuda, cpu]
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps what ONNX Runtime prints of a provider that does not start out of the log: an error says it."""
+    if _log.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # ONNX Runtime's own default
 
 
 def _two_builds() -> str:

@@ -44,7 +44,13 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(
-        self, bundle: ModelBundle, device: str, precision: str, threads: int, streams: int = 1
+        self,
+        bundle: ModelBundle,
+        device: str,
+        precision: str,
+        threads: int,
+        streams: int = 1,
+        max_batch: int = 16,
     ) -> None:
         """Compiles the graph for batches of one.
 
@@ -55,6 +61,7 @@ class OpenVinoEngine:
                 default is bfloat16 where the CPU has it).
             threads: CPU threads, 0 for one a core.
             streams: threads that call `run` at the same time, each on its share of the CPU threads.
+            max_batch: of no importance here.
 
         Raises:
             EngineError: the device cannot compile the graph.

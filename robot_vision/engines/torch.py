@@ -28,7 +28,13 @@ class TorchEngine:
     name = "torch"
 
     def __init__(
-        self, bundle: ModelBundle, device: str, precision: str, threads: int, streams: int = 1
+        self,
+        bundle: ModelBundle,
+        device: str,
+        precision: str,
+        threads: int,
+        streams: int = 1,
+        max_batch: int = 16,
     ) -> None:
         """Builds the network and moves it to the device.
 
@@ -38,6 +44,7 @@ class TorchEngine:
             precision: `float32`, or what matrix products and convolutions are computed in.
             threads: CPU threads of the whole process, 0 to leave them as they are.
             streams: threads that call `run` at the same time; they share the CPU threads.
+            max_batch: of no importance here.
 
         Raises:
             EngineError: the bundle has no weights, or the device has no memory for them.

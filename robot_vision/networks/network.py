@@ -159,7 +159,8 @@ class MultiHeadNetwork(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turns RGB uint8 (N, H, W, 3) into what the backbone expects, (N, 3, H, W)."""
-        pixels = images.permute(0, 3, 1, 2).to(self.pixel_scale.dtype)
+        # The cast comes first: TensorRT takes uint8 for an input alone, not for what a transposition gives.
+        pixels = images.to(self.pixel_scale.dtype).permute(0, 3, 1, 2)
         return pixels * self.pixel_scale + self.pixel_shift
 
     @property

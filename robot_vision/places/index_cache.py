@@ -26,6 +26,7 @@ import numpy as np
 from robot_vision.errors import ConfigError
 from robot_vision.places.index import IndexOptions, PlaceIndex
 from robot_vision.places.store import Changes, MapInfo, PlaceMap, is_server
+from robot_vision.user_cache import user_cache
 
 faiss: Any = _faiss  # its stubs lack the callbacks
 _MAGIC = b"robot_vision place index 2\n"
@@ -79,8 +80,7 @@ def cache_path(info: MapInfo) -> Path:
     """Returns where the cache of a map lies: beside its file, or for a server in the user's cache."""
     if not is_server(info.uri):
         return Path(f"{info.uri}.index")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "robot_vision" / f"{info.map_id}.index"
+    return user_cache() / f"{info.map_id}.index"
 
 
 def save(index: PlaceIndex, info: MapInfo) -> bool:
@@ -181,9 +181,8 @@ def _whole(path: Path, file: BinaryIO) -> bool:
 
 def _key() -> bytes | None:
     """Returns the key of this account, made when it is first asked for; None where none can be kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        file = Path(base).expanduser() / "robot_vision" / "index.key"
+        file = user_cache() / "index.key"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=".index.key.", dir=file.parent)  # mode 600

@@ -66,12 +66,10 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         start = time.perf_counter()
         path = find_model(p.model)
         self.get_logger().info(f"Loading the model {path}")
-        pipeline = Pipeline.load(
-            path, p.engine, p.device, p.precision, p.threads, p.max_batch, p.streams
-        )
+        most = min(len(p.cameras), p.max_batch)
+        pipeline = Pipeline.load(path, p.engine, p.device, p.precision, p.threads, most, p.streams)
         try:
             # All cameras at once is the commonest batch but one: engines tune for what comes first.
-            most = min(len(p.cameras), p.max_batch)
             pipeline.warm_up((1, *range(most, 1, -1)))
             self._make_outputs(pipeline, p)
         except BaseException:

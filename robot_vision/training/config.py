@@ -15,7 +15,7 @@ from robot_vision.spec import HEADS, MAX_MEMBERS, MAX_PASSES, InputSpec
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 BASELINES = ("knn", "softmax", "svm", "mean_pose", "retrieval", "pooling")
-VARIANTS = ("int8", "float16")
+VARIANTS = ("int8", "int8-vnni", "int8-tensorrt", "float16")
 CLASS_WEIGHTS = ("none", "sqrt_inverse", "inverse", "effective")
 
 

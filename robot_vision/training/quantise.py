@@ -1,4 +1,13 @@
-"""Variants of a bundle's graph: int8 (static, calibrated on training images) and float16, measured."""
+"""Variants of a bundle's graph: int8 (static, calibrated on training images) and float16, measured.
+
+- `int8`, for every CPU: 7 bits for weights, since CPUs without VNNI add pairs of products in 16 bits.
+- `int8-vnni`, for CPUs with VNNI and ARM with dot products: 8 bits for weights, half the error.
+- `int8-tensorrt`, for TensorRT, which refuses the others: zero is zero, so numbers are signed, which costs a
+  bit of what is never negative; weights and biases are stored in float32 and quantised by the engine.
+- `float16`, for GPUs.
+
+Source: ONNX Runtime's page on quantisation, "Explicit quantization" in TensorRT's documentation.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +22,7 @@ import onnx
 import torch
 
 from robot_vision.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.engines.nvidia import TENSORRT_VARIANT
 from robot_vision.engines.onnx import OnnxEngine
 from robot_vision.errors import ConfigError
 from robot_vision.graph_signature import INPUT_NAME
@@ -34,7 +44,7 @@ def make_variant(
     Args:
         bundle: the float32 bundle.
         target: the folder to write; what is there is replaced.
-        variant: `int8` or `float16`.
+        variant: one of `VARIANTS`.
         train: images to calibrate on.
         config: `name` and `loop.seed`.
 
@@ -49,10 +59,10 @@ def make_variant(
     part.chmod(0o755)
     try:
         try:
-            if variant == "int8":
-                _int8(bundle / GRAPH, part / GRAPH, train, config.loop.seed)
-            else:
+            if variant == "float16":
                 _float16(bundle / GRAPH, part / GRAPH)
+            else:
+                _int8(bundle / GRAPH, part / GRAPH, train, config.loop.seed, variant)
         except ConfigError:
             raise
         except Exception as error:  # the converters raise whatever their graph rewriting ran into
@@ -73,7 +83,7 @@ def make_variant(
     return target
 
 
-def _int8(source: Path, target: Path, train: SampleSet, seed: int) -> None:
+def _int8(source: Path, target: Path, train: SampleSet, seed: int, variant: str) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -99,6 +109,15 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int) -> None:
         backbone = [n.name for n in nodes if n.op_type in layers and "/backbone/" in n.name]
         if not backbone:
             raise ConfigError("int8: the graph has no layers that are named as the backbone's")
+        for_tensorrt = variant == TENSORRT_VARIANT
+        signed, unsigned = quantization.QuantType.QInt8, quantization.QuantType.QUInt8
+        symmetric = {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "AddQDQPairToWeight": True,
+            "DedicatedQDQPair": True,
+        }
         quantization.quantize_static(
             str(ready),
             str(target),
@@ -109,10 +128,10 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int) -> None:
             op_types_to_quantize=layers,
             nodes_to_quantize=backbone,
             per_channel=True,
-            # 7 bits for weights: CPUs without VNNI add pairs of products in 16 bits, which overflow else.
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
+            reduce_range=variant == "int8",
+            activation_type=signed if for_tensorrt else unsigned,
+            weight_type=signed,
+            extra_options=symmetric if for_tensorrt else {},
         )
 
 

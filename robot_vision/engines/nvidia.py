@@ -1,0 +1,123 @@
+"""What ONNX Runtime needs on an NVIDIA GPU: the driver, CUDA's and TensorRT's libraries, their settings."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import importlib.util
+import io
+import logging
+from typing import Any
+
+import onnxruntime
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.errors import EngineError
+from robot_vision.graph_signature import INPUT_NAME
+
+TENSORRT_VARIANT = "int8-tensorrt"  # of a bundle: int8 as TensorRT takes it
+_TENSORRT_MAJORS = range(8, 21)
+
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def has_driver() -> bool:
+    """Returns whether a GPU's driver is installed; without it no build of ONNX Runtime finds a GPU."""
+    return _loads("libcuda.so.1")
+
+
+def why_absent() -> str:
+    """Returns why ONNX Runtime has no GPU here, with the remedy."""
+    if not has_driver():
+        return "no NVIDIA driver (libcuda.so.1) is installed"
+    return (
+        "the installed ONNX Runtime is not built for GPUs: pip uninstall onnxruntime, then "
+        "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    )
+
+
+def load_libraries(kind: str) -> str:
+    """Loads CUDA's libraries, and TensorRT's for `tensorrt`, where pip installed them.
+
+    Returns:
+        What is missing, as ONNX Runtime or this function says it; empty where all is there.
+
+    Raises:
+        EngineError: TensorRT was asked for and is not installed.
+    """
+    said = io.StringIO()
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(
+            said
+        ):  # it prints, among the answers of `robot-vision infer`
+            onnxruntime.preload_dlls()
+    if kind == "tensorrt":
+        if importlib.util.find_spec(
+            "tensorrt_libs"
+        ):  # of pip's tensorrt-cu*; importing it loads them
+            importlib.import_module("tensorrt_libs")
+        if not any(_loads(f"libnvinfer.so.{major}") for major in _TENSORRT_MAJORS):
+            raise EngineError(
+                "TensorRT (libnvinfer) is not installed: pip install the tensorrt-cu* of your CUDA in the "
+                "version that your ONNX Runtime is built for, or use device cuda"
+            )
+    return next((line for line in said.getvalue().splitlines() if "Failed to load" in line), "")
+
+
+def providers(
+    kind: str, index: int, precision: str, bundle: ModelBundle, max_batch: int
+) -> list[Any]:
+    """Returns ONNX Runtime's execution providers with their options, the wanted one first.
+
+    Source: ONNX Runtime's pages on the CUDA and TensorRT execution providers.
+
+    Args:
+        kind: `cuda` or `tensorrt`.
+        index: of the GPU.
+        precision: what TensorRT computes in.
+        bundle: whose graph is to run.
+        max_batch: the largest batch that will be asked for.
+
+    Raises:
+        OSError: there is no folder for the engine that TensorRT builds.
+    """
+    rest: list[Any] = [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"]
+    if kind == "cuda":
+        return rest
+    # An engine is of one precision and one range of batches. ONNX Runtime names its file after the graph's
+    # operators, the GPU and the versions, and not after the weights: they are in the bundle's folder's name.
+    cache = bundle.cache / f"tensorrt-{precision}-{max_batch}"
+    cache.mkdir(parents=True, exist_ok=True)
+    if not any(cache.glob("*.engine")):
+        _log.warning(
+            "TensorRT builds its engine for this GPU now: this takes minutes, once (%s)", cache
+        )
+    size = bundle.spec.input
+    shape = f"{size.height}x{size.width}x3"
+    tensorrt = {
+        "device_id": index,
+        "trt_fp16_enable": precision == "float16",
+        "trt_int8_enable": bundle.training.get("variant") == TENSORRT_VARIANT,
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(cache),
+        # Otherwise each batch that is larger than all before it stops the robot's eyes for a build.
+        "trt_profile_min_shapes": f"{INPUT_NAME}:1x{shape}",
+        "trt_profile_opt_shapes": f"{INPUT_NAME}:{max_batch}x{shape}",
+        "trt_profile_max_shapes": f"{INPUT_NAME}:{max_batch}x{shape}",
+    }
+    if precision == "bfloat16":
+        tensorrt["trt_bf16_enable"] = True  # older versions do not know it, and refuse even False
+    return [("TensorrtExecutionProvider", tensorrt), *rest]
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
