@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import BundleError, ConfigError
 from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.managed_parameters import ManagedParameters
 from robot_vision.ros.parameters import LIVE, parameter
@@ -137,5 +137,44 @@ def test_start_follows_autostart(autostart: bool, state: str) -> None:
     node.start()
     assert node.state_label == state
     node.close()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_failing_transitions_are_logged_and_leave_the_node_usable(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What a user can put right: one line, and the state stays. A bug: a traceback, and unconfigured."""
+
+    class Clumsy(LifecycleNode):
+        problem = ""
+        error: Exception | None = None
+        freed = 0
+
+        @reported
+        def on_configure(self, state: Any) -> Any:
+            if self.error:
+                raise self.error
+            return SUCCESS
+
+        def on_error(self, state: Any) -> Any:
+            self.freed += 1
+            return SUCCESS
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Clumsy("clumsy", context=context)
+    for error, outcome, freed in (
+        (BundleError("no such thing"), FAILURE, 0),
+        (KeyError("x"), ERROR, 1),
+    ):
+        node.error = error
+        assert node.trigger_configure() == outcome
+        assert node.freed == freed and node._state_machine.current_state[1] == "unconfigured"
+        assert str(error) in node.problem
+        logged = capfd.readouterr().err
+        assert "Cannot configure:" in logged and ("Traceback" in logged) == (outcome == ERROR)
+    node.error = None
+    assert node.trigger_configure() == SUCCESS and node.problem == ""
     node.destroy_node()
     context.try_shutdown()

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ros_helpers import wait_until
+from ros_helpers import coloured_image, rgb_message, wait_until
 from tiny_bundle import make_tiny_bundle
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2")
 
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.statistics import Statistics
-from robot_vision.ros.worker import Frame, Request, Turns, Worker
+from robot_vision.ros.worker import Frame, Request, Result, Turns, Worker
 
 pytestmark = pytest.mark.ros
 
@@ -197,3 +197,29 @@ def test_a_turn_that_raises_is_over():
         raise ZeroDivisionError
     with turns.turn(second):
         pass
+
+
+def test_waiting_cameras_are_one_batch(tmp_path):
+    statistics = {"front": Statistics(10), "rear": Statistics(10)}
+    node, results = Statistics(10), []
+    images = {"front": coloured_image((200, 9, 9)), "rear": coloured_image((9, 200, 9), (30, 90))}
+    with Pipeline.load(make_tiny_bundle(tmp_path / "b"), "onnx", threads=1) as pipeline:
+        worker = Worker(
+            [pipeline],
+            statistics,
+            node,
+            lambda raw: rgb_message(images[raw.decode()], 5, raw.decode()),
+            lambda _: Request(True, False),
+            results.append,
+            lambda key, text: pytest.fail(text),
+        )
+        for camera in images:
+            worker.mailbox.put(camera, Frame(camera.encode()))
+        worker.start()
+        wait_until(lambda: len(results) == 2)
+        assert worker.stop()
+        for result in results:
+            assert isinstance(result, Result) and result.header.frame_id == result.camera
+            alone = pipeline([images[result.camera]])[0]
+            assert np.allclose(result.prediction.descriptor, alone.descriptor, atol=1e-6)
+    assert node.percentiles("batch").count == 1 and node.percentiles("batch").p50 == 2

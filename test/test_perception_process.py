@@ -1,0 +1,72 @@
+"""The perception node's process: how it starts, is named and stopped, and what it must not import."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="the node needs ROS 2")
+
+from ros_helpers import Client, NodeProcess, coloured_image, rgb_message, wait_until
+from tiny_bundle import make_tiny_bundle
+
+pytestmark = pytest.mark.ros
+CONFIGURE, ACTIVATE = 1, 3
+
+
+def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "b")
+    process = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.perception_node",
+        "--ros-args",
+        *("-r", "__ns:=/robot1", "-r", "__node:=eyes", "-r", "camera/image_raw:=/usb_cam/image"),
+        *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "autostart:=false"),
+        *("-p", "topk:=5"),
+    )
+    from sensor_msgs.msg import Image
+    from vision_msgs.msg import Classification
+
+    client = Client()
+    try:
+        assert client.state("/robot1/eyes") == "unconfigured"
+        assert client.change_state("/robot1/eyes", CONFIGURE)
+        assert client.change_state("/robot1/eyes", ACTIVATE)
+        answers = client.listen(Classification, "/robot1/eyes/camera/classification")
+        publisher = client.publisher(Image, "/usb_cam/image")
+        message = rgb_message(coloured_image((4, 4, 250)), time.time_ns())
+        wait_until(lambda: answers, what=process.output, each=lambda: publisher.publish(message))
+        assert answers[-1].results[0].class_id == "blue"
+    finally:
+        status = process.stop(signal.SIGTERM)
+        client.close()
+    assert status == 0 and "Traceback" not in process.output, process.output
+    assert "Unknown parameter 'topk' (did you mean 'top_k'?)" in process.output
+
+
+@pytest.mark.parametrize("arguments", [["-p", "top_k:=0"], ["-p", "cameras:=[a, a]"]])
+def test_bad_start_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]) -> None:
+    process = NodeProcess(
+        tmp_path / "log.txt", "robot_vision.ros.perception_node", "--ros-args", *arguments
+    )
+    assert process.process.wait(20) == 2
+    assert process.output.startswith("error: ") and process.output.count("\n") == 1
+
+
+def test_node_starts_without_torch_and_other_heavy_packages(tmp_path: Path) -> None:
+    code = (
+        "import sys, robot_vision.ros.perception_node, robot_vision.pipeline; "
+        "from robot_vision.pipeline import Pipeline; "
+        f"Pipeline.load({str(make_tiny_bundle(tmp_path / 'b'))!r}, 'onnx'); "
+        "heavy = {'torch', 'torchvision', 'scipy', 'onnx', 'matplotlib', 'faiss', 'rosbags'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
