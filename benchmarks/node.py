@@ -208,8 +208,10 @@ def todays(images: list[Any], seconds: float, turns: int) -> dict[str, Any]:
         command = perception(path, "raw", precision, streams=streams)
         nodes[name] = (command, peers.PERCEPTION, top)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in nodes}
-    for _ in range(turns):
-        for name, (command, node, top) in nodes.items():
+    for turn in range(turns):
+        # There and back: whoever is always the first would gain or lose by a machine that warms up.
+        for name in list(nodes)[:: -1 if turn % 2 else 1]:
+            command, node, top = nodes[name]
             with bench(command, node) as peer:
                 results[name].append(sustained(peer, top, seconds))
     rates = {
