@@ -103,8 +103,8 @@ class Pipeline:
         """Predicts a batch of RGB uint8 (H, W, 3) images of any sizes; keeps their order."""
         times = StageTimes()
         results: list[Prediction] = []
-        for start in range(0, len(images), self.max_batch):
-            results += self._predict(images[start : start + self.max_batch], times)
+        while len(results) < len(images):  # max_batch may become less meanwhile
+            results += self._predict(images[len(results) :][: self.max_batch], times)
         self.times = times
         return results
 
@@ -122,8 +122,8 @@ class Pipeline:
         """
         times = StageTimes()
         results: list[Prediction] = []
-        for start in range(0, len(batch), self.max_batch):
-            results += self._infer(batch[start : start + self.max_batch], times)
+        while len(results) < len(batch):
+            results += self._infer(batch[len(results) :][: self.max_batch], times)
         self.times = times
         return results
 
@@ -203,8 +203,11 @@ class Pipeline:
     def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Runs the network for each batch size, so that the first frame is not the slow one."""
         spec = self.bundle.spec.input
-        for size in [size for size in batch_sizes for _ in range(self.engine.streams)]:
-            self.engine.run(np.zeros((size, spec.height, spec.width, 3), np.uint8))
+        for size in batch_sizes:
+            for _ in range(self.engine.streams):
+                # As a frame's run does, so that what the memory cannot hold is found out here.
+                if size <= self.max_batch:
+                    self._run(np.zeros((size, spec.height, spec.width, 3), np.uint8))
 
     def close(self) -> None:
         """Frees the engine's device memory."""

@@ -92,3 +92,20 @@ class Prediction:
     classification: Classification | None = None
     pose: CameraPose | None = None
     descriptor: NDArray[np.float32] | None = None
+
+    def not_finite(self) -> str:
+        """Returns the name of an answer that holds NaN or infinity, as of a network that overflowed, or ''.
+
+        Nobody may be given such a prediction. Covariances are not looked at: messages say "unknown" for them.
+        """
+        parts: dict[str, NDArray[np.floating] | float | None] = {"descriptor": self.descriptor}
+        if self.classification is not None:
+            parts["probabilities"] = self.classification.probabilities
+            parts["known_score"] = self.classification.known_score
+        if self.pose is not None:
+            parts["position"] = self.pose.position
+            parts["orientation"] = self.pose.orientation_xyzw
+        for name, values in parts.items():
+            if values is not None and not np.isfinite(values).all():
+                return name
+        return ""

@@ -29,7 +29,8 @@ class Trace:
 
     def __init__(self, process: str) -> None:
         self._events: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
+        # Entered again by the same thread: the collector may run, and note itself, inside any of the blocks.
+        self._lock = threading.RLock()
         self._named: set[int] = set()
         self._collection = 0.0
         self._add({"name": "process_name", "ph": "M", "args": {"name": process}})
@@ -65,7 +66,7 @@ class Trace:
             ConfigError: the file cannot be written.
         """
         with self._lock:
-            text = json.dumps({"traceEvents": self._events, "displayTimeUnit": "ms"})
+            text = json.dumps({"traceEvents": list(self._events), "displayTimeUnit": "ms"})
         try:
             Path(file).write_text(text)
         except OSError as error:
@@ -74,7 +75,9 @@ class Trace:
     def durations(self, name: str) -> list[float]:
         """Returns the seconds of all spans of a name, in their order."""
         with self._lock:
-            return [e["dur"] / 1e6 for e in self._events if e["name"] == name and e["ph"] == "X"]
+            return [
+                e["dur"] / 1e6 for e in list(self._events) if e["name"] == name and e["ph"] == "X"
+            ]
 
     def __enter__(self) -> Trace:
         gc.callbacks.append(self._collected)

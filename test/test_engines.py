@@ -236,6 +236,7 @@ def test_available_engines_lists_devices_of_each():
         (("onx",), "did you mean 'onnx'"),
         (("onnx", "gpu9"), "there are onnx: cpu"),
         (("auto", "tpu"), "openvino: cpu"),
+        (("onnx", "cuda:x"), "'cuda:x' is not there"),
         (("onnx", "cpu", "float8"), "use one of float32"),
         (("onnx", "cpu", "float16"), "does not compute in float16"),
         (("onnx", "cpu", "float32", -1), "threads is -1"),
@@ -287,6 +288,11 @@ def test_tensorrt_is_told_the_batches_and_keeps_engines_apart(tmp_path, monkeypa
         folders.append(Path(options["trt_engine_cache_path"]))
     assert len(set(folders)) == 4 and all(folder.is_dir() for folder in folders)
     assert all(tmp_path / "cache" in folder.parents for folder in folders)
+    options = nvidia.providers("tensorrt", 0, "bfloat16", tiny, 2)
+    (name, fewer), *rest = nvidia.without_profiles(options)
+    assert name == "TensorrtExecutionProvider" and rest == options[1:]
+    assert fewer.keys() == {k for k in options[0][1] if "profile" not in k}
+    assert fewer["trt_bf16_enable"] and "trt_engine_cache_path" in fewer
     quantised = replace(tiny, training={"variant": nvidia.TENSORRT_VARIANT})
     assert nvidia.providers("tensorrt", 0, "float32", quantised, 1)[0][1]["trt_int8_enable"]
 

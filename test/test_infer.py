@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fragile_bundle import make_fragile_bundle
 from rosbags.highlevel import AnyReader
 from tiny_bundle import expected_colour, make_tiny_bundle
 
@@ -125,6 +126,19 @@ def test_bad_messages_of_every_kind_are_survived(tmp_path: Path, bundle: Path) -
     reasons = [line.get("error", {}).get("reason") for line in read_lines(out)]
     lengths = ["data_length", "data_length"]
     assert reasons == [None, "encoding", *lengths, "size", "size", "non_finite", None]
+
+
+def test_an_answer_that_is_not_finite_is_an_error_line_and_the_run_goes_on(tmp_path: Path) -> None:
+    model = make_fragile_bundle(tmp_path / "fragile", "nan")
+    images = np.stack([np.full((*SIZE, 3), level, np.uint8) for level in (40, 250, 50)])
+    folder, output = write_pngs(tmp_path / "frames", images), tmp_path / "out.jsonl"
+    assert main(["infer", str(folder), "--model", str(model), "--output", str(output)]) == 1
+    lines = read_lines(output)
+    assert ["error" in line for line in lines] == [False, True, False]
+    assert lines[1]["error"] == {
+        "reason": "result",
+        "message": "the network's probabilities is not finite",
+    }
 
 
 def test_several_sources_limit_and_topic(tmp_path: Path, bundle: Path) -> None:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import yaml
-from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("rclpy")
 pytest.importorskip("vision_msgs")
 
+from fragile_bundle import make_fragile_bundle
 from ros_helpers import (
     Client,
     NodeProcess,
@@ -31,7 +30,7 @@ from ros_helpers import (
 )
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.bundle import GRAPH, ModelBundle, write_manifest
+from robot_vision.bundle import GRAPH
 
 pytestmark = pytest.mark.ros
 RAW, JPEG = "/raw_eyes", "/jpeg_eyes"
@@ -279,6 +278,25 @@ def test_camera_that_stops_and_comes_back(patient: Patient) -> None:
     assert patient.client.set_parameters(RAW, stale_after_s=10.0).successful
 
 
+@pytest.mark.slow
+def test_a_topic_of_another_type_is_told_with_its_remedy(patient: Patient) -> None:
+    """DDS says nothing: to it they are two topics, and the camera seems to be silent."""
+    from sensor_msgs.msg import CompressedImage
+
+    publisher = patient.client.publisher(CompressedImage, "/other/jpeg")
+    _reconfigure(patient, image_topics=["/other/jpeg"], stale_after_s=0.4)
+    remedy = "sensor_msgs/msg/CompressedImage is published there: set transport to compressed"
+    status = f"{RAW}: camera front"
+    found = wait_until(
+        lambda: (d := patient.client.diagnostics(status)) and remedy in d[1] and d,
+        what=f"the remedy; the node said:\n{patient.output(RAW)[-2000:]}",
+        each=lambda: publisher.publish(CompressedImage()),
+    )
+    assert found[0] == 2 and remedy in patient.output(RAW)
+    _reconfigure(patient, image_topics=[""], stale_after_s=10.0)
+    patient.is_answered(_good(patient.stamp()))
+
+
 def test_stamps_that_go_back_are_answered_and_counted(patient: Patient) -> None:
     now = patient.stamp()
     patient.is_answered(_good(now))
@@ -466,6 +484,7 @@ def test_damaged_bundle_is_refused_at_configure(
         ({"model": ""}, "model is empty: set it to a bundle's directory"),
         ({"device": "cuda:7"}, "cuda:7"),
         ({"precision": "bfloat16"}, "bfloat16"),
+        ({"image_topics": ["/front//image raw"]}, "'/front//image raw' for camera front"),
     ],
 )
 def test_settings_that_cannot_be_had_fail_configure(
@@ -480,52 +499,9 @@ def test_settings_that_cannot_be_had_fail_configure(
         words in patient.output(RAW)[already:]
         and "Cannot configure" in patient.output(RAW)[already:]
     )
-    _reconfigure(patient, device="auto", precision="float32")
+    assert "Traceback" not in patient.output(RAW)[already:]
+    _reconfigure(patient, device="auto", precision="float32", image_topics=[""])
     patient.is_answered(_good(patient.stamp()))
-
-
-def make_fragile_bundle(path: Path, how: str) -> Path:
-    """Writes a bundle whose network goes wrong on bright images.
-
-    Args:
-        path: the directory to make.
-        how: `fails` looks up a row that is not there; `nan` takes the square root of a negative number.
-    """
-    make_tiny_bundle(path)
-    spec = ModelBundle.load(path).spec
-    model = onnx.load(str(path / GRAPH))
-    nodes = model.graph.node
-    at = next(i for i, n in enumerate(nodes) if n.output[0] == "probabilities")
-    nodes[at].output[0] = "calm"
-    extra = [
-        helper.make_node("ReduceMax", ["colour"], ["brightest"], keepdims=0),
-        helper.make_node("Mul", ["brightest", "ten"], ["tens"]),
-    ]
-    if how == "fails":
-        extra += [
-            helper.make_node("Cast", ["tens"], ["row"], to=TensorProto.INT64),
-            helper.make_node("Gather", ["zeros", "row"], ["nothing"]),
-        ]
-    else:
-        extra += [
-            helper.make_node("Sub", ["six", "tens"], ["left"]),
-            helper.make_node("Sqrt", ["left"], ["root"]),
-            helper.make_node("Mul", ["root", "nought"], ["nothing"]),
-        ]
-    extra.append(helper.make_node("Add", ["calm", "nothing"], ["probabilities"]))
-    for offset, node in enumerate(extra, start=1):
-        nodes.insert(at + offset, node)
-    constants = {"ten": 10.0, "six": 6.0, "nought": 0.0, "zeros": [0.0] * 6}
-    used = {name for node in extra for name in node.input}
-    model.graph.initializer.extend(
-        numpy_helper.from_array(np.array(value, np.float32), name)
-        for name, value in constants.items()
-        if name in used
-    )
-    onnx.checker.check_model(model, full_check=True)
-    (path / GRAPH).write_bytes(model.SerializeToString())
-    write_manifest(path, f"fragile_{how}", spec, {}, {})
-    return path
 
 
 def test_network_that_answers_nan_is_not_believed(patient: Patient, tmp_path: Path) -> None:

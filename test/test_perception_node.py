@@ -467,6 +467,12 @@ def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
         each=lambda: robot.send("front", rgb_message(image, robot.new_stamp())),
     )
     assert "no fixed transform from 'base_link' to 'front_optical'" in robot.process.output
+    found = wait_until(
+        lambda: (d := client.diagnostics("camera front")) and "left out" in d[1] and d,
+        what="WARN for what is left out",
+        each=lambda: robot.send("front", rgb_message(image, robot.new_stamp())),
+    )
+    assert found[0] >= 1
 
     # base_link -> mast -> front_optical, in two messages, as two static publishers send them.
     latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -494,6 +500,12 @@ def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
     t, r = found.transform.translation, found.transform.rotation
     got = pose_matrix(np.array([t.x, t.y, t.z]), np.array([r.x, r.y, r.z, r.w]))
     assert np.allclose(got, pose_matrix(expected.position, expected.orientation_xyzw), atol=1e-6)
+    robot.reconfigure(base_frame="")
+    wait_until(
+        lambda: client.count("camera front", "no_frame_id") > 0,
+        what="count of images that name no frame",
+        each=lambda: robot.send("front", rgb_message(image, robot.new_stamp(), "")),
+    )
+    assert "its images name no frame" in robot.process.output
     assert client.set_parameters(NODE, publish_tf=False).successful
     client.ignore("/tf")
-    robot.reconfigure(base_frame="")

@@ -1,5 +1,6 @@
 """The path from RGB arrays to predictions, against the numbers that the bundle is known to give."""
 
+import math
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from tiny_bundle import LABELS, expected_colour, make_tiny_bundle
 
 from robot_vision.errors import EngineError
 from robot_vision.pipeline import Pipeline
-from robot_vision.predictions import UNKNOWN, Classification
+from robot_vision.predictions import UNKNOWN, CameraPose, Classification, Prediction
 
 SIZE = (32, 48)
 
@@ -124,6 +125,50 @@ def test_a_batch_that_the_memory_cannot_hold_is_halved():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 1 <= int(done.stdout) < 128
+
+
+class Small:
+    """An engine whose device has room for so many images at once."""
+
+    def __init__(self, engine, most):
+        self._engine, self._most = engine, most
+        self.streams = engine.streams
+
+    def run(self, batch):
+        if len(batch) > self._most:
+            raise EngineError("out of memory")
+        return self._engine.run(batch)
+
+
+@pytest.mark.parametrize("most", [8, 5, 1])
+def test_no_image_is_lost_while_the_batch_becomes_smaller(most):
+    pipeline = Pipeline.load("models/demo", "onnx", "cpu")
+    images = [np.full((30, 40, 3), 7 * i, np.uint8) for i in range(35)]
+    expected = [p.descriptor for p in pipeline(images)]
+    pipeline.engine = Small(pipeline.engine, most)
+    for answers in (
+        pipeline.another()(images),
+        pipeline.another().infer(pipeline.preprocess(images)),
+    ):
+        np.testing.assert_allclose([p.descriptor for p in answers], expected, atol=1e-5)
+    pipeline.warm_up((1, 16, 15, 8))
+    assert pipeline.max_batch <= most
+
+
+@pytest.mark.parametrize(
+    ("prediction", "name"),
+    [
+        (Prediction(), ""),
+        (Prediction(Classification(("a", "b"), np.array([0.5, 0.5], np.float32), 3e38)), ""),
+        (Prediction(Classification(("a",), np.array([np.nan], np.float32), 1.0)), "probabilities"),
+        (Prediction(Classification(("a",), np.ones(1, np.float32), math.nan)), "known_score"),
+        (Prediction(None, CameraPose(np.array([0, np.inf, 0]), np.ones(4), np.eye(6))), "position"),
+        (Prediction(None, CameraPose(np.ones(3), np.full(4, np.nan), np.eye(6))), "orientation"),
+        (Prediction(descriptor=np.array([1, -np.inf, np.inf], np.float32)), "descriptor"),
+    ],
+)
+def test_a_prediction_names_its_first_answer_that_is_not_finite(prediction, name):
+    assert prediction.not_finite() == name
 
 
 def test_an_engine_that_fails_on_one_image_is_an_error():

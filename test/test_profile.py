@@ -2,13 +2,18 @@
 
 import gc
 import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from robot_vision.cli import main
+from robot_vision.pipeline import Pipeline
 from robot_vision.tracing import Trace
 
 FIGURES = {
@@ -99,6 +104,41 @@ def test_trace_notes_threads_and_the_garbage_collector(tmp_path):
     assert other["tid"] != outer["tid"]
     names = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert names[other["tid"]] == "worker"
+
+
+_COLLECTING = """
+import gc
+from robot_vision.tracing import Trace
+with Trace("test") as trace:
+    gc.set_threshold(5)
+    for i in range(2000):
+        with trace.span("frame", more=[i]):
+            pass
+    print(len(trace.durations("frame")))
+    trace.write("trace.json")
+"""
+
+
+def test_a_collection_inside_the_trace_itself_does_not_hang(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", _COLLECTING],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "2000\n", done.stderr
+    assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) > 2000
+
+
+def test_layers_of_a_gpu_are_refused(frames, tmp_path, capsys, monkeypatch):
+    pipeline = Pipeline.load("models/demo", "onnx", "cpu")
+    pipeline.engine.device = "cuda:0"
+    monkeypatch.setattr(Pipeline, "load", lambda *a, **k: pipeline)
+    arguments = ["profile", str(frames), "--model", "models/demo", "--layers"]
+    assert main([*arguments, "--output", str(tmp_path / "t.json")]) == 2
+    assert "--device cpu" in capsys.readouterr().err
 
 
 def test_compare_says_what_got_better_and_worse(tmp_path, capsys):

@@ -623,3 +623,16 @@ def test_every_dependency_is_pinned_and_the_audit_reads_all_pins() -> None:
     assert sorted(pin for batch in batches for pin in batch) == pins
     assert all(len({pin.partition("==")[0] for pin in b}) == len(b) for b in batches)
     assert json.dumps(audit.ignored(ROOT / "absent")) == "{}"
+
+
+def test_nothing_is_reported_to_the_makers_of_the_engines(tmp_path):
+    """ONNX Runtime's official builds keep an identifier and a queue of events in the home, and send them."""
+    code = (
+        "from robot_vision.pipeline import Pipeline; import numpy as np; "
+        "Pipeline.load('models/demo', 'onnx', 'cpu')([np.zeros((9, 9, 3), np.uint8)])"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    environment.pop("XDG_CACHE_HOME", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

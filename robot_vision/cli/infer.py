@@ -97,8 +97,11 @@ def run(args: argparse.Namespace) -> int:
                 pipeline, opened, args.batch, args.limit, least
             ):
                 if isinstance(image, ImageError):
-                    tally.refuse(frame, image)
-                    output.error(frame, image)
+                    tally.refuse(frame, image.reason, str(image))
+                    output.error(frame, image.reason, str(image))
+                elif bad := _not_finite(prediction):
+                    tally.refuse(frame, "result", bad)
+                    output.error(frame, "result", bad)
                 else:
                     assert prediction is not None
                     tally.frames += 1
@@ -132,11 +135,11 @@ class Tally:
         self._named: list[str] = []
         self._begin = time.perf_counter()
 
-    def refuse(self, frame: Frame, error: ImageError) -> None:
-        """Counts a frame that could not be decoded."""
-        self._reasons[error.reason] += 1
+    def refuse(self, frame: Frame, reason: str, message: str) -> None:
+        """Counts a frame that could not be decoded, or has no answer."""
+        self._reasons[reason] += 1
         if len(self._named) < _NAMED_PROBLEMS:
-            self._named.append(f"{frame.name}: {error}")
+            self._named.append(f"{frame.name}: {message}")
 
     def report(self, console: Console) -> int:
         """Prints problems and, as the last line, the count; returns the exit status."""
@@ -163,6 +166,11 @@ class Tally:
         if self.interrupted:
             return 130
         return 1 if bad or problems or not self.frames else 0
+
+
+def _not_finite(prediction: Prediction | None) -> str:
+    bad = prediction.not_finite() if prediction else ""
+    return f"the network's {bad} is not finite" if bad else ""
 
 
 @dataclass

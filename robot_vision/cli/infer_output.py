@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from robot_vision.errors import ConfigError, ImageError
+from robot_vision.errors import ConfigError
 from robot_vision.predictions import CameraPose, Prediction
 from robot_vision.sources import Frame
 from robot_vision.spec import NetworkSpec
@@ -82,10 +82,10 @@ class JsonLines:
             record["descriptor"] = _numbers(prediction.descriptor)
         self._write(record)
 
-    def error(self, frame: Frame, error: ImageError) -> None:
-        """Writes that a frame could not be decoded."""
+    def error(self, frame: Frame, reason: str, message: str) -> None:
+        """Writes that a frame could not be decoded, or has no answer."""
         if self._file is not None:
-            self._write({**_frame(frame), "error": {"reason": error.reason, "message": str(error)}})
+            self._write({**_frame(frame), "error": {"reason": reason, "message": message}})
 
     def _write(self, record: dict[str, Any]) -> None:
         assert self._file is not None

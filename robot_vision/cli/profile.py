@@ -43,9 +43,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--frames {args.frames}: it must be 1 or more")
     with (
         open_source(args.source, args.topic) as source,
-        Pipeline.load(args.model, args.engine, args.device, args.precision) as pipeline,
+        Pipeline.load(
+            args.model, args.engine, args.device, args.precision, max_batch=1
+        ) as pipeline,
         Trace("robot-vision profile") as trace,
     ):
+        if args.layers and pipeline.engine.device != "cpu":
+            raise ConfigError(
+                f"--layers times the layers of CPU engines, and this one is on {pipeline.engine.device}: "
+                "use --device cpu, or leave --layers out"
+            )
         pipeline.warm_up((1,) * 5)
         frames, refused = _follow(trace, source, pipeline, args.frames)
         layers: list[LayerTime] = []

@@ -7,6 +7,8 @@ import importlib.util
 import logging
 from types import ModuleType
 
+import numpy as np
+
 from robot_vision.bundle import ModelBundle
 from robot_vision.engines.base import Engine
 from robot_vision.errors import EngineError, unknown
@@ -83,6 +85,10 @@ def create_engine(
             created: Engine = getattr(_module(name), ENGINES[name])(
                 bundle, place, precision, threads, streams, max_batch
             )
+            if not created.device.startswith("cpu"):
+                # A GPU compiles at the first run: what it or its libraries cannot do shows only then.
+                size = bundle.spec.input
+                created.run(np.zeros((1, size.height, size.width, 3), np.uint8))
         except EngineError as error:
             problems.append(str(error))
             continue
@@ -124,11 +130,11 @@ def _why_no_gpu(found: dict[str, list[str]], device: str) -> str:
 
 
 def _offers(found: dict[str, list[str]], device: str) -> list[tuple[str, str]]:
-    kind, separator, _ = device.partition(":")
+    kind, _, index = device.partition(":")
     pairs = []
     for name, places in found.items():
         # ONNX Runtime names the kind alone: whether there is an N-th GPU shows when it starts.
-        numbered = name == "onnx" and separator and kind != "cpu" and kind in places
+        numbered = name == "onnx" and index.isdecimal() and kind != "cpu" and kind in places
         first = name == "torch" and device == "cuda" and "cuda:0" in places
         if device in places or numbered or first:
             pairs.append((name, device))

@@ -115,6 +115,23 @@ def providers(
     return [("TensorrtExecutionProvider", tensorrt), *rest]
 
 
+def refuses_profiles(error: Exception) -> bool:
+    """Returns whether TensorRT takes only parts of a graph, whose inputs have names that nobody knows here.
+
+    So it is with graphs of earlier versions, which transpose pixels before they cast them.
+    """
+    return "associated profiles" in str(error)
+
+
+def without_profiles(options: list[Any]) -> list[Any]:
+    """Returns `providers` such that TensorRT builds for the batches that come, and anew for larger ones."""
+    (name, tensorrt), *rest = options
+    _log.warning(
+        "TensorRT takes this graph in parts and builds its engines at the first run: export the bundle anew"
+    )
+    return [(name, {k: v for k, v in tensorrt.items() if "_profile_" not in k}), *rest]
+
+
 def _loads(library: str) -> bool:
     try:
         ctypes.CDLL(library)

@@ -82,17 +82,16 @@ class OnnxEngine:
         self._names = list(bundle.spec.outputs)
         missing = "" if kind == "cpu" else nvidia.load_libraries(kind)
         providers: list[Any] = ["CPUExecutionProvider"]  # and for the few nodes that a GPU leaves
+        options = _options(threads, kind, streams)
         try:
             if kind != "cpu":
                 providers = nvidia.providers(kind, gpu, precision, bundle, max_batch)
-            with _silence():
-                self._session: Any = onnxruntime.InferenceSession(
-                    bundle.graph,
-                    _options(threads, kind, streams),
-                    providers=providers,
-                    # Else a device that fails is replaced by a slower one, now or in the middle of a run.
-                    enable_fallback=0,
-                )
+            try:
+                self._session = _session(bundle.graph, options, providers)
+            except Exception as error:
+                if not nvidia.refuses_profiles(error):
+                    raise
+                self._session = _session(bundle.graph, options, nvidia.without_profiles(providers))
         except Exception as error:  # ONNX Runtime raises a dozen kinds, all derived from Exception
             raise EngineError(
                 f"ONNX Runtime cannot load {bundle.name} on {device}: {_first(error)}"
@@ -142,6 +141,17 @@ def _options(threads: int, kind: str, streams: int) -> Any:
         # driver then holds the others up for less long (2 to 5 percent less time beside such load).
         options.add_session_config_entry("session.dynamic_block_base", "8")
     return options
+
+
+def _session(graph: bytes, options: Any, providers: list[Any]) -> Any:
+    with _silence():
+        return onnxruntime.InferenceSession(
+            graph,
+            options,
+            providers=providers,
+            # Else a device that fails is replaced by a slower one, now or in the middle of a run.
+            enable_fallback=0,
+        )
 
 
 @contextlib.contextmanager

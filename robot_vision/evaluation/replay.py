@@ -148,7 +148,7 @@ def replay(
                 said = pipeline.infer(_batch([item for _, item in good]))
                 for (frame, item), prediction in zip(good, said, strict=True):
                     speed.add(item, pipeline.times, len(good))
-                    if not _is_finite(prediction):
+                    if prediction.not_finite():  # the node would not publish it
                         refused["result"] += 1
                         continue
                     # Without its pixels: a bag must not have to fit into memory.
@@ -176,16 +176,6 @@ def replay(
 def _first(problems: list[str]) -> list[str]:
     more = len(problems) - _NAMED_PROBLEMS
     return problems[:_NAMED_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-
-
-def _is_finite(prediction: Prediction) -> bool:
-    """Whether the node would publish it."""
-    parts: list[Any] = [prediction.descriptor]
-    if prediction.classification is not None:
-        parts.append(prediction.classification.probabilities)
-    if prediction.pose is not None:
-        parts += [prediction.pose.position, prediction.pose.orientation_xyzw]
-    return all(np.isfinite(part).all() for part in parts if part is not None)
 
 
 @dataclass(frozen=True)

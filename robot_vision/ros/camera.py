@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CompressedImage, Image
 
+from robot_vision.errors import ConfigError
 from robot_vision.ros.diagnostics import CameraHealth
 from robot_vision.ros.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.outputs import CameraOutputs
@@ -40,6 +43,13 @@ class Camera:
         self.name = name
         self.outputs = outputs
         self.statistics = Statistics(parameters().diagnostics_window_s)
+        try:
+            validate_topic_name(parameters().topic(name))
+        except InvalidTopicNameException as error:
+            raise ConfigError(
+                f"image_topics has {parameters().topic(name)!r} for camera {name}: a topic has letters, "
+                "digits, _ and single slashes, and no part of it begins with a digit"
+            ) from error
         self.topic = node.resolve_topic_name(parameters().topic(name))
         self._node = node
         self._parameters = parameters
@@ -118,6 +128,18 @@ class Camera:
             what = "no frame" if self._seen else "no frame yet"
             self._node.get_logger().warning(
                 f"Camera {self.name}: {what} on {self.topic} for {silent_s:.1f} s "
-                f"({publishers} publishers)"
+                f"({publishers} publishers){self._advice()}"
             )
-        return CameraHealth(self.name, self.topic, publishers, silent_s, self._seen, idle)
+        advice = self._advice() if self._stale else ""
+        return CameraHealth(self.name, self.topic, publishers, silent_s, self._seen, idle, advice)
+
+    def _advice(self) -> str:
+        """Returns what is wrong with the publishers' type, which DDS does not tell a subscriber."""
+        found = {i.topic_type for i in self._node.get_publishers_info_by_topic(self.topic)}
+        kinds = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+        transport = self._parameters().transport
+        if not found or kinds[transport] in found:
+            return ""
+        fitting = [t for t, kind in kinds.items() if kind in found]
+        remedy = f"set transport to {fitting[0]}" if fitting else "set image_topics"
+        return f"; {', '.join(sorted(found))} is published there: {remedy}"

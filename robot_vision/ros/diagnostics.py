@@ -24,6 +24,7 @@ DROPS = (
     "refused_non_finite",
     "refused_result",
     "no_transform",
+    "no_frame_id",
     "stamps_back",
     "stamps_ahead",
 )
@@ -40,6 +41,7 @@ class CameraHealth:
         silent_s: since the last frame, or since activation if there was none.
         seen: whether there was a frame since activation.
         idle: whether nobody listens to its results.
+        advice: what is wrong with the topic, where that is known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class CameraHealth:
     silent_s: float
     seen: bool
     idle: bool
+    advice: str = ""
 
 
 def camera_status(
@@ -56,10 +59,13 @@ def camera_status(
     """Returns the entry of an active camera."""
     counters = statistics.counters
     received, published = statistics.rate("received"), statistics.rate("published")
-    refused = statistics.rate("refused")
+    refused, left_out = statistics.rate("refused"), statistics.rate("left_out")
     level, text = OK, f"{published:.1f} Hz"
     if health.idle:
         text = "idle: nobody listens"
+    if left_out > 0:
+        level = WARN if published > 0 else ERROR
+        text = f"poses or transforms left out at {left_out:.1f} Hz, published {published:.1f} Hz"
     if refused > 0:
         level = WARN if published > 0 else ERROR
         text = f"frames refused at {refused:.1f} Hz, published {published:.1f} Hz"
@@ -70,6 +76,7 @@ def camera_status(
             if health.seen
             else f"no frame yet on {health.topic} ({health.publishers} publishers)"
         )
+        text += health.advice
     values: dict[str, object] = {
         "topic": health.topic,
         "publishers": health.publishers,

@@ -111,6 +111,12 @@ def _allowed(setting: Setting) -> str:
 def _parsed(setting: Setting, text: str) -> Any:
     if setting.kind == "str":
         return text
+    if setting.kind == "tuple[str, ...]":
+        # Not as YAML: a camera may be called 1, on or null.
+        if text.startswith("[") != text.endswith("]"):
+            raise ConfigError(f"{setting.name} is {text!r}: write a,b or [a, b]")
+        inner = text[1:-1] if text.startswith("[") else text
+        return [part.strip().strip("'\"") for part in inner.split(",")] if inner.strip() else []
     if setting.kind.startswith("tuple"):
         text = text if text.startswith("[") else f"[{text}]"
     try:
@@ -119,8 +125,6 @@ def _parsed(setting: Setting, text: str) -> Any:
         raise ConfigError(
             f"{setting.name} is {text!r}: {setting.allowed or setting.text}"
         ) from error
-    if setting.kind == "tuple[str, ...]" and isinstance(value, list):
-        return [str(v) for v in value]  # a camera may be called 1 or yes
     if setting.kind == "float" and isinstance(value, str):
         return _float(value)  # YAML 1.1 takes 1e3 for a string
     if setting.kind == "tuple[float, ...]" and isinstance(value, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,20 @@ from robot_vision.spec import NetworkSpec
 
 # Returns `T_base_camera` of an optical frame; None while it is not known.
 Mounting = Callable[[str], "NDArray[np.float64] | None"]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a prediction.
+
+    Attributes:
+        anything: whether some message went out, or nobody waits for any.
+        left_out: `no_transform` if the camera's mounting is not known and so the pose was left out,
+            `no_frame_id` if its image names no frame and so the transform was, else empty.
+    """
+
+    anything: bool = True
+    left_out: str = ""
 
 
 class CameraOutputs:
@@ -97,7 +112,7 @@ class CameraOutputs:
         threshold: float | None,
         mounting: Mounting,
         broadcast: Callable[[Any], None] | None,
-    ) -> str | None:
+    ) -> Sent:
         """Publishes a prediction under the header of its image.
 
         Args:
@@ -108,26 +123,27 @@ class CameraOutputs:
             mounting: where the camera is on the robot.
             broadcast: takes a transform for `/tf`; None for none.
 
-        Returns:
-            The frame whose mounting is not known, so that its pose was left out; None otherwise.
-
         Raises:
             ValueError: a number of the prediction is not finite; nothing was published.
         """
-        _refuse_not_finite(prediction)
+        bad = prediction.not_finite()
+        if bad:  # what a network that overflowed says is kept from everybody, not only from those who check
+            raise ValueError(f"the network's {bad} is not finite")
         header = header_message(source_header)
-        if prediction.classification is not None and self.listened("classification"):
+        others = [name for name in self._publishers if name not in ("pose", "image_annotated")]
+        others = [name for name in others if self.listened(name)]
+        if prediction.classification is not None and "classification" in others:
             hypotheses = prediction.classification.top_k(parameters.top_k, threshold)
             self._send("classification", classification_message(header, hypotheses))
-        if prediction.descriptor is not None and self.listened("descriptor"):
+        if prediction.descriptor is not None and "descriptor" in others:
             self._send("descriptor", descriptor_message(header, prediction.descriptor))
-        if self.listened("uncertainty"):
+        if "uncertainty" in others:
             self._send("uncertainty", uncertainty_message(header, self.camera, prediction))
         if prediction.pose is None or not (broadcast or self.listened("pose")):
-            return None
+            return Sent()
         pose, frame = self._located(prediction.pose, header.frame_id, mounting)
         if pose is None:
-            return str(header.frame_id)
+            return Sent(bool(others), "no_transform")
         message = pose_message(
             header,
             pose,
@@ -136,10 +152,12 @@ class CameraOutputs:
             parameters.signed_covariance,
         )
         self._send("pose", message)
-        if broadcast and frame:
+        if broadcast and not frame:
+            return Sent(bool(others) or self.listened("pose"), "no_frame_id")
+        if broadcast:
             child = frame.lstrip("/") + self._tf_suffix
             broadcast(transform_message(header, pose, self._map_frame, child))
-        return None
+        return Sent()
 
     def _located(
         self, pose: CameraPose, frame: str, mounting: Mounting
@@ -161,17 +179,3 @@ class CameraOutputs:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = {}
-
-
-def _refuse_not_finite(prediction: Prediction) -> None:
-    """Keeps what a network that overflowed says from every subscriber, not only from those who check."""
-    parts: dict[str, Any] = {"descriptor": prediction.descriptor}
-    if prediction.classification is not None:
-        parts["probabilities"] = prediction.classification.probabilities
-    if prediction.pose is not None:
-        parts["position"] = prediction.pose.position
-        parts["orientation"] = prediction.pose.orientation_xyzw
-    for name, values in parts.items():
-        # A sum is finite only if all are, or overflows, which in float64 these cannot.
-        if values is not None and not np.isfinite(values.sum(dtype=np.float64)):
-            raise ValueError(f"the network's {name} is not finite")

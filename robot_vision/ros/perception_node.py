@@ -192,11 +192,11 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
                 else "Running: somebody subscribes"
             )
 
-    def _publish(self, result: Result) -> None:
+    def _publish(self, result: Result) -> bool:
         assert self._pipeline is not None
         camera, p = self._cameras[result.camera], self.parameters
         broadcast = self._broadcast if self._broadcasts(p) else None
-        lost = camera.outputs.publish(
+        sent = camera.outputs.publish(
             result.header,
             result.prediction,
             p,
@@ -204,19 +204,24 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
             functools.partial(self._mounting, camera.name),
             broadcast,
         )
-        if lost is not None:
-            camera.statistics.count("no_transform")
-            self._warn(
-                f"{camera.name} transform",
-                f"Camera {camera.name}: no fixed transform from {p.base_frame!r} to {lost!r} on /tf_static, "
-                "so no pose: publish it, or set camera_to_base",
+        if sent.left_out:
+            camera.statistics.count(sent.left_out)
+            camera.statistics.mark("left_out")
+            why = (
+                f"no fixed transform from {p.base_frame!r} to {result.header.frame_id!r} on /tf_static, "
+                "so no pose: publish it, or set camera_to_base"
+                if sent.left_out == "no_transform"
+                else "its images name no frame, so nothing goes to /tf: set the driver's frame_id"
             )
+            self._warn(f"{camera.name} {sent.left_out}", f"Camera {camera.name}: {why}")
         camera.note_stamp(result.header.stamp, self.get_clock().now().nanoseconds)
         if result.full_image is not None:
             from robot_vision.annotate import annotate
 
             drawn = annotate(result.full_image, result.prediction, p.top_k, self._threshold())
             camera.outputs.publish_annotated(result.header, drawn)
+            return True
+        return sent.anything
 
     def _threshold(self) -> float | None:
         """Returns the open-set threshold in force; None for none."""

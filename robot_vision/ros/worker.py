@@ -111,7 +111,7 @@ class Worker:
         statistics: Statistics,
         read: Callable[[bytes], Any],
         request: Callable[[str], Request],
-        publish: Callable[[Result], None],
+        publish: Callable[[Result], bool],
         warn: Callable[[str, str], None],
     ) -> None:
         self.mailbox: Mailbox[Frame] = Mailbox(cameras)
@@ -257,9 +257,9 @@ class Worker:
     def _publish_one(self, result: Result) -> None:
         statistics = self._cameras[result.camera]
         try:
-            self._publish(result)
-            statistics.mark("published")
-            statistics.count("published")
+            if self._publish(result):
+                statistics.mark("published")
+                statistics.count("published")
         except ValueError as error:  # the network gave what no message may hold
             total = statistics.count("refused_result")
             self._warn(
