@@ -494,6 +494,7 @@ def test_the_policy_has_the_form_of_sros2() -> None:
         ("/odom", {"/base"}),
         ("/perception/camera/pose", {"/perception"}),
         ("/perception/camera/descriptor", {"/perception"}),
+        ("/perception/camera/uncertainty", {"/perception"}),
         ("/places/pose", {"/places"}),
         ("/initialpose", {"/places"}),
         ("/filters/pose", {"/filters"}),
