@@ -319,7 +319,10 @@ def test_colcon_builds_what_ros2_run_and_launch_look_for(source_copy, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     prefix = tmp_path / "install" / "robot_vision"
     for name in ("robot-vision", "perception_node", "camera_player"):
-        assert os.access(prefix / "lib" / "robot_vision" / name, os.X_OK), name
+        executable = prefix / "lib" / "robot_vision" / name
+        assert os.access(executable, os.X_OK), name
+        # Not colcon's own Python: apt's colcon runs outside of the user's virtual environment.
+        assert executable.read_text().splitlines()[0] == "#!/usr/bin/env python3"
     assert (prefix / "share/ament_index/resource_index/packages/robot_vision").is_file()
     assert (prefix / "share/robot_vision/package.xml").is_file()
     for top in ("launch", "config", "models"):
