@@ -226,6 +226,20 @@ def test_launch_file_parses_and_says_how_to_use_it(path: Path) -> None:
     assert "generate_launch_description" in names
 
 
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_launch_file_needs_nothing_that_a_virtual_environment_adds(path: Path) -> None:
+    """`ros2 launch` runs under the system's Python, which sees none of these."""
+    lines = [
+        ast.unparse(node)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robot_vision")
+    ]
+    absent = ("onnxruntime", "openvino", "rosbags", "faiss", "torch", "cv2", "rich")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n" + "\n".join(lines)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert lines and run.returncode == 0, run.stderr
+
+
 def _description(path: Path) -> Any:
     from launch import LaunchContext
     from launch.launch_description_sources import PythonLaunchDescriptionSource

@@ -23,7 +23,6 @@ from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSo
 from robot_vision.sources.base import CompressedImage
 from robot_vision.sources.salvage import Record
 
-TRANSPORTS = ("as_recorded", "raw", "compressed")
 _SUFFIX = "/compressed"
 _JPEG_QUALITY = 90
 

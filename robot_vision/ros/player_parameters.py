@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_vision.ros.parameters import LIVE, NEVER, parameter
-from robot_vision.ros.playback import TRANSPORTS
 
 STAMPS = ("auto", "recorded", "now")
 RELIABILITY = ("reliable", "best_effort")
@@ -35,7 +34,7 @@ class PlayerParameters:
     transport: str = parameter(
         "as_recorded",
         "raw decodes compressed images, compressed turns raw ones into JPEG.",
-        choices=TRANSPORTS,
+        choices=("as_recorded", "raw", "compressed"),
         change=NEVER,
     )
     frame_id: str = parameter(
