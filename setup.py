@@ -94,7 +94,7 @@ setup(
         "parquet": PARQUET,
         "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
         "dev": DEV,
-        "test": ["pytest>=7.0"],  # by this name colcon test knows that pytest runs the tests
+        "test": ["pytest>=6.2"],  # by this name colcon test knows that pytest runs the tests
     },
     zip_safe=False,
     author="The robot_vision authors",
