@@ -511,6 +511,25 @@ def test_only_named_enclaves_may_publish(topic: str, publishers: set[str]) -> No
     assert found == publishers
 
 
+def test_sros2_reads_every_enclave_of_the_policy() -> None:
+    """sros2 takes whatever stands between enclaves for one of them, stops at a comment there, and leaves the
+    rest with keys that allow everything."""
+    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    enclaves = ElementTree.parse(POLICY, parser).getroot().find("enclaves")
+    assert enclaves is not None and [x for x in enclaves if x.tag != "enclave"] == []
+
+
+@pytest.mark.parametrize(
+    "enclave", ["perception", "places", "filters", "camera", "base", "planner"]
+)
+def test_a_node_may_serve_its_own_parameters(enclave: str) -> None:
+    """Without, rclpy cannot make the node."""
+    names = ("describe_parameters", "get_parameter_types", "get_parameters", "list_parameters",
+             "set_parameters", "set_parameters_atomically", "get_type_description")  # fmt: skip
+    served = _policy()[f"/{enclave}"]["services", "reply"]
+    assert {f"/{enclave}/{name}" for name in names} <= set(served)
+
+
 def test_no_enclave_may_call_services() -> None:
     assert not any(("services", "request") in allowed for allowed in _policy().values())
 
