@@ -58,11 +58,7 @@ def annotate(
 def _roomy_copy(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     factor = min(-(-_MIN_HEIGHT // image.shape[0]), max(1, _MAX_WIDTH // image.shape[1]))
     if factor > 1:
-        size = (image.shape[1] * factor, image.shape[0] * factor)
-        image = np.asarray(
-            cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_NEAREST), np.uint8
-        )
-        return image
+        return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
     return np.array(image, np.uint8, order="C", copy=True)
 
 

@@ -120,8 +120,8 @@ def letterbox_window(source: tuple[int, ...], target: tuple[int, ...]) -> tuple[
 
 def _resize(image: Image, out: Image) -> None:
     height, width = out.shape[:2]
-    if image.shape == out.shape:
-        out[:] = image
+    if image.shape == out.shape or image.shape[:2] == (1, 1):
+        out[:] = image  # OpenCV before 4.6 refuses an image of one pixel with channels
         return
     if image.strides[2] != 1 or image.strides[1] != 3 or image.strides[0] < 0:
         image = np.ascontiguousarray(image)
