@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ros_helpers import ROOT, Client, NodeProcess, wait_until
+from ros_helpers import ROOT, Client, NodeProcess, python_path, wait_until
 
 NODE = "/perception"
 TOPIC = "/front/image_raw"
@@ -32,7 +32,7 @@ class Camera:
         command = [sys.executable, str(ROOT / "test" / "fault_camera.py"), TOPIC]
         if namespace:
             command = ["ip", "netns", "exec", namespace, *command, "--udp"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": python_path()}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -28,6 +28,12 @@ def own_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in (PROFILES_FILE, PROFILES_FILE_V2)}
 
 
+def python_path(*folders: Path) -> str:
+    """Returns PYTHONPATH with the sources, or these folders, before what a sourced ROS 2 put there."""
+    before = [str(folder) for folder in folders or (ROOT,)]
+    return os.pathsep.join(filter(None, (*before, os.environ.get("PYTHONPATH"))))
+
+
 class NodeProcess:
     """A node in a process of its own, with what it prints in a file.
 
@@ -42,12 +48,10 @@ class NodeProcess:
         self._log = log
         environment = {
             **own_environment(),
+            "PYTHONPATH": python_path(),
             "PYTHONUNBUFFERED": "1",
             "RCUTILS_COLORIZED_OUTPUT": "0",
         }
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, (str(ROOT), environment.get("PYTHONPATH")))
-        )
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", module, *arguments],

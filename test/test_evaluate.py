@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_bags import IMAGE_TOPIC, PERIOD, START, label, position, write_bag
+from ros_helpers import python_path
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.cli import main
@@ -351,7 +352,7 @@ def test_interrupted_run_goes_on_with_the_bags_that_it_lacks(
     command += ["--bag", str(tmp_path / "a"), "--bag", str(tmp_path / "b"), "--engine", "onnx"]
     command += ["--output", str(tmp_path / "out"), "--resamples", "0", "--no-results-bag"]
     command += ["--jobs", str(jobs)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("cache/a-*.npz")) and time.monotonic() < deadline:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from evaluation_bags import PERIOD, START, write_bag
+from ros_helpers import python_path
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.errors import SourceError
@@ -212,6 +213,8 @@ def test_message_types_have_the_hashes_of_the_installed_packages() -> None:
             file = Path(share(package)) / "msg" / f"{kind}.json"
         except LookupError:
             pytest.skip(f"{package} is not installed")
+        if not file.exists():
+            pytest.skip("ROS 2 has had hashes of types since Iron")
         described = json.loads(file.read_text())
         hashes = {h["type_name"]: h["hash_string"] for h in described["type_hashes"]}
         assert store.hash_rihs01(name) == hashes[name]
@@ -268,7 +271,7 @@ def test_evaluation_needs_neither_ros_nor_torch_nor_any_extra(tmp_path: Path) ->
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").is_file()

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from fragile_bundle import make_fragile_bundle
+from ros_helpers import python_path
 from rosbags.highlevel import AnyReader
 from tiny_bundle import expected_colour, make_tiny_bundle
 
@@ -227,7 +228,7 @@ def test_interrupt_leaves_whole_lines(tmp_path: Path, bundle: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (out.exists() and out.stat().st_size > 20000):

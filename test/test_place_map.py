@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from place_maps import DIMENSION, assert_same, keyframe, make_map, unit
 from place_worker import Worker
+from ros_helpers import python_path
 
 from robot_vision.places.index import PlaceIndex
 from robot_vision.places.index_cache import refresh
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run_script(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> str:
     """Runs Python of its own with this folder's helpers; returns what it prints."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}"}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT, ROOT / "test")}
     command = [*prefix, sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
@@ -223,7 +224,7 @@ def test_a_full_disk_loses_nothing_and_mapping_goes_on_after_it(tmp_path: Path) 
     mount.mkdir()
     script = tmp_path / "fill.py"
     script.write_text(FILL)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}"}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT, ROOT / "test")}
     command = (
         f"mount -t tmpfs -o size=4m none {mount} && head -c 1500000 /dev/zero > {mount}/ballast && "
         f"exec {sys.executable} {script} {mount}/home.map 0 {mount}/ballast"

@@ -154,6 +154,8 @@ def test_type_hash_is_that_of_the_released_definition(name):
     from ament_index_python.packages import get_package_share_directory
 
     file = Path(get_package_share_directory(package)) / "msg" / f"{message}.json"
+    if not file.exists():
+        pytest.skip("ROS 2 has had hashes of types since Iron")
     built = {h["type_name"]: h["hash_string"] for h in json.loads(file.read_text())["type_hashes"]}
 
     # rosbags computes the hash by itself, from the definitions above.
@@ -196,6 +198,8 @@ def test_publishers_announce_the_released_type_hash():
         infos = []
         while not infos and time.monotonic() < deadline:
             infos = node.get_publishers_info_by_topic("probe")
+        if not hasattr(infos[0], "topic_type_hash"):
+            pytest.skip("ROS 2 has had hashes of types since Iron")
         announced = infos[0].topic_type_hash
         node.destroy_publisher(publisher)
         node.destroy_node()
