@@ -291,7 +291,9 @@ def test_installed_wheel_has_commands_and_index_entry(wheel, tmp_path):
     venv.create(prefix, with_pip=False, symlinks=True)
     python = prefix / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--python", str(python), "-q", "install", "--no-deps"]
-    subprocess.run([*command, str(wheel)], check=True, timeout=120)
+    # Where colcon's installation is sourced, pip would find the package there and leave it at that.
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([*command, str(wheel)], check=True, timeout=120, env=bare)
 
     for name in ("robot-vision", "perception_node", "camera_player"):
         assert os.access(prefix / "bin" / name, os.X_OK), name
