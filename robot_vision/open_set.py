@@ -20,7 +20,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ _SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.975, 0.98, 
 if TYPE_CHECKING:
     from robot_vision.bundle import ModelBundle
 
-Floats = NDArray[np.floating[Any]]
+Floats: TypeAlias = "NDArray[np.floating[Any]]"  # as text: NumPy before 1.22 cannot say it
 
 
 class FeatureScorer(Protocol):

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.evaluation.settings import EvaluationSettings
 
-Weights = NDArray[np.floating[Any]]
+Weights: TypeAlias = "NDArray[np.floating[Any]]"  # as text: NumPy before 1.22 cannot say it
 Statistic = Callable[[Weights], NDArray[np.float64]]
 Headline = dict[str, "float | None"]
 
