@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from robot_vision.errors import BundleError
+from robot_vision.errors import BundleError, EngineError
 from robot_vision.onnx_wire import has_external_data
 from robot_vision.spec import NetworkSpec
 
@@ -60,8 +61,15 @@ def read_signature(graph: bytes, name: str) -> GraphSignature:
 
     Raises:
         BundleError: the bytes are no ONNX graph that ONNX Runtime can load.
+        EngineError: this Python does not have ONNX Runtime.
     """
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"{error.name} is not installed for {sys.executable}: pip install onnxruntime, or activate the "
+            "virtual environment that has it"
+        ) from error
 
     try:
         external = has_external_data(graph)

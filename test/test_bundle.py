@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle, file_sha256
-from robot_vision.errors import BundleError
+from robot_vision.errors import BundleError, EngineError
 
 
 @pytest.fixture
@@ -158,6 +158,12 @@ def test_load_never_raises_anything_else_for_a_corrupted_manifest(bundle, data):
         assert "\n" not in str(error)
     finally:
         (bundle / "bundle.yaml").write_bytes(original)
+
+
+def test_load_names_the_python_that_lacks_onnx_runtime(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match=f"onnxruntime is not installed for {sys.executable}"):
+        ModelBundle.load(bundle)
 
 
 def test_the_runtime_imports_neither_torch_nor_ros(bundle):
