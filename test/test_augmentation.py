@@ -362,3 +362,18 @@ def test_average_of_weights_is_the_recurrence_and_resumes():
     with average.applied(net):
         torch.testing.assert_close(net[0].weight.detach(), expected)
     assert torch.equal(net[0].weight, own)
+
+
+def test_roll_of_a_squashed_image_is_that_of_the_camera():
+    """Turned as the network sees it, and turned before it was squashed: the same picture."""
+    image = photograph(height=3 * H, width=4 * H)
+    rotation = Rotation.from_rotvec([0, 0, 0.1]).as_matrix()
+    rolled = turn(image, POSE, ViewpointSettings().matrix(3 * H, 4 * H), rotation, 1.0)[0]
+    small, expected = (cv2.resize(i, (H, H), interpolation=cv2.INTER_AREA) for i in (image, rolled))
+
+    def off(aspect):
+        matrix = ViewpointSettings(pixel_aspect=aspect).matrix(H, H)
+        found = turn(small, POSE, matrix, rotation, 1.0)[0]
+        return np.abs(found.astype(int) - expected)[16:-16, 16:-16].mean()
+
+    assert off(4 / 3) < 1.5 < 3.0 < off(1.0)

@@ -15,7 +15,7 @@ from robot_vision.bundle import ModelBundle, write_manifest
 from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.graph import GraphEditor
 from robot_vision.calibration.material import Options
-from robot_vision.calibration.measure import class_numbers, folds_of, resampler_of
+from robot_vision.calibration.measure import class_numbers, folds_of, resampler_of, times_of
 from robot_vision.calibration.run import Data, calibrate
 from robot_vision.calibration.temperature import fit_temperature
 from robot_vision.cli import main
@@ -230,6 +230,20 @@ def test_folds_keep_neighbouring_frames_together_and_classes_apart():
     for label in LABELS:
         counts = np.bincount(fold[names == label], minlength=5)
         assert counts.max() - counts.min() <= 1
+
+
+def test_neighbours_in_time_are_those_of_the_recording():
+    """Whatever the order of the bags' clocks, and when all splits are taken together."""
+    frames = colour_samples(120, np.random.default_rng(0), posed=True)
+    late = [replace(s, sequence="a", stamp_ns=10**12 + i * 10**9) for i, s in enumerate(frames)]
+    early = [replace(s, sequence="b", stamp_ns=10**9 + i * 10**9) for i, s in enumerate(frames)]
+    times = times_of([*late, *early], 10.0)
+    assert (np.diff(times) > 0).all()
+    assert set(np.diff(times)) == {10**9, 10 * 10**9 + 1}
+    unstamped = [replace(s, name=f"{i}", stamp_ns=None) for i, s in enumerate(frames)]
+    for samples in (late, unstamped):
+        blocks = Splits(tuple(samples[40:80]), tuple(samples[:40]), tuple(samples[80:]))
+        assert list(Data(blocks, "all", "", {}).samples) == samples
 
 
 # The graph

@@ -9,7 +9,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_datasets import image_folder, write_image
 
-from robot_vision.datasets import DATASETS, Sample, Splits, dataset_options, open_dataset
+from robot_vision.datasets import (
+    DATASETS,
+    SPLIT_NAMES,
+    Sample,
+    Splits,
+    dataset_options,
+    open_dataset,
+)
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
 from robot_vision.errors import ConfigError, ImageError, SourceError
@@ -275,3 +282,16 @@ def test_traffic_lights_have_their_counts(data_dir):
     drawn = open_dataset("image_folder", data_dir / "traffic_lights", validation=0.2)
     assert Counter(s.label for s in drawn.validation) == {"red": 145, "green": 86, "yellow": 7}
     assert names(drawn.test) == names(splits.test)
+
+
+def test_blocks_of_few_files_still_give_something_to_test_on(tmp_path):
+    for room in ("hall", "lab"):
+        for i in range(12):
+            write_image(tmp_path / room / f"{i}.png", i)
+    splits = open_dataset("image_folder", tmp_path, split="blocks", block_frames=4)
+    counts = [Counter(s.label for s in splits.split(n)) for n in SPLIT_NAMES]
+    assert counts == [{"hall": 4, "lab": 4}] * 3
+    one = open_dataset("image_folder", tmp_path, split="blocks", block_frames=50)
+    assert [len(one.split(n)) for n in SPLIT_NAMES] == [24, 0, 0]
+    none = open_dataset("image_folder", tmp_path, split="blocks", block_frames=4, test=0)
+    assert len(none.test) == 0

@@ -124,3 +124,12 @@ def test_few_frames_have_no_interval(n: int) -> None:
     resampler = Resampler(stamps(n), [(0, n)], EvaluationSettings(resamples=20))
     found = resampler.headlines({"m": mean(np.ones(n))})["m"]
     assert found == {"value": 1.0 if n else None, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("rows", [1, 9, 10])
+def test_few_rows_of_many_frames_have_no_interval(rows: int) -> None:
+    resampler = Resampler(stamps(1000), [(0, 1000)], EvaluationSettings(resamples=50))
+    chosen = np.arange(0, 1000, 100)[:rows]
+    found = resampler.headlines({"m": mean(np.ones(rows))}, chosen)["m"]
+    interval = 1.0 if rows == 10 else None
+    assert found == {"value": 1.0, "low": interval, "high": interval}

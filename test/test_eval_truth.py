@@ -68,6 +68,8 @@ def test_what_is_not_there_is_named(bag: Path) -> None:
         TruthRequest(pose_source="file")
     with pytest.raises(ConfigError, match="exclude each other"):
         TruthRequest(label_topic="/a", label_spans="b")
+    with pytest.raises(ConfigError, match="base_frame is 'base_link'.*give base_to_camera"):
+        TruthRequest(pose_file="poses.txt", base_frame="base_link")
     with pytest.raises(ConfigError, match="value of bad_poses 'ignore'.*error, skip"):
         TruthRequest(bad_poses="ignore")
 

@@ -291,6 +291,14 @@ def test_places_that_cannot_be_told_apart_are_refused(rng):
         list(PlaceSampler(neighbours, 4, 2))
 
 
+def test_queries_without_any_negative_are_refused(rng):
+    neighbours = PoseNeighbours(rng.uniform(0, 6, (80, 3)), PlaceRelation())  # 10 m and 25 m
+    sampler = TripletSampler(neighbours)
+    wanted = sampler.wanted()
+    with pytest.raises(ConfigError, match="negative_m = 25 m .*choose a smaller one"):
+        sampler.mine(wanted, rng.normal(size=(len(wanted), 4)))
+
+
 def test_images_all_alone_are_refused():
     neighbours = PoseNeighbours(100.0 * np.arange(30).reshape(10, 3), PlaceRelation())
     with pytest.raises(ConfigError, match="choose larger ones"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -342,3 +343,95 @@ def test_run_in_a_folder_that_holds_another_is_refused(labelled, tmp_path):
     other = replace(config, loop=replace(config.loop, seed=5))
     with pytest.raises(ConfigError, match="differs from this configuration in loop"):
         run(other, resume=True)
+
+
+@pytest.mark.slow
+def test_processes_whose_clocks_differ_save_without_waiting_for_each_other(labelled, tmp_path):
+    """Each says by its own clock when a checkpoint is due; no collective operation may hang on that."""
+    config = configuration("image_folder", labelled, tmp_path / "run", loop={"epochs": 2})
+    file, script = tmp_path / "run.yaml", tmp_path / "train.py"
+    file.write_text(yaml.safe_dump(plain(config)))
+    script.write_text(
+        "import itertools, os, sys, types\n"
+        "from robot_vision.cli import main\n"
+        "from robot_vision.training import loop\n"
+        "pace = 1e6 if os.environ['RANK'] == '1' else 0.0\n"
+        "clock = itertools.count()\n"
+        "loop.time = types.SimpleNamespace(monotonic=lambda: pace * next(clock))\n"
+        "sys.exit(main(['train', sys.argv[1]]))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(script), str(file)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_validation_that_says_nothing_exports_the_last_epoch(tmp_path):
+    root = make_labelled(tmp_path / "data")
+    for name in ("blue", "green", "red"):  # classes that training does not know
+        shutil.copytree(root / "test" / name, root / "val" / name.upper())
+    result = run(configuration("image_folder", root, tmp_path / "run", optimiser={"ema": 0.0}))
+    state = loop.read_header(tmp_path / "run" / "all" / loop.LAST)["state"]
+    assert state["best_epoch"] == 2 and state["best_score"] is None
+    last = load_file(tmp_path / "run" / "all" / loop.LAST)
+    for key, value in weights(result, "all").items():
+        assert torch.equal(value, last[f"trainee.network.{key}"])
+    json.loads((tmp_path / "run" / "report.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.slow
+def test_stop_while_the_last_epoch_is_validated_stops(labelled, tmp_path, monkeypatch):
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("Ctrl-C reaches the main thread alone")
+    config = configuration("image_folder", labelled, tmp_path / "run", loop={"epochs": 1})
+
+    def validate(*arguments):
+        signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
+        return true_validate(*arguments)
+
+    true_validate = loop._validate
+    monkeypatch.setattr(loop, "_validate", validate)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    assert loop.read_header(tmp_path / "run" / "all" / loop.LAST)["state"]["finished"]
+    monkeypatch.undo()
+    assert run(config, resume=True).bundle.is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finished", [True, False])
+def test_run_is_not_resumed_on_other_images(tmp_path, monkeypatch, finished):
+    root = make_labelled(tmp_path / "data")
+    base = {"loop": {"epochs": 2, "checkpoint_seconds": 0.0}}
+    config = configuration("image_folder", root, tmp_path / "run", **base)
+    if finished:
+        run(config)
+    else:
+        monkeypatch.setattr(loop, "_validate", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config)
+        monkeypatch.undo()
+    shutil.copy(root / "test" / "red" / "000.png", root / "train" / "red" / "another.png")
+    with pytest.raises(ConfigError, match="other images than there are now .then 42"):
+        run(config, resume=True)
+    (root / "train" / "red" / "another.png").unlink()
+    assert run(config, resume=True).bundle.is_dir()
+
+
+@pytest.mark.slow
+def test_patience_waits_for_a_validation(labelled, tmp_path):
+    loop_settings = {"epochs": 8, "patience": 1, "validate_every": 3}
+    optimiser = {"learning_rate": 1e-12, "ema": 0.0}  # nothing gets better
+    config = configuration(
+        "image_folder",
+        labelled,
+        tmp_path / "run",
+        loop=loop_settings,
+        optimiser=optimiser,
+        network={"freeze": ["all"]},
+    )
+    history = run(config).report["history"]
+    assert [("score" in entry) for entry in history] == [False, False, True] * 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robot_vision.datasets import DATASETS
 from robot_vision.errors import ConfigError
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import describe, expand, parse, plain, read_config
@@ -77,6 +78,8 @@ def test_every_setting_is_listed_with_its_default_and_a_text():
     keys = [key for key, _, _ in rows]
     assert len(keys) == len(set(keys)) and "loop.epochs" in keys and "network.input" in keys
     assert all(text for _, _, text in rows)
+    kinds = {key: text for key, _, text in rows}["data.kind"]
+    assert all(kind in kinds for kind in DATASETS)
     data: dict = {}
     for key, default, _ in rows:
         *groups, last = key.split(".")

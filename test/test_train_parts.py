@@ -1,22 +1,36 @@
 """Parts of training against independent oracles, and what goes wrong."""
 
 import resource
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from sklearn import metrics as sk
 from torch import nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 from train_data import configuration, make_labelled
 
+from robot_vision.datasets import open_dataset
+from robot_vision.errors import ConfigError
+from robot_vision.spec import InputSpec
 from robot_vision.training import loop
+from robot_vision.training.augmentation import BatchAugmentation, make_augmentation
+from robot_vision.training.baselines import nearest_pose_bound
 from robot_vision.training.calibrate import fit_temperature, variance_scales
 from robot_vision.training.checkpoint import SaveError, load_state, save_state, write_whole
 from robot_vision.training.config import OptimiserConfig, PlaceConfig
-from robot_vision.training.data import SampleSet, batches, epoch_order, split_order
+from robot_vision.training.data import (
+    SampleSet,
+    batches,
+    epoch_order,
+    split_order,
+    times_drawn,
+)
 from robot_vision.training.evaluate import Views
 from robot_vision.training.measures import (
     classifier_metrics,
@@ -25,7 +39,7 @@ from robot_vision.training.measures import (
     pose_metrics,
 )
 from robot_vision.training.model import Trainee, build_network
-from robot_vision.training.objectives import make_losses
+from robot_vision.training.objectives import make_augment, make_losses
 from robot_vision.training.optimiser import make_optimiser, rate_factor
 from robot_vision.training.record import Recorder
 from robot_vision.training.setup import make_fabric, open_splits, resolved
@@ -140,6 +154,13 @@ def test_order_is_the_same_in_every_process_and_parts_make_up_the_batches():
         assert sorted(batch.tolist()) == sorted(torch.cat(both).tolist())
     drawn = torch.cat([epoch_order(targets, "balanced", 3, e) for e in range(20)])
     assert float((drawn >= 90).float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_images_without_a_label_take_nothing_from_the_balance_of_classes():
+    targets = {"label": torch.tensor([-1] * 60 + [0] * 10 + [1] * 20 + [2] * 10)}
+    drawn = torch.cat([epoch_order(targets, "balanced", 3, e) for e in range(30)])
+    counts = torch.bincount(targets["label"][drawn] + 1, minlength=4) / len(drawn)
+    assert counts.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3], abs=0.03)
 
 
 def test_rate_rises_then_falls_to_its_end():
@@ -296,3 +317,79 @@ def test_one_batch_is_learned_by_heart(head):
         similarity = (raw["descriptor"] @ raw["descriptor"].T).fill_diagonal_(-1)
         assert (similarity.argmax(1) % 4).tolist() == batch["place"].tolist()
         assert float(total.detach()) == 0.0  # no negative within the margin
+
+
+def test_sample_that_is_drawn_again_looks_otherwise(tmp_path):
+    order = torch.tensor([3, 1, 3, 3, 0, 1])
+    assert times_drawn(order).tolist() == [0, 0, 1, 2, 0, 1]
+    samples = sample_set(tmp_path)
+    samples.load(2)
+    augment = BatchAugmentation(make_augmentation("labels", seed=0))
+    more = [{"draw": times_drawn(order)}]
+    (batch,) = batches(samples, [order], 2, augment, 0, more)
+    pictures = {tuple(image.flatten().tolist()) for image in batch["images"]}
+    assert len(pictures) == len(order)
+    (plain,) = batches(samples, [order], 2, augment, 0)
+    assert torch.equal(plain["images"][[0, 1, 4]], batch["images"][[0, 1, 4]])
+    assert torch.equal(plain["images"][0], plain["images"][3])
+
+
+def test_nearest_training_pose_is_the_nearest_far_from_the_origin():
+    rng = np.random.default_rng(0)
+    seen = rng.uniform(300, 306, (400, 3))
+    asked = seen[rng.integers(0, 400, 100)] + rng.normal(0, 0.02, (100, 3))
+
+    def targets(positions):
+        T = torch.eye(4).repeat(len(positions), 1, 1)
+        T[:, :3, 3] = torch.from_numpy(positions).float()
+        return {"T_map_camera": T, "has_pose": torch.ones(len(T), dtype=torch.bool)}
+
+    found = nearest_pose_bound(targets(seen), targets(asked))
+    expected = cKDTree(seen).query(asked)[0]
+    assert found["mean_position_m"] == pytest.approx(expected.mean(), abs=1e-4)
+
+
+def test_squashed_images_have_oblong_pixels(tmp_path):
+    folder = tmp_path / "train" / "red"
+    folder.mkdir(parents=True)
+    (folder / "0.png").write_bytes(b"")
+    cv2.imwrite(str(folder / "1.png"), np.zeros((48, 64, 3), np.uint8))
+    splits = open_dataset("image_folder", tmp_path, validation=0.0, test=0.0)
+    for resize, expected in (("squash", 4 / 3), ("crop", 1.0), ("letterbox", 1.0)):
+        spec = InputSpec(height=32, width=32, resize=resize)
+        samples = SampleSet.of(splits.train, splits.labels, spec)
+        assert samples.pixel_aspect == pytest.approx(expected)
+    config = configuration("image_folder", tmp_path, tmp_path / "run", heads=["pose"])
+    for name, aspect in (("poses", 4 / 3), ("none", None)):
+        augment = make_augment(
+            replace(config, augmentation={"name": name}), resolved_spec(config), 4 / 3
+        )
+        viewpoint = augment and augment.augment.settings.viewpoint
+        assert (viewpoint and viewpoint.pixel_aspect) == aspect
+    wrong = replace(config, augmentation={"name": "poses", "camera_matrix": [525, 525, 320, 240]})
+    with pytest.raises(ConfigError, match="outside of the network's input of 32 x 32"):
+        make_augment(wrong, resolved_spec(config))
+
+
+def resolved_spec(config):
+    return build_network(resolved(config), ()).spec
+
+
+def test_headings_are_not_asked_of_places_that_have_none(tmp_path):
+    for i in range(8):
+        name = f"@{1000 + i}@2000@.png"
+        cv2.imwrite(str(tmp_path / name), np.full((16, 16, 3), i, np.uint8))
+    options = {"split": "train"}
+    place = {"positive_m": 2.0, "negative_m": 4.0}
+    groups = {"heads": ["place"], "data": {"options": options}}
+    config = configuration("place_folder", tmp_path, tmp_path / "run", **groups, place=place)
+    assert len(open_splits(config).train) == 8
+    turned = replace(config, place=replace(config.place, positive_deg=30.0))
+    with pytest.raises(ConfigError, match="positive_deg.*need orientations"):
+        open_splits(turned)
+
+
+def test_names_in_brackets_are_said_as_they_are(capsys):
+    text = "3 images are left out: lab [/2]/a.png, [red]/b.png"
+    Recorder(None).say(text)
+    assert capsys.readouterr().err == f"{text}\n"

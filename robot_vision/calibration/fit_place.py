@@ -13,7 +13,7 @@ from robot_vision.calibration.material import (
     cross_fit,
     true_poses,
 )
-from robot_vision.calibration.measure import match_numbers, reliability_rows
+from robot_vision.calibration.measure import match_numbers, reliability_rows, times_of
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.bootstrap import Resampler
 from robot_vision.evaluation.place import Views, score_places
@@ -44,9 +44,11 @@ def fit_place(
     Raises:
         ConfigError: too few right or too few wrong matches.
     """
-    queries = _views(material)
+    exclude_s = options.settings.place_exclude_s
+    queries = _views(material, exclude_s)
     if reference is not None and reference.posed.any():
-        columns = score_places(queries, _views(reference), options.settings, same_recording=False)
+        stored = _views(reference, exclude_s)
+        columns = score_places(queries, stored, options.settings, same_recording=False)
         where = "training images"
     else:
         columns = score_places(queries, queries, options.settings, same_recording=True)
@@ -84,13 +86,10 @@ def fit_place(
     )
 
 
-def _views(material: Material) -> Views:
+def _views(material: Material, exclude_s: float) -> Views:
     rows = material.posed
     count = len(rows)
     position, xyzw = np.full((count, 3), np.nan), np.tile([0.0, 0.0, 0.0, 1.0], (count, 1))
     position[rows], xyzw[rows] = true_poses(material, rows)
-    # Without stamps of their own, frames follow each other at a camera's usual rate.
-    stamps = [
-        i * 33_333_333 if s.stamp_ns is None else s.stamp_ns for i, s in enumerate(material.samples)
-    ]
-    return Views(material.outputs["descriptor"], position, xyzw, np.array(stamps, np.int64))
+    stamps = times_of(material.samples, exclude_s)
+    return Views(material.outputs["descriptor"], position, xyzw, stamps)

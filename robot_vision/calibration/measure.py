@@ -40,6 +40,23 @@ def _starts(samples: Sequence[Sample], i: int) -> bool:
     return samples[i].sequence != samples[i - 1].sequence
 
 
+def times_of(samples: Sequence[Sample], gap_s: float) -> NDArray[np.int64]:
+    """Returns stamps (N,) by which neighbours in time are found, in the samples' order.
+
+    Those of a recording keep their distances; without stamps frames follow each other at a camera's usual
+    rate. Recordings follow each other `gap_s` apart, whichever of them is older, so that none is a
+    neighbour of another's.
+    """
+    found, begin = np.zeros(len(samples), np.int64), 0
+    for a, b in recordings(samples):
+        own = [
+            i * _FRAME_NS if s.stamp_ns is None else s.stamp_ns for i, s in enumerate(samples[a:b])
+        ]
+        found[a:b] = begin + np.array(own, np.int64) - min(own)
+        begin = int(found[a:b].max()) + round(gap_s * 1e9) + 1
+    return found
+
+
 def folds_of(samples: Sequence[Sample], count: int, seed: int = 0) -> NDArray[np.int64]:
     """Returns the fold (N,) of each sample: pictures by chance within a class, frames in blocks of time."""
     fold = np.zeros(len(samples), np.int64)
@@ -71,11 +88,7 @@ def resampler_of(samples: Sequence[Sample], settings: EvaluationSettings) -> Res
         # So far apart that each is a block of its own.
         far = round(100e9 * settings.block_s)
         return Resampler(np.arange(len(samples)) * far, [(0, len(samples))], settings)
-    stamps = np.array(
-        [i * _FRAME_NS if s.stamp_ns is None else s.stamp_ns for i, s in enumerate(samples)],
-        np.int64,
-    )
-    return Resampler(stamps, recordings(samples), settings)
+    return Resampler(times_of(samples, 0.0), recordings(samples), settings)
 
 
 def class_numbers(

@@ -19,6 +19,7 @@ from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, 
 from robot_vision.datasets.image_sketch import found_in
 from robot_vision.datasets.sample import Sample, Splits, content_hash
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.sources.natural import natural_key
 from robot_vision.spec import FEATURE_SCORES
 
 # Of the images: two data sets may share a few by accident, as recordings that stand still do.
@@ -46,8 +47,16 @@ class Data:
 
     @property
     def samples(self) -> Sequence[Sample]:
-        """The split's samples; `all` is every one."""
-        return self.splits.samples if self.split == "all" else self.splits.split(self.split)
+        """The split's samples; `all` is every one, in the order in which they were recorded."""
+        if self.split != "all":
+            return self.splits.split(self.split)
+        samples = self.splits.samples
+        order = {name: i for i, name in enumerate(dict.fromkeys(s.sequence for s in samples))}
+        # The splits are blocks of the same recordings: one after another, frames that are neighbours in
+        # time would not be neighbours here.
+        return sorted(
+            samples, key=lambda s: (order[s.sequence], s.stamp_ns or 0, natural_key(s.name))
+        )
 
     @property
     def reference(self) -> Sequence[Sample]:

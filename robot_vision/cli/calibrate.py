@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
     for table in tables(found):
         console.print(table)
     for line in [*summary(found), *(f"note: {note}" for note in found.notes)]:
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"bundle: {new.path}", highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"bundle: {new.path}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -79,7 +79,7 @@ def _show(form: str, written: Written, files: list[Path]) -> None:
         console.print(
             summary_line(metrics), style="bold", highlight=False, markup=False, soft_wrap=True
         )
-    console.print(f"report: {files[0]}", highlight=False, soft_wrap=True)
+    console.print(f"report: {files[0]}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _merged(words: list[str]) -> Written:

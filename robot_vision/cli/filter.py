@@ -292,8 +292,10 @@ def _show(args: argparse.Namespace, found: Any, recordings: list[dict[str, Any]]
         if "odometry" in recording:
             counts = ", ".join(f"{n} {c}" for n, c in sorted(recording["poses"].items()))
             text = f"{recording['name']}: odometry {recording['odometry']}; poses {counts}"
-            console.print(text, highlight=False, soft_wrap=True)
-    console.print(f"wrote {args.output / 'filters.json'}", highlight=False, soft_wrap=True)
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"wrote {args.output / 'filters.json'}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _print_table(args: argparse.Namespace, header: list[str], lines: list[list[str]]) -> None:

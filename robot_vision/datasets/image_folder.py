@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robot_vision.datasets.image_files import FileImage, empty_files_note
@@ -154,14 +154,15 @@ def _drawn(
             split="blocks",
             block_frames=options.block_frames,
             test_remainder=-1,
-            validation=fraction,
             seed=seed,
         )
         kept: list[Sample] = []
         drawn: list[Sample] = []
         for label in labels_of(samples):
             mine = [s for s in samples if s.label == label]
-            train, part, _ = divide(mine, blocks)
+            # At least one block of a class that has two, as with the draw of single images.
+            least = 1 / -(-len(mine) // options.block_frames) if fraction else 0.0
+            train, part, _ = divide(mine, replace(blocks, validation=max(fraction, least)))
             kept, drawn = kept + train, drawn + part
         return kept, drawn
     return draw_stratified(samples, fraction, seed, _unit(options.group))

@@ -121,8 +121,8 @@ class Resampler:
                 alone are given to them.
 
         Returns:
-            By name `value`, `low` and `high`; None where there is no such number. Resamples without any
-            frame that a statistic needs do not count for it.
+            By name `value`, `low` and `high`; None where there is no such number, and for the interval of
+            fewer than ten rows. Resamples without any frame that a statistic needs do not count for it.
         """
         index = np.arange(self.count) if rows is None else np.arange(self.count)[rows]
         names = list(statistics)
@@ -138,14 +138,16 @@ class Resampler:
             each = (name,) if isinstance(name, str) else name
             drawn = np.concatenate([*collected, np.zeros((0, len(each)))])
             for column, part in enumerate(each):
-                low, high = self._interval(drawn[:, column])
+                low, high = self._interval(drawn[:, column], len(index))
                 found[part] = {"value": plain(value[0, column]), "low": low, "high": high}
         return found
 
-    def _interval(self, drawn: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    def _interval(
+        self, drawn: NDArray[np.float64], frames: int
+    ) -> tuple[float | None, float | None]:
         drawn = drawn[np.isfinite(drawn)]
         # One frame, or one that is drawn over and over, says nothing about others.
-        if len(drawn) == 0 or self.count < 2 * _MIN_BLOCKS:
+        if len(drawn) == 0 or frames < 2 * _MIN_BLOCKS:
             return None, None
         tail = (1 - self.settings.confidence) / 2
         low, high = np.quantile(drawn, [tail, 1 - tail])

@@ -100,6 +100,11 @@ class TruthRequest:
                 raise ConfigError(f"Setting label_source is {source}: give {needs}")
         if self.pose_source == "file" and not self.pose_file:
             raise ConfigError("Setting pose_source is file: give pose_file")
+        if self.pose_file and self.base_frame and not self.base_to_camera:
+            raise ConfigError(
+                f"Setting base_frame is {self.base_frame!r}, which is for a topic: for the poses of a file "
+                "give base_to_camera (x,y,z,qx,qy,qz,qw)"
+            )
 
 
 class _Refused:

@@ -1,7 +1,8 @@
 """Augmentation by name: for labels alone, or true to poses. Reproducible by seed, epoch and sample.
 
 What happens to a sample depends on (seed, epoch, index) and on nothing else: not on the batch that it is
-in, nor on how many threads or processes load data. Images are changed one by one, as RGB uint8 (H, W, 3):
+in, nor on how many threads or processes load data. One that a balanced epoch draws several times looks
+otherwise each time. Images are changed one by one, as RGB uint8 (H, W, 3):
 OpenCV's uint8 kernels on an image that stays in the cache are faster on a CPU than tensors of a batch, and
 they let go of Python's lock.
 """
@@ -26,6 +27,7 @@ from robot_vision.training.viewpoint import FILL, ViewpointSettings, draw_turn, 
 
 Image = NDArray[np.uint8]
 NAMES = ("none", "labels", "poses")
+_DRAW_BITS = 40  # of a sample's number: above them stands how often it was drawn before
 
 
 class View(NamedTuple):
@@ -218,7 +220,8 @@ class BatchAugmentation:
 
         Args:
             batch: `images` uint8 (N, H, W, 3), `index` (N,), and what there is of `T_map_camera` (N, 4,
-                4) with `has_pose` (N,), and `label` (N,).
+                4) with `has_pose` (N,), `label` (N,), and `draw` (N,): how often the epoch had the sample
+                before.
             epoch: its number; or a generator, whose next number then stands for it.
 
         Returns:
@@ -230,6 +233,10 @@ class BatchAugmentation:
             epoch = int(torch.randint(2**62, (), generator=epoch))
         out = dict(batch)
         images, index = batch["images"].numpy(), batch["index"].tolist()
+        if "draw" in batch:
+            index = [
+                i + (n << _DRAW_BITS) for i, n in zip(index, batch["draw"].tolist(), strict=True)
+            ]
         poses = (
             batch["T_map_camera"].numpy() if "T_map_camera" in batch else [np.eye(4)] * len(images)
         )

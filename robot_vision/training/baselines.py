@@ -145,7 +145,9 @@ def nearest_pose_bound(train: Targets, targets: Targets) -> Metrics:
     """Measures the best that retrieval could do: the pose of the nearest training position."""
     has = train["has_pose"]
     poses = train["T_map_camera"][has]
-    best = torch.cdist(targets["T_map_camera"][:, :3, 3], poses[:, :3, 3]).argmin(dim=1)
+    # In float64: cdist multiplies matrices, and at 300 m float32 leaves it decimetres.
+    asked = targets["T_map_camera"][:, :3, 3].double()
+    best = torch.cdist(asked, poses[:, :3, 3].double()).argmin(dim=1)
     q = quaternions_xyzw(poses[best, :3, :3])
     return pose_metrics({"position": poses[best, :3, 3], "orientation_xyzw": q}, targets)
 

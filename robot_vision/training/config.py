@@ -2,7 +2,7 @@
 
 The defaults are chosen for data that nobody tuned them on: tens to tens of thousands of images, a
 pretrained backbone, one machine. Where a better choice depends on the data or the weights, the default is
-null and `resolved` (in `plan.py`) fills it in and prints it.
+null and `resolved` (in `setup.py`) fills it in and prints it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from robot_vision.datasets.registry import DATASETS
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.spec import HEADS, MAX_MEMBERS, MAX_PASSES, InputSpec
 
@@ -20,7 +21,7 @@ CLASS_WEIGHTS = ("none", "sqrt_inverse", "inverse", "effective")
 
 
 def _doc(default: Any, text: str) -> Any:
-    """A field with its default and its text, which `--help-config` and the documentation print."""
+    """A field with its default and its text, which `robot-vision train --settings` prints."""
     if isinstance(default, (dict, list)) or callable(default):
         make = default if callable(default) else lambda: type(default)(default)
         return field(default_factory=make, metadata={"text": text})
@@ -32,7 +33,7 @@ class DataConfig:
     """Where the samples come from."""
 
     kind: str = _doc(
-        "", "data set kind: folders, seven_scenes, cambridge, tum, transforms, bag, utm"
+        "", f"data set kind: {', '.join(DATASETS)}; robot-vision data formats lists their options"
     )
     path: str = _doc("", "its folder or file; $VARIABLES and ~ are expanded")
     options: dict[str, Any] = _doc(dict, "further options of that kind of data set")
@@ -115,7 +116,7 @@ class LoopConfig:
         "where the backbone is frozen and nothing is augmented, run it once and not every epoch",
     )
     checkpoint_seconds: float = _doc(
-        120.0, "write last.safetensors this often, besides every epoch"
+        120.0, "write last.safetensors this often, and at the end of each stage"
     )
     accelerator: str = _doc("auto", "auto, cpu or cuda")
     devices: int = _doc(1, "processes on this machine; under torchrun it is torchrun that decides")

@@ -6,9 +6,11 @@ pixels. What fits in memory is decoded once; more than that is decoded ahead of 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +77,30 @@ class SampleSet:
     def bytes(self) -> int:
         """What all its resized images take in memory."""
         return len(self) * self.input.height * self.input.width * 3
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How many samples, and a hash of their names, labels and poses: JSON, without reading images.
+
+        The order of an epoch follows from their number, so a run goes on only with the same ones.
+        """
+        digest = hashlib.sha256("\0".join(sample.name for sample in self.samples).encode())
+        for value in self.targets.values():
+            digest.update(value.contiguous().numpy().tobytes())
+        return {"images": len(self), "sha256": digest.hexdigest()[:16]}
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width over height of the resized pixels of the first image, if its own are square."""
+        if self.input.resize != "squash":
+            return 1.0
+        for sample in self.samples:
+            try:
+                height, width = sample.source.load(source_size(self.input)).shape[:2]
+                return (width / self.input.width) / (height / self.input.height)
+            except (ImageError, ZeroDivisionError):
+                continue
+        return 1.0
 
     def load(self, threads: int, keep: bool = True, advance: Advance = lambda n: None) -> None:
         """Decodes and resizes every image, and leaves out those that cannot be read.
@@ -154,6 +180,7 @@ def batches(
     threads: int = 2,
     augment: Augment | None = None,
     epoch: int = 0,
+    more: Sequence[Batch] | None = None,
 ) -> Iterator[Batch]:
     """Yields a batch for each index tensor, in order, while threads prepare those that follow.
 
@@ -164,17 +191,19 @@ def batches(
         augment: changes a batch, by the run's seed, the epoch and the images' numbers alone: neither the
             number of threads nor a resumed run changes a pixel.
         epoch: for the augmentation.
+        more: for each index tensor, what else is in its batch.
     """
+    beside: Sequence[Batch] = more if more is not None else [{}] * len(indices)
 
-    def make(index: Tensor) -> Batch:
-        batch = samples.batch(index)
+    def make(index: Tensor, extra: Batch) -> Batch:
+        batch = {**samples.batch(index), **extra}
         return batch if augment is None else augment(batch, epoch)
 
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[Batch]] = []
         try:
-            for index in indices:
-                waiting.append(pool.submit(make, index))
+            for index, extra in zip(indices, beside, strict=True):
+                waiting.append(pool.submit(make, index, extra))
                 if len(waiting) > max(_AHEAD, threads):
                     yield waiting.pop(0).result()
             while waiting:
@@ -201,10 +230,21 @@ def epoch_order(targets: dict[str, Tensor], sampler: str, seed: int, epoch: int)
     labels = targets["label"]
     if sampler == "shuffle":
         return torch.randperm(len(labels), generator=generator)
-    known = labels.clamp(min=0)
-    counts = torch.bincount(known, minlength=int(known.max()) + 1).double()
-    weights = torch.where(labels >= 0, 1.0 / counts[known], 0.0)
+    known = labels >= 0
+    counts = torch.bincount(labels[known]).double()
+    weights = torch.zeros(len(labels), dtype=torch.float64)
+    weights[known] = 1.0 / counts[labels[known]]
     return torch.multinomial(weights, len(labels), replacement=True, generator=generator)
+
+
+def times_drawn(order: Tensor) -> Tensor:
+    """Returns how often each sample of an epoch's order was drawn before in it, int64 (N,)."""
+    _, which, counts = order.unique(return_inverse=True, return_counts=True)
+    by_sample = which.argsort(stable=True)
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    before = torch.empty_like(order)
+    before[by_sample] = torch.arange(len(order)) - first
+    return before
 
 
 def split_order(order: Tensor, batch_size: int, rank: int = 0, world: int = 1) -> list[Tensor]:

@@ -62,7 +62,8 @@ def answer_often(
     heads = tuple(name for name in config.heads if name in SAMPLED)
     alone = replace(config, heads=heads) if heads else config
     # What the first member's last stage saw: augmented images, unless the backbone is frozen.
-    augment = make_augment(alone, network.spec) if heads else None
+    aspect = sets["train"].pixel_aspect
+    augment = make_augment(alone, network.spec, aspect) if heads else None
     train, validation = views["train"], views["validation"]
     if augment is not None or config.pose.loss == "reprojection":
         train = Views(sets["train"])
@@ -135,7 +136,7 @@ def fit_member(
     rank, world = fabric.global_rank, fabric.world_size
     chooser = make_chooser(seeded, tuple(losses), other, train, rank, world)
     stage = loop.Stage(f"member {number + 1}", config.loop.epochs, augment, chooser)
-    if resume and loop.finished(folder) is not None:
+    if resume and loop.finished(folder, train) is not None:
         loop.load_best(other, folder)
     else:
         fabric.to_device(other)

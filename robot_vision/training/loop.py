@@ -22,7 +22,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from robot_vision.errors import RobotVisionError
+from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.augmentation import BatchAugmentation as Augment
 from robot_vision.training.averaging import WeightAverage
@@ -36,7 +36,7 @@ from robot_vision.training.checkpoint import (
 )
 from robot_vision.training.choosing import Chooser
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.data import Batch, batches, epoch_order, split_order
+from robot_vision.training.data import Batch, batches, epoch_order, split_order, times_drawn
 from robot_vision.training.evaluate import Views, evaluate
 from robot_vision.training.measures import Metrics, pose_spread, score
 from robot_vision.training.model import Trainee
@@ -133,6 +133,7 @@ def fit(
     state = State()
     if resume and (folder / LAST).is_file():
         header, tensors = load_state(folder / LAST, optimiser.optimizer)
+        _require_same(header, train, folder)
         state = State(**header["state"])
         if scaler and header.get("scaler"):
             scaler.load_state_dict(header["scaler"])
@@ -149,6 +150,7 @@ def fit(
     interrupted = _Interrupt(enabled=world == 1)
     started = saved = time.monotonic()
     before = state.seconds
+    told = False  # that validation cannot choose
 
     def save() -> None:
         nonlocal saved
@@ -162,7 +164,11 @@ def fit(
             if best:
                 save_tensors(folder / BEST, best)
                 best.clear()
-            header = {"state": vars(state), "scaler": scaler.state_dict() if scaler else None}
+            header = {
+                "state": vars(state),
+                "scaler": scaler.state_dict() if scaler else None,
+                "data": train.samples.identity,
+            }
             save_state(folder / LAST, states, optimiser.optimizer, header)
         saved = time.monotonic()
 
@@ -182,9 +188,17 @@ def fit(
                 steps = len(chosen) * stage.epochs
             else:
                 order = epoch_order(train.samples.targets, loop.sampler, loop.seed, epoch)
-                indices = split_order(order, loop.batch_size, rank, world)
-                chosen = [{"index": index} for index in indices]
+                parts_of = (
+                    split_order(column, loop.batch_size, rank, world)
+                    for column in (order, times_drawn(order))
+                )
+                chosen = [{"index": i, "draw": n} for i, n in zip(*parts_of, strict=True)]
                 steps = per_epoch * stage.epochs
+            if not chosen:
+                raise ConfigError(
+                    f"{stage.name}: the training images make no batch for each of {world} processes: use "
+                    "fewer, or a smaller loop.batch_size"
+                )
             bar.epoch(epoch, state.in_epoch)
             model.train()
             pending: tuple[dict[str, Tensor], Tensor] | None = None
@@ -212,30 +226,44 @@ def fit(
                     average.update(network)
                 # A step late, so that a GPU need not wait to be asked; nothing is saved before.
                 if pending is not None:
-                    _account(state, *pending, train, fabric)
-                pending = ({"loss": total.detach(), **parts}, batch["index"])
+                    _account(state, *pending, train)
+                pending = (
+                    {"loss": _over_processes(total.detach(), fabric), **parts},
+                    batch["index"],
+                )
                 state.step += 1
                 state.in_epoch += 1
                 bar.advance(len(batch["index"]) * world)
                 overdue = time.monotonic() - saved > loop.checkpoint_seconds
-                if interrupted.asked or overdue:
-                    _account(state, *pending, train, fabric)
+                if interrupted.asked or overdue:  # by each process's own clock
+                    _account(state, *pending, train)
                     pending = None
                     save()
                     if interrupted.asked:
                         raise KeyboardInterrupt
             if pending is not None:
-                _account(state, *pending, train, fabric)
+                _account(state, *pending, train)
 
             entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "step": state.step}
             entry["rate"] = optimiser.param_groups[-1]["lr"]
             entry["train"] = {name: total / count for name, (total, count) in state.sums.items()}
             last = epoch + 1 == stage.epochs
-            if validation is not None and (last or (epoch + 1) % loop.validate_every == 0):
+            due = last or (epoch + 1) % loop.validate_every == 0
+            if validation is not None and due:
                 with average.applied(network) if average else contextlib.nullcontext():
                     metrics = _validate(network, validation, train, heads, config, fabric)
                 entry["validation"], entry["score"] = metrics, score(metrics, spread)
-                if state.best_score is None or entry["score"] > state.best_score:
+                if not math.isfinite(entry["score"]):
+                    # Nothing in the validation images has a target: they cannot choose an epoch.
+                    entry["score"], state.best_epoch = None, epoch
+                    keep_best()
+                    if not told:
+                        recorder.say(
+                            f"{stage.name}: no validation image has what the heads are measured by (a "
+                            "label of the training images, a pose, a place to find): the last epoch counts"
+                        )
+                    told = True
+                elif state.best_score is None or entry["score"] > state.best_score:
                     state.best_score, state.best_epoch = entry["score"], epoch
                     keep_best()
             elif validation is None and last:
@@ -243,24 +271,46 @@ def fit(
                 keep_best()
             state.epoch, state.in_epoch, state.sums = epoch + 1, 0, {}
             waited = epoch - state.best_epoch
-            state.finished = last or bool(validation and loop.patience and waited >= loop.patience)
+            # Epochs that were not validated cannot have been better: patience ends with one that was.
+            tired = validation is not None and due and 0 < loop.patience <= waited
+            state.finished = last or tired
             entry["seconds"] = before + time.monotonic() - started
             state.history.append(entry)
             # Epochs of seconds need not wait for the disk; the last one's checkpoint marks the end.
             if state.finished or time.monotonic() - saved > loop.checkpoint_seconds:
                 save()
             recorder.epoch(state.history, bar)
+        if interrupted.asked:  # while the last epoch was validated: there was no step to end with
+            raise KeyboardInterrupt
 
     fabric.barrier()
     load_best(network, folder)
     return state
 
 
-def finished(folder: Path) -> State | None:
-    """Returns the state of a stage that has ended, or None."""
+def finished(folder: Path, train: Views) -> State | None:
+    """Returns the state of a stage that has ended, or None.
+
+    Raises:
+        ConfigError: it was trained on other samples than these.
+    """
     header = read_header(folder / LAST)
     state = State(**header["state"]) if header else None
-    return state if state is not None and state.finished else None
+    if state is None or not state.finished:
+        return None
+    _require_same(header, train, folder)
+    return state
+
+
+def _require_same(header: Mapping[str, Any], train: Views, folder: Path) -> None:
+    now = train.samples.identity
+    then = header.get("data", now)  # not in checkpoints of the first runs
+    if then != now:
+        raise ConfigError(
+            f"{folder / LAST} was trained on other images than there are now (then {then['images']}, now "
+            f"{now['images']}, by names, labels and poses): resume with the data that the run had, or begin "
+            "another with --output"
+        )
 
 
 def load_best(network: MultiHeadNetwork, folder: Path) -> None:
@@ -277,22 +327,27 @@ def _batches(
 ) -> Iterator[Batch]:
     """Yields the chosen batches: from the cache, or with their images read and augmented ahead."""
     indices = [batch["index"] for batch in chosen]
-    if train.cache is not None:
-        ready: Iterator[Batch] = (train.cache.batch(train.samples, index) for index in indices)
-    else:
-        ready = batches(train.samples, indices, config.data.threads, augment, epoch)
-    for batch, more in zip(ready, chosen, strict=True):
-        yield {**batch, **more}
+    if train.cache is None:
+        yield from batches(train.samples, indices, config.data.threads, augment, epoch, chosen)
+        return
+    for batch in chosen:
+        yield {**train.cache.batch(train.samples, batch["index"]), **batch}
 
 
-def _account(
-    state: State, losses: dict[str, Tensor], index: Tensor, train: Views, fabric: Fabric
-) -> None:
-    """Adds a step's losses to the epoch's sums, the total as the mean over processes, and refuses NaN."""
+def _over_processes(loss: Tensor, fabric: Fabric) -> Tensor:
+    """Returns the mean over processes, so that all see the same NaN.
+
+    In the step itself, which all processes make in the same order: when one of them asks for the number
+    depends on its clock, and a collective operation there would meet the gradients of another.
+    """
+    if fabric.world_size == 1:
+        return loss
+    return fabric.all_reduce(loss, reduce_op="mean")  # type: ignore[return-value]
+
+
+def _account(state: State, losses: dict[str, Tensor], index: Tensor, train: Views) -> None:
+    """Adds a step's losses to the epoch's sums, and refuses NaN."""
     names = list(losses)
-    if fabric.world_size > 1:
-        # So that all processes see the same, and stop together.
-        losses = {**losses, "loss": fabric.all_reduce(losses["loss"], reduce_op="mean")}  # type: ignore
     values = torch.stack([losses[name].float() for name in names]).tolist()
     if not math.isfinite(values[0]):
         images = ", ".join(train.samples.names(index.cpu()))

@@ -195,6 +195,13 @@ class TripletSampler(EpochSampler):
                 near = self._best_positives(int(query), descriptors, row)
                 tuples.append([int(query), *map(int, near), *map(int, negatives)])
         self.dropped = len(queries) - len(tuples)
+        if not tuples:
+            relation = self.neighbours.relation
+            raise ConfigError(
+                f"none of {len(queries)} queries has an image farther away than negative_m = "
+                f"{relation.negative_m:g} m (or turned by negative_deg): choose a smaller one, and with it "
+                "positive_m; a room may want 0.5 m and 1.5 m"
+            )
         size = self.queries_per_batch
         return [sum(tuples[i : i + size], []) for i in range(0, len(tuples), size)]
 

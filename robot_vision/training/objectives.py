@@ -72,8 +72,16 @@ def augmentation_settings(config: TrainingConfig) -> dict[str, Any]:
     return {"name": "labels" if config.heads == ("classifier",) else "poses"}
 
 
-def make_augment(config: TrainingConfig, spec: NetworkSpec) -> BatchAugmentation | None:
+def make_augment(
+    config: TrainingConfig, spec: NetworkSpec, pixel_aspect: float = 1.0
+) -> BatchAugmentation | None:
     """Builds the augmentation, or None where there is none.
+
+    Args:
+        config: of the run.
+        spec: of the network.
+        pixel_aspect: of the network's input, see `SampleSet.pixel_aspect`: a camera that is turned about its
+            axis turns a squashed image otherwise.
 
     Raises:
         ConfigError: an unknown name or setting, or one that makes poses or labels untrue.
@@ -92,4 +100,12 @@ def make_augment(config: TrainingConfig, spec: NetworkSpec) -> BatchAugmentation
         mixup = Mixup(len(spec.classifier.labels), float(alpha), config.loop.seed)
     if name == NONE and mixup is None:
         return None
+    if name == "poses":
+        settings.setdefault("pixel_aspect", pixel_aspect)
+        matrix, size = settings.get("camera_matrix") or (), (spec.input.width, spec.input.height)
+        if any(not 0 <= c <= side for c, side in zip(matrix[2:], size, strict=False)):
+            raise ConfigError(
+                f"augmentation.camera_matrix is {tuple(matrix)}, whose centre lies outside of the network's "
+                f"input of {size[0]} x {size[1]}: give it in pixels of the input"
+            )
     return BatchAugmentation(make_augmentation(name, config.loop.seed, **settings), mixup)

@@ -38,7 +38,8 @@ class Recorder:
 
     def say(self, text: str) -> None:
         """Prints a line."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        # Names of files may hold what rich takes for markup.
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, name: str, epochs: int, images: int) -> Bar:
         """Returns a progress bar over a stage's images."""

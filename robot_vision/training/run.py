@@ -97,6 +97,8 @@ def train(
     fabric.barrier()
 
     splits = open_splits(config)
+    for note in splits.notes:  # such as frames that were left out
+        recorder.say(f"data: {note}")
     network = build_network(config, splits.labels, splits.map_frame)
     sets = {
         name: SampleSet.of(splits.split(name), splits.labels, network.spec.input)
@@ -167,7 +169,7 @@ def _fit_stage(
     resume: bool,
 ) -> None:
     place = folder / plan.name
-    done = loop.finished(place) if resume else None
+    done = loop.finished(place, Views(sets["train"])) if resume else None
     if done is not None:
         loop.load_best(network, place)
         recorder.say(f"{plan.name}: was finished already")
@@ -177,7 +179,7 @@ def _fit_stage(
     if not plan.whole:
         network.backbone.freeze([name for name, _ in network.backbone.body.named_children()])
     fabric.to_device(network)
-    augment = make_augment(config, network.spec)
+    augment = make_augment(config, network.spec, sets["train"].pixel_aspect)
     # Only a last stage is augmented: the heads of a network that is then fine-tuned are a start.
     if not plan.whole and not is_frozen_by_config(config):
         augment = None

@@ -95,6 +95,12 @@ def open_splits(config: TrainingConfig) -> Splits:
         raise ConfigError(
             f"The pose head needs orientations, which {config.data.path} does not have"
         )
+    turned = config.place.positive_deg is not None or config.place.negative_deg is not None
+    if "place" in config.heads and turned and not splits.has_orientation:
+        raise ConfigError(
+            f"place.positive_deg and place.negative_deg need orientations, which {config.data.path} does not "
+            "have: set both to null"
+        )
     return splits
 
 

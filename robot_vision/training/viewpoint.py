@@ -26,9 +26,11 @@ class ViewpointSettings:
     """How far a camera is turned and zoomed.
 
     Attributes:
-        camera_matrix: (fx, fy, cx, cy) in pixels of the images as they come here. Empty: square pixels,
-            a horizontal field of view of 60 degrees, centred; that is exact for the roll wherever pixels
-            are square and the principal point is the centre.
+        camera_matrix: (fx, fy, cx, cy) in pixels of the images as they come here, which are the network's
+            input. Empty: a horizontal field of view of 60 degrees, centred; that is exact for the roll
+            where the pixels' aspect is right and the principal point is the centre.
+        pixel_aspect: width over height of a pixel, where camera_matrix is empty; not 1 where images were
+            squashed.
         roll_deg: largest turn about the optical axis.
         tilt_deg: largest turn about the image's x and y axes. It needs the true camera_matrix.
         zoom: largest factor of the focal length, drawn in [1 / zoom, zoom]; 1 is none. The pose stays
@@ -37,6 +39,7 @@ class ViewpointSettings:
     """
 
     camera_matrix: tuple[float, ...] = ()
+    pixel_aspect: float = 1.0
     roll_deg: float = 5.0
     tilt_deg: float = 0.0
     zoom: float = 1.0
@@ -46,6 +49,8 @@ class ViewpointSettings:
             len(self.camera_matrix) != 4 or min(self.camera_matrix[:2]) <= 0
         ):
             raise ConfigError(f"camera_matrix is {self.camera_matrix}: it must be fx, fy, cx, cy")
+        if not 0.05 <= self.pixel_aspect <= 20:
+            raise ConfigError(f"pixel_aspect is {self.pixel_aspect!r}: it must be from 0.05 to 20")
         for name, high in (("roll_deg", 180.0), ("tilt_deg", 45.0)):
             value = getattr(self, name)
             if not 0 <= value <= high:
@@ -58,7 +63,8 @@ class ViewpointSettings:
     def matrix(self, height: int, width: int) -> Array:
         """Returns K (3, 3) for images of that size. Pixel (0, 0)'s centre is at (0, 0)."""
         focal = 0.5 * width / math.tan(math.radians(30))
-        numbers = self.camera_matrix or (focal, focal, (width - 1) / 2, (height - 1) / 2)
+        centre = (width - 1) / 2, (height - 1) / 2
+        numbers = self.camera_matrix or (focal, focal * self.pixel_aspect, *centre)
         fx, fy, cx, cy = numbers
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
