@@ -340,6 +340,18 @@ def test_stamp_that_repeats_is_refused_and_one_that_jumps_back_starts_anew():
     assert filter_.resets == 1 and belief.probabilities == pytest.approx([0.4, 0.6])
 
 
+def test_camera_that_lags_by_seconds_does_not_make_the_others_forget():
+    filter_ = ClassFilter(ClassModel(("a", "b"), unknown_prior=0, memory=1.0))
+    for i in range(100):
+        filter_.update(i * S // 10, np.array([0.8, 0.2]), camera="front")
+        if i > 40:
+            late = filter_.update(i * S // 10 - 3 * S, np.array([0.5, 0.5]), camera="rear")
+            # Its first frame may as well be a clock that went back.
+            assert i == 41 or late.stamp_ns == i * S // 10
+    assert filter_.resets == 1
+    assert filter_.newest.probabilities[0] > 0.9
+
+
 def test_certain_classifier_can_be_contradicted():
     filter_ = ClassFilter(ClassModel(("a", "b"), unknown_prior=0))
     for i in range(100):

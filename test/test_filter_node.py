@@ -295,6 +295,19 @@ def test_silence_is_reported_and_ends(robot: Robot) -> None:
     wait_until(robot.localised, each=robot.drive)
 
 
+def test_input_that_is_all_refused_is_silence(robot: Robot) -> None:
+    wait_until(robot.localised, each=robot.drive)
+
+    def refused() -> None:
+        robot.odometry(time.time_ns(), math.nan)
+        robot.place(time.time_ns(), (0, 0, 0), frame="elsewhere")
+        time.sleep(0.05)
+
+    wait_until(lambda: not robot.localised(), each=refused)
+    assert robot.pose_status()[2]["condition"] == "silent"
+    wait_until(robot.localised, each=robot.drive)
+
+
 def test_deactivated_it_is_not_localised_and_begins_anew(robot: Robot) -> None:
     from std_msgs.msg import Bool
 
@@ -383,6 +396,62 @@ def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
         # map -> odom -> base_link is where it was measured: p = t + R(0.5) (1, 0, 0.2).
         at = np.array([t.x, t.y, t.z]) + Rotation.from_quat(yaw).apply([1, 0, 0.2])
         np.testing.assert_allclose(at, [5, 0, 0.2], atol=1e-3)
+    finally:
+        node.stop()
+        client.close()
+
+
+def test_pose_of_a_camera_waits_until_the_frame_of_the_robot_is_known(tmp_path: Path) -> None:
+    """Without base_frame the odometry says which it is; before that the camera is not the robot."""
+    from diagnostic_msgs.msg import DiagnosticArray
+    from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
+    from nav_msgs.msg import Odometry
+    from tf2_msgs.msg import TFMessage
+
+    from robot_vision.ros.qos import profile
+
+    client = Client()
+    node = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.filter_node",
+        "--ros-args",
+        *("-r", "__node:=late_filters", "-p", "pose_topics:=[/gps]", "-p", "pose_frames:=[mast]"),
+        *("-p", "filter_classes:=false", "-p", "diagnostics_period_s:=0.1"),
+    )
+    try:
+        client.listen(DiagnosticArray, "/diagnostics")
+        out = client.listen(PoseWithCovarianceStamped, "/late_filters/pose", 100)
+        poses = client.publisher(PoseWithCovarianceStamped, "/gps")
+        odometry = client.publisher(Odometry, "/odom")
+        fixed = TransformStamped(child_frame_id="mast")
+        set_header(fixed, 0, "base_link")
+        fixed.transform.translation.z = fixed.transform.rotation.w = 1.0
+        statics = client.publisher(TFMessage, "/tf_static", profile("reliable", 1, latched=True))
+        statics.publish(TFMessage(transforms=[fixed]))
+
+        def measure() -> None:
+            message = PoseWithCovarianceStamped()
+            set_header(message, time.time_ns(), "map")
+            message.pose.pose.position.z = message.pose.pose.orientation.w = 1.0
+            message.pose.covariance = (0.01 * np.eye(6)).reshape(36)
+            poses.publish(message)
+            time.sleep(0.05)
+
+        def drive() -> None:
+            message = Odometry(child_frame_id="base_link")
+            set_header(message, time.time_ns(), "odom")
+            message.pose.pose.orientation.w = 1.0
+            odometry.publish(message)
+            measure()
+
+        wait_until(
+            lambda: client.count("late_filters: pose", "refused_no_transform") >= 5 or out,
+            60,
+            each=measure,
+        )
+        assert not out
+        wait_until(lambda: out, each=drive)
+        assert all(abs(message.pose.pose.position.z) < 1e-6 for message in out)
     finally:
         node.stop()
         client.close()

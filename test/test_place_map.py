@@ -478,3 +478,31 @@ def test_writing_from_a_map_opened_for_reading_while_another_writes(tmp_path: Pa
         assert len(reader) == 1
         with pytest.raises(MapReadOnlyError):
             reader.add(keyframe(2))
+
+
+def test_a_map_that_was_replaced_is_not_written_to_and_leaves_its_successor_whole(
+    tmp_path: Path,
+) -> None:
+    """SQLite keeps the log by the file's name, and would read that of the old map into the new one."""
+    path, kept = tmp_path / "home.map", tmp_path / "kept.map"
+    make_map(path).close()
+    with make_map(tmp_path / "other.map") as other:
+        other.add_many(keyframe(i) for i in range(100, 200))
+    reader, writer = open_map(path, "read"), open_map(path)
+    writer.add_many(keyframe(i) for i in range(50))
+    assert len(reader) == 50
+    path.rename(kept)
+    (tmp_path / "other.map").rename(path)
+    with pytest.raises(MapError, match="removed, or replaced by another file"):
+        writer.add(keyframe(50))
+    writer.close()
+    reader.close()
+    for name, count in ((path, 100), (kept, 50)):
+        with open_map(name) as places:
+            places.check()
+            assert len(places) == count
+    gone = open_map(path)
+    path.unlink()
+    with pytest.raises(MapError, match="removed, or replaced by another file"):
+        gone.remove([1])
+    gone.close()

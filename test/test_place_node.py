@@ -209,6 +209,50 @@ def test_driving_with_odometry_makes_a_map_that_is_recognised_afterwards(robot):
     wait_until(lambda: robot.status("map")[2]["places"] not in ("0", "-1"), what="the map to open")
 
 
+def test_stop_mapping_ends_what_the_parameter_began_until_it_is_set_again(robot):
+    path = robot.folder / "stopped.map"
+    robot.reconfigure(map=str(path), pose_source="odometry", source="run 1", mapping=True)
+    robot.publish_model()
+    wait_until(
+        lambda: robot.status("mapping")[2]["state"] == "on",
+        what="mapping to begin by itself",
+        each=lambda: robot.drive([base_pose(0.0)]),
+    )
+    success, text = robot.trigger("stop_mapping")
+    assert success and "Mapping ended" in text
+    time.sleep(1.0)  # three retry periods
+    assert robot.status("mapping")[2]["state"] == "off"
+    assert robot.client.set_parameters(NODE, mapping=False).successful
+    assert robot.client.set_parameters(NODE, mapping=True).successful
+    assert robot.status("mapping")[2]["state"] == "on"
+    assert robot.client.set_parameters(NODE, mapping=False).successful
+
+
+def test_mounting_counts_for_an_odometry_that_names_no_child(robot):
+    from nav_msgs.msg import Odometry
+
+    path = robot.folder / "nameless.map"
+    robot.reconfigure(map=str(path), pose_source="odometry", source="run 1")
+    robot.publish_model()
+    way = [base_pose(0.1 * i) for i in range(20)]
+    wait_until(lambda: robot.trigger("start_mapping")[0], each=lambda: robot.drive(way[:1], False))
+    stamps = []
+    for i, T in enumerate(way):
+        robot.clock_ns += 100_000_000
+        message = Odometry()
+        set_header(message, robot.clock_ns, "odom")
+        set_pose(message.pose.pose, T)
+        robot.send(Odometry, "/odom", message)
+        stamps.append(robot.descriptor(describe(T @ mounting(), 0, i), robot.clock_ns))
+        time.sleep(0.012)
+    wait_until(lambda: robot.counter("keyframes_added", "mapping") >= 4, what="keyframes")
+    assert robot.trigger("stop_mapping")[0]
+    with open_map(path, "read") as places:
+        for keyframe in places.keyframes():
+            T = way[stamps.index(keyframe.stamp_ns)] @ mounting()
+            np.testing.assert_allclose(keyframe.T_map_camera, T, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_second_run_is_put_into_the_frame_of_the_first(robot):
     """Its odometry began elsewhere; an accepted match says where."""

@@ -357,6 +357,40 @@ def test_map_locked_by_another_process_pauses_mapping_until_it_is_free(robot):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("removed", [False, True])
+def test_map_that_is_replaced_or_removed_while_it_grows_loses_nothing_more(robot, removed):
+    path = make_map(robot.folder / f"under_{removed}.map", poses=[])
+    begin(robot, path)
+    success, text = robot.trigger("start_mapping")
+    assert success, text
+    robot.drive([base_pose(0.3 * i) for i in range(8)])
+    wait_until(lambda: robot.status("mapping")[2]["waiting"] == "0", what="keyframes on disk")
+    wait_until(lambda: robot.status("map")[2]["places"] not in ("0", "-1"), what="recognition")
+    other = make_map(robot.folder / f"other_{removed}.map", [base_pose(-20 - i) for i in range(99)])
+    path.rename(robot.folder / f"kept_{removed}.map")
+    if not removed:
+        other.rename(path)
+    robot.odom_offset = np.eye(4)
+    robot.drive([base_pose(4 + 0.3 * i) for i in range(8)])
+
+    def written() -> bool:
+        _, _, values = robot.status("mapping")
+        return values["state"] == "on" and values["waiting"] == "0" and path.exists()
+
+    wait_until(written, what="mapping to go on in the new file")
+    robot.drive([base_pose(8 + 0.3 * i) for i in range(4)])
+    time.sleep(0.3)
+    assert robot.trigger("stop_mapping")[0]
+    with open_map(path, "read") as places:
+        places.check()
+        new = [k for k in places.keyframes() if k.source != "first run"]
+        assert len(places) - len(new) == (0 if removed else 99) and len(new) >= 6
+    with open_map(robot.folder / f"kept_{removed}.map", "read") as kept:
+        kept.check()
+        assert len(kept) >= 6
+
+
+@pytest.mark.slow
 def test_end_of_the_node_keeps_every_keyframe_that_was_taken(robot):
     path = robot.folder / "end.map"
     robot.reconfigure(map=str(path), pose_source="odometry", pose_topic="", mapping=True)

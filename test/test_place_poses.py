@@ -69,6 +69,29 @@ def test_clock_that_goes_back_empties_the_buffer():
     assert buffer.newest_ns == S and buffer.at(10 * S, 0.5) is None
 
 
+def test_pose_that_is_a_little_late_is_left_out_and_nothing_is_forgotten():
+    buffer = PoseBuffer()
+    for stamp in (10 * S, 11 * S):
+        add(buffer, stamp, np.eye(4))
+    assert add(buffer, 11 * S - S // 100, np.eye(4))  # of a second publisher
+    assert buffer.newest_ns == 11 * S and buffer.at(10 * S, 0.5) is not None
+
+
+def test_two_publishers_of_one_transform_are_no_clock_that_goes_back():
+    tree = MovingTransforms()
+    zero = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+    for i in range(20):
+        for late in (0, S // 200):
+            stamp = SimpleNamespace(sec=100, nanosec=i * S // 50 + S // 10 - late)
+            edge = SimpleNamespace(
+                header=SimpleNamespace(frame_id="base_link", stamp=stamp),
+                child_frame_id="wheel",
+                transform=SimpleNamespace(translation=zero, rotation=zero),
+            )
+            assert tree.add_message(SimpleNamespace(transforms=[edge]), False) == 0
+    assert tree.stamps_back == 0
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_pose_that_is_not_finite_is_refused(bad):
     buffer = PoseBuffer()
@@ -188,6 +211,19 @@ def test_origin_gets_better_with_every_match_than_the_first_alone():
                 first.append(error)
         last.append(error)
     assert np.median(last) < 0.75 * np.median(first)
+
+
+def test_standing_still_makes_the_origin_hardly_surer():
+    anchor, off, covariance = Anchor(), np.eye(4), np.diag([0.25**2] * 3 + [0.1**2] * 3)
+    off[0, 3] = 0.25  # the nearest keyframe is so far away, in each view
+    for _ in range(300):
+        assert anchor.match(off, covariance, np.eye(4))
+    T, P = anchor.camera(np.eye(4))
+    assert np.sqrt(P[0, 0]) > 0.2 and T[0, 3] == pytest.approx(0.25)
+    there = np.eye(4)
+    there[0, 3] = 10.0  # where a right match says so, it counts as much as the first
+    anchor.match(there, covariance, there)
+    assert anchor.camera(there)[0][0, 3] == pytest.approx(10.125, abs=0.02)
 
 
 def test_one_wrong_match_is_refused_and_a_carried_robot_is_found_again():

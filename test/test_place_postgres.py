@@ -241,3 +241,11 @@ def test_descriptors_that_pgvector_cannot_keep_or_index_are_refused(server_uri: 
             places.make_server_index()
         assert places.nearest(unit(1, 2048), 1)[0].tolist() == [[1]]
     assert DIMENSION < 2000
+
+
+def test_a_call_in_a_radio_shadow_ends_within_seconds(server_uri: str) -> None:
+    with make_map(server_uri) as places:
+        assert isinstance(places, PostgresMap)
+        given = places._connection.info.get_parameters()
+        assert given["tcp_user_timeout"] == "5000"
+        assert int(given["keepalives_interval"]) * int(given["keepalives_count"]) <= 5

@@ -262,3 +262,20 @@ def test_a_merge_moves_poses_and_covariances_and_can_be_repeated(uri: str, tmp_p
     ):
         with pytest.raises(MapError, match=r"tiny .*big"):
             merge_map(target, third)
+
+
+def test_two_copies_to_one_file_at_once_do_not_spoil_each_other(tmp_path: Path) -> None:
+    with make_map(tmp_path / "a") as places:
+        places.add_many(keyframe(i) for i in range(450))
+        refused = []
+
+        def say(done: int, _all: int) -> None:
+            if done < 450:
+                with pytest.raises(MapError, match="made by another copy"):
+                    copy_map(places, tmp_path / "b")
+                refused.append(done)
+
+        assert copy_map(places, tmp_path / "b", say) == 450 and refused
+    with open_map(tmp_path / "b", "read") as copied:
+        assert len(copied) == 450
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

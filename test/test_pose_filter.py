@@ -318,6 +318,17 @@ def test_image_newer_than_the_odometry_waits_for_it():
     np.testing.assert_allclose(filter_.estimate().position, [1.1, 0, 0], atol=1e-9)
 
 
+@pytest.mark.parametrize(("lag_s", "used"), [(0.4, 0), (0.6, 50)])
+def test_odometry_whose_stamps_lag_is_told_where_it_is_not_waited_for(lag_s, used):
+    filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    for i in range(100):
+        now = 100 * S + i * S // 10
+        filter_.add_odometry(now - round(lag_s * S), at(i / 10 - lag_s))
+        if i >= 50:
+            filter_.add_pose(now, at(i / 10), GOOD)
+    assert abs(filter_.without_odometry - used) <= 1
+
+
 def test_odometry_that_stops_lets_the_estimate_go_on_less_surely():
     filter_ = PoseFilter(PoseFilterSettings(**INDEPENDENT))
     drive(filter_, 0, 20)
@@ -379,6 +390,17 @@ def test_clock_that_was_set_back_without_odometry_begins_anew():
             refused += 1
     assert refused == 9 and filter_.resets == 1
     np.testing.assert_allclose(filter_.estimate().position, [1, 0, 0], atol=1e-6)
+
+
+def test_source_whose_clock_lags_takes_nothing_from_the_others():
+    filter_ = PoseFilter(PoseFilterSettings(**AT_ONCE))
+    for i in range(0, 200):
+        drive(filter_, i, 1, measure=i % 20 == 0)
+        if i % 20:
+            with pytest.raises(MeasurementError, match="older than the newest data"):
+                filter_.add_pose(i * S // 10 - 8 * S, at(5), GOOD, "lagging")
+    assert filter_.resets == 0 and filter_.condition() == LOCALISED
+    np.testing.assert_allclose(filter_.estimate().position, [19.9, 0, 0], atol=1e-6)
 
 
 # What cannot be used

@@ -247,6 +247,25 @@ def test_added_and_removed_keyframes_are_seen_after_refresh(make: Make) -> None:
     assert found.candidates[0].keyframe_id not in ids[:10]
 
 
+def test_map_that_grows_by_few_keyframes_at_a_time_is_calibrated_as_one_that_was_there(
+    make: Make,
+) -> None:
+    rng = np.random.default_rng(2)
+    spots = np.repeat(random_places(60), 2, axis=0)
+    known = unit(spots + 0.05 * rng.normal(size=spots.shape))
+    xs = np.arange(120) // 2 * 3.0 + np.arange(120) % 2 * 0.5
+    places, index, _ = make([], np.zeros((0, SIZE), np.float32))
+    recogniser = Recogniser(places, index)
+    assert recogniser.probability == DEFAULT
+    for i in range(120):
+        index.add([places.add(keyframe(xs[i], known[i], i * SECOND))], known[i])
+        if i % 3 == 2:
+            recogniser.refresh()
+    assert len(recogniser) == 120
+    assert recogniser.probability.matches >= 60
+    assert recogniser.sharpness == pytest.approx(Recogniser(places, index).sharpness, rel=0.5)
+
+
 def test_calibration_on_the_map_tells_its_places_from_others(make: Make) -> None:
     """Views along a corridor that look alike nearby; what is off the map looks like nothing."""
     rng = np.random.default_rng(0)

@@ -161,7 +161,11 @@ class ClassFilter:
                 )
             self.resets += 1
             self.reset()
-        elif self._belief is not None and (self._belief[0] - stamp_ns) * 1e-9 > self.reset_after_s:
+        elif (
+            last is None  # a camera that was always so late is no clock that went back
+            and self._belief is not None
+            and (self._belief[0] - stamp_ns) * 1e-9 > self.reset_after_s
+        ):
             self.resets += 1
             self.reset()
         now = int(stamp_ns) if self._belief is None else max(int(stamp_ns), self._belief[0])

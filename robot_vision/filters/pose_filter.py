@@ -68,7 +68,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 _ALIKE = 1.0 - 1e-6  # a correlation of 1 would make an infinite covariance
-_TOO_OLD_IN_A_ROW = 10  # it was not them: the clock was set back
+_TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +110,16 @@ class PoseFilter:
     Attributes:
         resets: how often a clock that was set back made it forget everything.
         replays: how often measurements had to be used again, because an older one came late.
+        without_odometry: how often one was used before the odometry of its time came.
     """
 
     def __init__(self, settings: PoseFilterSettings | None = None) -> None:
         self.settings = settings or PoseFilterSettings()
         self.resets = 0
         self.replays = 0
+        self.without_odometry = 0
         self._number = 0
-        self._too_old = 0
+        self._too_old, self._too_old_for = 0, 0
         self._forget_all()
 
     def _forget_all(self) -> None:
@@ -207,7 +209,9 @@ class PoseFilter:
         last = self._before[-1][0].stamp_ns if self._before else None
         newest = max((t for t in (last, self._buffer.newest_ns) if t is not None), default=stamp_ns)
         if (newest - stamp_ns) * 1e-9 > self.settings.history_s:
-            self._too_old += 1
+            # While others are at the newest time, this source alone is late.
+            self._too_old = self._too_old + 1 if newest == self._too_old_for else 1
+            self._too_old_for = newest
             if self._too_old < _TOO_OLD_IN_A_ROW:
                 raise MeasurementError(
                     "too_old",
@@ -229,6 +233,7 @@ class PoseFilter:
             waited_s = (self._pending[-1].stamp_ns - newest) * 1e-9
             if self._pending[0].stamp_ns > newest and waited_s <= self.settings.odometry_timeout_s:
                 break
+            self.without_odometry += self._pending[0].stamp_ns > newest
             outcomes.append(self._use(self._pending.pop(0)))
         return outcomes
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,8 +39,43 @@ def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -
         How many keyframes were copied.
 
     Raises:
-        MapError: the target is there already or cannot be written.
+        MapError: the target is there already, is being made by another copy, or cannot be written.
     """
+    if is_server(target_uri):
+        return _copy(source, target_uri, say)
+    with _alone(Path(target_uri).expanduser()):
+        return _copy(source, target_uri, say)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keeps other copies away from a file that is made; a process that is killed leaves nothing locked."""
+    lock = path.with_name(f".{path.name}.copying.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise MapError(f"{path} cannot be written: {error}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it before may have taken the name away after this opened it.
+            mine = os.path.samestat(os.fstat(handle), os.stat(lock))
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise MapError(
+                f"{path} is just made by another copy: wait for it, or choose another name"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _copy(source: PlaceMap, target_uri: str | Path, say: Say | None) -> int:
     info = source.info
     server = is_server(target_uri)
     target_path = Path(target_uri).expanduser()

@@ -140,6 +140,10 @@ def connect(address: Address, mode: Mode) -> psycopg.Connection[tuple[Any, ...]]
             autocommit=True,
             connect_timeout=WAIT_S,
             keepalives_idle=WAIT_S,
+            keepalives_interval=1,
+            keepalives_count=WAIT_S,
+            # Or a call in a radio shadow, whose packets nobody answers, ends after a quarter of an hour.
+            tcp_user_timeout=WAIT_S * 1000,
             application_name="robot_vision",
         )
     except psycopg.Error as error:

@@ -123,6 +123,7 @@ class Recogniser:
         self._calibrate()
 
     def _calibrate(self) -> None:
+        self._calibrated_for = len(self._table)
         found = self._of_map()
         self.probability = self._given or found.probability
         self.filter.probability, self.filter.sharpness = self.probability, found.sharpness
@@ -158,6 +159,9 @@ class Recogniser:
         new = changes.added[self._table.rows_of(changes.added) < 0]
         later = not len(self._table) or (len(new) > 0 and new[0] > self._table.ids[-1])
         few = len(new) <= 64 and not self._table.full_tail and len(self._table) > 0
+        # A map that has doubled tells more of what its places look like.
+        enough = 2 * max(self._calibrated_for, 10)
+        few = few and len(self._table) + len(new) < enough
         if len(changes.removed) == 0 and (len(new) == 0 or (later and few)):
             keyframes = list(self._places.keyframes(new)) if len(new) else []
             if keyframes:
@@ -166,12 +170,10 @@ class Recogniser:
                 self._table.append(new, positions, q)
             return
         poses = self._places.poses()
-        before = len(self._table)
         self._table = PlaceTable(
             poses.ids, poses.positions, poses.quaternions_xyzw, self.options.radius_m
         )
-        # A map that has doubled tells more of what its places look like.
-        if len(self._table) >= 2 * max(before, 10):
+        if len(self._table) >= enough:
             self._calibrate()
 
     def reset(self) -> None:

@@ -156,6 +156,15 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
     return db
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another of the same name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
     options = "?mode=rw"
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)

@@ -25,6 +25,7 @@ from robot_vision.places.keyframe import Keyframe, check
 from robot_vision.places.sqlite_file import (
     check_pages,
     damaged,
+    identity,
     make_file,
     open_file,
     translated,
@@ -53,6 +54,7 @@ class SqliteMap(TableMap):
         self.path = path
         self._db: sqlite3.Connection | None = db
         self._mode = mode
+        self._identity = identity(path)
         self._lock = threading.RLock()
         try:
             self.info = self._read_info()
@@ -184,6 +186,11 @@ class SqliteMap(TableMap):
             db, self._db = self._db, None
             if db is not None:
                 with translated(self.path):
+                    if identity(self.path) != self._identity:
+                        # SQLite leaves its log beside a file that was moved away, and would take it for
+                        # that of the file that has the name now: so it is emptied into the moved one.
+                        with contextlib.suppress(sqlite3.DatabaseError):
+                            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                     db.close()
 
     @contextlib.contextmanager
@@ -208,6 +215,10 @@ class SqliteMap(TableMap):
         """All or nothing; on disk at the end. Yields the revision that it makes."""
         if self._mode == "read":
             raise MapReadOnlyError(f"{self.path} was opened for reading: open it for writing")
+        if identity(self.path) != self._identity:
+            raise MapError(
+                f"{self.path} was removed, or replaced by another file, since it was opened: open it again"
+            )
         with self._using() as db:
             db.execute("BEGIN IMMEDIATE")
             try:

@@ -46,6 +46,7 @@ POSE_COUNTERS = (
     "odometry_jumps",
     "published",
     "replays",
+    "without_odometry",
     "resets",
 )
 

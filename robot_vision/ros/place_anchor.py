@@ -22,6 +22,10 @@ DRIFT_M_PER_M = 0.02
 DRIFT_RAD_PER_M = 0.0175
 # Squared Mahalanobis distance of six numbers that one right match in a thousand exceeds (chi-square).
 GATE = 22.46
+# Views that are near to each other have the same nearest keyframe, and so the same error: after this way, or
+# this turn, their errors have a correlation of 1/e.
+CORRELATION_M, CORRELATION_RAD = 0.5, 0.5
+MOST_ALIKE = 1.0 - 1e-6
 CONFLICTS = 3  # matches in a row outside the gate, that agree, before the old origin is given up
 
 
@@ -29,13 +33,16 @@ class Anchor:
     """An estimate of `T_map_odom` with its covariance (6, 6): a Kalman filter on poses.
 
     The error state is a translation and a rotation vector in the map frame, as in the covariance of a pose.
-    Drift is modelled as a random walk whose variance grows with the way travelled.
+    Drift is modelled as a random walk whose variance grows with the way travelled. A match whose error has
+    the correlation rho with that of the last one counts (1 - rho) / (1 + rho) of an independent one, as in
+    `filters.pose_filter`: a robot that stands still does not become certain by looking again.
     """
 
     def __init__(self) -> None:
         self._T: Array | None = None
         self._P: Array = np.zeros((6, 6))
         self._last: Array | None = None
+        self._matched: Array | None = None  # T_odom_camera of the last match that was used
         self._conflicts: list[Array] = []
 
     @property
@@ -45,11 +52,12 @@ class Anchor:
 
     def clear(self) -> None:
         """Forgets the estimate: the odometry began anew."""
-        self._T, self._last, self._conflicts = None, None, []
+        self._T, self._last, self._matched, self._conflicts = None, None, None, []
 
     def set(self, T_map_odom: Array) -> None:
         """Declares the origin, without doubt: the first session of a map defines its frame."""
-        self._T, self._P, self._last = np.array(T_map_odom), np.zeros((6, 6)), None
+        self._T, self._P = np.array(T_map_odom), np.zeros((6, 6))
+        self._last = self._matched = None
 
     def camera(self, T_odom_camera: Array) -> tuple[Array, Array] | None:
         """Returns `T_map_camera` (4, 4) and its covariance (6, 6); None before the first match."""
@@ -85,7 +93,9 @@ class Anchor:
         if float(residual @ np.linalg.solve(S, residual)) > GATE:
             return self._conflict(measured, R, T_map_camera, T_odom_camera)
         self._conflicts = []
-        gain = np.linalg.solve(S, P).T  # P S^-1, both symmetric
+        rho = self._correlation(T_odom_camera)
+        self._matched = np.array(T_odom_camera)
+        gain = np.linalg.solve(P + R * ((1 + rho) / (1 - rho)), P).T  # P S^-1, both symmetric
         corrected = moved(predicted, gain @ residual)
         P = symmetrised((np.eye(6) - gain) @ P)
         self._T, self._P = compose_with_covariance(corrected, P, inverse(T_odom_camera))
@@ -93,8 +103,17 @@ class Anchor:
 
     def _begin(self, measured: Array, R: Array, T_odom_camera: Array) -> None:
         self._T, self._P = measured, R
-        self._last = np.array(T_odom_camera[:3, 3])
+        self._last, self._matched = np.array(T_odom_camera[:3, 3]), np.array(T_odom_camera)
         self._conflicts = []
+
+    def _correlation(self, T_odom_camera: Array) -> float:
+        if self._matched is None:
+            return 0.0
+        apart = difference(T_odom_camera, self._matched)
+        away = (
+            np.linalg.norm(apart[:3]) / CORRELATION_M + np.linalg.norm(apart[3:]) / CORRELATION_RAD
+        )
+        return min(float(np.exp(-away)), MOST_ALIKE)
 
     def _conflict(
         self, measured: Array, R: Array, T_map_camera: Array, T_odom_camera: Array

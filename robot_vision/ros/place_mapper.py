@@ -94,6 +94,7 @@ class Mapper:
         self._warn = warn
         self._log = log
         self._map: PlaceMap | None = None
+        self._writing = threading.Lock()  # to the map
         self._selector = KeyframeSelector(policy())
         self._builder: StructureBuilder | None = None
         self._waiting: deque[_Waiting] = deque(maxlen=WAITING)
@@ -141,7 +142,8 @@ class Mapper:
         lost = len(self._waiting)
         self._waiting.clear()
         self.why = ""
-        self._finish()
+        with self._writing:
+            self._finish()
         if lost:
             self._statistics.count("keyframes_lost", lost)
         return lost
@@ -155,9 +157,17 @@ class Mapper:
                     self._map.set_structure(number, content)
             except MapError as error:
                 self._warn("structure", f"The last keyframes keep provisional features: {error}")
-            self._builder = None
-        self._map.close()
-        self._map = None
+        self._close()
+
+    def release(self) -> None:
+        """Closes the map; the next keyframe opens it, or what then has its name."""
+        with self._writing:
+            self._close()
+
+    def _close(self) -> None:
+        if self._map is not None:
+            self._map.close()
+        self._map = self._builder = None  # which knows keyframes by their numbers in that map
 
     def jumped(self) -> None:
         """Makes the next view a keyframe: its pose has nothing to do with the last one's."""
@@ -238,6 +248,10 @@ class Mapper:
 
     def _add(self, waiting: _Waiting) -> bool:
         """Says whether a keyframe is done with, be it added or refused for good."""
+        with self._writing:
+            return self._add_now(waiting)
+
+    def _add_now(self, waiting: _Waiting) -> bool:
         try:
             if self._map is None:
                 self._map = self._open()
@@ -296,6 +310,5 @@ class Mapper:
             f"Mapping is paused ({total} failures so far) and recognition goes on: {error}. It is tried "
             f"again every {self._retry_s():g} s",
         )
-        if kind == "unusable" and self._map is not None:  # perhaps another file stands there by now
-            self._map.close()
-            self._map = None
+        if kind == "unusable":  # perhaps another file stands there by now
+            self._close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -40,6 +41,8 @@ class MappingSwitch:
         self._warn = warn
         self._log = log
         self._next = 0.0
+        self._ended = False  # by hand: the parameter does not begin it again
+        self._switching = threading.Lock()  # services and the timer are different threads
 
     def begin(self) -> str:
         """Begins to map; returns what to tell the operator.
@@ -48,6 +51,10 @@ class MappingSwitch:
             ConfigError: the node is not active, or has no poses.
             MapError: the map cannot be written.
         """
+        with self._switching:
+            return self._begin()
+
+    def _begin(self) -> str:
         mapper, p = self._mapper, self._parameters()
         if not self.active:
             raise ConfigError("The node is not active: activate it first")
@@ -58,12 +65,18 @@ class MappingSwitch:
         if mapper.running:
             return f"Mapping is on already: {mapper.added} keyframes so far"
         mapper.start()
+        self._ended = False
         text = f"Mapping into {p.map} as {mapper.source!r}"
         self._log(text)
         return text
 
     def end(self) -> str:
         """Ends mapping with all keyframes on disk; returns what to tell the operator."""
+        self._ended = True
+        with self._switching:
+            return self._end()
+
+    def _end(self) -> str:
         mapper = self._mapper
         if not mapper.running:
             return "Mapping is off"
@@ -77,17 +90,25 @@ class MappingSwitch:
     def follow(self, at_once: bool = False) -> None:
         """Begins if the parameter asks for it; while that cannot be, tries again once a retry period.
 
+        After `end` the parameter asks for nothing until it is set again.
+
         Args:
-            at_once: does not wait for the period to pass.
+            at_once: the parameter was just set, or the node activated: does not wait for the period to pass.
         """
         p, now = self._parameters(), time.monotonic()
-        if not p.mapping or self._mapper.running or not self.active:
+        if at_once:
+            self._ended = False
+        if not p.mapping or self._ended or self._mapper.running or not self.active:
             return
         if now < self._next and not at_once:
             return
         self._next = now + p.retry_period_s
+        if not self._switching.acquire(blocking=at_once):
+            return  # a service is at it
         try:
-            self.begin()
+            self._begin()
         except RobotVisionError as error:
             self._statistics.count("mapping_not_begun")
             self._warn("mapping", f"Mapping cannot begin: {error}")
+        finally:
+            self._switching.release()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from robot_vision.places.sqlite_file import identity
 from robot_vision.places.store import (
     MapError,
     MapInfo,
@@ -83,11 +83,7 @@ def file_identity(uri: str) -> tuple[int, int] | None:
     """Returns what tells a file from another of the same name."""
     if is_server(uri):
         return None
-    try:
-        status = os.stat(Path(uri).expanduser())
-    except OSError:  # it was removed: who has it open goes on
-        return None
-    return status.st_dev, status.st_ino
+    return identity(Path(uri).expanduser())
 
 
 def refuse_model(info: MapInfo, model: Model | None) -> None:

@@ -157,7 +157,7 @@ class Motion:
         if pose is None:
             return None
         in_map = self.source != "odometry"
-        body = p.base_frame if in_map else self._child
+        body = p.base_frame if in_map else self._child or p.base_frame
         T_body_camera = self.mounting(body, camera_frame)
         if T_body_camera is None:
             return None
@@ -168,7 +168,7 @@ class Motion:
     def mounting(self, body: str, camera_frame: str) -> Array | None:
         """Returns `T_body_camera`; None, with a warning, if it is neither given nor on `/tf_static`."""
         numbers = self._parameters().camera_to_base
-        if numbers and body:
+        if numbers and (body or self.source == "odometry"):
             return transform_from_numbers(numbers)
         if not body or body.lstrip("/") == camera_frame.lstrip("/"):
             return np.eye(4)

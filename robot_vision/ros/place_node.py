@@ -21,7 +21,7 @@ from vision_msgs.msg import VisionInfo
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import ConfigError, EngineError
-from robot_vision.places.store import PlaceMap
+from robot_vision.places.store import MapError, PlaceMap
 from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.models import find_model
 from robot_vision.ros.place_diagnostics import Health, map_status, mapping_status, node_status
@@ -101,6 +101,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             self._statistics,
             self._warn,
             self._log,
+            lambda: self._mapper.release() if self._mapper is not None else None,
         )
         self._outputs = PlaceOutputs(self, p, self._on_incompatible_qos)
         self._release.append(self._outputs.destroy)
@@ -234,6 +235,10 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         if not dimension and self._worker is not None:
             dimension = self._worker.dimension
         p = self.parameters
+        if self._recognition is not None and self._recognition.outdated():
+            raise MapError(
+                f"{p.map} was removed or replaced, and the old file is still open: it is closed soon"
+            )
         places = open_or_make(p.map, self.model, dimension, p.map_frame)
         if len(places) == 0 and self._origin is not None:
             self._origin.define()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robot_vision.geometry import canonical_xyzw, matrix_from_xyzw
 
 Array = NDArray[np.float64]
+BACK_S = 1.0  # a stamp that lies further back is a clock that jumped, a nearer one a late message
 MAX_SAMPLES = 20_000  # bounds memory at any rate; 100 s of a 200 Hz odometry
 
 
@@ -42,8 +43,9 @@ class PoseBuffer:
             covariance: (6, 6), or None.
 
         Returns:
-            False if its stamp lies before the newest one: the clock went back, and what was kept is
-            forgotten, since two poses of one time would otherwise be mixed.
+            False if its stamp lies more than `BACK_S` before the newest one: the clock went back, and what
+            was kept is forgotten, since two poses of one time would otherwise be mixed. One that is late
+            by less, as from a second publisher, is left out.
 
         Raises:
             ValueError: a number is not finite, or the quaternion is zero.
@@ -53,10 +55,11 @@ class PoseBuffer:
             raise ValueError(f"position {point.tolist()} is not finite")
         rotation = canonical_xyzw(np.array(xyzw, np.float64))
         with self._changed:
-            forward = not self._stamps or stamp_ns >= self._stamps[-1]
+            back_s = (self._stamps[-1] - stamp_ns) * 1e-9 if self._stamps else -1.0
+            forward = back_s <= BACK_S
             if not forward:
                 self._forget(len(self._stamps))
-            elif self._stamps and stamp_ns == self._stamps[-1]:
+            elif back_s >= 0:
                 return True  # two publishers, or a topic that repeats itself
             self._stamps.append(stamp_ns)
             self._positions.append(point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import RobotVisionError
-from robot_vision.places.store import MapError, MapInfo, PlaceMap, open_map
+from robot_vision.places.store import MapError, MapInfo, PlaceMap, is_server, open_map
 from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.place_hypotheses import hypotheses_of
 from robot_vision.ros.place_maps import Model, file_identity, is_missing, refuse_model
@@ -50,6 +51,8 @@ class Recognition:
         statistics: counts failures.
         warn: throttled log: a key and a line.
         log: takes a line for the operator.
+        release: has whoever writes to the map close it, before another file of its name is opened: SQLite
+            keeps one log for a name.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Recognition:
         statistics: Statistics,
         warn: Callable[[str, str], None],
         log: Callable[[str], None],
+        release: Callable[[], None],
     ) -> None:
         self.problem = ""
         self._parameters = parameters
@@ -71,6 +75,10 @@ class Recognition:
         self._statistics = statistics
         self._warn = warn
         self._log = log
+        self._release = release
+        self._wanted_anew = False
+        self._asking: threading.Thread | None = None  # a server for the map's revision
+        self._news: int | RobotVisionError | None = None  # what it said
         self._map: PlaceMap | None = None
         self._index: Any = None
         self._recogniser: Any = None
@@ -81,22 +89,33 @@ class Recognition:
     @property
     def frame_id(self) -> str:
         """Frame of the map; the parameter's while there is none."""
-        return self._map.info.frame_id if self._map is not None else self._parameters().map_frame
+        info = self.info
+        return self._parameters().map_frame if info is None else info.frame_id
 
     @property
     def info(self) -> MapInfo | None:
         """Of the open map."""
-        return self._map.info if self._map is not None else None
+        places = self._map  # another thread may ask while this one closes it
+        return None if places is None else places.info
 
     @property
     def revision(self) -> int:
         """Of what is recognised; -1 while no map is open."""
-        return -1 if self._index is None else int(self._index.revision)
+        index = self._index
+        return -1 if index is None else int(index.revision)
 
     @property
     def size(self) -> int:
         """Places that can be recognised."""
-        return 0 if self._index is None else len(self._index)
+        index = self._index
+        return 0 if index is None else len(index)
+
+    def outdated(self) -> bool:
+        """Says whether another file, or none, has the name of the open map; it is then closed soon."""
+        if self._map is None or file_identity(self._parameters().map) == self._identity:
+            return False
+        self._wanted_anew = True
+        return True
 
     def positions(self) -> NDArray[np.float64]:
         """Returns the positions (N, 3) of the map's keyframes, in the map's frame."""
@@ -121,8 +140,9 @@ class Recognition:
         except BaseException:
             places.close()
             raise
-        self._map, self._index, self._recogniser = places, index, recogniser
         self._identity = file_identity(p.map)
+        self._wanted_anew = False
+        self._map, self._index, self._recogniser = places, index, recogniser
         self._own = set()
         self._note_own(None)
         info = places.info
@@ -168,9 +188,12 @@ class Recognition:
             return
         self._next = time.monotonic() + FOLLOW_S
         identity = file_identity(self._parameters().map)
-        if identity is not None and identity != self._identity:
-            self._log(f"Map {self._parameters().map} was replaced by another file: opening that")
+        # One that was removed goes on to be recognised, unless a new one is to be made in its place.
+        if identity != self._identity and (identity is not None or self._wanted_anew):
+            what = "removed" if identity is None else "replaced by another file: opening that"
+            self._log(f"Map {self._parameters().map} was {what}")
             self.close()
+            self._release()
             self.try_open()
             return
         try:
@@ -187,7 +210,7 @@ class Recognition:
 
         assert self._map is not None
         try:
-            if self._map.revision == self._index.revision:
+            if self._revision_of_map() in (None, self._index.revision):
                 return
             changes = refresh(self._index, self._map)
             if len(changes.added) or len(changes.removed):
@@ -198,6 +221,28 @@ class Recognition:
         ) as error:  # locked, or the server is away: what is known still serves
             total = self._statistics.count("map_failures")
             self._warn("map", f"The map's news cannot be read ({total} failures so far): {error}")
+
+    def _revision_of_map(self) -> int | None:
+        """Returns the map's revision; None while a server is asked, which may be out of reach."""
+        places = self._map
+        assert places is not None
+        if not is_server(self._parameters().map):
+            return places.revision
+        if self._asking is not None and self._asking.is_alive():
+            return None
+        news, self._news = self._news, None
+
+        def ask() -> None:
+            try:
+                self._news = places.revision
+            except RobotVisionError as error:
+                self._news = error
+
+        self._asking = threading.Thread(target=ask, name="place_map_news", daemon=True)
+        self._asking.start()
+        if isinstance(news, RobotVisionError):
+            raise news
+        return news
 
     def _note_own(self, added: NDArray[np.int64] | None) -> None:
         """Notes which of the added keyframes (None: of all) are of the running session."""
@@ -308,6 +353,6 @@ class Recognition:
     def close(self) -> None:
         """Closes the map; calling it again does nothing."""
         places, self._map = self._map, None
-        self._index = self._recogniser = None
+        self._index = self._recogniser = self._news = None
         if places is not None:
             places.close()

@@ -76,7 +76,7 @@ class Session:
         self._way = 0.0
         self._last: Array | None = None
         self._streak: list[int] = []
-        self._told: tuple[int, float] | None = None
+        self._told: dict[int, float] = {}  # the way at which a keyframe was told
         self._probability = DEFAULT
         self._calibrated_for = 0
 
@@ -136,10 +136,11 @@ class Session:
         self._streak.append(loop.number)
         if len(self._streak) < CONSISTENT:
             return None
-        told, self._streak = self._told, self._streak[-CONSISTENT:]
-        if told is not None and told[0] == loop.number and self._way - told[1] < rule.radius_m:
-            return None  # it stands still, or turns on the spot
-        self._told = (loop.number, self._way)
+        self._streak = self._streak[-CONSISTENT:]
+        self._told = {n: way for n, way in self._told.items() if self._way - way < rule.radius_m}
+        if loop.number in self._told:
+            return None  # it stands still, perhaps between two keyframes, or turns on the spot
+        self._told[loop.number] = self._way
         return loop
 
     def _best(

@@ -22,13 +22,13 @@ from robot_vision.ros.place_motion import Located, Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
 from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.place_poses import BACK_S
 from robot_vision.ros.place_recognition import Answer, Recognition
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.transforms import base_pose
 
 KEY = "descriptor"
 IDLE_S = 0.1  # between two looks at the map and at deadlines while nothing comes
-BACK_S = 1.0  # a stamp that lies further back is a clock that jumped, a nearer one a late message
 
 
 class PlaceWorker:
@@ -78,8 +78,9 @@ class PlaceWorker:
         self._lock = threading.Lock()
         self._relocalise: tuple[float, Callable[[bool, str], None]] | None = None
         self._reset = False
+        self._unmounted = ""  # camera that was recognised, and is nowhere on the robot
         self._last_stamp_ns: int | None = None
-        self._motion_jumps = 0
+        self._motion_jumps = motion.jumps
         self._thread = threading.Thread(target=self._run, name="place_worker", daemon=True)
 
     def start(self) -> None:
@@ -113,7 +114,7 @@ class PlaceWorker:
         self._answer_relocalise(False, "another call of relocalise took its place")
         with self._lock:
             until = time.monotonic() + self._parameters().relocalise_timeout_s
-            self._relocalise, self._reset = (until, done), True
+            self._relocalise, self._reset, self._unmounted = (until, done), True, ""
 
     def _answer_relocalise(self, success: bool, text: str) -> None:
         with self._lock:
@@ -148,6 +149,11 @@ class PlaceWorker:
         why = (
             self._recognition.problem or "no place of the map was recognised with enough confidence"
         )
+        if self._unmounted:
+            why = (
+                f"a place was recognised, but where {self._unmounted!r} is on {p.base_frame!r} is not known: "
+                "publish it on /tf_static, or set camera_to_base"
+            )
         if self._statistics.rate("received") == 0:
             why = f"no descriptor came on {p.descriptors}"
         self._answer_relocalise(False, f"Not within {p.relocalise_timeout_s:g} s: {why}")
@@ -255,10 +261,12 @@ class PlaceWorker:
             T_base_camera = self._motion.mounting(p.base_frame, header.frame_id)
             moved = None if T_base_camera is None else base_pose(pose, T_base_camera)
         if moved is None:
+            self._unmounted = header.frame_id
             return
         self._outputs.pose(header, frame, moved, p)
         with self._lock:
-            wanted = self._relocalise is not None
+            # Not by a belief of before the call, which the next descriptor forgets.
+            wanted = self._relocalise is not None and not self._reset
         if wanted and p.base_frame:
             listeners = self._outputs.initial_pose(header.stamp, frame, moved, p)
             x, y, z = moved.position

@@ -69,12 +69,12 @@ class PoseFiltering:
         self._subscriptions: list[Any] = []
         self._end_static: Callable[[], Any] | None = None
         self._rate = RateLimiter()
-        self._published_ns = self._resets = 0
+        self._published_ns = self._resets = self._without = 0
         self._localised: bool | None = None
         self._condition = WAITING
         self._odom_frame = p.odom_frame
         self._child_frame = p.base_frame
-        self._last_pose = self._last_odometry = self._since = time.monotonic()
+        self._last_pose = self._last_odometry = self._last_used = time.monotonic()
         name = node.get_fully_qualified_name()
         qos = profile(p.publish_reliability, p.publish_depth)
         self._pose = node.create_lifecycle_publisher(
@@ -90,9 +90,9 @@ class PoseFiltering:
     def activate(self) -> None:
         """Subscribes, and says that nothing is known yet."""
         p, node = self._parameters(), self._node
-        self._last_pose = self._last_odometry = self._since = time.monotonic()
+        self._last_pose = self._last_odometry = self._last_used = time.monotonic()
         self._filter = PoseFilter(p.pose_settings())
-        self._published_ns, self._resets, self._localised = 0, 0, None
+        self._published_ns, self._resets, self._without, self._localised = 0, 0, 0, None
         from tf2_msgs.msg import TFMessage
 
         self._tf = node.create_publisher(TFMessage, "/tf", 100)
@@ -167,7 +167,11 @@ class PoseFiltering:
             return
         covariance = np.asarray(message.pose.covariance, np.float64).reshape(6, 6)
         of = p.pose_frame(index)
-        if of and self._base():
+        if of and not self._base():
+            text = f"it is of {of!r}, and no odometry has told the robot's frame yet (or set base_frame)"
+            self._refuse(topic, "no_transform", text)
+            return
+        if of:
             T_frame_base = self._statics.lookup(of, self._base())
             if T_frame_base is None:
                 text = f"no fixed transform from {of!r} to {self._base()!r} on /tf_static"
@@ -182,6 +186,7 @@ class PoseFiltering:
         except MeasurementError as error:
             self._refuse(topic, error.reason, str(error))
             return
+        self._last_used = time.monotonic()
         self._note(outcomes)
         self._publish()
 
@@ -194,6 +199,17 @@ class PoseFiltering:
         self._warn(f"{topic} {reason}", f"{topic}: a pose was refused: {text}")
 
     def _note(self, outcomes: list[Outcome]) -> None:
+        more, self._without = (
+            self._filter.without_odometry - self._without,
+            self._filter.without_odometry,
+        )
+        if more:
+            self.statistics.count("without_odometry", more)
+            self._warn(
+                "without odometry",
+                "Poses are used before the odometry of their time: it has stopped, or its stamps lag by more "
+                "than odometry_timeout_s",
+            )
         for outcome in outcomes:
             self.statistics.count(outcome.verdict)
             self.statistics.mark(outcome.verdict)
@@ -258,6 +274,7 @@ class PoseFiltering:
         except MeasurementError as error:
             self._refuse_odometry(error.reason, str(error))
             return
+        self._last_used = time.monotonic()
         if why:
             self.statistics.count("odometry_jumps")
             self._warn("odometry jump", f"What moved is not known: {why}")
@@ -344,10 +361,8 @@ class PoseFiltering:
         self._node.get_logger().info(text)
 
     def _silent(self) -> bool:
-        """Says whether nothing at all comes in, so that what is believed ages unseen."""
-        limit = self._parameters().stale_after_s
-        now = time.monotonic()
-        return now - max(self._last_pose, self._last_odometry) > limit
+        """Says whether nothing that can be used comes in, so that what is believed ages unseen."""
+        return time.monotonic() - self._last_used > self._parameters().stale_after_s
 
     def _text(self) -> str:
         if self._silent():

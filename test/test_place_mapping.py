@@ -1,0 +1,170 @@
+"""Switching mapping on and off, by several threads, and relocalising while a descriptor is in work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from robot_vision.places.keyframe_policy import KeyframePolicy
+from robot_vision.places.store import MapError
+from robot_vision.predictions import CameraPose
+from robot_vision.ros.place_mapper import Mapper
+from robot_vision.ros.place_mapping import MappingSwitch
+from robot_vision.ros.place_messages import PlaceHypothesis
+from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.place_recognition import Answer, Recognition
+from robot_vision.ros.place_worker import PlaceWorker
+from robot_vision.ros.statistics import Statistics
+
+
+def silent(*_: str) -> None:
+    pass
+
+
+def test_two_calls_at_once_open_the_map_once():
+    opened, closed = [], []
+
+    def slowly():
+        opened.append(1)
+        time.sleep(0.2)
+        return SimpleNamespace(close=lambda: closed.append(1))
+
+    parameters = PlaceParameters(pose_source="odometry", mapping=True)
+    statistics = Statistics(1.0)
+    mapper = Mapper(slowly, "front", "run", KeyframePolicy, lambda: 1.0, statistics, silent, silent)
+    switch = MappingSwitch(mapper, lambda: parameters, statistics, silent, silent)
+    switch.active = True
+    callers = [threading.Thread(target=switch.begin) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    start = time.monotonic()
+    time.sleep(0.05)
+    switch.follow()  # the timer, which may not wait
+    assert time.monotonic() - start < 0.15
+    for caller in callers:
+        caller.join()
+    assert mapper.running and len(opened) == 1
+    switch.end()
+    assert len(closed) == 1
+
+
+def worker_of(observe, mounted=True, **settings) -> PlaceWorker:
+    """Returns a worker whose map answers what `observe` returns."""
+    parameters = PlaceParameters(base_frame="base_link", **settings)
+    recognition = SimpleNamespace(
+        observe=observe, reset=silent, refusal=lambda _: "", frame_id="map", problem=""
+    )
+    mounting = np.eye(4) if mounted else None
+    motion = SimpleNamespace(
+        at=lambda *_: None, source="none", jumps=0, mounting=lambda *_: mounting
+    )
+    outputs = SimpleNamespace(
+        places=lambda *_: None, pose=lambda *_: None, initial_pose=lambda *_: 1, drawn_on=False
+    )
+    statistics = Statistics(1.0)
+    statistics.mark("received")
+    return PlaceWorker(
+        lambda: parameters,
+        recognition,  # type: ignore[arg-type]
+        motion,  # type: ignore[arg-type]
+        SimpleNamespace(),  # type: ignore[arg-type]
+        None,
+        SimpleNamespace(running=False),  # type: ignore[arg-type]
+        None,
+        outputs,  # type: ignore[arg-type]
+        statistics,
+        silent,
+    )
+
+
+def descriptor(second: int) -> SimpleNamespace:
+    stamp = SimpleNamespace(sec=second, nanosec=0)
+    return SimpleNamespace(
+        header=SimpleNamespace(stamp=stamp, frame_id="camera"),
+        encoding="32FC1",
+        height=1,
+        width=1,
+        is_bigendian=0,
+        data=np.ones(1, "<f4").tobytes(),
+    )
+
+
+POSE = CameraPose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.eye(6))
+ACCEPTED = Answer((PlaceHypothesis(1, 0.99, POSE),), True, 1.0)
+
+
+def test_relocalise_is_not_answered_by_a_belief_of_before_the_call():
+    answers: list[tuple[bool, str]] = []
+    called: list[int] = []
+
+    def observe(*_: object) -> Answer:
+        if not called:  # while the first descriptor is in work
+            called.append(1)
+            worker.relocalise(lambda success, text: answers.append((success, text)))
+        return ACCEPTED
+
+    worker = worker_of(observe)
+    for second in (1, 2):
+        assert not answers
+        worker._process(descriptor(second))
+    assert answers and answers[0][0]
+
+
+def test_relocalise_says_that_the_mounting_is_not_known():
+    answers: list[tuple[bool, str]] = []
+    worker = worker_of(lambda *_: ACCEPTED, mounted=False, relocalise_timeout_s=0.1)
+    worker.relocalise(lambda success, text: answers.append((success, text)))
+    worker._process(descriptor(1))
+    time.sleep(0.15)
+    worker._check_deadline()
+    ((success, text),) = answers
+    assert not success and "'camera'" in text and "/tf_static" in text
+
+
+def test_server_out_of_reach_does_not_hold_recognition_up():
+    released = threading.Event()
+
+    class Away:
+        info = SimpleNamespace(frame_id="map")
+
+        @property
+        def revision(self) -> int:
+            released.wait(10)
+            raise MapError("the connection was lost")
+
+        def close(self) -> None:
+            pass
+
+    statistics = Statistics(1.0)
+    parameters = PlaceParameters(map="postgresql://robot@away/places?map=home")
+    recognition = Recognition(
+        lambda: parameters,
+        lambda: None,
+        lambda: "run",
+        lambda: False,
+        statistics,
+        silent,
+        silent,
+        silent,
+    )
+    recognition._map = Away()  # type: ignore[assignment]
+    recognition._index = SimpleNamespace(revision=1)
+    for _ in range(3):
+        recognition._next = 0.0
+        start = time.monotonic()
+        recognition.follow()
+        assert time.monotonic() - start < 1
+    released.set()
+    deadline = time.monotonic() + 10
+    while "map_failures" not in statistics.counters and time.monotonic() < deadline:
+        recognition._next = 0.0
+        recognition.follow()
+        time.sleep(0.01)
+    assert statistics.counters["map_failures"] >= 1
+    recognition.close()
