@@ -47,6 +47,7 @@ def run_tutorial(number):
     Returns:
         The commands that were run, and those of `ros2`, which were not.
     """
+    pytest.importorskip("torch")
     done, left = [], []
     for language, text in tutorial(number):
         if language == "yaml":
