@@ -403,7 +403,8 @@ def wait_for_nodes(process, out):
     results = out / "results.jsonl"
     wait_until(lambda: results.is_file() or process.poll() is not None, 120)
     wait_until(lambda: (out / "player.yaml").is_file() or process.poll() is not None, 60)
-    wait_until(lambda: "Playing" in (out / "logs" / "player.log").read_text(), 60)
+    log = out / "logs" / "player.log"  # opened after player.yaml was written
+    wait_until(lambda: log.is_file() and "Playing" in log.read_text(), 60)
     assert process.poll() is None
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
