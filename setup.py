@@ -85,7 +85,7 @@ setup(
     extras_require={
         # onnxruntime-gpu brings the same module as onnxruntime and must be the one installed last:
         # pip install robot_vision; pip uninstall onnxruntime; pip install robot_vision[gpu]
-        "gpu": ["onnxruntime-gpu>=1.17"],
+        "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.17"],
         "openvino": OPENVINO,
         "train": TRAIN,
         "places": PLACES,

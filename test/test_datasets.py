@@ -295,3 +295,12 @@ def test_blocks_of_few_files_still_give_something_to_test_on(tmp_path):
     assert [len(one.split(n)) for n in SPLIT_NAMES] == [24, 0, 0]
     none = open_dataset("image_folder", tmp_path, split="blocks", block_frames=4, test=0)
     assert len(none.test) == 0
+
+
+def test_blocks_of_many_short_walks_leave_most_to_train_on(tmp_path):
+    for room in ("hall", "lab"):
+        for i in range(40):
+            write_image(tmp_path / room / f"walk {i // 2}" / f"{i}.png", i)
+    splits = open_dataset("image_folder", tmp_path, split="blocks")
+    counts = [Counter(s.label for s in splits.split(n)) for n in SPLIT_NAMES]
+    assert counts == [{"hall": 28, "lab": 28}, {"hall": 6, "lab": 6}, {"hall": 6, "lab": 6}]

@@ -6,13 +6,14 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.engines import available_engines, create_engine, nvidia
+from robot_vision.engines import available_engines, create_engine, factory, nvidia
 from robot_vision.engines.bound import BoundSession
 from robot_vision.engines.factory import ENGINES
 from robot_vision.errors import BundleError, EngineError
@@ -251,7 +252,11 @@ def test_what_is_not_there_is_an_error_that_lists_what_is(tmp_path, arguments, w
 
 @pytest.mark.parametrize(
     ("driver", "words"),
-    [(False, "no NVIDIA driver"), (True, r"pip install 'onnxruntime-gpu\[cuda,cudnn\]'")],
+    [
+        (False, "no NVIDIA driver"),
+        # Both: of two builds whose files are the same, pip would take one for still installed.
+        (True, r"uninstall onnxruntime onnxruntime-gpu, .* 'onnxruntime-gpu\[cuda,cudnn\]'"),
+    ],
 )
 def test_a_gpu_that_is_not_there_is_an_error_that_says_why(tmp_path, monkeypatch, driver, words):
     if "cuda" in available_engines()["onnx"]:
@@ -295,6 +300,31 @@ def test_tensorrt_is_told_the_batches_and_keeps_engines_apart(tmp_path, monkeypa
     assert fewer["trt_bf16_enable"] and "trt_engine_cache_path" in fewer
     quantised = replace(tiny, training={"variant": nvidia.TENSORRT_VARIANT})
     assert nvidia.providers("tensorrt", 0, "float32", quantised, 1)[0][1]["trt_int8_enable"]
+
+
+def test_a_gpu_that_fails_at_its_first_run_is_freed_before_the_next(tmp_path, monkeypatch):
+    alive = []
+
+    class Device:
+        name, precision = "onnx", "float32"
+
+        def __init__(self, _bundle, device, *_):
+            assert not alive  # or the memory of two would be taken
+            self.device = device
+            alive.append(device)
+
+        def run(self, _batch):
+            raise EngineError("no kernel for this GPU")
+
+        def close(self):
+            alive.remove(self.device)
+
+    places = [("onnx", "tensorrt"), ("onnx", "cuda"), ("onnx", "cpu")]
+    monkeypatch.setattr(factory, "_candidates", lambda *_: places)
+    monkeypatch.setattr(factory, "_has_precision", lambda *_: True)
+    monkeypatch.setattr(factory, "_module", lambda _: SimpleNamespace(OnnxEngine=Device))
+    assert create_engine(ModelBundle.load(make_tiny_bundle(tmp_path))).device == "cpu"
+    assert alive == ["cpu"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])

@@ -467,6 +467,11 @@ def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
         each=lambda: robot.send("front", rgb_message(image, robot.new_stamp())),
     )
     assert "no fixed transform from 'base_link' to 'front_optical'" in robot.process.output
+    nameless = rgb_message(image, robot.new_stamp())
+    nameless.header.frame_id = ""
+    robot.ask("front", nameless, "classification")
+    wait_until(lambda: client.count("camera front", "no_frame_id") > 0, what="count of no frame")
+    assert "there is no pose: set the driver's frame_id" in robot.process.output
     found = wait_until(
         lambda: (d := client.diagnostics("camera front")) and "left out" in d[1] and d,
         what="WARN for what is left out",

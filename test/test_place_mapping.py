@@ -54,6 +54,32 @@ def test_two_calls_at_once_open_the_map_once():
     assert len(closed) == 1
 
 
+def test_stop_lasts_though_the_parameter_began_it_at_the_same_time():
+    opening, opened = threading.Event(), threading.Event()
+
+    def slowly():
+        opening.set()
+        opened.wait(10)
+        return SimpleNamespace(close=lambda: None)
+
+    parameters = PlaceParameters(pose_source="odometry", mapping=True, retry_period_s=0.1)
+    statistics = Statistics(1.0)
+    mapper = Mapper(slowly, "front", "run", KeyframePolicy, lambda: 1.0, statistics, silent, silent)
+    switch = MappingSwitch(mapper, lambda: parameters, statistics, silent, silent)
+    switch.active = True
+    timer, service = threading.Thread(target=switch.follow), threading.Thread(target=switch.end)
+    timer.start()
+    assert opening.wait(10)
+    service.start()
+    time.sleep(0.1)
+    opened.set()
+    timer.join()
+    service.join()
+    time.sleep(0.15)
+    switch.follow()
+    assert not mapper.running
+
+
 def worker_of(observe, mounted=True, **settings) -> PlaceWorker:
     """Returns a worker whose map answers what `observe` returns."""
     parameters = PlaceParameters(base_frame="base_link", **settings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -262,6 +265,15 @@ def test_a_merge_moves_poses_and_covariances_and_can_be_repeated(uri: str, tmp_p
     ):
         with pytest.raises(MapError, match=r"tiny .*big"):
             merge_map(target, third)
+
+
+def test_a_file_system_without_locks_is_an_error_that_says_so(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with make_map(tmp_path / "a") as places, pytest.raises(MapError, match="cannot be locked"):
+        copy_map(places, tmp_path / "b")
 
 
 def test_two_copies_to_one_file_at_once_do_not_spoil_each_other(tmp_path: Path) -> None:

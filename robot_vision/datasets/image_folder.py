@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,7 +162,9 @@ def _drawn(
         for label in labels_of(samples):
             mine = [s for s in samples if s.label == label]
             # At least one block of a class that has two, as with the draw of single images.
-            least = 1 / -(-len(mine) // options.block_frames) if fraction else 0.0
+            # Blocks end where a folder below the class does.
+            folders = Counter(s.sequence for s in mine).values()
+            least = 1 / sum(-(-n // options.block_frames) for n in folders) if fraction else 0.0
             train, part, _ = divide(mine, replace(blocks, validation=max(fraction, least)))
             kept, drawn = kept + train, drawn + part
         return kept, drawn

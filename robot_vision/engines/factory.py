@@ -88,7 +88,11 @@ def create_engine(
             if not created.device.startswith("cpu"):
                 # A GPU compiles at the first run: what it or its libraries cannot do shows only then.
                 size = bundle.spec.input
-                created.run(np.zeros((1, size.height, size.width, 3), np.uint8))
+                try:
+                    created.run(np.zeros((1, size.height, size.width, 3), np.uint8))
+                except EngineError:
+                    created.close()  # or it would keep the memory that the next one needs
+                    raise
         except EngineError as error:
             problems.append(str(error))
             continue

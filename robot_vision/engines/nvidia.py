@@ -18,6 +18,10 @@ from robot_vision.errors import EngineError
 from robot_vision.graph_signature import INPUT_NAME
 
 TENSORRT_VARIANT = "int8-tensorrt"  # of a bundle: int8 as TensorRT takes it
+# Both builds, one of which may not be there: they have the same files, and to pip the other would still be.
+INSTALL = (
+    "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+)
 _TENSORRT_MAJORS = range(8, 21)
 
 _log = logging.getLogger(__name__)
@@ -33,10 +37,7 @@ def why_absent() -> str:
     """Returns why ONNX Runtime has no GPU here, with the remedy."""
     if not has_driver():
         return "no NVIDIA driver (libcuda.so.1) is installed"
-    return (
-        "the installed ONNX Runtime is not built for GPUs: pip uninstall onnxruntime, then "
-        "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-    )
+    return f"the installed ONNX Runtime is not built for GPUs: {INSTALL}"
 
 
 def load_libraries(kind: str) -> str:

@@ -101,8 +101,8 @@ class OnnxEngine:
         if active != _PROVIDERS[kind]:
             raise EngineError(
                 f"ONNX Runtime has no working {kind} here (it offers {active}): "
-                f"{missing or 'no such GPU, or a driver that is too old'}; use device cpu, or pip install "
-                f"'onnxruntime-gpu[cuda,cudnn]'{_two_builds()}"
+                f"{missing or 'no such GPU, or a driver that is too old'}; use device cpu, or "
+                f"{nvidia.INSTALL}{_two_builds()}"
             )
         # On the CPU the session reads the batch where it lies: there is nothing to bind.
         self._bound = (
@@ -168,13 +168,10 @@ def _silence() -> Iterator[None]:
 
 
 def _two_builds() -> str:
-    """Returns a remedy when both builds are installed: whichever came last overwrote the other."""
+    """Returns a warning when both builds are installed: whichever came last overwrote the other."""
     installed = {d.metadata["Name"] for d in metadata.distributions() if d.metadata["Name"]}
     if {"onnxruntime", "onnxruntime-gpu"} <= installed:
-        return (
-            "; onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-            "pip uninstall both, then pip install onnxruntime-gpu"
-        )
+        return "; both are installed, and overwrite each other"
     return ""
 
 

@@ -63,6 +63,8 @@ def _alone(path: Path) -> Iterator[None]:
             mine = os.path.samestat(os.fstat(handle), os.stat(lock))
         except (BlockingIOError, FileNotFoundError):
             mine = False
+        except OSError as error:  # such as a network's file system without locks
+            raise MapError(f"{lock} cannot be locked: {error}") from error
         if not mine:
             raise MapError(
                 f"{path} is just made by another copy: wait for it, or choose another name"

@@ -116,7 +116,8 @@ def _parsed(setting: Setting, text: str) -> Any:
         if text.startswith("[") != text.endswith("]"):
             raise ConfigError(f"{setting.name} is {text!r}: write a,b or [a, b]")
         inner = text[1:-1] if text.startswith("[") else text
-        return [part.strip().strip("'\"") for part in inner.split(",")] if inner.strip() else []
+        inner = inner.strip().removesuffix(",")  # which YAML allows at the end
+        return [part.strip().strip("'\"") for part in inner.split(",")] if inner else []
     if setting.kind.startswith("tuple"):
         text = text if text.startswith("[") else f"[{text}]"
     try:

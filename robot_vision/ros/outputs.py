@@ -41,7 +41,7 @@ class Sent:
     Attributes:
         anything: whether some message went out, or nobody waits for any.
         left_out: `no_transform` if the camera's mounting is not known and so the pose was left out,
-            `no_frame_id` if its image names no frame and so the transform was, else empty.
+            `no_frame_id` if its image names no frame and so the pose or the transform was, else empty.
     """
 
     anything: bool = True
@@ -143,7 +143,7 @@ class CameraOutputs:
             return Sent()
         pose, frame = self._located(prediction.pose, header.frame_id, mounting)
         if pose is None:
-            return Sent(bool(others), "no_transform")
+            return Sent(bool(others), "no_transform" if header.frame_id else "no_frame_id")
         message = pose_message(
             header,
             pose,

@@ -72,8 +72,8 @@ class MappingSwitch:
 
     def end(self) -> str:
         """Ends mapping with all keyframes on disk; returns what to tell the operator."""
-        self._ended = True
         with self._switching:
+            self._ended = True
             return self._end()
 
     def _end(self) -> str:
@@ -90,10 +90,10 @@ class MappingSwitch:
     def follow(self, at_once: bool = False) -> None:
         """Begins if the parameter asks for it; while that cannot be, tries again once a retry period.
 
-        After `end` the parameter asks for nothing until it is set again.
+        After `end` the parameter asks for nothing until it was false and is true again.
 
         Args:
-            at_once: the parameter was just set, or the node activated: does not wait for the period to pass.
+            at_once: the parameter became true, or the node activated: does not wait for the period to pass.
         """
         p, now = self._parameters(), time.monotonic()
         if at_once:
@@ -106,7 +106,8 @@ class MappingSwitch:
         if not self._switching.acquire(blocking=at_once):
             return  # a service is at it
         try:
-            self._begin()
+            if not self._ended:  # by a service that was at it until now
+                self._begin()
         except RobotVisionError as error:
             self._statistics.count("mapping_not_begun")
             self._warn("mapping", f"Mapping cannot begin: {error}")
