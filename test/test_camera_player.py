@@ -149,6 +149,9 @@ def test_times_count_from_the_start() -> None:
     fixed = Pacer(10.0, 1.0)
     dues = [fixed.due(item(i, t)) for i, t in ((0, "/a"), (0, "/b"), (7, "/a"), (9, "/a"))]
     assert dues == [0.0, 0.0, 0.1, 0.2]
+    uneven = Pacer(10.0, 1.0)  # of a camera that has fewer images
+    dues = [uneven.due(item(0, t)) for t in ("/a", "/b", "/a", "/a", "/b")]
+    assert dues == [0.0, 0.0, 0.1, 0.2, 0.2]
 
 
 # Over DDS
@@ -368,6 +371,7 @@ def test_video_plays_raw(tmp_path: Path, listen: Callable[..., Listener]) -> Non
         (("source:={bag}", "topics:=['/rear']"), "/front/image_raw"),
         (("source:={bag}", "stamps:=now", "clock_hz:=10"), "clock_hz"),
         (("source:={bag}", "speed:=0.0"), "0.01"),
+        (("source",), "parse"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(
@@ -377,6 +381,62 @@ def test_mistakes_are_one_line_and_status_2(
     with player(*(p.format(bag=bag) for p in parameters)) as process:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 2 and text in output and "Traceback" not in output, output
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_stamps_of_now_still_pair_an_image_with_its_camera_info(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    from sensor_msgs.msg import CameraInfo, Image
+
+    bag = write_bag(tmp_path / "bag")
+    listener = listen(front__image_raw=Image, front__camera_info=CameraInfo)
+    settings = ("stamps:=now", "loop:=true", "depth:=20")
+    with player(f"source:={bag}", "wait_for_subscribers:=1", *settings):
+        listener.until(lambda: all(len(heard) >= 12 for heard in listener.heard.values()))
+    images = [stamp_ns(m) for m in listener.messages("/front/image_raw")]
+    infos = [stamp_ns(m) for m in listener.messages("/front/camera_info")]
+    assert len(set(images) & set(infos)) >= 8
+    assert (np.diff(images) > 0).all() and abs(images[0] / 1e9 - time.time()) < 60
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_pass_that_begins_late_is_not_played_in_a_burst(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    from rclpy.parameter import Parameter
+    from sensor_msgs.msg import Image
+
+    from robot_vision.ros.camera_player import CameraPlayer
+
+    iterate = Playback.__iter__
+
+    def slow(playback: Playback) -> Iterator[Item]:
+        time.sleep(0.5)  # as of a bag with a large index, or of a video of which much is skipped
+        return iterate(playback)
+
+    monkeypatch.setattr(Playback, "__iter__", slow)
+    listener = listen(front__image_raw=Image)
+    values = {"source": str(write_bag(tmp_path / "bag")), "loop": True, "depth": 20}
+    settings = [Parameter(name, value=value) for name, value in values.items()]
+    node = CameraPlayer(context=listener.context, parameter_overrides=settings)
+    node.start()
+    try:
+        listener.until(lambda: len(listener.heard["/front/image_raw"]) >= 20)
+    finally:
+        node.close()
+        node.destroy_node()
+    assert node._worst_late_s < 0.4
+
+
+@pytest.mark.ros
+def test_recording_that_is_skipped_whole_says_so(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", count=2)
+    with player(f"source:={bag}", "start_s:=100.0") as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1 and "from start_s 100" in output, output
 
 
 @pytest.mark.ros

@@ -395,3 +395,45 @@ def test_odd_sizes_and_views_are_drawn(size: tuple[int, int]) -> None:
 
 def test_accents_are_dropped_for_the_built_in_font() -> None:
     assert plain("Küche") == "Kuche" and plain("台所") == "?"
+
+
+def test_depth_images_of_7_scenes_are_no_frames(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = colours(3)
+    folder = write_pngs(tmp_path / "seq-01", images)
+    for i in range(3):
+        cv2.imwrite(str(folder / f"frame-{i:06d}.depth.png"), np.full(SIZE, 1500, np.uint16))
+    assert main(["make-bag", str(folder), "--out", str(tmp_path / "bag"), "--rate", "10"]) == 0
+    assert "3 frames" in (printed := capsys.readouterr().out) and "3 depth images" in printed
+    frames = list(open_source(tmp_path / "bag"))
+    assert [f.stamp_ns - START for f in frames] == [0, 10**8, 2 * 10**8]
+    for frame, image in zip(frames, images, strict=True):
+        np.testing.assert_array_equal(to_rgb(frame.message), image)
+    alone = ["make-bag", f"{folder}/*.depth.png", "--out", str(tmp_path / "depth")]
+    assert main(alone) == 0 and "3 frames" in capsys.readouterr().out
+
+
+def test_bag_is_not_made_of_a_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_pngs(tmp_path / "run", colours(1))
+    assert main(["make-bag", str(folder), "--out", str(tmp_path / "bag")]) == 0
+    assert main(["make-bag", str(tmp_path / "bag"), "--out", str(tmp_path / "again")]) == 2
+    assert "is a bag already" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_full_disk_is_one_line(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_pngs(tmp_path / "run", colours(1))
+    arguments = ["infer", "--model", str(bundle), str(folder), "--engine", "onnx"]
+    assert main([*arguments, "--output", "/dev/full"]) == 2
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_installed_model_is_found_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_pngs(tmp_path / "run", colours(1))
+    assert main(["infer", "--model", "demo", "--engine", "onnx", str(folder)]) == 0
+    assert "1 frames predicted" in capsys.readouterr().out

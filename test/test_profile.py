@@ -148,6 +148,17 @@ def test_compare_says_what_got_better_and_worse(tmp_path, capsys):
     assert "+50.0 %" in out and "worse" in out
 
 
+def test_compare_keeps_the_order_of_the_file(tmp_path, capsys):
+    names = [f"{letter}_ms" for letter in "hcaegdbf"]
+    for file, value in (("old", 1.0), ("new", 2.0)):
+        data = {**FIGURES, "node_float32": dict.fromkeys(names, value)}
+        (tmp_path / file).write_text(json.dumps(data))
+    files = [str(tmp_path / file) for file in ("old", "new")]
+    assert main(["benchmark", "--compare", *files]) == 1
+    out = capsys.readouterr().out
+    assert sorted(names, key=lambda name: out.index(f"/{name}")) == names
+
+
 def test_compare_keeps_quiet_about_noise(tmp_path, capsys):
     assert compared(tmp_path, rate=0.97, p99=1.02) == 0
     assert "nothing changed by more than 5 %" in capsys.readouterr().out

@@ -44,6 +44,12 @@ def test_rate_of_a_young_window_counts_from_its_start() -> None:
     assert window.rate(now=51.0) == pytest.approx(10)
 
 
+def test_rate_of_a_first_event_is_not_one_of_thousands() -> None:
+    statistics = Statistics(10.0)
+    statistics.mark("refused")
+    assert statistics.rate("refused") == 1.0
+
+
 def test_rate_is_right_where_the_window_holds_fewer_values_than_came() -> None:
     window = Window(10.0, now=0.0)
     for i in range(3 * MAX_SAMPLES):

@@ -56,3 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # e.g. `robot-vision infer ... | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"robot-vision {args.verb}: {error}", file=sys.stderr)
+        return 2

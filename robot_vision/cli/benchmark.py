@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     before, after = dict(_figures(old)), dict(_figures(new))
     table = Table("figure", "old", "new", "change", "")
     worse = 0
-    for name in before.keys() & after.keys():
+    for name in (n for n in before if n in after):  # in the order of the file
         if not before[name]:
             continue
         change = 100 * (after[name] / before[name] - 1)

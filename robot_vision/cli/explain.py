@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument("images", nargs="+", help="image files")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", help="directory of a model bundle")
+    what.add_argument("--model", help="directory or name of a model bundle")
     what.add_argument(
         "--backbone", help="torchvision's name, to look at its stages without a bundle"
     )
@@ -38,10 +38,11 @@ def run(args: argparse.Namespace) -> int:
     from robot_vision.bundle import WEIGHTS, ModelBundle
     from robot_vision.datasets.image_files import FileImage
     from robot_vision.networks.checkpoint import load_network
+    from robot_vision.ros.models import find_model
     from robot_vision.training import explain
 
     if args.model:
-        network = load_network(ModelBundle.load(args.model).path / WEIGHTS)
+        network = load_network(ModelBundle.load(find_model(args.model)).path / WEIGHTS)
     else:
         network = explain.backbone_alone(args.backbone, args.weights, (args.size, args.size))
     wide = explain.all_stages(network)

@@ -29,6 +29,7 @@ from robot_vision.images import to_rgb
 from robot_vision.pipeline import Pipeline
 from robot_vision.predictions import Prediction
 from robot_vision.resizing import source_size
+from robot_vision.ros.models import find_model
 from robot_vision.sources import Frame, Source, open_source
 
 _DECODERS = 2
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources", nargs="+", metavar="SOURCE", help="image, folder, pattern, video or bag"
     )
     parser.add_argument(
-        "--model", required=True, metavar="BUNDLE", help="directory of a model bundle"
+        "--model", required=True, metavar="BUNDLE", help="directory or name of a model bundle"
     )
     parser.add_argument(
         "--topic", action="append", help="image topic of a bag; repeat for more (all)"
@@ -77,7 +78,11 @@ def run(args: argparse.Namespace) -> int:
         ]
         pipeline = stack.enter_context(
             Pipeline.load(
-                args.model, args.engine, args.device, args.precision, max_batch=args.batch
+                find_model(args.model),
+                args.engine,
+                args.device,
+                args.precision,
+                max_batch=args.batch,
             )
         )
         pipeline.warm_up((args.batch,))

@@ -10,18 +10,19 @@ from rich.table import Table
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.engines import available_engines
+from robot_vision.ros.models import find_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("bundle", nargs="?", help="directory of a model bundle")
+    parser.add_argument("bundle", nargs="?", help="directory or name of a model bundle")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the engines of this machine and, when one is given, the verified bundle."""
     engines = available_engines()
-    bundle = ModelBundle.load(args.bundle) if args.bundle else None
+    bundle = ModelBundle.load(find_model(args.bundle)) if args.bundle else None
     if args.json:
         print(
             json.dumps(

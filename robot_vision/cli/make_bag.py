@@ -15,7 +15,8 @@ from robot_vision import geometry
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.images import image_size, to_rgb
 from robot_vision.recording import STORAGES, RecordingWriter
-from robot_vision.sources import CompressedImage, Frame, open_source
+from robot_vision.sources import CompressedImage, Frame, Source, open_source
+from robot_vision.sources.bag import BagSource
 from robot_vision.sources.base import DEFAULT_FRAME, DEFAULT_TOPIC, nanoseconds
 from robot_vision.sources.files import FileSource
 
@@ -57,6 +58,11 @@ def run(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit is {args.limit}: it must be 1 or more")
     source = open_source(args.folder, rate=args.rate)
+    if isinstance(source, BagSource):
+        raise ConfigError(
+            f"{args.folder} is a bag already: `rosbags-convert` makes a rosbag2 of a ROS 1 bag"
+        )
+    source, depth = _without_depth(source, args.rate)
     info_topic = f"{args.topic.rstrip('/').rpartition('/')[0]}/camera_info"
     start_ns = nanoseconds(args.start_stamp)
     files = source.files if isinstance(source, FileSource) else {}
@@ -100,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {frames} frames at {args.rate:g} Hz, {poses} poses"
         + (f"; {left_out} files left out" if left_out else "")
+        + (f"; {depth} depth images are no frames" if depth else "")
     )
     return 1 if left_out else 0
 
@@ -120,6 +127,21 @@ def _write_image(
     else:
         bag.image(args.topic, stamp_ns, args.frame_id, image)
     return image.shape[0], image.shape[1]
+
+
+def _without_depth(source: Source, rate: float) -> tuple[Source, int]:
+    """Leaves out 7-Scenes' `frame-000123.depth.png` where `frame-000123.color.png` is there; counts them."""
+    if not isinstance(source, FileSource):
+        return source, 0
+    files = source.files.values()
+    colour = {f.with_suffix("") for f in files if f.stem.endswith(".color")}
+    kept = [
+        f
+        for f in files
+        if not f.stem.endswith(".depth")
+        or f.with_name(f"{f.stem.removesuffix('.depth')}.color") not in colour
+    ]
+    return FileSource(source.name, kept, rate), len(files) - len(kept)
 
 
 def _pose_beside(file: Path) -> np.ndarray | None:

@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_recording(parser: argparse.ArgumentParser) -> None:
     default = KeyframePolicy()
     parser.add_argument("source", metavar="SOURCE", help="bag, folder of bags, or data set")
-    parser.add_argument("--model", required=True, metavar="BUNDLE", help="directory of a bundle")
+    parser.add_argument("--model", required=True, metavar="BUNDLE", help="directory or name")
     parser.add_argument(
         "--kind", metavar="KIND", help="one of " + ", ".join(DATASETS) + " (found out)"
     )

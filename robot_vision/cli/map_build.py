@@ -31,6 +31,7 @@ from robot_vision.places.store import (
 )
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.intrinsics import Intrinsics
+from robot_vision.ros.models import find_model
 from robot_vision.sources.bag import is_bag
 from robot_vision.sources.natural import natural_key
 
@@ -49,7 +50,7 @@ _FRAME_NS = 33_333_333  # between images without stamps
 
 def build(args: argparse.Namespace) -> int:
     """Makes a map, or goes on with one that was stopped."""
-    bundle = ModelBundle.load(args.model)
+    bundle = ModelBundle.load(find_model(args.model))
     views, frame_id, notes = _views(args)
     try:
         places = open_map(args.map, bundle=bundle)
@@ -67,7 +68,7 @@ def build(args: argparse.Namespace) -> int:
 
 def add(args: argparse.Namespace) -> int:
     """Adds another recording to a map."""
-    bundle = ModelBundle.load(args.model)
+    bundle = ModelBundle.load(find_model(args.model))
     views, frame_id, notes = _views(args)
     with open_map(args.map, bundle=bundle) as places:
         return _go(args, places, bundle, views, frame_id, notes)

@@ -16,6 +16,7 @@ from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images import to_rgb
 from robot_vision.pipeline import Pipeline
 from robot_vision.resizing import source_size
+from robot_vision.ros.models import find_model
 from robot_vision.sources import Source, open_source
 from robot_vision.tracing import Trace
 
@@ -25,7 +26,9 @@ STAGES = ("read", "image", "preprocess", "inference", "decode")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="image, folder, pattern, video or bag")
-    parser.add_argument("--model", required=True, metavar="BUNDLE", help="a model bundle")
+    parser.add_argument(
+        "--model", required=True, metavar="BUNDLE", help="directory or name of a model bundle"
+    )
     parser.add_argument("--topic", action="append", help="image topic of a bag (all)")
     add_engine(parser)
     parser.add_argument("--frames", type=int, default=200, help="how many (%(default)s)")
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     with (
         open_source(args.source, args.topic) as source,
         Pipeline.load(
-            args.model, args.engine, args.device, args.precision, max_batch=1
+            find_model(args.model), args.engine, args.device, args.precision, max_batch=1
         ) as pipeline,
         Trace("robot-vision profile") as trace,
     ):

@@ -30,6 +30,7 @@ _TYPES: dict[str, Any] = {
 }
 _AHEAD = 4  # images decoded before their time, so that a slow one does not break the pace
 _WAITING_LOG_S = 5.0
+_STAMPS = 32  # recorded stamps whose replacement is remembered, for what comes with an image
 
 
 class CameraPlayer(Node):
@@ -76,6 +77,7 @@ class CameraPlayer(Node):
         )
         self._stop = threading.Event()
         self._published: Counter[str] = Counter()
+        self._stamps: dict[int, int] = {}  # recorded to that of now
         self._begin = self._last = 0.0
         self._worst_late_s = 0.0
         self._thread = threading.Thread(target=self._run, name="play", daemon=True)
@@ -143,12 +145,16 @@ class CameraPlayer(Node):
     def _pass(self, start: float | None) -> float:
         """Plays once from a time of the monotonic clock; returns when the next pass is to begin."""
         p = self._settings.current
+        self._stamps.clear()  # another pass has other times
         pacer = Pacer(p.rate_hz, p.speed)
         images = due = 0.0
+        begun = False
         for item in ahead(iter(self._playback), _AHEAD, self._stop.is_set):
             due = pacer.due(item)
-            if start is None:  # only now is the recording open
-                start = time.monotonic()
+            if not begun:  # only now is the recording open, and the part that is skipped read
+                start = max(start or 0.0, time.monotonic())
+                begun = True
+            assert start is not None
             if not self._sleep_until(start + due, item):
                 return start
             self._worst_late_s = max(self._worst_late_s, time.monotonic() - start - due)
@@ -157,8 +163,12 @@ class CameraPlayer(Node):
         if not images or start is None:
             if self._stop.is_set():
                 return 0.0
+            span = ""
+            if p.start_s or p.duration_s:
+                span = f" from start_s {p.start_s:g}"
+                span += f" for duration_s {p.duration_s:g}" if p.duration_s else ""
             raise SourceError(
-                f"{p.source} gave no image to play: {self._playback.bad_frames} could not be decoded"
+                f"{p.source} gave no image to play{span}: {self._playback.bad_frames} could not be decoded"
             )
         if p.rate_hz > 0:
             return start + due + 1 / p.rate_hz
@@ -184,7 +194,7 @@ class CameraPlayer(Node):
     def _publish(self, item: Item) -> None:
         data = item.data
         if self._now:
-            data = cdr.with_stamp(data, time.time_ns())
+            data = cdr.with_stamp(data, self._stamp_of_now(cdr.stamp_of(data)))
         if self._clock_publisher is not None:
             self._publish_clock(item.log_ns)
         self._topic_publishers[item.topic].publish(data if isinstance(data, bytes) else bytes(data))
@@ -192,6 +202,16 @@ class CameraPlayer(Node):
             self._last = time.monotonic()
             self._begin = self._begin or self._last
             self._published[item.topic] += 1
+
+    def _stamp_of_now(self, recorded_ns: int) -> int:
+        """Returns the time, and the same for messages of one stamp: an image and its camera_info."""
+        if not recorded_ns:  # not set
+            return time.time_ns()
+        if recorded_ns not in self._stamps:
+            if len(self._stamps) == _STAMPS:
+                del self._stamps[next(iter(self._stamps))]
+            self._stamps[recorded_ns] = time.time_ns()
+        return self._stamps[recorded_ns]
 
     def _publish_clock(self, now_ns: int) -> None:
         assert self._clock_publisher is not None

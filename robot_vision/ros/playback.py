@@ -191,7 +191,7 @@ class Pacer:
     not add up.
 
     Args:
-        rate_hz: images per second of each topic; 0 for the recorded pace.
+        rate_hz: images per second of the topic that has the most; 0 for the recorded pace.
         speed: factor on the recorded pace.
     """
 
@@ -208,7 +208,8 @@ class Pacer:
             if item.is_image:
                 number = self._numbers.get(item.topic, 0)
                 self._numbers[item.topic] = number + 1
-                self._last = number / self._rate_hz
+                # Never before the message that was recorded before it: a slower topic keeps its place.
+                self._last = max(self._last, number / self._rate_hz)
             return self._last
         if self._first_ns is None:
             self._first_ns = item.log_ns

@@ -49,7 +49,7 @@ class PlayerParameters:
     )
     rate_hz: float = parameter(
         0.0,
-        "Images per second of each topic; 0 plays at the recorded pace.",
+        "Images per second of the topic that has the most; 0 plays at the recorded pace.",
         low=0.0,
         high=1000.0,
         change=NEVER,

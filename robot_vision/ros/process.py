@@ -37,7 +37,8 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
         args: command line; None for the process's own.
 
     Returns:
-        The exit status: 0 after a signal, 2 if a node cannot be made from what the user gave.
+        The exit status: 0 after a signal, 2 if a node cannot be made from what the user gave, or if ROS
+        refuses the command line.
     """
     use_large_image_profile()
     remove_dead_segments()
@@ -57,10 +58,14 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    rclpy.init(
-        args=list(args) if args is not None else None,
-        signal_handler_options=SignalHandlerOptions.NO,
-    )
+    try:
+        rclpy.init(
+            args=list(args) if args is not None else None,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+    except Exception as error:  # rcl's classes for bad arguments differ between distributions
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     nodes: list[Any] = []
     try:
         executor = SingleThreadedExecutor()

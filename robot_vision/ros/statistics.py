@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_SAMPLES = 4096  # bounds memory and the work of a percentile at any rate
+_LEAST_S = 1.0  # over less, the first event of all would be one of a thousand a second
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Window:
         return list(samples)
 
     def rate(self, now: float | None = None) -> float:
-        """Returns values a second, over the window or, while it is younger, over its age."""
+        """Returns values a second, over the window or, while it is younger, over its age from 1 s on."""
         now = time.monotonic() if now is None else now
         samples = self._current(now)
         if len(samples) == MAX_SAMPLES:  # the window was cut short
             return (len(samples) - 1) / max(now - samples[0][0], 1e-9)
-        return len(samples) / max(min(self._length, now - self._start), 1e-9)
+        return len(samples) / min(self._length, max(now - self._start, _LEAST_S))
 
     def percentiles(self, now: float | None = None) -> Percentiles:
         """Returns p50, p95 and p99 of the values in the window."""
