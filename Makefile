@@ -76,7 +76,7 @@ bench: $(ready) $(dev_stamp) ## measure speed; see docs/benchmarks.md
 	@$(python) -m benchmarks $(BENCH_ARGS)
 
 .PHONY: soak
-soak: $(ready) $(dev_stamp) ## an hour at full rate, then every fault, 80 minutes; see docs/reliability_faults.md
+soak: $(ready) $(dev_stamp) ## an hour at full rate, then every fault: 75 to 80 minutes; see docs/reliability_faults.md
 	@PYTHONPATH=. $(python) test/soak.py $(SOAK_ARGS)
 
 .PHONY: fuzz

@@ -47,12 +47,15 @@ def launch_setup(context):
     if not given("bag"):
         return [record]
     play = ExecuteProcess(cmd=play_command(given("bag"), float(given("rate"))), output="screen")
+    failed = EmitEvent(event=Shutdown(reason="the recorder has ended, see what it said above"))
     # The last results are still on their way when the last image was played.
     end = TimerAction(period=2.0, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))])
     return [
         record,
         TimerAction(period=float(given("delay_s")), actions=[play]),
         RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[end])),
+        # Nobody shall watch a bag to its end and find that nothing was recorded.
+        RegisterEventHandler(OnProcessExit(target_action=record, on_exit=[failed])),
     ]
 
 
