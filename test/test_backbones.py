@@ -67,6 +67,7 @@ def test_weights_file_gives_torchvisions_logits(name, tmp_path):
     file.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet18", "mobilenet_v2"])
 def test_shapes_are_those_of_a_run_at_every_stage(name):
     stages = look_inside(name).stages

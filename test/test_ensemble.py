@@ -63,6 +63,7 @@ def test_equal_members_say_what_one_says_and_do_not_disagree():
     assert found["pose_spread"].abs().max() < 1e-6
 
 
+@pytest.mark.slow
 def test_members_and_passes_combine_and_survive_a_checkpoint(tmp_path):
     _, whole = three_members()
     both = with_monte_carlo(whole, 4, seed=5)

@@ -96,6 +96,7 @@ def test_chi_squared_matches_scipy(degrees: int) -> None:
     assert chi_squared_cdf(0.0, degrees) == 0.0
 
 
+@pytest.mark.slow
 def test_honest_covariances_have_their_nominal_coverage() -> None:
     predictions, truth = recording(n=4000)
     rng = np.random.default_rng(1)

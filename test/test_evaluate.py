@@ -286,6 +286,7 @@ def test_comparison_tells_a_change_from_noise(bundle: Path, tmp_path: Path) -> N
     assert {c.headline.key: c.verdict for c in back}["median_m"] == "better"
 
 
+@pytest.mark.slow
 def test_comparison_of_some_shared_frames_shows_their_numbers(bundle: Path, tmp_path: Path) -> None:
     """The new evaluation has a second, worse recording: the first one's numbers did not change."""
     common = ("--model", bundle, "--engine", "onnx", "--no-results-bag", "--resamples", 100)
@@ -301,6 +302,7 @@ def test_comparison_of_some_shared_frames_shows_their_numbers(bundle: Path, tmp_
     assert any("20 of 60" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_comparison_of_other_frames_uses_the_intervals(bundle: Path, tmp_path: Path) -> None:
     common = ("--model", bundle, "--engine", "onnx", "--no-results-bag")
     for name, start, offset in (("a", START, 0.1), ("b", START + 10**12, 0.4)):

@@ -49,6 +49,7 @@ def split(batch, positives, negatives):
     return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
+@pytest.mark.slow
 def test_positives_and_negatives_are_those_of_brute_force(rng):
     neighbours = floor(rng)
     negative = neighbours.is_negative(np.arange(N), np.arange(N))

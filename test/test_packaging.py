@@ -165,6 +165,7 @@ def test_package_xml_follows_the_format_of_ros_packages():
     assert (ROOT / "resource" / package.name).is_file()
 
 
+@pytest.mark.slow
 def test_package_xml_names_the_ros_packages_that_are_imported():
     package = _package_xml()
     named = {d.name for d in [*package.exec_depends, *package.build_export_depends]}

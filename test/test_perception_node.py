@@ -405,6 +405,7 @@ def test_another_model_and_compressed_images_after_cleanup(changed_robot: Robot)
     robot.ask("rear", rgb_message(image, robot.new_stamp()))
 
 
+@pytest.mark.slow
 def test_two_streams_answer_as_one_and_in_the_order_of_the_frames(changed_robot: Robot) -> None:
     robot = changed_robot
     robot.reconfigure(streams=2)

@@ -202,6 +202,7 @@ def test_a_map_put_back_from_a_backup_is_not_taken_for_its_cache(tmp_path: Path)
         assert index.search(vectors[7999], 1)[0][0, 0] == 7601
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,6 +209,7 @@ def test_driving_with_odometry_makes_a_map_that_is_recognised_afterwards(robot):
     wait_until(lambda: robot.status("map")[2]["places"] not in ("0", "-1"), what="the map to open")
 
 
+@pytest.mark.slow
 def test_stop_mapping_ends_what_the_parameter_began_until_it_is_set_again(robot):
     path = robot.folder / "stopped.map"
     robot.reconfigure(map=str(path), pose_source="odometry", source="run 1", mapping=True)

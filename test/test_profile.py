@@ -87,6 +87,7 @@ def test_profile_refuses_a_file_that_cannot_be_written(frames, tmp_path, capsys)
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_trace_notes_threads_and_the_garbage_collector(tmp_path):
     with Trace("test") as trace:
         with trace.span("outer", frame=1):

@@ -298,6 +298,7 @@ def test_every_byte_of_a_bundle_is_hashed(tmp_path: Path) -> None:
 # Bags
 
 
+@pytest.mark.slow
 def test_chunks_of_bags_unpack_to_no_more_than_their_limit() -> None:
     import lz4.frame
 
@@ -406,6 +407,7 @@ def test_a_map_with_code_or_absurd_sizes_is_refused(
         open_map(path, "read")
 
 
+@pytest.mark.slow
 def test_an_index_cache_that_another_account_made_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +536,7 @@ def test_no_enclave_may_call_services() -> None:
     assert not any(("services", "request") in allowed for allowed in _policy().values())
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 @pytest.mark.parametrize(
     ("node", "parameters", "last"),

@@ -126,6 +126,7 @@ def test_render_does_not_show_the_back_of_a_rectangle():
     assert tuple(image[119, 159]) != (255, 0, 0)
 
 
+@pytest.mark.slow
 def test_render_leaves_no_hole_anywhere_inside():
     renderer = Renderer(WORLD)
     for frame in random_frames(WORLD, 60, seed=5):
@@ -133,6 +134,7 @@ def test_render_leaves_no_hole_anywhere_inside():
         assert (rooms < 0).mean() == 0, frame
 
 
+@pytest.mark.slow
 def test_render_sees_mostly_its_own_room():
     renderer = Renderer(WORLD)
     for name in WORLD.labels:
@@ -147,6 +149,7 @@ def test_render_sees_mostly_its_own_room():
         assert np.mean(share) > 0.8, room.name
 
 
+@pytest.mark.slow
 def test_render_keeps_forty_frames_a_second():
     renderer, threads = Renderer(WORLD), cv2.getNumThreads()
     cv2.setNumThreads(1)

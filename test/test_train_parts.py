@@ -349,6 +349,7 @@ def test_nearest_training_pose_is_the_nearest_far_from_the_origin():
     assert found["mean_position_m"] == pytest.approx(expected.mean(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_squashed_images_have_oblong_pixels(tmp_path):
     folder = tmp_path / "train" / "red"
     folder.mkdir(parents=True)
