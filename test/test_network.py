@@ -1,5 +1,7 @@
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -202,6 +204,33 @@ def test_truncated_checkpoint_is_a_bundle_error(checkpoint, keep):
     checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
     with pytest.raises(BundleError, match="damaged or cut off"):
         load_network(checkpoint)
+
+
+def test_checkpoint_is_read_while_a_training_replaces_it(checkpoint, tmp_path):
+    """The two differ in length, as a checkpoint's JSON does from step to step."""
+    content, spec = checkpoint.read_bytes(), read_header(checkpoint).spec
+    read = tmp_path / "last.safetensors"
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"]["more"] = "x" * 4096
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    names = [tmp_path / "short", tmp_path / "long"]
+    names[0].write_bytes(content)
+    names[1].write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    read.write_bytes(content)
+    replace = (
+        "import os, sys\n*names, part, read = sys.argv[1:]\nprint(flush=True)\nwhile True:\n"
+        " for name in names: os.link(name, part); os.replace(part, read)"
+    )
+    command = [sys.executable, "-c", replace, *map(str, names), str(tmp_path / "part"), str(read)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            for _ in range(300):
+                assert read_header(read).spec == spec
+        finally:
+            process.kill()
 
 
 def test_missing_and_unexpected_tensors_are_named(checkpoint):

@@ -135,6 +135,24 @@ def load_network(path: str | Path) -> MultiHeadNetwork:
     return network.eval()
 
 
+def open_tensors(path: Path) -> Any:
+    """Opens a `.safetensors` file, also while another process replaces it, as trainings do theirs.
+
+    `safe_open` opens the name a second time for torch. The second file may be shorter than the first, which
+    torch refuses as a RuntimeError; of the same size it has the same layout.
+
+    Raises:
+        SafetensorError: the file is damaged, or was never the same for as long as it takes to open it.
+        OSError: it cannot be read.
+    """
+    for _ in range(10):
+        try:
+            return safe_open(path, framework="pt", device="cpu")
+        except RuntimeError as error:
+            problem = str(error)
+    raise SafetensorError(problem)
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Any:
     if path.suffix != ".safetensors":
@@ -145,7 +163,7 @@ def _opened(path: Path) -> Any:
     if not path.is_file():
         raise BundleError(f"No checkpoint at {str(path)!r}")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with open_tensors(path) as file:
             yield file
     except SafetensorError as error:
         raise BundleError(f"{path} is damaged or cut off: {error}; copy it again") from error

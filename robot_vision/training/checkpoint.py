@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from robot_vision.errors import BundleError, RobotVisionError
+from robot_vision.networks.checkpoint import open_tensors
 
 FORMAT_VERSION = 1
 KEY = "robot_vision_run"
@@ -101,7 +102,7 @@ def load_state(
         raise BundleError(f"{path} is no checkpoint of a run of this robot_vision")
     states: dict[str, dict[str, Tensor]] = {}
     numbers: dict[int, dict[str, Any]] = {}
-    with safe_open(path, framework="pt", device="cpu") as file:
+    with open_tensors(path) as file:
         for key in file.keys():  # noqa: SIM118 - it is no mapping
             name, rest = key.split(".", 1)
             if name == "optimiser":
@@ -149,7 +150,7 @@ def read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with open_tensors(path) as file:
             header: dict[str, Any] = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise BundleError(f"{path} is damaged: {error}; remove it to start again") from error
