@@ -94,9 +94,9 @@ class Prediction:
     descriptor: NDArray[np.float32] | None = None
 
     def not_finite(self) -> str:
-        """Returns the name of an answer that holds NaN or infinity, as of a network that overflowed, or ''.
+        """Returns why nobody may be given this: an answer with NaN or infinity, of a network that overflowed.
 
-        Nobody may be given such a prediction. Covariances are not looked at: messages say "unknown" for them.
+        Empty where all is well. Covariances are not looked at: messages say "unknown" for them.
         """
         parts: dict[str, NDArray[np.floating] | float | None] = {"descriptor": self.descriptor}
         if self.classification is not None:
@@ -107,5 +107,5 @@ class Prediction:
             parts["orientation"] = self.pose.orientation_xyzw
         for name, values in parts.items():
             if values is not None and not np.isfinite(values).all():
-                return name
+                return f"the network's {name} is not finite"
         return ""

@@ -308,10 +308,10 @@ def test_a_gpu_that_fails_at_its_first_run_is_freed_before_the_next(tmp_path, mo
     class Device:
         name, precision = "onnx", "float32"
 
-        def __init__(self, _bundle, device, *_):
+        def __init__(self, _bundle, settings):
             assert not alive  # or the memory of two would be taken
-            self.device = device
-            alive.append(device)
+            self.device = settings.device
+            alive.append(self.device)
 
         def run(self, _batch):
             raise EngineError("no kernel for this GPU")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +344,19 @@ def test_clock_that_is_set_back_begins_anew(robot: Robot) -> None:
     assert robot.client.count(f"{NODE}: classes of front", "resets") > 0
 
 
+def measured(stamp: int, position: Sequence[float], xyzw: Sequence[float] = (0, 0, 0, 1)) -> Any:
+    """Returns a pose in the map with a variance of 0.01 each."""
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+
+    message = PoseWithCovarianceStamped()
+    set_header(message, stamp, "map")
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    p.x, p.y, p.z = map(float, position)
+    q.x, q.y, q.z, q.w = map(float, xyzw)
+    message.pose.covariance = (0.01 * np.eye(6)).reshape(36)
+    return message
+
+
 def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
     """Odometry as a transform of base_footprint; base_link is fixed on it; map -> odom comes out."""
     from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
@@ -378,12 +391,7 @@ def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
         def drive() -> None:
             stamp = time.time_ns()
             tf.publish(transform(stamp, "odom", "base_footprint", 1.0))
-            message = PoseWithCovarianceStamped()
-            set_header(message, stamp, "map")
-            message.pose.pose.position.x, message.pose.pose.position.z = 5.0, 0.2
-            message.pose.pose.orientation.z, message.pose.pose.orientation.w = yaw[2], yaw[3]
-            message.pose.covariance = (0.01 * np.eye(6)).reshape(36)
-            poses.publish(message)
+            poses.publish(measured(stamp, (5.0, 0.0, 0.2), yaw))
             time.sleep(0.05)
 
         def found() -> list[Any]:
@@ -430,11 +438,7 @@ def test_pose_of_a_camera_waits_until_the_frame_of_the_robot_is_known(tmp_path: 
         statics.publish(TFMessage(transforms=[fixed]))
 
         def measure() -> None:
-            message = PoseWithCovarianceStamped()
-            set_header(message, time.time_ns(), "map")
-            message.pose.pose.position.z = message.pose.pose.orientation.w = 1.0
-            message.pose.covariance = (0.01 * np.eye(6)).reshape(36)
-            poses.publish(message)
+            poses.publish(measured(time.time_ns(), (0.0, 0.0, 1.0)))
             time.sleep(0.05)
 
         def drive() -> None:

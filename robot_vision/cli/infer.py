@@ -102,11 +102,13 @@ def run(args: argparse.Namespace) -> int:
                 pipeline, opened, args.batch, args.limit, least
             ):
                 if isinstance(image, ImageError):
-                    tally.refuse(frame, image.reason, str(image))
-                    output.error(frame, image.reason, str(image))
-                elif bad := _not_finite(prediction):
-                    tally.refuse(frame, "result", bad)
-                    output.error(frame, "result", bad)
+                    reason, why = image.reason, str(image)
+                else:
+                    assert prediction is not None
+                    reason, why = "result", prediction.not_finite()
+                if why:
+                    tally.refuse(frame, reason, why)
+                    output.error(frame, reason, why)
                 else:
                     assert prediction is not None
                     tally.frames += 1
@@ -171,11 +173,6 @@ class Tally:
         if self.interrupted:
             return 130
         return 1 if bad or problems or not self.frames else 0
-
-
-def _not_finite(prediction: Prediction | None) -> str:
-    bad = prediction.not_finite() if prediction else ""
-    return f"the network's {bad} is not finite" if bad else ""
 
 
 @dataclass

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine is to run, of which each takes what concerns it.
+
+    Attributes:
+        device: `cpu`, `cuda`, `tensorrt`, `gpu`, `npu`, with `:N` or `.N` for the N-th.
+        precision: what the device computes in; `float32` is meant literally where the device's library can.
+        threads: CPU threads, 0 for one a core.
+        streams: threads that will call `run` at the same time, each on its share of the CPU threads.
+        max_batch: the largest batch that `run` will be given; TensorRT builds its engine for up to that.
+    """
+
+    device: str
+    precision: str = "float32"
+    threads: int = 0
+    streams: int = 1
+    max_batch: int = 16
 
 
 class Engine(Protocol):

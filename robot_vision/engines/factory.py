@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.engines.base import Engine
+from robot_vision.engines.base import Engine, EngineSettings
 from robot_vision.errors import EngineError, unknown
 
 ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
@@ -83,7 +83,7 @@ def create_engine(
             continue
         try:
             created: Engine = getattr(_module(name), ENGINES[name])(
-                bundle, place, precision, threads, streams, max_batch
+                bundle, EngineSettings(place, precision, threads, streams, max_batch)
             )
             if not created.device.startswith("cpu"):
                 # A GPU compiles at the first run: what it or its libraries cannot do shows only then.

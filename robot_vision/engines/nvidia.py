@@ -44,21 +44,19 @@ def load_libraries(kind: str) -> str:
     """Loads CUDA's libraries, and TensorRT's for `tensorrt`, where pip installed them.
 
     Returns:
-        What is missing, as ONNX Runtime or this function says it; empty where all is there.
+        What of CUDA is missing, as ONNX Runtime says it; empty where all is there.
 
     Raises:
         EngineError: TensorRT was asked for and is not installed.
     """
     said = io.StringIO()
     if hasattr(onnxruntime, "preload_dlls"):
-        with contextlib.redirect_stdout(
-            said
-        ):  # it prints, among the answers of `robot-vision infer`
+        # It prints, which would stand among the answers of `robot-vision infer`.
+        with contextlib.redirect_stdout(said):
             onnxruntime.preload_dlls()
     if kind == "tensorrt":
-        if importlib.util.find_spec(
-            "tensorrt_libs"
-        ):  # of pip's tensorrt-cu*; importing it loads them
+        # Of pip's tensorrt-cu*: importing it loads them.
+        if importlib.util.find_spec("tensorrt_libs"):
             importlib.import_module("tensorrt_libs")
         if not any(_loads(f"libnvinfer.so.{major}") for major in _TENSORRT_MAJORS):
             raise EngineError(

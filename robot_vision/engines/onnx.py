@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.engines import nvidia
+from robot_vision.engines.base import EngineSettings
 from robot_vision.engines.bound import BoundSession
 from robot_vision.errors import EngineError
 from robot_vision.graph_signature import INPUT_NAME
@@ -52,40 +53,31 @@ class OnnxEngine:
 
     name = "onnx"
 
-    def __init__(
-        self,
-        bundle: ModelBundle,
-        device: str,
-        precision: str,
-        threads: int,
-        streams: int = 1,
-        max_batch: int = 16,
-    ) -> None:
+    def __init__(self, bundle: ModelBundle, settings: EngineSettings) -> None:
         """Creates the session.
 
         Args:
             bundle: the verified bundle.
-            device: `cpu`, `cuda`, `tensorrt`, the last two with `:N` for the N-th GPU.
-            precision: `float32`; with TensorRT also `float16` and `bfloat16`.
-            threads: CPU threads, 0 for one a core.
-            streams: threads that call `run` at the same time; a session allows any number.
-            max_batch: the largest batch that will be run; TensorRT builds its engine for up to that.
+            settings: `float16` and `bfloat16` are TensorRT's alone.
 
         Raises:
             EngineError: the provider is not built in, or did not start on this machine.
         """
+        device = settings.device
         kind, _, index = device.partition(":")
         gpu = int(index or 0)
-        self.precision = precision
+        self.precision = settings.precision
         self.device = device if kind == "cpu" or index else f"{kind}:0"
-        self.streams = streams
+        self.streams = settings.streams
         self._names = list(bundle.spec.outputs)
         missing = "" if kind == "cpu" else nvidia.load_libraries(kind)
         providers: list[Any] = ["CPUExecutionProvider"]  # and for the few nodes that a GPU leaves
-        options = _options(threads, kind, streams)
+        options = _options(settings.threads, kind, settings.streams)
         try:
             if kind != "cpu":
-                providers = nvidia.providers(kind, gpu, precision, bundle, max_batch)
+                providers = nvidia.providers(
+                    kind, gpu, settings.precision, bundle, settings.max_batch
+                )
             try:
                 self._session = _session(bundle.graph, options, providers)
             except Exception as error:

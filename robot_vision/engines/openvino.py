@@ -12,6 +12,7 @@ import openvino
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.engines.base import EngineSettings
 from robot_vision.errors import EngineError
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -43,43 +44,30 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(
-        self,
-        bundle: ModelBundle,
-        device: str,
-        precision: str,
-        threads: int,
-        streams: int = 1,
-        max_batch: int = 16,
-    ) -> None:
+    def __init__(self, bundle: ModelBundle, settings: EngineSettings) -> None:
         """Compiles the graph for batches of one.
 
         Args:
             bundle: the verified bundle.
-            device: `cpu`, `gpu`, `gpu.0`, `npu`.
-            precision: what the device computes in; `float32` is meant literally (OpenVINO's own
-                default is bfloat16 where the CPU has it).
-            threads: CPU threads, 0 for one a core.
-            streams: threads that call `run` at the same time, each on its share of the CPU threads.
-            max_batch: of no importance here.
+            settings: `float32` is meant literally (OpenVINO's own default is bfloat16 where the CPU has it).
 
         Raises:
             EngineError: the device cannot compile the graph.
         """
-        self.device = device
-        self.precision = precision
-        self.streams = streams
+        self.device = settings.device
+        self.precision = settings.precision
+        self.streams = settings.streams
         self._bundle_name = bundle.name
         self._graph = bundle.graph
         self._outputs = dict(bundle.spec.outputs)
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[settings.precision],
         }
-        if threads and device == "cpu":
-            self._config["INFERENCE_NUM_THREADS"] = threads
-        if streams > 1:
-            self._config["NUM_STREAMS"] = streams
+        if settings.threads and settings.device == "cpu":
+            self._config["INFERENCE_NUM_THREADS"] = settings.threads
+        if settings.streams > 1:
+            self._config["NUM_STREAMS"] = settings.streams
         self._compiling = threading.Lock()
         self._compiled: dict[int, _Compiled] = {}
         self._compiled[1] = self._compile(1)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from robot_vision.bundle import WEIGHTS, ModelBundle
+from robot_vision.engines.base import EngineSettings
 from robot_vision.errors import EngineError
 from robot_vision.networks.checkpoint import load_network
 
@@ -27,24 +28,13 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(
-        self,
-        bundle: ModelBundle,
-        device: str,
-        precision: str,
-        threads: int,
-        streams: int = 1,
-        max_batch: int = 16,
-    ) -> None:
+    def __init__(self, bundle: ModelBundle, settings: EngineSettings) -> None:
         """Builds the network and moves it to the device.
 
         Args:
             bundle: the verified bundle; it must hold its weights.
-            device: `cpu`, `cuda` or `cuda:N`.
-            precision: `float32`, or what matrix products and convolutions are computed in.
-            threads: CPU threads of the whole process, 0 to leave them as they are.
-            streams: threads that call `run` at the same time; they share the CPU threads.
-            max_batch: of no importance here.
+            settings: `threads` are of the whole process, 0 leaves them as they are; `precision` is what
+                matrix products and convolutions are computed in.
 
         Raises:
             EngineError: the bundle has no weights, or the device has no memory for them.
@@ -53,12 +43,13 @@ class TorchEngine:
             raise EngineError(
                 f"{bundle.name} has no {WEIGHTS}, which the torch engine needs: use onnx"
             )
-        self.device = "cuda:0" if device == "cuda" else device
-        self.precision = precision
-        self.streams = streams
-        if threads or streams > 1:
-            torch.set_num_threads(max(1, (threads or torch.get_num_threads()) // streams))
-        self._dtype = getattr(torch, precision)
+        self.device = "cuda:0" if settings.device == "cuda" else settings.device
+        self.precision = settings.precision
+        self.streams = settings.streams
+        if settings.threads or self.streams > 1:
+            threads = settings.threads or torch.get_num_threads()
+            torch.set_num_threads(max(1, threads // self.streams))
+        self._dtype = getattr(torch, self.precision)
         self._streams = threading.local()
         try:
             network = load_network(bundle.path / WEIGHTS)
@@ -67,7 +58,9 @@ class TorchEngine:
             )
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise EngineError(f"torch cannot load {bundle.name} on {device}: {first}") from error
+            raise EngineError(
+                f"torch cannot load {bundle.name} on {self.device}: {first}"
+            ) from error
         if network.spec.outputs != bundle.spec.outputs:
             raise EngineError(f"{bundle.name}: {WEIGHTS} and the graph are of different networks")
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.filters import se3
+from robot_vision.filters.alike import inflation
 from robot_vision.filters.gate import chi_squared_6
 from robot_vision.filters.odometry import OdometryBuffer
 from robot_vision.filters.pose_settings import (
@@ -67,7 +68,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-_ALIKE = 1.0 - 1e-6  # a correlation of 1 would make an infinite covariance
 _TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
 
 
@@ -314,19 +314,19 @@ class PoseFilter:
             return None, math.inf
         if not innovation.distance <= chi_squared_6(self.settings.gate_probability):
             return None, innovation.distance
-        rho = self._correlation(track, seen.get(m.source), m.stamp_ns)
-        covariance = m.covariance * ((1 + rho) / (1 - rho))
+        away = self._away(track, seen.get(m.source), m.stamp_ns)
+        covariance = m.covariance * inflation(away)
         return track.corrected(innovation.residual, covariance), innovation.distance
 
-    def _correlation(self, track: Track, last: tuple[int, Array] | None, stamp_ns: int) -> float:
+    def _away(self, track: Track, last: tuple[int, Array] | None, stamp_ns: int) -> float:
         if last is None:
-            return 0.0
+            return math.inf
         s = self.settings
         motion = se3.log(inverse(last[1]) @ track.path)
         metres, radians = float(np.linalg.norm(motion[:3])), float(np.linalg.norm(motion[3:]))
         away = metres / s.correlation_m + math.degrees(radians) / s.correlation_deg
         seconds = (stamp_ns - last[0]) * 1e-9
-        return min(math.exp(-away - seconds / s.correlation_s), _ALIKE)
+        return away + seconds / s.correlation_s
 
     def _moved(self, track: Track | None, stamp_ns: int) -> Track | None:
         if track is None:

@@ -20,6 +20,8 @@ from robot_vision.ros.qos import profile, subscription_events
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.worker import Frame
 
+_KINDS = {"raw": Image, "compressed": CompressedImage}  # by transport
+
 
 class Camera:
     """A camera while the node is configured.
@@ -67,7 +69,7 @@ class Camera:
     ) -> None:
         """Starts to put frames into the mailbox."""
         p = self._parameters()
-        kind = CompressedImage if p.transport == "compressed" else Image
+        kind = _KINDS[p.transport]
         self._mailbox = mailbox
         self._since, self._seen, self._stale = time.monotonic(), False, False
         self._subscription = self._node.create_subscription(
@@ -136,7 +138,7 @@ class Camera:
     def _advice(self) -> str:
         """Returns what is wrong with the publishers' type, which DDS does not tell a subscriber."""
         found = {i.topic_type for i in self._node.get_publishers_info_by_topic(self.topic)}
-        kinds = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+        kinds = {t: f"sensor_msgs/msg/{kind.__name__}" for t, kind in _KINDS.items()}
         transport = self._parameters().transport
         if not found or kinds[transport] in found:
             return ""

@@ -128,7 +128,7 @@ class CameraOutputs:
         """
         bad = prediction.not_finite()
         if bad:  # what a network that overflowed says is kept from everybody, not only from those who check
-            raise ValueError(f"the network's {bad} is not finite")
+            raise ValueError(bad)
         header = header_message(source_header)
         others = [name for name in self._publishers if name not in ("pose", "image_annotated")]
         others = [name for name in others if self.listened(name)]

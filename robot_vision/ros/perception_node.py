@@ -207,17 +207,18 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         if sent.left_out:
             camera.statistics.count(sent.left_out)
             camera.statistics.mark("left_out")
-            why = (
-                f"no fixed transform from {p.base_frame!r} to {result.header.frame_id!r} on /tf_static, "
-                "so no pose: publish it, or set camera_to_base"
-            )
-            if sent.left_out == "no_frame_id":
+            if sent.left_out == "no_transform":
+                why = (
+                    f"no fixed transform from {p.base_frame!r} to {result.header.frame_id!r} on "
+                    "/tf_static, so no pose: publish it, or set camera_to_base"
+                )
+            elif p.base_frame:
+                why = (
+                    f"its images name no frame, so where it is on {p.base_frame!r} is not known and there "
+                    "is no pose: set the driver's frame_id, or camera_to_base"
+                )
+            else:
                 why = "its images name no frame, so nothing goes to /tf: set the driver's frame_id"
-                if p.base_frame:
-                    why = (
-                        f"its images name no frame, so where it is on {p.base_frame!r} is not known and "
-                        "there is no pose: set the driver's frame_id, or camera_to_base"
-                    )
             self._warn(f"{camera.name} {sent.left_out}", f"Camera {camera.name}: {why}")
         camera.note_stamp(result.header.stamp, self.get_clock().now().nanoseconds)
         if result.full_image is not None:

@@ -7,9 +7,12 @@ another session.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.filters.alike import inflation
 from robot_vision.geometry import (
     compose_with_covariance,
     inverse,
@@ -25,7 +28,6 @@ GATE = 22.46
 # Views that are near to each other have the same nearest keyframe, and so the same error: after this way, or
 # this turn, their errors have a correlation of 1/e.
 CORRELATION_M, CORRELATION_RAD = 0.5, 0.5
-MOST_ALIKE = 1.0 - 1e-6
 CONFLICTS = 3  # matches in a row outside the gate, that agree, before the old origin is given up
 
 
@@ -34,8 +36,7 @@ class Anchor:
 
     The error state is a translation and a rotation vector in the map frame, as in the covariance of a pose.
     Drift is modelled as a random walk whose variance grows with the way travelled. A match whose error has
-    the correlation rho with that of the last one counts (1 - rho) / (1 + rho) of an independent one, as in
-    `filters.pose_filter`: a robot that stands still does not become certain by looking again.
+    the correlation rho with that of the last one counts (1 - rho) / (1 + rho) of an independent one.
     """
 
     def __init__(self) -> None:
@@ -93,9 +94,8 @@ class Anchor:
         if float(residual @ np.linalg.solve(S, residual)) > GATE:
             return self._conflict(measured, R, T_map_camera, T_odom_camera)
         self._conflicts = []
-        rho = self._correlation(T_odom_camera)
+        gain = np.linalg.solve(P + R * inflation(self._away(T_odom_camera)), P).T  # both symmetric
         self._matched = np.array(T_odom_camera)
-        gain = np.linalg.solve(P + R * ((1 + rho) / (1 - rho)), P).T  # P S^-1, both symmetric
         corrected = moved(predicted, gain @ residual)
         P = symmetrised((np.eye(6) - gain) @ P)
         self._T, self._P = compose_with_covariance(corrected, P, inverse(T_odom_camera))
@@ -106,14 +106,12 @@ class Anchor:
         self._last, self._matched = np.array(T_odom_camera[:3, 3]), np.array(T_odom_camera)
         self._conflicts = []
 
-    def _correlation(self, T_odom_camera: Array) -> float:
+    def _away(self, T_odom_camera: Array) -> float:
         if self._matched is None:
-            return 0.0
+            return math.inf
         apart = difference(T_odom_camera, self._matched)
-        away = (
-            np.linalg.norm(apart[:3]) / CORRELATION_M + np.linalg.norm(apart[3:]) / CORRELATION_RAD
-        )
-        return min(float(np.exp(-away)), MOST_ALIKE)
+        metres, radians = np.linalg.norm(apart[:3]), np.linalg.norm(apart[3:])
+        return float(metres / CORRELATION_M + radians / CORRELATION_RAD)
 
     def _conflict(
         self, measured: Array, R: Array, T_map_camera: Array, T_odom_camera: Array

@@ -22,6 +22,7 @@ import onnx
 import torch
 
 from robot_vision.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.engines.base import EngineSettings
 from robot_vision.engines.nvidia import TENSORRT_VARIANT
 from robot_vision.engines.onnx import OnnxEngine
 from robot_vision.errors import ConfigError
@@ -165,7 +166,7 @@ def measure_bundle(
         `metrics` by head, `ms` (median of single images), `megabytes` of the graph.
     """
     bundle = ModelBundle.load(path)
-    engine = OnnxEngine(bundle, "cpu", "float32", config.loop.threads)
+    engine = OnnxEngine(bundle, EngineSettings("cpu", threads=config.loop.threads))
     recorder.say(f"measuring {path.name}")
 
     def outputs(samples: SampleSet, only: str | None = None) -> dict[str, torch.Tensor]:
