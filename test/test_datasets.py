@@ -18,7 +18,7 @@ from robot_vision.datasets import (
     open_dataset,
 )
 from robot_vision.datasets.image_files import FileImage
-from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
+from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified, missing_note
 from robot_vision.errors import ConfigError, ImageError, SourceError
 
 
@@ -134,6 +134,24 @@ def test_divide_takes_named_sequences_as_test():
     assert (names(train), val, names(test)) == (names(samples[:10]), [], names(samples[10:]))
     with pytest.raises(ConfigError, match="'c'.*use one of a, b"):
         divide(samples, BlockOptions(test_sequences="c"))
+
+
+@pytest.mark.parametrize(
+    ("frames", "sizes", "missing"),
+    [
+        (40, (40, 0, 0), "validation or test"),
+        (140, (90, 50, 0), "any test"),
+        (200, (100, 50, 50), ""),
+        (400, (250, 50, 100), ""),
+    ],
+)
+def test_a_short_recording_is_validated_on_if_it_can_be(frames, sizes, missing):
+    train, val, test = divide(samples_of({"a": frames}), BlockOptions(seed=1))
+    assert (len(train), len(val), len(test)) == sizes
+    note = missing_note(BlockOptions(), val, test)
+    assert missing in note and bool(note) == bool(missing)
+    assert missing_note(BlockOptions(split="train"), [], []) == ""
+    assert missing_note(BlockOptions(validation=0, test_remainder=-1), [], []) == ""
 
 
 def test_divide_refuses_official_split_where_there_is_none():

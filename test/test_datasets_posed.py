@@ -60,6 +60,9 @@ def test_seven_scenes_honours_its_split_files(suffix, tmp_path):
     assert {s.sequence for s in splits.train} == {"seq-01", "seq-10"}
     assert {s.sequence for s in splits.test} == {"seq-02"}
     assert any("TestSplit.txt:2: sequence7 is not there" in note for note in splits.notes)
+    assert not any("too few blocks" in note for note in splits.notes)
+    short = open_dataset("seven_scenes", tmp_path, split="blocks")
+    assert any("too few blocks of 50 frames for any test images" in note for note in short.notes)
     chosen = open_dataset("seven_scenes", tmp_path, test_sequences="seq-01", validation=0)
     assert {s.sequence for s in chosen.test} == {"seq-01"}
     (tmp_path / "TestSplit.txt").write_text("sequence2\nseconde 3\n")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
-from robot_vision.datasets.splitting import BlockOptions, Three, divide
+from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
 
 T = TypeVar("T")
@@ -71,6 +71,8 @@ def splits_of(
     """
     train, validation, test = parts or divide(samples, options, is_test)
     K_given = parse_camera_matrix(options.camera_matrix)
+    missing = "" if parts else missing_note(options, validation, test)
+    notes = [*notes, missing] if missing else notes
     labels = labels_of(train)
     if len(labels) == 1:
         notes = [*notes, f"there is one class only ({labels[0]}): a classifier needs two or more"]

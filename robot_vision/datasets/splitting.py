@@ -95,6 +95,25 @@ def divide(
     return _gather(blocks, roles, options.gap_frames)
 
 
+def missing_note(
+    options: BlockOptions, validation: Sequence[Sample], test: Sequence[Sample]
+) -> str:
+    """Returns what a recording was too short for, as `divide` divided it; empty where all is there."""
+    if options.split in ("train", "test"):
+        return ""
+    wanted = {
+        "validation": (options.validation > 0, validation),
+        "test": (options.test_remainder >= 0, test),
+    }
+    missing = [name for name, (asked, samples) in wanted.items() if asked and not samples]
+    if not missing:
+        return ""
+    return (
+        f"too few blocks of {options.block_frames} frames for any {' or '.join(missing)} images: "
+        "record more, or make block_frames smaller"
+    )
+
+
 def _in_sequences(names: tuple[str, ...]) -> Callable[[Sample], bool]:
     return lambda sample: sample.sequence in names
 
@@ -116,9 +135,10 @@ def _runs(
 
 
 def _draw_validation(roles: list[str], options: BlockOptions) -> None:
-    """Turns a seeded draw of training blocks into validation, and leaves at least one to train on."""
+    """Turns a seeded draw of training blocks into validation: of three blocks or more at least one."""
     train = [i for i, role in enumerate(roles) if role == "train"]
-    count = min(round(options.validation * len(train)), max(0, len(train) - 1))
+    least = 1 if options.validation and len(train) > 2 else 0
+    count = min(max(least, round(options.validation * len(train))), max(0, len(train) - 1))
     for i in np.random.default_rng(options.seed).permutation(len(train))[:count]:
         roles[train[i]] = "validation"
 
