@@ -141,9 +141,9 @@ def decode_raw(
     channels = layout.channels if isinstance(layout, Packed) else 1
     pixels = _rows(data, (height, width, channels), step, layout.dtype, big_endian)
     if isinstance(layout, Bayer):
-        if height < 2 or width < 2:
+        if height < 3 or width < 3:  # OpenCV leaves smaller ones black
             raise ImageError(
-                "size", f"The image is {width} x {height}: {encoding} needs 2 x 2 pixels"
+                "size", f"The image is {width} x {height}: {encoding} needs 3 x 3 pixels"
             )
         return _to_8_bits(np.asarray(cv2.cvtColor(pixels, layout.conversion)))
     octets = _to_8_bits(pixels)

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ def decode_foreign(msg: Any, encoding: str) -> NDArray[np.uint8]:
     height, width = int(msg.height), int(msg.width)
     check_size(height, width)
     try:
-        image = np.asarray(bridge.imgmsg_to_cv2(msg, "rgb8"))
+        whole = _whole_pixels(msg, *bridge.encoding_to_dtype_with_channels(encoding))
+        image = np.asarray(bridge.imgmsg_to_cv2(whole, "rgb8"))
     except Exception as error:  # its own, NumPy's and OpenCV's
         text = " ".join(str(error).split())
         raise ImageError("encoding", f"{refusal}; cv_bridge: {text}") from error
@@ -69,6 +71,23 @@ def decode_foreign(msg: Any, encoding: str) -> NDArray[np.uint8]:
         text = f"cv_bridge made it {image.dtype} {image.shape}, not uint8 {(height, width, 3)}"
         raise ImageError("encoding", f"{refusal}; {text}")
     return image
+
+
+def _whole_pixels(msg: Any, dtype: str, channels: int) -> Any:
+    """Returns the message with rows of whole pixels: cv_bridge takes any for that and shears others."""
+    height, step = int(msg.height), int(msg.step)
+    rest = step % (np.dtype(dtype).itemsize * channels)
+    if not rest:
+        return msg
+    rows = np.frombuffer(msg.data, np.uint8)[: height * step].reshape(height, step)
+    return SimpleNamespace(
+        height=height,
+        width=int(msg.width),
+        encoding=str(msg.encoding),
+        is_bigendian=msg.is_bigendian,
+        step=step - rest,
+        data=rows[:, :-rest].tobytes(),
+    )
 
 
 @functools.cache

@@ -243,6 +243,19 @@ def test_bayer_pattern_is_named_by_its_first_rows(pattern: str, bits: int, big_e
     np.testing.assert_array_equal(rgb, np.broadcast_to(colour, (20, 16, 3)))
 
 
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_grbg16"])
+def test_mosaic_too_small_for_colours_is_refused_rather_than_black(encoding: str) -> None:
+    def mosaic(height: int, width: int) -> SimpleNamespace:
+        data = np.full(height * row_bytes(encoding, width), 200, np.uint8).tobytes()
+        return message(data, height, width, encoding)
+
+    np.testing.assert_array_equal(to_rgb(mosaic(3, 3)), np.full((3, 3, 3), 200))
+    for size in ((1, 1), (2, 2), (2, 9), (9, 2)):
+        with pytest.raises(ImageError, match="needs 3 x 3 pixels") as caught:
+            to_rgb(mosaic(*size))
+        assert caught.value.reason == "size"
+
+
 # Compressed
 
 
