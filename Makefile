@@ -2,7 +2,8 @@
 #
 # Everything goes into one virtual environment, VENV. Each step leaves a stamp that is named after the hash
 # of what it depends on, so that an edit of a requirement repeats the step, a second run is quick, and a
-# step that was interrupted, which leaves no stamp, is done again.
+# step that was interrupted, which leaves no stamp, is done again. A step first removes its older stamps: an
+# edit that is taken back repeats it too.
 
 PYTHON ?= python3
 ROS_DISTRO ?= kilted
@@ -11,6 +12,7 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
+SOAK_ARGS ?=
 # How many processes run the tests.
 TEST_JOBS ?= 2
 
@@ -20,6 +22,11 @@ SHELL := bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
+
+# make divides its lists of files at spaces.
+ifneq ($(words $(CURDIR) $(VENV)),2)
+$(error '$(CURDIR)' with VENV='$(VENV)': neither name may have a space in it, nor be empty)
+endif
 
 # The interpreter behind PYTHON: in an activated environment that is not the environment's own link, which is
 # gone while the environment is made anew.
@@ -51,13 +58,20 @@ interfaces_stamp := $(stamps)/interfaces-$(call hash,$(ros_files) $(ros_env_file
 dev_stamp := $(stamps)/dev-$(call hash,setup.py $(constraints) $(ros_files))
 ready := $(runtime_stamp) $(interfaces_stamp)
 
+# What is half removed has another name, so that nobody takes it for whole.
+require_own_venv = [ ! -e $(venv) ] || [ -d $(stamps) ] || { echo "error: $(VENV) is there and was not made by \
+	make. Remove it, or name another: make VENV=.venv-make" >&2; exit 1; }
+remove_venv = rm -rf $(venv).removed; { [ ! -e $(venv) ] && [ ! -L $(venv) ]; } || mv -T $(venv) $(venv).removed; \
+	rm -rf $(venv).removed
+
 pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VERBOSE),,-qq) -c $(constraints)
 
 .PHONY: help
 help: ## show this list
 	@echo "make TARGET [PYTHON=$(PYTHON)] [ROS_DISTRO=$(ROS_DISTRO)] [VENV=$(VENV)]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
-	@echo "ROS_DISTRO: kilted or jazzy. Further: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS, FUZZ_ARGS, VERBOSE=1."
+	@echo "ROS_DISTRO: kilted or jazzy. Further: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS, SOAK_ARGS, FUZZ_ARGS,"
+	@echo "VERBOSE=1."
 
 .PHONY: demo
 demo: $(ready) ## set up without torch and watch the node work on a camera stream
@@ -100,7 +114,9 @@ setup: $(ready) $(dev_stamp) ## only make the environment that test, bench and l
 
 .PHONY: clean
 clean: ## remove the environment and all that was built or cached
-	rm -rf $(VENV) build dist install log robot_vision.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@$(require_own_venv)
+	@$(remove_venv)
+	rm -rf build dist install log robot_vision.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 .PHONY: check-arguments
@@ -118,9 +134,8 @@ $(venv_stamp): | check-arguments
 	@echo "==> virtual environment $(VENV) with Python $(py_version) (seconds)"
 	@$(base_python) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make virtual" \
 		"environments. Debian, Ubuntu: apt install python$(py_version)-venv" >&2; exit 1; }
-	@[ ! -e $(venv) ] || [ -d $(stamps) ] || { echo "error: $(VENV) is there and was not made by make." \
-		"Remove it, or name another: make VENV=.venv-make" >&2; exit 1; }
-	@rm -rf $(venv)
+	@$(require_own_venv)
+	@$(remove_venv)
 	@mkdir -p $(stamps)
 	@touch $(venv)/COLCON_IGNORE
 	@$(base_python) -m venv $(venv_flags) $(venv)
@@ -132,11 +147,13 @@ ifeq ($(ros),system)
 else
 	@echo "==> the package, what it runs on, and ROS 2 $(ROS_DISTRO) from wheels (600 MB on disk, 1 to 5 minutes)"
 endif
+	@rm -f $(stamps)/runtime-*
 	@$(pip) pip setuptools wheel
 	@$(pip) $(ros_flags) --no-build-isolation -e '.[places]'
 	@touch $@
 
 $(interfaces_stamp): | $(runtime_stamp)
+	@rm -f $(stamps)/interfaces-*
 ifeq ($(ros),system)
 	@$(python) tools/ros_env/build.py --hook-only
 else
@@ -149,5 +166,6 @@ endif
 
 $(dev_stamp): $(runtime_stamp) | $(interfaces_stamp)
 	@echo "==> torch and all else that tests, training and benchmarks need (8 GB on disk, 2 to 15 minutes)"
+	@rm -f $(stamps)/dev-*
 	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,train,places,parquet,ray,dev]'
 	@touch $@

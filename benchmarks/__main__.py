@@ -25,7 +25,10 @@ from benchmarks import (
 )
 from benchmarks.inputs import STREAMS
 from benchmarks.limits import limits
+from benchmarks.timing import positive
+from robot_vision.cli.benchmark import different_conditions, load
 from robot_vision.engines.factory import available_engines
+from robot_vision.errors import ConfigError
 
 PARTS = (
     "resizing",
@@ -49,8 +52,10 @@ ABOUT = ("schema", "date", "command", "machine", "input")
 REPETITIONS = 5
 
 
-def measure(parts: list[str], seconds: float, quick: bool, output: Path) -> dict[str, Any]:
-    """Runs the parts in their order and returns the report's data.
+def measure(
+    parts: list[str], seconds: float, quick: bool, output: Path, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Runs the parts in their order and returns the report's data, with the rest of an earlier result.
 
     What is there is written after each part, so that an interrupted run has not measured for nothing.
     """
@@ -68,21 +73,47 @@ def measure(parts: list[str], seconds: float, quick: bool, output: Path) -> dict
     for number, part in enumerate(parts, 1):
         print(f"[{number}/{len(parts)}] {part} ...", file=sys.stderr, flush=True)
         data |= _part(part, images, seconds, quick)
-        data["summary"] = report.summary(data)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
-    return data
+        whole = keep(data, earlier or {})
+        write(whole, output)
+    return whole
 
 
-def keep(data: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Adds the parts that were not measured now from an earlier result, with its date, commit and command."""
-    commit = earlier["machine"]["commit"][:7]
-    origin = f"{earlier['date']}, commit `{commit}`, `{earlier['command']}`"
+def keep(data: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Returns the data with the parts of an earlier result that were not measured now.
+
+    Their date, commit and command are kept, and in what machine, versions or input differ from now.
+    """
+    whole, kept = dict(data), {}
+    if earlier:
+        commit = machine.short_commit(earlier["machine"]["commit"], 7)
+        origin = f"{earlier['date']}, commit `{commit}`, `{earlier['command']}`"
+        names = [line.partition(":")[0] for line in different_conditions(earlier, data)]
+        other = f"; not the same: {', '.join(names)}" if names else ""
     for name, found in earlier.items():
         if name not in (*ABOUT, "summary", "kept") and name not in data:
-            data[name] = found
-            data.setdefault("kept", {})[name] = earlier.get("kept", {}).get(name, origin)
-    data["summary"] = report.summary(data)  # each ratio is of one part, so of one run
+            whole[name] = found
+            kept[name] = earlier.get("kept", {}).get(name, origin).removesuffix(other) + other
+    if kept:
+        whole["kept"] = kept
+    whole["summary"] = report.summary(whole)  # each ratio is of one part, so of one run
+    return whole
+
+
+def write(data: dict[str, Any], output: Path) -> None:
+    """Writes the JSON, the page and its pictures."""
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    (output / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
+    (output / "benchmarks.md").write_text(report.markdown(data))
+    for name, picture in report.plots(data).items():
+        (output / "images" / name).write_text(picture)
+
+
+def earlier_result(text: str) -> dict[str, Any]:
+    """Returns the data of an earlier result's file: an argument's type."""
+    try:
+        return load(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str, Any]:
@@ -148,27 +179,18 @@ def own_rates(images: list[Any], precision: str, seconds: float) -> Callable[[],
 def main() -> int:
     """Parses arguments, measures, writes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), metavar="PART",
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=f"some of {', '.join(PARTS)}")  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=8.0, help="time for each comparison")
+    parser.add_argument("--seconds", type=positive, default=8.0, help="time for each comparison")
     parser.add_argument("--quick", action="store_true", help="short, to see that it runs")
     parser.add_argument("--output", type=Path, default=inputs.ROOT / "docs",
                         help="folder for benchmarks.json and benchmarks.md")  # fmt: skip
-    parser.add_argument("--keep", type=Path, metavar="JSON",
+    parser.add_argument("--keep", type=earlier_result, metavar="JSON",
                         help="earlier result to take from what is not measured now; it is said")  # fmt: skip
     args = parser.parse_args()
-    earlier = json.loads(args.keep.read_text()) if args.keep else None
     parts = [p for p in PARTS if p in args.only]
-    data = measure(parts, 2.0 if args.quick else args.seconds, args.quick, args.output)
-    if earlier:
-        keep(data, earlier)
-        (args.output / "benchmarks.json").write_text(json.dumps(data, indent=1) + "\n")
-    page = report.markdown(data)
-    (args.output / "benchmarks.md").write_text(page)
-    for name, picture in report.plots(data).items():
-        (args.output / "images").mkdir(exist_ok=True)
-        (args.output / "images" / name).write_text(picture)
-    print(page)
+    seconds = 2.0 if args.quick else args.seconds
+    print(report.markdown(measure(parts, seconds, args.quick, args.output, args.keep)))
     return 0
 
 

@@ -53,7 +53,8 @@ def prepare(size: str, transport: str) -> list[bytearray]:
 def publish(publishers: list[Any], messages: list[bytearray], rate: float, seconds: float) -> int:
     """Publishes at a fixed rate without drift; a frame that is late is sent at once.
 
-    All cameras send together, as synchronised ones do. Returns how many frames each has sent.
+    All cameras send together, as synchronised ones do. It ends a period after the last frame, so that
+    frames over seconds are the rate. Returns how many frames each has sent.
     """
     start = time.perf_counter()
     count = 0
@@ -70,6 +71,7 @@ def publish(publishers: list[Any], messages: list[bytearray], rate: float, secon
         count += 1
         if time.perf_counter() - start > 1.5 * seconds:
             break  # cannot keep the rate: the count says so
+    time.sleep(max(0.0, start + count / rate - time.perf_counter()))
     return count
 
 

@@ -67,6 +67,12 @@ def _gpu() -> str:
         return "none"
 
 
+def short_commit(commit: str, digits: int) -> str:
+    """Returns the first digits of a commit as `describe` names it, with its "+changes"."""
+    number, plus, changes = commit.partition("+")
+    return number[:digits] + plus + changes
+
+
 def _commit() -> str:
     root = Path(__file__).resolve().parent.parent
     git = ["git", "-C", str(root)]

@@ -1,10 +1,13 @@
 """The networks that are measured: ResNet-18 at 224 x 224 with three heads, and the classifier alone.
 
-Their weights are random: speed does not depend on them. Bundles are kept in build/benchmarks.
+Their weights are random: speed does not depend on them. Bundles are kept in build/benchmarks, in a folder
+that is named after the code that made them.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +58,24 @@ EPISTEMIC_SPECS = {
 }
 
 
+# What a bundle follows from.
+_MAKERS = ("benchmarks/models.py", "robot_vision/spec.py", "robot_vision/networks/**/*.py",
+           "robot_vision/training/quantise.py", "constraints/py*.txt")  # fmt: skip
+
+
+@functools.cache
+def folder(root: Path = ROOT) -> Path:
+    """Returns where the bundles lie that today's code makes."""
+    digest = hashlib.sha256()
+    for pattern in _MAKERS:
+        for file in sorted(root.glob(pattern)):
+            digest.update(file.read_bytes())
+    return ROOT / "build" / "benchmarks" / digest.hexdigest()[:12]
+
+
 def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     """Returns the bundle of that name in `SPECS` or `EPISTEMIC_SPECS`, exported on first use."""
-    path = ROOT / "build" / "benchmarks" / name
+    path = folder() / name
     try:
         return ModelBundle.load(path)
     except BundleError:
@@ -70,11 +88,11 @@ def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     torch.manual_seed(0)
     network = MultiHeadNetwork({**SPECS, **EPISTEMIC_SPECS}[name]).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / name
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        made = Path(work) / name
         export_bundle(network, made, name.replace("_", "-"), images)
         if path.exists():
-            path.rename(Path(folder) / "old")
+            path.rename(Path(work) / "old")
         made.rename(path)
     return ModelBundle.load(path)
 

@@ -67,7 +67,7 @@ class Bench:
 
     camera: Peer
     listener: Peer
-    node: psutil.Process
+    node: psutil.Popen
     cameras: int = 1
 
     def processes(self) -> dict[str, psutil.Process]:
@@ -82,12 +82,14 @@ class Bench:
         """Publishes slowly until the node answers.
 
         Raises:
-            RuntimeError: it does not, in that time.
+            RuntimeError: it does not, in that time, or it has ended.
         """
         end = time.time() + limit_s
         self.listener.ask()
         while time.time() < end:
             self.camera.ask(rate=20, seconds=0.5)
+            if (status := self.node.poll()) is not None:
+                raise RuntimeError(f"the node ended with status {status}")
             if all(self.listener.ask()["ages_ns"].values()):
                 return
         raise RuntimeError(f"no result within {limit_s} s")
@@ -122,13 +124,14 @@ def perception(
 
 
 @contextmanager
-def running(command: list[str]) -> Iterator[psutil.Process]:
+def running(command: list[str]) -> Iterator[psutil.Popen]:
     """Runs a node and stops it as Ctrl-C does."""
     process = psutil.Popen(command, cwd=inputs.ROOT)
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
         try:
             process.wait(timeout=15)
         except psutil.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.machine import short_commit
 from benchmarks.report_node import NODES, limit_section, node_sections, plots
 from benchmarks.tables import percentile_table, table
 
@@ -129,7 +130,7 @@ def markdown(data: dict[str, Any]) -> str:
         f"{machine['memory_gib']} GiB, governor {machine['governor']}, GPU {machine['gpu']}; "
         f"{machine['system']}, Python {machine['python']}; "
         + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
-        + f"; commit `{machine['commit'][:19]}`; {data['date']}.\n",
+        + f"; commit `{short_commit(machine['commit'], 19)}`; {data['date']}.\n",
         f"Command: `{data['command']}`.\n",
         *_kept(data),
         f"Input: {data['input']['source']}, sha256 `{data['input']['sha256'][:16]}`.\n",

@@ -112,7 +112,8 @@ def node_sections(data: dict[str, Any]) -> Iterator[str]:
             "compared, since the machine and that node change from one to the next.\n"
         )
         rows = [
-            [NODES.get(name, "today's node"), max(rates), todays["over"].get(name, 1),
+            [NODES.get(name, "today's node"), max(rates),
+             1 if name == "todays" else todays["over"].get(name, "-"),
              ", ".join(map(str, rates))]
             for name, rates in todays["all_starts_hz"].items()
         ]  # fmt: skip

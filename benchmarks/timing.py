@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
+
+def positive(text: str) -> float:
+    """Returns a time to measure for, which is above zero: an argument's type."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

@@ -160,7 +160,9 @@ def _lost(rig: Rig, rate: int, seconds: float) -> float:
     sent, answers = rig.camera.tell(), rig.answers
     time.sleep(seconds)
     sent, answers = rig.camera.tell() - sent, rig.answers - answers
-    return max(0, sent - answers - 2) / max(1, sent)  # two are on their way
+    return max(0, sent - answers - 2) / max(
+        1, sent
+    )  # so many more may be on their way than were before
 
 
 def watch(

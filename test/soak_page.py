@@ -9,6 +9,7 @@ from fault_maps import MAP_SCENARIOS
 from fault_scenarios import SCENARIOS
 from fault_steady import RATES
 
+from benchmarks.machine import short_commit
 from robot_vision.evaluation.sheet import sheet
 from robot_vision.evaluation.svg import Chart
 
@@ -32,7 +33,7 @@ def page(data: dict[str, Any]) -> str:
     lines = [
         HEAD,
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
-        f"commit `{machine['commit'][:19]}`, {data['date']}; command `{data['command']}`.",
+        f"commit `{short_commit(machine['commit'], 19)}`, {data['date']}; command `{data['command']}`.",
         "",
     ]
     rows = {name: row for name, row in data["rows"].items() if name in TEXTS}

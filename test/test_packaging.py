@@ -405,6 +405,81 @@ def test_make_leaves_an_environment_alone_that_it_did_not_make(tmp_path):
     assert mine.read_text() == "dear"
 
 
+def test_make_removes_no_environment_that_it_did_not_make(tmp_path):
+    mine = tmp_path / "env" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("dear")
+
+    done = _make("clean", f"VENV={mine.parent}")
+
+    assert done.returncode != 0 and "was not made by make" in done.stderr
+    assert mine.read_text() == "dear"
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Returns a function that runs make on a copy, whose environment's Python does nothing."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("Makefile", "setup.py", "setup.cfg"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("constraints", "tools"):
+        shutil.copytree(ROOT / name, copy / name)
+    program = copy / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    stamps = copy / ".venv" / ".stamps"
+    stamps.mkdir()
+    (stamps / f"venv-py{version}-kilted").touch()
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        words = ("-C", str(copy), "ROS_DISTRO=kilted", *arguments)
+        return _make(*words, **{"AMENT_PREFIX_PATH": "", **environment})
+
+    return run, copy
+
+
+def test_make_repeats_a_step_whose_edit_was_taken_back(made):
+    run, copy = made
+    first = (copy / "setup.py").read_text()
+
+    assert run("setup").returncode == 0
+    assert "==>" not in run("setup").stdout
+    (copy / "setup.py").write_text(first + "\n# another requirement\n")
+    assert "==> torch" in run("setup").stdout
+    (copy / "setup.py").write_text(first)
+    assert "==> torch" in run("setup").stdout
+    assert "==>" not in run("setup").stdout
+
+
+@pytest.mark.parametrize("target", ["clean", "setup"])
+def test_make_takes_no_half_removed_environment_for_whole(target, made, tmp_path):
+    run, _ = made
+    assert run("setup").returncode == 0 and "-m venv" not in run("-n", "setup").stdout
+    rm = tmp_path / "bin" / "rm"
+    rm.parent.mkdir()
+    rm.write_text(  # Ctrl-C while it removes
+        '#!/bin/sh\nif [ -d "$2/bin" ]; then /bin/rm -r "$2/bin"; exit 130; fi\nexec /bin/rm "$@"\n'
+    )
+    rm.chmod(0o755)
+
+    path = f"{rm.parent}{os.pathsep}{os.environ['PATH']}"
+    other = ["ROS_DISTRO=jazzy"] if target == "setup" else []
+    assert run(target, *other, PATH=path).returncode != 0
+
+    assert "-m venv" in run("-n", "setup").stdout
+
+
+@pytest.mark.parametrize("venv", ["my env", ""])
+def test_make_refuses_names_that_it_would_divide(venv):
+    done = _make("clean", f"VENV={venv}")
+
+    assert done.returncode != 0 and "neither name may have a space" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_sources_can_be_packed_without_data_or_environments():
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -170,7 +171,75 @@ def test_compare_names_another_machine(tmp_path, capsys):
     assert "not the same: cores: 2, 8" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}'])
+def compared_part(tmp_path, part, old, new):
+    """Compares two results that differ in one part."""
+    for file, value in (("old", old), ("new", new)):
+        (tmp_path / file).write_text(json.dumps({**FIGURES, part: value}))
+    return main(["benchmark", "--compare", *(str(tmp_path / file) for file in ("old", "new"))])
+
+
+@pytest.mark.parametrize(
+    ("path", "better"),
+    [
+        ("limits/bandwidth_gb_s", "more"),
+        ("limits/engine_over_limit", "less"),
+        ("node/480p/at_10_hz/cpu_ms_a_frame/node", "less"),
+        ("node/480p/at_10_hz/memory_mib/node", "less"),
+        ("resizing/480p/error_grey_levels/ours", "less"),
+        ("pipeline_float32/pipeline_over_engine_480p", "less"),
+        ("heads_float32/three_heads_over_one", "less"),
+        ("steps/view/usual_over_ours", "more"),
+        ("replay/replay_over_engine", "more"),
+        ("summary/node_over_todays_float32", "more"),
+        ("summary/node_480p_raw_over_engine_streams_float32", "more"),
+        ("summary/one_batch_over_single_runs_float32", "more"),
+        ("summary/p99_over_p50_at_30_hz_float32", "less"),
+        ("todays_node/over/float32", "more"),
+    ],
+)
+def test_compare_knows_what_is_better(path, better, tmp_path, capsys):
+    part, *keys = path.split("/")
+
+    def result(value):
+        for key in reversed(keys):
+            value = {key: value}
+        return value
+
+    worse = compared_part(tmp_path, part, result(2.0), result(3.0))
+    assert worse == (better == "less"), capsys.readouterr().out
+    assert compared_part(tmp_path, part, result(3.0), result(2.0)) == (better == "more")
+
+
+def test_compare_shows_long_names_whole(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    names = [f"node_480p_raw_over_engine_{end}" for end in ("float32", "streams_float32")]
+    compared_part(tmp_path, "summary", dict.fromkeys(names, 1.0), dict.fromkeys(names, 2.0))
+    rows = re.findall(r"^│ (\S+)", capsys.readouterr().out, re.M)
+    assert all(f"summary/{name}" in "".join(rows) for name in names)
+
+
+def test_compare_takes_what_was_asked_for_as_no_result(tmp_path, capsys):
+    old, new = ({"at_10_hz": {"rate_hz": n, "published": n, "repetitions": n}} for n in (1, 2))
+    assert compared_part(tmp_path, "node", old, new) == 0
+    assert "nothing changed" in capsys.readouterr().out
+
+
+def test_compare_sees_losses_that_began_and_no_noise_in_small_ones(tmp_path, capsys):
+    old, new = ({"sustained": {"loss": loss}} for loss in (0.0, 0.25))
+    assert compared_part(tmp_path, "node", old, new) == 1
+    assert "+25.0 points" in capsys.readouterr().out
+    old, new = ({"sustained": {"loss": loss}} for loss in (0.001, 0.009))
+    assert compared_part(tmp_path, "node", old, new) == 0
+
+
+def test_compare_shows_a_rate_that_was_none_before(tmp_path, capsys):
+    old, new = ({"sustained": {"rate_hz": rate}} for rate in (0.0, 40.0))
+    assert compared_part(tmp_path, "node", old, new) == 0
+    assert "better" in capsys.readouterr().out
+    assert compared_part(tmp_path, "node", new, old) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"schema": 2, "machine": {}}'])
 def test_compare_refuses_what_is_no_benchmark(tmp_path, capsys, text):
     (tmp_path / "x.json").write_text(text)
     file = str(tmp_path / "x.json")

@@ -342,6 +342,20 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
     stale = prefix / "share" / "robot_vision" / "launch"
     stale.mkdir(parents=True)
     (stale / "old.launch.py").write_text("")
+    nodes = (
+        "perception_node",
+        "place_node",
+        "filter_node",
+        "perception_and_places",
+        "camera_player",
+    )
+    lines = ["robot-vision = robot_vision.cli:main", "pip = pip._internal.cli.main:main"]
+    lines += [f"{name} = robot_vision.ros.{name}:main" for name in nodes]
+    (site,) = prefix.glob("lib/python*/site-packages")
+    (site / "robot_vision-0.1.0.dist-info").mkdir()
+    (site / "robot_vision-0.1.0.dist-info" / "entry_points.txt").write_text(
+        "\n".join(["[console_scripts]", *lines])
+    )
     command = [str(prefix / "bin" / "python"), str(BUILD.with_name("link_package.py"))]
 
     for _ in range(2):
@@ -350,9 +364,10 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
     assert (prefix / "share/ament_index/resource_index/packages/robot_vision").is_file()
     assert (prefix / "share/robot_vision/package.xml").samefile(ROOT / "package.xml")
     assert stale.is_symlink() and os.readlink(stale) == str(ROOT / "launch")
-    assert os.readlink(prefix / "lib/robot_vision/perception_node") == str(
-        prefix / "bin" / "perception_node"
-    )
+    linked = prefix / "lib" / "robot_vision"
+    assert {path.name for path in linked.iterdir()} == {*nodes, "robot-vision"}
+    for name in nodes:
+        assert os.readlink(linked / name) == str(prefix / "bin" / name)
 
 
 def test_two_test_processes_get_different_ros_domains():

@@ -1,12 +1,14 @@
 """What `make soak` makes of what it measures. `test_faults.py` and `test_map_faults.py` run its parts."""
 
 import json
+import sys
 from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("psutil")
 
+import soak
 from fault_steady import grew, taken
 from ros_helpers import ROOT
 from soak import NAMES, PAGE, earlier, write
@@ -69,6 +71,25 @@ def test_rows_are_kept_for_the_same_commit_alone(run, tmp_path):
     path = tmp_path / f"{PAGE}.json"
     assert set(earlier(path, "abc")) == {"steady", "killed", "network_cut"}
     assert earlier(path, "def") == {} and earlier(tmp_path / "absent.json", "abc") == {}
+
+
+@pytest.mark.parametrize("commit", ["", "abc+changes"])
+def test_rows_of_changed_files_are_not_kept(run, commit, tmp_path):
+    run["machine"]["commit"] = commit
+    write(run, tmp_path)
+    assert earlier(tmp_path / f"{PAGE}.json", commit) == {}
+    assert f"commit `{commit}`" in page(run)
+
+
+@pytest.mark.parametrize("option", ["--minutes", "--fault-seconds"])
+def test_a_time_of_nothing_is_refused_and_no_fault_that_was_not_survived(
+    option, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["soak.py", option, "0", "--output", str(tmp_path)])
+    monkeypatch.setattr(soak, "run", lambda *_: {})
+    with pytest.raises(SystemExit):
+        soak.main()
+    assert "0 is not above 0" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_the_document_is_the_page_of_its_numbers():

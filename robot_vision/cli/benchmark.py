@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from robot_vision.errors import ConfigError
 
-# Better when larger; of times, memory and losses less is better.
-_LARGER = ("_hz", "_over_engine", "_over_pipeline", "_over_todays", "_over_single_runs", "recall")
-_SMALLER = ("_ms", "_s", "_mib", "_mb", "loss", "median", "_over_limit")
+# Better when larger, of names in the JSON: rates and ratios of rates. (at_30_hz names a trial.)
+_LARGER = re.compile(
+    r"^(?!at_).*_hz$|_gb_s$|_gflops$|^recall|^over$|^usual_over_|^(node|replay|one_batch)_(.+_)?over_"
+)
+# Better when smaller: times and ratios of times, memory, losses, errors.
+_SMALLER = re.compile(
+    r"_(ms|s|mib|mb)$|^cpu_ms|^loss$|^median$|^error_|^p99_over_|"
+    r"^(engine|pipeline|three_heads|passes|ensemble)_over_"
+)
 _SETTINGS = ("rate_hz", "at_")  # of a trial at a fixed rate the rate is what was asked for
 
 
@@ -33,39 +41,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the changes. Exit status 1 if something got worse by more than the noise."""
-    old, new = (_load(path) for path in args.compare)
+    old, new = (load(path) for path in args.compare)
     console = Console()
-    for line in _different_conditions(old, new):
+    for line in different_conditions(old, new):
         console.print(f"not the same: {line}", highlight=False)
     before, after = dict(_figures(old)), dict(_figures(new))
-    table = Table("figure", "old", "new", "change", "")
+    table = Table(Column("figure", overflow="fold"), "old", "new", "change", "")
     worse = 0
     for name in (n for n in before if n in after):  # in the order of the file
-        if not before[name]:
-            continue
-        change = 100 * (after[name] / before[name] - 1)
+        change = _change(name, before[name], after[name])
         if abs(change) <= args.noise and not args.all:
             continue
         verdict = "" if abs(change) <= args.noise else _verdict(name, change)
         worse += verdict == "worse"
-        table.add_row(name, f"{before[name]:g}", f"{after[name]:g}", f"{change:+.1f} %", verdict)
+        unit = "points" if name.endswith("/loss") else "%"
+        table.add_row(
+            name, f"{before[name]:g}", f"{after[name]:g}", f"{change:+.1f} {unit}", verdict
+        )
     console.print(table if table.row_count else f"nothing changed by more than {args.noise:g} %")
     for name in sorted(before.keys() ^ after.keys()):
         console.print(f"only in the {'old' if name in before else 'new'} run: {name}")
     return 1 if worse else 0
 
 
-def _load(path: str) -> dict[str, Any]:
+def load(path: str) -> dict[str, Any]:
+    """Returns what `make bench` has written.
+
+    Raises:
+        ConfigError: the file cannot be read, or is something else.
+    """
     try:
         data = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a benchmark's JSON: {error}") from error
-    if not isinstance(data, dict) or "machine" not in data or "schema" not in data:
+    if not isinstance(data, dict) or not {"schema", "machine", "input"} <= data.keys():
         raise ConfigError(f"{path} is not a benchmark's JSON: `make bench` writes one")
     return data
 
 
-def _different_conditions(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+def different_conditions(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """Yields why the two runs may differ for other reasons than the code."""
     if old["schema"] != new["schema"]:
         yield f"schema: {old['schema']}, {new['schema']}"
@@ -94,11 +108,20 @@ def _figures(data: Any, path: str = "") -> Iterator[tuple[str, float]]:
 def _direction(path: str) -> int:
     """Returns 1 where more is better, -1 where less is, 0 for what is no result."""
     for part in reversed(path.split("/")):
-        if part.startswith("p99_over_p50") or part.endswith(_SMALLER):
-            return -1
-        if part.endswith(_LARGER) or part.startswith(_LARGER[-1]):
+        if _LARGER.search(part):
             return 1
+        if _SMALLER.search(part):
+            return -1
     return 0
+
+
+def _change(name: str, before: float, after: float) -> float:
+    """Returns percent of the old figure; of a loss, which hardly ever is far from 0, percentage points."""
+    if name.endswith("/loss"):
+        return 100 * (after - before)
+    if before:
+        return 100 * (after / before - 1)
+    return math.inf if after else 0.0
 
 
 def _verdict(name: str, change: float) -> str:

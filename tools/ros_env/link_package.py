@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 NAME = "robot_vision"
@@ -35,8 +36,9 @@ def main() -> int:
     link(ROOT / "resource" / NAME, prefix / "share/ament_index/resource_index/packages" / NAME)
     for name in ("package.xml", "launch", "config", "models"):
         link(ROOT / name, prefix / "share" / NAME / name)
-    for name in ("robot-vision", "perception_node", "camera_player"):
-        link(prefix / "bin" / name, prefix / "lib" / NAME / name)
+    for command in entry_points(group="console_scripts"):
+        if command.value.startswith(f"{NAME}."):
+            link(prefix / "bin" / command.name, prefix / "lib" / NAME / command.name)
     return 0
 
 
