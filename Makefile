@@ -64,6 +64,11 @@ require_own_venv = [ ! -e $(venv) ] || [ -d $(stamps) ] || { echo "error: $(VENV
 remove_venv = rm -rf $(venv).removed; { [ ! -e $(venv) ] && [ ! -L $(venv) ]; } || mv -T $(venv) $(venv).removed; \
 	rm -rf $(venv).removed
 
+# Of two makes at once in a checkout the second waits until the first has made the environment.
+make_stamps = flock -n -E 75 Makefile $(MAKE) --no-print-directory -s $(1) || { [ $$? = 75 ] && \
+	echo "==> another make is making the environment: waiting for it" && \
+	flock Makefile $(MAKE) --no-print-directory -s $(1); }
+
 pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VERBOSE),,-qq) -c $(constraints)
 
 .PHONY: help
@@ -74,43 +79,44 @@ help: ## show this list
 	@echo "VERBOSE=1."
 
 .PHONY: demo
-demo: $(ready) ## set up without torch and watch the node work on a camera stream
+demo: ready ## set up without torch and watch the node work on a camera stream
 	@$(venv)/bin/robot-vision demo $(DEMO_ARGS)
 
 .PHONY: test
-test: $(ready) $(dev_stamp) ## run every test
+test: dev-ready ## run every test
 	@$(python) -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
 
 .PHONY: test-fast
-test-fast: $(ready) $(dev_stamp) ## run the tests that take under two minutes together
+test-fast: dev-ready ## run the tests that take under two minutes together
 	@$(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
 
 .PHONY: bench
-bench: $(ready) $(dev_stamp) ## measure speed; see docs/benchmarks.md
+bench: dev-ready ## measure speed; see docs/benchmarks.md
 	@$(python) -m benchmarks $(BENCH_ARGS)
 
 .PHONY: soak
-soak: $(ready) $(dev_stamp) ## an hour at full rate, then every fault: 75 to 80 minutes; see docs/reliability_faults.md
+soak: dev-ready ## an hour at full rate, then every fault: 75 to 80 minutes; see docs/reliability_faults.md
 	@PYTHONPATH=. $(python) test/soak.py $(SOAK_ARGS)
 
 .PHONY: fuzz
-fuzz: $(ready) $(dev_stamp) ## fuzz all that reads foreign bytes; see docs/reliability.md
+fuzz: dev-ready ## fuzz all that reads foreign bytes; see docs/reliability.md
 	@$(python) -c 'import atheris' 2>/dev/null || $(pip) atheris
 	@nice -n 19 $(python) -m fuzz $(FUZZ_ARGS)
 	@$(python) -m fuzz --render
 
 .PHONY: audit
-audit: | $(venv_stamp) ## ask for known vulnerabilities of the pinned versions; needs the internet
+audit: check-arguments ## ask for known vulnerabilities of the pinned versions; needs the internet
+	+@$(call make_stamps,$(venv_stamp))
 	@$(python) tools/audit.py --venv $(venv)/audit
 
 .PHONY: lint
-lint: $(ready) $(dev_stamp) ## ruff and mypy
+lint: dev-ready ## ruff and mypy
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
 
 .PHONY: setup
-setup: $(ready) $(dev_stamp) ## only make the environment that test, bench and lint use
+setup: dev-ready ## only make the environment that test, bench and lint use
 
 .PHONY: clean
 clean: ## remove the environment and all that was built or cached
@@ -118,6 +124,12 @@ clean: ## remove the environment and all that was built or cached
 	@$(remove_venv)
 	rm -rf build dist install log robot_vision.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+.PHONY: ready dev-ready
+ready: check-arguments
+	+@$(call make_stamps,$(ready))
+dev-ready: check-arguments
+	+@$(call make_stamps,$(ready) $(dev_stamp))
 
 .PHONY: check-arguments
 check-arguments:

@@ -5,7 +5,7 @@
 #
 # One resolution for each Python and each ROS 2 distribution, so that every combination is known to resolve:
 # py3.X.txt holds what is not ROS and serves both distributions, ros-DISTRO.txt holds the ROS wheels and
-# serves every Python. Run the tests with each Python afterwards and correct the line "Run on".
+# serves every Python. Run the tests with each Python afterwards and correct the table in CONTRIBUTING.md.
 set -euo pipefail
 cd "$(dirname "$0")"
 work=$(mktemp -d)
@@ -14,22 +14,6 @@ trap 'rm -rf "$work"' EXIT
 # What make installs beside the package with its extras. colcon builds ament_python packages with commands of
 # setup.py that setuptools 80 took out.
 printf '%s\n' pip cmake ninja 'setuptools<80' wheel >"$work/tools.in"
-
-run_on() { # what has been run, not only resolved; keep it true
-    case $1 in
-    3.11) echo "Run: make demo, test, lint." ;;
-    3.14) echo "Run: make test." ;;
-    3.10 | 3.12 | 3.13) echo "Run: set-up of make demo. Only resolved: what make test adds." ;;
-    *) echo "Only resolved, not run." ;;
-    esac
-}
-
-ros_run_on() {
-    case $1 in
-    kilted) echo "Python 3.10 to 3.14" ;;
-    jazzy) echo "Python 3.11, 3.12" ;;
-    esac
-}
 
 for python in 3.10 3.11 3.12 3.13 3.14; do
     fixed=()
@@ -47,15 +31,15 @@ for python in 3.10 3.11 3.12 3.13 3.14; do
     done
     sort -u "$work/$python-kilted.other" "$work/$python-jazzy.other" >"$work/pins"
     {
-        echo "# Versions of everything but ROS 2 for Python $python. $(run_on "$python")"
-        echo "# Written by update.sh; see CONTRIBUTING.md."
+        echo "# Versions of everything but ROS 2 for Python $python; what was run with them stands in CONTRIBUTING.md."
+        echo "# Written by update.sh."
         cat "$work/pins"
     } >"py$python.txt"
 done
 for distro in kilted jazzy; do
     {
-        echo "# Versions of the ROS 2 wheels, $distro, for every Python. Run on Linux x86-64: $(ros_run_on "$distro")."
-        echo "# Written by update.sh; see CONTRIBUTING.md."
+        echo "# Versions of the ROS 2 wheels, $distro, for every Python; what was run with them stands in CONTRIBUTING.md."
+        echo "# Written by update.sh."
         cat "$work/3.10-$distro.ros"
     } >"ros-$distro.txt"
 done

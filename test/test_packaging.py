@@ -14,6 +14,7 @@ import sys
 import tarfile
 import venv
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -389,7 +390,7 @@ def test_make_names_the_package_where_python_has_no_venv(tmp_path):
 
     assert done.returncode != 0
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    (error,) = [line for line in done.stderr.splitlines() if not line.startswith("make:")]
+    (error,) = [x for x in done.stderr.splitlines() if not re.match(r"make(\[1\])?:", x)]
     assert f"apt install python{version}-venv" in error
     assert not (tmp_path / "env").exists()
 
@@ -452,6 +453,19 @@ def test_make_repeats_a_step_whose_edit_was_taken_back(made):
     (copy / "setup.py").write_text(first)
     assert "==> torch" in run("setup").stdout
     assert "==>" not in run("setup").stdout
+
+
+def test_two_makes_at_once_make_the_environment_once(made):
+    run, copy = made
+    (copy / ".venv/bin/python").write_text('#!/bin/sh\n/bin/sleep 0.2\necho "$@" >> "$0.log"\n')
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(run, ("setup", "setup")))
+
+    assert [done.returncode for done in both] == [0, 0]
+    assert sorted("waiting for it" in done.stdout for done in both) == [False, True]
+    assert "==> torch" in both["waiting for it" in both[0].stdout].stdout
+    lines = (copy / ".venv/bin/python.log").read_text().splitlines()
+    assert sum("[openvino,train" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize("target", ["clean", "setup"])
