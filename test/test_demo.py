@@ -20,7 +20,7 @@ from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.cli import demo
+from robot_vision.cli import demo, main
 from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
 from robot_vision.cli.demo_view import LiveView, PlainView, TextPlan
 from robot_vision.errors import ConfigError, SourceError
@@ -119,6 +119,8 @@ def test_score_agrees_with_scipy_on_random_answers():
     assert summary.recall_at_1 == 30 / 40  # seven places are 3.5 m away
     assert summary.rate_hz == pytest.approx(39 / (39 * 0.051))
     assert json.loads(json.dumps(summary.to_dict()))["answered"] == count
+    score.add(answer)  # once more, of another camera that shows the same
+    assert score.answered == count
 
 
 @pytest.mark.parametrize("missing", ["frame", "label", "position", "descriptor"])
@@ -225,6 +227,49 @@ def test_processes_are_gone_after_the_block_even_if_they_ignore_signals(tmp_path
     assert not psutil.pid_exists(pid)
 
 
+def test_processes_die_with_one_that_is_killed(tmp_path):
+    (tmp_path / "sleeper.py").write_text("import time\nprint('ready')\ntime.sleep(60)\n")
+    (tmp_path / "parent.py").write_text(
+        "import sys, time\nfrom pathlib import Path\n"
+        "from robot_vision.cli.demo_processes import Processes\n"
+        "processes = Processes(Path(sys.argv[1]), {'PYTHONPATH': sys.argv[2]})\n"
+        "processes.start('sleeper', 'sleeper', [])\n"
+        "print(processes.pids()['sleeper'], flush=True)\ntime.sleep(60)\n"
+    )
+    words = [sys.executable, tmp_path / "parent.py", tmp_path / "logs", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        wait_until(lambda: "ready" in (tmp_path / "logs" / "sleeper.log").read_text())
+        parent.kill()
+    gone([child])
+
+
+@pytest.mark.ros
+def test_monitor_names_topics_that_others_publish_too():
+    rclpy = pytest.importorskip("rclpy")
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+    from sensor_msgs.msg import Image
+
+    from robot_vision.ros.demo_monitor import DemoMonitor
+
+    rclpy.init(args=[])
+    try:
+        monitor = DemoMonitor({}, lambda answer: None, "/crowd/image", "/crowd", "/crowd/places")
+        other = rclpy.create_node("other")
+        poses = [other.create_publisher(PoseWithCovarianceStamped, "/crowd/pose", 1)]
+        wait_until(lambda: "/crowd/pose" not in monitor.missing_publishers())
+        assert monitor.crowded() == []
+        poses.append(other.create_publisher(PoseWithCovarianceStamped, "/crowd/pose", 1))
+        wait_until(lambda: monitor.crowded() == ["/crowd/pose"])
+        other.create_publisher(Image, "/crowd/image", 1)
+        wait_until(lambda: monitor.crowded() == ["/crowd/pose", "/crowd/image"])
+        monitor.destroy_node()
+        other.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
 def test_free_domain_is_neither_the_users_nor_one_in_use(monkeypatch):
     import socket
 
@@ -248,15 +293,68 @@ def wait_until(condition, seconds=30.0):
 
 
 def test_output_folder_replaces_an_earlier_demo_and_nothing_else(tmp_path):
-    first = demo._output_folder(tmp_path / "out", keep=False)
-    (first / "bag").mkdir()
-    assert list(demo._output_folder(tmp_path / "out", keep=False).iterdir()) == [first / demo._MARK]
-    assert demo._output_folder(tmp_path / "out", keep=True) == tmp_path / "out-2"
+    with demo._output_folder(tmp_path / "out", keep=False) as first:
+        (first / "bag").mkdir()
+    with demo._output_folder(tmp_path / "out", keep=False) as second:
+        assert list(second.iterdir()) == [first / demo._MARK]
+    with demo._output_folder(tmp_path / "out", keep=True) as third:
+        assert third == tmp_path / "out-2"
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ConfigError, match="no demo's output"):
-        demo._output_folder(tmp_path / "home", keep=False)
+    with (
+        pytest.raises(ConfigError, match="no demo's output"),
+        demo._output_folder(tmp_path / "home", keep=False),
+    ):
+        pass
     assert (tmp_path / "home" / "thesis.tex").is_file()
+
+
+def test_output_folder_of_a_demo_that_runs_is_left_alone(tmp_path):
+    with demo._output_folder(tmp_path / "out", keep=False) as first:
+        (first / "bag").mkdir()
+        with (
+            pytest.raises(ConfigError, match="still runs: wait for it, name another folder"),
+            demo._output_folder(tmp_path / "out", keep=False),
+        ):
+            pass
+        assert (first / "bag").is_dir()
+        with demo._output_folder(tmp_path / "out", keep=True) as second:
+            assert second == tmp_path / "out-2"
+
+
+def test_output_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    with demo._output_folder(tmp_path / "link", keep=False) as path:
+        assert path == tmp_path / "disk" and (tmp_path / "link").is_symlink()
+
+
+def test_output_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match="--output .*file/x cannot be made: .*name another folder"),
+        demo._output_folder(tmp_path / "file" / "x", keep=False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [("--seed", -1, "0 or more"), ("--domain", 102, "from 0 to 101")],
+)
+def test_number_out_of_range_is_refused_with_what_is_allowed(capsys, option, value, allowed):
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", option, str(value)])
+    assert f"argument {option}: {value}: it must be {allowed}\n" in capsys.readouterr().err
+
+
+def test_interrupt_while_a_verb_is_imported_ends_without_a_traceback(monkeypatch, capsys):
+    def interrupted(_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robot_vision.cli.importlib.import_module", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_text_plan_marks_both_positions_in_their_rooms():
@@ -384,7 +482,7 @@ def test_demo_ends_with_an_error_when_the_node_dies_and_leaves_nothing_behind(tm
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_demo_stops_all_its_processes_when_interrupted(tmp_path, number):
     out = tmp_path / "out"
     with subprocess.Popen(

@@ -56,6 +56,20 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     return data
 
 
+def test_output_that_cannot_be_made_is_refused_before_the_work(
+    bag: Path,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("robot_vision.cli.evaluate._predicted", None)
+    assert evaluate("--bag", bag, "--model", bundle, "--output", tmp_path / "file") == 2
+    said = capsys.readouterr().err
+    assert "file cannot be made: File exists: name another folder" in said
+
+
 def test_known_errors_are_found(output: Path) -> None:
     metrics = metrics_of(output)
     assert metrics["schema_version"] == 1 and metrics["frames"] == 40

@@ -34,6 +34,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; an expected error is one line on stderr and exit status 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = next((a for a in argv if not a.startswith("-")), None)
+    try:
+        return _run(argv, verb)
+    except RobotVisionError as error:
+        print(f"robot-vision {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # e.g. `robot-vision infer ... | head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"robot-vision {verb}: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(argv: list[str], verb: str | None) -> int:
     parser = argparse.ArgumentParser(prog="robot-vision", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
@@ -44,18 +61,5 @@ def main(argv: Sequence[str] | None = None) -> int:
             modules[name] = importlib.import_module(f"robot_vision.cli.{name.replace('-', '_')}")
             modules[name].add_arguments(sub)
     args = parser.parse_args(argv)
-    try:
-        status: int = modules[args.verb].run(args)
-        return status
-    except RobotVisionError as error:
-        print(f"robot-vision {args.verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # e.g. `robot-vision infer ... | head`
-        sys.stderr.close()
-        return 0
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"robot-vision {args.verb}: {error}", file=sys.stderr)
-        return 2
+    status: int = modules[args.verb].run(args)
+    return status

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from robot_vision.errors import ConfigError
@@ -16,6 +18,22 @@ def at_least_1(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
     return value
+
+
+def make_folder(path: Path, option: str = "--output") -> None:
+    """Makes a folder for what is written, before the work whose results it takes.
+
+    Raises:
+        ConfigError: it cannot be made, or not be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {path} cannot be made: {error.strerror}: name another folder"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option} {path} may not be written to: name another folder")
 
 
 def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration", type=_number(1, 600), metavar="S", help="of the drive (all, 30 s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=2, help="of the drive and its light (%(default)s)"
+        "--seed", type=_whole(0), default=2, help="of the drive and its light (%(default)s)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("out/demo"), metavar="DIR", help="(%(default)s)"
@@ -75,8 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--headless", action="store_true", help="plain lines, also on a terminal")
     parser.add_argument(
         "--domain",
-        type=int,
-        choices=range(MAX_DOMAIN + 1),
+        type=_whole(0, MAX_DOMAIN),
         metavar="ID",
         help="ROS domain (a free one)",
     )
@@ -93,6 +93,18 @@ def _number(low: float, high: float) -> Any:
     return check
 
 
+def _whole(low: int, high: int | None = None) -> Any:
+    def check(text: str) -> int:
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            allowed = f"{low} or more" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{value}: it must be {allowed}")
+        return value
+
+    check.__name__ = "whole number"
+    return check
+
+
 def run(args: argparse.Namespace) -> int:
     """Renders, plays, listens, reports. Exit status: 0 if the node answered most frames, else 1 or 2."""
     console = Console()
@@ -106,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             raise BundleError(
                 f"{model} lacks the heads {', '.join(sorted(missing))}: the demo shows all three"
             )
-        output = _output_folder(args.output, args.keep)
+        output = stack.enter_context(_output_folder(args.output, args.keep))
         processes = stack.enter_context(Processes(output / "logs", environment))
         _say(
             console,
@@ -176,34 +188,64 @@ def _own_network(domain: int | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """Lets SIGTERM end the demo as Ctrl-C does: with all its processes."""
+    """Lets SIGTERM and SIGHUP (a closed terminal) end the demo as Ctrl-C does: with all its processes."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, interrupt)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _output_folder(wanted: Path, keep: bool) -> Path:
-    """Returns an empty folder, which replaces that of an earlier demo and nothing else."""
-    path = wanted.expanduser().absolute()
+@contextlib.contextmanager
+def _output_folder(wanted: Path, keep: bool) -> Iterator[Path]:
+    """Gives an empty folder, which replaces that of an earlier demo and nothing else.
+
+    Its mark is locked as long as the block lasts: another demo leaves the folder alone meanwhile.
+    """
+    first = path = wanted.expanduser().resolve()  # a link stays, and what it leads to is replaced
     number = 2
     while keep and path.exists():
-        path = wanted.expanduser().absolute().with_name(f"{wanted.name}-{number}")
+        path = first.with_name(f"{first.name}-{number}")
         number += 1
-    if path.exists():
-        if not path.is_dir() or (any(path.iterdir()) and not (path / _MARK).is_file()):
+    with contextlib.ExitStack() as stack:
+        try:
+            if path.exists():
+                mark = path / _MARK
+                if not path.is_dir() or (any(path.iterdir()) and not mark.is_file()):
+                    raise ConfigError(
+                        f"--output {path} is there and is no demo's output: name another folder"
+                    )
+                if mark.is_file():
+                    _lock(stack.enter_context(mark.open("r+")), path)
+                shutil.rmtree(path)
+            path.mkdir(parents=True)
+            made = stack.enter_context((path / _MARK).open("w", encoding="utf-8"))
+            _lock(made, path)
+            print("{}", file=made, flush=True)
+        except OSError as error:
             raise ConfigError(
-                f"--output {path} is there and is no demo's output: name another folder"
-            )
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
-    (path / _MARK).write_text("{}\n", encoding="utf-8")
-    return path
+                f"--output {path} cannot be made: {error.strerror or error}: name another folder"
+            ) from error
+        yield path
+
+
+def _lock(mark: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"--output {path} is that of a demo that still runs: wait for it, name another folder, "
+            "or give --keep"
+        ) from None
 
 
 def _prepare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,11 @@ def play(
                         f"No publisher of {', '.join(missing)} after {START_TIMEOUT_S:g} s: {words}"
                     )
                 executor.spin_once(timeout_sec=0.1)
+            if crowded := monitor.crowded():
+                raise DemoError(
+                    f"Somebody else publishes {', '.join(crowded)} in ROS domain "
+                    f"{os.environ['ROS_DOMAIN_ID']}: leave --domain out, which takes a free one"
+                )
             parameters = {
                 "source": str(drive.bag),
                 "topics": [IMAGE_TOPIC],
@@ -122,9 +128,21 @@ def play(
                 "wait_for_subscribers": 2,  # the node and this process
             }
             start_node(processes, output, "player", "camera_player", parameters)
+            count = len(drive.truth)
             _listen(
-                executor, processes, lambda: last, lambda: len(score.judged) == len(drive.truth)
+                executor,
+                processes,
+                lambda: last,
+                lambda: score.answered == count and monitor.places_asked >= count,
             )
+            if monitor.strangers:
+                console.print(
+                    f"warning: {monitor.strangers} images of another camera came on {IMAGE_TOPIC}, and "
+                    "took their share of the nodes: the figures are not those of this drive alone",
+                    style="yellow",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             seen = monitor.images_seen
             found = relocalisation(
                 drive.truth, drive.kidnapped_at, monitor.places_asked, monitor.place_poses()
@@ -136,7 +154,7 @@ def play(
 
 
 def _listen(executor: Any, processes: Processes, last: Any, everything: Any) -> None:
-    """Listens until every frame is answered, or the player has ended and nothing more comes."""
+    """Listens until both nodes answered every frame, or the player has ended and nothing more comes."""
     ended: float | None = None
     check = 0.0
     started = time.monotonic()

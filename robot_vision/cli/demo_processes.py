@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ MAX_DOMAIN = (
     101  # the ports of higher ones run into those that Linux hands out to outgoing connections
 )
 _STOP_S = 5.0
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_LIBC = ctypes.CDLL(None)
 
 
 class DemoError(RobotVisionError):
@@ -80,6 +83,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C comes to this process alone, which stops the others
+                preexec_fn=_die_with_parent,  # where this one is killed and can stop nobody
             )
 
     def ended(self, name: str) -> bool:
@@ -131,6 +135,10 @@ class Processes:
                 _send(process, signal.SIGKILL)
                 process.wait()
         self._running.clear()
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
 from robot_vision.datasets.bag_file import BagFile
@@ -117,6 +118,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     every = [*jobs, _job(args, bundle, args.map_bag, "map")] if args.map_bag else jobs
     for job in every if len(jobs) == 1 else every[len(jobs) :]:  # before hours of work
         image_topic(job.bag, job.topic)
+    make_folder(args.output)
     outcomes = _predicted(every, args)
     reference = _reference(outcomes.pop(), request, args) if args.map_bag else None
     threshold = bundle.spec.classifier.unknown_threshold if bundle.spec.classifier else None

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from robot_vision.cli.arguments import make_folder
 from robot_vision.errors import ConfigError, ImageError
 
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         network = explain.backbone_alone(args.backbone, args.weights, (args.size, args.size))
     wide = explain.all_stages(network)
     folder = Path(args.output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     failed = 0
     for number, file in enumerate(args.images):
         try:

@@ -66,6 +66,7 @@ class DemoMonitor(Node):
         self._frames = frames
         self._on_answer = on_answer
         self._pending: dict[int, Answer] = {}
+        self._image_topic = image_topic
         reliable = profile("reliable", 50)
         self.create_subscription(
             Image, image_topic, self._on_image, profile("best_effort", 10), raw=True
@@ -101,6 +102,11 @@ class DemoMonitor(Node):
     def missing_publishers(self) -> list[str]:
         """Returns the result topics that nobody publishes yet."""
         return [t for t in self._topics.values() if self.count_publishers(t) == 0]
+
+    def crowded(self) -> list[str]:
+        """Returns the topics that others publish too: the camera's before it plays, results of two nodes."""
+        found = [t for t in self._topics.values() if self.count_publishers(t) > 1]
+        return found + [self._image_topic] * (self.count_publishers(self._image_topic) > 0)
 
     def _on_image(self, data: bytes) -> None:
         image = read_image(data)

@@ -219,6 +219,11 @@ class Score:
         self._received_ns.append(answer.received_ns)
         return self.judged[-1]
 
+    @property
+    def answered(self) -> int:
+        """How many frames have an answer; one that came twice, of two cameras, counts once."""
+        return len({judged.frame for judged in self.judged})
+
     def summary(self, seen: int) -> Summary:
         """Returns the figures; there must be an answer."""
         judged: Sequence[Judged] = self.judged
@@ -232,7 +237,7 @@ class Score:
         return Summary(
             sent=len(self.truth),
             seen=seen,
-            answered=len({j.frame for j in judged}),
+            answered=self.answered,
             rate_hz=(len(judged) - 1) / span_s if span_s > 0 else 0.0,
             latency_p50_ms=float(p50),
             latency_p95_ms=float(p95),
