@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.cli import demo, main
+from robot_vision.cli import demo, demo_play, main
 from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
 from robot_vision.cli.demo_view import LiveView, PlainView, TextPlan
 from robot_vision.errors import ConfigError, SourceError
@@ -478,6 +479,23 @@ def test_demo_ends_with_an_error_when_the_node_dies_and_leaves_nothing_behind(tm
     assert "The perception was killed by SIGKILL" in stderr
     assert "Traceback" not in stderr
     gone(children)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupt_waits_until_rclpy_is_done(number):
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread alone")
+    done = []
+
+    class Executor:
+        def spin_once(self, timeout_sec):
+            signal.raise_signal(number)
+            done.append(timeout_sec)
+
+    before = signal.getsignal(number)
+    with demo._terminated_like_interrupted(), pytest.raises(KeyboardInterrupt):
+        demo_play._spin(Executor())
+    assert done and signal.getsignal(number) == before
 
 
 @pytest.mark.ros

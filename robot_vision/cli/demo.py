@@ -28,7 +28,7 @@ from rich.console import Console
 
 from robot_vision.cli.arguments import add_engine
 from robot_vision.cli.demo_play import Drive, play, start_node
-from robot_vision.cli.demo_processes import MAX_DOMAIN, DemoError, Processes, free_domain
+from robot_vision.cli.demo_processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
 from robot_vision.cli.demo_report import draw
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.geometry import pose_matrix
@@ -188,13 +188,12 @@ def _own_network(domain: int | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP (a closed terminal) end the demo as Ctrl-C does: with all its processes."""
+    """Lets SIGTERM and SIGHUP end the demo as Ctrl-C does: with all its processes."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in ENDING}
     try:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:  # as nohup sets it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from robot_vision.cli.demo_processes import DemoError, Processes
+from robot_vision.cli.demo_processes import ENDING, DemoError, Processes
 from robot_vision.cli.demo_report import write_answer
 from robot_vision.cli.demo_view import LiveView, PlainView, View
 from robot_vision.simulation.recorded import IMAGE_TOPIC, Truth
@@ -115,7 +116,7 @@ def play(
                     raise DemoError(
                         f"No publisher of {', '.join(missing)} after {START_TIMEOUT_S:g} s: {words}"
                     )
-                executor.spin_once(timeout_sec=0.1)
+                _spin(executor)
             if crowded := monitor.crowded():
                 raise DemoError(
                     f"Somebody else publishes {', '.join(crowded)} in ROS domain "
@@ -153,13 +154,26 @@ def play(
     return score, seen, found
 
 
+def _spin(executor: Any) -> None:
+    """Spins once, and lets what is to end the demo do so afterwards: rclpy's objects are then whole."""
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in ENDING}
+    try:
+        executor.spin_once(timeout_sec=0.1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for which in came:
+        signal.raise_signal(which)
+
+
 def _listen(executor: Any, processes: Processes, last: Any, everything: Any) -> None:
     """Listens until both nodes answered every frame, or the player has ended and nothing more comes."""
     ended: float | None = None
     check = 0.0
     started = time.monotonic()
     while not everything():
-        executor.spin_once(timeout_sec=0.1)
+        _spin(executor)
         now = time.monotonic()
         if now < check:
             continue

@@ -18,6 +18,7 @@ from robot_vision.errors import ConfigError, RobotVisionError
 MAX_DOMAIN = (
     101  # the ports of higher ones run into those that Linux hands out to outgoing connections
 )
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 _STOP_S = 5.0
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _LIBC = ctypes.CDLL(None)
