@@ -306,3 +306,28 @@ def _check_graph(file: Path, graph: bytes, spec: NetworkSpec) -> None:
     problem = actual.difference(GraphSignature.of(spec))
     if problem:
         raise BundleError(f"{file} does not fit {MANIFEST}: {problem}; export the bundle again")
+
+
+def check_target(out: Path, force: bool) -> None:
+    """Refuses a directory that a new bundle may not take.
+
+    Args:
+        out: the bundle's directory.
+        force: replace a bundle that is there.
+
+    Raises:
+        BundleError: it is there, and is not to be replaced or is no bundle.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if not force:
+        raise BundleError(f"{out} exists already: use --force to replace it, or another directory")
+    # Only what was a bundle is deleted: `--out ~ --force` must not empty a home directory.
+    if (
+        out.is_symlink()
+        or not out.is_dir()
+        or (any(out.iterdir()) and not (out / MANIFEST).is_file())
+    ):
+        raise BundleError(
+            f"{out} is not a model bundle, so it is not replaced: use another directory"
+        )

@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from tiny_datasets import POINT, camera
 
 from robot_vision.datasets import open_dataset
+from robot_vision.datasets.bag_file import BagFile
 from robot_vision.datasets.bag_labels import read_spans
 from robot_vision.datasets.trajectory import Trajectory, slerp
 from robot_vision.errors import ConfigError, ImageError, SourceError
@@ -598,3 +599,8 @@ def test_kitchen_in_a_bag_is_the_kitchen(data_dir, tmp_path):
             )
     few = open_dataset("seven_scenes", tmp_path / "few", split="train")
     assert few.fingerprint("train") == bagged.fingerprint("train")
+
+
+def test_bag_that_does_not_exist_is_not_called_damaged(tmp_path):
+    with pytest.raises(SourceError, match="nowhere does not exist: give a rosbag"):
+        BagFile(tmp_path / "nowhere")

@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -255,6 +256,30 @@ def test_checkpoint_is_exported_from_the_command_line(tmp_path, capsys):
     assert cli.main([*command, "--images", str(folder)]) == 2
     assert "exists already: use --force" in capsys.readouterr().err
     assert cli.main([*command, "--images", str(folder), "--force", "--name", "again"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["there"], "there exists already: use --force"),
+        (["there", "--force"], "is not a model bundle"),
+        (["new", "--monte-carlo", "1"], "epistemic passes is 1"),
+        (["there/file/new"], "--out"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_torch_is_imported(
+    tmp_path, monkeypatch, capsys, given, message
+):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    (tmp_path / "run.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import would be the error
+    assert cli.main(["export", "run.safetensors", "--out", *given]) == 2
+    assert message in capsys.readouterr().err
+    assert cli.main(["export", "no.safetensors", "--out", "new"]) == 2
+    assert "No checkpoint at 'no.safetensors'" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir() if p.name == "new"] == []
 
 
 @pytest.mark.slow

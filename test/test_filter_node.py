@@ -317,6 +317,7 @@ def test_deactivated_it_is_not_localised_and_begins_anew(robot: Robot) -> None:
     wait_until(robot.localised, each=robot.drive)
     assert robot.client.change_state(NODE, DEACTIVATE)
     wait_until(lambda: answers and answers[-1].data is False)
+    assert "Not localised: the filter is no longer active" in robot.filters.output
     assert not robot.client.change_state(NODE, DEACTIVATE)  # not allowed, and it lives
     assert robot.client.change_state(NODE, CLEANUP) and robot.client.change_state(NODE, CONFIGURE)
     assert robot.client.change_state(NODE, ACTIVATE)

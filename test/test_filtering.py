@@ -277,3 +277,28 @@ def test_command_draws_what_the_memory_is_worth(tmp_path, capsys):
     ):
         assert main(wrong) == 2
         assert word in capsys.readouterr().err
+
+
+def test_wrong_settings_and_outputs_are_refused_before_anything_is_predicted(
+    tmp_path, capsys, monkeypatch
+):
+    def never(*_):
+        raise AssertionError("predicted before its settings were checked")
+
+    monkeypatch.setattr("robot_vision.evaluation.runner.run", never)
+    (tmp_path / "file").touch()
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    given = ["filter", "--bag", "bag", "--model", str(bundle), "--output", str(tmp_path / "out")]
+    nowhere = str(tmp_path / "file" / "x")
+    for wrong, word in (
+        (["--seed", "-2"], "seed is -2"),
+        (["--dwell-s", "-2"], "dwell_s is -2"),
+        (["--pose-gate-probability", "2"], "gate_probability is 2"),
+        (["--base-to-camera", "1,2"], "base_to_camera is '1,2'"),
+        (["--class-file", "no"], "class_file no cannot be read"),
+        (["--memory-curve", nowhere], "--memory-curve: folder"),
+        (["--fit-class-file", nowhere], "--fit-class-file: folder"),
+        (["--output", nowhere], "--output"),
+    ):
+        assert main([*given, *wrong]) == 2
+        assert word in capsys.readouterr().err

@@ -58,6 +58,28 @@ def test_bad_start_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]
     assert process.output.startswith("error: ") and process.output.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("prefix", "status"), [((), 0), (("nohup",), None)], ids=["terminal", "nohup"]
+)
+def test_closed_terminal_stops_the_node_in_order_but_not_under_nohup(
+    tmp_path: Path, prefix: tuple[str, ...], status: int | None
+) -> None:
+    process = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.perception_node",
+        *("--ros-args", "-p", f"model:={make_tiny_bundle(tmp_path / 'b')}", "-p", "engine:=onnx"),
+        prefix=prefix,
+    )
+    wait_until(lambda: "Camera camera" in process.output, what=process.output)
+    process.process.send_signal(signal.SIGHUP)
+    if status is None:
+        time.sleep(1)
+        assert process.alive
+        assert process.stop(signal.SIGTERM) == 0
+    else:
+        assert process.process.wait(20) == status
+
+
 def test_node_starts_without_torch_and_other_heavy_packages(tmp_path: Path) -> None:
     code = (
         "import sys, robot_vision.ros.perception_node, robot_vision.pipeline; "

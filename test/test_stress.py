@@ -235,7 +235,13 @@ def test_auroc_is_scikit_learns(seed):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"degradations": ("blurr",)}, "blur"), ({"every": 0}, "every is 0"), ({"seed": -1}, "seed")],
+    [
+        ({"degradations": ("blurr",)}, "blur"),
+        ({"every": 0}, "every is 0"),
+        ({"seed": -1}, "seed"),
+        ({"limit": -1}, "limit is -1"),
+        ({"degradations": ()}, "no degradation"),
+    ],
 )
 def test_plan_out_of_range_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
@@ -353,3 +359,32 @@ def test_turned_camera_sees_what_its_image_shows():
     frame = next(f for f in range(99) if roll_of(90.0, generator(0, ROLL, f)) > 0)
     rolled = DEGRADATIONS[ROLL].apply(image, 90.0, generator(0, ROLL, frame))
     assert rolled[50, 10, 0] == 255
+
+
+def test_recording_that_shows_nothing_the_model_knows_is_refused(tiny, tmp_path, capsys):
+    for name in ("kitchen", "office"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for split in ("test", "train"):
+            picture = np.full((20, 30, 3), 90, np.uint8)
+            cv2.imwrite(str(tmp_path / split / name / "0.png"), picture)
+    arguments = ["--data", "image_folder", str(tmp_path), "--model", str(tiny / "model")]
+    assert main(["stress", *arguments, "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "shows kitchen, office" in said and "red" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_the_model_does_not_know_leave_the_rest_to_measure():
+    predictions, truth = random_recording()
+    truth = replace(
+        truth, labels=replace(truth.labels, names=("elsewhere",) * len(truth.labels.names))
+    )
+    found = measure(predictions, Reference(predictions, truth, 0.5))
+    assert "median_m" in found and "accuracy" not in found and "auroc_clean" not in found
+
+
+def test_output_that_cannot_be_made_is_refused_before_the_network_is_built(tiny, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command(tiny, tmp_path / "file" / "out", "--engine", "none") == 2
+    assert "cannot be made" in capsys.readouterr().err

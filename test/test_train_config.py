@@ -1,10 +1,12 @@
 """The configuration: what is refused, and that what is written reads back."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from robot_vision.cli import main
 from robot_vision.datasets import DATASETS
 from robot_vision.errors import ConfigError
 from robot_vision.training.config import TrainingConfig
@@ -102,3 +104,12 @@ def test_committed_configurations_are_valid():
     assert files
     for file in files:
         assert read_config(file).heads
+
+
+def test_wrong_configuration_is_refused_before_torch_is_imported(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import would be the error
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    file = tmp_path / "rooms.yaml"
+    file.write_text("heads: [classifer]\n")
+    assert main(["train", str(file)]) == 2
+    assert "Unknown head 'classifer'" in capsys.readouterr().err

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.bundle import check_target
+from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export_images import verification_images
-from robot_vision.errors import ConfigError, unknown
+from robot_vision.errors import BundleError, ConfigError, unknown
 from robot_vision.spec import (
     HEADS,
     LOGIT_SCORES,
     RESIZE_RULES,
     ClassifierSpec,
+    EpistemicSpec,
     InputSpec,
     NetworkSpec,
     PlaceSpec,
@@ -89,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and says what was written."""
+    out = Path(args.out).expanduser().absolute()
+    _check(args, out)
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -111,13 +116,26 @@ def run(args: argparse.Namespace) -> int:
         from robot_vision.networks.ensemble import with_monte_carlo
 
         network = with_monte_carlo(network, args.monte_carlo)
-    out = Path(args.out).expanduser().absolute()
     name = args.name or out.name
     bundle = export_bundle(network, out, name, images, training, metrics, card, args.force)
     _report(bundle)
     if network.spec.epistemic:
         _report_cost(network, bundle, images)
     return 0
+
+
+def _check(args: argparse.Namespace, out: Path) -> None:
+    """Refuses what can be refused before torch is imported, which takes longer than all of it."""
+    check_target(out, args.force)
+    given = Path(args.checkpoint or "").expanduser()
+    if given.suffix == ".safetensors" and not given.is_file():  # of other formats is said why not
+        raise BundleError(
+            f"No checkpoint at {args.checkpoint!r}: give a .safetensors file, such as a bundle's "
+            "weights.safetensors"
+        )
+    if args.monte_carlo:
+        EpistemicSpec(passes=args.monte_carlo)
+    make_folder(out.parent, "--out")
 
 
 def from_torchvision(

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.cli.arguments import make_folder
 from robot_vision.datasets.bag_poses import parse_transform
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation import runner
@@ -130,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"{len(args.calibration_bag)} calibration bags are too few: give {_LEAST_BAGS} or more"
         )
+    _check(args, bundle)
     if args.fit_class_file:
         return _fit(args, bundle)
     if args.memory_curve:
@@ -151,10 +152,23 @@ def run(args: argparse.Namespace) -> int:
             "Nothing could be compared: the recordings have no truth of what was predicted"
         )
     document = {"model": bundle.name, "sha256": bundle.sha256, "recordings": recordings, **found}
-    args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "filters.json").write_text(json.dumps(document, indent=1) + "\n")
     _show(args, found, recordings)
     return 0
+
+
+def _check(args: argparse.Namespace, bundle: ModelBundle) -> None:
+    """Refuses wrong settings, and files that cannot be written, before the recordings are predicted."""
+    if args.seed < 0:
+        raise ConfigError(f"seed is {args.seed}: it must be at least 0")
+    if bundle.spec.classifier is not None:
+        _class_model(args, bundle.spec.classifier.labels)
+    _pose_settings(args)
+    parse_transform(args.base_to_camera)
+    for option in ("fit_class_file", "memory_curve"):
+        if file := getattr(args, option):
+            make_folder(Path(file).expanduser().parent, f"--{option.replace('_', '-')}: folder")
+    make_folder(args.output)
 
 
 def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
@@ -236,17 +250,20 @@ def _filtered(
         predictions = filtered_classes(predictions, model, threshold)
     if predictions.position is not None:
         odometry = _odometry(args, predictions, truth, bag, seed)
-        settings = PoseFilterSettings(
-            gate_probability=args.pose_gate_probability,
-            correlation_m=args.pose_correlation_m,
-            correlation_deg=args.pose_correlation_deg,
-            speed_m_s=args.pose_speed_m_s,
-            turn_deg_s=args.pose_turn_deg_s,
-        )
-        predictions, counts = filtered_poses(predictions, settings, odometry)
+        predictions, counts = filtered_poses(predictions, _pose_settings(args), odometry)
         facts["odometry"] = odometry.text if odometry else "none"
         facts["poses"] = {name: int(count) for name, count in counts.items()}
     return predictions, facts
+
+
+def _pose_settings(args: argparse.Namespace) -> PoseFilterSettings:
+    return PoseFilterSettings(
+        gate_probability=args.pose_gate_probability,
+        correlation_m=args.pose_correlation_m,
+        correlation_deg=args.pose_correlation_deg,
+        speed_m_s=args.pose_speed_m_s,
+        turn_deg_s=args.pose_turn_deg_s,
+    )
 
 
 def _class_model(args: argparse.Namespace, labels: tuple[str, ...]) -> ClassModel:
@@ -270,9 +287,7 @@ def _odometry(
         return None
     if args.odometry == "simulated":
         return odometry_of_truth(predictions, truth, OdometryErrors(), seed)
-    T_base_camera = (
-        np.eye(4) if args.base_to_camera == "identity" else parse_transform(args.base_to_camera)
-    )
+    T_base_camera = parse_transform(args.base_to_camera)
     return read_odometry(Path(bag).expanduser(), args.odometry, T_base_camera)
 
 

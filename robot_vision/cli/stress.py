@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.cli.arguments import add_data_options, add_engine, data_options
+from robot_vision.cli.arguments import add_data_options, add_engine, data_options, make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.datasets.registry import DATASETS, open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES
@@ -99,12 +99,13 @@ def run(args: argparse.Namespace) -> int:
     settings = EvaluationSettings(resamples=args.resamples)
     bundle = ModelBundle.load(find_model(args.model))
     recording = _recording(args)
+    _check_labels(bundle, recording)
     strangers = _strangers(args.unknown) if args.unknown else None
     recordings = [recording, *([strangers] if strangers else [])]
+    make_folder(args.output)
     engine = create_engine(
         bundle, args.engine, args.device, args.precision, args.threads, max_batch=GPU_BATCH
     )
-    args.output.mkdir(parents=True, exist_ok=True)
     with (
         Pipeline(bundle, engine, GPU_BATCH) as pipeline,
         progress() as bar,
@@ -157,6 +158,19 @@ def _recording(args: argparse.Namespace) -> Recording:
     truth = read_truth(Path(path), request, first.frame_id if first else "")
     name = Path(path).name
     return Recording(name, lambda: open_source(path, [topic]), bag_sha256(path), count, truth)
+
+
+def _check_labels(bundle: ModelBundle, recording: Recording) -> None:
+    """Refuses a recording whose truth is of other classes alone: there would be no number."""
+    classifier, truth = bundle.spec.classifier, recording.truth
+    if classifier is None or truth.labels is None or truth.poses is not None:
+        return
+    shown = sorted({name for name in truth.labels.names if name})
+    if shown and not set(shown) & set(classifier.labels):
+        raise ConfigError(
+            f"{recording.name} shows {', '.join(shown[:5])}, but {bundle.name} knows "
+            f"{', '.join(classifier.labels[:5])}: give a recording with labels of the model, or with poses"
+        )
 
 
 def _data_set(args: argparse.Namespace) -> Recording:

@@ -33,6 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, exports and prints the tables."""
+    from robot_vision.training.config_file import describe, plain, read_config
+
+    # Before torch is imported, which takes seconds.
+    if args.settings:
+        for key, default, text in describe():
+            print(f"{key} = {default}\n    {text}")
+        return 0
+    if not args.config:
+        raise ConfigError("Which configuration? Give a YAML file; config/training/ has examples")
+    config = read_config(args.config, args.overrides)
+    if args.output:
+        config = replace(config, output=args.output)
     try:
         import lightning_fabric  # noqa: F401
         import torch  # noqa: F401
@@ -40,20 +52,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"Training needs {error.name}, which is not installed: pip install 'robot_vision[train]'"
         ) from error
-    from robot_vision.training.config_file import describe, plain, read_config
-
-    if args.settings:
-        for key, default, text in describe():
-            print(f"{key} = {default}\n    {text}")
-        return 0
-    if not args.config:
-        raise ConfigError("Which configuration? Give a YAML file; config/training/ has examples")
     from robot_vision.training.run import train
     from robot_vision.training.setup import describe_plan, resolved
 
-    config = read_config(args.config, args.overrides)
-    if args.output:
-        config = replace(config, output=args.output)
     if args.dry_run:
         print(yaml.safe_dump(plain(resolved(config)), sort_keys=False, allow_unicode=True))
         for line in describe_plan(config):

@@ -43,6 +43,8 @@ class BagFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise SourceError(f"{path} does not exist: give a rosbag (folder, .bag, .db3 or .mcap)")
         limit_rosbags()
         self.path = path
         self._ros1 = path.suffix == ".bag"

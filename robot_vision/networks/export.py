@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from robot_vision.bundle import (
     GRAPH,
-    MANIFEST,
     MAX_FILE_BYTES,
     WEIGHTS,
     ModelBundle,
+    check_target,
     write_manifest,
 )
 from robot_vision.errors import BundleError, ConfigError
@@ -71,7 +71,7 @@ def export_bundle(
         ConfigError: no images, or a bad name.
     """
     out = Path(out_dir).expanduser().absolute()
-    _check_target(out, force)
+    check_target(out, force)
     batch = prepare_images(images, network.spec.input)
     served = _for_export(network)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -187,22 +187,6 @@ def _state_shapes(model: onnx.ModelProto, outputs: Mapping[str, tuple[int, ...]]
 def _for_export(network: MultiHeadNetwork) -> MultiHeadNetwork:
     """A copy on the CPU, in float32 and evaluation mode, so that the caller's is left as it is."""
     return copy.deepcopy(network).to("cpu", torch.float32).eval()
-
-
-def _check_target(out: Path, force: bool) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
-    if not force:
-        raise BundleError(f"{out} exists already: use --force to replace it, or another directory")
-    # Only what was a bundle is deleted: `--out ~ --force` must not empty a home directory.
-    if (
-        out.is_symlink()
-        or not out.is_dir()
-        or (any(out.iterdir()) and not (out / MANIFEST).is_file())
-    ):
-        raise BundleError(
-            f"{out} is not a model bundle, so it is not replaced: use another directory"
-        )
 
 
 @contextlib.contextmanager

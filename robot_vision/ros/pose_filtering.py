@@ -130,7 +130,7 @@ class PoseFiltering:
             self._end_static()
             self._end_static = None
         if self._localised:
-            self._say(False)
+            self._say(False, "the filter is no longer active")
         if self._tf is not None:
             self._node.destroy_publisher(self._tf)
             self._tf = None
@@ -352,13 +352,12 @@ class PoseFiltering:
         self._condition = self._filter.condition(estimate)
         localised = self._condition == LOCALISED and not self._silent()
         if localised != self._localised:
-            self._say(localised)
+            self._say(localised, self._text())
 
-    def _say(self, localised: bool) -> None:
+    def _say(self, localised: bool, why: str) -> None:
         self._localised = localised
         self._bool.publish(Bool(data=localised))
-        text = "Localised" if localised else f"Not localised: {self._text()}"
-        self._node.get_logger().info(text)
+        self._node.get_logger().info("Localised" if localised else f"Not localised: {why}")
 
     def _silent(self) -> bool:
         """Says whether nothing that can be used comes in, so that what is believed ages unseen."""

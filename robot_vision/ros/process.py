@@ -26,7 +26,7 @@ def run_node(create: Callable[[], Any], args: Sequence[str] | None = None) -> in
 
 
 def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None = None) -> int:
-    """Runs nodes in one process, in one executor's thread, until SIGINT or SIGTERM.
+    """Runs nodes in one process, in one executor's thread, until SIGINT, SIGTERM or SIGHUP.
 
     The signals are handled here and not by rclpy, whose handlers invalidate the context at once: the node
     could then neither finish its transition nor say so.
@@ -58,6 +58,8 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, stop)  # a closed terminal
     try:
         rclpy.init(
             args=list(args) if args is not None else None,

@@ -179,6 +179,8 @@ def _open_set(found: Associated, reference: Reference) -> Iterator[Part]:
     good = reference.predictions.known_score
     assert good is not None
     rows = both & known
+    if not rows.any():  # no frame shows what the model knows
+        return
     pair = np.concatenate([np.asarray(good, np.float64)[theirs][known[both]], score[rows]])
     high = np.arange(len(pair)) < len(pair) // 2
     whole = separation(pair, high)  # a frame counts as often here as there

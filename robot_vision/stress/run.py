@@ -61,7 +61,7 @@ class Plan:
         limit: frames at most, after that; 0 for all.
 
     Raises:
-        ConfigError: an unknown degradation, or a number out of range.
+        ConfigError: no degradation or an unknown one, or a number out of range.
     """
 
     degradations: tuple[str, ...] = tuple(DEGRADATIONS)
@@ -73,7 +73,12 @@ class Plan:
         for name in self.degradations:
             if name not in DEGRADATIONS:
                 raise ConfigError(unknown("degradation", name, DEGRADATIONS))
-        for what, value, low in (("seed", self.seed, 0), ("every", self.every, 1)):
+        if not self.degradations:
+            raise ConfigError(
+                f"There is no degradation to try: name some of {', '.join(DEGRADATIONS)}"
+            )
+        numbers = (("seed", self.seed, 0), ("every", self.every, 1), ("limit", self.limit, 0))
+        for what, value, low in numbers:
             if value < low:
                 raise ConfigError(f"{what} is {value}: it must be at least {low}")
 
