@@ -283,7 +283,9 @@ def test_loop_sets_the_clock_back_and_an_interrupt_ends_it(
     assert process.returncode == 0 and "Traceback" not in output, output
     stamps = [stamp_ns(m) for m in listener.messages("/front/image_raw")]
     assert [(s - START) // PERIOD for s in stamps[:9]] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
-    assert reported_hz(output) == pytest.approx(20, rel=0.3)  # no gap between passes
+    assert (
+        5 < reported_hz(output) < 24
+    )  # no faster than recorded, and no gap of a second between passes
     clocks = [m.clock.sec * 10**9 + m.clock.nanosec for m in listener.messages("/clock")]
     steps = np.diff(clocks)
     assert (steps < -2 * PERIOD).sum() >= 1  # back at the end of a pass
