@@ -228,6 +228,7 @@ def test_processes_are_gone_after_the_block_even_if_they_ignore_signals(tmp_path
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.slow
 def test_processes_die_with_one_that_is_killed(tmp_path):
     (tmp_path / "sleeper.py").write_text("import time\nprint('ready')\ntime.sleep(60)\n")
     (tmp_path / "parent.py").write_text(

@@ -329,6 +329,7 @@ def test_comparison_of_other_frames_uses_the_intervals(bundle: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("form", ["markdown", "json", "table"])
+@pytest.mark.slow
 def test_formats_hold_the_headline_numbers(
     form: str, bag: Path, bundle: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def exported(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", seed_networks(heavy=(*BIG, "alexnet", "resnet50", "googlenet", "mobilenet_v2"))
 )
+@pytest.mark.slow
 def test_every_seed_architecture_exports_and_verifies(name, tmp_path):
     heads = {"pose": PoseSpec(hidden=16, reduce_channels=4)}
     network = small_network(backbone=name, size=80, **heads)
@@ -175,6 +176,7 @@ def test_network_that_is_not_finite_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_opposite_quaternions_are_one_rotation():
     network = tiny_network(classifier=None, place=None)
     with torch.no_grad():  # w = 0 exactly: whichever sign rounding gives

@@ -180,6 +180,7 @@ def test_every_frame_has_the_same_descriptor_live_and_offline(both):
     assert likeness[~np.eye(FRAMES, dtype=bool)].max() < 0.999, "frames all look alike"
 
 
+@pytest.mark.slow
 def test_every_frame_has_the_same_pose_live_and_offline(both):
     offline, heard, *_ = both
     messages = by_stamp(heard["front/pose"])

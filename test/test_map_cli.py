@@ -292,6 +292,7 @@ def test_merge_needs_to_know_how_frames_lie(
     assert "14 keyframes added" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_copy_takes_a_map_to_the_server_and_back(
     tmp_path: Path, bundle: Path, bag: Path, server_uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -442,6 +442,7 @@ def made(tmp_path):
     return run, copy
 
 
+@pytest.mark.slow
 def test_make_repeats_a_step_whose_edit_was_taken_back(made):
     run, copy = made
     first = (copy / "setup.py").read_text()
@@ -455,6 +456,7 @@ def test_make_repeats_a_step_whose_edit_was_taken_back(made):
     assert "==>" not in run("setup").stdout
 
 
+@pytest.mark.slow
 def test_two_makes_at_once_make_the_environment_once(made):
     run, copy = made
     (copy / ".venv/bin/python").write_text('#!/bin/sh\n/bin/sleep 0.2\necho "$@" >> "$0.log"\n')
@@ -469,6 +471,7 @@ def test_two_makes_at_once_make_the_environment_once(made):
 
 
 @pytest.mark.parametrize("target", ["clean", "setup"])
+@pytest.mark.slow
 def test_make_takes_no_half_removed_environment_for_whole(target, made, tmp_path):
     run, _ = made
     assert run("setup").returncode == 0 and "-m venv" not in run("-n", "setup").stdout

@@ -61,6 +61,7 @@ def test_bad_start_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]
 @pytest.mark.parametrize(
     ("prefix", "status"), [((), 0), (("nohup",), None)], ids=["terminal", "nohup"]
 )
+@pytest.mark.slow
 def test_closed_terminal_stops_the_node_in_order_but_not_under_nohup(
     tmp_path: Path, prefix: tuple[str, ...], status: int | None
 ) -> None:

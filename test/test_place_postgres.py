@@ -31,6 +31,7 @@ def plain(uri: str) -> psycopg.Connection:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.slow
 def test_the_server_finds_what_brute_force_finds(
     server_uri: str, dtype: str, indexed: bool
 ) -> None:

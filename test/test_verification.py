@@ -131,6 +131,7 @@ def test_image_without_features_is_refused(kitchen: Any) -> None:
         assert not found.accepted and found.reason == "few_features"
 
 
+@pytest.mark.slow
 def test_keyframes_without_points_are_compared_by_the_essential_matrix(
     kitchen: Any, elsewhere: NDArray[np.uint8]
 ) -> None:
