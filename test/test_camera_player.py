@@ -277,15 +277,16 @@ def test_loop_sets_the_clock_back_and_an_interrupt_ends_it(
     with player(
         f"source:={bag}", "wait_for_subscribers:=1", "loop:=true", "clock_hz:=100"
     ) as process:
-        listener.until(lambda: len(listener.heard["/front/image_raw"]) >= 9)
+        listener.until(lambda: len(listener.heard["/front/image_raw"]) >= 21)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 0 and "Traceback" not in output, output
     stamps = [stamp_ns(m) for m in listener.messages("/front/image_raw")]
     assert [(s - START) // PERIOD for s in stamps[:9]] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
-    assert (
-        5 < reported_hz(output) < 24
-    )  # no faster than recorded, and no gap of a second between passes
+    assert reported_hz(output) < 24  # no faster than recorded
+    # No gap between passes. A busy machine may make one, but not one each time.
+    arrived = np.array([when for when, _ in listener.heard["/front/image_raw"][:21]])
+    assert np.diff(arrived)[3::4].min() < 1.6e-9 * PERIOD
     clocks = [m.clock.sec * 10**9 + m.clock.nanosec for m in listener.messages("/clock")]
     steps = np.diff(clocks)
     assert (steps < -2 * PERIOD).sum() >= 1  # back at the end of a pass

@@ -281,6 +281,8 @@ def test_what_cannot_be_exported_is_refused_before_torch_is_imported(
     assert message in capsys.readouterr().err
     assert cli.main(["export", "no.safetensors", "--out", "new"]) == 2
     assert "No checkpoint at 'no.safetensors'" in capsys.readouterr().err
+    assert cli.main(["export", "run.pth", "--out", "new"]) == 2
+    assert "checkpoints are .safetensors" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir() if p.name == "new"] == []
 
 

@@ -59,13 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_engine(parser, precision=False)
     parser.add_argument(
-        "--rate", type=_number(1, 60), default=10.0, metavar="HZ", help="of the camera (10)"
+        "--rate", type=_number(float, 1, 60), default=10.0, metavar="HZ", help="of the camera (10)"
     )
     parser.add_argument(
-        "--duration", type=_number(1, 600), metavar="S", help="of the drive (all, 30 s)"
+        "--duration", type=_number(float, 1, 600), metavar="S", help="of the drive (all, 30 s)"
     )
     parser.add_argument(
-        "--seed", type=_whole(0), default=2, help="of the drive and its light (%(default)s)"
+        "--seed", type=_number(int, 0), default=2, help="of the drive and its light (%(default)s)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("out/demo"), metavar="DIR", help="(%(default)s)"
@@ -76,32 +76,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--headless", action="store_true", help="plain lines, also on a terminal")
     parser.add_argument(
         "--domain",
-        type=_whole(0, MAX_DOMAIN),
+        type=_number(int, 0, MAX_DOMAIN),
         metavar="ID",
         help="ROS domain (a free one)",
     )
 
 
-def _number(low: float, high: float) -> Any:
+def _number(kind: type[float], low: float, high: float = math.inf) -> Any:
     def check(text: str) -> float:
-        value = float(text)
+        value = kind(text)
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value:g}: it must be from {low:g} to {high:g}")
+            allowed = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
+            raise argparse.ArgumentTypeError(f"{value:g}: it must be {allowed}")
         return value
 
-    check.__name__ = "number"  # argparse names it in its message
-    return check
-
-
-def _whole(low: int, high: int | None = None) -> Any:
-    def check(text: str) -> int:
-        value = int(text)
-        if value < low or (high is not None and value > high):
-            allowed = f"{low} or more" if high is None else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"{value}: it must be {allowed}")
-        return value
-
-    check.__name__ = "whole number"
+    check.__name__ = "whole number" if kind is int else "number"  # argparse names it in its message
     return check
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from robot_vision.bundle import check_target
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export_images import verification_images
-from robot_vision.errors import BundleError, ConfigError, unknown
+from robot_vision.errors import ConfigError, unknown
+from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.spec import (
     HEADS,
     LOGIT_SCORES,
@@ -127,12 +128,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace, out: Path) -> None:
     """Refuses what can be refused before torch is imported, which takes longer than all of it."""
     check_target(out, args.force)
-    given = Path(args.checkpoint or "").expanduser()
-    if given.suffix == ".safetensors" and not given.is_file():  # of other formats is said why not
-        raise BundleError(
-            f"No checkpoint at {args.checkpoint!r}: give a .safetensors file, such as a bundle's "
-            "weights.safetensors"
-        )
+    if args.checkpoint:
+        checkpoint_path(args.checkpoint)
     if args.monte_carlo:
         EpistemicSpec(passes=args.monte_carlo)
     make_folder(out.parent, "--out")

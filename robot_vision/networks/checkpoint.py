@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.mappings import check_mapping
+from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.spec import NetworkSpec
 
@@ -95,7 +96,7 @@ def read_header(path: str | Path) -> Header:
     Raises:
         BundleError: the file is absent, a pickle, damaged, or not a network of this package.
     """
-    path = Path(path).expanduser()
+    path = checkpoint_path(path)
     with _opened(path) as file:
         return _header(path, file.metadata())
 
@@ -107,7 +108,7 @@ def load_network(path: str | Path) -> MultiHeadNetwork:
         BundleError: the file is absent, a pickle, damaged, not a network of this package, or its
             tensors are not those of the network that it describes.
     """
-    path = Path(path).expanduser()
+    path = checkpoint_path(path)
     with _opened(path) as file:
         spec = _header(path, file.metadata()).spec
         try:
@@ -155,13 +156,6 @@ def open_tensors(path: Path) -> Any:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Any:
-    if path.suffix != ".safetensors":
-        raise BundleError(
-            f"{path} is not read: checkpoints are .safetensors, because other formats can run code when "
-            "they are read; train and save with robot_vision, or give a bundle's weights.safetensors"
-        )
-    if not path.is_file():
-        raise BundleError(f"No checkpoint at {str(path)!r}")
     try:
         with open_tensors(path) as file:
             yield file

@@ -1,0 +1,16 @@
+"""What the tests of the demo share."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from robot_vision.simulation.recorded import Truth
+
+
+def truth_of(count: int) -> Truth:
+    angles = np.linspace(0, 2, count)
+    return Truth(
+        np.arange(count) * 100_000_000,
+        np.stack([np.arange(count) * 0.5, np.zeros(count), np.ones(count)], 1),
+        Rotation.from_rotvec(angles[:, None] * [[0, 0, 1]]).as_quat(),
+        tuple("ab"[i % 2] for i in range(count)),
+    )

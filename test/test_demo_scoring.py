@@ -1,0 +1,169 @@
+"""The drive that the demo records, and how what the nodes say of it is judged."""
+
+import json
+
+import numpy as np
+import pytest
+from demo_helpers import truth_of
+from rosbags.highlevel import AnyReader
+from scipy.spatial.transform import Rotation
+
+from robot_vision.errors import SourceError
+from robot_vision.simulation.drive import evaluation_drive, kidnapped_drive
+from robot_vision.simulation.home import default_world
+from robot_vision.simulation.recorded import Truth, read_truth, record_drive
+from robot_vision.simulation.relocalisation import PlacePose, relocalisation
+from robot_vision.simulation.renderer import Camera
+from robot_vision.simulation.scoring import Answer, PlaceMap, Score
+from robot_vision.simulation.sensor import Sensor, render_frames
+
+WORLD = default_world()
+
+
+# --- the bag and its truth ---------------------------------------------------------------------------
+
+
+def test_recorded_drive_gives_back_images_poses_and_rooms(tmp_path):
+    frames = evaluation_drive(WORLD)[:6]
+    images = list(render_frames(WORLD, frames, Sensor()))
+    start_ns = 1_700_000_000_123_456_789
+    assert len(list(record_drive(tmp_path / "bag", frames, images, Camera(), start_ns))) == 6
+    truth = read_truth(tmp_path / "bag")
+    assert truth.rooms == tuple(frame.room for frame in frames)
+    for i, frame in enumerate(frames):
+        assert truth.stamps_ns[i] == start_ns + round(frame.stamp_s * 1e9)
+        rotation = Rotation.from_quat(truth.orientations_xyzw[i]).as_matrix()
+        np.testing.assert_allclose(rotation, frame.T_map_camera[:3, :3], atol=1e-9)
+        np.testing.assert_allclose(truth.positions[i], frame.T_map_camera[:3, 3], atol=1e-12)
+    with AnyReader([tmp_path / "bag"]) as reader:
+        connections = [c for c in reader.connections if c.topic == "/camera/image_raw"]
+        stored = [
+            reader.deserialize(data, c.msgtype).data for c, _, data in reader.messages(connections)
+        ]
+    assert all(np.array_equal(a, b.reshape(-1)) for a, b in zip(stored, images, strict=True))
+
+
+def test_truth_of_a_bag_without_poses_is_refused(tmp_path):
+    from robot_vision.recording import RecordingWriter
+
+    with RecordingWriter(tmp_path / "bag") as bag:
+        bag.label("/other", 1, "kitchen")
+    with pytest.raises(SourceError, match="no recorded drive"):
+        read_truth(tmp_path / "bag")
+
+
+# --- scoring -----------------------------------------------------------------------------------------
+
+
+def test_score_agrees_with_scipy_on_random_answers():
+    rng, count = np.random.default_rng(0), 40
+    truth = truth_of(count)
+    descriptors = rng.normal(size=(count, 16)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    score = Score(truth, PlaceMap(descriptors, truth))
+    metres, degrees, latencies, rooms = [], [], [], 0
+    for i in range(count):
+        shift, turn = rng.normal(size=3), rng.normal(size=3)
+        rotation = Rotation.from_rotvec(turn) * Rotation.from_quat(truth.orientations_xyzw[i])
+        label = "a" if i % 3 else "b"
+        answer = Answer(
+            stamp_ns=1000 + i * 50_000_000,
+            frame=i,
+            received_ns=1000 + i * 50_000_000 + (i + 1) * 1_000_000,
+            label=label,
+            probability=0.5,
+            position=truth.positions[i] + shift,
+            orientation_xyzw=-rotation.as_quat(),  # the same rotation
+            covariance=np.eye(6),
+            descriptor=descriptors[i if i % 4 else (i + 7) % count],
+        )
+        assert answer.complete
+        score.add(answer)
+        metres.append(np.linalg.norm(shift))
+        degrees.append(np.degrees(Rotation.from_rotvec(turn).magnitude()))
+        latencies.append(i + 1)
+        rooms += label == truth.rooms[i]
+    summary = score.summary(seen=count)
+    assert summary.median_error_m == pytest.approx(np.median(metres))
+    assert summary.median_error_deg == pytest.approx(np.median(degrees))
+    assert summary.latency_p95_ms == pytest.approx(np.percentile(latencies, 95))
+    assert summary.room_accuracy == rooms / count
+    assert summary.recall_at_1 == 30 / 40  # seven places are 3.5 m away
+    assert summary.rate_hz == pytest.approx(39 / (39 * 0.051))
+    assert json.loads(json.dumps(summary.to_dict()))["answered"] == count
+    score.add(answer)  # once more, of another camera that shows the same
+    assert score.answered == count
+
+
+@pytest.mark.parametrize("missing", ["frame", "label", "position", "descriptor"])
+def test_answer_is_incomplete_without_each_part(missing):
+    parts = {
+        "frame": 0,
+        "label": "a",
+        "position": np.zeros(3),
+        "descriptor": np.ones(4, np.float32),
+    }
+    assert Answer(0, **parts).complete
+    parts[missing] = None
+    assert not Answer(0, **parts).complete
+
+
+def test_place_is_right_only_within_radius_and_heading():
+    truth = truth_of(9)  # half a metre and 14 degrees apart
+    places = PlaceMap(np.eye(9, dtype=np.float32), truth)
+    found = [places.look_up(places.descriptors[i], truth, 0) for i in range(5)]
+    assert [int(f["place_match"][0]) for f in found] == [0, 1, 2, 3, 4]
+    assert [int(f["place_rank"][0]) == 0 for f in found] == [True, True, True, False, False]
+    turned = Truth(
+        truth.stamps_ns,
+        truth.positions,
+        np.roll(truth.orientations_xyzw, 4, axis=0),
+        truth.rooms,
+    )
+    assert places.look_up(places.descriptors[0], turned, 0)["place_rank"][0] != 0
+
+
+# --- the kidnapped camera ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seed", "count"), [(2, None), (2, 120), (3, None), (7, 60)])
+def test_camera_is_carried_once_from_inside_one_room_into_another(seed, count):
+    whole = evaluation_drive(WORLD, 10.0, seed)
+    frames, at = kidnapped_drive(whole, WORLD, 10.0, count)
+    assert at is not None and len(frames) == (count or len(frames)) <= len(whole)
+    steps = np.linalg.norm(np.diff([f.T_map_camera[:3, 3] for f in frames], axis=0), axis=1)
+    assert np.flatnonzero(steps > 0.5).tolist() == [at - 1], "one jump, and no other"
+    assert steps[at - 1] > 2 and frames[at - 1].room != frames[at].room
+    assert "corridor" not in (frames[at - 1].room, frames[at].room)
+    np.testing.assert_allclose(np.diff([f.stamp_s for f in frames]), 0.1, atol=1e-9)
+    poses = {f.T_map_camera.tobytes() for f in whole}
+    assert all(f.T_map_camera.tobytes() in poses for f in frames)
+
+
+def test_drive_that_is_too_short_goes_on_unharmed():
+    whole = evaluation_drive(WORLD, 10.0, 2)
+    frames, at = kidnapped_drive(whole, WORLD, 10.0, 12)
+    assert at is None and len(frames) == 12
+    assert all(a is b for a, b in zip(frames, whole, strict=False))
+    told = relocalisation(truth_of(9), None, 0, [])
+    assert told.lines()[1] == "kidnapped: never, the drive is too short"
+
+
+def test_recovery_is_the_first_right_pose_after_the_jump():
+    truth = truth_of(9)  # half a metre and 14 degrees apart
+
+    def said(frame, metres):
+        return PlacePose(
+            frame, truth.positions[frame] + [0, 0, metres], -truth.orientations_xyzw[frame]
+        )
+
+    poses = [said(0, 0.1), said(3, 0.2), said(5, 4.0), said(7, 0.3), said(8, 0.1)]
+    found = relocalisation(truth, 4, 9, poses[::-1])
+    assert (found.accepted, found.wrong, found.wrong_before_recovery) == (5, 1, 1)
+    assert found.recovered_after == 4 and found.recovery_error_m == pytest.approx(0.3)
+    assert found.median_error_m == pytest.approx(0.2)
+    assert found.jump_m == pytest.approx(0.5)
+    assert "found again after 4 frames, 0.30 m off, after 1 wrong" in found.lines()[1]
+    lost = relocalisation(truth, 4, 9, poses[:3])
+    assert lost.recovered_after is None and lost.lines()[1].endswith("not found again")
+    assert json.loads(json.dumps(found.to_dict()))["kidnapped_at"] == 4
