@@ -5,9 +5,13 @@ ROS; `robot_vision.networks` and `robot_vision.training` need torch, `robot_visi
 """
 
 import os as _os
+import sys as _sys
 
-# ONNX Runtime's official builds report to their maker unless they are told not to before they are loaded. A
-# robot's runtime talks to nobody without being asked. The one side effect of importing this package.
-_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# A robot's runtime talks to nobody without being asked, so each library that reports to its maker is silenced
+# before it is loaded: the one side effect of importing this package. A choice of your own stays.
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime's official builds
+_os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# OpenVINO has no switch: importing it sends an event and writes ~/intel. Without this module it uses a stub.
+_sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"

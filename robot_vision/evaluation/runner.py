@@ -186,7 +186,7 @@ def run(
     if runner not in RUNNERS:
         raise ConfigError(unknown("runner", runner, RUNNERS))
     if runner == "ray":
-        return _run_ray(jobs, processes, progress)
+        return _run_ray(jobs, progress)
     if processes > 1 and len(jobs) > 1:
         return _run_processes(jobs, min(processes, len(jobs)), progress)
     with load_pipeline(jobs[0]) as pipeline:
@@ -248,15 +248,21 @@ def _run_processes(jobs: list[Job], processes: int, progress: Progress | None) -
         return [future.result() for future in futures]
 
 
-def _run_ray(jobs: list[Job], processes: int, progress: Progress | None) -> list[Outcome]:
+def _run_ray(jobs: list[Job], progress: Progress | None) -> list[Outcome]:
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("Runner 'ray' needs Ray: pip install 'robot_vision[ray]'")
     ray = importlib.import_module("ray")
     started = not ray.is_initialized()
     if started:
-        # RAY_ADDRESS names a cluster; without it, one is started on this machine.
-        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(processes, 1)}
-        ray.init(include_dashboard=False, log_to_driver=False, **local)
+        # Starting a cluster would start Ray's dashboard, which asks the cloud's metadata servers where it
+        # runs, whatever its settings say. A cluster that runs already is the user's.
+        try:
+            ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False)
+        except ConnectionError as error:
+            raise ConfigError(
+                "no Ray cluster is running: start one (ray start --head) or name it in RAY_ADDRESS; on one "
+                "machine use --runner processes"
+            ) from error
     try:
         task = ray.remote(_ray_work)
         pending = {task.remote(job): i for i, job in enumerate(jobs)}
