@@ -1,4 +1,4 @@
-"""Nobody is told what the user does: no look-up, no connection, no file outside the folders that the user named.
+"""Nobody is told what the user does: no look-up, no connection, no file outside the folders that they named.
 
 Each command and node runs with an audit hook in all of its Python processes, and with a home of its own.
 """
