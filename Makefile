@@ -56,7 +56,8 @@ venv_stamp := $(stamps)/venv-py$(py_version)-$(ros)
 runtime_stamp := $(stamps)/runtime-$(call hash,setup.py setup.cfg $(constraints) $(ros_files))
 interfaces_stamp := $(stamps)/interfaces-$(call hash,$(ros_files) $(ros_env_files))
 dev_stamp := $(stamps)/dev-$(call hash,setup.py $(constraints) $(ros_files))
-ready := $(runtime_stamp) $(interfaces_stamp)
+links_stamp := $(stamps)/links-$(shell ls launch | cat - tools/ros_env/link_package.py setup.py | cksum | cut -d ' ' -f 1)
+ready := $(runtime_stamp) $(interfaces_stamp) $(links_stamp)
 
 # What is half removed has another name, so that nobody takes it for whole.
 require_own_venv = [ ! -e $(venv) ] || [ -d $(stamps) ] || { echo "error: $(VENV) is there and was not made by \
@@ -173,6 +174,11 @@ else
 	@command -v cmake >/dev/null || $(pip) cmake
 	@$(python) tools/ros_env/build.py
 endif
+	@touch $@
+
+# ROS finds the package by name through links, one a launch file and one an executable.
+$(links_stamp): $(interfaces_stamp)
+	@rm -f $(stamps)/links-*
 	@$(python) tools/ros_env/link_package.py
 	@touch $@
 

@@ -21,6 +21,14 @@ def shared_files() -> list[tuple[str, list[str]]]:
     return sorted(by_folder.items())
 
 
+EXECUTABLES = (
+    "perception_node",
+    "place_node",
+    "perception_and_places",
+    "filter_node",
+    "camera_player",
+)
+
 # OpenCV without its windows: the package imports the same cv2, opens no window, and unlike
 # opencv-python runs on machines that have no libGL, as servers and containers do not.
 CORE = [
@@ -118,11 +126,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"robot-vision = {NAME}.cli:main",
-            f"perception_node = {NAME}.ros.perception_node:main",
-            f"place_node = {NAME}.ros.place_node:main",
-            f"perception_and_places = {NAME}.ros.perception_and_places:main",
-            f"filter_node = {NAME}.ros.filter_node:main",
-            f"camera_player = {NAME}.ros.camera_player:main",
+            *(f"{name} = {NAME}.ros.start:{name}" for name in EXECUTABLES),
         ],
     },
 )

@@ -350,7 +350,7 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
         "camera_player",
     )
     lines = ["robot-vision = robot_vision.cli:main", "pip = pip._internal.cli.main:main"]
-    lines += [f"{name} = robot_vision.ros.{name}:main" for name in nodes]
+    lines += [f"{name} = robot_vision.ros.start:{name}" for name in nodes]
     (site,) = prefix.glob("lib/python*/site-packages")
     (site / "robot_vision-0.1.0.dist-info").mkdir()
     (site / "robot_vision-0.1.0.dist-info" / "entry_points.txt").write_text(
@@ -363,7 +363,13 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
 
     assert (prefix / "share/ament_index/resource_index/packages/robot_vision").is_file()
     assert (prefix / "share/robot_vision/package.xml").samefile(ROOT / "package.xml")
-    assert stale.is_symlink() and os.readlink(stale) == str(ROOT / "launch")
+    found = {  # as `ros2 launch robot_vision NAME.launch.py` searches
+        file: os.readlink(os.path.join(folder, file))
+        for folder, _, files in os.walk(prefix / "share" / "robot_vision")
+        for file in files
+        if file.endswith(".launch.py")
+    }
+    assert found == {path.name: str(path) for path in (ROOT / "launch").glob("*.launch.py")}
     linked = prefix / "lib" / "robot_vision"
     assert {path.name for path in linked.iterdir()} == {*nodes, "robot-vision"}
     for name in nodes:

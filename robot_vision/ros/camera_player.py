@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+if (
+    __name__ == "__main__"
+):  # before the imports below, which take a second in which a signal may come
+    import sys
+
+    from robot_vision.ros.start import start
+
+    sys.exit(start("camera_player"))
+
 import threading
 import time
 from collections import Counter
@@ -244,7 +252,3 @@ def main(args: Sequence[str] | None = None) -> int:
 
     status = run_node(create, args)
     return status or int(any(player.failed for player in players))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,15 @@ mathematics of both is in `robot_vision.filters`.
 
 from __future__ import annotations
 
-import sys
+if (
+    __name__ == "__main__"
+):  # before the imports below, which take a second in which a signal may come
+    import sys
+
+    from robot_vision.ros.start import start
+
+    sys.exit(start("filter_node"))
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,7 +124,3 @@ class FilterNode(ManagedNode[FilterParameters]):
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the node; returns the exit status."""
     return run_node(FilterNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

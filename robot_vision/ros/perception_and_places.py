@@ -9,6 +9,15 @@ each has a worker of its own.
 
 from __future__ import annotations
 
+if (
+    __name__ == "__main__"
+):  # before the imports below, which take a second in which a signal may come
+    import sys
+
+    from robot_vision.ros.start import start
+
+    sys.exit(start("perception_and_places"))
+
 import functools
 import sys
 from collections.abc import Sequence
@@ -42,7 +51,3 @@ def main(args: Sequence[str] | None = None) -> int:
         ],
         [sys.argv[0], *both],
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,10 +6,18 @@ A lifecycle node. It loads and checks the model on `configure`, subscribes on `a
 
 from __future__ import annotations
 
+if (
+    __name__ == "__main__"
+):  # before the imports below, which take a second in which a signal may come
+    import sys
+
+    from robot_vision.ros.start import start
+
+    sys.exit(start("perception_node"))
+
 import functools
 import gc
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -312,7 +320,3 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the node; returns the exit status."""
     return run_node(PerceptionNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,9 +7,17 @@ again. This file is the glue; a descriptor's path is in `place_worker.py`.
 
 from __future__ import annotations
 
+if (
+    __name__ == "__main__"
+):  # before the imports below, which take a second in which a signal may come
+    import sys
+
+    from robot_vision.ros.start import start
+
+    sys.exit(start("place_node"))
+
 import functools
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -327,7 +335,3 @@ class PlaceNode(ManagedNode[PlaceParameters]):
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the node; returns the exit status."""
     return run_node(PlaceNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -40,12 +40,6 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
         The exit status: 0 after a signal, 2 if a node cannot be made from what the user gave, or if ROS
         refuses the command line.
     """
-    use_large_image_profile()
-    remove_dead_segments()
-    import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-
     stopped = 0.0
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -60,22 +54,31 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
         signal.signal(number, stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
         signal.signal(signal.SIGHUP, stop)  # a closed terminal
+    use_large_image_profile()
+    remove_dead_segments()
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
     try:
         rclpy.init(
             args=list(args) if args is not None else None,
             signal_handler_options=SignalHandlerOptions.NO,
         )
     except Exception as error:  # rcl's classes for bad arguments differ between distributions
-        print(f"error: {error}", file=sys.stderr)
+        advice = ": set ROS_LOG_DIR to a folder that can be written" if "log" in str(error) else ""
+        print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr)
         return 2
     nodes: list[Any] = []
     try:
         executor = SingleThreadedExecutor()
         for create in creates:
+            if stopped:
+                break
             nodes.append(create())
             executor.add_node(nodes[-1])
         for node in nodes:
-            if hasattr(node, "start"):
+            if hasattr(node, "start") and not stopped:
                 node.start()
         while not stopped and rclpy.ok():
             executor.spin_once(timeout_sec=POLL_S)

@@ -34,8 +34,16 @@ def main() -> int:
         print("error: run this with the Python of a virtual environment", file=sys.stderr)
         return 1
     link(ROOT / "resource" / NAME, prefix / "share/ament_index/resource_index/packages" / NAME)
-    for name in ("package.xml", "launch", "config", "models"):
-        link(ROOT / name, prefix / "share" / NAME / name)
+    share = prefix / "share" / NAME
+    for name in ("package.xml", "config", "models"):
+        link(ROOT / name, share / name)
+    # A folder of links: `ros2 launch` searches share/ with os.walk, which follows no link to a folder.
+    launch = share / "launch"
+    if launch.is_symlink():
+        launch.unlink()
+    shutil.rmtree(launch, ignore_errors=True)
+    for file in sorted((ROOT / "launch").glob("*.launch.py")):
+        link(file, launch / file.name)
     for command in entry_points(group="console_scripts"):
         if command.value.startswith(f"{NAME}."):
             link(prefix / "bin" / command.name, prefix / "lib" / NAME / command.name)

@@ -1,0 +1,56 @@
+"""Starts a node's process: signals are heeded before the imports, which take a second, and ROS may be absent.
+
+The installed executables and `python -m robot_vision.ros.NAME` both begin here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def start(executable: str) -> int:
+    """Imports an executable's module and runs its `main`.
+
+    Until the node handles signals itself there is nothing to finish, so SIGINT, SIGTERM and SIGHUP end the
+    process at once, with the status of a node that was asked to stop.
+
+    Args:
+        executable: its name, which is its module's in this folder.
+
+    Returns:
+        The exit status; 2 where ROS 2 is not installed.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
+            signal.signal(number, _end)
+    try:
+        module = importlib.import_module(f"{__package__}.{executable}")
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not (name in ("rclpy", "tf2_ros") or name.endswith(("_msgs", "_interfaces"))):
+            raise
+        print(
+            f"error: {executable} needs ROS 2 ({error}): source one that has it, such as "
+            ". /opt/ros/DISTRO/setup.bash, or run make setup, which brings it",
+            file=sys.stderr,
+        )
+        return 2
+    status: int = module.main()
+    return status
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    os._exit(0)
+
+
+# The entry points of setup.py.
+perception_node = functools.partial(start, "perception_node")
+place_node = functools.partial(start, "place_node")
+perception_and_places = functools.partial(start, "perception_and_places")
+filter_node = functools.partial(start, "filter_node")
+camera_player = functools.partial(start, "camera_player")

@@ -1,0 +1,81 @@
+"""How nodes' processes start: a signal in the first second, an environment without ROS, no place for logs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="the nodes need ROS 2")
+
+from ros_helpers import ROOT, NodeProcess, own_environment, wait_until
+
+from robot_vision.ros import start
+
+NODES = [name for name, value in vars(start).items() if getattr(value, "func", None) is start.start]
+
+
+def test_each_executable_of_the_package_starts_here() -> None:
+    text = (ROOT / "setup.py").read_text()
+    assert len(NODES) == 5 and all(f'"{name}"' in text for name in NODES)
+    assert all((ROOT / "robot_vision" / "ros" / f"{name}.py").is_file() for name in NODES)
+
+
+def _heeds_sigterm(process: subprocess.Popen) -> bool:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("node", NODES)
+def test_signal_in_the_first_second_ends_in_silence(tmp_path: Path, node: str, number: int) -> None:
+    for i, delay_s in enumerate((0.0, 0.2, 0.5)):
+        process = NodeProcess(tmp_path / f"{i}.txt", f"robot_vision.ros.{node}")
+        wait_until(lambda: _heeds_sigterm(process.process), what="its handler")  # noqa: B023
+        time.sleep(delay_s)
+        status = process.stop(number)
+        early = "error: source is empty" in process.output  # the player, which got that far
+        assert status == (2 if early else 0), process.output
+        assert "Traceback" not in process.output
+
+
+def _start_without(package: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.modules[{package!r}] = None; from robot_vision.ros import start; "
+    command = [sys.executable, "-c", code + "sys.exit(start.perception_node())"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("package", ["rclpy", "diagnostic_msgs"])
+def test_node_without_ros_is_one_line_with_the_remedy(package: str) -> None:
+    done = _start_without(package)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "setup.bash" in done.stderr and package in done.stderr
+
+
+def test_import_that_fails_for_another_reason_is_no_missing_ros() -> None:
+    done = _start_without("yaml")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.ros
+def test_no_place_for_logs_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for change in ({"HOME": None}, {"ROS_LOG_DIR": str(tmp_path / "file" / "logs")}):
+        environment = {k: v for k, v in {**own_environment(), **change}.items() if v is not None}
+        environment = {k: v for k, v in environment.items() if k not in ("ROS_HOME",)}
+        done = subprocess.run(
+            [sys.executable, "-m", "robot_vision.ros.filter_node"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 2 and "ROS_LOG_DIR" in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
