@@ -77,6 +77,7 @@ def test_empty_arguments_override_nothing() -> None:
         ("image_topics", "['', \"/b\"]", ["", "/b"]),
         ("image_topics", "/a/image_raw", ["/a/image_raw"]),
         ("camera_to_base", "0,0,1.5,0,0,3.1", [0.0, 0.0, 1.5, 0.0, 0.0, 3.1]),
+        ("camera_to_base", "0 0 1.5  0 0 -3.1", [0.0, 0.0, 1.5, 0.0, 0.0, -3.1]),
         ("camera_to_base", "[1e-3, 0, 0, 0, 0, 0]", [0.001, 0, 0, 0, 0, 0]),
         ("max_rate_hz", "10", 10.0),
         ("max_rate_hz", "1e2", 100.0),

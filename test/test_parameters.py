@@ -28,6 +28,7 @@ from robot_vision.ros.parameters import (
 from robot_vision.ros.perception_parameters import YAML_HEADING, PerceptionParameters
 from robot_vision.ros.place_parameters import YAML_HEADING as PLACE_HEADING
 from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.player_parameters import PlayerParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "config" / "perception.yaml"
@@ -157,10 +158,12 @@ def test_bad_values_are_refused_with_value_and_remedy(values: dict, words: list[
     assert "\n" not in str(error.value)
 
 
-def test_whole_numbers_and_empty_lists_are_taken_as_people_write_them() -> None:
-    built = build(PerceptionParameters, {"max_rate_hz": 10, "camera_to_base": None})
+def test_numbers_are_taken_as_people_write_them() -> None:
+    built = build(PerceptionParameters, {"max_rate_hz": 10, "camera_to_base": "0 0 0.5  0 -1.5 0"})
     assert built.max_rate_hz == 10.0 and isinstance(built.max_rate_hz, float)
-    assert built.camera_to_base == ()
+    assert built.camera_to_base == (0.0, 0.0, 0.5, 0.0, -1.5, 0.0)
+    with pytest.raises(ConfigError, match="one two"):
+        build(PerceptionParameters, {"camera_to_base": "one two"})
 
 
 @pytest.mark.parametrize(
@@ -250,6 +253,53 @@ def test_changes_on_a_node_are_checked_together_and_atomic(node_with_parameters)
     assert not refused.successful and "cleanup" in refused.reason
     assert parameters.current.model == "x"
     assert _set(node, model="x", low=6).successful, "unchanged values are no change"
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("written", ["[]", "null", "'0 0 1 0 0 0'", "[0, 0, 1, 0, 0, 0]"])
+@pytest.mark.parametrize(
+    "cls", [PerceptionParameters, PlaceParameters, FilterParameters, PlayerParameters]
+)
+def test_dumped_parameters_can_be_loaded_again(cls: type, written: str, tmp_path: Path) -> None:
+    """As by `ros2 param dump` and `--params-file`; a list that is empty stays one."""
+    rclpy = pytest.importorskip("rclpy")
+    lists = [s.name for s in settings(cls) if s.kind == "tuple[float, ...]"][:1]
+    arguments = [f"{name}:={written}" for name in lists]
+    given = ["--ros-args", *(word for a in arguments for word in ("-p", a))]
+    found = []
+    for _ in range(2):
+        rclpy.init(args=given)
+        try:
+            node = rclpy.create_node("dumped")
+            found.append(NodeParameters(node, cls).current)
+            names = [s.name for s in settings(cls)]
+            dump = {p.name: p.value for p in node.get_parameters(names)}
+            assert None not in dump.values()
+            plain = (bool, int, float, str)
+            dump = {k: v if isinstance(v, plain) else list(v) for k, v in dump.items()}
+            node.destroy_node()
+        finally:
+            rclpy.try_shutdown()
+        file = tmp_path / "dump.yaml"
+        file.write_text(yaml.safe_dump({"/dumped": {"ros__parameters": dump}}))
+        given = ["--ros-args", "--params-file", str(file)]
+    assert repr(found[0]) == repr(found[1])  # nan is not equal to itself
+    for name in lists:
+        numbers = (0.0, 0.0, 1.0, 0.0, 0.0, 0.0) if "0" in written else ()
+        assert getattr(found[0], name) == numbers
+
+
+@pytest.mark.ros
+def test_list_that_is_emptied_does_not_keep_its_default() -> None:
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init(args=["--ros-args", "-p", "cameras:=[]"])
+    try:
+        node = rclpy.create_node("emptied")
+        with pytest.raises(ConfigError, match="cameras is empty"):
+            NodeParameters(node, PerceptionParameters)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
 
 
 @pytest.mark.ros

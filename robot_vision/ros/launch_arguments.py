@@ -118,8 +118,10 @@ def _parsed(setting: Setting, text: str) -> Any:
         inner = text[1:-1] if text.startswith("[") else text
         inner = inner.strip().removesuffix(",")  # which YAML allows at the end
         return [part.strip().strip("'\"") for part in inner.split(",")] if inner else []
-    if setting.kind.startswith("tuple"):
-        text = text if text.startswith("[") else f"[{text}]"
+    if setting.kind.startswith("tuple") and not text.startswith("["):
+        text = (
+            f"[{text if ',' in text else ', '.join(text.split())}]"  # or as in a URDF: 0 0 1 0 0 0
+        )
     try:
         value = load_yaml(text)
     except YamlError as error:

@@ -90,10 +90,19 @@ class Setting:
             ConfigError: a wrong type or a value that is not allowed.
         """
         if self.kind.startswith("tuple"):
+            if self.kind == "tuple[float, ...]" and isinstance(value, str):
+                value = self._numbers(value)
             if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
                 raise self._refused(value)
             return tuple(self._coerce_item(item, self.kind[6:-6], value) for item in value)
         return self._coerce_item(value, self.kind, value)
+
+    def _numbers(self, text: str) -> Any:
+        """Returns the numbers of a list written as in a URDF, '0 0 0.5 0 0 0'; other text as it is."""
+        try:
+            return [float(word) for word in text.replace(",", " ").split()]
+        except ValueError:
+            return text
 
     def _coerce_item(self, item: Any, kind: str, shown: Any) -> Any:
         if kind == "float" and isinstance(item, int) and not isinstance(item, bool):
@@ -129,7 +138,7 @@ def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Returns `cls` from plain values; those that are absent or None keep their default.
+    """Returns `cls` from plain values; those that are absent keep their default.
 
     Raises:
         ConfigError: an unknown name, a wrong type, a value or a combination that is not allowed.
@@ -138,8 +147,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     for name in values:
         if name not in known:
             raise ConfigError(unknown("parameter", name, known))
-    # None: an empty list in a YAML file reaches the node as "not set".
-    given = {n: known[n].coerce(v) for n, v in values.items() if v is not None}
+    given = {n: known[n].coerce(v) for n, v in values.items()}
     return cls(**given)
 
 
@@ -174,13 +182,19 @@ class NodeParameters(Generic[T]):
         self._settings = {s.name: s for s in settings(cls)}
         values = {}
         for setting in self._settings.values():
-            default = list(setting.default) if setting.kind.startswith("tuple") else setting.default
+            if setting.kind in self._LISTS:
+                values[setting.name] = self._declared_list(node, setting)
+                continue
             try:
-                value = node.declare_parameter(setting.name, default, descriptor(setting)).value
+                value = node.declare_parameter(
+                    setting.name, setting.default, descriptor(setting)
+                ).value
             except ParameterException:
                 # The type or the range is wrong. Ask again without them, to say what came and what fits.
                 loose = dataclasses.replace(setting, kind="float", low=None, high=None)
-                value = node.declare_parameter(setting.name, default, descriptor(loose)).value
+                value = node.declare_parameter(
+                    setting.name, setting.default, descriptor(loose)
+                ).value
             values[setting.name] = value
         self.current: T = build(cls, values)
         self._warn_of_unknown(node)
@@ -188,6 +202,28 @@ class NodeParameters(Generic[T]):
         self._has_post_set = hasattr(node, "add_post_set_parameters_callback")  # not in Humble
         if self._has_post_set:
             node.add_post_set_parameters_callback(lambda parameters: self._apply(parameters))
+
+    # The names of rclpy's types.
+    _LISTS = {"tuple[str, ...]": "STRING_ARRAY", "tuple[float, ...]": "DOUBLE_ARRAY"}
+
+    def _declared_list(self, node: Node, setting: Setting) -> Any:
+        """Declares a list and returns its value.
+
+        An empty list in a YAML file reaches the node as "not set", which `ros2 param dump` writes as null. It
+        is given its own type, as is a list that came as text, so that what is dumped can be loaded again.
+        """
+        from rclpy.parameter import Parameter
+
+        free = dataclasses.replace(setting, change=LIVE)
+        default = list(setting.default)
+        value = node.declare_parameter(setting.name, default, descriptor(free)).value
+        value = () if value in (None, "null") else value
+        if isinstance(value, str) or not len(value):
+            kind = Parameter.Type[self._LISTS[setting.kind]]
+            typed = Parameter(setting.name, kind, list(setting.coerce(value)))
+            node.set_parameters([typed])
+        node.set_descriptor(setting.name, descriptor(setting))
+        return value
 
     def _warn_of_unknown(self, node: Node) -> None:
         # ROS ignores what a parameter file sets and nobody declares: a typing error would go unseen.
