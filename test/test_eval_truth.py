@@ -242,7 +242,10 @@ def test_pose_files_read_as_evo_reads_them(tmp_path: Path, form: str) -> None:
         ("2.0 nan 0 0 0 0 0 1", r"poses.txt:3: .*all must be finite"),
         ("2.0 0 0 0 0 0 0 0.9", r"poses.txt:3: .*has length 0.9: it must be 1"),
         ("0.5 0 0 0 0 0 0 1", r"poses.txt:3: stamp 0.5 is not later than the one before"),
-        ("1.0 0 0 0 0 0 0 1", r"poses.txt:3: stamp 1.0 is not later"),
+        (
+            "1.0 1 0 0 0 0 0 1",
+            r"poses.txt:3: stamp 1.0 is that of line 2, and its pose is another, by 1 m",
+        ),
         ("2.0 0 0 0 0 0 1", r"poses.txt:3: .*needs 7 numbers, and there are 6"),
         ("nan 0 0 0 0 0 0 1", r"poses.txt:3: 'nan' is not a stamp in seconds"),
         ("1700000000000000000 0 0 0 0 0 0 1", r"poses.txt:3: .* more than 292 years from 1970"),

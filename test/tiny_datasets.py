@@ -107,6 +107,24 @@ def tum(folder: Path, count: int) -> Path:
     return folder
 
 
+def icl_nuim(folder: Path, count: int) -> Path:
+    """Frame numbers, depth first; POV-Ray's left-handed axes: right, up, forward, in a map with y up."""
+    lines, truth = [], []
+    for i in range(1, count + 1):
+        cam = camera(i)
+        write_image(folder / f"rgb/{i}.png", i)
+        lines.append(f"{i} depth/{i}.png {i} rgb/{i}.png")
+        # A mirror: the map's y is the height here, so the second coordinate of every vector changes its sign.
+        right, up, forward, centre = (
+            v * [1, -1, 1] for v in (cam.right, -cam.down, cam.forward, cam.centre)
+        )
+        q = Rotation.from_matrix(np.column_stack((right, up, forward))).as_quat()
+        truth.append(f"{i} " + " ".join(f"{v:.6f}" for v in (*centre, *q)))
+    (folder / "associations.txt").write_text("\n".join(lines) + "\n")
+    (folder / "traj0.gt.freiburg").write_text("\n".join(truth) + "\n")
+    return folder
+
+
 def transforms(root: Path, count: int, file: str = "transforms.json", **extra) -> Path:
     """OpenGL axes: columns right, up, backward, centre."""
     frames = []

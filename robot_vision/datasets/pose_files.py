@@ -1,15 +1,18 @@
-"""Files of stamped poses: TUM, EuRoC and KITTI, read to trajectories.
+"""Files of stamped poses: TUM, EuRoC, KITTI, and tables that name their columns, read to trajectories.
 
 - TUM: `stamp tx ty tz qx qy qz qw`, stamps in seconds. Lines that begin with # are comments.
 - EuRoC: comma separated `stamp,tx,ty,tz,qw,qx,qy,qz` and perhaps more columns, stamps in nanoseconds.
 - KITTI: the twelve numbers of a 3 x 4 matrix a line; stamps in seconds stand in a file beside it.
 
-Poses are those of a frame in the map, in metres.
+Where a header names the columns, the names decide and not the format. Stamps of 1e11 and more are milli-,
+micro- or nanoseconds since 1970, by their size, unless the header gives the unit. Poses are those of a frame
+in the map, in metres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,17 +25,46 @@ from robot_vision.datasets.pose_checks import (
     rotation_from_quaternion,
     where,
 )
+from robot_vision.datasets.tables import Table, read_table
 from robot_vision.datasets.trajectory import Trajectory
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.geometry import pose_matrix, xyzw_from_matrix
+from robot_vision.geometry import pose_matrix, rotation_error_deg, xyzw_from_matrix
 
 FORMATS = ("auto", "tum", "euroc", "kitti")
-
 Report = Callable[[SourceError], None]
+
+# "tx", "p_RS_R_x [m]", "field.pose.position.x"; but not "v_RS_R_x" nor "t_max".
+_PART = r"(?:(?:_[a-z]+)+[._ ]|[._ ]?)"
+_POSITION = rf"(?:.*(?:position|translation)[._ ]?|(?:pose|pos|trans|p|t){_PART}|)"
+_QUATERNION = rf"(?:.*(?:orientation|rotation|quat(?:ernion)?)[._ ]?|(?:rot|q){_PART})"
+_TIME = r"(?:time ?stamps?|stamp|time)"
+# The header's stamp, and not the log's, where a table of messages has both.
+STAMP_COLUMN = (
+    re.compile(r"(?:.*\.)?header\.stamp"),
+    re.compile(rf"(?:.*\.)?{_TIME}(?:_[mun]?s(?:ec(?:ond)?s?)?)?|t(?:_[mun]?s)?"),
+)
+_COLUMNS = {
+    "stamp": STAMP_COLUMN,
+    **{f"q{a}": (re.compile(_QUATERNION + a),) for a in "xyzw"},
+    **{f"t{a}": (re.compile(_POSITION + a),) for a in "xyz"},
+}
+_ORDERS = {
+    "tum": ("stamp", "tx", "ty", "tz", "qx", "qy", "qz", "qw"),
+    "euroc": ("stamp", "tx", "ty", "tz", "qw", "qx", "qy", "qz"),
+}
+_EUROC_COLUMNS = 17  # with velocity and the biases of gyroscope and accelerometer
+_DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # from the unit to nanoseconds
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+# Two poses of one stamp: what a tracker's jitter explains, and what is a contradiction.
+_SAME_M, _SAME_DEG = 0.1, 5.0
 
 
 def read_pose_file(
-    file: Path, report: Report, form: str = "auto", times: Path | None = None
+    file: Path,
+    report: Report,
+    form: str = "auto",
+    times: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trajectory:
     """Reads a file of poses.
 
@@ -40,131 +72,256 @@ def read_pose_file(
         file: to read.
         report: is told of each line that fails its checks, as a `SourceError` that names file and line; it
             raises it, or counts it and the line is left out.
-        form: one of `FORMATS`; auto tells them apart by the first line's numbers.
+        form: one of `FORMATS`; auto tells them apart by the header, or else by the first line's numbers.
         times: of KITTI's poses, a stamp in seconds a line; None takes times.txt beside the file.
+        say: is told how the file was read where it leaves that open, and what was left out.
 
     Raises:
         ConfigError: unknown format.
-        SourceError: the file cannot be read, or has no pose.
+        SourceError: the file cannot be read, has no pose, or lacks a column.
     """
     if form not in FORMATS:
         raise ConfigError(unknown("format of poses", form, FORMATS))
-    lines = list(_lines(file))
-    if not lines:
+    table = _plain(read_table(file, _COLUMNS, least=4))
+    if not table.rows:
         raise SourceError(f"{file} has no pose: every line is empty or a comment")
-    if form == "auto":
-        form = _form_of(file, *lines[0])
-    if form == "kitti":
-        beside = times or file.with_name("times.txt")
-        stamps = [(n, words[0]) for n, words in _lines(beside)]
-        if len(stamps) != len(lines):
-            raise SourceError(
-                f"{beside} has {len(stamps)} stamps and {file} {len(lines)} poses: each needs one"
-            )
-    rows: list[tuple[int, NDArray[np.float64]]] = []
-    for i, (number, words) in enumerate(lines):
-        place = where(file, number)
+    if table.columns and form != "kitti":
+        rows = _stamped(table, dict(table.columns), "as its header names the columns", report, say)
+    else:
+        form = _form_of(table) if form == "auto" else form
+        if form == "kitti":
+            rows = _kitti(table, times or file.with_name("times.txt"), report)
+        else:
+            order = {name: i for i, name in enumerate(_ORDERS[form])}
+            rows = _stamped(table, order, f"as {form.upper()}", report, say, form == "euroc")
+    return _trajectory(file, rows, report, say)
+
+
+def _plain(table: Table) -> Table:
+    """Returns a table of numbers: blanks part them too, and an empty word at the end is none."""
+    for row in table.rows:
+        while len(row.words) > 1 and not row.words[-1]:
+            row.words.pop()
+        if any(" " in word or "\t" in word for word in row.words):
+            row.words[:] = " ".join(row.words).split()
+    return table
+
+
+Stamped = tuple[int, int, str, NDArray[np.float64]]  # line, stamp in ns, as written, pose
+
+
+def _kitti(table: Table, beside: Path, report: Report) -> list[Stamped]:
+    stamps = read_table(beside).rows
+    if len(stamps) != len(table.rows):
+        raise SourceError(
+            f"{beside} has {len(stamps)} stamps and {table.file} {len(table.rows)} poses: each needs one"
+        )
+    rows = []
+    for row, stamp in zip(table.rows, stamps, strict=True):
+        place = where(table.file, row.number)
         try:
-            if form == "kitti":
-                stamp_ns = seconds_to_ns(stamps[i][1], where(beside, stamps[i][0]))
-                matrix = numbers(words, 12, place, "a pose of KITTI").reshape(3, 4)
-                pose = pose_from_matrix(matrix, place)
-            elif form == "tum":
-                stamp_ns = seconds_to_ns(words[0], place)
-                pose = tum_pose(words[1:], place)
-            else:
-                stamp_ns = _nanoseconds(words[0], place)
-                pose = _euroc_pose(words[1:], place)
-            if rows and stamp_ns <= rows[-1][0]:
-                raise SourceError(
-                    f"{place}: stamp {words[0] if form != 'kitti' else stamps[i][1]} is not later than the "
-                    "one before: stamps must increase"
-                )
+            stamp_ns = seconds_to_ns(stamp.words[0], where(beside, stamp.number))
+            matrix = numbers(row.words, 12, place, "a pose of KITTI").reshape(3, 4)
+            rows.append((row.number, stamp_ns, stamp.words[0], pose_from_matrix(matrix, place)))
         except SourceError as error:
             report(error)
-            continue
-        rows.append((stamp_ns, pose))
+    return rows
+
+
+def _stamped(
+    table: Table,
+    columns: dict[str, int],
+    how: str,
+    report: Report,
+    say: Callable[[str], None],
+    in_ns: bool = False,
+) -> list[Stamped]:
+    lacking = [name for name in _ORDERS["tum"] if name not in columns]
+    if lacking:
+        raise SourceError(
+            f"{table.file} names the columns {', '.join(table.names)}: it lacks {', '.join(lacking)} "
+            "(the camera's position and a quaternion)"
+        )
+    names = _ORDERS["tum"]
+    needed = max(columns.values()) + 1
+    unit = "ns" if in_ns else _unit_of(table, columns["stamp"])
+    what = "a pose " + " ".join(sorted(names[1:], key=lambda name: columns[name]))
+    rows = []
+    for row in table.rows:
+        place = where(table.file, row.number)
+        try:
+            if len(row.words) < needed:
+                numbers(row.words[1:], needed - 1, place, what)  # says what is missing
+            stamp_ns = to_ns(row.words[columns["stamp"]], unit, place)
+            values = numbers([row.words[columns[n]] for n in names[1:]], 7, place, what)
+            rotation_from_quaternion(values[3:], place)
+            rows.append(
+                (
+                    row.number,
+                    stamp_ns,
+                    row.words[columns["stamp"]],
+                    pose_matrix(values[:3], values[3:]),
+                )
+            )
+        except SourceError as error:
+            report(error)
+    extra = max(len(row.words) for row in table.rows) - 8
+    order = " ".join(sorted(names, key=lambda name: columns[name]))
+    if tuple(order.split()) != names or unit != "s" or extra > 0:
+        more = f"; {extra} more column{'s'[: extra > 1]} not used" if extra > 0 else ""
+        say(f"{table.file.name} is read {how} ({order}), stamps in {_UNITS[unit]}{more}")
+    return rows
+
+
+def _trajectory(
+    file: Path, rows: list[Stamped], report: Report, say: Callable[[str], None]
+) -> Trajectory:
+    """Returns the rows as a trajectory: of one stamp's poses the first counts."""
+    kept: list[Stamped] = []
+    same, other = list[int](), list[tuple[int, float, float]]()
+    for number, stamp_ns, word, pose in rows:
+        place = where(file, number)
+        if kept and stamp_ns < kept[-1][1]:
+            report(
+                SourceError(
+                    f"{place}: stamp {word} is not later than the one before, of line {kept[-1][0]}: "
+                    "stamps must increase"
+                )
+            )
+        elif kept and stamp_ns == kept[-1][1]:
+            metres, degrees = _apart(kept[-1][3], pose)
+            if metres > _SAME_M or degrees > _SAME_DEG:
+                report(
+                    SourceError(
+                        f"{place}: stamp {word} is that of line {kept[-1][0]}, and its pose is another, by "
+                        f"{metres:.3g} m and {degrees:.3g} deg"
+                    )
+                )
+            elif metres > 1e-6 or degrees > 1e-4:
+                other.append((number, metres, degrees))
+            else:
+                same.append(number)
+        else:
+            kept.append((number, stamp_ns, word, pose))
+    if same:
+        say(f"{where(file, same[0])}: {_lines(same)} a stamp and its pose: left out")
+    if other:
+        metres, degrees = (max(row[i] for row in other) for i in (1, 2))
+        say(
+            f"{where(file, other[0][0])}: {_lines([row[0] for row in other])} a stamp with another pose, "
+            f"up to {metres:.3g} m and {degrees:.3g} deg apart: the first of each counts"
+        )
     return Trajectory(
-        np.array([stamp for stamp, _ in rows], np.int64),
-        np.array([pose[:3, 3] for _, pose in rows]).reshape(-1, 3),
-        np.array([xyzw_from_matrix(pose[:3, :3]) for _, pose in rows]).reshape(-1, 4),
+        np.array([stamp for _, stamp, _, _ in kept], np.int64),
+        np.array([pose[:3, 3] for *_, pose in kept]).reshape(-1, 3),
+        np.array([xyzw_from_matrix(pose[:3, :3]) for *_, pose in kept]).reshape(-1, 4),
+    )
+
+
+def _lines(found: list[int]) -> str:
+    shown = ", ".join(map(str, found[:3]))
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (
+        f"line {shown} repeats" if len(found) == 1 else f"{len(found)} lines ({shown}{more}) repeat"
+    )
+
+
+def _apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
+    turn = rotation_error_deg(xyzw_from_matrix(a[:3, :3]), xyzw_from_matrix(b[:3, :3]))
+    return float(np.linalg.norm(a[:3, 3] - b[:3, 3])), float(turn)
+
+
+def _unit_of(table: Table, column: int) -> str:
+    """Returns the unit of the stamps: as the header says, or by their size."""
+    said = f"{table.units.get('stamp', '')} {table.names[column] if table.names else ''}".lower()
+    for unit in ("ns", "us", "ms"):
+        if re.search(rf"(?:^|[^a-z]){unit}(?:ecs?)?(?:[^a-z]|$)|{_UNITS[unit][:-1]}", said):
+            return unit
+    if re.search(r"(?:^|[^a-z])s(?:ecs?)?(?:[^a-z]|$)", said):
+        return "s"
+    return unit_of_stamps([row.words[column] for row in table.rows if len(row.words) > column])
+
+
+def unit_of_stamps(words: list[str]) -> str:
+    """Returns s, ms, us or ns by the size of stamps since 1970; s where they are no such stamps."""
+    sizes = []
+    for word in words:
+        try:
+            sizes.append(abs(float(word)))
+        except ValueError:
+            continue
+    middle = float(np.median(sizes)) if sizes else 0.0
+    return next(
+        (u for u, least in (("ns", 1e17), ("us", 1e14), ("ms", 1e11)) if middle >= least), "s"
     )
 
 
 def seconds_to_ns(word: str, place: str) -> int:
-    """Returns the nanoseconds of a stamp in seconds, as written.
+    """Returns the nanoseconds of a stamp in seconds; see `to_ns`."""
+    return to_ns(word, "s", place)
+
+
+def to_ns(word: str, unit: str, place: str) -> int:
+    """Returns the nanoseconds of a stamp, as written.
+
+    Args:
+        word: the number.
+        unit: s, ms, us or ns.
+        place: file and line, for errors.
 
     Raises:
         SourceError: it is no such number.
     """
     try:
         # Decimal: a double loses the last digits of nanoseconds since 1970.
-        seconds = Decimal(word)
+        value = Decimal(word)
         if (
-            not abs(seconds) < 2**63
+            not abs(value) < 2**63
         ):  # NaN too; a huge exponent would become a number of so many digits
             raise ValueError
-        stamp_ns = int((seconds * 10**9).to_integral_value())
+        if unit == "ns" and value != value.to_integral_value():
+            raise ValueError
+        stamp_ns = int((value * 10 ** _DIGITS[unit]).to_integral_value())
     except (ArithmeticError, ValueError):
-        raise SourceError(f"{place}: {word!r} is not a stamp in seconds") from None
-    return _within_64_bits(stamp_ns, word, "seconds", place)
-
-
-def tum_pose(words: list[str], place: str) -> NDArray[np.float64]:
-    """Returns the pose (4, 4) of `tx ty tz qx qy qz qw`.
-
-    Raises:
-        SourceError: it fails its checks.
-    """
-    values = numbers(words, 7, place, "a pose tx ty tz qx qy qz qw")
-    T = np.eye(4)
-    T[:3, :3] = rotation_from_quaternion(values[3:], place)
-    T[:3, 3] = values[:3]
-    return T
-
-
-def _euroc_pose(words: list[str], place: str) -> NDArray[np.float64]:
-    values = numbers(words[:7], 7, place, "a pose tx ty tz qw qx qy qz")
-    xyzw = values[[4, 5, 6, 3]]
-    rotation_from_quaternion(xyzw, place)
-    return pose_matrix(values[:3], xyzw)
-
-
-def _nanoseconds(word: str, place: str) -> int:
-    try:
-        return _within_64_bits(int(word), word, "nanoseconds", place)
-    except ValueError:
-        raise SourceError(f"{place}: {word!r} is not a stamp in nanoseconds") from None
-
-
-def _within_64_bits(stamp_ns: int, word: str, unit: str, place: str) -> int:
+        raise SourceError(f"{place}: {word!r} is not a stamp in {_UNITS[unit]}") from None
     if abs(stamp_ns) >= 2**63:
         raise SourceError(
-            f"{place}: {word} is not a stamp in {unit}: it is more than 292 years from 1970"
+            f"{place}: {word} is not a stamp in {_UNITS[unit]}: it is more than 292 years from 1970"
         )
     return stamp_ns
 
 
-def _form_of(file: Path, number: int, words: list[str]) -> str:
-    if len(words) == 12:
+def _form_of(table: Table) -> str:
+    """Tells the formats apart by the first row, where no header names the columns."""
+    words = table.rows[0].words
+    if len(words) == 12 and (_is_kitti(words) or not _is_tum(words)):
         return "kitti"
-    if len(words) == 8 and not (file.suffix == ".csv" and words[0].isdigit()):
-        return "tum"
-    if len(words) >= 8 and words[0].isdigit():
+    digits = words[0].isdecimal()
+    commas = table.delimiter == ","
+    in_ns = unit_of_stamps([row.words[0] for row in table.rows if row.words]) == "ns"
+    if len(words) >= 8 and digits and commas and (in_ns or table.file.suffix == ".csv"):
         return "euroc"
+    if len(words) == _EUROC_COLUMNS and digits and in_ns:
+        return "euroc"
+    if len(words) >= 8:
+        return "tum"
     raise SourceError(
-        f"{where(file, number)}: {len(words)} numbers a line are no known format of poses: TUM has 8, "
-        "EuRoC 8 or more with stamps in nanoseconds, KITTI 12"
+        f"{where(table.file, table.rows[0].number)}: {len(words)} numbers a line are no known format of "
+        "poses: TUM has 8, EuRoC 8 or more with stamps in nanoseconds, KITTI 12"
     )
 
 
-def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the number and the words of each line that is no comment."""
+def _is_kitti(words: list[str]) -> bool:
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.replace(",", " ").split()
-        if words and not words[0].startswith("#"):
-            yield number, words
+        pose_from_matrix(numbers(words, 12, "", "").reshape(3, 4), "")
+    except SourceError:
+        return False
+    return True
+
+
+def _is_tum(words: list[str]) -> bool:
+    try:
+        rotation_from_quaternion(numbers(words[4:8], 4, "", ""), "")
+    except SourceError:
+        return False
+    return True

@@ -42,10 +42,22 @@ def checked(
     try:
         return read(*args)
     except SourceError as error:
-        if options.bad_poses == "skip":
-            skipped.add("whose pose fails its checks", f"{name} ({error})")
-            return None
-        raise SourceError(f"{error}; bad_poses=skip leaves such frames out") from error
+        report_to(options, skipped)(error, name)
+        return None
+
+
+def report_to(options: PosedOptions, skipped: Skipped) -> Callable[..., None]:
+    """Returns what is told of a pose that fails its checks, and of its frame's name where it has one.
+
+    It raises the error, or counts the frame, as the options say.
+    """
+
+    def report(error: SourceError, name: str = "") -> None:
+        if options.bad_poses == "error":
+            raise SourceError(f"{error}; bad_poses=skip leaves such frames out") from error
+        skipped.add("whose pose fails its checks", f"{name} ({error})" if name else str(error))
+
+    return report
 
 
 def splits_of(

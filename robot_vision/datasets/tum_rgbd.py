@@ -1,17 +1,22 @@
 """TUM RGB-D benchmark: rgb.txt (`stamp file`) and groundtruth.txt (`stamp tx ty tz qx qy qz qw`).
 
-Conventions: stamps in seconds; the pose is the colour camera's optical frame in the map
-(`T_map_camera`), metres, quaternion x y z w. Lines that begin with # are comments. Each image takes the
-pose of the nearest stamp, if it is within `tolerance_s`; ground truth comes at 100 Hz and nothing is
-interpolated, as the benchmark's own tools do.
+Conventions: the pose is the colour camera's optical frame in the map (`T_map_camera`), metres, quaternion
+x y z w; stamps in seconds, or nanoseconds by their size (`pose_files`). Each image takes the pose of the
+nearest stamp, if it is within `tolerance_s`; ground truth comes at 100 Hz and nothing is interpolated, as the
+benchmark's own tools do. Where there is no rgb.txt, associations.txt lists the images beside their depth.
 
 A folder of such folders is a set of recordings. The benchmark's three cameras differ; the camera matrix
 follows from `freiburg1`, `freiburg2` or `freiburg3` in the folder's name.
+
+ICL-NUIM (associations.txt, and `*.gt.freiburg` as ground truth) counts frames instead of seconds, and its
+poses are those of POV-Ray: left-handed, camera y up (its published fy is -480). Both y axes are turned
+over here, `F @ T @ F` with F = diag(1, -1, 1, 1), so that the camera's axes are optical and fy is 480.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +26,13 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import FileImage, empty_files_note, first_file
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
-from robot_vision.datasets.pose_files import seconds_to_ns, tum_pose
-from robot_vision.datasets.posed import PosedOptions, checked, splits_of
+from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
+from robot_vision.datasets.posed import PosedOptions, report_to, splits_of
 from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.tables import read_table
 from robot_vision.errors import SourceError
+from robot_vision.geometry import pose_matrix
+from robot_vision.sources.files import is_image
 from robot_vision.sources.natural import natural_key
 
 # Of the benchmark's calibration page: colour cameras, 640 x 480.
@@ -33,6 +41,9 @@ _CAMERAS = {
     "2": "520.9,521.0,325.1,249.7",
     "3": "535.4,539.2,320.1,247.6",
 }
+_ICL_NUIM = "481.2,480,319.5,239.5"
+_LISTS = ("rgb.txt", "associations.txt", "associate.txt", "associated.txt")
+_FLIPPED_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -44,109 +55,134 @@ class Options(PosedOptions):
 
 def open_splits(root: Path, options: Options) -> Splits:
     """Opens `root`; see `registry.open_dataset`."""
-    folders = [root] if (root / "rgb.txt").is_file() else _recordings(root)
+    folders = [root] if _list(root) else _recordings(root)
     if not folders:
         raise SourceError(
-            f"{root} has no rgb.txt, nor has a folder in it: give a recording's folder"
+            f"{root} has neither rgb.txt nor associations.txt, nor has a folder in it: give a recording's"
         )
     skipped = Skipped()
     samples: list[Sample] = []
     files: list[Path] = []
     notes: list[str] = []
     for folder in folders:
-        K = _known_camera(folder, notes) if not options.camera_matrix else None
-        samples += _recording(folder, options, K, skipped, files)
+        samples += _recording(folder, options, skipped, files, notes)
     notes = skipped.notes() + empty_files_note(files) + notes
     return splits_of(samples, options, notes)
+
+
+def _list(folder: Path) -> Path | None:
+    return first_file(folder / name for name in _LISTS)
 
 
 def _recordings(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
-    found = [p for p in root.iterdir() if (p / "rgb.txt").is_file()]
+    found = [p for p in root.iterdir() if p.is_dir() and _list(p)]
     return sorted(found, key=lambda p: natural_key(p.name))
 
 
-def _known_camera(folder: Path, notes: list[str]) -> NDArray[np.float64] | None:
+def _known_camera(folder: Path, povray: bool, notes: list[str]) -> NDArray[np.float64] | None:
     match = re.search(r"freiburg([123])|(?:^|_)fr([123])(?:_|$)", folder.name)
-    if not match:
+    if povray:
+        text, why = _ICL_NUIM, "assumed to be ICL-NUIM's"
+    elif match:
+        text, why = _CAMERAS[match.group(1) or match.group(2)], "assumed from its name"
+    else:
         return None
-    text = _CAMERAS[match.group(1) or match.group(2)]
-    notes.append(f"camera matrix of {folder.name} assumed from its name: fx,fy,cx,cy = {text}")
+    notes.append(f"camera matrix of {folder.name} {why}: fx,fy,cx,cy = {text}")
     return parse_camera_matrix(text)
 
 
-def _recording(
-    folder: Path,
-    options: Options,
-    K: NDArray[np.float64] | None,
-    skipped: Skipped,
-    files: list[Path],
-) -> list[Sample]:
-    truth = folder / "groundtruth.txt"
-    if not truth.is_file():
+def _truth(folder: Path) -> tuple[Path, bool]:
+    """Returns the file of poses, and whether they are POV-Ray's."""
+    if (folder / "groundtruth.txt").is_file():
+        return folder / "groundtruth.txt", False
+    found = sorted(folder.glob("*.gt.freiburg"))
+    if len(found) != 1:
+        why = f"several ({', '.join(p.name for p in found)})" if found else "none either"
         raise SourceError(
-            f"{folder} has rgb.txt but no groundtruth.txt: only recordings with poses train"
+            f"{folder} has images but no groundtruth.txt, and of *.gt.freiburg {why}: only a recording with "
+            "one file of poses trains"
         )
-    pose_stamps, poses = _poses(truth, options, skipped)
+    return found[0], True
+
+
+def _recording(
+    folder: Path, options: Options, skipped: Skipped, files: list[Path], notes: list[str]
+) -> list[Sample]:
+    truth, povray = _truth(folder)
+    K = None if options.camera_matrix else _known_camera(folder, povray, notes)
+
+    def say(text: str) -> None:
+        notes.append(f"{folder.name}: {text}")
+
+    track = read_pose_file(truth, report_to(options, skipped), "tum", say=say)
+    if povray:
+        say(
+            f"poses of {truth.name} are ICL-NUIM's, left-handed with y up: y of camera and map is turned over"
+        )
     samples = []
-    for number, stamp_ns, words in _stamped_lines(folder / "rgb.txt"):
-        place = where(folder / "rgb.txt", number)
-        if len(words) != 1:
-            raise SourceError(
-                f"{place}: a line is 'stamp file', and this one has {len(words)} words more"
-            )
-        name = f"{folder.name}/{words[0]}"
-        file = folder / words[0]
+    for stamp_ns, image in _images(folder, say):
+        name = f"{folder.name}/{image}"
+        file = folder / image
         if first_file([file]) is None:
             skipped.add("whose image is not there", name)
             continue
         files.append(file)
-        i = int(np.searchsorted(pose_stamps, stamp_ns))
-        near = [j for j in (i - 1, i) if 0 <= j < len(pose_stamps)]
-        best = min(near, key=lambda j: abs(int(pose_stamps[j]) - stamp_ns), default=None)
-        if best is None or abs(int(pose_stamps[best]) - stamp_ns) > options.tolerance_s * 1e9:
+        i = int(np.searchsorted(track.stamps_ns, stamp_ns))
+        near = [j for j in (i - 1, i) if 0 <= j < len(track.stamps_ns)]
+        best = min(near, key=lambda j: abs(int(track.stamps_ns[j]) - stamp_ns), default=None)
+        if best is None or abs(int(track.stamps_ns[best]) - stamp_ns) > options.tolerance_s * 1e9:
             skipped.add(f"which have no pose within {options.tolerance_s:g} s", name)
             continue
-        samples.append(
-            Sample(name, None, poses[best], stamp_ns, folder.name, FileImage(str(file)), K)
-        )
+        T = pose_matrix(track.positions[best], track.xyzw[best])
+        T = _FLIPPED_Y @ T @ _FLIPPED_Y if povray else T
+        samples.append(Sample(name, None, T, stamp_ns, folder.name, FileImage(str(file)), K))
     return samples
 
 
-def _poses(
-    file: Path, options: Options, skipped: Skipped
-) -> tuple[NDArray[np.int64], list[NDArray[np.float64]]]:
-    stamps, poses = [], []
-    for number, stamp_ns, words in _stamped_lines(file):
-        name = f"{file.parent.name}/{file.name}:{number}"
-        pose = checked(options, skipped, name, tum_pose, words, where(file, number))
-        if pose is not None:
-            stamps.append(stamp_ns)
-            poses.append(pose)
-    return np.array(stamps, np.int64), poses
-
-
-def _stamped_lines(file: Path) -> list[tuple[int, int, list[str]]]:
-    """Returns number, stamp in nanoseconds and the other words of each line.
+def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
+    """Returns stamp and file of each colour image.
 
     Raises:
-        SourceError: a stamp that is no number, or not later than that before it.
+        SourceError: a stamp that is no number or before that above it, a line with other words than stamp and
+            file (of associations: twice), or one image or stamp listed for two.
     """
-    try:
-        lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
-    rows: list[tuple[int, int, list[str]]] = []
-    for number, line in enumerate(lines, 1):
-        words = line.replace(",", " ").split()
-        if not words or words[0].startswith("#"):
-            continue
-        stamp_ns = seconds_to_ns(words[0], where(file, number))
-        if rows and stamp_ns <= rows[-1][1]:
+    file = _list(folder)
+    assert file is not None
+    table = read_table(file)
+    pairs = file.name != "rgb.txt"
+    unit = unit_of_stamps([row.words[0] for row in table.rows if row.words])
+    rows: list[tuple[int, str]] = []
+    last, twice = 0, list[int]()
+    for row in table.rows:
+        place = where(file, row.number)
+        words = row.words
+        stamp_ns = to_ns(words[0], unit, place)
+        if pairs and len(words) == 4 and _is_depth(words[1]) and not _is_depth(words[3]):
+            words = words[2:]  # depth may come first
+            stamp_ns = to_ns(words[0], unit, place)
+        elif len(words) not in ((2, 4) if pairs else (2,)):
             raise SourceError(
-                f"{where(file, number)}: stamp {words[0]} is not later than that of line {rows[-1][0]}: "
-                "stamps must increase"
+                f"{place}: a line is 'stamp file'{', once or twice' * pairs}, and this one has "
+                f"{len(words) - 1} words behind the stamp"
             )
-        rows.append((number, stamp_ns, words[1:]))
+        stamp, image = words[:2]
+        if rows and (stamp_ns, image) == rows[-1]:
+            twice.append(row.number)
+            continue
+        if rows and stamp_ns <= rows[-1][0]:
+            raise SourceError(
+                f"{place}: stamp {stamp} is not later than that of line {last}: stamps must increase"
+            )
+        rows.append((stamp_ns, image))
+        last = row.number
+    if twice:
+        say(f"{where(file, twice[0])}: {len(twice)} lines repeat the line above them: left out")
+    if not any(is_image(Path(image)) for _, image in rows):
+        raise SourceError(f"{file} lists no image")
     return rows
+
+
+def _is_depth(name: str) -> bool:
+    return "depth" in name.lower()

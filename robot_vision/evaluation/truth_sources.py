@@ -7,7 +7,7 @@ KITTI file (`datasets.pose_files`). Stamps of files and headers are on the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -108,10 +108,10 @@ class TruthRequest:
 
 
 class _Refused:
-    """Entries that fail their checks: the first one is raised, or all are counted."""
+    """Entries that fail their checks: the first is raised, or all are counted; `said` is noted as it is."""
 
     def __init__(self, policy: str) -> None:
-        self.policy, self.texts = policy, list[str]()
+        self.policy, self.texts, self.said = policy, list[str](), list[str]()
 
     def __call__(self, error: SourceError) -> None:
         if self.policy == "error":
@@ -121,7 +121,7 @@ class _Refused:
     def notes(self) -> list[str]:
         more = len(self.texts) - _NOTED
         shown = [f"pose left out: {text}" for text in self.texts[:_NOTED]]
-        return shown + ([f"and {more} more poses left out"] if more > 0 else [])
+        return self.said + shown + ([f"and {more} more poses left out"] if more > 0 else [])
 
 
 class _DamagedBag:
@@ -244,7 +244,7 @@ def _truth_topic(bag: BagFile, kinds: tuple[str, ...]) -> str:
 
 
 def _poses(
-    bag: BagFile, request: TruthRequest, camera_frame: str, report: Callable[[SourceError], None]
+    bag: BagFile, request: TruthRequest, camera_frame: str, refused: _Refused
 ) -> PoseTrack | None:
     if request.pose_source == "none":
         return None
@@ -252,9 +252,15 @@ def _poses(
     if request.pose_file:
         file = Path(request.pose_file).expanduser()
         times = Path(request.pose_times).expanduser() if request.pose_times else None
-        trajectory = read_pose_file(file, report, request.pose_format, times)
+        trajectory = read_pose_file(file, refused, request.pose_format, times, refused.said.append)
         moved = parse_transform(request.base_to_camera) if request.base_to_camera else None
-        return PoseTrack.of(trajectory, max_gap_ns, moved, request.map_frame, f"file {file}")
+        how = (
+            "taken as the camera's own (set base_to_camera if they are the robot's, or an IMU's as EuRoC's)"
+            if moved is None
+            else "moved by base_to_camera"
+        )
+        text = f"file {file}, {how}"
+        return PoseTrack.of(trajectory, max_gap_ns, moved, request.map_frame, text)
     source, topic = request.pose_source, slashed(request.pose_topic) if request.pose_topic else ""
     if not topic and source != "tf":
         topic = _truth_topic(bag, POSE_KINDS)
@@ -269,7 +275,7 @@ def _poses(
             request.base_to_camera,
             max_gap_ns,
         ),
-        report,
+        refused,
     )
     if found is None:
         return None
