@@ -36,7 +36,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.filters import markov_chain
 from robot_vision.filters.class_model import ClassBelief, ClassModel, from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
 
@@ -89,12 +88,11 @@ class ClassFilter:
         self._prepare()
 
     def _prepare(self) -> None:
-        self._generator = self.model.generator()
+        self._chain = self.model.chain()
         base = self.model.base
-        self._base = markov_chain.stationary(self._generator, base)
+        self._base = self._chain.stationary(base)
         self._base = np.where(base > 0, np.maximum(self._base, 1e-12), 0.0)
         self._base /= self._base.sum()
-        self._transitions: dict[int, Array] = {}
 
     def reset(self) -> None:
         """Forgets every frame."""
@@ -185,7 +183,7 @@ class ClassFilter:
         moved = self._base
         if self._belief is not None:
             last, belief = self._belief
-            moved = belief @ self._transition(max(0, int(stamp_ns) - last))
+            moved = self._moved(belief, int(stamp_ns) - last)
         return ClassBelief(int(stamp_ns), self.model.labels, moved[:-1].copy(), float(moved[-1]))
 
     # The recursion
@@ -226,7 +224,7 @@ class ClassFilter:
         if self._memory is None:
             return now, self._base
         last, past = self._memory
-        moved = past @ self._transition(max(0, now - last))
+        moved = self._moved(past, now - last)
         # What exists is never quite excluded, or no later frame could bring it back.
         return max(now, last), np.where(self._base > 0, np.maximum(moved, 1e-300), 0.0)
 
@@ -249,22 +247,15 @@ class ClassFilter:
         """Returns what a frame says of the state now (K + 1,), by the chain run backwards."""
         if evidence.stamp_ns >= now:
             return evidence.likelihood
-        P = self._transition(now - evidence.stamp_ns)
-        joint = self._base[:, None] * P  # state then, state now
-        total = joint.sum(axis=0)
-        backwards = np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)
-        return np.asarray(np.maximum(evidence.likelihood @ backwards, 1e-300))
+        apart = now - evidence.stamp_ns
+        # P(state then | state now) = base(then) P(then, now) / its sum over then.
+        total = self._moved(self._base, apart)
+        said = self._moved(self._base * evidence.likelihood, apart)
+        aged = np.divide(said, total, out=np.zeros_like(said), where=total > 0)
+        return np.asarray(np.maximum(aged, 1e-300))
 
-    def _transition(self, dt_ns: int) -> Array:
-        # Cameras have a rate: the same few intervals come again and again, up to their jitter.
-        key = round(dt_ns / 1e5)
-        found = self._transitions.get(key)
-        if found is None:
-            if len(self._transitions) > 256:
-                self._transitions.clear()
-            found = markov_chain.transition(self._generator, key * 1e-4)
-            self._transitions[key] = found
-        return found
+    def _moved(self, row: Array, dt_ns: int) -> Array:
+        return self._chain.moved(row, max(0, dt_ns) * 1e-9)
 
 
 def _log(values: Array) -> Array:

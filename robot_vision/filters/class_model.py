@@ -104,6 +104,12 @@ class ClassModel:
         whole[:-1, :-1] = self.rates * (self.prior * len(self.labels))
         return markov_chain.generator(whole)
 
+    def chain(self) -> markov_chain.Chain:
+        """Returns the chain over the states (K + 1)."""
+        if self.rates is None:
+            return markov_chain.JumpChain(self.base, self.dwell_s)
+        return markov_chain.RateChain(self.generator())
+
 
 def _distribution(name: str, values: NDArray[Any] | None, count: int) -> Array:
     if values is None:

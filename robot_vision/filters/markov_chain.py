@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ Array = NDArray[np.float64]
 
 _TERMS = 20  # of a power series with an argument of at most 1: the rest is below 1e-19
 _LONGEST = 64  # halvings of the interval; beyond, every chain has forgotten where it was
+_SHORT = 64.0  # changes that a state expects in an interval up to which a distribution is moved by itself
+_KEPT = 4  # matrices of long intervals that are kept
 
 
 def generator(rates: NDArray[np.float64]) -> Array:
@@ -77,3 +80,79 @@ def stationary(Q: NDArray[np.float64], start: NDArray[np.float64]) -> Array:
         return np.array(start, np.float64)
     slowest = -np.diagonal(Q)[np.diagonal(Q) < 0].max()
     return np.asarray(start @ transition(Q, 1e6 / float(slowest)), np.float64)
+
+
+class JumpChain:
+    """A chain that leaves a state and goes wherever `share` says (see `jump_generator`), in O(K).
+
+    P(dt) = e^-rt I + (1 - e^-rt) 1 share^T, with r the rate.
+
+    Args:
+        share: (K,), what it tends to.
+        dwell_s: mean time in a state, over the states as frequent as they are.
+    """
+
+    def __init__(self, share: NDArray[np.float64], dwell_s: float) -> None:
+        self._share = np.asarray(share, np.float64)
+        leave = 1.0 - float((self._share**2).sum())
+        self._rate = 0.0 if leave <= 0 else 1.0 / (dwell_s * leave)
+
+    def moved(self, p: NDArray[np.float64], dt_s: float) -> Array:
+        """Returns a row of weights (K,) moved by an interval; their sum stays the same."""
+        stays = math.exp(-self._rate * dt_s)
+        return np.asarray(stays * p + (1 - stays) * p.sum() * self._share)
+
+    def stationary(self, start: NDArray[np.float64]) -> Array:
+        """Returns the distribution (K,) that the chain tends to from `start`."""
+        return np.array(start if self._rate == 0 else self._share)
+
+
+class RateChain:
+    """A chain of given rates. A short interval takes a few products of a row and Q, not of matrices.
+
+    Args:
+        Q: the generator (K, K).
+    """
+
+    def __init__(self, Q: NDArray[np.float64]) -> None:
+        self._Q = np.asarray(Q, np.float64)
+        self._rate = float(-np.diagonal(self._Q).min()) if len(self._Q) else 0.0
+        self._long: OrderedDict[float, Array] = OrderedDict()
+
+    def moved(self, p: NDArray[np.float64], dt_s: float) -> Array:
+        """Returns a row of weights (K,) moved by an interval; their sum stays the same."""
+        r = self._rate * dt_s
+        if r < np.finfo(np.float64).tiny:
+            return np.array(p, np.float64)
+        if r > _SHORT:
+            return np.asarray(p @ self._matrix(dt_s))
+        # Uniformisation, as in `transition`, for one row. In steps: e^-r alone would lose digits.
+        moved, steps = np.asarray(p, np.float64), math.ceil(r)
+        share = r / steps
+        step = self._Q * (dt_s / steps / share)
+        for _ in range(steps):
+            term = moved * math.exp(-share)
+            total = term.copy()
+            for k in range(1, _TERMS):
+                term = np.maximum(term + term @ step, 0.0) * (share / k)
+                total += term
+                if share ** (k + 1) < 1e-16 * math.factorial(k + 1):
+                    break
+            moved = total * (moved.sum() / total.sum()) if total.sum() > 0 else total
+        return moved
+
+    def _matrix(self, dt_s: float) -> Array:
+        found = self._long.pop(dt_s, None)
+        if found is None:
+            found = transition(self._Q, dt_s)
+        self._long[dt_s] = found
+        if len(self._long) > _KEPT:
+            self._long.popitem(last=False)
+        return found
+
+    def stationary(self, start: NDArray[np.float64]) -> Array:
+        """Returns the distribution (K,) that the chain tends to from `start`."""
+        return stationary(self._Q, start)
+
+
+Chain = JumpChain | RateChain
