@@ -1,6 +1,7 @@
 """What the README says is true: its tables are the code's, its links exist, its planner runs."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,10 @@ def test_the_planner_in_ten_lines_hears_the_node(tmp_path):
             heard = (tmp_path / "planner.log").read_text()
         said = "".join(f"{n}: {(tmp_path / f'{n}.log').read_text()[-1000:]}\n" for n in names)
         assert "blue: 1.00" in heard, said
+        processes[-1].send_signal(signal.SIGINT)  # Ctrl-C
+        status = processes[-1].wait(timeout=30)
+        said = (tmp_path / "planner.log").read_text()
+        assert status == 0 and "Traceback" not in said, said
     finally:
         for process in processes:
             process.terminate()
