@@ -29,7 +29,7 @@ import torch
 from lightning_fabric import Fabric
 
 from robot_vision.training import loop
-from robot_vision.training.config import TrainingConfig
+from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import parse
 from robot_vision.training.data import SampleSet
 from robot_vision.training.evaluate import Views
@@ -37,7 +37,7 @@ from robot_vision.training.model import Trainee, build_network
 from robot_vision.training.objectives import make_augment, make_losses
 from robot_vision.training.optimiser import make_optimiser
 from robot_vision.training.record import Bar, Recorder
-from robot_vision.training.setup import make_fabric, open_splits, resolved
+from robot_vision.training.setup import make_fabric, open_splits
 
 WAYS = ("bare", "memory", "augmented", "files")
 _QUALITY = 95

@@ -24,7 +24,9 @@ from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.pipeline import Pipeline
 from robot_vision.training import loop
+from robot_vision.training.config import resolved
 from robot_vision.training.config_file import plain
+from robot_vision.training.folder import LOCK, locked
 from robot_vision.training.run import train
 
 
@@ -137,6 +139,50 @@ def test_run_killed_at_any_step_resumes_to_the_same_weights(labelled, tmp_path):
     assert_same(weights(whole, "all"), weights(again, "all"))
     losses = [[entry["train"] for entry in r.report["history"]] for r in (whole, again)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_interrupted_run_says_how_to_go_on_and_two_never_share_a_folder(labelled, tmp_path):
+    config = configuration("image_folder", labelled, tmp_path / "run", loop={"epochs": 400})
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain(config)))
+    command = [sys.executable, "-m", "robot_vision.cli", "train", str(file)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "log.jsonl").is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for resume in (False, True):
+            with pytest.raises(ConfigError, match=rf"process {process.pid}\)"):
+                run(config, resume=resume)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert said.splitlines()[-1] == f"interrupted: {tmp_path / 'run'} goes on with --resume"
+    assert not list((tmp_path / "run").glob(LOCK))
+
+
+def test_folder_in_use_is_refused_before_torch_is_imported(labelled, tmp_path):
+    config = configuration("image_folder", labelled, tmp_path / "run")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain(config)))
+    code = "import sys; sys.modules['torch'] = None; import robot_vision.cli as cli; "
+    code += "cli.main(['train', sys.argv[1]])"
+
+    def said():
+        command = [sys.executable, "-c", code, str(file)]
+        return subprocess.run(command, capture_output=True, text=True).stderr
+
+    with locked(tmp_path / "run"):
+        assert f"in use by another training (process {os.getpid()})" in said()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(plain(resolved(config))))
+    assert "holds a run already" in said()
 
 
 @pytest.mark.slow

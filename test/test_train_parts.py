@@ -23,7 +23,7 @@ from robot_vision.training.augmentation import BatchAugmentation, make_augmentat
 from robot_vision.training.baselines import nearest_pose_bound
 from robot_vision.training.calibrate import fit_temperature, variance_scales
 from robot_vision.training.checkpoint import SaveError, load_state, save_state, write_whole
-from robot_vision.training.config import OptimiserConfig, PlaceConfig
+from robot_vision.training.config import OptimiserConfig, PlaceConfig, resolved
 from robot_vision.training.data import (
     SampleSet,
     batches,
@@ -42,7 +42,7 @@ from robot_vision.training.model import Trainee, build_network
 from robot_vision.training.objectives import make_augment, make_losses
 from robot_vision.training.optimiser import make_optimiser, rate_factor
 from robot_vision.training.record import Recorder
-from robot_vision.training.setup import make_fabric, open_splits, resolved
+from robot_vision.training.setup import make_fabric, open_splits
 
 
 def random_poses(count, seed=0, spread=1.0):

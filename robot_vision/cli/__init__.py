@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from robot_vision import __version__
 from robot_vision.errors import RobotVisionError
 
-# Each module has `add_arguments(parser)` and `run(args) -> int` (the exit status).
+# Each module has `add_arguments(parser)` and `run(args) -> int` (the exit status). Where work can go on after
+# Ctrl-C, it has `interrupted(args) -> str`, which says how.
 VERBS = {
     "infer": "predict images, a folder, a video or a rosbag",
     "evaluate": "replay rosbags through a model and write metrics and a report",
@@ -61,5 +62,12 @@ def _run(argv: list[str], verb: str | None) -> int:
             modules[name] = importlib.import_module(f"robot_vision.cli.{name.replace('-', '_')}")
             modules[name].add_arguments(sub)
     args = parser.parse_args(argv)
-    status: int = modules[args.verb].run(args)
+    module = modules[args.verb]
+    try:
+        status: int = module.run(args)
+    except KeyboardInterrupt:
+        if not hasattr(module, "interrupted"):
+            raise
+        print(f"interrupted: {module.interrupted(args)}", file=sys.stderr)
+        return 130
     return status

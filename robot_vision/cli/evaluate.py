@@ -273,3 +273,8 @@ def _names(bags: list[str], name: str | None) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise ConfigError("A bag is given twice: its frames may count once only")
+
+
+def interrupted(args: argparse.Namespace) -> str:
+    """Returns what is left to do after Ctrl-C."""
+    return f"the same command goes on with the recordings that {args.output} lacks"

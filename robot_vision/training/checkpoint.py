@@ -8,6 +8,7 @@ epoch, augmentation and dropout follow from the seed and the step (see `loop.py`
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -179,9 +180,11 @@ def write_whole(path: Path, content: bytes, sync: bool = True) -> None:
         part.replace(path)
     except OSError as error:
         kept = f"; the one before it is untouched ({path})" if path.exists() else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = f"make room in {path.parent}" if full else f"see that {path.parent} can be written"
         raise SaveError(
-            f"A checkpoint could not be written ({error.strerror or error}){kept}: make room in "
-            f"{path.parent} and run again with --resume"
+            f"A checkpoint could not be written ({error.strerror or error}){kept}: {remedy} and run "
+            "again with --resume"
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -7,7 +7,7 @@ null and `resolved` (in `setup.py`) fills it in and prints it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robot_vision.datasets.registry import DATASETS
@@ -279,3 +279,22 @@ class TrainingConfig:
         ):
             if not low <= number <= high:
                 raise ConfigError(f"{what} is {number:g}: it must be from {low:g} to {high:g}")
+
+
+def resolved(config: TrainingConfig) -> TrainingConfig:
+    """Fills in what the defaults leave to the circumstances."""
+    network, optimiser = config.network, config.optimiser
+    pretrained = bool(network.weights or network.init_from)
+    if network.freeze_batch_norm is None:
+        # Statistics of ImageNet are better than those of small batches of much the same pictures.
+        network = replace(network, freeze_batch_norm=pretrained)
+    if optimiser.backbone_learning_rate is None:
+        share = 0.1 if pretrained else 1.0
+        optimiser = replace(optimiser, backbone_learning_rate=share * optimiser.learning_rate)
+    settings = config.loop
+    if settings.epochs is None:
+        frozen = "all" in network.freeze or network.init_from
+        epochs = 40 if frozen else 12 if pretrained else 60
+        settings = replace(settings, epochs=epochs)
+    output = config.output or f"runs/{config.name}"
+    return replace(config, network=network, optimiser=optimiser, loop=settings, output=output)

@@ -1,17 +1,20 @@
-"""Whose a run's folder is: its `config.yaml` says with which settings it was begun."""
+"""Whose a run's folder is: `config.yaml` says with which settings it was begun, a lock that it runs now."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from robot_vision.errors import ConfigError
-from robot_vision.training.checkpoint import write_whole
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.config_file import parse, plain
+from robot_vision.training.config_file import expand, parse, plain
 
-CONFIG = "config.yaml"
+CONFIG, LOCK = "config.yaml", "running"
 # What does not change what is learned may differ between a run and its resumption.
 _FREE = (
     ("data", "threads"),
@@ -19,6 +22,52 @@ _FREE = (
     ("loop", "threads"),
     ("loop", "checkpoint_seconds"),
 )
+
+
+def folder_of(config: TrainingConfig) -> Path:
+    """Returns a resolved configuration's folder."""
+    return Path(expand(config.output)).absolute()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a run's folder for this process; one that is left empty is removed again.
+
+    Raises:
+        ConfigError: another training has it, or it cannot be written.
+    """
+    made = not folder.exists()
+    lock = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without truncation: the file may name the process that has the lock.
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be used ({error.strerror}): choose another --output"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+    except BlockingIOError as error:
+        process = os.read(descriptor, 20).decode(errors="replace")
+        os.close(descriptor)
+        raise ConfigError(
+            f"{folder} is in use by another training (process {process}): wait until it ends, or "
+            "choose another --output"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def check_folder(folder: Path, config: TrainingConfig, resume: bool) -> None:
@@ -50,6 +99,8 @@ def check_folder(folder: Path, config: TrainingConfig, resume: bool) -> None:
 
 def claim_folder(folder: Path, config: TrainingConfig) -> None:
     """Writes the resolved configuration, where it is not there yet."""
+    from robot_vision.training.checkpoint import write_whole  # imports torch, which takes seconds
+
     if not (folder / CONFIG).is_file():
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_whole(folder / CONFIG, text.encode())

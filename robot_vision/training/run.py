@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -20,13 +21,12 @@ from robot_vision.training.baselines import run_baselines
 from robot_vision.training.calibrate import calibrate
 from robot_vision.training.checkpoint import write_whole
 from robot_vision.training.choosing import make_chooser
-from robot_vision.training.config import TrainingConfig
-from robot_vision.training.config_file import expand
+from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.data import SampleSet
 from robot_vision.training.ensemble import answer_often
 from robot_vision.training.evaluate import Views, evaluate
 from robot_vision.training.features import FeatureCache, feature_bytes
-from robot_vision.training.folder import check_folder, claim_folder
+from robot_vision.training.folder import check_folder, claim_folder, folder_of, locked
 from robot_vision.training.measures import Metrics
 from robot_vision.training.model import Trainee, build_network, is_frozen
 from robot_vision.training.objectives import make_augment, make_losses
@@ -39,7 +39,6 @@ from robot_vision.training.setup import (
     is_pretrained,
     make_fabric,
     open_splits,
-    resolved,
     stages,
 )
 
@@ -84,18 +83,30 @@ def train(
         RobotVisionError: whatever the user can mend.
     """
     config = resolved(config)
-    folder = Path(expand(config.output)).absolute()
-    started = time.monotonic()
+    folder = folder_of(config)
     if config.loop.threads:
         torch.set_num_threads(config.loop.threads)
     fabric = make_fabric(config)
     fabric.launch()
     first = fabric.is_global_zero
-    recorder = Recorder(folder if first else None, quiet or not first)
-    if first:
-        check_folder(folder, config, resume)
-    fabric.barrier()
+    with locked(folder) if first else contextlib.nullcontext():
+        if first:
+            check_folder(folder, config, resume)
+        recorder = Recorder(folder if first else None, quiet or not first)
+        return _run(config, folder, fabric, recorder, resume, command)
 
+
+def _run(
+    config: TrainingConfig,
+    folder: Path,
+    fabric: Fabric,
+    recorder: Recorder,
+    resume: bool,
+    command: str,
+) -> Result | None:
+    started = time.monotonic()
+    first = fabric.is_global_zero
+    fabric.barrier()
     splits = open_splits(config)
     for note in splits.notes:  # such as frames that were left out
         recorder.say(f"data: {note}")

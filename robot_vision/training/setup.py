@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.datasets.sample import Splits
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training.config import TrainingConfig
+from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import expand
 from robot_vision.training.model import build_network, is_frozen
 
-
-def resolved(config: TrainingConfig) -> TrainingConfig:
-    """Fills in what the defaults leave to the circumstances."""
-    network, optimiser = config.network, config.optimiser
-    pretrained = bool(network.weights or network.init_from)
-    if network.freeze_batch_norm is None:
-        # Statistics of ImageNet are better than those of small batches of much the same pictures.
-        network = replace(network, freeze_batch_norm=pretrained)
-    if optimiser.backbone_learning_rate is None:
-        share = 0.1 if pretrained else 1.0
-        optimiser = replace(optimiser, backbone_learning_rate=share * optimiser.learning_rate)
-    settings = config.loop
-    if settings.epochs is None:
-        frozen = "all" in network.freeze or network.init_from
-        epochs = 40 if frozen else 12 if pretrained else 60
-        settings = replace(settings, epochs=epochs)
-    output = config.output or f"runs/{config.name}"
-    return replace(config, network=network, optimiser=optimiser, loop=settings, output=output)
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
@@ -44,6 +27,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     Raises:
         ConfigError: a device that is not there, or float16 on a CPU.
     """
+    from lightning_fabric import Fabric  # takes seconds, and a plan needs none
+
     settings = config.loop
     accelerator = settings.accelerator
     if accelerator == "auto":
