@@ -1,6 +1,7 @@
 """A camera in the physical world, from which tests write each format by that format's own definition."""
 
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,54 @@ def transforms(root: Path, count: int, file: str = "transforms.json", **extra) -
         frames.append({"file_path": path, "transform_matrix": matrix.tolist()})
     data = {"fl_x": 30.0, "fl_y": 31.0, "cx": 16.0, "cy": 12.0, "w": 32, "h": 24, "frames": frames}
     (root / file).write_text(json.dumps({**data, **extra}, indent=1))
+    return root
+
+
+def colmap(
+    root: Path, count: int, form: str = "bin", model: int = 1, params=(30, 31, 16, 12)
+) -> Path:
+    """A model by COLMAP's documented layout: world to camera, w x y z, in sparse/0 beside images."""
+    names = {
+        0: "SIMPLE_PINHOLE",
+        1: "PINHOLE",
+        2: "SIMPLE_RADIAL",
+        4: "OPENCV",
+        5: "OPENCV_FISHEYE",
+    }
+    folder = root / "sparse" / "0"
+    folder.mkdir(parents=True)
+    poses = []
+    for i in range(count):
+        cam = camera(i)
+        rotation = np.stack((cam.right, cam.down, cam.forward))
+        x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+        poses.append((w, x, y, z, *(-rotation @ cam.centre)))
+        write_image(root / f"images/walk/{i:03}.png", i)
+    order = list(reversed(range(count)))  # COLMAP's own order is none that a reader may rely on
+    if form == "bin":
+        data = struct.pack("<Q", 1) + struct.pack("<iiQQ", 7, model, 32, 24)
+        (folder / "cameras.bin").write_bytes(data + struct.pack(f"<{len(params)}d", *params))
+        data = struct.pack("<Q", count)
+        for i in order:
+            data += struct.pack("<i", i + 1) + struct.pack("<7d", *poses[i]) + struct.pack("<i", 7)
+            data += f"walk/{i:03}.png".encode() + b"\0"
+            data += struct.pack("<Q", 2) + struct.pack("<ddqddq", 1.5, 2.5, -1, 3.5, 4.5, 8)
+        (folder / "images.bin").write_bytes(data)
+        (folder / "points3D.bin").write_bytes(struct.pack("<Q", 0))
+    else:
+        numbers = " ".join(map(str, params))
+        text = f"#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n7 {names[model]} 32 24 {numbers}\n"
+        (folder / "cameras.txt").write_text(text)
+        lines = [
+            "# Image list with two lines of data per image:",
+            "#   POINTS2D[] as (X, Y, POINT3D_ID)",
+        ]
+        for i in order:
+            lines.append(
+                f"{i + 1} " + " ".join(f"{v:.9f}" for v in poses[i]) + f" 7 walk/{i:03}.png"
+            )
+            lines.append("" if i % 2 else "1.5 2.5 -1 3.5 4.5 8 5.5 6.5 9 7.5 8.5 10")
+        (folder / "images.txt").write_text("\n".join(lines) + "\n")
     return root
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
+from robot_vision.images import image_size
+from robot_vision.sources.files import read_image
 
 T = TypeVar("T")
 
@@ -58,6 +61,47 @@ def report_to(options: PosedOptions, skipped: Skipped) -> Callable[..., None]:
         skipped.add("whose pose fails its checks", f"{name} ({error})" if name else str(error))
 
     return report
+
+
+def matrix_for_image(
+    K: NDArray[np.float64] | None,
+    size: tuple[int, int],
+    image: Path,
+    what: str,
+    notes: list[str],
+) -> NDArray[np.float64] | None:
+    """Returns K of an image whose camera was calibrated at some size: scaled and noted where it has another.
+
+    Args:
+        K: in pixels of `size`; None stays None.
+        size: (height, width) that it is for.
+        image: one that the camera took.
+        what: the camera, for notes and errors.
+        notes: where a scaling is noted.
+
+    Raises:
+        SourceError: the image is not the same picture scaled: cropped, turned or of another camera.
+    """
+    if K is None:
+        return None
+    try:
+        height, width = image_size(read_image(image))
+    except Exception:  # an unreadable image is the loader's to count
+        return K
+    if (height, width) == size:
+        return K
+    y, x = height / size[0], width / size[1]
+    # A side that was rounded to whole pixels is up to one off.
+    if abs(height - x * size[0]) > 1 and abs(width - y * size[1]) > 1:
+        raise SourceError(
+            f"{what} is of {size[1]} x {size[0]} pixels, and {image} has {width} x {height}: not the same "
+            "picture scaled; give the images that the camera was calibrated for, or set camera_matrix"
+        )
+    notes.append(
+        f"{what} is of {size[1]} x {size[0]} pixels and its images of {width} x {height}: its camera "
+        "matrix is scaled to them"
+    )
+    return np.diag([x, y, 1.0]) @ K
 
 
 def splits_of(

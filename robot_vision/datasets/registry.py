@@ -21,6 +21,7 @@ DATASETS: dict[str, str] = {
     "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
     "tum_rgbd": "TUM RGB-D: rgb.txt and groundtruth.txt; a folder, or a folder of such folders",
     "transforms_json": "NeRF, Instant-NGP, Nerfstudio and COLMAP exports: transforms.json",
+    "colmap": "COLMAP models, binary or text: cameras and images, in sparse/0 beside images",
     "rosbag": "a ROS 1 or 2 bag, or a folder of bags: images with a pose topic, odometry or tf, and labels",
     "place_folder": "place recognition benchmarks: @utm_easting@utm_northing@...@.jpg file names",
 }
