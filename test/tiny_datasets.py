@@ -189,6 +189,65 @@ def colmap(
     return root
 
 
+def euroc(root: Path, count: int) -> Path:
+    """Images at 20 Hz; the IMU's pose at 200 Hz, w first; the camera is turned and 10 cm away from it."""
+    T_body_camera = np.eye(4)
+    T_body_camera[:3, :3] = Rotation.from_euler("xyz", [80, 10, -35], degrees=True).as_matrix()
+    T_body_camera[:3, 3] = 0.1, -0.02, 0.05
+    start = 1403636579763555584
+    images, truth = (
+        ["#timestamp [ns],filename"],
+        [
+            "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], "
+            "q_RS_z [], v_RS_R_x [m s^-1], v_RS_R_y [m s^-1], v_RS_R_z [m s^-1]"
+        ],
+    )
+    for i in range(count):
+        stamp = start + i * 50_000_000
+        write_image(root / f"mav0/cam0/data/{stamp}.png", i)
+        images.append(f"{stamp},{stamp}.png")
+    for k in range(-10, 10 * count):
+        cam = camera(k / 10)
+        T_map_camera = np.eye(4)
+        T_map_camera[:3] = np.column_stack((cam.right, cam.down, cam.forward, cam.centre))
+        T = T_map_camera @ np.linalg.inv(T_body_camera)
+        x, y, z, w = Rotation.from_matrix(T[:3, :3]).as_quat()
+        numbers = ",".join(f"{v:.9f}" for v in (*T[:3, 3], w, x, y, z, 0.1, 0.2, 0.3))
+        truth.append(f"{start + k * 5_000_000},{numbers}")
+    (root / "mav0/cam0/data.csv").write_bytes("\r\n".join(images).encode())
+    (root / "mav0/state_groundtruth_estimate0").mkdir()
+    (root / "mav0/state_groundtruth_estimate0/data.csv").write_text("\n".join(truth))
+    values = ", ".join(f"{v:.12f}" for v in T_body_camera.ravel())
+    (root / "mav0/cam0/sensor.yaml").write_text(
+        f"# General\nsensor_type: camera\nT_BS:\n  cols: 4\n  rows: 4\n  data: [{values}]\n"
+        "rate_hz: 20\nresolution: [32, 24]\ncamera_model: pinhole\nintrinsics: [30.0, 31.0, 16.0, 12.0]\n"
+        "distortion_model: radial-tangential\ndistortion_coefficients: [-0.28, 0.07, 0.0002, 0.00002]\n"
+    )
+    return root
+
+
+def kitti(root: Path, count: int, sequence: str = "00") -> Path:
+    """Poses of camera 0; camera 2 is 6 cm to its left, as P2 = K [I | t] says."""
+    folder = root / "sequences" / sequence
+    K = np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])
+    centre = np.array([-0.06, 0.01, 0.002])  # of camera 2 in camera 0
+    rows = []
+    for i in range(count):
+        cam = camera(i)
+        write_image(folder / f"image_2/{i:06}.png", i)
+        R = np.column_stack((cam.right, cam.down, cam.forward))
+        rows.append(np.column_stack((R, cam.centre - R @ centre)).ravel())
+    (root / "poses").mkdir(exist_ok=True)
+    np.savetxt(root / f"poses/{sequence}.txt", rows, fmt="%.9e")
+    np.savetxt(folder / "times.txt", np.arange(count) * 0.1, fmt="%.6e")
+    lines = []
+    for i, t in enumerate((np.zeros(3), [-0.5, 0, 0], -centre, [-0.5, 0, 0])):
+        P = K @ np.column_stack((np.eye(3), t))
+        lines.append(f"P{i}: " + " ".join(f"{v:.12e}" for v in P.ravel()))
+    (folder / "calib.txt").write_text("\n".join([*lines, "Tr: " + " ".join(["0"] * 12)]))
+    return root
+
+
 def place_name(east, north, heading="", zone="10", letter="S"):
     """The benchmark's file name."""
     return f"@{east}@{north}@{zone}@{letter}@37.1@-122.2@pano@@{heading}@@@@@note@.jpg"

@@ -22,14 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.colmap_model import Camera, Image, model_folder, read_model
-from robot_vision.datasets.image_files import FileImage, empty_files_note, first_file
+from robot_vision.datasets.image_files import (
+    FileImage,
+    empty_files_note,
+    first_file,
+    unlisted_note,
+)
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, rotation_from_quaternion
 from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
 from robot_vision.geometry import inverse
-from robot_vision.sources.files import is_image
 from robot_vision.sources.natural import natural_key
 
 
@@ -70,15 +74,13 @@ def open_splits(root: Path, options: Options) -> Splits:
         K = matrices.get(image.camera)
         sequence = image.name.rpartition("/")[0] or base.name
         samples.append(Sample(image.name, None, T, None, sequence, FileImage(str(file)), K))
-    beside = {p for folder in {f.parent for f in files} for p in folder.iterdir() if is_image(p)}
     notes = [
         *skipped.notes(),
         *empty_files_note(files),
+        *unlisted_note(files),
         *notes,
         *_camera_notes(cameras, used, options),
     ]
-    if others := len(beside - set(files)):
-        notes.append(f"{others} images beside those of the model are not in it and are left out")
     if options.scale == 1:
         notes.append("positions are in the model's unit: set scale where that is not metres")
     return splits_of(samples, options, notes)

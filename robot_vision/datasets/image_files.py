@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
 from robot_vision.images import to_rgb
-from robot_vision.sources.files import read_image
+from robot_vision.sources.files import is_image, read_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,17 @@ def first_file(paths: Iterable[str | Path]) -> Path | None:
         if os.path.isfile(path):  # False for a name that is too long, where Path raises
             return Path(path)
     return None
+
+
+def unlisted_note(files: Sequence[Path]) -> list[str]:
+    """Returns a note that counts the images beside those of a list which the list does not name."""
+    folders = {file.parent for file in files}
+    there = {p for folder in folders for p in folder.iterdir() if is_image(p)}
+    others = sorted(there - set(files))
+    if not others:
+        return []
+    verb = "image is" if len(others) == 1 else "images are"
+    return [f"{len(others)} {verb} beside those listed but in no list, and left out: {others[0]}"]
 
 
 def empty_files_note(files: Iterable[Path]) -> list[str]:

@@ -22,6 +22,8 @@ DATASETS: dict[str, str] = {
     "tum_rgbd": "TUM RGB-D: rgb.txt and groundtruth.txt; a folder, or a folder of such folders",
     "transforms_json": "NeRF, Instant-NGP, Nerfstudio and COLMAP exports: transforms.json",
     "colmap": "COLMAP models, binary or text: cameras and images, in sparse/0 beside images",
+    "euroc": "EuRoC MAV, TUM VI: mav0 with cam0 and a ground truth of the IMU; or a folder of such",
+    "kitti": "KITTI odometry: sequences/NN with image_2, calib.txt and times.txt; poses/NN.txt",
     "rosbag": "a ROS 1 or 2 bag, or a folder of bags: images with a pose topic, odometry or tf, and labels",
     "place_folder": "place recognition benchmarks: @utm_easting@utm_northing@...@.jpg file names",
 }

@@ -23,7 +23,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note, first_file
+from robot_vision.datasets.image_files import (
+    FileImage,
+    empty_files_note,
+    first_file,
+    unlisted_note,
+)
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
@@ -66,7 +71,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     notes: list[str] = []
     for folder in folders:
         samples += _recording(folder, options, skipped, files, notes)
-    notes = skipped.notes() + empty_files_note(files) + notes
+    notes = skipped.notes() + empty_files_note(files) + unlisted_note(files) + notes
     return splits_of(samples, options, notes)
 
 
