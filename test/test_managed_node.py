@@ -11,8 +11,12 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from ros_helpers import wait_until
+from std_msgs.msg import Float64
 
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.ros.managed_node import ManagedNode
@@ -56,7 +60,7 @@ class Lamp(ManagedNode[LampParameters]):
         self.lit = ""
 
     def _statuses(self) -> list[Any]:
-        return []
+        return [DiagnosticStatus(level=DiagnosticStatus.OK, name="lamp")]
 
     def _on_change(self, before: LampParameters, after: LampParameters) -> None:
         self.changes.append((before.watts, after.watts))
@@ -178,3 +182,40 @@ def test_failing_transitions_are_logged_and_leave_the_node_usable(
     assert node.trigger_configure() == SUCCESS and node.problem == ""
     node.destroy_node()
     context.try_shutdown()
+
+
+def test_callback_that_fails_is_counted_and_the_node_lives_on(lamp: Lamp) -> None:
+    """Over DDS: one message that a callback cannot stand, then one that it can."""
+    heard: list[float] = []
+    told: list[DiagnosticArray] = []
+
+    def take(message: Float64) -> None:
+        heard.append(1 / message.data)
+
+    lamp.create_subscription(Float64, "dim", take, 10)
+    lamp.create_timer(0.05, lambda: 1 / 0)
+    client = rclpy.create_node("client", context=lamp.context)
+    client.create_subscription(DiagnosticArray, "/diagnostics", told.append, 10)
+    publisher = client.create_publisher(Float64, "dim", 10)
+    executor = SingleThreadedExecutor(context=lamp.context)
+    executor.add_node(lamp)
+    executor.add_node(client)
+
+    def spin() -> None:
+        executor.spin_once(timeout_sec=0.05)
+
+    try:
+        wait_until(lambda: publisher.get_subscription_count(), each=spin)
+        publisher.publish(Float64(data=0.0))
+        publisher.publish(Float64(data=4.0))
+        wait_until(lambda: heard, each=spin)
+        assert heard == [0.25]
+        wait_until(lambda: told, each=spin)
+        told.clear()
+        wait_until(lambda: told, each=spin)
+        (status,) = told[-1].status
+        values = {item.key: item.value for item in status.values}
+        assert int(values["callback_errors"]) >= 2  # of the subscription and of the timer
+        assert status.level == DiagnosticStatus.WARN
+    finally:
+        client.destroy_node()

@@ -323,5 +323,7 @@ def test_static_loop_and_broken_transform_do_no_harm() -> None:
     worse = TransformStamped(child_frame_id="d")
     worse.header.frame_id = "a"
     worse.transform.translation.x = float("nan")
-    tree.add_message(TFMessage(transforms=[bad, worse]))
+    refused: list[str] = []
+    tree.add_message(TFMessage(transforms=[bad, worse]), refused.append)
+    assert "quaternion" in refused[0] and "nan" in refused[1]
     assert tree.lookup("a", "c") is None and tree.lookup("a", "d") is None

@@ -12,7 +12,10 @@ class MeasurementError(RobotVisionError):
         reason: a short fixed word for counters, one of `MeasurementError.REASONS`.
     """
 
-    REASONS = ("non_finite", "shape", "covariance", "out_of_order", "too_old", "jump")
+    REASONS = (
+        "non_finite", "out_of_range", "quaternion", "shape", "covariance", "stamp", "out_of_order",
+        "too_old", "jump", "frame",
+    )  # fmt: skip
 
     def __init__(self, reason: str, message: str) -> None:
         assert reason in self.REASONS, reason

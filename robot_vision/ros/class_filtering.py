@@ -23,6 +23,7 @@ from robot_vision.filters.class_filter import (
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.ros.filter_diagnostics import class_status
 from robot_vision.ros.filter_parameters import FilterParameters
+from robot_vision.ros.incoming import checked_stamp_ns
 from robot_vision.ros.messages import classification_message, header_message
 from robot_vision.ros.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.statistics import Statistics
@@ -200,12 +201,16 @@ class ClassFiltering:
         statistics.count("received")
         statistics.mark("received")
         self._last[camera] = time.monotonic()
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         if self._fused is None:
             topic = f"{self._parameters().perception_node}/label_info"
             self._refuse(
                 camera, "no_labels", f"the labels are not known: set labels, or see {topic}"
             )
+            return
+        try:
+            stamp = checked_stamp_ns(message.header)
+        except MeasurementError as error:
+            self._refuse(camera, error.reason, str(error))
             return
         ahead_s = self._ahead(stamp)
         if ahead_s > 0:

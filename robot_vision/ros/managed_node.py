@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -57,6 +59,36 @@ class ManagedNode(LifecycleNode, Generic[P]):
             self._on_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
+
+    # One guard for all that a message, a timer or a caller may set off: none of it ends the node.
+
+    def create_subscription(
+        self, msg_type: Any, topic: str, callback: Any, *a: Any, **k: Any
+    ) -> Any:
+        """Subscribes as rclpy does; what the callback cannot stand is counted, said and dropped."""
+        return super().create_subscription(msg_type, topic, self._guarded(topic, callback), *a, **k)
+
+    def create_timer(self, timer_period_sec: float, callback: Any, *a: Any, **k: Any) -> Any:
+        """Makes a timer as rclpy does, which goes on after a failure."""
+        return super().create_timer(timer_period_sec, self._guarded("timer", callback), *a, **k)
+
+    def _guarded(self, what: str, callback: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(callback)  # rclpy looks at the arguments to know what the callback wants
+        def guard(*arguments: Any) -> Any:
+            try:
+                return callback(*arguments)
+            except Exception as error:
+                total = self._statistics.count("callback_errors")
+                self._statistics.mark("callback_errors")
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                self._warn(
+                    f"{what} guard",
+                    f"{what}: dropped ({total} so far), please report it: {type(error).__name__}: {error} "
+                    f"({Path(at.filename).name}:{at.lineno})",
+                )
+                return None
+
+        return guard
 
     @property
     def parameters(self) -> P:
@@ -118,6 +150,15 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self.get_logger().warning(text)
 
     def _on_diagnostics(self) -> None:
-        message = DiagnosticArray(status=self._statuses())
+        statuses = list(self._statuses())
+        failed = self._statistics.counters.get("callback_errors", 0)
+        statuses[0].values.append(KeyValue(key="callback_errors", value=str(failed)))
+        if (
+            self._statistics.rate("callback_errors") > 0
+            and statuses[0].level == DiagnosticStatus.OK
+        ):
+            statuses[0].level = DiagnosticStatus.WARN
+            statuses[0].message = "messages were dropped by an internal error: see the log"
+        message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

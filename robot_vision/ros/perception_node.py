@@ -147,7 +147,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         self._tf = self.create_publisher(TFMessage, "/tf", 100)
         self._release.append(functools.partial(self.destroy_publisher, self._tf))
         if p.base_frame and not p.camera_to_base:
-            self._release.append(subscribe_static(self, self._statics))
+            self._release.append(subscribe_static(self, self._statics, self._refuse_transform))
 
     def _stop(self) -> None:
         for camera in self._cameras.values():
@@ -275,6 +275,10 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         thresholds = [(p.unknown_threshold, p.known_share) for p in (before, after)]
         if self._worker is not None and thresholds[0] != thresholds[1]:
             self._publish_info()
+
+    def _refuse_transform(self, text: str) -> None:
+        total = self._statistics.count("tf_refused")
+        self._warn("tf", f"Transform on /tf_static refused ({total} so far): {text}")
 
     def _publish_info(self) -> None:
         if self._pipeline is None or self._info is None:

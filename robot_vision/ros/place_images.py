@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images import to_rgb
 from robot_vision.places.verification.intrinsics import Intrinsics
-from robot_vision.ros.place_messages import stamp_ns_of
+from robot_vision.ros.incoming import stamp_ns_of
 from robot_vision.ros.place_parameters import PlaceParameters
 from robot_vision.ros.qos import profile, subscription_events
 from robot_vision.ros.serialized import read_compressed_image, read_image

@@ -62,11 +62,6 @@ def time_message(stamp_ns: int) -> Time:
     return Time(sec=sec, nanosec=nanosec)
 
 
-def stamp_ns_of(header: Any) -> int:
-    """Returns a header's stamp in nanoseconds."""
-    return int(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec)
-
-
 def read_descriptor(message: Any) -> NDArray[np.float32]:
     """Returns the descriptor (D,) of a `sensor_msgs/Image` of one row of 32FC1, of length 1.
 

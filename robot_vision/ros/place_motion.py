@@ -13,8 +13,9 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 
+from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import compose_with_covariance
-from robot_vision.ros.place_messages import stamp_ns_of
+from robot_vision.ros.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.place_parameters import PlaceParameters
 from robot_vision.ros.place_poses import PoseBuffer
 from robot_vision.ros.place_tf import MovingTransforms
@@ -105,7 +106,9 @@ class Motion:
         p = self._parameters()
         self._since, self.seen = time.monotonic(), False
         if self.source == "tf" or p.base_frame or (self.source != "none" and not p.camera_to_base):
-            self._release.append(subscribe_static(self._node, self._statics))
+            self._release.append(
+                subscribe_static(self._node, self._statics, self._refuse_transform)
+            )
         if self.source == "tf":
             self._subscribe_tf()
         elif self.source != "none":
@@ -186,7 +189,7 @@ class Motion:
 
     def _on_odometry(self, message: Odometry) -> None:
         self._child = str(message.child_frame_id)
-        self._take(message, message.pose.pose, np.array(message.pose.covariance))
+        self._take(message, message.pose.pose, message.pose.covariance)
 
     def _on_pose(self, message: Any) -> None:
         frame, wanted = message.header.frame_id.lstrip("/"), self._map_frame()
@@ -201,34 +204,44 @@ class Motion:
         covariance = None
         pose = message.pose
         if self.source == "pose_with_covariance":
-            pose, covariance = message.pose.pose, np.array(message.pose.covariance)
+            pose, covariance = message.pose.pose, message.pose.covariance
         self._take(message, pose, covariance)
 
-    def _take(self, message: Any, pose: Any, covariance: Array | None) -> None:
-        p, q = pose.position, pose.orientation
-        if covariance is not None:
-            covariance = covariance.reshape(6, 6)
-            if not np.all(np.isfinite(covariance)) or not np.any(covariance):
-                covariance = None  # all zeros: the driver does not say
-        self._frame = message.header.frame_id.lstrip("/")
+    def _take(self, message: Any, pose: Any, numbers: Any = None) -> None:
         try:
-            forward = self._buffer.add(
-                stamp_ns_of(message.header), (p.x, p.y, p.z), (q.x, q.y, q.z, q.w), covariance
-            )
-        except ValueError as error:
+            stamp_ns = checked_stamp_ns(message.header)
+            position, xyzw = checked_pose(pose)
+        except MeasurementError as error:
             total = self._statistics.count("pose_refused")
             self._warn("pose", f"Pose on {self.topic} refused ({total} so far): {error}")
             return
-        self._heard(0 if forward else 1)
+        self._frame = message.header.frame_id.lstrip("/")
+        covariance = self._covariance(numbers)
+        self._heard(0 if self._buffer.add(stamp_ns, position, xyzw, covariance) else 1)
+
+    def _covariance(self, numbers: Any) -> Array | None:
+        """Returns the covariance (6, 6) of a message; None where the driver does not say."""
+        if numbers is None or not np.any(numbers):  # all zeros: nobody filled it in
+            return None
+        try:
+            return checked_covariance(numbers)
+        except MeasurementError as error:
+            total = self._statistics.count("covariance_unknown")
+            self._warn(
+                "covariance",
+                f"Poses on {self.topic} are taken without a covariance ({total} so far): {error}",
+            )
+            return None
 
     def _on_tf(self, fixed: bool, message: Any) -> None:
         before = self._tree.stamps_back
-        refused = self._tree.add_message(message, fixed)
-        if refused:
-            total = self._statistics.count("pose_refused", refused)
-            self._warn("tf", f"Transforms on /tf that are not finite refused ({total} so far)")
+        self._tree.add_message(message, fixed, self._refuse_transform)
         if not fixed:
             self._heard(self._tree.stamps_back - before)
+
+    def _refuse_transform(self, text: str) -> None:
+        total = self._statistics.count("tf_refused")
+        self._warn("tf", f"Transform refused ({total} so far): {text}")
 
     def _heard(self, back: int) -> None:
         self._since, self.seen = time.monotonic(), True

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry import inverse, pose_matrix
+from robot_vision.ros.incoming import checked_transforms, plain_frame
 from robot_vision.ros.place_poses import PoseBuffer
 
 Array = NDArray[np.float64]
@@ -35,35 +37,19 @@ class MovingTransforms:
         self._changed = threading.Condition()
         self.stamps_back = 0
 
-    def add_message(self, message: Any, fixed: bool) -> int:
-        """Adds the transforms of a `tf2_msgs/TFMessage`; returns how many were not finite and left out."""
-        refused = 0
-        for stamped in message.transforms:
-            child, parent = _plain(stamped.child_frame_id), _plain(stamped.header.frame_id)
-            t, r = stamped.transform.translation, stamped.transform.rotation
-            stamp_ns = stamped.header.stamp.sec * 1_000_000_000 + stamped.header.stamp.nanosec
-            try:
-                self._add(child, parent, stamp_ns, (t.x, t.y, t.z), (r.x, r.y, r.z, r.w), fixed)
-            except ValueError:
-                refused += 1
+    def add_message(self, message: Any, fixed: bool, refuse: Callable[[str], None]) -> None:
+        """Adds the transforms of a `tf2_msgs/TFMessage`; `refuse` hears of each that is none, and why."""
+        for t in checked_transforms(message, refuse):
+            with self._lock:
+                if fixed:
+                    self._fixed[t.child] = (t.parent, pose_matrix(t.position, t.xyzw))
+                    continue
+                known = self._moving.get(t.child)
+                if known is None or known[0] != t.parent:  # a frame that moved to another parent
+                    known = self._moving[t.child] = (t.parent, PoseBuffer(self._length_s))
+                self.stamps_back += not known[1].add(t.stamp_ns, t.position, t.xyzw)
         with self._changed:
             self._changed.notify_all()
-        return refused
-
-    def _add(
-        self, child: str, parent: str, stamp_ns: int, position: Any, xyzw: Any, fixed: bool
-    ) -> None:
-        with self._lock:
-            if fixed:
-                matrix = pose_matrix(np.array(position), np.array(xyzw))
-                if not np.all(np.isfinite(matrix)):
-                    raise ValueError("not finite")
-                self._fixed[child] = (parent, matrix)
-                return
-            known = self._moving.get(child)
-            if known is None or known[0] != parent:  # a frame that moved to another parent
-                known = self._moving[child] = (parent, PoseBuffer(self._length_s))
-            self.stamps_back += not known[1].add(stamp_ns, position, xyzw)
 
     def clear(self) -> None:
         """Forgets what moves."""
@@ -86,7 +72,7 @@ class MovingTransforms:
     def _newest(self, target: str, source: str) -> int | None:
         """Returns the least of the newest stamps of the moving edges between two frames."""
         with self._lock:
-            ups, downs = self._chain(_plain(source)), self._chain(_plain(target))
+            ups, downs = self._chain(plain_frame(source)), self._chain(plain_frame(target))
             common = next((f for f in ups if f in downs), None)
             if common is None:
                 return None
@@ -98,8 +84,8 @@ class MovingTransforms:
     def lookup(self, target: str, source: str, stamp_ns: int, tolerance_s: float) -> Array | None:
         """Returns `T_target_source` (4, 4) at a time; None if nothing joins the frames then."""
         with self._lock:
-            up = self._to_ancestors(_plain(source), stamp_ns, tolerance_s)
-            down = self._to_ancestors(_plain(target), stamp_ns, tolerance_s)
+            up = self._to_ancestors(plain_frame(source), stamp_ns, tolerance_s)
+            down = self._to_ancestors(plain_frame(target), stamp_ns, tolerance_s)
         common = next((frame for frame in up if frame in down), None)
         if common is None:
             return None
@@ -132,7 +118,3 @@ class MovingTransforms:
                 return found
             transform = T_parent_child @ transform
             found[frame] = transform
-
-
-def _plain(frame: str) -> str:
-    return str(frame).lstrip("/")

@@ -11,13 +11,15 @@ from typing import Any
 from std_msgs.msg import Header
 
 from robot_vision.errors import ImageError
+from robot_vision.filters.refusal import MeasurementError
 from robot_vision.predictions import CameraPose
+from robot_vision.ros.incoming import checked_stamp_ns
 from robot_vision.ros.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.messages import header_message
 from robot_vision.ros.place_images import Images, thumbnail
 from robot_vision.ros.place_loops import Loops
 from robot_vision.ros.place_mapper import Mapper, View
-from robot_vision.ros.place_messages import read_descriptor, stamp_ns_of
+from robot_vision.ros.place_messages import read_descriptor
 from robot_vision.ros.place_motion import Located, Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
@@ -165,7 +167,11 @@ class PlaceWorker:
         if descriptor is None:
             return
         header, p = header_message(message.header), self._parameters()
-        stamp_ns = stamp_ns_of(header)
+        try:
+            stamp_ns = checked_stamp_ns(header)
+        except MeasurementError as error:
+            self._refuse(error.reason, str(error))
+            return
         if not self._in_order(stamp_ns):
             return
         located = self._locate(stamp_ns, header.frame_id)
@@ -184,15 +190,16 @@ class PlaceWorker:
                 self._loops.look(view, p)
         self._draw(header, p)
 
+    def _refuse(self, reason: str, text: str) -> None:
+        total = self._statistics.count(f"refused_{reason}")
+        self._statistics.mark("refused")
+        self._warn(f"descriptor {reason}", f"Descriptor refused ({total} so far): {text}")
+
     def _read(self, message: Any) -> Any:
         try:
             descriptor = read_descriptor(message)
         except ImageError as error:
-            total = self._statistics.count(f"refused_{error.reason}")
-            self._statistics.mark("refused")
-            self._warn(
-                f"descriptor {error.reason}", f"Descriptor refused ({total} so far): {error}"
-            )
+            self._refuse(error.reason, str(error))
             return None
         self.dimension = len(descriptor)
         refusal = self._recognition.refusal(self.dimension)

@@ -28,6 +28,7 @@ from robot_vision.geometry import compose_with_covariance, pose_matrix, xyzw_fro
 from robot_vision.predictions import CameraPose
 from robot_vision.ros.filter_diagnostics import PoseHealth, pose_status
 from robot_vision.ros.filter_parameters import FilterParameters
+from robot_vision.ros.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.mailbox import RateLimiter
 from robot_vision.ros.messages import pose_message, transform_message
 from robot_vision.ros.qos import profile, publisher_events, subscription_events
@@ -35,7 +36,6 @@ from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static
 
 SILENT = "silent"
-_UNIT = 0.01  # a quaternion's length may be off by so much
 
 Warn = Callable[[str, str], None]
 Matrix = NDArray[np.float64]
@@ -96,7 +96,7 @@ class PoseFiltering:
         from tf2_msgs.msg import TFMessage
 
         self._tf = node.create_publisher(TFMessage, "/tf", 100)
-        self._end_static = subscribe_static(node, self._statics)
+        self._end_static = subscribe_static(node, self._statics, self._refuse_transform)
         for index, topic in enumerate(p.poses()):
             self._subscribe(
                 PoseWithCovarianceStamped, topic, functools.partial(self._on_pose, topic, index)
@@ -157,7 +157,12 @@ class PoseFiltering:
                 topic, "frame", f"its frame is {frame!r} and not map_frame, {p.map_frame!r}"
             )
             return
-        stamp = _stamp_ns(message.header)
+        try:
+            stamp = checked_stamp_ns(message.header)
+            covariance = checked_covariance(message.pose.covariance)
+        except MeasurementError as error:
+            self._refuse(topic, error.reason, str(error))
+            return
         ahead_s = self._ahead(stamp)
         if ahead_s > 0:
             self._refuse(topic, "stamps_ahead", f"its stamp is {ahead_s:.1f} s ahead of the clock")
@@ -165,7 +170,6 @@ class PoseFiltering:
         T_map_frame = self._matrix(topic, message.pose.pose, "refused")
         if T_map_frame is None:
             return
-        covariance = np.asarray(message.pose.covariance, np.float64).reshape(6, 6)
         of = p.pose_frame(index)
         if of and not self._base():
             text = f"it is of {of!r}, and no odometry has told the robot's frame yet (or set base_frame)"
@@ -177,10 +181,7 @@ class PoseFiltering:
                 text = f"no fixed transform from {of!r} to {self._base()!r} on /tf_static"
                 self._refuse(topic, "no_transform", text)
                 return
-            if np.all(np.isfinite(covariance)):
-                T_map_frame, covariance = compose_with_covariance(
-                    T_map_frame, covariance, T_frame_base
-                )
+            T_map_frame, covariance = compose_with_covariance(T_map_frame, covariance, T_frame_base)
         try:
             outcomes = self._filter.add_pose(stamp, T_map_frame, covariance, topic)
         except MeasurementError as error:
@@ -258,7 +259,11 @@ class PoseFiltering:
                 )
                 return
             T_child_base = found
-        stamp = _stamp_ns(header)
+        try:
+            stamp = checked_stamp_ns(header)
+        except MeasurementError as error:
+            self._refuse_odometry(error.reason, str(error))
+            return
         ahead_s = self._ahead(stamp)
         if ahead_s > 0:
             self._refuse_odometry(
@@ -286,24 +291,20 @@ class PoseFiltering:
         self.statistics.mark("refused")
         self._warn(f"odometry {reason}", f"Odometry was refused: {text}")
 
+    def _refuse_transform(self, text: str) -> None:
+        total = self.statistics.count("tf_refused")
+        self._warn("tf", f"Transform on /tf_static refused ({total} so far): {text}")
+
     def _matrix(self, what: str, pose: Any, counter: str) -> Matrix | None:
         """Returns the matrix of a Pose or Transform; None where it is none, after saying so."""
-        p = getattr(pose, "position", None) or pose.translation
-        q = getattr(pose, "orientation", None) or pose.rotation
-        position, xyzw = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
-        refuse = (
-            self._refuse_odometry
-            if counter == "odometry"
-            else functools.partial(self._refuse, what)
-        )
-        if not (np.all(np.isfinite(position)) and np.all(np.isfinite(xyzw))):
-            refuse("non_finite", "it is not finite")
+        try:
+            return pose_matrix(*checked_pose(pose))
+        except MeasurementError as error:
+            if counter == "odometry":
+                self._refuse_odometry(error.reason, str(error))
+            else:
+                self._refuse(what, error.reason, str(error))
             return None
-        length = float(np.linalg.norm(xyzw))
-        if abs(length - 1) > _UNIT:
-            refuse("quaternion", f"its quaternion has the length {length:.3g} and not 1")
-            return None
-        return pose_matrix(position, xyzw)
 
     # What goes out
 
@@ -383,10 +384,6 @@ class PoseFiltering:
             now - self._last_odometry,
         )
         return pose_status(node, self._parameters(), health, self.statistics)
-
-
-def _stamp_ns(header: Any) -> int:
-    return int(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec)
 
 
 def _header(stamp_ns: int, frame: str) -> Header:

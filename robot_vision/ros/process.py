@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -81,7 +82,15 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
             if hasattr(node, "start") and not stopped:
                 node.start()
         while not stopped and rclpy.ok():
-            executor.spin_once(timeout_sec=POLL_S)
+            try:
+                executor.spin_once(timeout_sec=POLL_S)
+            except (RobotVisionError, ExternalShutdownException):
+                raise
+            except Exception:  # in a callback that rclpy itself makes: the node lives on
+                nodes[0].get_logger().error(
+                    f"Internal error, please report it:\n{traceback.format_exc()}"
+                )
+                time.sleep(POLL_S)
     except RobotVisionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ tf2_ros is not needed for fixed transforms: they are latched, so one subscriptio
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from robot_vision.geometry import (
     xyzw_from_matrix,
 )
 from robot_vision.predictions import CameraPose
+from robot_vision.ros.incoming import checked_transforms, plain_frame
 
 Array = NDArray[np.float64]
 
@@ -59,23 +61,17 @@ class StaticTransforms:
     def add(self, parent: str, child: str, T_parent_child: Array) -> None:
         """Adds or replaces the transform of a child; a frame has one parent."""
         with self._lock:
-            self._parents[_plain(child)] = (_plain(parent), T_parent_child)
+            self._parents[plain_frame(child)] = (plain_frame(parent), T_parent_child)
             self._found.clear()
 
-    def add_message(self, message: Any) -> None:
-        """Adds the transforms of a `tf2_msgs/TFMessage`; those that are not finite are left out."""
-        for stamped in message.transforms:
-            t, r = stamped.transform.translation, stamped.transform.rotation
-            try:
-                matrix = pose_matrix(np.array([t.x, t.y, t.z]), np.array([r.x, r.y, r.z, r.w]))
-            except ValueError:
-                continue
-            if np.all(np.isfinite(matrix)):
-                self.add(stamped.header.frame_id, stamped.child_frame_id, matrix)
+    def add_message(self, message: Any, refuse: Callable[[str], None]) -> None:
+        """Adds the transforms of a `tf2_msgs/TFMessage`; `refuse` hears of each that is none, and why."""
+        for t in checked_transforms(message, refuse):
+            self.add(t.parent, t.child, pose_matrix(t.position, t.xyzw))
 
     def lookup(self, target: str, source: str) -> Array | None:
         """Returns `T_target_source` (4, 4) if fixed transforms join the two frames; None otherwise."""
-        key = (_plain(target), _plain(source))
+        key = (plain_frame(target), plain_frame(source))
         with self._lock:
             if key not in self._found:
                 up_source, up_target = self._to_ancestors(key[1]), self._to_ancestors(key[0])
@@ -98,19 +94,22 @@ class StaticTransforms:
         return found
 
 
-def _plain(frame: str) -> str:
-    return frame.lstrip(
-        "/"
-    )  # tf2 refuses the slash of ROS 1, and old bags and drivers still send it
+def subscribe_static(
+    node: Any, transforms: StaticTransforms, refuse: Callable[[str], None]
+) -> Callable[[], None]:
+    """Fills `transforms` from `/tf_static`; returns what ends the subscription.
 
-
-def subscribe_static(node: Any, transforms: StaticTransforms) -> Callable[[], None]:
-    """Fills `transforms` from `/tf_static`; returns what ends the subscription."""
+    Args:
+        node: subscribes.
+        transforms: is filled.
+        refuse: hears of each transform that is none, and why.
+    """
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
     from tf2_msgs.msg import TFMessage
 
     qos = QoSProfile(
         history=HistoryPolicy.KEEP_LAST, depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
-    subscription = node.create_subscription(TFMessage, "/tf_static", transforms.add_message, qos)
+    add = functools.partial(transforms.add_message, refuse=refuse)
+    subscription = node.create_subscription(TFMessage, "/tf_static", add, qos)
     return lambda: node.destroy_subscription(subscription)
