@@ -69,13 +69,22 @@ def open_splits(root: Path, options: Options) -> Splits:
         )
     if train is None:
         train = _classes_under(root, root, notes)
-        train, test = _drawn(train, options, options.test, options.seed)
-        notes.append(_drawn_note("test", test, options))
-    elif test is None and validation is None:
+    return completed(train, validation, test, options, notes)
+
+
+def completed(
+    train: list[Sample],
+    validation: list[Sample] | None,
+    test: list[Sample] | None,
+    options: Options,
+    notes: list[str],
+) -> Splits:
+    """Draws the parts that a data set does not bring (None), and notes it."""
+    if test is None and validation is None:
         train, test = _drawn(train, options, options.test, options.seed)
         notes.append(_drawn_note("test", test, options))
     elif test is None:
-        notes.append("there is no test folder: nothing is left to report on but validation")
+        notes.append("there is no test set: nothing is left to report on but validation")
     if validation is None:
         train, validation = _drawn(train, options, options.validation, options.seed + 1)
         notes.append(_drawn_note("validation", validation, options))

@@ -17,6 +17,7 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 
 DATASETS: dict[str, str] = {
     "image_folder": "a folder for each class; train, val and test folders above them are honoured",
+    "labels_csv": "a table of images and classes: a CSV file, or a folder with train.csv and test.csv",
     "seven_scenes": "Microsoft 7-Scenes: frame-*.color.png or jpg beside .pose.txt, flat or in seq-NN",
     "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
     "tum_rgbd": "TUM RGB-D: rgb.txt and groundtruth.txt; a folder, or a folder of such folders",

@@ -1,0 +1,148 @@
+"""Labels in tables: columns by name or by content, splits, and what is left out."""
+
+import pytest
+from tiny_datasets import image_folder, write_image
+
+from robot_vision.datasets import open_dataset
+from robot_vision.errors import ConfigError, SourceError
+
+NAMES = [f"{i:03}" for i in range(12)]
+LABELS = ["kitchen", "living room", "hall"] * 4
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, name in enumerate(NAMES):
+        write_image(tmp_path / f"images/{name}.png", i)
+    return tmp_path
+
+
+def expect(splits, names=NAMES, labels=LABELS):
+    found = {s.name.rpartition("/")[2][:-4]: s.label for s in splits.samples}
+    assert found == dict(zip(names, labels, strict=True))
+
+
+TABLES = {
+    "names": lambda n, c: f"images/{n}.png,{c}",
+    "quoted": lambda n, c: f'"images/{n}.png","{c}"',
+    "ids": lambda n, c: f"{n},{c}",
+    "swapped": lambda n, c: f"{c},{n}.png",
+    "other computer": lambda n, c: f"C:\\data\\{n}.png,{c}",
+}
+HEADERS = {
+    "names": "file_name,label",
+    "quoted": '"image","Class"',
+    "ids": "id,category_name",
+    "swapped": "class,filename",
+    "other computer": "image_path,target",
+}
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("form", TABLES)
+def test_columns_are_found_by_their_names(folder, form, mark):
+    rows = [HEADERS[form], *map(TABLES[form], NAMES, LABELS)]
+    (folder / "labels.csv").write_bytes(mark + "\r\n".join(rows).encode())
+    expect(open_dataset("labels_csv", folder))
+    splits = open_dataset("labels_csv", folder / "labels.csv", validation=0.25, test=0.25)
+    assert [len(splits.split(s)) for s in ("train", "validation", "test")] == [6, 3, 3]
+    assert splits.labels == ("hall", "kitchen", "living room")
+    assert splits.samples[0].source.load().shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("form", ["names", "quoted", "swapped", "other computer"])
+def test_a_table_without_header_shows_its_images(folder, form):
+    (folder / "labels.csv").write_text("\n".join(map(TABLES[form], NAMES, LABELS)))
+    expect(open_dataset("labels_csv", folder))
+
+
+def test_tabs_blanks_and_semicolons_part_columns(folder):
+    numbers = [str(i % 3) for i in range(12)]
+    for mark in ("\t", " ", ";", " \t "):
+        rows = [f"images/{n}.png{mark}{c}" for n, c in zip(NAMES, numbers, strict=True)]
+        (folder / "labels.txt").write_text("\n".join(rows))
+        expect(open_dataset("labels_csv", folder), labels=numbers)
+    (folder / "labels.txt").write_text("images/000.png living room\n")
+    with pytest.raises(SourceError, match="which column has the classes"):
+        open_dataset("labels_csv", folder)
+
+
+def test_classes_in_columns_of_their_own(folder):
+    classes = ["kitchen", "living room", "hall"]
+    rows = ["image," + ",".join(classes)]
+    rows += [
+        f"{n}," + ",".join("1.0" if c == k else "0.0" for k in classes)
+        for n, c in zip(NAMES, LABELS, strict=True)
+    ]
+    (folder / "truth.csv").write_text("\n".join(rows))
+    expect(open_dataset("labels_csv", folder))
+    (folder / "truth.csv").write_text("\n".join([*rows[:2], "001,1,1,0"]))
+    with pytest.raises(
+        SourceError, match=r"truth.csv:3: classes kitchen and living room in one row"
+    ):
+        open_dataset("labels_csv", folder)
+
+
+def test_official_splits_of_a_column_or_of_files(folder):
+    parts = ["train"] * 6 + ["Validation"] * 3 + ["test"] * 3
+    rows = [f"{n}.png,{c},{p}" for n, c, p in zip(NAMES, LABELS, parts, strict=True)]
+    (folder / "all.csv").write_text("\n".join(["image,label,split", *rows]))
+    splits = open_dataset("labels_csv", folder)
+    assert [len(splits.split(s)) for s in ("train", "validation", "test")] == [6, 3, 3]
+    assert not any("drawn" in note for note in splits.notes)
+    (folder / "all.csv").write_text("image,label,split\n000.png,hall,holdout\n")
+    with pytest.raises(SourceError, match=r"all.csv:2: split is 'holdout': use train, val or test"):
+        open_dataset("labels_csv", folder)
+    (folder / "all.csv").unlink()
+    bare = [row.rpartition(",")[0] for row in rows]
+    (folder / "train.csv").write_text("\n".join(["image,label", *bare[:8]]))
+    (folder / "val.csv").write_text("\n".join(["image,label", *bare[8:]]))
+    (folder / "test.csv").write_text("id\n900\n901\n")
+    splits = open_dataset("labels_csv", folder)
+    assert [len(splits.split(s)) for s in ("train", "validation", "test")] == [8, 4, 0]
+    assert any(
+        "test.csv has no column of classes and is left out: 2 rows" in n for n in splits.notes
+    )
+
+
+def test_what_is_left_out_is_counted(folder):
+    rows = [f"{n}.png,{c}" for n, c in zip(NAMES, LABELS, strict=True)][:9]
+    rows += [rows[0], "900.png,hall", "009.png,"]
+    (folder / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    splits = open_dataset("labels_csv", folder)
+    text = "\n".join(splits.notes)
+    assert len(splits.samples) == 9
+    assert "1 frame skipped, which is listed before with the same class: images/000.png" in text
+    assert "1 frame skipped, which have no class: 009.png" in text
+    assert "900.png" in text
+    assert "3 images are beside those listed but in no list" in text
+    (folder / "labels.csv").write_text("\n".join(["image,label", *rows, "000.png,hall"]))
+    with pytest.raises(
+        SourceError, match=r"csv:14: images/000.png is 'hall', and 'kitchen' in .*csv:2"
+    ):
+        open_dataset("labels_csv", folder)
+
+
+def test_an_open_choice_of_columns_is_refused_and_can_be_set(folder):
+    rows = [f"{n}.png,{c},{i}" for i, (n, c) in enumerate(zip(NAMES, LABELS, strict=True))]
+    (folder / "labels.csv").write_text("\n".join(["photo,room,person", *rows]))
+    with pytest.raises(SourceError, match="which column has the classes.*one of room, person"):
+        open_dataset("labels_csv", folder)
+    expect(open_dataset("labels_csv", folder, label_column="room", images="images"))
+    with pytest.raises(ConfigError, match="label_column 'rom'.*did you mean 'room'"):
+        open_dataset("labels_csv", folder, label_column="rom")
+    (folder / "more.csv").write_text("a,b\n")
+    with pytest.raises(SourceError, match="labels.csv, more.csv.*give the file"):
+        open_dataset("labels_csv", folder)
+
+
+def test_two_images_of_one_name_are_not_guessed_at(tmp_path):
+    image_folder(tmp_path, {"a": 2, "b": 1})
+    (tmp_path / "labels.csv").write_text("file,label\na/0.png,x\nb/0.png,y\n0.png,z\n1.png,x\n")
+    splits = open_dataset("labels_csv", tmp_path)
+    assert sorted((s.name, s.label) for s in splits.samples) == [
+        ("a/0.png", "x"),
+        ("a/1.png", "x"),
+        ("b/0.png", "y"),
+    ]
+    assert any("or several are called so: 0.png" in note for note in splits.notes)
