@@ -28,8 +28,9 @@ from robot_vision.bundle import GRAPH, MANIFEST, ModelBundle, file_sha256
 from robot_vision.errors import BundleError, ConfigError, ImageError, RobotVisionError, SourceError
 from robot_vision.images import to_rgb
 from robot_vision.plain_yaml import MAX_BYTES, MAX_DEPTH, YamlError, load_yaml
+from robot_vision.sources.bag_reader import BagFile
 from robot_vision.sources.base import CompressedImage, RawImage
-from robot_vision.sources.unpacking import limit_rosbags, unpack
+from robot_vision.sources.unpacking import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "robot_vision").rglob("*.py"))
@@ -308,20 +309,25 @@ def test_chunks_of_bags_unpack_to_no_more_than_their_limit() -> None:
     assert _peak_mb() < before_mb + 400
 
 
-def test_rosbags_unpacks_with_the_limit() -> None:
-    """`rosbags` keeps its functions where `limit_rosbags` looks for them."""
+@pytest.mark.parametrize("packing", ["lz4", "zstd"])
+def test_chunk_of_a_bag_unpacks_to_no_more_than_it_says(tmp_path: Path, packing: str) -> None:
     import lz4.frame
-    import rosbags.rosbag1.reader as reader1
-    import rosbags.rosbag2.storage_mcap as mcap
 
-    limit_rosbags()
-    packed = lz4.frame.compress(bytes(1000))
-    assert mcap.decompress(packed, "lz4", 1000, 0) == bytes(1000)
-    with pytest.raises(ValueError, match="bomb"):
-        mcap.decompress(packed, "lz4", 999, 0)
-    assert reader1.decompressors["bz2"](bz2.compress(b"abc")) == b"abc"
-    assert "unpacking" in reader1.decompressors["bz2"].__module__
-    assert "unpacking" in mcap.DECOMPRESSORS["zstd"].__module__
+    try:
+        from compression import zstd
+    except ImportError:
+        from backports import zstd
+    packed = {"lz4": lz4.frame.compress, "zstd": zstd.compress}[packing](bytes(1 << 26))
+    name = packing.encode()
+    chunk = struct.pack("<QQQII", 1, 1, 999, 0, len(name)) + name
+    chunk += struct.pack("<Q", len(packed)) + packed
+    file = tmp_path / "bomb.mcap"
+    magic = b"\x89MCAP0\r\n"
+    file.write_bytes(magic + struct.pack("<BQ", 6, len(chunk)) + chunk + magic)
+    before_mb = _peak_mb()
+    with pytest.raises(SourceError, match="bomb.mcap cannot be read as a bag.*more than 999"):
+        BagFile(file)
+    assert _peak_mb() < before_mb + 40
 
 
 def test_a_bag_does_not_lead_out_of_its_folder(tmp_path: Path) -> None:

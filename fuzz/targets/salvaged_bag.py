@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
+from fuzz import scratch
 from fuzz.targets import bag_file
-from robot_vision.sources import salvage
-from robot_vision.sources.salvage import MCAP_MAGIC, ROS1_MAGIC
+from robot_vision.sources.recording_folder import surveyed
+from robot_vision.sources.storage import merged
+from robot_vision.sources.storage_mcap import MAGIC as MCAP_MAGIC
+from robot_vision.sources.storage_ros1 import MAGIC as ROS1_MAGIC
 
 MAX_LEN = 1 << 13
 ALLOWED_S = 5.0
@@ -15,11 +16,16 @@ _MOST = 10_000  # records that an input of this length can hold
 
 def one_input(data: bytes) -> None:
     """Byte 0: the format; then the file after its magic."""
-    read = salvage._ros1 if data[:1] == b"\1" else salvage._mcap
+    magic = ROS1_MAGIC if data[:1] == b"\1" else MCAP_MAGIC
+    try:
+        storage = surveyed(scratch.file("salvaged", magic + data[1:]), "salvaged")
+    except ValueError:
+        return
+    topics = {channel.topic for channel in storage.channels.values()}
     count = 0
-    for record in read(io.BytesIO(data[1:])):
+    for _, message in merged((0, part) for part in storage.parts(topics, None, None)):
         count += 1
-        assert isinstance(record.topic, str) and isinstance(record.kind, str)
+        assert isinstance(message.channel.topic, str) and isinstance(message.channel.kind, str)
         assert count <= _MOST
 
 

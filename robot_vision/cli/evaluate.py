@@ -20,7 +20,6 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
-from robot_vision.datasets.bag_file import BagFile
 from robot_vision.datasets.bag_poses import POSE_KINDS
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation import runner
@@ -38,6 +37,7 @@ from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.evaluation.writing import Written, write_all
 from robot_vision.ros.models import find_model
 from robot_vision.sources import open_source
+from robot_vision.sources.bag_reader import BagFile
 
 __all__ = ["add_arguments", "run"]
 _WIDTH = 120  # where the output is no terminal

@@ -153,6 +153,8 @@ class Tally:
         took = time.perf_counter() - self._begin
         problems = [p for source in self._sources for p in source.problems]
         bad = sum(self._reasons.values())
+        for line in [note for source in self._sources for note in source.notes]:
+            print(f"note: {line}", file=sys.stderr)
         for line in (self._named + problems)[:_NAMED_PROBLEMS]:
             print(f"warning: {line}", file=sys.stderr)
         unnamed = bad + len(problems) - min(len(self._named) + len(problems), _NAMED_PROBLEMS)

@@ -32,8 +32,8 @@ from robot_vision.places.store import (
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.models import find_model
-from robot_vision.sources.bag import is_bag
 from robot_vision.sources.natural import natural_key
+from robot_vision.sources.recording_folder import is_bag
 
 # What tells a data set's format, in the order in which it is looked for.
 _SIGNS = (

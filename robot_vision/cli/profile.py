@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             console.print(_layer_table(layers))
         if refused:
             console.print(f"{refused} frames could not be decoded and were left out")
+        for line in (*source.problems, *source.notes):
+            console.print(f"note: {line}", highlight=False, soft_wrap=True)
         console.print(f"trace: {args.output} (open it at ui.perfetto.dev)", highlight=False)
     return 0
 

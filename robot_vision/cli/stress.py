@@ -25,7 +25,7 @@ from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.models import find_model
 from robot_vision.sources import open_source
-from robot_vision.sources.bag import is_bag
+from robot_vision.sources.recording_folder import is_bag
 from robot_vision.stress.degradations import DEGRADATIONS
 from robot_vision.stress.measure import METRICS
 from robot_vision.stress.report import page, picture, tables

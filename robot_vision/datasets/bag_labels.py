@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from robot_vision.datasets.bag_file import BagFile
 from robot_vision.datasets.pose_checks import where
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.plain_yaml import YamlError, compose, construct
+from robot_vision.sources.bag_reader import BagFile
 
 STRING = "std_msgs/msg/String"
 CLASSIFICATION = "vision_msgs/msg/Classification"
@@ -69,8 +69,8 @@ def read_label_topic(bag: BagFile, topic: str) -> tuple[list[tuple[int, str]], b
         raise ConfigError(f"{unknown('label topic', topic, there or ['none'])} (in {bag.path})")
     by_header = bag.kinds[topic] == CLASSIFICATION
     rows: list[tuple[int, str]] = []
-    for _, kind, log_ns, data in bag.raw([topic]):
-        message = bag.message(kind, data)
+    for record in bag.raw([topic]):
+        message, log_ns = bag.message(record), record.log_ns
         if by_header:
             stamp = message.header.stamp
             rows.append((stamp.sec * 10**9 + stamp.nanosec or log_ns, _best(message)))

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.bag_file import BagFile
 from robot_vision.datasets.pose_checks import rotation_from_quaternion
 from robot_vision.datasets.trajectory import FrameTree, TrajectoryBuilder
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.geometry import pose_matrix
+from robot_vision.sources.bag_reader import BagFile
 
 POSE = "geometry_msgs/msg/PoseStamped"
 POSE_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
@@ -101,8 +101,8 @@ def _from_topic(
 ) -> CameraPoses:
     builder = TrajectoryBuilder(f"{bag.path}:{topic}", report)
     frames: dict[tuple[str, str], None] = {}
-    for _, kind, log_ns, data in bag.raw([topic]):
-        message = bag.message(kind, data)
+    for record in bag.raw([topic]):
+        message, kind, log_ns = bag.message(record), record.kind, record.log_ns
         pose = message.pose if kind == POSE else message.pose.pose
         child = message.child_frame_id.lstrip("/") if kind == ODOMETRY else ""
         frames[message.header.frame_id.lstrip("/"), child] = None
@@ -164,9 +164,10 @@ def frame_tree(bag: BagFile, report: Report) -> FrameTree:
     tree = FrameTree()
     builders: dict[str, TrajectoryBuilder] = {}
     topics = [t for t, k in bag.kinds.items() if k in TF_KINDS]
-    for topic, kind, log_ns, data in bag.raw(topics):
+    for record in bag.raw(topics):
+        topic, log_ns = record.topic, record.log_ns
         is_static = topic.rsplit("/", 1)[-1] == "tf_static"
-        for link in bag.message(kind, data).transforms:
+        for link in bag.message(record).transforms:
             parent, child = link.header.frame_id.lstrip("/"), link.child_frame_id.lstrip("/")
             if tree.parents.setdefault(child, parent) != parent:
                 raise SourceError(

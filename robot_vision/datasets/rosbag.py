@@ -9,14 +9,13 @@ label, where labels have one; else always. Images that have none are counted in 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.bag_file import BagFile, BagImage, slashed
+from robot_vision.datasets.bag_file import BagImage
 from robot_vision.datasets.bag_labels import (
     LABEL_KINDS,
     Labeller,
@@ -29,8 +28,11 @@ from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, is_bag
+from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from robot_vision.sources.bag_reader import BagFile
 from robot_vision.sources.natural import natural_key
+from robot_vision.sources.recording_folder import is_bag
+from robot_vision.sources.storage import slashed
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         bag = BagFile(path)
         try:
             found, frame, K = _recording(bag, options, skipped, notes)
+            notes += [*bag.problems, *bag.notes]
         finally:
             bag.close()
         samples += found
@@ -192,16 +195,17 @@ def _images(
 ) -> tuple[list[_Image], str]:
     """Returns the topic's images in the order of their stamps, and their frame."""
     images: list[_Image] = []
-    at: Counter[int] = Counter()
     frame_id = ""
-    for number, (_, _, log_ns, data) in enumerate(bag.raw([topic])):
-        stamp_ns, frame = bag.stamp_and_frame(data)
+    number = unstamped = 0
+    for number, record in enumerate(bag.raw([topic])):
+        log_ns = record.log_ns
+        stamp_ns, frame = bag.header(record)
+        unstamped += not stamp_ns
         stamp_ns = stamp_ns or log_ns  # a driver that leaves it zero
         frame_id = frame_id or frame.lstrip("/")
-        index, at[log_ns] = at[log_ns], at[log_ns] + 1
         if number % options.every:
             continue
-        source = BagImage(str(bag.path), topic, log_ns, index, number)
+        source = BagImage.of(bag, record, number)
         if images and stamp_ns <= images[-1].stamp_ns:
             late = (images[-1].stamp_ns - stamp_ns) / 1e9
             text = f"{source}: stamp {stamp_ns / 1e9:.6f} s is {late:.6f} s before the last one's"
@@ -212,6 +216,7 @@ def _images(
             skipped.add("whose stamp does not increase", str(source))
             continue
         images.append(_Image(stamp_ns, log_ns, source))
+    bag.note_unstamped(topic, unstamped, number + 1)
     return images, frame_id
 
 
@@ -234,8 +239,8 @@ def _camera_matrix(bag: BagFile, topic: str, notes: list[str]) -> NDArray[np.flo
     chosen = max(beside, key=len, default=there[0] if len(there) == 1 else None)
     if chosen is None:
         return None
-    for _, kind, _, data in bag.raw([chosen]):
-        info = bag.message(kind, data)
+    for record in bag.raw([chosen]):
+        info = bag.message(record)
         K = np.array(info.k, np.float64).reshape(3, 3)
         if K[0, 0] <= 0 or not np.all(np.isfinite(K)):
             notes.append(f"{bag.path.name}:{chosen} is not calibrated")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.bag_file import BagFile, slashed
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.bootstrap import Resampler, Statistic, Weights, mean, quantiles
@@ -26,6 +25,8 @@ from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import pose_matrix
+from robot_vision.sources.bag_reader import BagFile
+from robot_vision.sources.storage import slashed
 
 Array = NDArray[np.float64]
 ODOMETRY = "nav_msgs/msg/Odometry"
@@ -66,8 +67,8 @@ def read_odometry(path: Path, topic: str, T_base_camera: Array) -> OdometryTrack
         if name not in there:
             raise SourceError(f"{unknown('odometry topic', name, there or ['none'])} (in {path})")
         rows: dict[int, Array] = {}
-        for _, kind, _, data in bag.raw([name]):
-            message = bag.message(kind, data)
+        for record in bag.raw([name]):
+            message = bag.message(record)
             p, q = message.pose.pose.position, message.pose.pose.orientation
             numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
             if np.all(np.isfinite(numbers)) and abs(np.linalg.norm(numbers[3:]) - 1) < 0.01:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.covariance import covariance_numbers
-from robot_vision.datasets.bag_file import BagFile
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.geometry import canonical_xyzw
@@ -31,6 +30,7 @@ from robot_vision.open_set import known_scores
 from robot_vision.predictions import UNKNOWN, Classification
 from robot_vision.recording import RecordingWriter
 from robot_vision.sources import Source
+from robot_vision.sources.bag_reader import BagFile
 
 NODE = "/perception"
 TRUTH = "/evaluation/true_pose"
@@ -171,11 +171,11 @@ def read_results(
         outputs = _outputs(bag, camera)
         rows, listed, info, frame_id = _collect(bag, outputs)
         heard = _labels(bag) or labels
+        notes = [*bag.problems, *bag.notes]
     finally:
         bag.close()
     if not rows:
         raise SourceError(f"{path}: the topics {', '.join(outputs)} hold no message")
-    notes: list[str] = []
     if not heard and listed:
         heard = tuple(sorted(listed))
         notes.append("label_info was not recorded: the labels are those that were ever published")
@@ -270,8 +270,9 @@ def _collect(bag: BagFile, outputs: dict[str, str]) -> tuple[dict[int, _Row], se
     listed: set[str] = set()
     info = frame_id = ""
     infos = [t for t, k in bag.kinds.items() if k == VISION_INFO]
-    for topic, kind, log_ns, data in bag.raw([*outputs, *infos]):
-        message = bag.message(kind, data)
+    for record in bag.raw([*outputs, *infos]):
+        topic, log_ns = record.topic, record.log_ns
+        message = bag.message(record)
         if topic in infos:
             info = message.method
             continue
@@ -296,8 +297,8 @@ def _labels(bag: BagFile) -> tuple[str, ...]:
     """Returns the network's labels, as the node latches them; empty where they were not recorded."""
     topics = [t for t, k in bag.kinds.items() if k == LABEL_INFO]
     found: tuple[str, ...] = ()
-    for _, kind, _, data in bag.raw(topics):
-        found = tuple(c.class_name for c in bag.message(kind, data).class_map)
+    for record in bag.raw(topics):
+        found = tuple(c.class_name for c in bag.message(record).class_map)
     return found
 
 

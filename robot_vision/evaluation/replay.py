@@ -166,7 +166,7 @@ def replay(
         "topic": frames[0].topic,
         "frame_id": frames[0].frame_id,
         "refused": dict(refused),
-        "problems": _first([*source.problems, *named]),
+        "problems": _first([*source.problems, *source.notes, *named]),
         "speed": speed.summary(),
     }
     stamps, logged = [f.stamp_ns for f in frames], [f.log_ns for f in frames]

@@ -20,6 +20,8 @@ from robot_vision.evaluation.headlines import (
 )
 from robot_vision.evaluation.scores import Scores
 
+_PROBLEMS = 5  # of each recording that are shown
+
 
 def summary_line(metrics: Mapping[str, Any]) -> str:
     """Returns the one sentence that says it all."""
@@ -101,7 +103,10 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
         meta, name = recording.get("meta", {}), recording["name"]
         for reason, count in meta.get("refused", {}).items():
             lines.append(f"{name}: {count} frames could not be used ({reason})")
-        lines += [f"{name}: {line}" for line in meta.get("problems", [])[:5]]
+        problems = meta.get("problems", [])
+        lines += [f"{name}: {line}" for line in problems[:_PROBLEMS]]
+        if len(problems) > _PROBLEMS:
+            lines.append(f"{name}: {len(problems) - _PROBLEMS} more problems are in metrics.json")
         lines += [f"{name}: {line}" for line in recording.get("truth", [])]
     return lines
 

@@ -7,14 +7,11 @@ KITTI file (`datasets.pose_files`). Stamps of files and headers are on the same 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from robot_vision.datasets.bag_file import BagFile, slashed
 from robot_vision.datasets.bag_labels import LABEL_KINDS, read_label_topic, read_spans
 from robot_vision.datasets.bag_poses import (
     POSE_KINDS,
@@ -25,15 +22,13 @@ from robot_vision.datasets.bag_poses import (
 from robot_vision.datasets.pose_files import FORMATS, read_pose_file
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.evaluation.truth import LabelTrack, PoseTrack, Truth
-from robot_vision.interfaces import message_types
-from robot_vision.sources.bag import BagSource
+from robot_vision.sources.bag_reader import BagFile
+from robot_vision.sources.storage import slashed
 
 POSE_SOURCES = ("auto", "topic", "tf", "file", "none")
 LABEL_SOURCES = ("auto", "topic", "spans", "none")
 _SPOKEN_NAMES = ("truth", "ground_truth", "groundtruth", "gt")
 _NOTED = 3
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -124,33 +119,6 @@ class _Refused:
         return self.said + shown + ([f"and {more} more poses left out"] if more > 0 else [])
 
 
-class _DamagedBag:
-    """What can still be read of a damaged bag, in the manner of `BagFile`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._source = BagSource(path)
-        self._types = message_types()
-        self.kinds, self.start_ns = self._source.kinds, self._source.start_ns
-
-    @property
-    def problems(self) -> list[str]:
-        return self._source.problems
-
-    def raw(self, topics: Collection[str]) -> Iterator[tuple[str, str, int, bytes]]:
-        for record in sorted(self._source.records(topics), key=lambda r: r.log_ns):
-            yield record.topic, record.kind, record.log_ns, bytes(record.data)
-
-    def message(self, kind: str, data: bytes) -> Any:
-        try:
-            return self._types.deserialize_cdr(data, kind)
-        except Exception as error:
-            raise SourceError(f"{self.path}: a {kind} cannot be deserialised: {error}") from error
-
-    def close(self) -> None:
-        self._source.close()
-
-
 def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Truth:
     """Reads the truth of a bag's images.
 
@@ -165,21 +133,7 @@ def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Tru
         ConfigError: a topic or frame that is not there, or several to choose from.
         SourceError: files or messages that cannot be read, or a pose that fails its checks.
     """
-    try:
-        return _read(BagFile(path), request, camera_frame)
-    except SourceError as error:
-        try:
-            damaged = _DamagedBag(path)
-        except SourceError:
-            raise error from None
-        truth = _read(cast(BagFile, damaged), request, camera_frame)
-        if not damaged.problems:  # the bag is whole, and what it says was refused
-            raise error
-        notes = (*truth.notes, *(f"truth: {text}" for text in damaged.problems))
-        return replace(truth, notes=notes)
-
-
-def _read(bag: BagFile, request: TruthRequest, camera_frame: str) -> Truth:
+    bag = BagFile(path)
     refused = _Refused(request.bad_poses)
     try:
         labels = _labels(bag, request)
@@ -188,6 +142,7 @@ def _read(bag: BagFile, request: TruthRequest, camera_frame: str) -> Truth:
         bag.close()
     notes = [f"labels: {labels.text}" if labels else "no true labels"]
     notes += [f"poses: {poses.text}" if poses else "no true poses", *refused.notes()]
+    notes += [f"truth: {text}" for text in (*bag.problems, *bag.notes)]
     counts = {"poses": len(refused.texts)} if refused.texts else {}
     return Truth(labels, poses, counts, tuple(notes))
 

@@ -20,8 +20,8 @@ from robot_vision.images import to_rgb
 from robot_vision.ros import cdr
 from robot_vision.sources import RawImage, Source
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
+from robot_vision.sources.bag_reader import Record
 from robot_vision.sources.base import CompressedImage
-from robot_vision.sources.salvage import Record
 
 _SUFFIX = "/compressed"
 _JPEG_QUALITY = 90

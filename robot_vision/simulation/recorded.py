@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
 
 from robot_vision.errors import SourceError
 from robot_vision.geometry import xyzw_from_matrix
 from robot_vision.recording import RecordingWriter
 from robot_vision.simulation.drive import Frame
 from robot_vision.simulation.renderer import Camera
+from robot_vision.sources.bag_reader import BagFile
 
 CAMERA_FRAME = "camera_optical_frame"
 IMAGE_TOPIC = "/camera/image_raw"
@@ -98,18 +97,19 @@ def read_truth(path: str | Path) -> Truth:
     Raises:
         SourceError: poses or labels are missing.
     """
-    types = get_typestore(Stores.ROS2_HUMBLE)
     poses: dict[int, NDArray[np.float64]] = {}
     rooms: dict[int, str] = {}
-    with Reader(Path(path)) as reader:
-        wanted = [c for c in reader.connections if c.topic in (POSE_TOPIC, ROOM_TOPIC)]
-        for connection, stamp, data in reader.messages(wanted) if wanted else ():
-            message = types.deserialize_cdr(data, connection.msgtype)
-            if connection.topic == ROOM_TOPIC:
-                rooms[stamp] = message.data  # type: ignore[attr-defined]
+    bag = BagFile(Path(path))
+    try:
+        for record in bag.raw((POSE_TOPIC, ROOM_TOPIC)):
+            message = bag.message(record)
+            if record.topic == ROOM_TOPIC:
+                rooms[record.log_ns] = message.data
             else:
-                p, q = message.pose.position, message.pose.orientation  # type: ignore[attr-defined]
-                poses[stamp] = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+                p, q = message.pose.position, message.pose.orientation
+                poses[record.log_ns] = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+    finally:
+        bag.close()
     if not poses or set(poses) != set(rooms):
         raise SourceError(
             f"{path} has {len(poses)} true poses and {len(rooms)} room labels: it is no recorded drive"

@@ -70,7 +70,8 @@ class Source(ABC):
         topics: image topics that are read.
         count: how many frames there will be at most; None where that is not known.
         forms: which forms its messages may have: `raw`, `compressed` or both.
-        problems: what could not be read so far, a line each. Reading goes on where it can.
+        problems: what is missing or could not be read so far, a line each. Reading goes on where it can.
+        notes: what was read otherwise than the recording says of itself, a line each.
     """
 
     forms: tuple[str, ...] = ("raw", "compressed")
@@ -80,6 +81,7 @@ class Source(ABC):
         self.topics = topics
         self.count = count
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

@@ -1,19 +1,19 @@
-"""Unpacks the chunks of bags, and never to more than a limit: a kilobyte may stand for all memory there is.
-
-`rosbags` unpacks without one. `limit_rosbags` puts these in the place of its functions.
-"""
+"""Unpacks what is in bags, and never to more than a limit: a kilobyte may stand for all memory there is."""
 
 from __future__ import annotations
 
 import bz2
 import importlib
 import importlib.util
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # Recorders write chunks of one to some ten megabytes; one image more than fills a chunk that is smaller.
 MAX_BYTES = 1 << 30
 _STEP = 1 << 24
+_SPARE = 1 << 26  # bytes that stay free on a disk
 
 
 def unpack(compression: str, data: bytes, most: int = MAX_BYTES) -> bytes:
@@ -40,31 +40,40 @@ def unpack(compression: str, data: bytes, most: int = MAX_BYTES) -> bytes:
     return content
 
 
-def limit_rosbags() -> None:
-    """Makes `rosbags` unpack by `unpack`; calling it again does nothing.
+def unpack_file(packed: Path, target: Path) -> None:
+    """Unpacks a file that zstd packed as a whole, as far as its disk has room.
 
-    Where a version keeps its functions elsewhere, it is left as it is; a test tells.
+    Raises:
+        ValueError: damaged or cut off, or there is no room.
+        OSError: of the system.
     """
-    import rosbags.rosbag1.reader as reader1
-    import rosbags.rosbag2.storage_mcap as mcap
-
-    table: Any = getattr(reader1, "decompressors", {})
-    for name in ("bz2", "lz4"):
-        if name in table:
-            table[name] = _of_ros1(name)
-    table = getattr(mcap, "DECOMPRESSORS", {})
-    for name in ("lz4", "zstd"):
-        if name in table:
-            table[name] = _of_mcap(name)
-
-
-def _of_ros1(name: str) -> Callable[[bytes], bytes]:
-    return lambda data: unpack(name, data)
-
-
-def _of_mcap(name: str) -> Callable[[bytes, int], bytes]:
-    # An MCAP chunk says how much is in it, and what has more is damaged anyway.
-    return lambda data, size: unpack(name, data, min(size, MAX_BYTES))
+    room = shutil.disk_usage(target.parent).free - _SPARE
+    machine: Any = None
+    written = 0
+    with packed.open("rb") as source, target.open("wb") as out:
+        data = source.read(_STEP)
+        while data or (machine is not None and not machine.eof):
+            if machine is None or machine.eof:  # one frame may follow another
+                machine = _zstd()
+            try:
+                part = machine.decompress(data, max_length=_STEP)
+            except Exception as error:  # each library has its own
+                raise ValueError(f"it is damaged as a zstd file: {error}") from error
+            written += len(part)
+            if written > room:
+                raise ValueError(
+                    f"unpacked it needs more than the {max(room, 0) >> 20} MiB that are free in "
+                    f"{target.parent}: set TMPDIR to a folder with room, or unpack it with zstd -d"
+                )
+            out.write(part)
+            if machine.eof:
+                data = machine.unused_data or source.read(_STEP)
+            elif machine.needs_input:
+                data = source.read(_STEP)
+                if not data:
+                    raise ValueError("it is cut off as a zstd file")
+            else:
+                data = b""
 
 
 def _unpacked(make: Callable[[], Any], data: bytes, most: int) -> bytes | None:

@@ -103,10 +103,10 @@ class _Thinned(Source):
         super().__init__(source.name, source.topics, count)
         self._source, self._every = source, every
         self.forms = source.forms
+        self.problems, self.notes = source.problems, source.notes
 
     def __iter__(self) -> Iterator[Frame]:
         yield from itertools.islice(self._source, 0, None, self._every)
-        self.problems = self._source.problems
 
     def close(self) -> None:
         self._source.close()

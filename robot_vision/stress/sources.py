@@ -93,6 +93,7 @@ class DegradedSource(Source):
         self._source = source
         self._degradation, self._strength, self._seed = degradation, strength, seed
         self.rolls: dict[int, float] = {}
+        self.problems, self.notes = source.problems, source.notes
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields frames; one that cannot be decoded goes on as it is, to be counted as such."""
@@ -111,7 +112,6 @@ class DegradedSource(Source):
                 )
             worse = apply(image, self._strength, generator(self._seed, name, number))
             yield replace(frame, message=RawImage.of(worse, "rgb8"))
-        self.problems = self._source.problems
 
     def close(self) -> None:
         """Closes the good source."""

@@ -1,0 +1,172 @@
+"""SQLite files of rosbag2, read without changing them or their folder."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from robot_vision.sources.storage import (
+    LATEST_NS,
+    Channel,
+    Message,
+    Part,
+    Storage,
+    Times,
+    log_time,
+    slashed,
+)
+
+MAGIC = b"SQLite format 3\0"
+_EARLIEST_NS = -LATEST_NS - 1
+
+
+class SqliteFile(Storage):
+    """A `.db3` file; see `Storage`. Rows that only its write-ahead log holds are read, too."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path, name)
+        self._rows = np.zeros((0, 3), np.int64)  # row, topic, log time
+        self._open: sqlite3.Connection | None = None
+
+    def survey(self) -> None:
+        """Finds topics and rows."""
+        journal = self.path.with_name(self.path.name + "-journal")
+        if journal.is_file() and journal.stat().st_size:
+            self.problems.append(
+                f"{journal.name} is there: its recorder was stopped within a transaction, whose rows may be "
+                f"read in part (open {self.name} in a copy of the folder with sqlite3, which undoes them)"
+            )
+        with closing(self._connect()) as database:
+            try:
+                self._channels(database)
+            except sqlite3.DatabaseError as error:
+                raise ValueError(str(error)) from error
+            self._find_rows(database)
+
+    def times(self) -> dict[str, Times]:
+        """See `Storage`."""
+        found: dict[str, Times] = {c.topic: np.zeros(0, np.int64) for c in self.channels.values()}
+        for number, channel in self.channels.items():
+            rows = self._rows[self._rows[:, 1] == number]
+            found[channel.topic] = np.concatenate((found[channel.topic], rows[:, 2]))
+        return found
+
+    def parts(
+        self, topics: Collection[str], from_ns: int | None, until_ns: int | None
+    ) -> list[Part]:
+        """See `Storage`."""
+        numbers = [n for n, channel in self.channels.items() if channel.topic in topics]
+        rows = self._rows[np.isin(self._rows[:, 1], numbers)]
+        if from_ns is not None:
+            rows = rows[rows[:, 2] >= from_ns]
+        if until_ns is not None:
+            rows = rows[rows[:, 2] < until_ns]
+        if not len(rows):
+            return []
+        rows = rows[np.lexsort((rows[:, 0], rows[:, 2]))]
+        return [Part(int(rows[0, 2]), lambda: self._messages(rows))]
+
+    def fetch(self, block: int, inner: int) -> bytes:
+        """See `Storage`."""
+        if self._open is None:
+            self._open = self._connect()
+        try:
+            return _data(self._open, inner)
+        except sqlite3.DatabaseError as error:
+            raise ValueError(str(error)) from error
+
+    def close(self) -> None:
+        """See `Storage`."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        super().close()
+
+    def _messages(self, rows: Times) -> Iterator[Message]:
+        unread = 0
+        why = ""
+        with closing(self._connect()) as database:
+            for row, number, log_ns in rows.tolist():
+                try:
+                    data = _data(database, row)
+                except (sqlite3.DatabaseError, ValueError) as error:
+                    unread, why = unread + 1, str(error)
+                    continue
+                yield Message(log_ns, 0, row, self.channels[number], data)
+        if unread:
+            self.problems.append(f"{unread} rows of {self.name} cannot be read: {why}")
+
+    def _connect(self) -> sqlite3.Connection:
+        place = self.path.resolve().as_uri()
+        log = self.path.with_name(self.path.name + "-wal")
+        # With the log, SQLite would lock the file and write an index of the log beside it. Without locks, and
+        # with that index in memory, it reads what another program may not even be allowed to write.
+        options = "mode=ro&vfs=unix-none" if log.is_file() and log.stat().st_size else "immutable=1"
+        database = sqlite3.connect(f"{place}?{options}", uri=True)
+        try:
+            database.execute("pragma locking_mode = exclusive")
+            # Without it SQLite refuses a file that is shorter than its header says.
+            database.execute("pragma writable_schema = on")
+        except sqlite3.DatabaseError as error:
+            database.close()
+            raise ValueError(str(error)) from error
+        database.text_factory = lambda data: data.decode("utf-8", "replace")
+        return database
+
+    def _channels(self, database: sqlite3.Connection) -> None:
+        definitions: dict[str, tuple[str, str]] = {}
+        tables = {name for (name,) in database.execute("select name from sqlite_master")}
+        if not {"topics", "messages"} <= tables:
+            raise ValueError("it is an SQLite file without the tables of a bag")
+        if "message_definitions" in tables:
+            for name, language, text in database.execute(
+                "select topic_type, encoding, encoded_message_definition from message_definitions"
+            ):
+                definitions[name] = str(text), str(language)
+        for number, topic, kind, form in database.execute(
+            "select id, name, type, serialization_format from topics order by id"
+        ):
+            about = definitions.get(kind, ("", ""))
+            self.channels[number] = Channel(slashed(str(topic)), str(kind), str(form), *about)
+
+    def _find_rows(self, database: sqlite3.Connection) -> None:
+        """Finds each row's topic and time in the order of the file: an index may lack some."""
+        select = "select rowid, topic_id, timestamp, typeof(timestamp) from messages not indexed"
+        rows: dict[int, tuple[int, int, int]] = {}
+        unknown: Counter[str] = Counter()
+        why = ""
+        for order in ("asc", "desc"):  # from the other end, too, if it is damaged in between
+            try:
+                for row, number, log_ns, kind in database.execute(
+                    f"{select} order by rowid {order}"
+                ):
+                    if row in rows:
+                        break
+                    if number not in self.channels:
+                        unknown[f"of topic number {number}, which it does not list"] += 1
+                    elif kind != "integer":
+                        unknown[f"of {self.channels[number].topic} without a time"] += 1
+                    else:
+                        rows[row] = row, number, max(_EARLIEST_NS, log_time(log_ns))
+                break
+            except sqlite3.DatabaseError as error:
+                why = str(error)
+        for what, count in unknown.items():
+            self.problems.append(f"{count} messages of {self.name} are left out: they are {what}")
+        if why:
+            self.problems.append(f"{self.name} is damaged within: {why}")
+        found = sorted(rows.values())
+        self._rows = np.array(found, np.int64).reshape(-1, 3)
+
+
+def _data(database: sqlite3.Connection, row: int) -> bytes:
+    for (data,) in database.execute("select data from messages where rowid = ?", (row,)):
+        if data is None:
+            return b""
+        return data if isinstance(data, bytes) else str(data).encode()
+    raise ValueError("the row is not there")
