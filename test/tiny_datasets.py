@@ -248,6 +248,42 @@ def kitti(root: Path, count: int, sequence: str = "00") -> Path:
     return root
 
 
+def msls(root: Path, city: str, lat: float, lon: float, zone_east: float, count: int = 4) -> Path:
+    """A city of Mapillary's sequences: images 10 m apart to the east, the last one a panorama."""
+    for s, side in enumerate(("database", "query")):
+        folder = root / "train_val" / city / side
+        placed, raw = (
+            [",key,easting,northing,night,control_panel,view_direction,unique_cluster"],
+            [",key,lon,lat,ca,captured_at,pano"],
+        )
+        for i in range(count):
+            key = f"{city}-{side}_{i}"
+            write_image(folder / f"images/{key}.jpg", 100 * s + i)
+            placed.append(f"{i},{key},{zone_east + 10 * i},{6000000.5 + s},False,False,Forward,{i}")
+            east = lon + 10 * i / (111320 * np.cos(np.radians(lat)))
+            raw.append(f"{i},{key},{east:.9f},{lat},{90 * s},1500000000000,{i == count - 1}")
+        (folder / "postprocessed.csv").write_text("\n".join(placed))
+        (folder / "raw.csv").write_text("\n".join(raw))
+    return root
+
+
+def gsv_cities(root: Path, city: str, places: int, lat: float, lon: float) -> Path:
+    """Three images a place, in three years; places 100 m apart to the north."""
+    rows = ["place_id,year,month,northdeg,city_id,lat,lon,panoid"]
+    for p in range(places):
+        for k in range(3):
+            at = lat + p * 100 / 111195, lon + k * 1e-6
+            where = f"{at[0]:.7f}", f"{at[1]:.7f}"
+            rows.append(
+                f"{p},{2010 + k},{k + 1},{45 * k},{city},{where[0]},{where[1]},pano_{p}-{k}"
+            )
+            name = f"{city}_{p:07}_{2010 + k}_{k + 1:02}_{45 * k:03}_{where[0]}_{where[1]}_pano_{p}-{k}.jpg"
+            write_image(root / "Images" / city / name, 10 * p + k)
+    (root / "Dataframes").mkdir(exist_ok=True)
+    (root / "Dataframes" / f"{city}.csv").write_text("\n".join(rows))
+    return root
+
+
 def place_name(east, north, heading="", zone="10", letter="S"):
     """The benchmark's file name."""
     return f"@{east}@{north}@{zone}@{letter}@37.1@-122.2@pano@@{heading}@@@@@note@.jpg"

@@ -26,6 +26,8 @@ DATASETS: dict[str, str] = {
     "euroc": "EuRoC MAV, TUM VI: mav0 with cam0 and a ground truth of the IMU; or a folder of such",
     "kitti": "KITTI odometry: sequences/NN with image_2, calib.txt and times.txt; poses/NN.txt",
     "rosbag": "a ROS 1 or 2 bag, or a folder of bags: images with a pose topic, odometry or tf, and labels",
+    "msls": "Mapillary Street-level Sequences: train_val/<city>/{database,query} with tables",
+    "gsv_cities": "GSV-Cities: Dataframes/<city>.csv and Images/<city>",
     "place_folder": "place recognition benchmarks: @utm_easting@utm_northing@...@.jpg file names",
 }
 
