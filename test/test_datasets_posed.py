@@ -16,6 +16,7 @@ from tiny_datasets import (
     seven_scenes,
     transforms,
     tum,
+    twelve_scenes,
     write_image,
 )
 
@@ -142,6 +143,55 @@ def test_seven_scenes_says_what_to_do_with_zip_files(tmp_path):
     (tmp_path / "seq-01.zip").touch()
     with pytest.raises(SourceError, match="unzip"):
         open_dataset("seven_scenes", tmp_path)
+
+
+# 12-Scenes: 7-Scenes' frames, the first sequence is test
+
+
+def test_twelve_scenes_honours_its_split_and_camera(tmp_path):
+    folder = twelve_scenes(tmp_path / "apt1/kitchen", 12, 5)
+    splits = open_dataset("twelve_scenes", folder, validation=0)
+    assert [s.name[-2:] for s in splits.test] == ["00", "01", "02", "03", "04"]
+    assert len(splits.train) == 7 and {s.sequence for s in splits.train} == {"sequence1"}
+    for sample in splits.samples:
+        assert_sees(sample, camera(int(sample.name[-6:])))
+    K = splits.camera_matrix
+    np.testing.assert_array_equal(K, [[28.6, 0, 16.5], [0, 28.7, 11.5], [0, 0, 1]])
+    with pytest.raises(SourceError, match="give one scene, such as apt1/kitchen"):
+        open_dataset("twelve_scenes", tmp_path)
+
+
+def test_twelve_scenes_counts_lost_frames_and_those_of_no_sequence(tmp_path):
+    folder = twelve_scenes(tmp_path, 12, 5)
+    lost = folder / "data/frame-000007.pose.txt"
+    lost.write_text("-1.#INF " * 4 + "\n" + "-inf -inf -inf -inf\n" * 3)
+    (folder / "split.txt").write_text(
+        "sequence0 [frames=5]  [start=0 ; end=4]\r\nsequence1 [frames=6]  [start=5 ; end=10]\r\n"
+    )
+    splits = open_dataset("twelve_scenes", folder)
+    assert len(splits.samples) == 10
+    text = "\n".join(splits.notes)
+    assert "1 frame skipped, whose tracking was lost (the pose is not finite)" in text
+    assert "1 frame skipped, which are in no sequence of split.txt" in text
+    (folder / "split.txt").write_text("sequence0 [frames=5]\n")
+    with pytest.raises(SourceError, match=r"split.txt:1: .*is not like 'sequence0"):
+        open_dataset("twelve_scenes", folder)
+    (folder / "split.txt").unlink()
+    assert any("no split.txt" in note for note in open_dataset("twelve_scenes", folder).notes)
+
+
+@pytest.mark.parametrize("kind", ["seven_scenes", "cambridge"])
+def test_marks_and_ends_of_line_of_windows_make_no_difference(tmp_path, kind):
+    folder = {"seven_scenes": seven_scenes, "cambridge": cambridge}[kind](
+        tmp_path, 4, *([2] * (kind == "cambridge"))
+    )
+    before = open_dataset(kind, folder)
+    for file in folder.glob("*.txt"):
+        text = file.read_text()
+        file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    after = open_dataset(kind, folder)
+    for a, b in zip(after.samples, before.samples, strict=True):
+        np.testing.assert_array_equal(a.T_map_camera, b.T_map_camera)
 
 
 # Cambridge Landmarks: camera centre, quaternion wxyz of world to camera

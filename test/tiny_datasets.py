@@ -74,6 +74,23 @@ def seven_scenes(folder: Path, count: int, suffix: str = "png") -> Path:
     return folder
 
 
+def twelve_scenes(root: Path, count: int, test: int) -> Path:
+    """The frames of 7-Scenes in data; the first `test` of them are sequence0."""
+    seven_scenes(root / "data", count, "jpg")
+    spans = ((0, test - 1), (test, count - 1))
+    lines = [
+        f"sequence{i} [frames={b - a + 1}]  [start={a} ; end={b}]" for i, (a, b) in enumerate(spans)
+    ]
+    (root / "split.txt").write_text("\n".join(lines) + "\n")
+    (root / "info.txt").write_text(
+        "m_versionNumber = 4\nm_sensorName = StructureSensor\nm_colorWidth = 32\nm_colorHeight = 24\n"
+        "m_depthWidth = 16\nm_depthHeight = 12\n"
+        "m_calibrationColorIntrinsic = 28.6 0 16.5 0 0 28.7 11.5 0 0 0 1 0 0 0 0 1 \n"
+        "m_calibrationDepthIntrinsic = 14 0 8 0 0 14 6 0 0 0 1 0 0 0 0 1 \n"
+    )
+    return root
+
+
 def cambridge(root: Path, train: int, test: int) -> Path:
     """Camera centre, then the quaternion w x y z of world to camera."""
     lists = {"dataset_train.txt": ("seq1", train), "dataset_test.txt": ("seq2", test)}

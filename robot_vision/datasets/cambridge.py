@@ -29,6 +29,7 @@ from robot_vision.datasets.image_files import (
 from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import SourceError
 from robot_vision.sources.files import IMAGE_SUFFIXES
 from robot_vision.sources.natural import natural_key
@@ -88,11 +89,7 @@ def open_splits(root: Path, options: Options) -> Splits:
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yields the numbered lines after the header."""
-    try:
-        lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(file), 1):
         if number <= _HEADER_LINES and not _IMAGE.match(line):
             continue
         if line.strip():

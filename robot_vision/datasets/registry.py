@@ -19,6 +19,7 @@ DATASETS: dict[str, str] = {
     "image_folder": "a folder for each class; train, val and test folders above them are honoured",
     "labels_csv": "a table of images and classes: a CSV file, or a folder with train.csv and test.csv",
     "seven_scenes": "Microsoft 7-Scenes: frame-*.color.png or jpg beside .pose.txt, flat or in seq-NN",
+    "twelve_scenes": "12-Scenes: one scene with data/frame-*.color.jpg and .pose.txt, split.txt, info.txt",
     "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
     "tum_rgbd": "TUM RGB-D: rgb.txt and groundtruth.txt; a folder, or a folder of such folders",
     "transforms_json": "NeRF, Instant-NGP, Nerfstudio and COLMAP exports: transforms.json",

@@ -25,11 +25,13 @@ from robot_vision.datasets.options import parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.tables import read_lines, read_text
 from robot_vision.errors import SourceError
 from robot_vision.sources.natural import natural_key
 
 KINECT = "525,525,320,240"
 _FRAME = re.compile(r"^(frame-\d+)\.color\.(png|jpg|jpeg)$", re.IGNORECASE)
+_LOST = re.compile(r"inf|nan|#ind", re.IGNORECASE)
 _SEQUENCE = re.compile(r"^seq-?(\d+)$", re.IGNORECASE)
 
 
@@ -52,7 +54,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     samples: list[Sample] = []
     files: list[Path] = []
     for folder in folders or [root]:
-        found, images = _sequence(folder, folder.name if folders else root.name, options, skipped)
+        found, images = frames_in(folder, folder.name if folders else root.name, options, skipped)
         samples += found
         files += images
     if not files:
@@ -69,9 +71,22 @@ def open_splits(root: Path, options: Options) -> Splits:
     return splits_of(samples, options, notes, is_test=is_test, K=K)
 
 
-def _sequence(
-    folder: Path, sequence: str, options: Options, skipped: Skipped
+def frames_in(
+    folder: Path,
+    sequence: str,
+    options: PosedOptions,
+    skipped: Skipped,
+    lost_is_skipped: bool = False,
 ) -> tuple[list[Sample], list[Path]]:
+    """Returns the frames of a folder that have a pose, in order, and all its images.
+
+    Args:
+        folder: of frames.
+        sequence: their recording's name.
+        options: of the data set.
+        skipped: counts those without a pose.
+        lost_is_skipped: a pose that is not finite means that the tracking was lost, and no fault.
+    """
     entries = {p.name: p for p in folder.iterdir()}
     samples, images = [], []
     for name in sorted(entries, key=natural_key):
@@ -85,6 +100,9 @@ def _sequence(
         if pose_file.name not in entries:
             skipped.add("which have no pose file", unique)
             continue
+        if lost_is_skipped and _LOST.search(read_text(pose_file)):
+            skipped.add("whose tracking was lost (the pose is not finite)", unique)
+            continue
         T = checked(options, skipped, unique, read_pose, pose_file)
         if T is not None:
             samples.append(Sample(unique, None, T, None, sequence, FileImage(str(file))))
@@ -97,10 +115,7 @@ def read_pose(file: Path) -> NDArray[np.float64]:
     Raises:
         SourceError: not four lines of four finite numbers, or no rigid transform.
     """
-    try:
-        lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
+    lines = read_lines(file)
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -130,7 +145,7 @@ def _official_test(root: Path, present: set[str], notes: list[str]) -> set[str] 
 def _listed(file: Path, present: set[str], notes: list[str]) -> set[str]:
     by_number = {int(_SEQUENCE.match(name).group(1)): name for name in present}  # type: ignore[union-attr]
     found = set()
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if not line.strip():
             continue
         match = re.fullmatch(r"(?:sequence|seq-?)\s*(\d+)", line.strip(), re.IGNORECASE)

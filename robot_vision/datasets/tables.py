@@ -72,7 +72,8 @@ def read_text(file: Path) -> str:
 
 def read_lines(file: Path) -> list[str]:
     """Returns the lines of a text file; see `read_text`."""
-    return _LINE_END.split(read_text(file))
+    lines = _LINE_END.split(read_text(file))
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_table(
