@@ -1,7 +1,9 @@
-"""What a message may say of poses: finite numbers that a robot can have, and one guard for all the rest."""
+"""What comes in: poses with finite numbers that a robot can have, and messages that are missing."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point, Pose, Quaternion
+from ros_helpers import Client, NodeProcess, set_header, wait_until
 from std_msgs.msg import Header
 
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.ros.incoming import checked_covariance, checked_pose, checked_stamp_ns
+from robot_vision.ros.sequence import MessageSequence
 
 
 @pytest.mark.parametrize(
@@ -63,3 +68,81 @@ def test_stamp_that_no_message_can_carry_is_refused() -> None:
     header.stamp.sec, header.stamp.nanosec = -1, 0
     with pytest.raises(MeasurementError):
         checked_stamp_ns(header)
+
+
+def _info(number: int, publisher: bytes = b"a") -> dict[str, Any]:
+    return {"publication_sequence_number": number, "publisher_gid": {"data": publisher}}
+
+
+def test_missing_messages_are_counted_for_each_publisher() -> None:
+    lost: list[int] = []
+    sequence = MessageSequence(lost.append)
+    for number, publisher in [(7, b"a"), (8, b"a"), (1, b"b"), (11, b"a"), (2, b"b"), (5, b"b")]:
+        sequence.take(_info(number, publisher))
+    assert lost == [
+        2,
+        2,
+    ]  # 9 and 10 of a, 3 and 4 of b; what came before the first is nobody's loss
+    for info in ({}, _info((1 << 64) - 1), {"publication_sequence_number": 90}):  # not numbered
+        sequence.take(info)
+    sequence.take(_info(12))
+    assert lost == [2, 2]
+
+
+@pytest.mark.ros
+def test_filter_node_outlives_what_drivers_send_for_unknown(tmp_path: Path) -> None:
+    """Over DDS: a covariance of the largest double, an odometry at 1e308 m, and then good ones."""
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+    from nav_msgs.msg import Odometry
+
+    process = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.filter_node",
+        "--ros-args",
+        *("-p", "cameras:=[front]", "-p", "diagnostics_period_s:=0.1"),
+    )
+    client = Client()
+    try:
+        poses = client.listen(PoseWithCovarianceStamped, "/filters/pose")
+        publishers = {
+            PoseWithCovarianceStamped: client.publisher(
+                PoseWithCovarianceStamped, "/perception/front/pose"
+            ),
+            Odometry: client.publisher(Odometry, "/odom"),
+        }
+
+        def send(kind: Any, **changes: float) -> None:
+            message = kind()
+            set_header(message, time.time_ns(), "map" if kind is not Odometry else "odom")
+            message.pose.pose.orientation.w = 1.0
+            message.pose.pose.position.x = changes.get("x", 0.0)
+            covariance = np.eye(6) * 0.01
+            covariance[0, 0] = changes.get("variance", 0.01)
+            message.pose.covariance = covariance.ravel()
+            if kind is Odometry:
+                message.child_frame_id = "base_link"
+            publishers[kind].publish(message)
+
+        def hostile() -> None:
+            send(PoseWithCovarianceStamped, variance=1.7976931348623157e308)
+            send(PoseWithCovarianceStamped, x=-1e300)
+            send(Odometry, x=1e308)
+
+        def refused() -> bool:
+            names = ("refused_covariance", "refused_out_of_range", "odometry_out_of_range")
+            return all(client.count("pose", name) > 0 for name in names)
+
+        client.listen(DiagnosticArray, "/diagnostics")
+        wait_until(refused, what="refusals", each=hostile)
+        wait_until(
+            lambda: len(poses) > 3,
+            what=process.output,
+            each=lambda: (send(PoseWithCovarianceStamped), time.sleep(0.02)),
+        )
+        assert client.count("filters", "callback_errors") == 0
+        assert all(np.all(np.isfinite(p.pose.covariance)) for p in poses)
+        assert "1.79769e+308" in process.output and "1e+308" in process.output
+    finally:
+        status = process.stop()
+        client.close()
+    assert status == 0 and "Traceback" not in process.output, process.output

@@ -335,6 +335,30 @@ def test_rate_limit_is_kept_and_counted(robot: Robot) -> None:
     assert client.set_parameters(NODE, max_rate_hz=0.0).successful
 
 
+def test_burst_is_counted_whole_also_what_the_middleware_replaced(robot: Robot) -> None:
+    """Each frame that was sent is received or lost; each that was received is published or replaced."""
+    from sensor_msgs.msg import Image
+
+    def counts() -> np.ndarray:
+        names = ("lost", "received", "replaced", "published")
+        return np.array([robot.client.count("front", name) for name in names])
+
+    robot.listen("front", "classification")
+    robot.ask("front", rgb_message(coloured_image((1, 1, 250)), robot.new_stamp()))
+    time.sleep(0.5)  # two of its diagnostics
+    before, burst = counts(), 300
+    publisher = robot.client.publisher(Image, "/front/image_raw")
+    message = rgb_message(coloured_image((1, 250, 1)), robot.new_stamp())
+    for _ in range(burst):
+        publisher.publish(message)
+    robot.ask("front", rgb_message(coloured_image((250, 1, 1)), robot.new_stamp()))
+    time.sleep(0.5)
+    wait_until(lambda: (counts() - before)[:2].sum() >= burst + 1, what="all that was sent")
+    lost, received, replaced, published = counts() - before
+    assert lost > 0, "this machine was too fast to lose any"
+    assert received == replaced + published
+
+
 def test_clock_that_jumps_back_does_no_harm(robot: Robot) -> None:
     """A bag that loops with use_sim_time: stamps and clock go back together."""
     from rosgraph_msgs.msg import Clock

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.lifecycle import LifecycleNode
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CompressedImage, Image
 
 from robot_vision.errors import ConfigError
 from robot_vision.ros.diagnostics import CameraHealth
 from robot_vision.ros.mailbox import Mailbox, RateLimiter
+from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.outputs import CameraOutputs
 from robot_vision.ros.perception_parameters import PerceptionParameters
 from robot_vision.ros.qos import profile, subscription_events
@@ -36,7 +37,7 @@ class Camera:
 
     def __init__(
         self,
-        node: LifecycleNode,
+        node: ManagedNode[PerceptionParameters],
         name: str,
         outputs: CameraOutputs,
         parameters: Callable[[], PerceptionParameters],
@@ -79,6 +80,7 @@ class Camera:
             profile(p.subscribe_reliability, p.subscribe_depth),
             event_callbacks=subscription_events(self.topic, on_incompatible_qos),
             raw=True,
+            lost=functools.partial(self.statistics.count, "lost"),
         )
         self._node.get_logger().info(f"Camera {self.name}: {self.topic} ({kind.__name__})")
 

@@ -13,6 +13,7 @@ from robot_vision.ros.worker import STAGES
 OK, WARN, ERROR = 0, 1, 2
 # Counters that stand in every message, so that a plot of them starts at 0.
 DROPS = (
+    "lost",
     "replaced",
     "limited",
     "idle",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from robot_vision.ros.managed_parameters import ManagedParameters
 from robot_vision.ros.parameters import NodeParameters
+from robot_vision.ros.sequence import NUMBERED, MessageSequence
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.throttle import ThrottledLog
 from robot_vision.ros.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
@@ -62,11 +63,37 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     # One guard for all that a message, a timer or a caller may set off: none of it ends the node.
 
-    def create_subscription(
-        self, msg_type: Any, topic: str, callback: Any, *a: Any, **k: Any
+    def create_subscription(  # type: ignore[override]
+        self,
+        msg_type: Any,
+        topic: str,
+        callback: Callable[[Any], Any],
+        qos_profile: Any,
+        *,
+        lost: Callable[[int], Any] | None = None,
+        **options: Any,
     ) -> Any:
-        """Subscribes as rclpy does; what the callback cannot stand is counted, said and dropped."""
-        return super().create_subscription(msg_type, topic, self._guarded(topic, callback), *a, **k)
+        """Subscribes as rclpy does; what the callback cannot stand is counted, said and dropped.
+
+        Args:
+            msg_type: as rclpy's.
+            topic: as rclpy's.
+            callback: takes the message alone.
+            qos_profile: as rclpy's.
+            lost: is called with how many messages the node never saw; by default they are counted.
+            options: as rclpy's.
+        """
+        guarded = self._guarded(topic, callback)
+        sequence = MessageSequence(
+            lost or functools.partial(self._statistics.count, "lost_messages")
+        )
+
+        def take(message: Any, info: Mapping[str, Any]) -> None:
+            sequence.take(info)
+            guarded(message)
+
+        callback = take if NUMBERED else guarded  # type: ignore[assignment]
+        return super().create_subscription(msg_type, topic, callback, qos_profile, **options)
 
     def create_timer(self, timer_period_sec: float, callback: Any, *a: Any, **k: Any) -> Any:
         """Makes a timer as rclpy does, which goes on after a failure."""

@@ -1,0 +1,250 @@
+"""Messages on every subscription of the whole nodes: valid ones, and ones with hostile fields.
+
+The callbacks are called as the executor calls them, with nodes that are active; their workers run in threads.
+Whatever an internal guard had to catch is a bug.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.logging import LoggingSeverity
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from rosidl_parser.definition import (
+    AbstractNestedType,
+    AbstractString,
+    Array,
+    BasicType,
+    NamespacedType,
+)
+
+from fuzz import scratch
+from robot_vision.places.keyframe import Keyframe
+from robot_vision.places.store import create_map
+from robot_vision.ros.filter_node import FilterNode
+from robot_vision.ros.perception_node import PerceptionNode
+from robot_vision.ros.place_node import PlaceNode
+
+MAX_LEN = 1 << 8
+ALLOWED_S = 20.0
+SIZE, DIMENSION, SHA = (48, 64), 8, "ab" * 32
+_DOUBLES = (
+    0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 1e-320, -5e-324, 1e9, 1e10, 1e150, -1e155, 1e300, 1e308,
+    1.7976931348623157e308, -1.7976931348623157e308, float("nan"), float("inf"), float("-inf"), 3.5, -7.25,
+)  # fmt: skip
+_FLOATS = (0.0, 1.0, -1.0, 1e-45, 3.4e38, -3.4e38, float("nan"), float("inf"), 0.25)
+_TEXTS = (
+    "", "map", "odom", "base_link", "front_optical", "/map", "32FC1", "rgb8", "bgr8", "mono8", "jpeg",
+    "plumb_bob", "kitchen", "red", "green", "blue", "unknown", "x" * 300, "\u00e9\n\u2028",
+)  # fmt: skip
+# Errors that only a guard can count.
+GUARDED = ("callback_errors", "internal_errors", "recognition_failures")
+
+
+@functools.cache
+def nodes() -> tuple[Any, ...]:
+    """Returns the nodes, active: each kind of motion and of odometry that they know."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    folder = scratch.folder()
+    place_map = _map(folder / "places.map")
+
+    def make(kind: Any, name: str, **values: Any) -> Any:
+        overrides = [Parameter(key, value=value) for key, value in values.items()]
+        remap = ["--ros-args", "-r", f"__node:={name}"]
+        node = kind(context=context, parameter_overrides=overrides, cli_args=remap)
+        node.get_logger().set_level(LoggingSeverity.FATAL)
+        node.start()
+        assert node.state_label == "active", (name, node.problem)
+        return node
+
+    mounted = {"camera_to_base": [0.1, 0.0, 0.5, -1.5, 0.0, -1.5], "base_frame": "base_link"}
+    places = {"map": str(place_map), "camera": "front"}
+    return (
+        make(PerceptionNode, "eyes", model="demo", cameras=["front"], always_infer=True,
+             max_rate_hz=5.0, **mounted),
+        make(FilterNode, "belief", cameras=["front"], labels=["red", "green", "blue"]),
+        make(FilterNode, "belief_tf", cameras=["front"], odometry_source="tf", base_frame="base_link"),
+        make(PlaceNode, "places", pose_source="odometry", verify=True, **places, **mounted),
+        make(PlaceNode, "mapper", pose_source="pose_with_covariance", mapping=True,
+             map=str(folder / "grown.map"), camera="front"),
+        make(PlaceNode, "places_tf", pose_source="tf", **places),
+    )  # fmt: skip
+
+
+def _map(path: Path) -> Path:
+    with create_map(
+        path, bundle_name="tiny", bundle_sha256=SHA, dimension=DIMENSION, frame_id="map"
+    ) as made:
+        for i in range(20):
+            T = np.eye(4)
+            T[0, 3] = 0.3 * i
+            made.add_many(
+                [
+                    Keyframe.checked(
+                        stamp_ns=10**18 + i,
+                        camera="front",
+                        source="first",
+                        T_map_camera=T,
+                        descriptor=_unit(i),
+                    )
+                ]
+            )
+    return path
+
+
+def _unit(seed: int) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
+    return np.asarray(values / np.linalg.norm(values), np.float32)
+
+
+@functools.cache
+def subscriptions() -> tuple[tuple[Any, Any], ...]:
+    """Returns each node with each of its subscriptions."""
+    return tuple((node, s) for node in nodes() for s in node.subscriptions)
+
+
+def one_input(data: bytes) -> None:
+    """For each message: a byte that picks the subscription, a count of hostile fields, then which and how."""
+    take = scratch.Bytes(data)
+    before = [_guarded(node) for node in nodes()]
+    number = 0
+    while take.at < len(data) or not number:
+        node, subscription = subscriptions()[take.number(1) % len(subscriptions())]
+        message = valid(subscription.msg_type, subscription.topic_name, number)
+        for _ in range(take.number(1) % 4):
+            spoil(message, take)
+        subscription.callback(serialize_message(message) if subscription.raw else message)
+        number += 1
+    for node in nodes():
+        node._on_diagnostics()  # the timer's: what the node then says of itself, and the mapping it begins
+    after = [_guarded(node) for node in nodes()]
+    assert before == after, dict(zip([n.get_name() for n in nodes()], after, strict=True))
+
+
+def _guarded(node: Any) -> tuple[int, ...]:
+    return tuple(node._statistics.counters.get(name, 0) for name in GUARDED)
+
+
+def valid(kind: Any, topic: str, number: int) -> Any:
+    """Returns a message that the nodes take, a moment after the one before."""
+    message = kind()
+    now = nodes()[0].get_clock().now().to_msg()
+    for part in (message, *getattr(message, "transforms", ())):
+        if hasattr(part, "header"):
+            part.header.stamp, part.header.frame_id = now, "front_optical"
+    name = kind.__name__
+    if name in ("PoseWithCovarianceStamped", "Odometry", "PoseStamped"):
+        message.header.frame_id = "odom" if name == "Odometry" else "map"
+        pose = message.pose if name == "PoseStamped" else message.pose.pose
+        pose.position.x = 0.01 * number
+        pose.orientation.w = 1.0
+        if name != "PoseStamped":
+            message.pose.covariance = (np.eye(6) * 0.01).ravel()
+    if name == "Odometry":
+        message.child_frame_id = "base_link"
+    elif name == "TFMessage":
+        from geometry_msgs.msg import TransformStamped
+
+        for parent, child in (("odom", "base_link"), ("base_link", "front_optical")):
+            edge = TransformStamped(child_frame_id=child)
+            edge.header.stamp, edge.header.frame_id = now, parent
+            edge.transform.rotation.w = 1.0
+            message.transforms.append(edge)
+    elif name == "Classification":
+        from vision_msgs.msg import ObjectHypothesis
+
+        message.results = [
+            ObjectHypothesis(class_id=c, score=s)
+            for c, s in (("red", 0.7), ("green", 0.2), ("blue", 0.1))
+        ]
+    elif name == "LabelInfo":
+        from vision_msgs.msg import VisionClass
+
+        message.class_map = [
+            VisionClass(class_id=i, class_name=c) for i, c in enumerate(("red", "green", "blue"))
+        ]
+    elif name == "CameraInfo":
+        message.height, message.width, message.distortion_model = *SIZE, "plumb_bob"
+        message.k = [50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
+    elif name == "VisionInfo":
+        message.method = f"tiny onnx cpu sha256:{SHA}"
+    elif name == "Image" and topic.endswith("descriptor"):
+        message.height, message.width, message.encoding, message.step = (
+            1,
+            DIMENSION,
+            "32FC1",
+            4 * DIMENSION,
+        )
+        message.data = array.array("B", _unit(number % 25).tobytes())
+    elif name == "Image":
+        message.height, message.width, message.encoding = *SIZE, "rgb8"
+        message.step = 3 * SIZE[1]
+        message.data = array.array("B", bytes([number % 256]) * (3 * SIZE[0] * SIZE[1]))
+    return message
+
+
+def spoil(message: Any, take: scratch.Bytes) -> None:
+    """Sets one field of a message, at any depth, to a value that its type allows."""
+    while True:
+        slots = list(
+            zip(message.get_fields_and_field_types(), type(message).SLOT_TYPES, strict=True)
+        )
+        if not slots:
+            return
+        name, slot = slots[take.number(1) % len(slots)]
+        value = getattr(message, name)
+        if isinstance(slot, NamespacedType):
+            message = value
+            continue
+        if isinstance(slot, AbstractNestedType):
+            item = slot.value_type
+            if isinstance(item, NamespacedType):
+                if value and take.number(1) % 4:
+                    message = value[take.number(1) % len(value)]
+                    continue
+                setattr(message, name, list(value) * (take.number(1) % 3))
+                return
+            if isinstance(slot, Array):  # of a fixed length
+                changed = list(value)
+                changed[take.number(1) % len(changed)] = _value(item, take)
+            else:
+                changed = [_value(item, take) for _ in range(take.number(1) % 12)]
+            setattr(message, name, changed)
+            return
+        setattr(message, name, _value(slot, take))
+        return
+
+
+def _value(slot: Any, take: scratch.Bytes) -> Any:
+    choice = take.number(1)
+    if isinstance(slot, AbstractString):
+        return _TEXTS[choice % len(_TEXTS)]
+    assert isinstance(slot, BasicType)
+    if slot.typename == "double":
+        return _DOUBLES[choice % len(_DOUBLES)]
+    if slot.typename == "float":
+        return _FLOATS[choice % len(_FLOATS)]
+    if slot.typename == "boolean":
+        return bool(choice & 1)
+    if slot.typename in ("octet", "char"):
+        return bytes([choice]) if slot.typename == "octet" else choice
+    bits = int("".join(filter(str.isdigit, slot.typename)))
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    if slot.typename.startswith("u"):
+        low, high = 0, (1 << bits) - 1
+    return (low, high, low + 1, 0, 1, 64 % (high + 1), choice % (high + 1), high - 1)[choice % 8]
+
+
+def seeds() -> list[bytes]:
+    """Returns a valid message on each subscription, then each with one hostile field."""
+    count = len(subscriptions())
+    return [bytes([i, 0]) for i in range(count)] + [
+        bytes([i, 1, f, f, f, v]) for i in range(count) for f in (0, 1, 2, 3) for v in (8, 13, 16)
+    ]
