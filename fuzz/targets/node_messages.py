@@ -30,6 +30,7 @@ from robot_vision.places.store import create_map
 from robot_vision.ros.filter_node import FilterNode
 from robot_vision.ros.perception_node import PerceptionNode
 from robot_vision.ros.place_node import PlaceNode
+from robot_vision.ros.sequence import NUMBERED
 
 MAX_LEN = 1 << 8
 ALLOWED_S = 20.0
@@ -120,7 +121,9 @@ def one_input(data: bytes) -> None:
         message = valid(subscription.msg_type, subscription.topic_name, number)
         for _ in range(take.number(1) % 4):
             spoil(message, take)
-        subscription.callback(serialize_message(message) if subscription.raw else message)
+        info = [{"publication_sequence_number": number, "publisher_gid": {"data": b"fuzz"}}]
+        content = serialize_message(message) if subscription.raw else message
+        subscription.callback(content, *(info if NUMBERED else ()))
         number += 1
     for node in nodes():
         node._on_diagnostics()  # the timer's: what the node then says of itself, and the mapping it begins
