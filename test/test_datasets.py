@@ -20,6 +20,7 @@ from robot_vision.datasets import (
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified, missing_note
 from robot_vision.errors import ConfigError, ImageError, SourceError
+from robot_vision.sources.files import missing_decoder
 
 
 def samples_of(counts, label=None):
@@ -248,6 +249,21 @@ def test_image_folder_refuses_test_without_train(tmp_path):
     image_folder(tmp_path, {"test/cat": 1})
     with pytest.raises(SourceError, match="has no train folder"):
         open_dataset("image_folder", tmp_path)
+
+
+@pytest.mark.skipif(not missing_decoder(".heic"), reason="there is a decoder of HEIC here")
+def test_images_of_a_format_without_decoder_are_counted_with_the_remedy(tmp_path):
+    image_folder(tmp_path, {"cat": 4, "dog": 4})
+    for i in range(2):
+        (tmp_path / f"cat/IMG_{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    splits = open_dataset("image_folder", tmp_path)
+    assert len(splits.samples) == 10
+    assert any(
+        "2 image files cannot be read (HEIC needs a decoder: pip install pillow-heif" in note
+        for note in splits.notes
+    )
+    with pytest.raises(ImageError, match=r"IMG_0.HEIC: HEIC needs a decoder"):
+        FileImage(str(tmp_path / "cat/IMG_0.HEIC")).load()
 
 
 def test_file_image_loads_rgb_and_names_damaged_file(tmp_path):

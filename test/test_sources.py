@@ -22,6 +22,7 @@ from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.images import to_rgb
 from robot_vision.recording import STORAGES, RecordingWriter
 from robot_vision.sources import open_source
+from robot_vision.sources.files import missing_decoder
 from robot_vision.sources.natural import natural_key
 
 START = 1_700_000_000_000_000_000
@@ -272,12 +273,39 @@ def test_compressed_files_pass_through_unchanged(tmp_path: Path) -> None:
     assert frame.message.data == (tmp_path / "a.jpg").read_bytes()
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".webp", ".ppm", ".JPG"])
+def write_image(file: Path, image: np.ndarray) -> None:
+    """Writes a file by its suffix, also of formats that OpenCV does not write or has another name for."""
+    if file.suffix in (".heic", ".heif"):
+        heif = pytest.importorskip("pillow_heif")
+        size = image.shape[1::-1]
+        heif.from_bytes("RGB", size, image[..., ::-1].tobytes()).save(str(file), quality=90)
+        return
+    if missing_decoder(file.suffix):
+        pytest.skip(missing_decoder(file.suffix))
+    encoder = ".jpg" if file.suffix in (".jfif", ".jpe") else file.suffix
+    file.write_bytes(cv2.imencode(encoder, image)[1].tobytes())
+
+
+@pytest.mark.parametrize(
+    "suffix", [".bmp", ".tif", ".webp", ".ppm", ".JPG", ".jfif", ".jpe", ".avif", ".heic"]
+)
 def test_other_image_files_are_decoded(tmp_path: Path, suffix: str) -> None:
     smooth = cv2.resize(IMAGES[0][:3, :4], (80, 60))
-    cv2.imwrite(str(tmp_path / f"a{suffix}"), smooth)
+    write_image(tmp_path / f"a{suffix}", smooth)
     (frame,) = open_source(tmp_path)
     assert np.abs(to_rgb(frame.message)[..., ::-1].astype(int) - smooth).mean() < 6
+
+
+@pytest.mark.skipif(not missing_decoder(".heic"), reason="there is a decoder of HEIC here")
+def test_heic_without_a_decoder_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    cv2.imwrite(str(tmp_path / "b.png"), IMAGES[0])
+    source = open_source(tmp_path)
+    assert [f.name for f in source] == ["b.png"]
+    assert len(source.problems) == 1
+    assert (
+        "a.heic cannot be read: HEIC needs a decoder: pip install pillow-heif" in source.problems[0]
+    )
 
 
 def test_unreadable_files_are_named_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import (
     FileImage,
-    empty_files_note,
     first_file,
     unlisted_note,
+    unreadable_note,
 )
 from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
@@ -77,7 +77,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             K = focal.get(stem)
             part.append(Sample(name, None, T, None, sequence, FileImage(str(image)), K))
         parts.append(sorted(part, key=lambda s: [natural_key(p) for p in Path(s.name).parts]))
-    notes += skipped.notes() + empty_files_note(files) + unlisted_note(files)
+    notes += skipped.notes() + unreadable_note(files) + unlisted_note(files)
     if focal:
         notes.append("focal lengths are those of reconstruction.nvm, for images of 1920 x 1080")
     test = {sample.name for sample in parts[1]}

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from robot_vision.datasets.colmap_model import Camera, Image, model_folder, read_model
 from robot_vision.datasets.image_files import (
     FileImage,
-    empty_files_note,
     first_file,
     unlisted_note,
+    unreadable_note,
 )
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, rotation_from_quaternion
@@ -76,7 +76,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         samples.append(Sample(image.name, None, T, None, sequence, FileImage(str(file)), K))
     notes = [
         *skipped.notes(),
-        *empty_files_note(files),
+        *unreadable_note(files),
         *unlisted_note(files),
         *notes,
         *_camera_notes(cameras, used, options),

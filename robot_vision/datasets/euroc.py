@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from robot_vision.datasets.bag_poses import parse_transform
 from robot_vision.datasets.image_files import (
     FileImage,
-    empty_files_note,
     first_file,
     unlisted_note,
+    unreadable_note,
 )
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
@@ -69,7 +69,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         for name, folder in recordings
         for sample in _recording(name, folder, options, skipped, files, notes)
     ]
-    notes = [*skipped.notes(), *empty_files_note(files), *unlisted_note(files), *notes]
+    notes = [*skipped.notes(), *unreadable_note(files), *unlisted_note(files), *notes]
     return splits_of(samples, options, notes)
 
 

@@ -24,7 +24,7 @@ from robot_vision.datasets.geo import (
     geo_splits,
     side_by_side,
 )
-from robot_vision.datasets.image_files import empty_files_note, unlisted_note
+from robot_vision.datasets.image_files import unlisted_note, unreadable_note
 from robot_vision.datasets.options import names_in, option
 from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
@@ -92,7 +92,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         for row, xy in zip(found, positions[city], strict=True)
     ]
     files = [p.file for p in placed]
-    notes = [*skipped.notes(), *empty_files_note(files), *unlisted_note(files), *notes]
+    notes = [*skipped.notes(), *unreadable_note(files), *unlisted_note(files), *notes]
     notes.append(
         f"{len({p.group for p in placed})} places: images of one stay on one side of the split"
     )

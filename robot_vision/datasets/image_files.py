@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
 from robot_vision.images import to_rgb
-from robot_vision.sources.files import is_image, read_image
+from robot_vision.sources.files import is_image, missing_decoder, read_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,23 @@ def unlisted_note(files: Sequence[Path]) -> list[str]:
     return [f"{len(others)} {verb} beside those listed but in no list, and left out: {others[0]}"]
 
 
-def empty_files_note(files: Iterable[Path]) -> list[str]:
-    """Returns a note that names files without a byte: they stay in the set, where loading counts them."""
-    empty = [str(file) for file in files if os.path.getsize(file) == 0]
-    if not empty:
-        return []
-    more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-    return [f"{len(empty)} image files are empty and cannot be read: {', '.join(empty[:3])}{more}"]
+def unreadable_note(files: Iterable[Path]) -> list[str]:
+    """Returns notes that name files without a byte, and those of a format that nothing here decodes.
+
+    They stay in the set, where loading counts them.
+    """
+    by_reason: dict[str, list[str]] = {}
+    remedies: dict[str, str] = {}
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix not in remedies:
+            remedies[suffix] = missing_decoder(suffix)
+        if os.path.getsize(file) == 0:
+            by_reason.setdefault("are empty and cannot be read", []).append(str(file))
+        elif remedies[suffix]:
+            by_reason.setdefault(f"cannot be read ({remedies[suffix]})", []).append(str(file))
+    notes = []
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notes.append(f"{len(names)} image files {reason}: {', '.join(names[:3])}{more}")
+    return notes

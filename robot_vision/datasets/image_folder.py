@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.image_files import FileImage, unreadable_note
 from robot_vision.datasets.options import option
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
@@ -125,7 +125,7 @@ def _classes_under(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
             files.append(Path(path))
     if others:
         notes.append(f"{others} files under {folder} are no images and are left out")
-    notes += empty_files_note(files)
+    notes += unreadable_note(files)
     if not samples:
         raise SourceError(f"{folder} has no class folder with an image in it")
     return samples

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.image_files import FileImage, unreadable_note
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.datasets.pose_files import seconds_to_ns
@@ -75,7 +75,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         )
     if len(folders) - len(without) > 1:
         notes.append("each sequence has a map of its own: their positions are not comparable")
-    return splits_of(samples, options, [*skipped.notes(), *empty_files_note(files), *notes])
+    return splits_of(samples, options, [*skipped.notes(), *unreadable_note(files), *notes])
 
 
 def _is_sequence(folder: Path) -> bool:

@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from robot_vision.datasets import image_folder
 from robot_vision.datasets.image_files import (
     FileImage,
-    empty_files_note,
     first_file,
     unlisted_note,
+    unreadable_note,
 )
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, where
@@ -117,7 +117,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             else:
                 parts.setdefault(role or part or "train", []).append(sample)
     files = list(seen)
-    notes = [*skipped.notes(), *notes, *unlisted_note(files), *empty_files_note(files)]
+    notes = [*skipped.notes(), *notes, *unlisted_note(files), *unreadable_note(files)]
     if not parts.get("train"):
         why = f" ({'; '.join(notes)})" if notes else ""
         raise SourceError(f"{root} has no image to train on{why}")

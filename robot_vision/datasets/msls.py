@@ -28,7 +28,7 @@ from robot_vision.datasets.geo import (
     geo_splits,
     side_by_side,
 )
-from robot_vision.datasets.image_files import empty_files_note, first_file, unlisted_note
+from robot_vision.datasets.image_files import first_file, unlisted_note, unreadable_note
 from robot_vision.datasets.options import names_in, option
 from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
@@ -97,7 +97,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         there = ", ".join(sorted(set(rows) & set(_VALIDATION)))
         notes.append(f"validation is {there}, as published; nothing is test")
     files = [p.file for p in placed]
-    notes = [*skipped.notes(), *empty_files_note(files), *unlisted_note(files), *notes]
+    notes = [*skipped.notes(), *unreadable_note(files), *unlisted_note(files), *notes]
     return geo_splits(placed, options, notes, np.zeros(2))
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robot_vision.datasets.geo import GeoOptions, Place, Placed, geo_splits, round_origin
-from robot_vision.datasets.image_files import empty_files_note
+from robot_vision.datasets.image_files import unreadable_note
 from robot_vision.datasets.pose_checks import Skipped, numbers
 from robot_vision.datasets.posed import checked
 from robot_vision.datasets.sample import Splits
@@ -65,7 +65,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             f"{root} has no image whose name begins with @easting@northing@ "
             "(folders: images/train/database, images/train/queries, ...)"
         )
-    notes = [*skipped.notes(), *empty_files_note(p.file for p in placed)]
+    notes = [*skipped.notes(), *unreadable_note(p.file for p in placed)]
     zone = _one_zone(placed, zones)
     placed = _one_half(placed, zones, notes)
     origin = round_origin([p.place for p in placed if p.part in ("train", "")] or [placed[0].place])

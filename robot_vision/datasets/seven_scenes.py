@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note
+from robot_vision.datasets.image_files import FileImage, unreadable_note
 from robot_vision.datasets.options import parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
@@ -62,7 +62,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             f"{root} has no frame: 7-Scenes has frame-NNNNNN.color.png (or jpg) and "
             "frame-NNNNNN.pose.txt, in folders seq-NN or in the folder itself"
         )
-    notes = [*skipped.notes(), *empty_files_note(files)]
+    notes = [*skipped.notes(), *unreadable_note(files)]
     test = _official_test(root, {p.name for p in folders}, notes) if folders else None
     K = parse_camera_matrix(KINECT)
     if not options.camera_matrix:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, empty_files_note, first_file
+from robot_vision.datasets.image_files import FileImage, first_file, unreadable_note
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
@@ -62,7 +62,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         file = root / "transforms.json" if root.is_dir() else root
         samples = _frames(file, options, skipped, notes, files)
         official = _listed(file, samples)
-    notes = skipped.notes() + empty_files_note(files) + notes
+    notes = skipped.notes() + unreadable_note(files) + notes
     if options.scale == 1:
         notes.append("positions are in the file's unit: set scale where that is not metres")
     with_val = official is not None and "val" in official.values()

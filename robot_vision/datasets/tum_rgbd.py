@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import (
     FileImage,
-    empty_files_note,
     first_file,
     unlisted_note,
+    unreadable_note,
 )
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
@@ -71,7 +71,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     notes: list[str] = []
     for folder in folders:
         samples += _recording(folder, options, skipped, files, notes)
-    notes = skipped.notes() + empty_files_note(files) + unlisted_note(files) + notes
+    notes = skipped.notes() + unreadable_note(files) + unlisted_note(files) + notes
     return splits_of(samples, options, notes)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
 from robot_vision.sources.base import (
@@ -22,9 +26,13 @@ from robot_vision.sources.base import (
 from robot_vision.sources.natural import natural_key
 
 # JPEG and PNG go on as they are, so that they are decoded as a camera's compressed images are.
-_AS_THEY_ARE = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
-_THROUGH_OPENCV = (".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm")
-IMAGE_SUFFIXES = (*_AS_THEY_ARE, *_THROUGH_OPENCV)
+_AS_THEY_ARE = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif"), "jpeg"),
+    ".png": "png",
+}
+_THROUGH_OPENCV = (".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".avif")
+_HEIC = (".heic", ".heif")
+IMAGE_SUFFIXES = (*_AS_THEY_ARE, *_THROUGH_OPENCV, *_HEIC)
 
 
 def is_image(path: Path) -> bool:
@@ -101,18 +109,46 @@ class FileSource(Source):
             yield Frame(stamp_ns, DEFAULT_TOPIC, DEFAULT_FRAME, message, self._name(file), stamp_ns)
 
 
+def missing_decoder(suffix: str) -> str:
+    """Returns what to do about images of a suffix that nothing here can decode; empty where something can."""
+    suffix = suffix.lower()
+    if suffix in _HEIC and importlib.util.find_spec("pillow_heif") is None:
+        return "HEIC needs a decoder: pip install pillow-heif, or convert the images to JPEG"
+    if suffix == ".avif" and not re.search(r"AVIF: +(?!NO)\S", cv2.getBuildInformation()):
+        return "this OpenCV has no decoder of AVIF: install another, or convert the images to JPEG"
+    return ""
+
+
 def read_image(file: Path) -> Any:
     """Returns an image file as a message for `images.to_rgb`.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: OpenCV cannot decode it.
+        ValueError: it cannot be decoded.
     """
     kind = _AS_THEY_ARE.get(file.suffix.lower())
     if kind:
         return CompressedImage(kind, file.read_bytes())
+    if remedy := missing_decoder(file.suffix):
+        raise ValueError(remedy)
+    if file.suffix.lower() in _HEIC:
+        return RawImage.of(_read_heic(file), "bgr8")
     with file.open("rb"):  # a reason from the system, where OpenCV would give none
         image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError("OpenCV cannot decode it")
     return RawImage.of(np.asarray(image, np.uint8), "bgr8")
+
+
+def _read_heic(file: Path) -> NDArray[np.uint8]:
+    """Returns BGR (H, W, 3), upright: the format's own turns are part of decoding it."""
+    data = file.read_bytes()
+    try:
+        heif: Any = importlib.import_module("pillow_heif")
+        image = heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True)
+        pixels = np.asarray(image, np.uint8)
+    except Exception as error:  # of libheif, which has many
+        raise ValueError(f"HEIC cannot be decoded: {error}") from error
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
