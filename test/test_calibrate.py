@@ -14,11 +14,13 @@ from tiny_bundle import LABELS, make_tiny_bundle
 from robot_vision.bundle import ModelBundle, write_manifest
 from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.graph import GraphEditor
+from robot_vision.calibration.judging import Judgement, judge
 from robot_vision.calibration.material import Options
 from robot_vision.calibration.measure import class_numbers, folds_of, resampler_of, times_of
 from robot_vision.calibration.run import Data, calibrate
-from robot_vision.calibration.temperature import fit_temperature
+from robot_vision.calibration.temperature import cross_fitted, fit_temperature
 from robot_vision.cli import main
+from robot_vision.cli.calibrate import summary
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError
@@ -74,6 +76,24 @@ def tiny(tmp_path_factory):
     return ModelBundle.load(make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny"))
 
 
+def true_samples(count: int, seed: int = 0) -> list[Sample]:
+    """Solid colours with labels as probable as the tiny bundle says."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for i in range(count):
+        colour = np.rint(255 * (0.1 + 0.8 * rng.dirichlet([2, 2, 2]))).astype(int)
+        label = LABELS[rng.choice(3, p=softmax(20 * colour / 255))]
+        pose = np.eye(4)
+        variance = 0.01 + colour[2] / 255
+        seen = Rotation.from_quat([0, 0, np.sin(colour[0] / 255), np.cos(colour[0] / 255)])
+        error = rng.normal(size=6) * np.sqrt(variance)
+        pose[:3, :3] = (Rotation.from_rotvec(error[3:]) * seen).as_matrix()
+        pose[:3, 3] = colour / 255 + error[:3]
+        source = Solid(tuple(int(v) for v in colour))
+        samples.append(Sample(f"{i}", label, pose, None, "walk", source))
+    return samples
+
+
 def held_out(samples: list[Sample]) -> Data:
     return Data(Splits((), tuple(samples), ()), "validation", "colours", {})
 
@@ -81,31 +101,69 @@ def held_out(samples: list[Sample]) -> Data:
 # The fits
 
 
-def test_temperature_minimises_the_smoothed_likelihood_as_scipy_does():
+@pytest.mark.parametrize("answers", [1, 5])
+def test_temperature_minimises_the_likelihood_with_platts_two_images_as_scipy_does(answers):
+    """Of several answers the mean probability counts."""
     rng = np.random.default_rng(0)
-    z = rng.normal(size=(400, 4)) * 5
-    labels = np.array([rng.choice(4, p=softmax(row / 2.0)) for row in z])
-    share = 4 / 404
+    z = rng.normal(size=(400, 1, 4)) * 5 + rng.normal(size=(400, answers, 4)) * (answers > 1)
+    labels = np.array([rng.choice(4, p=softmax(row[0] / 2.0)) for row in z])
+    p = softmax(z, axis=2).mean(axis=1)
+    order = np.argsort(-p, axis=1)
+    doubt = 1 - p.max(axis=1)
+    doubt /= doubt.sum()
 
     def loss(log_t: float) -> float:
-        each = log_softmax(z / np.exp(log_t), axis=1)
-        return -((1 - share) * each[np.arange(400), labels] + share * each.mean(axis=1)).mean()
+        each = np.log(softmax(z / np.exp(log_t), axis=2).mean(axis=1))
+        of = lambda k: each[np.arange(400), k]  # noqa: E731
+        return -(of(labels).sum() + of(order[:, 0]).mean() + doubt @ of(order[:, 1]))
 
     wanted = np.exp(minimize_scalar(loss, bounds=(-3, 3), options={"xatol": 1e-10}).x)
-    found = fit_temperature(z, labels)
+    found = fit_temperature(z if answers > 1 else z[:, 0], labels)
     assert found == pytest.approx(wanted, rel=1e-5)
     assert found == pytest.approx(2.0, rel=0.2)
 
 
-@pytest.mark.slow
-def test_training_and_calibration_fit_the_same_temperature():
-    torch = pytest.importorskip("torch")
-    from robot_vision.training.calibrate import fit_temperature as of_training
+def drawn(seed: int, classes: int, count: int, true_temperature: float = 1.0):
+    """Logits, and labels drawn from their probabilities at a temperature."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(count, classes)) * rng.choice([3, 6, 10])
+    p = softmax(z / true_temperature, axis=1)
+    labels = (np.cumsum(p, axis=1) < rng.random((count, 1))).sum(axis=1).clip(0, classes - 1)
+    return z, labels
 
-    rng = np.random.default_rng(1)
-    z, labels = rng.normal(size=(60, 3)) * 4, rng.integers(0, 3, 60)
-    theirs = of_training(torch.from_numpy(z), torch.from_numpy(labels))
-    assert fit_temperature(z, labels) == pytest.approx(theirs, rel=1e-6)
+
+def judged(z: np.ndarray, labels: np.ndarray) -> Judgement:
+    at, folds = (np.arange(len(z)), labels), np.arange(len(z)) % 5
+    after = cross_fitted(z, labels, folds)[at]
+    return judge(-log_softmax(z, axis=1)[at], -after, np.arange(len(z)))
+
+
+@pytest.mark.slow
+def test_a_temperature_that_is_true_is_left_in_40_of_40():
+    """Drawn from the model's own probabilities: fitted anyhow, it was worse in all of these."""
+    written, fitted = 0, []
+    for seed in range(40):
+        z, labels = drawn(seed, classes=20, count=300)
+        written += judged(z, labels).better
+        fitted.append(fit_temperature(z, labels))
+    assert written == 0
+    assert abs(np.mean(fitted) - 1) < 0.03  # no bias, of which the images added were the cause
+
+
+def test_a_temperature_that_is_wrong_is_found():
+    for true in (0.4, 2.5):
+        judgement = judged(*drawn(0, classes=20, count=300, true_temperature=true))
+        assert judgement.better and judgement.after < judgement.before
+
+
+def test_noise_is_that_of_blocks_whose_images_are_alike():
+    rng = np.random.default_rng(0)
+    gain = np.repeat(rng.normal(size=200), 50)
+    alike = judge(np.zeros(10000), gain, np.arange(10000) // 50)
+    single = judge(np.zeros(10000), gain, np.arange(10000))
+    assert alike.noise == pytest.approx(1 / np.sqrt(200), rel=0.15)
+    assert alike.noise == pytest.approx(np.sqrt(50) * single.noise, rel=0.02)
+    assert judge(np.ones(5), np.zeros(5), np.zeros(5)).noise == np.inf  # nothing to compare with
 
 
 def test_temperature_stays_finite_when_every_image_is_right():
@@ -351,6 +409,56 @@ def run_graph(graph: bytes, images: np.ndarray, name: str = "images") -> dict[st
 
 
 # From end to end
+
+
+def test_what_is_worse_on_images_left_out_is_not_written_and_said(tiny, tmp_path, capsys):
+    """Labels follow the bundle's own probabilities, and poses its own variances: there is nothing to gain."""
+    samples = true_samples(200)
+    options = Options(("classifier", "pose"), settings=EvaluationSettings(resamples=50))
+    new, found = calibrate(tiny, held_out(samples), options, tmp_path / "new")
+    assert found.temperature is None
+    assert set(found.left) >= {"classifier"}
+    line = next(line for line in summary(found) if line.startswith("classifier"))
+    numbers = found.heads["classifier"]
+    for side in (numbers.before, numbers.after):
+        assert f"{side['nll']['value']:.4f}" in line
+    assert "it stays 1" in line and "images left out" in line
+    assert new.spec.classifier.temperature == tiny.spec.classifier.temperature
+    assert "classifier" not in new.calibration and "classifier" in new.calibration["left"]
+    assert "it stays 1" in (new.path / "README.md").read_text()
+    image = [samples[0].source.load()]
+    with Pipeline.load(tiny.path, "onnx") as old, Pipeline.load(new.path, "onnx") as now:
+        a, b = old(image)[0].classification, now(image)[0].classification
+    assert np.array_equal(a.probabilities, b.probabilities)
+
+
+def test_a_threshold_alone_leaves_graph_and_weights_to_the_byte(tmp_path):
+    bundle = ModelBundle.load(make_tiny_bundle(tmp_path / "tiny", unknown_threshold=0.5))
+    samples = true_samples(200)
+    options = Options(("open_set",), score="max_probability")
+    new, found = calibrate(bundle, held_out(samples), options, tmp_path / "new")
+    assert new.graph == bundle.graph
+    assert new.spec.classifier.unknown_threshold == pytest.approx(found.threshold) != 0.5
+
+
+def test_labels_that_the_bundle_does_not_know_are_named_with_their_number(tiny, tmp_path):
+    samples = true_samples(240)
+    samples = [
+        replace(s, label="Door") if i < 12 else replace(s, label="cat") if i < 15 else s
+        for i, s in enumerate(s for s in samples if s.label != LABELS[2])
+    ]
+    options = Options(("classifier", "open_set"), settings=EvaluationSettings(resamples=20))
+    _, found = calibrate(tiny, held_out(samples), options, tmp_path / "new")
+    note = next(n for n in found.notes if "does not know" in n)
+    assert note.startswith("15 images") and "Door: 12, cat: 3" in note and "rename" in note
+    assert any(n.startswith(f"no image shows {LABELS[2]}") for n in found.notes)
+
+
+def test_a_place_where_no_bundle_can_be_written_is_told_before_the_work(tiny, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    words = ["calibrate", str(tiny.path), "--data", "image_folder", str(tmp_path / "missing")]
+    assert main([*words, "--output", str(tmp_path / "file" / "new")]) == 2
+    assert "file/new cannot be written" in capsys.readouterr().err  # and not: no data
 
 
 def test_calibration_makes_probabilities_and_covariances_true(tiny, tmp_path):

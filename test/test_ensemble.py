@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from network_helpers import random_batch, small_network, torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
 from train_data import configuration, make_labelled, make_posed
 
 from robot_vision.bundle import ModelBundle
@@ -13,7 +11,7 @@ from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.pipeline import Pipeline
 from robot_vision.spec import ClassifierSpec, PlaceSpec, PoseSpec
-from robot_vision.training.calibrate import fit_temperature, scale_variances, variance_scales
+from robot_vision.training.calibrate import scale_variances, variance_scales
 from robot_vision.training.ensemble import bootstrap, draws_samples
 from robot_vision.training.run import train
 
@@ -134,21 +132,6 @@ def test_variance_scales_of_blocks_are_right_for_blocks_not_seen(answers_differ)
             found.append(float((unseen[:, :3] ** 2).mean()) / scales[0])
     assert np.mean(nees[False]) > 1.05
     assert abs(np.mean(nees[True]) - 1) < np.mean(nees[False]) - 1
-
-
-def test_temperature_of_several_answers_minimises_the_nll_of_their_mean():
-    random = np.random.default_rng(1)
-    labels = random.integers(0, 3, 400)
-    logits = random.normal(0, 3, (400, 5, 3)) + 2 * np.eye(3)[labels][:, None]
-    share = 3 / 403
-
-    def loss(log_t):
-        p = logsumexp(log_softmax(logits / np.exp(log_t), axis=2), axis=1) - np.log(5)
-        return -((1 - share) * p[np.arange(400), labels] + share * p.mean(1)).mean()
-
-    expected = np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
-    found = fit_temperature(torch.tensor(logits), torch.tensor(labels))
-    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_bootstrap_draws_whole_stretches_again_and_again():

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from sklearn import metrics as sk
@@ -21,7 +20,7 @@ from robot_vision.spec import InputSpec
 from robot_vision.training import loop
 from robot_vision.training.augmentation import BatchAugmentation, make_augmentation
 from robot_vision.training.baselines import nearest_pose_bound
-from robot_vision.training.calibrate import fit_temperature, variance_scales
+from robot_vision.training.calibrate import variance_scales
 from robot_vision.training.checkpoint import SaveError, load_state, save_state, write_whole
 from robot_vision.training.config import OptimiserConfig, PlaceConfig, resolved
 from robot_vision.training.data import (
@@ -123,23 +122,6 @@ def test_recall_counts_answerable_queries_and_what_is_near_and_turned_alike():
     assert (found["recall_at_1"], found["recall_at_5"]) == (0.0, 1.0)
     found = place_metrics(similarity, asked, torch.eye(4), known, PlaceConfig(positive_m=0.25))
     assert (found["answerable"], found["recall_at_1"]) == (2, 0.5)
-
-
-def test_temperature_minimises_the_smoothed_likelihood():
-    generator = torch.Generator().manual_seed(0)
-    logits = 6 * torch.randn(400, 3, generator=generator)
-    labels = torch.distributions.Categorical(logits=logits / 2.5).sample()
-    share = 3 / 403
-
-    def loss(t):
-        return float(
-            nn.functional.cross_entropy(logits.double() / t, labels, label_smoothing=share)
-        )
-
-    expected = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-6}).x
-    assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-3)
-    sure = 4 * nn.functional.one_hot(torch.arange(60) % 3, 3).float()
-    assert fit_temperature(sure, torch.arange(60) % 3) > 0.3  # never wrong, and still not certain
 
 
 def test_order_is_the_same_in_every_process_and_parts_make_up_the_batches():

@@ -22,6 +22,7 @@ import torch
 import yaml
 from scipy.stats import spearmanr
 
+from robot_vision.calibration.temperature import fit_temperature
 from robot_vision.evaluation.calibration import calibration_error
 from robot_vision.images import to_rgb
 from robot_vision.networks.checkpoint import load_network
@@ -31,7 +32,7 @@ from robot_vision.networks.heads.epistemic import entropy
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.sources import open_source
 from robot_vision.stress.measure import auroc
-from robot_vision.training.calibrate import fit_temperature, set_temperature
+from robot_vision.training.calibrate import set_temperature
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse
 from robot_vision.training.data import SampleSet
@@ -101,7 +102,9 @@ def classifier(
     for title, way in ways(network):
         held_out = predict(way, Views(sets["validation"]), ("classifier",), CPU)
         logits = held_out.get("logit_samples", held_out["logits"])
-        set_temperature(way, fit_temperature(logits, sets["validation"].targets["label"]))
+        set_temperature(
+            way, fit_temperature(logits.numpy(), sets["validation"].targets["label"].numpy())
+        )
         found = predict(way, Views(sets["test"]), ("classifier",), CPU)
         true = sets["test"].targets["label"]
         p = found["probabilities"].double()

@@ -1,7 +1,8 @@
 """Fits each head's calibration and measures it by cross-fitting: no image judges numbers fitted on it.
 
 The images are cut into folds (blocks of time for recordings). What is reported as "after" of a fold comes
-from a fit on the other folds; what goes into the bundle comes from a fit on all of them.
+from a fit on the other folds; what goes into the bundle comes from a fit on all of them. It goes there only
+where "after" is better than the bundle as it is, by more than noise (`judging`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.fit_open_set import fit_open_set
 from robot_vision.calibration.fit_place import fit_place
+from robot_vision.calibration.graph import GraphEditor
+from robot_vision.calibration.judging import cross_fit, judge, log_loss
 from robot_vision.calibration.material import (
     FOLDS,
     MIN_LABELLED,
@@ -22,7 +25,6 @@ from robot_vision.calibration.material import (
     Fitted,
     Material,
     Options,
-    cross_fit,
     require,
     true_poses,
 )
@@ -30,10 +32,13 @@ from robot_vision.calibration.measure import (
     blocks_of,
     class_numbers,
     folds_of,
+    left_alone,
+    pose_losses,
     pose_numbers,
     resampler_of,
+    units_of,
 )
-from robot_vision.calibration.temperature import fit_temperature, log_softmax
+from robot_vision.calibration.temperature import cross_fitted, fit_temperature
 from robot_vision.evaluation.bootstrap import Resampler
 from robot_vision.evaluation.pose import pose_error
 
@@ -60,16 +65,17 @@ def fit(
     """
     resampler = resampler_of(material.samples, options.settings)
     folds = folds_of(material.samples, FOLDS, options.seed)
+    units = units_of(material.samples, FOLDS)
     found = Calibration()
     if "classifier" in options.heads:
-        _fit_classifier(found, bundle, material, folds, resampler)
+        _fit_classifier(found, bundle, material, folds, units, resampler)
     if "open_set" in options.heads:
         fit_open_set(found, bundle, material, reference, folds, resampler, options)
     if "pose" in options.heads:
         groups = EACH if options.per_axis else BOTH
-        _fit_pose(found, material, folds, resampler, groups)
+        _fit_pose(found, material, folds, units, resampler, groups)
     if "place" in options.heads:
-        fit_place(found, material, reference, folds, resampler, options)
+        fit_place(found, bundle, material, reference, folds, units, resampler, options)
     return found
 
 
@@ -78,22 +84,31 @@ def _fit_classifier(
     bundle: ModelBundle,
     material: Material,
     folds: NDArray[np.int64],
+    units: NDArray[np.int64],
     resampler: Resampler,
 ) -> None:
     labels = material.labels(bundle)
     rows = labels >= 0
     require("classifier", int(rows.sum()), MIN_LABELLED, "images with a label of the model")
-    z = np.asarray(material.outputs["logits"], np.float64)
-    before = np.asarray(material.outputs["probabilities"], np.float64)
-    after = np.zeros_like(z)
-    for asked, t in cross_fit(folds, rows, lambda seen: fit_temperature(z[seen], labels[seen])):
-        after[asked] = np.exp(log_softmax(z[asked] / t))
-    found.temperature = fit_temperature(z[rows], labels[rows])
+    z = np.asarray(material.outputs["logits"], np.float64)[rows]
+    true = labels[rows]
+    now = GraphEditor(bundle.graph).temperature()
+    before = np.asarray(material.outputs["probabilities"], np.float64)[rows]
+    after = np.exp(cross_fitted(z, true, folds[rows], now))
+    fitted = fit_temperature(z, true, now)
+    numbers = (
+        class_numbers(before, true, resampler, rows),
+        class_numbers(after, true, resampler, rows),
+    )
+    at = np.arange(len(true)), true
+    judgement = judge(log_loss(before[at]), log_loss(after[at]), units[rows])
+    left = left_alone(
+        judgement, numbers, f"temperature {fitted:.4g}", f"it stays {now:.4g}", sure=True
+    )
+    if not left:
+        found.temperature = fitted
     found.heads["classifier"] = Fitted(
-        {"temperature": float(f"{found.temperature:.6g}")},
-        class_numbers(before[rows], labels[rows], resampler, rows),
-        class_numbers(after[rows], labels[rows], resampler, rows),
-        int(rows.sum()),
+        {"temperature": float(f"{fitted:.6g}")}, *numbers, int(rows.sum()), left
     )
 
 
@@ -101,6 +116,7 @@ def _fit_pose(
     found: Calibration,
     material: Material,
     folds: NDArray[np.int64],
+    units: NDArray[np.int64],
     resampler: Resampler,
     groups: Sequence[int],
 ) -> None:
@@ -121,10 +137,16 @@ def _fit_pose(
         lambda seen: fit_variance_scales(errors[seen], covariances[seen], groups, blocks[seen]),
     ):
         after[asked] = scaled(covariances[asked], scale)
-    found.covariance_scale = fit_variance_scales(errors, covariances, groups, blocks)
-    found.heads["pose"] = Fitted(
-        {"variance_scale": [float(f"{v:.6g}") for v in found.covariance_scale]},
+    scale = fit_variance_scales(errors, covariances, groups, blocks)
+    numbers = (
         pose_numbers(errors, covariances, resampler, rows),
         pose_numbers(errors, after, resampler, rows),
-        len(errors),
+    )
+    judgement = judge(pose_losses(errors, covariances), pose_losses(errors, after), units[rows])
+    text = ", ".join(f"{v:.3g}" for v in scale)
+    left = left_alone(judgement, numbers, f"variances times {text}", "they stay as they are")
+    if not left:
+        found.covariance_scale = scale
+    found.heads["pose"] = Fitted(
+        {"variance_scale": [float(f"{v:.6g}") for v in scale]}, *numbers, len(errors), left
     )

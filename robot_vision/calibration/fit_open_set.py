@@ -9,18 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
+from robot_vision.calibration.judging import cross_fit
 from robot_vision.calibration.material import (
     MIN_LABELLED,
-    Array,
     Calibration,
     Fitted,
     Material,
     Options,
-    cross_fit,
     require,
 )
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.bootstrap import Resampler, mean
+from robot_vision.evaluation.bootstrap import Headline, Resampler, mean
 from robot_vision.evaluation.openset import separation
 from robot_vision.open_set import (
     KnownScores,
@@ -31,6 +30,7 @@ from robot_vision.open_set import (
 )
 from robot_vision.spec import FEATURE_SCORES
 
+_SEPARATION = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
 _BEYOND = 5  # images that must lie beyond the threshold
 
 
@@ -113,34 +113,57 @@ def fit_open_set(
         folds, rows, lambda seen: threshold_at(score[seen], options.keep)
     ):
         kept[asked] = score[asked] >= threshold
-    found.threshold = float(f"{threshold_at(score[rows], options.keep):.7g}")
-    before = _share_kept_before(bundle, material, rows)
+    found.threshold = threshold = float(f"{threshold_at(score[rows], options.keep):.7g}")
+    old = material.outputs.get("known_score")
+    before = {}
+    if old is not None and classifier.unknown_threshold is not None:
+        kept_before = np.asarray(old >= classifier.unknown_threshold, np.float64)
+        before = resampler.headlines({"share_kept": mean(kept_before[rows])}, rows)
     after = resampler.headlines({"share_kept": mean(kept[rows])}, rows)
+    left = ""
+    if before and options.score == classifier.score and found.temperature is None:
+        left = _further_off(before["share_kept"], after["share_kept"], options.keep)
     strangers = labels == -2
     if strangers.any():
         both = rows | strangers
-        names = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
-        after.update(resampler.headlines({names: separation(score[both], rows[both])}, both))
+        tells = separation(score[both], rows[both])
+        after.update(resampler.headlines({_SEPARATION: tells}, both))
+        if old is not None and classifier.unknown_threshold is not None:
+            told = separation(np.asarray(old, np.float64)[both], rows[both])
+            before.update(resampler.headlines({_SEPARATION: told}, both))
+            more = resampler.headlines({_SEPARATION: lambda w: tells(w) - told(w)}, both)["auroc"]
+            if more["high"] is not None and more["high"] < 0:
+                left = (
+                    f"the score stays {classifier.score}, since {options.score} separates known and unknown "
+                    f"images with an AUROC of {after['auroc']['value']:.4f} on images left out, and "
+                    f"{classifier.score} with {before['auroc']['value']:.4f} (difference {more['low']:+.4f} "
+                    f"to {more['high']:+.4f}): calibrate with --score {classifier.score}"
+                )
+    if left:
+        found.references = found.threshold = None
     found.heads["open_set"] = Fitted(
         {
             "score": options.score,
             "keep": options.keep,
-            "threshold": found.threshold,
+            "threshold": threshold,
             "known_scores": KnownScores.of(score[rows]).to_dict(),
             "compared_with": "training images" if held_back is not None else "these images",
         },
-        {} if before is None else resampler.headlines({"share_kept": mean(before[rows])}, rows),
+        before,
         after,
         int(rows.sum()),
+        left,
     )
 
 
-def _share_kept_before(
-    bundle: ModelBundle, material: Material, rows: NDArray[np.bool_]
-) -> Array | None:
-    classifier = bundle.spec.classifier
-    assert classifier is not None
-    known = material.outputs.get("known_score")
-    if known is None or classifier.unknown_threshold is None:
-        return None
-    return np.asarray(known >= classifier.unknown_threshold, np.float64)
+def _further_off(before: Headline, after: Headline, keep: float) -> str:
+    """Returns why the threshold stays: the new one is surely off the share asked for, the old one is less."""
+    was, now, low, high = before["value"], after["value"], after["low"], after["high"]
+    if was is None or now is None or low is None or high is None or low <= keep <= high:
+        return ""
+    if abs(now - keep) <= abs(was - keep):
+        return ""
+    return (
+        f"the threshold stays, since the new one keeps {now:.1%} of known images left out ({low:.1%} to "
+        f"{high:.1%}), and the present one {was:.1%}, where {keep:.1%} are asked for"
+    )

@@ -5,18 +5,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.bundle import ModelBundle
+from robot_vision.calibration.judging import cross_fit, judge, log_loss
 from robot_vision.calibration.material import (
     Calibration,
     Fitted,
     Material,
     Options,
-    cross_fit,
     true_poses,
 )
-from robot_vision.calibration.measure import match_numbers, reliability_rows, times_of
+from robot_vision.calibration.measure import (
+    left_alone,
+    match_numbers,
+    reliability_rows,
+    times_of,
+)
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.bootstrap import Resampler
 from robot_vision.evaluation.place import Views, score_places
+from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.place_probability import fit as fit_place_probability
 
 # Ten events for each of the two numbers that are fitted (Peduzzi et al. 1996), of the rarer kind.
@@ -25,9 +32,11 @@ MIN_OF_EACH_OUTCOME = 20
 
 def fit_place(
     found: Calibration,
+    bundle: ModelBundle,
     material: Material,
     reference: Material | None,
     folds: NDArray[np.int64],
+    units: NDArray[np.int64],
     resampler: Resampler,
     options: Options,
 ) -> None:
@@ -35,9 +44,11 @@ def fit_place(
 
     Args:
         found: gets the result.
+        bundle: as it is; without a curve of its own, its similarities are taken for probabilities.
         material: held out, looked up.
         reference: looked up in, or None for the recording itself without neighbours in time.
         folds: (N,).
+        units: (N,), which samples count as one.
         resampler: over the samples.
         options: what the same place is.
 
@@ -66,23 +77,38 @@ def fit_place(
             f"{MIN_OF_EACH_OUTCOME} right and {MIN_OF_EACH_OUTCOME} wrong ones are needed to tell them "
             "apart; give more images, or leave it out with --heads"
         )
+    known = (bundle.calibration.get("place") or {}).get("probability")
     before = np.clip(similarity, 0.0, 1.0)
+    if known is not None:
+        before = PlaceProbability.from_dict(known)(similarity)
     after = np.zeros(len(rows))
     for asked, curve in cross_fit(
         folds, rows, lambda seen: fit_place_probability(similarity[seen], right[seen])
     ):
         after[asked] = curve(similarity[asked])
+    numbers = (
+        match_numbers(before[rows], right[rows], resampler, rows),
+        match_numbers(after[rows], right[rows], resampler, rows),
+    )
+    losses = [log_loss(np.where(right, p, 1 - p)[rows]) for p in (before, after)]
+    judgement = judge(losses[0], losses[1], units[rows])
+    curve = fit_place_probability(similarity[rows], right[rows])
     found.heads["place"] = Fitted(
         {
-            "probability": fit_place_probability(similarity[rows], right[rows]).to_dict(),
+            "probability": curve.to_dict(),
             "looked_up_in": where,
             "radius_m": options.settings.place_radius_m,
             "heading_deg": heading,
             "reliability": reliability_rows(after[rows], right[rows]),
         },
-        match_numbers(before[rows], right[rows], resampler, rows),
-        match_numbers(after[rows], right[rows], resampler, rows),
+        *numbers,
         int(rows.sum()),
+        left_alone(
+            judgement,
+            numbers,
+            f"P(same place) = 1 / (1 + exp(-({curve.bias:.3f} + {curve.similarity:.3f} similarity)))",
+            "P(same place) stays as it is",
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,12 +62,14 @@ class Fitted:
         values: what was found, for the bundle.
         before: numbers of the bundle as it is; `after`: cross-fitted.
         images: that it was fitted on.
+        left: why the bundle is left as it is, with both numbers; empty where it gets the values.
     """
 
     values: dict[str, Any]
     before: dict[str, Headline]
     after: dict[str, Headline]
     images: int
+    left: str = ""
 
     def record(self) -> dict[str, Any]:
         """Returns plain data for `bundle.yaml`."""
@@ -104,6 +106,15 @@ class Calibration:
     threshold: float | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def left(self) -> dict[str, str]:
+        """Why which heads are left as they are."""
+        return {name: head.left for name, head in self.heads.items() if head.left}
+
+    def record(self) -> dict[str, Any]:
+        """Returns what `bundle.yaml` keeps of each head that gets new numbers."""
+        return {n: head.record() for n, head in self.heads.items() if not head.left}
+
 
 @dataclass
 class Material:
@@ -126,18 +137,6 @@ class Material:
     def posed(self) -> NDArray[np.bool_]:
         """Which (N,) have a true pose."""
         return np.array([s.T_map_camera is not None for s in self.samples])
-
-
-def cross_fit(
-    folds: NDArray[np.int64], rows: NDArray[np.bool_], make: Callable[[NDArray[np.bool_]], Any]
-) -> list[tuple[NDArray[np.bool_], Any]]:
-    """Returns for each fold its rows, and what `make` fitted on the rows of the other folds."""
-    parts = []
-    for number in np.unique(folds[rows]):
-        asked = rows & (folds == number)
-        seen = rows & (folds != number)
-        parts.append((asked, make(seen if seen.any() else rows)))
-    return parts
 
 
 def true_poses(material: Material, rows: NDArray[np.bool_]) -> tuple[Array, Array]:

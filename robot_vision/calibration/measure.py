@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.calibration.judging import Judgement
 from robot_vision.datasets.sample import Sample
 from robot_vision.evaluation.bootstrap import Headline, Resampler, mean, quantiles
 from robot_vision.evaluation.calibration import (
@@ -70,7 +71,19 @@ def folds_of(samples: Sequence[Sample], count: int, seed: int = 0) -> NDArray[np
             fold[rows] = (start + np.arange(len(rows))) % count
             start += len(rows)
         return fold
-    return blocks_of(samples, max(1, min(FOLD_BLOCK, len(samples) // count))) % count
+    return units_of(samples, count) % count
+
+
+def units_of(samples: Sequence[Sample], count: int) -> NDArray[np.int64]:
+    """Returns which samples (N,) count as one since they are alike: blocks of time, or each for itself.
+
+    Args:
+        samples: in the order in which they were recorded.
+        count: of the folds that must be filled.
+    """
+    if not is_video(samples):
+        return np.arange(len(samples))
+    return blocks_of(samples, max(1, min(FOLD_BLOCK, len(samples) // count)))
 
 
 def blocks_of(samples: Sequence[Sample], size: int = FOLD_BLOCK) -> NDArray[np.int64]:
@@ -128,17 +141,24 @@ def pose_numbers(
     )
     inside = nees[:, None] <= np.array([chi_squared_quantile(p, 6) for p in COVERAGES])
     names = tuple(f"coverage_{round(100 * p)}" for p in COVERAGES)
-    log_determinant = np.linalg.slogdet(covariances)[1]
-    nll = 0.5 * (nees + log_determinant + 6 * np.log(2 * np.pi))
     return resampler.headlines(
         {
             ("nees", "nees_position", "nees_rotation"): mean(parts),
             "nees_median": quantiles(nees / 6, (0.5,)),
             names: mean(inside),
-            "nll": mean(nll),
+            "nll": mean(pose_losses(errors, covariances)),
         },
         rows,
     )
+
+
+def pose_losses(
+    errors: NDArray[np.float64], covariances: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns minus the log likelihood (n,) of errors (n, 6) under covariances (n, 6, 6)."""
+    log_determinant = np.linalg.slogdet(covariances)[1]
+    nees = normalised_squares(errors, covariances)
+    return np.asarray(0.5 * (nees + log_determinant + 6 * np.log(2 * np.pi)))
 
 
 def match_numbers(
@@ -157,6 +177,35 @@ def match_numbers(
         },
         rows,
     )
+
+
+def left_alone(
+    judgement: Judgement,
+    numbers: tuple[Numbers, Numbers],
+    what: str,
+    stays: str,
+    sure: bool = False,
+) -> str:
+    """Returns why what was fitted is not written, with both numbers; nothing where it is.
+
+    Args:
+        judgement: by negative log likelihood.
+        numbers: before and after.
+        what: was fitted.
+        stays: what is kept.
+        sure: whether what was fitted must be better beyond noise, and not only better.
+    """
+    if judgement.worse or (sure and not judgement.better):
+        return f"{stays}, since {what} gives a negative log likelihood of {judgement}"
+    before, after = (n.get("ece") for n in numbers)
+    if before and after and before["high"] is not None and after["value"] is not None:
+        if after["value"] > before["high"]:
+            return (
+                f"{stays}, since {what} gives an expected calibration error of {after['value']:.4f} on "
+                f"images left out, and without it {before['value']:.4f} ({before['low']:.4f} to "
+                f"{before['high']:.4f})"
+            )
+    return ""
 
 
 def reliability_rows(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> list[Any]:

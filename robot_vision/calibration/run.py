@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from robot_vision.calibration.covariance import scaled
 from robot_vision.calibration.fit import fit
 from robot_vision.calibration.material import Calibration, Material, Options
 from robot_vision.calibration.predict import BATCH, predict
-from robot_vision.calibration.temperature import log_softmax
+from robot_vision.calibration.temperature import log_probabilities
 from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, write_calibrated
 from robot_vision.datasets.image_sketch import found_in
 from robot_vision.datasets.sample import Sample, Splits, content_hash
@@ -130,10 +132,15 @@ def calibrate(
         ConfigError: too few images, or those that were trained on.
         BundleError: `out` is there, or the graph cannot be changed.
     """
-    if out.exists():
-        raise BundleError(f"{out} exists already: give another --output")
+    check_output(out)
     samples, notes = without_trained_on(bundle, data.samples)
     material = _material(bundle, samples, progress)
+    if len(material.samples) < len(samples):
+        notes.append(
+            f"{len(samples) - len(material.samples)} images that cannot be read are left out"
+        )
+    if {"classifier", "open_set"} & set(options.heads):
+        notes += _notes_on_labels(bundle, material.samples)
     reference = None
     compares = "open_set" in options.heads and options.score in FEATURE_SCORES
     if data.reference and (compares or "place" in options.heads):
@@ -142,6 +149,12 @@ def calibrate(
     found.notes = notes + found.notes
     width = material.outputs["features"].shape[1] if "features" in material.outputs else 0
     spec = calibrated_spec(bundle, found, options.score, width)
+    if bundle.spec.classifier and bundle.spec.classifier.unknown_threshold is not None:
+        if spec.classifier and spec.classifier.unknown_threshold is None:
+            found.notes.append(
+                "the threshold of unknown images is dropped, since it was for scores at another "
+                "temperature: calibrate open_set too"
+            )
     graph = calibrated_graph(bundle, found, spec)
     _verify(bundle, graph, material, found)
     record: dict[str, Any] = {
@@ -155,9 +168,54 @@ def calibrate(
             ],
         },
         "of_bundle": bundle.sha256,
-        **{name: head.record() for name, head in found.heads.items()},
+        "left": found.left,
+        **found.record(),
     }
     return write_calibrated(bundle, out, spec, graph, found, record), found
+
+
+def check_output(out: Path) -> None:
+    """Refuses a place where no bundle can be written, before there is work to be lost.
+
+    Raises:
+        BundleError: `out` is there, or its folder cannot be written.
+    """
+    if out.exists():
+        raise BundleError(f"{out} exists already: give another --output")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent):
+            pass
+    except OSError as error:
+        raise BundleError(f"--output {out} cannot be written: {error}") from error
+
+
+def _notes_on_labels(bundle: ModelBundle, samples: Sequence[Sample]) -> list[str]:
+    """Returns what labels and bundle do not have in common, by name and number."""
+    assert bundle.spec.classifier is not None
+    labels = bundle.spec.classifier.labels
+    counts = Counter(s.label for s in samples if s.label is not None)
+    strange = {name: n for name, n in counts.most_common() if name not in labels}
+    unseen = [name for name in labels if name not in counts]
+    notes = []
+    if strange:
+        notes.append(
+            f"{sum(strange.values())} images have labels that {bundle.name} does not know "
+            f"({_some([f'{name}: {n}' for name, n in strange.items()])}): nothing is fitted on them, and the "
+            "open set's numbers count them as unknown images; if a class is only spelled differently, "
+            f"rename it (it knows {_some(list(labels))})"
+        )
+    if unseen:
+        notes.append(
+            f"no image shows {_some(unseen)}, which {bundle.name} knows: whether its answers are true of "
+            "them was not seen"
+        )
+    return notes
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    more = f", {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _material(bundle: ModelBundle, samples: Sequence[Sample], progress: Progress) -> Material:
@@ -172,9 +230,7 @@ def _verify(bundle: ModelBundle, graph: bytes, material: Material, found: Calibr
     old = {name: value[:count] for name, value in material.outputs.items()}
     wanted: dict[str, Any] = {}
     if found.temperature is not None:
-        wanted["probabilities"] = np.exp(
-            log_softmax(old["logits"].astype(float) / found.temperature)
-        )
+        wanted["probabilities"] = np.exp(log_probabilities(old["logits"], found.temperature))
         if (some["probabilities"].argmax(1) != old["probabilities"].argmax(1)).any():
             raise BundleError(f"{bundle.name}: its classes would change; it is not calibrated")
     if found.covariance_scale is not None:

@@ -21,6 +21,7 @@ from robot_vision.bundle import (
     REFERENCES,
     WEIGHTS,
     ModelBundle,
+    set_unknown_threshold,
     write_manifest,
 )
 from robot_vision.calibration.graph import FEATURES, GraphEditor
@@ -58,7 +59,9 @@ def calibrated_spec(bundle: ModelBundle, found: Calibration, score: str, width: 
 
 
 def calibrated_graph(bundle: ModelBundle, found: Calibration, spec: NetworkSpec) -> bytes:
-    """Returns the graph with the new numbers in it."""
+    """Returns the graph with the new numbers in it, to the byte the old one where there are none."""
+    if _is_same_network(bundle, found, spec):
+        return bundle.graph
     editor = GraphEditor(bundle.graph, str(bundle.path / GRAPH))
     if found.temperature is not None:
         editor.set_temperature(found.temperature)
@@ -69,6 +72,15 @@ def calibrated_graph(bundle: ModelBundle, found: Calibration, spec: NetworkSpec)
     if found.covariance_scale is not None:
         editor.scale_covariance(found.covariance_scale)
     return editor.to_bytes()
+
+
+def _is_same_network(bundle: ModelBundle, found: Calibration, spec: NetworkSpec) -> bool:
+    """Whether graph and weights compute what they did: the threshold is not theirs."""
+    if found.temperature is not None or found.covariance_scale is not None:
+        return False
+    if spec.classifier is None or bundle.spec.classifier is None:
+        return spec == bundle.spec
+    return spec == set_unknown_threshold(bundle.spec, spec.classifier.unknown_threshold)
 
 
 def write_calibrated(
@@ -113,6 +125,8 @@ def write_calibrated(
             _write_weights(bundle, part / WEIGHTS, spec, found)
         _write_card(bundle, part / CARD, record)
         merged = {**bundle.calibration, **record}
+        if spec.classifier is not None and spec.classifier.unknown_threshold is None:
+            merged.pop("open_set", None)  # known scores at another temperature
         write_manifest(part, bundle.name, spec, bundle.training, bundle.metrics, merged)
         written = ModelBundle.load(part)  # what a robot would check
         part.rename(out)
@@ -123,6 +137,9 @@ def write_calibrated(
 
 def _write_weights(bundle: ModelBundle, file: Path, spec: NetworkSpec, found: Calibration) -> None:
     """Writes the same change into the weights, so that torch says what the graph says."""
+    if _is_same_network(bundle, found, spec):
+        shutil.copyfile(bundle.path / WEIGHTS, file)
+        return
     if bundle.spec.epistemic is not None:
         # Its graph averages several answers and is calibrated after that; the network has no such place.
         found.notes.append(
@@ -174,6 +191,7 @@ def _write_card(bundle: ModelBundle, file: Path, record: Mapping[str, Any]) -> N
         for name, after in record.get(head, {}).get("after", {}).items():
             before = record[head]["before"].get(name)
             lines.append(f"| {head} | {name} | {interval(before)} | {interval(after)} |")
+    lines += [f"\n{head}: {why}." for head, why in record.get("left", {}).items()]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.calibration.material import DEFAULT_SCORE, HEADS, Calibration, Options
-from robot_vision.calibration.run import Data, calibrate, heads_with_truth
+from robot_vision.calibration.run import Data, calibrate, check_output, heads_with_truth
 from robot_vision.cli.arguments import add_data_options, add_same_place, data_options
 from robot_vision.cli.bar import progress
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
@@ -89,6 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrates and prints before and after."""
+    out = Path(args.output).expanduser().absolute()
+    check_output(out)
     bundle = ModelBundle.load(find_model(args.bundle))
     data = _data(args)
     if not data.samples:
@@ -111,7 +113,6 @@ def run(args: argparse.Namespace) -> int:
         ),
         args.seed,
     )
-    out = Path(args.output).expanduser().absolute()
     with progress() as bar:
         task = bar.add_task("predicting", total=len(data.samples))
         new, found = calibrate(bundle, data, options, out, lambda n: bar.advance(task, n))
@@ -161,6 +162,8 @@ def tables(found: Calibration) -> list[Table]:
     made = []
     for head, fitted in found.heads.items():
         title = f"{head}: {fitted.images} images, after: cross-fitted"
+        if fitted.left:
+            title += ", not written"
         table = Table(title=title, title_justify="left")
         for column in ("", "before", "after"):
             table.add_column(column, justify="right" if column else "left")
@@ -181,8 +184,8 @@ def _text(value: Headline | None) -> str:
 
 
 def summary(found: Calibration) -> list[str]:
-    """Returns what was put into the bundle, a line each."""
-    lines = []
+    """Returns what was put into the bundle, and what was not and why, a line each."""
+    lines = [f"{head}: {why}" for head, why in found.left.items()]
     if found.temperature is not None:
         lines.append(f"temperature: {found.temperature:.4f}")
     if found.threshold is not None:
@@ -194,7 +197,7 @@ def summary(found: Calibration) -> list[str]:
     if found.covariance_scale is not None:
         scales = ", ".join(f"{v:.3g}" for v in found.covariance_scale)
         lines.append(f"variances of x y z and rotation about X Y Z times {scales}")
-    if "place" in found.heads:
+    if "place" in found.record():
         curve = found.heads["place"].values["probability"]
         lines.append(
             f"P(same place) = 1 / (1 + exp(-({curve['bias']:.3f} + {curve['similarity']:.3f} similarity)))"

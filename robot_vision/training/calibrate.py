@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from robot_vision.calibration.covariance import scaled
+from robot_vision.calibration.judging import judge
+from robot_vision.calibration.material import FOLDS
+from robot_vision.calibration.measure import folds_of, pose_losses, units_of
+from robot_vision.calibration.temperature import cross_fitted, fit_temperature, log_probabilities
+from robot_vision.datasets.sample import Sample
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.crossfit import pose_residuals, spread_of
@@ -53,9 +61,11 @@ def calibrate(
         else:
             outputs = predict(network, validation, ("classifier",), device)
             logits = outputs.get("logit_samples", outputs["logits"])
-            temperature = fit_temperature(logits[known], targets["label"][known])
-            set_temperature(network, temperature)
-            found["classifier"] = {"temperature": temperature}
+            rows = known.nonzero().flatten().tolist()
+            samples = [validation.samples.samples[i] for i in rows]
+            found["classifier"] = _temperature(
+                network, logits[known].numpy(), targets["label"][known].numpy(), samples
+            )
     if "pose" in config.heads and config.pose.calibrate:
         known = targets["has_pose"]
         if int(known.sum()) >= _MIN_IMAGES:
@@ -73,48 +83,71 @@ def calibrate(
             on = f"training frames, held out in {config.pose.folds} folds"
         else:
             return {**found, "pose": _too_few(int(known.sum()))}
-        position_scale, rotation_scale = variance_scales(errors, covariance, spread, block)
-        scale_variances(network, (position_scale, rotation_scale))
-        found["pose"] = {
-            "on": on,
-            "frames": len(errors),
-            "position_variance_scale": position_scale,
-            "rotation_variance_scale": rotation_scale,
+        found["pose"] = {"on": on, **_variances(network, errors, covariance, spread, block)}
+    return found
+
+
+def _temperature(
+    network: MultiHeadNetwork,
+    logits: NDArray[Any],
+    labels: NDArray[np.int64],
+    samples: Sequence[Sample],
+) -> dict[str, Any]:
+    """Sets the temperature if it helps images left out, beyond noise; returns what was found."""
+    rows = np.arange(len(labels))
+    after = cross_fitted(logits, labels, folds_of(samples, FOLDS))[rows, labels]
+    before = log_probabilities(logits)[rows, labels]
+    judgement = judge(-before, -after, units_of(samples, FOLDS))
+    fitted = fit_temperature(logits, labels)
+    if judgement.better:
+        set_temperature(network, fitted)
+        return {"temperature": fitted}
+    why = f"temperature {fitted:.4g} gives a negative log likelihood of {judgement}"
+    return {"temperature": 1.0, "left": why}
+
+
+def _variances(
+    network: MultiHeadNetwork, errors: Tensor, covariance: Tensor, spread: Tensor, block: Tensor
+) -> dict[str, Any]:
+    """Scales the variances if that helps poses that were not fitted on; returns what was found."""
+    scales = variance_scales(errors, covariance, spread, block)
+    found: dict[str, Any] = {
+        "frames": len(errors),
+        "position_variance_scale": scales[0],
+        "rotation_variance_scale": scales[1],
+    }
+    after = covariance.clone()
+    # Blocks are in the order of time: each fold has blocks of all of it.
+    number = block.unique(return_inverse=True)[1]
+    for fold in range(FOLDS if len(block.unique()) > 1 else 0):
+        own = number % FOLDS == fold
+        if bool(own.any()) and not bool(own.all()):
+            rest = ~own
+            others = variance_scales(errors[rest], covariance[rest], spread[rest], block[rest])
+            factors = np.repeat(others, 3)
+            inside = scaled((covariance - spread)[own].numpy(), factors)
+            after[own] = torch.from_numpy(inside) + spread[own]
+    judgement = judge(
+        pose_losses(errors.numpy(), covariance.numpy()),
+        pose_losses(errors.numpy(), after.numpy()),
+        block.numpy(),
+    )
+    # One block has none beside it that could judge.
+    if judgement.worse and len(block.unique()) > 1:
+        text = ", ".join(f"{value:.3g}" for value in scales)
+        why = f"variances times {text} give a negative log likelihood of {judgement}"
+        return {
+            **found,
+            "position_variance_scale": 1.0,
+            "rotation_variance_scale": 1.0,
+            "left": why,
         }
+    scale_variances(network, scales)
     return found
 
 
 def _too_few(count: int) -> str:
     return f"not calibrated: {count} validation images, {_MIN_IMAGES} are needed"
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Returns the temperature that minimises the negative log likelihood (Guo et al. 2017, section 4.2).
-
-    Targets are Platt's (1999): as if there were one more image of each class for every label, wrongly
-    labelled ones among them. Without, images that are all classified rightly would drive T to zero and
-    every answer to certainty. The likelihood is convex in 1 / T; golden-section search from 0.05 to 20.
-
-    Args:
-        logits: (N, K), or of several answers (N, S, K), whose probabilities are averaged.
-        labels: int64 (N,).
-    """
-    logits = logits.double()
-    samples = logits if logits.dim() == 3 else logits.unsqueeze(1)
-    classes = logits.shape[-1]
-    share = classes / (len(labels) + classes)  # of the images that are added
-
-    def loss(log_t: float) -> float:
-        # The softmax of log probabilities is the probabilities, whatever their sum.
-        mean = (samples / math.exp(log_t)).log_softmax(dim=2).logsumexp(dim=1)
-        return float(F.cross_entropy(mean, labels, label_smoothing=share))
-
-    low, high = math.log(0.05), math.log(20.0)
-    ratio = (math.sqrt(5) - 1) / 2
-    for _ in range(60):
-        a, b = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, b) if loss(a) < loss(b) else (a, high)
-    return math.exp((low + high) / 2)
 
 
 def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:

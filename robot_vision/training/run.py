@@ -145,6 +145,9 @@ def _run(
     views = _cached(network, sets, config, fabric, recorder)
     fit_whitening(network, views["train"], config, fabric.device)
     calibration = calibrate(network, views, config, folder, fabric)
+    for head, result in calibration.items():
+        if isinstance(result, dict) and "left" in result:
+            recorder.say(f"{head}: left as it is, since {result['left']}")
     report = _measure(network, views, config, fabric)
     features = BEFORE
     if baselines is None:
