@@ -154,6 +154,19 @@ def test_times_count_from_the_start() -> None:
     assert dues == [0.0, 0.0, 0.1, 0.2, 0.2]
 
 
+def test_jump_of_the_log_is_not_waited_for() -> None:
+    def item(log_ns: int) -> Item:
+        return Item("/a", "sensor_msgs/msg/Image", log_ns, b"")
+
+    pacer = Pacer(0.0, 2.0)
+    times = [0, PERIOD, START, START + PERIOD, START + 3599 * 10**9, 2**63 - 1]
+    dues = [pacer.due(item(t)) for t in times]
+    period = PERIOD / 1e9 / 2
+    assert dues[:4] == pytest.approx([0, period, period + 0.05, 2 * period + 0.05])
+    assert dues[4:] == pytest.approx([dues[2] + 3599 / 2, dues[2] + 3599 / 2 + 0.05])
+    assert [number for number, _ in pacer.jumps] == [2, 5]
+
+
 # Over DDS
 
 
@@ -402,6 +415,36 @@ def test_stamps_of_now_still_pair_an_image_with_its_camera_info(
     infos = [stamp_ns(m) for m in listener.messages("/front/camera_info")]
     assert len(set(images) & set(infos)) >= 8
     assert (np.diff(images) > 0).all() and abs(images[0] / 1e9 - time.time()) < 60
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_images_of_one_stamp_and_of_a_clock_that_was_set_are_played_at_once(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    """The driver repeats stamps, and the first and the last messages were logged at absurd times."""
+    from sensor_msgs.msg import Image
+
+    with RecordingWriter(tmp_path / "bag", "mcap") as bag:
+        make = bag.types["sensor_msgs/msg/Image"]
+        for i in range(20):
+            stamp, log = START + i // 5 * PERIOD, START + i * PERIOD // 4
+            log = 0 if i < 3 else 2**64 - 1 if i == 19 else log
+            header = bag.header(stamp, "front")
+            pixels = np.full(24 * 32 * 3, i, np.uint8)
+            bag.write("/front/image_raw", log, make(header, 24, 32, "rgb8", 0, 96, pixels))
+    listener = listen(front__image_raw=Image)
+    settings = ("stamps:=now", "wait_for_subscribers:=1", "depth:=30")
+    begin = time.monotonic()
+    with player(f"source:={tmp_path / 'bag'}", *settings) as process:
+        listener.until(lambda: len(listener.heard["/front/image_raw"]) == 20)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0 and time.monotonic() - begin < 25, output
+    images = listener.messages("/front/image_raw")
+    assert [int(m.data[0]) for m in images] == list(range(20))
+    assert len({stamp_ns(m) for m in images}) == 20
+    assert "s ahead after 3 messages: this pause is left out" in output
+    assert "3 messages (3 of /front/image_raw) are logged at 1970-01-01T00:00:00.000Z" in output
 
 
 @pytest.mark.slow

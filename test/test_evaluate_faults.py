@@ -13,7 +13,11 @@ from evaluation_bags import PERIOD, START, label, orientation, picture, position
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
+from robot_vision.evaluation.recorded import read_results, with_times_of, write_results
+from robot_vision.evaluation.replay import replay
+from robot_vision.pipeline import Pipeline
 from robot_vision.recording import RecordingWriter
+from robot_vision.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +156,27 @@ def test_unsorted_and_duplicate_stamps_are_sorted_counted_and_said(
     rows = (run.output / "drive.estimate.tum").read_text().splitlines()[1:]
     times = [float(row.split()[0]) for row in rows]
     assert times == sorted(times) and len(times) == 6
+
+
+def test_results_of_images_of_one_stamp_are_all_read(run: Run, tmp_path: Path) -> None:
+    """A driver repeats its stamps: twenty images have four."""
+    bag = write_stamps(tmp_path / "drive", [START + i // 5 * PERIOD for i in range(20)])
+    with Pipeline.load(run.bundle, "onnx") as pipeline, open_source(bag) as source:
+        made = replay(pipeline, source)
+        write_results(tmp_path / "results", made, pipeline.bundle)
+        write_results(tmp_path / "few", made.take(np.arange(17)), pipeline.bundle)
+        found = with_times_of(read_results(tmp_path / "results"), source)
+        assert found.log_ns is not None and found.position is not None
+        assert found.log_ns.tolist() == [START + i * PERIOD for i in range(20)]
+        assert np.allclose(found.position, made.position, atol=1e-6)
+        few = with_times_of(read_results(tmp_path / "few"), source)
+    assert len(few) == 15
+    notes = few.meta["problems"]
+    assert any("3 of 20 images have no result" in note for note in notes)
+    assert any("2 results were left out: several images have their stamp" in n for n in notes)
+    assert run("--predictions", tmp_path / "results", "--bag", bag) == 0, run.err
+    assert run.metrics["association"]["frames"] == 20
+    assert "16 frames had a stamp that another one has" in run.out
 
 
 def test_truth_of_another_time_is_said(run: Run, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ recording of the real node is scored by the code that scores a replay.
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -179,15 +181,15 @@ def read_results(
     if not heard and listed:
         heard = tuple(sorted(listed))
         notes.append("label_info was not recorded: the labels are those that were ever published")
-    stamps = sorted(rows)
-    scores = _scores([rows[s].results for s in stamps], heard, notes) if listed else None
-    poses = [rows[s].pose for s in stamps]
-    descriptors = [rows[s].descriptor for s in stamps]
+    keys = sorted(rows)
+    scores = _scores([rows[key].results for key in keys], heard, notes) if listed else None
+    poses = [rows[key].pose for key in keys]
+    descriptors = [rows[key].descriptor for key in keys]
     has_pose = any(p is not None for p in poses)
     camera_topic = next(iter(outputs))
     return Predictions(
-        np.array(stamps, np.int64),
-        np.array([rows[s].log_ns for s in stamps], np.int64),
+        np.array([stamp for stamp, _ in keys], np.int64),
+        np.array([rows[key].log_ns for key in keys], np.int64),
         heard if listed else (),
         scores,
         None if scores is None else np.nanmax(scores, axis=1, initial=0.0),
@@ -211,28 +213,44 @@ def with_times_of(predictions: Predictions, source: Source) -> Predictions:
     """Returns recorded results with the log times of the images that they are about.
 
     Labels without a header hold by the log's time of the original bag, and a recording made later has
-    another. Images without a result, and results without an image, are noted.
+    another. Images without a result, and results without an image, are noted. Where several images have one
+    stamp, their results are told apart by their order, if each image has one.
 
     Raises:
         SourceError: results and images have no stamp in common.
     """
-    logged: dict[int, int] = {}
+    logged: dict[int, list[int]] = {}
     for frame in source:
-        logged.setdefault(frame.stamp_ns, frame.log_ns)
-    there = np.array([int(s) in logged for s in predictions.stamps_ns], bool)
+        logged.setdefault(frame.stamp_ns, []).append(frame.log_ns)
+    stamps = [int(stamp) for stamp in predictions.stamps_ns]
+    results = Counter(stamps)
+    unclear = {s for s, n in results.items() if n != len(logged.get(s, [])) > 1}
+    there = np.array([s in logged and s not in unclear for s in stamps], bool)
     if not there.any():
+        remedy = (
+            f"several images have each stamp, and {len(stamps)} results do not say which image they are of"
+            if unclear
+            else "play the bag with its recorded stamps"
+        )
         raise SourceError(
-            f"No result of {predictions.recording} has the stamp of an image of {source.name}: play the bag "
-            "with its recorded stamps"
+            f"No result of {predictions.recording} has the stamp of an image of {source.name}: {remedy}"
         )
     kept = predictions.take(there)
-    notes = list(predictions.meta["problems"])
-    missing = len(logged) - len(kept)
+    notes = [*predictions.meta["problems"], *source.problems, *source.notes]
+    missing = sum(max(0, len(times) - results[s]) for s, times in logged.items())
     if missing > 0:
-        notes.append(f"{missing} of {len(logged)} images have no result: the node dropped them")
-    if not there.all():
-        notes.append(f"{int((~there).sum())} results are of no image of the bag and were left out")
-    times = np.array([logged[int(s)] for s in kept.stamps_ns], np.int64)
+        images = sum(len(times) for times in logged.values())
+        notes.append(f"{missing} of {images} images have no result: the node dropped them")
+    if unclear:
+        count = sum(results[s] for s in unclear)
+        notes.append(
+            f"{count} results were left out: several images have their stamp, and not each has a result"
+        )
+    strange = sum(s not in logged for s in stamps)
+    if strange:
+        notes.append(f"{strange} results are of no image of the bag and were left out")
+    order = {s: itertools.chain(times, itertools.repeat(times[-1])) for s, times in logged.items()}
+    times = np.array([next(order[int(s)]) for s in kept.stamps_ns], np.int64)
     return replace(kept, log_ns=times, meta={**predictions.meta, "problems": notes})
 
 
@@ -265,8 +283,12 @@ def _outputs(bag: BagFile, camera: str | None) -> dict[str, str]:
     raise SourceError(f"{unknown('camera', camera, names)} (in {bag.path})")
 
 
-def _collect(bag: BagFile, outputs: dict[str, str]) -> tuple[dict[int, _Row], set[str], str, str]:
-    rows: dict[int, _Row] = {}
+def _collect(
+    bag: BagFile, outputs: dict[str, str]
+) -> tuple[dict[tuple[int, int], _Row], set[str], str, str]:
+    """Returns a row for each image by its stamp, and by its number among the images of that stamp."""
+    rows: dict[tuple[int, int], _Row] = {}
+    seen: Counter[tuple[str, int]] = Counter()
     listed: set[str] = set()
     info = frame_id = ""
     infos = [t for t, k in bag.kinds.items() if k == VISION_INFO]
@@ -277,7 +299,9 @@ def _collect(bag: BagFile, outputs: dict[str, str]) -> tuple[dict[int, _Row], se
             info = message.method
             continue
         stamp = message.header.stamp
-        row = rows.setdefault(stamp.sec * 10**9 + stamp.nanosec, _Row(log_ns))
+        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+        row = rows.setdefault((stamp_ns, seen[topic, stamp_ns]), _Row(log_ns))
+        seen[topic, stamp_ns] += 1
         name = outputs[topic]
         if name == "classification":
             row.results = {h.class_id: h.score for h in message.results if h.class_id != UNKNOWN}

@@ -38,6 +38,8 @@ _TYPES: dict[str, Any] = {
 }
 _AHEAD = 4  # images decoded before their time, so that a slow one does not break the pace
 _WAITING_LOG_S = 5.0
+_SAID_AT_ONCE = 10
+_LAST_NS = (2**31 - 1) * 10**9  # that a message's time can hold
 _STAMPS = 32  # recorded stamps whose replacement is remembered, for what comes with an image
 
 
@@ -85,7 +87,9 @@ class CameraPlayer(Node):
         )
         self._stop = threading.Event()
         self._published: Counter[str] = Counter()
-        self._stamps: dict[int, int] = {}  # recorded to that of now
+        # Recorded stamps to that of now, and the topics that had it.
+        self._stamps: dict[int, tuple[int, set[str]]] = {}
+        self._said: set[str] = set()
         self._begin = self._last = 0.0
         self._worst_late_s = 0.0
         self._thread = threading.Thread(target=self._run, name="play", daemon=True)
@@ -96,6 +100,7 @@ class CameraPlayer(Node):
         count = self._playback.source.count
         frames = "" if count is None else f" ({count} frames)"
         self.get_logger().info(f"Playing {self._playback.source.name}{frames} on {names}")
+        self._say_problems()
         self._thread.start()
 
     def close(self) -> None:
@@ -158,7 +163,13 @@ class CameraPlayer(Node):
         images = due = 0.0
         begun = False
         for item in ahead(iter(self._playback), _AHEAD, self._stop.is_set):
+            jumps = len(pacer.jumps)
             due = pacer.due(item)
+            for number, jump_ns in pacer.jumps[jumps:]:
+                self.get_logger().warning(
+                    f"The log jumps {jump_ns / 1e9:.0f} s ahead after {number} messages: this pause is "
+                    "left out"
+                )
             if not begun:  # only now is the recording open, and the part that is skipped read
                 start = max(start or 0.0, time.monotonic())
                 begun = True
@@ -202,7 +213,7 @@ class CameraPlayer(Node):
     def _publish(self, item: Item) -> None:
         data = item.data
         if self._now:
-            data = cdr.with_stamp(data, self._stamp_of_now(cdr.stamp_of(data)))
+            data = cdr.with_stamp(data, self._stamp_of_now(cdr.stamp_of(data), item.topic))
         if self._clock_publisher is not None:
             self._publish_clock(item.log_ns)
         self._topic_publishers[item.topic].publish(data if isinstance(data, bytes) else bytes(data))
@@ -211,20 +222,27 @@ class CameraPlayer(Node):
             self._begin = self._begin or self._last
             self._published[item.topic] += 1
 
-    def _stamp_of_now(self, recorded_ns: int) -> int:
-        """Returns the time, and the same for messages of one stamp: an image and its camera_info."""
+    def _stamp_of_now(self, recorded_ns: int, topic: str) -> int:
+        """Returns the time, and the same for the messages of one stamp on several topics.
+
+        So an image and its camera_info stay together, and images whose driver repeats a stamp do not.
+        """
         if not recorded_ns:  # not set
             return time.time_ns()
-        if recorded_ns not in self._stamps:
+        now_ns, topics = self._stamps.get(recorded_ns, (0, {topic}))
+        if topic in topics:
+            now_ns, topics = time.time_ns(), set()
+            self._stamps.pop(recorded_ns, None)
             if len(self._stamps) == _STAMPS:
                 del self._stamps[next(iter(self._stamps))]
-            self._stamps[recorded_ns] = time.time_ns()
-        return self._stamps[recorded_ns]
+            self._stamps[recorded_ns] = now_ns, topics
+        topics.add(topic)
+        return now_ns
 
     def _publish_clock(self, now_ns: int) -> None:
         assert self._clock_publisher is not None
         message = Clock()
-        message.clock.sec, message.clock.nanosec = divmod(max(now_ns, 0), 10**9)
+        message.clock.sec, message.clock.nanosec = divmod(min(max(now_ns, 0), _LAST_NS), 10**9)
         self._clock_publisher.publish(message)
 
     def _report(self) -> None:
@@ -236,10 +254,19 @@ class CameraPlayer(Node):
             self.get_logger().info(
                 f"Largest delay behind the pace: {self._worst_late_s * 1e3:.1f} ms"
             )
-        for problem in self._playback.source.problems[:10]:
-            self.get_logger().warning(problem)
+        self._say_problems()
         if self._playback.bad_frames:
             self.get_logger().warning(f"{self._playback.bad_frames} images could not be decoded")
+
+    def _say_problems(self) -> None:
+        """Logs what is new of what the recording lacks, or says wrongly of itself."""
+        source, log = self._playback.source, self.get_logger()
+        new = [line for line in (*source.problems, *source.notes) if line not in self._said]
+        for line in new[:_SAID_AT_ONCE]:
+            log.warning(line) if line in source.problems else log.info(line)
+        if len(new) > _SAID_AT_ONCE:
+            log.warning(f"{len(new) - _SAID_AT_ONCE} more lines of what the recording lacks")
+        self._said.update(new)
 
 
 def main(args: Sequence[str] | None = None) -> int:

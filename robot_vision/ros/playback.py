@@ -25,6 +25,8 @@ from robot_vision.sources.base import CompressedImage
 
 _SUFFIX = "/compressed"
 _JPEG_QUALITY = 90
+_JUMP_NS = 3600 * 10**9  # a longer pause of the log is not waited for
+_AFTER_JUMP_NS = 10**8
 
 
 @dataclass(frozen=True)
@@ -188,17 +190,23 @@ class Pacer:
     """When each message is due, in seconds from the start of the pass.
 
     Every message is due at a time from the start and not some time after the one before it, so delays do
-    not add up.
+    not add up. Where the log jumps ahead by more than an hour, as when a clock is set, nobody waits.
 
     Args:
         rate_hz: images per second of the topic that has the most; 0 for the recorded pace.
         speed: factor on the recorded pace.
+
+    Attributes:
+        jumps: number of the message, from 0, and nanoseconds, of each jump of the log that was left out.
     """
 
     def __init__(self, rate_hz: float, speed: float) -> None:
         self._rate_hz = rate_hz
         self._speed = speed
+        self.jumps: list[tuple[int, int]] = []
         self._first_ns: int | None = None
+        self._last_ns = 0
+        self._count = 0
         self._numbers: dict[str, int] = {}
         self._last = 0.0
 
@@ -213,6 +221,11 @@ class Pacer:
             return self._last
         if self._first_ns is None:
             self._first_ns = item.log_ns
+        elif (jump_ns := item.log_ns - self._last_ns) > _JUMP_NS:
+            self.jumps.append((self._count, jump_ns))
+            self._first_ns += jump_ns - _AFTER_JUMP_NS
+        self._last_ns = item.log_ns
+        self._count += 1
         return (item.log_ns - self._first_ns) / 1e9 / self._speed
 
 

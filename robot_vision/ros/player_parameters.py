@@ -43,7 +43,7 @@ class PlayerParameters:
     stamps: str = parameter(
         "auto",
         "Header stamps: recorded ones, or the time of publication; auto keeps those of bags and stamps "
-        "files, which have none, with now.",
+        "files, which have none, with now. An image and its camera_info share a stamp.",
         choices=STAMPS,
         change=NEVER,
     )
@@ -62,7 +62,12 @@ class PlayerParameters:
         change=NEVER,
     )
     speed: float = parameter(
-        1.0, "Factor on the recorded pace.", low=0.01, high=100.0, change=NEVER
+        1.0,
+        "Factor on the recorded pace. A pause of the log of more than an hour, as a clock that was set "
+        "leaves it, is left out.",
+        low=0.01,
+        high=100.0,
+        change=NEVER,
     )
     start_s: float = parameter(
         0.0, "Seconds of the recording to skip.", low=0.0, high=1e9, change=NEVER

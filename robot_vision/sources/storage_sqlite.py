@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robot_vision.sources.storage import (
-    LATEST_NS,
     Channel,
     Message,
     Part,
     Storage,
     Times,
-    log_time,
     slashed,
 )
 
 MAGIC = b"SQLite format 3\0"
-_EARLIEST_NS = -LATEST_NS - 1
+_ROWS = 100_000  # that are taken in at once
 
 
 class SqliteFile(Storage):
@@ -107,7 +108,8 @@ class SqliteFile(Storage):
         # With the log, SQLite would lock the file and write an index of the log beside it. Without locks, and
         # with that index in memory, it reads what another program may not even be allowed to write.
         options = "mode=ro&vfs=unix-none" if log.is_file() and log.stat().st_size else "immutable=1"
-        database = sqlite3.connect(f"{place}?{options}", uri=True)
+        # A reader that was left off may be closed by another thread.
+        database = sqlite3.connect(f"{place}?{options}", uri=True, check_same_thread=False)
         try:
             database.execute("pragma locking_mode = exclusive")
             # Without it SQLite refuses a file that is shorter than its header says.
@@ -136,32 +138,40 @@ class SqliteFile(Storage):
 
     def _find_rows(self, database: sqlite3.Connection) -> None:
         """Finds each row's topic and time in the order of the file: an index may lack some."""
-        select = "select rowid, topic_id, timestamp, typeof(timestamp) from messages not indexed"
-        rows: dict[int, tuple[int, int, int]] = {}
-        unknown: Counter[str] = Counter()
-        why = ""
-        for order in ("asc", "desc"):  # from the other end, too, if it is damaged in between
-            try:
-                for row, number, log_ns, kind in database.execute(
-                    f"{select} order by rowid {order}"
-                ):
-                    if row in rows:
-                        break
-                    if number not in self.channels:
-                        unknown[f"of topic number {number}, which it does not list"] += 1
-                    elif kind != "integer":
-                        unknown[f"of {self.channels[number].topic} without a time"] += 1
-                    else:
-                        rows[row] = row, number, max(_EARLIEST_NS, log_time(log_ns))
-                break
-            except sqlite3.DatabaseError as error:
-                why = str(error)
-        for what, count in unknown.items():
+        select = "select rowid, topic_id, timestamp from messages not indexed"
+        strange: Counter[str] = Counter()
+        found = [np.zeros((0, 3), np.int64)]
+
+        def take(query: str) -> None:
+            cursor = database.execute(query)
+            more = True
+            while more:
+                rows: list[Any] = []
+                try:
+                    rows.extend(itertools.islice(cursor, _ROWS))
+                finally:  # with those before the damage
+                    more = bool(rows)
+                    if not all(type(n) is int and type(t) is int for _, n, t in rows):
+                        timed = [row for row in rows if type(row[1]) is int and type(row[2]) is int]
+                        strange["without a topic or a time"] += len(rows) - len(timed)
+                        rows = timed
+                    found.append(np.array(rows, np.int64).reshape(-1, 3))
+
+        try:
+            take(f"{select} order by rowid")
+        except sqlite3.DatabaseError as error:
+            self.problems.append(f"{self.name} is damaged within: {error}")
+            last = max((int(part[-1, 0]) for part in found if len(part)), default=-1)
+            with contextlib.suppress(sqlite3.DatabaseError):  # from its end to where it is damaged
+                take(f"{select} where rowid > {last} order by rowid desc")
+        rows = np.concatenate(found)
+        for number, count in zip(*np.unique(rows[:, 1], return_counts=True), strict=True):
+            if int(number) not in self.channels:
+                strange[f"of topic number {number}, which it does not list"] = int(count)
+        for what, count in strange.items():
             self.problems.append(f"{count} messages of {self.name} are left out: they are {what}")
-        if why:
-            self.problems.append(f"{self.name} is damaged within: {why}")
-        found = sorted(rows.values())
-        self._rows = np.array(found, np.int64).reshape(-1, 3)
+        rows = rows[np.isin(rows[:, 1], list(self.channels))]
+        self._rows = rows[np.argsort(rows[:, 0], kind="stable")]
 
 
 def _data(database: sqlite3.Connection, row: int) -> bytes:
