@@ -91,6 +91,16 @@ def test_labels_of_spans_count_from_the_bags_start(bag: Path, tmp_path: Path) ->
         "found": 4,
         "missing": {"before the first label": 1, "between labels": 1},
     }
+    table = tmp_path / "spans.csv"
+    table.write_bytes(b"\xef\xbb\xbflabel;to_s;from_s\r\nliving room;1.0;0.5\r\nlab;9;1.5\r\n")
+    assert spans_track(table, 0).names == ("living room", "lab")
+    assert spans_track(table, 0).starts_ns.tolist() == [SECOND // 2, 3 * SECOND // 2]
+    table.write_text("label,from_s\nhall,1\n")
+    with pytest.raises(SourceError, match=r"spans.csv lacks the columns to_s"):
+        spans_track(table, 0)
+    table.write_text("label,from_s,to_s\nhall,1,2\nlab,3\n")
+    with pytest.raises(SourceError, match=r"spans.csv:3: needs label, from_s and to_s"):
+        spans_track(table, 0)
     file.write_text("- {label: hall, from_s: 0, to_s: 5}\n- {label: lab, from_s: 3, to_s: 9}\n")
     with pytest.raises(
         SourceError, match=r"spans.yaml:2: 'lab' from 3 s overlaps 'hall' of line 1"

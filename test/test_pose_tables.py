@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from tiny_datasets import POINT, camera, icl_nuim, tum
+from tiny_datasets import POINT, camera, icl_nuim, transforms, tum
 
 from robot_vision.cli import main
+from robot_vision.cli.export import read_labels
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.pose_files import read_pose_file
 from robot_vision.datasets.tables import read_table
@@ -238,6 +239,15 @@ def test_a_table_that_is_no_text_is_named(tmp_path, capsys):
     (tmp_path / "groundtruth.txt").write_text("1 0 0 0 0 0 0 1\n")
     assert main(["data", "inspect", "tum_rgbd", str(tmp_path)]) == 2
     assert "rgb.txt cannot be read" in capsys.readouterr().err
+
+
+def test_a_mark_is_no_part_of_the_first_label_or_key(tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert read_labels(str(labels)) == ("cat", "dog")
+    file = transforms(tmp_path, 3) / "transforms.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(open_dataset("transforms_json", tmp_path).samples) == 3
 
 
 def test_csv_words_keep_blanks_and_commas_between_quotes(tmp_path: Path):

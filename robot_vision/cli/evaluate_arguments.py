@@ -76,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_truth(group: Any) -> None:
-    group.add_argument("--labels", default="", metavar="FILE", help="YAML of labelled time spans")
+    group.add_argument(
+        "--labels", default="", metavar="FILE", help="YAML or CSV of labelled time spans"
+    )
     group.add_argument("--label-topic", default="", help="String or Classification")
     group.add_argument(
         "--label-hold",

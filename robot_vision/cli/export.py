@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from robot_vision.bundle import check_target
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export_images import verification_images
-from robot_vision.errors import ConfigError, unknown
+from robot_vision.datasets.tables import read_lines
+from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.spec import (
     HEADS,
@@ -223,8 +224,8 @@ def read_labels(source: str) -> tuple[str, ...]:
             names[index] = name
         return tuple(names)
     try:
-        lines = Path(source).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(Path(source).expanduser())
+    except SourceError as error:
         raise ConfigError(f"Labels {source!r} cannot be read: {error}") from error
     return tuple(line.strip() for line in lines if line.strip())
 

@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--model", required=True, metavar="BUNDLE", help="directory or name")
     what.add_argument("--bag", metavar="BAG", help="rosbag; truth is found as evaluate finds it")
     what.add_argument("--topic", default="", help="image topic, where the bag has several")
-    what.add_argument("--labels", default="", metavar="FILE", help="YAML of labelled time spans")
+    what.add_argument(
+        "--labels", default="", metavar="FILE", help="YAML or CSV of labelled time spans"
+    )
     what.add_argument("--label-topic", default="", help="String or Classification")
     what.add_argument("--poses", default="", metavar="FILE", help="TUM, EuRoC or KITTI file")
     what.add_argument("--pose-topic", default="", help="pose or odometry topic")

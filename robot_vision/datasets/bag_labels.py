@@ -1,4 +1,4 @@
-"""Labels of a bag's images: a topic, or a YAML file of labelled time spans.
+"""Labels of a bag's images: a topic, or a file of labelled time spans (YAML or CSV).
 
 A label on a topic holds from its message until the next one. `std_msgs/String` has no stamp, so the log's
 times are compared; `vision_msgs/Classification` has one. An empty label means none.
@@ -7,25 +7,30 @@ The YAML file is a list in seconds from the bag's first message:
 
     - {label: kitchen, from_s: 0.0, to_s: 12.5}
     - {label: hall, from_s: 14.0, to_s: 31.0}
+
+A CSV file (or TSV) has these three names as its header, in any order.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from robot_vision.datasets.pose_checks import where
+from robot_vision.datasets.tables import read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.plain_yaml import YamlError, compose, construct
 from robot_vision.sources.bag_reader import BagFile
 
 STRING = "std_msgs/msg/String"
 CLASSIFICATION = "vision_msgs/msg/Classification"
+_KEYS = ("label", "from_s", "to_s")
 LABEL_KINDS = (STRING, CLASSIFICATION)
 
 # From an image's stamp and log time to its label.
@@ -89,7 +94,7 @@ def _best(message: Any) -> str:
 
 
 def labels_of_spans(bag: BagFile, file: Path) -> Labeller:
-    """Returns what finds an image's label in a YAML file of time spans.
+    """Returns what finds an image's label in a file of time spans.
 
     Raises:
         SourceError: the file cannot be read, or a span is not valid or overlaps another (with its line).
@@ -108,18 +113,11 @@ def labels_of_spans(bag: BagFile, file: Path) -> Labeller:
 
 def read_spans(file: Path) -> Sequence[tuple[float, float, str]]:
     """Returns (from_s, to_s, label) in the order of time; see `labels_of_spans`."""
-    try:
-        root = compose(file.read_bytes())
-    except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
-    except YamlError as error:
-        raise SourceError(f"{where(file, error.line)}: not YAML: {error}") from error
-    if not isinstance(root, yaml.SequenceNode):
-        raise SourceError(f"{where(file, 1)}: needs a list of {{label, from_s, to_s}}")
-    rows = []
-    for node in root.value:
-        line = node.start_mark.line + 1
-        rows.append((*_span(node, where(file, line)), line))
+    is_table = file.suffix.lower() in (".csv", ".tsv")
+    rows = [
+        (*_span(value, where(file, line)), line)
+        for line, value in (_table_values(file) if is_table else _yaml_values(file))
+    ]
     rows.sort(key=lambda row: row[0])
     for (_, end, label, line), (start, _, other, other_line) in zip(rows, rows[1:], strict=False):
         if start < end:
@@ -130,18 +128,43 @@ def read_spans(file: Path) -> Sequence[tuple[float, float, str]]:
     return [row[:3] for row in rows]
 
 
-def _span(node: Any, place: str) -> tuple[float, float, str]:
+def _yaml_values(file: Path) -> Iterator[tuple[int, Any]]:
+    """Yields the line and the value of each entry."""
     try:
-        value = construct(node)
+        root = compose(file.read_bytes())
+    except OSError as error:
+        raise SourceError(f"{file} cannot be read: {error}") from error
     except YamlError as error:
-        raise SourceError(f"{place}: not YAML: {error}") from error
-    keys = ("label", "from_s", "to_s")
+        raise SourceError(f"{where(file, error.line)}: not YAML: {error}") from error
+    if not isinstance(root, yaml.SequenceNode):
+        raise SourceError(f"{where(file, 1)}: needs a list of {{label, from_s, to_s}}")
+    for node in root.value:
+        line = node.start_mark.line + 1
+        try:
+            yield line, construct(node)
+        except YamlError as error:
+            raise SourceError(f"{where(file, line)}: not YAML: {error}") from error
+
+
+def _table_values(file: Path) -> Iterator[tuple[int, Any]]:
+    """Yields the line and the named values of each row."""
+    table = read_table(file, {key: (re.compile(key),) for key in _KEYS})
+    lacking = [key for key in _KEYS if key not in table.columns]
+    if lacking:
+        raise SourceError(
+            f"{file} lacks the columns {', '.join(lacking)}: name them in its first line"
+        )
+    for row in table.rows:
+        yield row.number, {k: row.words[i] for k, i in table.columns.items() if i < len(row.words)}
+
+
+def _span(value: Any, place: str) -> tuple[float, float, str]:
     if not isinstance(value, dict):
         raise SourceError(f"{place}: needs label, from_s and to_s")
     for key in value:
-        if key not in keys:
-            raise SourceError(f"{place}: {unknown('key', key, keys)}")
-    if any(key not in value for key in keys):
+        if key not in _KEYS:
+            raise SourceError(f"{place}: {unknown('key', key, _KEYS)}")
+    if any(key not in value for key in _KEYS):
         raise SourceError(f"{place}: needs label, from_s and to_s")
     try:
         start, end = float(value["from_s"]), float(value["to_s"])

@@ -54,7 +54,7 @@ class Options(PosedOptions):
     max_gap_s: float = option(0.5, "poses on both sides of an image at most so far apart", low=0.0)
     label_topic: str = option("", "std_msgs/String or vision_msgs/Classification")
     label_hold_s: float = option(0.0, "how long a label holds at most; 0: until the next", low=0.0)
-    label_spans: str = option("", "YAML file of labelled time spans")
+    label_spans: str = option("", "YAML or CSV file of labelled time spans")
     every: int = option(1, "take every n-th image only", low=1)
 
 

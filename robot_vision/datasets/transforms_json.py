@@ -30,6 +30,7 @@ from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.tables import read_text
 from robot_vision.errors import SourceError
 from robot_vision.images import image_size
 from robot_vision.sources.files import IMAGE_SUFFIXES, read_image
@@ -83,10 +84,8 @@ def open_splits(root: Path, options: Options) -> Splits:
 
 def _load(file: Path) -> tuple[dict[str, Any], str]:
     try:
-        text = file.read_text()
+        text = read_text(file)
         data = json.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise SourceError(f"{where(file, error.lineno)}: not JSON: {error.msg}") from error
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list):
