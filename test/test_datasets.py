@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_datasets import image_folder, write_image
+from tiny_datasets import (
+    cambridge,
+    colmap,
+    euroc,
+    gsv_cities,
+    image_folder,
+    kitti,
+    msls,
+    seven_scenes,
+    transforms,
+    tum,
+    twelve_scenes,
+    write_image,
+)
 
 from robot_vision.datasets import (
     DATASETS,
@@ -18,6 +31,7 @@ from robot_vision.datasets import (
     open_dataset,
 )
 from robot_vision.datasets.image_files import FileImage
+from robot_vision.datasets.registry import kinds_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified, missing_note
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.sources.files import missing_decoder
@@ -56,6 +70,38 @@ def test_open_dataset_says_so_when_path_is_absent_or_empty(kind, tmp_path):
         open_dataset(kind, tmp_path / "absent")
     with pytest.raises(SourceError, match=str(tmp_path)):
         open_dataset(kind, tmp_path)
+
+
+MAKERS = {
+    "seven_scenes": lambda p: seven_scenes(p, 2),
+    "twelve_scenes": lambda p: twelve_scenes(p, 3, 1),
+    "cambridge": lambda p: cambridge(p, 2, 1),
+    "tum_rgbd": lambda p: tum(p, 2),
+    "transforms_json": lambda p: transforms(p, 2),
+    "colmap": lambda p: colmap(p, 2),
+    "euroc": lambda p: euroc(p, 2),
+    "kitti": lambda p: kitti(p, 2),
+    "msls": lambda p: msls(p, "cph", 55.7, 12.5, 347000.0),
+    "gsv_cities": lambda p: gsv_cities(p, "Rio", 2, -22.9, -43.2),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_data_set_shows_its_kind_to_who_gives_another(kind, tmp_path):
+    MAKERS[kind](tmp_path)
+    assert kinds_of(tmp_path)[0] == kind
+    assert open_dataset(kind, tmp_path).samples
+    for other in ("rosbag", "cambridge" if kind != "cambridge" else "kitti"):
+        with pytest.raises(SourceError, match=f"; this looks like a .*{kind}"):
+            open_dataset(other, tmp_path)
+
+
+def test_a_folder_of_images_with_a_table_or_poses_is_said_to_have_them(tmp_path):
+    image_folder(tmp_path, {"a": 3, "b": 3})
+    assert not any("looks like" in note for note in open_dataset("image_folder", tmp_path).notes)
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    notes = open_dataset("image_folder", tmp_path).notes
+    assert any("looks like a labels_csv data set too" in note for note in notes)
 
 
 @pytest.mark.parametrize("kind", DATASETS)

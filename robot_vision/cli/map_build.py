@@ -16,6 +16,7 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.cli.arguments import data_options
 from robot_vision.cli.bar import progress
 from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
+from robot_vision.datasets.registry import kinds_of
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.pipeline import Pipeline
@@ -33,18 +34,7 @@ from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.models import find_model
 from robot_vision.sources.natural import natural_key
-from robot_vision.sources.recording_folder import is_bag
 
-# What tells a data set's format, in the order in which it is looked for.
-_SIGNS = (
-    ("seven_scenes", "*.pose.txt"),
-    ("seven_scenes", "seq-*/*.pose.txt"),
-    ("transforms_json", "transforms.json"),
-    ("cambridge", "dataset_train.txt"),
-    ("tum_rgbd", "groundtruth.txt"),
-    ("tum_rgbd", "*/groundtruth.txt"),
-    ("place_folder", "**/@*@*@*.jpg"),
-)
 _FRAME_NS = 33_333_333  # between images without stamps
 
 
@@ -194,14 +184,9 @@ def _kind(path: Path) -> str:
     """
     if not path.exists():
         raise SourceError(f"{path} is not there: give a bag or a data set with poses")
-    if is_bag(path):
-        return "rosbag"
-    if path.is_dir():
-        for kind, pattern in _SIGNS:
-            if next(path.glob(pattern), None) is not None:
-                return kind
-        if any(is_bag(below) for below in path.iterdir()):
-            return "rosbag"
+    kinds = [kind for kind in kinds_of(path) if kind != "labels_csv"]  # which has no poses
+    if kinds:
+        return kinds[0]
     raise SourceError(f"{path} does not show which data set it is: name its format with --kind")
 
 

@@ -33,6 +33,54 @@ DATASETS: dict[str, str] = {
 }
 
 
+# What shows a format, in the order in which `kinds_of` names them: patterns that a folder has one of.
+_SIGNS: dict[str, tuple[str, ...]] = {
+    "twelve_scenes": ("data/*.pose.txt",),
+    "seven_scenes": ("*.pose.txt", "seq-*/*.pose.txt"),
+    "transforms_json": ("transforms.json", "transforms_train.json"),
+    "colmap": tuple(
+        f"{below}cameras.{end}"
+        for below in ("", "sparse/", "sparse/*/", "colmap/sparse/*/")
+        for end in ("bin", "txt")
+    ),
+    "cambridge": ("dataset_train.txt",),
+    "euroc": ("mav0/cam*/data.csv", "cam*/data.csv", "*/mav0/cam*/data.csv"),
+    "kitti": ("calib.txt", "*/calib.txt", "sequences/*/calib.txt"),
+    "tum_rgbd": (
+        "groundtruth.txt",
+        "*.gt.freiburg",
+        "*/groundtruth.txt",
+        "*/*.gt.freiburg",
+    ),
+    "msls": tuple(
+        f"{below}{side}/postprocessed.csv"
+        for below in ("", "*/", "train_val/*/")
+        for side in ("database", "query")
+    ),
+    "gsv_cities": ("Dataframes/*.csv",),
+    "place_folder": tuple(f"{below}@*@*@*.jpg" for below in ("", "*/", "*/*/", "*/*/*/")),
+    "labels_csv": ("*.csv", "*.tsv"),
+}
+
+
+def kinds_of(path: Path) -> list[str]:
+    """Returns the formats that a path shows signs of, the surest first; none where it is not there."""
+    from robot_vision.sources.recording_folder import is_bag  # with all that reads bags
+
+    if is_bag(path):
+        return ["rosbag"]
+    if path.is_file():
+        return {".json": ["transforms_json"], ".csv": ["labels_csv"]}.get(path.suffix.lower(), [])
+    if not path.is_dir():
+        return []
+    found = [
+        kind
+        for kind, patterns in _SIGNS.items()
+        if any(next(path.glob(pattern), None) is not None for pattern in patterns)
+    ]
+    return found + (["rosbag"] if any(is_bag(below) for below in path.iterdir()) else [])
+
+
 def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
     """Opens a data set without decoding its images.
 
@@ -53,7 +101,16 @@ def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
     root = Path(path).expanduser().absolute()  # a name for ".", and samples that outlive a chdir
     if not root.exists():
         raise SourceError(f"{root} is not there: give the path of a {kind} data set")
-    splits: Splits = module.open_splits(root, chosen)
+    try:
+        splits: Splits = module.open_splits(root, chosen)
+    except SourceError as error:
+        kinds = kinds_of(root)
+        if not kinds or kind in kinds:
+            raise
+        raise SourceError(f"{error}; this looks like a {' or '.join(kinds)} data set") from error
+    if kind == "image_folder" and (others := kinds_of(root)):  # which opens nearly any folder
+        note = f"{root} looks like a {' or '.join(others)} data set too, which image_folder does not read"
+        splits = dataclasses.replace(splits, notes=(*splits.notes, note))
     if not splits.samples:
         why = f" ({'; '.join(splits.notes)})" if splits.notes else ""
         raise SourceError(f"{root} holds no usable sample of a {kind} data set{why}")
