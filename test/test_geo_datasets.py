@@ -65,6 +65,7 @@ def test_msls_opens_cities_of_two_zones_apart(tmp_path):
     )
     text = "\n".join(splits.notes)
     assert "4 frames skipped, which are panoramas" in text
+    assert "in no list" not in text
     assert "miami/query has no positions (postprocessed.csv): 1 images left out" in text
     assert "amsterdam from x = 0 km, cph from x = 100 km" in text
     one = open_dataset("msls", tmp_path / "train_val/cph")

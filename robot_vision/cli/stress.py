@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--label-topic", default="", help="String or Classification")
     what.add_argument("--poses", default="", metavar="FILE", help="TUM, EuRoC or KITTI file")
+    what.add_argument(
+        "--base-to-camera",
+        default="",
+        metavar="X,Y,Z,QX,QY,QZ,QW",
+        help="the camera in the frame of these poses, where they are the robot's or an IMU's",
+    )
     what.add_argument("--pose-topic", default="", help="pose or odometry topic")
     what.add_argument(
         "--data",
@@ -156,6 +162,7 @@ def _recording(args: argparse.Namespace) -> Recording:
         label_topic=args.label_topic,
         pose_file=args.poses,
         pose_topic=args.pose_topic,
+        base_to_camera=args.base_to_camera,
     )
     truth = read_truth(Path(path), request, first.frame_id if first else "")
     name = Path(path).name

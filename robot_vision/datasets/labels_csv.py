@@ -97,6 +97,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     found, skipped, notes = _Found(base), Skipped(), list[str]()
     parts: dict[str, list[Sample]] = {}
     seen: dict[Path, tuple[str, str]] = {}
+    files: list[Path] = []
     for part, file in tables.items():
         table = _read(file, options)
         if "label" not in table.columns and part and part != "train":
@@ -104,7 +105,7 @@ def open_splits(root: Path, options: Options) -> Splits:
                 f"{file.name} has no column of classes and is left out: {len(table.rows)} rows"
             )
             continue
-        for sample, place, role in _samples(table, options, found, skipped):
+        for sample, place, role in _samples(table, found, skipped, files):
             path = Path(str(sample.source))
             label, before = seen.setdefault(path, (str(sample.label), place))
             if before != place and label == sample.label:
@@ -116,7 +117,6 @@ def open_splits(root: Path, options: Options) -> Splits:
                 )
             else:
                 parts.setdefault(role or part or "train", []).append(sample)
-    files = list(seen)
     notes = [*skipped.notes(), *notes, *unlisted_note(files), *unreadable_note(files)]
     if not parts.get("train"):
         why = f" ({'; '.join(notes)})" if notes else ""
@@ -214,7 +214,7 @@ def _with_classes(table: Table, columns: dict[str, int], classes: Sequence[int])
 
 
 def _samples(
-    table: Table, options: Options, found: _Found, skipped: Skipped
+    table: Table, found: _Found, skipped: Skipped, files: list[Path]
 ) -> list[tuple[Sample, str, str]]:
     """Returns each sample with its file and line, and its part (empty where no column says)."""
     at = table.columns
@@ -226,12 +226,13 @@ def _samples(
             raise SourceError(f"{place}: {len(row.words)} words in a row of {needed} columns")
         word, label = row.words[at["image"]], row.words[at["label"]]
         part = _part(row.words[at["split"]], place) if "split" in at else ""
-        if not label:
-            skipped.add("which have no class", word)
-            continue
         file = found.image(word)
         if file is None:
             skipped.add(f"whose image is not under {found.base}, or several are called so", word)
+            continue
+        files.append(file)
+        if not label:
+            skipped.add("which have no class", word)
             continue
         name = os.path.relpath(file, found.base).replace(os.sep, "/")
         sequence = name.rpartition("/")[0] or found.base.name

@@ -72,7 +72,8 @@ def open_splits(root: Path, options: Options) -> Splits:
             raise ConfigError(unknown("city in cities", name, folders))
     chosen = names_in(options.cities) or tuple(folders)
     skipped, notes = Skipped(), list[str]()
-    rows = {city: list(_rows(city, folders[city], skipped, notes)) for city in chosen}
+    files: list[Path] = []
+    rows = {city: list(_rows(city, folders[city], skipped, files, notes)) for city in chosen}
     rows = {city: found for city, found in rows.items() if found}
     if not rows:
         raise SourceError(
@@ -96,7 +97,6 @@ def open_splits(root: Path, options: Options) -> Splits:
     if official:
         there = ", ".join(sorted(set(rows) & set(_VALIDATION)))
         notes.append(f"validation is {there}, as published; nothing is test")
-    files = [p.file for p in placed]
     notes = [*skipped.notes(), *unreadable_note(files), *unlisted_note(files), *notes]
     return geo_splits(placed, options, notes, np.zeros(2))
 
@@ -115,7 +115,9 @@ def _cities(root: Path) -> dict[str, Path]:
     }
 
 
-def _rows(city: str, folder: Path, skipped: Skipped, notes: list[str]) -> Iterator[_Row]:
+def _rows(
+    city: str, folder: Path, skipped: Skipped, files: list[Path], notes: list[str]
+) -> Iterator[_Row]:
     for side in _SIDES:
         table_file, images = folder / side / "postprocessed.csv", folder / side / "images"
         if not table_file.is_file():
@@ -135,6 +137,7 @@ def _rows(city: str, folder: Path, skipped: Skipped, notes: list[str]) -> Iterat
             east, north = numbers(words, 2, place, "easting and northing")
             name = f"{city}/{side}/{key}"
             file = first_file([images / f"{key}.jpg"])
+            files += [file] if file else []
             lat_lon, heading = None, None
             if raw and key in said:
                 one = said[key]
