@@ -166,13 +166,29 @@ def test_repeated_stamps_are_kept_once_and_said(tmp_path):
     notes: list[str] = []
     found = read_pose_file(file, refuse, say=notes.append)
     assert found.positions[:, 0].tolist() == [0, 1, 2]
-    assert "truth.txt:2: line 2 repeats a stamp and its pose: left out" in notes[0]
-    assert "truth.txt:4: line 4 repeats a stamp with another pose, up to 0.02 m" in notes[1]
+    assert "1 poses repeat a stamp and its pose: left out (first: " in notes[0]
+    assert "truth.txt:2)" in notes[0]
+    assert "1 poses repeat a stamp with another pose, up to 0.02 m" in notes[1]
+    assert "truth.txt:4)" in notes[1]
     file.write_text("1.0 0 0 0 0 0 0 1\n1.0 3 0 0 0 0 0 1\n")
     with pytest.raises(
         SourceError, match=r"truth.txt:2: .*that of line 1, and its pose is another, by 3 m"
     ):
         read_pose_file(file, refuse)
+
+
+def test_repeated_stamps_of_a_topic_are_said_or_refused(tmp_path):
+    for name, shift in (("jitter", 0.02), ("two robots", 3.0)):
+        with RecordingWriter(tmp_path / name) as writer:
+            for stamp, p, q in truth():
+                writer.pose("/truth/pose", stamp, p, q)
+                writer.pose("/truth/pose", stamp, p + [shift, 0, 0], q)
+    found = read_truth(tmp_path / "jitter", TruthRequest())
+    assert any(
+        "5 poses repeat a stamp with another pose, up to 0.02 m" in note for note in found.notes
+    ), found.notes
+    with pytest.raises(SourceError, match=r"/truth/pose#1: stamp .* is there before, .* by 3 m"):
+        read_truth(tmp_path / "two robots", TruthRequest())
 
 
 def test_a_files_poses_bear_the_note_that_a_topics_do(tmp_path):

@@ -118,7 +118,7 @@ def _from_topic(
         poses, holds = trajectory.at(stamps_ns, request.max_gap_ns)
         return poses @ T_base_camera, holds
 
-    text = f"poses are those of {topic}, {how}"
+    text = "; ".join([f"poses are those of {topic}, {how}", *builder.notes()])
     return CameraPoses(at, above or request.map_frame, text, trajectory.stamps_ns)
 
 
@@ -151,7 +151,7 @@ def _from_tf(tree: FrameTree, request: PoseRequest) -> CameraPoses:
     return CameraPoses(
         lambda stamps_ns: tree.at(top, camera, stamps_ns, request.max_gap_ns),
         top,
-        f"poses are those of tf, from {top} to {camera}",
+        "; ".join([f"poses are those of tf, from {top} to {camera}", *tree.notes]),
     )
 
 
@@ -190,6 +190,7 @@ def frame_tree(bag: BagFile, report: Report) -> FrameTree:
                 builder = builders.setdefault(child, TrajectoryBuilder(name, report, ordered=False))
                 builder.add(_stamp(link, log_ns), position, xyzw)
     tree.moving = {child: builder.build() for child, builder in builders.items()}
+    tree.notes = [note for builder in builders.values() for note in builder.notes()]
     return tree
 
 

@@ -26,9 +26,9 @@ from robot_vision.datasets.pose_checks import (
     where,
 )
 from robot_vision.datasets.tables import Table, read_table
-from robot_vision.datasets.trajectory import Trajectory
+from robot_vision.datasets.trajectory import Repeats, Trajectory
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.geometry import pose_matrix, rotation_error_deg, xyzw_from_matrix
+from robot_vision.geometry import canonical_xyzw, xyzw_from_matrix
 
 FORMATS = ("auto", "tum", "euroc", "kitti")
 Report = Callable[[SourceError], None]
@@ -55,8 +55,6 @@ _ORDERS = {
 _EUROC_COLUMNS = 17  # with velocity and the biases of gyroscope and accelerometer
 _DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # from the unit to nanoseconds
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-# Two poses of one stamp: what a tracker's jitter explains, and what is a contradiction.
-_SAME_M, _SAME_DEG = 0.1, 5.0
 
 
 def read_pose_file(
@@ -107,7 +105,8 @@ def _plain(table: Table) -> Table:
     return table
 
 
-Stamped = tuple[int, int, str, NDArray[np.float64]]  # line, stamp in ns, as written, pose
+# Line, stamp in ns and as written, position, quaternion xyzw.
+Stamped = tuple[int, int, str, NDArray[np.float64], NDArray[np.float64]]
 
 
 def _kitti(table: Table, beside: Path, report: Report) -> list[Stamped]:
@@ -122,7 +121,9 @@ def _kitti(table: Table, beside: Path, report: Report) -> list[Stamped]:
         try:
             stamp_ns = seconds_to_ns(stamp.words[0], where(beside, stamp.number))
             matrix = numbers(row.words, 12, place, "a pose of KITTI").reshape(3, 4)
-            rows.append((row.number, stamp_ns, stamp.words[0], pose_from_matrix(matrix, place)))
+            T = pose_from_matrix(matrix, place)
+            xyzw = xyzw_from_matrix(T[:3, :3])
+            rows.append((row.number, stamp_ns, stamp.words[0], T[:3, 3], xyzw))
         except SourceError as error:
             report(error)
     return rows
@@ -155,14 +156,8 @@ def _stamped(
             stamp_ns = to_ns(row.words[columns["stamp"]], unit, place)
             values = numbers([row.words[columns[n]] for n in names[1:]], 7, place, what)
             rotation_from_quaternion(values[3:], place)
-            rows.append(
-                (
-                    row.number,
-                    stamp_ns,
-                    row.words[columns["stamp"]],
-                    pose_matrix(values[:3], values[3:]),
-                )
-            )
+            word = row.words[columns["stamp"]]
+            rows.append((row.number, stamp_ns, word, values[:3], canonical_xyzw(values[3:])))
         except SourceError as error:
             report(error)
     extra = max(len(row.words) for row in table.rows) - 8
@@ -178,57 +173,26 @@ def _trajectory(
 ) -> Trajectory:
     """Returns the rows as a trajectory: of one stamp's poses the first counts."""
     kept: list[Stamped] = []
-    same, other = list[int](), list[tuple[int, float, float]]()
-    for number, stamp_ns, word, pose in rows:
+    repeats = Repeats()
+    for row in rows:
+        number, stamp_ns, word, position, xyzw = row
         place = where(file, number)
         if kept and stamp_ns < kept[-1][1]:
-            report(
-                SourceError(
-                    f"{place}: stamp {word} is not later than the one before, of line {kept[-1][0]}: "
-                    "stamps must increase"
-                )
-            )
+            wrong = f"is not later than the one before, of line {kept[-1][0]}: stamps must increase"
+            report(SourceError(f"{place}: stamp {word} {wrong}"))
         elif kept and stamp_ns == kept[-1][1]:
-            metres, degrees = _apart(kept[-1][3], pose)
-            if metres > _SAME_M or degrees > _SAME_DEG:
-                report(
-                    SourceError(
-                        f"{place}: stamp {word} is that of line {kept[-1][0]}, and its pose is another, by "
-                        f"{metres:.3g} m and {degrees:.3g} deg"
-                    )
-                )
-            elif metres > 1e-6 or degrees > 1e-4:
-                other.append((number, metres, degrees))
-            else:
-                same.append(number)
+            wrong = repeats.add(place, kept[-1][3:], (position, xyzw))
+            if wrong:
+                report(SourceError(f"{place}: stamp {word} is that of line {kept[-1][0]}, {wrong}"))
         else:
-            kept.append((number, stamp_ns, word, pose))
-    if same:
-        say(f"{where(file, same[0])}: {_lines(same)} a stamp and its pose: left out")
-    if other:
-        metres, degrees = (max(row[i] for row in other) for i in (1, 2))
-        say(
-            f"{where(file, other[0][0])}: {_lines([row[0] for row in other])} a stamp with another pose, "
-            f"up to {metres:.3g} m and {degrees:.3g} deg apart: the first of each counts"
-        )
+            kept.append(row)
+    for text in repeats.notes():
+        say(text)
     return Trajectory(
-        np.array([stamp for _, stamp, _, _ in kept], np.int64),
-        np.array([pose[:3, 3] for *_, pose in kept]).reshape(-1, 3),
-        np.array([xyzw_from_matrix(pose[:3, :3]) for *_, pose in kept]).reshape(-1, 4),
+        np.array([stamp for _, stamp, *_ in kept], np.int64),
+        np.array([position for *_, position, _ in kept]).reshape(-1, 3),
+        np.array([xyzw for *_, xyzw in kept]).reshape(-1, 4),
     )
-
-
-def _lines(found: list[int]) -> str:
-    shown = ", ".join(map(str, found[:3]))
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return (
-        f"line {shown} repeats" if len(found) == 1 else f"{len(found)} lines ({shown}{more}) repeat"
-    )
-
-
-def _apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    turn = rotation_error_deg(xyzw_from_matrix(a[:3, :3]), xyzw_from_matrix(b[:3, :3]))
-    return float(np.linalg.norm(a[:3, 3] - b[:3, 3])), float(turn)
 
 
 def _unit_of(table: Table, column: int) -> str:

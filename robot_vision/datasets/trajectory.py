@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
-from robot_vision.geometry import canonical_xyzw, inverse, matrix_from_xyzw
+from robot_vision.geometry import (
+    canonical_xyzw,
+    inverse,
+    matrix_from_xyzw,
+    rotation_error_deg,
+)
+
+# Two poses of one stamp are the same up to a tracker's jitter, or contradict each other.
+_CONTRADICTION_M, _CONTRADICTION_DEG = 0.1, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +93,13 @@ class FrameTree:
         parents: each child's parent.
         static: `T_parent_child` of children that do not move.
         moving: of the others.
+        notes: what was left out of the messages.
     """
 
     parents: dict[str, str] = field(default_factory=dict)
     static: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     moving: dict[str, Trajectory] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def root_of(self, frame: str) -> str:
         """Returns the frame above all others of a frame."""
@@ -156,6 +166,62 @@ class FrameTree:
         return set(self.parents) | set(self.parents.values())
 
 
+class Repeats:
+    """Poses with the stamp of one before, as published ground truth has them: counted or refused.
+
+    Args:
+        refuse: two that contradict each other are a fault, and not an estimate that was improved (tf).
+    """
+
+    def __init__(self, refuse: bool = True) -> None:
+        self._refuse = refuse
+        self._same: list[str] = []
+        self._other: list[str] = []
+        self._apart = (0.0, 0.0)
+
+    def add(
+        self,
+        name: str,
+        before: tuple[NDArray[np.float64], NDArray[np.float64]],
+        now: tuple[NDArray[np.float64], NDArray[np.float64]],
+    ) -> str:
+        """Counts one.
+
+        Args:
+            name: where it is.
+            before: position (3,) and quaternion (4,) of the pose of the same stamp.
+            now: of this one.
+
+        Returns:
+            What is wrong, where the two contradict each other; then it is not counted.
+        """
+        metres = float(np.linalg.norm(before[0] - now[0]))
+        degrees = float(rotation_error_deg(before[1], now[1]))
+        if self._refuse and (metres > _CONTRADICTION_M or degrees > _CONTRADICTION_DEG):
+            return f"and its pose is another, by {metres:.3g} m and {degrees:.3g} deg"
+        if metres <= 1e-6 and degrees <= 1e-4:
+            self._same.append(name)
+        else:
+            self._other.append(name)
+            self._apart = max(self._apart[0], metres), max(self._apart[1], degrees)
+        return ""
+
+    def notes(self) -> list[str]:
+        """Returns a line for those that agree, and one for those that differ a little."""
+        notes = []
+        for names, what in (
+            (self._same, "repeat a stamp and its pose: left out"),
+            (
+                self._other,
+                f"repeat a stamp with another pose, up to {self._apart[0]:.3g} m and "
+                f"{self._apart[1]:.3g} deg apart: the first of each stamp counts",
+            ),
+        ):
+            if names:
+                notes.append(f"{len(names)} poses {what} (first: {names[0]})")
+        return notes
+
+
 class TrajectoryBuilder:
     """Collects stamped poses and checks them.
 
@@ -172,9 +238,10 @@ class TrajectoryBuilder:
         self._rows: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self._latest: int | None = None
         self._count = 0
+        self._repeats = Repeats(refuse=ordered)
 
     def add(self, stamp_ns: int, position: Sequence[float], xyzw: Sequence[float]) -> None:
-        """Adds one; the last of those with the same stamp counts."""
+        """Adds one; the first of those with the same stamp counts."""
         place = f"{self._name}#{self._count}"
         self._count += 1
         p, q = np.array(position, np.float64), np.array(xyzw, np.float64)
@@ -188,11 +255,20 @@ class TrajectoryBuilder:
         elif self._ordered and self._latest is not None and stamp_ns < self._latest:
             back = (self._latest - stamp_ns) / 1e9
             message = f"{place}: stamp {stamp_ns / 1e9:.6f} s goes back by {back:.6f} s: stamps must increase"
+        elif stamp_ns in self._rows:
+            wrong = self._repeats.add(place, self._rows[stamp_ns], (p, q / norm))
+            if not wrong:
+                return
+            message = f"{place}: stamp {stamp_ns / 1e9:.6f} s is there before, {wrong}"
         else:
             self._latest = stamp_ns
             self._rows[stamp_ns] = p, q / norm
             return
         self._report(SourceError(message))
+
+    def notes(self) -> list[str]:
+        """Returns what was left out of repeated stamps."""
+        return self._repeats.notes()
 
     def build(self) -> Trajectory:
         """Returns what was added."""
