@@ -6,13 +6,17 @@ marker has to be there, and sizes are read from the header, before memory is tak
 
 from __future__ import annotations
 
+import re
 import struct
+import sys
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ImageError
+from robot_vision.encodings import decode_raw, is_planar, supported_encodings
+from robot_vision.errors import ImageError, unknown
 from robot_vision.image_limits import MAX_COMPRESSED_PIXELS, check_size
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -24,6 +28,9 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_FORMAT = re.compile(
+    r"\s*(\w+)\s*;"
+)  # compressed_image_transport: `ENCODING; CODEC compressed TARGET`
 
 
 def decode_compressed(
@@ -33,32 +40,74 @@ def decode_compressed(
 
     Args:
         data: uint8 (N,).
-        format_text: the message's `format`. It is used in errors, and where it ends in `compressed rgb8`:
-            such images were compressed with red and blue exchanged.
+        format_text: the message's `format`. It is used in errors; where it ends in `compressed rgb8`, since
+            such images were compressed with red and blue exchanged; and where it begins with a Bayer
+            pattern, as of `bayer_rggb8; jpeg compressed `, since the data may be the mosaic itself.
         min_size: see `images.to_rgb`.
 
     Returns:
         RGB uint8 (H, W, 3).
 
     Raises:
-        ImageError: another format, an absurd size, or damaged data.
+        ImageError: another format, an absurd size, damaged data, or a layout of samples that is no picture.
     """
     height, width = compressed_size(data, format_text)
+    found = _FORMAT.match(format_text)
+    encoding = found[1] if found else ""
+    if "bayer" in encoding.lower() or is_planar(encoding):
+        return _from_samples(
+            _decoded(data, format_text, cv2.IMREAD_UNCHANGED), encoding, format_text
+        )
     flag = cv2.IMREAD_COLOR
     if min_size is not None and data[:3].tobytes() == _JPEG:
         for factor in (8, 4, 2):
             if -(-height // factor) >= min_size[0] and -(-width // factor) >= min_size[1]:
                 flag = _REDUCED[factor]
                 break
+    return _from_bgr(_decoded(data, format_text, flag | cv2.IMREAD_IGNORE_ORIENTATION), format_text)
+
+
+def _decoded(data: NDArray[np.uint8], format_text: str, flag: int) -> NDArray[Any]:
     try:
-        image = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(data, flag)
     except cv2.error as error:
         raise ImageError("corrupt", f"OpenCV cannot decode the image: {error.err}") from error
     if image is None:
         raise ImageError("corrupt", f"The {format_text!r} image of {len(data)} bytes is damaged")
+    return np.asarray(image)
+
+
+def _from_bgr(image: NDArray[Any], format_text: str) -> NDArray[np.uint8]:
     if "compressed rgb" in format_text:
-        return np.asarray(image)
+        return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
+
+
+def _from_samples(image: NDArray[Any], encoding: str, format_text: str) -> NDArray[np.uint8]:
+    """Returns RGB of an image of the samples of a raw encoding, which compressed_image_transport sends.
+
+    It compresses what it does not know as colours as it stands: a mosaic, or planes of luma and chroma.
+    """
+    if image.ndim == 3:
+        image = image[..., :3]  # without alpha
+        if (image != image[..., :1]).any():  # somebody made colours of them before
+            if image.dtype == np.uint16:
+                image = cv2.convertScaleAbs(image, alpha=1 / 257)
+            return _from_bgr(np.ascontiguousarray(image), format_text)
+        image = image[..., 0]
+    # A 16-bit mosaic becomes 8 bits in a JPEG: only the pattern is as the format says.
+    bits = 8 * image.dtype.itemsize
+    raw = re.sub(r"^(bayer_[a-z]{4})\d+$", rf"\g<1>{bits}", encoding)
+    if raw not in supported_encodings() or is_planar(raw):
+        known = [name for name in supported_encodings() if not is_planar(name)]
+        raise ImageError(
+            "encoding",
+            f"{unknown('compressed encoding', encoding, known)} (format {format_text!r})",
+        )
+    image = np.ascontiguousarray(image)
+    height, width = image.shape
+    octets = image.reshape(-1).view(np.uint8)
+    return decode_raw(octets, height, width, image.strides[0], raw, sys.byteorder == "big")
 
 
 def compressed_size(data: NDArray[np.uint8], format_text: str) -> tuple[int, int]:
@@ -77,10 +126,11 @@ def compressed_size(data: NDArray[np.uint8], format_text: str) -> tuple[int, int
         check_size(height, width, MAX_COMPRESSED_PIXELS)
         _check_chunks(data)
     elif head:
+        depth = "; it holds distances and no picture" if "compressedDepth" in format_text else ""
         raise ImageError(
             "encoding",
             f"Unknown compressed format {format_text!r} (data begins with {head.hex(' ')}): "
-            "use one of jpeg, png",
+            f"use one of jpeg, png{depth}",
         )
     else:
         raise ImageError("data_length", f"The {format_text!r} image has no data")

@@ -112,6 +112,11 @@ def supported_encodings() -> tuple[str, ...]:
     return tuple(_FORMATS)
 
 
+def is_planar(encoding: str) -> bool:
+    """Says whether luma and chroma lie apart, so that a grey image of the bytes is no picture."""
+    return isinstance(_FORMATS.get(encoding), (Yuv422, TwoPlane))
+
+
 def row_bytes(encoding: str, width: int) -> int:
     """Returns how many bytes a row of (luma) pixels has without padding."""
     layout = _FORMATS[encoding]

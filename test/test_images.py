@@ -479,3 +479,45 @@ def test_any_damaged_file_decodes_or_is_an_image_error(
         assert image.ndim == 3 and image.dtype == np.uint8
     except ImageError as error:
         assert error.reason in ImageError.REASONS
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize(
+    ("bits", "codec", "bound"), [(8, "jpeg", 12), (8, "png", 8), (16, "png", 8), (16, "jpeg", 12)]
+)
+def test_a_compressed_mosaic_becomes_colours(
+    pattern: str, bits: int, codec: str, bound: int
+) -> None:
+    """compressed_image_transport compresses a mosaic as it stands, as `bayer_rggb8; jpeg compressed `."""
+    colour = np.full((64, 96, 3), (200, 120, 40), np.uint8)
+    planes = {"r": 0, "g": 1, "b": 2}
+    mosaic = np.empty((64, 96), np.uint8)
+    for i, letter in enumerate(pattern):
+        mosaic[i // 2 :: 2, i % 2 :: 2] = colour[i // 2 :: 2, i % 2 :: 2, planes[letter]]
+    stored = mosaic.astype(np.uint16) * 257 if bits == 16 and codec == "png" else mosaic
+    _, data = cv2.imencode(f".{codec}", stored, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    kind = f"bayer_{pattern}{bits}; {codec} compressed "
+    decoded = to_rgb(compressed(data.tobytes(), kind), min_size=(8, 8))
+    assert decoded.shape == (64, 96, 3), "a mosaic must not be decoded at a part of its size"
+    error = np.abs(decoded[4:-4, 4:-4].astype(int) - colour[4:-4, 4:-4])
+    assert error.max() <= bound
+
+
+def test_colours_made_of_a_mosaic_before_it_was_compressed_stay_colours() -> None:
+    _, data = cv2.imencode(".png", photo()[..., ::-1])
+    kind = "bayer_grbg8; png compressed bgr8"
+    np.testing.assert_array_equal(to_rgb(compressed(data.tobytes(), kind)), photo())
+
+
+@pytest.mark.parametrize("encoding", ["BayerRG8", "bayer_xtrans8", "nv12", "yuv422_yuy2"])
+def test_samples_that_are_no_picture_are_refused_by_name(encoding: str) -> None:
+    _, data = cv2.imencode(".png", photo()[..., 0])
+    with pytest.raises(ImageError, match=f"'{encoding}'") as caught:
+        to_rgb(compressed(data.tobytes(), f"{encoding}; png compressed "))
+    assert caught.value.reason == "encoding"
+
+
+def test_compressed_distances_are_refused_as_such() -> None:
+    _, data = cv2.imencode(".png", photo()[..., 0].astype(np.uint16))
+    with pytest.raises(ImageError, match="compressedDepth.*distances"):
+        to_rgb(compressed(bytes(12) + data.tobytes(), "16UC1; compressedDepth png"))
