@@ -17,6 +17,7 @@ VISION_INFO: Final = "vision_msgs/msg/VisionInfo"
 POSE_WITH_COVARIANCE_STAMPED: Final = "geometry_msgs/msg/PoseWithCovarianceStamped"
 POSE_STAMPED: Final = "geometry_msgs/msg/PoseStamped"
 IMAGE: Final = "sensor_msgs/msg/Image"
+DIAGNOSTICS: Final = "diagnostic_msgs/msg/DiagnosticArray"
 
 VISION_MSGS: Final = {
     "vision_msgs/msg/ObjectHypothesis": "string class_id\nfloat64 score\n",

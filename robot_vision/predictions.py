@@ -109,3 +109,23 @@ class Prediction:
             if values is not None and not np.isfinite(values).all():
                 return f"the network's {name} is not finite"
         return ""
+
+    def several_answers(self) -> dict[str, float]:
+        """Returns what a network that answers several times says of its own answers, as named numbers.
+
+        `entropy` and `mutual_information` (nats) of the classes; `position_sigma_m` and
+        `rotation_sigma_rad`, the roots of the traces of both blocks of the pose's covariance, and
+        `position_spread_m` and `rotation_spread_rad`, those of the part by which the answers differ. Empty
+        for a network that answers once.
+        """
+        values: dict[str, float] = {}
+        classes, pose = self.classification, self.pose
+        if classes is not None and classes.mutual_information is not None:
+            values["entropy"] = classes.entropy
+            values["mutual_information"] = classes.mutual_information
+        if pose is not None and pose.spread is not None:
+            for name, matrix in (("sigma", pose.covariance), ("spread", pose.spread)):
+                variances = np.maximum(np.diagonal(matrix), 0.0)
+                values[f"position_{name}_m"] = float(np.sqrt(variances[:3].sum()))
+                values[f"rotation_{name}_rad"] = float(np.sqrt(variances[3:].sum()))
+        return values

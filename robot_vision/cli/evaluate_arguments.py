@@ -47,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--predictions", metavar="BAG", help="score a recording of the node's topics instead"
     )
-    what.add_argument("--camera", help="whose results, where a recording has several")
+    what.add_argument(
+        "--camera",
+        help="whose results, where a recording has several: the end of the topics' name (front), or the "
+        "whole (/robot1/perception/front)",
+    )
     what.add_argument("--name", help="of the recording in the results (the bag's)")
     _add_truth(parser.add_argument_group("truth"))
     how = parser.add_argument_group("how")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from robot_vision.evaluation.columns import Predictions
 from robot_vision.geometry import canonical_xyzw
 from robot_vision.interfaces import (
     CLASSIFICATION,
+    DIAGNOSTICS,
     IMAGE,
     LABEL_INFO,
     POSE_WITH_COVARIANCE_STAMPED,
     VISION_INFO,
 )
 from robot_vision.open_set import known_scores
-from robot_vision.predictions import UNKNOWN, Classification
+from robot_vision.predictions import UNKNOWN, CameraPose, Classification, Prediction
 from robot_vision.recording import RecordingWriter
 from robot_vision.sources import Source
 from robot_vision.sources.bag_reader import BagFile
@@ -106,6 +107,9 @@ def write_results(
                     stamp,
                     _descriptor(bag, stamp, frame_id, predictions.descriptor[i]),
                 )
+            if values := _prediction(predictions, int(i)).several_answers():
+                message = _diagnostics(bag, stamp, frame_id, base.rpartition("/")[2], values)
+                bag.write(f"{base}/uncertainty", stamp, message)
             if predictions.position is not None:
                 message = _pose(bag, stamp, map_frame, predictions, int(i))
                 bag.write(f"{base}/pose", stamp, message)
@@ -126,6 +130,29 @@ def _descriptor(
         step=data.nbytes,
         data=data.view(np.uint8),
     )
+
+
+def _prediction(rows: Predictions, i: int) -> Prediction:
+    """Returns what the network said by several answers of frame i."""
+    classes = pose = None
+    if rows.mutual_information is not None and rows.probabilities is not None:
+        information = float(rows.mutual_information[i])
+        classes = Classification(rows.labels, rows.probabilities[i], 1.0, information)
+    if rows.spread is not None and rows.position is not None:
+        assert rows.orientation_xyzw is not None
+        covariance = np.full((6, 6), np.nan) if rows.covariance is None else rows.covariance[i]
+        pose = CameraPose(rows.position[i], rows.orientation_xyzw[i], covariance, rows.spread[i])
+    return Prediction(classes, pose)
+
+
+def _diagnostics(
+    bag: RecordingWriter, stamp_ns: int, frame_id: str, camera: str, values: dict[str, float]
+) -> Any:
+    make = bag.types
+    pair = make["diagnostic_msgs/msg/KeyValue"]
+    pairs = [pair(key, f"{value:.4g}") for key, value in values.items()]
+    status = make["diagnostic_msgs/msg/DiagnosticStatus"](0, camera, "", "", pairs)
+    return make[DIAGNOSTICS](bag.header(stamp_ns, frame_id), [status])
 
 
 def _pose(bag: RecordingWriter, stamp_ns: int, frame: str, rows: Predictions, i: int) -> Any:
@@ -149,6 +176,7 @@ class _Row:
     results: Any = None
     pose: Any = None
     descriptor: NDArray[np.float32] | None = None
+    uncertainty: dict[str, float] = field(default_factory=dict)
 
 
 def read_results(
@@ -172,7 +200,7 @@ def read_results(
     try:
         outputs = _outputs(bag, camera)
         rows, listed, info, frame_id = _collect(bag, outputs)
-        heard = _labels(bag) or labels
+        heard = _labels(bag, outputs) or labels
         notes = [*bag.problems, *bag.notes]
     finally:
         bag.close()
@@ -182,6 +210,12 @@ def read_results(
         heard = tuple(sorted(listed))
         notes.append("label_info was not recorded: the labels are those that were ever published")
     keys = sorted(rows)
+    again = sum(number > 0 for _, number in keys)
+    if again:
+        notes.append(
+            f"{again} of {len(keys)} results have the stamp of another: two nodes of one name, images that "
+            "share a stamp, or a recording that was looped"
+        )
     scores = _scores([rows[key].results for key in keys], heard, notes) if listed else None
     poses = [rows[key].pose for key in keys]
     descriptors = [rows[key].descriptor for key in keys]
@@ -206,6 +240,7 @@ def read_results(
             "refused": {},
             "recorded": True,
         },
+        *_uncertainty([rows[key].uncertainty for key in keys]),
     )
 
 
@@ -260,6 +295,7 @@ def _outputs(bag: BagFile, camera: str | None) -> dict[str, str]:
         "classification": CLASSIFICATION,
         "descriptor": IMAGE,
         "pose": POSE_WITH_COVARIANCE_STAMPED,
+        "uncertainty": DIAGNOSTICS,
     }
     cameras: dict[str, dict[str, str]] = {}
     for topic, kind in bag.kinds.items():
@@ -271,16 +307,32 @@ def _outputs(bag: BagFile, camera: str | None) -> dict[str, str]:
         raise SourceError(
             f"{bag.path} holds no results of the node (classification, descriptor, pose): it has {there}"
         )
-    names = [base.rpartition("/")[2] for base in cameras]
-    if camera is None and len(cameras) > 1:
+    if camera is None:
+        fitting = list(cameras)
+    elif camera.startswith("/"):
+        full = camera.rstrip("/")
+        fitting = [base for base, found in cameras.items() if full == base or full in found]
+    else:
+        fitting = [base for base in cameras if base.endswith(f"/{camera}")]
+    if len(fitting) > 1:
+        what = "several cameras" if camera is None else f"{len(fitting)} cameras {camera!r}"
         raise SourceError(
-            f"{bag.path} holds results of {len(cameras)} cameras: set --camera to one of "
-            f"{', '.join(names)}"
+            f"{bag.path} holds results of {what}: set --camera to one of {', '.join(fitting)}"
         )
-    for base, found in cameras.items():
-        if camera in (None, base.rpartition("/")[2]):
-            return found
-    raise SourceError(f"{unknown('camera', camera, names)} (in {bag.path})")
+    if not fitting:
+        raise SourceError(f"{unknown('camera', camera, cameras)} (in {bag.path})")
+    return cameras[fitting[0]]
+
+
+def _of_node(bag: BagFile, outputs: dict[str, str], kind: str) -> list[str]:
+    """Returns the topics of a kind that belong to the node of a camera's results.
+
+    If that node has none and the recording has a single topic of the kind, it was remapped: it is taken.
+    """
+    node = next(iter(outputs)).rpartition("/")[0].rpartition("/")[0]
+    topics = [t for t, k in bag.kinds.items() if k == kind]
+    own = [t for t in topics if t.rpartition("/")[0] == node]
+    return own or (topics if len(topics) == 1 else [])
 
 
 def _collect(
@@ -291,7 +343,7 @@ def _collect(
     seen: Counter[tuple[str, int]] = Counter()
     listed: set[str] = set()
     info = frame_id = ""
-    infos = [t for t, k in bag.kinds.items() if k == VISION_INFO]
+    infos = _of_node(bag, outputs, VISION_INFO)
     for record in bag.raw([*outputs, *infos]):
         topic, log_ns = record.topic, record.log_ns
         message = bag.message(record)
@@ -311,15 +363,17 @@ def _collect(
             p, q = message.pose.pose.position, message.pose.pose.orientation
             covariance = np.asarray(message.pose.covariance, np.float64).reshape(6, 6)
             row.pose = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]), covariance
+        elif name == "uncertainty":
+            row.uncertainty = {v.key: float(v.value) for s in message.status for v in s.values}
         else:
             order = ">" if message.is_bigendian else "<"
             row.descriptor = np.frombuffer(bytes(message.data), f"{order}f4").astype(np.float32)
     return rows, listed, info, frame_id
 
 
-def _labels(bag: BagFile) -> tuple[str, ...]:
+def _labels(bag: BagFile, outputs: dict[str, str]) -> tuple[str, ...]:
     """Returns the network's labels, as the node latches them; empty where they were not recorded."""
-    topics = [t for t, k in bag.kinds.items() if k == LABEL_INFO]
+    topics = _of_node(bag, outputs, LABEL_INFO)
     found: tuple[str, ...] = ()
     for record in bag.raw(topics):
         found = tuple(c.class_name for c in bag.message(record).class_map)
@@ -352,6 +406,21 @@ def _scores(rows: list[Any], labels: tuple[str, ...], notes: list[str]) -> NDArr
             f"top_k:={len(labels)})"
         )
     return scores
+
+
+def _uncertainty(
+    rows: list[dict[str, float]],
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Returns mutual information (N,) and spread (N, 6, 6); None for what was not published.
+
+    Of the spread only the traces of its two blocks are, so they are spread evenly over the axes.
+    """
+    names = ("mutual_information", "position_spread_m", "rotation_spread_rad")
+    columns = np.array([[row.get(name, np.nan) for name in names] for row in rows], np.float64)
+    known = np.isfinite(columns)
+    spread = np.zeros((len(rows), 6, 6))
+    spread[:, range(6), range(6)] = np.repeat(columns[:, 1:] ** 2 / 3, 3, axis=1)
+    return columns[:, 0] if known[:, 0].any() else None, spread if known[:, 1:].any() else None
 
 
 def _stack(values: list[NDArray[Any] | None], shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -98,28 +98,14 @@ def pose_message(
 
 
 def uncertainty_message(header: Header, camera: str, prediction: Prediction) -> DiagnosticArray:
-    """Returns what a network that answers several times says of its own answers, as named numbers.
-
-    `entropy` and `mutual_information` (nats) of the classes; `position_sigma_m` and `rotation_sigma_rad`,
-    the roots of the traces of both blocks of the pose's covariance, and `position_spread_m` and
-    `rotation_spread_rad`, those of the part by which the answers differ.
+    """Returns `Prediction.several_answers` of an image.
 
     Args:
         header: of the image.
         camera: its name, which becomes the status's.
         prediction: of the image.
     """
-    values: dict[str, object] = {}
-    classes, pose = prediction.classification, prediction.pose
-    if classes is not None and classes.mutual_information is not None:
-        values["entropy"] = classes.entropy
-        values["mutual_information"] = classes.mutual_information
-    if pose is not None and pose.spread is not None:
-        for name, matrix in (("sigma", pose.covariance), ("spread", pose.spread)):
-            variances = np.maximum(np.diagonal(matrix), 0.0)
-            values[f"position_{name}_m"] = float(np.sqrt(variances[:3].sum()))
-            values[f"rotation_{name}_rad"] = float(np.sqrt(variances[3:].sum()))
-    status = status_message(0, camera, "", "", values)
+    status = status_message(0, camera, "", "", prediction.several_answers())
     return DiagnosticArray(header=header, status=[status])
 
 

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 
 from robot_vision.errors import ConfigError
 
-RESULTS = ("classification", "descriptor", "pose")
+RESULTS = ("classification", "descriptor", "pose", "uncertainty")
 LATCHED = ("label_info", "vision_info")
 
 
-def topic_pattern(node: str) -> str:
-    """Returns the regular expression of a node's result topics, of all its cameras."""
+def topic_pattern(node: str, extra: Sequence[str] = ()) -> str:
+    """Returns the regular expression of a node's result topics, of all its cameras, and of more topics.
+
+    `ros2 bag record` looks for it anywhere in a topic's name, so it is of the whole name.
+    """
     name = re.escape("/" + node.strip("/"))
-    return f"{name}/(.+/({'|'.join(RESULTS)})|{'|'.join(LATCHED)})"
+    names = [f"{name}/[^/]+/({'|'.join(RESULTS)})", f"{name}/({'|'.join(LATCHED)})"]
+    names += [re.escape("/" + topic.strip("/")) for topic in extra]
+    return f"^({'|'.join(names)})$"
 
 
 def record_command(
@@ -23,11 +28,14 @@ def record_command(
     """Returns the `ros2 bag record` that records a node's results.
 
     Raises:
-        ConfigError: no output is given.
+        ConfigError: no output is given, or a topic is not the name of one.
     """
     if not output:
         raise ConfigError("output is empty: set it to the directory of the rosbag2 to write")
-    pattern = "|".join([topic_pattern(node), *(re.escape(topic) for topic in extra)])
+    for what, topic in (("node", node), *(("extra_topics", topic) for topic in extra)):
+        if not re.fullmatch(r"/?\w+(/\w+)*", topic, re.ASCII):
+            raise ConfigError(f"{what} has {topic!r}: give full names, such as /camera/image_raw")
+    pattern = topic_pattern(node, extra)
     return ["ros2", "bag", "record", "--storage", storage, "--output", output, "--regex", pattern]
 
 

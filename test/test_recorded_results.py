@@ -1,0 +1,148 @@
+"""Recordings of the nodes' results: of several robots, with all that was published, and nothing twice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_bags import PERIOD, START
+from tiny_bundle import make_tiny_bundle
+
+from robot_vision.bundle import ModelBundle
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.recorded import read_results, write_results
+from robot_vision.evaluation.uncertainty import score_uncertainty
+from robot_vision.interfaces import CLASSIFICATION, LABEL_INFO, VISION_INFO
+from robot_vision.recording import RecordingWriter
+from robot_vision.ros.recorded_topics import record_command, topic_pattern
+
+CAMERAS = ("/robot1/perception/camera", "/robot2/perception/camera", "/robot2/perception/rear")
+
+
+@pytest.fixture(scope="module")
+def two_robots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two robots with models of their own: robot1 knows a and b, robot2 knows y and z."""
+    path = tmp_path_factory.mktemp("robots") / "both"
+    with RecordingWriter(path) as bag:
+        make = bag.types
+        for robot, labels in (("robot1", ("a", "b")), ("robot2", ("y", "z"))):
+            header = bag.header(START, "")
+            kind = make["vision_msgs/msg/VisionClass"]
+            info = make[LABEL_INFO](header, [kind(i, n) for i, n in enumerate(labels)], 0.0)
+            bag.write(f"/{robot}/perception/label_info", START, info)
+            model = make[VISION_INFO](header, f"model of {robot}", "", 0)
+            bag.write(f"/{robot}/perception/vision_info", START, model)
+            result = make["vision_msgs/msg/ObjectHypothesis"]
+            for camera in (c for c in CAMERAS if robot in c):
+                for i in range(4):
+                    stamp = START + i // 2 * PERIOD if "rear" in camera else START + i * PERIOD
+                    results = [result(labels[0], 0.75), result(labels[1], 0.25)]
+                    message = make[CLASSIFICATION](bag.header(stamp, "optical"), results)
+                    bag.write(f"{camera}/classification", stamp, message)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("camera", "topic", "labels"),
+    [
+        ("/robot1/perception/camera", CAMERAS[0], ("a", "b")),
+        ("robot2/perception/camera", CAMERAS[1], ("y", "z")),
+        ("/robot2/perception/camera/classification", CAMERAS[1], ("y", "z")),
+        ("rear", CAMERAS[2], ("y", "z")),
+    ],
+)
+def test_each_robot_s_camera_is_reached_with_its_own_labels_and_model(
+    two_robots: Path, camera: str, topic: str, labels: tuple[str, ...]
+) -> None:
+    found = read_results(two_robots, camera)
+    assert found.meta["topic"] == topic and found.labels == labels
+    assert found.meta["model"] == f"model of {topic.split('/')[1]}"
+    assert np.allclose(found.probabilities, [[0.75, 0.25]] * 4)
+
+
+@pytest.mark.parametrize("camera", ["camera", "perception/camera", None])
+def test_a_name_that_several_cameras_have_is_refused_with_their_topics(
+    two_robots: Path, camera: str | None
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        read_results(two_robots, camera)
+    for topic in CAMERAS[: 2 if camera else 3]:
+        assert topic in str(caught.value)
+
+
+@pytest.mark.parametrize("camera", ["front", "/perception/camera", "amera"])
+def test_a_name_that_no_camera_has_is_refused_with_all_topics(
+    two_robots: Path, camera: str
+) -> None:
+    with pytest.raises(SourceError, match=", ".join(CAMERAS)):
+        read_results(two_robots, camera)
+
+
+def test_results_that_share_a_stamp_are_counted_in_a_note(two_robots: Path) -> None:
+    assert any(
+        "2 of 4 results" in note for note in read_results(two_robots, "rear").meta["problems"]
+    )
+    assert read_results(two_robots, CAMERAS[0]).meta["problems"] == []
+
+
+def test_uncertainty_is_written_and_read_back(tmp_path: Path) -> None:
+    count = 3
+    spread = np.stack(
+        [np.diag([4e-4, 1e-4, 2e-4, 3e-5, 2e-5, 1e-5]) * (i + 1) for i in range(count)]
+    )
+    said = Predictions(
+        START + PERIOD * np.arange(count),
+        labels=("red", "green", "blue"),
+        probabilities=np.full((count, 3), [0.5, 0.3, 0.2]),
+        known_score=np.ones(count),
+        position=np.zeros((count, 3)),
+        orientation_xyzw=np.tile([0.0, 0, 0, 1], (count, 1)),
+        covariance=spread * 2,
+        meta={"topic": "/front/image_raw", "frame_id": "front"},
+        mutual_information=np.array([0.125, 0.25, 0.5]),
+        spread=spread,
+    )
+    bundle = ModelBundle.load(make_tiny_bundle(tmp_path / "tiny"))
+    write_results(tmp_path / "results", said, bundle, top_k=3)
+    back = read_results(tmp_path / "results")
+    expected, found = score_uncertainty(said, None), score_uncertainty(back, None)
+    assert found.keys() == expected.keys() == {"mutual_information", "spread_m", "spread_deg"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-3, err_msg=name)
+
+
+# What is recorded; `ros2 bag record` searches for the pattern in a topic's name
+
+
+def test_recording_takes_all_results_of_one_node_and_nothing_else() -> None:
+    pattern = topic_pattern("perception", ["/camera", "truth/pose"])
+    for topic in (
+        "/perception/front/classification",
+        "/perception/front/uncertainty",
+        "/perception/rear/pose",
+        "/perception/label_info",
+        "/camera",
+        "/truth/pose",
+    ):
+        assert re.search(pattern, topic), topic
+    for topic in (
+        "/robot2/perception/front/pose",
+        "/perception/front/pose_old",
+        "/perception/a/b/pose",
+        "/perception/front/image_annotated",
+        "/camera/image_raw",
+        "/front/camera",
+        "/truth/pose2",
+        "/other/front/pose",
+    ):
+        assert not re.search(pattern, topic), topic
+
+
+def test_recorded_names_that_are_patterns_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"extra_topics has '/camera/\.\*'"):
+        record_command("/tmp/out", extra=["/camera/.*"])
+    with pytest.raises(ConfigError, match="node has ''"):
+        record_command("/tmp/out", node="")
