@@ -506,3 +506,62 @@ def test_a_map_that_was_replaced_is_not_written_to_and_leaves_its_successor_whol
     with pytest.raises(MapError, match="removed, or replaced by another file"):
         gone.remove([1])
     gone.close()
+
+
+@pytest.mark.parametrize("state", ["writing", "killed", "read by another", "closed"])
+def test_a_copy_of_the_file_alone_has_all_that_was_acknowledged(tmp_path: Path, state: str) -> None:
+    path, copy = tmp_path / "home.map", tmp_path / "copy.map"
+    make_map(path).close()
+    reader = open_map(path, "read") if state == "read by another" else None
+    worker = Worker(path)
+    ids = worker.do("add", list(range(30)))
+    worker.do("structure", (ids[0], b"points"))
+    worker.do("remove", ids[-2:])
+    if state == "killed":
+        worker.kill()
+    elif state == "closed":
+        worker.quit()
+    shutil.copy(path, copy)
+    with open_map(copy, "read") as places:
+        places.check()
+        assert places.poses().ids.tolist() == ids[:-2]
+        assert places.structure(ids[0]) == b"points"
+    if state in ("writing", "read by another"):
+        worker.quit()
+    if reader is not None:
+        reader.close()
+
+
+def test_a_reader_in_the_middle_of_something_delays_the_file_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    path, copy = tmp_path / "home.map", tmp_path / "copy.map"
+    with make_map(path) as places, contextlib.closing(sqlite3.connect(path)) as reader:
+        places.add(keyframe(0))
+        reader.isolation_level = None
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM map").fetchall()
+        started = time.monotonic()
+        places.add(keyframe(1))
+        assert time.monotonic() - started < 2
+        reader.execute("ROLLBACK")
+        places.add(keyframe(2))
+        shutil.copy(path, copy)
+    with open_map(copy, "read") as places:
+        assert len(places) == 3
+
+
+def test_a_log_without_its_map_is_not_taken_for_that_of_a_new_one(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "home.map", tmp_path / "moved.map"
+    make_map(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("UPDATE map SET frame_id = 'old'")
+        db.commit()
+        log = Path(f"{path}-wal").read_bytes()
+    os.rename(path, elsewhere)
+    Path(f"{path}-wal").write_bytes(log)
+    with pytest.raises(MapError, match=r"home.map-wal is there without its map"):
+        make_map(path)
+    Path(f"{path}-wal").write_bytes(b"")
+    make_map(path).close()

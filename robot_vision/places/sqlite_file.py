@@ -28,6 +28,7 @@ from robot_vision.places.store import (
 
 APPLICATION_ID = 0x52565031  # "RVP1", in the file's header
 BUSY_S = 5.0
+_EMPTY_S = 0.2  # for readers that are in the middle of a statement
 # Rows of a few kB share a page of this size well; a transaction writes every page that it touches.
 _PAGE_BYTES = 8192
 _LITTLE_ROOM = 4 << 20
@@ -105,6 +106,7 @@ def make_file(path: Path, row: tuple[object, ...]) -> None:
 
 def give_name(draft: Path, path: Path) -> None:
     """Renames a closed map without overwriting, and sees to it that the name survives a power cut."""
+    _refuse_stray_log(path)
     try:
         try:
             os.link(draft, path)
@@ -117,6 +119,26 @@ def give_name(draft: Path, path: Path) -> None:
             handle = os.open(target, flags)
             os.fsync(handle)
             os.close(handle)
+    except OSError as error:
+        raise MapError(f"{path} cannot be written: {error}") from error
+
+
+def _refuse_stray_log(path: Path) -> None:
+    """Sees to it that SQLite does not take the log of a file that is gone for that of a new one.
+
+    Raises:
+        MapError: that log holds keyframes.
+    """
+    log = Path(f"{path}-wal")
+    try:
+        if log.exists() and log.stat().st_size and not path.exists():
+            raise MapError(
+                f"{log} is there without its map, and holds what was added to it last: put the map back "
+                "beside it, or remove it"
+            )
+        if not path.exists():
+            for leftover in (log, Path(f"{path}-shm")):
+                leftover.unlink(missing_ok=True)
     except OSError as error:
         raise MapError(f"{path} cannot be written: {error}") from error
 
@@ -147,6 +169,7 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("BEGIN IMMEDIATE")  # is it writable, before somebody drives for an hour?
                 db.execute("ROLLBACK")
+                empty_log(db)  # of a writer that was killed
             _check_length(db, path)
             if not quick:
                 check_pages(db, path)
@@ -154,6 +177,20 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
             db.close()
             raise
     return db
+
+
+def empty_log(db: sqlite3.Connection) -> None:
+    """Moves what is committed from the log into the file, which then is the whole map.
+
+    Nothing is lost where that is not possible now, for a reader that takes long or a full disk: the log
+    stays, and the next change or the closing tries again.
+    """
+    with contextlib.suppress(sqlite3.DatabaseError):
+        try:
+            db.execute(f"PRAGMA busy_timeout = {int(_EMPTY_S * 1000)}")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
 """A place map in one SQLite file: the default on a robot.
 
-The write-ahead log is synced at every commit, so what `add` acknowledged survives `kill -9` and a power cut;
-each row has a checksum, since SQLite has none of its own. Readers in other processes go on while one writes.
+The write-ahead log is synced at every commit, so what `add` acknowledged survives `kill -9` and a power cut.
+The log is then emptied into the file, so that a copy of the file alone has all of it. Each row has a
+checksum, since SQLite has none of its own. Readers in other processes go on while one writes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from robot_vision.places.keyframe import Keyframe, check
 from robot_vision.places.sqlite_file import (
     check_pages,
     damaged,
+    empty_log,
     identity,
     make_file,
     open_file,
@@ -178,7 +180,7 @@ class SqliteMap(TableMap):
         """Gives the room of removed keyframes back to the disk; needs as much free room as the map has."""
         with self._using() as db:
             db.execute("VACUUM")
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            empty_log(db)
 
     def close(self) -> None:
         """See `store.PlaceMap`."""
@@ -186,11 +188,10 @@ class SqliteMap(TableMap):
             db, self._db = self._db, None
             if db is not None:
                 with translated(self.path):
-                    if identity(self.path) != self._identity:
-                        # SQLite leaves its log beside a file that was moved away, and would take it for
-                        # that of the file that has the name now: so it is emptied into the moved one.
-                        with contextlib.suppress(sqlite3.DatabaseError):
-                            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    # SQLite itself does so only for the last one to close, and not for a file that was moved
+                    # away: the log would stay, and be taken for that of the file that has the name now.
+                    if self._mode == "write":
+                        empty_log(db)
                     db.close()
 
     @contextlib.contextmanager
@@ -231,6 +232,7 @@ class SqliteMap(TableMap):
                 if db.in_transaction:  # a full disk ends some transactions by itself
                     db.execute("ROLLBACK")
                 raise
+            empty_log(db)
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._using() as db:
