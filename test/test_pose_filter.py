@@ -250,7 +250,9 @@ def test_wrong_measurements_are_refused_and_the_estimate_stays():
         assert filter_.add_pose(i * S // 10, wrong, GOOD)[0].verdict == REJECTED
     np.testing.assert_allclose(filter_.estimate().position, [4.4, 0, 0], atol=0.05)
     assert filter_.condition() == CONTRADICTED and filter_.refused_in_a_row == 25
-    assert drive(filter_, 45, 1) == [ACCEPTED] and filter_.condition() == LOCALISED
+    # One that agrees may do so by chance: it takes as many as at the start.
+    assert drive(filter_, 45, 1) == [ACCEPTED] and filter_.condition() == CONTRADICTED
+    assert drive(filter_, 46, 2) == [ACCEPTED] * 2 and filter_.condition() == LOCALISED
 
 
 def test_robot_that_was_carried_away_is_found_again():
@@ -353,8 +355,10 @@ def test_long_silence_of_the_measurements_keeps_all_of_the_odometry():
     np.testing.assert_allclose(filter_.estimate().position, [59.9, 0, 0], atol=0.05)
     predicted = filter_.estimate().covariance[0, 0]
     assert predicted == pytest.approx(58 * 0.05**2 + 58 * 0.005**2, rel=0.5)
-    assert drive(filter_, 600, 2) == [ACCEPTED, ACCEPTED]
-    np.testing.assert_allclose(filter_.estimate().position, [60.1, 0, 0], atol=0.05)
+    # By now it is to within metres to the side: found again as at the start.
+    assert filter_.condition() == UNCERTAIN
+    assert drive(filter_, 600, 3) == [INITIALISING, INITIALISING, INITIALISED]
+    np.testing.assert_allclose(filter_.estimate().position, [60.2, 0, 0], atol=0.05)
 
 
 def test_odometry_that_was_reset_is_a_gap_and_no_flight():

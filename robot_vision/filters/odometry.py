@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import inverse
 
 Array = NDArray[np.float64]
+
+_FASTEST = 5.0  # standard deviations of the velocity: what is faster is no motion
+_LEAST_S = 0.05  # two stamps close to each other are no proof of speed
+_SHORT_GAP_S = 0.25  # and four intervals of late: a driver needs as long to start again
+_ORIGIN_M, _ORIGIN_RAD = 0.3, 0.3  # where a driver that has just been started is
 
 
 @dataclass(frozen=True)
@@ -66,26 +72,85 @@ class Step:
     motion: Array | None
 
 
+class Continuity:
+    """Says whether odometry goes on where it was: not after a reset, a restart of its driver, or a long gap.
+
+    What is impossible is a motion that is faster than `_FASTEST` times the usual speed and than twice the
+    odometry's own of late. A restart is a gap after which the odometry is at its origin again.
+
+    Args:
+        speed_m_s: standard deviation of the robot's velocity along each axis.
+        turn_deg_s: likewise about each axis.
+        gap_s: over a longer silence the odometry may have been restarted, wherever it is.
+    """
+
+    def __init__(self, speed_m_s: float, turn_deg_s: float, gap_s: float = 5.0) -> None:
+        self._fastest = _FASTEST * np.array([speed_m_s, math.radians(turn_deg_s)])
+        self._gap_s = gap_s
+        self._last: tuple[int, Array] | None = None
+        self._sizes: deque[Array] = deque(maxlen=5)  # speeds of late (2,)
+        self._intervals: deque[float] = deque(maxlen=5)
+
+    def forget(self) -> None:
+        """Begins with the next pose."""
+        self._last = None
+        self._sizes.clear()
+        self._intervals.clear()
+
+    def add(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> tuple[Array | None, str]:
+        """Takes a pose (4, 4) that is newer than the last.
+
+        Returns:
+            The motion since the last, a tangent vector (6,), and why it is no motion (empty if it is one);
+            None for the first pose.
+        """
+        last, self._last = self._last, (stamp_ns, np.asarray(T_odom_base, np.float64))
+        if last is None:
+            return None, ""
+        dt_s = (stamp_ns - last[0]) * 1e-9
+        motion = se3.log(inverse(last[1]) @ T_odom_base)
+        size = np.array([np.linalg.norm(motion[:3]), np.linalg.norm(motion[3:])])
+        fastest = self._fastest
+        if len(self._sizes) >= 3:
+            fastest = np.maximum(fastest, 2 * np.median(self._sizes, axis=0))
+        gap = self._intervals and dt_s > max(_SHORT_GAP_S, 4 * float(np.median(self._intervals)))
+        self._intervals.append(dt_s)
+        self._sizes.append(size / max(dt_s, _LEAST_S))
+        turned = math.degrees(size[1])
+        if np.any(size > fastest * max(dt_s, _LEAST_S)):
+            return (
+                motion,
+                f"odometry jumped by {size[0]:.3g} m and {turned:.3g} deg in {dt_s:.3g} s",
+            )
+        if dt_s > self._gap_s:
+            return motion, f"odometry was silent for {dt_s:.3g} s"
+        if gap and _restarted(last[1], T_odom_base):
+            return motion, (
+                f"odometry was silent for {dt_s:.3g} s and is at its origin again, {size[0]:.3g} m away: "
+                "its driver was restarted"
+            )
+        return motion, ""
+
+
+def _restarted(before: Array, after: NDArray[np.float64]) -> bool:
+    """Says whether odometry is at its origin again, having been away from it."""
+    was, now = se3.log(before), se3.log(np.asarray(after, np.float64))
+    here = np.linalg.norm(now[:3]) < _ORIGIN_M and np.linalg.norm(now[3:]) < _ORIGIN_RAD
+    away = np.linalg.norm(was[:3]) > 2 * _ORIGIN_M or np.linalg.norm(was[3:]) > 2 * _ORIGIN_RAD
+    return bool(here and away)
+
+
 class OdometryBuffer:
     """Poses of the robot in the odometry's frame, of the last seconds.
 
     Args:
         length_s: how long a pose is kept.
-        gap_s: over a longer silence the odometry may have been restarted: nothing is known of it.
-        speed_m_s: a faster motion is a jump: the odometry was reset.
-        turn_deg_s: likewise.
+        continuity: says what joins; None for that of a robot of usual speed.
     """
 
-    def __init__(
-        self,
-        length_s: float = 10.0,
-        gap_s: float = 5.0,
-        speed_m_s: float = 20.0,
-        turn_deg_s: float = 1000.0,
-    ) -> None:
+    def __init__(self, length_s: float = 10.0, continuity: Continuity | None = None) -> None:
         self._length_ns = round(length_s * 1e9)
-        self._gap_ns = round(gap_s * 1e9)
-        self._fastest = np.array([speed_m_s, math.radians(turn_deg_s)])
+        self._continuity = continuity or Continuity(1.5, 90.0)
         self._stamps: list[int] = []
         self._poses: list[Array] = []
         self._motions: list[Array | None] = []  # from the pose before; None where that is not known
@@ -102,6 +167,7 @@ class OdometryBuffer:
     def clear(self) -> None:
         """Forgets everything."""
         self._stamps, self._poses, self._motions = [], [], []
+        self._continuity.forget()
 
     def add(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> str | None:
         """Adds a pose; returns why it does not join the one before, or None.
@@ -116,23 +182,12 @@ class OdometryBuffer:
                 "out_of_order",
                 f"odometry of {stamp_ns} ns is not newer than the last, {self._stamps[-1]} ns",
             )
-        motion, why = None, None
-        if self._stamps:
-            dt_s = (stamp_ns - self._stamps[-1]) * 1e-9
-            motion = se3.log(inverse(self._poses[-1]) @ T_odom_base)
-            size = np.array([np.linalg.norm(motion[:3]), np.linalg.norm(motion[3:])])
-            # A tenth of a second at least: two stamps close to each other are no proof of speed.
-            if np.any(size > self._fastest * max(dt_s, 0.1)):
-                turned = math.degrees(size[1])
-                why = f"odometry jumped by {size[0]:.3g} m and {turned:.3g} deg in {dt_s:.3g} s"
-            elif stamp_ns - self._stamps[-1] > self._gap_ns:
-                why = f"odometry was silent for {dt_s:.3g} s"
-            motion = None if why else motion
+        motion, why = self._continuity.add(int(stamp_ns), T_odom_base)
         self._stamps.append(int(stamp_ns))
         self._poses.append(np.asarray(T_odom_base, np.float64))
-        self._motions.append(motion)
+        self._motions.append(None if why else motion)
         self._forget()
-        return why
+        return why or None
 
     def _forget(self) -> None:
         # One pose before the window is kept, to interpolate from. In bulk: lists are slow at their head.
@@ -170,3 +225,11 @@ class OdometryBuffer:
         motion = self._motions[i]
         assert motion is not None
         return self._poses[i - 1] @ se3.exp(motion * share)
+
+    def between(self, start_ns: int, end_ns: int) -> tuple[Array, Array] | None:
+        """Returns the poses (4, 4) at two times; None unless the whole motion between is known."""
+        first, last = bisect_right(self._stamps, start_ns), bisect_left(self._stamps, end_ns)
+        if any(motion is None for motion in self._motions[first : last + 1]):
+            return None
+        start, end = self.pose_at(start_ns), self.pose_at(end_ns)
+        return None if start is None or end is None else (start, end)

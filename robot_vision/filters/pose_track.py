@@ -143,16 +143,36 @@ class Track:
         white = np.linalg.solve(factor, residual)
         return Innovation(residual, float(white @ white))
 
-    def corrected(self, residual: NDArray[np.float64], covariance: NDArray[np.float64]) -> Track:
-        """Returns the track drawn towards a measurement of covariance (6, 6), by its `residual` (6,)."""
+    def corrected(
+        self, residual: NDArray[np.float64], covariance: NDArray[np.float64], inflation: float = 1.0
+    ) -> Track:
+        """Returns the track drawn towards a measurement of covariance (6, 6), by its `residual` (6,).
+
+        Args:
+            residual: from the track to the measurement.
+            covariance: of the measurement.
+            inflation: factor on it that accounts for errors which the track already holds (`alike.py`). A
+                direction in which the measurement alone is surer than the two together is taken from it
+                alone: what the track holds of the last one is worth no more than this one.
+        """
         P = self.covariance
-        S = symmetrised(P[:6, :6] + covariance)
+        used = noise = inflation * covariance
+        if inflation > 1.0:
+            factor = np.linalg.cholesky(covariance)
+            white = np.linalg.solve(factor, np.linalg.solve(factor, P[:6, :6]).T)
+            variances, axes = np.linalg.eigh(symmetrised(white))
+            alone = variances * inflation > variances + inflation
+            root = factor @ axes
+            # Used as if it had no noise, its gain is one.
+            used = (root * np.where(alone, 0.0, inflation)) @ root.T
+            noise = (root * np.where(alone, 1.0, inflation)) @ root.T
+        S = symmetrised(P[:6, :6] + used)
         gain = np.linalg.solve(S, P[:6]).T  # (12, 6)
         change = gain @ residual
         # Joseph's form stays positive definite, whatever the rounding.
         A = np.eye(12)
         A[:, :6] -= gain
-        updated = A @ P @ A.T + gain @ covariance @ gain.T
+        updated = A @ P @ A.T + gain @ noise @ gain.T
         # The error is now about the new pose (Sola 2017, "reset").
         reset = np.eye(12)
         reset[:6, :6] = se3.right_jacobian(change[:6])

@@ -1,0 +1,164 @@
+"""`python -m benchmarks.belief`: whether the pose filter believes what the evidence says, fault by fault."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.belief_world import FAULTS, Drive, S, Source, make_drive
+from robot_vision.filters import se3
+from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
+from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry import inverse
+
+Array = NDArray[np.float64]
+INSIDE = 12.591587243743977  # the 95 % quantile of chi squared with 6 degrees of freedom
+FALSE_M, FALSE_SIGMA = 0.5, 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """What was believed of a drive, at each of its times.
+
+    Attributes:
+        seconds: (N,).
+        localised: bool (N,).
+        false: bool (N,), localised and wrong by more than 0.5 m and 3 of the stated standard deviations.
+        error_m: (N,); NaN without an estimate.
+        nees: (N,); NaN without an estimate.
+        notes: what the filter said of the odometry.
+    """
+
+    seconds: Array
+    localised: NDArray[np.bool_]
+    false: NDArray[np.bool_]
+    error_m: Array
+    nees: Array
+    notes: tuple[str, ...]
+
+    @property
+    def longest_false_s(self) -> float:
+        """The longest time in one piece for which it was falsely localised."""
+        longest, since = 0.0, None
+        for t, wrong in zip(self.seconds, self.false, strict=True):
+            since = (t if since is None else since) if wrong else None
+            if since is not None:
+                longest = max(longest, t - since + self.step_s)
+        return longest
+
+    @property
+    def step_s(self) -> float:
+        """Seconds between two times."""
+        return float(np.median(np.diff(self.seconds)))
+
+    @property
+    def false_s(self) -> float:
+        """All the time for which it was falsely localised."""
+        return float(self.false.sum()) * self.step_s
+
+    @property
+    def flaps(self) -> int:
+        """How often it stopped being localised."""
+        return int((self.localised[:-1] & ~self.localised[1:]).sum())
+
+
+def events(drive: Drive) -> Iterator[tuple[int, tuple]]:
+    """Yields what comes in, in the order of the stamps; odometry first."""
+    merged = [(s, 0, (T,)) for s, T in drive.odometry]
+    merged += [(s, 1, (T, C, source)) for s, T, C, source in drive.poses]
+    for stamp, _, values in sorted(merged, key=lambda e: (e[0], e[1])):
+        yield stamp, values
+
+
+def believe(drive: Drive, settings: PoseFilterSettings | None = None) -> Belief:
+    """Runs the filter over a drive and judges it at each time of the odometry's rate."""
+    filter_ = PoseFilter(settings)
+    rows: list[tuple[float, bool, bool, float, float]] = []
+    coming = list(events(drive))
+    at, notes = 0, []
+    for stamp in drive.stamps_ns.tolist():
+        while at < len(coming) and coming[at][0] <= stamp:
+            when, values = coming[at]
+            at += 1
+            try:
+                if len(values) == 1:
+                    filter_.add_odometry(when, *values)
+                else:
+                    filter_.add_pose(when, *values)
+            except MeasurementError:
+                continue
+        note = getattr(filter_, "odometry_fault", "")
+        if note and (not notes or notes[-1] != note):
+            notes.append(note)
+        estimate = filter_.estimate(stamp)
+        if estimate is None:
+            rows.append((stamp / S, False, False, np.nan, np.nan))
+            continue
+        localised = filter_.condition(estimate) == LOCALISED
+        true = drive.true_at(stamp)
+        error = true[:3, 3] - estimate.position
+        distance = float(np.linalg.norm(error))
+        along = error / max(distance, 1e-9)
+        sigma = float(np.sqrt(along @ estimate.covariance[:3, :3] @ along))
+        xi = se3.log(inverse(estimate.T) @ true)
+        body = se3.body_covariance(estimate.T, estimate.covariance)
+        nees = float(xi @ np.linalg.solve(body, xi))
+        false = localised and distance > max(FALSE_M, FALSE_SIGMA * sigma)
+        rows.append((stamp / S, localised, false, distance, nees))
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return Belief(columns[0], columns[1], columns[2], columns[3], columns[4], tuple(notes))
+
+
+def row(name: str, beliefs: list[Belief]) -> list[str]:
+    """Returns a line of the table."""
+    localised = np.concatenate([b.localised for b in beliefs])
+    nees = np.concatenate([b.nees for b in beliefs])[localised]
+    per_drive = np.array([b.nees[b.localised].mean() / 6 for b in beliefs if b.localised.any()])
+    spread = (
+        1.96 * per_drive.std(ddof=1) / np.sqrt(len(per_drive)) if len(per_drive) > 1 else np.nan
+    )
+    error = np.concatenate([b.error_m[b.localised] for b in beliefs])
+    return [
+        name,
+        f"{localised.mean():.3f}",
+        f"{min(b.localised.mean() for b in beliefs):.3f}",
+        f"{max(b.longest_false_s for b in beliefs):.2f}",
+        f"{sum(b.false_s for b in beliefs):.2f}",
+        f"{np.mean(nees <= INSIDE):.3f}",
+        f"{per_drive.mean():.2f} ± {spread:.2f}",
+        f"{np.mean([b.flaps for b in beliefs]):.1f}",
+        f"{np.quantile(error, 0.95):.2f}",
+    ]
+
+
+HEADER = (
+    "robot", "localised", "least of a drive", "longest false, s", "false, s", "coverage of 95 %",
+    "NEES over ideal", "losses a drive", "95 % of errors, m",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--drives", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--fault", action="append", choices=list(FAULTS))
+    parser.add_argument("--independent", action="store_true")
+    args = parser.parse_args()
+    source = Source(alike_m=0.0, outliers=0.0) if args.independent else Source()
+    print(" | ".join(HEADER))
+    for fault in args.fault or FAULTS:
+        beliefs = [
+            believe(make_drive(seed, fault, (source,)))
+            for seed in range(args.first_seed, args.first_seed + args.drives)
+        ]
+        notes = sorted({n for b in beliefs for n in b.notes})
+        print(" | ".join(row(fault, beliefs)), *notes[:4], sep="  # " if notes else "", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A track with what drew it: the estimate, its like without odometry, and the one that challenges it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.filters import se3
+from robot_vision.filters.alike import inflation
+from robot_vision.filters.gate import chi_squared_6
+from robot_vision.filters.pose_settings import PoseFilterSettings
+from robot_vision.filters.pose_track import Track
+from robot_vision.geometry import inverse
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A measured pose.
+
+    Attributes:
+        stamp_ns: of its image.
+        number: in the order of arrival: two of one time keep it.
+        source: who measured.
+        T: (4, 4).
+        covariance: (6, 6), in its own frame.
+        arrived_ns: stamp of the newest data when it came.
+        unlike: factor on the way to its source's last one, see `Likeness`.
+    """
+
+    stamp_ns: int
+    number: int
+    source: str
+    T: Array
+    covariance: Array
+    arrived_ns: int
+    unlike: float = 1.0
+
+    def __lt__(self, other: Measurement) -> bool:
+        return (self.stamp_ns, self.number) < (other.stamp_ns, other.number)
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """A track and the measurements that drew it; never altered.
+
+    Attributes:
+        track: the pose.
+        seen: of each source, the stamp of its last measurement and the track's path then.
+        count: measurements that drew it.
+        since_ns: stamp of the first of them.
+        sigma_m: of the position, along its worst axis, after the last of them.
+        sigma_rad: of the rotation, likewise.
+    """
+
+    track: Track
+    seen: Mapping[str, tuple[int, Array]]
+    count: int
+    since_ns: int
+    sigma_m: float
+    sigma_rad: float
+
+    @classmethod
+    def begin(cls, m: Measurement, settings: PoseFilterSettings) -> Hypothesis:
+        """Begins with a measurement."""
+        track = Track.begin(m.stamp_ns, m.T, m.covariance, settings.motion)
+        return cls(
+            track,
+            {m.source: (m.stamp_ns, track.path)},
+            1,
+            m.stamp_ns,
+            *sigmas(track.pose_covariance),
+        )
+
+    def at(self, track: Track) -> Hypothesis:
+        """Returns the hypothesis with its track moved."""
+        return replace(self, track=track)
+
+    def drawn(
+        self, m: Measurement, s: PoseFilterSettings
+    ) -> tuple[Hypothesis | None, float, Array]:
+        """Returns the hypothesis drawn by a measurement of its time; None if the gate refuses it.
+
+        Returns:
+            It; the squared Mahalanobis distance; and the residual (6,), in the measurement's frame.
+        """
+        try:
+            innovation = self.track.innovation(m.T, m.covariance)
+        except np.linalg.LinAlgError:  # rounding, of a covariance with very different variances
+            return None, math.inf, np.zeros(6)
+        if not innovation.distance <= chi_squared_6(s.gate_probability):
+            return None, innovation.distance, innovation.residual
+        factor = inflation(self.away(m, s))
+        track = self.track.corrected(innovation.residual, m.covariance, factor)
+        seen = {**self.seen, m.source: (m.stamp_ns, track.path)}
+        found = Hypothesis(
+            track, seen, self.count + 1, self.since_ns, *sigmas(track.pose_covariance)
+        )
+        return found, innovation.distance, innovation.residual
+
+    def worth(self, m: Measurement, s: PoseFilterSettings) -> float:
+        """Returns what share of an independent measurement one is worth after its source's last."""
+        return 1 / inflation(self.away(m, s))
+
+    def away(self, m: Measurement, s: PoseFilterSettings) -> float:
+        """Returns how far it is from its source's last measurement, in correlation lengths."""
+        last = self.seen.get(m.source)
+        if last is None:
+            return math.inf
+        motion = se3.log(inverse(last[1]) @ self.track.path)
+        metres, radians = float(np.linalg.norm(motion[:3])), float(np.linalg.norm(motion[3:]))
+        away = metres / s.correlation_m + math.degrees(radians) / s.correlation_deg
+        return m.unlike * (away + (m.stamp_ns - last[0]) * 1e-9 / s.correlation_s)
+
+    def grown(self, s: PoseFilterSettings) -> bool:
+        """Says whether its covariance has grown so much since a measurement that it must be found again."""
+        metres, radians = sigmas(self.track.pose_covariance)
+        return (metres > STAYS * s.localised_m and metres > 2 * self.sigma_m) or (
+            radians > STAYS * math.radians(s.localised_deg) and radians > 2 * self.sigma_rad
+        )
+
+
+STAYS = (
+    1.3  # a robot stays localised up to this multiple of the deviations with which it becomes so
+)
+
+
+def sigmas(P: NDArray[np.float64]) -> tuple[float, float]:
+    """Returns the largest standard deviations of position (m) and rotation (rad) of a covariance (6, 6)."""
+    position, rotation = np.linalg.eigvalsh(P[:3, :3])[-1], np.linalg.eigvalsh(P[3:, 3:])[-1]
+    return math.sqrt(max(0.0, float(position))), math.sqrt(max(0.0, float(rotation)))
