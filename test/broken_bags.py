@@ -165,6 +165,26 @@ def rewrite_mcap(file: Path, change: Callable[[int, bytes], list[tuple[int, byte
     file.write_bytes(b"".join(parts) + MCAP_MAGIC)
 
 
+def write_plain_mcap(file: Path, channels: list[tuple[str, str, str, list[bytes]]]) -> None:
+    """Writes an MCAP without chunks and summary: topic, type, serialisation and messages of each channel."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<I", len(value)) + value.encode()
+
+    records = [(1, bytes(8))]
+    for number, (topic, kind, form, messages) in enumerate(channels, 1):
+        records.append((3, struct.pack("<H", number) + text(kind) + text("") + text("")))
+        records.append(
+            (4, struct.pack("<HH", number, number) + text(topic) + text(form) + bytes(4))
+        )
+        for i, data in enumerate(messages):
+            time = START + i * PERIOD
+            records.append((5, struct.pack("<HIQQ", number, i, time, time) + data))
+    records += [(0x0F, bytes(4)), (2, bytes(20))]
+    parts = [struct.pack("<BQ", op, len(content)) + content for op, content in records]
+    file.write_bytes(MCAP_MAGIC + b"".join(parts) + MCAP_MAGIC)
+
+
 def without_summary(file: Path) -> None:
     """Removes an MCAP's summary, as a recorder that writes none leaves it."""
     data = file.read_bytes()

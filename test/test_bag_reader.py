@@ -16,6 +16,7 @@ from broken_bags import (
     REAR,
     START,
     TYPES,
+    TYPES1,
     edit_metadata,
     image,
     leave_journal,
@@ -27,6 +28,7 @@ from broken_bags import (
     without_summary,
     write,
     write_metadata,
+    write_plain_mcap,
     write_ros1,
     write_splits,
 )
@@ -35,6 +37,7 @@ from rosbags.rosbag2 import CompressionMode
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import SourceError
 from robot_vision.images import to_rgb
+from robot_vision.recording import RecordingWriter
 from robot_vision.sources import open_source
 from robot_vision.sources.bag_reader import BagFile
 
@@ -235,7 +238,7 @@ def test_files_that_overlap_in_time_are_merged(tmp_path, storage):
     bag = tmp_path / "bag"
     bag.mkdir()
     for k in range(2):
-        part = write(tmp_path / f"part{k}", storage, range(k, 30, 2))
+        part = write(tmp_path / f"part_{k}", storage, range(k, 30, 2))
         for file in part.glob("part*"):
             shutil.move(file, bag)
     whole(bag)
@@ -247,6 +250,60 @@ def test_files_of_two_storages_are_one_recording(tmp_path):
     shutil.move(write(tmp_path / "end", "sqlite3", range(20, 30)) / "end.db3", bag / "rec_2.db3")
     (bag / "metadata.yaml").unlink()
     whole(bag)
+
+
+def test_files_of_other_names_and_of_two_robots_are_said(tmp_path):
+    bag = write_splits(tmp_path / "bag")
+    os.rename(bag / "rec_2.mcap", bag / "last.mcap")
+    whole(
+        bag, ["rec_2.mcap, with 10 messages, is in metadata.yaml and not in", "last.mcap is in the"]
+    )
+    (bag / "metadata.yaml").unlink()
+    whole(bag, "3 files of different names (last, rec) are read as one recording")
+    two = tmp_path / "two"
+    two.mkdir()
+    for k, name in enumerate(("robot1", "robot2")):  # in simulation the times are the same
+        write(tmp_path / name, numbers=range(10), log=lambda i: i * PERIOD, size=8 + k)
+        shutil.copy(tmp_path / name / f"{name}.mcap", two)
+    found, problems, _ = numbers(two)
+    assert len(found) == 20
+    assert "10 of 10 messages of robot2.mcap have the topics and times of others in" in problems[0]
+
+
+def test_paths_in_metadata_may_be_of_windows_and_folders_may_be_called_bag(tmp_path):
+    bag = write_splits(tmp_path / "run.bag")
+    names = ["run\\rec_0.mcap", "elsewhere/rec_1.mcap", "C:\\bags\\rec_2.mcap"]
+    edit_metadata(bag, lambda about: about.update(relative_file_paths=names))
+    whole(bag)
+
+
+def test_other_packing_is_named(tmp_path):
+    import gzip
+
+    bag = write_splits(tmp_path / "bag")
+    (bag / "rec_1.mcap.gz").write_bytes(gzip.compress((bag / "rec_1.mcap").read_bytes()))
+    (bag / "rec_1.mcap").unlink()
+    edit_metadata(
+        bag,
+        lambda about: about.update(
+            relative_file_paths=["rec_0.mcap", "rec_1.mcap.gz", "rec_2.mcap"],
+            compression_mode="MESSAGE",
+            compression_format="lz4",
+        ),
+    )
+    says = ["rec_1.mcap.gz cannot be read: it is packed by gzip", "compressed by lz4, which is not"]
+    missing(bag, [*range(10), *range(20, 30)], says)
+
+
+def test_topic_that_changes_its_type_is_said(tmp_path):
+    bag = tmp_path / "bag"
+    with RecordingWriter(tmp_path / "a_1") as other:
+        other.label(FRONT, START - PERIOD, "kitchen")
+        other.label("/x", START - PERIOD, "kitchen")
+    shutil.move(write(tmp_path / "a_0", "sqlite3"), bag)
+    shutil.move(tmp_path / "a_1" / "a_1.db3", bag)
+    (bag / "metadata.yaml").unlink()
+    missing(bag, range(30), f"1 messages of {FRONT} are std_msgs/msg/String, and are left out")
 
 
 def test_files_that_are_not_read_are_named(tmp_path):
@@ -442,17 +499,30 @@ def test_mcap_of_another_profile_with_attachments_is_read(tmp_path):
     whole(file)
 
 
+def test_mcap_of_other_serialisations_and_spellings(tmp_path):
+    ros1, cdr = (
+        [bytes(f(image(t, START + i * PERIOD, i), IMAGE)) for i in range(30)]
+        for t, f in ((TYPES1, TYPES1.serialize_ros1), (TYPES, TYPES.serialize_cdr))
+    )
+    short = IMAGE.replace("/msg", "")
+    file = tmp_path / "run.mcap"
+    write_plain_mcap(file, [(FRONT, short, "cdr", cdr)])
+    whole(file)
+    write_plain_mcap(file, [(FRONT, short, "ros1", ros1)])
+    whole(file)
+    write_plain_mcap(file, [(FRONT, "foxglove.RawImage", "json", [b"{}"] * 2)])
+    with pytest.raises(SourceError, match=r"it has /front/image_raw \(foxglove.RawImage in json\)"):
+        open_source(file)
+    write_plain_mcap(file, [(FRONT, IMAGE, "json", [b"{}"] * 2), (FRONT, IMAGE, "cdr", cdr)])
+    missing(file, range(30), f"2 messages of {FRONT} are {IMAGE} in json, and are left out")
+
+
 def test_mcap_without_chunks_is_read(tmp_path):
-    file = mcap(tmp_path)
-    inside = []
-    for op, content in mcap_records(file.read_bytes()):
-        if op == 0x06:
-            (length,) = struct.unpack_from("<I", content, 28)
-            inside.append(content[40 + length :])
-    header = struct.pack("<BQ", 1, 8) + bytes(8)
-    end = struct.pack("<BQI", 0x0F, 4, 0) + struct.pack("<BQQQI", 2, 20, 0, 0, 0)
-    magic = file.read_bytes()[:8]
-    file.write_bytes(magic + header + b"".join(inside) + end + magic)
+    file = tmp_path / "run.mcap"
+    messages = [
+        bytes(TYPES.serialize_cdr(image(TYPES, START + i * PERIOD, i), IMAGE)) for i in range(30)
+    ]
+    write_plain_mcap(file, [(FRONT, IMAGE, "cdr", messages)])
     whole(file)
     assert numbers(file, start_s=1.0, duration_s=0.5)[0] == list(range(10, 15))
 

@@ -57,7 +57,8 @@ def bag_sha256(path: str | Path) -> str:
     place = Path(path)
     digest = hashlib.sha256()
     try:
-        files = [place]
+        journal = place.with_name(f"{place.name}-wal")  # rows that are not in an SQLite file yet
+        files = [place, journal] if journal.is_file() else [place]
         if place.is_dir():
             found = (p for p in place.rglob("*") if p.is_file() and not p.name.startswith("."))
             files = sorted(found, key=lambda p: natural_key(str(p.relative_to(place))))

@@ -5,11 +5,12 @@ What metadata.yaml says is a promise to compare with: it is written apart from t
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from robot_vision.plain_yaml import YamlError, load_yaml
@@ -29,6 +30,8 @@ _FORMATS: tuple[tuple[bytes, type[Storage]], ...] = (
     (storage_sqlite.MAGIC, storage_sqlite.SqliteFile),
 )
 _NAMED = 5
+_SPLIT = re.compile(r"_\d+$")
+_OTHER_PACKERS = {b"\x04\x22\x4d\x18": "lz4", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"PK": "zip"}
 
 
 def is_bag(path: Path) -> bool:
@@ -80,6 +83,9 @@ def open_storage(path: Path, name: str) -> Storage:
         raise ValueError("it is empty")
     if magic.startswith(b"#ROSBAG V1"):
         raise ValueError("it is a ROS 1 bag of version 1 (rosbag migrate makes version 2)")
+    for begin, packer in _OTHER_PACKERS.items():
+        if magic.startswith(begin):
+            raise ValueError(f"it is packed by {packer}: unpack it first")
     raise ValueError("it is neither MCAP nor SQLite nor a ROS 1 bag")
 
 
@@ -102,14 +108,14 @@ class Folder:
         files: by name, in natural order.
         metadata: of the folder, as it is; None where there is none.
         listed: names in it, and how many messages it says each has (None where it does not say).
-        problems: what is missing, a line each.
+        missing: files that metadata list, and that are not there, a line each.
         notes: what disagrees, a line each.
     """
 
     files: dict[str, Path]
     metadata: Mapping[str, Any] | None = None
     listed: dict[str, int | None] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -118,21 +124,31 @@ def find_files(path: Path) -> Folder:
     if not path.is_dir():
         return Folder({path.name: path})
     inside = sorted(path.iterdir(), key=lambda p: natural_key(p.name))
-    folder = Folder({p.name: p for p in inside if _is_storage(p)})
+    folder = Folder({})
     _read_metadata(path / _METADATA, folder)
+    folder.files = {
+        p.name: p for p in inside if _is_storage(p) or (p.name in folder.listed and p.is_file())
+    }
     listed = {_plain(name): name for name in folder.listed}
     there = {_plain(name) for name in folder.files}
     for plain, name in listed.items():
         if plain not in there:
             count = folder.listed[name]
             has = "" if count is None else f", with {count} messages,"
-            folder.problems.append(f"{name}{has} is in {_METADATA} and not in the folder")
+            folder.missing.append(f"{name}{has} is in {_METADATA} and not in the folder")
     if listed:
         for name in folder.files:
             if _plain(name) not in listed:
                 folder.notes.append(
                     f"{name} is in the folder and not in {_METADATA}: it is read, too"
                 )
+    else:
+        names = sorted({_SPLIT.sub("", PurePosixPath(_plain(name)).stem) for name in folder.files})
+        if len(names) > 1:
+            folder.notes.append(
+                f"{len(folder.files)} files of different names ({', '.join(names[:_NAMED])}) are read as one "
+                "recording: give one of them by itself if they are several"
+            )
     for place in inside:
         if place.name in folder.files or place.name.startswith("."):
             continue
@@ -166,11 +182,15 @@ def _read_metadata(file: Path, folder: Folder) -> None:
     folder.metadata = about
     for entry in _list(_at(about, "relative_file_paths")):
         # Never a place outside the folder, whatever it says.
-        folder.listed.setdefault(PurePosixPath(str(entry)).name)
+        folder.listed.setdefault(_file_name(entry))
     for entry in _list(_at(about, "files")):
-        name = PurePosixPath(str(_at(entry, "path"))).name
+        name = _file_name(_at(entry, "path"))
         if name in folder.listed:
             folder.listed[name] = _number(_at(entry, "message_count"))
+
+
+def _file_name(entry: Any) -> str:
+    return PureWindowsPath(str(entry)).name  # which divides at both kinds of slashes
 
 
 def promised(metadata: Mapping[str, Any]) -> tuple[Counter[str], dict[str, str], int | None]:
@@ -184,6 +204,12 @@ def promised(metadata: Mapping[str, Any]) -> tuple[Counter[str], dict[str, str],
         counts[slashed(name)] += _number(_at(entry, "message_count")) or 0
         kinds[slashed(name)] = str(_at(entry, "topic_metadata", "type"))
     return counts, kinds, _number(_at(metadata, "message_count"))
+
+
+def message_compression(metadata: Mapping[str, Any]) -> str:
+    """Returns by what single messages are compressed, if it is something that is not read here."""
+    mode, form = (str(_at(metadata, f"compression_{key}") or "") for key in ("mode", "format"))
+    return form if mode.upper() == "MESSAGE" and form != "zstd" else ""
 
 
 def promised_span(metadata: Mapping[str, Any]) -> tuple[int | None, int | None]:

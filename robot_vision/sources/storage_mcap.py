@@ -8,18 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-from rosbags.typesys.msg import normalize_msgtype
 
-from robot_vision.sources.storage import (
-    LATEST_NS,
-    MAX_RECORD,
-    Block,
-    BlockStorage,
-    Channel,
-    Inner,
-    log_time,
-    slashed,
-)
+from robot_vision.sources.storage import LATEST_NS, Channel, log_time, ros_kind, slashed
+from robot_vision.sources.storage_blocks import MAX_RECORD, Block, BlockStorage, Inner
 from robot_vision.sources.unpacking import MAX_BYTES
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -254,6 +245,4 @@ def _declaration(
     topic, at = _text(record, 4)
     form, _ = _text(record, at)
     kind, language, definition = schemas.get(schema, ("", "", ""))
-    if form == "ros1":
-        kind = normalize_msgtype(kind) if "/" in kind else kind
-    return number, Channel(slashed(topic), kind, form, definition, language)
+    return number, Channel(slashed(topic), ros_kind(kind), form, definition, language)

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-from rosbags.typesys.msg import normalize_msgtype
 
-from robot_vision.sources.storage import Block, BlockStorage, Channel, Inner, slashed
+from robot_vision.sources.storage import Channel, ros_kind, slashed
+from robot_vision.sources.storage_blocks import Block, BlockStorage, Inner
 from robot_vision.sources.unpacking import MAX_BYTES
 
 MAGIC = b"#ROSBAG V2.0\n"
@@ -173,7 +173,7 @@ class Ros1File(BlockStorage):
             part for part in fields[b"topic"].decode("utf-8", "replace").split("/") if part
         )
         about = _fields(data)
-        kind = normalize_msgtype(about[b"type"].decode("utf-8", "replace"))
+        kind = ros_kind(about[b"type"].decode("utf-8", "replace"))
         text = about.get(b"message_definition", b"").decode("utf-8", "replace")
         self.channels[number] = Channel(slashed(topic), kind, "ros1", text, "ros1msg")
 

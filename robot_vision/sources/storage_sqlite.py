@@ -19,6 +19,7 @@ from robot_vision.sources.storage import (
     Part,
     Storage,
     Times,
+    ros_kind,
     slashed,
 )
 
@@ -134,7 +135,9 @@ class SqliteFile(Storage):
             "select id, name, type, serialization_format from topics order by id"
         ):
             about = definitions.get(kind, ("", ""))
-            self.channels[number] = Channel(slashed(str(topic)), str(kind), str(form), *about)
+            self.channels[number] = Channel(
+                slashed(str(topic)), ros_kind(str(kind)), str(form), *about
+            )
 
     def _find_rows(self, database: sqlite3.Connection) -> None:
         """Finds each row's topic and time in the order of the file: an index may lack some."""
