@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from robot_vision.address import without_secrets
+
 # Control characters but tab and line feed, as Python would write them.
 _VISIBLE = {c: f"\\x{c:02x}" for c in (*range(9), *range(11, 32), *range(127, 160))}
 
@@ -12,12 +14,14 @@ _VISIBLE = {c: f"\\x{c:02x}" for c in (*range(9), *range(11, 32), *range(127, 16
 class RobotVisionError(Exception):
     """An expected error: its message names the value, what is allowed and the remedy, in one line.
 
-    Values may come from anywhere, so what would fill a log or steer a terminal is left out of the message.
+    Values may come from anywhere, so what would fill a log or steer a terminal is left out of the message,
+    and so are secrets in addresses.
     """
 
     MAX_CHARACTERS = 4000
 
     def __init__(self, message: str = "") -> None:
+        message = without_secrets(message)
         half = self.MAX_CHARACTERS // 2
         if len(message) > self.MAX_CHARACTERS:
             message = f"{message[:half]} ... {message[-half:]}"

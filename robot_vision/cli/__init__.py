@@ -6,8 +6,10 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from robot_vision import __version__
+from robot_vision.address import shown, without_secrets
 from robot_vision.errors import RobotVisionError
 
 # Each module has `add_arguments(parser)` and `run(args) -> int` (the exit status). Where work can go on after
@@ -47,12 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"robot-vision {verb}: {error}", file=sys.stderr)
+        print(f"robot-vision {verb}: {without_secrets(str(error))}", file=sys.stderr)
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """Quotes no secret where it quotes an argument; parsers of verbs are of its kind, too."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(without_secrets(message))
+
+
 def _run(argv: list[str], verb: str | None) -> int:
-    parser = argparse.ArgumentParser(prog="robot-vision", description=__doc__)
+    parser = _Parser(prog="robot-vision", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
     modules = {}
@@ -61,7 +70,9 @@ def _run(argv: list[str], verb: str | None) -> int:
         if name == verb:
             modules[name] = importlib.import_module(f"robot_vision.cli.{name.replace('-', '_')}")
             modules[name].add_arguments(sub)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(shown(word) for word in unknown)}")
     module = modules[args.verb]
     try:
         status: int = module.run(args)

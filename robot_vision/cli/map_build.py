@@ -50,7 +50,7 @@ def build(args: argparse.Namespace) -> int:
         others = sorted(set(places.poses().sources) - {view.source for view in views})
         if others:
             raise MapError(
-                f"{args.map} is there already, with keyframes of {', '.join(others[:3])}: use "
+                f"{places.info.uri} is there already, with keyframes of {', '.join(others[:3])}: use "
                 "robot-vision map add, or name another map"
             )
         return _go(args, places, bundle, views, frame_id, notes)
@@ -124,7 +124,7 @@ def _report(
     for problem in done.first_problems:
         print(f"warning: {problem}", file=sys.stderr)
     words = [
-        f"{args.map}: {done.added} keyframes added from {done.views} of {views} images",
+        f"{places.info.uri}: {done.added} keyframes added from {done.views} of {views} images",
         f"{len(places)} in the map",
     ]
     if done.known:

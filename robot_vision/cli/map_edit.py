@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision import geometry
+from robot_vision.address import is_server, shown
 from robot_vision.cli.bar import progress
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.places.copying import copy_map, merge_map, refuse_merge
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.sqlite_map import SqliteMap
-from robot_vision.places.store import PlaceMap, is_server, open_map
+from robot_vision.places.store import PlaceMap, open_map
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -32,22 +33,26 @@ def merge(args: argparse.Namespace) -> int:
                     T = found.T_target_source
                     pose = (*T[:3, 3], *geometry.xyzw_from_matrix(T[:3, :3]))
                     print(
-                        f"{uri}: its frame lies at --transform {' '.join(f'{v:.6g}' for v in pose)} "
+                        f"{source.info.uri}: its frame lies at --transform "
+                        f"{' '.join(f'{v:.6g}' for v in pose)} "
                         f"({found.agreeing} of {found.matches} common places agree, median distance "
                         f"{found.error_m:.2f} m; {found.runner_up} agree on something else)"
                     )
                 elif T is None and source.info.frame_id != target.info.frame_id:
                     raise ConfigError(
-                        f"{uri} is in frame {source.info.frame_id!r} and {args.map} in "
+                        f"{source.info.uri} is in frame {source.info.frame_id!r} and {target.info.uri} in "
                         f"{target.info.frame_id!r}: give --transform, or --align"
                     )
                 if args.dry_run:
-                    print(f"{uri}: {len(source)} keyframes would be merged")
+                    print(f"{source.info.uri}: {len(source)} keyframes would be merged")
                     continue
                 with _bar("merging") as say:
                     merged = merge_map(target, source, T, say)
                 known = f", {merged.known} were there" if merged.known else ""
-                print(f"{uri}: {merged.added} keyframes added{known}; {len(target)} in {args.map}")
+                print(
+                    f"{source.info.uri}: {merged.added} keyframes added{known}; "
+                    f"{len(target)} in {target.info.uri}"
+                )
     return 0
 
 
@@ -78,7 +83,7 @@ def prune(args: argparse.Namespace) -> int:
             gone.update(mine)
         unknown_ids = sorted(set(args.ids or ()) - set(poses.ids.tolist()))
         if unknown_ids:
-            raise ConfigError(f"--ids {unknown_ids[0]}: {args.map} has no such keyframe")
+            raise ConfigError(f"--ids {unknown_ids[0]}: {places.info.uri} has no such keyframe")
         gone.update(args.ids or ())
         if thin:
             policy = KeyframePolicy(
@@ -88,13 +93,13 @@ def prune(args: argparse.Namespace) -> int:
             )
             gone.update(_redundant(places, policy, gone, args.newest))
         if args.dry_run:
-            print(f"{args.map}: {len(gone)} of {len(poses.ids)} keyframes would be removed")
+            print(f"{places.info.uri}: {len(gone)} of {len(poses.ids)} keyframes would be removed")
             return 0
         removed = places.remove(sorted(gone))
         if isinstance(places, SqliteMap) and removed:
             places.compact()
         print(
-            f"{args.map}: {removed} of {len(poses.ids)} keyframes removed; {len(places)} are left"
+            f"{places.info.uri}: {removed} of {len(poses.ids)} keyframes removed; {len(places)} are left"
         )
     return 0
 
@@ -116,7 +121,9 @@ def _redundant(
 def copy(args: argparse.Namespace) -> int:
     """Copies a map to a new one."""
     if args.server_index and not is_server(args.target):
-        raise ConfigError(f"--server-index is for maps on a server, and {args.target} is a file")
+        raise ConfigError(
+            f"--server-index is for maps on a server, and {shown(args.target)} is a file"
+        )
     with open_map(args.map, "read") as places, _bar("copying") as say:
         count = copy_map(places, args.target, say)
     if args.server_index:

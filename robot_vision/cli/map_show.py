@@ -18,10 +18,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
 from robot_vision.places.exporting import SUFFIXES, exported
 from robot_vision.places.picture import draw_map
-from robot_vision.places.store import PlaceMap, is_server, open_map
+from robot_vision.places.store import PlaceMap, open_map
 
 
 def info(args: argparse.Namespace) -> int:
@@ -31,7 +32,7 @@ def info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(data, indent=2, allow_nan=False))
         return 0
-    table = Table(title=f"Map {args.map}", show_header=False, title_justify="left")
+    table = Table(title=f"Map {data['uri']}", show_header=False, title_justify="left")
     created = datetime.fromtimestamp(data["created_ns"] / 1e9, timezone.utc)
     table.add_row("model", f"{data['bundle_name']} ({data['bundle_sha256']})")
     table.add_row("descriptors", f"{data['dimension']} numbers of {data['descriptor_dtype']}")
@@ -79,7 +80,7 @@ def check(args: argparse.Namespace) -> int:
     """Reads everything; a damaged map is an error."""
     with open_map(args.map, "read") as places:
         places.check()
-        print(f"{args.map}: {len(places)} keyframes, all as they were written")
+        print(f"{places.info.uri}: {len(places)} keyframes, all as they were written")
     return 0
 
 

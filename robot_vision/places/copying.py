@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision import geometry
+from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.sqlite_file import give_name
-from robot_vision.places.store import MapError, PlaceMap, create_map, is_server
+from robot_vision.places.store import MapError, PlaceMap, create_map
 
 Say = Callable[[int, int], None]
 _BATCH = 200

@@ -23,9 +23,10 @@ from typing import Any, BinaryIO
 import faiss as _faiss
 import numpy as np
 
+from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
 from robot_vision.places.index import IndexOptions, PlaceIndex
-from robot_vision.places.store import Changes, MapInfo, PlaceMap, is_server
+from robot_vision.places.store import Changes, MapInfo, PlaceMap
 from robot_vision.user_cache import user_cache
 
 faiss: Any = _faiss  # its stubs lack the callbacks

@@ -7,7 +7,6 @@ rights are given for a map, and dropping one leaves nothing.
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.address import ENCODE, NAME, shown
 from robot_vision.errors import ConfigError
 from robot_vision.places.store import (
     MapBusyError,
@@ -31,7 +31,8 @@ try:
     import psycopg
     from psycopg import errors as pg
     from psycopg.adapt import Dumper
-    from psycopg.pq import Format
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import Conninfo, Format
     from psycopg.types import TypeInfo
 except ImportError as error:  # pragma: no cover
     raise ConfigError(
@@ -41,7 +42,6 @@ except ImportError as error:  # pragma: no cover
 WAIT_S = 5
 MAX_DIMENSION = 16000  # pgvector keeps no longer ones
 INDEXED_DIMENSION = {"float32": 2000, "float16": 4000}  # nor does it index these
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TYPES = {"float32": ("vector", ">f4"), "float16": ("halfvec", ">f2")}
 
 TABLES = """
@@ -90,7 +90,7 @@ class Address:
     Attributes:
         server: what libpq takes, with whatever password it was given.
         name: of the map.
-        shown: the whole URI without a password, for messages.
+        shown: the URI as `robot_vision.address.shown` writes it, for messages.
     """
 
     server: str
@@ -107,25 +107,28 @@ class Address:
         """Takes `postgresql://user@host:port/database?map=NAME` apart.
 
         Raises:
-            ConfigError: the map's name is missing or not allowed.
+            ConfigError: the map's name is missing or not allowed, or libpq does not read the rest.
         """
         parts = urlsplit(uri)
         query = parse_qsl(parts.query, keep_blank_values=True)
         names = [value for key, value in query if key == "map"]
         rest = urlencode([(k, v) for k, v in query if k != "map"], quote_via=quote)
-        if len(names) != 1 or not _NAME.fullmatch(names[0]):
+        if len(names) != 1 or not NAME.fullmatch(names[0]):
             raise ConfigError(
-                f"{_without_password(uri)}: name the map as ?map=NAME, with a NAME of at most 40 small "
+                f"{shown(uri)}: name the map as ?map=NAME, with a NAME of at most 40 small "
                 "letters, digits and underscores that begins with a letter, as in "
                 "postgresql://robot@server/places?map=warehouse"
             )
         server = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
-        return cls(server, names[0], _without_password(uri))
-
-
-def _without_password(uri: str) -> str:
-    uri = re.sub(r"(//[^/@:]*):[^/@]*@", r"\1@", uri)
-    return re.sub(r"([?&])password=[^&]*", r"\1password=...", uri)
+        try:
+            conninfo_to_dict(server)
+        except psycopg.Error as error:  # whose text quotes what it does not read
+            known = ", ".join(o.keyword.decode() for o in Conninfo.get_defaults())
+            raise ConfigError(
+                f"{shown(uri)} has a sign or an option that libpq does not know: {ENCODE}. "
+                f"Options are {known}"
+            ) from error
+        return cls(server, names[0], shown(uri))
 
 
 def connect(address: Address, mode: Mode) -> psycopg.Connection[tuple[Any, ...]]:

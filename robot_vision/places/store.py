@@ -17,6 +17,7 @@ from typing import Literal, Protocol, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.address import ENCODE, is_mistyped, is_server, shown
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import ConfigError, RobotVisionError, unknown
 from robot_vision.places.keyframe import Keyframe
@@ -203,9 +204,10 @@ class PlaceMap(Protocol):
         """Releases the map; a second call does nothing."""
 
 
-def is_server(uri: str | Path) -> bool:
-    """Returns whether a URI names a map on a server rather than a file."""
-    return str(uri).startswith(("postgresql://", "postgres://"))
+def refuse_mistyped(uri: str | Path) -> None:
+    """Raises `ConfigError` for what is meant for a server and not written as `address` reads it."""
+    if is_mistyped(uri):
+        raise ConfigError(f"{shown(uri)} is no address of a map on a server: {ENCODE}")
 
 
 def open_map(
@@ -225,6 +227,7 @@ def open_map(
     """
     if mode not in MODES:
         raise ConfigError(unknown("mode", mode, MODES))
+    refuse_mistyped(uri)
     places: PlaceMap
     if is_server(uri):
         from robot_vision.places.postgres_map import PostgresMap
@@ -264,6 +267,7 @@ def create_map(
         raise ConfigError(f"dimension is {dimension}: use 1 to {MAX_DIMENSION}")
     if not frame_id or not bundle_name:
         raise ConfigError("frame_id and bundle_name may not be empty")
+    refuse_mistyped(uri)
     settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
     if is_server(uri):
         from robot_vision.places.postgres_map import PostgresMap

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from robot_vision.address import shown
 from robot_vision.places.store import MapInfo
 from robot_vision.ros.messages import status_message
 from robot_vision.ros.place_mapper import OFF, PAUSED, Mapper
@@ -165,7 +166,7 @@ def map_status(
         level, text = (WARN if missing else ERROR), problem or "not open yet"
     elif size == 0:
         level, text = WARN, "empty: nothing can be recognised yet"
-    values: dict[str, object] = {"map": uri, "places": size, "failures": failures}
+    values: dict[str, object] = {"map": shown(uri), "places": size, "failures": failures}
     if info is not None:
         values.update(
             model=info.bundle_name,

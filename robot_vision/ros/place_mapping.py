@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from robot_vision.address import shown
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.ros.place_mapper import Mapper
 from robot_vision.ros.place_parameters import PlaceParameters
@@ -66,7 +67,7 @@ class MappingSwitch:
             return f"Mapping is on already: {mapper.added} keyframes so far"
         mapper.start()
         self._ended = False
-        text = f"Mapping into {p.map} as {mapper.source!r}"
+        text = f"Mapping into {shown(p.map)} as {mapper.source!r}"
         self._log(text)
         return text
 

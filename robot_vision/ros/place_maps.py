@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from robot_vision.address import is_mistyped, is_server, shown
 from robot_vision.places.sqlite_file import identity
 from robot_vision.places.store import (
     MapError,
     MapInfo,
     PlaceMap,
     create_map,
-    is_server,
     open_map,
     refuse_other_model,
 )
@@ -39,7 +39,9 @@ def model_of(method: str) -> Model | None:
 
 def is_missing(uri: str) -> bool:
     """Says whether a map's file is not there; a map on a server is asked for by opening it."""
-    return not is_server(uri) and not Path(uri).expanduser().exists()
+    if is_server(uri) or is_mistyped(uri):
+        return False
+    return not Path(uri).expanduser().exists()
 
 
 def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -> PlaceMap:
@@ -60,8 +62,8 @@ def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -
         if model is None or not dimension:
             lacks = "its model" if model is None else "the length of its descriptors"
             raise MapError(
-                f"{uri} is not there, and a new map needs to know {lacks}: start the perception node and "
-                "its camera first, or set model"
+                f"{shown(uri)} is not there, and a new map needs to know {lacks}: start the perception "
+                "node and its camera first, or set model"
             )
         return create_map(
             Path(uri).expanduser(),

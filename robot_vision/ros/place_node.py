@@ -27,6 +27,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from vision_msgs.msg import VisionInfo
 
+from robot_vision.address import shown
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import ConfigError, EngineError
 from robot_vision.places.store import MapError, PlaceMap
@@ -245,7 +246,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         p = self.parameters
         if self._recognition is not None and self._recognition.outdated():
             raise MapError(
-                f"{p.map} was removed or replaced, and the old file is still open: it is closed soon"
+                f"{shown(p.map)} was removed or replaced, and the old file is still open: it is closed soon"
             )
         places = open_or_make(p.map, self.model, dimension, p.map_frame)
         if len(places) == 0 and self._origin is not None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.address import is_server, shown
 from robot_vision.errors import RobotVisionError
-from robot_vision.places.store import MapError, MapInfo, PlaceMap, is_server, open_map
+from robot_vision.places.store import MapError, MapInfo, PlaceMap, open_map
 from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.place_hypotheses import hypotheses_of
 from robot_vision.ros.place_maps import Model, file_identity, is_missing, refuse_model
@@ -157,8 +158,8 @@ class Recognition:
         self._next = time.monotonic() + p.retry_period_s
         if is_missing(p.map):  # no failure: mapping makes it, or somebody copies it here
             if not self.problem:
-                self._log(f"Map {p.map} is not there yet: nothing is recognised until it is")
-            self.problem = f"{p.map} is not there yet: map, or build one"
+                self._log(f"Map {shown(p.map)} is not there yet: nothing is recognised until it is")
+            self.problem = f"{shown(p.map)} is not there yet: map, or build one"
             return False
         try:
             self.open()
@@ -191,7 +192,7 @@ class Recognition:
         # One that was removed goes on to be recognised, unless a new one is to be made in its place.
         if identity != self._identity and (identity is not None or self._wanted_anew):
             what = "removed" if identity is None else "replaced by another file: opening that"
-            self._log(f"Map {self._parameters().map} was {what}")
+            self._log(f"Map {shown(self._parameters().map)} was {what}")
             self.close()
             self._release()
             self.try_open()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
+from robot_vision.address import is_server, name_in
 from robot_vision.errors import ConfigError
-from robot_vision.places.store import MapError, is_server, open_map
+from robot_vision.places.store import MapError, open_map
 
 
 def save_snapshot(uri: str, snapshot_folder: str) -> str:
@@ -29,7 +29,7 @@ def save_snapshot(uri: str, snapshot_folder: str) -> str:
     if is_server(uri):
         if folder is None:
             raise ConfigError("The map is on a server: set snapshot_folder to a folder here")
-        stem = re.sub(r"\W+", "_", uri.rpartition("map=")[2]) or "map"
+        stem = name_in(uri) or "map"
     else:
         path = Path(uri).expanduser()
         folder, stem = folder or path.absolute().parent, path.stem
