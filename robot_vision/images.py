@@ -16,6 +16,7 @@ from robot_vision.encodings import decode_raw, row_bytes, supported_encodings
 from robot_vision.errors import ImageError
 from robot_vision.foreign_encodings import decode_foreign
 from robot_vision.image_limits import check_size
+from robot_vision.orientation import upright, upright_size
 
 
 def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -23,7 +24,8 @@ def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint
 
     Rules that a message leaves open: `8UC1/3/4` are gray, BGR and BGRA as in OpenCV; `16UC1` is gray;
     16-bit values are divided by 257; float images hold intensities in [0, 1] and are clipped to it;
-    alpha is dropped; a JPEG's EXIF orientation is ignored, as the camera's calibration ignores it.
+    alpha is dropped; the EXIF orientation in a message's JPEG is ignored, as the camera's calibration
+    ignores it, and that of a file (`sources.files`) is applied.
     `data` must have height x step bytes (planar encodings: with their chroma rows); only the padding
     of the last row may be missing.
 
@@ -40,7 +42,12 @@ def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint
         ImageError: the message cannot be decoded; its `reason` says why in a word.
     """
     if not hasattr(msg, "encoding"):
-        return decode_compressed(_bytes_of(msg.data), str(msg.format), min_size)
+        data, text = _bytes_of(msg.data), str(msg.format)
+        orientation = getattr(msg, "orientation", 1)  # of a file; messages of ROS have none
+        if orientation == 1:
+            return decode_compressed(data, text, min_size)
+        least = None if min_size is None else upright_size(min_size, orientation)
+        return upright(decode_compressed(data, text, least), orientation)
     height, width, step = int(msg.height), int(msg.width), int(msg.step)
     encoding = str(msg.encoding)
     if encoding not in supported_encodings():
@@ -62,7 +69,8 @@ def image_size(msg: Any) -> tuple[int, int]:
     """
     if hasattr(msg, "encoding"):
         return int(msg.height), int(msg.width)
-    return compressed_size(_bytes_of(msg.data), str(msg.format))
+    size = compressed_size(_bytes_of(msg.data), str(msg.format))
+    return upright_size(size, getattr(msg, "orientation", 1))
 
 
 def _bytes_of(data: Any) -> NDArray[np.uint8]:

@@ -34,7 +34,7 @@ from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified, missing_note
 from robot_vision.errors import ConfigError, ImageError, SourceError
-from robot_vision.sources.files import missing_decoder
+from robot_vision.sources.image_formats import missing_decoder
 
 
 def samples_of(counts, label=None):
@@ -291,13 +291,53 @@ def test_image_folder_notes_what_is_wrong(tmp_path):
         bad.source.load()
 
 
+def test_class_called_train_is_a_class_beside_others(tmp_path):
+    image_folder(tmp_path, {"car": 6, "bus": 6, "train/2019": 6, "train/2020": 6})
+    splits = open_dataset("image_folder", tmp_path)
+    assert splits.labels == ("bus", "car", "train")
+    assert len(splits.samples) == 24
+    assert any("folder train is taken for a class, as bus, car are" in n for n in splits.notes)
+
+
+def test_folders_and_images_beside_a_split_are_counted(tmp_path):
+    counts = {"train/cat": 3, "train/dog": 3, "test/cat": 2, "extra/cat": 4, "Training/dog": 5}
+    image_folder(tmp_path, counts)
+    write_image(tmp_path / "loose.png", 1)
+    splits = open_dataset("image_folder", tmp_path)
+    assert len(splits.samples) == 8
+    text = "\n".join(splits.notes)
+    assert "4 images are in the folder extra, which is none of train, test" in text
+    assert "5 images are in the folder Training" in text
+    assert f"1 images lie in {tmp_path} itself" in text
+    assert "test has no image of 1 classes: dog" in text
+
+
+def test_classes_of_two_spellings_are_joined_or_named(tmp_path):
+    composed, apart = "K\u00fcche", "Ku\u0308che"
+    counts = {f"train/{composed}": 3, f"train/{apart}": 2, "train/Hall Way": 3}
+    image_folder(tmp_path, {**counts, f"test/{apart}": 2, "test/hall_way": 4})
+    splits = open_dataset("image_folder", tmp_path)
+    assert splits.labels == ("Hall Way", composed)
+    assert Counter(s.label for s in splits.test) == {composed: 2, "hall_way": 4}
+    text = "\n".join(splits.notes)
+    assert f"2 folders in {tmp_path / 'train'} are named {composed}: they are one class" in text
+    assert "'Hall Way' and 'hall_way' are classes of their own" in text
+    assert "test has classes that train lacks: hall_way (4 images" in text
+
+
+def test_splits_below_the_classes_are_named(tmp_path):
+    image_folder(tmp_path, {"cat/train": 4, "cat/test": 4, "dog/train": 4, "dog/test": 4})
+    notes = open_dataset("image_folder", tmp_path).notes
+    assert sum("the folders test, train in class" in note for note in notes) == 2
+
+
 def test_image_folder_refuses_test_without_train(tmp_path):
     image_folder(tmp_path, {"test/cat": 1})
     with pytest.raises(SourceError, match="has no train folder"):
         open_dataset("image_folder", tmp_path)
 
 
-@pytest.mark.skipif(not missing_decoder(".heic"), reason="there is a decoder of HEIC here")
+@pytest.mark.skipif(not missing_decoder("heic"), reason="there is a decoder of HEIC here")
 def test_images_of_a_format_without_decoder_are_counted_with_the_remedy(tmp_path):
     image_folder(tmp_path, {"cat": 4, "dog": 4})
     for i in range(2):

@@ -22,7 +22,7 @@ from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.images import to_rgb
 from robot_vision.recording import STORAGES, RecordingWriter
 from robot_vision.sources import open_source
-from robot_vision.sources.files import missing_decoder
+from robot_vision.sources.image_formats import missing_decoder
 from robot_vision.sources.natural import natural_key
 
 START = 1_700_000_000_000_000_000
@@ -280,8 +280,8 @@ def write_image(file: Path, image: np.ndarray) -> None:
         size = image.shape[1::-1]
         heif.from_bytes("RGB", size, image[..., ::-1].tobytes()).save(str(file), quality=90)
         return
-    if missing_decoder(file.suffix):
-        pytest.skip(missing_decoder(file.suffix))
+    if missing_decoder(file.suffix[1:]):
+        pytest.skip(missing_decoder(file.suffix[1:]))
     encoder = ".jpg" if file.suffix in (".jfif", ".jpe") else file.suffix
     file.write_bytes(cv2.imencode(encoder, image)[1].tobytes())
 
@@ -296,7 +296,7 @@ def test_other_image_files_are_decoded(tmp_path: Path, suffix: str) -> None:
     assert np.abs(to_rgb(frame.message)[..., ::-1].astype(int) - smooth).mean() < 6
 
 
-@pytest.mark.skipif(not missing_decoder(".heic"), reason="there is a decoder of HEIC here")
+@pytest.mark.skipif(not missing_decoder("heic"), reason="there is a decoder of HEIC here")
 def test_heic_without_a_decoder_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
     cv2.imwrite(str(tmp_path / "b.png"), IMAGES[0])
@@ -314,7 +314,8 @@ def test_unreadable_files_are_named_and_the_rest_is_read(tmp_path: Path) -> None
     (tmp_path / "frame-4.jpg").symlink_to(tmp_path / "nothing")
     source = open_source(tmp_path)
     assert [f.name for f in source] == ["frame-2.png", "frame-10.png", "sub/frame-1.png"]
-    assert len(source.problems) == 1 and "frame-3.bmp" in source.problems[0]
+    bitmap, link = source.problems
+    assert "frame-3.bmp" in bitmap and "frame-4.jpg" in link
 
 
 def test_pattern_matches_files_in_natural_order(tmp_path: Path) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, ImageError
+from robot_vision.sources.files import find_images
+from robot_vision.sources.image_formats import IMAGE_SUFFIXES
 
 MAX_IMAGES = 32
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
 def verification_images(folder: str | None) -> tuple[list[NDArray[np.uint8]], str]:
@@ -35,9 +35,9 @@ def verification_images(folder: str | None) -> tuple[list[NDArray[np.uint8]], st
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(f"--images {str(folder)!r} is no folder")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    found = find_images(folder).files
     if not found:
-        raise ConfigError(f"--images {str(folder)!r} has no images ({', '.join(_SUFFIXES)})")
+        raise ConfigError(f"--images {str(folder)!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
     step = max(1, len(found) // MAX_IMAGES)  # spread over a sequence, not its beginning
     return found[::step][:MAX_IMAGES]
 
@@ -61,14 +61,9 @@ def _sample_photographs() -> list[Path]:
 
 
 def _read_all(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:
-    import cv2
+    from robot_vision.datasets.image_files import FileImage
 
-    images = []
-    for path in paths:
-        image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ConfigError(
-                f"{path} is no image that can be read: remove it, or name other images"
-            )
-        images.append(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
-    return images
+    try:
+        return [FileImage(str(path)).load() for path in paths]
+    except ImageError as error:
+        raise ConfigError(f"{error}: remove it, or name other images") from error

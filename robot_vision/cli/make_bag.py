@@ -18,7 +18,8 @@ from robot_vision.recording import STORAGES, RecordingWriter
 from robot_vision.sources import CompressedImage, Frame, Source, open_source
 from robot_vision.sources.bag import BagSource
 from robot_vision.sources.base import DEFAULT_FRAME, DEFAULT_TOPIC, nanoseconds
-from robot_vision.sources.files import FileSource
+from robot_vision.sources.files import FileSource, upright_message
+from robot_vision.sources.image_formats import look_at
 
 _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
 
@@ -94,10 +95,17 @@ def run(args: argparse.Namespace) -> int:
                 bag.camera_info(info_topic, stamp_ns, args.frame_id, size, K)
             pose = _pose_beside(files[frame.name]) if files else None
             if pose is not None:
+                if look_at(files[frame.name]).orientation != 1:
+                    raise SourceError(
+                        f"{frame.name} has a pose, which is of its pixels as stored, and an EXIF orientation "
+                        "that turns it: remove the orientation (exiftool -Orientation= FILE)"
+                    )
                 position = pose[:3, 3]
                 xyzw = geometry.xyzw_from_matrix(pose[:3, :3])
                 bag.pose(args.pose_topic, stamp_ns, position, xyzw, args.map_frame)
                 poses += 1
+        for note in source.notes:
+            print(f"note: {note}", file=sys.stderr)
         for problem in source.problems:
             print(f"warning: {problem}", file=sys.stderr)
         if not frames:
@@ -114,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_image(
     bag: RecordingWriter, args: argparse.Namespace, frame: Frame, stamp_ns: int
 ) -> tuple[int, int]:
-    message = frame.message
+    message = upright_message(frame.message)
     if isinstance(message, CompressedImage) and not args.raw:
         size = image_size(message)  # also refuses a file that was cut off
         topic = f"{args.topic}/compressed"

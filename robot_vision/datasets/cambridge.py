@@ -24,14 +24,14 @@ from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
     unlisted_note,
-    unreadable_note,
 )
 from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import SourceError
-from robot_vision.sources.files import IMAGE_SUFFIXES
+from robot_vision.sources.files import image_notes
+from robot_vision.sources.image_formats import IMAGE_SUFFIXES
 from robot_vision.sources.natural import natural_key
 
 _LISTS = ("dataset_train.txt", "dataset_test.txt")
@@ -75,9 +75,9 @@ def open_splits(root: Path, options: Options) -> Splits:
             stem = os.path.splitext(name)[0]
             sequence = Path(name).parent.as_posix()
             K = focal.get(stem)
-            part.append(Sample(name, None, T, None, sequence, FileImage(str(image)), K))
+            part.append(Sample(name, None, T, None, sequence, FileImage(str(image), turn=False), K))
         parts.append(sorted(part, key=lambda s: [natural_key(p) for p in Path(s.name).parts]))
-    notes += skipped.notes() + unreadable_note(files) + unlisted_note(files)
+    notes += skipped.notes() + image_notes(files, turn=False) + unlisted_note(files)
     if focal:
         notes.append("focal lengths are those of reconstruction.nvm, for images of 1920 x 1080")
     test = {sample.name for sample in parts[1]}

@@ -26,7 +26,6 @@ from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
     unlisted_note,
-    unreadable_note,
 )
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, rotation_from_quaternion
@@ -34,6 +33,7 @@ from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image,
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
 from robot_vision.geometry import inverse
+from robot_vision.sources.files import image_notes
 from robot_vision.sources.natural import natural_key
 
 
@@ -73,10 +73,12 @@ def open_splits(root: Path, options: Options) -> Splits:
         used[image.camera] = used.get(image.camera, 0) + 1
         K = matrices.get(image.camera)
         sequence = image.name.rpartition("/")[0] or base.name
-        samples.append(Sample(image.name, None, T, None, sequence, FileImage(str(file)), K))
+        samples.append(
+            Sample(image.name, None, T, None, sequence, FileImage(str(file), turn=False), K)
+        )
     notes = [
         *skipped.notes(),
-        *unreadable_note(files),
+        *image_notes(files, turn=False),
         *unlisted_note(files),
         *notes,
         *_camera_notes(cameras, used, options),

@@ -24,7 +24,6 @@ from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
     unlisted_note,
-    unreadable_note,
 )
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
@@ -35,6 +34,7 @@ from robot_vision.datasets.tables import read_table, read_text
 from robot_vision.errors import SourceError
 from robot_vision.geometry import inverse
 from robot_vision.plain_yaml import YamlError, load_yaml
+from robot_vision.sources.files import image_notes
 from robot_vision.sources.natural import natural_key
 
 _TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "gt0")
@@ -69,7 +69,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         for name, folder in recordings
         for sample in _recording(name, folder, options, skipped, files, notes)
     ]
-    notes = [*skipped.notes(), *unreadable_note(files), *unlisted_note(files), *notes]
+    notes = [*skipped.notes(), *image_notes(files, turn=False), *unlisted_note(files), *notes]
     return splits_of(samples, options, notes)
 
 
@@ -142,7 +142,9 @@ def _recording(
             skipped.add(f"which have no poses within {options.max_gap_s:g} s around them", unique)
             continue
         T = np.ascontiguousarray(T)
-        samples.append(Sample(unique, None, T, stamp_ns, name, FileImage(str(image)), K))
+        samples.append(
+            Sample(unique, None, T, stamp_ns, name, FileImage(str(image), turn=False), K)
+        )
     return samples
 
 

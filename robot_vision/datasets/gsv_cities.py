@@ -24,12 +24,13 @@ from robot_vision.datasets.geo import (
     geo_splits,
     side_by_side,
 )
-from robot_vision.datasets.image_files import unlisted_note, unreadable_note
+from robot_vision.datasets.image_files import unlisted_note
 from robot_vision.datasets.options import names_in, option
 from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
 from robot_vision.datasets.tables import read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.sources.files import image_notes
 
 _NUMBERS = ("place_id", "year", "month", "northdeg", "lat", "lon")
 _COLUMNS = {name: (re.compile(name),) for name in (*_NUMBERS, "city_id", "panoid")}
@@ -92,7 +93,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         for row, xy in zip(found, positions[city], strict=True)
     ]
     files = [p.file for p in placed]
-    notes = [*skipped.notes(), *unreadable_note(files), *unlisted_note(files), *notes]
+    notes = [*skipped.notes(), *image_notes(files), *unlisted_note(files), *notes]
     notes.append(
         f"{len({p.group for p in placed})} places: images of one stay on one side of the split"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,34 +12,41 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
 from robot_vision.images import to_rgb
-from robot_vision.sources.files import is_image, missing_decoder, read_image
+from robot_vision.sources.files import find_images, readable, some
+from robot_vision.sources.image_formats import is_image, read_image
 
 
 @dataclass(frozen=True, slots=True)
 class FileImage:
-    """A `sample.ImageSource` over one image file."""
+    """A `sample.ImageSource` over one image file.
+
+    Attributes:
+        path: of the file.
+        turn: turn it upright by its EXIF orientation. Poses and camera matrices are of the pixels as stored.
+    """
 
     path: str
+    turn: bool = True
 
     def __str__(self) -> str:
-        return self.path
+        return readable(self.path)
 
     def load(self, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Returns RGB uint8 (H, W, 3); see `sample.ImageSource`."""
         try:
-            message = read_image(Path(self.path))
+            message = read_image(Path(self.path), self.turn)
             return np.require(to_rgb(message, min_size), requirements=["C", "W"])
         except ImageError as error:
-            raise ImageError(error.reason, f"{self.path}: {error}") from error
+            raise ImageError(error.reason, f"{self}: {error}") from error
         except (OSError, ValueError) as error:
-            raise ImageError("corrupt", f"{self.path}: {error}") from error
+            raise ImageError("corrupt", f"{self}: {error}") from error
 
     def encoded(self) -> bytes:
         """Returns the file's bytes."""
         try:
             return Path(self.path).read_bytes()
         except OSError as error:
-            raise ImageError("corrupt", f"{self.path}: {error}") from error
+            raise ImageError("corrupt", f"{self}: {error}") from error
 
 
 def first_file(paths: Iterable[str | Path]) -> Path | None:
@@ -50,6 +57,32 @@ def first_file(paths: Iterable[str | Path]) -> Path | None:
     return None
 
 
+def unused_notes(root: Path, used: Collection[str]) -> list[str]:
+    """Returns a note for each folder beside those of a layout that holds images, and for images beside them.
+
+    Args:
+        root: the folder of the layout.
+        used: names in it that are read.
+    """
+    notes = []
+    loose = []
+    for entry in sorted(root.iterdir()):
+        if entry.name in used or entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            count = len(find_images(entry).images)
+            if count:
+                notes.append(
+                    f"{count} images are in the folder {readable(entry.name)}, which is none of "
+                    f"{', '.join(used)}, and are left out"
+                )
+        elif is_image(entry):
+            loose.append(entry.name)
+    if loose:
+        notes.append(f"{len(loose)} images lie in {root} itself and are left out: {some(loose)}")
+    return notes
+
+
 def unlisted_note(files: Sequence[Path]) -> list[str]:
     """Returns a note that counts the images beside those of a list which the list does not name."""
     folders = {file.parent for file in files}
@@ -58,26 +91,5 @@ def unlisted_note(files: Sequence[Path]) -> list[str]:
     if not others:
         return []
     verb = "image is" if len(others) == 1 else "images are"
-    return [f"{len(others)} {verb} beside those listed but in no list, and left out: {others[0]}"]
-
-
-def unreadable_note(files: Iterable[Path]) -> list[str]:
-    """Returns notes that name files without a byte, and those of a format that nothing here decodes.
-
-    They stay in the set, where loading counts them.
-    """
-    by_reason: dict[str, list[str]] = {}
-    remedies: dict[str, str] = {}
-    for file in files:
-        suffix = file.suffix.lower()
-        if suffix not in remedies:
-            remedies[suffix] = missing_decoder(suffix)
-        if os.path.getsize(file) == 0:
-            by_reason.setdefault("are empty and cannot be read", []).append(str(file))
-        elif remedies[suffix]:
-            by_reason.setdefault(f"cannot be read ({remedies[suffix]})", []).append(str(file))
-    notes = []
-    for reason, names in by_reason.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        notes.append(f"{len(names)} image files {reason}: {', '.join(names[:3])}{more}")
-    return notes
+    names = some([str(other) for other in others])
+    return [f"{len(others)} {verb} beside those listed but in no list, and left out: {names}"]

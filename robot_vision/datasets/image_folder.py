@@ -6,7 +6,8 @@ Layouts:
   a part of train is drawn for it; where there are train and validation only, test stays empty.
 - `<root>/<class>/...`: validation and test are drawn from all.
 
-Classes' images may lie in folders below theirs. The draw takes the same fraction of each class and is
+A folder train beside folders of other names that hold images, with neither val nor test, is a class like
+them. Classes' images may lie in folders below theirs. The draw takes the same fraction of each class and is
 reproducible. Frames of one video are nearly alike: `group` keeps them on one side, `split=blocks` divides
 each class's files, in natural order, into blocks of time.
 """
@@ -15,17 +16,19 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robot_vision.datasets.image_files import FileImage, unreadable_note
+from robot_vision.datasets.image_files import FileImage, unused_notes
 from robot_vision.datasets.options import option
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.sources.files import IMAGE_SUFFIXES, is_image
+from robot_vision.sources.files import find_images, image_notes, some
+from robot_vision.sources.image_formats import is_image
 from robot_vision.sources.natural import natural_key
 
 _TRAIN = ("train", "training")
@@ -56,13 +59,11 @@ def open_splits(root: Path, options: Options) -> Splits:
     """Opens `root`; see `registry.open_dataset`."""
     if not root.is_dir():
         raise SourceError(f"{root} is not a folder: give the folder above those of the classes")
-    folders = {p.name.lower(): p for p in root.iterdir() if p.is_dir()}
     notes: list[str] = []
-    parts = []
-    for names in (_TRAIN, _VALIDATION, _TEST):
-        found = [folders[name] for name in names if name in folders]
-        parts.append(_classes_under(found[0], root, notes) if found else None)
-    train, validation, test = parts
+    parts = _split_folders(root, notes)
+    train, validation, test = (
+        None if folder is None else _classes_under(folder, root, notes) for folder in parts
+    )
     if train is None and (validation is not None or test is not None):
         raise SourceError(
             f"{root} has no train folder beside its val or test folder: name it train"
@@ -70,6 +71,30 @@ def open_splits(root: Path, options: Options) -> Splits:
     if train is None:
         train = _classes_under(root, root, notes)
     return completed(train, validation, test, options, notes)
+
+
+def _split_folders(root: Path, notes: list[str]) -> tuple[Path | None, Path | None, Path | None]:
+    """Returns the folders of train, validation and test; none where all folders are those of classes."""
+    folders = sorted((p for p in root.iterdir() if p.is_dir()), key=_natural)
+    found = []
+    for names in (_TRAIN, _VALIDATION, _TEST):
+        # With its exact name rather than Train, which some systems let stand beside it.
+        mine = [p for name in names for p in folders if p.name == name]
+        mine += [p for name in names for p in folders if p.name.lower() == name and p not in mine]
+        found.append(mine[0] if mine else None)
+    train, validation, test = found
+    used = [p.name for p in found if p is not None]
+    if train is not None and validation is None and test is None:
+        others = [p.name for p in folders if p != train and find_images(p).images]
+        if others:
+            notes.append(
+                f"folder {train.name} is taken for a class, as {some(others)} are beside it and neither val "
+                "nor test: for a split, move these into it, or away"
+            )
+            return None, None, None
+    if used:
+        notes += unused_notes(root, used)
+    return train, validation, test
 
 
 def completed(
@@ -92,9 +117,18 @@ def completed(
     if len(labels) == 1:
         notes.append(f"there is one class only ({labels[0]}): a classifier needs two or more")
     for name, part in (("validation", validation), ("test", test or [])):
+        counts = Counter(s.label for s in part)
         strange = sorted(set(labels_of(part)) - set(labels))
         if strange:
-            notes.append(f"{name} has classes that train lacks: {', '.join(strange)}")
+            images = sum(counts[label] for label in strange)
+            notes.append(
+                f"{name} has classes that train lacks: {', '.join(strange)} ({images} images, whose "
+                "class no answer can name)"
+            )
+        lacking = [label for label in labels if label not in counts] if part else []
+        if lacking:
+            notes.append(f"{name} has no image of {len(lacking)} classes: {some(lacking)}")
+    notes += _nearly_alike({*labels, *labels_of(validation), *labels_of(test or [])})
     return Splits(
         tuple(train), tuple(validation), tuple(test or ()), labels=labels, notes=tuple(notes)
     )
@@ -103,53 +137,55 @@ def completed(
 def _classes_under(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
     """Returns the images of a folder of classes; what is left out goes to the notes."""
     below = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=_natural)
-    loose = [p for p in below if p.is_file() and is_image(p)]
+    loose = [p.name for p in below if p.is_file() and is_image(p)]
     if loose:
         notes.append(
-            f"{len(loose)} images lie in {folder} itself, in no class, and are left out: {loose[0].name}"
+            f"{len(loose)} images lie in {folder} itself, in no class, and are left out: {some(loose)}"
         )
     samples: list[Sample] = []
-    files: list[Path] = []
-    others = 0
+    files: list[str] = []
+    folders: dict[str, list[str]] = {}
     for category in (p for p in below if p.is_dir()):
-        images, strange = _images_and_others(category)
-        others += strange
-        if not images:
+        found = find_images(category)
+        notes += found.notes()
+        if not found.images:
             notes.append(f"class folder {category} has no image and is left out")
+            continue
+        # Two ways to write an accent, as Macs and other systems do, are one name.
+        label = unicodedata.normalize("NFC", category.name)
+        folders.setdefault(label, []).append(category.name)
         prefix = category.relative_to(root).as_posix()
-        for image in images:
+        inner = {image.partition("/")[0].lower() for image in found.images if "/" in image}
+        if len(splits := sorted(inner & {*_TRAIN, *_VALIDATION, *_TEST})) > 1:
+            notes.append(
+                f"the folders {', '.join(splits)} in class {label} are taken for parts of the class: for a "
+                "split, put such folders above those of the classes"
+            )
+        for image in found.images:
             name = f"{prefix}/{image}"
             path = os.path.join(category, image)
             sequence = name.rpartition("/")[0]
-            samples.append(Sample(name, category.name, None, None, sequence, FileImage(path)))
-            files.append(Path(path))
-    if others:
-        notes.append(f"{others} files under {folder} are no images and are left out")
-    notes += unreadable_note(files)
+            samples.append(Sample(name, label, None, None, sequence, FileImage(path)))
+            files.append(path)
+    for label, names in folders.items():
+        if len(names) > 1:
+            notes.append(f"{len(names)} folders in {folder} are named {label}: they are one class")
+    notes += image_notes(files)
     if not samples:
         raise SourceError(f"{folder} has no class folder with an image in it")
     return samples
 
 
-def _images_and_others(category: Path) -> tuple[list[str], int]:
-    """Returns the images below a class folder, relative to it and in order, and how many others there are.
-
-    Strings and one walk: with paths as objects 100,000 files took twice as long.
-    """
-    images: list[str] = []
-    others = 0
-    for folder, below, names in os.walk(category):
-        below[:] = [name for name in below if not name.startswith(".")]
-        inside = os.path.relpath(folder, category).replace(os.sep, "/")
-        prefix = "" if inside == "." else f"{inside}/"
-        for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                images.append(prefix + name)
-            elif not name.startswith("."):
-                others += 1
-    return sorted(
-        images, key=lambda image: [natural_key(part) for part in image.split("/")]
-    ), others
+def _nearly_alike(labels: set[str]) -> list[str]:
+    """Returns a note for classes whose names differ in upper and lower case, spaces, - and _ only."""
+    alike: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        alike.setdefault(re.sub(r"[\s_-]+", " ", label.casefold()).strip(), []).append(label)
+    return [
+        f"{' and '.join(map(repr, names))} are classes of their own: rename folders if they are one"
+        for names in alike.values()
+        if len(names) > 1
+    ]
 
 
 def _natural(path: Path) -> tuple[tuple[int, int, str], ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, unreadable_note
+from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.datasets.pose_files import seconds_to_ns
@@ -27,7 +27,8 @@ from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines, read_table
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.sources.files import is_image
+from robot_vision.sources.files import image_notes
+from robot_vision.sources.image_formats import is_image
 from robot_vision.sources.natural import natural_key
 
 _CAMERAS = ("2", "3", "0", "1")  # colour before grey, left before right
@@ -75,7 +76,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         )
     if len(folders) - len(without) > 1:
         notes.append("each sequence has a map of its own: their positions are not comparable")
-    return splits_of(samples, options, [*skipped.notes(), *unreadable_note(files), *notes])
+    return splits_of(samples, options, [*skipped.notes(), *image_notes(files, turn=False), *notes])
 
 
 def _is_sequence(folder: Path) -> bool:
@@ -137,7 +138,9 @@ def _sequence(
         if T is not None:
             T = T @ T_camera0_camera
             stamp_ns = stamps[i] if stamps else None
-            samples.append(Sample(unique, None, T, stamp_ns, name, FileImage(str(file)), K))
+            samples.append(
+                Sample(unique, None, T, stamp_ns, name, FileImage(str(file), turn=False), K)
+            )
     if lacking := len(rows) - len([i for i in images if i < len(rows)]):
         notes.append(f"{name}: {lacking} of {len(rows)} poses have no image in image_{camera}")
     notes.append(f"{name}: images are those of image_{camera}, moved from camera 0 by calib.txt")

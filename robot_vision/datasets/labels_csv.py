@@ -23,14 +23,14 @@ from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
     unlisted_note,
-    unreadable_note,
 )
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import Row, Table, read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.sources.files import IMAGE_SUFFIXES, images_under, is_image
+from robot_vision.sources.files import find_images, image_notes
+from robot_vision.sources.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.sources.natural import natural_key
 
 _ENDS = (".csv", ".tsv", ".txt")
@@ -79,7 +79,7 @@ class _Found:
             return found
         if self.by_name is None:
             self.by_name = {}
-            for file in images_under(self.base):
+            for file in find_images(self.base).files:
                 for key in {file.name, file.stem}:
                     self.by_name.setdefault(key, []).append(file)
         alike = self.by_name.get(PurePosixPath(path).name, [])
@@ -117,7 +117,7 @@ def open_splits(root: Path, options: Options) -> Splits:
                 )
             else:
                 parts.setdefault(role or part or "train", []).append(sample)
-    notes = [*skipped.notes(), *notes, *unlisted_note(files), *unreadable_note(files)]
+    notes = [*skipped.notes(), *notes, *unlisted_note(files), *image_notes(files)]
     if not parts.get("train"):
         why = f" ({'; '.join(notes)})" if notes else ""
         raise SourceError(f"{root} has no image to train on{why}")

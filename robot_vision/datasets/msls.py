@@ -28,12 +28,13 @@ from robot_vision.datasets.geo import (
     geo_splits,
     side_by_side,
 )
-from robot_vision.datasets.image_files import first_file, unlisted_note, unreadable_note
+from robot_vision.datasets.image_files import first_file, unlisted_note
 from robot_vision.datasets.options import names_in, option
 from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
 from robot_vision.datasets.tables import Table, read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.sources.files import image_notes
 
 _VALIDATION = ("cph", "sf")
 _SIDES = ("database", "query")
@@ -97,7 +98,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     if official:
         there = ", ".join(sorted(set(rows) & set(_VALIDATION)))
         notes.append(f"validation is {there}, as published; nothing is test")
-    notes = [*skipped.notes(), *unreadable_note(files), *unlisted_note(files), *notes]
+    notes = [*skipped.notes(), *image_notes(files), *unlisted_note(files), *notes]
     return geo_splits(placed, options, notes, np.zeros(2))
 
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robot_vision.datasets.geo import GeoOptions, Place, Placed, geo_splits, round_origin
-from robot_vision.datasets.image_files import unreadable_note
+from robot_vision.datasets.image_files import unused_notes
 from robot_vision.datasets.pose_checks import Skipped, numbers
 from robot_vision.datasets.posed import checked
 from robot_vision.datasets.sample import Splits
 from robot_vision.errors import SourceError
-from robot_vision.sources.files import images_under
+from robot_vision.sources.files import find_images, image_notes
 
 _ZONE, _LETTER, _LATITUDE, _HEADING, _HEIGHT = 3, 4, 5, 9, 12
 _PARTS = ("train", "val", "test")
@@ -52,8 +52,11 @@ def open_splits(root: Path, options: Options) -> Splits:
     skipped = Skipped()
     placed: list[Placed] = []
     zones: list[_Zone] = []
+    notes = unused_notes(base, list(parts)) if "" not in parts else []
     for part, folder in parts.items():
-        for file in images_under(folder):
+        found = find_images(folder)
+        notes += found.notes()
+        for file in found.files:
             name = file.relative_to(base).as_posix()
             said = checked(options, skipped, name, parse_name, file)
             if said is not None:
@@ -65,7 +68,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             f"{root} has no image whose name begins with @easting@northing@ "
             "(folders: images/train/database, images/train/queries, ...)"
         )
-    notes = [*skipped.notes(), *unreadable_note(p.file for p in placed)]
+    notes += [*skipped.notes(), *image_notes(p.file for p in placed)]
     zone = _one_zone(placed, zones)
     placed = _one_half(placed, zones, notes)
     origin = round_origin([p.place for p in placed if p.part in ("train", "")] or [placed[0].place])

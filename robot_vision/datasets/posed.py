@@ -16,7 +16,7 @@ from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
 from robot_vision.images import image_size
-from robot_vision.sources.files import read_image
+from robot_vision.sources.image_formats import read_image
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def matrix_for_image(
     if K is None:
         return None
     try:
-        height, width = image_size(read_image(image))
+        height, width = image_size(read_image(image, turn=False))
     except Exception:  # an unreadable image is the loader's to count
         return K
     if (height, width) == size:

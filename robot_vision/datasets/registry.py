@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from robot_vision.datasets.options import parse_options
-from robot_vision.datasets.sample import Splits
+from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.sources.files import readable, some
 
 DATASETS: dict[str, str] = {
     "image_folder": "a folder for each class; train, val and test folders above them are honoured",
@@ -114,7 +115,43 @@ def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
     if not splits.samples:
         why = f" ({'; '.join(splits.notes)})" if splits.notes else ""
         raise SourceError(f"{root} holds no usable sample of a {kind} data set{why}")
-    return splits
+    return _readable(splits)
+
+
+def _readable(splits: Splits) -> Splits:
+    """Returns the splits with names that can be written into files and printed, noted where these differ."""
+    odd = sorted(
+        {
+            text
+            for s in splits.samples
+            for text in (s.name, s.label or "", s.sequence)
+            if readable(text) != text
+        }
+    )
+    notes = tuple(readable(note) for note in splits.notes)
+    if not odd:
+        return dataclasses.replace(splits, notes=notes)
+
+    def renamed(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        return tuple(
+            dataclasses.replace(
+                s,
+                name=readable(s.name),
+                label=None if s.label is None else readable(s.label),
+                sequence=readable(s.sequence),
+            )
+            for s in samples
+        )
+
+    note = f"{len(odd)} names are no UTF-8, and are written with backslashes: {some(odd)}"
+    return dataclasses.replace(
+        splits,
+        train=renamed(splits.train),
+        validation=renamed(splits.validation),
+        test=renamed(splits.test),
+        labels=tuple(readable(label) for label in splits.labels),
+        notes=(*notes, note),
+    )
 
 
 def dataset_options(kind: str) -> dict[str, tuple[Any, str]]:

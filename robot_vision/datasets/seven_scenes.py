@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, unreadable_note
+from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.options import parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines, read_text
 from robot_vision.errors import SourceError
+from robot_vision.sources.files import image_notes
 from robot_vision.sources.natural import natural_key
 
 KINECT = "525,525,320,240"
@@ -62,7 +63,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             f"{root} has no frame: 7-Scenes has frame-NNNNNN.color.png (or jpg) and "
             "frame-NNNNNN.pose.txt, in folders seq-NN or in the folder itself"
         )
-    notes = [*skipped.notes(), *unreadable_note(files)]
+    notes = [*skipped.notes(), *image_notes(files, turn=False)]
     test = _official_test(root, {p.name for p in folders}, notes) if folders else None
     K = parse_camera_matrix(KINECT)
     if not options.camera_matrix:
@@ -105,7 +106,9 @@ def frames_in(
             continue
         T = checked(options, skipped, unique, read_pose, pose_file)
         if T is not None:
-            samples.append(Sample(unique, None, T, None, sequence, FileImage(str(file))))
+            samples.append(
+                Sample(unique, None, T, None, sequence, FileImage(str(file), turn=False))
+            )
     return samples, images
 
 

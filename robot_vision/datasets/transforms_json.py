@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import FileImage, first_file, unreadable_note
+from robot_vision.datasets.image_files import FileImage, first_file
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, splits_of
@@ -33,7 +33,8 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_text
 from robot_vision.errors import SourceError
 from robot_vision.images import image_size
-from robot_vision.sources.files import IMAGE_SUFFIXES, read_image
+from robot_vision.sources.files import image_notes
+from robot_vision.sources.image_formats import IMAGE_SUFFIXES, read_image
 
 OPTICAL_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _PARTS = ("train", "val", "test")
@@ -63,7 +64,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         file = root / "transforms.json" if root.is_dir() else root
         samples = _frames(file, options, skipped, notes, files)
         official = _listed(file, samples)
-    notes = skipped.notes() + unreadable_note(files) + notes
+    notes = skipped.notes() + image_notes(files, turn=False) + notes
     if options.scale == 1:
         notes.append("positions are in the file's unit: set scale where that is not metres")
     with_val = official is not None and "val" in official.values()
@@ -124,7 +125,7 @@ def _frames(
         if T is None:
             continue
         K = _intrinsics({**data, **frame}, image, place)
-        samples.append(Sample(name, None, T, None, file.stem, FileImage(str(image)), K))
+        samples.append(Sample(name, None, T, None, file.stem, FileImage(str(image), turn=False), K))
     distorted = [k for k in ("k1", "k2", "k3", "k4", "p1", "p2") if _any_nonzero(data, k)]
     if distorted:
         notes.append(
@@ -186,7 +187,7 @@ def _size(data: Mapping[str, Any], image: Path) -> tuple[float, float]:
     if "w" in data and "h" in data:
         return float(data["h"]), float(data["w"])
     try:
-        return image_size(read_image(image))
+        return image_size(read_image(image, turn=False))
     except Exception as error:  # an unreadable image is the loader's to count; here it has no size
         raise ValueError(f"w and h are not there, and {image} has no size ({error})") from error
 

@@ -27,7 +27,6 @@ from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
     unlisted_note,
-    unreadable_note,
 )
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
@@ -37,7 +36,8 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_table
 from robot_vision.errors import SourceError
 from robot_vision.geometry import pose_matrix
-from robot_vision.sources.files import is_image
+from robot_vision.sources.files import image_notes
+from robot_vision.sources.image_formats import is_image
 from robot_vision.sources.natural import natural_key
 
 # Of the benchmark's calibration page: colour cameras, 640 x 480.
@@ -71,7 +71,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     notes: list[str] = []
     for folder in folders:
         samples += _recording(folder, options, skipped, files, notes)
-    notes = skipped.notes() + unreadable_note(files) + unlisted_note(files) + notes
+    notes = skipped.notes() + image_notes(files, turn=False) + unlisted_note(files) + notes
     return splits_of(samples, options, notes)
 
 
@@ -142,7 +142,9 @@ def _recording(
             continue
         T = pose_matrix(track.positions[best], track.xyzw[best])
         T = _FLIPPED_Y @ T @ _FLIPPED_Y if povray else T
-        samples.append(Sample(name, None, T, stamp_ns, folder.name, FileImage(str(file)), K))
+        samples.append(
+            Sample(name, None, T, stamp_ns, folder.name, FileImage(str(file), turn=False), K)
+        )
     return samples
 
 

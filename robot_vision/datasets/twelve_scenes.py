@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import unreadable_note
 from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.posed import PosedOptions, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.seven_scenes import frames_in
 from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import SourceError
+from robot_vision.sources.files import image_notes
 
 _SEQUENCE = re.compile(r"(sequence\d+)\s.*\[\s*start\s*=\s*(\d+)\s*;\s*end\s*=\s*(\d+)\s*\]")
 
@@ -56,7 +56,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         samples = _in_sequences(samples, spans, skipped)
     else:
         notes.append("there is no split.txt: frames are divided into blocks")
-    notes = [*skipped.notes(), *unreadable_note(files), *notes]
+    notes = [*skipped.notes(), *image_notes(files, turn=False), *notes]
     test = spans[0][0] if spans else ""
     is_test = (lambda sample: sample.sequence == test) if spans else None
     return splits_of(samples, options, notes, is_test=is_test, K=K)

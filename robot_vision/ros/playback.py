@@ -22,6 +22,7 @@ from robot_vision.sources import RawImage, Source
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 from robot_vision.sources.bag_reader import Record
 from robot_vision.sources.base import CompressedImage
+from robot_vision.sources.files import upright_message
 
 _SUFFIX = "/compressed"
 _JPEG_QUALITY = 90
@@ -170,7 +171,7 @@ class Playback:
             bgr = cv2.cvtColor(to_rgb(message), cv2.COLOR_RGB2BGR)
             _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             return CompressedImage("bgr8; jpeg compressed bgr8", data.tobytes())
-        return message
+        return upright_message(message)
 
 
 def _base(topic: str) -> str:

@@ -35,10 +35,14 @@ class RawImage:
 
 @dataclass(frozen=True)
 class CompressedImage:
-    """The fields of `sensor_msgs/CompressedImage` that `images.to_rgb` reads."""
+    """The fields of `sensor_msgs/CompressedImage` that `images.to_rgb` reads.
+
+    A file of people's has an orientation, 1 to 8 as in EXIF, besides; a camera's message has none.
+    """
 
     format: str
     data: Any
+    orientation: int = 1
 
 
 @dataclass(frozen=True)

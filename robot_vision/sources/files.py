@@ -2,54 +2,144 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import re
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
+from robot_vision.images import to_rgb
 from robot_vision.sources.base import (
     DEFAULT_FRAME,
     DEFAULT_TOPIC,
     CompressedImage,
     Frame,
-    RawImage,
     Source,
     nanoseconds,
 )
+from robot_vision.sources.image_formats import (
+    AS_THEY_ARE,
+    IMAGE_SUFFIXES,
+    Look,
+    look_at,
+    read_image,
+)
 from robot_vision.sources.natural import natural_key
 
-# JPEG and PNG go on as they are, so that they are decoded as a camera's compressed images are.
-_AS_THEY_ARE = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif"), "jpeg"),
-    ".png": "png",
-}
-_THROUGH_OPENCV = (".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm", ".avif")
-_HEIC = (".heic", ".heif")
-IMAGE_SUFFIXES = (*_AS_THEY_ARE, *_THROUGH_OPENCV, *_HEIC)
+
+@dataclass
+class FoundImages:
+    """The images below a folder, and what else is there.
+
+    Attributes:
+        folder: the folder.
+        images: their paths from there, with `/`, in natural order; linked folders are followed.
+        left_out: what is wrong with the others, to their paths from there.
+    """
+
+    folder: Path
+    images: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """The images' paths."""
+        return [self.folder / image for image in self.images]
+
+    def notes(self) -> list[str]:
+        """Returns a line for each reason to leave files out."""
+        return [
+            f"{len(names)} files under {self.folder} {reason} and are left out: {some(names)}"
+            for reason, names in self.left_out.items()
+        ]
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file's name ends as an image's does."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+def find_images(folder: Path) -> FoundImages:
+    """Finds the image files of a folder and of those below it, by their names.
+
+    Strings and one walk: with paths as objects 100,000 files took twice as long. A folder that several links
+    lead to is read once, so that a loop of links ends.
+    """
+    found = FoundImages(folder)
+    seen: set[tuple[int, int]] = set()
+
+    def leave_out(reason: str, name: str) -> None:
+        found.left_out.setdefault(reason, []).append(name)
+
+    def unreadable(error: OSError) -> None:
+        leave_out(
+            f"cannot be looked at ({error.strerror})", os.path.relpath(error.filename, folder)
+        )
+
+    for place, below, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        inside = os.path.relpath(place, folder).replace(os.sep, "/")
+        prefix = "" if inside == "." else f"{inside}/"
+        hidden_place = any(part.startswith(".") for part in prefix.split("/"))
+        state = os.stat(place)
+        if (state.st_dev, state.st_ino) in seen:
+            leave_out("are links to a folder that is read already", inside)
+            below.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        below.sort(key=lambda name: os.path.islink(os.path.join(place, name)))
+        for name in names:
+            is_image = name.lower().endswith(IMAGE_SUFFIXES)
+            if is_image and (hidden_place or name.startswith(".")):
+                leave_out("are hidden images (a name begins with a dot)", prefix + name)
+            elif is_image:
+                found.images.append(prefix + name)
+            elif not hidden_place and not name.startswith("."):
+                leave_out("are no images by their names", prefix + name)
+    found.images.sort(key=lambda image: [natural_key(part) for part in image.split("/")])
+    return found
 
 
-def images_under(folder: Path) -> list[Path]:
-    """Returns the image files of a folder and of those below it, in natural order; hidden ones left out."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        if is_image(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+def image_notes(files: Iterable[str | Path], turn: bool = True) -> list[str]:
+    """Returns notes about image files, from a look at the first bytes of each.
+
+    They count those that cannot be read (which stay in the set, where loading counts them), those whose name
+    and content are of two formats, and those that are turned upright, or (`turn` False) are not.
+    """
+    return _counted({str(file): look_at(file) for file in files}, turn)
+
+
+def _counted(looks: Mapping[str, Look], turn: bool = True) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, look in looks.items():
+        for reason in _remarks(look, turn):
+            by_reason.setdefault(reason, []).append(name)
+    return [
+        f"{len(names)} image files {reason}: {some(names)}" for reason, names in by_reason.items()
     ]
-    return sorted(found, key=lambda p: [natural_key(part) for part in p.relative_to(folder).parts])
+
+
+def _remarks(look: Look, turn: bool) -> Iterator[str]:
+    if look.problem:
+        yield look.problem
+        return
+    if look.kind != look.named:
+        yield f"are {look.kind.upper()} by their content, whatever their names say, and read as such"
+    if look.orientation != 1 and turn:
+        yield "lie on their side or head by their EXIF orientation, and are turned upright"
+    elif look.orientation != 1:
+        yield (
+            "have an EXIF orientation, which is not applied: the poses and the camera matrix are of the "
+            "pixels as stored"
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns the first three of several names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(readable(name) for name in names[:3])}{more}"
+
+
+def readable(text: str) -> str:
+    r"""Returns a file's name as text that can be written: bytes that are no UTF-8 become `\udcNN`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class FileSource(Source):
@@ -86,7 +176,10 @@ class FileSource(Source):
         ]
         self._root = root
         super().__init__(name, (DEFAULT_TOPIC,), len(self._chosen))
-        passed_on = {file.suffix.lower() in _AS_THEY_ARE for file in files}
+        looks = {str(file): look_at(file) for _, file in self._chosen}
+        passed_on = {look.kind in AS_THEY_ARE for look in looks.values() if not look.problem}
+        # What cannot be read is a problem when its turn comes.
+        self.notes += _counted({name: look for name, look in looks.items() if not look.problem})
         self.forms = tuple(
             form for form, there in (("raw", False), ("compressed", True)) if there in passed_on
         )
@@ -97,58 +190,22 @@ class FileSource(Source):
         return {self._name(file): file for _, file in self._chosen}
 
     def _name(self, file: Path) -> str:
-        return str(file.relative_to(self._root) if self._root else file)
+        return readable(str(file.relative_to(self._root) if self._root else file))
 
     def __iter__(self) -> Iterator[Frame]:
         for stamp_ns, file in self._chosen:
             try:
                 message = read_image(file)
             except (OSError, ValueError) as error:
-                self.problems.append(f"{file} cannot be read: {error}")
+                self.problems.append(f"{readable(str(file))} cannot be read: {error}")
                 continue
             yield Frame(stamp_ns, DEFAULT_TOPIC, DEFAULT_FRAME, message, self._name(file), stamp_ns)
 
 
-def missing_decoder(suffix: str) -> str:
-    """Returns what to do about images of a suffix that nothing here can decode; empty where something can."""
-    suffix = suffix.lower()
-    if suffix in _HEIC and importlib.util.find_spec("pillow_heif") is None:
-        return "HEIC needs a decoder: pip install pillow-heif, or convert the images to JPEG"
-    if suffix == ".avif" and not re.search(r"AVIF: +(?!NO)\S", cv2.getBuildInformation()):
-        return "this OpenCV has no decoder of AVIF: install another, or convert the images to JPEG"
-    return ""
-
-
-def read_image(file: Path) -> Any:
-    """Returns an image file as a message for `images.to_rgb`.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it cannot be decoded.
-    """
-    kind = _AS_THEY_ARE.get(file.suffix.lower())
-    if kind:
-        return CompressedImage(kind, file.read_bytes())
-    if remedy := missing_decoder(file.suffix):
-        raise ValueError(remedy)
-    if file.suffix.lower() in _HEIC:
-        return RawImage.of(_read_heic(file), "bgr8")
-    with file.open("rb"):  # a reason from the system, where OpenCV would give none
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ValueError("OpenCV cannot decode it")
-    return RawImage.of(np.asarray(image, np.uint8), "bgr8")
-
-
-def _read_heic(file: Path) -> NDArray[np.uint8]:
-    """Returns BGR (H, W, 3), upright: the format's own turns are part of decoding it."""
-    data = file.read_bytes()
-    try:
-        heif: Any = importlib.import_module("pillow_heif")
-        image = heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True)
-        pixels = np.asarray(image, np.uint8)
-    except Exception as error:  # of libheif, which has many
-        raise ValueError(f"HEIC cannot be decoded: {error}") from error
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
+def upright_message(message: Any) -> Any:
+    """Returns a message without an orientation of its own, as cameras send it; turned files are encoded."""
+    if getattr(message, "orientation", 1) == 1:
+        return message
+    bgr = cv2.cvtColor(to_rgb(message), cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return CompressedImage("jpeg", data.tobytes())

@@ -9,7 +9,8 @@ from pathlib import Path
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.sources.bag import BagSource
 from robot_vision.sources.base import Source
-from robot_vision.sources.files import IMAGE_SUFFIXES, FileSource, images_under, is_image
+from robot_vision.sources.files import FileSource, find_images
+from robot_vision.sources.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.sources.natural import natural_key
 from robot_vision.sources.recording_folder import BAG_SUFFIXES, is_bag
 from robot_vision.sources.video import VIDEO_SUFFIXES, VideoSource
@@ -50,10 +51,12 @@ def open_source(
         raise ConfigError(f"{place} is no bag and has no topics: leave out {', '.join(topics)}")
     if place.is_dir():
         bags = sorted(p for p in place.iterdir() if is_bag(p) and not p.name.startswith("."))
-        files = images_under(place)
-        if bags and not files:
+        found = find_images(place)
+        if bags and not found.images:
             raise SourceError(f"{place} holds bags: name one of {', '.join(p.name for p in bags)}")
-        return FileSource(str(place), files, rate, start_s, duration_s, root=place)
+        source = FileSource(str(place), found.files, rate, start_s, duration_s, root=place)
+        source.notes += found.notes()
+        return source
     if is_image(place):
         return FileSource(str(place), [place], rate, start_s, duration_s, root=place.parent)
     if place.suffix.lower() in VIDEO_SUFFIXES:
