@@ -32,8 +32,12 @@ from broken_bags import (
     write_ros1,
     write_splits,
 )
+from evaluation_bags import IMAGE_TOPIC
+from evaluation_bags import write_bag as write_drive
 from rosbags.rosbag2 import CompressionMode
+from tiny_bundle import make_tiny_bundle
 
+from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import SourceError
 from robot_vision.images import to_rgb
@@ -624,6 +628,49 @@ def test_images_without_a_stamp_are_counted(tmp_path):
             data = bytes(TYPES.serialize_cdr(image(TYPES, 0, i), IMAGE))
             database.execute("update messages set data = ? where id = ?", (data, i + 1))
     whole(bag, f"4 of 30 images of {FRONT} have no stamp: the log's time is taken for it")
+
+
+# Every command
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A drive with truth that lacks ten of the images that its metadata promise."""
+    bag = write_drive(tmp_path_factory.mktemp("short") / "drive", count=70)
+
+    def change(about):
+        for topic in about["topics_with_message_count"]:
+            if topic["topic_metadata"]["name"] == IMAGE_TOPIC:
+                topic["message_count"] += 10
+        about["message_count"] += 10
+
+    edit_metadata(bag, change)
+    return bag
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("infer --model {model} --engine onnx {bag}", 1),
+        ("evaluate --model {model} --engine onnx --bag {bag} --resamples 0 --output {out}", 0),
+        ("data inspect rosbag {bag} --output {out}", 0),
+        ("map build {out}.map {bag} --model {model} --engine onnx", 0),
+        ("filter --bag {bag} --model {model} --resamples 0 --output {out}", 0),
+        ("stress --bag {bag} --model {model} --engine onnx --degradations dark --output {out}", 0),
+        ("calibrate {model} --bag {bag} --output {out} --heads pose", 0),
+        ("profile {bag} --model {model} --engine onnx --frames 3 --output {out}.json", 0),
+    ],
+)
+def test_each_command_says_what_a_recording_lacks(words, status, short, model, tmp_path, capfd):
+    arguments = words.format(model=model, bag=short, out=tmp_path / "out").split()
+    assert main(arguments) == status
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert "10 messages are missing" in said, said
 
 
 # Nothing at all

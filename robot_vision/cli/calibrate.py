@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,17 @@ def _data(args: argparse.Namespace) -> Data:
     if args.bag:
         # Each of its frames is held out: nothing of it is for training.
         opened = open_dataset("rosbag", args.bag, **{"split": "test", **options})
+        _say(opened.notes)
         return Data(opened, args.split or "all", Path(args.bag).name, options)
     kind, path = args.data
     opened = open_dataset(kind, path, **options)
+    _say(opened.notes)
     return Data(opened, args.split or "validation", Path(path).resolve().name, options)
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:  # such as images that were left out
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _heads(text: str, bundle: ModelBundle, data: Data) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,8 @@ def _predicted(
             raise SourceError(outcome.error)
         predictions = replace(outcome.predictions(), recording=outcome.job.name)
         truth = read_truth(Path(outcome.job.bag), TruthRequest(), predictions.meta["frame_id"])
+        for line in predictions.meta["problems"]:
+            print(f"note: {outcome.job.name}: {line}", file=sys.stderr)
         found.append((outcome.job.name, predictions, truth))
     return found
 

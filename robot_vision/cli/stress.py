@@ -142,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         shown = [m for m in METRICS if m in SHOWN]
         print("\n".join(tables(document, shown, intervals=False)))
+    for line in document["problems"]:
+        print(f"note: {line}", file=sys.stderr)
     print(f"report: {args.output / 'report.html'}", file=sys.stderr)
     return 0
 

@@ -107,7 +107,9 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
         lines += [f"{name}: {line}" for line in problems[:_PROBLEMS]]
         if len(problems) > _PROBLEMS:
             lines.append(f"{name}: {len(problems) - _PROBLEMS} more problems are in metrics.json")
-        lines += [f"{name}: {line}" for line in recording.get("truth", [])]
+        # Of one bag, what the images lack and what the truth lacks is said once.
+        truth = [t for t in recording.get("truth", []) if t.removeprefix("truth: ") not in problems]
+        lines += [f"{name}: {line}" for line in truth]
     return lines
 
 
