@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def test_big_endian_messages_keep_their_order() -> None:
 def test_bytes_of_a_bag_pass_through(tmp_path: Path) -> None:
     playback = Playback(open_source(write_bag(tmp_path / "bag")))
     items = list(playback)
-    assert playback.topics == {
+    assert playback.topics.kinds == {
         "/front/image_raw": "sensor_msgs/msg/Image",
         "/front/camera_info": "sensor_msgs/msg/CameraInfo",
     }
@@ -171,9 +171,11 @@ def test_jump_of_the_log_is_not_waited_for() -> None:
 
 
 @contextmanager
-def player(*parameters: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs the node as users do; interrupts it at the end."""
+def player(*parameters: str, rules: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Runs the node as users do, with parameters and remapping rules; interrupts it at the end."""
     command = [sys.executable, "-m", "robot_vision.ros.camera_player", "--ros-args"]
+    for rule in rules:
+        command += ["-r", rule]
     for parameter in parameters:
         command += ["-p", parameter]
     process = subprocess.Popen(
@@ -275,6 +277,35 @@ def test_bag_arrives_whole_and_at_its_pace(
     assert "Published 8 images on /front/image_raw at" in output
     assert reported_hz(output) == pytest.approx(10, rel=0.3)  # 20 Hz at half speed
     assert len(listener.messages("/front/camera_info")) >= 7
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_in_a_namespace_and_remapped_it_plays_and_names_the_topics_that_it_uses(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    from sensor_msgs.msg import CameraInfo, Image
+
+    bag = write_bag(tmp_path / "bag")
+    listener = listen(eye=Image, robot1__front__camera_info=CameraInfo)
+    rules = ("__ns:=/robot1", "front/image_raw:=/eye")
+    with player(f"source:={bag}", "wait_for_subscribers:=1", rules=rules) as process:
+        listener.until(lambda: len(listener.heard["/eye"]) == 8)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+    assert "Published 8 images on /eye at" in output and "/front/image_raw" not in output
+    assert len(listener.messages("/robot1/front/camera_info")) >= 7
+
+
+@pytest.mark.ros
+def test_two_cameras_that_are_remapped_onto_one_topic_are_refused(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "bag") as writer:
+        for topic in ("/left/image_raw", "/right/image_raw"):
+            writer.image(topic, START, "optical", IMAGES[0])
+    rules = ("/left/image_raw:=/eye", "/right/image_raw:=/eye")
+    with player(f"source:={tmp_path / 'bag'}", rules=rules) as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2 and "/eye for /left/image_raw and for /right" in output, output
 
 
 @pytest.mark.slow

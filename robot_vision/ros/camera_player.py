@@ -14,7 +14,7 @@ if (
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rclpy.duration import Duration
@@ -28,6 +28,7 @@ from robot_vision.ros.parameters import NodeParameters
 from robot_vision.ros.playback import Item, Pacer, Playback, ahead
 from robot_vision.ros.player_parameters import PlayerParameters
 from robot_vision.ros.process import run_node
+from robot_vision.ros.topic_names import check_topics
 from robot_vision.sources import open_source
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 
@@ -62,7 +63,9 @@ class CameraPlayer(Node):
         source = open_source(
             p.source, p.topics or None, p.start_s, p.duration_s or None, p.file_rate_hz
         )
-        self._playback = Playback(source, p.output_topics, p.transport, p.frame_id)
+        self._playback = Playback(
+            source, p.output_topics, p.transport, p.frame_id, self.get_namespace()
+        )
         self._now = p.stamps == "now" or (p.stamps == "auto" and not isinstance(source, BagSource))
         if self._now and p.clock_hz > 0:
             raise ConfigError(
@@ -73,14 +76,16 @@ class CameraPlayer(Node):
         def warn(text: str) -> None:
             self.get_logger().warning(text)
 
+        kinds = self._playback.topics.kinds
+        check_topics(self, "output_topics", [(topic, topic) for topic in kinds])
         self._topic_publishers = {
             topic: self.create_publisher(
                 _TYPES[kind],
                 topic,
                 qos.profile(p.reliability, p.depth),
-                event_callbacks=qos.publisher_events(topic, warn),
+                event_callbacks=qos.publisher_events(self.resolve_topic_name(topic), warn),
             )
-            for topic, kind in self._playback.topics.items()
+            for topic, kind in kinds.items()
         }
         self._clock_publisher = (
             self.create_publisher(Clock, "/clock", 10) if p.clock_hz > 0 else None
@@ -96,12 +101,26 @@ class CameraPlayer(Node):
 
     def start(self) -> None:
         """Begins to play, in a thread of its own."""
-        names = ", ".join(self.resolve_topic_name(t) for t in self._playback.topics)
+        topics = self._playback.topics
+        names = ", ".join(self._names(topics.kinds))
         count = self._playback.source.count
         frames = "" if count is None else f" ({count} frames)"
         self.get_logger().info(f"Playing {self._playback.source.name}{frames} on {names}")
         self._say_problems()
+        for note in topics.notes:
+            self.get_logger().warning(note)
+        if topics.others:
+            shown, more = (
+                ", ".join(topics.others[:_SAID_AT_ONCE]),
+                len(topics.others) - _SAID_AT_ONCE,
+            )
+            rest = f" and {more} more" if more > 0 else ""
+            self.get_logger().info(f"Not played, since they are no camera's: {shown}{rest}")
         self._thread.start()
+
+    def _names(self, topics: Iterable[str]) -> list[str]:
+        """Returns topics as they are on the wire, after namespace and remapping."""
+        return [self._topic_publishers[topic].topic_name for topic in topics]
 
     def close(self) -> None:
         """Stops playing."""
@@ -132,7 +151,7 @@ class CameraPlayer(Node):
     def _wait_for_subscribers(self) -> bool:
         """Waits; returns False when stopped meanwhile."""
         wanted = self._settings.current.wait_for_subscribers
-        images = [t for t, k in self._playback.topics.items() if k != CAMERA_INFO]
+        images = [t for t, k in self._playback.topics.kinds.items() if k != CAMERA_INFO]
         logged = 0.0
         while wanted and not self._stop.is_set():
             lacking = [
@@ -144,7 +163,8 @@ class CameraPlayer(Node):
                 break
             if time.monotonic() - logged > _WAITING_LOG_S:
                 logged = time.monotonic()
-                self.get_logger().info(f"Waiting for {wanted} subscribers of {', '.join(lacking)}")
+                names = ", ".join(self._names(lacking))
+                self.get_logger().info(f"Waiting for {wanted} subscribers of {names}")
             self._stop.wait(0.02)
         return not self._stop.is_set()
 
@@ -249,7 +269,8 @@ class CameraPlayer(Node):
         took = self._last - self._begin
         for topic, count in self._published.items():
             rate = f" at {(count - 1) / took:.2f} Hz" if took > 0 and count > 1 else ""
-            self.get_logger().info(f"Published {count} images on {topic}{rate}")
+            (name,) = self._names([topic])
+            self.get_logger().info(f"Published {count} images on {name}{rate}")
         if self._published:
             self.get_logger().info(
                 f"Largest delay behind the pace: {self._worst_late_s * 1e3:.1f} ms"

@@ -15,16 +15,16 @@ from typing import Any
 import cv2
 from rosbags.typesys import Stores, get_typestore
 
-from robot_vision.errors import ConfigError, ImageError
+from robot_vision.errors import ImageError
 from robot_vision.images import to_rgb
 from robot_vision.ros import cdr
+from robot_vision.ros.player_topics import player_topics, published_kind
 from robot_vision.sources import RawImage, Source
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 from robot_vision.sources.bag_reader import Record
 from robot_vision.sources.base import CompressedImage
 from robot_vision.sources.files import upright_message
 
-_SUFFIX = "/compressed"
 _JPEG_QUALITY = 90
 _JUMP_NS = 3600 * 10**9  # a longer pause of the log is not waited for
 _AFTER_JUMP_NS = 10**8
@@ -57,17 +57,17 @@ class Playback:
 
     Args:
         source: what is played.
-        output_topics: base names (without `/compressed`), one for each camera in the order in which the
-            source names them; empty keeps the recorded names.
+        output_topics: see `player_topics`.
         transport: `as_recorded`, `raw` or `compressed`.
         frame_id: replaces the recorded frame unless empty.
+        namespace: of the node; see `player_topics`.
 
     Attributes:
-        topics: output topic to its type, of all that can be published.
+        topics: under which names everything is published.
         bad_frames: images that could not be converted to the transport.
 
     Raises:
-        ConfigError: as many output topics as cameras are needed.
+        ConfigError: as many output topics as cameras are needed, and two would be published on one.
     """
 
     def __init__(
@@ -76,36 +76,14 @@ class Playback:
         output_topics: Sequence[str] = (),
         transport: str = "as_recorded",
         frame_id: str = "",
+        namespace: str = "/",
     ) -> None:
         self.source = source
         self.bad_frames = 0
         self._transport = transport
         self._frame_id = frame_id
         self._types = get_typestore(Stores.ROS2_HUMBLE)
-        bases = list(dict.fromkeys(_base(topic) for topic in source.topics))
-        if output_topics and len(output_topics) != len(bases):
-            raise ConfigError(
-                f"{len(output_topics)} output_topics for {len(bases)} cameras: give one for each of "
-                f"{', '.join(bases)}"
-            )
-        self._outputs = dict(zip(bases, output_topics or bases, strict=True))
-        self._infos: dict[str, str] = {}
-        self.topics: dict[str, str] = {}
-        kinds = source.kinds if isinstance(source, BagSource) else {}
-        for topic in source.topics:
-            base = self._outputs[_base(topic)]
-            recorded = kinds.get(topic)
-            if recorded is None:  # files may be of both kinds
-                forms = source.forms if transport == "as_recorded" else (transport,)
-                each = [{"raw": IMAGE, "compressed": COMPRESSED_IMAGE}[form] for form in forms]
-            else:
-                each = [{"raw": IMAGE, "compressed": COMPRESSED_IMAGE}.get(transport, recorded)]
-            for kind in each:
-                self.topics[_named(base, kind)] = kind
-            info = _camera_info(_base(topic))
-            if kinds.get(info) == CAMERA_INFO:
-                self._infos[info] = _camera_info(base)
-                self.topics[_camera_info(base)] = CAMERA_INFO
+        self.topics = player_topics(source, output_topics, transport, namespace)
 
     def __iter__(self) -> Iterator[Item]:
         if isinstance(self.source, BagSource):
@@ -113,7 +91,8 @@ class Playback:
         return self._frames()
 
     def _bag(self, source: BagSource) -> Iterator[Item]:
-        for record in source.records({*source.topics, *self._infos}):
+        images = {topic for topic, _ in self.topics.images}
+        for record in source.records({*images, *self.topics.infos}):
             try:
                 items = list(self._recorded(record))
             except Exception:  # damaged bytes make rosbags raise almost anything
@@ -130,27 +109,28 @@ class Playback:
                 message: Any = self._types.deserialize_cdr(data, CAMERA_INFO)
                 message.header.frame_id = self._frame_id
                 data = self._types.serialize_cdr(message, CAMERA_INFO)
-            yield Item(self._infos[record.topic], CAMERA_INFO, record.log_ns, data)
+            for output in self.topics.infos[record.topic]:
+                yield Item(output, CAMERA_INFO, record.log_ns, data)
             return
-        output = self._outputs[_base(record.topic)]
-        wanted = {"raw": IMAGE, "compressed": COMPRESSED_IMAGE}.get(self._transport, record.kind)
-        if wanted == record.kind:
+        if published_kind(self._transport, record.kind) == record.kind:
             if self._frame_id:
                 data = cdr.with_frame_id(data, self._frame_id)
-            yield Item(_named(output, record.kind), record.kind, record.log_ns, data)
+            output = self.topics.images[record.topic, record.kind]
+            yield Item(output, record.kind, record.log_ns, data)
             return
         message = self._types.deserialize_cdr(data, record.kind)
         frame_id = self._frame_id or message.header.frame_id
-        yield from self._item(output, record.log_ns, stamp_ns, frame_id, message)
+        yield from self._item(record.topic, record.log_ns, stamp_ns, frame_id, message)
 
     def _frames(self) -> Iterator[Item]:
         for frame in self.source:
-            output = self._outputs[_base(frame.topic)]
             frame_id = self._frame_id or frame.frame_id
-            yield from self._item(output, frame.log_ns, frame.stamp_ns, frame_id, frame.message)
+            yield from self._item(
+                frame.topic, frame.log_ns, frame.stamp_ns, frame_id, frame.message
+            )
 
     def _item(
-        self, output: str, log_ns: int, stamp_ns: int, frame_id: str, message: Any
+        self, topic: str, log_ns: int, stamp_ns: int, frame_id: str, message: Any
     ) -> Iterator[Item]:
         try:
             message = self._converted(message)
@@ -161,7 +141,7 @@ class Playback:
             kind, data = IMAGE, cdr.image(stamp_ns, frame_id, message)
         else:
             kind, data = COMPRESSED_IMAGE, cdr.compressed_image(stamp_ns, frame_id, message)
-        yield Item(_named(output, kind), kind, log_ns, data)
+        yield Item(self.topics.images[topic, kind], kind, log_ns, data)
 
     def _converted(self, message: Any) -> Any:
         compressed = not hasattr(message, "encoding")
@@ -172,19 +152,6 @@ class Playback:
             _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             return CompressedImage("bgr8; jpeg compressed bgr8", data.tobytes())
         return upright_message(message)
-
-
-def _base(topic: str) -> str:
-    return topic[: -len(_SUFFIX)] if topic.endswith(_SUFFIX) else topic
-
-
-def _named(base: str, kind: str) -> str:
-    return base + _SUFFIX if kind == COMPRESSED_IMAGE else base
-
-
-def _camera_info(base: str) -> str:
-    """Returns the topic that image_transport pairs with an image's: its sibling `camera_info`."""
-    return f"{base.rpartition('/')[0]}/camera_info"
 
 
 class Pacer:

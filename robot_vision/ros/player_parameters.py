@@ -27,8 +27,8 @@ class PlayerParameters:
     )
     output_topics: tuple[str, ...] = parameter(
         (),
-        "Topic for each camera that is played, without /compressed; empty keeps the recorded names "
-        "(/camera/image_raw where there are none).",
+        "Topic for each camera that is played, without /compressed; camera_info goes beside it. Empty keeps "
+        "the recorded names (/camera/image_raw where there are none), in the node's namespace.",
         change=NEVER,
     )
     transport: str = parameter(
