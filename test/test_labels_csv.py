@@ -131,6 +131,9 @@ def test_an_open_choice_of_columns_is_refused_and_can_be_set(folder):
     expect(open_dataset("labels_csv", folder, label_column="room", images="images"))
     with pytest.raises(ConfigError, match="label_column 'rom'.*did you mean 'room'"):
         open_dataset("labels_csv", folder, label_column="rom")
+    (folder / "labels.csv").write_text("photo\n000.png\n")
+    with pytest.raises(SourceError, match="labels.csv has no column of classes"):
+        open_dataset("labels_csv", folder)
     (folder / "more.csv").write_text("a,b\n")
     with pytest.raises(SourceError, match="labels.csv, more.csv.*give the file"):
         open_dataset("labels_csv", folder)

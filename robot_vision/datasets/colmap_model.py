@@ -209,30 +209,23 @@ class _Bytes:
 
     def take(self, layout: str) -> tuple[float, ...]:
         """Returns the next values."""
-        try:
-            values = struct.unpack_from(f"<{layout}", self.data, self.at)
-        except struct.error:
-            raise SourceError(
-                f"{self.file} ends at byte {len(self.data)}, in the middle of an entry: it is cut off"
-            ) from None
-        self.at += struct.calcsize(f"<{layout}")
-        return values
+        start = self.at
+        self.skip(struct.calcsize(f"<{layout}"))
+        return struct.unpack_from(f"<{layout}", self.data, start)
 
     def text(self) -> str:
         """Returns the text up to the next zero byte."""
-        end = self.data.find(b"\0", self.at)
-        if end < 0:
-            self.at = len(self.data)
-            self.take("B")
-        text = self.data[self.at : end].decode("utf-8", "surrogateescape")
-        self.at = end + 1
-        return text
+        start, end = self.at, self.data.find(b"\0", self.at)
+        self.skip((end if end >= 0 else len(self.data)) + 1 - start)
+        return self.data[start:end].decode("utf-8", "surrogateescape")
 
     def skip(self, size: int) -> None:
         """Goes on."""
         self.at += size
         if self.at > len(self.data):
-            self.take("B")
+            raise SourceError(
+                f"{self.file} ends at byte {len(self.data)}, in the middle of an entry: it is cut off"
+            )
 
     def end(self) -> None:
         """Checks that nothing is left."""

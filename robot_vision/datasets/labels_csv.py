@@ -105,6 +105,8 @@ def open_splits(root: Path, options: Options) -> Splits:
                 f"{file.name} has no column of classes and is left out: {len(table.rows)} rows"
             )
             continue
+        if "label" not in table.columns:
+            raise SourceError(f"{file} has no column of classes")
         for sample, place, role in _samples(table, found, skipped, files):
             path = Path(str(sample.source))
             label, before = seen.setdefault(path, (str(sample.label), place))
