@@ -1,12 +1,14 @@
 """Formats with poses: conventions against a camera made of directions, and errors with file and line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.spatial.transform import Rotation
 from tiny_datasets import (
     POINT,
@@ -371,6 +373,179 @@ def test_transforms_json_names_file_and_line_when_frame_is_bad(tmp_path):
     file.write_text("\n".join(lines[:9]))
     with pytest.raises(SourceError, match=r"transforms.json:\d+: not JSON"):
         open_dataset("transforms_json", tmp_path)
+
+
+def rewritten(root, **changes):
+    """transforms.json with other keys; a function changes what is there."""
+    file = root / "transforms.json"
+    data = json.loads(file.read_text())
+    for key, value in changes.items():
+        data[key] = value(data[key]) if callable(value) else value
+    file.write_text(json.dumps(data, indent=1))
+    return root
+
+
+def parts_of(root, **options):
+    splits = open_dataset("transforms_json", root, **{"validation": 0, **options})
+    numbers = {p: [s.name[-7:-4] for s in splits.split(p)] for p in ("train", "validation", "test")}
+    return numbers, "\n".join(splits.notes)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["./images/{}.png", "images\\{}.png", "images/{}", "{}.png", "/home/me/set/images/{}.png", "{}",
+     "images/../images/{}.png", "images/{}.jpg"],
+)  # fmt: skip
+def test_transforms_json_lists_may_spell_frames_otherwise(tmp_path, spelling):
+    names = [spelling.format(f"transforms_{i:03}") for i in range(6)]
+    transforms(tmp_path, 7, train_filenames=names[:4], test_filenames=[*names[4:], "gone_9"])
+    numbers, notes = parts_of(tmp_path)
+    assert numbers == {
+        "train": ["000", "001", "002", "003"],
+        "validation": [],
+        "test": ["004", "005"],
+    }
+    assert "6 names in lists of transforms.json are spelled otherwise" in notes
+    assert "1 frame skipped, as test_filenames names them and no frame does: gone_9" in notes
+    assert (
+        "1 frames are in no list of transforms.json and are left out: images/transforms_006"
+        in notes
+    )
+
+
+def test_transforms_json_takes_no_frame_for_a_name_that_two_have(tmp_path):
+    transforms(tmp_path, 4)
+    write_image(tmp_path / "left/transforms_000.png", 9)
+    frame = json.loads((tmp_path / "transforms.json").read_text())["frames"][1]
+    rewritten(
+        tmp_path,
+        frames=lambda frames: [*frames, {**frame, "file_path": "left/transforms_000.png"}],
+        train_filenames=["transforms_000.png", "transforms_001.png"],
+        test_filenames=["transforms_002.png"],
+    )
+    numbers, notes = parts_of(tmp_path)
+    assert numbers["train"] == ["001"] and numbers["test"] == ["002"]
+    assert "1 frame skipped, as train_filenames names them and no frame does" in notes
+
+
+def test_transforms_json_with_equal_val_and_test_is_tested_on_them(tmp_path):
+    names = [f"images/transforms_{i:03}.png" for i in range(12)]
+    held_out = {"val_filenames": names[9:], "test_filenames": names[9:]}
+    transforms(tmp_path, 12, train_filenames=names[:9], **held_out)
+    numbers, notes = parts_of(tmp_path, validation=0.3, block_frames=3)
+    assert numbers["test"] == ["009", "010", "011"]
+    assert len(numbers["validation"]) == 3 and len(numbers["train"]) == 6
+    assert (
+        "3 images are in val and in test: they are test, and validation is drawn from train"
+        in notes
+    )
+    rewritten(tmp_path, val_filenames=names[7:10], train_filenames=names[:7])
+    numbers, notes = parts_of(tmp_path)
+    assert numbers["validation"] == ["007", "008"] and len(numbers["test"]) == 3
+    assert "1 images are in val and in test: they are test, and validation is the others" in notes
+    rewritten(tmp_path, train_filenames=names)
+    with pytest.raises(SourceError, match="3 images are in train and in test"):
+        open_dataset("transforms_json", tmp_path)
+    assert len(open_dataset("transforms_json", tmp_path, split="blocks").samples) == 12
+
+
+def test_transforms_json_files_that_share_images_are_told_apart_from_leaks(tmp_path):
+    for part in ("train", "val", "test"):
+        transforms(tmp_path, 4, f"transforms_{part}.json")
+    shutil.copy(tmp_path / "transforms_test.json", tmp_path / "transforms_val.json")
+    splits = open_dataset("transforms_json", tmp_path, block_frames=1)
+    assert [len(splits.split(p)) for p in ("train", "validation", "test")] == [3, 1, 4]
+    shutil.copy(tmp_path / "transforms_test.json", tmp_path / "transforms_train.json")
+    with pytest.raises(SourceError, match="4 images are in train and in test"):
+        open_dataset("transforms_json", tmp_path)
+    splits = open_dataset("transforms_json", tmp_path, split="train")
+    assert len(splits.train) == 4 and any(
+        "8 frames have an image of another" in n for n in splits.notes
+    )
+
+
+def test_transforms_json_without_train_list_and_with_other_files_says_so(tmp_path):
+    transforms(
+        tmp_path, 4, test_filenames=["images/transforms_002.png", "images/transforms_002.png"]
+    )
+    transforms(tmp_path, 2, "transforms_val.json")
+    numbers, notes = parts_of(tmp_path)
+    assert numbers["train"] == ["000", "001", "003"] and numbers["test"] == ["002"]
+    assert "transforms_val.json: not read, as transforms.json is there" in notes
+    assert "has no train_filenames: the 3 frames of no list are train" in notes
+    assert "as test_filenames names them again" in notes
+
+
+def test_transforms_json_blocks_follow_the_names_and_not_the_file(tmp_path):
+    transforms(tmp_path, 40)
+    order = np.random.default_rng(0).permutation(40)
+    rewritten(tmp_path, frames=lambda frames: [frames[i] for i in order])
+    numbers, notes = parts_of(tmp_path, block_frames=5)
+    assert numbers["test"] == [f"{i:03}" for i in (15, 16, 17, 18, 19, 35, 36, 37, 38, 39)]
+    assert "transforms.json has its frames in another order than their names" in notes
+
+
+def test_transforms_json_with_backslashes_is_read(tmp_path):
+    transforms(tmp_path, 4)
+    rewritten(
+        tmp_path,
+        frames=lambda frames: [
+            {**f, "file_path": f["file_path"].replace("/", "\\")} for f in frames
+        ],
+    )
+    train = open_dataset("transforms_json", tmp_path, split="train").train
+    assert [s.name for s in train] == [f"images/transforms_{i:03}.png" for i in range(4)]
+    assert train[0].source.load().shape == (24, 32, 3)
+
+
+def test_transforms_json_scales_its_camera_to_the_images(tmp_path):
+    transforms(tmp_path, 3, w=64, h=48, fl_x=60.0, fl_y=62.0, cx=32.0, cy=24.0)
+    splits = open_dataset("transforms_json", tmp_path, split="train")
+    np.testing.assert_allclose(splits.camera_matrix, [[30, 0, 16], [0, 31, 12], [0, 0, 1]])
+    assert sum("64 x 48 pixels and its images of 32 x 24" in note for note in splits.notes) == 1
+    for size in ((640, 300), (48, 64)):  # cropped, and turned
+        rewritten(tmp_path, w=size[0], h=size[1])
+        with pytest.raises(SourceError, match=r"transforms.json.* not the same picture scaled"):
+            open_dataset("transforms_json", tmp_path)
+    set_by_hand = open_dataset("transforms_json", tmp_path, split="train", camera_matrix="9,9,5,5")
+    assert set_by_hand.camera_matrix[0, 0] == 9 and set_by_hand.train[0].camera_matrix is None
+    rewritten(tmp_path, w="wide")
+    with pytest.raises(SourceError, match="w and h are no size"):
+        open_dataset("transforms_json", tmp_path)
+
+
+def test_transforms_json_refuses_a_camera_that_does_not_fit_and_leaves_a_fisheye_out(tmp_path):
+    transforms(tmp_path, 3, cx=320.0, cy=240.0)
+    file = tmp_path / "transforms.json"
+    data = json.loads(file.read_text())
+    del data["w"], data["h"]
+    file.write_text(json.dumps(data))
+    with pytest.raises(SourceError, match=r"cx, cy = 320, 240 is not inside .* 32 x 24"):
+        open_dataset("transforms_json", tmp_path)
+    rewritten(tmp_path, camera_model="OPENCV_FISHEYE")
+    splits = open_dataset("transforms_json", tmp_path, split="train")
+    assert splits.camera_matrix is None
+    assert any("OPENCV_FISHEYE: such have no camera matrix" in note for note in splits.notes)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_transforms_json_turns_pictures_only_where_its_size_is_that_of_the_turned_one(
+    tmp_path, orientation
+):
+    transforms(tmp_path, 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for file in (tmp_path / "images").iterdir():
+        Image.open(file).save(file, exif=exif)
+    stored = open_dataset("transforms_json", tmp_path, split="train")
+    assert stored.train[0].source.load().shape == (24, 32, 3)
+    assert any("2 image files have an EXIF" in n for n in stored.notes) == (orientation != 1)
+    if orientation == 6:
+        rewritten(tmp_path, w=24, h=32, cx=12.0, cy=16.0)
+        turned = open_dataset("transforms_json", tmp_path, split="train")
+        assert turned.train[0].source.load().shape == (32, 24, 3)
+        assert turned.camera_matrix[0, 2] == 12
+        assert any("2 image files lie on their side" in note for note in turned.notes)
 
 
 # Place recognition folders

@@ -15,8 +15,7 @@ from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
-from robot_vision.images import image_size
-from robot_vision.sources.image_formats import read_image
+from robot_vision.sources.image_formats import stored_size
 
 T = TypeVar("T")
 
@@ -85,7 +84,7 @@ def matrix_for_image(
     if K is None:
         return None
     try:
-        height, width = image_size(read_image(image, turn=False))
+        height, width = stored_size(image)
     except Exception:  # an unreadable image is the loader's to count
         return K
     if (height, width) == size:

@@ -5,12 +5,13 @@ backward); here its y and z columns change sign, so that the camera's axes are o
 z forward). The world's axes and unit stay as in the file; `scale` multiplies positions (such files are
 often not in metres).
 
-Intrinsics: `fl_x fl_y cx cy` (and `w h`) in pixels, for all or in a frame, or `camera_angle_x` in
-radians.
+Intrinsics: `fl_x fl_y cx cy` in pixels of an image of `w h`, for all or in a frame, or `camera_angle_x` (and
+`_y`) in radians. For an image of another size they are scaled, or refused where it is no scaled picture.
 
 Split: transforms_train.json, transforms_val.json, transforms_test.json beside each other; or
-`train_filenames`, `val_filenames`, `test_filenames` in the file; else blocks of frames in the file's
-order.
+`train_filenames`, `val_filenames`, `test_filenames` in the file, which may spell a frame's `file_path`
+otherwise (`./`, backslashes, without suffix or folder); else blocks of frames in the order of their names.
+Images in val and test are test; in train and another part they are refused; frames in no list are left out.
 """
 
 from __future__ import annotations
@@ -28,16 +29,24 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import FileImage, first_file
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
-from robot_vision.datasets.posed import PosedOptions, checked, splits_of
+from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_text
+from robot_vision.datasets.transforms_splits import (
+    PARTS,
+    in_order,
+    listed_parts,
+    normal_path,
+    once,
+    separate,
+)
 from robot_vision.errors import SourceError
-from robot_vision.images import image_size
+from robot_vision.orientation import upright_size
 from robot_vision.sources.files import image_notes
-from robot_vision.sources.image_formats import IMAGE_SUFFIXES, read_image
+from robot_vision.sources.image_formats import IMAGE_SUFFIXES, look_at, stored_size
 
 OPTICAL_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-_PARTS = ("train", "val", "test")
+_NO_PINHOLE = ("OPENCV_FISHEYE", "EQUIRECTANGULAR", "VR180_L", "VR180_R", "OMNIDIRECTIONALSTEREO_L")
 
 
 @dataclass(frozen=True)
@@ -51,36 +60,34 @@ def open_splits(root: Path, options: Options) -> Splits:
     """Opens `root`, the file or its folder; see `registry.open_dataset`."""
     skipped = Skipped()
     notes: list[str] = []
-    files: list[Path] = []
+    parts: dict[str, list[Sample]] = {}
+    by_part = {part: root / f"transforms_{part}.json" for part in PARTS}
+    there = {part: file for part, file in by_part.items() if root.is_dir() and file.is_file()}
     if root.is_dir() and not (root / "transforms.json").is_file():
-        parts = {part: root / f"transforms_{part}.json" for part in _PARTS}
-        there = {part: file for part, file in parts.items() if file.is_file()}
         if "train" not in there:
             raise SourceError(f"{root} has no transforms.json and no transforms_train.json")
-        read = {p: _frames(f, options, skipped, notes, files) for p, f in there.items()}
-        official: dict[str, str] | None = {s.name: p for p, ss in read.items() for s in ss}
-        samples = [sample for part in read.values() for sample in part]
+        parts = {part: _frames(file, options, skipped, notes) for part, file in there.items()}
+        samples = [sample for part in parts.values() for sample in part]
     else:
+        if there:
+            notes.append(
+                f"{', '.join(f.name for f in there.values())}: not read, as transforms.json is there"
+            )
         file = root / "transforms.json" if root.is_dir() else root
-        samples = _frames(file, options, skipped, notes, files)
-        official = _listed(file, samples)
-    notes = skipped.notes() + image_notes(files, turn=False) + notes
+        samples = _frames(file, options, skipped, notes)
+        parts = listed_parts(file, _load(file)[0], samples, notes)
+    notes = skipped.notes() + notes
     if options.scale == 1:
         notes.append("positions are in the file's unit: set scale where that is not metres")
-    with_val = official is not None and "val" in official.values()
-    if official is not None and with_val and options.split in ("auto", "official"):
-        chosen: dict[str, list[Sample]] = {part: [] for part in _PARTS}
-        for sample in samples:
-            if sample.name in official:
-                chosen[official[sample.name]].append(sample)
-        three = chosen["train"], chosen["val"], chosen["test"]
+    if not parts or options.split not in ("auto", "official"):
+        return splits_of(once(samples, notes), options, notes)
+    separate(parts, notes)
+    if parts.get("val"):
+        three = parts["train"], parts["val"], parts.get("test", [])
         return splits_of(samples, options, notes, parts=three)
-    if official is None:
-        return splits_of(samples, options, notes)
-    roles = official
-    return splits_of(
-        samples, options, notes, is_test=lambda sample: roles.get(sample.name) == "test"
-    )
+    test = {id(sample) for sample in parts.get("test", [])}
+    samples = parts["train"] + parts.get("test", [])
+    return splits_of(samples, options, notes, is_test=lambda sample: id(sample) in test)
 
 
 def _load(file: Path) -> tuple[dict[str, Any], str]:
@@ -94,12 +101,12 @@ def _load(file: Path) -> tuple[dict[str, Any], str]:
     return data, text
 
 
-def _frames(
-    file: Path, options: Options, skipped: Skipped, notes: list[str], files: list[Path]
-) -> list[Sample]:
+def _frames(file: Path, options: Options, skipped: Skipped, notes: list[str]) -> list[Sample]:
     data, text = _load(file)
     seen: set[str] = set()
     samples = []
+    files: dict[bool, list[Path]] = {False: [], True: []}
+    scaled: set[str] = set()
     at, line = 0, 1
     for number, frame in enumerate(data["frames"]):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
@@ -110,22 +117,32 @@ def _frames(
             line += text.count("\n", at, found)
             at = found
         place = where(file, line)
-        if path in seen:
+        key = normal_path(path)
+        if key in seen:
             raise SourceError(f"{place}: file_path {path!r} is there twice")
-        seen.add(path)
-        image = _found(file.parent / path)
-        name = f"{file.stem}/{path}" if file.stem != "transforms" else path
+        seen.add(key)
+        image = _found(file.parent, path)
+        name = f"{file.stem}/{key}" if file.stem != "transforms" else key
         if image is None:
             skipped.add("whose image is not there", name)
             continue
-        files.append(image)
         T = checked(
             options, skipped, name, _pose, frame.get("transform_matrix"), place, options.scale
         )
-        if T is None:
-            continue
-        K = _intrinsics({**data, **frame}, image, place)
-        samples.append(Sample(name, None, T, None, file.stem, FileImage(str(image), turn=False), K))
+        own = {**data, **frame}
+        K, turn = None, False
+        if not options.camera_matrix:
+            K, turn = _camera(own, image, place, scaled)
+        files[turn].append(image)
+        if T is not None:
+            samples.append(Sample(name, None, T, None, file.stem, FileImage(str(image), turn), K))
+    notes += image_notes(files[False], turn=False) + image_notes(files[True])
+    notes += sorted(scaled)
+    models = {str(f.get("camera_model", "")) for f in (data, *data["frames"])} & set(_NO_PINHOLE)
+    if models:
+        notes.append(
+            f"{file.name} has cameras {', '.join(sorted(models))}: such have no camera matrix"
+        )
     distorted = [k for k in ("k1", "k2", "k3", "k4", "p1", "p2") if _any_nonzero(data, k)]
     if distorted:
         notes.append(
@@ -133,6 +150,10 @@ def _frames(
         )
     if "applied_transform" in data:
         notes.append(f"{file.name} has an applied_transform: poses are in the world after it")
+    if [s.name for s in samples] != [s.name for s in sorted(samples, key=in_order)]:
+        notes.append(
+            f"{file.name} has its frames in another order than their names, which is taken"
+        )
     return samples
 
 
@@ -140,13 +161,10 @@ def _any_nonzero(data: Mapping[str, Any], key: str) -> bool:
     return any(d.get(key) for d in (data, *data["frames"]))
 
 
-def _line(text: str, at: int) -> int:
-    return text.count("\n", 0, at) + 1
-
-
-def _found(image: Path) -> Path | None:
-    """Returns the image; NeRF's synthetic scenes leave the suffix out."""
-    return first_file([image, *(f"{image}{suffix}" for suffix in IMAGE_SUFFIXES)])
+def _found(folder: Path, path: str) -> Path | None:
+    """Returns the image; NeRF's synthetic scenes leave the suffix out, and Windows writes backslashes."""
+    image = folder / normal_path(path)
+    return first_file([folder / path, image, *(f"{image}{suffix}" for suffix in IMAGE_SUFFIXES)])
 
 
 def _pose(matrix: Any, place: str, scale: float) -> NDArray[np.float64]:
@@ -159,19 +177,55 @@ def _pose(matrix: Any, place: str, scale: float) -> NDArray[np.float64]:
     return T
 
 
+def _camera(
+    data: Mapping[str, Any], image: Path, place: str, notes: set[str]
+) -> tuple[NDArray[np.float64] | None, bool]:
+    """Returns K of a frame in pixels of its image, and whether the image has to be turned upright for it."""
+    K = _intrinsics(data, image, place)
+    try:
+        stored = stored_size(image)
+    except Exception:  # an unreadable image is the loader's to count
+        return K, False
+    if "w" not in data or "h" not in data:
+        if K is not None and (K[0, 2] >= stored[1] or K[1, 2] >= stored[0]):
+            raise SourceError(
+                f"{place}: cx, cy = {K[0, 2]:g}, {K[1, 2]:g} is not inside {image} of {stored[1]} x "
+                f"{stored[0]} pixels: give the w and h that the camera matrix is for"
+            )
+        return K, False
+    try:
+        size = int(_number(data, "h")), int(_number(data, "w"))
+        if min(size) < 1:
+            raise ValueError(f"{size[1]} x {size[0]}")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SourceError(f"{place}: w and h are no size of an image: {error}") from error
+    orientation = look_at(image).orientation
+    if size != stored and size == upright_size(stored, orientation):
+        return K, True
+    said: list[str] = []
+    K = matrix_for_image(K, size, image, f"the camera of {place.rpartition(':')[0]}", said)
+    notes.update(said)
+    return K, False
+
+
 def _intrinsics(data: Mapping[str, Any], image: Path, place: str) -> NDArray[np.float64] | None:
     """Returns K of a frame, whose own keys come before those of the file; None where there are none."""
+    if data.get("camera_model") in _NO_PINHOLE:
+        return None
     try:
         if "fl_x" in data:
-            fx = float(data["fl_x"])
-            fy = float(data.get("fl_y", fx))
+            fx = _number(data, "fl_x")
+            fy = _number(data, "fl_y") if "fl_y" in data else fx
         elif "camera_angle_x" in data:
-            fx = fy = _width(data, image) / 2 / math.tan(float(data["camera_angle_x"]) / 2)
+            fx = _size(data, image)[1] / 2 / math.tan(_number(data, "camera_angle_x") / 2)
+            fy = fx
+            if "camera_angle_y" in data:
+                fy = _size(data, image)[0] / 2 / math.tan(_number(data, "camera_angle_y") / 2)
         else:
             return None
         size = None if "cx" in data and "cy" in data else _size(data, image)
-        cx = float(data["cx"]) if size is None else size[1] / 2
-        cy = float(data["cy"]) if size is None else size[0] / 2
+        cx = _number(data, "cx") if size is None else size[1] / 2
+        cy = _number(data, "cy") if size is None else size[0] / 2
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SourceError(f"{place}: intrinsics are not numbers: {error}") from error
     if not np.all(np.isfinite([fx, fy, cx, cy])) or min(fx, fy) <= 0:
@@ -179,32 +233,15 @@ def _intrinsics(data: Mapping[str, Any], image: Path, place: str) -> NDArray[np.
     return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
-def _width(data: Mapping[str, Any], image: Path) -> float:
-    return float(data["w"]) if "w" in data else float(_size(data, image)[1])
+def _number(data: Mapping[str, Any], key: str) -> float:
+    return float(data[key])
 
 
 def _size(data: Mapping[str, Any], image: Path) -> tuple[float, float]:
     if "w" in data and "h" in data:
-        return float(data["h"]), float(data["w"])
+        return _number(data, "h"), _number(data, "w")
     try:
-        return image_size(read_image(image, turn=False))
+        height, width = stored_size(image)
     except Exception as error:  # an unreadable image is the loader's to count; here it has no size
         raise ValueError(f"w and h are not there, and {image} has no size ({error})") from error
-
-
-def _listed(file: Path, samples: list[Sample]) -> dict[str, str] | None:
-    """Returns each listed frame's part; None where the file has no lists."""
-    data, text = _load(file)
-    parts = {part: data.get(f"{part}_filenames") for part in _PARTS}
-    if parts["train"] is None:
-        return None
-    names = {sample.name for sample in samples}
-    roles: dict[str, str] = {}
-    for part, listed in parts.items():
-        for name in listed or []:
-            if name in roles:
-                line = _line(text, text.rfind(json.dumps(name)))
-                raise SourceError(f"{where(file, line)}: {name!r} is in two splits")
-            if name in names:
-                roles[name] = part
-    return roles
+    return float(data.get("h", height)), float(data.get("w", width))

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.compressed import compressed_size
+from robot_vision.images import image_size
 from robot_vision.orientation import orientation_of, upright, without_orientation
 from robot_vision.sources.base import CompressedImage, RawImage
 
@@ -132,6 +134,21 @@ def read_image(file: Path, turn: bool = True) -> Any:
     if image is None:
         raise ValueError(f"OpenCV cannot decode it (data begins with {data[:8].hex(' ')})")
     return RawImage.of(upright(np.asarray(image, np.uint8), orientation), "bgr8")
+
+
+def stored_size(file: Path) -> tuple[int, int]:
+    """Returns (height, width) of an image's pixels as stored, from the head of a JPEG or PNG.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it cannot be decoded.
+        ImageError: it is damaged.
+    """
+    if look_at(file).kind not in AS_THEY_ARE:
+        return image_size(read_image(file, turn=False))
+    with file.open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return compressed_size(np.frombuffer(mapped, np.uint8), "")
 
 
 def _kind_of(head: bytes) -> str:
