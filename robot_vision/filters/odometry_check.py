@@ -187,7 +187,7 @@ class OdometryCheck:
                 text = f"it says {by_odometry:.2g} m where the poses say {moved:.2g} m: it stands still"
             elif others[best] < 0.5 * error and best == "inverse":
                 text = "it is inverted: its poses are those of its frame in the robot's"
-            elif others[best] < 0.5 * error and _angle(R) > _TURNED:
+            elif others[best] < 0.5 * error and _angle(R) > (_TURNED if whole else 2 * _TURNED):
                 text = _frame_words(R)
         if not text and whole and abs(scale - 1) > max(0.2, 2.5 * spread):
             text = (

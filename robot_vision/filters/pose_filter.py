@@ -78,11 +78,12 @@ _LAGS = 22.5  # squared distance of the mean residual: noise alone exceeds it in
 _PARTED_S = 0.5  # for which the poses contradict the estimate by odometry and not the one without
 _PROVEN_S = 4.0  # for which odometry must agree to be trusted again
 _JUDGED_S = 0.3
+_UNNAMED = "the poses leave where it leads"
 _NEVER = 1 << 62
 _TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
 
 
-_AT_ONCE, _SLOW = Lag(0.3, 3.0), Lag(1.5, 6.0)
+_AT_ONCE, _SLOW = Lag(0.3, 3.0), Lag(1.5, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -418,14 +419,15 @@ class PoseFilter:
         )
         if state.trusted:
             if self._verdict.text or lags or parted_s >= _PARTED_S:
-                self.odometry_fault = self._verdict.text or "the poses leave where it leads"
+                self.odometry_fault = self._verdict.text or _UNNAMED
                 return anew
             return state
         if lags or parted_s >= _PARTED_S / 2:
             return anew
         verdict = self._verdict
         if verdict.text:
-            self.odometry_fault = verdict.text
+            if self.odometry_fault == _UNNAMED:
+                self.odometry_fault = verdict.text
             return replace(state, agrees_since_ns=m.stamp_ns)
         agrees_s = (m.stamp_ns - state.agrees_since_ns) * 1e-9
         if agrees_s >= _PROVEN_S and verdict.agrees:

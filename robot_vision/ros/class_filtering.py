@@ -23,7 +23,7 @@ from robot_vision.filters.class_filter import (
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.ros.filter_diagnostics import class_status
 from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.incoming import checked_stamp_ns
+from robot_vision.ros.incoming import measured_stamp_ns
 from robot_vision.ros.messages import classification_message, header_message
 from robot_vision.ros.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.statistics import Statistics
@@ -208,7 +208,7 @@ class ClassFiltering:
             )
             return
         try:
-            stamp = checked_stamp_ns(message.header)
+            stamp = measured_stamp_ns(message.header)
         except MeasurementError as error:
             self._refuse(camera, error.reason, str(error))
             return
@@ -237,6 +237,7 @@ class ClassFiltering:
     def _refuse(self, camera: str, reason: str, text: str) -> None:
         self.statistics[camera].count(f"refused_{reason}")
         self.statistics[camera].mark("refused")
+        self.statistics[camera].mark(f"refused_{reason}")
         self._warn(f"{camera} {reason}", f"Camera {camera}: a classification was refused: {text}")
 
     def _publish(self, camera: str, source_header: Any, belief: ClassBelief) -> None:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from robot_vision.filters.class_model import ClassBelief
-from robot_vision.filters.pose_settings import PoseEstimate
+from robot_vision.filters.pose_settings import (
+    CONTRADICTED,
+    INITIALISING,
+    LOCALISED,
+    UNCERTAIN,
+    WAITING,
+    PoseEstimate,
+)
 from robot_vision.ros.diagnostics import ERROR, OK, WARN
 from robot_vision.ros.filter_parameters import FilterParameters
 from robot_vision.ros.messages import status_message
@@ -36,6 +43,7 @@ POSE_COUNTERS = (
     "refused_quaternion",
     "refused_covariance",
     "refused_stamp",
+    "refused_out_of_order",
     "refused_frame",
     "refused_no_transform",
     "tf_refused",
@@ -50,11 +58,48 @@ POSE_COUNTERS = (
     "odometry_frame",
     "odometry_stamps_ahead",
     "odometry_jumps",
+    "odometry_distrusted",
     "published",
     "replays",
     "without_odometry",
     "resets",
 )
+
+# What a planner is told, by the filter's condition.
+UNKNOWN, STALE, DISTRUSTED = "unknown", "stale", "odometry distrusted"
+REASONS = {
+    WAITING: UNKNOWN,
+    INITIALISING: UNKNOWN,
+    LOCALISED: LOCALISED,
+    UNCERTAIN: UNCERTAIN,
+    CONTRADICTED: CONTRADICTED,
+}
+
+
+def belief_message(node: str, reason: str, text: str, estimate: PoseEstimate | None) -> Any:
+    """Returns what a planner is told: level OK to drive on, WARN by poses alone, ERROR to stop.
+
+    Args:
+        node: its full name.
+        reason: one of `REASONS`, or stale, or odometry distrusted.
+        text: more of it.
+        estimate: judged; None without any.
+    """
+    level = {LOCALISED: OK, DISTRUSTED: WARN}.get(reason, ERROR)
+    values: dict[str, object] = {
+        "localised": level != ERROR,
+        "text": text,
+        "position_sigma_m": estimate.sigma_m if estimate else math.nan,
+        "rotation_sigma_deg": estimate.sigma_deg if estimate else math.nan,
+        "stamp_ns": estimate.stamp_ns if estimate else 0,
+    }
+    return status_message(level, f"{node}: belief", reason, "", values)
+
+
+def _refusals(statistics: Statistics) -> str:
+    """Says of late refusals why, by the names of their counters."""
+    reasons = statistics.recent("refused_")
+    return f" (refused: {', '.join(reasons)})" if reasons else ""
 
 
 def class_status(
@@ -80,8 +125,10 @@ def class_status(
     level, text = OK, f"{statistics.rate('published'):.1f} Hz"
     if statistics.rate("refused") > 0:
         level, text = WARN, f"refused at {statistics.rate('refused'):.1f} Hz"
+    refusals = _refusals(statistics)
     if silent_s > p.stale_after_s:
         level, text = WARN, f"no classification for {silent_s:.1f} s"
+    text += refusals
     if problem:
         level, text = ERROR, problem
     counters = statistics.counters
@@ -109,6 +156,7 @@ class PoseHealth:
         replays: how often measurements were used again, because an older one came late.
         pose_silent_s: since the last measured pose, or since activation.
         odometry_silent_s: since the last odometry, likewise.
+        odometry_fault: in what it differs from the poses while it is not trusted; empty while it is.
     """
 
     localised: bool
@@ -118,6 +166,7 @@ class PoseHealth:
     replays: int
     pose_silent_s: float
     odometry_silent_s: float
+    odometry_fault: str
 
 
 def pose_status(node: str, p: FilterParameters, health: PoseHealth, statistics: Statistics) -> Any:
@@ -125,6 +174,9 @@ def pose_status(node: str, p: FilterParameters, health: PoseHealth, statistics: 
     level, text = (OK, "localised") if health.localised else (WARN, health.condition)
     if health.localised and statistics.rate("refused") > 0:
         level, text = WARN, "localised, but some input is refused"
+    text += _refusals(statistics)
+    if health.odometry_fault:
+        level, text = WARN, f"{text}; odometry distrusted: {health.odometry_fault}"
     if p.odometry_source != "none" and health.odometry_silent_s > p.stale_after_s:
         level, text = WARN, f"{text}; no odometry for {health.odometry_silent_s:.1f} s"
     if health.pose_silent_s > p.stale_after_s:
@@ -138,6 +190,7 @@ def pose_status(node: str, p: FilterParameters, health: PoseHealth, statistics: 
         "rotation_sigma_deg": estimate.sigma_deg if estimate else math.nan,
         "rejected_in_a_row": health.refused_in_a_row,
         "pose_silent_s": health.pose_silent_s,
+        "odometry_fault": health.odometry_fault,
         "odometry_silent_s": health.odometry_silent_s,
         "odometry_hz": statistics.rate("odometry"),
         "accepted_hz": statistics.rate("accepted"),

@@ -40,6 +40,18 @@ def checked_stamp_ns(header: Any) -> int:
     return stamp_ns
 
 
+def measured_stamp_ns(header: Any) -> int:
+    """Returns the stamp in nanoseconds of something measured.
+
+    Raises:
+        MeasurementError: it is no time, or 0: the driver does not say when it measured.
+    """
+    stamp_ns = checked_stamp_ns(header)
+    if stamp_ns == 0:
+        raise MeasurementError("stamp", "its stamp is 0: have its driver fill in header.stamp")
+    return stamp_ns
+
+
 def checked_pose(pose: Any) -> tuple[Array, Array]:
     """Returns position (3,) in metres and unit quaternion xyzw (4,) of a `Pose` or a `Transform`.
 

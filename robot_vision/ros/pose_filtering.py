@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
@@ -18,6 +19,7 @@ from robot_vision.filters.pose_filter import (
     LOCALISED,
     REINITIALISED,
     REJECTED,
+    UNCERTAIN,
     WAITING,
     Outcome,
     PoseEstimate,
@@ -26,9 +28,16 @@ from robot_vision.filters.pose_filter import (
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import compose_with_covariance, pose_matrix, xyzw_from_matrix
 from robot_vision.predictions import CameraPose
-from robot_vision.ros.filter_diagnostics import PoseHealth, pose_status
+from robot_vision.ros.filter_diagnostics import (
+    DISTRUSTED,
+    REASONS,
+    STALE,
+    PoseHealth,
+    belief_message,
+    pose_status,
+)
 from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.incoming import checked_covariance, checked_pose, checked_stamp_ns
+from robot_vision.ros.incoming import checked_covariance, checked_pose, measured_stamp_ns
 from robot_vision.ros.mailbox import RateLimiter
 from robot_vision.ros.messages import pose_message, transform_message
 from robot_vision.ros.qos import profile, publisher_events, subscription_events
@@ -36,6 +45,8 @@ from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static
 
 SILENT = "silent"
+_JUDGED_S = 0.1  # between two looks at what was last heard
+_QUIET_S = 0.3  # after which the last estimate is none of now
 
 Warn = Callable[[str, str], None]
 Matrix = NDArray[np.float64]
@@ -69,9 +80,12 @@ class PoseFiltering:
         self._subscriptions: list[Any] = []
         self._end_static: Callable[[], Any] | None = None
         self._rate = RateLimiter()
+        self._interval_s = 0.0  # between two inputs of late
+        self._stamps: dict[str, int] = {}  # of each topic, the last that was used
         self._published_ns = self._resets = self._without = 0
         self._localised: bool | None = None
         self._condition = WAITING
+        self._stale = False  # nothing that can be used comes in: what is believed ages unseen
         self._odom_frame = p.odom_frame
         self._child_frame = p.base_frame
         self._last_pose = self._last_odometry = self._last_used = time.monotonic()
@@ -85,6 +99,9 @@ class PoseFiltering:
         )
         latched = profile("reliable", 1, latched=True)
         self._bool = node.create_lifecycle_publisher(Bool, "~/localised", latched)
+        self._belief = node.create_lifecycle_publisher(DiagnosticStatus, "~/belief", latched)
+        self._timer: Any = None
+        self._said: tuple[str, str] | None = None
         self._tf: Any = None
 
     def activate(self) -> None:
@@ -107,6 +124,8 @@ class PoseFiltering:
             self._subscribe(Odometry, p.odometry_topic, self._on_odometry)
         elif p.odometry_source == "tf":
             self._subscribe(TFMessage, "/tf", self._on_tf)
+        self._said = None
+        self._timer = node.create_timer(_JUDGED_S, self._judge)
         self._judge()
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
@@ -129,8 +148,10 @@ class PoseFiltering:
         if self._end_static is not None:
             self._end_static()
             self._end_static = None
-        if self._localised:
-            self._say(False, "the filter is no longer active")
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
+            self._say(STALE, "the filter is no longer active", None)
         if self._tf is not None:
             self._node.destroy_publisher(self._tf)
             self._tf = None
@@ -138,7 +159,7 @@ class PoseFiltering:
     def destroy(self) -> None:
         """Ends everything."""
         self.deactivate()
-        for publisher in (self._pose, self._bool):
+        for publisher in (self._pose, self._bool, self._belief):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def on_change(self) -> None:
@@ -158,10 +179,13 @@ class PoseFiltering:
             )
             return
         try:
-            stamp = checked_stamp_ns(message.header)
+            stamp = measured_stamp_ns(message.header)
             covariance = checked_covariance(message.pose.covariance)
         except MeasurementError as error:
             self._refuse(topic, error.reason, str(error))
+            return
+        if stamp == self._stamps.get(topic):
+            self._refuse(topic, "out_of_order", f"its stamp, {stamp} ns, is that of the last one")
             return
         ahead_s = self._ahead(stamp)
         if ahead_s > 0:
@@ -187,9 +211,16 @@ class PoseFiltering:
         except MeasurementError as error:
             self._refuse(topic, error.reason, str(error))
             return
-        self._last_used = time.monotonic()
+        self._stamps[topic] = stamp
+        self._used()
         self._note(outcomes)
         self._publish()
+
+    def _used(self) -> None:
+        """Notes that something came which can be used, and how often that is."""
+        now = time.monotonic()
+        self._interval_s += 0.1 * (min(now - self._last_used, 2.0) - self._interval_s)
+        self._last_used = now
 
     def _base(self) -> str:
         return self._parameters().base_frame or self._child_frame
@@ -197,6 +228,7 @@ class PoseFiltering:
     def _refuse(self, topic: str, reason: str, text: str) -> None:
         self.statistics.count(f"refused_{reason}")
         self.statistics.mark("refused")
+        self.statistics.mark(f"refused_{reason}")
         self._warn(f"{topic} {reason}", f"{topic}: a pose was refused: {text}")
 
     def _note(self, outcomes: list[Outcome]) -> None:
@@ -260,7 +292,7 @@ class PoseFiltering:
                 return
             T_child_base = found
         try:
-            stamp = checked_stamp_ns(header)
+            stamp = measured_stamp_ns(header)
         except MeasurementError as error:
             self._refuse_odometry(error.reason, str(error))
             return
@@ -279,7 +311,7 @@ class PoseFiltering:
         except MeasurementError as error:
             self._refuse_odometry(error.reason, str(error))
             return
-        self._last_used = time.monotonic()
+        self._used()
         if why:
             self.statistics.count("odometry_jumps")
             self._warn("odometry jump", f"What moved is not known: {why}")
@@ -289,6 +321,7 @@ class PoseFiltering:
     def _refuse_odometry(self, reason: str, text: str) -> None:
         self.statistics.count(f"odometry_{reason}")
         self.statistics.mark("refused")
+        self.statistics.mark(f"refused_odometry_{reason}")
         self._warn(f"odometry {reason}", f"Odometry was refused: {text}")
 
     def _refuse_transform(self, text: str) -> None:
@@ -349,30 +382,53 @@ class PoseFiltering:
         self._tf.publish(TFMessage(transforms=[transform]))
 
     def _judge(self, estimate: PoseEstimate | None = None) -> None:
-        """Publishes whether the robot is localised when that changed."""
+        """Publishes whether the robot is localised, and why not, when that changed.
+
+        What nothing has been said of for a while is judged as of now: the robot may have moved on.
+        """
+        if estimate is None:
+            estimate = self._filter.estimate()
+        silent_s = time.monotonic() - self._last_used
+        quiet = silent_s > max(_QUIET_S, 2 * self._interval_s)
+        if estimate is not None and quiet:
+            estimate = self._filter.estimate(estimate.stamp_ns + round(silent_s * 1e9))
         self._condition = self._filter.condition(estimate)
-        localised = self._condition == LOCALISED and not self._silent()
+        reason = REASONS[self._condition]
+        self._stale = silent_s > self._parameters().stale_after_s or (quiet and reason == UNCERTAIN)
+        reason = STALE if self._stale else reason
+        fault = self._filter.odometry_fault if not self._filter.odometry_trusted else ""
+        if reason == LOCALISED and fault:
+            reason = DISTRUSTED
+        if self._said != (reason, fault):
+            self._say(reason, fault, estimate)
+
+    def _say(self, reason: str, text: str, estimate: PoseEstimate | None) -> None:
+        localised = reason in (LOCALISED, DISTRUSTED)
+        self._said = (reason, text)
+        self._belief.publish(
+            belief_message(
+                self._node.get_fully_qualified_name(), reason, text or self._text(), estimate
+            )
+        )
         if localised != self._localised:
-            self._say(localised, self._text())
-
-    def _say(self, localised: bool, why: str) -> None:
-        self._localised = localised
-        self._bool.publish(Bool(data=localised))
-        self._node.get_logger().info("Localised" if localised else f"Not localised: {why}")
-
-    def _silent(self) -> bool:
-        """Says whether nothing that can be used comes in, so that what is believed ages unseen."""
-        return time.monotonic() - self._last_used > self._parameters().stale_after_s
+            self._localised = localised
+            self._bool.publish(Bool(data=localised))
+            why = text or self._text()
+            self._node.get_logger().info("Localised" if localised else f"Not localised: {why}")
+        if reason == DISTRUSTED:
+            self.statistics.count("odometry_distrusted")
+            self._warn(
+                "odometry distrusted",
+                f"The odometry is not followed, for the measured poses contradict it: {text}",
+            )
 
     def _text(self) -> str:
-        if self._silent():
-            return SILENT
-        return self._condition
+        return SILENT if self._stale else self._condition
 
     def status(self, node: str) -> Any:
         """Returns the entry of `/diagnostics`."""
         estimate = self._filter.estimate()
-        self._judge(estimate)
+        self._judge()
         now = time.monotonic()
         health = PoseHealth(
             self._localised or False,
@@ -382,6 +438,7 @@ class PoseFiltering:
             self._filter.replays,
             now - self._last_pose,
             now - self._last_odometry,
+            "" if self._filter.odometry_trusted else self._filter.odometry_fault,
         )
         return pose_status(node, self._parameters(), health, self.statistics)
 

@@ -102,6 +102,15 @@ class Statistics:
         with self._lock:
             return dict(self._counters)
 
+    def recent(self, prefix: str) -> list[str]:
+        """Returns what follows a prefix in the names of windows that hold an event."""
+        with self._lock:
+            return sorted(
+                name[len(prefix) :]
+                for name, window in self._windows.items()
+                if name.startswith(prefix) and window.rate() > 0
+            )
+
     def rate(self, name: str) -> float:
         """Returns events a second of a window; 0 if nothing was ever added."""
         with self._lock:
