@@ -38,12 +38,16 @@ class VerificationOptions:
         min_essential_inliers: that an essential matrix needs: a wrong match is consistent with it when
             it falls on a line instead of a point, once in about a hundred.
         max_position_sigma_m: a pose that is less certain along some direction is refused.
+        min_spread_deg: the inliers of a pose must spread over the image by this much (standard deviation)
+            in each direction: in a narrow cluster, a camera that turns sees the same as one that moves
+            sideways, and errors of map and lens choose between them. 4.5 degrees are a twelfth of a
+            Kinect's height.
         max_focal_error: the query's own points say how long its focal length is; where they differ by
             more than this share, and more than they leave open, the camera's intrinsics are wrong and the
             pose with them. Calibrations are right to 1 percent; at 3 a pose is wrong by 3 percent of
             the distance to what it sees.
         map_sigma_m: standard deviation of the keyframes' positions where a map does not tell: what SLAM
-            reaches indoors.
+            reaches indoors (`map build --sigma` tells).
         map_sigma_deg: likewise of their rotations.
     """
 
@@ -61,9 +65,10 @@ class VerificationOptions:
     min_inlier_share: float = 0.2
     min_essential_inliers: int = 40
     max_position_sigma_m: float = 0.25
+    min_spread_deg: float = 4.5
     max_focal_error: float = 0.03
-    map_sigma_m: float = 0.01
-    map_sigma_deg: float = 0.3
+    map_sigma_m: float = 0.015
+    map_sigma_deg: float = 0.45
 
     def __post_init__(self) -> None:
         if self.detector not in DETECTORS:
@@ -86,6 +91,7 @@ class VerificationOptions:
             "min_inlier_share": (0.0, 1.0),
             "min_essential_inliers": (10, 10_000),
             "max_position_sigma_m": (1e-4, 1e4),
+            "min_spread_deg": (0.0, 30.0),
             "max_focal_error": (0.005, 1.0),
             "map_sigma_m": (0.0, 100.0),
             "map_sigma_deg": (0.0, 90.0),

@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 _RANSAC_TRIES, _CONFIDENCE = 1000, 0.9999
 _STEPS, _ROUNDS, _FOCAL_ROUNDS = 20, 3, 6
 _OTHER_FOCALS = (-0.7, -0.5, -0.3, -0.15, 0.15, 0.3, 0.5, 0.7)  # logarithms of the factor
+# The error that the depths of one keyframe's points have in common, in their own standard deviations: wrong
+# poses of its neighbours shift all parallaxes together, and this changes slowly across the image.
+_COMMON_SIGMA = 1.5
 _HUBER = 1.5  # standard deviations beyond which a residual counts linearly
 
 
@@ -47,6 +50,7 @@ class Fit:
         inliers: bool (N,).
         log_focal: by how much, as a logarithm, the points want the query's focal length longer.
         log_focal_sigma: standard deviation of it.
+        distance: median distance of the inliers from the keyframe, metres.
     """
 
     T_key_query: Array
@@ -54,6 +58,7 @@ class Fit:
     inliers: NDArray[np.bool_]
     log_focal: float
     log_focal_sigma: float
+    distance: float
 
 
 def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
@@ -88,7 +93,8 @@ def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
     if inliers.sum() < 6:
         return None
     log_focal, sigma = _focal_error(T, data, inliers, max_error, noise)
-    return Fit(T, covariance, inliers, log_focal, sigma)
+    distance = float(np.median(np.linalg.norm(data.points[inliers], axis=1)))
+    return Fit(T, covariance, inliers, log_focal, sigma, distance)
 
 
 def inliers_of_other_focals(data: Correspondences, max_error: float) -> int:
@@ -150,7 +156,28 @@ def refine(T_key_query: Array, data: Correspondences, noise: float) -> tuple[Arr
     covariance = _inverse(information)
     if covariance is None:
         return None
-    return T, covariance * _excess(residual, weight, 6)
+    excess = _excess(residual, weight, 6)
+    return T, covariance * excess + _of_common_error(T, data, jacobian, weight, covariance)
+
+
+def _of_common_error(
+    T: Array, data: Correspondences, jacobian: Array, weight: Array, covariance: Array
+) -> Array:
+    """Returns what the points' common error adds to a covariance.
+
+    The points do not tell it: a fit that solved for it would take every other error for it. So it stays a
+    parameter that is considered and not estimated (Schmidt 1966).
+    """
+    R = T[:3, :3]
+    seen = (data.points - T[:3, 3]) @ R
+    z = np.maximum(seen[:, 2:], 1e-3)
+    along = data.points * (data.depth_sigma / np.maximum(data.points[:, 2], 1e-6))[:, None] @ R
+    shift = (along[:, :2] - seen[:, :2] / z * along[:, 2:]) / z  # (N, 2), of the query's ray
+    rays = data.points[:, :2] / np.maximum(data.points[:, 2:], 1e-6)
+    modes = np.concatenate([np.ones_like(z), rays], axis=1)  # (N, 3)
+    effect = jacobian.transpose(0, 2, 1) @ weight @ (shift[:, :, None] * modes[:, None])
+    moves = _COMMON_SIGMA * covariance @ effect.sum(axis=0)  # (k, 3)
+    return np.asarray(moves @ moves.T)
 
 
 def moved(T: Array, step: Array) -> Array:
@@ -241,7 +268,7 @@ def _with_focal(
     T: Array, log_focal: float, data: Correspondences, noise: float
 ) -> tuple[Array, float, float] | None:
     """Returns pose, log focal length and its sigma that fit best; None where they remain open."""
-    variance, excess = np.inf, 1.0
+    variance = np.inf
     for _ in range(_STEPS):
         factor = float(np.exp(log_focal))
         scaled = Correspondences(data.points, data.depth_sigma, data.rays / factor)
@@ -254,11 +281,12 @@ def _with_focal(
         inverted = _inverse(information)
         if inverted is None:
             return None
-        variance, excess = float(inverted[6, 6]), _excess(residual, weight, 7)
+        common = _of_common_error(T, scaled, full, weight, inverted)
+        variance = float(inverted[6, 6]) * _excess(residual, weight, 7) + float(common[6, 6])
         step = -inverted @ gradient
         T, log_focal = moved(T, step[:6]), log_focal + float(np.clip(step[6], -0.5, 0.5))
         if not np.isfinite(log_focal) or abs(log_focal) > 3:
             return None
         if np.linalg.norm(step) < 1e-6:
             break
-    return T, log_focal, float(np.sqrt(variance * excess))
+    return T, log_focal, float(np.sqrt(variance))

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry import (
     canonical_xyzw,
     compose_with_covariance,
+    matrix_from_xyzw,
     symmetrised,
     xyzw_from_matrix,
 )
@@ -32,10 +34,21 @@ REASONS = (
     "few_inliers",
     "uncertain",
     "intrinsics",
+    "narrow",
+    "ambiguous",
+    "unsupported",
 )
 _NOISE_PX = 1.0
 _CLEARLY = 1.15
 _SURE = 4  # times `min_inliers`: further candidates are not looked at
+_SUPPORTED = 2  # times `min_inliers`: believed although a more similar place was refused
+_RIVAL = 0.6  # of the inliers: a pose that has so many fits as well
+_TRIMMED = 0.9  # share of the inliers, nearest their middle, whose spread counts
+# Features of one image err together (lens, rolling shutter, poses of the map): about nine are worth one.
+_ALIKE = 9.0
+# Intrinsics and scale are right to some percent: so much of the way from the keyframe is uncertain.
+_WAY_SHARE = 0.05
+_DISAGREES = 22.46  # 99.9 % quantile of chi-squared with six degrees of freedom
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +117,16 @@ def candidates_of(places: Structures, ids: Sequence[int]) -> list[Candidate]:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """A candidate's comparison, with the poses that it was about even where it is refused."""
+
+    said: Verification
+    pose: CameraPose | None = None
+    rival: CameraPose | None = None  # of the matches that do not agree with the pose
+    rival_inliers: int = 0
+
+
 @dataclass(eq=False)
 class Verifier:
     """Compares queries with candidates. Not thread safe.
@@ -146,60 +169,111 @@ class Verifier:
     def verify_features(
         self, query: LocalFeatures, candidates: Sequence[Candidate]
     ) -> Verification:
-        """Compares a query's features with candidates; see `verify`."""
-        best: Verification | None = None
+        """Compares a query's features with candidates; see `verify`.
+
+        A pose is not believed where another one fits as well (`ambiguous`), nor on few inliers where a place
+        that looks more like the query was compared and refused, and no second place agrees (`unsupported`).
+        """
+        compared: list[_Compared] = []
+        best: _Compared | None = None
         for candidate in candidates:
-            found = self.compare(query, candidate)
-            if best is None or _rank(found) > _rank(best):
+            found = self._compare(query, candidate)
+            compared.append(found)
+            if best is None or _rank(found.said) > _rank(best.said):
                 best = found
-            if best.accepted and best.inliers >= _SURE * self.options.min_inliers:
+            if best.said.accepted and best.said.inliers >= _SURE * self.options.min_inliers:
                 break
-        return best or Verification(False, "no_candidate")
+        if best is None:
+            return Verification(False, "no_candidate")
+        reason = self._doubt(best, compared)
+        return replace(best.said, accepted=False, reason=reason, pose=None) if reason else best.said
+
+    def _doubt(self, best: _Compared, compared: Sequence[_Compared]) -> str:
+        """Returns why the best pose is not believed beside the others; empty if it is."""
+        if best.pose is None or not best.said.accepted:
+            return ""
+        others = [other for other in compared if other is not best]
+        for pose, inliers in [
+            *((o.pose, o.said.inliers) for o in others if o.said.reason != "narrow"),
+            *((o.rival, o.rival_inliers) for o in compared),
+        ]:
+            if pose is not None and inliers >= _RIVAL * best.said.inliers:
+                if not _agree(pose, best.pose):
+                    return "ambiguous"
+        if best.said.inliers >= _SUPPORTED * self.options.min_inliers:
+            return ""
+        if any(
+            o.said.accepted and o.pose is not None and _agree(o.pose, best.pose) for o in others
+        ):
+            return ""
+        before = compared[: compared.index(best)]
+        return "unsupported" if any(o.said.reason != "no_structure" for o in before) else ""
 
     def compare(self, query: LocalFeatures, candidate: Candidate) -> Verification:
-        """Compares a query's features with one candidate."""
+        """Compares a query's features with one candidate, by itself."""
+        return self._compare(query, candidate).said
+
+    def _compare(self, query: LocalFeatures, candidate: Candidate) -> _Compared:
         nothing = Verification(False, "no_structure", keyframe_id=candidate.keyframe_id)
         structure, options = candidate.structure, self.options
         if structure is None or not len(structure.features):
-            return nothing
+            return _Compared(nothing)
         if len(query) < options.min_inliers:
-            return replace(nothing, reason="few_features")
+            return _Compared(replace(nothing, reason="few_features"))
         if structure.has_point.sum() >= options.min_inliers:
             return self._by_points(query, candidate, structure)
-        return self._by_essential(query, candidate, structure)
+        return _Compared(self._by_essential(query, candidate, structure))
 
     def _by_points(
         self, query: LocalFeatures, candidate: Candidate, structure: KeyframeStructure
-    ) -> Verification:
+    ) -> _Compared:
         options, index = self.options, np.flatnonzero(structure.has_point)
         mine, theirs = match(query, structure.features.subset(index), options.ratio)
         chosen = index[theirs]
         count = len(mine)
         refused = Verification(False, "few_matches", "pnp", candidate.keyframe_id, matches=count)
         if count < options.min_inliers:
-            return refused
+            return _Compared(refused)
         data = pnp.Correspondences(
             structure.points[chosen].astype(np.float64),
             structure.depth_sigma[chosen].astype(np.float64),
             query.rays[mine],
         )
-        fit = pnp.solve(data, options.error_px / query.focal_px, _NOISE_PX / query.focal_px)
+        error, noise = options.error_px / query.focal_px, _NOISE_PX / query.focal_px
+        fit = pnp.solve(data, error, noise)
         inliers = 0 if fit is None else int(fit.inliers.sum())
         refused = replace(refused, reason="few_inliers", inliers=inliers)
         if fit is None or inliers < max(options.min_inliers, options.min_inlier_share * count):
-            return refused
+            return _Compared(refused)
+        pose = self._pose(candidate, fit)
+        reason = self._refusal(data, fit, pose, error)
+        if reason:
+            return _Compared(replace(refused, reason=reason), pose)
+        accepted = replace(refused, accepted=True, reason="", pose=pose)
+        rest = data.subset(~fit.inliers)
+        rival = None
+        if len(rest.points) >= max(options.min_inliers, _RIVAL * inliers):
+            rival = pnp.solve(rest, error, noise)
+        if rival is None:
+            return _Compared(accepted, pose)
+        count = int(rival.inliers.sum())
+        return _Compared(accepted, pose, self._pose(candidate, rival), count)
+
+    def _refusal(
+        self, data: pnp.Correspondences, fit: pnp.Fit, pose: CameraPose, error: float
+    ) -> str:
+        """Returns why a pose with enough inliers is not believed; empty if it is."""
+        options, inliers = self.options, int(fit.inliers.sum())
         limit = np.log1p(options.max_focal_error)
         if abs(fit.log_focal) > max(limit, 3 * fit.log_focal_sigma):
-            return replace(refused, reason="intrinsics")
+            return "intrinsics"
         if fit.log_focal_sigma > limit:  # the inliers lie at one distance: is that so, or chosen?
-            others = pnp.inliers_of_other_focals(data, options.error_px / query.focal_px)
-            if others > _CLEARLY * inliers:
-                return replace(refused, reason="intrinsics")
-        pose = self._pose(candidate, fit)
+            if pnp.inliers_of_other_focals(data, error) > _CLEARLY * inliers:
+                return "intrinsics"
+        if _spread(data.rays[fit.inliers]) < np.tan(np.radians(options.min_spread_deg)):
+            return "narrow"
         spread = np.sqrt(np.linalg.eigvalsh(pose.covariance[:3, :3])[-1])
-        if not spread <= options.max_position_sigma_m:
-            return replace(refused, reason="uncertain")
-        return replace(refused, accepted=True, reason="", pose=pose)
+        return "" if spread <= options.max_position_sigma_m else "uncertain"
 
     def _pose(self, candidate: Candidate, fit: pnp.Fit) -> CameraPose:
         of_map = candidate.covariance
@@ -208,7 +282,9 @@ class Verifier:
             of_map = np.diag(np.repeat(np.square(sigmas), 3))
         T, covariance = compose_with_covariance(candidate.T_map_camera, of_map, fit.T_key_query)
         turn = np.kron(np.eye(2), candidate.T_map_camera[:3, :3])
-        covariance = symmetrised(covariance + turn @ fit.covariance @ turn.T)
+        way = _WAY_SHARE * float(np.linalg.norm(fit.T_key_query[:3, 3]))
+        of_way = np.diag([way**2] * 3 + [(way / fit.distance) ** 2] * 3)
+        covariance = symmetrised(covariance + _ALIKE * turn @ fit.covariance @ turn.T + of_way)
         return CameraPose(T[:3, 3].copy(), canonical_xyzw(xyzw_from_matrix(T[:3, :3])), covariance)
 
     def _by_essential(
@@ -231,6 +307,24 @@ class Verifier:
         if inliers < enough:
             return replace(refused, reason="few_inliers", inliers=inliers)
         return replace(refused, accepted=True, reason="", inliers=inliers)
+
+
+def _spread(rays: NDArray[np.float64]) -> float:
+    """Returns the standard deviation of rays (N, 2) in the direction where it is least, without far ones.
+
+    One wrong match far from the others must not widen it.
+    """
+    away = rays - np.median(rays, axis=0)
+    distance = np.linalg.norm(away, axis=1)
+    kept = away[distance <= np.quantile(distance, _TRIMMED)]
+    return float(np.sqrt(max(np.linalg.eigvalsh(np.cov(kept.T))[0], 0.0)))
+
+
+def _agree(a: CameraPose, b: CameraPose) -> bool:
+    """Says whether two poses are of one camera, as far as their covariances tell."""
+    turn = matrix_from_xyzw(a.orientation_xyzw) @ matrix_from_xyzw(b.orientation_xyzw).T
+    gap = np.concatenate([a.position - b.position, cv2.Rodrigues(turn)[0][:, 0]])
+    return bool(gap @ np.linalg.solve(a.covariance + b.covariance, gap) <= _DISAGREES)
 
 
 def _rank(found: Verification) -> tuple[Any, ...]:
