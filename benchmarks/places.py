@@ -133,7 +133,8 @@ def _memory(index: PlaceIndex) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, _small_map(Path(folder) / "m") as places:
         info = replace(places.info, uri=f"{folder}/large")
         start = time.perf_counter()
-        assert save(index, info)
+        ids = np.arange(1, len(index) + 1)
+        assert save(index, info, ids, np.zeros_like(ids))
         result["save_s"] = round(time.perf_counter() - start, 1)
         command = [sys.executable, "-c", _LOAD, str(cache_path(info))]
         run = subprocess.run(command, capture_output=True, text=True, check=True)

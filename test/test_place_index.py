@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -13,14 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from place_maps import keyframe, make_map, unit
+from place_maps import keyframe, make_map, server, server_uri, unit, uri
 
 from benchmarks.place_world import PlaceWorld
+from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
 from robot_vision.places.index import IndexOptions, PlaceIndex
 from robot_vision.places.index_cache import cache_path, open_index, read_cache, refresh
-from robot_vision.places.store import PlaceMap
+from robot_vision.places.store import MapReplacedError, PlaceMap
 
+__all__ = ["server", "server_uri", "uri"]  # fixtures
 SMALL = IndexOptions(exact_numbers=16 * 1000)  # so that some thousand places have cells
 
 
@@ -202,6 +206,62 @@ def test_a_map_put_back_from_a_backup_is_not_taken_for_its_cache(tmp_path: Path)
         assert index.search(vectors[7999], 1)[0][0, 0] == 7601
 
 
+def test_a_map_put_in_place_of_another_of_its_id_and_revision_is_found_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two copies of one map went on by themselves; the second stands where the first was indexed."""
+    uri = tmp_path / "home.map"
+    monkeypatch.setattr("robot_vision.places.index.MIN_INVERTED", 40)
+    vectors = clustered(150)
+
+    def grow(places: PlaceMap, numbers: range) -> None:
+        places.add_many(keyframe(i, descriptor=vectors[i], thumbnail=None) for i in numbers)
+
+    with make_map(uri) as places:
+        grow(places, range(30))
+        grow(places, range(30, 90))
+        first = open_index(places, IndexOptions(exact_numbers=0))
+        assert first.kind == "inverted"
+        info = places.info
+    with make_map(tmp_path / "other.map") as places:
+        grow(places, range(30))
+        grow(places, range(90, 150))
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.map")) as db:
+        db.execute("UPDATE map SET map_id = ?", [info.map_id])
+        db.commit()
+    os.replace(tmp_path / "other.map", uri)
+    with open_places(uri) as places:
+        assert places.revision == first.revision
+        index = open_index(places, IndexOptions(exact_numbers=0))
+        ids, descriptors = places.descriptors()
+        assert np.mean(index.search(descriptors, 1)[0][:, 0] == ids) == 1
+
+
+def test_checksums_tell_descriptors_apart(uri: str) -> None:
+    with make_map(uri) as places:
+        places.add_many(keyframe(i, descriptor=unit(i // 2)) for i in range(6))
+        places.remove([2])
+        ids, sums = places.checksums()
+        assert ids.tolist() == [1, 3, 4, 5, 6]
+        assert len(set(sums.tolist())) == 3 and sums[1] == sums[2] and sums[3] == sums[4]
+
+
+def test_another_map_in_place_of_an_open_one_is_noticed(uri: str, tmp_path: Path) -> None:
+    make_map(uri).close()
+    with open_places(uri) as places:
+        index = open_index(places)
+        if is_server(uri):
+            PostgresMap = pytest.importorskip("robot_vision.places.postgres_map").PostgresMap
+            PostgresMap.drop(uri)
+            make_map(uri).close()
+        else:
+            make_map(tmp_path / "other.map").close()
+            Path(uri).write_bytes((tmp_path / "other.map").read_bytes())  # the same inode
+        for use in (lambda: refresh(index, places), lambda: places.add(keyframe(1))):
+            with pytest.raises(MapReplacedError, match="open it again"):
+                use()
+
+
 @pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -253,7 +313,7 @@ def test_searching_leaves_the_threads_of_others_alone() -> None:
         IndexOptions(threads=0)
 
 
-def open_places(path: Path) -> PlaceMap:
+def open_places(path: Path | str) -> PlaceMap:
     from robot_vision.places.store import open_map
 
     return open_map(path)

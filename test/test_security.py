@@ -427,7 +427,7 @@ def test_an_index_cache_that_another_account_made_is_not_read(
         index.wait()
         index.revision = places.revision
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-        assert index_cache.save(index, places.info)
+        assert index_cache.save(index, places.info, *places.checksums())
         key = tmp_path / "mine" / "robot_vision" / "index.key"
         assert key.stat().st_mode & 0o077 == 0
         path = index_cache.cache_path(places.info)

@@ -36,7 +36,7 @@ def _map() -> tuple[Path, bytes, SqliteMap]:
     index.add(*places.descriptors())
     index.wait()
     index.revision = places.revision
-    assert index_cache.save(index, places.info)
+    assert index_cache.save(index, places.info, *places.checksums())
     return path, index_cache.cache_path(places.info).read_bytes(), places
 
 

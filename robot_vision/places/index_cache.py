@@ -1,7 +1,8 @@
 """Keeps the index of a large map beside the map, and an index in memory in step with its map.
 
 A cache is only a shortcut: one that is missing, damaged, of another map or older than the map's removals is
-brought up to date or made anew, and one that cannot be written is gone without.
+brought up to date or made anew, and one that cannot be written is gone without. Whether it is of the map is
+told by the checksums of all descriptors: files of one id and revision may hold different keyframes.
 
 FAISS trusts the files that it reads: a changed size makes it take all memory. So a cache is signed with a key
 that this user's account made for itself, and one that came with a map from elsewhere is made anew.
@@ -17,22 +18,22 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import faiss as _faiss
 import numpy as np
+from numpy.typing import NDArray
 
 from robot_vision.address import is_server
-from robot_vision.errors import ConfigError
 from robot_vision.places.index import IndexOptions, PlaceIndex
-from robot_vision.places.store import Changes, MapInfo, PlaceMap
+from robot_vision.places.store import Changes, MapInfo, MapReplacedError, PlaceMap
 from robot_vision.user_cache import user_cache
 
 faiss: Any = _faiss  # its stubs lack the callbacks
-_MAGIC = b"robot_vision place index 2\n"
+_MAGIC = b"robot_vision place index 3\n"
 _STALE = 0.01  # share of places by which a cache may lag behind before it is written anew
-_SAMPLE = 64
 _BATCH = 100_000
 _KEY_BYTES = 32
 
@@ -59,13 +60,19 @@ def open_index(
     changes = refresh(index, places)
     lag = lag or len(changes.added) + len(changes.removed)
     if cache and index.kind == "inverted" and (lag < 0 or lag > _STALE * len(index)):
-        save(index, places.info)
+        save(index, places.info, *places.checksums())
     return index
 
 
 def refresh(index: PlaceIndex, places: PlaceMap) -> Changes:
-    """Brings an index up to date with its map, whoever changed it; returns what was new."""
+    """Brings an index up to date with its map, whoever changed it; returns what was new.
+
+    Raises:
+        MapError: the map cannot be read, or another stands in its place (`MapReplacedError`).
+    """
     changes = places.changes(index.revision)
+    if changes.revision < index.revision:
+        raise MapReplacedError(f"{places.info.uri} was replaced by an older one: open it again")
     index.remove(changes.removed)
     new = [int(i) for i in changes.added if int(i) not in index]
     if len(new) > _BATCH and not len(index):
@@ -84,11 +91,33 @@ def cache_path(info: MapInfo) -> Path:
     return user_cache() / f"{info.map_id}.index"
 
 
-def save(index: PlaceIndex, info: MapInfo) -> bool:
-    """Writes the cache of an inverted index; returns whether it could be written."""
+@dataclass(frozen=True, eq=False)
+class _Cached:
+    """An index as it was written, with the ids in it (N,), ascending, and their `PlaceMap.checksums` (N,)."""
+
+    index: PlaceIndex
+    ids: NDArray[np.int64]
+    sums: NDArray[np.int64]
+
+
+def save(index: PlaceIndex, info: MapInfo, ids: NDArray[np.int64], sums: NDArray[np.int64]) -> bool:
+    """Writes the cache of an inverted index; returns whether it could be written.
+
+    Args:
+        index: of the map.
+        info: of the map.
+        ids: of the map's keyframes (N,), ascending; some may be newer than the index.
+        sums: their `PlaceMap.checksums` (N,).
+    """
     state, built_for = index.state()
     assert built_for, "an exact index is not worth a cache"
+    inside = np.array([int(i) in index for i in ids], bool)
+    if inside.sum() != len(
+        index
+    ):  # another process has just removed some: the next opening writes it
+        return False
     header = {
+        "count": len(index),
         "map_id": info.map_id,
         "revision": index.revision,
         "dimension": index.dimension,
@@ -106,6 +135,7 @@ def save(index: PlaceIndex, info: MapInfo) -> bool:
             with os.fdopen(handle, "wb") as file:
                 body = _Signed(file.write, key)
                 body.write(_MAGIC + json.dumps(header).encode() + b"\n")
+                body.write(np.stack([ids[inside], sums[inside]]).astype("<i8").tobytes())
                 faiss.write_index(state, faiss.PyCallbackIOWriter(body.write))
                 file.write(body.signature.digest())
                 file.flush()
@@ -122,20 +152,18 @@ def save(index: PlaceIndex, info: MapInfo) -> bool:
 def read_cache(path: str | Path, options: IndexOptions | None = None) -> PlaceIndex | None:
     """Returns the index of a cache, as it was when it was written; None where there is no whole one."""
     cached = _read(Path(path), options)
-    return cached[1] if cached else None
+    return cached.index if cached else None
 
 
 def _load(path: Path, places: PlaceMap, options: IndexOptions | None) -> PlaceIndex | None:
     """Returns the cached index, or None where there is none that fits the map."""
     cached = _read(path, options, places.info)
-    if cached is None or cached[1].revision > places.revision:
+    if cached is None or cached.index.revision > places.revision:
         return None
-    return cached[1] if _agrees(cached[1], places) else None
+    return cached.index if _agrees(cached, places) else None
 
 
-def _read(
-    path: Path, options: IndexOptions | None, info: MapInfo | None = None
-) -> tuple[dict[str, Any], PlaceIndex] | None:
+def _read(path: Path, options: IndexOptions | None, info: MapInfo | None = None) -> _Cached | None:
     try:
         with path.open("rb") as file:
             header = _header(file)
@@ -143,6 +171,8 @@ def _read(
                 return None
             if not _whole(path, file):
                 return None
+            count = int(header["count"])
+            numbers = np.frombuffer(file.read(16 * count), "<i8").reshape(2, count)
             state = faiss.read_index(faiss.PyCallbackIOReader(file.read))
         dimension = int(header["dimension"])
         if state.d != dimension or (info and info.dimension != dimension):
@@ -153,7 +183,7 @@ def _read(
         index.revision = int(header["revision"])
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         return None
-    return header, index
+    return _Cached(index, *numbers.astype(np.int64))
 
 
 def _header(file: BinaryIO) -> dict[str, Any] | None:
@@ -200,22 +230,15 @@ def _key() -> bytes | None:
     return key if len(key) == _KEY_BYTES else None
 
 
-def _agrees(index: PlaceIndex, places: PlaceMap) -> bool:
-    """Returns whether an index is of this map: one that was put back from a backup may differ."""
-    changes = places.changes(index.revision)
-    known = places.changes(0).added
-    kept = np.setdiff1d(known, changes.added)
-    if len(kept) != len(index) - sum(int(i) in index for i in changes.removed):
-        return False
-    rng = np.random.default_rng(0)
-    ids, descriptors = places.descriptors(rng.permutation(kept)[:_SAMPLE])
-    if not len(ids):
-        return True
-    try:
-        found, similarities = index.search(descriptors, 1)
-    except ConfigError:
-        return False
-    return bool(np.all(similarities[:, 0] > 1 - 1e-3) and all(int(i) in index for i in ids))
+def _agrees(cached: _Cached, places: PlaceMap) -> bool:
+    """Returns whether an index holds what its map held then: a file may have been put in place of another."""
+    changes = places.changes(cached.index.revision)
+    ids, sums = places.checksums()
+    old = ~np.isin(ids, changes.added)
+    kept = ~np.isin(cached.ids, changes.removed)
+    return np.array_equal(ids[old], cached.ids[kept]) and np.array_equal(
+        sums[old], cached.sums[kept]
+    )
 
 
 class _Signed:

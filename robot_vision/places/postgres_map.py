@@ -36,6 +36,8 @@ from robot_vision.places.store import (
 )
 from robot_vision.places.table_map import POSE, Row, TableMap
 
+_REVISION = "SELECT revision, map_id FROM {s}.map"
+
 
 class PostgresMap(TableMap):
     """A map on a server.
@@ -121,7 +123,7 @@ class PostgresMap(TableMap):
     @property
     def revision(self) -> int:
         """See `store.PlaceMap`."""
-        return self._number(self._all("SELECT revision FROM {s}.map"))
+        return self._revision_of(self._all(_REVISION))
 
     def remove(self, ids: Ids) -> int:
         """See `store.PlaceMap`."""
@@ -138,11 +140,21 @@ class PostgresMap(TableMap):
             )
         return len(gone)
 
+    def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See `store.PlaceMap`."""
+        kind = server.vector_type(self.info.descriptor_dtype)
+        return self._sums(
+            self._all(
+                f"SELECT id, ('x' || left(md5({kind}_send(descriptor)), 15))::bit(60)::bigint "
+                "FROM {s}.keyframe ORDER BY id"
+            )
+        )
+
     def changes(self, since: int) -> Changes:
         """See `store.PlaceMap`."""
         with self._using() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            revision = self._number(self._fetch(connection, "SELECT revision FROM {s}.map"))
+            revision = self._revision_of(self._fetch(connection, _REVISION))
             added, removed = (
                 self._numbers(
                     self._fetch(
@@ -310,12 +322,13 @@ class PostgresMap(TableMap):
     def _insert_all(self, keyframes: list[Keyframe]) -> list[int]:
         own = [k.keyframe_id for k in keyframes if k.keyframe_id is not None]
         with self._transaction() as connection:
-            revision, first = self._fetch(
+            revision, first, map_id = self._fetch(
                 connection,
                 "UPDATE {s}.map SET revision = revision + 1, next_id = greatest(next_id, %s) + %s "
-                "RETURNING revision, next_id",
+                "RETURNING revision, next_id, map_id",
                 [max(own, default=0) + 1, len(keyframes) - len(own)],
             )[0]
+            self._revision_of([(revision, map_id)])
             if own:
                 self._refuse_removed(connection, own)
             free = iter(range(first - (len(keyframes) - len(own)), first))
@@ -325,8 +338,8 @@ class PostgresMap(TableMap):
         return numbers
 
     def _next_revision(self, connection: psycopg.Connection[Row]) -> int:
-        statement = "UPDATE {s}.map SET revision = revision + 1 RETURNING revision"
-        return int(self._fetch(connection, statement)[0][0])
+        statement = "UPDATE {s}.map SET revision = revision + 1 RETURNING revision, map_id"
+        return self._revision_of(self._fetch(connection, statement))
 
     def _refuse_removed(self, connection: psycopg.Connection[Row], ids: list[int]) -> None:
         gone = self._fetch(connection, "SELECT id FROM {s}.removal WHERE id = ANY(%s)", [ids])

@@ -44,6 +44,7 @@ from robot_vision.places.store import (
 )
 from robot_vision.places.table_map import POSE, Row, TableMap
 
+_REVISION = "SELECT revision, map_id FROM map"
 _TABLES = ("keyframe", "descriptor", "thumbnail", "structure")
 
 
@@ -105,7 +106,8 @@ class SqliteMap(TableMap):
     @property
     def revision(self) -> int:
         """See `store.PlaceMap`."""
-        return self._whole(self._one("SELECT revision FROM map")[0])
+        with self._using() as db:
+            return self._now(db)
 
     def remove(self, ids: Ids) -> int:
         """See `store.PlaceMap`."""
@@ -123,10 +125,14 @@ class SqliteMap(TableMap):
                 removed += gone.rowcount
         return removed
 
+    def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See `store.PlaceMap`."""
+        return self._sums(self._all("SELECT id, crc FROM descriptor ORDER BY id"))
+
     def changes(self, since: int) -> Changes:
         """See `store.PlaceMap`."""
         with self._reading() as db:
-            (revision,) = db.execute("SELECT revision FROM map").fetchone() or (None,)
+            revision = self._now(db)
             added, removed = (
                 self._numbers(
                     db.execute(
@@ -135,7 +141,7 @@ class SqliteMap(TableMap):
                 )
                 for table in ("keyframe", "removal")
             )
-            return Changes(self._whole(revision), added, removed)
+            return Changes(revision, added, removed)
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
         """See `store.PlaceMap`."""
@@ -221,18 +227,23 @@ class SqliteMap(TableMap):
                 f"{self.path} was removed, or replaced by another file, since it was opened: open it again"
             )
         with self._using() as db:
+            self._now(db)
             db.execute("BEGIN IMMEDIATE")
             try:
                 if changes_places:
                     db.execute("UPDATE map SET revision = revision + 1")
-                (revision,) = db.execute("SELECT revision FROM map").fetchone()
-                yield db, int(revision)
+                yield db, self._revision_of(db.execute(_REVISION).fetchall())
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:  # a full disk ends some transactions by itself
                     db.execute("ROLLBACK")
                 raise
             empty_log(db)
+
+    def _now(self, db: sqlite3.Connection) -> int:
+        """Returns the revision; pages that SQLite remembers would hide a file copied over this one."""
+        db.execute("PRAGMA shrink_memory")
+        return self._revision_of(db.execute(_REVISION).fetchall())
 
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._using() as db:
@@ -241,10 +252,6 @@ class SqliteMap(TableMap):
     def _one(self, statement: str) -> Row:
         row: Row = self._all(statement)[0]
         return row
-
-    def _whole(self, value: object) -> int:
-        """Returns a number of the file; SQLite keeps text and blobs in columns of numbers, too."""
-        return int(self._numbers([(value,)])[0])
 
     @property
     def _where(self) -> str:

@@ -46,6 +46,10 @@ class MapBusyError(MapError):
     """Another process held the map for longer than was waited. It may be tried again."""
 
 
+class MapReplacedError(MapError):
+    """Another map stands where this one was opened: it was copied over it, or made anew on the server."""
+
+
 class KeyframeThereError(MapError):
     """The map has a keyframe of that id, or of the same source, camera and stamp, already."""
 
@@ -121,7 +125,8 @@ class PlaceMap(Protocol):
     """Keyframes on disk or on a server. One object is for one thread; processes share the map itself.
 
     Every call may raise `MapError`: damaged, locked for too long (`MapBusyError`), no room
-    (`MapFullError`), not writable (`MapReadOnlyError`). After any of them the object can be used on.
+    (`MapFullError`), not writable (`MapReadOnlyError`). After any of them the object can be used on,
+    except after `MapReplacedError`, which asks for opening the map again.
 
     Attributes:
         info: what the map says of itself.
@@ -174,6 +179,9 @@ class PlaceMap(Protocol):
 
     def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Returns ids (N,), ascending, and descriptors (N, D) of all, or of those `ids` that are there."""
+
+    def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns ids (N,), ascending, and a checksum of each one's descriptor (N,), of this kind of map."""
 
     def changes(self, since: int) -> Changes:
         """Returns what was added and removed after a revision (0: everything)."""

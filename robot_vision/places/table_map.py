@@ -19,6 +19,7 @@ from robot_vision.places.store import (
     MapError,
     MapInfo,
     MapPoses,
+    MapReplacedError,
     PlaceMap,
 )
 
@@ -107,11 +108,23 @@ class TableMap(PlaceMap):
                 raise self._damaged(f"a whole number is {str(row[0])[:50]!r}")
         return np.array([row[0] for row in rows], np.int64)
 
-    def _number(self, rows: list[Row]) -> int:
-        """Returns the only number of the only row."""
+    def _revision_of(self, rows: list[Row]) -> int:
+        """Returns the revision of the only row (revision, map_id).
+
+        Raises:
+            MapReplacedError: it is of another map than the one that was opened.
+        """
         if len(rows) != 1:
             raise self._damaged("its description is gone")
+        if rows[0][1] != self.info.map_id:
+            raise MapReplacedError(
+                f"{self._where} was replaced by another map since it was opened: open it again"
+            )
         return int(self._numbers(rows)[0])
+
+    def _sums(self, rows: list[Row]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns `checksums` of rows (id, checksum)."""
+        return self._numbers(rows), self._numbers([row[1:] for row in rows])
 
     def _sound(self, row: Row) -> Row:
         """Returns a row of `POSE` if it has the types and ranges of one that was written."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from robot_vision.address import is_server, shown
 from robot_vision.errors import RobotVisionError
-from robot_vision.places.store import MapError, MapInfo, PlaceMap, open_map
+from robot_vision.places.store import MapError, MapInfo, MapReplacedError, PlaceMap, open_map
 from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.place_hypotheses import hypotheses_of
 from robot_vision.ros.place_maps import Model, file_identity, is_missing, refuse_model
@@ -217,6 +217,11 @@ class Recognition:
             if len(changes.added) or len(changes.removed):
                 self._recogniser.refresh()
                 self._note_own(changes.added)
+        except MapReplacedError as error:
+            self._log(f"{error}: opening it")
+            self.close()
+            self._release()
+            self.try_open()
         except (
             RobotVisionError
         ) as error:  # locked, or the server is away: what is known still serves
