@@ -47,19 +47,33 @@ class Classification:
     def top_k(self, k: int, unknown_threshold: float | None = None) -> list[Hypothesis]:
         """Returns the k most probable labels, most probable first; ties in the order of the labels.
 
-        Below the threshold the first is `unknown`, and k labels follow, so a subscriber that reads only
-        the first result is safe. The score of `unknown` is the share of known images that look more
-        familiar than this one (`rarity`): with a threshold that keeps 95 % of them it is at least 0.95. It
-        is no probability, since nobody knows how often the robot meets something new; the labels' scores
-        stay what they are, probabilities given that it is one of them. Without a calibration it is what the
-        best label leaves.
+        Below the threshold the first is `unknown` and k labels follow, as one distribution: whether a
+        subscriber reads the first result or sorts by score, it gets `unknown`. Its score is the share of
+        known images that look more familiar than this one (`rarity`), and at least one half: with a
+        threshold that keeps 95 % of them it is at least 0.95. The labels share what that leaves of 1, by
+        their probabilities given that it is one of them. Without a calibration `unknown` has what the best
+        label leaves. Above the threshold its score is taken for zero.
         """
         order = np.argsort(-self.probabilities, kind="stable")[: max(k, 1)]
         best = [Hypothesis(self.labels[i], float(self.probabilities[i])) for i in order]
-        if unknown_threshold is not None and self.known_score < unknown_threshold:
-            rarity = 1.0 - best[0].score if self.rarity is None else self.rarity
-            return [Hypothesis(UNKNOWN, rarity), *best]
-        return best
+        if unknown_threshold is None or not self.known_score < unknown_threshold:
+            return best
+        rarity = 1.0 - best[0].score if self.rarity is None else self.rarity
+        score, factor = score_of_unknown(rarity, 1.0)
+        return [Hypothesis(UNKNOWN, score), *(Hypothesis(h.label, h.score * factor) for h in best)]
+
+
+def score_of_unknown(score: float, others: float) -> tuple[float, float]:
+    """Returns the score of `unknown` where it is the answer, and the factor of all other scores.
+
+    Nothing that follows it may have a higher score, and all of them together are at most 1.
+
+    Args:
+        score: that it should have.
+        others: sum of the scores of all others.
+    """
+    score = min(max(score, 0.5), 1.0)
+    return score, min(1.0, (1.0 - score) / others) if others > 0 else 1.0
 
 
 @dataclass(frozen=True)

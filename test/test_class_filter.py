@@ -14,7 +14,7 @@ from scipy.linalg import expm
 
 from robot_vision.errors import ConfigError
 from robot_vision.filters import markov_chain
-from robot_vision.filters.class_filter import ClassFilter, ClassModel, from_hypotheses
+from robot_vision.filters.class_filter import ClassBelief, ClassFilter, ClassModel, from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
 
 S = 1_000_000_000
@@ -441,12 +441,47 @@ def test_bad_models_are_refused_by_name(values, word):
         ClassModel(**{"labels": ("a", "b"), **values})
 
 
+def test_words_of_a_belief_are_one_distribution_in_falling_order():
+    rng = np.random.default_rng(0)
+    labels = tuple("abcde")
+    for _ in range(200):
+        p = rng.dirichlet(np.full(6, 0.5))
+        belief = ClassBelief(0, labels, p[:5], p[5])
+        for k in (1, 3, 5):
+            said = belief.top_k(k)
+            scores = [h.score for h in said]
+            assert scores == sorted(scores, reverse=True) and sum(scores) <= 1 + 1e-9
+            assert said[0].score == p.max()
+            assert (said[0].label == "unknown") == (p[5] > p[:5].max())
+            if k == 5 and said[0].label == "unknown":
+                read, refused = from_hypotheses(labels, [(h.label, h.score) for h in said])
+                assert read == pytest.approx(belief.known) and refused
+
+
 def test_classification_of_the_best_few_is_completed():
     labels = ("a", "b", "c", "d")
     p, refused = from_hypotheses(labels, [("b", 0.6), ("a", 0.2)])
     assert p == pytest.approx([0.2, 0.6, 0.1, 0.1]) and not refused
     p, refused = from_hypotheses(labels, [("unknown", 0.4), ("b", 0.6), ("a", 0.4)])
     assert p == pytest.approx([0.4, 0.6, 0, 0]) and refused
-    for results in ([], [("x", 0.5)], [("a", float("nan"))]):
+    # As it is now, one distribution; and in any order.
+    said = [("unknown", 0.6), ("b", 0.2), ("a", 0.1)]
+    for results in (said, said[::-1]):
+        p, refused = from_hypotheses(labels, results)
+        assert p == pytest.approx([0.25, 0.5, 0.125, 0.125]) and refused
+    # The filter's own words, where `unknown` is not the most probable.
+    p, refused = from_hypotheses(labels, [("b", 0.5), ("unknown", 0.3), ("a", 0.2)])
+    assert p == pytest.approx([2 / 7, 5 / 7, 0, 0]) and not refused
+    p, refused = from_hypotheses(labels, [("unknown", 1.0)])
+    assert p == pytest.approx([0.25] * 4) and refused
+    for results in (
+        [],
+        [("x", 0.5)],
+        [("a", float("nan"))],
+        [("a", 0.5), ("a", 0.4)],
+        [("unknown", 1.5), ("a", 0.5)],
+        [("a", 0.9), ("b", 0.8)],
+        [(label, 0.0) for label in labels],
+    ):
         with pytest.raises(MeasurementError):
             from_hypotheses(labels, results)

@@ -422,7 +422,12 @@ def test_write_results_says_unknown_below_the_threshold(tmp_path: Path) -> None:
         messages = [types.deserialize_cdr(d, CLASSIFICATION) for _, _, d in reader.messages(wanted)]
     assert [m.results[0].class_id for m in messages] == ["unknown"] * 3
     assert [len(m.results) for m in messages] == [3] * 3
+    for message in messages:
+        scores = [r.score for r in message.results]
+        assert scores == sorted(scores, reverse=True) and sum(scores) <= 1 + 1e-6
     back = read_results(tmp_path / "results")
+    assert (back.kept == 0).all()  # and so `uncertainty` counts what the robot refused
+    assert any("known scores are not recorded" in note for note in back.meta["problems"])
     # Of three classes two were published: the third gets what is left.
     assert np.allclose(back.probabilities, found.probabilities, atol=1e-6)
     assert any("top_k:=3" in note for note in back.meta["problems"])

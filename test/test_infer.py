@@ -72,6 +72,21 @@ def test_predictions_belong_to_their_frames(tmp_path: Path, bundle: Path, batch:
         assert len(results) == 3 and sum(r["score"] for r in results) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_lines_of_unknown_images_are_one_distribution(tmp_path: Path, top_k: int) -> None:
+    """A model whose threshold refuses every image, however sure it is of it."""
+    sure = make_tiny_bundle(tmp_path / "sure", unknown_threshold=2.0)
+    folder, out = write_pngs(tmp_path / "run", colours(6)), tmp_path / "out.jsonl"
+    words = ["infer", "--model", str(sure), str(folder), "--output", str(out)]
+    assert main([*words, "--top-k", str(top_k)]) == 0
+    for line in read_lines(out):
+        results = line["classification"]["results"]
+        scores = [r["score"] for r in results]
+        assert len(results) == 1 + top_k
+        assert max(results, key=lambda r: r["score"])["label"] == results[0]["label"] == "unknown"
+        assert scores == sorted(scores, reverse=True) and sum(scores) <= 1 + 1e-6
+
+
 def test_bad_frames_are_counted_and_the_run_goes_on(
     tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

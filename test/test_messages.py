@@ -41,6 +41,7 @@ from robot_vision.ros.messages import (
     transform_message,
     vision_info_message,
 )
+from robot_vision.ros.place_messages import PlaceHypothesis, places_message
 from robot_vision.ros.serialized import read_compressed_image, read_image
 from robot_vision.ros.transforms import StaticTransforms, base_pose, transform_from_numbers
 
@@ -76,6 +77,23 @@ def test_classification_keeps_order_labels_and_scores() -> None:
     again = deserialize_message(serialize_message(message), type(message))
     assert again.header == HEADER
     assert [(r.class_id, r.score) for r in again.results] == [("door", 0.75), ("wall", 0.2)]
+
+
+@pytest.mark.parametrize("in_map", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("probabilities", [(), (0.9, 0.6, 0.1), (0.3, 0.2)])
+def test_places_that_are_not_accepted_are_below_unknown(
+    probabilities: tuple[float, ...], in_map: float
+) -> None:
+    """A place that looks right and was refused by its geometry, for one."""
+    pose = CameraPose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.eye(6))
+    places = [PlaceHypothesis(i, p, pose) for i, p in enumerate(probabilities)]
+    results = places_message(Header(), "map", places, False, in_map).results
+    scores = [r.hypothesis.score for r in results]
+    assert results[0].hypothesis.class_id == "unknown" and len(results) == 1 + len(places)
+    assert scores == sorted(scores, reverse=True) and sum(scores) <= 1 + 1e-9
+    accepted = places_message(Header(), "map", places, True, in_map).results
+    if places:
+        assert [r.hypothesis.score for r in accepted] == list(probabilities)
 
 
 @pytest.mark.parametrize("size", [1, 8, 4096, 32768])

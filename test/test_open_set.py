@@ -11,6 +11,7 @@ from tiny_bundle import expected_colour, make_tiny_bundle
 
 from robot_vision.bundle import REFERENCES, ModelBundle
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.open_set import (
     NEIGHBOURS,
     KnownScores,
@@ -130,12 +131,35 @@ def test_damaged_known_scores_are_refused(data):
         KnownScores.from_dict(data)
 
 
+@pytest.mark.parametrize("rarity", [None, 0.0, 8e-5, 0.3, 0.97, 1.0])
+@pytest.mark.parametrize("best", [0.9999, 0.6, 0.26])
+@pytest.mark.parametrize("threshold", [None, -2.0, 2.0])
+def test_scores_are_one_distribution_whoever_sorts_them(rarity, best, threshold):
+    labels = ("kitchen", "hall", "office", "stairs")
+    p = np.array([best, *[(1 - best) / 3] * 3], np.float32)
+    classes = Classification(labels, p, 0.0, rarity=rarity)
+    for k in (1, 2, 4):
+        said = classes.top_k(k, threshold)
+        scores = [h.score for h in said]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) <= 1 + 1e-6
+        assert (said[0].label == UNKNOWN) == (threshold == 2.0)
+        assert len(said) == k + (threshold == 2.0)
+        # Whoever reads it gets what the network said.
+        read, refused = from_hypotheses(labels, [(h.label, h.score) for h in said])
+        assert refused == (threshold == 2.0)
+        if k == 4 and scores[0] < 1:
+            assert read == pytest.approx(p, abs=1e-6)
+        again = from_hypotheses(labels, sorted(((h.label, h.score) for h in said), reverse=True))
+        assert np.allclose(again[0], read) and (again[1] == refused or scores[0] == scores[1])
+
+
 def test_unknown_comes_first_with_its_rarity():
     p = np.array([0.1, 0.7, 0.2], np.float32)
     said = Classification(("a", "b", "c"), p, -3.0, rarity=0.97).top_k(2, -2.0)
     assert [h.label for h in said] == [UNKNOWN, "b", "c"]
     assert said[0].score == 0.97
-    assert said[1].score == pytest.approx(0.7)  # given that it is one of them
+    assert said[1].score == pytest.approx(0.7 * 0.03)  # of what `unknown` leaves
     assert Classification(("a", "b", "c"), p, -1.0, rarity=0.5).top_k(1, -2.0)[0].label == "b"
 
 

@@ -29,6 +29,7 @@ _DIMENSIONS = {
     "descriptor": 2,
     "mutual_information": 1,
     "spread": 3,
+    "kept": 1,
 }
 
 
@@ -52,6 +53,7 @@ class Predictions:
         meta: hashes of bag and bundle, and whatever else belongs to it; plain data.
         mutual_information: float (N,), nats, where the classifier answers several times.
         spread: float (N, 6, 6), the part of the covariance by which several answers differ.
+        kept: float (N,), 0 where the robot said `unknown`, else 1; None where the known score tells.
 
     Raises:
         ConfigError: columns that do not fit each other.
@@ -70,6 +72,7 @@ class Predictions:
     meta: dict[str, Any] = field(default_factory=dict)
     mutual_information: NDArray[Any] | None = None
     spread: NDArray[Any] | None = None
+    kept: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.stamps_ns)

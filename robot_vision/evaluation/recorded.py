@@ -20,6 +20,8 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.covariance import covariance_numbers
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.columns import Predictions
+from robot_vision.filters.class_model import from_hypotheses
+from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import canonical_xyzw
 from robot_vision.interfaces import (
     CLASSIFICATION,
@@ -216,7 +218,8 @@ def read_results(
             f"{again} of {len(keys)} results have the stamp of another: two nodes of one name, images that "
             "share a stamp, or a recording that was looped"
         )
-    scores = _scores([rows[key].results for key in keys], heard, notes) if listed else None
+    said = [rows[key].results for key in keys]
+    classes = _classes(said, heard, notes) if listed else None
     poses = [rows[key].pose for key in keys]
     descriptors = [rows[key].descriptor for key in keys]
     has_pose = any(p is not None for p in poses)
@@ -225,8 +228,8 @@ def read_results(
         np.array([stamp for stamp, _ in keys], np.int64),
         np.array([rows[key].log_ns for key in keys], np.int64),
         heard if listed else (),
-        scores,
-        None if scores is None else np.nanmax(scores, axis=1, initial=0.0),
+        None if classes is None else classes.probabilities,
+        None if classes is None else classes.published,
         _stack([None if p is None else p[0] for p in poses], (3,)) if has_pose else None,
         _stack([None if p is None else p[1] for p in poses], (4,)) if has_pose else None,
         _stack([None if p is None else p[2] for p in poses], (6, 6)) if has_pose else None,
@@ -241,6 +244,7 @@ def read_results(
             "recorded": True,
         },
         *_uncertainty([rows[key].uncertainty for key in keys]),
+        kept=classes.kept if classes and (classes.kept == 0).any() else None,
     )
 
 
@@ -356,8 +360,8 @@ def _collect(
         seen[topic, stamp_ns] += 1
         name = outputs[topic]
         if name == "classification":
-            row.results = {h.class_id: h.score for h in message.results if h.class_id != UNKNOWN}
-            listed.update(row.results)
+            row.results = [(h.class_id, h.score) for h in message.results]
+            listed.update(label for label, _ in row.results if label != UNKNOWN)
             frame_id = frame_id or message.header.frame_id
         elif name == "pose":
             p, q = message.pose.pose.position, message.pose.pose.orientation
@@ -380,32 +384,50 @@ def _labels(bag: BagFile, outputs: dict[str, str]) -> tuple[str, ...]:
     return found
 
 
-def _scores(rows: list[Any], labels: tuple[str, ...], notes: list[str]) -> NDArray[np.float64]:
-    """Returns probabilities (N, K): those published, and an even share of the rest for the others."""
-    index = {label: i for i, label in enumerate(labels)}
-    scores = np.full((len(rows), len(labels)), np.nan)
+@dataclass
+class _Classes:
+    """What a recording says of the classes of N images; NaN where it says nothing.
+
+    Attributes:
+        probabilities: (N, K), given that it is one of the classes: those published, and an even share of the
+            rest for the others.
+        published: (N,), the highest score of a class as it was published.
+        kept: (N,), 0 where the answer is `unknown`, else 1.
+    """
+
+    probabilities: NDArray[np.float64]
+    published: NDArray[np.float64]
+    kept: NDArray[np.float64]
+
+
+def _classes(rows: list[Any], labels: tuple[str, ...], notes: list[str]) -> _Classes:
+    count = len(rows)
+    empty = np.full(count, np.nan)
+    found = _Classes(np.full((count, len(labels)), np.nan), empty, empty.copy())
     fewest = len(labels)
     for i, row in enumerate(rows):
         if row is None:
             continue
-        strange = [label for label in row if label not in index]
-        if strange:
+        try:
+            found.probabilities[i], refused = from_hypotheses(labels, row)
+        except MeasurementError as error:
             raise SourceError(
-                f"The recording has class {strange[0]!r}, which the network does not know: give the bundle "
-                "that made it"
-            )
-        rest = len(labels) - len(row)
-        fewest = min(fewest, len(row))
-        scores[i] = max(0.0, 1.0 - sum(row.values())) / rest if rest else 0.0
-        for label, score in row.items():
-            scores[i, index[label]] = score
+                f"A classification of the recording cannot be read: {error}; if its classes are others, give "
+                "the bundle that made it"
+            ) from error
+        listed = [score for label, score in row if label in labels]
+        found.published[i], found.kept[i] = max(listed, default=0.0), not refused
+        fewest = min(fewest, len(listed))
     if fewest < len(labels):
         notes.append(
             f"classifications hold {fewest} of {len(labels)} classes: the rest of the probability is spread "
             "evenly, so that log likelihood, Brier score and top-5 are estimates (record with "
             f"top_k:={len(labels)})"
         )
-    return scores
+    notes.append(
+        "known scores are not recorded: the published score of the best class stands for them"
+    )
+    return found
 
 
 def _uncertainty(

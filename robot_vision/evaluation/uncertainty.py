@@ -18,11 +18,13 @@ def score_uncertainty(frames: Predictions, threshold: float | None) -> Columns:
     """Returns the columns of `scores.COLUMNS` on the threshold and on several answers.
 
     Args:
-        frames: of one recording.
+        frames: of one recording; if they say what was called unknown, that counts.
         threshold: below this known score an image is called unknown; None where nothing is.
     """
     columns: Columns = {}
-    if threshold is not None and frames.known_score is not None:
+    if frames.kept is not None:
+        columns["kept"] = np.where(np.isfinite(frames.kept), frames.kept == 1, -1)
+    elif threshold is not None and frames.known_score is not None:
         score = np.asarray(frames.known_score, np.float64)
         columns["kept"] = np.where(np.isfinite(score), score >= threshold, -1)
     if frames.mutual_information is not None:

@@ -17,7 +17,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from robot_vision.covariance import MAX_COVARIANCE
 from robot_vision.errors import ImageError
 from robot_vision.geometry import matrix_from_xyzw
-from robot_vision.predictions import UNKNOWN, CameraPose
+from robot_vision.predictions import UNKNOWN, CameraPose, score_of_unknown
 from robot_vision.ros.messages import pose_message
 
 MAX_DRAWN = 20_000  # keyframes in a marker; of larger maps every n-th is drawn
@@ -101,22 +101,26 @@ def places_message(
 ) -> Detection3D:
     """Returns the places, most probable first: stamp of the image, frame of the map.
 
-    Where no place is accepted, `unknown` comes first, with the probability that is left beside the best: a
-    subscriber that reads only the first result is safe. `id` is that of the accepted place or empty.
+    Where no place is accepted, `unknown` comes first, with the probability that is left beside the best, and
+    at least one half; the others share what that leaves. A subscriber is safe that reads only the first
+    result, or the one of the highest score. `id` is that of the accepted place or empty.
     """
     message = Detection3D()
     message.header = Header(stamp=header.stamp, frame_id=map_frame)
+    unknown, factor = 0.0, 1.0
+    if not (accepted and hypotheses):
+        best = hypotheses[0].probability if hypotheses else 0.0
+        left = max(1.0 - best, 1.0 - probability_in_map)
+        unknown, factor = score_of_unknown(left, sum(h.probability for h in hypotheses))
     found = [
-        _hypothesis(str(h.place), h.probability, h.pose, header, map_frame, scale, signed)
+        _hypothesis(str(h.place), h.probability * factor, h.pose, header, map_frame, scale, signed)
         for h in hypotheses
     ]
     if accepted and found:
         message.id = str(hypotheses[0].place)
         message.bbox.center = found[0].pose.pose
     else:
-        best = hypotheses[0].probability if hypotheses else 0.0
-        left = max(1.0 - best, 1.0 - probability_in_map)
-        found.insert(0, _hypothesis(UNKNOWN, left, NOWHERE, header, map_frame, 1.0, signed))
+        found.insert(0, _hypothesis(UNKNOWN, unknown, NOWHERE, header, map_frame, 1.0, signed))
     message.results = found
     return message
 
