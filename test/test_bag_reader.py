@@ -554,7 +554,7 @@ def test_rows_out_of_order_of_one_time_and_without_data(tmp_path):
     whole(bag)
     with sqlite3.connect(bag / "bag.db3") as database:
         database.execute("update messages set timestamp = ?", (START,))
-    whole(bag)
+    whole(bag, "the log's times of its images 0.000 s")
     with sqlite3.connect(bag / "bag.db3") as database:
         database.execute("update messages set data = x'' where id in (1, 2)")
         database.execute("update messages set topic_id = 9 where id = 3")
@@ -628,6 +628,33 @@ def test_images_without_a_stamp_are_counted(tmp_path):
             data = bytes(TYPES.serialize_cdr(image(TYPES, 0, i), IMAGE))
             database.execute("update messages set data = ? where id = ?", (data, i + 1))
     whole(bag, f"4 of 30 images of {FRONT} have no stamp: the log's time is taken for it")
+
+
+def test_log_that_runs_otherwise_than_the_stamps_is_said(tmp_path):
+    bag = write(tmp_path / "bag", log=lambda i: START)
+    whole(bag, f"the stamps of {FRONT} span 2.900 s, and the log's times of its images 0.000 s")
+    fast = write(tmp_path / "fast", log=lambda i: START + i * PERIOD // 2)
+    whole(fast, "the log's times of its images 1.450 s")
+    whole(write(tmp_path / "again", log=lambda i: START + 10**15 + i * PERIOD))
+
+
+def test_stamps_that_repeat_are_counted(tmp_path):
+    with RecordingWriter(tmp_path / "bag") as bag:
+        for i in range(20):
+            header = bag.header(START + i // 5 * PERIOD, "camera")
+            make = bag.types[IMAGE]
+            pixels = np.full(192, i, np.uint8)
+            bag.write(FRONT, START + i * PERIOD, make(header, 8, 8, "rgb8", 0, 24, pixels))
+    found, problems, notes = numbers(tmp_path / "bag")
+    assert found == list(range(20)) and problems == []
+    assert f"16 of 20 images of {FRONT} have the stamp of the image before" in notes[0]
+    with pytest.raises(SourceError, match="stamps must increase; bad_poses=skip"):
+        open_dataset("rosbag", tmp_path / "bag", pose_source="none")
+    options = {"pose_source": "none", "bad_poses": "skip", "split": "test"}
+    splits = open_dataset("rosbag", tmp_path / "bag", **options)
+    assert len(splits.test) == 4 and any(
+        "16" in n and "does not increase" in n for n in splits.notes
+    ), splits.notes
 
 
 # Every command

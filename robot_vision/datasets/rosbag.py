@@ -30,6 +30,7 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from robot_vision.sources.bag_reader import BagFile
+from robot_vision.sources.bag_stamps import StampNotes
 from robot_vision.sources.natural import natural_key
 from robot_vision.sources.recording_folder import is_bag
 from robot_vision.sources.storage import slashed
@@ -196,12 +197,11 @@ def _images(
     """Returns the topic's images in the order of their stamps, and their frame."""
     images: list[_Image] = []
     frame_id = ""
-    number = unstamped = 0
+    stamps = StampNotes(bag)
     for number, record in enumerate(bag.raw([topic])):
         log_ns = record.log_ns
         stamp_ns, frame = bag.header(record)
-        unstamped += not stamp_ns
-        stamp_ns = stamp_ns or log_ns  # a driver that leaves it zero
+        stamp_ns = stamps.add(topic, stamp_ns, log_ns)
         frame_id = frame_id or frame.lstrip("/")
         if number % options.every:
             continue
@@ -216,7 +216,7 @@ def _images(
             skipped.add("whose stamp does not increase", str(source))
             continue
         images.append(_Image(stamp_ns, log_ns, source))
-    bag.note_unstamped(topic, unstamped, number + 1)
+    stamps.finish()
     return images, frame_id
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from robot_vision.errors import SourceError, unknown
 from robot_vision.sources.bag_reader import BagFile, Record
+from robot_vision.sources.bag_stamps import StampNotes
 from robot_vision.sources.base import Frame, Source, nanoseconds
 from robot_vision.sources.storage import slashed
 
@@ -65,7 +67,7 @@ class BagSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         numbers = dict.fromkeys(self.topics, 0)
-        unstamped = dict.fromkeys(self.topics, 0)
+        stamps = StampNotes(self._bag)
         for record in self._bag.raw(self.topics, self._from_ns, self._until_ns):
             number = numbers[record.topic]
             numbers[record.topic] += 1
@@ -75,25 +77,29 @@ class BagSource(Source):
             except SourceError as error:
                 self.problems.append(f"{name} cannot be deserialised: {error}")
                 continue
-            stamp = message.header.stamp
-            stamp_ns = stamp.sec * 10**9 + stamp.nanosec
-            unstamped[record.topic] += not stamp_ns
-            frame_id = message.header.frame_id
-            yield Frame(
-                stamp_ns or record.log_ns, record.topic, frame_id, message, name, record.log_ns
+            header = message.header
+            stamp_ns = stamps.add(
+                record.topic, header.stamp.sec * 10**9 + header.stamp.nanosec, record.log_ns
             )
-        for topic, count in unstamped.items():
-            self._bag.note_unstamped(topic, count, numbers[topic])
+            yield Frame(stamp_ns, record.topic, header.frame_id, message, name, record.log_ns)
+        stamps.finish()
 
     def records(self, topics: Collection[str]) -> Iterator[Record]:
         """Yields messages of any topics as CDR, in the order of the log, within the time asked for."""
+        stamps = StampNotes(self._bag)
         for record in self._bag.raw(topics, self._from_ns, self._until_ns):
+            if record.topic in self.topics:
+                with contextlib.suppress(
+                    SourceError
+                ):  # what has no header is counted by who plays it
+                    stamps.add(record.topic, self._bag.header(record)[0], record.log_ns)
             try:
-                data = self._bag.cdr(record) if record.ros1 else record.data
+                data = self._bag.cdr(record)
             except SourceError as error:
                 self.problems.append(f"a message of {record.topic} is damaged: {error}")
                 continue
             yield record._replace(data=data, ros1=False)
+        stamps.finish()
 
     def close(self) -> None:
         """Closes the bag."""

@@ -57,6 +57,7 @@ class BagFile:
         kinds: every topic (with its leading slash) and its message type.
         counts: how many messages each topic has.
         start_ns: log time of the first message; messages of a clock that was not yet set are none.
+        end_ns: log time of the last one; those of a time far ahead are none.
         problems: what is missing, damaged or left out, a line each. Reading may add to them.
         notes: where indexes and metadata are wrong, though everything is read, a line each. Reading may add
             to them.
@@ -72,7 +73,7 @@ class BagFile:
         self._survey = survey_bag(path)
         self._types = message_types()
         self.kinds, self.counts = self._survey.kinds, self._survey.counts
-        self.start_ns = self._survey.start_ns
+        self.start_ns, self.end_ns = self._survey.start_ns, self._survey.end_ns
         self.problems, self.notes = self._survey.problems, self._survey.notes
 
     def close(self) -> None:
@@ -153,11 +154,9 @@ class BagFile:
                 f"{self.path}: a message of {len(data)} bytes has no header"
             ) from error
 
-    def note_unstamped(self, topic: str, count: int, total: int) -> None:
-        """Notes that for images without a stamp the log's time was taken."""
-        if count:
-            text = f"{count} of {total} images of {topic} have no stamp: the log's time is taken for it"
-            self._say(self.notes, f"{self.path}: {text}")
+    def note(self, text: str) -> None:
+        """Adds a note, once."""
+        self._say(self.notes, f"{self.path}: {text}")
 
     def message(self, record: Record) -> Any:
         """Returns a deserialised message.

@@ -39,6 +39,7 @@ class Survey:
         counts: how many messages each topic has.
         definitions: of message types that are in it: language and text.
         start_ns: log time of the first message; messages of a clock that was not yet set are none.
+        end_ns: log time of the last one; those of a time far ahead are none.
         problems: what is missing, damaged or left out, a line each.
         notes: where indexes and metadata are wrong, though everything is read, a line each.
     """
@@ -48,6 +49,7 @@ class Survey:
     counts: Counter[str] = field(default_factory=Counter)
     definitions: dict[str, tuple[str, str]] = field(default_factory=dict)
     start_ns: int = 0
+    end_ns: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -199,14 +201,14 @@ def _find_start(found: Survey, times: dict[str, Times]) -> None:
     groups = np.split(every, breaks)
     sizes = [len(group) for group in groups]
     main = len(sizes) - 1 - int(np.argmax(sizes[::-1]))
-    start_ns = int(groups[main][0])
+    start_ns, end_ns = int(groups[main][0]), int(groups[main][-1])
     strange = []
     for i, group in enumerate(groups):
         unset = group[-1] < _YEAR_2000_NS <= groups[main][0]
         if i != main and (unset or 4 * len(group) < sizes[main]):
             strange.append(group)
-        elif i < main:
-            start_ns = min(start_ns, int(group[0]))
+        else:
+            start_ns, end_ns = min(start_ns, int(group[0])), max(end_ns, int(group[-1]))
     for group in strange:
         first, last = int(group[0]), int(group[-1])
         topics = {
@@ -217,7 +219,7 @@ def _find_start(found: Survey, times: dict[str, Times]) -> None:
             f"{len(group)} messages ({named}) are logged at {_date(first)}, more than a day apart from "
             f"the others: seconds count from {_date(start_ns)}"
         )
-    found.start_ns = start_ns
+    found.start_ns, found.end_ns = start_ns, end_ns
 
 
 def _compare(
