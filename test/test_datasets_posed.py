@@ -599,10 +599,12 @@ def test_place_folder_names_the_file_when_its_name_is_bad(name, message, tmp_pat
     assert len(open_dataset("place_folder", tmp_path, bad_poses="skip").samples) == 1
 
 
-def test_place_folder_refuses_two_utm_zones(tmp_path):
+def test_place_folder_of_two_zones_needs_to_know_them_all(tmp_path):
     write_image(tmp_path / place_name(500000, 4000000, zone="10"), 0)
     write_image(tmp_path / place_name(500000, 4000000, zone="11"), 1)
-    with pytest.raises(SourceError, match="zone at a time"):
+    assert len(open_dataset("place_folder", tmp_path).samples) == 2
+    write_image(tmp_path / place_name(500000, 4000000, zone=""), 2)
+    with pytest.raises(SourceError, match=r"does not say its UTM zone .*are of several \(10, 11\)"):
         open_dataset("place_folder", tmp_path)
 
 

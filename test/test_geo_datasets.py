@@ -5,7 +5,7 @@ import pytest
 from tiny_datasets import gsv_cities, msls, place_name, write_image
 
 from robot_vision.datasets import open_dataset
-from robot_vision.datasets.geo import east_north
+from robot_vision.datasets.geo import degrees_of_utm, east_north
 from robot_vision.errors import ConfigError, SourceError
 
 
@@ -39,6 +39,70 @@ def test_bands_of_one_half_stay_as_they_are(tmp_path):
     splits = open_dataset("place_folder", tmp_path)
     assert not any("equator" in note for note in splits.notes)
     assert any("northing 9990000" in note for note in splits.notes)
+
+
+def utm_name(east, north, zone, letter):
+    return place_name(f"{east:.3f}", f"{north:.3f}", 90, zone, letter).replace(
+        "@37.1@-122.2@", "@@@"
+    )
+
+
+def test_towns_of_two_zones_are_apart_and_a_border_divides_none(tmp_path):
+    # 6 degrees east of the meridian of zone 32 is the border to 33: the same distance from both meridians.
+    west = [utm_name(690_000 + 10 * i, 6_100_000, "32", "U") for i in range(3)]
+    here = metres_to_the_border(west[0])
+    east = [
+        utm_name(1_000_000 - e, n, "33", "U")
+        for e, n in [(690_000 + 10 * i, 6_100_000) for i in range(3)]
+    ]
+    far = [utm_name(690_000, 6_100_000, "54", "U"), utm_name(690_000, 4_000_000, "54", "S")]
+    for i, name in enumerate([*west, *east, *far]):
+        write_image(tmp_path / name, i)
+    splits = open_dataset("place_folder", tmp_path, split="train")
+    at = positions(splits.train)
+    border = at[east[0]] - at[west[0]]
+    # Symmetric about the border: the way between them is 2 (border - west), and the border is at 12 degrees.
+    assert border[0] == pytest.approx(2 * here, rel=2e-3) and abs(border[1]) < 1
+    for a, b in ((west[0], far[0]), (far[0], far[1]), (west[0], far[1])):
+        assert np.linalg.norm(at[a] - at[b]) > 90_000
+    step = np.linalg.norm(at[west[1]] - at[west[0]])
+    assert step == pytest.approx(10 / 1.00004, abs=0.01)  # UTM's scale, 190 km from the meridian
+    assert any("zone 32 and 33 at 55.0" in note for note in splits.notes), splits.notes
+
+
+def metres_to_the_border(name):
+    """Metres from a place in zone 32 to the border at 12 degrees, along its parallel."""
+    fields = name.split("@")
+    lat, lon = degrees_of_utm(
+        np.array([32]),
+        np.array([False]),
+        np.array([float(fields[1])]),
+        np.array([float(fields[2])]),
+    )
+    return (
+        np.radians(12 - lon[0])
+        * 6378137
+        * np.cos(np.radians(lat[0]))
+        / np.sqrt(1 - 0.00669438 * np.sin(np.radians(lat[0])) ** 2)
+    )
+
+
+def test_degrees_of_utm_are_those_of_published_points():
+    # The CN Tower: 43°38'33.24"N, 79°23'13.7"W, zone 17T.
+    lat, lon = degrees_of_utm(
+        np.array([17]), np.array([False]), np.array([630084.0]), np.array([4833438.0])
+    )
+    assert lat[0] == pytest.approx(43 + 38 / 60 + 33.24 / 3600, abs=2e-5)
+    assert lon[0] == pytest.approx(-(79 + 23 / 60 + 13.7 / 3600), abs=2e-5)
+    # On the meridian, northing is 0.9996 of the way from the equator: 4,984,944.4 m at 45 degrees on WGS 84.
+    for south, sign in ((False, 1), (True, -1)):
+        north = 0.9996 * 4984944.378 * sign + (1e7 if south else 0)
+        lat, lon = degrees_of_utm(
+            np.array([34]), np.array([south]), np.array([500000.0]), np.array([north])
+        )
+        assert lat[0] == pytest.approx(45 * sign, abs=1e-7) and lon[0] == pytest.approx(
+            21, abs=1e-9
+        )
 
 
 def test_msls_opens_cities_of_two_zones_apart(tmp_path):

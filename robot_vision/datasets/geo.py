@@ -22,8 +22,10 @@ from robot_vision.datasets.splitting import divide, missing_note
 
 ORIGIN_STEP_M = 1000.0
 _CITY_STEP_M = 100_000.0
-# WGS 84: the greater half axis in metres, and the square of the eccentricity.
-_A, _E2 = 6378137.0, 6.69437999014e-3
+FALSE_NORTHING_M = 1e7
+# WGS 84: the greater half axis in metres, the flattening, and the square of the eccentricity.
+_A, _F = 6378137.0, 1 / 298.257223563
+_E2 = _F * (2 - _F)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def side_by_side(
         moved[city] = xy - low + (i * step, 0.0)
     if len(moved) > 1:
         names = ", ".join(f"{city} from x = {i * step / 1000:g} km" for i, city in enumerate(moved))
-        notes.append(f"each city has a square of its own on the map: {names}")
+        notes.append(f"each town has a square of its own on the map: {names}")
     return moved
 
 
@@ -148,6 +150,55 @@ def east_north(lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]) -> ND
     east = np.array([-math.sin(a), math.cos(a), 0.0])
     north = np.array([-math.sin(b) * math.cos(a), -math.sin(b) * math.sin(a), math.cos(b)])
     return np.stack((away @ east, away @ north), axis=-1)
+
+
+def degrees_of_utm(
+    zone: NDArray[np.int64],
+    south: NDArray[np.bool_],
+    east_m: NDArray[np.float64],
+    north_m: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns latitude and longitude (N,) of UTM coordinates, by Krueger's series (1912) to a millimetre.
+
+    Args:
+        zone: (N,), 1 to 60.
+        south: (N,), of the southern half, whose northings count from 10,000 km south of the equator.
+        east_m: (N,).
+        north_m: (N,).
+    """
+    n = _F / (2 - _F)
+    radius = 0.9996 * _A / (1 + n) * (1 + n**2 / 4 + n**4 / 64)
+    xi = (north_m - np.where(south, FALSE_NORTHING_M, 0.0)) / radius
+    eta = (east_m - 500_000.0) / radius
+    betas = (n / 2 - 2 * n**2 / 3 + 37 * n**3 / 96, n**2 / 48 + n**3 / 15, 17 * n**3 / 480)
+    xi, eta = (
+        xi - sum(b * np.sin(2 * j * xi) * np.cosh(2 * j * eta) for j, b in enumerate(betas, 1)),
+        eta - sum(b * np.cos(2 * j * xi) * np.sinh(2 * j * eta) for j, b in enumerate(betas, 1)),
+    )
+    chi = np.arcsin(np.sin(xi) / np.cosh(eta))
+    deltas = (2 * n - 2 * n**2 / 3 - 2 * n**3, 7 * n**2 / 3 - 8 * n**3 / 5, 56 * n**3 / 15)
+    lat = chi + sum(d * np.sin(2 * j * chi) for j, d in enumerate(deltas, 1))
+    lon = np.degrees(np.arctan2(np.sinh(eta), np.cos(xi))) + 6.0 * zone - 183.0
+    return np.degrees(lat), lon
+
+
+def towns(lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Returns the number of each point's town (N,): cells of a quarter of a degree that touch are one."""
+    cells = [(math.floor(4 * a), math.floor(4 * b)) for a, b in zip(lat_deg, lon_deg, strict=True)]
+    left, number, count = set(cells), dict[tuple[int, int], int](), 0
+    for first in dict.fromkeys(cells):
+        if first not in left:
+            continue
+        left.discard(first)
+        reached = [first]
+        while reached:
+            a, b = reached.pop()
+            number[a, b] = count
+            near = {(a + i, b + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+            left -= near
+            reached += near
+        count += 1
+    return np.array([number[cell] for cell in cells], np.int64)
 
 
 def _pose(place: Place, origin: NDArray[np.float64], oriented: bool) -> NDArray[np.float64]:

@@ -8,7 +8,8 @@ their own). `geo` says what becomes of them.
 
 UTM counts northings of the southern half from 10,000 km south of the equator: where images of both halves
 (zone letters M and N meet at the equator) are in one set, these are taken off. UTM numbers are large for
-float32, so a round origin near the training images is subtracted; the notes name it.
+float32, so a round origin near the training images is subtracted; the notes name it. Of several zones (MSLS
+has 22 cities) each town has a square of its own on the map, and one across a border stays whole.
 
 Layouts: `[images/]{train,val,test}/{database,queries}/...`, any of them; or one folder, divided into
 blocks. Samples' sequences are `train/database` and so on.
@@ -19,7 +20,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robot_vision.datasets.geo import GeoOptions, Place, Placed, geo_splits, round_origin
+import numpy as np
+
+from robot_vision.datasets.geo import (
+    FALSE_NORTHING_M,
+    GeoOptions,
+    Place,
+    Placed,
+    degrees_of_utm,
+    east_north,
+    geo_splits,
+    round_origin,
+    side_by_side,
+    towns,
+)
 from robot_vision.datasets.image_files import unused_notes
 from robot_vision.datasets.pose_checks import Skipped, numbers
 from robot_vision.datasets.posed import checked
@@ -29,7 +43,6 @@ from robot_vision.sources.files import find_images, image_notes
 
 _ZONE, _LETTER, _LATITUDE, _HEADING, _HEIGHT = 3, 4, 5, 9, 12
 _PARTS = ("train", "val", "test")
-_FALSE_NORTHING_M = 1e7
 
 
 @dataclass(frozen=True)
@@ -69,11 +82,13 @@ def open_splits(root: Path, options: Options) -> Splits:
             "(folders: images/train/database, images/train/queries, ...)"
         )
     notes += [*skipped.notes(), *image_notes(p.file for p in placed)]
-    zone = _one_zone(placed, zones)
+    numbers_there = {zone.number for zone in zones}
+    if len(numbers_there - {""}) > 1:
+        return geo_splits(_of_several_zones(placed, zones, notes), options, notes, np.zeros(2))
     placed = _one_half(placed, zones, notes)
     origin = round_origin([p.place for p in placed if p.part in ("train", "")] or [placed[0].place])
     notes.append(
-        f"UTM zone {zone or 'not given'}; the map's origin is easting {origin[0]:.0f}, "
+        f"UTM zone {max(numbers_there) or 'not given'}; the map's origin is easting {origin[0]:.0f}, "
         f"northing {origin[1]:.0f}; x is east, y is north, z is up"
     )
     return geo_splits(placed, options, notes, origin)
@@ -112,18 +127,36 @@ def parse_name(file: Path) -> tuple[Place, _Zone]:
     return Place(float(east), float(north), height or 0.0, heading), zone
 
 
-def _one_zone(placed: list[Placed], zones: list[_Zone]) -> str:
-    """Returns the UTM zone that all share: coordinates of two zones cannot be compared."""
-    first: dict[str, Path] = {}
+def _of_several_zones(placed: list[Placed], zones: list[_Zone], notes: list[str]) -> list[Placed]:
+    """Returns the images on one map: towns by their degrees, each in a square of its own.
+
+    Eastings and northings of two zones cannot be compared: on one map, places of two countries would lie on
+    one another, and neighbours on both sides of a zone's border far apart.
+    """
     for item, zone in zip(placed, zones, strict=True):
-        if zone.number:
-            first.setdefault(zone.number, item.file)
-    if len(first) > 1:
-        (a, file_a), (b, file_b) = list(first.items())[:2]
-        raise SourceError(
-            f"{file_b} is in UTM zone {b} and {file_a} in zone {a}: open the images of one zone at a time"
-        )
-    return next(iter(first), "")
+        if not zone.number.isdecimal() or not 1 <= int(zone.number) <= 60 or zone.south is None:
+            raise SourceError(
+                f"{item.file} does not say its UTM zone (1 to 60) with its letter, and the images are of "
+                f"several ({', '.join(sorted({z.number for z in zones} - {''}))}): give all of them both, "
+                "or open the images of one zone"
+            )
+    east_north_m = np.array([[p.place.east_m, p.place.north_m] for p in placed])
+    south = np.array([zone.south for zone in zones], bool)
+    lat, lon = degrees_of_utm(np.array([int(z.number) for z in zones]), south, *east_north_m.T)
+    town = towns(lat, lon)
+    names = {}
+    for number in dict.fromkeys(town.tolist()):
+        mine = town == number
+        there = sorted({zones[i].number for i in np.flatnonzero(mine)}, key=int)
+        where = f"{lat[mine].mean():.2f}, {lon[mine].mean():.2f}"
+        names[f"zone {' and '.join(there)} at {where}"] = mine
+    moved = side_by_side({n: east_north(lat[mine], lon[mine]) for n, mine in names.items()}, notes)
+    for name, mine in names.items():
+        east_north_m[mine] = moved[name]
+    return [
+        replace(p, place=replace(p.place, east_m=float(x), north_m=float(y)))
+        for p, (x, y) in zip(placed, east_north_m, strict=True)
+    ]
 
 
 def _one_half(placed: list[Placed], zones: list[_Zone], notes: list[str]) -> list[Placed]:
@@ -141,6 +174,6 @@ def _one_half(placed: list[Placed], zones: list[_Zone], notes: list[str]) -> lis
         "10,000,000 m are taken off the southern ones' northings"
     )
     return [
-        replace(p, place=replace(p.place, north_m=p.place.north_m - _FALSE_NORTHING_M)) if s else p
+        replace(p, place=replace(p.place, north_m=p.place.north_m - FALSE_NORTHING_M)) if s else p
         for p, s in zip(placed, south, strict=True)
     ]
