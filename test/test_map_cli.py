@@ -26,6 +26,7 @@ from robot_vision.geometry import pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.aligning import align_maps
 from robot_vision.places.copying import merge_map
+from robot_vision.places.recogniser_places import learned_speed
 from robot_vision.places.store import MapError, create_map, open_map
 from robot_vision.recording import RecordingWriter
 
@@ -143,6 +144,113 @@ def test_a_build_that_is_stopped_goes_on_to_the_same_map(
     assert rows(once, capsys) == rows(twice, capsys)
     with open_map(once) as a, open_map(twice) as b:
         np.testing.assert_array_equal(a.descriptors()[1], b.descriptors()[1])
+
+
+def moved_scene(folder: Path, count: int, same_start: bool = False) -> Path:
+    """Writes other frames of another place, in files of the same names; perhaps from the same pose on."""
+    seven_scenes(folder, count)
+    for i in range(count):
+        image = np.random.default_rng(100 + i).integers(0, 256, (24, 32, 3), np.uint8)
+        cv2.imwrite(str(folder / f"frame-{i:06}.color.png"), image)
+        if same_start and i == 0:
+            continue
+        pose = folder / f"frame-{i:06}.pose.txt"
+        T = np.loadtxt(pose)
+        T[:3, 3] += (20, 5, 1)
+        np.savetxt(pose, T)
+    return folder
+
+
+@pytest.mark.parametrize("same_start", [False, True])
+def test_two_recordings_of_one_name_are_both_kept(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str], same_start: bool
+) -> None:
+    """Frames without stamps are numbered, so those of both have the same source, camera and number."""
+    first = seven_scenes(tmp_path / "monday" / "scene", 3)
+    second = moved_scene(tmp_path / "tuesday" / "scene", 3, same_start)
+    path, other = tmp_path / "home.map", tmp_path / "other.map"
+    options = ("--model", bundle, *BY_DISTANCE, "--distance", "0.01")
+    assert map_verb("build", path, first, *options) == 0
+    assert map_verb("build", path, second, *options) == 2
+    assert "has other keyframes of a recording named 'scene'" in capsys.readouterr().err
+    for added, known in ((3, 0), (0, 3)):
+        assert map_verb("add", path, second, *options) == 0
+        told = capsys.readouterr().out
+        assert f"{added} keyframes added" in told and "'scene' is kept as 'scene (2)'" in told
+        assert (f"{known} were there" in told) == bool(known)
+    assert map_verb("add", path, first, *options) == 0
+    assert "0 keyframes added" in capsys.readouterr().out
+    assert [row["source"] for row in rows(path, capsys)] == ["scene"] * 3 + ["scene (2)"] * 3
+
+    assert map_verb("build", other, second, *options) == 0
+    target = tmp_path / "merged.map"
+    assert map_verb("build", target, first, *options) == 0
+    capsys.readouterr()
+    assert map_verb("merge", target, other, "--dry-run") == 0
+    assert "3 of 3 keyframes would be merged" in capsys.readouterr().out
+    for added in (3, 0):
+        assert map_verb("merge", target, other) == 0
+        told = capsys.readouterr().out
+        assert f"{added} keyframes added" in told and "'scene' is kept as 'scene (2)'" in told
+    assert len(rows(target, capsys)) == 6
+
+
+def test_poses_that_have_changed_since_are_counted_and_left(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, path = seven_scenes(tmp_path / "scene", 3), tmp_path / "home.map"
+    options = ("--model", bundle, *BY_DISTANCE, "--distance", "0.01")
+    assert map_verb("build", path, folder, *options) == 0
+    before = rows(path, capsys)
+    for pose in folder.glob("*.pose.txt"):
+        T = np.loadtxt(pose)
+        T[:3, 3] += 1
+        np.savetxt(pose, T)
+    assert map_verb("build", path, folder, *options) == 0
+    told = capsys.readouterr().out
+    assert "0 keyframes added" in told and "3 of those that were there have other poses" in told
+    assert rows(path, capsys) == before
+
+
+def test_long_names_that_begin_alike_stay_apart(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "home.map"
+    options = ("--model", bundle, *BY_DISTANCE, "--distance", "0.01")
+    folder = seven_scenes(tmp_path / "scene", 2)
+    for verb, end in (("build", "a"), ("add", "b")):
+        assert map_verb(verb, path, folder, *options, "--name", "x" * 250 + end) == 0
+    assert len({row["source"] for row in rows(path, capsys)}) == 2
+
+
+def test_images_without_stamps_teach_no_speed_and_get_no_time(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, path = seven_scenes(tmp_path / "scene", 30), tmp_path / "home.map"
+    tum, geojson = tmp_path / "m.tum", tmp_path / "m.geojson"
+    options = ("--model", bundle, *BY_DISTANCE, "--distance", "0.01")
+    assert map_verb("build", path, folder, *options) == 0
+    table = rows(path, capsys)
+    assert {row["stamp_ns"] for row in table} == {""} and len(table) == 30
+    with open_map(path) as places:
+        poses = places.poses()
+        assert np.all(np.diff(poses.stamps_ns) > 0)
+        streams = np.array(poses.sources)
+        assert learned_speed(poses.stamps_ns, poses.positions, streams) is None
+        times = np.arange(30) * 100_000_000
+        known = learned_speed(times, poses.positions, streams)
+    assert known is not None and known > 0
+    assert map_verb("export", path, "--output", tum) == 0
+    lines = tum.read_text().splitlines()
+    assert lines[1] == "# 30 keyframes of 'scene' have no stamps: they are numbered"
+    assert [line.split()[0] for line in lines[2:]] == [f"{i}.000000000" for i in range(1, 31)]
+    assert map_verb("export", path, "--output", geojson) == 0
+    features = json.loads(geojson.read_text())["features"]
+    assert {f["properties"]["stamp_ns"] for f in features} == {None}
+    capsys.readouterr()
+    assert map_verb("info", path, "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["first_ns"], info["without_stamps"]) == (None, 30)
 
 
 def test_add_refuses_another_model_frame_or_mistake_in_one_line(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.building import Built, View
 from robot_vision.places.building import build as build_map
+from robot_vision.places.keyframe import MAX_TEXT, numbered
 from robot_vision.places.keyframe_policy import KeyframePolicy
 from robot_vision.places.store import (
     MapError,
@@ -34,8 +36,6 @@ from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.models import find_model
 from robot_vision.sources.natural import natural_key
-
-_FRAME_NS = 33_333_333  # between images without stamps
 
 
 def build(args: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def build(args: argparse.Namespace) -> int:
                 f"{places.info.uri} is there already, with keyframes of {', '.join(others[:3])}: use "
                 "robot-vision map add, or name another map"
             )
-        return _go(args, places, bundle, views, frame_id, notes)
+        return _go(args, places, bundle, views, frame_id, notes, rename=False)
 
 
 def add(args: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def add(args: argparse.Namespace) -> int:
     bundle = ModelBundle.load(find_model(args.model))
     views, frame_id, notes = _views(args)
     with open_map(args.map, bundle=bundle) as places:
-        return _go(args, places, bundle, views, frame_id, notes)
+        return _go(args, places, bundle, views, frame_id, notes, rename=True)
 
 
 def _go(
@@ -71,6 +71,7 @@ def _go(
     views: list[View],
     frame_id: str,
     notes: tuple[str, ...],
+    rename: bool,
 ) -> int:
     """Builds with a bar; returns the exit status."""
     if places.info.frame_id != frame_id:
@@ -111,6 +112,7 @@ def _go(
                 thumbnail=args.thumbnail,
                 covariance=_covariance(args.sigma),
                 structure=structure,
+                rename=rename,
                 say=say,
             )
         except KeyboardInterrupt:
@@ -127,6 +129,15 @@ def _report(
         f"{places.info.uri}: {done.added} keyframes added from {done.views} of {views} images",
         f"{len(places)} in the map",
     ]
+    for old, new in done.renamed.items():
+        words.append(
+            f"{old!r} is kept as {new!r}, since the map has another recording of that name"
+        )
+    if done.moved:
+        words.append(
+            f"{done.moved} of those that were there have other poses now and were left as they are "
+            "(remove them with map prune to take them again)"
+        )
     if done.known:
         words.insert(1, f"{done.known} were there")
     if done.unreadable:
@@ -210,13 +221,20 @@ def _view(args: argparse.Namespace, splits: Splits, sample: Sample, number: int)
     matrix = sample.camera_matrix if sample.camera_matrix is not None else splits.camera_matrix
     return View(
         sample.name,
-        number * _FRAME_NS if sample.stamp_ns is None else sample.stamp_ns,
-        camera[:200],
-        source[:200],
+        numbered(number) if sample.stamp_ns is None else sample.stamp_ns,
+        _fitting(camera),
+        _fitting(source),
         sample.T_map_camera,
         sample.source.load,
         matrix,
     )
+
+
+def _fitting(name: str) -> str:
+    """Returns a name that a map can keep; long ones that begin alike stay apart."""
+    if len(name) <= MAX_TEXT:
+        return name
+    return f"{name[: MAX_TEXT - 9]}~{zlib.crc32(name.encode()):08x}"
 
 
 class ViewStructure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,7 +13,7 @@ from robot_vision import geometry
 from robot_vision.address import is_server, shown
 from robot_vision.cli.bar import progress
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.places.copying import copy_map, merge_map, refuse_merge
+from robot_vision.places.copying import copy_map, merge_map, plan_merge, refuse_merge
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.sqlite_map import SqliteMap
 from robot_vision.places.store import PlaceMap, open_map
@@ -44,7 +44,11 @@ def merge(args: argparse.Namespace) -> int:
                         f"{target.info.frame_id!r}: give --transform, or --align"
                     )
                 if args.dry_run:
-                    print(f"{source.info.uri}: {len(source)} keyframes would be merged")
+                    ids, renamed = plan_merge(target, source)
+                    print(
+                        f"{source.info.uri}: {len(ids)} of {len(source)} keyframes would be merged"
+                    )
+                    _say_renamed(renamed)
                     continue
                 with _bar("merging") as say:
                     merged = merge_map(target, source, T, say)
@@ -53,7 +57,13 @@ def merge(args: argparse.Namespace) -> int:
                     f"{source.info.uri}: {merged.added} keyframes added{known}; "
                     f"{len(target)} in {target.info.uri}"
                 )
+                _say_renamed(merged.renamed)
     return 0
+
+
+def _say_renamed(renamed: Mapping[str, str]) -> None:
+    for old, new in renamed.items():
+        print(f"note: {old!r} is kept as {new!r}, since another recording of that name is there")
 
 
 def _transform(numbers: list[float]) -> NDArray[np.float64]:

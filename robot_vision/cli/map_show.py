@@ -21,6 +21,7 @@ from rich.table import Table
 from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
 from robot_vision.places.exporting import SUFFIXES, exported
+from robot_vision.places.keyframe import stamped
 from robot_vision.places.picture import draw_map
 from robot_vision.places.store import PlaceMap, open_map
 
@@ -45,6 +46,8 @@ def info(args: argparse.Namespace) -> int:
     if data["keyframes"]:
         extent = " x ".join(f"{value:.2f}" for value in data["extent_m"])
         table.add_row("extent", f"{extent} m (x, y, z)")
+    if data["without_stamps"]:
+        table.add_row("without stamps", f"{data['without_stamps']}: no speed is learnt from them")
     table.add_row("with structure", str(data["with_structure"]))
     if data["bytes"] is not None:
         table.add_row("on disk", f"{data['bytes'] / 1e6:.1f} MB")
@@ -54,6 +57,7 @@ def info(args: argparse.Namespace) -> int:
 
 def _data(places: PlaceMap, uri: str) -> dict[str, Any]:
     poses = places.poses()
+    times = poses.stamps_ns[stamped(poses.stamps_ns)]
     low_high = (
         (poses.positions.min(axis=0), poses.positions.max(axis=0)) if len(poses.ids) else None
     )
@@ -70,8 +74,9 @@ def _data(places: PlaceMap, uri: str) -> dict[str, Any]:
         "low_m": None if low_high is None else low_high[0].tolist(),
         "high_m": None if low_high is None else low_high[1].tolist(),
         "extent_m": None if low_high is None else (low_high[1] - low_high[0]).tolist(),
-        "first_ns": int(poses.stamps_ns.min()) if len(poses.ids) else None,
-        "last_ns": int(poses.stamps_ns.max()) if len(poses.ids) else None,
+        "first_ns": int(times.min()) if len(times) else None,
+        "last_ns": int(times.max()) if len(times) else None,
+        "without_stamps": len(poses.ids) - len(times),
         "bytes": size,
     }
 

@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import cv2
@@ -19,14 +19,18 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.pipeline import Pipeline
-from robot_vision.places.keyframe import Keyframe
+from robot_vision.places.keyframe import Keyframe, named
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
-from robot_vision.places.store import PlaceMap
+from robot_vision.places.store import MapError, PlaceMap
 
 _DECODERS = 2
 _QUALITY = 80  # of a thumbnail's JPEG
+_COMPARED = 4  # images of a recording that tell whether it is in the map
+# Similarity of an image with itself: on another engine or in another precision, and on the same.
+_ALIKE, _EQUAL = 0.99, 1 - 1e-4
 _WARM = 48  # keyframes whose images a stopped build looks at again to go on with structure
 
+_Known = list[tuple[int, int]]  # places in a recording, and ids of keyframes
 Load = Callable[["tuple[int, int] | None"], NDArray[np.uint8]]
 
 
@@ -71,6 +75,8 @@ class Built:
         views: looked at.
         added: keyframes that came.
         known: keyframes that were there already.
+        moved: those of them that have another pose in the map than in the recording.
+        renamed: recordings of whose name the map has another one, to the names that they got.
         unreadable: views whose image cannot be decoded, by reason.
         first_problems: some of them, for people.
     """
@@ -78,6 +84,8 @@ class Built:
     views: int = 0
     added: int = 0
     known: int = 0
+    moved: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)
     unreadable: Counter[str] = field(default_factory=Counter)
     first_problems: list[str] = field(default_factory=list)
 
@@ -92,6 +100,7 @@ def build(
     thumbnail: int = 128,
     covariance: NDArray[np.float64] | None = None,
     structure: Structurer | None = None,
+    rename: bool = True,
     say: Callable[[Built], None] | None = None,
 ) -> Built:
     """Adds keyframes of recordings to a map.
@@ -105,6 +114,7 @@ def build(
         thumbnail: longer side of the pictures in pixels; 0 for none.
         covariance: of every keyframe's pose (6, 6), where it is known.
         structure: makes what verification needs, from images of full size.
+        rename: keep a recording under another name where the map has other keyframes of its name and stamps.
         say: called after every batch.
 
     Returns:
@@ -112,7 +122,8 @@ def build(
 
     Raises:
         ConfigError: the model has no place head, or another descriptor than the map's.
-        MapError: the map cannot be written; what was added before is safe.
+        MapError: the map cannot be written; what was added before is safe. Or it has other keyframes of a
+            recording's name and stamps, and `rename` is false.
     """
     if pipeline.bundle.spec.place is None:
         raise ConfigError(
@@ -125,9 +136,9 @@ def build(
     smallest = None if structure else (max(size.height, thumbnail), max(size.width, thumbnail))
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
         for _, group in itertools.groupby(views, key=lambda view: (view.source, view.camera)):
-            run = list(group)
             selector = KeyframeSelector(policy)
-            begin = _resume(places, run, there, selector, keep)
+            run, known = _identified(places, list(group), there, pipeline, done, rename)
+            begin = _resume(places, run, known, selector, keep)
             done.views += begin
             for few in _candidates(run[begin:], selector, batch, done):
                 images = list(pool.map(lambda view: _load(view, smallest), few))
@@ -136,6 +147,65 @@ def build(
                     say(done)
             keep.flush()
     return done
+
+
+def _identified(
+    places: PlaceMap,
+    run: list[View],
+    there: Mapping[tuple[str, str, int], int],
+    pipeline: Pipeline,
+    done: Built,
+    rename: bool,
+) -> tuple[list[View], _Known]:
+    """Returns a recording's views under the name that it has in the map, and which of them are there.
+
+    A name and stamps tell no recording from another: folders are named alike, and images without stamps are
+    numbered from 1. So what is there has to show the same.
+    """
+    first = run[0].source
+    for copy in itertools.count(1):
+        source = named(first, copy)
+        known = [
+            (at, number)
+            for at, view in enumerate(run)
+            if (number := there.get((source, view.camera, view.stamp_ns))) is not None
+        ]
+        if _of_one_recording(places, run, known, pipeline):
+            break
+        if not rename:
+            raise MapError(
+                f"{places.info.uri} has other keyframes of a recording named {first!r}: use robot-vision map "
+                "add, which keeps this one under another name, or name another map"
+            )
+    if source != first:
+        done.renamed[first] = source
+        run = [replace(view, source=source) for view in run]
+    return run, known
+
+
+def _of_one_recording(
+    places: PlaceMap, run: Sequence[View], known: _Known, pipeline: Pipeline
+) -> bool:
+    """Returns whether keyframes are of the views of the same name and stamps."""
+    if not known:
+        return True
+    unmoved = all(_of_one_pose(places.get(number), run[at]) for at, number in known)
+    some = [known[i] for i in sorted({*np.linspace(0, len(known) - 1, _COMPARED).astype(int)})]
+    size = pipeline.bundle.spec.input
+    images = [(n, _load(run[at], (size.height, size.width))) for at, n in some]
+    good = [(n, image) for n, image in images if not isinstance(image, ImageError)]
+    if not good:
+        return unmoved
+    least = _ALIKE if unmoved else _EQUAL
+    for (number, _), prediction in zip(good, pipeline([i for _, i in good]), strict=True):
+        assert prediction.descriptor is not None
+        if float(prediction.descriptor @ places.get(number).descriptor) < least:
+            return False
+    return True
+
+
+def _of_one_pose(keyframe: Keyframe, view: View) -> bool:
+    return bool(np.allclose(keyframe.T_map_camera, view.T_map_camera, rtol=0, atol=1e-4))
 
 
 def _there(places: PlaceMap) -> dict[tuple[str, str, int], int]:
@@ -147,18 +217,14 @@ def _there(places: PlaceMap) -> dict[tuple[str, str, int], int]:
 def _resume(
     places: PlaceMap,
     run: Sequence[View],
-    there: Mapping[tuple[str, str, int], int],
+    known: _Known,
     selector: KeyframeSelector,
     keep: _Keeper,
 ) -> int:
     """Tells the selector what is in the map; returns from which view on to look."""
-    known = [
-        (at, number)
-        for at, view in enumerate(run)
-        if (number := there.get((view.source, view.camera, view.stamp_ns))) is not None
-    ]
-    for _, number in known:
+    for at, number in known:
         keyframe = places.get(number)
+        keep.done.moved += not _of_one_pose(keyframe, run[at])
         selector.added(keyframe.T_map_camera, keyframe.descriptor)
     keep.done.known += len(known)
     if keep.structure is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 from robot_vision import geometry
 from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
-from robot_vision.places.keyframe import Keyframe
+from robot_vision.places.keyframe import Keyframe, named
 from robot_vision.places.sqlite_file import give_name
 from robot_vision.places.store import MapError, PlaceMap, create_map
 
 Say = Callable[[int, int], None]
 _BATCH = 200
+_EQUAL = 1 - 1e-4  # of a descriptor with itself in another precision
 
 
 def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -> int:
@@ -121,11 +123,13 @@ class Merged:
 
     Attributes:
         added: keyframes that came.
-        known: keyframes that the target had already (same source, camera and stamp).
+        known: keyframes that the target had already (same source, camera, stamp and descriptor).
+        renamed: recordings of whose name the target has another one, to the names that they got.
     """
 
     added: int
     known: int
+    renamed: Mapping[str, str]
 
 
 def merge_map(
@@ -149,21 +153,58 @@ def merge_map(
     """
     refuse_merge(target, source)
     T = None if T_target_source is None else rigid(T_target_source)
-    there = _keys(target)
-    keys = _keys(source)
-    ids = [number for key, number in keys.items() if key not in there]
+    ids, renamed = plan_merge(target, source)
+    count = len(source)
     with_structure = set(source.structure_ids().tolist())
     added = 0
     for start in range(0, len(ids), _BATCH):
         batch = list(_still_there(source, ids[start : start + _BATCH]))
-        new = [replace(moved(k, T), keyframe_id=None) for k in batch]
+        new = [
+            replace(moved(k, T), keyframe_id=None, source=renamed.get(k.source, k.source))
+            for k in batch
+        ]
         numbers = dict(zip((k.keyframe_id or 0 for k in batch), target.add_many(new), strict=True))
         structures = _structures(source, batch, with_structure)
         target.set_structures({numbers[i]: data for i, data in structures.items()})
         added += len(new)
         if say:
             say(start + len(batch), len(ids))
-    return Merged(added, len(keys) - len(ids))
+    return Merged(added, count - len(ids), renamed)
+
+
+def plan_merge(target: PlaceMap, source: PlaceMap) -> tuple[list[int], dict[str, str]]:
+    """Returns the ids that a merge would add, and the names of recordings that it would change.
+
+    A name and stamps tell no recording from another, so what is there has to have the same descriptors.
+    """
+    there, keys = _keys(target), _keys(source)
+    ids, renamed = [], {}
+    for name in sorted({key[0] for key in keys}):
+        mine = {key[1:]: number for key, number in keys.items() if key[0] == name}
+        for copy in itertools.count(1):
+            new = named(name, copy)
+            taken = {key[1:]: number for key, number in there.items() if key[0] == new}
+            pairs = {number: taken[key] for key, number in mine.items() if key in taken}
+            if _alike(source, list(pairs), target, list(pairs.values())):
+                break
+        if new != name:
+            renamed[name] = new
+        ids += [number for number in mine.values() if number not in pairs]
+    return sorted(ids), renamed
+
+
+def _alike(a: PlaceMap, a_ids: list[int], b: PlaceMap, b_ids: list[int]) -> bool:
+    """Returns whether keyframes of one map have the descriptors of those of another."""
+    for start in range(0, len(a_ids), _BATCH):
+        few_a, few_b = a_ids[start : start + _BATCH], b_ids[start : start + _BATCH]
+        of_a, of_b = (
+            dict(zip(*places.descriptors(few), strict=True))
+            for places, few in ((a, few_a), (b, few_b))
+        )
+        for i, j in zip(few_a, few_b, strict=True):
+            if i in of_a and j in of_b and float(of_a[i] @ of_b[j]) < _EQUAL:
+                return False
+    return True
 
 
 def refuse_merge(target: PlaceMap, source: PlaceMap) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 
 from robot_vision import geometry
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.places.keyframe import number_of, stamped
 from robot_vision.places.store import PlaceMap
 
 FORMATS = ("csv", "tum", "geojson")
@@ -16,6 +18,9 @@ SUFFIXES = {".csv": "csv", ".tum": "tum", ".txt": "tum", ".geojson": "geojson", 
 
 def exported(places: PlaceMap, form: str) -> str:
     """Returns the keyframes as text.
+
+    Keyframes of images without stamps have none in csv (an empty field) and geojson (null); in tum, which
+    needs one, they have their number, and a comment says so.
 
     csv has a heading and all numbers, and which keyframes have structure; tum has one line
     `stamp x y z qx qy qz qw` for each, in seconds and in the order of stamps, as evo and others read it;
@@ -42,6 +47,7 @@ def _csv(places: PlaceMap) -> str:
         poses.positions.tolist(), poses.quaternions_xyzw.tolist(), strict=True,
     ):  # fmt: skip
         number, stamp_ns, camera, source, position, quaternion = row
+        stamp_ns = stamp_ns if stamped(stamp_ns) else ""
         numbers = [repr(value) for value in (*position, *quaternion)]
         writer.writerow([number, stamp_ns, camera, source, *numbers, int(number in structured)])
     return text.getvalue()
@@ -50,8 +56,13 @@ def _csv(places: PlaceMap) -> str:
 def _tum(places: PlaceMap) -> str:
     poses = places.poses()
     lines = ["# stamp x y z qx qy qz qw"]
+    times = stamped(poses.stamps_ns)
+    without = Counter(s for s, is_time in zip(poses.sources, times, strict=True) if not is_time)
+    for source, count in without.items():
+        lines.append(f"# {count} keyframes of {source!r} have no stamps: they are numbered")
     for i in poses.stamps_ns.argsort(kind="stable"):
-        seconds, rest = divmod(int(poses.stamps_ns[i]), 1_000_000_000)
+        stamp = int(poses.stamps_ns[i])
+        seconds, rest = divmod(stamp, 1_000_000_000) if times[i] else (number_of(stamp), 0)
         numbers = (*poses.positions[i].tolist(), *poses.quaternions_xyzw[i].tolist())
         lines.append(f"{seconds}.{rest:09d} " + " ".join(f"{value:.9f}" for value in numbers))
     return "\n".join(lines) + "\n"
@@ -66,7 +77,7 @@ def _geojson(places: PlaceMap) -> str:
             "id": int(poses.ids[i]),
             "geometry": {"type": "Point", "coordinates": poses.positions[i].tolist()},
             "properties": {
-                "stamp_ns": int(poses.stamps_ns[i]),
+                "stamp_ns": int(poses.stamps_ns[i]) if stamped(poses.stamps_ns[i]) else None,
                 "camera": poses.cameras[i],
                 "source": poses.sources[i],
                 "quaternion_xyzw": poses.quaternions_xyzw[i].tolist(),

@@ -14,6 +14,9 @@ from robot_vision.errors import ConfigError
 MAX_ID = 1 << 62
 MAX_TEXT = 200  # characters of `camera` and `source`
 MAX_THUMBNAIL_BYTES = 1 << 20
+# Images without stamps are numbered from here on, far below any time: their order is known, and no more.
+_UNSTAMPED = -(1 << 62)
+_MOST_UNSTAMPED = 1 << 40
 _UNIT = 1e-3  # how far a descriptor's norm may be from 1; float16 rounding stays below
 
 
@@ -23,7 +26,7 @@ class Keyframe:
 
     Attributes:
         keyframe_id: its number in the map, never used again after a removal; None before it is added.
-        stamp_ns: when the image was taken.
+        stamp_ns: when the image was taken; of `numbered` for one without a stamp.
         camera: which camera took it (name or topic).
         source: the bag, data set or run that it came from; with `camera` and `stamp_ns` it is unique.
         position: float64 (3,), metres, of the camera's optical frame (z forward, x right, y down) in
@@ -85,6 +88,28 @@ class Keyframe:
         )
         check(keyframe)
         return keyframe
+
+
+def numbered(number: int) -> int:
+    """Returns the `stamp_ns` of an image without a stamp: its place among those of its recording."""
+    return _UNSTAMPED + number
+
+
+def stamped(stamps_ns: NDArray[Any]) -> NDArray[np.bool_]:
+    """Returns which stamps are times (N,), and not of `numbered`."""
+    stamps = np.asarray(stamps_ns, np.int64)
+    return (stamps < _UNSTAMPED) | (stamps > _UNSTAMPED + _MOST_UNSTAMPED)
+
+
+def number_of(stamp_ns: int) -> int:
+    """Returns what `numbered` was given."""
+    return stamp_ns - _UNSTAMPED
+
+
+def named(source: str, copy: int) -> str:
+    """Returns the name of the copy-th recording of one name: `drive`, `drive (2)`, `drive (3)`."""
+    end = "" if copy == 1 else f" ({copy})"
+    return source[: MAX_TEXT - len(end)] + end
 
 
 def check(keyframe: Keyframe, dimension: int | None = None) -> None:

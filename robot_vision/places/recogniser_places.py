@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry import matrix_from_xyzw
+from robot_vision.places.keyframe import stamped
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -136,13 +137,13 @@ def learned_speed(
     """Returns the speed (m/s) that a camera rarely exceeded while the map was made; None if unknown.
 
     Args:
-        stamps_ns: (N,).
+        stamps_ns: (N,); those of images without stamps are left out.
         positions: (N, 3).
         streams: (N,), equal for keyframes of one camera in one drive.
     """
     speeds = []
     for stream in np.unique(streams):
-        rows = np.flatnonzero(streams == stream)
+        rows = np.flatnonzero((streams == stream) & stamped(stamps_ns))
         rows = rows[np.argsort(stamps_ns[rows], kind="stable")]
         step_s = np.diff(stamps_ns[rows]) / 1e9
         step_m = np.linalg.norm(np.diff(positions[rows], axis=0), axis=1)

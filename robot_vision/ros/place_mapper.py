@@ -256,8 +256,9 @@ class Mapper:
             if self._map is None:
                 self._map = self._open()
             number = self._map.add(waiting.keyframe)
-        except KeyframeThereError:  # the clock went back: a bag that loops
-            self._statistics.count("keyframes_there_already")
+        except KeyframeThereError as error:  # the clock went back: a bag that loops
+            total = self._statistics.count("keyframes_there_already")
+            self._warn("there", f"Keyframe left out ({total} so far): {error}")
             return True
         except ConfigError as error:
             self._refused(error)
