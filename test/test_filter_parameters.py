@@ -64,7 +64,8 @@ def test_defaults_of_node_and_filters_are_the_same() -> None:
 def test_topics_follow_the_perception_node() -> None:
     p = FilterParameters(cameras=("front", "rear"), perception_node="/eyes")
     assert p.classification_topic("rear") == "/eyes/rear/classification"
-    assert p.poses() == ("/eyes/front/pose", "/eyes/rear/pose", "/places/pose")
+    assert p.poses() == ("/eyes/front/pose", "/eyes/rear/pose", "places/pose")
+    assert FilterParameters().poses() == ("perception/camera/pose", "places/pose")
     assert FilterParameters(pose_topics=("/gps",)).poses() == ("/gps",)
     assert FilterParameters(pose_frames=("lens",)).pose_frame(1) == "lens"
 

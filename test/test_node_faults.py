@@ -282,6 +282,7 @@ def test_camera_that_stops_and_comes_back(patient: Patient) -> None:
 def test_a_topic_of_another_type_is_told_with_its_remedy(patient: Patient) -> None:
     """DDS says nothing: to it they are two topics, and the camera seems to be silent."""
     from sensor_msgs.msg import CompressedImage
+    from vision_msgs.msg import Classification
 
     publisher = patient.client.publisher(CompressedImage, "/other/jpeg")
     _reconfigure(patient, image_topics=["/other/jpeg"], stale_after_s=0.4)
@@ -293,7 +294,16 @@ def test_a_topic_of_another_type_is_told_with_its_remedy(patient: Patient) -> No
         each=lambda: publisher.publish(CompressedImage()),
     )
     assert found[0] == 2 and remedy in patient.output(RAW)
-    _reconfigure(patient, image_topics=[""], stale_after_s=10.0)
+    # Following that advice leads to answers: drivers publish JPEG without image_transport's suffix.
+    _reconfigure(patient, transport="compressed")
+    answers = patient.client.listen(Classification, f"{RAW}/front/classification")
+    before = len(answers)
+    wait_until(
+        lambda: len(answers) > before,
+        what="an answer to a JPEG on /other/jpeg",
+        each=lambda: publisher.publish(jpeg_message(coloured_image((9, 99, 200)), patient.stamp())),
+    )
+    _reconfigure(patient, transport="raw", image_topics=[""], stale_after_s=10.0)
     patient.is_answered(_good(patient.stamp()))
 
 

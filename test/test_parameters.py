@@ -128,7 +128,7 @@ def test_place_topics_follow_the_camera_and_the_perception_node() -> None:
     assert (p.images, p.camera_info) == ("front/image_raw", "front/camera_info")
     p = PlaceParameters(descriptor_topic="/a/eyes/rear/descriptor", transport="compressed")
     assert p.vision_info == "/a/eyes/vision_info"
-    assert (p.images, p.camera_info) == ("camera/image_raw/compressed", "camera/camera_info")
+    assert (p.images, p.camera_info) == ("camera/image_raw", "camera/camera_info")
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,10 @@ def test_numbers_are_taken_as_people_write_them() -> None:
     [
         ({}, "camera/image_raw"),
         ({"image_topics": ("/usb_cam/image",)}, "/usb_cam/image"),
-        ({"transport": "compressed"}, "camera/image_raw/compressed"),
-        ({"transport": "compressed", "image_topics": ("/c/compressed",)}, "/c/compressed"),
+        ({"cameras": ("a", "camera"), "image_topics": ("/a", "")}, "camera/image_raw"),
     ],
 )
-def test_topic_follows_name_list_and_transport(settings_: dict, expected: str) -> None:
+def test_topic_follows_name_and_list(settings_: dict, expected: str) -> None:
     assert PerceptionParameters(**settings_).topic("camera") == expected
 
 

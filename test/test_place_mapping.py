@@ -91,7 +91,10 @@ def worker_of(observe, mounted=True, **settings) -> PlaceWorker:
         at=lambda *_: None, source="none", jumps=0, mounting=lambda *_: mounting
     )
     outputs = SimpleNamespace(
-        places=lambda *_: None, pose=lambda *_: None, initial_pose=lambda *_: 1, drawn_on=False
+        places=lambda *_: None,
+        pose=lambda *_: None,
+        initial_pose=lambda *_: ("/initialpose", 1),
+        drawn_on=False,
     )
     statistics = Statistics(1.0)
     statistics.mark("received")

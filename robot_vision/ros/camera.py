@@ -7,21 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.validate_topic_name import validate_topic_name
-from sensor_msgs.msg import CompressedImage, Image
-
-from robot_vision.errors import ConfigError
 from robot_vision.ros.diagnostics import CameraHealth
+from robot_vision.ros.image_topics import ImageTopic
 from robot_vision.ros.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.outputs import CameraOutputs
 from robot_vision.ros.perception_parameters import PerceptionParameters
-from robot_vision.ros.qos import profile, subscription_events
+from robot_vision.ros.qos import profile
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.worker import Frame
-
-_KINDS = {"raw": Image, "compressed": CompressedImage}  # by transport
 
 
 class Camera:
@@ -46,19 +40,11 @@ class Camera:
         self.name = name
         self.outputs = outputs
         self.statistics = Statistics(parameters().diagnostics_window_s)
-        try:
-            validate_topic_name(parameters().topic(name))
-        except InvalidTopicNameException as error:
-            raise ConfigError(
-                f"image_topics has {parameters().topic(name)!r} for camera {name}: a topic has letters, "
-                "digits, _ and single slashes, and no part of it begins with a digit"
-            ) from error
-        self.topic = node.resolve_topic_name(parameters().topic(name))
+        self._images = ImageTopic(node, parameters().topic(name), parameters().transport)
         self._node = node
         self._parameters = parameters
         self._warn = warn
         self._rate = RateLimiter()
-        self._subscription: Any = None
         self._mailbox: Mailbox[Frame] | None = None
         self._since = 0.0  # steady time of the last frame, or of the subscription
         self._seen = False
@@ -70,25 +56,25 @@ class Camera:
     ) -> None:
         """Starts to put frames into the mailbox."""
         p = self._parameters()
-        kind = _KINDS[p.transport]
         self._mailbox = mailbox
         self._since, self._seen, self._stale = time.monotonic(), False, False
-        self._subscription = self._node.create_subscription(
-            kind,
-            p.topic(self.name),
+        self._images.subscribe(
             self._on_frame,
             profile(p.subscribe_reliability, p.subscribe_depth),
-            event_callbacks=subscription_events(self.topic, on_incompatible_qos),
-            raw=True,
+            on_incompatible_qos,
             lost=functools.partial(self.statistics.count, "lost"),
         )
-        self._node.get_logger().info(f"Camera {self.name}: {self.topic} ({kind.__name__})")
+        self._say_topic()
+
+    def _say_topic(self) -> None:
+        self._node.get_logger().info(
+            f"Camera {self.name}: {self._images.name} ({self._parameters().transport})"
+        )
 
     def unsubscribe(self) -> None:
         """Ends the subscription; calling it again does nothing."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-        self._subscription = self._mailbox = None
+        self._images.unsubscribe()
+        self._mailbox = None
 
     def _on_frame(self, serialized: bytes) -> None:
         self._since = time.monotonic()
@@ -125,25 +111,17 @@ class Camera:
 
     def health(self, idle: bool) -> CameraHealth:
         """Returns how the camera does, and logs when it stopped."""
+        if self._images.follow():
+            self._say_topic()
         silent_s = time.monotonic() - self._since
-        publishers = self._node.count_publishers(self.topic)
+        topic = self._images.name
+        publishers = self._node.count_publishers(topic)
         if silent_s > self._parameters().stale_after_s and not self._stale:
             self._stale = True
             what = "no frame" if self._seen else "no frame yet"
             self._node.get_logger().warning(
-                f"Camera {self.name}: {what} on {self.topic} for {silent_s:.1f} s "
-                f"({publishers} publishers){self._advice()}"
+                f"Camera {self.name}: {what} on {topic} for {silent_s:.1f} s "
+                f"({publishers} publishers){self._images.advice()}"
             )
-        advice = self._advice() if self._stale else ""
-        return CameraHealth(self.name, self.topic, publishers, silent_s, self._seen, idle, advice)
-
-    def _advice(self) -> str:
-        """Returns what is wrong with the publishers' type, which DDS does not tell a subscriber."""
-        found = {i.topic_type for i in self._node.get_publishers_info_by_topic(self.topic)}
-        kinds = {t: f"sensor_msgs/msg/{kind.__name__}" for t, kind in _KINDS.items()}
-        transport = self._parameters().transport
-        if not found or kinds[transport] in found:
-            return ""
-        fitting = [t for t, kind in kinds.items() if kind in found]
-        remedy = f"set transport to {fitting[0]}" if fitting else "set image_topics"
-        return f"; {', '.join(sorted(found))} is published there: {remedy}"
+        advice = self._images.advice() if self._stale else ""
+        return CameraHealth(self.name, topic, publishers, silent_s, self._seen, idle, advice)

@@ -28,6 +28,7 @@ from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.messages import status_message
 from robot_vision.ros.pose_filtering import PoseFiltering
 from robot_vision.ros.process import run_node
+from robot_vision.ros.topic_names import check_topics
 from robot_vision.ros.transitions import SUCCESS, reported
 
 NODE_NAME = "filters"
@@ -51,6 +52,12 @@ class FilterNode(ManagedNode[FilterParameters]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Checks what is known of the classes, and makes the publishers."""
         p = self.parameters
+        if p.filter_classes:
+            topics = [(f"camera {name}", p.classification_topic(name)) for name in p.cameras]
+            check_topics(self, "classification_topics", topics)
+        if p.filter_pose:
+            topics = [(f"source {n}", t) for n, t in enumerate(p.poses(), 1)]
+            check_topics(self, "pose_topics", topics)
         shared = (self, lambda: self.parameters, self._warn, self._ahead, self._on_incompatible_qos)
         try:
             if p.filter_classes:

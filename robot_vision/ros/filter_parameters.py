@@ -18,7 +18,9 @@ class FilterParameters(ManagedParameters):
     """Settings of the filter node; each field's text is its documentation."""
 
     perception_node: str = parameter(
-        "/perception", "Full name of the perception node, whose topics are the default ones."
+        "perception",
+        "Name of the perception node, whose topics are the default ones; one without a leading / is in the "
+        "node's namespace.",
     )
     cameras: tuple[str, ...] = parameter(
         ("camera",), "Names of the cameras, as in the perception node."
@@ -107,7 +109,7 @@ class FilterParameters(ManagedParameters):
     pose_topics: tuple[str, ...] = parameter(
         ("",),
         "Topics of measured poses, PoseWithCovarianceStamped; empty takes those of the perception node's "
-        "cameras and /places/pose.",
+        "cameras and places/pose in the node's namespace.",
     )
     pose_frames: tuple[str, ...] = parameter(
         ("",),
@@ -283,7 +285,7 @@ class FilterParameters(ManagedParameters):
         """Returns the topics of measured poses."""
         given = tuple(topic for topic in self.pose_topics if topic)
         own = (f"{self.perception_node}/{camera}/pose" for camera in self.cameras)
-        return given or (*own, "/places/pose")
+        return given or (*own, "places/pose")
 
     def pose_frame(self, index: int) -> str:
         """Returns the frame whose pose a topic gives; empty for `base_frame`."""

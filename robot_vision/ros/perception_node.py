@@ -40,6 +40,7 @@ from robot_vision.ros.perception_parameters import PerceptionParameters
 from robot_vision.ros.process import run_node
 from robot_vision.ros.qos import profile
 from robot_vision.ros.serialized import read_compressed_image, read_image
+from robot_vision.ros.topic_names import check_topics
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static, transform_from_numbers
 from robot_vision.ros.transitions import SUCCESS, reported
 from robot_vision.ros.worker import Request, Result, Worker
@@ -71,6 +72,9 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads, verifies and warms up the model, and makes the publishers."""
         p = self.parameters
+        check_topics(
+            self, "image_topics", [(f"camera {name}", p.topic(name)) for name in p.cameras]
+        )
         start = time.perf_counter()
         path = find_model(p.model)
         self.get_logger().info(f"Loading the model {path}")

@@ -60,7 +60,7 @@ class PerceptionParameters(ManagedParameters):
     transport: str = parameter(
         "raw",
         "raw subscribes sensor_msgs/Image; compressed subscribes sensor_msgs/CompressedImage on the "
-        "image topic with /compressed added where it is not there yet.",
+        "image topic with /compressed added, or on the image topic itself where that is published as such.",
         choices=("raw", "compressed"),
     )
     always_infer: bool = parameter(
@@ -158,12 +158,9 @@ class PerceptionParameters(ManagedParameters):
         check_mountings(self.camera_to_base)
 
     def topic(self, camera: str) -> str:
-        """Returns the topic that is subscribed for a camera."""
+        """Returns the image topic of a camera."""
         given = dict(zip(self.cameras, self.image_topics, strict=False)).get(camera, "")
-        topic = given or f"{camera}/image_raw"
-        if self.transport == "compressed" and not topic.endswith("/compressed"):
-            topic += "/compressed"
-        return topic
+        return given or f"{camera}/image_raw"
 
     def transform_numbers(self, camera: str) -> tuple[float, ...]:
         """Returns the six numbers of `camera_to_base` for a camera; empty if none are given."""

@@ -10,14 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images import to_rgb
 from robot_vision.places.verification.intrinsics import Intrinsics
+from robot_vision.ros.image_topics import ImageTopic
 from robot_vision.ros.incoming import stamp_ns_of
 from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.qos import profile, subscription_events
+from robot_vision.ros.qos import profile
 from robot_vision.ros.serialized import read_compressed_image, read_image
 from robot_vision.ros.statistics import Statistics
 
@@ -50,10 +51,10 @@ class Images:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._intrinsics: Intrinsics | None = None
         self._told: tuple[Any, ...] = ()
-        self._subscriptions: list[Any] = []
+        self._info: Any = None
         compressed = parameters.transport == "compressed"
         self._read = read_compressed_image if compressed else read_image
-        self._kind = CompressedImage if compressed else Image
+        self._topic = ImageTopic(node, parameters.images, parameters.transport)
 
     @property
     def intrinsics(self) -> Intrinsics | None:
@@ -63,29 +64,25 @@ class Images:
     def subscribe(self, on_incompatible_qos: Callable[[str], None]) -> None:
         """Starts to listen."""
         p = self._parameters
-        topic = self._node.resolve_topic_name(p.images)
-        self._subscriptions = [
-            self._node.create_subscription(
-                self._kind,
-                p.images,
-                self._on_image,
-                profile(p.subscribe_reliability, 1),
-                event_callbacks=subscription_events(topic, on_incompatible_qos),
-                raw=True,
-            )
-        ]
+        self._topic.subscribe(
+            self._on_image, profile(p.subscribe_reliability, 1), on_incompatible_qos
+        )
         if p.verify:
-            self._subscriptions.append(
-                self._node.create_subscription(
-                    CameraInfo, p.camera_info, self._on_info, profile(p.subscribe_reliability, 1)
-                )
+            self._info = self._node.create_subscription(
+                CameraInfo, p.camera_info, self._on_info, profile(p.subscribe_reliability, 1)
             )
+
+    def follow(self) -> None:
+        """Listens where the images are published; see `ImageTopic`."""
+        if self._topic.follow():
+            self._node.get_logger().info(f"Images: {self._topic.name}")
 
     def unsubscribe(self) -> None:
         """Stops listening and forgets the images; calling it again does nothing."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._topic.unsubscribe()
+        if self._info is not None:
+            self._node.destroy_subscription(self._info)
+        self._info = None
         with self._lock:
             self._kept.clear()
 

@@ -49,6 +49,7 @@ from robot_vision.ros.place_snapshot import save_snapshot
 from robot_vision.ros.place_worker import PlaceWorker
 from robot_vision.ros.process import run_node
 from robot_vision.ros.qos import profile, subscription_events
+from robot_vision.ros.topic_names import check_topics
 from robot_vision.ros.transitions import SUCCESS, reported
 
 NODE_NAME = "places"
@@ -87,6 +88,15 @@ class PlaceNode(ManagedNode[PlaceParameters]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Reads the model's name, opens the map if it can be, and makes publishers and services."""
         p = self.parameters
+        inputs = [("descriptor_topic", p.descriptors)]
+        inputs += [("image_topic", p.images)] if p.wants_images else []
+        inputs += [("pose_topic", p.poses)] if p.poses else []
+        check_topics(self, "The node", inputs)
+        initial = self.resolve_topic_name(p.initialpose_topic)
+        if initial in [self.resolve_topic_name(topic) for _, topic in inputs]:
+            raise ConfigError(
+                f"initialpose_topic is {initial}, which the node subscribes: set another"
+            )
         self._given = self._told = None
         if p.model:
             bundle = ModelBundle.load(find_model(p.model))
@@ -293,6 +303,8 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         self.get_logger().info(text)
 
     def _on_diagnostics(self) -> None:
+        if self._images is not None:
+            self._images.follow()
         if self._mapping is not None:
             self._mapping.follow()
         super()._on_diagnostics()

@@ -120,13 +120,15 @@ class PlaceOutputs:
 
     def initial_pose(
         self, stamp: Time, frame: str, pose: CameraPose, parameters: PlaceParameters
-    ) -> int:
-        """Publishes the pose to start a localiser with; returns how many subscribers there are."""
+    ) -> tuple[str, int]:
+        """Publishes the pose to start a localiser with; returns the topic and how many subscribe to it."""
         publisher = self._publishers["initialpose"]
-        publisher.publish(
-            initial_pose_message(stamp, pose, frame, parameters.pose_covariance_scale)
-        )
-        return int(publisher.get_subscription_count())
+        listeners = int(publisher.get_subscription_count())
+        if listeners:
+            publisher.publish(
+                initial_pose_message(stamp, pose, frame, parameters.pose_covariance_scale)
+            )
+        return publisher.topic_name, listeners
 
     def loop_closure(
         self,

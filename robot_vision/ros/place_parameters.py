@@ -70,8 +70,8 @@ class PlaceParameters(ManagedParameters):
     )
     transport: str = parameter(
         "raw",
-        "raw subscribes sensor_msgs/Image; compressed subscribes sensor_msgs/CompressedImage on the image "
-        "topic with /compressed added where it is not there yet.",
+        "raw subscribes sensor_msgs/Image; compressed subscribes sensor_msgs/CompressedImage on the "
+        "image topic with /compressed added, or on the image topic itself where that is published as such.",
         choices=("raw", "compressed"),
     )
     pose_source: str = parameter(
@@ -87,7 +87,7 @@ class PlaceParameters(ManagedParameters):
     map_frame: str = parameter("map", "Frame of a map that is made; one that is there has its own.")
     base_frame: str = parameter(
         "",
-        "Frame of the robot that the poses on ~/pose and /initialpose are of, such as base_link; empty is "
+        "Frame of the robot that the poses on ~/pose and initialpose are of, such as base_link; empty is "
         "the camera. Needed to relocalise.",
     )
     camera_to_base: tuple[float, ...] = parameter(
@@ -192,7 +192,7 @@ class PlaceParameters(ManagedParameters):
         "", "Where ~/save_snapshot writes; empty is beside the map.", change=LIVE
     )
     initialpose_topic: str = parameter(
-        "/initialpose", "Where ~/relocalise publishes, for AMCL, Nav2 and slam_toolbox."
+        "initialpose", "Where ~/relocalise publishes, for AMCL, Nav2 and slam_toolbox."
     )
     relocalise_timeout_s: float = parameter(
         10.0,
@@ -206,7 +206,7 @@ class PlaceParameters(ManagedParameters):
     )
     signed_covariance: bool = parameter(
         False,
-        "Publish negative covariances on ~/pose as they are. /initialpose never has any: AMCL refuses them.",
+        "Publish negative covariances on ~/pose as they are. initialpose never has any: AMCL refuses them.",
         change=LIVE,
     )
     subscribe_depth: int = parameter(5, "QoS history of the subscriptions.", low=1, high=100)
@@ -241,10 +241,7 @@ class PlaceParameters(ManagedParameters):
     @property
     def images(self) -> str:
         """Topic of the images."""
-        topic = self.image_topic or f"{self.camera}/image_raw"
-        if self.transport == "compressed" and not topic.endswith("/compressed"):
-            topic += "/compressed"
-        return topic
+        return self.image_topic or f"{self.camera}/image_raw"
 
     @property
     def camera_info(self) -> str:

@@ -108,7 +108,7 @@ class PlaceWorker:
             self._statistics.count("replaced")
 
     def relocalise(self, done: Callable[[bool, str], None]) -> None:
-        """Forgets where the robot was thought to be; the next accepted match goes to /initialpose.
+        """Forgets where the robot was thought to be; the next accepted match goes to `initialpose_topic`.
 
         Args:
             done: called once, from any thread, with success and a line of text.
@@ -275,13 +275,18 @@ class PlaceWorker:
             # Not by a belief of before the call, which the next descriptor forgets.
             wanted = self._relocalise is not None and not self._reset
         if wanted and p.base_frame:
-            listeners = self._outputs.initial_pose(header.stamp, frame, moved, p)
+            topic, listeners = self._outputs.initial_pose(header.stamp, frame, moved, p)
             x, y, z = moved.position
             best = answer.hypotheses[0]
+            done = (
+                f"Published {topic} to {listeners} subscribers"
+                if listeners
+                else f"Nobody subscribes to {topic}: start the localiser, or set initialpose_topic. Found"
+            )
             self._answer_relocalise(
-                True,
-                f"Published {p.initialpose_topic} to {listeners} subscribers: place {best.place} with "
-                f"probability {best.probability:.2f}, at ({x:.2f}, {y:.2f}, {z:.2f}) in {frame}",
+                listeners > 0,
+                f"{done}: place {best.place} with probability {best.probability:.2f}, at "
+                f"({x:.2f}, {y:.2f}, {z:.2f}) in {frame}",
             )
 
     def _map(self, view: View) -> None:
