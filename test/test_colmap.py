@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_datasets import POINT, camera, colmap, write_image
+from tiny_datasets import POINT, camera, colmap, turn_by_exif, write_image
 
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import SourceError
@@ -67,6 +67,22 @@ def test_images_of_another_size_scale_the_camera_or_are_refused(tmp_path):
         write_image(tmp_path / f"cropped/walk/{i:03}.png", i, (24, 24))
     with pytest.raises(SourceError, match="32 x 24 pixels, and .*000.png has 24 x 24"):
         open_dataset("colmap", tmp_path, images="cropped")
+
+
+def test_phone_pictures_are_turned_where_the_camera_is_of_the_turned_size(tmp_path):
+    colmap(tmp_path, 4, "txt")
+    turn_by_exif(tmp_path / "images/walk")
+    stored = open_dataset("colmap", tmp_path)
+    assert stored.samples[0].source.load().shape == (24, 32, 3)
+    assert any(
+        "4 image files have an EXIF orientation, which is not applied" in n for n in stored.notes
+    )
+    cameras = tmp_path / "sparse/0/cameras.txt"
+    cameras.write_text("7 PINHOLE 24 32 30 31 12 16\n")
+    turned = open_dataset("colmap", tmp_path)
+    assert turned.samples[0].source.load().shape == (32, 24, 3)
+    np.testing.assert_array_equal(turned.camera_matrix, [[30, 0, 12], [0, 31, 16], [0, 0, 1]])
+    assert any("4 image files lie on their side" in note for note in turned.notes)
 
 
 def test_what_the_model_or_the_folder_lacks_is_counted(tmp_path):

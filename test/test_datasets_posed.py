@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.spatial.transform import Rotation
 from tiny_datasets import (
     POINT,
@@ -18,6 +17,7 @@ from tiny_datasets import (
     seven_scenes,
     transforms,
     tum,
+    turn_by_exif,
     twelve_scenes,
     write_image,
 )
@@ -533,10 +533,7 @@ def test_transforms_json_turns_pictures_only_where_its_size_is_that_of_the_turne
     tmp_path, orientation
 ):
     transforms(tmp_path, 2)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    for file in (tmp_path / "images").iterdir():
-        Image.open(file).save(file, exif=exif)
+    turn_by_exif(tmp_path / "images", orientation)
     stored = open_dataset("transforms_json", tmp_path, split="train")
     assert stored.train[0].source.load().shape == (24, 32, 3)
     assert any("2 image files have an EXIF" in n for n in stored.notes) == (orientation != 1)

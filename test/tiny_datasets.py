@@ -301,6 +301,16 @@ def gsv_cities(root: Path, city: str, places: int, lat: float, lon: float) -> Pa
     return root
 
 
+def turn_by_exif(folder: Path, orientation: int = 6) -> None:
+    """Writes an EXIF orientation into the images of a folder; their pixels stay."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for file in folder.iterdir():
+        Image.open(file).save(file, exif=exif)
+
+
 def place_name(east, north, heading="", zone="10", letter="S"):
     """The benchmark's file name."""
     return f"@{east}@{north}@{zone}@{letter}@37.1@-122.2@pano@@{heading}@@@@@note@.jpg"

@@ -29,7 +29,13 @@ from robot_vision.datasets.image_files import (
 )
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, rotation_from_quaternion
-from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
+from robot_vision.datasets.posed import (
+    PosedOptions,
+    checked,
+    is_turned,
+    matrix_for_image,
+    splits_of,
+)
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
 from robot_vision.geometry import inverse
@@ -52,35 +58,36 @@ def open_splits(root: Path, options: Options) -> Splits:
     base = _images_folder(root, model, images, options)
     skipped = Skipped()
     samples: list[Sample] = []
-    files: list[Path] = []
-    matrices: dict[int, NDArray[np.float64] | None] = {}
+    files: dict[bool, list[Path]] = {False: [], True: []}
+    scaled: dict[str, None] = {}
     used: dict[int, int] = {}
     for image in sorted(images, key=lambda i: [natural_key(part) for part in i.name.split("/")]):
         file = first_file([base / image.name, base / image.name.replace("\\", "/")])
         if file is None:
             skipped.add("whose image is not there", image.name)
             continue
-        files.append(file)
+        camera = cameras[image.camera]
+        size = camera.height, camera.width
+        turn = is_turned(size, file)
+        files[turn].append(file)
         T = checked(options, skipped, image.name, _pose, image, options.scale)
         if T is None:
             continue
-        camera = cameras[image.camera]
-        if image.camera not in matrices and not options.camera_matrix:
-            what = f"camera {image.camera} ({camera.model})"
-            matrices[image.camera] = matrix_for_image(
-                camera.matrix, (camera.height, camera.width), file, what, notes
-            )
+        K = None if options.camera_matrix else camera.matrix
+        if not turn:
+            said: list[str] = []
+            K = matrix_for_image(K, size, file, f"camera {image.camera} ({camera.model})", said)
+            scaled.update(dict.fromkeys(said))
         used[image.camera] = used.get(image.camera, 0) + 1
-        K = matrices.get(image.camera)
         sequence = image.name.rpartition("/")[0] or base.name
-        samples.append(
-            Sample(image.name, None, T, None, sequence, FileImage(str(file), turn=False), K)
-        )
+        samples.append(Sample(image.name, None, T, None, sequence, FileImage(str(file), turn), K))
     notes = [
         *skipped.notes(),
-        *image_notes(files, turn=False),
-        *unlisted_note(files),
+        *image_notes(files[False], turn=False),
+        *image_notes(files[True]),
+        *unlisted_note(files[False] + files[True]),
         *notes,
+        *scaled,
         *_camera_notes(cameras, used, options),
     ]
     if options.scale == 1:

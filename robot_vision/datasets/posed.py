@@ -15,7 +15,8 @@ from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
-from robot_vision.sources.image_formats import stored_size
+from robot_vision.orientation import upright_size
+from robot_vision.sources.image_formats import look_at, stored_size
 
 T = TypeVar("T")
 
@@ -60,6 +61,15 @@ def report_to(options: PosedOptions, skipped: Skipped) -> Callable[..., None]:
         skipped.add("whose pose fails its checks", f"{name} ({error})" if name else str(error))
 
     return report
+
+
+def is_turned(size: tuple[int, int], image: Path) -> bool:
+    """Whether a camera's (height, width) is that of an image once its EXIF orientation turns it upright."""
+    try:
+        stored = stored_size(image)
+    except Exception:  # an unreadable image is the loader's to count
+        return False
+    return size != stored and size == upright_size(stored, look_at(image).orientation)
 
 
 def matrix_for_image(

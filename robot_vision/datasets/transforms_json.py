@@ -29,7 +29,13 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import FileImage, first_file
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
-from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
+from robot_vision.datasets.posed import (
+    PosedOptions,
+    checked,
+    is_turned,
+    matrix_for_image,
+    splits_of,
+)
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_text
 from robot_vision.datasets.transforms_splits import (
@@ -41,9 +47,8 @@ from robot_vision.datasets.transforms_splits import (
     separate,
 )
 from robot_vision.errors import SourceError
-from robot_vision.orientation import upright_size
 from robot_vision.sources.files import image_notes
-from robot_vision.sources.image_formats import IMAGE_SUFFIXES, look_at, stored_size
+from robot_vision.sources.image_formats import IMAGE_SUFFIXES, stored_size
 
 OPTICAL_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _NO_PINHOLE = ("OPENCV_FISHEYE", "EQUIRECTANGULAR", "VR180_L", "VR180_R", "OMNIDIRECTIONALSTEREO_L")
@@ -199,8 +204,7 @@ def _camera(
             raise ValueError(f"{size[1]} x {size[0]}")
     except (TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{place}: w and h are no size of an image: {error}") from error
-    orientation = look_at(image).orientation
-    if size != stored and size == upright_size(stored, orientation):
+    if is_turned(size, image):
         return K, True
     said: list[str] = []
     K = matrix_for_image(K, size, image, f"the camera of {place.rpartition(':')[0]}", said)
