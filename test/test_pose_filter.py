@@ -465,3 +465,18 @@ def test_buffer_interpolates_and_says_where_nothing_is_known():
     np.testing.assert_allclose(whole, at(1, yaw=math.pi / 2), atol=1e-12)
     yaw = Rotation.from_matrix(buffer.pose_at(S // 2)[:3, :3]).as_euler("zyx")[0]
     assert yaw == pytest.approx(math.pi / 4)
+
+
+@pytest.mark.parametrize("least", [5e-324, 1e-320, 1e-100])
+def test_variance_that_has_no_inverse_does_no_harm(least: float) -> None:
+    filter_ = PoseFilter()
+    covariance = np.diag([0.01, 0.01, least, 0.01, 0.01, 0.01])
+    for i in range(30):
+        T = np.eye(4)
+        T[0, 3] = 0.01 * i
+        filter_.add_pose(10**9 + i * 10**7, T, covariance, "camera")
+    estimate = filter_.estimate()
+    assert estimate is not None
+    assert (
+        np.all(np.isfinite(estimate.covariance)) and np.linalg.eigvalsh(estimate.covariance)[0] > 0
+    )

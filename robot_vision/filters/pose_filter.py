@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.covariance import MIN_VARIANCE
 from robot_vision.filters import se3
 from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement, sigmas
 from robot_vision.filters.likeness import Likeness
@@ -246,7 +247,8 @@ class PoseFilter:
             self.resets += 1
         self._too_old = 0
         self._number += 1
-        body = symmetrised(se3.body_covariance(T, C))
+        # A variance may be the smallest double there is, and its inverse infinite.
+        body = symmetrised(se3.body_covariance(T, C)) + MIN_VARIANCE * np.eye(6)
         return Measurement(
             stamp_ns,
             self._number,
