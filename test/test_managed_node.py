@@ -219,3 +219,26 @@ def test_callback_that_fails_is_counted_and_the_node_lives_on(lamp: Lamp) -> Non
         assert status.level == DiagnosticStatus.WARN
     finally:
         client.destroy_node()
+
+
+def test_simulated_time_is_followed_from_the_start() -> None:
+    """rclpy subscribes /clock in the constructor, before the node's own attributes are there."""
+    from rosgraph_msgs.msg import Clock
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    values = {"use_sim_time": True, "autostart": False}
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    node = Lamp(context=context, parameter_overrides=overrides)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    clock = node.create_publisher(Clock, "/clock", 1)
+    message = Clock()
+    message.clock.sec = 42
+    wait_until(
+        lambda: node.get_clock().now().nanoseconds == 42 * 10**9,
+        each=lambda: (clock.publish(message), executor.spin_once(timeout_sec=0.1)),
+    )
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()

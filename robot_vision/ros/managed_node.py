@@ -14,6 +14,7 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from robot_vision.ros.managed_parameters import ManagedParameters
+from robot_vision.ros.parameter_files import ignored_sections
 from robot_vision.ros.parameters import NodeParameters
 from robot_vision.ros.sequence import NUMBERED, MessageSequence
 from robot_vision.ros.statistics import Statistics
@@ -49,6 +50,9 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self._settings: NodeParameters[P] = NodeParameters(
             self, parameters, lambda: self.state_label not in _FREE, self._on_change
         )
+        own = options.get("cli_args") or ()  # of a process with several nodes
+        for line in ignored_sections(own, [self.get_fully_qualified_name()]):
+            self.get_logger().warning(line)
         self._statistics = Statistics(self.parameters.diagnostics_window_s)
         self._warn = ThrottledLog(
             lambda text: self.get_logger().warning(text), lambda: self.parameters.warn_period_s
@@ -83,6 +87,8 @@ class ManagedNode(LifecycleNode, Generic[P]):
             lost: is called with how many messages the node never saw; by default they are counted.
             options: as rclpy's.
         """
+        if topic == "/clock":  # rclpy's own, with use_sim_time before this constructor has gone on
+            return super().create_subscription(msg_type, topic, callback, qos_profile, **options)
         guarded = self._guarded(topic, callback)
         sequence = MessageSequence(
             lost or functools.partial(self._statistics.count, "lost_messages")

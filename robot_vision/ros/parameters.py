@@ -228,8 +228,13 @@ class NodeParameters(Generic[T]):
     def _warn_of_unknown(self, node: Node) -> None:
         # ROS ignores what a parameter file sets and nobody declares: a typing error would go unseen.
         for name in getattr(node, "_parameter_overrides", {}):
-            if not node.has_parameter(name) and not name.startswith(("qos_overrides.", "start_")):
-                node.get_logger().warning(unknown("parameter", name, self._settings))
+            if node.has_parameter(name) or name == "start_type_description_service":  # new in Jazzy
+                continue
+            text = unknown("parameter", name, self._settings)
+            if name.startswith("qos_overrides."):
+                own = [n for n in self._settings if n.endswith(("reliability", "depth"))]
+                text = f"{name} is ignored: set {', '.join(own)} instead"
+            node.get_logger().warning(text)
 
     def _merged(self, parameters: Sequence[Any]) -> T:
         changes = {}

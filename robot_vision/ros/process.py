@@ -13,6 +13,7 @@ from typing import Any
 
 from robot_vision.errors import RobotVisionError
 from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.parameter_files import ignored_sections
 from robot_vision.ros.shared_memory import remove_dead_segments
 
 POLL_S = 0.25  # how long a signal may wait while nothing else happens
@@ -78,6 +79,9 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
                 break
             nodes.append(create())
             executor.add_node(nodes[-1])
+        given = sys.argv if args is None else args
+        for line in ignored_sections(given, [node.get_fully_qualified_name() for node in nodes]):
+            nodes[0].get_logger().warning(line)
         for node in nodes:
             if hasattr(node, "start") and not stopped:
                 node.start()
