@@ -25,6 +25,12 @@ def test_euroc_moves_the_imus_poses_to_the_camera(tmp_path):
         assert_sees(splits.train, lambda s: (s.stamp_ns - first) / 50_000_000)  # noqa: B023
         np.testing.assert_array_equal(splits.camera_matrix, [[30, 0, 16], [0, 31, 12], [0, 0, 1]])
     assert any("moved to cam0" in note for note in splits.notes)
+    euroc(tmp_path / "MH_01", 8)
+    (tmp_path / "MH_01/mav0/cam1").mkdir()
+    (tmp_path / "MH_01/mav0/cam1/data.csv").write_text("#timestamp [ns],filename\n")
+    notes = "\n".join(open_dataset("euroc", tmp_path).notes)
+    assert "MH_01: cam1 is not used (set camera)" in notes
+    assert "poses of 2 recordings (MH_01, V1_01) are taken as of one map" in notes
     assert any(
         "lens distortion (radial-tangential), which is not undone" in n for n in splits.notes
     )

@@ -6,8 +6,8 @@ too (of the IMU, which is the body: w x y z, metres), so that
 
     T_map_camera = T_map_sensor @ inv(T_BS of the ground truth) @ T_BS of the camera.
 
-The camera's axes are optical. Poses are interpolated to the images' stamps. A folder of such recordings is
-opened whole; their maps are one where they were recorded in one room (Vicon Room, Machine Hall).
+The camera's axes are optical. Poses are interpolated to the images' stamps. Of a folder of such recordings
+all are opened; their maps are one where they were recorded in one room (Vicon Room, Machine Hall).
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from robot_vision.datasets.image_files import (
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
-from robot_vision.datasets.posed import PosedOptions, matrix_for_image, report_to, splits_of
+from robot_vision.datasets.posed import (
+    PosedOptions,
+    matrix_for_image,
+    report_to,
+    several_maps_note,
+    splits_of,
+)
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_table, read_text
 from robot_vision.errors import SourceError
@@ -69,6 +75,8 @@ def open_splits(root: Path, options: Options) -> Splits:
         for name, folder in recordings
         for sample in _recording(name, folder, options, skipped, files, notes)
     ]
+    if len(recordings) > 1:
+        notes.append(several_maps_note([name for name, _ in recordings]))
     notes = [*skipped.notes(), *image_notes(files, turn=False), *unlisted_note(files), *notes]
     return splits_of(samples, options, notes)
 
@@ -101,6 +109,9 @@ def _recording(
     T_body_truth = (
         _T_BS(of_truth, truth.with_name("sensor.yaml")) if "T_BS" in of_truth else np.eye(4)
     )
+    others = sorted(p.parent.name for p in mav0.glob("cam*/data.csv") if p.parent != camera)
+    if others:
+        notes.append(f"{name}: {', '.join(others)} is not used (set camera)")
     how = "its T_BS" if "T_BS" in of_truth else "the body taken as its frame (no T_BS beside it)"
     notes.append(
         f"{name}: poses are those of {truth.parent.name}, {how}, moved to {options.camera}"

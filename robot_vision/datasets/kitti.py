@@ -23,7 +23,7 @@ from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.datasets.pose_files import seconds_to_ns
-from robot_vision.datasets.posed import PosedOptions, checked, splits_of
+from robot_vision.datasets.posed import PosedOptions, checked, several_maps_note, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines, read_table
 from robot_vision.errors import ConfigError, SourceError
@@ -75,7 +75,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             f"{len(without)} sequences have no poses and are left out: {', '.join(without)}"
         )
     if len(folders) - len(without) > 1:
-        notes.append("each sequence has a map of its own: their positions are not comparable")
+        notes.append(several_maps_note([f.resolve().name for f in folders]))
     return splits_of(samples, options, [*skipped.notes(), *image_notes(files, turn=False), *notes])
 
 
@@ -118,6 +118,8 @@ def _sequence(
         raise SourceError(
             f"{folder} has no image_{camera}: set camera to one of {', '.join(there)}"
         )
+    if others := [f"image_{c}" for c in sorted(there) if c != camera]:
+        notes.append(f"{name}: {', '.join(others)} is not used (set camera)")
     K, T_camera0_camera = _calibration(folder / "calib.txt", camera)
     rows = read_table(poses).rows
     stamps = _stamps(folder / "times.txt", len(rows), lambda text: notes.append(f"{name}: {text}"))

@@ -16,6 +16,7 @@ from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
 from robot_vision.orientation import upright_size
+from robot_vision.sources.files import some
 from robot_vision.sources.image_formats import look_at, stored_size
 
 T = TypeVar("T")
@@ -61,6 +62,14 @@ def report_to(options: PosedOptions, skipped: Skipped) -> Callable[..., None]:
         skipped.add("whose pose fails its checks", f"{name} ({error})" if name else str(error))
 
     return report
+
+
+def several_maps_note(names: Sequence[str]) -> str:
+    """Returns the note of several recordings whose format does not say whether their poses share a map."""
+    return (
+        f"poses of {len(names)} recordings ({some(names)}) are taken as of one map: open recordings of other "
+        "rooms or drives one at a time"
+    )
 
 
 def is_turned(size: tuple[int, int], image: Path) -> bool:

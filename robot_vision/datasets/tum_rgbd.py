@@ -31,7 +31,7 @@ from robot_vision.datasets.image_files import (
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
-from robot_vision.datasets.posed import PosedOptions, report_to, splits_of
+from robot_vision.datasets.posed import PosedOptions, report_to, several_maps_note, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_table
 from robot_vision.errors import SourceError
@@ -71,6 +71,8 @@ def open_splits(root: Path, options: Options) -> Splits:
     notes: list[str] = []
     for folder in folders:
         samples += _recording(folder, options, skipped, files, notes)
+    if len(folders) > 1:
+        notes.append(several_maps_note([folder.name for folder in folders]))
     notes = skipped.notes() + image_notes(files, turn=False) + unlisted_note(files) + notes
     return splits_of(samples, options, notes)
 
