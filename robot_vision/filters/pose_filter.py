@@ -248,7 +248,9 @@ class PoseFilter:
         self._too_old = 0
         self._number += 1
         # A variance may be the smallest double there is, and its inverse infinite.
-        body = symmetrised(se3.body_covariance(T, C)) + MIN_VARIANCE * np.eye(6)
+        body = symmetrised(se3.body_covariance(T, C))
+        least = np.linalg.eigvalsh(body)[0]
+        body = body + max(0.0, MIN_VARIANCE - least) * np.eye(6)
         return Measurement(
             stamp_ns,
             self._number,
