@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -546,6 +547,26 @@ def test_rows_of_a_write_ahead_log_are_read_and_nothing_is_written(tmp_path):
     assert listing(target.parent) == before
 
 
+def test_write_ahead_log_that_is_cut_off_and_a_journal_are_named(tmp_path):
+    bag = write(tmp_path / "bag", "sqlite3")
+    target = leave_journal(bag / "bag.db3", tmp_path / "killed")
+    log = target.with_name("bag.db3-wal")
+    os.truncate(log, log.stat().st_size - 100)
+    missing(
+        target, range(15), "bag.db3-wal ends within a transaction or is damaged: 5 of its 5 pages"
+    )
+    os.truncate(log, 10)
+    missing(
+        target, range(15), "bag.db3-wal ends within a transaction or is damaged: 1 of its 1 pages"
+    )
+    assert set(listing(target.parent)) == {"bag.db3", "bag.db3-wal"}
+    log.unlink()
+    target.with_name("bag.db3-journal").write_bytes(b"x" * 600)
+    missing(
+        target, range(15), "bag.db3-journal is there: its recorder was stopped within a transaction"
+    )
+
+
 def test_rows_out_of_order_of_one_time_and_without_data(tmp_path):
     bag = write(tmp_path / "bag", "sqlite3", log=lambda i: START - i * PERIOD)
     with sqlite3.connect(bag / "bag.db3") as database:
@@ -587,6 +608,33 @@ def test_ros1_bag_that_was_not_closed_is_read(tmp_path, name, compression):
     data[at : at + 8] = bytes(8)
     (tmp_path / name).write_bytes(data[:index])
     whole(tmp_path / name, "has no index, because its recorder did not finish it")
+
+
+@pytest.mark.parametrize("compression", ["", "lz4"])
+def test_ros1_bag_damaged_within_is_read_on_from_the_next_chunk(tmp_path, compression):
+    file = write_ros1(tmp_path / "run.bag", size=330, compression=compression)
+    data = bytearray(file.read_bytes())
+    chunks = [m.start() for m in re.finditer(rb"op=\x05", bytes(data))]
+    at = chunks[1]
+    data[at : at + 4] = b"\xff" * 4
+    file.write_bytes(data)
+    found, problems, _ = numbers(file)
+    assert 20 <= len(found) < 30 and (found[0], found[-1]) == (0, 29)
+    assert "read on from byte" in problems[0]
+    assert f"{30 - len(found)} messages are missing" in problems[0]
+
+
+@pytest.mark.parametrize("kind", ["mcap", "ros1"])
+def test_files_that_were_joined_are_said(tmp_path, kind):
+    if kind == "mcap":
+        (file,) = write(tmp_path / "bag").glob("*.mcap")
+    else:
+        file = write_ros1(tmp_path / "run.bag")
+    data = file.read_bytes()
+    joined = tmp_path / f"joined{file.suffix}"
+    joined.write_bytes(data + data)
+    found, problems, _ = numbers(joined)
+    assert found == list(range(30)) and f"{len(data)} bytes" in problems[0]
 
 
 def test_ros1_index_that_lies_is_said(tmp_path):
@@ -713,5 +761,5 @@ def test_recording_of_which_nothing_can_be_read_is_refused(tmp_path):
     with pytest.raises(SourceError, match="rosbag migrate"):
         open_source(tmp_path / "old.bag")
     write_metadata(bag, {})
-    with pytest.raises(SourceError, match="no image topic: it has no topic at all"):
+    with pytest.raises(SourceError, match="has no file of a rosbag2"):
         open_source(bag)

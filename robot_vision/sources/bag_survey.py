@@ -81,6 +81,10 @@ def _survey(path: Path, found: Survey) -> None:
     folder = find_files(path)
     problems, notes = found.problems, found.notes
     notes += folder.notes
+    if not folder.files:
+        raise SourceError(
+            f"{path} has no file of a rosbag2 (.mcap, .db3){''.join(f'; {m}' for m in folder.missing)}"
+        )
     for name, file in folder.files.items():
         try:
             found.storages.append(surveyed(file, name))

@@ -256,16 +256,20 @@ class BlockStorage(Storage):
     ) -> None:
         """Adds a chunk to the one line about all chunks of its kind."""
         chunks, had, old = self._told.get(becomes, (0, Counter[str](), ""))
-        had.update(found=found, said=max(said, found))
+        had.update(found=found, said=max(said, found), unknown=not said)
         more = f" and {chunks} before it" if chunks else ""
-        text = (
-            f"the chunk at byte {at}{more} of {self.name} {what}: {had['found']} of {had['said']} "
-            f"messages {becomes}"
-        )
+        of = "" if had["unknown"] else f" of {had['said']}"
+        text = f"the chunk at byte {at}{more} of {self.name} {what}: {had['found']}{of} messages {becomes}"
         if old in lines:
             lines.remove(old)
         lines.append(text)
         self._told[becomes] = chunks + 1, had, text
+
+    def _tell_cut(self, at: int) -> None:
+        self.problems.append(
+            f"{self.name} was cut off or is damaged at byte {at}: of the {self.size - at} bytes from there "
+            "on, what is whole is read"
+        )
 
     def _checked(self, block: Block, content: memoryview) -> str:
         """Returns what is wrong with an unpacked chunk, or nothing."""

@@ -26,21 +26,17 @@ class McapFile(BlockStorage):
     def _walk(self) -> None:
         indexed, counts, summary = self._summary()
         self._schemas: dict[int, tuple[str, str, str]] = {}
+        self._seen: set[int] = set()  # where chunks begin
         ended = self._walk_from(len(MAGIC), indexed)
-        there = {block.at for block in self.blocks}
-        for at in sorted(indexed.keys() - there):
+        stopped_at = self._stopped_at
+        for at in sorted(indexed.keys() - self._seen):
             # A record before it may have a wrong length, and hide it.
-            if not any(block.at == at for block in self.blocks) and self.read(at, 1) == _CHUNK_OP:
+            if at not in self._seen and 0 <= at < self.size and self.read(at, 1) == _CHUNK_OP:
                 self._walk_from(at, indexed)
         if not ended:
-            self.problems.append(
-                f"{self.name} ends within its data, at byte {self.size}: it was cut off, or its recorder did "
-                "not finish it"
-            )
-        elif self.read(max(0, self.size - len(MAGIC)), len(MAGIC)) != MAGIC:
-            self.problems.append(
-                f"{self.name} ends within its index, at byte {self.size}: it was cut off after its data"
-            )
+            self._tell_cut(stopped_at)
+        else:
+            self._check_end(stopped_at)
         self.blocks.sort(key=lambda b: b.at)
         for block in self.blocks:
             if block.at in indexed and block.span != indexed[block.at]:
@@ -54,9 +50,11 @@ class McapFile(BlockStorage):
 
     def _walk_from(self, at: int, indexed: dict[int, tuple[int, int]]) -> bool:
         """Goes on from a record; returns whether the end of the data was found."""
-        known = {block.at for block in self.blocks}
-        while at not in known:
+        while at not in self._seen:
             head = self.read(at, _HEAD)
+            self._stopped_at = at
+            if head[:1] == _CHUNK_OP:
+                self._seen.add(at)
             if len(head) < 9:
                 return False
             op, size = struct.unpack_from("<BQ", head)
@@ -80,6 +78,26 @@ class McapFile(BlockStorage):
                 self.problems.append(f"the record at byte {at} of {self.name} is damaged: {error}")
             at += 9 + size
         return True
+
+    def _check_end(self, at: int) -> None:
+        """Looks at what follows the data from a byte on: summary, footer, and the magic again."""
+        while True:
+            head = self.read(at, 9)
+            if len(head) < 9:
+                self._tell_cut(at)
+                return
+            op, size = struct.unpack("<BQ", head)
+            at = min(at + 9 + size, self.size + 1)
+            if op == _FOOTER:
+                break
+        end = at + len(MAGIC)
+        if end > self.size:
+            self._tell_cut(at)
+        elif end < self.size:
+            self.problems.append(
+                f"{self.name} has {self.size - end} bytes after its end, at byte {end}, that are not read: "
+                "were files joined? Give each by itself"
+            )
 
     def _take(self, op: int, at: int, size: int, head: bytes) -> None:
         if op == _MESSAGE:

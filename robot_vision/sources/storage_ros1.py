@@ -25,28 +25,14 @@ class Ros1File(BlockStorage):
     def _walk(self) -> None:
         self._promises: dict[int, dict[int, int]] = {}
         self._index_at = self._chunk_count = 0
-        at, whole = len(MAGIC), False
-        while True:
-            head = self.read(at, _HEAD)
-            if not head:
-                whole = True
-                break
-            found = self._record(head, at)
-            if found is None:
-                break
-            fields, data_at, size = found
-            if data_at + size > self.size:
-                self._cut_chunk(at, fields, data_at)
-                break
-            try:
-                self._take(fields, at, data_at, size)
-            except (struct.error, KeyError, ValueError) as error:
-                self.problems.append(f"the record at byte {at} of {self.name} is damaged: {error}")
-            at = data_at + size
-        if not whole:
-            self.problems.append(
-                f"{self.name} ends within a record, at byte {self.size}: it was cut off"
-            )
+        head = self._record(self.read(len(MAGIC), _HEAD), len(MAGIC))
+        if head is not None and head[0][b"op"][0] == _BAG:
+            self._take_in(head[0], len(MAGIC), *head[1:])
+        if self._index_at:  # it says where chunks are to be found behind damage
+            self._walk_from(self._index_at)
+        stopped_at = self._walk_from(len(MAGIC))
+        if stopped_at < self.size:
+            self._tell_cut(stopped_at)
         elif self._index_at == 0:
             self.notes.append(
                 f"{self.name} has no index, because its recorder did not finish it: all its records are read "
@@ -58,6 +44,31 @@ class Ros1File(BlockStorage):
                 f"{len(self._promises)}"
             )
         self._promise()
+
+    def _walk_from(self, at: int) -> int:
+        """Goes on from a record to the last one that is whole; returns where that ends."""
+        while at < self.size:
+            found = self._record(self.read(at, _HEAD), at)
+            if found is None or found[1] + found[2] > self.size:
+                if found is not None:
+                    self._cut_chunk(at, *found[:2])
+                later = [place for place in self._promises if at < place < self.size]
+                if not later:
+                    return at
+                self.problems.append(
+                    f"{self.name} is damaged at byte {at}: read on from byte {min(later)}"
+                )
+                at = min(later)
+                continue
+            self._take_in(found[0], at, *found[1:])
+            at = found[1] + found[2]
+        return at
+
+    def _take_in(self, fields: dict[bytes, bytes], at: int, data_at: int, size: int) -> None:
+        try:
+            self._take(fields, at, data_at, size)
+        except (struct.error, KeyError, ValueError) as error:
+            self.problems.append(f"the record at byte {at} of {self.name} is damaged: {error}")
 
     def _promise(self) -> None:
         if not self._promises:

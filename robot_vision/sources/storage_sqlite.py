@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sqlite3
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from robot_vision.sources.sqlite_log import committed_pages
 from robot_vision.sources.storage import (
     Channel,
     Message,
@@ -42,6 +44,12 @@ class SqliteFile(Storage):
             self.problems.append(
                 f"{journal.name} is there: its recorder was stopped within a transaction, whose rows may be "
                 f"read in part (open {self.name} in a copy of the folder with sqlite3, which undoes them)"
+            )
+        whole, pages = self._log_pages
+        if whole < pages:
+            self.problems.append(
+                f"{self.name}-wal ends within a transaction or is damaged: {pages - whole} of its {pages} "
+                "pages are not read, with the rows that they hold"
             )
         with closing(self._connect()) as database:
             try:
@@ -103,12 +111,17 @@ class SqliteFile(Storage):
         if unread:
             self.problems.append(f"{unread} rows of {self.name} cannot be read: {why}")
 
+    @functools.cached_property
+    def _log_pages(self) -> tuple[int, int]:
+        """How many pages of the write-ahead log are of whole transactions, and how many there are."""
+        log = self.path.with_name(self.path.name + "-wal")
+        return committed_pages(log) if log.is_file() and log.stat().st_size else (0, 0)
+
     def _connect(self) -> sqlite3.Connection:
         place = self.path.resolve().as_uri()
-        log = self.path.with_name(self.path.name + "-wal")
         # With the log, SQLite would lock the file and write an index of the log beside it. Without locks, and
         # with that index in memory, it reads what another program may not even be allowed to write.
-        options = "mode=ro&vfs=unix-none" if log.is_file() and log.stat().st_size else "immutable=1"
+        options = "mode=ro&vfs=unix-none" if self._log_pages[0] else "immutable=1"
         # A reader that was left off may be closed by another thread.
         database = sqlite3.connect(f"{place}?{options}", uri=True, check_same_thread=False)
         try:
