@@ -550,6 +550,24 @@ def test_rosbag_reads_ros1_headers_and_poses(tmp_path):
     np.testing.assert_array_equal(splits.train[5].source.load(), picture(5))
 
 
+def test_camera_info_of_images_of_another_size_is_not_used_and_said(tmp_path):
+    """Images that a driver binned, with the camera_info of the whole sensor."""
+    K = np.array([[500.0, 0, 16], [0, 500, 12], [0, 0, 1]])
+    for size in ((12, 16), (24, 32)):
+        path = tmp_path / f"{size[0]}"
+        with RecordingWriter(path) as bag:
+            write_images(bag, np.arange(6) / 10)
+            write_poses(bag, np.arange(7) / 10)
+            bag.camera_info("/camera/camera_info", ns(0), "camera_optical_frame", size, K)
+        splits = open_dataset("rosbag", path)
+        assert (splits.camera_matrix is not None) == (size == (12, 16))
+        said = [n for n in splits.notes if "is not used" in n]
+        if size == (24, 32):
+            assert "16 x 12 and their camera_info is of 32 x 24" in said[0]
+        else:
+            assert not said
+
+
 # Real data
 
 

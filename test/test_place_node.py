@@ -374,10 +374,10 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     """Rendered images of a room: the map has local features, the query is between keyframes."""
     from sensor_msgs.msg import CameraInfo, Image
 
+    from robot_vision.intrinsics import Intrinsics
     from robot_vision.places.keyframe import Keyframe
     from robot_vision.places.store import create_map
     from robot_vision.places.verification.builder import StructureBuilder
-    from robot_vision.places.verification.intrinsics import Intrinsics
     from robot_vision.simulation.drive import look
     from robot_vision.simulation.home import default_world
     from robot_vision.simulation.renderer import Camera, Renderer
@@ -433,6 +433,61 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     assert answer.id == "" and answer.results[0].hypothesis.class_id == "unknown"
     wait_until(lambda: robot.counter("verification_refused") > refused, what="a refusal")
     robot.reconfigure(verify=False, base_frame="base_link")
+
+
+def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot):
+    """With verify, whoever reads ~/pose takes it for verified."""
+    from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+    def shown(images: bool = False) -> None:
+        for i in range(6):
+            robot.clock_ns += 400_000_000
+            if images:
+                picture = coloured_image((90, 60, 30), (96, 96))
+                robot.send(Image, "/front/image_raw", rgb_message(picture, robot.clock_ns, FRAME))
+                time.sleep(0.05)
+            T = base_pose(3.0) @ mounting()
+            stamp = robot.descriptor(describe(T, 0.05, i), robot.clock_ns)
+            assert robot.answer(stamp).id == ""
+
+    def said(words: str) -> None:
+        def found() -> bool:
+            level, text, _ = robot.status()
+            return level == 1 and words in text
+
+        wait_until(found, what=f"{words!r}; {robot.status()}")
+
+    home = str(robot.folder / "home.map")
+    robot.reconfigure(map=home, verify=True, image_topic="/front/imag_raw")
+    poses, before = len(robot.poses), robot.counter("not_verifiable")
+    shown()
+    said("no pose is published: no image on /front/imag_raw (0 publishers)")
+    assert robot.counter("not_verifiable") == before + 6
+
+    robot.client.publisher(CompressedImage, "/rear/image_raw/compressed", 1)
+    robot.reconfigure(image_topic="/rear/image_raw")
+    shown()
+    said("is published on /rear/image_raw/compressed: set transport to compressed")
+    robot.reconfigure(image_topic="/front/image_raw")
+
+    info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [525.0, 0.0, 320.0, 0.0, 525.0, 240.0, 0.0, 0.0, 1.0]
+    shown(images=True)
+    said("no camera_info on /front/camera_info (0 publishers)")
+    robot.send(CameraInfo, "/front/camera_info", info)
+    shown(images=True)  # binning changed the images, and the camera_info says nothing of it
+    said("Images on /front/image_raw are 96 x 96 and their camera_info is of 640 x 480")
+    assert robot.counter("camera_info_refused") >= 1
+    info.width = info.height = 96
+    info.k = [100.0, 0.0, 48.0, 0.0, 100.0, 48.0, 0.0, 0.0, 1.0]
+    robot.send(CameraInfo, "/front/camera_info", info)
+    shown(images=True)
+    said("the map has no local features there")
+    shown()  # the image of these descriptors was lost
+    said("no image with the stamp of the descriptor")
+    assert len(robot.poses) == poses, "none went out"
+    robot.reconfigure(verify=False, image_topic="")
+    robot.look_around(base_pose(3.0))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.building import Built, View
 from robot_vision.places.building import build as build_map
@@ -33,7 +34,6 @@ from robot_vision.places.store import (
     open_map,
 )
 from robot_vision.places.verification.builder import StructureBuilder
-from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.models import find_model
 from robot_vision.sources.natural import natural_key
 
@@ -79,17 +79,19 @@ def _go(
             f"{args.source} has poses in frame {frame_id!r} and the map is in "
             f"{places.info.frame_id!r}: set --option map_frame, or build a map of its own and merge it"
         )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     policy = KeyframePolicy(args.distance, args.angle, args.similarity, args.revisits)
     structure = ViewStructure(StructureBuilder()) if args.structure else None
-    if structure is not None and any(view.camera_matrix is None for view in views):
+    if structure is not None and any(
+        v.camera_matrix is None and v.intrinsics is None for v in views
+    ):
         raise ConfigError(
             f"{args.source} does not say what its camera's matrix is, which --structure needs: give "
             "--option camera_matrix=fx,fy,cx,cy"
         )
     if not 0 <= args.thumbnail <= 1024:
         raise ConfigError(f"--thumbnail is {args.thumbnail}: use 0 (none) to 1024 pixels")
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
     done = Built()
     interrupted = False
     with (
@@ -227,6 +229,7 @@ def _view(args: argparse.Namespace, splits: Splits, sample: Sample, number: int)
         sample.T_map_camera,
         sample.source.load,
         matrix,
+        sample.intrinsics,
     )
 
 
@@ -246,9 +249,11 @@ class ViewStructure:
 
     def add(self, keyframe_id: int, view: View, image: NDArray[np.uint8]) -> Mapping[int, bytes]:
         """See `building.Structurer`."""
-        assert view.camera_matrix is not None
-        height, width = image.shape[:2]
-        intrinsics = Intrinsics(width, height, view.camera_matrix, np.zeros(0))
+        intrinsics = view.intrinsics
+        if intrinsics is None:
+            assert view.camera_matrix is not None
+            height, width = image.shape[:2]
+            intrinsics = Intrinsics.of_matrix(view.camera_matrix, width, height)
         return self._builder.add(keyframe_id, view.T_map_camera, image, intrinsics)
 
     def flush(self) -> Mapping[int, bytes]:

@@ -9,7 +9,7 @@ label, where labels have one; else always. Images that have none are counted in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
+from robot_vision.intrinsics import Intrinsics, numbers_of
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from robot_vision.sources.bag_reader import BagFile
 from robot_vision.sources.bag_stamps import StampNotes
@@ -68,6 +69,14 @@ class _Image:
     source: BagImage
 
 
+@dataclass(frozen=True, eq=False)
+class _Camera:
+    """What a bag says of its camera."""
+
+    K: NDArray[np.float64] | None = None
+    intrinsics: Intrinsics | None = None
+
+
 def open_splits(root: Path, options: Options) -> Splits:
     """Opens `root`; see `registry.open_dataset`."""
     paths = [root] if is_bag(root) else _bags_under(root)
@@ -83,24 +92,26 @@ def open_splits(root: Path, options: Options) -> Splits:
     notes: list[str] = []
     samples: list[Sample] = []
     frames: set[str] = set()
-    matrices: list[NDArray[np.float64] | None] = []
+    cameras: dict[str, _Camera] = {}
     for path in paths:
         bag = BagFile(path)
         try:
-            found, frame, K = _recording(bag, options, skipped, notes)
+            found, frame, camera = _recording(bag, options, skipped, notes)
             notes += [*bag.problems, *bag.notes]
         finally:
             bag.close()
         samples += found
-        matrices.append(K)
+        cameras[_name(path)] = camera
         frames |= {frame} if frame else set()
     if len(frames) > 1:
         raise SourceError(
             f"{root}: poses are in several frames ({', '.join(sorted(frames))}): open one at a time"
         )
+    matrices = [camera.K for camera in cameras.values()]
     same = all(K is not None and np.array_equal(K, matrices[0]) for K in matrices)  # type: ignore[arg-type]
-    if not same:
-        samples = _with_matrices(samples, dict(zip(map(_name, paths), matrices, strict=True)))
+    if options.camera_matrix:  # what people say counts
+        cameras = dict.fromkeys(cameras, _Camera())
+    samples = [_with_camera(s, cameras[s.sequence], not same) for s in samples]
     splits = splits_of(
         samples, options, [*skipped.notes(), *notes], K=matrices[0] if same else None
     )
@@ -128,8 +139,8 @@ def _name(path: Path) -> str:
 
 def _recording(
     bag: BagFile, options: Options, skipped: Skipped, notes: list[str]
-) -> tuple[list[Sample], str, NDArray[np.float64] | None]:
-    """Returns a bag's samples, the frame of its poses (empty without) and K."""
+) -> tuple[list[Sample], str, _Camera]:
+    """Returns a bag's samples, the frame of its poses (empty without) and its camera."""
     topic = _image_topic(bag, options.image_topic)
     images, frame_id = _images(bag, topic, options, skipped)
 
@@ -170,7 +181,7 @@ def _recording(
     )
     if unlabelled:
         notes.append(f"{bag.path.name}: {unlabelled} images have a pose and no label")
-    return samples, poses.map_frame if poses else "", _camera_matrix(bag, topic, notes)
+    return samples, poses.map_frame if poses else "", _camera(bag, topic, images, notes)
 
 
 def _image_topic(bag: BagFile, wanted: str) -> str:
@@ -232,31 +243,33 @@ def _labeller(bag: BagFile, options: Options, notes: list[str]) -> Labeller | No
     return None
 
 
-def _camera_matrix(bag: BagFile, topic: str, notes: list[str]) -> NDArray[np.float64] | None:
-    """Returns K of the camera_info topic nearest to the images' topic; None where there is none."""
+def _camera(bag: BagFile, topic: str, images: list[_Image], notes: list[str]) -> _Camera:
+    """Returns what the camera_info topic nearest to the images' topic says."""
     there = [t for t, k in bag.kinds.items() if k == CAMERA_INFO]
     beside = [t for t in there if topic.startswith(t.rsplit("/", 1)[0] + "/")]
     chosen = max(beside, key=len, default=there[0] if len(there) == 1 else None)
-    if chosen is None:
-        return None
-    for record in bag.raw([chosen]):
-        info = bag.message(record)
-        K = np.array(info.k, np.float64).reshape(3, 3)
-        if K[0, 0] <= 0 or not np.all(np.isfinite(K)):
-            notes.append(f"{bag.path.name}:{chosen} is not calibrated")
-            return None
-        if np.any(np.abs(np.asarray(info.d)) > 1e-9):
-            notes.append(f"{bag.path.name}:{chosen} has lens distortion, which is not undone")
-        return K
-    return None
-
-
-def _with_matrices(
-    samples: list[Sample], matrices: dict[str, NDArray[np.float64] | None]
-) -> list[Sample]:
-    return [
-        Sample(
-            s.name, s.label, s.T_map_camera, s.stamp_ns, s.sequence, s.source, matrices[s.sequence]
+    record = None if chosen is None else next(iter(bag.raw([chosen])), None)
+    if record is None or not images:
+        return _Camera()
+    try:
+        height, width = images[0].source.load().shape[:2]
+        numbers = numbers_of(bag.message(record), topic, size=(width, height))
+    except (ConfigError, ImageError) as error:
+        notes.append(f"{bag.path.name}:{chosen} is not used: {error}")
+        return _Camera()
+    K, distortion = numbers[2:4]
+    if np.any(np.abs(distortion) > 1e-9):
+        notes.append(
+            f"{bag.path.name}:{chosen} has lens distortion, which is not undone in the images"
         )
-        for s in samples
-    ]
+    try:
+        return _Camera(K, Intrinsics(*numbers))
+    except ConfigError as error:  # such as a model of distortion that is not known
+        notes.append(f"{bag.path.name}:{chosen} gives K and no more: {error}")
+        return _Camera(K)
+
+
+def _with_camera(sample: Sample, camera: _Camera, own: bool) -> Sample:
+    """Returns a sample with its camera, and with its own K where cameras differ."""
+    K = camera.K if own else sample.camera_matrix
+    return replace(sample, camera_matrix=K, intrinsics=camera.intrinsics)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError, unknown
+from robot_vision.intrinsics import Intrinsics
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -53,6 +54,7 @@ class Sample:
         source: where the image is.
         camera_matrix: float64 (3, 3) in pixels of the image as loaded, where it differs from image to
             image; else None, and `Splits.camera_matrix` holds.
+        intrinsics: of the camera with its lens and the size of its images, where the recording tells them.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Sample:
     sequence: str
     source: ImageSource
     camera_matrix: NDArray[np.float64] | None = None
+    intrinsics: Intrinsics | None = None
 
 
 @dataclass(frozen=True, eq=False)

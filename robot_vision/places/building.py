@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError
+from robot_vision.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.keyframe import Keyframe, named
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
@@ -46,6 +47,7 @@ class View:
         T_map_camera: float64 (4, 4), camera in optical axes.
         load: returns RGB uint8 (H, W, 3), at least (height, width) large where that is given.
         camera_matrix: float64 (3, 3), pixels of the whole image, or None.
+        intrinsics: of the camera with its lens, where the recording tells them; they count over the matrix.
     """
 
     name: str
@@ -55,6 +57,7 @@ class View:
     T_map_camera: NDArray[np.float64]
     load: Load
     camera_matrix: NDArray[np.float64] | None = None
+    intrinsics: Intrinsics | None = None
 
 
 class Structurer(Protocol):

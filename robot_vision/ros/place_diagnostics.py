@@ -7,6 +7,7 @@ from typing import Any
 
 from robot_vision.address import shown
 from robot_vision.places.store import MapInfo
+from robot_vision.places.verification.verifier import REASONS
 from robot_vision.ros.messages import status_message
 from robot_vision.ros.place_mapper import OFF, PAUSED, Mapper
 from robot_vision.ros.statistics import Statistics
@@ -43,6 +44,7 @@ COUNTERS = (
     "aliased",
     "verified",
     "verification_refused",
+    *(f"verification_{reason}" for reason in REASONS if reason and reason != "no_structure"),
     "not_verifiable",
     "matches_against_odometry",
     "incompatible_qos",
@@ -79,6 +81,7 @@ class Health:
         motion_silent_s: since its last pose.
         motion_seen: whether there was one.
         stale_after_s: silence that is reported.
+        unverified: why matches cannot be verified though they shall be; empty where they can.
         model: name of the model that makes the descriptors; empty while unknown.
     """
 
@@ -94,6 +97,7 @@ class Health:
     motion_seen: bool
     stale_after_s: float
     model: str
+    unverified: str = ""
 
 
 def node_status(health: Health, statistics: Statistics) -> Any:
@@ -130,6 +134,8 @@ def _of_inputs(health: Health, statistics: Statistics, level: int, text: str) ->
     refused = statistics.rate("refused")
     if refused > 0:
         level, text = WARN, f"descriptors refused at {refused:.1f} Hz"
+    if health.unverified:
+        level, text = WARN, f"no pose is published: {health.unverified}"
     if health.motion and health.motion_silent_s > health.stale_after_s:
         what = "stopped" if health.motion_seen else "has not begun"
         level = WARN

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo
 
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images import to_rgb
-from robot_vision.places.verification.intrinsics import Intrinsics
+from robot_vision.intrinsics import Intrinsics, camera_of
 from robot_vision.ros.image_topics import ImageTopic
 from robot_vision.ros.incoming import stamp_ns_of
 from robot_vision.ros.place_parameters import PlaceParameters
@@ -49,16 +49,53 @@ class Images:
         self._warn = warn
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._info: CameraInfo | None = None
         self._intrinsics: Intrinsics | None = None
         self._told: tuple[Any, ...] = ()
-        self._info: Any = None
+        self._why = ""  # the last image or camera info was of no use
+        self._of_info: Any = None  # the subscription
         compressed = parameters.transport == "compressed"
         self._read = read_compressed_image if compressed else read_image
         self._topic = ImageTopic(node, parameters.images, parameters.transport)
 
     @property
-    def intrinsics(self) -> Intrinsics | None:
-        """Of the camera; None until a usable CameraInfo came."""
+    def missing(self) -> str:
+        """Which topic has sent nothing yet, and what may be wrong; empty where all came."""
+        p, node = self._parameters, self._node
+        if not self._kept:
+            name = self._topic.name
+            return f"no image on {name} ({node.count_publishers(name)} publishers){self._topic.advice()}"
+        topic = node.resolve_topic_name(p.camera_info)
+        if p.verify and self._info is None:
+            return f"no camera_info on {topic} ({node.count_publishers(topic)} publishers)"
+        return ""
+
+    @property
+    def why(self) -> str:
+        """Why the last image that was asked for, or its intrinsics, are not there."""
+        return self.missing or self._why
+
+    def intrinsics(self, image: NDArray[np.uint8]) -> Intrinsics | None:
+        """Returns those of an image (H, W, 3); None where no CameraInfo of such images came."""
+        info = self._info
+        if info is None:
+            return None
+        height, width = image.shape[:2]
+        r = info.roi
+        told = (
+            *(width, height, info.width, info.height, info.binning_x, info.binning_y),
+            *(r.x_offset, r.y_offset, r.width, r.height),
+            *(*info.k, *info.p, *info.d, info.distortion_model),
+        )
+        if told != self._told or self._intrinsics is None:
+            p = self._parameters
+            self._told, self._intrinsics = told, None
+            try:
+                self._intrinsics = camera_of(info, self._topic.name, p.image_kind, (width, height))
+            except ConfigError as error:
+                self._why = str(error)
+                total = self._statistics.count("camera_info_refused")
+                self._warn("camera info", f"Camera info refused ({total} so far): {error}")
         return self._intrinsics
 
     def subscribe(self, on_incompatible_qos: Callable[[str], None]) -> None:
@@ -68,7 +105,7 @@ class Images:
             self._on_image, profile(p.subscribe_reliability, 1), on_incompatible_qos
         )
         if p.verify:
-            self._info = self._node.create_subscription(
+            self._of_info = self._node.create_subscription(
                 CameraInfo, p.camera_info, self._on_info, profile(p.subscribe_reliability, 1)
             )
 
@@ -80,9 +117,9 @@ class Images:
     def unsubscribe(self) -> None:
         """Stops listening and forgets the images; calling it again does nothing."""
         self._topic.unsubscribe()
-        if self._info is not None:
-            self._node.destroy_subscription(self._info)
-        self._info = None
+        if self._of_info is not None:
+            self._node.destroy_subscription(self._of_info)
+        self._of_info = self._info = None
         with self._lock:
             self._kept.clear()
 
@@ -92,6 +129,9 @@ class Images:
             data = self._kept.get(stamp_ns)
         if data is None:
             self._statistics.count("no_image")
+            self._why = (
+                "no image with the stamp of the descriptor: it was lost, or is another camera's"
+            )
             return None
         try:
             return to_rgb(self._read(data))
@@ -100,6 +140,7 @@ class Images:
         except Exception as error:  # a decoder failed in a way that nobody foresaw
             reason, text = "corrupt", f"{type(error).__name__}: {error}"
         total = self._statistics.count("images_refused")
+        self._why = f"the image was refused ({reason}): {text}"
         self._warn("image", f"Image refused ({reason}, {total} so far): {text}")
         return None
 
@@ -116,14 +157,7 @@ class Images:
                 self._kept.popitem(last=False)
 
     def _on_info(self, message: CameraInfo) -> None:
-        told = (message.width, message.height, *message.k, *message.d, message.distortion_model)
-        if told == self._told:
-            return
-        try:
-            self._intrinsics, self._told = Intrinsics.from_camera_info(message), told
-        except ConfigError as error:
-            total = self._statistics.count("camera_info_refused")
-            self._warn("camera info", f"Camera info refused ({total} so far): {error}")
+        self._info = message
 
 
 def thumbnail(image: NDArray[np.uint8]) -> bytes | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, RobotVisionError
+from robot_vision.intrinsics import Intrinsics
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.store import (
@@ -23,7 +24,6 @@ from robot_vision.places.store import (
     PlaceMap,
 )
 from robot_vision.places.verification.builder import StructureBuilder
-from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.place_motion import Located
 from robot_vision.ros.statistics import Statistics
 

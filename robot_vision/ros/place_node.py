@@ -309,6 +309,14 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             self._mapping.follow()
         super()._on_diagnostics()
 
+    def _unverified(self, worker: PlaceWorker | None) -> str:
+        """Returns why matches cannot be verified; empty where they can, or need not be."""
+        recognition, images, p = self._recognition, self._images, self.parameters
+        if not p.verify or worker is None or recognition is None or images is None:
+            return ""
+        # Right after the start nothing is missing yet.
+        return recognition.unverified or (images.missing if worker.age_s > p.stale_after_s else "")
+
     def _statuses(self) -> list[DiagnosticStatus]:
         p, name = self.parameters, self.get_fully_qualified_name()
         worker, motion, model = self._worker, self._motion, self.model
@@ -326,6 +334,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             motion_seen=motion.seen if motion else False,
             stale_after_s=p.stale_after_s,
             model=f"{model.name} {model.sha256[:12]}" if model else "",
+            unverified=self._unverified(worker),
         )
         statuses = [node_status(health, self._statistics)]
         recognition, mapper = self._recognition, self._mapper

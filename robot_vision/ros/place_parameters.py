@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
+from robot_vision.intrinsics import KINDS
 from robot_vision.places.keyframe_policy import KeyframePolicy
 from robot_vision.places.recogniser_options import RecogniserOptions
 from robot_vision.ros.managed_parameters import (
@@ -57,7 +58,7 @@ class PlaceParameters(ManagedParameters):
     verify: bool = parameter(
         False,
         "Check the best places with local features of the image, which refines the pose. Needs images and "
-        "camera info, and a map that was built with structure.",
+        "camera info, and a map that was built with structure. What cannot be checked is not accepted.",
     )
     thumbnails: bool = parameter(
         False, "Keep a small picture with each new keyframe. Needs images."
@@ -67,6 +68,12 @@ class PlaceParameters(ManagedParameters):
     )
     camera_info_topic: str = parameter(
         "", "sensor_msgs/CameraInfo for verify; empty is camera_info beside the image topic."
+    )
+    image_kind: str = parameter(
+        "auto",
+        "Whether the camera info's K and distortion hold for the images (raw), or its P (rectified). auto "
+        "takes a topic with the word rect, rectified or undistorted in its name for rectified.",
+        choices=KINDS,
     )
     transport: str = parameter(
         "raw",

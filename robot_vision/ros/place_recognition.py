@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from robot_vision.address import is_server, shown
 from robot_vision.errors import RobotVisionError
+from robot_vision.intrinsics import Intrinsics
 from robot_vision.places.store import MapError, MapInfo, MapReplacedError, PlaceMap, open_map
-from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.ros.place_hypotheses import hypotheses_of
 from robot_vision.ros.place_maps import Model, file_identity, is_missing, refuse_model
 from robot_vision.ros.place_messages import PlaceHypothesis
@@ -42,7 +42,9 @@ class Answer:
 
 
 class Recognition:
-    """Asks the map where a view was taken. Everything but `problem` is for one thread.
+    """Asks the map where a view was taken. Everything but `problem` and `unverified` is for one thread.
+
+    `unverified` says why the last match could not be verified; it is empty where it could.
 
     Args:
         parameters: returns the current snapshot.
@@ -68,6 +70,7 @@ class Recognition:
         release: Callable[[], None],
     ) -> None:
         self.problem = ""
+        self.unverified = ""
         self._parameters = parameters
         self._model = model
         self._source = source
@@ -311,31 +314,42 @@ class Recognition:
         return Answer(hypotheses_of(found.candidates, p), accepted, found.probability_in_map)
 
     def verified(
-        self, answer: Answer, image: NDArray[np.uint8], intrinsics: Intrinsics | None
+        self,
+        answer: Answer,
+        image: NDArray[np.uint8] | None,
+        intrinsics: Intrinsics | None,
+        why: str,
     ) -> Answer:
         """Returns the answer after the best places were compared with the image.
 
-        A place whose features fit is accepted, with the pose that they give. Where they were compared and do
-        not fit, nothing is accepted. Where the map has no features, the answer stays as it was.
+        A place whose features fit is accepted, with the pose that they give. Where they do not fit, or cannot
+        be compared, nothing is accepted: whoever asks for verified poses drives on them.
+
+        Args:
+            answer: of recognition.
+            image: RGB uint8 (H, W, 3), or None where there is none.
+            intrinsics: of the image; None where they are not known.
+            why: the image or its intrinsics are not there.
         """
         from robot_vision.places.verification.verifier import Verifier, candidates_of
 
         if not answer.hypotheses or self._map is None:
             return answer
-        if intrinsics is None:
-            self._not_verifiable("no usable sensor_msgs/CameraInfo came")
-            return answer
+        if image is None or intrinsics is None:
+            return self._not_verifiable(answer, why)
         try:
             if self._verifier is None:
                 self._verifier = Verifier()
             ids = [h.place for h in answer.hypotheses[:VERIFIED]]
             found = self._verifier.verify(image, candidates_of(self._map, ids), intrinsics)
         except RobotVisionError as error:
-            self._not_verifiable(str(error))
-            return answer
+            return self._not_verifiable(answer, str(error))
         if found.reason == "no_structure":
-            self._not_verifiable("the map has no local features: build it with them")
-            return answer
+            return self._not_verifiable(
+                answer,
+                "the map has no local features there: build it with them, or set verify false",
+            )
+        self.unverified = ""
         if not found.accepted:
             self._statistics.count("verification_refused")
             self._statistics.count(f"verification_{found.reason}")
@@ -347,9 +361,15 @@ class Recognition:
             best = replace(best, pose=found.pose)
         return replace(answer, hypotheses=(best, *others), accepted=True)
 
-    def _not_verifiable(self, why: str) -> None:
+    def _not_verifiable(self, answer: Answer, why: str) -> Answer:
+        self.unverified = why
         total = self._statistics.count("not_verifiable")
-        self._warn("verification", f"A match was not verified ({total} so far): {why}")
+        self._warn(
+            "verification",
+            f"No pose is published, for verify is set and a match could not be verified ({total} so far): "
+            f"{why}",
+        )
+        return replace(answer, accepted=False)
 
     def reset(self) -> None:
         """Forgets where the camera was thought to be."""

@@ -66,6 +66,7 @@ class PlaceWorker:
         self.dimension = 0  # of the last good descriptor
         self.since = time.monotonic()  # the last descriptor came, or this was made
         self.seen = False
+        self._start = self.since
         self._parameters = parameters
         self._recognition = recognition
         self._motion = motion
@@ -84,6 +85,11 @@ class PlaceWorker:
         self._last_stamp_ns: int | None = None
         self._motion_jumps = motion.jumps
         self._thread = threading.Thread(target=self._run, name="place_worker", daemon=True)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since this was made."""
+        return time.monotonic() - self._start
 
     def start(self) -> None:
         """Starts the thread."""
@@ -180,8 +186,10 @@ class PlaceWorker:
             descriptor, stamp_ns, None if located is None else located.T_fixed_camera
         )
         if answer is not None:
-            if image is not None and p.verify and self._images is not None:
-                answer = self._recognition.verified(answer, image, self._images.intrinsics)
+            if p.verify and self._images is not None:
+                camera = None if image is None else self._images.intrinsics(image)
+                why = "" if camera is not None else self._images.why
+                answer = self._recognition.verified(answer, image, camera, why)
             self._publish(header, answer, located, p)
         if located is not None:
             view = View(stamp_ns, descriptor, located, image)
@@ -303,7 +311,9 @@ class PlaceWorker:
             return
         p = self._parameters()
         picture = thumbnail(view.image) if p.thumbnails and view.image is not None else None
-        intrinsics = self._images.intrinsics if self._images is not None and p.verify else None
+        intrinsics = None
+        if self._images is not None and p.verify and view.image is not None:
+            intrinsics = self._images.intrinsics(view.image)
         self._mapper.offer(view, *placed, picture, intrinsics)
 
     def _draw(self, header: Header, p: PlaceParameters) -> None:

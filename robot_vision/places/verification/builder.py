@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry import inverse
+from robot_vision.intrinsics import Intrinsics
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
-from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
 from robot_vision.places.verification.triangulation import View, epipolar_error, triangulate

@@ -17,10 +17,10 @@ from robot_vision.geometry import (
     symmetrised,
     xyzw_from_matrix,
 )
+from robot_vision.intrinsics import Intrinsics
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.verification import essential, pnp
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
-from robot_vision.places.verification.intrinsics import Intrinsics
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
 from robot_vision.predictions import CameraPose
