@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.errors import ConfigError
+from robot_vision.geometry import pose_matrix
 from robot_vision.places.index import PlaceIndex
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.place_probability import PlaceProbability
@@ -170,6 +172,66 @@ def test_drive_of_weak_matches_is_recognised_with_odometry(make: Make) -> None:
     assert hits["alone"] < 30
     assert hits["sequence"] >= 35
     assert found.accepted and not single.accepted
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 33.0])
+def test_answers_do_not_depend_on_where_the_origin_is(tmp_path: Path, turn_deg: float) -> None:
+    """The same drive in a map about the origin and in one in UTM coordinates, perhaps turned."""
+    count = 160
+    known = random_places(count, 2)
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, :3, :3] = Rotation.from_euler("y", -angles[:, None]).as_matrix()
+    poses[:, :3, 3] = np.column_stack(
+        (40 * np.cos(angles), np.sin(3 * angles), 40 * np.sin(angles))
+    )
+    poses[:, :3, 3] = np.round(poses[:, :3, 3] * 4) / 4  # on the edges of cells
+    turn = np.radians(turn_deg)
+    T = pose_matrix(
+        np.array([512_345.25, 5_432_100.5, 320.0]),
+        Rotation.from_euler("zx", (turn, turn / 3)).as_quat(),
+    )
+    queries = [noisy(known[i], 0.7, seed=i) for i in range(count)]
+    found: list[list[tuple[bool, int, float]]] = []
+    for name, moved in (("origin", poses), ("utm", T @ poses)):
+        with create_map(
+            tmp_path / name, bundle_name="b", bundle_sha256="0" * 64, dimension=SIZE
+        ) as places:
+            ids = places.add_many(
+                Keyframe.checked(
+                    stamp_ns=i * SECOND,
+                    camera="front",
+                    source="run",
+                    T_map_camera=pose,
+                    descriptor=known[i],
+                )
+                for i, pose in enumerate(moved[:120])
+            )
+            index = PlaceIndex(SIZE)
+            index.add(ids, known[:120])
+            recogniser = Recogniser(places, index, probability=PROBABILITY)
+            rest = places.add_many(  # after the table was made
+                Keyframe.checked(
+                    stamp_ns=i * SECOND,
+                    camera="front",
+                    source="run",
+                    T_map_camera=moved[i],
+                    descriptor=known[i],
+                )
+                for i in range(120, count)
+            )
+            index.add(rest, known[120:])
+            recogniser.refresh()
+            answers = []
+            for i, query in enumerate(queries):
+                odometry = Odometry(i * SECOND, np.linalg.inv(poses[0]) @ poses[i])
+                answer = recogniser.observe(query, i * SECOND, odometry)
+                first = answer.candidates[0]
+                answers.append((answer.accepted, first.keyframe_id, first.probability))
+            found.append(answers)
+    assert sum(accepted for accepted, _, _ in found[0]) > 0.6 * count
+    assert [a[:2] for a in found[0]] == [a[:2] for a in found[1]]
+    np.testing.assert_allclose(*([a[2] for a in answers] for answers in found), atol=1e-5)
 
 
 def test_empty_map_answers_nothing(make: Make) -> None:

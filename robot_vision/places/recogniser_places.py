@@ -16,6 +16,7 @@ Rows = NDArray[np.intp]
 _LEVELS = (1, 4, 16)  # sides of the grids' cells over `cell_m`
 _REACH = 2  # cells to each side; further means that nothing is known but "in the map"
 _OFFSET, _BITS = 1 << 20, 21
+_EDGE = 1e-6  # keyframes at even distances lie on cells' edges: rounding must not move them across
 _TAIL = 1024  # keyframes that came since the grids were made
 _SPEED_SHARE, _MIN_STEPS, _MAX_STEP_S = 0.95, 20, 5.0
 
@@ -24,7 +25,8 @@ class PlaceTable:
     """Poses of N keyframes, by rows, with ascending ids.
 
     Keyframes of one cell (a cube of space and a sector of the viewing direction) share the weight of one
-    place, so that 10,000 keyframes in one spot are not 10,000 times as probable as a place with one.
+    place, so that 10,000 keyframes in one spot are not 10,000 times as probable as a place with one. Cells
+    lie about the first keyframe and along its axes, so that nothing depends on the map's own frame.
 
     Args:
         ids: int64 (N,), ascending.
@@ -45,7 +47,8 @@ class PlaceTable:
         self.positions = np.asarray(positions, np.float64).reshape(-1, 3)
         self.quaternions_xyzw = np.asarray(quaternions_xyzw, np.float64).reshape(-1, 4)
         self._settled = len(self.ids)
-        self.views = _view_keys(self.positions, self.quaternions_xyzw, cell_m)  # cell of each
+        self._anchor(self.positions, self.quaternions_xyzw)
+        self.views = self._view_keys(self.positions, self.quaternions_xyzw)  # cell of each
         self._views, inverse, counts = np.unique(
             self.views, return_inverse=True, return_counts=True
         )
@@ -54,7 +57,7 @@ class PlaceTable:
         self._total = float(len(counts))
         self._grids = []
         for level in _LEVELS:
-            keys = _pack(_cells(self.positions, level * cell_m))
+            keys = _pack(_cells(self._local(self.positions), level * cell_m))
             order = np.argsort(keys, kind="stable")
             self._grids.append((keys[order], order))
 
@@ -81,7 +84,9 @@ class PlaceTable:
     ) -> None:
         """Adds keyframes whose ids are above all others'."""
         assert not len(self.ids) or ids[0] > self.ids[-1]
-        views = _view_keys(positions, quaternions_xyzw, self.cell_m)
+        if not len(self.ids):
+            self._anchor(positions, quaternions_xyzw)
+        views = self._view_keys(positions, quaternions_xyzw)
         at = np.searchsorted(self._views, views)
         inside = np.minimum(at, max(len(self._views) - 1, 0))
         known = np.zeros(len(views), bool)
@@ -95,6 +100,29 @@ class PlaceTable:
         self.quaternions_xyzw = np.concatenate([self.quaternions_xyzw, quaternions_xyzw])
         self.weights = np.concatenate([self.weights, weights])
         self._total += float(weights.sum())
+
+    def _anchor(self, positions: NDArray[Any], quaternions_xyzw: NDArray[Any]) -> None:
+        """Lays the cells; coordinates may be UTM's, millions of metres, and cells are counted in 21 bits."""
+        self._origin, self._axes = np.zeros(3), np.eye(3)
+        if len(positions):
+            self._origin = np.array(positions[0], np.float64)
+            self._axes = matrix_from_xyzw(np.asarray(quaternions_xyzw[:1], np.float64))[0]
+
+    def _local(self, positions: NDArray[Any]) -> Array:
+        return np.asarray((np.asarray(positions, np.float64) - self._origin) @ self._axes)
+
+    def _view_keys(
+        self, positions: NDArray[Any], quaternions_xyzw: NDArray[Any]
+    ) -> NDArray[np.int64]:
+        """Returns a key of each keyframe's cell of space and sector of view; ones that collide are rare."""
+        if not len(positions):
+            return np.zeros(0, np.int64)
+        ahead = matrix_from_xyzw(quaternions_xyzw)[:, :, 2] @ self._axes
+        sector = np.rint(ahead * 1.5 - _EDGE).astype(np.int64) + 2  # sectors of about 40 degrees
+        code = (sector[:, 0] * 5 + sector[:, 1]) * 5 + sector[:, 2]
+        keys = _pack(_cells(self._local(positions), self.cell_m)).astype(np.uint64)
+        mixed = (keys ^ (keys >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+        return (mixed + code.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)).astype(np.int64)
 
     def rows_of(self, ids: NDArray[Any]) -> Rows:
         """Returns rows (n,) of ids, -1 for those that are not there."""
@@ -114,7 +142,7 @@ class PlaceTable:
             return None
         level = wide[0]
         keys, order = self._grids[_LEVELS.index(level)]
-        cells = np.unique(_cells(positions, level * self.cell_m), axis=0)
+        cells = np.unique(_cells(self._local(positions), level * self.cell_m), axis=0)
         side = np.arange(-_REACH, _REACH + 1)
         around = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
         wanted = np.unique(_pack((cells[:, None] + around).reshape(-1, 3)))
@@ -158,7 +186,7 @@ def learned_speed(
 
 def _cells(positions: NDArray[Any], side_m: float) -> NDArray[np.int64]:
     limit = _OFFSET - 2 * _REACH
-    return np.clip(np.floor(positions / side_m), -limit, limit).astype(np.int64)
+    return np.clip(np.floor(positions / side_m + _EDGE), -limit, limit).astype(np.int64)
 
 
 def _pack(cells: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -166,17 +194,3 @@ def _pack(cells: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(
         (shifted[:, 0] << (2 * _BITS)) | (shifted[:, 1] << _BITS) | shifted[:, 2], np.int64
     )
-
-
-def _view_keys(
-    positions: NDArray[Any], quaternions_xyzw: NDArray[Any], cell_m: float
-) -> NDArray[np.int64]:
-    """Returns a key of each keyframe's cell of space and sector of view; ones that collide are rare."""
-    if not len(positions):
-        return np.zeros(0, np.int64)
-    ahead = matrix_from_xyzw(quaternions_xyzw)[:, :, 2]
-    sector = np.rint(ahead * 1.5).astype(np.int64) + 2  # sectors of about 40 degrees
-    code = (sector[:, 0] * 5 + sector[:, 1]) * 5 + sector[:, 2]
-    keys = _pack(_cells(np.asarray(positions, np.float64), cell_m)).astype(np.uint64)
-    mixed = (keys ^ (keys >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
-    return (mixed + code.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)).astype(np.int64)
