@@ -185,10 +185,61 @@ def test_weights_of_another_size_are_refused(tmp_path):
         Backbone("resnet18", weights=str(tmp_path / "w.pth"))
 
 
-def test_training_checkpoint_is_told_from_weights(tmp_path):
-    torch.save({"epoch": 3, "state_dict": models.resnet18().state_dict()}, tmp_path / "w.pth")
-    with pytest.raises(BundleError, match="holds epoch, state_dict.*state_dict"):
-        Backbone("resnet18", weights=str(tmp_path / "w.pth"))
+WRAPPED = {
+    "plain": lambda state: state,
+    "data parallel": lambda state: {f"module.{k}": v for k, v in state.items()},
+    "compiled": lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
+    "both": lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
+    "a stage compiled": lambda state: {k.replace("e2.", "e2._orig_mod."): v for k, v in state.items()},
+    "checkpoint": lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"state": {}}},
+    "reference": lambda state: {"model": {f"module.{k}": v for k, v in state.items()}, "epoch": 3},
+    "lightning": lambda state: {
+        "state_dict": {**{f"net.{k}": v for k, v in state.items()}, "loss.weight": torch.ones(3)},
+        "pytorch-lightning_version": "2.4.0",
+        "hyper_parameters": {"rate": 0.1},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+def test_checkpoints_of_trainings_give_their_weights_and_say_what_was_taken_off(form, tmp_path):
+    state = models.shufflenet_v2_x0_5().state_dict()
+    torch.save(WRAPPED[form](state), tmp_path / "w.pth")
+    backbone = Backbone("shufflenet_v2_x0_5", ["stage2"], weights=str(tmp_path / "w.pth"))
+    for name, tensor in backbone.body.state_dict().items():
+        torch.testing.assert_close(tensor, state[name])
+    torch.testing.assert_close(backbone.classification_layer[0], state["fc.weight"])
+    notes = "\n".join(backbone.weight_notes)
+    expected = {
+        "plain": "",
+        "data parallel": "the weights are those of module, a prefix that is taken off",
+        "compiled": "_orig_mod in names of weights is taken out",
+        "checkpoint": "the weights are those of state_dict, ",
+        "reference": "the weights are those of model.module, ",
+        "lightning": "1 other entries are not used: loss.weight",
+    }
+    assert expected.get(form, "") in notes and (form != "plain" or not notes)
+
+
+def test_file_with_two_networks_or_none_is_refused(tmp_path):
+    state = models.shufflenet_v2_x0_5().state_dict()
+    file = tmp_path / "w.pth"
+    torch.save({"model": state, "model_ema": {f"module.{k}": v for k, v in state.items()}}, file)
+    with pytest.raises(BundleError, match=r"holds 2 networks \(model, model_ema.module\)"):
+        Backbone("shufflenet_v2_x0_5", weights=str(file))
+    torch.save({**state, **{f"teacher.{k}": v for k, v in state.items()}}, file)
+    with pytest.raises(BundleError, match="holds 2 networks"):
+        Backbone("shufflenet_v2_x0_5", weights=str(file))
+    for content, found in (
+        ({"epoch": 3, "args": {}}, "holds epoch, args and no"),
+        ([1], "list and no"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(BundleError, match=found):
+            Backbone("shufflenet_v2_x0_5", weights=str(file))
+    torch.save({"state_dict": models.mobilenet_v2().state_dict(), "epoch": 1}, file)
+    with pytest.raises(BundleError, match="no tensors by this network's names"):
+        Backbone("shufflenet_v2_x0_5", weights=str(file))
 
 
 class Attack:

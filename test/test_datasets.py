@@ -31,6 +31,7 @@ from robot_vision.datasets import (
     open_dataset,
 )
 from robot_vision.datasets.image_files import FileImage
+from robot_vision.datasets.inspection import content_notes
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified, missing_note
 from robot_vision.errors import ConfigError, ImageError, SourceError
@@ -377,6 +378,7 @@ def test_fingerprint_follows_content_label_and_pose_but_not_place(tmp_path):
     assert one.fingerprint("train") == two.fingerprint("train")
     assert one.content_hashes("train") == two.content_hashes("train")
     write_image(tmp_path / "two/train/cat/1.png", 99)
+    two = open_dataset("image_folder", tmp_path / "two", validation=0, test=0)
     assert one.fingerprint("train") != two.fingerprint("train")
     assert len(one.content_hashes("train") & two.content_hashes("train")) == 5
     s = one.train[0]
@@ -384,6 +386,25 @@ def test_fingerprint_follows_content_label_and_pose_but_not_place(tmp_path):
     renamed = Sample(s.name, "cow", None, None, s.sequence, s.source)
     prints = {Splits((x,), (), ()).fingerprint("train") for x in (s, moved, renamed)}
     assert len(prints) == 3
+
+
+def test_images_in_two_splits_or_with_two_labels_are_counted(tmp_path):
+    image_folder(tmp_path, {"train/cat": 4, "train/dog": 4, "val/cat": 2, "test/cat": 3})
+    for copy in ("val/cat/a.png", "test/cat/b.png", "test/cat/c.png"):
+        (tmp_path / copy).write_bytes((tmp_path / "train/cat/1.png").read_bytes())
+    (tmp_path / "train/dog/d.png").write_bytes((tmp_path / "train/cat/2.png").read_bytes())
+    (tmp_path / "train/dog/empty.png").touch()
+    (tmp_path / "test/cat/empty.png").touch()
+    notes = content_notes(open_dataset("image_folder", tmp_path))
+    assert [n.split(",")[0] for n in notes] == [
+        "2 of 6 test images are",
+        "1 of 3 validation images are",
+        "2 of 6 test images are",
+        "1 images have more than one label",
+    ]
+    assert "also in train, such as train/cat/1.png = test/cat/b.png" in notes[0]
+    assert "also in validation" in notes[2]
+    assert "train/cat/2.png = train/dog/d.png: one of them is wrong" in notes[3]
 
 
 def test_samples_are_cheap_to_hold():

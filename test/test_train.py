@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -357,11 +358,16 @@ def test_unreadable_images_are_named_and_the_run_goes_on(tmp_path):
     data = make_labelled(tmp_path / "data", train=20)
     (data / "train" / "red" / "007.png").write_bytes(b"\x89PNG but no more")
     (data / "test" / "blue" / "001.png").write_bytes(b"")
+    shutil.copy(data / "train/red/003.png", data / "test/red/copy.png")
+    os.rename(data / "train/red/004.png", data / "train/red" / os.fsdecode(b"k\xfcche.png"))
     result = run(configuration("image_folder", data, tmp_path / "run", loop={"epochs": 1}))
     unreadable = result.report["data"]["unreadable"]
     named = [name for names in unreadable.values() for name in names]
     assert len(named) == 2 and any("007" in n for n in named) and any("001" in n for n in named)
-    assert "could not be read" in (result.bundle / "README.md").read_text()
+    card = (result.bundle / "README.md").read_text()
+    assert "could not be read" in card
+    shared = r"\*\*1 of \d+ test images are, byte for byte, also in \w+, such as train/red/003.png"
+    assert re.search(shared, card) and "names are no UTF-8" in card
     for i in range(6):
         (data / "train" / "green" / f"{i:03d}.png").write_bytes(b"nothing")
     with pytest.raises(SourceError, match="more than 5%"):

@@ -119,7 +119,7 @@ def _report(splits: Splits, sample: int | None, contents: bool) -> dict[str, Any
             }
             for (first, second), overlap in look.overlaps(splits, contents).items()
         },
-        "notes": list(splits.notes),
+        "notes": [*splits.notes, *(look.two_labels_note(splits) if contents else [])],
     }
 
 

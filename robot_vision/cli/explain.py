@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         network = load_network(ModelBundle.load(find_model(args.model)).path / WEIGHTS)
     else:
         network = explain.backbone_alone(args.backbone, args.weights, (args.size, args.size))
+        for note in network.backbone.weight_notes:
+            print(f"note: {note}", file=sys.stderr)
     wide = explain.all_stages(network)
     folder = Path(args.output).expanduser()
     make_folder(folder)

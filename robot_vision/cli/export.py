@@ -160,7 +160,7 @@ def from_torchvision(
     )
     weights = {"download": "torchvision", "none": None}.get(args.weights, args.weights)
     network = MultiHeadNetwork(spec, weights).eval()
-    notes = _untrained(network, weights)
+    notes = [*network.backbone.weight_notes, *_untrained(network, weights)]
     if spec.place:
         notes += _initialise_place(network, images)
     for note in notes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits, content_hash
+from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits
 from robot_vision.datasets.splitting import by_sequence
 from robot_vision.errors import ImageError
 from robot_vision.geometry import xyzw_from_matrix
@@ -197,13 +197,49 @@ def overlaps(splits: Splits, contents: bool = True) -> dict[tuple[str, str], Ove
     hashes: dict[str, dict[str, str]] = {name: {} for name in SPLIT_NAMES}
     if contents:
         for name in SPLIT_NAMES:
-            hashes[name] = {content_hash(s): s.name for s in splits.split(name)}
+            pairs = zip(splits.contents(name), splits.split(name), strict=True)
+            hashes[name] = {content: sample.name for content, sample in pairs}
     found = {}
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         both = sorted(hashes[first].keys() & hashes[second].keys())
         same = tuple((hashes[first][h], hashes[second][h]) for h in both)
         found[first, second] = Overlap(same, neighbours[first, second])
     return found
+
+
+def content_notes(splits: Splits) -> list[str]:
+    """Returns a note for each pair of splits with images in common, and one for images with two labels.
+
+    Reads every image, unless `Splits.contents` was asked for before.
+    """
+    notes = []
+    for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        names = dict(
+            zip(splits.contents(first), (s.name for s in splits.split(first)), strict=True)
+        )
+        pairs = zip(splits.contents(second), splits.split(second), strict=True)
+        shared = [(names[content], s.name) for content, s in pairs if content in names]
+        if shared:
+            notes.append(
+                f"{len(shared)} of {len(splits.split(second))} {second} images are, byte for byte, also in "
+                f"{first}, such as {' = '.join(shared[0])}: what is measured on {second} is too good until "
+                "they are taken out of one"
+            )
+    return notes + two_labels_note(splits)
+
+
+def two_labels_note(splits: Splits) -> list[str]:
+    """Returns a note that counts images which are there with two labels; see `content_notes`."""
+    labels: dict[str, dict[str, str]] = {}
+    for split in SPLIT_NAMES:
+        for content, sample in zip(splits.contents(split), splits.split(split), strict=True):
+            if sample.label is not None:
+                labels.setdefault(content, {}).setdefault(sample.label, sample.name)
+    double = [names for names in labels.values() if len(names) > 1]
+    if not double:
+        return []
+    names = " = ".join(double[0].values())
+    return [f"{len(double)} images have more than one label, such as {names}: one of them is wrong"]
 
 
 def _consecutive(group: Sequence[Sample]) -> NDArray[np.bool_]:

@@ -34,6 +34,7 @@ class Backbone(nn.Module):
         shapes: tap to its shape for that input size, without the batch axis: (C,) or (C, H, W).
         classification_layer: weight and bias of torchvision's own classifier, when weights were
             read and its last layer is linear; else None.
+        weight_notes: where in their file the weights were, and what else is there, if anything.
 
     Raises:
         ConfigError: an unknown name, tap or an input size that the network cannot take.
@@ -59,6 +60,7 @@ class Backbone(nn.Module):
             full = architectures.build(name, initialise=weights is None)
         self.body = create_feature_extractor(full, list(nodes), suppress_diff_warning=True)
         self.classification_layer: tuple[Tensor, Tensor] | None = None
+        self.weight_notes: list[str] = []
         self._frozen: tuple[str, ...] = ()
         if weights is not None:
             self._load(weights)
@@ -144,7 +146,8 @@ class Backbone(nn.Module):
         return {tap: tuple(outputs[node].shape[1:]) for tap, node in self._nodes.items()}
 
     def _load(self, weights: str) -> None:
-        state = read_weights(self.architecture, weights, needed=set(self.body.state_dict()))
+        needed = set(self.body.state_dict())
+        state, self.weight_notes = read_weights(self.architecture, weights, needed)
         self.body.load_state_dict({k: v for k, v in state.items() if k in self.body.state_dict()})
         layer = [state.get(f"{self.architecture.last_layer}.{part}") for part in ("weight", "bias")]
         if self.architecture.linear_end and layer[0] is not None and layer[1] is not None:

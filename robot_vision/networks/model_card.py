@@ -10,6 +10,7 @@ from robot_vision.bundle import CARD
 from robot_vision.networks.network import MultiHeadNetwork
 
 MAX_SHOWN = 2000  # characters of a value
+MAX_LINES = 50  # of a list
 
 
 def write_card(
@@ -59,7 +60,7 @@ def write_card(
         "",
         *(f"- `{output}`: {value:.1e}" for output, value in differences.items()),
     ]
-    (path / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (path / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _head(network: MultiHeadNetwork, name: str) -> str:
@@ -84,6 +85,11 @@ def _listing(data: Mapping[str, Any], indent: str = "") -> list[str]:
     for key, value in data.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}- {key}:", *_listing(value, indent + "  ")]
+        elif isinstance(value, (list, tuple)) and any(isinstance(v, str) for v in value):
+            lines.append(f"{indent}- {key}:")
+            lines += [f"{indent}  - {text}" for text in value[:MAX_LINES]]
+            if len(value) > MAX_LINES:
+                lines.append(f"{indent}  - and {len(value) - MAX_LINES} more")
         elif len(text := str(value)) <= MAX_SHOWN:  # a list of hashes is for programs
             lines.append(f"{indent}- {key}: {text}")
     return lines

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,31 +19,40 @@ from robot_vision.errors import BundleError, ConfigError
 from robot_vision.networks.architectures import INCEPTIONS, Architecture
 
 TORCHVISION = "torchvision"
+_WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # of GoogLeNet and Inception, never built
 
 
-def read_weights(architecture: Architecture, weights: str, needed: set[str]) -> dict[str, Tensor]:
+def read_weights(
+    architecture: Architecture, weights: str, needed: set[str]
+) -> tuple[dict[str, Tensor], list[str]]:
     """Reads the weights of a torchvision network.
+
+    A file may be a training's checkpoint, which holds them under a key such as `state_dict`, and may put a
+    prefix before their names, as wrappers do (`module.` of DistributedDataParallel, `model.` of a
+    LightningModule's attribute) or a part into them (`_orig_mod` of torch.compile).
 
     Args:
         architecture: the network that they should fit.
         weights: `torchvision`, or the path of a `.safetensors` or torchvision `.pth` file.
         needed: names of the parameters and buffers that must be there. Layers of the network that
-            are not needed may be there or not; anything else is an error.
+            are not needed may be there or not; anything else under the prefix is an error.
 
     Returns:
-        Names, as torchvision has them, to tensors on the CPU.
+        Names, as torchvision has them, to tensors on the CPU; and notes on where in the file they were, and
+        what else is there.
 
     Raises:
         ConfigError: torchvision has no weights, or they cannot be downloaded.
         BundleError: the file is absent, broken or of another network.
     """
     if weights == TORCHVISION:
-        return _download(architecture.name)
+        return _download(architecture.name), []
     path = Path(weights).expanduser()
-    state = _without_auxiliary(architecture, _read(path))
+    found, notes = _unwrapped(_read(path), needed, path)
+    state = _without_auxiliary(architecture, found)
     _check(architecture, state, needed, path)
-    return state
+    return state, notes
 
 
 def _download(name: str) -> dict[str, Tensor]:
@@ -61,7 +72,7 @@ def _download(name: str) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.startswith(_AUXILIARY)}
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def _read(path: Path) -> Any:
     if not path.is_file():
         raise BundleError(
             f"No weights file {str(path)!r}: give a .safetensors or torchvision's .pth file"
@@ -80,18 +91,87 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BundleError(
-            f"{path} is no file of weights that can be read safely: {reason}"
+            f"{path} is no file of weights that can be read safely: {reason} (save the model's state_dict() "
+            "alone, which is nothing but tensors)"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        found = (
-            ", ".join(map(str, list(state)[:4]))
-            if isinstance(state, Mapping)
-            else type(state).__name__
-        )
-        raise BundleError(
-            f"{path} holds {found} and not only tensors by name: save the model's state_dict() alone"
-        )
     return state
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Tensors of one network in a file: the keys that lead to them, their prefix, and what else is there."""
+
+    keys: tuple[str, ...]
+    prefix: str
+    state: dict[str, Tensor]
+    others: tuple[str, ...]
+    wrappers: frozenset[str]
+    complete: bool
+
+    def __str__(self) -> str:
+        return (
+            ".".join((*self.keys, self.prefix.rstrip("."))).strip(".") or "names without a prefix"
+        )
+
+
+def _unwrapped(content: Any, needed: set[str], path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the tensors of the only network in a file, by torchvision's names, and notes."""
+    wanted = {key for key in needed if not key.endswith("num_batches_tracked")}
+    found = list(_networks(content, wanted))
+    found = [network for network in found if network.complete] or found
+    if len(found) > 1 and found[0].complete:
+        raise BundleError(
+            f"{path} holds {len(found)} networks ({', '.join(map(str, found))}): save the state_dict() of one"
+        )
+    if not found or not found[0].complete and found[0].keys:
+        what = ", ".join(map(str, list(content)[:4])) if isinstance(content, Mapping) else ""
+        raise BundleError(
+            f"{path} holds {what or type(content).__name__} and no tensors by this network's names: save the "
+            "model's state_dict() alone"
+        )
+    network = found[0]
+    notes = []
+    if network.keys or network.prefix:
+        notes.append(f"{path.name}: the weights are those of {network}, a prefix that is taken off")
+    if network.wrappers:
+        notes.append(
+            f"{path.name}: {' and '.join(sorted(network.wrappers))} in names of weights is taken out"
+        )
+    if network.others:
+        count = len(network.others)
+        more = ", ..." if count > 3 else ""
+        notes.append(
+            f"{path.name}: {count} other entries are not used: {', '.join(network.others[:3])}{more}"
+        )
+    return network.state, notes
+
+
+def _networks(content: Any, wanted: set[str], keys: tuple[str, ...] = ()) -> Iterator[_Network]:
+    """Yields what may be the network: of each mapping the tensors under a prefix that fits."""
+    if not isinstance(content, Mapping):
+        return
+    tensors = {_without_wrappers(str(k)): v for k, v in content.items() if isinstance(v, Tensor)}
+    parts = {
+        part
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+        for part in str(key).split(".")
+    }
+    inner = {str(k): v for k, v in content.items() if not isinstance(v, Tensor)}
+    # Any tensor that is needed tells where names begin.
+    anchor = min(wanted, key=lambda key: (key.count("."), key))
+    prefixes = {k[: -len(anchor)] for k in tensors if k == anchor or k.endswith(f".{anchor}")}
+    complete = sorted(p for p in prefixes if all(p + key in tensors for key in wanted))
+    for prefix in complete or ([""] if tensors else []):
+        mine = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        others = (*(k for k in tensors if not k.startswith(prefix)), *inner)
+        yield _Network(keys, prefix, mine, others, _WRAPPERS & parts, bool(complete))
+    for key, value in inner.items():
+        yield from _networks(value, wanted, (*keys, key))
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _without_auxiliary(

@@ -121,6 +121,8 @@ def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
     if data.get("unreadable"):
         counts = {name: len(files) for name, files in data["unreadable"].items()}
         lines.append(f"Images that could not be read and were left out: {_pairs(counts)}.")
+    for note in data.get("shared", ()):
+        lines += ["", f"**{note}.**"]
     lines += ["", *tables(report)]
     if report.get("baselines"):
         lines += ["", f"Baselines look at the features of {report['baseline_features']}."]
@@ -196,9 +198,9 @@ def machine(device: torch.device) -> str:
 
 
 def describe_data(
-    splits: Splits, sets: dict[str, SampleSet], config: TrainingConfig
+    splits: Splits, sets: dict[str, SampleSet], config: TrainingConfig, shared: list[str]
 ) -> dict[str, Any]:
-    """Returns what the data were: counts, fingerprints, what could not be read."""
+    """Returns what the data were: counts, fingerprints, what could not be read, what splits share."""
     path = Path(expand(config.data.path))
     data: dict[str, Any] = {"kind": config.data.kind, "name": path.name}
     data["options"] = dict(config.data.options)
@@ -216,6 +218,8 @@ def describe_data(
     unreadable = {n: list(s.unreadable) for n, s in sets.items() if s.unreadable}
     if unreadable:
         data["unreadable"] = unreadable
+    if shared:
+        data["shared"] = shared
     if splits.notes:
         data["notes"] = list(splits.notes)
     return data

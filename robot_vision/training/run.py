@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from robot_vision.datasets.inspection import content_notes
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training import loop
@@ -111,11 +112,17 @@ def _run(
     for note in splits.notes:  # such as frames that were left out
         recorder.say(f"data: {note}")
     network = build_network(config, splits.labels, splits.map_frame)
+    weight_notes = network.backbone.weight_notes
+    for note in weight_notes:
+        recorder.say(f"weights: {note}")
     sets = {
         name: SampleSet.of(splits.split(name), splits.labels, network.spec.input)
         for name in ("train", "validation", "test")
     }
     _load(sets, config, recorder)
+    shared = content_notes(splits) if first else []
+    for note in shared:
+        recorder.say(f"data: {note}")
     if not len(sets["train"]):
         raise ConfigError(f"No training image of {config.data.path} can be read")
     if "pose" in config.heads:
@@ -161,7 +168,9 @@ def _run(
         "machine": machine(fabric.device),
         "seed": config.loop.seed,
     }
-    report["data"] = describe_data(splits, sets, config)
+    if weight_notes:
+        report["run"]["weights"] = weight_notes
+    report["data"] = describe_data(splits, sets, config, shared)
     report["history"] = recorder.history
     if draw_curves(recorder.history, folder / CURVES):
         recorder.say(f"curves: {folder / CURVES}")

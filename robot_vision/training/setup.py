@@ -136,7 +136,7 @@ def describe_plan(config: TrainingConfig) -> list[str]:
     network = build_network(config, splits.labels, splits.map_frame)
     lines = [
         f"# images: train {len(splits.train)}, validation {len(splits.validation)}, test {len(splits.test)}",
-        *(f"# {note}" for note in splits.notes),
+        *(f"# {note}" for note in (*splits.notes, *network.backbone.weight_notes)),
     ]
     if splits.labels:
         lines.append(f"# labels: {', '.join(splits.labels)}")
