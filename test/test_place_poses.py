@@ -61,6 +61,61 @@ def test_nothing_is_made_up_across_a_gap_or_beyond_the_ends():
     assert PoseBuffer().at(0, 1.0) is None
 
 
+@pytest.mark.parametrize("rate_hz", [4, 2, 1])
+def test_slow_transform_is_interpolated_as_tf2_does(rate_hz):
+    """A localiser corrects map to odom a few times a second; the images come at 30 Hz."""
+
+    def message(stamp_ns, parent, child, x):
+        header = SimpleNamespace(
+            frame_id=parent, stamp=SimpleNamespace(sec=stamp_ns // S, nanosec=stamp_ns % S)
+        )
+        translation = SimpleNamespace(x=x, y=0.0, z=0.0)
+        rotation = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+        transform = SimpleNamespace(translation=translation, rotation=rotation)
+        one = SimpleNamespace(header=header, child_frame_id=child, transform=transform)
+        return SimpleNamespace(transforms=[one])
+
+    def refuse(text):
+        raise AssertionError(text)
+
+    tree, located, live = MovingTransforms(), 0, 0
+    images = [100 * S + i * S // 30 for i in range(300)]
+    slow = [100 * S + i * S // rate_hz for i in range(10 * rate_hz + 1)]
+    events = [(stamp, 0) for stamp in slow] + [(stamp, 1) for stamp in images]
+    for stamp, kind in sorted(events):
+        seconds = stamp / S - 100
+        if kind == 0:
+            tree.add_message(message(stamp, "map", "odom", 0.01 * seconds), False, refuse)
+            continue
+        tree.add_message(message(stamp, "odom", "base", seconds), False, refuse)
+        found = tree.lookup("map", "base", stamp, 0.1)  # at once, as the newest comes later
+        live += found is not None and abs(found[0, 3] - 1.01 * seconds) < 0.03
+    for stamp in images:
+        found = tree.lookup("map", "base", stamp, 0.1)
+        located += found is not None and abs(found[0, 3] - 1.01 * (stamp / S - 100)) < 1e-6
+    assert located == 300
+    assert live >= 300 - 30 * (4 / rate_hz)  # until three periods are known
+    # What stopped is not carried on, and the reason is told.
+    assert tree.lookup("map", "base", 115 * S, 0.1) is None
+    why = tree.why("map", "base", 115 * S, 0.1)
+    assert "of 'base' in 'odom': its newest is 5.0" in why and "comes every 0.03 s" in why
+    assert "nothing joins 'base' and 'other'" in tree.why("other", "base", 100 * S, 0.1)
+
+
+def test_slow_pose_of_what_moves_is_not_carried_on():
+    """Odometry at 1 Hz of a robot at 1 m/s would be up to 1 m old."""
+    buffer = PoseBuffer()
+    for i in range(6):
+        T = np.eye(4)
+        T[0, 3] = i
+        add(buffer, i * S, T)
+    assert buffer.at(5 * S + S // 2, 0.1) is None
+    assert "its newest is 0.50 s older than the image, and comes every 1.00 s" in buffer.why(
+        5 * S + S // 2
+    )
+    assert buffer.at(4 * S + S // 2, 0.1)[0][0, 3] == pytest.approx(4.5)
+
+
 def test_clock_that_goes_back_empties_the_buffer():
     buffer = PoseBuffer()
     for stamp in (10 * S, 11 * S):

@@ -80,6 +80,7 @@ class Motion:
         self._frame = self._child = ""
         self._since = time.monotonic()
         self.seen = False
+        self.why = ""  # the last image was not located
         self.jumps = 0  # how often its clock went back: who keeps poses of its frame forgets them
 
     @property
@@ -154,15 +155,19 @@ class Motion:
         if self.source == "tf":
             frame = self._map_frame()
             found = self._tree.wait(frame, camera_frame, stamp_ns, p.sync_tolerance_s, wait_s)
+            if found is None:
+                self.why = self._tree.why(frame, camera_frame, stamp_ns, p.sync_tolerance_s)
             return None if found is None else Located(found, frame, True, None)
         self._buffer.wait(stamp_ns, wait_s)
         pose = self._buffer.at(stamp_ns, p.sync_tolerance_s)
         if pose is None:
+            self.why = self._buffer.why(stamp_ns)
             return None
         in_map = self.source != "odometry"
         body = p.base_frame if in_map else self._child or p.base_frame
         T_body_camera = self.mounting(body, camera_frame)
         if T_body_camera is None:
+            self.why = f"where {camera_frame!r} is on {body!r} is not known"
             return None
         covariance = pose[1] if pose[1] is not None else np.zeros((6, 6))
         T, moved = compose_with_covariance(pose[0], covariance, T_body_camera)

@@ -106,7 +106,8 @@ class PlaceParameters(ManagedParameters):
     )
     sync_tolerance_s: float = parameter(
         0.1,
-        "A pose counts for an image if it is at most so much older or newer, or between two such.",
+        "A pose counts for an image if it is at most this much older or newer. Between poses that come as "
+        "often as usual, however slowly, it is interpolated.",
         low=0.0,
         high=10,
         change=LIVE,

@@ -13,6 +13,13 @@ from robot_vision.geometry import canonical_xyzw, matrix_from_xyzw
 
 Array = NDArray[np.float64]
 BACK_S = 1.0  # a stamp that lies further back is a clock that jumped, a nearer one a late message
+REGULAR = 2.5  # times the usual period: a gap within it is no interruption ...
+LONGEST_S = 2.5  # ... nor one beyond it, of which nobody knows what the way was
+HOLD = (
+    1.5  # usual periods that one counts for which hardly moved in the last: a correction of drift
+)
+_REST_M, _REST_COSINE = 0.05, np.cos(np.radians(2.0) / 2)
+_GAPS, _FEWEST = 20, 3  # neighbouring ones that tell the period
 MAX_SAMPLES = 20_000  # bounds memory at any rate; 100 s of a 200 Hz odometry
 
 
@@ -97,11 +104,13 @@ class PoseBuffer:
     def at(self, stamp_ns: int, tolerance_s: float) -> tuple[Array, Array | None] | None:
         """Returns the pose (4, 4) and its covariance at a time, interpolated between neighbours.
 
-        Between neighbours further apart than twice the tolerance, and outside of what is known, the nearest
-        pose counts if it is within the tolerance. Nothing is extrapolated.
+        Neighbours may be as far apart as they usually are: a localiser that corrects `map` to `odom` once a
+        second has not stopped. Between neighbours that are further apart than that (`REGULAR`) and than
+        twice the tolerance, and outside of what is known, the nearest pose counts if it is within the
+        tolerance; the newest, where it hardly changed, also until the next is due. Nothing is extrapolated.
 
         Returns:
-            None if there is no pose for this time.
+            None if there is no pose for this time; `why` says why.
         """
         tolerance_ns = tolerance_s * 1e9
         with self._changed:
@@ -114,12 +123,49 @@ class PoseBuffer:
             )
             if 0 < after < len(self._stamps):
                 gap = self._stamps[after] - self._stamps[after - 1]
-                if gap <= 2 * tolerance_ns:
+                regular_ns = min(REGULAR * self._period_ns(after), LONGEST_S * 1e9)
+                if gap <= max(2 * tolerance_ns, regular_ns):
                     share = (stamp_ns - self._stamps[after - 1]) / gap
                     return self._between(after - 1, share), self._covariances[near]
+            late_ns = stamp_ns - self._stamps[-1]
+            if late_ns > 0 and self._rests():
+                tolerance_ns = max(
+                    tolerance_ns, min(HOLD * self._period_ns(after), LONGEST_S * 1e9)
+                )
             if abs(self._stamps[near] - stamp_ns) > tolerance_ns:
                 return None
             return self._between(near, 0.0), self._covariances[near]
+
+    def _rests(self) -> bool:
+        """Says whether the last two poses are nearly one."""
+        if len(self._stamps) < 2:
+            return False
+        moved = float(np.linalg.norm(self._positions[-1] - self._positions[-2]))
+        return moved < _REST_M and abs(self._quaternions[-1] @ self._quaternions[-2]) > _REST_COSINE
+
+    def _period_ns(self, after: int) -> float:
+        """Returns the median of the gaps around the one that ends at a sample, without it; 0 if unknown."""
+        low = max(0, after - 1 - _GAPS)
+        before = np.diff(self._stamps[low:after])
+        later = np.diff(self._stamps[after : after + _GAPS])
+        gaps = np.concatenate([before, later])
+        return float(np.median(gaps)) if len(gaps) >= _FEWEST else 0.0
+
+    def why(self, stamp_ns: int) -> str:
+        """Returns where a time lies to what is known, in words."""
+        with self._changed:
+            if not self._stamps:
+                return "nothing came yet"
+            first, last = self._stamps[0], self._stamps[-1]
+            if stamp_ns > last:
+                period = self._period_ns(len(self._stamps)) * 1e-9
+                rate = f", and comes every {period:.2f} s" if period else ""
+                return f"its newest is {(stamp_ns - last) * 1e-9:.2f} s older than the image{rate}"
+            if stamp_ns < first:
+                return f"its oldest is {(first - stamp_ns) * 1e-9:.2f} s newer than the image"
+            after = bisect.bisect_left(self._stamps, stamp_ns)
+            gap = (self._stamps[after] - self._stamps[max(after - 1, 0)]) * 1e-9
+            return f"it has a gap of {gap:.2f} s around the image"
 
     def _between(self, index: int, share: float) -> Array:
         matrix = np.eye(4)

@@ -91,6 +91,20 @@ class MovingTransforms:
             return None
         return np.asarray(inverse(down[common]) @ up[common])
 
+    def why(self, target: str, source: str, stamp_ns: int, tolerance_s: float) -> str:
+        """Returns why `lookup` finds nothing, in words."""
+        with self._lock:
+            ups, downs = self._chain(plain_frame(source)), self._chain(plain_frame(target))
+            common = next((frame for frame in ups if frame in downs), None)
+            if common is None:
+                return f"nothing joins {plain_frame(source)!r} and {plain_frame(target)!r}"
+            for frame in ups[: ups.index(common)] + downs[: downs.index(common)]:
+                if frame in self._moving:
+                    parent, buffer = self._moving[frame]
+                    if buffer.at(stamp_ns, tolerance_s) is None:
+                        return f"of {frame!r} in {parent!r}: {buffer.why(stamp_ns)}"
+        return "it has just come"
+
     def _chain(self, frame: str) -> list[str]:
         found = [frame]
         while (edge := self._moving.get(frame) or self._fixed.get(frame)) is not None:

@@ -251,8 +251,9 @@ class PlaceWorker:
             total = self._statistics.count("no_pose")
             self._warn(
                 "no pose",
-                f"No pose for the image from {self._motion.topic} ({total} times so far): places are "
-                "recognised without the robot's motion, and nothing is mapped meanwhile",
+                f"No pose for the image from {self._motion.topic} ({total} times so far), "
+                f"{self._motion.why}: places are recognised without the robot's motion, and nothing is "
+                "mapped meanwhile",
             )
         return located
 
