@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
-from place_maps import DIMENSION, keyframe, make_map, server, server_uri, unit
+from place_maps import DIMENSION, keyframe, make_map, server, server_uri, unit, uri
 
+from robot_vision.address import is_server
+from robot_vision.cli import main
 from robot_vision.errors import ConfigError
+from robot_vision.places.copying import copy_map
 from robot_vision.places.index_cache import cache_path, open_index, refresh
 from robot_vision.places.postgres_map import PostgresMap
 from robot_vision.places.postgres_server import Address
@@ -21,8 +27,9 @@ from robot_vision.places.store import (
     create_map,
     open_map,
 )
+from robot_vision.ros.place_maps import Model, open_or_make
 
-__all__ = ["server", "server_uri"]  # fixtures
+__all__ = ["server", "server_uri", "uri"]  # fixtures
 
 
 def plain(uri: str) -> psycopg.Connection:
@@ -223,12 +230,12 @@ def test_a_bad_address_is_refused_without_its_password(uri: str, message: str) -
 
 
 def test_no_server_is_one_line_without_the_password(tmp_path: Path) -> None:
-    for uri in (
+    for address in (
         "postgresql://u:secret@127.0.0.1:9/places?map=hall",
         f"postgresql://u:@/places?host={tmp_path}&password=secret&map=hall",
     ):
         with pytest.raises(MapError, match="no connection to the server") as caught:
-            open_map(uri)
+            open_map(address)
         assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -250,3 +257,136 @@ def test_a_call_in_a_radio_shadow_ends_within_seconds(server_uri: str) -> None:
         given = places._connection.info.get_parameters()
         assert given["tcp_user_timeout"] == "5000"
         assert int(given["keepalives_interval"]) * int(given["keepalives_count"]) <= 5
+
+
+def test_many_creators_at_once_all_get_their_map(server: str, server_uri: str) -> None:
+    """Each in a database without pgvector, which all of them add."""
+    base = plain(server_uri)
+    base.execute("DROP DATABASE IF EXISTS fleet_of_six")
+    base.execute("CREATE DATABASE fleet_of_six")
+    fleet = server.replace("/postgres?", "/fleet_of_six?")
+    assert fleet != server
+    errors: list[Exception] = []
+    gate = threading.Barrier(6)
+
+    def create(number: int) -> None:
+        gate.wait()
+        try:
+            make_map(f"{fleet}&map=robot{number}").close()
+        except Exception as error:
+            errors.append(error)
+
+    creators = [threading.Thread(target=create, args=(number,)) for number in range(6)]
+    for creator in creators:
+        creator.start()
+    for creator in creators:
+        creator.join()
+    try:
+        assert not errors, errors
+        errors.clear()
+        outcomes = []
+
+        def create_one() -> None:
+            gate.wait()
+            try:
+                make_map(f"{fleet}&map=shared").close()
+                outcomes.append("made")
+            except MapError as error:
+                outcomes.append(str(error))
+
+        creators = [threading.Thread(target=create_one) for _ in range(6)]
+        for creator in creators:
+            creator.start()
+        for creator in creators:
+            creator.join()
+        assert outcomes.count("made") == 1
+        assert all(o == "made" or "is there already" in o for o in outcomes), outcomes
+    finally:
+        base.execute("DROP DATABASE fleet_of_six WITH (FORCE)")
+        base.close()
+
+
+COPY = """
+import sys
+from robot_vision.places.copying import copy_map
+from robot_vision.places.store import open_map
+def say(done, all):
+    print(done, flush=True)
+    sys.stdin.readline()
+with open_map(sys.argv[1], "read") as places:
+    copy_map(places, sys.argv[2], say)
+"""
+
+
+def test_a_copy_to_a_server_that_is_killed_leaves_no_half_map(
+    server_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with make_map(tmp_path / "home.map") as places:
+        places.add_many(keyframe(i, thumbnail=None) for i in range(450))
+    command = [sys.executable, "-c", COPY, str(tmp_path / "home.map"), server_uri]
+    copying = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert copying.stdout is not None and copying.stdout.readline() == b"200\n"
+        with pytest.raises(MapError, match="is not there"):
+            open_map(server_uri, "read")
+        with open_map(tmp_path / "home.map", "read") as places:
+            with pytest.raises(MapError, match="made by another copy"):
+                copy_map(places, server_uri)
+    finally:
+        copying.kill()
+        copying.wait()
+    with pytest.raises(MapError, match="is not there"):
+        open_map(server_uri, "read")
+    with open_map(tmp_path / "home.map", "read") as places:
+        end = time.monotonic() + 20  # until the server notices
+        while True:
+            try:
+                copy_map(places, server_uri)
+                break
+            except MapError as error:
+                assert "made by another copy" in str(error) and time.monotonic() < end
+                time.sleep(0.1)
+    assert main(["map", "check", server_uri]) == 0
+    assert "450 keyframes, all as they were written" in capsys.readouterr().out
+    assert main(["map", "copy", str(tmp_path / "home.map"), server_uri]) == 2
+    assert "map drop" in capsys.readouterr().err
+    with plain(server_uri) as connection:
+        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE '%copying%'")
+        assert rows.fetchall() == []
+
+
+def test_drop_removes_a_map_and_what_a_killed_copy_left(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with make_map(uri) as places:
+        places.add_many(keyframe(i) for i in range(3))
+    assert main(["map", "drop", uri, "--dry-run"]) == 0
+    assert main(["map", "info", uri]) == 0
+    Path(f"{uri}.index").write_bytes(b"index") if not is_server(uri) else None
+    capsys.readouterr()
+    assert main(["map", "drop", uri]) == 0
+    assert "removed, with 3 keyframes" in capsys.readouterr().out
+    assert main(["map", "drop", uri]) == 2
+    assert "is not there" in capsys.readouterr().err
+    if is_server(uri):
+        with plain(uri) as connection:
+            connection.execute(f"CREATE SCHEMA {Address.parse(uri).draft.schema}")
+        assert main(["map", "drop", uri]) == 0
+        assert main(["map", "drop", uri]) == 2
+    else:
+        assert list(tmp_path.iterdir()) == []
+        Path(uri).write_text("a letter")
+        assert main(["map", "drop", uri]) == 2
+        assert Path(uri).read_text() == "a letter"
+
+
+def test_mapping_makes_a_map_that_is_not_there(uri: str) -> None:
+    model = Model("tiny", "ab" * 32)
+    with pytest.raises(MapError, match="needs to know its model"):
+        open_or_make(uri, None, DIMENSION, "map")
+    with open_or_make(uri, model, DIMENSION, "hall") as places:
+        assert places.add(keyframe(1)) == 1 and places.info.frame_id == "hall"
+    with open_or_make(uri, model, DIMENSION, "hall") as places:
+        assert len(places) == 1
+    with pytest.raises(MapError, match="do not compare"):
+        open_or_make(uri, Model("other", "cd" * 32), DIMENSION, "hall")

@@ -23,6 +23,7 @@ _MODULES = {
     "merge": "map_edit",
     "prune": "map_edit",
     "copy": "map_edit",
+    "drop": "map_edit",
 }
 
 
@@ -104,6 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="on a server, also make pgvector's index, for programs that search there",
     )
+
+    drop = verb("drop", "remove a map, of a file or a server, with its index")
+    drop.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
 
 def _add_recording(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,10 @@ from robot_vision import geometry
 from robot_vision.address import is_server, shown
 from robot_vision.cli.bar import progress
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.places.copying import copy_map, merge_map, plan_merge, refuse_merge
+from robot_vision.places.copying import copy_map, drop_map, merge_map, plan_merge, refuse_merge
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.sqlite_map import SqliteMap
-from robot_vision.places.store import PlaceMap, open_map
+from robot_vision.places.store import MapMissingError, PlaceMap, open_map
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -143,6 +143,23 @@ def copy(args: argparse.Namespace) -> int:
             target.make_server_index()
     with open_map(args.target, "read") as target_map:
         print(f"{target_map.info.uri}: {count} keyframes copied")
+    return 0
+
+
+def drop(args: argparse.Namespace) -> int:
+    """Removes a map."""
+    try:
+        with open_map(args.map, "read") as places:
+            what = f"{len(places)} keyframes"
+    except MapMissingError:
+        what = "what a copy that was stopped has left"
+        if not is_server(args.map):
+            raise
+    if args.dry_run:
+        print(f"{shown(args.map)}: {what} would be removed")
+        return 0
+    drop_map(args.map)
+    print(f"{shown(args.map)}: removed, with {what}")
     return 0
 
 

@@ -15,11 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision import geometry
-from robot_vision.address import is_server
+from robot_vision.address import is_server, shown
 from robot_vision.errors import ConfigError
 from robot_vision.places.keyframe import Keyframe, named
 from robot_vision.places.sqlite_file import give_name
-from robot_vision.places.store import MapError, PlaceMap, create_map
+from robot_vision.places.store import (
+    MapError,
+    MapInfo,
+    MapMissingError,
+    PlaceMap,
+    create_map,
+    open_map,
+    refuse_mistyped,
+)
 
 Say = Callable[[int, int], None]
 _BATCH = 200
@@ -30,7 +38,7 @@ def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -
     """Copies a map to a new one: every keyframe with its id, picture and structure, bit for bit.
 
     The source may be open for writing, here or elsewhere: the copy holds what was there when it began, less
-    what is removed meanwhile. A copy to a file appears under its name when it is whole. The copy has a
+    what is removed meanwhile. The copy appears under its name when it is whole. The copy has a
     `map_id` of its own.
 
     Args:
@@ -44,6 +52,7 @@ def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -
     Raises:
         MapError: the target is there already, is being made by another copy, or cannot be written.
     """
+    refuse_mistyped(target_uri)
     if is_server(target_uri):
         return _copy(source, target_uri, say)
     with _alone(Path(target_uri).expanduser()):
@@ -81,40 +90,74 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _copy(source: PlaceMap, target_uri: str | Path, say: Say | None) -> int:
-    info = source.info
-    server = is_server(target_uri)
-    target_path = Path(target_uri).expanduser()
-    if not server and target_path.exists():
-        raise MapError(f"{target_path} is there already: remove it or choose another name")
-    draft = target_uri if server else target_path.with_name(f".{target_path.name}.copying")
-    if not server:
-        _remove_file(Path(draft))  # of a copy that was killed
-    target = create_map(
-        draft,
-        bundle_name=info.bundle_name,
-        bundle_sha256=info.bundle_sha256,
-        dimension=info.dimension,
-        frame_id=info.frame_id,
-        descriptor_dtype=info.descriptor_dtype,
-    )
-    try:
-        with target:
-            ids = source.changes(0).added
-            with_structure = set(source.structure_ids().tolist())
-            done = 0
-            for start in range(0, len(ids), _BATCH):
-                batch = list(_still_there(source, ids[start : start + _BATCH]))
-                target.add_many(batch)
-                target.set_structures(_structures(source, batch, with_structure))
-                done += len(batch)
-                if say:
-                    say(done, len(ids))
-        if not server:
-            give_name(Path(draft), target_path)
-    except BaseException:
-        _forget(draft)
-        raise
+    done = 0
+    with _draft(target_uri, source.info) as target:
+        ids = source.changes(0).added
+        with_structure = set(source.structure_ids().tolist())
+        for start in range(0, len(ids), _BATCH):
+            batch = list(_still_there(source, ids[start : start + _BATCH]))
+            target.add_many(batch)
+            target.set_structures(_structures(source, batch, with_structure))
+            done += len(batch)
+            if say:
+                say(done, len(ids))
     return done
+
+
+@contextlib.contextmanager
+def _draft(uri: str | Path, info: MapInfo) -> Iterator[PlaceMap]:
+    """Yields an empty map like another one, which gets its name when the block ends without an error."""
+    if is_server(uri):
+        from robot_vision.places.postgres_map import PostgresMap
+
+        with PostgresMap.draft(
+            str(uri),
+            info.bundle_name,
+            info.bundle_sha256,
+            info.dimension,
+            info.descriptor_dtype,
+            info.frame_id,
+        ) as target:
+            yield target
+        return
+    path = Path(uri).expanduser()
+    if path.exists():
+        raise MapError(f"{path} is there already: remove it or choose another name")
+    draft = path.with_name(f".{path.name}.copying")
+    remove_file(draft)  # of a copy that was killed
+    try:
+        with create_map(
+            draft,
+            bundle_name=info.bundle_name,
+            bundle_sha256=info.bundle_sha256,
+            dimension=info.dimension,
+            frame_id=info.frame_id,
+            descriptor_dtype=info.descriptor_dtype,
+        ) as target:
+            yield target
+        give_name(draft, path)
+    except BaseException:
+        remove_file(draft)
+        raise
+
+
+def drop_map(uri: str | Path) -> None:
+    """Removes a map with what belongs to it: its log, and the index that is kept of it.
+
+    Raises:
+        MapError: there is none, or a file is no map.
+    """
+    refuse_mistyped(uri)
+    if is_server(uri):
+        from robot_vision.places.postgres_map import PostgresMap
+
+        if not PostgresMap.drop(str(uri)):
+            raise MapMissingError(f"{shown(uri)} is not there")
+        return
+    path = Path(uri).expanduser()
+    open_map(path, "write").close()  # not a file of something else, and nobody is writing now
+    remove_file(path)
+    Path(f"{path}.index").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -285,15 +328,7 @@ def _still_there(source: PlaceMap, ids: Sequence[int] | NDArray[np.int64]) -> It
     yield from _still_there(source, left)
 
 
-def _remove_file(path: Path) -> None:
+def remove_file(path: Path) -> None:
+    """Removes a map's file and what SQLite keeps beside it."""
     for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         name.unlink(missing_ok=True)
-
-
-def _forget(draft: str | Path) -> None:
-    if is_server(draft):
-        from robot_vision.places.postgres_map import PostgresMap
-
-        PostgresMap.drop(str(draft))
-    else:
-        _remove_file(Path(draft))

@@ -71,7 +71,19 @@ class PostgresMap(TableMap):
         frame_id: str,
     ) -> PostgresMap:
         """Makes a map; see `store.create_map`."""
-        address = Address.parse(uri)
+        settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
+        return cls._create(Address.parse(uri), *settings)
+
+    @classmethod
+    def _create(
+        cls,
+        address: Address,
+        bundle_name: str,
+        bundle_sha256: str,
+        dimension: int,
+        descriptor_dtype: str,
+        frame_id: str,
+    ) -> PostgresMap:
         if dimension > server.MAX_DIMENSION:
             raise ConfigError(
                 f"Descriptors have {dimension} numbers and pgvector keeps up to "
@@ -79,13 +91,7 @@ class PostgresMap(TableMap):
             )
         vector = f"{server.vector_type(descriptor_dtype)}({dimension})"
         with contextlib.closing(server.connect(address, "write")) as connection:
-            try:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            except psycopg.Error as error:
-                raise MapError(
-                    f"{address.shown}: the server has no pgvector, or its user may not add it "
-                    f"({' '.join(str(error).split())}): install it and run CREATE EXTENSION vector"
-                ) from error
+            server.add_vectors(connection, address)
             with translated(address), connection.transaction():
                 connection.execute(server.TABLES.format(schema=address.schema, vector=vector))
                 connection.execute(
@@ -110,12 +116,54 @@ class PostgresMap(TableMap):
         return cls(Address.parse(uri), mode)
 
     @classmethod
-    def drop(cls, uri: str) -> None:
-        """Removes a map from its server, with all that is in it."""
+    @contextlib.contextmanager
+    def draft(
+        cls,
+        uri: str,
+        bundle_name: str,
+        bundle_sha256: str,
+        dimension: int,
+        descriptor_dtype: str,
+        frame_id: str,
+    ) -> Iterator[PostgresMap]:
+        """Yields an empty map that gets its name when the block ends; see `store.create_map`.
+
+        What a process that was killed left is taken away by the next one, or by `drop`.
+        """
+        address = Address.parse(uri)
+        draft = address.draft
+        settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
+        with contextlib.closing(server.connect(address, "write")) as holder:
+            with translated(address):
+                if server.has_schema(holder, address):
+                    raise MapError(f"{address.shown} is there already: {server.DROP}")
+                if not server.lock(holder, draft):
+                    raise MapError(
+                        f"{address.shown} is just made by another copy: wait for it, or choose another name"
+                    )
+                server.drop_schema(holder, draft)
+            try:
+                with cls._create(draft, *settings) as target:
+                    yield target
+                with translated(address):
+                    holder.execute(f"ALTER SCHEMA {draft.schema} RENAME TO {address.schema}")
+            except BaseException:
+                with contextlib.suppress(psycopg.Error):
+                    server.drop_schema(holder, draft)
+                raise
+
+    @classmethod
+    def drop(cls, uri: str) -> bool:
+        """Removes a map from its server, with all that is in it; returns whether there was one."""
         address = Address.parse(uri)
         with contextlib.closing(server.connect(address, "write")) as connection:
             with translated(address):
-                connection.execute(f"DROP SCHEMA IF EXISTS {address.schema} CASCADE")
+                there = server.has_schema(connection, address)
+                server.drop_schema(connection, address)
+                if server.lock(connection, address.draft):  # or a copy is being made
+                    there = server.has_schema(connection, address.draft) or there
+                    server.drop_schema(connection, address.draft)
+                return there
 
     def __len__(self) -> int:
         return int(self._all("SELECT count(*) FROM {s}.keyframe")[0][0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -40,6 +40,8 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 WAIT_S = 5
+DROP = "remove it with robot-vision map drop, or choose another name"
+_ADDING = "robot_vision: CREATE EXTENSION vector"
 MAX_DIMENSION = 16000  # pgvector keeps no longer ones
 INDEXED_DIMENSION = {"float32": 2000, "float16": 4000}  # nor does it index these
 _TYPES = {"float32": ("vector", ">f4"), "float16": ("halfvec", ">f2")}
@@ -102,6 +104,11 @@ class Address:
         """The map's schema; needs no quotes in SQL."""
         return f"robot_vision_{self.name}"
 
+    @property
+    def draft(self) -> Address:
+        """Where the map is while a copy is made; no name that `parse` takes leads there."""
+        return replace(self, name=f"_copying_{self.name}")
+
     @classmethod
     def parse(cls, uri: str) -> Address:
         """Takes `postgresql://user@host:port/database?map=NAME` apart.
@@ -158,6 +165,50 @@ def connect(address: Address, mode: Mode) -> psycopg.Connection[tuple[Any, ...]]
             connection.execute("SET default_transaction_read_only = on")
         register(connection)
     return connection
+
+
+def add_vectors(connection: psycopg.Connection[Any], address: Address) -> None:
+    """Sees to it that the database has pgvector; several may do so at once.
+
+    Raises:
+        MapError: the server does not have it, or the user may not add it.
+    """
+    for attempt in (1, 2):
+        try:
+            with connection.transaction():
+                # IF NOT EXISTS holds no other creator back: all but one would fail.
+                connection.execute(
+                    "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [_ADDING]
+                )
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            return
+        except (pg.UniqueViolation, pg.DuplicateObject) as error:  # another program was first
+            if attempt == 2:
+                raise _translation(address.shown, error) from error
+        except psycopg.Error as error:
+            raise MapError(
+                f"{address.shown}: the server has no pgvector, or its user may not add it "
+                f"({_line(error)}): install it and run CREATE EXTENSION vector"
+            ) from error
+
+
+def has_schema(connection: psycopg.Connection[Any], address: Address) -> bool:
+    """Returns whether there is a map, whole or not."""
+    query = "SELECT 1 FROM pg_namespace WHERE nspname = %s"
+    return connection.execute(query, [address.schema]).fetchone() is not None
+
+
+def drop_schema(connection: psycopg.Connection[Any], address: Address) -> None:
+    """Removes a map with all that is in it."""
+    text: Any = f"DROP SCHEMA IF EXISTS {address.schema} CASCADE"
+    connection.execute(text)
+
+
+def lock(connection: psycopg.Connection[Any], address: Address) -> bool:
+    """Returns whether this connection has a map for itself, until it is closed or breaks."""
+    query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+    row = connection.execute(query, [address.schema]).fetchone()
+    return bool(row and row[0])
 
 
 def register(connection: psycopg.Connection[Any]) -> None:
@@ -236,8 +287,8 @@ def _translation(where: str, error: psycopg.Error) -> MapError:
         return MapMissingError(
             f"{where} is not there: make it with robot-vision map build or map copy"
         )
-    if isinstance(error, (pg.DuplicateSchema, pg.DuplicateTable)):
-        return MapError(f"{where} is there already: drop it or choose another name")
+    if isinstance(error, (pg.DuplicateSchema, pg.DuplicateTable, pg.UniqueViolation)):
+        return MapError(f"{where} is there already: {DROP}")
     if isinstance(error, psycopg.OperationalError):
         return MapError(f"{where}: the connection was lost ({text}); the next call tries anew")
     return MapError(f"{where} cannot be used: {text}")

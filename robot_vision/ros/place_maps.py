@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from robot_vision.address import is_mistyped, is_server, shown
+from robot_vision.address import is_server, shown
 from robot_vision.places.sqlite_file import identity
 from robot_vision.places.store import (
     MapError,
     MapInfo,
+    MapMissingError,
     PlaceMap,
     create_map,
     open_map,
@@ -37,15 +38,8 @@ def model_of(method: str) -> Model | None:
     return Model(found["name"], found["sha"]) if found else None
 
 
-def is_missing(uri: str) -> bool:
-    """Says whether a map's file is not there; a map on a server is asked for by opening it."""
-    if is_server(uri) or is_mistyped(uri):
-        return False
-    return not Path(uri).expanduser().exists()
-
-
 def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -> PlaceMap:
-    """Opens a map for writing; makes its file if it is not there.
+    """Opens a map for writing; makes it if it is not there.
 
     Args:
         uri: of the map.
@@ -57,28 +51,39 @@ def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -
         MapError: it cannot be written or is of another model, or cannot be made.
     """
     if not uri:
-        raise MapError("map is empty: set it to a file to map")
-    if is_missing(uri):
-        if model is None or not dimension:
-            lacks = "its model" if model is None else "the length of its descriptors"
-            raise MapError(
-                f"{shown(uri)} is not there, and a new map needs to know {lacks}: start the perception "
-                "node and its camera first, or set model"
-            )
-        return create_map(
-            Path(uri).expanduser(),
-            bundle_name=model.name,
-            bundle_sha256=model.sha256,
-            dimension=dimension,
-            frame_id=frame_id,
-        )
-    places = open_map(uri, "write")
+        raise MapError("map is empty: set it to a map's file or address")
+    try:
+        places = open_map(uri, "write")
+    except MapMissingError:
+        places = _make(uri, model, dimension, frame_id)
     try:
         refuse_model(places.info, model)
     except MapError:
         places.close()
         raise
     return places
+
+
+def _make(uri: str, model: Model | None, dimension: int, frame_id: str) -> PlaceMap:
+    if model is None or not dimension:
+        lacks = "its model" if model is None else "the length of its descriptors"
+        raise MapError(
+            f"{shown(uri)} is not there, and a new map needs to know {lacks}: start the perception "
+            "node and its camera first, or set model"
+        )
+    try:
+        return create_map(
+            uri,
+            bundle_name=model.name,
+            bundle_sha256=model.sha256,
+            dimension=dimension,
+            frame_id=frame_id,
+        )
+    except MapError as error:
+        try:
+            return open_map(uri, "write")  # another robot was first
+        except MapMissingError:
+            raise error from None
 
 
 def file_identity(uri: str) -> tuple[int, int] | None:

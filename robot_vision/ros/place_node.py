@@ -38,7 +38,7 @@ from robot_vision.ros.place_images import Images
 from robot_vision.ros.place_loops import Loops
 from robot_vision.ros.place_mapper import Mapper
 from robot_vision.ros.place_mapping import MappingSwitch
-from robot_vision.ros.place_maps import Model, is_missing, model_of, open_or_make
+from robot_vision.ros.place_maps import Model, model_of, open_or_make
 from robot_vision.ros.place_motion import Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
@@ -346,7 +346,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
                     recognition.info,
                     recognition.size,
                     recognition.problem,
-                    bool(p.map) and is_missing(p.map),
+                    recognition.missing,
                     self._statistics.counters.get("map_failures", 0),
                 )
             )

@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 from robot_vision.address import is_server, shown
 from robot_vision.errors import RobotVisionError
 from robot_vision.intrinsics import Intrinsics
-from robot_vision.places.store import MapError, MapInfo, MapReplacedError, PlaceMap, open_map
+from robot_vision.places.store import (
+    MapError,
+    MapInfo,
+    MapMissingError,
+    MapReplacedError,
+    PlaceMap,
+    open_map,
+)
 from robot_vision.ros.place_hypotheses import hypotheses_of
-from robot_vision.ros.place_maps import Model, file_identity, is_missing, refuse_model
+from robot_vision.ros.place_maps import Model, file_identity, refuse_model
 from robot_vision.ros.place_messages import PlaceHypothesis
 from robot_vision.ros.place_parameters import PlaceParameters
 from robot_vision.ros.statistics import Statistics
@@ -70,6 +77,7 @@ class Recognition:
         release: Callable[[], None],
     ) -> None:
         self.problem = ""
+        self.missing = False
         self.unverified = ""
         self._parameters = parameters
         self._model = model
@@ -159,13 +167,14 @@ class Recognition:
         """Opens the map if it can be, and notes in `problem` why not."""
         p = self._parameters()
         self._next = time.monotonic() + p.retry_period_s
-        if is_missing(p.map):  # no failure: mapping makes it, or somebody copies it here
-            if not self.problem:
-                self._log(f"Map {shown(p.map)} is not there yet: nothing is recognised until it is")
-            self.problem = f"{shown(p.map)} is not there yet: map, or build one"
-            return False
         try:
             self.open()
+        except MapMissingError:  # no failure: mapping makes it, or somebody copies it here
+            if not self.missing:
+                self._log(f"Map {shown(p.map)} is not there yet: nothing is recognised until it is")
+            self.missing = True
+            self.problem = f"{shown(p.map)} is not there yet: map, or build one"
+            return False
         except RobotVisionError as error:
             self._fail(error)
             return False
@@ -174,11 +183,12 @@ class Recognition:
                 MapError(f"{error.name} is not installed: pip install 'robot_vision[places]'")
             )
             return False
-        self.problem = ""
+        self.problem, self.missing = "", False
         self._next = time.monotonic() + FOLLOW_S
         return True
 
     def _fail(self, error: RobotVisionError) -> None:
+        self.missing = False
         self.problem = str(error)
         self._statistics.count("map_failures")
         self._warn("map", f"No place is recognised: {error}")
