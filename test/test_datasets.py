@@ -304,12 +304,16 @@ def test_folders_and_images_beside_a_split_are_counted(tmp_path):
     counts = {"train/cat": 3, "train/dog": 3, "test/cat": 2, "extra/cat": 4, "Training/dog": 5}
     image_folder(tmp_path, counts)
     write_image(tmp_path / "loose.png", 1)
+    write_image(tmp_path / "train/.thumbs/1.png", 1)
+    (tmp_path / "train/labels.csv").touch()
     splits = open_dataset("image_folder", tmp_path)
     assert len(splits.samples) == 8
     text = "\n".join(splits.notes)
     assert "4 images are in the folder extra, which is none of train, test" in text
     assert "5 images are in the folder Training" in text
     assert f"1 images lie in {tmp_path} itself" in text
+    assert f"1 hidden folders with images lie in {tmp_path / 'train'} itself" in text
+    assert f"1 files that are no images lie in {tmp_path / 'train'} itself" in text
     assert "test has no image of 1 classes: dog" in text
 
 

@@ -49,8 +49,11 @@ def test_seven_scenes_poses_see_the_point(tmp_path):
     assert len(splits.test) == 2
     for sample in splits.samples:
         assert_sees(sample, camera(int(sample.name[-6:])))
-    np.testing.assert_array_equal(splits.camera_matrix, [[525, 0, 320], [0, 525, 240], [0, 0, 1]])
+    # The Kinect's is of 640 x 480, and these images are of 32 x 24.
+    expected = [[26.25, 0, 16], [0, 26.25, 12], [0, 0, 1]]
+    np.testing.assert_array_equal(splits.camera_matrix, expected)
     assert any("camera matrix assumed" in note for note in splits.notes)
+    assert any("its camera matrix is scaled" in note for note in splits.notes)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -85,6 +88,25 @@ def test_seven_scenes_counts_frames_without_pose(tmp_path):
     assert any(
         note.startswith("2 frames skipped, which have no pose file") for note in splits.notes
     )
+
+
+def test_seven_scenes_counts_what_lies_beside_its_frames(tmp_path):
+    seven_scenes(tmp_path / "seq-01", 4)
+    shutil.copy(
+        tmp_path / "seq-01/frame-000000.pose.txt", tmp_path / "seq-01/frame-000009.pose.txt"
+    )
+    shutil.copy(
+        tmp_path / "seq-01/frame-000000.color.png", tmp_path / "seq-01/frame-000000.color.jpg"
+    )
+    shutil.copy(tmp_path / "seq-01/frame-000000.color.png", tmp_path / "frame-000007.color.png")
+    (tmp_path / "seq-02.zip").touch()
+    splits = open_dataset("seven_scenes", tmp_path, split="train")
+    assert len(splits.train) == 4
+    text = "\n".join(splits.notes)
+    assert "1 frame skipped, which have a pose and no image: seq-01/frame-000009" in text
+    assert "1 frame skipped, as the frame has another image: frame-000000.color" in text
+    assert "1 zip files are not unpacked and are left out: seq-02.zip" in text
+    assert "1 images lie beside the sequences and are left out: frame-000007.color.png" in text
 
 
 def zero_row(line):
@@ -211,9 +233,16 @@ def test_cambridge_reads_focal_lengths_of_the_reconstruction(tmp_path):
     names = ["seq1/frame00001.jpg", "seq1/frame00002.jpg", "seq2/frame00001.jpg"]
     rows = [f"{n}\t{1600 + i} 1 0 0 0 0 0 0 0.1 0" for i, n in enumerate(names)]
     (tmp_path / "reconstruction.nvm").write_text("\n".join(["NVM_V3", "", "3", *rows, "", "0"]))
+    with pytest.raises(SourceError, match="is of 1920 x 1080 pixels, and .* has 32 x 24"):
+        open_dataset("cambridge", tmp_path)
+    for i, file in enumerate(sorted(tmp_path.rglob("*.png"))):
+        write_image(file, i, (72, 128))
     splits = open_dataset("cambridge", tmp_path, validation=0)
-    assert [s.camera_matrix[0, 0] for s in splits.samples] == [1600, 1601, 1602]
-    assert splits.samples[0].camera_matrix[0, 2] == 960
+    assert [s.camera_matrix[0, 0] for s in splits.samples] == pytest.approx(
+        [1600 / 15, 1601 / 15, 1602 / 15]
+    )
+    assert splits.samples[0].camera_matrix[:2, 2].tolist() == [64, 36]
+    assert sum("1920 x 1080 pixels and its images of 128 x 72" in n for n in splits.notes) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ axes (x right, y down, z forward). So `R_map_camera` is that quaternion's invers
 not `-R t`.
 
 The split is official. Focal lengths come from reconstruction.nvm where it is there (one for each image,
-principal point in the middle of 1920 x 1080).
+principal point in the middle of 1920 x 1080), scaled to images of another size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from robot_vision.datasets.image_files import (
     unlisted_note,
 )
 from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
-from robot_vision.datasets.posed import PosedOptions, checked, splits_of
+from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import SourceError
@@ -37,6 +37,7 @@ from robot_vision.sources.natural import natural_key
 _LISTS = ("dataset_train.txt", "dataset_test.txt")
 _IMAGE = re.compile(r".*\.(png|jpe?g)\b", re.IGNORECASE)
 _HEADER_LINES = 3
+_SIZE = (1080, 1920)  # of the images that reconstruction.nvm is of
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     parts: list[list[Sample]] = []
     seen: dict[str, str] = {}
     files: list[Path] = []
+    scaled: set[str] = set()
     for file in lists:
         part = []
         for number, line in _lines(file):
@@ -74,12 +76,13 @@ def open_splits(root: Path, options: Options) -> Splits:
                 continue
             stem = os.path.splitext(name)[0]
             sequence = Path(name).parent.as_posix()
-            K = focal.get(stem)
+            K = _matrix(focal.get(stem), image, options, scaled)
             part.append(Sample(name, None, T, None, sequence, FileImage(str(image), turn=False), K))
         parts.append(sorted(part, key=lambda s: [natural_key(p) for p in Path(s.name).parts]))
     notes += skipped.notes() + image_notes(files, turn=False) + unlisted_note(files)
     if focal:
         notes.append("focal lengths are those of reconstruction.nvm, for images of 1920 x 1080")
+        notes += sorted(scaled)
     test = {sample.name for sample in parts[1]}
     samples = sorted(
         parts[0] + parts[1], key=lambda s: [natural_key(p) for p in Path(s.name).parts]
@@ -109,6 +112,18 @@ def _pose(words: list[str], place: str) -> NDArray[np.float64]:
     T[:3, :3] = rotation_from_quaternion(np.array([x, y, z, w]), place).T
     T[:3, 3] = values[:3]
     return T
+
+
+def _matrix(
+    K: NDArray[np.float64] | None, image: Path, options: Options, notes: set[str]
+) -> NDArray[np.float64] | None:
+    """Returns K in pixels of an image; images are often published smaller than they were."""
+    if K is None or options.camera_matrix:
+        return None
+    said: list[str] = []
+    K = matrix_for_image(K, _SIZE, image, "the camera of reconstruction.nvm", said)
+    notes.update(said)
+    return K
 
 
 def _focal_lengths(file: Path) -> dict[str, NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from robot_vision.errors import ImageError
 from robot_vision.images import to_rgb
 from robot_vision.sources.files import find_images, readable, some
 from robot_vision.sources.image_formats import is_image, read_image
+from robot_vision.sources.natural import natural_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +65,34 @@ def unused_notes(root: Path, used: Collection[str]) -> list[str]:
         root: the folder of the layout.
         used: names in it that are read.
     """
-    notes = []
-    loose = []
+    notes = loose_notes(root)
     for entry in sorted(root.iterdir()):
-        if entry.name in used or entry.name.startswith("."):
+        if entry.name in used or not entry.is_dir() or entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            count = len(find_images(entry).images)
-            if count:
-                notes.append(
-                    f"{count} images are in the folder {readable(entry.name)}, which is none of "
-                    f"{', '.join(used)}, and are left out"
-                )
-        elif is_image(entry):
-            loose.append(entry.name)
-    if loose:
-        notes.append(f"{len(loose)} images lie in {root} itself and are left out: {some(loose)}")
+        count = len(find_images(entry).images)
+        if count:
+            notes.append(
+                f"{count} images are in the folder {readable(entry.name)}, which is none of "
+                f"{', '.join(used)}, and are left out"
+            )
     return notes
+
+
+def loose_notes(folder: Path) -> list[str]:
+    """Returns notes that count what lies in a folder itself where a layout has folders only."""
+    names: dict[str, list[str]] = {}
+    for entry in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
+        if entry.name.startswith("."):
+            hidden = entry.is_dir() and find_images(entry)
+            if hidden and hidden.images:
+                names.setdefault("hidden folders with images", []).append(entry.name)
+        elif not entry.is_dir():
+            kind = "images" if is_image(entry) else "files that are no images"
+            names.setdefault(kind, []).append(entry.name)
+    return [
+        f"{len(found)} {what} lie in {folder} itself and are left out: {some(found)}"
+        for what, found in names.items()
+    ]
 
 
 def unlisted_note(files: Sequence[Path]) -> list[str]:

@@ -22,13 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robot_vision.datasets.image_files import FileImage, unused_notes
+from robot_vision.datasets.image_files import FileImage, loose_notes, unused_notes
 from robot_vision.datasets.options import option
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.sources.files import find_images, image_notes, some
-from robot_vision.sources.image_formats import is_image
 from robot_vision.sources.natural import natural_key
 
 _TRAIN = ("train", "training")
@@ -137,11 +136,7 @@ def completed(
 def _classes_under(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
     """Returns the images of a folder of classes; what is left out goes to the notes."""
     below = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=_natural)
-    loose = [p.name for p in below if p.is_file() and is_image(p)]
-    if loose:
-        notes.append(
-            f"{len(loose)} images lie in {folder} itself, in no class, and are left out: {some(loose)}"
-        )
+    notes += loose_notes(folder)
     samples: list[Sample] = []
     files: list[str] = []
     folders: dict[str, list[str]] = {}

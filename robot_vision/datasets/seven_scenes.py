@@ -8,7 +8,7 @@ Layouts: a scene with folders `seq-NN` and, for the official split, TrainSplit.t
 lines such as `sequence1`; or one flat folder of frames.
 
 The camera is a Kinect: where `camera_matrix` is not given, fx = fy = 525, cx = 320, cy = 240 at 640 x 480
-(its uncalibrated colour camera; 585 is its depth camera's).
+(its uncalibrated colour camera; 585 is its depth camera's), scaled to images of another size.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.options import parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
-from robot_vision.datasets.posed import PosedOptions, checked, splits_of
+from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines, read_text
 from robot_vision.errors import SourceError
-from robot_vision.sources.files import image_notes
+from robot_vision.sources.files import image_notes, some
+from robot_vision.sources.image_formats import is_image
 from robot_vision.sources.natural import natural_key
 
 KINECT = "525,525,320,240"
-_FRAME = re.compile(r"^(frame-\d+)\.color\.(png|jpg|jpeg)$", re.IGNORECASE)
+_FRAME = re.compile(r"^(frame-\d+)\.color\.\w+$", re.IGNORECASE)
+_POSE = re.compile(r"^(frame-\d+)\.pose\.txt$", re.IGNORECASE)
+_SIZE = (480, 640)
 _LOST = re.compile(r"inf|nan|#ind", re.IGNORECASE)
 _SEQUENCE = re.compile(r"^seq-?(\d+)$", re.IGNORECASE)
 
@@ -64,9 +67,20 @@ def open_splits(root: Path, options: Options) -> Splits:
             "frame-NNNNNN.pose.txt, in folders seq-NN or in the folder itself"
         )
     notes = [*skipped.notes(), *image_notes(files, turn=False)]
+    unread = [p.name for p in root.glob("*.zip") if folders and not root.joinpath(p.stem).is_dir()]
+    loose = [p.name for p in root.iterdir() if folders and _FRAME.match(p.name)]
+    if unread:
+        notes.append(
+            f"{len(unread)} zip files are not unpacked and are left out: {some(sorted(unread))}"
+        )
+    if loose:
+        notes.append(
+            f"{len(loose)} images lie beside the sequences and are left out: {some(loose)}"
+        )
     test = _official_test(root, {p.name for p in folders}, notes) if folders else None
-    K = parse_camera_matrix(KINECT)
+    K = None
     if not options.camera_matrix:
+        K = matrix_for_image(parse_camera_matrix(KINECT), _SIZE, files[0], "the Kinect", notes)
         notes.append(f"camera matrix assumed: fx,fy,cx,cy = {KINECT} (set camera_matrix)")
     is_test = None if test is None else lambda sample: sample.sequence in test
     return splits_of(samples, options, notes, is_test=is_test, K=K)
@@ -89,14 +103,18 @@ def frames_in(
         lost_is_skipped: a pose that is not finite means that the tracking was lost, and no fault.
     """
     entries = {p.name: p for p in folder.iterdir()}
-    samples, images = [], []
+    samples, images, seen = [], [], set()
     for name in sorted(entries, key=natural_key):
         match = _FRAME.match(name)
-        if not match:
+        if not match or not is_image(entries[name]):
             continue
         file, stem = entries[name], match.group(1)
         pose_file = folder / f"{stem}.pose.txt"
         unique = f"{sequence}/{stem}"
+        if stem in seen:
+            skipped.add("as the frame has another image", name)
+            continue
+        seen.add(stem)
         images.append(file)
         if pose_file.name not in entries:
             skipped.add("which have no pose file", unique)
@@ -109,6 +127,10 @@ def frames_in(
             samples.append(
                 Sample(unique, None, T, None, sequence, FileImage(str(file), turn=False))
             )
+    for name in sorted(entries, key=natural_key):
+        pose = _POSE.match(name)
+        if pose and pose.group(1) not in seen:
+            skipped.add("which have a pose and no image", f"{sequence}/{pose.group(1)}")
     return samples, images
 
 
