@@ -37,6 +37,7 @@ from robot_vision.sources.natural import natural_key
 _LISTS = ("dataset_train.txt", "dataset_test.txt")
 _IMAGE = re.compile(r".*\.(png|jpe?g)\b", re.IGNORECASE)
 _HEADER_LINES = 3
+_ORDER = "XYZWPQR"  # P, Q and R are x, y and z of the quaternion
 _SIZE = (1080, 1920)  # of the images that reconstruction.nvm is of
 
 
@@ -60,6 +61,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     scaled: set[str] = set()
     for file in lists:
         part = []
+        order = _order(file)
         for number, line in _lines(file):
             place = where(file, number)
             name, *words = line.split()
@@ -71,7 +73,7 @@ def open_splits(root: Path, options: Options) -> Splits:
                 skipped.add("whose image is not there", name)
                 continue
             files.append(image)
-            T = checked(options, skipped, name, _pose, words, place)
+            T = checked(options, skipped, name, _pose, words, order, place)
             if T is None:
                 continue
             stem = os.path.splitext(name)[0]
@@ -105,12 +107,22 @@ def _found(image: Path) -> Path | None:
     return first_file([image, *(stem + suffix for suffix in IMAGE_SUFFIXES)])
 
 
-def _pose(words: list[str], place: str) -> NDArray[np.float64]:
-    values = numbers(words, 7, place, "a pose X Y Z W P Q R")
+def _order(file: Path) -> str:
+    """Returns the letters of a list's columns: as its header says, or as published."""
+    for line in read_lines(file)[:_HEADER_LINES]:
+        match = re.search(r"\[\s*((?:[XYZWPQR]\s*){7})\]", line)
+        letters = "".join(match.group(1).split()) if match else ""
+        if sorted(letters) == sorted(_ORDER):
+            return letters
+    return _ORDER
+
+
+def _pose(words: list[str], order: str, place: str) -> NDArray[np.float64]:
+    values = numbers(words, 7, place, f"a pose {' '.join(order)}")
+    x, y, z, w, p, q, r = (values[order.index(letter)] for letter in _ORDER)
     T = np.eye(4)
-    w, x, y, z = values[3:]
-    T[:3, :3] = rotation_from_quaternion(np.array([x, y, z, w]), place).T
-    T[:3, 3] = values[:3]
+    T[:3, :3] = rotation_from_quaternion(np.array([p, q, r, w]), place).T
+    T[:3, 3] = x, y, z
     return T
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
-from robot_vision.datasets.pose_files import seconds_to_ns
+from robot_vision.datasets.pose_files import to_ns, unit_of_stamps
 from robot_vision.datasets.posed import PosedOptions, checked, several_maps_note, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines, read_table
@@ -160,7 +160,8 @@ def _stamps(file: Path, count: int, say: Callable[[str], None]) -> list[int]:
     rows = read_table(file).rows
     if len(rows) < count:
         raise SourceError(f"{file} has {len(rows)} stamps, and there are {count} poses")
-    return [seconds_to_ns(row.words[0], where(file, row.number)) for row in rows]
+    unit = unit_of_stamps([row.words[0] for row in rows])
+    return [to_ns(row.words[0], unit, where(file, row.number)) for row in rows]
 
 
 def _calibration(file: Path, camera: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

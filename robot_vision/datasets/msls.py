@@ -97,7 +97,10 @@ def open_splits(root: Path, options: Options) -> Splits:
     ]
     if official:
         there = ", ".join(sorted(set(rows) & set(_VALIDATION)))
-        notes.append(f"validation is {there}, as published; nothing is test")
+        notes.append(
+            f"validation is {there}, as published: no training image shows its places, and nothing is test; "
+            "split=blocks divides every city"
+        )
     notes.append("seq_info.csv and subtask_index.csv are not used")
     notes = [*skipped.notes(), *image_notes(files), *unlisted_note(files), *notes]
     return geo_splits(placed, options, notes, np.zeros(2))

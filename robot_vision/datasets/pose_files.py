@@ -115,11 +115,12 @@ def _kitti(table: Table, beside: Path, report: Report) -> list[Stamped]:
         raise SourceError(
             f"{beside} has {len(stamps)} stamps and {table.file} {len(table.rows)} poses: each needs one"
         )
+    unit = unit_of_stamps([stamp.words[0] for stamp in stamps])
     rows = []
     for row, stamp in zip(table.rows, stamps, strict=True):
         place = where(table.file, row.number)
         try:
-            stamp_ns = seconds_to_ns(stamp.words[0], where(beside, stamp.number))
+            stamp_ns = to_ns(stamp.words[0], unit, where(beside, stamp.number))
             matrix = numbers(row.words, 12, place, "a pose of KITTI").reshape(3, 4)
             T = pose_from_matrix(matrix, place)
             xyzw = xyzw_from_matrix(T[:3, :3])
@@ -218,11 +219,6 @@ def unit_of_stamps(words: list[str]) -> str:
     return next(
         (u for u, least in (("ns", 1e17), ("us", 1e14), ("ms", 1e11)) if middle >= least), "s"
     )
-
-
-def seconds_to_ns(word: str, place: str) -> int:
-    """Returns the nanoseconds of a stamp in seconds; see `to_ns`."""
-    return to_ns(word, "s", place)
 
 
 def to_ns(word: str, unit: str, place: str) -> int:

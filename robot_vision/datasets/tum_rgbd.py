@@ -31,7 +31,13 @@ from robot_vision.datasets.image_files import (
 from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
-from robot_vision.datasets.posed import PosedOptions, report_to, several_maps_note, splits_of
+from robot_vision.datasets.posed import (
+    PosedOptions,
+    matrix_for_image,
+    report_to,
+    several_maps_note,
+    splits_of,
+)
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_table
 from robot_vision.errors import SourceError
@@ -88,7 +94,9 @@ def _recordings(root: Path) -> list[Path]:
     return sorted(found, key=lambda p: natural_key(p.name))
 
 
-def _known_camera(folder: Path, povray: bool, notes: list[str]) -> NDArray[np.float64] | None:
+def _known_camera(
+    folder: Path, povray: bool, image: Path, notes: list[str]
+) -> NDArray[np.float64] | None:
     match = re.search(r"freiburg([123])|(?:^|_)fr([123])(?:_|$)", folder.name)
     if povray:
         text, why = _ICL_NUIM, "assumed to be ICL-NUIM's"
@@ -96,8 +104,9 @@ def _known_camera(folder: Path, povray: bool, notes: list[str]) -> NDArray[np.fl
         text, why = _CAMERAS[match.group(1) or match.group(2)], "assumed from its name"
     else:
         return None
-    notes.append(f"camera matrix of {folder.name} {why}: fx,fy,cx,cy = {text}")
-    return parse_camera_matrix(text)
+    notes.append(f"camera matrix of {folder.name} {why}: fx,fy,cx,cy = {text} at 640 x 480")
+    K = parse_camera_matrix(text)
+    return matrix_for_image(K, (480, 640), image, f"the camera of {folder.name}", notes)
 
 
 def _truth(folder: Path) -> tuple[Path, bool]:
@@ -118,7 +127,6 @@ def _recording(
     folder: Path, options: Options, skipped: Skipped, files: list[Path], notes: list[str]
 ) -> list[Sample]:
     truth, povray = _truth(folder)
-    K = None if options.camera_matrix else _known_camera(folder, povray, notes)
 
     def say(text: str) -> None:
         notes.append(f"{folder.name}: {text}")
@@ -128,8 +136,13 @@ def _recording(
         say(
             f"poses of {truth.name} are ICL-NUIM's, left-handed with y up: y of camera and map is turned over"
         )
+    listed = _images(folder, say)
+    first = first_file(folder / image for _, image in listed)
+    K = None
+    if first is not None and not options.camera_matrix:
+        K = _known_camera(folder, povray, first, notes)
     samples = []
-    for stamp_ns, image in _images(folder, say):
+    for stamp_ns, image in listed:
         name = f"{folder.name}/{image}"
         file = folder / image
         if first_file([file]) is None:
