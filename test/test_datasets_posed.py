@@ -527,6 +527,25 @@ def test_transforms_json_blocks_follow_the_names_and_not_the_file(tmp_path):
     assert "transforms.json has its frames in another order than their names" in notes
 
 
+def test_transforms_json_takes_folders_as_recordings(tmp_path):
+    transforms(tmp_path, 12)
+    for i in range(12):
+        file = tmp_path / f"walk_{i % 2}/{i // 2:03}.png"
+        file.parent.mkdir(exist_ok=True)
+        shutil.move(tmp_path / f"images/transforms_{i:03}.png", file)
+    rewritten(
+        tmp_path,
+        frames=lambda frames: [
+            {**f, "file_path": f"walk_{i % 2}/{i // 2:03}.png"} for i, f in enumerate(frames)
+        ],
+    )
+    splits = open_dataset("transforms_json", tmp_path, test_sequences="walk_1")
+    assert {s.sequence for s in splits.test} == {"walk_1"} and len(splits.test) == 6
+    # Two cameras of a rig are cut at the same times.
+    splits = open_dataset("transforms_json", tmp_path, block_frames=1, validation=0)
+    assert sorted(s.name for s in splits.test) == ["walk_0/003.png", "walk_1/003.png"]
+
+
 def test_transforms_json_with_backslashes_is_read(tmp_path):
     transforms(tmp_path, 4)
     rewritten(

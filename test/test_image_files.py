@@ -20,6 +20,8 @@ from robot_vision.datasets.image_files import FileImage
 from robot_vision.errors import ImageError
 from robot_vision.images import image_size, to_rgb
 from robot_vision.orientation import orientation_of, upright
+from robot_vision.ros.playback import Playback
+from robot_vision.ros.serialized import read_compressed_image
 from robot_vision.sources import open_source
 from robot_vision.sources.files import find_images, image_notes, upright_message
 from robot_vision.sources.image_formats import missing_decoder, read_image
@@ -129,6 +131,26 @@ def test_infer_and_player_get_files_upright_and_say_so(tmp_path):
         sent = upright_message(frame.message)
         assert orientation_of(bytes(sent.data)) == 1 and sent.orientation == 1
         assert alike(to_rgb(sent), to_rgb(frame.message))
+
+
+def test_player_publishes_every_file_on_a_topic_of_its_form(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(encoded("JPEG", 6))
+    (tmp_path / "1.jpg").write_bytes(encoded("BMP"))
+    (tmp_path / "2.bmp").write_bytes(encoded("PNG"))
+    (tmp_path / "3.jpg").write_text("<html>404</html>")
+    playback = Playback(open_source(tmp_path))
+    items = list(playback)
+    assert [item.topic.rpartition("/")[2] for item in items] == [
+        "compressed",
+        "image_raw",
+        "compressed",
+        "compressed",
+    ]
+    assert {item.topic for item in items} == set(playback.topics.kinds)
+    assert to_rgb(read_compressed_image(bytes(items[0].data))).shape == (64, 48, 3)
+    (tmp_path / "0.jpg").unlink(), (tmp_path / "2.bmp").unlink()
+    playback = Playback(open_source(tmp_path))
+    assert {item.topic for item in playback} == set(playback.topics.kinds)
 
 
 def test_phone_pictures_train_upright_and_posed_ones_as_stored(tmp_path):

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from robot_vision.datasets.image_files import FileImage
     from robot_vision.networks.checkpoint import load_network
     from robot_vision.ros.models import find_model
+    from robot_vision.sources.files import readable
     from robot_vision.training import explain
 
     if args.model:
@@ -59,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"robot-vision explain: {error}", file=sys.stderr)
             failed += 1
             continue
-        stem = f"{number:03d}-{Path(file).stem}"  # two folders may hold images of one name
+        stem = (
+            f"{number:03d}-{readable(Path(file).stem)}"  # two folders may hold images of one name
+        )
         pictures = {"layers": explain.draw_layers(explain.layers(wide, image), image)}
         if args.model and network.spec.classifier is not None:
             heat, label, probability = explain.grad_cam(network, image, args.label)

@@ -139,8 +139,9 @@ def _frames(file: Path, options: Options, skipped: Skipped, notes: list[str]) ->
         if not options.camera_matrix:
             K, turn = _camera(own, image, place, scaled)
         files[turn].append(image)
+        sequence = name.rpartition("/")[0] or file.stem  # a walk, or a camera of several
         if T is not None:
-            samples.append(Sample(name, None, T, None, file.stem, FileImage(str(image), turn), K))
+            samples.append(Sample(name, None, T, None, sequence, FileImage(str(image), turn), K))
     notes += image_notes(files[False], turn=False) + image_notes(files[True])
     notes += sorted(scaled)
     models = {str(f.get("camera_model", "")) for f in (data, *data["frames"])} & set(_NO_PINHOLE)

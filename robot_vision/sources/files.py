@@ -177,7 +177,7 @@ class FileSource(Source):
         self._root = root
         super().__init__(name, (DEFAULT_TOPIC,), len(self._chosen))
         looks = {str(file): look_at(file) for _, file in self._chosen}
-        passed_on = {look.kind in AS_THEY_ARE for look in looks.values() if not look.problem}
+        passed_on = {(look.kind or look.named) in AS_THEY_ARE for look in looks.values()}
         # What cannot be read is a problem when its turn comes.
         self.notes += _counted({name: look for name, look in looks.items() if not look.problem})
         self.forms = tuple(
