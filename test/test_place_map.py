@@ -239,6 +239,56 @@ def test_a_full_disk_loses_nothing_and_mapping_goes_on_after_it(tmp_path: Path) 
     assert int(run.stdout) > 20
 
 
+ON_A_FULL_DISK = """
+import os, sys
+from place_maps import keyframe, make_map
+from robot_vision.cli import main
+disk, elsewhere = sys.argv[1:]
+path, copy = f"{disk}/home.map", f"{elsewhere}/copy.map"
+with make_map(path) as places:
+    ids = places.add_many(keyframe(i, thumbnail=bytes(20000)) for i in range(50))
+handle = os.open(f"{disk}/ballast", os.O_CREAT | os.O_WRONLY)
+try:
+    while os.write(handle, bytes(4096)):
+        pass
+except OSError:
+    pass
+for command in (["info", path], ["check", path], ["export", path, "--output", f"{copy}.csv"]):
+    assert main(["map", *command]) == 0, command
+assert main(["map", "prune", path, "--ids", "1"]) == 2         # says to do this:
+assert main(["map", "copy", path, copy]) == 0
+assert main(["map", "prune", copy, "--ids", *map(str, ids[:40])]) == 0
+os.unlink(path)
+os.rename(copy, f"{elsewhere}/home.map")
+with open(f"{elsewhere}/home.map", "rb") as source, open(path, "wb") as target:
+    target.write(source.read())
+assert main(["map", "prune", path, "--ids", "41"]) == 0        # there is room again
+assert main(["map", "check", path]) == 0
+"""
+
+
+def test_a_map_on_a_full_disk_can_be_read_and_pruned_as_the_message_says(tmp_path: Path) -> None:
+    disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
+    disk.mkdir()
+    elsewhere.mkdir()
+    script = tmp_path / "full.py"
+    script.write_text(ON_A_FULL_DISK)
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT, ROOT / "test")}
+    command = (
+        f"mount -t tmpfs -o size=4m none {disk} && "
+        f"exec {sys.executable} {script} {disk} {elsewhere}"
+    )
+    run = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if "unshare" in run.stderr or "mount:" in run.stderr:
+        pytest.skip(f"no disk of four megabytes can be mounted here: {run.stderr.strip()}")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "copy the map to another disk with robot-vision map copy" in run.stderr
+    assert "9 keyframes, all as they were written" in run.stdout
+
+
 def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path) -> None:
     path = tmp_path / "home.map"
     added = int(run_script(FILL, path, 1_500_000))

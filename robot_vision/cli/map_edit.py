@@ -16,7 +16,7 @@ from robot_vision.errors import ConfigError, unknown
 from robot_vision.places.copying import copy_map, drop_map, merge_map, plan_merge, refuse_merge
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.sqlite_map import SqliteMap
-from robot_vision.places.store import MapMissingError, PlaceMap, open_map
+from robot_vision.places.store import MapFullError, MapMissingError, PlaceMap, open_map
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -107,7 +107,10 @@ def prune(args: argparse.Namespace) -> int:
             return 0
         removed = places.remove(sorted(gone))
         if isinstance(places, SqliteMap) and removed:
-            places.compact()
+            try:
+                places.compact()
+            except MapFullError:
+                print(f"note: {places.info.uri} keeps its size: there is no room to write it anew")
         print(
             f"{places.info.uri}: {removed} of {len(poses.ids)} keyframes removed; {len(places)} are left"
         )

@@ -143,13 +143,17 @@ def _refuse_stray_log(path: Path) -> None:
         raise MapError(f"{path} cannot be written: {error}") from error
 
 
-def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection:
+def open_file(
+    path: Path, mode: Mode, quick: bool = False, frozen: bool = False
+) -> sqlite3.Connection:
     """Opens and checks a map's file.
 
     Args:
         path: the file.
         mode: see `store.open_map`.
         quick: leave out the check of every page.
+        frozen: read the file as it is now, without the files that SQLite makes beside it; only where
+            nobody writes.
 
     Raises:
         MapError: it is absent, no map, of another version, damaged, locked or not to be written.
@@ -159,7 +163,7 @@ def open_file(path: Path, mode: Mode, quick: bool = False) -> sqlite3.Connection
     if mode == "write" and not os.access(path, os.W_OK):
         raise MapReadOnlyError(f"{path} cannot be written: open it for reading, or change its mode")
     with translated(path):
-        db = _connect(path, mode)
+        db = _connect(path, mode, frozen)
         try:
             _refuse_code(db, path)
             _check_version(db, path)
@@ -202,10 +206,16 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
-    options = "?mode=rw"
+def is_at_rest(path: Path) -> bool:
+    """Returns whether a file is the whole map: no log holds more."""
+    log = Path(f"{path}-wal")
+    return not log.exists() or not log.stat().st_size
+
+
+def _connect(path: Path, mode: Mode, frozen: bool) -> sqlite3.Connection:
+    options = "?mode=ro&immutable=1" if frozen else "?mode=rw"
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    if mode == "read" and not writable:
+    if mode == "read" and not writable and not frozen:
         options = "?mode=ro"
         # A reader shares memory with writers through files beside the map. Where none can be made and
         # none is there, nobody writes.
@@ -218,7 +228,7 @@ def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
         check_same_thread=False,
         uri=True,
     )
-    if mode == "read" and writable:
+    if mode == "read" and writable and not frozen:
         # Not mode=ro: the last one to close takes the files beside the map away, which only a
         # connection that may write can do.
         db.execute("PRAGMA query_only = ON")
@@ -305,8 +315,9 @@ def _translation(path: Path, error: sqlite3.DatabaseError) -> MapError:
     why_not = errno.ENOSPC if "full" in low else _why_not_grown(path) if "i/o" in low else 0
     if why_not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return MapFullError(
-            f"{path}: no room is left on its disk; all that was added before is safe. Make room, or "
-            "prune the map"
+            f"{path}: no room is left on its disk; all that was added before is safe. Make room "
+            f"({path.name}.index is only a cache). Pruning needs room, too: copy the map to another disk "
+            "with robot-vision map copy, prune the copy, and put it in its place"
         )
     if why_not == errno.EROFS:
         return MapReadOnlyError(

@@ -8,6 +8,7 @@ checksum, since SQLite has none of its own. Readers in other processes go on whi
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -28,6 +29,7 @@ from robot_vision.places.sqlite_file import (
     damaged,
     empty_log,
     identity,
+    is_at_rest,
     make_file,
     open_file,
     translated,
@@ -37,8 +39,10 @@ from robot_vision.places.store import (
     Ids,
     KeyframeThereError,
     MapError,
+    MapFullError,
     MapInfo,
     MapReadOnlyError,
+    MapReplacedError,
     Mode,
     taken,
 )
@@ -53,11 +57,14 @@ class SqliteMap(TableMap):
 
     chunk = 500  # below the 999 variables that old SQLite takes in one statement
 
-    def __init__(self, path: Path, db: sqlite3.Connection, mode: Mode) -> None:
+    def __init__(
+        self, path: Path, db: sqlite3.Connection, mode: Mode, frozen: bool = False
+    ) -> None:
         self.path = path
         self._db: sqlite3.Connection | None = db
         self._mode = mode
         self._identity = identity(path)
+        self._frozen = os.stat(path).st_mtime_ns if frozen else None
         self._lock = threading.RLock()
         try:
             self.info = self._read_info()
@@ -93,9 +100,17 @@ class SqliteMap(TableMap):
     @classmethod
     def open(cls, path: Path, mode: Mode, quick: bool = False) -> SqliteMap:
         """Opens a map; see `store.open_map`. `quick` leaves out the check of every page."""
-        db = open_file(path, mode, quick)
+        frozen = False
         try:
-            return cls(path, db, mode)
+            db = open_file(path, mode, quick)
+        except MapFullError:
+            # Where there is no room for the files beside it nobody writes: it can be read all the same.
+            if mode == "write" or not is_at_rest(path):
+                raise
+            frozen = True
+            db = open_file(path, mode, quick, frozen)
+        try:
+            return cls(path, db, mode, frozen)
         except BaseException:
             db.close()
             raise
@@ -242,6 +257,8 @@ class SqliteMap(TableMap):
 
     def _now(self, db: sqlite3.Connection) -> int:
         """Returns the revision; pages that SQLite remembers would hide a file copied over this one."""
+        if self._frozen is not None and os.stat(self.path).st_mtime_ns != self._frozen:
+            raise MapReplacedError(f"{self.path} has changed since it was opened: open it again")
         db.execute("PRAGMA shrink_memory")
         return self._revision_of(db.execute(_REVISION).fetchall())
 
