@@ -12,6 +12,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("vision_msgs")
 pytest.importorskip("faiss")
 
+from place_maps import server, server_uri
 from place_robot import (
     ACTIVATE,
     CLEANUP,
@@ -46,6 +47,7 @@ from scipy.spatial.transform import Rotation
 from robot_vision.places.store import open_map
 
 pytestmark = pytest.mark.ros
+__all__ = ["server", "server_uri"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +229,29 @@ def test_stop_mapping_ends_what_the_parameter_began_until_it_is_set_again(robot)
     assert robot.client.set_parameters(NODE, mapping=True).successful
     assert robot.status("mapping")[2]["state"] == "on"
     assert robot.client.set_parameters(NODE, mapping=False).successful
+
+
+@pytest.mark.slow
+def test_mapping_makes_a_map_on_a_server_and_nobody_sees_its_password(robot, server_uri):
+    secret = "Geheim"
+    uri = f"{server_uri}&password={secret}"  # the server trusts everybody
+    robot.reconfigure(map=uri, pose_source="odometry", source="run 1")
+    robot.publish_model()
+    assert robot.status("map")[0] == 1 and "not there yet" in robot.status("map")[1]
+    way = [base_pose(0.1 * i) for i in range(30)]
+    wait_until(lambda: robot.trigger("start_mapping")[0], each=lambda: robot.drive(way[:1], False))
+    robot.drive(way)
+    wait_until(lambda: robot.counter("keyframes_added", "mapping") >= 4, what="keyframes")
+    success, text = robot.trigger("stop_mapping")
+    assert success and secret not in text
+    with open_map(uri, "read") as places:
+        assert len(places) >= 4 and places.info.bundle_sha256 == SHA
+    wait_until(lambda: robot.status("map")[2]["places"] not in ("0", "-1"), what="the map to open")
+    assert robot.status("map")[2]["map"].endswith("&...")
+    success, text = robot.trigger("save_snapshot")
+    assert not success and secret not in text
+    told = robot.process.output + str(robot.client.received["/diagnostics"])
+    assert "is not there yet" in told and secret not in told
 
 
 def test_mounting_counts_for_an_odometry_that_names_no_child(robot):
