@@ -601,6 +601,30 @@ def test_a_reader_in_the_middle_of_something_delays_the_file_and_loses_nothing(
         assert len(places) == 3
 
 
+def test_the_log_of_another_map_is_not_taken_for_that_of_the_one_put_here(tmp_path: Path) -> None:
+    """A writer was killed between a commit and the emptying of its log, and another map put in place."""
+    path, other = tmp_path / "home.map", tmp_path / "other.map"
+    make_map(path).close()
+    with make_map(other) as places:
+        places.add_many(keyframe(i) for i in range(100, 140))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("UPDATE map SET revision = 7")
+        old, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    path.write_bytes(other.read_bytes())
+    Path(f"{path}-wal").write_bytes(log)
+    for mode in ("read", "write"):
+        with pytest.raises(MapError, match="is the log of another map"):
+            open_map(path, mode)
+    path.write_bytes(old)
+    with open_map(path) as places:  # its own map
+        assert places.revision == 7
+    path.write_bytes(other.read_bytes())
+    with open_map(path) as places:
+        places.check()
+        assert len(places) == 40
+
+
 def test_a_log_without_its_map_is_not_taken_for_that_of_a_new_one(tmp_path: Path) -> None:
     path, elsewhere = tmp_path / "home.map", tmp_path / "moved.map"
     make_map(path).close()

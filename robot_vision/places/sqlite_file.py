@@ -31,6 +31,7 @@ BUSY_S = 5.0
 _EMPTY_S = 0.2  # for readers that are in the middle of a statement
 # Rows of a few kB share a page of this size well; a transaction writes every page that it touches.
 _PAGE_BYTES = 8192
+_LOG_HEADER = 32  # of a -wal: https://sqlite.org/fileformat2.html#walformat
 _LITTLE_ROOM = 4 << 20
 MAX_ROW_BYTES = 80 << 20  # the largest that is written is a structure, of at most 64 MiB
 
@@ -163,6 +164,7 @@ def open_file(
     if mode == "write" and not os.access(path, os.W_OK):
         raise MapReadOnlyError(f"{path} cannot be written: open it for reading, or change its mode")
     with translated(path):
+        _refuse_foreign_log(path)
         db = _connect(path, mode, frozen)
         try:
             _refuse_code(db, path)
@@ -204,6 +206,31 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _refuse_foreign_log(path: Path) -> None:
+    """Refuses a log that a killed writer of another map left: SQLite would put its pages into this one.
+
+    Raises:
+        MapError: the row of `map` in the log is of another map than that in the file.
+    """
+    if is_at_rest(path):
+        return
+    try:
+        with contextlib.closing(_connect(path, "read", frozen=True)) as db:
+            (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'map'").fetchone()
+            (map_id,) = db.execute("SELECT map_id FROM map").fetchone()
+        wanted = str(map_id).encode()
+        with open(f"{path}-wal", "rb") as log:  # SQLite's locks are not on this file
+            frame = 24 + int.from_bytes(log.read(_LOG_HEADER)[8:12], "big")
+            while len(data := log.read(frame)) == frame:
+                if int.from_bytes(data[:4], "big") == page and wanted not in data:
+                    raise MapError(
+                        f"{path}-wal is the log of another map, which lay here: put that map back beside "
+                        "it, or remove the log"
+                    )
+    except (sqlite3.DatabaseError, OSError, TypeError):  # is told by what opens it
+        return
 
 
 def is_at_rest(path: Path) -> bool:
