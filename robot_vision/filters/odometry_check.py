@@ -177,6 +177,7 @@ class OdometryCheck:
         scale = float((said[:, :3] * odometry[:, :3]).sum()) / length if length > 0 else math.nan
         # Motions overlap: of a stride's length each is worth one.
         spread = noise / math.sqrt(3) / math.sqrt(max(length / len(pairs) * 4, 1e-12))
+        spread *= max(1.0, math.sqrt(error))
         whole = self._poses[-1].stamp_ns - self._poses[0].stamp_ns >= 2 * self._stride_ns
         verdict = Verdict(error=error, seen=seen, moved_m=moved, scale=scale, scale_sigma=spread)
         if not seen:
@@ -189,7 +190,7 @@ class OdometryCheck:
                 text = "it is inverted: its poses are those of its frame in the robot's"
             elif others[best] < 0.5 * error and _angle(R) > (_TURNED if whole else 2 * _TURNED):
                 text = _frame_words(R)
-        if not text and whole and abs(scale - 1) > max(0.2, 2.5 * spread):
+        if not text and abs(scale - 1) > max(0.2, 3.0 * spread):
             text = (
                 f"its distances are {1 / scale:.2g} times those of the poses"
                 if scale > 0.05
@@ -227,6 +228,13 @@ class Verdict:
     moved_m: float = 0.0
     scale: float = math.nan
     scale_sigma: float = math.nan
+
+    @property
+    def doubt_m(self) -> float:
+        """By how much the odometry may mislead along the way, in m; 0 while its length is as likely right."""
+        if not self.seen or not abs(self.scale - 1) > 1.5 * self.scale_sigma:
+            return 0.0
+        return abs(self.scale - 1) * self.moved_m / 2
 
     @property
     def agrees(self) -> bool:

@@ -80,6 +80,7 @@ _PARTED_S = 0.5  # for which the poses contradict the estimate by odometry and n
 _PROVEN_S = 4.0  # for which odometry must agree to be trusted again
 _JUDGED_S = 0.3
 _UNNAMED = "the poses leave where it leads"
+_STANDS_M_S = 0.05
 _NEVER = 1 << 62
 _TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
 
@@ -424,6 +425,7 @@ class PoseFilter:
         if state.trusted:
             if self._verdict.text or lags or parted_s >= _PARTED_S:
                 self.odometry_fault = self._verdict.text or _UNNAMED
+                self._likeness.clear()  # it was learnt by that odometry
                 return anew
             return state
         if lags or parted_s >= _PARTED_S / 2:
@@ -523,6 +525,10 @@ class PoseFilter:
         lags = (state.lag, state.slow_lag) if state.trusted else (state.lag_without,)
         excess = max((lag.excess() for lag in lags), key=np.trace)
         P = track.pose_covariance + excess
+        speed = float(np.linalg.norm(track.velocity[:3]))
+        if state.trusted and self._verdict.doubt_m > 0 and speed > _STANDS_M_S:
+            along = np.concatenate([track.velocity[:3] / speed, np.zeros(3)])
+            P = P + self._verdict.doubt_m**2 * np.outer(along, along)
         if state.challenger is not None and state.refused > 1 and state.challenger.count > 1:
             other = self._moved(state.challenger.track, track.stamp_ns, state.trusted)
             apart = se3.log(inverse(track.T) @ other.T)
@@ -597,7 +603,9 @@ def _accepted(state: _State, m: Measurement) -> _State:
     lasted_s = (m.stamp_ns - state.refused_since_ns) * 1e-9 if state.refused > 1 else 0.0
     doubt, agreed, since = state.doubt, state.agreed + 1, state.agreed_since_ns
     if lasted_s >= _CONTRADICTED_S:
-        doubt, agreed, since = (_AGREEING, _CONTRADICTED_S), 1, m.stamp_ns
+        # As many and as long as those that were refused, up to what it takes at the start.
+        doubt = min(_AGREEING, state.refused - 1), min(_CONTRADICTED_S, lasted_s / 2)
+        agreed, since = 1, m.stamp_ns
     elif agreed >= doubt[0] and (m.stamp_ns - since) * 1e-9 >= doubt[1]:
         doubt = (0, 0.0)
     elif state.agreed == 0:

@@ -21,6 +21,7 @@ from robot_vision.geometry import inverse, symmetrised
 
 Array = NDArray[np.float64]
 
+_ALONE = 1.2  # variance of one view over what it says: networks err grossly more often than a Gaussian
 VELOCITY_TIME_S = 1.0  # over which people and robots keep their velocity
 
 
@@ -161,11 +162,11 @@ class Track:
             factor = np.linalg.cholesky(covariance)
             white = np.linalg.solve(factor, np.linalg.solve(factor, P[:6, :6]).T)
             variances, axes = np.linalg.eigh(symmetrised(white))
-            alone = variances * inflation > variances + inflation
+            alone = variances * inflation > _ALONE * (variances + inflation)
             root = factor @ axes
             # Used as if it had no noise, its gain is one.
             used = (root * np.where(alone, 0.0, inflation)) @ root.T
-            noise = (root * np.where(alone, 1.0, inflation)) @ root.T
+            noise = (root * np.where(alone, _ALONE, inflation)) @ root.T
         S = symmetrised(P[:6, :6] + used)
         gain = np.linalg.solve(S, P[:6]).T  # (12, 6)
         change = gain @ residual
