@@ -38,8 +38,8 @@ class Drive:
     poses: list[tuple[int, Array, Array, str]]
 
     def true_at(self, stamp_ns: int) -> Array:
-        """Returns the true pose (4, 4) at a time of the odometry, the nearest."""
-        i = int(np.searchsorted(self.stamps_ns, stamp_ns - S // (2 * ODOMETRY_HZ)))
+        """Returns the true pose (4, 4) at one of the stamps, or the next after a time."""
+        i = int(np.searchsorted(self.stamps_ns, stamp_ns))
         return np.asarray(self.truth[min(i, len(self.truth) - 1)])
 
 

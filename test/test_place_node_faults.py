@@ -145,6 +145,21 @@ def test_odometry_with_nan_or_a_clock_that_goes_back_is_counted(robot):
     lives_on(robot)
 
 
+@pytest.mark.slow
+def test_odometry_that_begins_at_its_origin_again_is_said_and_counted(robot):
+    """Its driver was restarted: what is kept of the motion before is of another frame."""
+    robot.reconfigure(map=str(robot.good), pose_source="odometry")
+    before = robot.counter("odometry_jumps")
+    for i, x in enumerate([7.5, 7.6, 7.7, 7.8, 7.9, 8.0, 0.0]):
+        robot.clock_ns += 2_000_000_000 if i == 6 else 100_000_000
+        pose = np.eye(4)
+        pose[0, 3] = x
+        robot.odometry(pose, robot.clock_ns)
+    wait_until(lambda: robot.counter("odometry_jumps") > before, what="odometry_jumps")
+    assert "earlier poses are forgotten" in robot.process.output
+    lives_on(robot)
+
+
 def test_poses_in_another_frame_are_refused_by_name(robot):
     from geometry_msgs.msg import PoseStamped
 

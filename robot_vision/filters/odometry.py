@@ -18,6 +18,10 @@ from robot_vision.geometry import inverse
 
 Array = NDArray[np.float64]
 
+SPEED_M_S, TURN_DEG_S = (
+    1.5,
+    90.0,
+)  # standard deviations of a usual robot's velocity, along each axis
 _FASTEST = 5.0  # standard deviations of the velocity: what is faster is no motion
 _LEAST_S = 0.05  # two stamps close to each other are no proof of speed
 _SHORT_GAP_S = 0.25  # and four intervals of late: a driver needs as long to start again
@@ -82,12 +86,16 @@ class Continuity:
         speed_m_s: standard deviation of the robot's velocity along each axis.
         turn_deg_s: likewise about each axis.
         gap_s: over a longer silence the odometry may have been restarted, wherever it is.
+
+    Attributes:
+        at_origin: the last pose broke off and is where odometry begins: it was reset or restarted.
     """
 
     def __init__(self, speed_m_s: float, turn_deg_s: float, gap_s: float = 5.0) -> None:
         self._fastest = _FASTEST * np.array([speed_m_s, math.radians(turn_deg_s)])
         self._gap_s = gap_s
         self._last: tuple[int, Array] | None = None
+        self.at_origin = False
         self._sizes: deque[Array] = deque(maxlen=5)  # speeds of late (2,)
         self._intervals: deque[float] = deque(maxlen=5)
 
@@ -104,6 +112,7 @@ class Continuity:
             The motion since the last, a tangent vector (6,), and why it is no motion (empty if it is one);
             None for the first pose.
         """
+        self.at_origin = False
         last, self._last = self._last, (stamp_ns, np.asarray(T_odom_base, np.float64))
         if last is None:
             return None, ""
@@ -117,14 +126,17 @@ class Continuity:
         self._intervals.append(dt_s)
         self._sizes.append(size / max(dt_s, _LEAST_S))
         turned = math.degrees(size[1])
+        begins = _restarted(last[1], T_odom_base)
         if np.any(size > fastest * max(dt_s, _LEAST_S)):
+            self.at_origin = begins
             return (
                 motion,
                 f"odometry jumped by {size[0]:.3g} m and {turned:.3g} deg in {dt_s:.3g} s",
             )
         if dt_s > self._gap_s:
             return motion, f"odometry was silent for {dt_s:.3g} s"
-        if gap and _restarted(last[1], T_odom_base):
+        if gap and begins:
+            self.at_origin = True
             return motion, (
                 f"odometry was silent for {dt_s:.3g} s and is at its origin again, {size[0]:.3g} m away: "
                 "its driver was restarted"
@@ -150,7 +162,7 @@ class OdometryBuffer:
 
     def __init__(self, length_s: float = 10.0, continuity: Continuity | None = None) -> None:
         self._length_ns = round(length_s * 1e9)
-        self._continuity = continuity or Continuity(1.5, 90.0)
+        self._continuity = continuity or Continuity(SPEED_M_S, TURN_DEG_S)
         self._stamps: list[int] = []
         self._poses: list[Array] = []
         self._motions: list[Array | None] = []  # from the pose before; None where that is not known

@@ -190,7 +190,7 @@ class OdometryCheck:
                 text = "it is inverted: its poses are those of its frame in the robot's"
             elif others[best] < 0.5 * error and _angle(R) > (_TURNED if whole else 2 * _TURNED):
                 text = _frame_words(R)
-        if not text and abs(scale - 1) > max(0.2, 3.0 * spread):
+        if not text and abs(scale - 1) > max(_SCALE_RIGHT, 3.0 * spread):
             text = (
                 f"its distances are {1 / scale:.2g} times those of the poses"
                 if scale > 0.05
@@ -204,6 +204,7 @@ class OdometryCheck:
         return replace(verdict, text=text)
 
 
+_SCALE_KNOWN, _SCALE_RIGHT = 0.2, 0.2  # deviation and error of a scale that is trusted again
 _TURNED = math.radians(25.0)  # less is no wrong convention
 _AGREES = 1.5  # times the variance that the poses' own errors explain
 _DISAGREES = 2.0
@@ -239,8 +240,9 @@ class Verdict:
     @property
     def agrees(self) -> bool:
         """Whether enough moved to say that the odometry and the poses tell of one motion."""
-        scaled = abs(self.scale - 1) > max(0.15, 1.5 * self.scale_sigma)
-        return self.seen and not self.text and self.error < _AGREES and not scaled
+        known = self.scale_sigma < _SCALE_KNOWN
+        right = known and abs(self.scale - 1) < _SCALE_RIGHT
+        return self.seen and not self.text and self.error < _AGREES and right
 
 
 def _misfit(difference: Array, sigma: Array) -> float:

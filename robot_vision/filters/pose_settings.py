@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.filters.odometry import OdometryNoise
+from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, OdometryNoise
 from robot_vision.filters.pose_track import MotionModel
 from robot_vision.geometry import xyzw_from_matrix
 
@@ -27,7 +27,8 @@ class PoseFilterSettings:
 
     Attributes:
         noise: of the odometry.
-        speed_m_s: standard deviation of the velocity along each axis where there is no odometry.
+        speed_m_s: standard deviation of the velocity along each axis where there is no odometry. Odometry
+            five times as fast, and twice as fast as it was of late, has jumped.
         turn_deg_s: likewise about each axis.
         gate_probability: share of good measurements that are to pass the gate.
         initialise_count: measurements that must agree before there is an estimate.
@@ -45,8 +46,8 @@ class PoseFilterSettings:
     """
 
     noise: OdometryNoise = OdometryNoise()
-    speed_m_s: float = 1.5
-    turn_deg_s: float = 90.0
+    speed_m_s: float = SPEED_M_S
+    turn_deg_s: float = TURN_DEG_S
     gate_probability: float = 0.99
     initialise_count: int = 3
     reinitialise_count: int = 5

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.filters import se3
-from robot_vision.filters.odometry import OdometryNoise, Step
+from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, OdometryNoise, Step
 from robot_vision.geometry import inverse, symmetrised
 
 Array = NDArray[np.float64]
 
-_ALONE = 1.2  # variance of one view over what it says: networks err grossly more often than a Gaussian
+_ALONE = (
+    1.2  # variance of one view over what it says: networks err grossly more often than a Gaussian
+)
 VELOCITY_TIME_S = 1.0  # over which people and robots keep their velocity
 
 
@@ -36,8 +38,8 @@ class MotionModel:
     """
 
     odometry: OdometryNoise = OdometryNoise()
-    speed_m_s: float = 1.5
-    turn_deg_s: float = 90.0
+    speed_m_s: float = SPEED_M_S
+    turn_deg_s: float = TURN_DEG_S
 
     @property
     def velocity_variances(self) -> Array:

@@ -33,6 +33,7 @@ COUNTERS = (
     "no_image",
     "no_transform",
     "poses_back",
+    "odometry_jumps",
     "pose_refused",
     "pose_refused_frame",
     "covariance_unknown",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 
+from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, Continuity
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import compose_with_covariance
+from robot_vision.geometry import compose_with_covariance, pose_matrix
 from robot_vision.ros.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.place_parameters import PlaceParameters
 from robot_vision.ros.place_poses import PoseBuffer
@@ -74,6 +76,8 @@ class Motion:
         self._statistics = statistics
         self._warn = warn
         self._buffer = PoseBuffer()
+        # A silence alone is no restart: what went on meanwhile is in the odometry.
+        self._continuity = Continuity(SPEED_M_S, TURN_DEG_S, gap_s=math.inf)
         self._tree = MovingTransforms()
         self._statics = StaticTransforms()
         self._release: list[Callable[[], Any]] = []
@@ -222,7 +226,27 @@ class Motion:
             return
         self._frame = message.header.frame_id.lstrip("/")
         covariance = self._covariance(numbers)
+        if self.source == "odometry":
+            self._join(stamp_ns, pose_matrix(position, xyzw))
         self._heard(0 if self._buffer.add(stamp_ns, position, xyzw, covariance) else 1)
+
+    def _join(self, stamp_ns: int, T_odom_base: Array) -> None:
+        """Forgets earlier poses where the odometry begins at its origin again.
+
+        Any other leap is left to the matches: they say whether the robot was carried or the odometry wrong.
+        """
+        newest = self._buffer.newest_ns
+        if newest is not None and stamp_ns <= newest:
+            return
+        _, why = self._continuity.add(stamp_ns, T_odom_base)
+        if self._continuity.at_origin:
+            self._buffer.clear()
+            self.jumps += 1
+            total = self._statistics.count("odometry_jumps")
+            self._warn(
+                "odometry jump",
+                f"{self.topic} begins again ({total} times so far), earlier poses are forgotten: {why}",
+            )
 
     def _covariance(self, numbers: Any) -> Array | None:
         """Returns the covariance (6, 6) of a message; None where the driver does not say."""
@@ -252,6 +276,7 @@ class Motion:
         self._since, self.seen = time.monotonic(), True
         self._statistics.mark("poses")
         if back:
+            self._continuity.forget()
             self.jumps += 1
             total = self._statistics.count("poses_back")
             self._warn(
