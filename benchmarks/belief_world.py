@@ -244,10 +244,11 @@ def make_drive(
     fault: str = "none",
     sources: tuple[Source, ...] = (Source(),),
     errors: OdometryErrors | None = None,
+    seconds: float = SECONDS,
 ) -> Drive:
     """Returns the drive of a seed, with a fault."""
     rng = np.random.default_rng(seed)
-    truth = true_drive(rng)
+    truth = true_drive(rng, seconds)
     stamps = np.arange(len(truth), dtype=np.int64) * (S // ODOMETRY_HZ)
     odometry = simulated_odometry(stamps, truth, errors or OdometryErrors(), seed)
     poses = sorted(

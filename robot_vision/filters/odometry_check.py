@@ -186,9 +186,15 @@ class OdometryCheck:
         if error > _DISAGREES:
             if by_odometry < 0.2 * moved and moved > 1.5 * noise:
                 text = f"it says {by_odometry:.2g} m where the poses say {moved:.2g} m: it stands still"
+            elif (
+                others[best] < 0.5 * error
+                and not whole
+                and (best == "inverse" or _angle(R) > 2 * _TURNED)
+            ):
+                text = UNNAMED
             elif others[best] < 0.5 * error and best == "inverse":
                 text = "it is inverted: its poses are those of its frame in the robot's"
-            elif others[best] < 0.5 * error and _angle(R) > (_TURNED if whole else 2 * _TURNED):
+            elif others[best] < 0.5 * error and whole and _angle(R) > _TURNED:
                 text = _frame_words(R)
         if not text and abs(scale - 1) > max(_SCALE_RIGHT, 3.0 * spread):
             text = (
@@ -204,6 +210,7 @@ class OdometryCheck:
         return replace(verdict, text=text)
 
 
+UNNAMED = "its frame is another"  # as long as too little moved to say which
 _SCALE_KNOWN, _SCALE_RIGHT = 0.2, 0.2  # deviation and error of a scale that is trusted again
 _TURNED = math.radians(25.0)  # less is no wrong convention
 _AGREES = 1.5  # times the variance that the poses' own errors explain

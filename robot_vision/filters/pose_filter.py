@@ -29,7 +29,7 @@ from robot_vision.filters import se3
 from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
-from robot_vision.filters.odometry_check import Lag, OdometryCheck, Verdict
+from robot_vision.filters.odometry_check import UNNAMED, Lag, OdometryCheck, Verdict
 from robot_vision.filters.pose_settings import (
     ACCEPTED,
     CONTRADICTED,
@@ -79,7 +79,7 @@ _LAGS = 22.5  # squared distance of the mean residual: noise alone exceeds it in
 _PARTED_S = 0.5  # for which the poses contradict the estimate by odometry and not the one without
 _PROVEN_S = 4.0  # for which odometry must agree to be trusted again
 _JUDGED_S = 0.3
-_UNNAMED = "the poses leave where it leads"
+_LEFT = "the poses leave where it leads"
 _STANDS_M_S = 0.05
 _NEVER = 1 << 62
 _TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
@@ -424,7 +424,7 @@ class PoseFilter:
         )
         if state.trusted:
             if self._verdict.text or lags or parted_s >= _PARTED_S:
-                self.odometry_fault = self._verdict.text or _UNNAMED
+                self.odometry_fault = self._verdict.text or _LEFT
                 self._likeness.clear()  # it was learnt by that odometry
                 return anew
             return state
@@ -432,7 +432,7 @@ class PoseFilter:
             return anew
         verdict = self._verdict
         if verdict.text:
-            if self.odometry_fault == _UNNAMED:
+            if self.odometry_fault in (_LEFT, UNNAMED):
                 self.odometry_fault = verdict.text
             return replace(state, agrees_since_ns=m.stamp_ns)
         agrees_s = (m.stamp_ns - state.agrees_since_ns) * 1e-9
