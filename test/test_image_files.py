@@ -251,6 +251,9 @@ def test_files_that_hold_no_image_are_counted_by_reason(tmp_path):
     for file in (page, empty, link, pipe):  # and a pipe does not keep its reader for ever
         with pytest.raises(ImageError):
             FileImage(str(file)).load()
+    for file in (link, pipe):
+        with pytest.raises(ImageError):
+            FileImage(str(file)).encoded()
 
 
 def test_linked_folders_are_read_once_and_loops_end(tmp_path):

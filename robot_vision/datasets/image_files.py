@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ImageError
 from robot_vision.images import to_rgb
 from robot_vision.sources.files import find_images, readable, some
-from robot_vision.sources.image_formats import is_image, read_image
+from robot_vision.sources.image_formats import file_bytes, is_image, read_image
 from robot_vision.sources.natural import natural_key
 
 
@@ -45,7 +45,7 @@ class FileImage:
     def encoded(self) -> bytes:
         """Returns the file's bytes."""
         try:
-            return Path(self.path).read_bytes()
+            return file_bytes(Path(self.path))
         except OSError as error:
             raise ImageError("corrupt", f"{self}: {error}") from error
 

@@ -112,9 +112,7 @@ def read_image(file: Path, turn: bool = True) -> Any:
         OSError: it cannot be read.
         ValueError: it cannot be decoded.
     """
-    if not file.is_file():  # a pipe would keep its reader for ever
-        raise OSError("it is not there, or no regular file")
-    data = file.read_bytes()
+    data = file_bytes(file)
     kind = _kind_of(data[:32])
     orientation = orientation_of(data) if turn else 1
     as_named = _KIND_OF_SUFFIX.get(file.suffix.lower(), "")
@@ -134,6 +132,17 @@ def read_image(file: Path, turn: bool = True) -> Any:
     if image is None:
         raise ValueError(f"OpenCV cannot decode it (data begins with {data[:8].hex(' ')})")
     return RawImage.of(upright(np.asarray(image, np.uint8), orientation), "bgr8")
+
+
+def file_bytes(file: Path) -> bytes:
+    """Returns a regular file's bytes: a pipe would keep its reader for ever.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not file.is_file():
+        raise OSError("it is not there, or no regular file")
+    return file.read_bytes()
 
 
 def stored_size(file: Path) -> tuple[int, int]:
