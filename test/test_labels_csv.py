@@ -131,6 +131,13 @@ def test_an_open_choice_of_columns_is_refused_and_can_be_set(folder):
     expect(open_dataset("labels_csv", folder, label_column="room", images="images"))
     with pytest.raises(ConfigError, match="label_column 'rom'.*did you mean 'room'"):
         open_dataset("labels_csv", folder, label_column="rom")
+    (folder / "labels.csv").write_text("#timestamp [ns],filename\n1403636579763555584,000.png\n")
+    with pytest.raises(SourceError, match="which column has the classes.*one of timestamp"):
+        open_dataset("labels_csv", folder)
+    rows = [f"{n}.png,{i}" for i, n in enumerate(NAMES)]
+    (folder / "labels.csv").write_text("\n".join(["photo,number", *rows]))
+    notes = open_dataset("labels_csv", folder).notes
+    assert "12 classes for 12 images: set label_column if they are none" in notes
     (folder / "labels.csv").write_text("photo\n000.png\n")
     with pytest.raises(SourceError, match="labels.csv has no column of classes"):
         open_dataset("labels_csv", folder)

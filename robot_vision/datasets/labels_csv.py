@@ -33,6 +33,7 @@ from robot_vision.sources.files import find_images, image_notes
 from robot_vision.sources.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.sources.natural import natural_key
 
+_STAMP = re.compile(r"time|stamp|date", re.IGNORECASE)  # which no column of classes is called
 _ENDS = (".csv", ".tsv", ".txt")
 _PARTS = {
     "train": ("train", "training"),
@@ -120,6 +121,9 @@ def open_splits(root: Path, options: Options) -> Splits:
             else:
                 parts.setdefault(role or part or "train", []).append(sample)
     notes = [*skipped.notes(), *notes, *unlisted_note(files), *image_notes(files)]
+    classes = len({label for label, _ in seen.values()})
+    if classes > 10 and classes > len(seen) / 2:
+        notes.append(f"{classes} classes for {len(seen)} images: set label_column if they are none")
     if not parts.get("train"):
         why = f" ({'; '.join(notes)})" if notes else ""
         raise SourceError(f"{root} has no image to train on{why}")
@@ -170,7 +174,7 @@ def _read(file: Path, options: Options) -> Table:
         columns["image"] = _column_of_images(table, width)
     rest = [i for i in range(width) if i not in columns.values()]
     if "label" not in columns and rest:
-        if len(rest) == 1:
+        if len(rest) == 1 and not (table.names and _STAMP.match(table.names[rest[0]])):
             columns["label"] = rest[0]
         elif table.names and _one_hot(table, rest):
             return _with_classes(table, columns, rest)
