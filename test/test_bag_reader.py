@@ -10,6 +10,7 @@ import struct
 
 import numpy as np
 import pytest
+import yaml
 from broken_bags import (
     FRONT,
     IMAGE,
@@ -96,14 +97,27 @@ def test_start_of_the_last_split_hides_nothing(tmp_path):
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_qos_of_metadata_hides_no_topic(tmp_path, storage):
     bag = write(tmp_path / "bag", storage, range(10), (FRONT, REAR))
-    edit_metadata(
-        bag,
-        lambda about: about["topics_with_message_count"][0]["topic_metadata"].update(
-            offered_qos_profiles="- history: 3\n  depth: 0\n"
-        ),
-    )
-    assert len(numbers(bag)[0]) == 20
-    assert numbers(bag)[1:] == ([], [])
+    forever = {"sec": 2147483647, "nsec": 4294967295}
+    profile = {
+        "history": 1,
+        "depth": 7,
+        "reliability": 2,
+        "durability": 2,
+        "deadline": forever,
+        "lifespan": forever,
+        "liveliness": 1,
+        "liveliness_lease_duration": forever,
+        "avoid_ros_namespace_conventions": False,
+    }
+    for text in (yaml.safe_dump([profile]), "- no: profile\n", "{"):
+
+        def change(about, text=text):
+            topic = about["topics_with_message_count"][0]["topic_metadata"]
+            topic["offered_qos_profiles"] = text
+
+        edit_metadata(bag, change)
+        found, problems, notes = numbers(bag)
+        assert len(found) == 20 and problems == notes == []
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -358,22 +372,29 @@ def test_mcap_without_summary_is_read(tmp_path):
     whole(file)
 
 
-@pytest.mark.parametrize("promised", [20, 40])
-def test_mcap_statistics_that_lie_are_said(tmp_path, promised):
+@pytest.mark.parametrize("total", [20, 30, 40])
+@pytest.mark.parametrize("of_topic", [None, 20, 30, 40])
+def test_mcap_statistics_that_lie_are_said(tmp_path, total, of_topic):
     file = mcap(tmp_path)
 
     def change(op, content):
-        if op == 0x0B:  # statistics: 42 bytes, then a length, channel and count
-            content = struct.pack("<Q", promised) + content[8:48] + struct.pack("<Q", promised)
+        if (
+            op == 0x0B
+        ):  # statistics: 42 bytes, then a length, and numbers of channels with their counts
+            content = struct.pack("<Q", total) + content[8:42]
+            channels = b"" if of_topic is None else struct.pack("<HQ", 1, of_topic)
+            content += struct.pack("<I", len(channels)) + channels
         return [(op, content)]
 
     rewrite_mcap(file, change)
-    if promised == 20:
+    if of_topic == 40:
+        missing(file, range(30), f"promises 40 messages on {FRONT}, where 30 are: 10 messages")
+    elif total == 40:
+        missing(file, range(30), "speaks of 40 messages in all, and 30 are there")
+    elif of_topic == 20:
         whole(file, f"the index of bag.mcap speaks of 20 messages on {FRONT}, where 30 are")
     else:
-        missing(
-            file, range(30), "promises 40 messages on /front/image_raw, where 30 are: 10 messages"
-        )
+        whole(file, "speaks of 20 messages in all" if total == 20 else "")
 
 
 def test_mcap_summary_that_lacks_chunks_hides_nothing(tmp_path):
@@ -640,14 +661,19 @@ def test_files_that_were_joined_are_said(tmp_path, kind):
 def test_ros1_index_that_lies_is_said(tmp_path):
     file = write_ros1(tmp_path / "run.bag", size=330)
     data = bytearray(file.read_bytes())
-    last = data.rindex(b"count=\x01\0\0\0")  # of the last chunk info: one connection
-    at = data.index(b"ver=\x01\0\0\0", last) if b"ver=" in data[last : last + 60] else last
-    assert at
-    # Its data: number of the connection, count.
-    (count,) = struct.unpack_from("<I", data, len(data) - 4)
+    (count,) = struct.unpack_from("<I", data, len(data) - 4)  # of the last chunk's only topic
     struct.pack_into("<I", data, len(data) - 4, count + 7)
     file.write_bytes(data)
-    missing(file, range(30), "promises 37 messages on /front/image_raw, where 30 are: 7 messages")
+    missing(file, range(30), f"promises 37 messages on {FRONT}, where 30 are: 7 messages")
+
+
+@pytest.mark.parametrize("place", [13, 5000, 1 << 40])
+def test_ros1_index_that_is_elsewhere_doubles_and_hides_nothing(tmp_path, place):
+    file = write_ros1(tmp_path / "run.bag", size=330)
+    data = bytearray(file.read_bytes())
+    struct.pack_into("<Q", data, data.index(b"index_pos=") + len(b"index_pos="), place)
+    file.write_bytes(data)
+    assert numbers(file)[0] == list(range(30))
 
 
 # Times

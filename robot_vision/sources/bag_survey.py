@@ -99,11 +99,12 @@ def _survey(path: Path, found: Survey) -> None:
     for storage in found.storages:
         problems += storage.problems
         notes += storage.notes
-        if storage.promised is not None:
-            who = f"the index of {storage.name}"
-            less, more = differences(who, storage.promised, storage.counts())
-            problems += less
-            notes += more
+        counts = storage.counts()
+        promise = counts if storage.promised is None else storage.promised
+        who = f"the index of {storage.name}"
+        less, more = differences(who, promise, counts, storage.promised_total)
+        problems += less
+        notes += more
         storage.problems.clear()
         storage.notes.clear()
     found.storages = [storage for storage in found.storages if storage.channels]

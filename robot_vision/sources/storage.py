@@ -86,6 +86,7 @@ class Storage(ABC):
         source: the file, where `path` is an unpacked copy of it.
         channels: by the file's own numbers.
         promised: how many messages of each topic its index speaks of; None where it has no such index.
+        promised_total: how many messages it speaks of in all; None where it does not.
         problems: what of it cannot be read, a line each.
         notes: what in it disagrees though all is read, a line each.
 
@@ -100,6 +101,7 @@ class Storage(ABC):
         self.name = name
         self.channels: dict[int, Channel] = {}
         self.promised: Counter[str] | None = None
+        self.promised_total: int | None = None
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.folder: TemporaryDirectory[str] | None = None  # of an unpacked copy

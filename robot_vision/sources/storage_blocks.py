@@ -116,7 +116,9 @@ class BlockStorage(Storage):
                         not block.agrees() or not block.times.keys() <= self.channels.keys()
                     ):
                         self._look(block)
-                if self.promised is not None and self.promised != self.counts():
+                counts = self.counts()
+                total = sum(counts.values())
+                if self.promised not in (None, counts) or self.promised_total not in (None, total):
                     self.verify()
             finally:
                 self._file = None

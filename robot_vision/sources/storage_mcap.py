@@ -45,8 +45,9 @@ class McapFile(BlockStorage):
         if counts is not None:
             self.promised = Counter()
             for number, count in counts.items():
-                if number in self.channels:
-                    self.promised[self.channels[number].topic] += count
+                known = self.channels.get(number)
+                self.promised[known.topic if known else f"channel {number}"] += count
+            self.promised += Counter()  # without those of which there are none
 
     def _walk_from(self, at: int, indexed: dict[int, tuple[int, int]]) -> bool:
         """Goes on from a record; returns whether the end of the data was found."""
@@ -229,9 +230,11 @@ class McapFile(BlockStorage):
                     start, end, place = struct.unpack_from("<QQQ", record)
                     chunks[place] = log_time(start), log_time(end)
                 elif op == _STATISTICS:
+                    (self.promised_total,) = struct.unpack_from("<Q", record)
                     (length,) = struct.unpack_from("<I", record, 42)
                     rows = np.frombuffer(record, [("n", "<u2"), ("c", "<u8")], length // 10, 46)
-                    counts = {int(r["n"]): int(r["c"]) for r in rows}
+                    if len(rows) or not self.promised_total:  # the format leaves it to the writer
+                        counts = {int(r["n"]): int(r["c"]) for r in rows}
                 elif op in (_SCHEMA, _CHANNEL):
                     declared = _declaration(op, record, schemas)
                     if declared is not None:

@@ -30,6 +30,8 @@ class Ros1File(BlockStorage):
             self._take_in(head[0], len(MAGIC), *head[1:])
         if self._index_at:  # it says where chunks are to be found behind damage
             self._walk_from(self._index_at)
+            self._end_loose()
+            self.blocks.clear()
         stopped_at = self._walk_from(len(MAGIC))
         if stopped_at < self.size:
             self._tell_cut(stopped_at)
