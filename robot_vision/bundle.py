@@ -167,6 +167,12 @@ def write_manifest(
     part.replace(path / MANIFEST)
 
 
+def model_text(bundle: ModelBundle) -> str:
+    """Returns which model it is in a line: name, backbone, heads and the sha256 of the bundle."""
+    heads = "+".join(bundle.spec.heads)
+    return f"{bundle.name} {bundle.spec.backbone} {heads} sha256:{bundle.sha256}"
+
+
 def set_unknown_threshold(spec: NetworkSpec, threshold: float | None) -> NetworkSpec:
     """Returns the spec with another open-set threshold; the graph does not depend on it."""
     assert spec.classifier is not None

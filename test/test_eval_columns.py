@@ -115,3 +115,43 @@ def test_settings_out_of_range_are_refused(values: dict[str, Any], message: str)
 def test_settings_come_back_from_plain_data() -> None:
     settings = EvaluationSettings(alignments=("se3",), place_heading_deg=None, seed=3)
     assert EvaluationSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: 3 * p, r"5 of 5 frames: those of frame 0 have the sum 3 \("),
+        (lambda p: np.log(p), "have the sum -.* softmax"),
+        (
+            lambda p: np.where(np.arange(5)[:, None] == 3, p - [5, -5, 0], p),
+            "1 of 5 .* frame 3",
+        ),
+        (lambda p: p * 0, "the sum 0 "),
+    ],
+)
+def test_probabilities_that_are_none_are_refused_with_their_numbers(change, words):
+    p = np.random.default_rng(0).dirichlet([1, 1, 1], 5).astype(np.float32)
+    stamps = np.arange(5)
+    with pytest.raises(ConfigError, match=words):
+        Predictions(stamps, labels=("a", "b", "c"), probabilities=change(p))
+    p[2] = np.nan  # nothing was said
+    for good in (p, p.astype(np.float16)):
+        assert len(Predictions(stamps, labels=("a", "b", "c"), probabilities=good)) == 5
+
+
+def test_a_file_of_logits_is_refused_when_it_is_read(tmp_path):
+    fine = np.full((4, 2), 0.5)
+    predictions = Predictions(np.arange(4), labels=("a", "b"), probabilities=fine)
+    fine += np.array([3.0, -2.5])  # as another program would have written them
+    predictions.save(tmp_path / "logits.npz")
+    with pytest.raises(
+        SourceError, match=r"logits.npz: Column probabilities .* sum 1.5 \(-2 to 3.5\)"
+    ):
+        Predictions.load(tmp_path / "logits.npz")
+
+
+def test_quaternions_of_another_length_are_refused():
+    with pytest.raises(ConfigError, match="1 of 2 frames: that of frame 1 has the norm 2"):
+        Predictions(
+            np.arange(2), position=np.zeros((2, 3)), orientation_xyzw=np.diag([1.0, 2, 0, 0])[:2]
+        )

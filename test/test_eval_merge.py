@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from robot_vision.evaluation.metrics import (
 )
 from robot_vision.evaluation.scores import COLUMNS, from_json, joined, to_json
 from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.evaluation.text import association_lines
 from robot_vision.evaluation.truth import Truth
 
 DRIVES = [("b", 120, 1), ("a", 60, 2), ("c", 150, 3), ("d", 4, 4)]
@@ -183,3 +185,50 @@ def test_evaluating_needs_neither_torch_nor_ros_nor_scipy() -> None:
         cwd=here.parent,
         timeout=60,
     )
+
+
+def of_model(name: str, sha256: str, *drive: Any) -> dict[str, Any]:
+    predictions, truth = recording(*drive)
+    predictions.meta["model"] = f"{name} mobilenet_v2 pose sha256:{sha256 * 8}"
+    return through_json(document(score_recording(predictions, truth, QUICK), QUICK))
+
+
+def test_shards_of_two_models_are_refused_by_name_and_one_model_is_named() -> None:
+    first = of_model("old", "1234abcd", "a", 60, 2)
+    with pytest.raises(ConfigError, match=r"a was .* old .*1234abcd.* and b with new .*5678abcd"):
+        merge([first, of_model("new", "5678abcd", "b", 60, 3)])
+    merged = merge([first, of_model("old", "1234abcd", "b", 60, 3)])
+    assert association_lines(merged)[0] == "model: old mobilenet_v2 pose sha256:1234abcd1234"
+    # By the key of kept predictions, where the recordings say no more.
+    for shard, sha256 in ((first, "1234abcd" * 8), (of_model("old", "1234abcd", "b", 60, 3), "0")):
+        for row in (*shard["recordings"], *shard["rows"]["recordings"]):
+            row["meta"] = {"key": {"bundle_sha256": sha256}}
+        second = shard
+    with pytest.raises(ConfigError, match="sha256:1234abcd1234 and b with a model sha256:0"):
+        merge([first, second])
+
+
+@pytest.mark.parametrize("overlap", [60, 15])
+def test_frames_in_two_recordings_are_refused_whatever_the_names(overlap: int) -> None:
+    """The whole bag under another name, and two cuts of it that overlap."""
+    predictions, truth = recording("drive", 60, 2)
+    again = replace(predictions, recording="copy")
+    head, tail = np.arange(60) < 60 - (60 - overlap) // 2, np.arange(60) >= (60 - overlap) // 2
+    if overlap == 60:
+        head = tail = np.ones(60, bool)
+    parts = [
+        score_recording(p.take(m), truth, QUICK) for p, m in ((predictions, head), (again, tail))
+    ]
+    shared = int((head & tail).sum())
+    with pytest.raises(ConfigError, match=rf"'copy' \(.*'drive' \(.* share {shared} frames"):
+        joined(parts)
+
+
+def test_other_recordings_of_the_same_stamps_are_others() -> None:
+    """Simulated drives all begin at one time."""
+    parts = [
+        score_recording(*recording(name, 60, seed), QUICK) for name, seed in (("a", 1), ("b", 2))
+    ]
+    for part in parts:
+        part.columns["stamps_ns"] = parts[0]["stamps_ns"].copy()
+    assert len(joined(parts)) == 120

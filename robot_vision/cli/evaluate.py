@@ -16,14 +16,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle import ModelBundle, model_text
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
 from robot_vision.datasets.bag_poses import POSE_KINDS
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation import runner
-from robot_vision.evaluation.cache import cache_file
+from robot_vision.evaluation.cache import bag_sha256, cache_file
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.compare import compare
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates. Exit status: 0, or 1 if a recording of several could not be evaluated."""
     # Before anything is written: it may be the file that is about to be replaced.
     earlier = read_document(args.compare) if args.compare else None
+    make_folder(args.output)
     if args.merge:
         written, failed = _merged(args.merge), 0
     elif args.predictions:
@@ -118,7 +119,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     every = [*jobs, _job(args, bundle, args.map_bag, "map")] if args.map_bag else jobs
     for job in every if len(jobs) == 1 else every[len(jobs) :]:  # before hours of work
         image_topic(job.bag, job.topic)
-    make_folder(args.output)
+    _require_different(jobs)
     outcomes = _predicted(every, args)
     reference = _reference(outcomes.pop(), request, args) if args.map_bag else None
     threshold = bundle.spec.classifier.unknown_threshold if bundle.spec.classifier else None
@@ -129,6 +130,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
             if outcome.error:
                 raise SourceError(outcome.error)
             found = replace(outcome.predictions(), recording=job.name)
+            found.meta["model"] = model_text(bundle)
             truth = read_truth(Path(job.bag), request, found.meta["frame_id"])
             mapped_places = reference and reference[0]
             parts.append(score_recording(found, truth, settings, mapped_places, threshold))
@@ -147,6 +149,31 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     bags_by_name = {job.name: job.bag for job in jobs}
     mapped = (reference[0].predictions, args.map_bag) if reference else None
     return Written(whole, scores, predictions, bags_by_name, mapped, bundle), len(failures)
+
+
+def _require_different(jobs: list[Job]) -> None:
+    """Refuses a bag that is there under two names, before it is predicted twice.
+
+    Raises:
+        ConfigError: two bags of the same content; the message has both paths.
+    """
+    sizes: dict[int, list[str]] = {}
+    for job in jobs:
+        place = Path(job.bag)
+        files = place.rglob("*") if place.is_dir() else (place,)
+        total = sum(f.stat().st_size for f in files if f.is_file())
+        sizes.setdefault(total, []).append(job.bag)
+    for bags in sizes.values():
+        if len(bags) < 2:
+            continue
+        seen: dict[str, str] = {}
+        for bag in bags:
+            other = seen.setdefault(bag_sha256(bag), bag)
+            if other != bag:
+                raise ConfigError(
+                    f"{other} and {bag} are the same recording, by their content: its frames may count once "
+                    "only; leave one out"
+                )
 
 
 def _job(args: argparse.Namespace, bundle: ModelBundle, bag: str, name: str) -> Job:

@@ -32,6 +32,8 @@ _DIMENSIONS = {
     "kept": 1,
 }
 
+_ROUNDING = 0.01  # of float16 and of numbers that somebody wrote with few digits
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -56,7 +58,7 @@ class Predictions:
         kept: float (N,), 0 where the robot said `unknown`, else 1; None where the known score tells.
 
     Raises:
-        ConfigError: columns that do not fit each other.
+        ConfigError: columns that do not fit each other, or numbers that are not what they are said to be.
     """
 
     stamps_ns: NDArray[np.int64]
@@ -92,10 +94,38 @@ class Predictions:
             column = getattr(self, name)
             if column is not None and column.shape[1:] != (6, 6):
                 raise ConfigError(f"Column {name} has shape {column.shape}: use (N, 6, 6)")
+        self._check_numbers()
         if (self.position is None) != (self.orientation_xyzw is None):
             raise ConfigError(
                 "Columns position and orientation_xyzw go together: give both or none"
             )
+
+    def _check_numbers(self) -> None:
+        """Refuses columns that hold something else than they say, such as logits."""
+        if self.probabilities is not None and self.probabilities.size:
+            p = np.asarray(self.probabilities)
+            said = np.isfinite(p).all(axis=1)
+            total = p.sum(axis=1, dtype=np.float64)
+            low, high = p.min(axis=1), p.max(axis=1)
+            with np.errstate(invalid="ignore"):
+                bad = said & ((np.abs(total - 1) > _ROUNDING) | (low < -_ROUNDING))
+            if bad.any():
+                i = int(bad.argmax())
+                raise ConfigError(
+                    f"Column probabilities is no distribution in {int(bad.sum())} of {len(p)} frames: those "
+                    f"of frame {i} have the sum {total[i]:.4g} ({low[i]:.4g} to {high[i]:.4g}), where 1 is "
+                    "right; of logits take the softmax, independent scores are no distribution"
+                )
+        if self.orientation_xyzw is not None and self.orientation_xyzw.size:
+            norm = np.linalg.norm(np.asarray(self.orientation_xyzw, np.float64), axis=1)
+            # A quaternion of zeros is that of no estimate.
+            bad = np.isfinite(norm) & (norm > 0) & (np.abs(norm - 1) > _ROUNDING)
+            if bad.any():
+                i = int(bad.argmax())
+                raise ConfigError(
+                    f"Column orientation_xyzw is no unit quaternion in {int(bad.sum())} of {len(norm)} "
+                    f"frames: that of frame {i} has the norm {norm[i]:.4g}; divide by it"
+                )
 
     def __len__(self) -> int:
         """Number of frames."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle import ModelBundle, model_text
 from robot_vision.covariance import covariance_numbers
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.columns import Predictions
@@ -83,9 +83,8 @@ def write_results(
             classes = [kind(i, label) for i, label in enumerate(spec.classifier.labels[:65536])]
             info = make[LABEL_INFO](header, classes, float(threshold or 0.0))
             bag.write(f"{NODE}/label_info", first, info)
-        method = f"{bundle.name} {spec.backbone} {'+'.join(spec.heads)} sha256:{bundle.sha256}"
         version = int(bundle.sha256[:8] or "0", 16) >> 1
-        model = make[VISION_INFO](header, method, str(bundle.path), version)
+        model = make[VISION_INFO](header, model_text(bundle), str(bundle.path), version)
         bag.write(f"{NODE}/vision_info", first, model)
         for i in order:
             stamp = int(predictions.stamps_ns[i])

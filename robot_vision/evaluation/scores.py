@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,19 @@ _LATER = (
     "spread_deg",
 )  # not in files of the first releases
 
+# What does not depend on the recording that a frame is in: its stamp, its truth and the answers to it. The
+# stamp is first.
+_OF_A_FRAME = (
+    "stamps_ns",
+    "confidence",
+    "brier",
+    "known_score",
+    "position",
+    "xyzw",
+    "true_position",
+    "true_xyzw",
+)
+
 UNKNOWN_LABEL = -2
 NO_LABEL = -1
 
@@ -133,7 +146,7 @@ def joined(parts: Sequence[Scores]) -> Scores:
     """Returns the rows of all parts, recordings in the order of their names.
 
     Raises:
-        ConfigError: nothing to join, labels or maps that differ, or a recording that is there twice.
+        ConfigError: nothing to join, models, labels or maps that differ, or frames that are there twice.
     """
     if not parts:
         raise ConfigError("There is nothing to put together: give at least one evaluation")
@@ -143,12 +156,14 @@ def joined(parts: Sequence[Scores]) -> Scores:
     for a, b in zip(names, names[1:], strict=False):
         if a == b:
             raise ConfigError(f"Recording {a!r} is there twice: its frames may count once only")
+    _require_one_model(singles)
     first = parts[0]
     for part in parts[1:]:
         if part.labels and first.labels and part.labels != first.labels:
             raise ConfigError("The evaluations are of models with different labels: evaluate anew")
         if part.has_map != first.has_map or part.extra != first.extra:
             raise ConfigError("The evaluations looked places up in different maps: evaluate anew")
+    _require_once(singles)
     return Scores(
         {name: np.concatenate([s.columns[name] for s in singles]) for name in COLUMNS},
         tuple(s.recordings[0] for s in singles),
@@ -156,6 +171,66 @@ def joined(parts: Sequence[Scores]) -> Scores:
         tuple(h for h in ("classifier", "pose", "place") if any(h in p.heads for p in parts)),
         first.has_map,
         first.extra,
+    )
+
+
+def model_of(recording: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns sha256 and name of the model that a recording was evaluated with; empty if unknown."""
+    meta = recording.get("meta") or {}
+    text = str(meta.get("model") or "")
+    name, _, sha256 = text.partition(" sha256:")
+    sha256 = sha256 or str((meta.get("key") or {}).get("bundle_sha256") or "")
+    return sha256, f"{name or 'a model'} sha256:{sha256[:12]}" if sha256 else ""
+
+
+def _require_one_model(singles: Sequence[Scores]) -> None:
+    first: tuple[str, str, str] | None = None
+    for single in singles:
+        sha256, name = model_of(single.recordings[0])
+        if not sha256:
+            continue
+        recording = single.recordings[0]["name"]
+        if first is None:
+            first = sha256, name, recording
+        elif sha256 != first[0]:
+            raise ConfigError(
+                f"Recording {first[2]} was evaluated with {first[1]} and {recording} with {name}: one "
+                "table is of one model; merge those of each, and set them side by side with --compare"
+            )
+
+
+def _require_once(singles: Sequence[Scores]) -> None:
+    """Refuses frames that are in two recordings: a bag under another name, or parts that overlap.
+
+    They have one stamp and, to the bit, the same answers and truth.
+    """
+    stamps = np.concatenate([s["stamps_ns"] for s in singles])
+    owner = np.repeat(np.arange(len(singles)), [len(s) for s in singles])
+    _, which, count = np.unique(stamps, return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero(count[which.reshape(-1)] > 1)
+    if not len(suspects):
+        return
+    parts = []
+    for name in _OF_A_FRAME:
+        column = np.concatenate([s.columns[name] for s in singles])[suspects]
+        parts.append(column.reshape(len(suspects), -1).astype(np.float64))
+    rows = np.concatenate(parts, axis=1)
+    said = np.isfinite(rows[:, 1:]).any(axis=1)
+    rows, owner = rows[said], owner[suspects][said]
+    rows[~np.isfinite(rows)] = 0
+    rows += 0.0  # -0 and 0 are one number, and not the same bytes
+    keys = np.ascontiguousarray(rows).view(f"V{rows.itemsize * rows.shape[1]}").reshape(-1)
+    which = np.unique(keys, return_inverse=True)[1].reshape(-1)
+    pairs = np.unique(np.stack([which, owner], axis=1), axis=0)  # each row once for each recording
+    again = np.flatnonzero(np.diff(pairs[:, 0]) == 0)
+    if not len(again):
+        return
+    a, b = int(pairs[again[0], 1]), int(pairs[again[0] + 1, 1])
+    shared = sum({a, b} <= {int(pairs[i, 1]), int(pairs[i + 1, 1])} for i in again)
+    one, two = (f"{singles[i].recordings[0]['name']!r} ({len(singles[i])} frames)" for i in (a, b))
+    raise ConfigError(
+        f"Recordings {one} and {two} share {shared} frames, by stamp, answers and truth: they are one "
+        "recording under two names, or parts that overlap, and its frames may count once only; leave one out"
     )
 
 

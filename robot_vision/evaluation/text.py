@@ -18,7 +18,7 @@ from robot_vision.evaluation.headlines import (
     by_section,
     headlines,
 )
-from robot_vision.evaluation.scores import Scores
+from robot_vision.evaluation.scores import Scores, model_of
 
 _PROBLEMS = 5  # of each recording that are shown
 
@@ -78,8 +78,9 @@ def table_rows(section: str, rows: Sequence[Headline]) -> tuple[list[str], list[
 
 
 def association_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns what could not be used and why, over all recordings."""
-    lines = []
+    """Returns of which model it is, what could not be used and why, over all recordings."""
+    models = {model_of(recording)[1] for recording in metrics["recordings"]} - {""}
+    lines = [f"model: {name}" for name in sorted(models)]
     total = metrics["association"]
     for key, words in (
         (

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionClass, VisionInfo
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle import ModelBundle, model_text
 from robot_vision.covariance import covariance_numbers
 from robot_vision.geometry import canonical_xyzw
 from robot_vision.predictions import CameraPose, Hypothesis, Prediction
@@ -147,9 +147,8 @@ def vision_info_message(stamp: Time, bundle: ModelBundle) -> VisionInfo:
     `method` holds name, backbone, heads and the bundle's sha256; `database_location` its directory; and
     `database_version` the first 31 bits of that hash, so that it differs when the model does.
     """
-    heads = "+".join(bundle.spec.heads)
     message = VisionInfo(
-        method=f"{bundle.name} {bundle.spec.backbone} {heads} sha256:{bundle.sha256}",
+        method=model_text(bundle),
         database_location=str(bundle.path),
         database_version=int(bundle.sha256[:8] or "0", 16) >> 1,
     )
