@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,13 @@ def test_all_commands_on_a_server_name_the_map_without_its_password(
         assert main(["map", *command]) == 0, command
     told = "".join(capsys.readouterr())
     assert SECRET not in told and told.count(shown(uri)) >= 5
+
+
+@pytest.mark.ros
+def test_an_argument_that_ros_does_not_read_is_quoted_without_its_password() -> None:
+    pytest.importorskip("rclpy")
+    node = [sys.executable, "-m", "robot_vision.ros.place_node", "--ros-args", "-p"]
+    wrong = f"map:={{postgresql://u:{SECRET}@127.0.0.1:9/db?map=hall"
+    run = subprocess.run([*node, wrong], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2 and "error: " in run.stderr
+    assert SECRET not in run.stdout + run.stderr

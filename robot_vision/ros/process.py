@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from robot_vision.address import without_secrets
 from robot_vision.errors import RobotVisionError
 from robot_vision.ros.dds import use_large_image_profile
 from robot_vision.ros.parameter_files import ignored_sections
@@ -69,7 +70,8 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
         )
     except Exception as error:  # rcl's classes for bad arguments differ between distributions
         advice = ": set ROS_LOG_DIR to a folder that can be written" if "log" in str(error) else ""
-        print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr)
+        text = without_secrets(" ".join(str(error).split()))  # it quotes an argument
+        print(f"error: {text}{advice}", file=sys.stderr)
         return 2
     nodes: list[Any] = []
     try:
