@@ -237,6 +237,9 @@ def test_icl_nuim_opens_with_its_mirrored_poses(tmp_path):
         )
     np.testing.assert_allclose(splits.camera_matrix[1], [0, 24, 239.5 / 20])  # of 32 x 24
     assert any("left-handed" in note for note in splits.notes)
+    (tmp_path / "traj0/traj0.gt.freiburg").rename(tmp_path / "traj0/groundtruth.txt")
+    notes = open_dataset("tum_rgbd", tmp_path / "traj0").notes
+    assert any("if this is ICL-NUIM, call groundtruth.txt a .gt.freiburg" in n for n in notes)
 
 
 def test_associations_may_name_the_colour_image_first_and_repeat_a_line(tmp_path):

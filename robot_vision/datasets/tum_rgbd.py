@@ -54,6 +54,7 @@ _CAMERAS = {
 }
 _ICL_NUIM = "481.2,480,319.5,239.5"
 _LISTS = ("rgb.txt", "associations.txt", "associate.txt", "associated.txt")
+_FRAMES_NS = 10**6 * 10**9  # whole seconds below it are no time since 1970
 _FLIPPED_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
@@ -137,6 +138,11 @@ def _recording(
             f"poses of {truth.name} are ICL-NUIM's, left-handed with y up: y of camera and map is turned over"
         )
     listed = _images(folder, say)
+    if not povray and listed[-1][0] < _FRAMES_NS and all(ns % 10**9 == 0 for ns, _ in listed):
+        say(
+            f"stamps are numbers of frames: if this is ICL-NUIM, call {truth.name} a .gt.freiburg, since its "
+            "poses are left-handed"
+        )
     first = first_file(folder / image for _, image in listed)
     K = None
     if first is not None and not options.camera_matrix:
