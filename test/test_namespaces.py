@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         node.close()
         node.destroy_node()
         context.try_shutdown()
+    made.clear()
+    del node
+    gc.collect()  # or they stay in the graph that other tests look at
 
 
 def topics(node: Any) -> set[str]:

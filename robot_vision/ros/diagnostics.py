@@ -26,6 +26,7 @@ DROPS = (
     "refused_result",
     "no_transform",
     "no_frame_id",
+    "frame_taken",
     "stamps_back",
     "stamps_ahead",
 )

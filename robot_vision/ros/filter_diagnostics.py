@@ -46,6 +46,8 @@ POSE_COUNTERS = (
     "refused_out_of_order",
     "refused_frame",
     "refused_no_transform",
+    "refused_pose_of",
+    "held_back",
     "tf_refused",
     "refused_too_old",
     "refused_stamps_ahead",

@@ -103,6 +103,9 @@ class FilterNode(ManagedNode[FilterParameters]):
         # Before the first message on /clock, simulated time stands at 0.
         return ahead_s if now > 0 and ahead_s > self.parameters.max_ahead_s else 0.0
 
+    def _shared_topics(self) -> tuple[str, ...]:
+        return ("~/prior",)  # of all who know something
+
     def _on_change(self, before: FilterParameters, after: FilterParameters) -> None:
         for part in self._parts():
             try:

@@ -13,11 +13,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from robot_vision.ros.graph_watch import GraphWatch
 from robot_vision.ros.managed_parameters import ManagedParameters
 from robot_vision.ros.parameter_files import ignored_sections
 from robot_vision.ros.parameters import NodeParameters
 from robot_vision.ros.sequence import NUMBERED, MessageSequence
 from robot_vision.ros.statistics import Statistics
+from robot_vision.ros.tf_broadcaster import TfBroadcaster
 from robot_vision.ros.throttle import ThrottledLog
 from robot_vision.ros.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
 
@@ -38,6 +40,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     Attributes:
         problem: why the last transition failed; empty if it did not.
+        tf: what broadcasts on /tf while the node does.
 
     Raises:
         ConfigError: a parameter of a wrong type or out of range.
@@ -57,6 +60,8 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self._warn = ThrottledLog(
             lambda text: self.get_logger().warning(text), lambda: self.parameters.warn_period_s
         )
+        self._graph = GraphWatch(self)
+        self.tf: TfBroadcaster | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: with use_sim_time a paused bag must not silence the diagnostics.
         self.create_timer(
@@ -178,6 +183,20 @@ class ManagedNode(LifecycleNode, Generic[P]):
     def _on_change(self, before: P, after: P) -> None:
         """Does what a change of the parameters asks for beyond reading them."""
 
+    def open_tf(self) -> None:
+        """Makes `tf`; a node that broadcasts calls it."""
+        self.tf = TfBroadcaster(self, self._statistics, self._warn)
+
+    def close_tf(self) -> None:
+        """Ends it; calling it again does nothing."""
+        tf, self.tf = self.tf, None
+        if tf is not None:
+            tf.destroy()
+
+    def _shared_topics(self) -> Sequence[str]:
+        """Returns topics of the node on which others may publish too."""
+        return ()
+
     def _on_incompatible_qos(self, text: str) -> None:
         self._statistics.count("incompatible_qos")
         self.get_logger().warning(text)
@@ -192,6 +211,17 @@ class ManagedNode(LifecycleNode, Generic[P]):
         ):
             statuses[0].level = DiagnosticStatus.WARN
             statuses[0].message = "messages were dropped by an internal error: see the log"
+        doubles = self._graph.doubles(*self._shared_topics())
+        for line in doubles:
+            self._warn(line.partition(" has ")[0], line)
+        if self.tf is not None:
+            self.tf.watch()
+            doubles += filter(None, [self.tf.problem()])
+            doubled = self._statistics.counters.get("tf_doubled", 0)
+            statuses[0].values.append(KeyValue(key="tf_doubled", value=str(doubled)))
+        statuses[0].values.append(KeyValue(key="doubles", value=str(len(doubles))))
+        if doubles and statuses[0].level == DiagnosticStatus.OK:
+            statuses[0].level, statuses[0].message = DiagnosticStatus.WARN, "; ".join(doubles)
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

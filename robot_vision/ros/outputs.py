@@ -41,7 +41,8 @@ class Sent:
     Attributes:
         anything: whether some message went out, or nobody waits for any.
         left_out: `no_transform` if the camera's mounting is not known and so the pose was left out,
-            `no_frame_id` if its image names no frame and so the pose or the transform was, else empty.
+            `no_frame_id` if its image names no frame and so the pose or the transform was, `frame_taken` if
+            the transform was since another camera gives that frame, else empty.
     """
 
     anything: bool = True
@@ -111,7 +112,7 @@ class CameraOutputs:
         parameters: PerceptionParameters,
         threshold: float | None,
         mounting: Mounting,
-        broadcast: Callable[[Any], None] | None,
+        broadcast: Callable[[Any], bool] | None,
     ) -> Sent:
         """Publishes a prediction under the header of its image.
 
@@ -121,7 +122,7 @@ class CameraOutputs:
             parameters: the current snapshot.
             threshold: below this known score the class is `unknown`.
             mounting: where the camera is on the robot.
-            broadcast: takes a transform for `/tf`; None for none.
+            broadcast: takes a transform for `/tf`, and says whether it went out; None for none.
 
         Raises:
             ValueError: a number of the prediction is not finite; nothing was published.
@@ -156,7 +157,8 @@ class CameraOutputs:
             return Sent(bool(others) or self.listened("pose"), "no_frame_id")
         if broadcast:
             child = frame.lstrip("/") + self._tf_suffix
-            broadcast(transform_message(header, pose, self._map_frame, child))
+            if not broadcast(transform_message(header, pose, self._map_frame, child)):
+                return Sent(bool(others) or self.listened("pose"), "frame_taken")
         return Sent()
 
     def _located(

@@ -62,7 +62,6 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         self._statics = StaticTransforms()
         self._release: list[Callable[[], Any]] = []
         self._info: tuple[Any, Any] | None = None
-        self._tf: Any = None
         self._paused = False
         super().__init__(NODE_NAME, PerceptionParameters, **options)
 
@@ -146,10 +145,8 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         self._info = (infos[0], infos[1])
         if pipeline.bundle.spec.pose is None:
             return
-        from tf2_msgs.msg import TFMessage
-
-        self._tf = self.create_publisher(TFMessage, "/tf", 100)
-        self._release.append(functools.partial(self.destroy_publisher, self._tf))
+        self.open_tf()
+        self._release.append(self.close_tf)
         if p.base_frame and not p.camera_to_base:
             self._release.append(subscribe_static(self, self._statics, self._refuse_transform))
 
@@ -170,7 +167,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
             release()
         self._release = []
         self._cameras = {}
-        self._info = self._tf = None
+        self._info = None
         if self._pipeline is not None:
             pipeline, self._pipeline = self._pipeline, None
             pipeline.close()
@@ -179,7 +176,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
     # What the worker calls, in its thread
 
     def _broadcasts(self, p: PerceptionParameters) -> bool:
-        return p.publish_tf and self._tf is not None and self._tf.get_subscription_count() > 0
+        return p.publish_tf and self.tf is not None and self.tf.listened
 
     def _request(self, name: str) -> Request:
         p, outputs = self.parameters, self._cameras[name].outputs
@@ -207,7 +204,9 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
     def _publish(self, result: Result) -> bool:
         assert self._pipeline is not None
         camera, p = self._cameras[result.camera], self.parameters
-        broadcast = self._broadcast if self._broadcasts(p) else None
+        broadcast = None
+        if self._broadcasts(p):
+            broadcast = functools.partial(self._broadcast, camera.name)
         sent = camera.outputs.publish(
             result.header,
             result.prediction,
@@ -224,6 +223,8 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
                     f"no fixed transform from {p.base_frame!r} to {result.header.frame_id!r} on "
                     "/tf_static, so no pose: publish it, or set camera_to_base"
                 )
+            elif sent.left_out == "frame_taken":
+                why = ""  # said with the frame
             elif p.base_frame:
                 why = (
                     f"its images name no frame, so where it is on {p.base_frame!r} is not known and there "
@@ -231,7 +232,8 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
                 )
             else:
                 why = "its images name no frame, so nothing goes to /tf: set the driver's frame_id"
-            self._warn(f"{camera.name} {sent.left_out}", f"Camera {camera.name}: {why}")
+            if why:
+                self._warn(f"{camera.name} {sent.left_out}", f"Camera {camera.name}: {why}")
         camera.note_stamp(result.header.stamp, self.get_clock().now().nanoseconds)
         if result.full_image is not None:
             from robot_vision.annotate import annotate
@@ -267,10 +269,17 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
             return transform_from_numbers(numbers)
         return self._statics.lookup(p.base_frame, frame)
 
-    def _broadcast(self, transform: Any) -> None:
-        from tf2_msgs.msg import TFMessage
-
-        self._tf.publish(TFMessage(transforms=[transform]))
+    def _broadcast(self, camera: str, transform: Any) -> bool:
+        assert self.tf is not None
+        other = self.tf.send(transform, camera)
+        if other:
+            self._warn(
+                f"{camera} frame_taken",
+                f"Camera {camera}: its transform is left out, since camera {other} gives the frame "
+                f"{transform.child_frame_id!r} already: give their drivers frame_ids that differ, or leave "
+                "base_frame empty",
+            )
+        return not other
 
     # Around it
 

@@ -114,7 +114,8 @@ class PerceptionParameters(ManagedParameters):
     )
     publish_tf: bool = parameter(
         False,
-        "Broadcast each pose on /tf as well, under the frame's name with tf_suffix.",
+        "Broadcast each pose on /tf as well, under the frame's name with tf_suffix. Of cameras that give one "
+        "frame, as all do with base_frame, the first is broadcast while it lasts.",
         change=LIVE,
     )
     tf_suffix: str = parameter(

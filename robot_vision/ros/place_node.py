@@ -302,6 +302,9 @@ class PlaceNode(ManagedNode[PlaceParameters]):
     def _log(self, text: str) -> None:
         self.get_logger().info(text)
 
+    def _shared_topics(self) -> tuple[str, ...]:
+        return (self.parameters.initialpose_topic,)  # people start a localiser too
+
     def _on_diagnostics(self) -> None:
         if self._images is not None:
             self._images.follow()

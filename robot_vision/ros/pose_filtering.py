@@ -12,7 +12,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Bool, Header
 
 from robot_vision.filters.pose_filter import (
@@ -39,7 +38,9 @@ from robot_vision.ros.filter_diagnostics import (
 from robot_vision.ros.filter_parameters import FilterParameters
 from robot_vision.ros.incoming import checked_covariance, checked_pose, measured_stamp_ns
 from robot_vision.ros.mailbox import RateLimiter
+from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.messages import pose_message, transform_message
+from robot_vision.ros.pose_sources import PoseSources
 from robot_vision.ros.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static
@@ -65,7 +66,7 @@ class PoseFiltering:
 
     def __init__(
         self,
-        node: LifecycleNode,
+        node: ManagedNode[FilterParameters],
         parameters: Callable[[], FilterParameters],
         warn: Warn,
         ahead: Callable[[int], float],
@@ -100,9 +101,9 @@ class PoseFiltering:
         latched = profile("reliable", 1, latched=True)
         self._bool = node.create_lifecycle_publisher(Bool, "~/localised", latched)
         self._belief = node.create_lifecycle_publisher(DiagnosticStatus, "~/belief", latched)
+        self._sources: PoseSources | None = None
         self._timer: Any = None
         self._said: tuple[str, str] | None = None
-        self._tf: Any = None
 
     def activate(self) -> None:
         """Subscribes, and says that nothing is known yet."""
@@ -112,7 +113,8 @@ class PoseFiltering:
         self._published_ns, self._resets, self._without, self._localised = 0, 0, 0, None
         from tf2_msgs.msg import TFMessage
 
-        self._tf = node.create_publisher(TFMessage, "/tf", 100)
+        node.open_tf()
+        self._sources = PoseSources(node, [node.resolve_topic_name(topic) for topic in p.poses()])
         self._end_static = subscribe_static(node, self._statics, self._refuse_transform)
         for index, topic in enumerate(p.poses()):
             self._subscribe(
@@ -152,9 +154,10 @@ class PoseFiltering:
             self._node.destroy_timer(self._timer)
             self._timer = None
             self._say(STALE, "the filter is no longer active", None)
-        if self._tf is not None:
-            self._node.destroy_publisher(self._tf)
-            self._tf = None
+        self._node.close_tf()
+        if self._sources is not None:
+            self._sources.destroy()
+            self._sources = None
 
     def destroy(self) -> None:
         """Ends everything."""
@@ -195,6 +198,8 @@ class PoseFiltering:
         if T_map_frame is None:
             return
         of = p.pose_frame(index)
+        if self._wrong_frame(topic, of):
+            return
         if of and not self._base():
             text = f"it is of {of!r}, and no odometry has told the robot's frame yet (or set base_frame)"
             self._refuse(topic, "no_transform", text)
@@ -221,6 +226,23 @@ class PoseFiltering:
         now = time.monotonic()
         self._interval_s += 0.1 * (min(now - self._last_used, 2.0) - self._interval_s)
         self._last_used = now
+
+    def _wrong_frame(self, topic: str, of: str) -> bool:
+        """Says whether a pose must be dropped, since its publisher says that it is another frame's."""
+        assert self._sources is not None
+        full, base = self._node.resolve_topic_name(topic), self._base()
+        if not (of or base):
+            return False
+        text = self._sources.wrong(full, of or base, bool(of))
+        if text and (of or self._parameters().base_frame):
+            self._refuse(topic, "pose_of", text)
+            return True
+        if text:  # an odometry may be the camera's
+            self._warn(f"{topic} pose_of", f"{topic}: if {base!r} is not the camera, {text}")
+        if not self._sources.unknown(full):
+            return False
+        self.statistics.count("held_back")
+        return True
 
     def _base(self) -> str:
         return self._parameters().base_frame or self._child_frame
@@ -368,18 +390,17 @@ class PoseFiltering:
         self._pose.publish(message)
         self.statistics.count("published")
         self.statistics.mark("published")
-        if p.publish_tf and self._tf is not None:
+        if p.publish_tf and self._node.tf is not None:
             self._broadcast(header, p)
 
     def _broadcast(self, header: Header, p: FilterParameters) -> None:
-        from tf2_msgs.msg import TFMessage
-
+        assert self._node.tf is not None
         T_map_odom = self._filter.T_map_odom()
         if T_map_odom is None or not self._odom_frame:
             return
         pose = CameraPose(T_map_odom[:3, 3], xyzw_from_matrix(T_map_odom[:3, :3]), np.eye(6))
         transform = transform_message(header, pose, p.map_frame, self._odom_frame)
-        self._tf.publish(TFMessage(transforms=[transform]))
+        self._node.tf.send(transform, "the filter")
 
     def _judge(self, estimate: PoseEstimate | None = None) -> None:
         """Publishes whether the robot is localised, and why not, when that changed.
@@ -429,6 +450,8 @@ class PoseFiltering:
         """Returns the entry of `/diagnostics`."""
         estimate = self._filter.estimate()
         self._judge()
+        if self._sources is not None:
+            self._sources.ask()
         now = time.monotonic()
         health = PoseHealth(
             self._localised or False,

@@ -1,0 +1,58 @@
+"""What the graph of a robot has twice: nodes of one name, and topics with a publisher too many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Topics on which many nodes publish by design.
+_SHARED = {"/tf", "/tf_static", "/diagnostics", "/rosout", "/parameter_events", "/clock"}
+
+
+class GraphWatch:
+    """Looks for other sources of what a node publishes and subscribes.
+
+    Args:
+        node: whose name and topics are looked at.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._before: set[str] = set()
+
+    def doubles(self, *shared: str) -> list[str]:
+        """Returns a line for each name and topic that there is twice, as it was when last looked.
+
+        Args:
+            shared: more topics on which others may publish, such as those on which people give commands.
+        """
+        node = self._node
+        fine = _SHARED | {node.resolve_topic_name(topic) for topic in shared}
+        own = node.get_fully_qualified_name()
+        there = [_full(*names) for names in node.get_node_names_and_namespaces()]
+        found: dict[str, str] = {}
+        if there.count(own) > 1:
+            found[own] = (
+                f"{there.count(own)} nodes are named {own}, and their messages mix: give each a name or "
+                "namespace of its own (one that crashed is seen for some seconds more)"
+            )
+        made = [publisher.topic_name for publisher in node.publishers]
+        heard = {subscription.topic_name for subscription in node.subscriptions}
+        for topic in sorted({*made, *heard} - fine):
+            if node.count_publishers(topic) <= (made.count(topic) or 1):
+                continue
+            infos = node.get_publishers_info_by_topic(topic)
+            names = [_full(info.node_name, info.node_namespace) for info in infos]
+            if topic in made and set(names) == {own}:
+                continue  # that is said already
+            found[topic] = (
+                f"{topic} has {len(names)} publishers, and their messages mix: {', '.join(sorted(names))}"
+            )
+        # A node that was just discovered has no name yet, and one that ends may be there for a moment more.
+        lasting = [line for key, line in found.items() if key in self._before]
+        self._before = set(found)
+        return lasting
+
+
+def _full(name: str, namespace: str) -> str:
+    # As rmw says of what is no ROS node, or not known to be one yet.
+    return "a node without a name" if "UNKNOWN" in name else f"{namespace.rstrip('/')}/{name}"
