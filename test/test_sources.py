@@ -337,6 +337,18 @@ def test_folder_of_bags_asks_for_one(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_bags_among_images_are_said(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    write_ros1_bag(tmp_path / "one.bag")
+    source = open_source(tmp_path)
+    assert source.count == 3
+    assert any(
+        "holds bags, too, which are not read with images: one.bag" in n for n in source.notes
+    )
+    with pytest.raises(SourceError, match=r"matches 1 bags.*one\.bag"):
+        open_source(f"{tmp_path}/*")
+
+
 def test_folder_without_images_names_the_endings(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"\.jpg"):
         open_source(tmp_path)

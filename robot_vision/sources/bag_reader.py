@@ -102,7 +102,7 @@ class BagFile:
         ]
         left_out: Counter[str] = Counter()
         last_ns: int | None = None
-        late = 0
+        late = unpacked = 0
         try:
             for number, (log_ns, block, inner, channel, data) in merged(parts):
                 late += last_ns is not None and log_ns < last_ns
@@ -110,11 +110,13 @@ class BagFile:
                 if not channel.readable or channel.kind != self.kinds.get(channel.topic):
                     left_out[f"of {channel.topic} are {channel.said}, and are left out"] += 1
                     continue
+                packed = data
                 try:
                     data = _unpacked(data, channel.form == "ros1")
                 except ValueError as error:
                     left_out[f"of {channel.topic} cannot be unpacked: {error}"] += 1
                     continue
+                unpacked += data is not packed
                 if len(data) == 0:
                     left_out[f"of {channel.topic} hold no data"] += 1
                     continue
@@ -124,6 +126,11 @@ class BagFile:
         finally:
             for what, count in left_out.items():
                 self._say(self.problems, f"{self.path}: {count} messages {what}")
+            if unpacked and not self._survey.says_packed:
+                self.note(
+                    "its messages are compressed by zstd one by one, which no metadata.yaml says: they are "
+                    "unpacked"
+                )
             if late:
                 text = f"{late} messages come after later ones, because an index is wrong"
                 self._say(self.notes, f"{self.path}: {text}")

@@ -40,6 +40,7 @@ class Survey:
         definitions: of message types that are in it: language and text.
         start_ns: log time of the first message; messages of a clock that was not yet set are none.
         end_ns: log time of the last one; those of a time far ahead are none.
+        says_packed: whether metadata.yaml says that messages are compressed one by one.
         problems: what is missing, damaged or left out, a line each.
         notes: where indexes and metadata are wrong, though everything is read, a line each.
     """
@@ -50,6 +51,7 @@ class Survey:
     definitions: dict[str, tuple[str, str]] = field(default_factory=dict)
     start_ns: int = 0
     end_ns: int = 0
+    says_packed: bool = False
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -122,7 +124,8 @@ def _survey(path: Path, found: Survey) -> None:
         problems += less
         notes += more
         packer = message_compression(folder.metadata or {})
-        if packer:
+        found.says_packed = bool(packer)
+        if packer not in ("", "zstd"):
             problems.append(f"messages are compressed by {packer}, which is not read here")
         _compare(found, folder, kinds, times, not (problems or more))
     if problems and not found.kinds:

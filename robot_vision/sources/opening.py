@@ -56,6 +56,9 @@ def open_source(
             raise SourceError(f"{place} holds bags: name one of {', '.join(p.name for p in bags)}")
         source = FileSource(str(place), found.files, rate, start_s, duration_s, root=place)
         source.notes += found.notes()
+        if bags:
+            names = ", ".join(p.name for p in bags)
+            source.notes.append(f"{place} holds bags, too, which are not read with images: {names}")
         return source
     if is_image(place):
         return FileSource(str(place), [place], rate, start_s, duration_s, root=place.parent)
@@ -81,5 +84,11 @@ def _pattern(
         return open_source(found[0], topics, start_s, duration_s, rate)
     if topics:
         raise ConfigError(f"{pattern} is no bag and has no topics: leave out {', '.join(topics)}")
+    bags = sorted(str(p) for p in found if is_bag(p))
+    if bags:
+        raise SourceError(
+            f"{pattern} matches {len(bags)} bags, which are read one at a time: give them by name, or the "
+            f"folder of a recording's files: {', '.join(bags)}"
+        )
     files = sorted((p for p in found if is_image(p)), key=lambda p: natural_key(str(p)))
     return FileSource(pattern, files, rate, start_s, duration_s)

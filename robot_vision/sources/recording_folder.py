@@ -207,9 +207,9 @@ def promised(metadata: Mapping[str, Any]) -> tuple[Counter[str], dict[str, str],
 
 
 def message_compression(metadata: Mapping[str, Any]) -> str:
-    """Returns by what single messages are compressed, if it is something that is not read here."""
+    """Returns by what single messages are compressed, as metadata say; empty where they are not."""
     mode, form = (str(_at(metadata, f"compression_{key}") or "") for key in ("mode", "format"))
-    return form if mode.upper() == "MESSAGE" and form != "zstd" else ""
+    return form if mode.upper() == "MESSAGE" else ""
 
 
 def promised_span(metadata: Mapping[str, Any]) -> tuple[int | None, int | None]:
