@@ -465,6 +465,27 @@ def test_two_maps_of_a_real_kitchen_are_aligned(
 
 
 @pytest.mark.slow
+def test_matrix_that_does_not_fit_is_refused_with_numbers_and_the_right_one_goes_on(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = Path(__file__).resolve().parents[1] / "models" / "demo"
+    few = tmp_path / "few"
+    few.mkdir()
+    for file in sorted((data_dir / "kitchen").iterdir())[: 2 * 120 + 2]:
+        os.symlink(file, few / file.name)
+    path = tmp_path / "m"
+    command = ("build", path, few, "--model", demo, "--structure", "--distance", "0.05", "--option")
+    assert map_verb(*command, "camera_matrix=1050,1050,320,240") == 2
+    said = capsys.readouterr().err
+    assert "matrix does not fit" in said and "0.5 times" in said and "camera_matrix=" in said
+    assert map_verb(*command, "camera_matrix=525,525,320,240") == 0
+    out = capsys.readouterr().out
+    assert "points a keyframe" in out and "of matches fit the poses" in out
+    with open_map(path) as places:
+        assert places.structure_ids().tolist() == places.poses().ids.tolist()
+
+
+@pytest.mark.slow
 def test_structure_is_kept_for_every_keyframe_of_a_real_recording(
     tmp_path: Path, data_dir: Path
 ) -> None:

@@ -15,7 +15,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.recogniser_options import RecogniserOptions
 from robot_vision.places.recogniser_places import PlaceTable, learned_speed
-from robot_vision.places.sequence_filter import LEAVE, Belief, Odometry, SequenceFilter
+from robot_vision.places.sequence_filter import LEAVE_BLIND, Belief, Odometry, SequenceFilter
 
 SECOND = 1_000_000_000
 # Even odds at 0.5; e^10 times as likely for each 0.5 more.
@@ -53,8 +53,8 @@ def test_two_places_follow_the_forward_algorithm_by_hand() -> None:
     found = SequenceFilter(options, PROBABILITY)
     near = math.exp(-(((gap - 0.4) / 0.5) ** 2) / 2)  # the kernel between the places
     kidnap, enter = 1 - math.exp(-0.01), 1 - math.exp(-0.2)
-    stay, go = 1 / (1 + near + LEAVE), near / (1 + near + LEAVE)
-    off = LEAVE / (1 + near + LEAVE)
+    reach = 1 + near + LEAVE_BLIND
+    stay, go, off = 1 / reach, near / reach, LEAVE_BLIND / reach
     transition = np.array(
         [
             [(1 - kidnap) * stay + kidnap / 2, (1 - kidnap) * go + kidnap / 2, (1 - kidnap) * off],

@@ -395,6 +395,38 @@ def test_error_that_all_depths_share_is_in_the_covariance() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "K, factor",
+    [
+        ((525, 525, 320, 240), None),
+        ((585, 585, 320, 240), None),  # of the Kinect's other camera: within what poses leave open
+        ((262.5, 262.5, 160, 120), "2"),  # of images of half the size
+        ((735, 735, 320, 240), "0.7"),
+        ((1050, 1050, 320, 240), "0.5"),
+    ],
+)
+def test_camera_matrix_that_does_not_fit_is_noticed_while_building(
+    kitchen: Any, K: tuple[float, float, float, float], factor: str | None
+) -> None:
+    samples = kitchen[0]
+    fx, fy, cx, cy = K
+    camera = Intrinsics.of_matrix(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), 640, 480)
+    builder = StructureBuilder(provisional=False)
+
+    def build() -> None:
+        for i in range(0, 57, 8):
+            builder.add(i, samples[i].T_map_camera, samples[i].source.load(), camera)
+        builder.flush()
+
+    if factor is None:
+        build()
+        assert "of matches fit the poses" in builder.summary
+    else:
+        with pytest.raises(ConfigError, match=rf"with {factor} times that.*camera_matrix="):
+            build()
+
+
+@pytest.mark.slow
 def test_part_of_the_kitchen_that_the_map_lacks_gives_no_wrong_pose(data_dir: Path) -> None:
     """Queries 0.5 to 1 m from every keyframe share a few features in one corner with them."""
     if not (data_dir / "kitchen").is_dir():

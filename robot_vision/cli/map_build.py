@@ -119,11 +119,16 @@ def _go(
             )
         except KeyboardInterrupt:
             interrupted = True
-    return _report(args, places, done, len(views), interrupted)
+    return _report(args, places, done, len(views), interrupted, structure)
 
 
 def _report(
-    args: argparse.Namespace, places: PlaceMap, done: Built, views: int, interrupted: bool
+    args: argparse.Namespace,
+    places: PlaceMap,
+    done: Built,
+    views: int,
+    interrupted: bool,
+    structure: ViewStructure | None,
 ) -> int:
     for problem in done.first_problems:
         print(f"warning: {problem}", file=sys.stderr)
@@ -131,6 +136,8 @@ def _report(
         f"{places.info.uri}: {done.added} keyframes added from {done.views} of {views} images",
         f"{len(places)} in the map",
     ]
+    if structure is not None:
+        words.append(structure.summary)
     for old, new in done.renamed.items():
         words.append(
             f"{old!r} is kept as {new!r}, since the map has another recording of that name"
@@ -255,6 +262,11 @@ class ViewStructure:
             height, width = image.shape[:2]
             intrinsics = Intrinsics.of_matrix(view.camera_matrix, width, height)
         return self._builder.add(keyframe_id, view.T_map_camera, image, intrinsics)
+
+    @property
+    def summary(self) -> str:
+        """What was built, for people."""
+        return self._builder.summary
 
     def flush(self) -> Mapping[int, bytes]:
         """See `building.Structurer`."""

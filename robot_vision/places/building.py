@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError
+from robot_vision.geometry import orthonormalised
 from robot_vision.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.keyframe import Keyframe, named
@@ -140,7 +141,7 @@ def build(
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
         for _, group in itertools.groupby(views, key=lambda view: (view.source, view.camera)):
             selector = KeyframeSelector(policy)
-            run, known = _identified(places, list(group), there, pipeline, done, rename)
+            run, known = _identified(places, list(group), there, pipeline, smallest, done, rename)
             begin = _resume(places, run, known, selector, keep)
             done.views += begin
             for few in _candidates(run[begin:], selector, batch, done):
@@ -157,6 +158,7 @@ def _identified(
     run: list[View],
     there: Mapping[tuple[str, str, int], int],
     pipeline: Pipeline,
+    smallest: tuple[int, int] | None,
     done: Built,
     rename: bool,
 ) -> tuple[list[View], _Known]:
@@ -173,7 +175,7 @@ def _identified(
             for at, view in enumerate(run)
             if (number := there.get((source, view.camera, view.stamp_ns))) is not None
         ]
-        if _of_one_recording(places, run, known, pipeline):
+        if _of_one_recording(places, run, known, pipeline, smallest):
             break
         if not rename:
             raise MapError(
@@ -187,15 +189,21 @@ def _identified(
 
 
 def _of_one_recording(
-    places: PlaceMap, run: Sequence[View], known: _Known, pipeline: Pipeline
+    places: PlaceMap,
+    run: Sequence[View],
+    known: _Known,
+    pipeline: Pipeline,
+    smallest: tuple[int, int] | None,
 ) -> bool:
-    """Returns whether keyframes are of the views of the same name and stamps."""
+    """Returns whether keyframes are of the views of the same name and stamps.
+
+    Images are loaded as for a build, since one that a JPEG gives in an eighth of its size looks different.
+    """
     if not known:
         return True
     unmoved = all(_of_one_pose(places.get(number), run[at]) for at, number in known)
     some = [known[i] for i in sorted({*np.linspace(0, len(known) - 1, _COMPARED).astype(int)})]
-    size = pipeline.bundle.spec.input
-    images = [(n, _load(run[at], (size.height, size.width))) for at, n in some]
+    images = [(n, _load(run[at], smallest)) for at, n in some]
     good = [(n, image) for n, image in images if not isinstance(image, ImageError)]
     if not good:
         return unmoved
@@ -208,7 +216,9 @@ def _of_one_recording(
 
 
 def _of_one_pose(keyframe: Keyframe, view: View) -> bool:
-    return bool(np.allclose(keyframe.T_map_camera, view.T_map_camera, rtol=0, atol=1e-4))
+    T = np.array(view.T_map_camera)
+    T[:3, :3] = orthonormalised(T[:3, :3])  # as the map has it: recordings round their rotations
+    return bool(np.allclose(keyframe.T_map_camera, T, rtol=0, atol=1e-4))
 
 
 def _there(places: PlaceMap) -> dict[tuple[str, str, int], int]:
@@ -231,7 +241,10 @@ def _resume(
         selector.added(keyframe.T_map_camera, keyframe.descriptor)
     keep.done.known += len(known)
     if keep.structure is not None:
-        for at, number in known[-_WARM:]:
+        have = set(places.structure_ids().tolist())
+        lacking = [i for i, (_, number) in enumerate(known) if number not in have]
+        first = max(min([len(known) - _WARM, *lacking]), 0)  # and those that were built without
+        for at, number in known[first:]:
             image = _load(run[at], None)
             if not isinstance(image, ImageError):
                 keep.settle(keep.structure.add(number, run[at], image))

@@ -32,8 +32,10 @@ from robot_vision.places.recogniser_places import PlaceTable, Rows
 
 Array = NDArray[np.float64]
 
-# Reached instead of a keyframe: "off the map" weighs as much as so many places just where one is.
-LEAVE = 0.05
+# Reached instead of a keyframe: "off the map" weighs as much as this many places just where one is. Without
+# odometry nobody knows which way the camera went, and where no keyframe is it may be off the map: with a
+# twentieth there too, the filter carried its certainty 0.3 m past the edge of the kitchen's map.
+LEAVE, LEAVE_BLIND = 0.1, 0.5
 MAX_LOG_RATIO = 5.0  # one image alone is never surer: calibrations rest on hundreds of matches
 _KEPT = 128  # keyframes with a belief of their own; the rest share what is left
 _PAIRS = (
@@ -235,9 +237,10 @@ class SequenceFilter:
         kernel = _kernel(
             positions, q, table, targets, (flat_m, sigma_m), (flat_deg, sigma_deg)
         )  # (A, M)
-        reach = kernel @ table.weights[targets] + LEAVE
+        leave = LEAVE_BLIND if motion is None else LEAVE
+        reach = kernel @ table.weights[targets] + leave
         moved = table.weights[targets] * ((mass / reach) @ kernel)
-        off_map += float((mass * LEAVE / reach).sum())
+        off_map += float((mass * leave / reach).sum())
         return Belief(table.ids[targets], moved, to_rest, off_map)
 
     def _update(self, table: PlaceTable, before: Belief, rows: Rows, similarities: Array) -> Belief:

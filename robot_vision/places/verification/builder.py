@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.errors import ConfigError
 from robot_vision.geometry import inverse
 from robot_vision.intrinsics import Intrinsics
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
@@ -29,6 +30,16 @@ _LATER = 24  # a keyframe is settled when so many came after it
 _MIN_BASELINE_M = 0.02  # nearer ones are the same view, up to the error of the poses
 _MAX_TURN_DEG = 40.0  # views that differ more hardly share features that match
 _NOISE_PX = 1.0  # of a feature; that of the poses shows in the residuals
+# Factors of the focal length that matches are tried with: does another one fit clearly better?
+_FOCALS = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 1.7, 2.0])
+_GIVEN = 5  # of them: the one that is given
+_ENOUGH, _PAIRS, _PAIR = (
+    1000,
+    6,
+    30,
+)  # matches and pairs of keyframes to judge by, and matches of a pair
+_FITS = 0.85  # times the best share of matches; the right focal length has 0.98 of it or more
+_AGREE = 0.5  # share of matches that poses which are right to some tenths of a degree explain
 _DEPTH_SHARE = 0.01  # standard deviation of a measured depth, as a share of it
 
 
@@ -58,6 +69,22 @@ class StructureBuilder:
         self.extract = FeatureExtractor(self.options)
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._matches: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._fitting = np.zeros(len(_FOCALS))  # matches that agree with the poses, by focal length
+        self._tried = self._pairs = 0
+        self._points: list[int] = []
+
+    @property
+    def summary(self) -> str:
+        """Points of the keyframes, and what share of matches their poses explain, for people."""
+        if not self._points:
+            return "no local features"
+        share = self._fitting[_GIVEN] / max(self._tried, 1)
+        text = (
+            f"{np.median(self._points):.0f} points a keyframe, {share:.0%} of matches fit the poses"
+        )
+        if self._tried >= _ENOUGH and share < _AGREE:
+            text += ": check the poses, their frame and stamps, and the camera's matrix"
+        return text
 
     def add(
         self,
@@ -78,7 +105,8 @@ class StructureBuilder:
                 points are then taken from it, and triangulated only where it has none.
 
         Raises:
-            ConfigError: image and intrinsics (or depth) are of different sizes.
+            ConfigError: image and intrinsics (or depth) are of different sizes, or another focal length
+                fits the images and poses clearly better than the one of the intrinsics.
         """
         features, pixels = self.extract(image, intrinsics)
         depth = None if depth_m is None else _depth_at(pixels, np.asarray(depth_m, np.float64))
@@ -121,6 +149,7 @@ class StructureBuilder:
             T_other_mine = inverse(other.T_map_camera) @ entry.T_map_camera
             error = epipolar_error(T_other_mine, features.rays[mine], other.features.rays[theirs])
             kept = error <= limit
+            self._try_focals(T_other_mine, features, other.features, mine, theirs)
             rays, seen = np.zeros((n, 2)), np.zeros(n, bool)
             rays[mine[kept]], seen[mine[kept]] = other.features.rays[theirs[kept]], True
             views.append(View(T_other_mine, rays, seen))
@@ -134,8 +163,42 @@ class StructureBuilder:
             ahead = np.concatenate([features.rays, np.ones((n, 1))], axis=1)
             points[known] = (ahead * entry.depth[:, None])[known]
             sigma[known] = _DEPTH_SHARE * entry.depth[known]
+        self._check_focal(features.focal_px)
+        self._points.append(int(np.isfinite(points[:, 2]).sum()))
         structure = KeyframeStructure(features, points.astype(np.float32), sigma.astype(np.float32))
         return structure.thinned(options.stored_features).to_bytes()
+
+    def _try_focals(
+        self,
+        T_other_mine: NDArray[np.float64],
+        mine: LocalFeatures,
+        theirs: LocalFeatures,
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+    ) -> None:
+        """Counts how many matches of a pair agree with its poses, for each focal length."""
+        if len(rows) < _PAIR or self._tried >= 10 * _ENOUGH:
+            return
+        for i, factor in enumerate(_FOCALS):
+            limit = self.options.error_px / (mine.focal_px * factor)
+            a, b = mine.rays[rows] / factor, theirs.rays[columns] / factor
+            self._fitting[i] += (epipolar_error(T_other_mine, a, b) <= limit).sum()
+        self._tried += len(rows)
+        self._pairs += 1
+
+    def _check_focal(self, focal_px: float) -> None:
+        """Refuses a focal length where another one explains clearly more matches."""
+        best = int(np.argmax(self._fitting))
+        if self._tried < _ENOUGH or self._pairs < _PAIRS:
+            return
+        if self._fitting[_GIVEN] < _FITS * self._fitting[best]:
+            shares = self._fitting / self._tried
+            raise ConfigError(
+                f"The camera's matrix does not fit the images and poses: {shares[_GIVEN]:.0%} of "
+                f"{self._tried} matches agree with its focal length, and {shares[best]:.0%} with "
+                f"{_FOCALS[best]:g} times that. Give the matrix of these images, in their size "
+                "(--option camera_matrix=fx,fy,cx,cy, or a camera_info that fits)"
+            )
 
     def _neighbours(self, keyframe_id: int) -> list[int]:
         """Returns nearby keyframes that look the same way, none beside one that is chosen already."""
