@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,6 +78,8 @@ class Intrinsics:
 
     def rays(self, pixels: NDArray[Any]) -> Array:
         """Returns x / z and y / z (N, 2) of pixels (N, 2), undistorted."""
+        import cv2  # which a launch file, that reads the parameters' declarations, need not have
+
         points = np.ascontiguousarray(pixels, np.float64).reshape(-1, 1, 2)
         if not len(points):
             return np.zeros((0, 2))

@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "robot_vision"
 
 # From the ground up; the rooms of one line know nothing of each other.
 FLOORS = """
+address orientation
 errors
 arrays image_limits mappings onnx_wire plain_yaml tracing user_cache interfaces
-geometry encodings compressed covariance spec
+geometry encodings compressed covariance intrinsics spec
 foreign_encodings predictions resizing graph_signature recording
 images annotate bundle sources
 open_set networks datasets filters

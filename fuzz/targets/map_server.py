@@ -58,7 +58,7 @@ class _Server(PostgresMap):
     ) -> list[Row]:
         described, keyframes, structures = self._tables
         if "SELECT revision" in statement:
-            return [(row[0],) for row in described[:1]]
+            return [(row[0], row[1]) for row in described[:1]]
         if ".map" in statement:
             return described
         if ".structure" in statement:

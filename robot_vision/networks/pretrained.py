@@ -148,7 +148,7 @@ def _unwrapped(content: Any, needed: set[str], path: Path) -> tuple[dict[str, Te
 
 def _networks(content: Any, wanted: set[str], keys: tuple[str, ...] = ()) -> Iterator[_Network]:
     """Yields what may be the network: of each mapping the tensors under a prefix that fits."""
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or not wanted:
         return
     tensors = {_without_wrappers(str(k)): v for k, v in content.items() if isinstance(v, Tensor)}
     parts = {
