@@ -154,7 +154,8 @@ class FilterParameters(ManagedParameters):
     )
     speed_m_s: float = parameter(
         1.5,
-        "Standard deviation of the velocity along each axis, where odometry says nothing of it.",
+        "Standard deviation of the velocity along each axis, where odometry says nothing of it. Odometry "
+        "five times as fast, and twice as fast as it was of late, has jumped.",
         low=0.001,
         high=1000,
         change=LIVE,
@@ -170,7 +171,11 @@ class FilterParameters(ManagedParameters):
         change=LIVE,
     )
     initialise_count: int = parameter(
-        3, "Poses that must agree before there is an estimate.", low=1, high=1000, change=LIVE
+        3,
+        "Poses that must agree before there is an estimate, and again where a gap let its covariance grow.",
+        low=1,
+        high=1000,
+        change=LIVE,
     )
     reinitialise_count: int = parameter(
         5,
@@ -197,7 +202,8 @@ class FilterParameters(ManagedParameters):
     )
     localised_m: float = parameter(
         0.5,
-        "Largest standard deviation of the position, along its worst axis, of a robot that is localised.",
+        "Largest standard deviation of the position, along its worst axis, of a robot that becomes "
+        "localised; it stays so up to 1.3 times that.",
         low=1e-3,
         high=1e6,
         change=LIVE,
