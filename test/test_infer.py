@@ -157,7 +157,9 @@ def test_an_answer_that_is_not_finite_is_an_error_line_and_the_run_goes_on(tmp_p
     }
 
 
-def test_several_sources_limit_and_topic(tmp_path: Path, bundle: Path) -> None:
+def test_several_sources_limit_and_topic(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = colours(6)
     with RecordingWriter(tmp_path / "bag") as bag:
         for i, image in enumerate(images):
@@ -169,6 +171,7 @@ def test_several_sources_limit_and_topic(tmp_path: Path, bundle: Path) -> None:
     assert (
         main([*arguments, bag_path, bag_path, "--topic", "/b", "--limit", "8", "--top-k", "1"]) == 0
     )
+    assert f"{bag_path} is given 2 times" in capsys.readouterr().err
     lines = read_lines(out)
     assert [line["stamp_ns"] - START for line in lines] == [0, 1, 2, 3, 4, 5, 0, 1]
     assert {line["topic"] for line in lines} == {"/b"}
@@ -452,3 +455,28 @@ def test_installed_model_is_found_by_its_name(
     folder = write_pngs(tmp_path / "run", colours(1))
     assert main(["infer", "--model", "demo", "--engine", "onnx", str(folder)]) == 0
     assert "1 frames predicted" in capsys.readouterr().out
+
+
+def test_an_output_that_is_a_source_is_refused(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_pngs(tmp_path / "run", colours(2))
+    one = run / "frame-000000.color.png"
+    before = one.read_bytes()
+    for words, said in (
+        ((str(one), "--output", str(one)), "is a source"),
+        ((str(run), "--annotate", str(run)), "is a source"),
+    ):
+        assert main(["infer", "--model", str(bundle), *words]) == 2
+        assert said in capsys.readouterr().err
+    assert one.read_bytes() == before and len(list(run.iterdir())) == 2
+
+
+def test_pictures_of_an_earlier_run_are_mentioned(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["infer", "--model", str(bundle), "--annotate", str(tmp_path / "seen")]
+    for number, mentioned in ((0, False), (1, True)):
+        run = write_pngs(tmp_path / f"run{number}", colours(1))
+        assert main([*words, "--engine", "onnx", str(run)]) == 0
+        assert ("is not empty" in capsys.readouterr().err) == mentioned

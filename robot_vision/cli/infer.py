@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predicts every frame. Exit status: 0 if all went well, 1 if something could not be read."""
     console = Console(stderr=args.output == "-")
+    _check_paths(args)
     with ExitStack() as stack:
         opened = [
             stack.enter_context(open_source(s, args.topic, args.start, args.duration, args.rate))
@@ -129,6 +130,24 @@ def run(args: argparse.Namespace) -> int:
             tally.interrupted = True
     console.print(table.render())
     return tally.report(console)
+
+
+def _check_paths(args: argparse.Namespace) -> None:
+    """Refuses an output that is a source, and says which source is given twice."""
+    places = [Path(source).expanduser().resolve() for source in args.sources]
+    for place, count in Counter(places).items():
+        if count > 1:
+            print(f"note: {place} is given {count} times, and so are its frames", file=sys.stderr)
+    outputs = (("--output", args.output, Path.is_file), ("--annotate", args.annotate, Path.is_dir))
+    for option, path, is_there in outputs:
+        if path not in (None, "-") and is_there(Path(path)) and Path(path).resolve() in places:
+            raise ConfigError(f"{option} {path} is a source: name another place")
+    folder = Path(args.annotate) if args.annotate else None
+    if folder is not None and folder.is_dir() and any(folder.iterdir()):
+        print(
+            f"note: {folder} is not empty: pictures of the same name are replaced, and others stay",
+            file=sys.stderr,
+        )
 
 
 class Tally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,23 @@ def write_tum(
     return True
 
 
+def file_stems(names: Sequence[str]) -> list[str]:
+    """Returns a file name for each recording, all different, also where letter case does not count."""
+    stems: list[str] = []
+    for number, name in enumerate(names):
+        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")
+        taken = {other.casefold() for other in stems}
+        if not stem or stem.casefold() in taken:
+            stem = f"{stem or 'recording'}_{number}"
+        stems.append(stem)
+    return stems
+
+
 def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
     """Writes `<recording>.estimate.tum` and `<recording>.truth.tum` and returns those that there are."""
     written = []
-    for recording, (a, b) in zip(scores.recordings, scores.bounds, strict=True):
-        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in recording["name"])
+    stems = file_stems([recording["name"] for recording in scores.recordings])
+    for stem, (a, b) in zip(stems, scores.bounds, strict=True):
         for kind, position, xyzw in (
             ("estimate", "position", "xyzw"),
             ("truth", "true_position", "true_xyzw"),

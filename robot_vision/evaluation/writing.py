@@ -17,7 +17,7 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.compare import Change
-from robot_vision.evaluation.outputs import write_table, write_trajectories
+from robot_vision.evaluation.outputs import file_stems, write_table, write_trajectories
 from robot_vision.evaluation.pictures import load_pictures
 from robot_vision.evaluation.recorded import write_results
 from robot_vision.evaluation.report import Report, render, shown_frames
@@ -102,8 +102,9 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
     files.append(write_table(folder, scores))
     files += write_trajectories(folder, scores)
     if results_bags and written.bundle is not None:
-        for i, (recording, (a, b)) in enumerate(zip(scores.recordings, scores.bounds, strict=True)):
-            path = folder / "results" / _stem(recording["name"], i)
+        stems = file_stems([recording["name"] for recording in scores.recordings])
+        for stem, recording, (a, b) in zip(stems, scores.recordings, scores.bounds, strict=True):
+            path = folder / "results" / stem
             shutil.rmtree(path, ignore_errors=True)
             rows = slice(a, b)
             fine = np.isfinite(scores["true_position"][rows]).all(1)
@@ -127,11 +128,6 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
     )
     _replace(report, render(page))
     return files
-
-
-def _stem(name: str, index: int) -> str:
-    text = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")
-    return text or f"recording_{index}"
 
 
 def _replace(path: Path, text: str) -> None:
