@@ -17,14 +17,16 @@ FLOORS = """
 address orientation
 errors
 arrays image_limits mappings onnx_wire plain_yaml tracing user_cache interfaces
-geometry encodings compressed covariance intrinsics spec
-foreign_encodings predictions resizing graph_signature recording
-images annotate bundle sources
+geometry encodings covariance intrinsics spec
+compressed foreign_encodings predictions resizing graph_signature recording
+images annotate bundle
+sources
 open_set networks datasets filters
 engines
 pipeline
 places evaluation
-training calibration simulation stress
+calibration
+training simulation stress
 ros
 cli
 """
