@@ -297,6 +297,27 @@ def test_in_a_namespace_and_remapped_it_plays_and_names_the_topics_that_it_uses(
     assert len(listener.messages("/robot1/front/camera_info")) >= 7
 
 
+@pytest.mark.slow
+@pytest.mark.ros
+def test_it_says_that_a_camera_publishes_there_too(
+    tmp_path: Path, listen: Callable[..., Listener]
+) -> None:
+    from rosgraph_msgs.msg import Clock
+    from sensor_msgs.msg import Image
+
+    bag = write_bag(tmp_path / "bag", count=2)
+    listener = listen(front__image_raw=Image)
+    listener.node.create_publisher(Image, "/front/image_raw", 1)
+    listener.node.create_publisher(Clock, "/clock", 1)
+    settings = ("loop:=true", "speed:=0.2", "clock_hz:=5.0")
+    with player(f"source:={bag}", *settings) as process:
+        listener.until(lambda: len(listener.heard["/front/image_raw"]) > 13)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    said = "/front/image_raw has 2 publishers, and their messages mix: /camera_player, /listener"
+    assert said in output and "/clock has 2 publishers" in output, output
+
+
 @pytest.mark.ros
 def test_two_cameras_that_are_remapped_onto_one_topic_are_refused(tmp_path: Path) -> None:
     with RecordingWriter(tmp_path / "bag") as writer:

@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
@@ -24,10 +26,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.ros import cdr, qos
+from robot_vision.ros.graph_watch import GraphWatch
 from robot_vision.ros.parameters import NodeParameters
 from robot_vision.ros.playback import Item, Pacer, Playback, ahead
 from robot_vision.ros.player_parameters import PlayerParameters
 from robot_vision.ros.process import run_node
+from robot_vision.ros.throttle import ThrottledLog
 from robot_vision.ros.topic_names import check_topics
 from robot_vision.sources import open_source
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
@@ -39,6 +43,7 @@ _TYPES: dict[str, Any] = {
 }
 _AHEAD = 4  # images decoded before their time, so that a slow one does not break the pace
 _WAITING_LOG_S = 5.0
+_WARN_S = 5.0
 _SAID_AT_ONCE = 10
 _LAST_NS = (2**31 - 1) * 10**9  # that a message's time can hold
 _STAMPS = 32  # recorded stamps whose replacement is remembered, for what comes with an image
@@ -98,6 +103,9 @@ class CameraPlayer(Node):
         self._begin = self._last = 0.0
         self._worst_late_s = 0.0
         self._thread = threading.Thread(target=self._run, name="play", daemon=True)
+        self._graph = GraphWatch(self)
+        self._warn = ThrottledLog(warn, lambda: _WARN_S)
+        self.create_timer(1.0, self._watch, clock=RosClock(clock_type=ClockType.STEADY_TIME))
 
     def start(self) -> None:
         """Begins to play, in a thread of its own."""
@@ -121,6 +129,11 @@ class CameraPlayer(Node):
     def _names(self, topics: Iterable[str]) -> list[str]:
         """Returns topics as they are on the wire, after namespace and remapping."""
         return [self._topic_publishers[topic].topic_name for topic in topics]
+
+    def _watch(self) -> None:
+        """Says what plays beside a camera, or twice."""
+        for line in self._graph.doubles():
+            self._warn(line.partition(" has ")[0], line)
 
     def close(self) -> None:
         """Stops playing."""

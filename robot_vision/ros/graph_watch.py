@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 # Topics on which many nodes publish by design.
-_SHARED = {"/tf", "/tf_static", "/diagnostics", "/rosout", "/parameter_events", "/clock"}
+_SHARED = {"/tf", "/tf_static", "/diagnostics", "/rosout", "/parameter_events"}
 
 
 class GraphWatch:
