@@ -16,7 +16,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.filters import se3
 from robot_vision.filters.gate import chi_squared_6
-from robot_vision.filters.odometry import OdometryBuffer, OdometryNoise
+from robot_vision.filters.odometry import Continuity, OdometryBuffer, OdometryNoise
 from robot_vision.filters.pose_filter import (
     ACCEPTED,
     CONTRADICTED,
@@ -277,6 +277,74 @@ def test_contradicted_robot_says_so_before_it_is_found():
     assert conditions[0] == LOCALISED and conditions[-1] == CONTRADICTED
 
 
+def test_carried_robot_is_contradicted_within_a_planner_s_reaction():
+    """Two sources and an odometry that does not see it: 2 s it was."""
+    filter_ = PoseFilter()
+    drive(filter_, 0, 30)
+    for i in range(30, 40):
+        filter_.add_odometry(i * S // 10, at(i / 10))
+        for source in ("pose", "place"):
+            filter_.add_pose(i * S // 10, at(i / 10, 3.8), GOOD, source)
+        if filter_.condition() != LOCALISED:
+            break
+    assert i <= 32 and filter_.condition() != LOCALISED
+    for later in range(i + 1, 40):
+        filter_.add_odometry(later * S // 10, at(later / 10))
+        filter_.add_pose(later * S // 10, at(later / 10, 3.8), GOOD, "pose")
+        assert filter_.condition() != LOCALISED
+    assert filter_.estimate().sigma_m > 1.0  # the covariance covers where the poses say it is
+
+
+@pytest.mark.parametrize("with_odometry", [True, False])
+def test_one_pose_after_a_gap_is_not_enough(with_odometry):
+    filter_ = PoseFilter()
+    for i in range(30):
+        if with_odometry:
+            filter_.add_odometry(i * S // 10, at(i / 10))
+        filter_.add_pose(i * S // 10, at(i / 10), GOOD)
+    assert filter_.condition() == LOCALISED
+    back = 23 * S
+    if with_odometry:
+        filter_.add_odometry(back, at(3.0))
+    assert filter_.add_pose(back, at(11.0), GOOD)[0].verdict == INITIALISING
+    assert filter_.condition() == UNCERTAIN and filter_.estimate().sigma_m > 1
+    verdicts = []
+    for i in range(1, 9):
+        if with_odometry:
+            filter_.add_odometry(back + i * S // 10, at(3.0 + i / 10))
+        verdicts += filter_.add_pose(back + i * S // 10, at(3.0 + i / 10), GOOD)
+    assert [o.verdict for o in verdicts[:4]] == [INITIALISING, INITIALISING, INITIALISED, ACCEPTED]
+    assert filter_.condition() == LOCALISED
+    np.testing.assert_allclose(filter_.estimate().position, [3.8, 0, 0], atol=0.05)
+
+
+def test_single_outliers_do_not_end_the_belief():
+    filter_ = PoseFilter()
+    drive(filter_, 0, 20)
+    for i in range(20, 100):
+        filter_.add_odometry(i * S // 10, at(i / 10))
+        filter_.add_pose(i * S // 10, at(i / 10, 4.0 if i % 5 == 0 else 0.0), GOOD)
+        assert filter_.condition() == LOCALISED
+
+
+def test_odometry_that_stands_still_is_named_left_and_followed_again():
+    filter_ = PoseFilter()
+    drive(filter_, 0, 30)
+    far, faults = 0.0, set()
+    for i in range(30, 320):
+        odometry = at(3.0 if i < 110 else 3.0 + (i - 110) / 10)
+        filter_.add_odometry(i * S // 10, odometry)
+        filter_.add_pose(i * S // 10, at(i / 10), GOOD)
+        if filter_.condition() == LOCALISED:
+            far = max(far, abs(filter_.estimate().position[0] - i / 10))
+        faults.add(filter_.odometry_fault)
+        if i == 109:
+            assert not filter_.odometry_trusted
+    assert far < 0.6
+    assert any("stands still" in fault for fault in faults)
+    assert filter_.odometry_trusted and filter_.odometry_fault == ""
+
+
 # Time
 
 
@@ -450,6 +518,52 @@ def test_bad_settings_are_refused_by_name(name):
         PoseFilterSettings(**{name: 0})
     with pytest.raises(ConfigError, match="position_per_m"):
         OdometryNoise(position_per_m=math.nan)
+
+
+@pytest.mark.parametrize(
+    ("away_s", "back", "word"),
+    [
+        (0.05, 0.0, "jumped"),  # set to zero while it runs, 1.5 m away
+        (0.3, 0.0, "jumped"),
+        (1.0, 0.0, "its driver was restarted"),
+        (3.0, 0.0, "its driver was restarted"),
+        (1.0, 8.9, ""),  # a silence alone is none: what went on is in the odometry
+        (6.0, 8.9, "silent"),
+    ],
+)
+def test_odometry_that_begins_again_is_no_motion(away_s, back, word):
+    start = 1.5 if away_s < 0.1 else 4.0
+    buffer = OdometryBuffer()
+    for i in range(40):
+        assert not buffer.add(i * S // 20, at(start - 2 + i / 20))
+    why = buffer.add(39 * S // 20 + round(away_s * S), at(back if back == 0 else start + 0.5))
+    assert word in (why or "") and bool(why) == bool(word)
+
+
+def test_fast_robot_has_fast_odometry_once_it_was_seen():
+    """At 15 m/s all is a jump at first, for speed_m_s is 1.5; then it is the robot's own speed."""
+    buffer = OdometryBuffer()
+    whys = [buffer.add(i * S // 10, at(1.5 * i)) for i in range(10)]
+    assert whys[1] and not any(whys[5:])
+    fast = OdometryBuffer(continuity=Continuity(5.0, 90.0))
+    assert not any(fast.add(i * S // 10, at(1.5 * i)) for i in range(10))
+
+
+def test_source_whose_errors_are_independent_is_found_to_be():
+    settings_ = PoseFilterSettings()
+    rng = np.random.default_rng(0)
+    sigma = {}
+    for name in ("alike", "independent"):
+        filter_ = PoseFilter(settings_)
+        error, spread = rng.normal(size=6), np.sqrt(np.diagonal(GOOD))
+        for i in range(300):
+            fresh = rng.normal(size=6)
+            kept = 0.0 if name == "independent" else 0.95
+            error = kept * error + math.sqrt(1 - kept**2) * fresh
+            filter_.add_odometry(i * S // 10, at(i / 20))
+            filter_.add_pose(i * S // 10, at(i / 20) @ se3.exp(spread * error), GOOD)
+        sigma[name] = filter_.estimate().sigma_m
+    assert sigma["independent"] < 0.8 * sigma["alike"]
 
 
 def test_buffer_interpolates_and_says_where_nothing_is_known():
