@@ -111,12 +111,15 @@ class Live:
             player.stop()
 
     def record(self, path: Path) -> Path:
-        """Writes what was heard as `ros2 bag record` does: the bytes as they were published."""
+        """Writes what was heard as `ros2 bag record` does: the bytes as they were published.
+
+        Of a frame that was played again, because another one was lost, the last results.
+        """
         from rclpy.serialization import serialize_message
 
         with RecordingWriter(path, "mcap") as bag:
             for name, messages in {**self.latched, **self.heard}.items():
-                for message in list(messages):
+                for message in by_stamp(messages).values():
                     module, kind = type(message).__module__.split("."), type(message).__name__
                     bag.write_cdr(
                         f"/perception/{name}",

@@ -219,14 +219,15 @@ def _find_start(found: Survey, times: dict[str, Times]) -> None:
             start_ns, end_ns = min(start_ns, int(group[0])), max(end_ns, int(group[-1]))
     for group in strange:
         first, last = int(group[0]), int(group[-1])
-        topics = {
-            topic: int(((t >= first) & (t <= last)).sum()) for topic, t in sorted(times.items())
-        }
-        named = ", ".join(f"{count} of {topic}" for topic, count in topics.items() if count)
-        found.notes.append(
-            f"{len(group)} messages ({named}) are logged at {_date(first)}, more than a day apart from "
-            f"the others: seconds count from {_date(start_ns)}"
-        )
+        counts = {t: int(((x >= first) & (x <= last)).sum()) for t, x in sorted(times.items())}
+        # What is published once, as /tf_static, may be recorded at any time.
+        counts = {t: count for t, count in counts.items() if 0 < count < len(times[t])}
+        if counts:
+            named = ", ".join(f"{count} of {topic}" for topic, count in counts.items())
+            found.notes.append(
+                f"{sum(counts.values())} messages ({named}) are logged at {_date(first)}, more than a day "
+                f"apart from the others: seconds count from {_date(start_ns)}"
+            )
     found.start_ns, found.end_ns = start_ns, end_ns
 
 
