@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import place_regions
 from benchmarks.place_accuracy_page import text
 from benchmarks.place_frames import HEADING_DEG, RADIUS_M, SEED, Views, right_matches
 from benchmarks.place_verified import (
@@ -210,7 +211,34 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
                 refined = refine(places, results[False]["ranked"], queries, features)
                 report["poses"] = poses(results, refined, queries, stored, answerable, resampler)
             places.close()
+        print("regions ...", file=sys.stderr, flush=True)
+        report["regions"] = _regions(stored, queries, vectors, intrinsics, Path(folder))
     return report
+
+
+def _regions(
+    stored: Views,
+    queries: Views,
+    vectors: dict[str, Any],
+    intrinsics: Intrinsics,
+    folder: Path,
+) -> dict[str, Any]:
+    """Returns what is said of parts of the kitchen that the map lacks."""
+    samples = [*stored.samples, *queries.samples]
+    known = np.concatenate([vectors["map NetVLAD"], vectors["queries NetVLAD"]])
+    order = np.array(sorted(range(len(samples)), key=lambda i: samples[i].name))
+    views = Views.of(tuple(samples[i] for i in order))
+
+    def filtered(known: Views, rows: Any, asked: Views, vectors: Any) -> tuple[Any, Any]:
+        name = f"part {known.stamps_ns.sum()}"
+        places, ids, index = fill_map(folder, name, known, rows)
+        found = recognise(places, ids, index, vectors, asked, True)
+        places.close()
+        return found["accepted"], found["match"]
+
+    return place_regions.measure(
+        views, known[order], order >= len(stored.samples), intrinsics, filtered
+    )
 
 
 def poses(

@@ -424,6 +424,7 @@ def test_camera_matrix_that_does_not_fit_is_noticed_while_building(
     else:
         with pytest.raises(ConfigError, match=rf"with {factor} times that.*camera_matrix="):
             build()
+        assert builder.flush() == {}, "nothing is kept of what was refused"
 
 
 @pytest.mark.slow

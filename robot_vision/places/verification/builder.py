@@ -113,6 +113,8 @@ class StructureBuilder:
         T = np.asarray(T_map_camera, np.float64)
         self._entries[keyframe_id] = _Entry(T, features, depth)
         order = list(self._entries)
+        if len(order) > _WINDOW:  # before anything can be refused: memory stays bounded
+            self._forget(order[0])
         ready = {}
         if len(order) > _LATER:
             settled = order[-1 - _LATER]
@@ -121,16 +123,19 @@ class StructureBuilder:
                 self._entries[settled].settled = True
         if self.provisional:
             ready[keyframe_id] = self._build(keyframe_id)
-        if len(order) > _WINDOW:
-            self._forget(order[0])
         return ready
 
     def flush(self) -> dict[int, bytes]:
-        """Returns the structure of all keyframes that were waiting for later ones, and forgets all."""
-        ready = {i: self._build(i) for i, entry in self._entries.items() if not entry.settled}
-        self._entries.clear()
-        self._matches.clear()
-        return ready
+        """Returns the structure of all keyframes that were waiting for later ones, and forgets all.
+
+        Raises:
+            ConfigError: see `add`.
+        """
+        try:
+            return {i: self._build(i) for i, entry in self._entries.items() if not entry.settled}
+        finally:
+            self._entries.clear()
+            self._matches.clear()
 
     def _forget(self, keyframe_id: int) -> None:
         del self._entries[keyframe_id]
@@ -163,7 +168,7 @@ class StructureBuilder:
             ahead = np.concatenate([features.rays, np.ones((n, 1))], axis=1)
             points[known] = (ahead * entry.depth[:, None])[known]
             sigma[known] = _DEPTH_SHARE * entry.depth[known]
-        self._check_focal(features.focal_px)
+        self._check_focal()
         self._points.append(int(np.isfinite(points[:, 2]).sum()))
         structure = KeyframeStructure(features, points.astype(np.float32), sigma.astype(np.float32))
         return structure.thinned(options.stored_features).to_bytes()
@@ -186,7 +191,7 @@ class StructureBuilder:
         self._tried += len(rows)
         self._pairs += 1
 
-    def _check_focal(self, focal_px: float) -> None:
+    def _check_focal(self) -> None:
         """Refuses a focal length where another one explains clearly more matches."""
         best = int(np.argmax(self._fitting))
         if self._tried < _ENOUGH or self._pairs < _PAIRS:
