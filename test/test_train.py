@@ -421,6 +421,35 @@ def test_processes_whose_clocks_differ_save_without_waiting_for_each_other(label
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("gain", "epoch"), [(0.2, 2), (3.0, 0)])
+def test_later_weights_win_within_the_noise_of_the_validation_set(
+    tmp_path, labelled, monkeypatch, gain, epoch
+):
+    """The first epoch's losses are lower by a little of their own noise, or by much of it."""
+    config = configuration("image_folder", labelled, tmp_path / "run")
+    real, calls = loop.evaluate, []
+
+    def noisy(*args):
+        metrics, each = real(*args), args[-1]
+        count = len(each["classifier"])
+        noise = np.random.default_rng(len(calls)).normal(0, 1, count)
+        noise += gain * (not calls) - noise.mean()
+        each["classifier"][:] = 1 + 0.01 * noise[:, None]
+        metrics["classifier"].update(accuracy=1.0, nll=-float(noise.mean()))
+        calls.append(count)
+        return metrics
+
+    monkeypatch.setattr(loop, "evaluate", noisy)
+    result = run(config)
+    state = loop.read_header(result.folder / "all" / loop.LAST)["state"]
+    assert state["best_score"] == pytest.approx(1 + 0.01 * gain)
+    assert (state["peak_epoch"], state["best_epoch"]) == (0, epoch)
+    card = (result.bundle / "README.md").read_text()
+    assert "validation (chosen and calibrated on it)" in card and "are no test" in card
+    assert "nothing was tested" not in card  # there is a test folder
+
+
+@pytest.mark.slow
 def test_validation_that_says_nothing_exports_the_last_epoch(tmp_path):
     root = make_labelled(tmp_path / "data")
     for name in ("blue", "green", "red"):  # classes that training does not know

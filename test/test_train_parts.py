@@ -33,6 +33,7 @@ from robot_vision.training.data import (
 from robot_vision.training.evaluate import Views
 from robot_vision.training.measures import (
     classifier_metrics,
+    noise_of,
     place_metrics,
     pose_errors,
     pose_metrics,
@@ -122,6 +123,24 @@ def test_recall_counts_answerable_queries_and_what_is_near_and_turned_alike():
     assert (found["recall_at_1"], found["recall_at_5"]) == (0.0, 1.0)
     found = place_metrics(similarity, asked, torch.eye(4), known, PlaceConfig(positive_m=0.25))
     assert (found["answerable"], found["recall_at_1"]) == (2, 0.5)
+
+
+def test_noise_of_two_scores_is_that_of_paired_samples():
+    """36 images all right, as in a small validation set: what differs is what hard images cost."""
+    rng = np.random.default_rng(0)
+    scores, told, alone = [], [], []
+    for row in rng.gamma(0.3, size=(3000, 36)):
+        best, now = (1 - 0.01 * row * rng.gamma(20, 1 / 20, 36) for _ in range(2))
+        scores.append(now.mean() - best.mean())
+        alone.append(now.mean())
+        told.append(noise_of({"c": now[:, None]}, {"c": best[:, None]}, (1.0, 1.0), np.arange(36)))
+    assert np.sqrt(np.mean(np.square(told))) == pytest.approx(np.std(scores), rel=0.1)
+    assert np.std(scores) < 0.5 * np.std(alone)  # what pairing is worth
+    poses = {"pose": rng.gamma(2, size=(40, 2))}
+    assert noise_of(poses, poses, (1.0, 1.0), np.arange(40)) == 0
+    poses["pose"][3] = np.nan
+    assert noise_of(poses, {"pose": poses["pose"] / 3}, (9.0, 9.0), np.arange(40)) > 0
+    assert noise_of({}, {}, (1.0, 1.0), np.arange(0)) == 0
 
 
 def test_order_is_the_same_in_every_process_and_parts_make_up_the_batches():

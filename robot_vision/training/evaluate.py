@@ -12,7 +12,7 @@ from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import PlaceConfig
 from robot_vision.training.data import Advance, SampleSet, batches
 from robot_vision.training.features import FeatureCache
-from robot_vision.training.measures import Metrics, measure
+from robot_vision.training.measures import Array, Metrics, measure
 
 _CHUNK = 64
 
@@ -72,6 +72,7 @@ def evaluate(
     place: PlaceConfig,
     device: torch.device,
     threads: int = 2,
+    each: dict[str, Array] | None = None,
 ) -> dict[str, Metrics]:
     """Measures heads on a split.
 
@@ -83,6 +84,7 @@ def evaluate(
         place: what counts as the same place.
         device: of the network.
         threads: that read images.
+        each: see `measure`.
 
     Returns:
         Head to its metrics.
@@ -100,4 +102,5 @@ def evaluate(
         labels,
         heads,
         place,
+        each,
     )

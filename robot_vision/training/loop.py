@@ -18,10 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from robot_vision.calibration.material import FOLDS
+from robot_vision.calibration.measure import units_of
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.augmentation import BatchAugmentation as Augment
@@ -38,7 +41,7 @@ from robot_vision.training.choosing import Chooser
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.data import Batch, batches, epoch_order, split_order, times_drawn
 from robot_vision.training.evaluate import Views, evaluate
-from robot_vision.training.measures import Metrics, pose_spread, score
+from robot_vision.training.measures import Array, Metrics, noise_of, pose_spread, score
 from robot_vision.training.model import Trainee
 from robot_vision.training.optimiser import make_optimiser, rate_factor, set_rate
 from robot_vision.training.record import Recorder
@@ -75,8 +78,12 @@ class State:
     step: int = 0  # of the whole stage
     in_epoch: int = 0  # steps done of this epoch
     sums: dict[str, list[float]] = field(default_factory=dict)  # loss to [sum, steps] of these
-    best_score: float | None = None
-    best_epoch: int = -1
+    best_score: float | None = None  # the highest
+    peak_epoch: int = -1  # that had it
+    peak: dict[str, list[list[float]]] = field(
+        default_factory=dict
+    )  # for each sample, as `measure` gives
+    best_epoch: int = -1  # that is kept
     finished: bool = False
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -95,8 +102,10 @@ def fit(
 ) -> State:
     """Trains until the last epoch, or until the validation score stays behind for `loop.patience` epochs.
 
-    In the end `trainee.network` holds the weights with the best validation score (the averaged ones, where
-    there is an average); without validation images, the last.
+    In the end `trainee.network` holds the weights (the averaged ones, where there is an average) of the last
+    epoch whose validation score is not behind the best one by more than the standard error of their
+    difference (Breiman et al. 1984, the one-standard-error rule): within the noise of the validation images
+    more training and more averaging count. Without validation images, the last.
 
     Args:
         trainee: network and losses.
@@ -145,6 +154,7 @@ def fit(
         recorder.say(f"{stage.name}: resumed after {state.epoch} epochs and {state.in_epoch} steps")
 
     spread = pose_spread(train.samples.targets, (validation or train).samples.targets)
+    units = units_of(validation.samples.samples, FOLDS) if validation else np.zeros(0)
     world, rank = fabric.world_size, fabric.global_rank
     per_epoch = len(split_order(torch.arange(len(train)), loop.batch_size, rank, world))
     interrupted = _Interrupt(enabled=world == 1)
@@ -251,11 +261,12 @@ def fit(
             due = last or (epoch + 1) % loop.validate_every == 0
             if validation is not None and due:
                 with average.applied(network) if average else contextlib.nullcontext():
-                    metrics = _validate(network, validation, train, heads, config, fabric)
+                    metrics, each = _validate(network, validation, train, heads, config, fabric)
                 entry["validation"], entry["score"] = metrics, score(metrics, spread)
                 if not math.isfinite(entry["score"]):
                     # Nothing in the validation images has a target: they cannot choose an epoch.
                     entry["score"], state.best_epoch = None, epoch
+                    state.peak_epoch = epoch
                     keep_best()
                     if not told:
                         recorder.say(
@@ -264,13 +275,21 @@ def fit(
                         )
                     told = True
                 elif state.best_score is None or entry["score"] > state.best_score:
-                    state.best_score, state.best_epoch = entry["score"], epoch
+                    state.best_score = entry["score"]
+                    state.peak_epoch = state.best_epoch = epoch
+                    state.peak = {head: numbers.tolist() for head, numbers in each.items()}
                     keep_best()
+                else:
+                    peak = {head: np.array(numbers) for head, numbers in state.peak.items()}
+                    entry["noise"] = noise_of(each, peak, spread, units)
+                    if entry["score"] >= state.best_score - entry["noise"]:
+                        state.best_epoch = epoch
+                        keep_best()
             elif validation is None and last:
                 state.best_epoch = epoch
                 keep_best()
             state.epoch, state.in_epoch, state.sums = epoch + 1, 0, {}
-            waited = epoch - state.best_epoch
+            waited = epoch - max(state.peak_epoch, 0)
             # Epochs that were not validated cannot have been better: patience ends with one that was.
             tired = validation is not None and due and 0 < loop.patience <= waited
             state.finished = last or tired
@@ -367,14 +386,22 @@ def _validate(
     heads: tuple[str, ...],
     config: TrainingConfig,
     fabric: Fabric,
-) -> dict[str, Metrics]:
+) -> tuple[dict[str, Metrics], dict[str, Array]]:
     """Measures in the first process; the others wait for what it found."""
     metrics: dict[str, Metrics] = {}
+    each: dict[str, Array] = {}
     if fabric.is_global_zero:
         metrics = evaluate(
-            network, validation, train, heads, config.place, fabric.device, config.data.threads
+            network,
+            validation,
+            train,
+            heads,
+            config.place,
+            fabric.device,
+            config.data.threads,
+            each,
         )
-    return fabric.broadcast(metrics)
+    return fabric.broadcast((metrics, each))
 
 
 class _Interrupt:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_vision.calibration.judging import judge
 from robot_vision.evaluation import classification
 from robot_vision.evaluation import place as places
 from robot_vision.evaluation import pose as poses
@@ -23,6 +24,7 @@ from robot_vision.training.config import PlaceConfig
 
 IDEAL_NEES = 6.0  # the mean of a chi-squared variable with six degrees of freedom
 
+Array = NDArray[np.float64]
 Metrics = dict[str, Any]
 Targets = dict[str, Tensor]
 
@@ -140,6 +142,7 @@ def place_metrics(
     stored: Tensor,
     stored_targets: Targets,
     place: PlaceConfig,
+    each: dict[str, Array] | None = None,
 ) -> Metrics:
     """Measures retrieval over the answerable queries: those with at least one image of the same place.
 
@@ -149,6 +152,7 @@ def place_metrics(
         stored: (D, n), to look up in.
         stored_targets: of the D.
         place: what counts as the same place.
+        each: see `measure`.
 
     Returns:
         recall_at_1, _5 and _10, queries, and how many of them are answerable.
@@ -168,6 +172,9 @@ def place_metrics(
         rank = columns["place_rank"][answerable]
         hits = {f"recall_at_{k}": mean(rank < k) for k in (1, 5, 10)}
         metrics.update(values(hits, len(rank)))
+        if each is not None:
+            each["place"] = np.full((len(answerable), 1), np.nan)
+            each["place"][answerable, 0] = (rank < 1) + 0.01 * (rank < 5)
     return metrics
 
 
@@ -210,6 +217,7 @@ def measure(
     labels: tuple[str, ...],
     heads: tuple[str, ...],
     place: PlaceConfig,
+    each: dict[str, Array] | None = None,
 ) -> dict[str, Metrics]:
     """Measures final values, wherever they come from.
 
@@ -221,20 +229,76 @@ def measure(
         labels: of the classifier.
         heads: to measure.
         place: what counts as the same place.
+        each: gets for each head what `score` averages, a row for each of the N samples; NaN where a sample
+            has no truth.
 
     Returns:
         Head to its metrics.
     """
     metrics: dict[str, Metrics] = {}
+    if each is not None:
+        each.update(_of_each(outputs, targets, heads))
     if "classifier" in heads:
         metrics["classifier"] = classifier_metrics(outputs["probabilities"], targets, labels)
     if "pose" in heads:
         metrics["pose"] = pose_metrics(outputs, targets)
     if "place" in heads and stored is not None and stored_targets is not None:
         metrics["place"] = place_metrics(
-            outputs["descriptor"], targets, stored, stored_targets, place
+            outputs["descriptor"], targets, stored, stored_targets, place, each
         )
     return metrics
+
+
+def _of_each(
+    outputs: dict[str, Tensor], targets: Targets, heads: tuple[str, ...]
+) -> dict[str, Array]:
+    """Returns (N, 1) of classifiers: right or not, less a hundredth of the nll; (N, 2) of poses."""
+    found: dict[str, Array] = {}
+    if "classifier" in heads:
+        labels = targets["label"].numpy()
+        columns = classification.score_classes(outputs["probabilities"].numpy(), labels)
+        right = (columns["predicted_label"] == labels).astype(np.float64)
+        loss = -np.log(np.maximum(columns["true_probability"], 1e-12))
+        found["classifier"] = (right - 0.01 * loss)[:, None]
+    if "pose" in heads and bool(targets["has_pose"].any()):
+        known = targets["has_pose"]
+        numbers = np.full((len(known), 2), np.nan)
+        errors = pose_errors(
+            outputs["position"][known],
+            outputs["orientation_xyzw"][known],
+            targets["T_map_camera"][known],
+        )
+        numbers[known.numpy()] = np.stack(_sizes(errors), axis=1)
+        found["pose"] = numbers
+    return found
+
+
+def noise_of(
+    now: dict[str, Array], best: dict[str, Array], spread: tuple[float, float], units: NDArray[Any]
+) -> float:
+    """Returns the standard error of the difference of two scores on the same samples.
+
+    Samples are paired: what makes one hard is on both sides. Pose errors are taken up to twice those of the
+    mean pose, since `score` takes medians, which no outlier moves.
+
+    Args:
+        now: what `measure` gave for each sample.
+        best: of other weights.
+        spread: as in `score`.
+        units: (N,), which samples are alike and count as one.
+    """
+    squares = 0.0
+    heads = set(now) & set(best)
+    for head in heads:
+        sides = []
+        for numbers in (best[head], now[head]):
+            if head == "pose":
+                numbers = 1 - np.minimum(numbers / np.array(spread), 2.0)
+            sides.append(numbers.mean(axis=1))
+        there = np.isfinite(sides[0]) & np.isfinite(sides[1])
+        if there.any():
+            squares += judge(sides[0][there], sides[1][there], units[there]).noise ** 2
+    return float(np.sqrt(squares)) / max(len(heads), 1)
 
 
 def mean_pose(targets: Targets) -> tuple[Tensor, Tensor]:

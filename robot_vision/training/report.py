@@ -126,6 +126,17 @@ def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
     lines += ["", *tables(report)]
     if report.get("baselines"):
         lines += ["", f"Baselines look at the features of {report['baseline_features']}."]
+    if "validation" in report["metrics"]:
+        lines += [
+            "",
+            "The validation images chose the epoch, and what was calibrated was fitted on them: their "
+            "numbers are no test.",
+        ]
+        if "test" not in report["metrics"]:
+            lines[-1] += " There were no test images: nothing was tested."
+    for head, result in report.get("calibration", {}).items():
+        if isinstance(result, dict) and "left" in result:
+            lines += ["", f"The {head}'s calibration is left as it was: {result['left']}."]
     note = _honest(report)
     if note:
         lines += ["", note]
@@ -134,13 +145,14 @@ def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
 
 def tables(report: dict[str, Any]) -> list[str]:
     """Returns one Markdown table a head: the trained head, its variants and the baselines."""
-    split = "test" if "test" in report["metrics"] else "validation"
+    split = _held_out(report)
     lines: list[str] = []
     for head, columns in COLUMNS.items():
         rows: list[tuple[str, dict[str, Any]]] = []
         for name, heads in report["metrics"].items():
             if head in heads:
-                rows.append((f"**this model**, {name}", heads[head]))
+                chosen = " (chosen and calibrated on it)" if name == "validation" else ""
+                rows.append((f"**this model**, {name}{chosen}", heads[head]))
         if not rows:
             continue
         for variant, measured in report.get("variants", {}).items():
@@ -156,6 +168,12 @@ def tables(report: dict[str, Any]) -> list[str]:
             cells = [columns[k][1].format(metrics[k]) if k in metrics else "" for k in shown]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines[1:]
+
+
+def _held_out(report: dict[str, Any]) -> str:
+    """Returns the split that variants and baselines are measured on, as `ship` chooses it."""
+    images = report.get("data", {}).get("images", {})
+    return next((n for n in ("test", "validation", "train") if images.get(n)), "validation")
 
 
 def _honest(report: dict[str, Any]) -> str:
