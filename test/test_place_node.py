@@ -130,6 +130,20 @@ def test_relocalise_publishes_a_pose_that_nav2_takes(robot):
 
 
 @pytest.mark.slow
+def test_relocalise_fails_where_nobody_subscribes(robot):
+    """A behaviour tree that reads success would drive on with a localiser that was not started."""
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+
+    robot.client.ignore("/initialpose")
+    stop = showing(robot, describe(base_pose(8.0, 4.0, np.pi / 2) @ mounting(), 0.05))
+    success, text = robot.trigger("relocalise")
+    robot.client.node.destroy_timer(stop)
+    robot.initial = robot.client.listen(PoseWithCovarianceStamped, "/initialpose", 10)
+    assert not success and "Nobody subscribes to /initialpose: start the localiser" in text
+    assert "Found: place" in text
+
+
+@pytest.mark.slow
 def test_relocalise_without_an_accepted_match_says_so_and_publishes_nothing(robot):
     assert robot.client.set_parameters(NODE, relocalise_timeout_s=1.0).successful
     robot.answer(robot.descriptor(elsewhere(5)))  # what was shown before is through
