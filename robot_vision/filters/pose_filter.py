@@ -101,7 +101,6 @@ class _State:
     lag: Lag = _AT_ONCE  # of `estimate`
     slow_lag: Lag = _SLOW  # likewise, for what is too small to be seen at once
     lag_without: Lag = _SLOW
-    blind: bool = False  # no odometry says what moved
     localised: bool = False  # when the last measurement was used
     established: bool = False
     refused: int = 0  # in a row
@@ -318,9 +317,7 @@ class PoseFilter:
         without = self._hypothesis(before.without, m.stamp_ns, False)
         if without is not None and without.grown(s):
             without = None
-        newest = self._buffer.newest_ns
-        blind = not before.trusted or newest is None or newest < m.stamp_ns
-        moved = replace(before, estimate=estimate, without=without, blind=blind)
+        moved = replace(before, estimate=estimate, without=without)
         main = estimate if before.trusted else without
         if main is None or main.grown(s):
             return self._found(moved, m, s.initialise_count, INITIALISING, INITIALISED)
@@ -571,10 +568,8 @@ class PoseFilter:
     ) -> str:
         s, main = self.settings, state.main
         assert main is not None
-        # Nothing but the poses holds an estimate that knows no odometry: two that leave it are enough.
-        bears_s = _CONTRADICTED_S / 2 if state.blind else _CONTRADICTED_S
         if state.refused and (
-            (last_ns - state.refused_since_ns) * 1e-9 >= bears_s
+            (last_ns - state.refused_since_ns) * 1e-9 >= _CONTRADICTED_S
             or (now_ns - state.refused_seen_ns) * 1e-9 >= _CONTRADICTED_S
         ):
             return CONTRADICTED
