@@ -196,7 +196,7 @@ def recorded(bag: str, model: str, seed: int, odometry: bool) -> Drive:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--drives", type=int, default=10, help="of each fault (%(default)s)")
+    parser.add_argument("--drives", type=int, default=8, help="of each fault (%(default)s)")
     parser.add_argument("--first-seed", type=int, default=2000, help="(%(default)s)")
     parser.add_argument("--fault", action="append", choices=list(FAULTS), help="(all)")
     parser.add_argument("--bag", action="append", help="judge recordings, in place of faults")
