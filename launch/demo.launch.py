@@ -32,8 +32,11 @@ PERCEPTION = ("engine", "device", "always_infer", "publish_tf")
 PLAIN = {
     "model": ("demo", "Model bundle: a directory, or the name of one of the installed models."),
     "namespace": ("", "Namespace of both nodes."),
-    "log_level": ("info", "debug, info, warn, error or fatal."),
-    "topics": ("", "Image topic of a bag to play, where it has several."),
+    "log_level": (
+        "info",
+        "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
+    ),
+    "topics": ("", "Image topic to play, if the bag has several."),
 }
 
 

@@ -1,4 +1,4 @@
-"""Starts the filter node beside a perception node that runs already.
+"""Starts the filter node next to a running perception node.
 
     ros2 launch robot_vision filters.launch.py cameras:=front base_frame:=base_link odometry_topic:=/odom
     ros2 launch robot_vision filters.launch.py --show-args
@@ -28,13 +28,16 @@ PLAIN = {
     "name": ("filters", "Name of the node; results appear under it."),
     "namespace": ("", "Namespace of the node and of relative topics."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
-    "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
+    "use_sim_time": ("", "true takes the time from /clock. Empty: as in params_file."),
     "enclave": (
         "",
         "SROS 2 enclave of the node, such as /filters; see docs/security.md. Empty: none.",
     ),
-    "log_level": ("info", "debug, info, warn, error or fatal."),
-    "respawn": ("false", "true starts the node again if its process dies."),
+    "log_level": (
+        "info",
+        "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
+    ),
+    "respawn": ("false", "true restarts the node if its process dies."),
 }
 
 

@@ -30,13 +30,16 @@ PLAIN = {
     "name": ("perception", "Name of the node; results appear under it."),
     "namespace": ("", "Namespace of the node and of relative image topics."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
-    "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
-    "log_level": ("info", "debug, info, warn, error or fatal."),
+    "use_sim_time": ("", "true takes the time from /clock. Empty: as in params_file."),
+    "log_level": (
+        "info",
+        "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
+    ),
     "enclave": (
         "",
         "SROS 2 enclave of the node, such as /perception; see docs/security.md. Empty: none.",
     ),
-    "respawn": ("false", "true starts the node again if its process dies."),
+    "respawn": ("false", "true restarts the node if its process dies."),
     "large_images": (
         "true",
         "true lets Fast DDS carry large images; false leaves its settings alone.",

@@ -34,18 +34,22 @@ PLAIN = {
     "namespace": ("", "Namespace of the nodes and of relative topics."),
     "params_file": (str(CONFIG / "places.yaml"), "YAML file with the place node's parameters."),
     "with_perception": ("false", "true runs the perception node too, in the same process."),
-    "perception_name": ("perception", "Name of that perception node."),
+    "perception_name": ("perception", "Name of the perception node that with_perception starts."),
     "perception_params_file": (
         str(CONFIG / "perception.yaml"),
-        "YAML file with that perception node's parameters; model is taken from the argument model.",
+        "YAML file with the parameters of the perception node that with_perception starts; "
+        "the argument model replaces its model.",
     ),
-    "use_sim_time": ("", "true follows /clock. Empty: as in params_file."),
+    "use_sim_time": ("", "true takes the time from /clock. Empty: as in params_file."),
     "enclave": (
         "",
         "SROS 2 enclave of the process, such as /places; see docs/security.md. Empty: none.",
     ),
-    "log_level": ("info", "debug, info, warn, error or fatal."),
-    "respawn": ("false", "true starts the process again if it dies."),
+    "log_level": (
+        "info",
+        "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
+    ),
+    "respawn": ("false", "true restarts the process if it dies."),
     "large_images": (
         "true",
         "true lets Fast DDS carry large images; false leaves its settings alone.",

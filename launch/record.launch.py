@@ -23,12 +23,18 @@ from launch.substitutions import LaunchConfiguration
 from robot_vision.ros.recorded_topics import play_command, record_command
 
 ARGUMENTS = {
-    "output": ("", "Directory of the rosbag2 to write; it must not be there yet."),
+    "output": ("", "Directory of the rosbag2 to write; it must not exist yet."),
     "node": ("/perception", "Name of the perception node, with its namespace."),
-    "bag": ("", "Recording to play meanwhile; empty plays none."),
-    "rate": ("1.0", "Speed at which it is played. Below 1 where frames are dropped."),
-    "delay_s": ("3.0", "Seconds to wait before playing, until everybody has found each other."),
-    "storage": ("mcap", "mcap or sqlite3."),
+    "bag": ("", "Bag to play while recording; empty plays none."),
+    "rate": (
+        "1.0",
+        "Factor on the speed at which the bag is played; take less than 1 if frames are dropped.",
+    ),
+    "delay_s": (
+        "3.0",
+        "Time to wait before playing, until all nodes have discovered each other, in seconds.",
+    ),
+    "storage": ("mcap", "Storage format of the bag: mcap or sqlite3."),
     "extra_topics": ("", "More topics to record, separated by commas, such as true poses."),
 }
 

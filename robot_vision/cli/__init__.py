@@ -13,24 +13,29 @@ from robot_vision import __version__
 from robot_vision.address import shown, without_secrets
 from robot_vision.errors import RobotVisionError
 
+_DESCRIPTION = (
+    "Runs, evaluates, trains, calibrates and exports the models of robot_vision, and builds place maps. "
+    "`robot-vision VERB --help` describes one verb."
+)
+
 # Each module has `add_arguments(parser)` and `run(args) -> int` (the exit status). Where work can go on after
 # Ctrl-C, it has `interrupted(args) -> str`, which says how.
 VERBS = {
-    "infer": "predict images, a folder, a video or a rosbag",
+    "infer": "run a model on images, a folder, a video or a rosbag",
     "evaluate": "replay rosbags through a model and write metrics and a report",
-    "stress": "make a recording worse step by step and see what a model is still worth",
-    "filter": "compare classes and poses filtered over time with the raw ones, on rosbags",
+    "stress": "degrade a recording step by step and measure how much a model loses",
+    "filter": "compare filtered classes and poses with the raw ones, on rosbags",
     "info": "show and verify a model bundle, list the engines of this machine",
     "export": "write a bundle from a checkpoint or from torchvision's weights",
     "train": "fine-tune a network on labelled images or poses and write its bundle",
-    "calibrate": "make the probabilities and covariances of a bundle true on data of your own",
-    "profile": "write a trace of where a frame's time goes, stage by stage and layer by layer",
+    "calibrate": "calibrate the probabilities and covariances of a bundle on your own data",
+    "profile": "write a trace of the processing time of each frame, by stage and layer",
     "benchmark": "compare two results of `make bench`",
-    "explain": "show what a class rests on and what each stage sees, as pictures",
-    "make-bag": "write a rosbag2 from a folder of frames, with poses where there are any",
-    "map": "build, look at, join, thin out and share maps of places",
-    "data": "look at a data set before training on it",
-    "demo": "drive a camera through a small world and watch the real node see it",
+    "explain": "draw which parts of an image decide its class and what each stage of the network sees",
+    "make-bag": "write a rosbag2 from a folder of frames, with their poses if there are any",
+    "map": "build, show, merge, prune and copy place maps",
+    "data": "inspect a data set before training on it",
+    "demo": "drive a camera through a small rendered world and show what the node publishes",
 }
 
 
@@ -64,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _run(argv: list[str], verb: str | None) -> int:
-    parser = _Parser(prog="robot-vision", description=__doc__)
+    parser = _Parser(prog="robot-vision", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
     modules = {}

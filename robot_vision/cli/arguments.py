@@ -39,16 +39,27 @@ def make_folder(path: Path, option: str = "--output") -> None:
 def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> None:
     """Declares what runs the network."""
     group.add_argument(
-        "--engine", default="auto", help="auto, onnx, openvino or torch (%(default)s)"
+        "--engine",
+        default="auto",
+        help="inference engine: auto, onnx, openvino or torch (default: %(default)s)",
     )
     group.add_argument(
-        "--device", default="auto", help="cpu, cuda:0, tensorrt:0, ... (%(default)s)"
+        "--device",
+        default="auto",
+        help="device of the engine: auto, cpu, cuda:0, tensorrt:0, ... (default: %(default)s)",
     )
     if precision:
-        group.add_argument("--precision", default="float32", help="float32, float16 or bfloat16")
+        group.add_argument(
+            "--precision",
+            default="float32",
+            help="numeric precision of the network: float32, float16 or bfloat16 (default: %(default)s)",
+        )
     if threads:
         group.add_argument(
-            "--threads", type=int, default=0, help="of the CPU (the engine's choice)"
+            "--threads",
+            type=int,
+            default=0,
+            help="CPU threads of the engine (default: 0, the engine chooses)",
         )
 
 
@@ -59,7 +70,7 @@ def add_data_options(group: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="of the data set, as often as needed (robot-vision data formats KIND lists them)",
+        help="option of the data set; repeat for more (`robot-vision data formats KIND` lists them)",
     )
 
 
@@ -88,12 +99,14 @@ def add_same_place(group: Any) -> None:
         type=float,
         default=settings.place_radius_m,
         metavar="M",
-        help="(%(default)s)",
+        help="two cameras see the same place if they are at most this far apart, in metres (default: "
+        "%(default)s)",
     )
     group.add_argument(
         "--place-heading",
         type=float,
         default=settings.place_heading_deg,
         metavar="DEG",
-        help="(%(default)s)",
+        help="two cameras see the same place if their headings differ by at most this, in degrees "
+        "(default: %(default)s)",
     )

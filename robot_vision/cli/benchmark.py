@@ -30,13 +30,17 @@ _SETTINGS = ("rate_hz", "at_")  # of a trial at a fixed rate the rate is what wa
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
-        "--compare", nargs=2, required=True, metavar=("OLD", "NEW"), help="two benchmarks.json"
+        "--compare",
+        nargs=2,
+        required=True,
+        metavar=("OLD", "NEW"),
+        help="two benchmarks.json files, the older one first",
     )
     parser.add_argument(
         "--noise", type=float, default=5.0, metavar="PERCENT",
-        help="changes up to this are not worth a line (%(default)s)",
+        help="largest change that is not reported, in percent (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--all", action="store_true", help="show what did not change too")
+    parser.add_argument("--all", action="store_true", help="also show what did not change")
 
 
 def run(args: argparse.Namespace) -> int:

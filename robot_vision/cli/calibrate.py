@@ -54,38 +54,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision calibrate BUNDLE --bag drive --output calibrated --heads classifier,pose\n"
         "Calibrate on images that were not trained on, of the kind that the robot will see.\n"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory or name of a model bundle")
+    parser.add_argument(
+        "bundle",
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--data", nargs=2, metavar=("KIND", "PATH"), help=f"data set; kinds: {', '.join(DATASETS)}"
+        "--data",
+        nargs=2,
+        metavar=("KIND", "PATH"),
+        help=f"data set with labels or poses; kinds: {', '.join(DATASETS)}",
     )
-    source.add_argument("--bag", metavar="BAG", help="rosbag with labels or poses, all of it")
+    source.add_argument(
+        "--bag", metavar="BAG", help="rosbag with labels or poses; all of it is used"
+    )
     add_data_options(parser)
     parser.add_argument(
         "--split",
         choices=(*SPLIT_NAMES, "all"),
-        help="of the data set (validation; all of a bag)",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the new bundle")
-    parser.add_argument(
-        "--heads", default="", help=f"of {','.join(HEADS)}, with commas (all that have truth)"
+        help="split of the data set to calibrate on (default: validation; a bag has only all)",
     )
     parser.add_argument(
-        "--score", choices=KNOWN_SCORES, default=DEFAULT_SCORE, help="open set (%(default)s)"
+        "--output", required=True, metavar="DIR", help="directory of the new bundle"
+    )
+    parser.add_argument(
+        "--heads",
+        default="",
+        help=f"heads to calibrate, with commas, out of {', '.join(HEADS)} (default: all that have truth)",
+    )
+    parser.add_argument(
+        "--score",
+        choices=KNOWN_SCORES,
+        default=DEFAULT_SCORE,
+        help="score that tells known from unknown images (default: %(default)s)",
     )
     parser.add_argument(
         "--keep",
         type=float,
         default=0.95,
         metavar="SHARE",
-        help="of known images that shall not be called unknown (%(default)s)",
+        help="share of known images that should not be called unknown (default: %(default)s)",
     )
     parser.add_argument(
-        "--per-axis", action="store_true", help="a variance scale for each axis of the pose"
+        "--per-axis",
+        action="store_true",
+        help="fit one variance scale per axis of the pose instead of a common one",
     )
     add_same_place(parser)
-    parser.add_argument("--resamples", type=int, default=settings.resamples, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of folds and bootstrap (%(default)s)")
+    parser.add_argument(
+        "--resamples",
+        type=int,
+        default=settings.resamples,
+        help="resamples of the bootstrap for confidence intervals (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="random seed of folds and bootstrap (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,26 +28,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     verbs = parser.add_subparsers(dest="data_verb", metavar="verb", required=True)
     inspect = verbs.add_parser(
-        "inspect", help="counts, classes, poses, overlap of splits; a contact sheet and a pose plot"
+        "inspect",
+        help="show counts, classes, poses and overlap of the splits; write a contact sheet and a plot of"
+        " the poses",
     )
     inspect.add_argument("kind", metavar="KIND", help="one of " + ", ".join(DATASETS))
     inspect.add_argument("path", metavar="PATH", help="the data set's folder or file")
     add_data_options(inspect)
     inspect.add_argument(
-        "--output", metavar="DIR", help="where the pictures go (default: inspection/<name of PATH>)"
+        "--output",
+        metavar="DIR",
+        help="folder for the pictures (default: inspection/<name of PATH>)",
     )
     inspect.add_argument(
         "--sample",
         type=int,
         default=200,
         metavar="N",
-        help="images to decode (default 200; 0: all)",
+        help="number of images to decode; 0 decodes all (default: %(default)s)",
     )
     inspect.add_argument(
-        "--no-contents", action="store_true", help="do not read all images to find equal ones"
+        "--no-contents", action="store_true", help="do not read all images to find identical ones"
     )
     inspect.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    formats = verbs.add_parser("formats", help="the formats that can be read, and their options")
+    formats = verbs.add_parser("formats", help="list the data set formats and their options")
     formats.add_argument("kind", nargs="?", metavar="KIND", help="one format, with its options")
 
 

@@ -55,30 +55,48 @@ _MARK = "robot_vision_demo.json"  # by which an output folder is known as one th
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
-        "--model", default="demo", help="bundle: a directory or a name (%(default)s)"
+        "--model",
+        default="demo",
+        help="model bundle: a directory, or the name of an installed model (default: %(default)s)",
     )
     add_engine(parser, precision=False)
     parser.add_argument(
-        "--rate", type=_number(float, 1, 60), default=10.0, metavar="HZ", help="of the camera (10)"
+        "--rate",
+        type=_number(float, 1, 60),
+        default=10.0,
+        metavar="HZ",
+        help="frame rate of the camera, in Hz (default: %(default)s)",
     )
     parser.add_argument(
-        "--duration", type=_number(float, 1, 600), metavar="S", help="of the drive (all, 30 s)"
+        "--duration",
+        type=_number(float, 1, 600),
+        metavar="S",
+        help="length of the drive, in seconds (default: the whole drive, 30 s)",
     )
     parser.add_argument(
-        "--seed", type=_number(int, 0), default=2, help="of the drive and its light (%(default)s)"
+        "--seed",
+        type=_number(int, 0),
+        default=2,
+        help="random seed of the drive and its lighting (default: %(default)s)",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("out/demo"), metavar="DIR", help="(%(default)s)"
+        "--output",
+        type=Path,
+        default=Path("out/demo"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
     )
     parser.add_argument(
-        "--keep", action="store_true", help="keep the output of earlier runs, number this"
+        "--keep", action="store_true", help="keep the output of earlier runs and number this one"
     )
-    parser.add_argument("--headless", action="store_true", help="plain lines, also on a terminal")
+    parser.add_argument(
+        "--headless", action="store_true", help="print plain lines, even on a terminal"
+    )
     parser.add_argument(
         "--domain",
         type=_number(int, 0, MAX_DOMAIN),
         metavar="ID",
-        help="ROS domain (a free one)",
+        help="ROS domain id (default: a free one)",
     )
 
 

@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision evaluate merge a/metrics.json b/metrics.json --output all\n"
     )
     parser.add_argument(
-        "merge", nargs="*", metavar="merge FILE", help="put several metrics.json together, exactly"
+        "merge",
+        nargs="*",
+        metavar="merge FILE",
+        help="combine several metrics.json files into one, exactly",
     )
     what = parser.add_argument_group("what")
     what.add_argument(
@@ -36,81 +39,167 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="BAG",
-        help="rosbag or pattern; repeat for more",
-    )
-    what.add_argument("--model", metavar="BUNDLE", help="directory or name of a model bundle")
-    what.add_argument("--topic", default="", help="image topic, where a bag has several")
-    what.add_argument("--limit", type=at_least_1, default=0, metavar="N", help="frames of each bag")
-    what.add_argument(
-        "--map-bag", metavar="BAG", help="look places up in this bag, not in the recording itself"
+        help="rosbag to evaluate, or a pattern; repeat for more",
     )
     what.add_argument(
-        "--predictions", metavar="BAG", help="score a recording of the node's topics instead"
+        "--model",
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
+    )
+    what.add_argument("--topic", default="", help="image topic to read, if the bag has several")
+    what.add_argument(
+        "--limit",
+        type=at_least_1,
+        default=0,
+        metavar="N",
+        help="read only the first N frames of each bag (default: all)",
+    )
+    what.add_argument(
+        "--map-bag",
+        metavar="BAG",
+        help="look places up in this bag instead of in the recording itself",
+    )
+    what.add_argument(
+        "--predictions",
+        metavar="BAG",
+        help="evaluate a recording of the perception node's topics instead of running a model",
     )
     what.add_argument(
         "--camera",
-        help="whose results, where a recording has several: the end of the topics' name (front), or the "
-        "whole (/robot1/perception/front)",
+        help="camera whose results are evaluated, if the recording has several: the end of its topics' "
+        "name (front) or the whole name (/robot1/perception/front)",
     )
-    what.add_argument("--name", help="of the recording in the results (the bag's)")
+    what.add_argument(
+        "--name", help="name of the recording in the results (default: the name of the bag)"
+    )
     _add_truth(parser.add_argument_group("truth"))
     how = parser.add_argument_group("how")
     add_engine(how, threads=True)
     how.add_argument(
-        "--batch", type=at_least_1, default=0, metavar="N", help="frames a run (by the device)"
+        "--batch",
+        type=at_least_1,
+        default=0,
+        metavar="N",
+        help="frames in one run of the network (default: chosen for the device)",
     )
-    how.add_argument("--jobs", type=at_least_1, default=1, metavar="N", help="bags at once (1)")
-    how.add_argument("--runner", choices=RUNNERS, default="processes", help="(%(default)s)")
-    how.add_argument("--no-cache", action="store_true", help="predict anew what is kept")
+    how.add_argument(
+        "--jobs",
+        type=at_least_1,
+        default=1,
+        metavar="N",
+        help="number of bags evaluated at the same time (default: %(default)s)",
+    )
+    how.add_argument(
+        "--runner",
+        choices=RUNNERS,
+        default="processes",
+        help="how several bags are evaluated at the same time (default: %(default)s)",
+    )
+    how.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="run the network even if its predictions for this bag are cached",
+    )
     _add_settings(parser.add_argument_group("metrics"))
     out = parser.add_argument_group("output")
     out.add_argument(
-        "--output", type=Path, default=Path("out/evaluation"), metavar="DIR", help="(%(default)s)"
-    )
-    out.add_argument("--compare", metavar="FILE", help="metrics.json of an earlier evaluation")
-    out.add_argument(
-        "--format", choices=FORMATS_OUT, default="table", help="on standard output (%(default)s)"
-    )
-    out.add_argument(
-        "--no-results-bag", action="store_true", help="do not write the node's topics as a bag"
+        "--output",
+        type=Path,
+        default=Path("out/evaluation"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
     )
     out.add_argument(
-        "--top-k", type=at_least_1, default=3, help="classes in that bag's messages (%(default)s)"
+        "--compare", metavar="FILE", help="metrics.json of an earlier evaluation to compare with"
+    )
+    out.add_argument(
+        "--format",
+        choices=FORMATS_OUT,
+        default="table",
+        help="format of the summary on standard output (default: %(default)s)",
+    )
+    out.add_argument(
+        "--no-results-bag",
+        action="store_true",
+        help="do not write the results as a bag of the perception node's topics",
+    )
+    out.add_argument(
+        "--top-k",
+        type=at_least_1,
+        default=3,
+        help="classes per message in the results bag (default: %(default)s)",
     )
 
 
 def _add_truth(group: Any) -> None:
     group.add_argument(
-        "--labels", default="", metavar="FILE", help="YAML or CSV of labelled time spans"
+        "--labels",
+        default="",
+        metavar="FILE",
+        help="YAML or CSV file of labelled time spans, used as true classes",
     )
-    group.add_argument("--label-topic", default="", help="String or Classification")
+    group.add_argument(
+        "--label-topic", default="", help="topic of the true classes, a String or Classification"
+    )
     group.add_argument(
         "--label-hold",
         type=float,
         default=0.0,
         metavar="S",
-        help="a label holds so long (until the next)",
-    )
-    group.add_argument("--poses", default="", metavar="FILE", help="TUM, EuRoC or KITTI file")
-    group.add_argument("--pose-format", choices=FORMATS, default="auto", help="(%(default)s)")
-    group.add_argument("--pose-times", default="", metavar="FILE", help="stamps of a KITTI file")
-    group.add_argument("--pose-topic", default="", help="pose or odometry topic")
-    group.add_argument(
-        "--tf", nargs=2, metavar=("MAP", "CAMERA"), help="poses from tf between these frames"
-    )
-    group.add_argument("--base-frame", default="", help="frame whose poses the topic gives")
-    group.add_argument(
-        "--base-to-camera", default="", metavar="T", help="x,y,z,qx,qy,qz,qw or identity"
+        help="time for which a label stays valid, in seconds (default: until the next label)",
     )
     group.add_argument(
-        "--max-gap", type=float, default=0.5, metavar="S", help="poses are interpolated over (0.5)"
+        "--poses",
+        default="",
+        metavar="FILE",
+        help="file of true poses, in TUM, EuRoC or KITTI format",
     )
     group.add_argument(
-        "--bad-poses", choices=("error", "skip"), default="error", help="such as NaN (%(default)s)"
+        "--pose-format",
+        choices=FORMATS,
+        default="auto",
+        help="format of the files of true poses (default: %(default)s)",
     )
-    group.add_argument("--map-poses", default="", metavar="FILE", help="of --map-bag")
-    group.add_argument("--no-labels", action="store_true", help="use no labels of the bag")
-    group.add_argument("--no-poses", action="store_true", help="use no poses of the bag")
+    group.add_argument(
+        "--pose-times", default="", metavar="FILE", help="file of stamps for a KITTI file of poses"
+    )
+    group.add_argument(
+        "--pose-topic", default="", help="topic of the true poses, a pose or odometry"
+    )
+    group.add_argument(
+        "--tf",
+        nargs=2,
+        metavar=("MAP", "CAMERA"),
+        help="take the true poses from /tf, between these two frames",
+    )
+    group.add_argument(
+        "--base-frame", default="", help="frame whose poses the pose topic gives, such as base_link"
+    )
+    group.add_argument(
+        "--base-to-camera",
+        default="",
+        metavar="T",
+        help="pose of the camera in the frame of the true poses: x,y,z,qx,qy,qz,qw (metres, unit "
+        "quaternion) or identity",
+    )
+    group.add_argument(
+        "--max-gap",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="longest gap between two true poses that is interpolated, in seconds (default: %(default)s)",
+    )
+    group.add_argument(
+        "--bad-poses",
+        choices=("error", "skip"),
+        default="error",
+        help="what to do with invalid true poses, such as NaN (default: %(default)s)",
+    )
+    group.add_argument(
+        "--map-poses", default="", metavar="FILE", help="file of true poses of --map-bag"
+    )
+    group.add_argument("--no-labels", action="store_true", help="ignore the labels in the bag")
+    group.add_argument("--no-poses", action="store_true", help="ignore the poses in the bag")
 
 
 def _add_settings(group: Any) -> None:
@@ -121,16 +210,35 @@ def _add_settings(group: Any) -> None:
         type=float,
         default=d.place_exclude_s,
         metavar="S",
-        help="without a map, neighbours in time that are not looked up in (%(default)s)",
+        help="without --map-bag, frames closer in time than this are not candidates for the same place, "
+        "in seconds (default: %(default)s)",
     )
     group.add_argument(
-        "--resamples", type=int, default=d.resamples, help="of the bootstrap (%(default)s)"
+        "--resamples",
+        type=int,
+        default=d.resamples,
+        help="resamples of the bootstrap for confidence intervals (default: %(default)s)",
     )
     group.add_argument(
-        "--block", type=float, default=d.block_s, metavar="S", help="of the bootstrap (%(default)s)"
+        "--block",
+        type=float,
+        default=d.block_s,
+        metavar="S",
+        help="length of the blocks of frames that the bootstrap resamples, in seconds (default: "
+        "%(default)s)",
     )
-    group.add_argument("--confidence", type=float, default=d.confidence, help="(%(default)s)")
-    group.add_argument("--seed", type=int, default=d.seed, help="of the bootstrap (%(default)s)")
+    group.add_argument(
+        "--confidence",
+        type=float,
+        default=d.confidence,
+        help="confidence level of the intervals, between 0 and 1 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=d.seed,
+        help="random seed of the bootstrap (default: %(default)s)",
+    )
 
 
 def settings_of(args: argparse.Namespace) -> EvaluationSettings:

@@ -12,20 +12,30 @@ from robot_vision.errors import ConfigError, ImageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("images", nargs="+", help="image files")
+    parser.add_argument("images", nargs="+", help="image files to explain")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", help="directory or name of a model bundle")
     what.add_argument(
-        "--backbone", help="torchvision's name, to look at its stages without a bundle"
+        "--model", help="model bundle: a directory, or the name of an installed model"
+    )
+    what.add_argument(
+        "--backbone", help="name of a torchvision network, to show its stages without a bundle"
     )
     parser.add_argument(
-        "--weights", help="with --backbone: torchvision, or a file (default: random)"
+        "--weights",
+        help="with --backbone: torchvision for its own weights, or a file (default: random numbers)",
     )
     parser.add_argument(
-        "--size", type=int, default=224, help="with --backbone: input side in pixels"
+        "--size",
+        type=int,
+        default=224,
+        help="with --backbone: side of the square input, in pixels (default: %(default)s)",
     )
-    parser.add_argument("--label", help="the class to explain (default: the most probable)")
-    parser.add_argument("--output", required=True, help="folder for the pictures, made if absent")
+    parser.add_argument("--label", help="class to explain (default: the most probable one)")
+    parser.add_argument(
+        "--output",
+        required=True,
+        help="folder for the pictures; it is created if it does not exist",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -48,48 +48,90 @@ _IMAGENET_TWINS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("checkpoint", nargs="?", help="a trained network, .safetensors")
     source.add_argument(
-        "--torchvision", metavar="NAME", help="instead: a torchvision network, e.g. mobilenet_v2"
+        "checkpoint", nargs="?", help="trained network to export, a .safetensors file"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="the bundle to write")
+    source.add_argument(
+        "--torchvision",
+        metavar="NAME",
+        help="export a torchvision network instead of a checkpoint, such as mobilenet_v2",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="directory of the bundle to write"
+    )
     parser.add_argument("--name", help="the model's name (default: the name of --out)")
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="real photographs to verify the graph on; they also initialise the place head of "
-        "--torchvision (default: scikit-learn's and scikit-image's samples)",
+        help="folder of real photographs to verify the exported graph on; they also initialise the place"
+        " head of --torchvision (default: the sample images of scikit-learn and scikit-image)",
     )
     parser.add_argument(
         "--monte-carlo",
         type=int,
         metavar="PASSES",
-        help="passes with dropout through classifier and pose head, for epistemic uncertainty: 8 are "
-        "plenty, 0 takes them away (default: as the checkpoint has it)",
+        help="number of passes with dropout through classifier and pose head, for epistemic uncertainty;"
+        " 8 is usually enough, 0 removes them (default: as in the checkpoint)",
     )
-    parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    parser.add_argument(
+        "--force", action="store_true", help="replace the bundle if it already exists"
+    )
     new = parser.add_argument_group("with --torchvision")
     new.add_argument(
         "--weights",
         default="download",
         metavar="FILE|download|none",
-        help="a file (.pth, .safetensors), torchvision's download (default), or random numbers",
+        help="weights of the torchvision network: a file (.pth, .safetensors), download for "
+        "torchvision's own, or none for random numbers (default: %(default)s)",
     )
     new.add_argument(
         "--labels",
         default="imagenet",
         metavar="imagenet|FILE",
-        help="names of the classes, one a line (default: imagenet)",
+        help="file with the names of the classes, one per line, or imagenet (default: %(default)s)",
     )
-    new.add_argument("--heads", default="classifier", help=f"of {','.join(HEADS)}, with commas")
-    new.add_argument("--input", default="224x224", metavar="HEIGHTxWIDTH", help="in pixels")
-    new.add_argument("--resize", default="squash", choices=RESIZE_RULES)
     new.add_argument(
-        "--crop-fraction", type=float, default=1.0, help="with --resize crop: share that is kept"
+        "--heads",
+        default="classifier",
+        help=f"heads of the network, with commas, out of {', '.join(HEADS)} (default: %(default)s)",
     )
-    new.add_argument("--score", default="max_probability", choices=LOGIT_SCORES)
-    new.add_argument("--clusters", type=int, default=64, help="of the place head")
-    new.add_argument("--whitened-size", type=int, default=0, help="of the place head; 0 for none")
+    new.add_argument(
+        "--input",
+        default="224x224",
+        metavar="HEIGHTxWIDTH",
+        help="input size of the network, in pixels (default: %(default)s)",
+    )
+    new.add_argument(
+        "--resize",
+        default="squash",
+        choices=RESIZE_RULES,
+        help="how an image is fitted to the input size (default: %(default)s)",
+    )
+    new.add_argument(
+        "--crop-fraction",
+        type=float,
+        default=1.0,
+        help="with --resize crop: share of the image that is kept (default: %(default)s)",
+    )
+    new.add_argument(
+        "--score",
+        default="max_probability",
+        choices=LOGIT_SCORES,
+        help="score that tells known from unknown images (default: %(default)s)",
+    )
+    new.add_argument(
+        "--clusters",
+        type=int,
+        default=64,
+        help="number of clusters of the place head (default: %(default)s)",
+    )
+    new.add_argument(
+        "--whitened-size",
+        type=int,
+        default=0,
+        help="size of the place head's descriptor after whitening; 0 does not whiten it (default: "
+        "%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -49,7 +49,9 @@ from robot_vision.filters.class_file import (
 )
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
+from robot_vision.ros.filter_parameters import FilterParameters
 from robot_vision.ros.models import find_model
+from robot_vision.ros.parameters import settings
 
 _WIDTH = 120  # where the output is no terminal
 _LEAST_BAGS = 3  # one left out, and two of which a standard error can be told
@@ -59,65 +61,106 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     model, pose = ClassModel(("a",)), PoseFilterSettings()
     parser.add_argument(
-        "--bag", action="append", default=[], metavar="BAG", help="rosbag; repeat for more"
+        "--bag",
+        action="append",
+        default=[],
+        metavar="BAG",
+        help="rosbag with true classes or poses; repeat for more",
     )
-    parser.add_argument("--model", metavar="BUNDLE", help="directory or name of a model bundle")
-    parser.add_argument("--topic", default="", help="image topic, where a bag has several")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU (the engine's choice)")
+    parser.add_argument(
+        "--model",
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
+    )
+    parser.add_argument("--topic", default="", help="image topic to read, if the bag has several")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="CPU threads of the engine (default: 0, the engine chooses)",
+    )
     parser.add_argument(
         "--odometry",
         default="simulated",
         metavar="HOW",
-        help="simulated (from the true poses, with errors), none, or a topic (%(default)s)",
+        help="source of the odometry: simulated (from the true poses, with errors), none, or the name of"
+        " a topic (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated odometry (0)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="random seed of the simulated odometry (default: %(default)s)",
+    )
     parser.add_argument(
         "--base-to-camera",
         default="identity",
         metavar="T",
-        help="of a topic's odometry: x,y,z,qx,qy,qz,qw or identity (%(default)s)",
+        help="with odometry from a topic, pose of the camera in its child frame: x,y,z,qx,qy,qz,qw "
+        "(metres, unit quaternion) or identity (default: %(default)s)",
     )
-    parser.add_argument("--class-file", default="", metavar="FILE", help="prior and rates by name")
+    parser.add_argument(
+        "--class-file",
+        default="",
+        metavar="FILE",
+        help="YAML file with prior, training_prior and rates by class name",
+    )
     parser.add_argument(
         "--fit-class-file",
         default="",
         metavar="FILE",
-        help="write the rates of the true labels of these bags, and compare nothing",
+        help="write a class file with the rates of the true labels of these bags, and compare nothing",
     )
     parser.add_argument(
         "--memory-curve",
         default="",
         metavar="SVG",
-        help="draw what the filter's memory is worth on these bags, by how far it is trusted, and compare "
-        "nothing else",
+        help="draw how good the filtered classes of these bags are for each value of --memory, and "
+        "compare nothing else",
     )
     parser.add_argument(
         "--calibration-bag",
         action="append",
         default=[],
         metavar="BAG",
-        help="with --memory-curve: bags that say how far to trust it, three or more; draw them beside --bag",
+        help="with --memory-curve: bag used to choose the value of --memory, also drawn; give three or "
+        "more",
     )
-    for name, default in (
-        ("dwell-s", model.dwell_s),
-        ("correlation-s", model.correlation_time_s),
-        ("memory", model.memory),
-        ("unknown-prior", model.unknown_prior),
+    texts = {s.name: s.text[0].lower() + s.text[1:].rstrip(".") for s in settings(FilterParameters)}
+    for name, parameter, default in (
+        ("dwell-s", "class_dwell_s", model.dwell_s),
+        ("correlation-s", "class_correlation_s", model.correlation_time_s),
+        ("memory", "class_memory", model.memory),
+        ("unknown-prior", "unknown_prior", model.unknown_prior),
     ):
-        text = "of the classes, as the node's parameter (%(default)s)"
+        text = f"{texts[parameter]} (default: %(default)s)"
         parser.add_argument(f"--{name}", type=float, default=default, help=text)
     for name in ("gate_probability", "correlation_m", "correlation_deg", "speed_m_s", "turn_deg_s"):
         parser.add_argument(
             f"--pose-{name.replace('_', '-')}",
             type=float,
             default=getattr(pose, name),
-            help="of the pose, as the node's parameter (%(default)s)",
+            help=f"{texts.get(name) or texts['pose_' + name]} (default: %(default)s)",
         )
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
     parser.add_argument(
-        "--output", type=Path, default=Path("out/filter"), metavar="DIR", help="(%(default)s)"
+        "--resamples",
+        type=int,
+        default=1000,
+        help="resamples of the bootstrap for confidence intervals (default: %(default)s)",
     )
-    parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("out/filter"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("table", "markdown", "json"),
+        default="table",
+        help="format of the summary on standard output (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

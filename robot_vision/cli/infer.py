@@ -42,30 +42,68 @@ Decoded = Union[NDArray[np.uint8], ImageError]  # noqa: UP007 (evaluated in Pyth
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
-        "sources", nargs="+", metavar="SOURCE", help="image, folder, pattern, video or bag"
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="image, folder of images, pattern such as 'run*/*.jpg', video or rosbag",
     )
     parser.add_argument(
-        "--model", required=True, metavar="BUNDLE", help="directory or name of a model bundle"
+        "--model",
+        required=True,
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
     )
     parser.add_argument(
-        "--topic", action="append", help="image topic of a bag; repeat for more (all)"
+        "--topic",
+        action="append",
+        help="image topic of a bag to read; repeat for more (default: all)",
     )
     add_engine(parser)
     parser.add_argument(
-        "--top-k", type=at_least_1, default=3, help="labels per frame (%(default)s)"
+        "--top-k",
+        type=at_least_1,
+        default=3,
+        help="classes per frame, most probable first (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=at_least_1, default=1, help="frames per run (%(default)s)")
-    parser.add_argument("--output", metavar="FILE", help="write JSON lines; - for standard output")
     parser.add_argument(
-        "--no-descriptor", action="store_true", help="leave descriptors out of the JSON"
+        "--batch",
+        type=at_least_1,
+        default=1,
+        help="frames in one run of the network (default: %(default)s)",
     )
-    parser.add_argument("--annotate", metavar="DIR", help="write annotated JPEG pictures")
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip")
-    parser.add_argument("--duration", type=float, metavar="S", help="seconds to read (all)")
     parser.add_argument(
-        "--rate", type=float, default=30.0, help="stamps of image files, Hz (%(default)s)"
+        "--output",
+        metavar="FILE",
+        help="write the predictions to FILE as JSON lines; - writes to standard output",
     )
-    parser.add_argument("--limit", type=at_least_1, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--no-descriptor", action="store_true", help="leave the descriptors out of the JSON"
+    )
+    parser.add_argument(
+        "--annotate", metavar="DIR", help="write annotated JPEG pictures to this folder"
+    )
+    parser.add_argument(
+        "--start",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="time to skip at the start, in seconds (default: 0)",
+    )
+    parser.add_argument(
+        "--duration",
+        type=float,
+        metavar="S",
+        help="length of the part to read, in seconds (default: to the end)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=30.0,
+        help="rate assumed for the stamps of image files, in Hz (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit", type=at_least_1, metavar="N", help="stop after N frames (default: all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

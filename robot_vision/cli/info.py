@@ -15,7 +15,12 @@ from robot_vision.ros.models import find_model
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("bundle", nargs="?", help="directory or name of a model bundle")
+    parser.add_argument(
+        "bundle",
+        nargs="?",
+        help="model bundle: a directory, or the name of an installed model (default: list the engines of"
+        " this machine)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 

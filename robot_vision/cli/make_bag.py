@@ -26,32 +26,61 @@ _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("folder", help="folder of images, pattern, or video")
-    parser.add_argument("--out", required=True, metavar="BAG", help="the rosbag2's directory")
-    parser.add_argument("--rate", type=float, default=30.0, help="frames per second (%(default)s)")
-    parser.add_argument("--format", choices=STORAGES, default="sqlite3", help="(%(default)s)")
+    parser.add_argument("folder", help="folder of images, pattern such as 'run*/*.jpg', or video")
+    parser.add_argument(
+        "--out", required=True, metavar="BAG", help="directory of the rosbag2 to write"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=30.0,
+        help="frame rate of image files, in Hz (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=STORAGES,
+        default="sqlite3",
+        help="storage format of the bag (default: %(default)s)",
+    )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--raw", action="store_true", help="write decoded rgb8 images")
+    kind.add_argument("--raw", action="store_true", help="write decoded images (rgb8)")
     kind.add_argument(
         "--compressed",
         action="store_true",
-        help="write the JPEG or PNG bytes as they are (default)",
+        help="write the bytes of JPEG and PNG files unchanged (default)",
     )
-    parser.add_argument("--topic", default=DEFAULT_TOPIC, help="of the images (%(default)s)")
-    parser.add_argument("--frame-id", default=DEFAULT_FRAME, help="(%(default)s)")
+    parser.add_argument(
+        "--topic", default=DEFAULT_TOPIC, help="topic of the images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--frame-id", default=DEFAULT_FRAME, help="frame of the camera (default: %(default)s)"
+    )
     parser.add_argument(
         "--camera-info",
         nargs=4,
         type=float,
         metavar=("FX", "FY", "CX", "CY"),
-        help="pixels; writes camera_info beside the image's topic",
+        help="focal lengths and principal point of the camera, in pixels; also writes camera_info in the"
+        " namespace of the image topic",
     )
-    parser.add_argument("--pose-topic", default="/ground_truth/pose", help="(%(default)s)")
-    parser.add_argument("--map-frame", default="map", help="frame of the poses (%(default)s)")
     parser.add_argument(
-        "--start-stamp", type=float, default=_START_S, metavar="S", help="(%(default)s)"
+        "--pose-topic",
+        default="/ground_truth/pose",
+        help="topic of the true poses (default: %(default)s)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N frames")
+    parser.add_argument(
+        "--map-frame", default="map", help="frame of the true poses (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--start-stamp",
+        type=float,
+        default=_START_S,
+        metavar="S",
+        help="stamp at which the bag starts, in seconds since 1970 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="write only the first N frames (default: all)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

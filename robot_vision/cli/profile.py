@@ -25,18 +25,35 @@ STAGES = ("read", "image", "preprocess", "inference", "decode")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("source", metavar="SOURCE", help="image, folder, pattern, video or bag")
     parser.add_argument(
-        "--model", required=True, metavar="BUNDLE", help="directory or name of a model bundle"
+        "source",
+        metavar="SOURCE",
+        help="image, folder of images, pattern such as 'run*/*.jpg', video or rosbag",
     )
-    parser.add_argument("--topic", action="append", help="image topic of a bag (all)")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
+    )
+    parser.add_argument(
+        "--topic",
+        action="append",
+        help="image topic of a bag to read; repeat for more (default: all)",
+    )
     add_engine(parser)
-    parser.add_argument("--frames", type=int, default=200, help="how many (%(default)s)")
     parser.add_argument(
-        "--layers", action="store_true", help="time the network's layers too (CPU engines)"
+        "--frames", type=int, default=200, help="number of frames to profile (default: %(default)s)"
     )
     parser.add_argument(
-        "--output", default="trace.json", help="for ui.perfetto.dev or chrome://tracing"
+        "--layers",
+        action="store_true",
+        help="also time the layers of the network (CPU engines only)",
+    )
+    parser.add_argument(
+        "--output",
+        default="trace.json",
+        help="trace file to write, for ui.perfetto.dev or chrome://tracing (default: %(default)s)",
     )
 
 

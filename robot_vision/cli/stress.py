@@ -49,54 +49,104 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision stress --data seven_scenes RedKitchen --option split=blocks --model BUNDLE\n"
     )
     what = parser.add_argument_group("what")
-    what.add_argument("--model", required=True, metavar="BUNDLE", help="directory or name")
-    what.add_argument("--bag", metavar="BAG", help="rosbag; truth is found as evaluate finds it")
-    what.add_argument("--topic", default="", help="image topic, where the bag has several")
     what.add_argument(
-        "--labels", default="", metavar="FILE", help="YAML or CSV of labelled time spans"
+        "--model",
+        required=True,
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
     )
-    what.add_argument("--label-topic", default="", help="String or Classification")
-    what.add_argument("--poses", default="", metavar="FILE", help="TUM, EuRoC or KITTI file")
+    what.add_argument(
+        "--bag",
+        metavar="BAG",
+        help="rosbag to degrade; its truth is found as `robot-vision evaluate` finds it",
+    )
+    what.add_argument("--topic", default="", help="image topic to read, if the bag has several")
+    what.add_argument(
+        "--labels",
+        default="",
+        metavar="FILE",
+        help="YAML or CSV file of labelled time spans, used as true classes",
+    )
+    what.add_argument(
+        "--label-topic", default="", help="topic of the true classes, a String or Classification"
+    )
+    what.add_argument(
+        "--poses",
+        default="",
+        metavar="FILE",
+        help="file of true poses, in TUM, EuRoC or KITTI format",
+    )
     what.add_argument(
         "--base-to-camera",
         default="",
         metavar="X,Y,Z,QX,QY,QZ,QW",
-        help="the camera in the frame of these poses, where they are the robot's or an IMU's",
+        help="pose of the camera in the frame of the true poses, if they are those of the robot or an "
+        "IMU (metres, unit quaternion)",
     )
-    what.add_argument("--pose-topic", default="", help="pose or odometry topic")
+    what.add_argument(
+        "--pose-topic", default="", help="topic of the true poses, a pose or odometry"
+    )
     what.add_argument(
         "--data",
         nargs=2,
         metavar=("KIND", "PATH"),
-        help=f"a data set instead: {', '.join(DATASETS)}",
+        help=f"data set instead of a bag; kinds: {', '.join(DATASETS)}",
     )
     add_data_options(what)
-    what.add_argument("--split", choices=SPLIT_NAMES, default="test", help="of it (%(default)s)")
+    what.add_argument(
+        "--split",
+        choices=SPLIT_NAMES,
+        default="test",
+        help="split of the data set (default: %(default)s)",
+    )
     what.add_argument(
         "--unknown",
         metavar="PATH",
-        help="images, video or bag that show none of the model's classes: made worse alike, for AUROC",
+        help="images, video or bag that show none of the model's classes; they are degraded in the same "
+        "way, for the AUROC",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--degradations",
         default=",".join(DEGRADATIONS),
         metavar="NAMES",
-        help="with commas (all of them)",
+        help="degradations to apply, separated by commas (default: all)",
     )
-    how.add_argument("--every", type=int, default=1, metavar="N", help="one frame of so many (1)")
-    how.add_argument("--limit", type=int, default=0, metavar="N", help="frames, after that (all)")
-    how.add_argument("--seed", type=int, default=0, help="of what is random (%(default)s)")
     how.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="of the intervals; 0: none (1000)"
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="use one frame out of every N (default: %(default)s)",
+    )
+    how.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="stop after N used frames (default: all)"
+    )
+    how.add_argument(
+        "--seed", type=int, default=0, help="random seed of the degradations (default: %(default)s)"
+    )
+    how.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the bootstrap for confidence intervals; 0 gives no intervals (default: "
+        "%(default)s)",
     )
     add_engine(how, threads=True)
     out = parser.add_argument_group("output")
     out.add_argument(
-        "--output", type=Path, default=Path("out/stress"), metavar="DIR", help="(%(default)s)"
+        "--output",
+        type=Path,
+        default=Path("out/stress"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
     )
     out.add_argument(
-        "--format", choices=("markdown", "json"), default="markdown", help="on standard output"
+        "--format",
+        choices=("markdown", "json"),
+        default="markdown",
+        help="format of the summary on standard output (default: %(default)s)",
     )
 
 

@@ -16,7 +16,9 @@ from robot_vision.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
-        "config", nargs="?", help="YAML file; see docs/training.md and config/training/"
+        "config",
+        nargs="?",
+        help="YAML file of the training run; see docs/training.md and config/training/",
     )
     parser.add_argument(
         "--set",
@@ -24,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="override a setting, e.g. loop.epochs=10; may be repeated",
+        help="override a setting of the file, such as loop.epochs=10; repeat for more",
     )
-    parser.add_argument("--output", help="folder of the run (default: runs/NAME)")
+    parser.add_argument("--output", help="folder for the run (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    parser.add_argument("--settings", action="store_true", help="list every setting and stop")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved plan and stop")
+    parser.add_argument(
+        "--settings", action="store_true", help="list every setting with its default and exit"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the complete plan and exit")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,77 +19,86 @@ class FilterParameters(ManagedParameters):
 
     perception_node: str = parameter(
         "perception",
-        "Name of the perception node, whose topics are the default ones; one without a leading / is in the "
-        "node's namespace.",
+        "Name of the perception node, from which the default topic names are built; a name without "
+        "a leading / is in the filter node's namespace.",
     )
     cameras: tuple[str, ...] = parameter(
-        ("camera",), "Names of the cameras, as in the perception node."
+        ("camera",), "Names of the cameras, the same as in the perception node."
     )
     # Classes
-    filter_classes: bool = parameter(True, "Filter the classes.")
+    filter_classes: bool = parameter(True, "Filter the classes over time.")
     classification_topics: tuple[str, ...] = parameter(
         ("",),
-        "Classification topic of each camera; an empty one is that of the perception node.",
+        "Classification topic of each camera; an empty entry takes the perception node's topic.",
     )
     labels: tuple[str, ...] = parameter(
-        (), "Classes of the network, in its order; empty asks the perception node's label_info."
+        (),
+        "Classes of the network, in the network's order; empty reads them from the perception "
+        "node's label_info.",
     )
     top_k: int = parameter(
-        3, "Classes in a classification, most probable first.", low=1, high=1000, change=LIVE
+        3,
+        "Number of classes in a classification, most probable first.",
+        low=1,
+        high=1000,
+        change=LIVE,
     )
     class_dwell_s: float = parameter(
         10.0,
-        "Mean time in seconds for which the class stays the same.",
+        "Mean time for which the class stays the same, in seconds.",
         low=0.001,
         high=1e9,
         change=LIVE,
     )
     class_rates: tuple[float, ...] = parameter(
         (),
-        "Changes a second from each class (row) to each other (column), K x K numbers in the order of the "
-        "labels, in place of class_dwell_s; the diagonal is ignored.",
+        "Rate of change from each class (row) to each other class (column), in changes per second: "
+        "K x K numbers in the order of the labels. It replaces class_dwell_s; the diagonal is "
+        "ignored.",
         low=0,
         high=1e6,
     )
     class_prior: tuple[float, ...] = parameter(
         (),
-        "How probable each class is without any image, in the order of the labels; 0 for a room that does "
-        "not exist. Empty: all alike. ~/prior replaces it.",
+        "Probability of each class before any image is seen, in the order of the labels; 0 for a "
+        "class that does not occur. Empty: all equal. ~/prior replaces it.",
         low=0,
         high=1e9,
     )
     training_prior: tuple[float, ...] = parameter(
         (),
-        "Images of each class that the classifier was trained on, or their shares: what it says is divided "
-        "by them. Empty: all alike.",
+        "Number of training images of each class, or their shares, in the order of the labels; the "
+        "classifier's probabilities are divided by them. Empty: all equal.",
         low=0,
         high=1e12,
     )
-    class_file: str = parameter(
-        "", "YAML file with prior, training_prior and rates by the names of the classes."
-    )
+    class_file: str = parameter("", "YAML file with prior, training_prior and rates by class name.")
     class_correlation_s: float = parameter(
         0.3,
-        "Seconds after which a camera's errors are others: how far frames are taken for one piece of "
-        "evidence. 0 takes all for independent.",
+        "Time after which the errors of one camera are independent, in seconds: frames closer "
+        "together count as one piece of evidence. 0 treats all frames as independent.",
         low=0,
         high=3600,
         change=LIVE,
     )
     class_memory: float = parameter(
         0.15,
-        "How far what was seen before is trusted beside the newest image: 0 gives what the classifier says, "
-        "1 lets the past overrule it.",
+        "Weight of earlier images against the newest one: 0 repeats the classifier's answer, 1 lets"
+        " the past overrule it.",
         low=0,
         high=1,
         change=LIVE,
     )
     camera_correlation: float = parameter(
-        0.5, "Correlation of the errors of two cameras at one time.", low=0, high=1, change=LIVE
+        0.5,
+        "Correlation of the errors of two cameras at the same time.",
+        low=0,
+        high=1,
+        change=LIVE,
     )
     unknown_prior: float = parameter(
         0.02,
-        "How probable it is that it is none of the classes; 0 never says unknown.",
+        "Prior probability that the image shows none of the classes; 0 never says unknown.",
         low=0,
         high=0.99,
         change=LIVE,
@@ -102,156 +111,212 @@ class FilterParameters(ManagedParameters):
         change=LIVE,
     )
     refused_unknown: float = parameter(
-        0.5, "Share of other images that it refuses.", low=0, high=1, change=LIVE
+        0.5,
+        "Share of images of unknown classes that the open-set threshold refuses.",
+        low=0,
+        high=1,
+        change=LIVE,
     )
     # Pose
-    filter_pose: bool = parameter(True, "Filter the pose.")
+    filter_pose: bool = parameter(True, "Filter the pose over time.")
     pose_topics: tuple[str, ...] = parameter(
         ("",),
-        "Topics of measured poses, PoseWithCovarianceStamped; empty takes those of the perception node's "
-        "cameras and places/pose in the node's namespace.",
+        "Topics of measured poses, PoseWithCovarianceStamped; empty takes the pose topics of the "
+        "perception node's cameras and places/pose in the node's namespace.",
     )
     pose_frames: tuple[str, ...] = parameter(
         ("",),
-        "Frame whose pose each topic gives, such as camera_optical_frame; it is joined to base_frame by "
-        "/tf_static. An empty one is base_frame.",
+        "Frame whose pose each topic gives, such as camera_optical_frame; /tf_static connects it to"
+        " base_frame. An empty entry is base_frame.",
     )
-    map_frame: str = parameter("map", "Frame of all poses; others are refused.")
+    map_frame: str = parameter("map", "Frame of all poses; poses in another frame are refused.")
     base_frame: str = parameter(
         "",
-        "Frame of the robot whose pose is estimated; empty takes the odometry's child frame as it is.",
+        "Frame of the robot whose pose is estimated; empty takes the child frame of the odometry.",
     )
     odometry_source: str = parameter(
         "topic",
-        "topic reads nav_msgs/Odometry, tf the transform from odom_frame to base_frame; none has only "
-        "the poses to go by.",
+        "Where the odometry comes from: topic reads nav_msgs/Odometry, tf the transform from "
+        "odom_frame to base_frame, none uses the measured poses alone.",
         choices=ODOMETRY_SOURCES,
     )
     odometry_topic: str = parameter("odom", "Topic of the odometry.")
-    odom_frame: str = parameter("odom", "Frame of the odometry on /tf.")
+    odom_frame: str = parameter(
+        "odom", "Frame of the odometry on /tf, used if odometry_source is tf."
+    )
     odometry_position_per_m: float = parameter(
         0.05,
-        "Standard deviation of the odometry's position after one metre, in m; it grows as the root.",
+        "Standard deviation of the odometry's position after one metre travelled, in m; it grows "
+        "with the square root of the distance.",
         low=1e-6,
         high=100,
         change=LIVE,
     )
     odometry_rotation_per_m_deg: float = parameter(
-        1.0, "Degrees of rotation after one metre, likewise.", low=1e-6, high=180, change=LIVE
+        1.0,
+        "Standard deviation of the odometry's rotation after one metre travelled, in degrees; it "
+        "grows with the square root of the distance.",
+        low=1e-6,
+        high=180,
+        change=LIVE,
     )
     odometry_rotation_per_rad_deg: float = parameter(
-        2.0, "Degrees after turning by one radian, likewise.", low=1e-6, high=180, change=LIVE
+        2.0,
+        "Standard deviation of the odometry's rotation after turning by one radian, in degrees; it "
+        "grows with the square root of the turn.",
+        low=1e-6,
+        high=180,
+        change=LIVE,
     )
     odometry_position_per_s: float = parameter(
         0.005,
-        "Metres after one second, moving or not, likewise.",
+        "Standard deviation of the odometry's position after one second, moving or not, in m; it "
+        "grows with the square root of the time.",
         low=1e-6,
         high=100,
         change=LIVE,
     )
     odometry_rotation_per_s_deg: float = parameter(
-        0.1, "Degrees after one second, likewise.", low=1e-6, high=180, change=LIVE
+        0.1,
+        "Standard deviation of the odometry's rotation after one second, moving or not, in degrees;"
+        " it grows with the square root of the time.",
+        low=1e-6,
+        high=180,
+        change=LIVE,
     )
     speed_m_s: float = parameter(
         1.5,
-        "Standard deviation of the velocity along each axis, where odometry says nothing of it. Odometry "
-        "five times as fast, and twice as fast as it was of late, has jumped.",
+        "Standard deviation of the velocity along each axis where there is no odometry, in m/s. "
+        "Odometry that is five times as fast, and twice as fast as it was recently, has jumped.",
         low=0.001,
         high=1000,
         change=LIVE,
     )
     turn_deg_s: float = parameter(
-        90.0, "Standard deviation of the turning rate, likewise.", low=0.01, high=10000, change=LIVE
+        90.0,
+        "Standard deviation of the turning rate where there is no odometry, in degrees per second.",
+        low=0.01,
+        high=10000,
+        change=LIVE,
     )
     gate_probability: float = parameter(
         0.99,
-        "Share of good poses that pass the gate; others are refused by their Mahalanobis distance.",
+        "Share of correct poses that pass the gate; poses with a larger Mahalanobis distance are "
+        "refused.",
         low=0.5,
         high=0.999999999,
         change=LIVE,
     )
     initialise_count: int = parameter(
         3,
-        "Poses that must agree before there is an estimate, and again where a gap let its covariance grow.",
+        "Number of poses that must agree before there is an estimate, and again after a gap in "
+        "which its covariance grew.",
         low=1,
         high=1000,
         change=LIVE,
     )
     reinitialise_count: int = parameter(
         5,
-        "Refused poses in a row that must agree with each other before they replace the estimate.",
+        "Number of refused poses in a row that must agree with each other before they replace the "
+        "estimate.",
         low=1,
         high=1000,
         change=LIVE,
     )
     reinitialise_after_s: float = parameter(
-        2.0, "And for so long.", low=0.001, high=3600, change=LIVE
+        2.0,
+        "Shortest time over which refused poses must agree with each other before they replace the "
+        "estimate, in seconds.",
+        low=0.001,
+        high=3600,
+        change=LIVE,
     )
     pose_correlation_m: float = parameter(
         0.5,
-        "Way of the robot after which the errors of a source of poses are others.",
+        "Distance travelled after which the errors of one source of poses are independent, in m.",
         low=1e-6,
         high=1e6,
         change=LIVE,
     )
     pose_correlation_deg: float = parameter(
-        30.0, "Turn after which they are.", low=1e-6, high=1e6, change=LIVE
+        30.0,
+        "Turn of the robot after which the errors of one source of poses are independent, in "
+        "degrees.",
+        low=1e-6,
+        high=1e6,
+        change=LIVE,
     )
     pose_correlation_s: float = parameter(
-        10.0, "Seconds after which they are while it stands.", low=1e-6, high=1e6, change=LIVE
+        10.0,
+        "Time after which the errors of one source of poses are independent while the robot stands "
+        "still, in seconds.",
+        low=1e-6,
+        high=1e6,
+        change=LIVE,
     )
     localised_m: float = parameter(
         0.5,
-        "Largest standard deviation of the position, along its worst axis, of a robot that becomes "
-        "localised; it stays so up to 1.3 times that.",
+        "Largest standard deviation of the position, along its worst axis, with which a robot "
+        "becomes localised, in m; it stays localised up to 1.3 times this value.",
         low=1e-3,
         high=1e6,
         change=LIVE,
     )
     localised_deg: float = parameter(
-        10.0, "Likewise of the rotation.", low=1e-3, high=360, change=LIVE
+        10.0,
+        "Largest standard deviation of the rotation, about its worst axis, with which a robot "
+        "becomes localised, in degrees; it stays localised up to 1.3 times this value.",
+        low=1e-3,
+        high=360,
+        change=LIVE,
     )
     history_s: float = parameter(
-        5.0, "How late a pose may come, after its image.", low=0.1, high=60
+        5.0,
+        "Longest delay of a pose after its image, in seconds; later poses are refused.",
+        low=0.1,
+        high=60,
     )
     odometry_timeout_s: float = parameter(
         0.5,
-        "How long a pose waits for the odometry of its time before it is used without.",
+        "Longest time for which a pose waits for the odometry of its stamp, in seconds; then it is "
+        "used without.",
         low=0.001,
         high=10,
         change=LIVE,
     )
     max_ahead_s: float = parameter(
         1.0,
-        "A stamp that is further ahead of the node's clock is refused: the clocks of two machines differ.",
+        "Messages with a stamp further ahead of the node's clock are refused, in seconds. The "
+        "clocks of two machines may differ.",
         low=0.001,
         high=1e9,
         change=LIVE,
     )
     max_rate_hz: float = parameter(
-        0.0, "Filtered poses a second at most; 0 is unlimited.", low=0, high=1000, change=LIVE
+        0.0, "Highest rate of filtered poses, in Hz; 0 is unlimited.", low=0, high=1000, change=LIVE
     )
     signed_covariance: bool = parameter(
         False,
-        "Publish negative covariances as they are. Nav2's AMCL refuses a pose that has one; the default "
-        "lifts them to zero and raises the variances to match.",
+        "Publish negative covariances unchanged. Nav2's AMCL refuses a pose that has one; by "
+        "default they are raised to zero and the variances are increased to match.",
         change=LIVE,
     )
     publish_tf: bool = parameter(
         False,
-        "Broadcast the transform from map_frame to the odometry's frame on /tf, as localisers do.",
+        "Broadcast the transform from map_frame to the frame of the odometry on /tf, as "
+        "localisation nodes do.",
         change=LIVE,
     )
     # Both
     subscribe_depth: int = parameter(
         50,
-        "QoS history of the subscriptions: none of the odometry shall be lost.",
+        "QoS history of the subscriptions, in messages; long enough that no odometry is lost.",
         low=1,
         high=1000,
     )
     stale_after_s: float = parameter(
         2.0,
-        "An input without a message for so long is reported as stopped.",
+        "Time without a message after which an input is reported as stopped, in seconds.",
         low=0.1,
         high=3600,
         change=LIVE,

@@ -18,30 +18,37 @@ class ManagedParameters:
     """What the managed nodes have in common; the base of a node's own parameters."""
 
     autostart: bool = parameter(
-        True, "Configure and activate without a lifecycle manager.", change=NEVER
+        True, "Configure and activate the node without a lifecycle manager.", change=NEVER
     )
     subscribe_reliability: str = parameter(
         "best_effort",
-        "QoS of the subscriptions; best_effort fits every publisher.",
+        "QoS reliability of the subscriptions; best_effort works with every publisher.",
         choices=RELIABILITY,
     )
     publish_reliability: str = parameter(
-        "reliable", "QoS of the results; reliable fits every subscriber.", choices=RELIABILITY
+        "reliable",
+        "QoS reliability of the results; reliable works with every subscriber.",
+        choices=RELIABILITY,
     )
-    publish_depth: int = parameter(5, "QoS history of the results.", low=1, high=1000)
+    publish_depth: int = parameter(5, "QoS history of the results, in messages.", low=1, high=1000)
     warn_period_s: float = parameter(
         5.0,
-        "Seconds between two warnings of the same kind and input.",
+        "Shortest time between two warnings of the same kind about the same input, in seconds.",
         low=0.1,
         high=3600,
         change=LIVE,
     )
     diagnostics_period_s: float = parameter(
-        1.0, "Seconds between two messages on /diagnostics.", low=0.1, high=60, change=NEVER
+        1.0,
+        "Time between two messages on /diagnostics, in seconds.",
+        low=0.1,
+        high=60,
+        change=NEVER,
     )
     diagnostics_window_s: float = parameter(
         10.0,
-        "Rates and other statistics on /diagnostics are those of so many last seconds.",
+        "Length of the sliding window over which /diagnostics gives rates and other statistics, in "
+        "seconds.",
         low=1,
         high=300,
         change=NEVER,

@@ -54,7 +54,7 @@ def parameter(
         default: the default; its field's annotation is bool, int, float, str or a tuple of the last two.
         text: one or two sentences for the operator, with units.
         low: smallest value of a number, or of each number of a list.
-        high: largest value, likewise.
+        high: largest value, of a number or of each number of a list.
         choices: the strings allowed.
         change: `LIVE`, `CONFIGURE` or `NEVER`.
     """

@@ -24,29 +24,30 @@ class PerceptionParameters(ManagedParameters):
     )
     engine: str = parameter(
         "auto",
-        "What runs the network; auto takes the fastest that is there.",
+        "Inference engine that runs the network; auto takes the fastest one available.",
         choices=("auto", "onnx", "openvino", "torch"),
     )
     device: str = parameter(
         "auto", "Device of the engine, such as cpu, cuda:0 or tensorrt:0; auto takes the fastest."
     )
     precision: str = parameter(
-        "float32", "Arithmetic of the network.", choices=("float32", "float16", "bfloat16")
+        "float32", "Numeric precision of the network.", choices=("float32", "float16", "bfloat16")
     )
     threads: int = parameter(
-        0, "CPU threads of the engine; 0 leaves the choice to it.", low=0, high=256
+        0, "CPU threads of the engine; 0 lets the engine choose.", low=0, high=256
     )
     streams: int = parameter(
         1,
-        "Batches in work at the same time, each on its share of the CPU's cores. 1 answers a frame "
-        "soonest; with one more than the cores a node whose cameras are faster than its network answers most "
-        "frames, each later.",
+        "Batches processed at the same time, each on its share of the CPU cores. 1 gives the lowest"
+        " latency; one more than there are cores answers the most frames, each later, when the "
+        "cameras are faster than the network.",
         low=1,
         high=64,
     )
     max_batch: int = parameter(
         16,
-        "Cameras in one run of the network; more are run one batch after another.",
+        "Largest number of cameras in one run of the network; further cameras go into the next "
+        "batch.",
         low=1,
         high=64,
     )
@@ -59,42 +60,48 @@ class PerceptionParameters(ManagedParameters):
     )
     transport: str = parameter(
         "raw",
-        "raw subscribes sensor_msgs/Image; compressed subscribes sensor_msgs/CompressedImage on the "
-        "image topic with /compressed added, or on the image topic itself where that is published as such.",
+        "raw subscribes to sensor_msgs/Image; compressed subscribes to sensor_msgs/CompressedImage "
+        "on the image topic with /compressed added, or on the image topic itself where that carries"
+        " compressed images.",
         choices=("raw", "compressed"),
     )
     always_infer: bool = parameter(
-        False, "Run the network also while nobody subscribes to a result.", change=LIVE
+        False, "Run the network even while nothing subscribes to its results.", change=LIVE
     )
     top_k: int = parameter(
-        3, "Classes in a classification, most probable first.", low=1, high=1000, change=LIVE
+        3,
+        "Number of classes in a classification, most probable first.",
+        low=1,
+        high=1000,
+        change=LIVE,
     )
     unknown_threshold: float = parameter(
         NAN,
-        "Images whose known score is lower are classified as unknown; .nan takes the model's own "
-        "threshold, -.inf never says unknown.",
+        "Images with a known score below this are classified as unknown; .nan takes the model's own"
+        " threshold, -.inf never says unknown.",
         change=LIVE,
     )
     known_share: float = parameter(
         0.0,
-        "Share of images of known classes that shall not be called unknown, such as 0.95; it sets the "
-        "threshold by the model's calibration while unknown_threshold is .nan. 0 leaves it to the model.",
+        "Share of images of known classes that should not be called unknown, such as 0.95. The "
+        "threshold then comes from the model's calibration, if unknown_threshold is .nan. 0 uses "
+        "the model's own threshold.",
         low=0.0,
         high=0.995,
         change=LIVE,
     )
     max_rate_hz: float = parameter(
         0.0,
-        "Frames a second of each camera at most; 0 is unlimited.",
+        "Highest rate at which frames of each camera are processed, in Hz; 0 is unlimited.",
         low=0,
         high=1000,
         change=LIVE,
     )
-    map_frame: str = parameter("", "Frame of the poses; empty takes the model's.")
+    map_frame: str = parameter("", "Frame of the poses; empty takes the one in the model.")
     base_frame: str = parameter(
         "",
-        "Empty publishes the pose of the camera. A frame of the robot, such as base_link, publishes the "
-        "pose of that frame, with camera_to_base or else the static transforms on /tf_static.",
+        "Frame whose pose is published, such as base_link. Empty publishes the pose of the camera; "
+        "another frame needs camera_to_base or static transforms on /tf_static.",
     )
     camera_to_base: tuple[float, ...] = parameter(
         (),
@@ -104,44 +111,53 @@ class PerceptionParameters(ManagedParameters):
         high=1e6,
     )
     pose_covariance_scale: float = parameter(
-        1.0, "The network's pose covariance is multiplied by it.", low=1e-6, high=1e6, change=LIVE
+        1.0, "Factor applied to the network's pose covariance.", low=1e-6, high=1e6, change=LIVE
     )
     signed_covariance: bool = parameter(
         False,
-        "Publish negative covariances as they are. Nav2's AMCL refuses a pose that has one; the default "
-        "lifts them to zero and raises the variances to match.",
+        "Publish negative covariances unchanged. Nav2's AMCL refuses a pose that has one; by "
+        "default they are raised to zero and the variances are increased to match.",
         change=LIVE,
     )
     publish_tf: bool = parameter(
         False,
-        "Broadcast each pose on /tf as well, under the frame's name with tf_suffix. Of cameras that give one "
-        "frame, as all do with base_frame, the first is broadcast while it lasts.",
+        "Also broadcast each pose on /tf, with tf_suffix added to the frame's name. If several "
+        "cameras give the pose of the same frame, as all do with base_frame, the first one is "
+        "broadcast while it delivers.",
         change=LIVE,
     )
     tf_suffix: str = parameter(
         "_estimated",
-        "Added to the child frame's name on /tf, where a frame has one parent only. Empty if nothing "
-        "else gives the frame a parent.",
+        "Suffix of the child frame's name on /tf, where a frame can have only one parent. Set it to"
+        " empty if nothing else gives the frame a parent.",
     )
     annotated_rate_hz: float = parameter(
         0.0,
-        "Annotated images a second of each camera at most; 0 draws every result that is listened to.",
+        "Highest rate of annotated images per camera, in Hz; 0 draws every result while someone "
+        "subscribes.",
         low=0,
         high=1000,
         change=LIVE,
     )
     subscribe_depth: int = parameter(
-        1, "QoS history of the image subscriptions; only the newest is used.", low=1, high=100
+        1,
+        "QoS history of the image subscriptions, in messages; only the newest image is used.",
+        low=1,
+        high=100,
     )
     stale_after_s: float = parameter(
         2.0,
-        "A camera without a frame for so long is reported as stopped.",
+        "Time without a frame after which a camera is reported as stopped, in seconds.",
         low=0.1,
         high=3600,
         change=LIVE,
     )
     max_engine_failures: int = parameter(
-        3, "Failed runs in a row after which diagnostics say ERROR.", low=1, high=1000, change=LIVE
+        3,
+        "Failed runs of the network in a row after which /diagnostics reports ERROR.",
+        low=1,
+        high=1000,
+        change=LIVE,
     )
 
     def __post_init__(self) -> None:

@@ -25,202 +25,243 @@ class PlaceParameters(ManagedParameters):
 
     map: str = parameter(
         "",
-        "Place map: a file, or postgresql://user@host/database?map=NAME. One that is not there is made by "
-        "the first keyframe. Empty keeps the session's keyframes for loop closures only.",
+        "Place map: a file, or postgresql://user@host/database?map=NAME. If it does not exist, the "
+        "first keyframe creates it. Empty keeps the keyframes of this session only, for loop "
+        "closures.",
     )
     model: str = parameter(
         "",
-        "Model bundle that makes the descriptors: a directory or a name. Empty asks the perception node.",
+        "Model bundle that computes the descriptors: a directory or a name. Empty asks the "
+        "perception node.",
     )
     autostart: bool = parameter(
         True,
-        "Configure and activate without a lifecycle manager, and try again while the map cannot be opened.",
+        "Configure and activate the node without a lifecycle manager, and retry while the map "
+        "cannot be opened.",
         change=NEVER,
     )
     retry_period_s: float = parameter(
         5.0,
-        "Seconds between two attempts to open a map, or to write to one that was full or locked.",
+        "Time between two attempts to open a map, or to write to one that was full or locked, in "
+        "seconds.",
         low=0.1,
         high=3600,
         change=LIVE,
     )
-    camera: str = parameter("camera", "Name of the camera, kept with each keyframe.")
+    camera: str = parameter("camera", "Name of the camera, stored with each keyframe.")
     descriptor_topic: str = parameter(
         "",
-        "sensor_msgs/Image of one row, as the perception node publishes it; empty is "
-        "perception/<camera>/descriptor in the node's namespace.",
+        "Topic of the descriptors, sensor_msgs/Image of one row, as the perception node publishes "
+        "them; empty is perception/<camera>/descriptor in the node's namespace.",
     )
     vision_info_topic: str = parameter(
         "",
-        "vision_msgs/VisionInfo that names the model; empty is vision_info of the node that publishes the "
-        "descriptors.",
+        "Topic of the vision_msgs/VisionInfo that names the model; empty is vision_info of the node"
+        " that publishes the descriptors.",
     )
     verify: bool = parameter(
         False,
-        "Check the best places with local features of the image, which refines the pose. Needs images and "
-        "camera info, and a map that was built with structure. What cannot be checked is not accepted.",
+        "Check the best places with local features of the image, which also refines the pose. Needs"
+        " images, camera info and a map that was built with structure. Places that cannot be "
+        "checked are not accepted.",
     )
     thumbnails: bool = parameter(
-        False, "Keep a small picture with each new keyframe. Needs images."
+        False, "Store a small picture with each new keyframe. Needs images."
     )
     image_topic: str = parameter(
-        "", "Image topic for verify and thumbnails; empty is <camera>/image_raw in the namespace."
+        "",
+        "Image topic for verify and thumbnails; empty is <camera>/image_raw in the node's "
+        "namespace.",
     )
     camera_info_topic: str = parameter(
-        "", "sensor_msgs/CameraInfo for verify; empty is camera_info beside the image topic."
+        "",
+        "Topic of the sensor_msgs/CameraInfo for verify; empty is camera_info in the namespace of "
+        "the image topic.",
     )
     image_kind: str = parameter(
         "auto",
-        "Whether the camera info's K and distortion hold for the images (raw), or its P (rectified). auto "
-        "takes a topic with the word rect, rectified or undistorted in its name for rectified.",
+        "Which calibration of the camera info applies to the images: K and distortion (raw), or P "
+        "(rectified). auto takes a topic with the word rect, rectified or undistorted in its name "
+        "as rectified.",
         choices=KINDS,
     )
     transport: str = parameter(
         "raw",
-        "raw subscribes sensor_msgs/Image; compressed subscribes sensor_msgs/CompressedImage on the "
-        "image topic with /compressed added, or on the image topic itself where that is published as such.",
+        "raw subscribes to sensor_msgs/Image; compressed subscribes to sensor_msgs/CompressedImage "
+        "on the image topic with /compressed added, or on the image topic itself where that carries"
+        " compressed images.",
         choices=("raw", "compressed"),
     )
     pose_source: str = parameter(
         "none",
-        "Where the robot's motion comes from: odometry (nav_msgs/Odometry), pose (geometry_msgs/PoseStamped) "
-        "or pose_with_covariance in the map frame, tf from the map frame, or none, with which nothing can be "
-        "mapped.",
+        "Where the robot's motion comes from: odometry (nav_msgs/Odometry); pose "
+        "(geometry_msgs/PoseStamped) or pose_with_covariance, in the map frame; tf, from the map "
+        "frame; or none, without which no map can be built.",
         choices=POSE_SOURCES,
     )
     pose_topic: str = parameter(
-        "", "Topic of the poses; empty is odom for odometry and pose for poses, in the namespace."
+        "",
+        "Topic of the poses; empty is odom for odometry and pose for poses, in the node's "
+        "namespace.",
     )
-    map_frame: str = parameter("map", "Frame of a map that is made; one that is there has its own.")
+    map_frame: str = parameter("map", "Frame of a newly created map; an existing map has its own.")
     base_frame: str = parameter(
         "",
-        "Frame of the robot that the poses on ~/pose and initialpose are of, such as base_link; empty is "
-        "the camera. Needed to relocalise.",
+        "Frame of the robot whose pose is published on ~/pose and initialpose, such as base_link; "
+        "empty is the camera. Needed to relocalise.",
     )
     camera_to_base: tuple[float, ...] = parameter(
         (),
-        "Pose of the camera's optical frame in base_frame (of an odometry: in its child frame), as a URDF "
-        "gives it: x y z (m) roll pitch yaw (rad). Empty looks it up on /tf_static.",
+        "Pose of the camera's optical frame in base_frame (for odometry: in its child frame), as in"
+        " a URDF: x y z (m) roll pitch yaw (rad). Empty looks it up on /tf_static.",
         low=-1e6,
         high=1e6,
     )
     sync_tolerance_s: float = parameter(
         0.1,
-        "A pose counts for an image if it is at most this much older or newer. Between poses that come as "
-        "often as usual, however slowly, it is interpolated.",
+        "Largest difference between the stamps of an image and its pose, in seconds. Between two "
+        "poses at their usual interval, however long, the pose is interpolated.",
         low=0.0,
         high=10,
         change=LIVE,
     )
     sync_wait_s: float = parameter(
         0.2,
-        "How long a descriptor waits for a pose of its time.",
+        "Longest time for which a descriptor waits for the pose of its stamp, in seconds.",
         low=0.0,
         high=10,
         change=LIVE,
     )
     max_rate_hz: float = parameter(
-        0.0, "Descriptors a second at most; 0 is unlimited.", low=0, high=1000, change=LIVE
+        0.0,
+        "Highest rate at which descriptors are processed, in Hz; 0 is unlimited.",
+        low=0,
+        high=1000,
+        change=LIVE,
     )
     top_k: int = parameter(
-        5, "Places in a message of ~/places, most probable first.", low=1, high=100, change=LIVE
+        5,
+        "Number of places in a message on ~/places, most probable first.",
+        low=1,
+        high=100,
+        change=LIVE,
     )
     accept_probability: float = parameter(
         RecogniserOptions.accept_probability,
-        "A place is accepted from this probability on, and then published on ~/pose.",
+        "Lowest probability with which a place is accepted and published on ~/pose.",
         low=0.0,
         high=1.0,
         change=LIVE,
     )
     sequence: bool = parameter(
         RecogniserOptions.sequence,
-        "Use the sequence of images (a Bayes filter over places); false takes each by itself.",
+        "Use the sequence of images (a Bayes filter over places); false recognises each image "
+        "independently.",
     )
     place_radius_m: float = parameter(
         RecogniserOptions.radius_m,
-        "Keyframes so near to each other that look the same way are one place.",
+        "Keyframes within this distance that face the same way are one place, in m.",
         low=0.001,
         high=10000,
     )
     max_speed_m_s: float = parameter(
         RecogniserOptions.max_speed_m_s,
-        "Speed of the camera at most, where there is no odometry; 0 learns it from the map.",
+        "Highest speed of the camera where there is no odometry, in m/s; 0 learns it from the map.",
         low=0.0,
         high=1000,
     )
     mapping: bool = parameter(
         False,
-        "Add keyframes from the start; ~/start_mapping and ~/stop_mapping change it.",
+        "Add keyframes from the start; ~/start_mapping and ~/stop_mapping switch it later.",
         change=LIVE,
     )
     source: str = parameter(
         "",
-        "Name of the run or robot in new keyframes; empty is the host's name and the time of the start.",
+        "Name of the run or robot, stored with new keyframes; empty is the host name and the start "
+        "time.",
     )
     keyframe_distance_m: float = parameter(
         KeyframePolicy.distance_m,
-        "A keyframe is added after so many metres, ...",
+        "Distance from the last keyframe after which a new one is added, in m.",
         low=0.001,
         high=1000,
         change=LIVE,
     )
     keyframe_angle_deg: float = parameter(
-        KeyframePolicy.angle_deg, "... so much turning, ...", low=0.1, high=180, change=LIVE
+        KeyframePolicy.angle_deg,
+        "Turn since the last keyframe after which a new one is added, in degrees.",
+        low=0.1,
+        high=180,
+        change=LIVE,
     )
     keyframe_similarity: float = parameter(
         KeyframePolicy.similarity,
-        "... or when the descriptor's similarity to the last keyframe's falls below this and the camera "
-        "moved; 0 leaves it out.",
+        "A keyframe is added when the camera has moved and its descriptor's similarity to the last "
+        "keyframe's falls below this; 0 ignores the similarity.",
         low=0,
         high=1,
         change=LIVE,
     )
     keyframe_revisits: bool = parameter(
         KeyframePolicy.revisits,
-        "Also take views that an earlier keyframe of this run shows already.",
+        "Also add views that an earlier keyframe of this run already shows.",
         change=LIVE,
     )
     loop_closure: bool = parameter(
-        True, "Compare with the running session's own keyframes and publish ~/loop_closure."
+        True,
+        "Compare new images with the keyframes of the running session and publish ~/loop_closure.",
     )
     loop_min_probability: float = parameter(
-        0.9, "Loop closures need at least this probability.", low=0.0, high=1.0, change=LIVE
+        0.9, "Lowest probability of a loop closure.", low=0.0, high=1.0, change=LIVE
     )
     loop_exclude_s: float = parameter(
         20.0,
-        "Keyframes of the last seconds are no loop closure, ...",
+        "A keyframe is a loop closure only if it is older than this, in seconds.",
         low=0.0,
         high=86400,
         change=LIVE,
     )
     loop_exclude_m: float = parameter(
-        5.0, "... nor those of the last metres of the way.", low=0.0, high=1e6, change=LIVE
+        5.0,
+        "A keyframe is a loop closure only if the robot has travelled further than this since, in "
+        "m.",
+        low=0.0,
+        high=1e6,
+        change=LIVE,
     )
     snapshot_folder: str = parameter(
-        "", "Where ~/save_snapshot writes; empty is beside the map.", change=LIVE
+        "", "Folder that ~/save_snapshot writes to; empty is the folder of the map.", change=LIVE
     )
     initialpose_topic: str = parameter(
-        "initialpose", "Where ~/relocalise publishes, for AMCL, Nav2 and slam_toolbox."
+        "initialpose",
+        "Topic on which ~/relocalise publishes the pose, for AMCL, Nav2 and slam_toolbox.",
     )
     relocalise_timeout_s: float = parameter(
         10.0,
-        "~/relocalise gives up after so many seconds without an accepted match.",
+        "Time after which ~/relocalise gives up if no place was accepted, in seconds.",
         low=0.1,
         high=600,
         change=LIVE,
     )
     pose_covariance_scale: float = parameter(
-        1.0, "Covariances are multiplied by it.", low=1e-6, high=1e6, change=LIVE
+        1.0,
+        "Factor applied to the covariances of the published poses.",
+        low=1e-6,
+        high=1e6,
+        change=LIVE,
     )
     signed_covariance: bool = parameter(
         False,
-        "Publish negative covariances on ~/pose as they are. initialpose never has any: AMCL refuses them.",
+        "Publish negative covariances on ~/pose unchanged. initialpose never has any, since AMCL "
+        "refuses them.",
         change=LIVE,
     )
-    subscribe_depth: int = parameter(5, "QoS history of the subscriptions.", low=1, high=100)
+    subscribe_depth: int = parameter(
+        5, "QoS history of the subscriptions, in messages.", low=1, high=100
+    )
     stale_after_s: float = parameter(
         2.0,
-        "Descriptors or poses that did not come for so long are reported as stopped.",
+        "Time without descriptors or poses after which they are reported as stopped, in seconds.",
         low=0.1,
         high=3600,
         change=LIVE,

@@ -1,4 +1,4 @@
-"""Everything that a training run can be told: frozen dataclasses whose defaults are the default recipe.
+"""The settings of a training run: frozen dataclasses whose defaults are the default recipe.
 
 The defaults are chosen for data that nobody tuned them on: tens to tens of thousands of images, a
 pretrained backbone, one machine. Where a better choice depends on the data or the weights, the default is
@@ -33,43 +33,48 @@ class DataConfig:
     """Where the samples come from."""
 
     kind: str = _doc(
-        "", f"data set kind: {', '.join(DATASETS)}; robot-vision data formats lists their options"
+        "",
+        f"kind of the data set: {', '.join(DATASETS)}; `robot-vision data formats KIND` lists its options",
     )
-    path: str = _doc("", "its folder or file; $VARIABLES and ~ are expanded")
-    options: dict[str, Any] = _doc(dict, "further options of that kind of data set")
+    path: str = _doc("", "folder or file of the data set; $VARIABLES and ~ are expanded")
+    options: dict[str, Any] = _doc(dict, "options of this kind of data set")
     threads: int = _doc(4, "threads that read and decode images ahead of the training step")
-    memory_gib: float = _doc(
-        4.0, "resized images, and cached features, are kept in memory up to this"
-    )
+    memory_gib: float = _doc(4.0, "memory for resized images and cached features, in GiB")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Which network, from which weights, and which parts of it are trained."""
 
-    backbone: str = _doc("resnet18", "torchvision's name")
-    weights: str | None = _doc("torchvision", "torchvision (downloads), a file, or null for none")
+    backbone: str = _doc("resnet18", "torchvision's name of the backbone")
+    weights: str | None = _doc(
+        "torchvision",
+        "initial weights of the backbone: torchvision (downloads them), a file, or null for random "
+        "numbers",
+    )
     init_from: str | None = _doc(
         None,
-        "a bundle or checkpoint: its backbone and heads are kept and frozen, the heads of this config "
-        "are added; replaces backbone, weights and input",
+        "bundle or checkpoint to start from: its backbone and heads are kept and frozen, and the "
+        "heads of this config are added; replaces backbone, weights and input",
     )
     input: InputSpec = _doc(InputSpec, "input size and resize rule")
     freeze: tuple[str, ...] = _doc(
-        (), "stages or layers that are not trained; `all` for the backbone"
+        (), "stages or layers that are not trained; `all` for the whole backbone"
     )
-    freeze_until: str | None = _doc(None, "freezes every stage up to this one and including it")
+    freeze_until: str | None = _doc(
+        None, "last stage that is not trained; all stages before it are frozen too"
+    )
     freeze_batch_norm: bool | None = _doc(
-        None, "keep batch norm's running statistics; null: where there are pretrained weights"
+        None, "keep the running statistics of batch norm; null: only with pretrained weights"
     )
     reinitialise: tuple[str, ...] = _doc(
         (), "layers of the backbone that start from random numbers"
     )
     classifier: dict[str, Any] = _doc(
-        dict, "settings of the head, as in bundle.yaml (labels from data)"
+        dict, "settings of the classifier head, as in bundle.yaml (its labels come from the data)"
     )
-    pose: dict[str, Any] = _doc(dict, "settings of the head, as in bundle.yaml")
-    place: dict[str, Any] = _doc(dict, "settings of the head, as in bundle.yaml")
+    pose: dict[str, Any] = _doc(dict, "settings of the pose head, as in bundle.yaml")
+    place: dict[str, Any] = _doc(dict, "settings of the place head, as in bundle.yaml")
 
 
 @dataclass(frozen=True)
@@ -77,17 +82,23 @@ class OptimiserConfig:
     """AdamW or SGD with warm-up and a cosine."""
 
     name: str = _doc("adamw", "adamw or sgd (Nesterov momentum 0.9)")
-    learning_rate: float = _doc(1e-3, "peak rate of the heads")
+    learning_rate: float = _doc(1e-3, "peak learning rate of the heads")
     backbone_learning_rate: float | None = _doc(
         None,
-        "peak rate of the backbone; null: a tenth of the heads' with pretrained weights, else the same",
+        "peak learning rate of the backbone; null: with pretrained weights a tenth of the heads' "
+        "rate, otherwise the same",
     )
-    weight_decay: float = _doc(0.02, "on matrices and kernels; biases and norms are spared")
-    warmup: float = _doc(0.05, "share of all steps over which the rate rises from zero")
-    final: float = _doc(0.01, "the cosine ends at this share of the peak")
-    clip_norm: float = _doc(5.0, "gradients are scaled down to this norm; 0 does not")
+    weight_decay: float = _doc(
+        0.02, "weight decay of matrices and kernels; biases and norms have none"
+    )
+    warmup: float = _doc(0.05, "share of all steps over which the learning rate rises from zero")
+    final: float = _doc(0.01, "share of the peak learning rate at which the cosine ends")
+    clip_norm: float = _doc(
+        5.0, "largest norm of the gradients, which are scaled down to it; 0 is unlimited"
+    )
     ema: float = _doc(
-        0.995, "decay of the averaged weights, which are what is exported; 0 for none"
+        0.995,
+        "decay of the averaged weights, which are the ones exported; 0 exports the last weights",
     )
 
 
@@ -97,42 +108,57 @@ class LoopConfig:
 
     epochs: int | None = _doc(
         None,
-        "passes over the training images; null: 12 for fine-tuning a pretrained network, 40 for heads "
-        "alone, 60 from nothing",
+        "passes over the training images; null: 12 to fine-tune a pretrained network, 40 to train "
+        "heads alone, 60 to train from random weights",
     )
-    batch_size: int = _doc(32, "images a step, over all processes together")
+    batch_size: int = _doc(32, "images per step, over all processes together")
     head_epochs: int = _doc(
         20,
-        "before a pretrained backbone is fine-tuned, the heads alone are trained so long on its cached "
-        "features, so that random heads do not spoil it (Kumar et al., ICLR 2022)",
+        "epochs in which the heads alone are trained, on cached features, before a pretrained "
+        "backbone is fine-tuned, so that random heads do not spoil it (Kumar et al., ICLR 2022)",
     )
-    patience: int = _doc(0, "stop after so many epochs without a better validation score; 0: never")
+    patience: int = _doc(
+        0, "epochs without a better validation score after which training stops; 0: never"
+    )
     validate_every: int = _doc(1, "epochs between validations")
-    precision: str = _doc("float32", "float32, bfloat16 or float16 (mixed)")
-    seed: int = _doc(0, "of everything random")
-    sampler: str = _doc("shuffle", "shuffle, or balanced: every class is drawn equally often")
+    precision: str = _doc(
+        "float32", "numeric precision of training: float32, bfloat16 or float16 (mixed)"
+    )
+    seed: int = _doc(0, "seed of everything random")
+    sampler: str = _doc(
+        "shuffle",
+        "how images are drawn: shuffle, or balanced, which draws every class equally often",
+    )
     cache_features: bool = _doc(
         True,
-        "where the backbone is frozen and nothing is augmented, run it once and not every epoch",
+        "run a frozen backbone once instead of in every epoch, if nothing is augmented",
     )
     checkpoint_seconds: float = _doc(
-        120.0, "write last.safetensors this often, and at the end of each stage"
+        120.0,
+        "seconds between two writes of last.safetensors, which is also written at the end of each "
+        "stage",
     )
-    accelerator: str = _doc("auto", "auto, cpu or cuda")
-    devices: int = _doc(1, "processes on this machine; under torchrun it is torchrun that decides")
-    nodes: int = _doc(1, "machines")
-    threads: int = _doc(0, "CPU threads of the network; 0 leaves it to torch")
+    accelerator: str = _doc("auto", "device of training: auto, cpu or cuda")
+    devices: int = _doc(1, "processes on this machine; torchrun overrides it")
+    nodes: int = _doc(1, "number of machines")
+    threads: int = _doc(0, "CPU threads of the network; 0 lets torch choose")
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
     """How the classifier is trained."""
 
-    loss: str = _doc("cross_entropy", "the loss's name")
-    settings: dict[str, Any] = _doc(lambda: {"label_smoothing": 0.05}, "the loss's settings")
-    class_weights: str = _doc("none", "none, sqrt_inverse (of the frequency), inverse or effective")
-    weight: float = _doc(1.0, "of this head's loss in joint training")
-    calibrate: bool = _doc(True, "fit the softmax's temperature on the validation images")
+    loss: str = _doc("cross_entropy", "name of the classifier's loss")
+    settings: dict[str, Any] = _doc(
+        lambda: {"label_smoothing": 0.05}, "settings of the classifier's loss"
+    )
+    class_weights: str = _doc(
+        "none",
+        "weight of each class in the loss: none, sqrt_inverse (of the frequency), inverse or "
+        "effective",
+    )
+    weight: float = _doc(1.0, "weight of the classifier's loss in joint training")
+    calibrate: bool = _doc(True, "fit the softmax temperature on the validation images")
 
 
 @dataclass(frozen=True)
@@ -140,18 +166,18 @@ class PoseConfig:
     """How the pose head is trained."""
 
     loss: str = _doc(
-        "heteroscedastic", "the loss's name; homoscedastic and beta learn no covariance"
+        "heteroscedastic",
+        "name of the pose head's loss; homoscedastic and beta learn no covariance",
     )
-    settings: dict[str, Any] = _doc(dict, "the loss's settings")
-    weight: float = _doc(1.0, "of this head's loss in joint training")
-    clips: int = _doc(1, "frames of a clip, for settings.relative (MapNet: 3); 1: single frames")
-    clip_spacing: int = _doc(10, "frames between those of a clip")
-    calibrate: bool = _doc(
-        True, "scale the variances so that they are right on the validation frames"
-    )
+    settings: dict[str, Any] = _doc(dict, "settings of the pose head's loss")
+    weight: float = _doc(1.0, "weight of the pose head's loss in joint training")
+    clips: int = _doc(1, "frames per clip, for settings.relative (MapNet: 3); 1 uses single frames")
+    clip_spacing: int = _doc(10, "distance between the frames of a clip, in frames")
+    calibrate: bool = _doc(True, "scale the variances to match the errors on the validation frames")
     folds: int = _doc(
         4,
-        "without validation frames and with a frozen backbone: folds of training blocks to calibrate on",
+        "folds of training blocks to calibrate on, if there are no validation frames and the "
+        "backbone is frozen",
     )
 
 
@@ -160,26 +186,38 @@ class PlaceConfig:
     """How the place head is trained."""
 
     loss: str = _doc(
-        "triplet", "the loss's name: triplet, multi_similarity, or none (k-means alone)"
+        "triplet",
+        "name of the place head's loss: triplet, multi_similarity, or none (k-means alone)",
     )
-    settings: dict[str, Any] = _doc(dict, "the loss's settings")
-    weight: float = _doc(1.0, "of this head's loss in joint training")
-    positive_m: float = _doc(10.0, "images at most so far apart")
+    settings: dict[str, Any] = _doc(dict, "settings of the place head's loss")
+    weight: float = _doc(1.0, "weight of the place head's loss in joint training")
+    positive_m: float = _doc(
+        10.0, "largest distance between two images of the same place, in metres"
+    )
     positive_deg: float | None = _doc(
-        None, "and turned by at most so much show the same place; null: any"
+        None, "largest turn between two images of the same place, in degrees; null: any"
     )
-    negative_m: float = _doc(25.0, "images further apart than this")
+    negative_m: float = _doc(
+        25.0, "images further apart than this show different places, in metres"
+    )
     negative_deg: float | None = _doc(
-        None, "or turned by more than this show other places; null: never"
+        None,
+        "images turned by more than this show different places, in degrees; null: the turn does not"
+        " count",
     )
-    negatives: int = _doc(10, "triplet: hardest negatives a query")
-    queries: int = _doc(0, "triplet: queries between two minings, which is an epoch; 0 for all")
-    images_per_place: int = _doc(4, "multi_similarity: images of a place in a batch")
-    kmeans_images: int = _doc(1000, "training images whose features are clustered")
+    negatives: int = _doc(10, "hardest negatives per query, for triplet")
+    queries: int = _doc(
+        0, "queries between two minings, which make an epoch, for triplet; 0 for all"
+    )
+    images_per_place: int = _doc(4, "images of each place in a batch, for multi_similarity")
+    kmeans_images: int = _doc(
+        1000, "training images whose features are clustered to initialise the head"
+    )
     kmeans_ratio: float = _doc(
         100.0,
-        "NetVLAD's assignment to the nearest cluster over that to the second, on average, at the start; "
-        "above 1; less is softer, which tells near viewpoints apart better",
+        "NetVLAD's initial ratio between the assignment to the nearest cluster and that to the "
+        "second nearest, on average; above 1; a smaller, softer value separates near viewpoints "
+        "better",
     )
 
 
@@ -188,13 +226,14 @@ class EpistemicConfig:
     """Several answers of classifier and pose head to one run of the backbone."""
 
     members: int = _doc(
-        1, "heads of an ensemble; the further ones are trained on the trained backbone"
+        1, "heads of an ensemble; those after the first are trained on the trained backbone"
     )
-    passes: int = _doc(0, "Monte Carlo dropout passes (needs dropout in the heads); 0 for none")
+    passes: int = _doc(0, "passes of Monte Carlo dropout (needs dropout in the heads); 0 for none")
     bootstrap: bool | None = _doc(
         None,
-        "further members see a bootstrap sample of the images, and not all of them; null: where the "
-        "classifier alone is trained, whose linear layer would come out the same otherwise",
+        "train each further member on a bootstrap sample of the images instead of all of them; "
+        "null: only if the classifier alone is trained, whose linear layers would otherwise all be "
+        "the same",
     )
 
 
@@ -202,8 +241,8 @@ class EpistemicConfig:
 class TrainingConfig:
     """One run: `robot-vision train config.yaml`."""
 
-    heads: tuple[str, ...] = _doc((), "any of classifier, pose, place")
-    name: str = _doc("model", "of the bundle")
+    heads: tuple[str, ...] = _doc((), "heads to train: any of classifier, pose, place")
+    name: str = _doc("model", "name of the bundle")
     output: str = _doc("", "folder of the run; empty: runs/NAME")
     data: DataConfig = _doc(DataConfig, "")
     network: NetworkConfig = _doc(NetworkConfig, "")
@@ -211,15 +250,18 @@ class TrainingConfig:
     loop: LoopConfig = _doc(LoopConfig, "")
     augmentation: dict[str, Any] | None = _doc(
         None,
-        "name (none, labels, poses), its settings, and mixup (alpha, for classifiers alone); null: labels "
-        "for classifiers alone, else poses; none where the whole backbone is frozen",
+        "name of the augmentation (none, labels, poses), its settings, and mixup (alpha, for "
+        "classifiers alone); null: none if the whole backbone is frozen, labels for classifiers "
+        "alone, otherwise poses",
     )
     classifier: ClassifierConfig = _doc(ClassifierConfig, "")
     pose: PoseConfig = _doc(PoseConfig, "")
     place: PlaceConfig = _doc(PlaceConfig, "")
     epistemic: EpistemicConfig = _doc(EpistemicConfig, "")
-    baselines: tuple[str, ...] = _doc((), f"any of {', '.join(BASELINES)}")
-    variants: tuple[str, ...] = _doc((), f"further bundles: any of {', '.join(VARIANTS)}")
+    baselines: tuple[str, ...] = _doc(
+        (), f"baselines to compare with: any of {', '.join(BASELINES)}"
+    )
+    variants: tuple[str, ...] = _doc((), f"further bundles to write: any of {', '.join(VARIANTS)}")
 
     def __post_init__(self) -> None:
         """Checks what has a range or a list of allowed values."""
