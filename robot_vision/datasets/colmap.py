@@ -47,8 +47,10 @@ from robot_vision.sources.natural import natural_key
 class Options(PosedOptions):
     """Options of the format."""
 
-    images: str = option("", "folder of the images; empty: images beside the model or above it")
-    scale: float = option(1.0, "metres in the model's unit of length", low=1e-9)
+    images: str = option(
+        "", "folder of the images; empty: images in the model's folder or above it"
+    )
+    scale: float = option(1.0, "length of the model's unit, in metres", low=1e-9)
 
 
 def open_splits(root: Path, options: Options) -> Splits:

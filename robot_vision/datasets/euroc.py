@@ -52,9 +52,13 @@ class Options(PosedOptions):
 
     camera: str = option("cam0", "folder of the camera below mav0")
     base_to_camera: str = option(
-        "", "camera in the body: x,y,z,qx,qy,qz,qw or identity, where sensor.yaml has no T_BS"
+        "",
+        "pose of the camera in the body frame, if sensor.yaml has no T_BS: x,y,z,qx,qy,qz,qw or "
+        "identity",
     )
-    max_gap_s: float = option(0.1, "poses on both sides of an image at most so far apart", low=0.0)
+    max_gap_s: float = option(
+        0.1, "longest gap between the two poses around an image, in seconds", low=0.0
+    )
 
 
 def open_splits(root: Path, options: Options) -> Splits:

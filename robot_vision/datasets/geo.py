@@ -32,7 +32,7 @@ _E2 = _F * (2 - _F)
 class GeoOptions(PosedOptions):
     """Options of every format with places."""
 
-    use_heading: bool = option(True, "take the camera's direction from its heading")
+    use_heading: bool = option(True, "take the direction of the camera from its heading")
 
 
 @dataclass(frozen=True)

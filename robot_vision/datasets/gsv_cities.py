@@ -41,7 +41,7 @@ _NAME = re.compile(r".*?_(\d{7})_\d+_\d+_-?\d+_[^_]+_[^_]+_(.+)\.jpe?g", re.IGNO
 class Options(GeoOptions):
     """Options of the format."""
 
-    cities: str = option("", "names of cities, with commas; empty: all that are there")
+    cities: str = option("", "names of the cities to read, separated by commas; empty: all")
 
 
 @dataclass(frozen=True)

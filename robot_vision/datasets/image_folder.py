@@ -41,17 +41,26 @@ class Options:
 
     split: str = option(
         "stratified",
-        "how to draw what has no folder: stratified at random, or blocks of consecutive files of a class",
+        "how to split images that are in no split folder: stratified at random, or blocks of "
+        "consecutive files of a class",
         choices=("stratified", "blocks"),
     )
-    validation: float = option(0.15, "part of the training images", low=0, high=0.9)
-    test: float = option(0.15, "part of all images, where there is no test folder", low=0, high=0.9)
-    seed: int = option(0, "of the draw", low=0)
+    validation: float = option(
+        0.15, "share of the training images that is used for validation", low=0, high=0.9
+    )
+    test: float = option(
+        0.15,
+        "share of all images that is used for testing, if there is no test folder",
+        low=0,
+        high=0.9,
+    )
+    seed: int = option(0, "random seed of the split", low=0)
     group: str = option(
         "",
-        "regular expression on the file's name: images whose first group (or match) agrees stay together",
+        "regular expression on the file name: images with the same first group (or match) stay in "
+        "the same split",
     )
-    block_frames: int = option(50, "with split=blocks: consecutive files in a block", low=1)
+    block_frames: int = option(50, "consecutive files in a block, with split=blocks", low=1)
 
 
 def open_splits(root: Path, options: Options) -> Splits:

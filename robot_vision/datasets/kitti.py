@@ -40,7 +40,8 @@ class Options(PosedOptions):
 
     camera: str = option(
         "auto",
-        "0 or 1: left or right grey, 2 or 3: left or right colour; auto: the first there of 2, 3, 0, 1",
+        "camera to read: 0 or 1: left or right grey, 2 or 3: left or right colour; auto: the first "
+        "that exists of 2, 3, 0, 1",
         choices=("auto", "0", "1", "2", "3"),
     )
     poses: str = option("", "file of the poses of one sequence; empty: poses/NN.txt")

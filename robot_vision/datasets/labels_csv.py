@@ -60,9 +60,13 @@ _COLUMNS = {
 class Options(image_folder.Options):
     """Options of the format."""
 
-    images: str = option("", "folder of the images; empty: that of the table")
-    image_column: str = option("", "name of the column of images, where the header leaves it open")
-    label_column: str = option("", "name of the column of classes, where the header leaves it open")
+    images: str = option("", "folder of the images; empty: the folder of the table")
+    image_column: str = option(
+        "", "name of the column of images, if the header does not make it clear"
+    )
+    label_column: str = option(
+        "", "name of the column of classes, if the header does not make it clear"
+    )
 
 
 @dataclass

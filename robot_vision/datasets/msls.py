@@ -46,7 +46,7 @@ _RAW = {name: (re.compile(name),) for name in ("key", "lon", "lat", "ca", "pano"
 class Options(GeoOptions):
     """Options of the format."""
 
-    cities: str = option("", "names of cities, with commas; empty: all that are there")
+    cities: str = option("", "names of the cities to read, separated by commas; empty: all")
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ T = TypeVar("T")
 class PosedOptions(BlockOptions):
     """Options of every format with poses."""
 
-    map_frame: str = option("map", "name of the poses' frame")
-    camera_matrix: str = option("", "fx,fy,cx,cy in pixels, where the data set does not say")
+    map_frame: str = option("map", "frame of the poses")
+    camera_matrix: str = option(
+        "", "camera matrix as fx,fy,cx,cy in pixels, if the data set has none"
+    )
     bad_poses: str = option(
         "error",
-        "what to do about a pose that fails its checks: stop, or skip the frame and count it",
+        "what to do with a pose that fails its checks: stop, or skip the frame and count it",
         choices=("error", "skip"),
     )
 

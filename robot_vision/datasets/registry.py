@@ -17,14 +17,14 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.sources.files import readable, some
 
 DATASETS: dict[str, str] = {
-    "image_folder": "a folder for each class; train, val and test folders above them are honoured",
+    "image_folder": "one folder per class; train, val and test folders above them are used",
     "labels_csv": "a table of images and classes: a CSV file, or a folder with train.csv and test.csv",
-    "seven_scenes": "Microsoft 7-Scenes: frame-*.color.png or jpg beside .pose.txt, flat or in seq-NN",
+    "seven_scenes": "Microsoft 7-Scenes: frame-*.color.png or jpg with .pose.txt, flat or in seq-NN",
     "twelve_scenes": "12-Scenes: one scene with data/frame-*.color.jpg and .pose.txt, split.txt, info.txt",
     "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
     "tum_rgbd": "TUM RGB-D: rgb.txt and groundtruth.txt; a folder, or a folder of such folders",
     "transforms_json": "NeRF, Instant-NGP, Nerfstudio and COLMAP exports: transforms.json",
-    "colmap": "COLMAP models, binary or text: cameras and images, in sparse/0 beside images",
+    "colmap": "COLMAP models, binary or text: cameras and images, in sparse/0 next to images",
     "euroc": "EuRoC MAV, TUM VI: mav0 with cam0 and a ground truth of the IMU; or a folder of such",
     "kitti": "KITTI odometry: sequences/NN with image_2, calib.txt and times.txt; poses/NN.txt",
     "rosbag": "a ROS 1 or 2 bag, or a folder of bags: images with a pose topic, odometry or tf, and labels",

@@ -41,23 +41,40 @@ from robot_vision.sources.storage import slashed
 class Options(PosedOptions):
     """Options of the format."""
 
-    image_topic: str = option("", "the images; may be left out where there is one image topic")
+    image_topic: str = option(
+        "", "topic of the images; not needed if there is only one image topic"
+    )
     pose_source: str = option(
         "auto",
-        "where poses come from; auto: pose_topic, tf, a pose topic, odometry, in this order",
+        "where poses come from; auto takes the first that exists of pose_topic, tf, a pose topic, "
+        "odometry",
         choices=("auto", "topic", "tf", "none"),
     )
-    pose_topic: str = option("", "PoseStamped, PoseWithCovarianceStamped or Odometry")
-    camera_frame: str = option("", "the camera's optical frame in tf; else the images' frame_id")
-    base_frame: str = option("", "frame whose poses pose_topic gives, where it is not the camera")
-    base_to_camera: str = option(
-        "", "camera in that frame: x,y,z,qx,qy,qz,qw or identity, where /tf_static does not say"
+    pose_topic: str = option(
+        "", "topic of the poses: PoseStamped, PoseWithCovarianceStamped or Odometry"
     )
-    max_gap_s: float = option(0.5, "poses on both sides of an image at most so far apart", low=0.0)
-    label_topic: str = option("", "std_msgs/String or vision_msgs/Classification")
-    label_hold_s: float = option(0.0, "how long a label holds at most; 0: until the next", low=0.0)
+    camera_frame: str = option(
+        "", "optical frame of the camera in tf; empty: the frame_id of the images"
+    )
+    base_frame: str = option("", "frame whose poses pose_topic gives, if it is not the camera")
+    base_to_camera: str = option(
+        "",
+        "pose of the camera in base_frame, if /tf_static does not give it: x,y,z,qx,qy,qz,qw or "
+        "identity",
+    )
+    max_gap_s: float = option(
+        0.5, "longest gap between the two poses around an image, in seconds", low=0.0
+    )
+    label_topic: str = option(
+        "", "topic of the labels: std_msgs/String or vision_msgs/Classification"
+    )
+    label_hold_s: float = option(
+        0.0,
+        "longest time for which a label stays valid, in seconds; 0: until the next label",
+        low=0.0,
+    )
     label_spans: str = option("", "YAML or CSV file of labelled time spans")
-    every: int = option(1, "take every n-th image only", low=1)
+    every: int = option(1, "use one image out of every n", low=1)
 
 
 @dataclass(frozen=True)

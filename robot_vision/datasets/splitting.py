@@ -26,18 +26,33 @@ class BlockOptions:
 
     split: str = option(
         "auto",
-        "auto: the official split where there is one, else blocks; or all frames in train or in test",
+        "how frames are split; auto: the official split if there is one, otherwise blocks; train "
+        "and test put all frames there",
         choices=("auto", "official", "blocks", "train", "test"),
     )
-    block_frames: int = option(50, "frames in a block of time", low=1)
-    test_modulo: int = option(4, "a block is test when its index modulo this ...", low=1)
-    test_remainder: int = option(3, "... is this; -1 for no test block", low=-1)
-    validation: float = option(0.15, "part of the training blocks for validation", low=0, high=0.9)
-    seed: int = option(0, "of the draw of validation blocks", low=0)
+    block_frames: int = option(50, "consecutive frames in a block, with split=blocks", low=1)
+    test_modulo: int = option(
+        4,
+        "with split=blocks: a block is used for testing if its index modulo this equals "
+        "test_remainder",
+        low=1,
+    )
+    test_remainder: int = option(
+        3,
+        "with split=blocks: remainder of the index of a test block modulo test_modulo; -1 for no "
+        "test block",
+        low=-1,
+    )
+    validation: float = option(
+        0.15, "share of the training blocks that is used for validation", low=0, high=0.9
+    )
+    seed: int = option(0, "random seed of the choice of validation blocks", low=0)
     gap_frames: int = option(
         0, "training frames left out on each side of validation and test blocks", low=0
     )
-    test_sequences: str = option("", "recordings that are test as a whole, by name, with commas")
+    test_sequences: str = option(
+        "", "names of recordings that are used for testing as a whole, separated by commas"
+    )
 
 
 def by_sequence(samples: Sequence[Sample]) -> dict[str, list[Sample]]:

@@ -58,7 +58,7 @@ _NO_PINHOLE = ("OPENCV_FISHEYE", "EQUIRECTANGULAR", "VR180_L", "VR180_R", "OMNID
 class Options(PosedOptions):
     """Options of the format."""
 
-    scale: float = option(1.0, "metres in the file's unit of length", low=1e-9)
+    scale: float = option(1.0, "length of the file's unit, in metres", low=1e-9)
 
 
 def open_splits(root: Path, options: Options) -> Splits:

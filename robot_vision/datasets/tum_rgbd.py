@@ -62,7 +62,9 @@ _FLIPPED_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 class Options(PosedOptions):
     """Options of the format."""
 
-    tolerance_s: float = option(0.02, "greatest distance in time of image and pose", low=0)
+    tolerance_s: float = option(
+        0.02, "largest time difference between an image and its pose, in seconds", low=0
+    )
 
 
 def open_splits(root: Path, options: Options) -> Splits:
