@@ -156,3 +156,26 @@ def test_two_images_of_one_name_are_not_guessed_at(tmp_path):
         ("b/0.png", "y"),
     ]
     assert any("or several are called so: 0.png" in note for note in splits.notes)
+
+
+def test_a_row_wider_than_the_table_is_refused(folder):
+    rows = [f"{n}.png,living room, large" for n in NAMES]
+    (folder / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    with pytest.raises(
+        SourceError, match="csv:2: 3 words in a table of 2 columns: put quotes round"
+    ):
+        open_dataset("labels_csv", folder)
+    (folder / "labels.csv").write_text("\n".join([f"{NAMES[0]}.png,hall", *rows]))
+    with pytest.raises(SourceError, match="csv:2: 3 words in a table of 2 columns"):
+        open_dataset("labels_csv", folder)
+    rows = [f"{n}.png,{c}," for n, c in zip(NAMES, LABELS, strict=True)]
+    (folder / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    expect(open_dataset("labels_csv", folder))
+
+
+def test_a_table_that_is_no_utf_8_names_the_line_and_the_remedy(folder):
+    (folder / "labels.csv").write_bytes(
+        "image,label\n000.png,hall\n001.png,café\n".encode("latin-1")
+    )
+    with pytest.raises(SourceError, match=r"labels.csv:3: not UTF-8 .*: save the file as UTF-8"):
+        open_dataset("labels_csv", folder)

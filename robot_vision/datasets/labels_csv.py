@@ -229,11 +229,19 @@ def _samples(
     """Returns each sample with its file and line, and its part (empty where no column says)."""
     at = table.columns
     needed = max(at.values()) + 1
+    width = max(needed, len(table.names) or len(table.rows[0].words))
     samples = []
     for row in table.rows:
         place = where(table.file, row.number)
         if len(row.words) < needed or (table.delimiter == " " and len(row.words) > needed):
             raise SourceError(f"{place}: {len(row.words)} words in a row of {needed} columns")
+        if any(
+            row.words[width:]
+        ):  # such as a class with a comma, of which only the first part would count
+            raise SourceError(
+                f"{place}: {len(row.words)} words in a table of {width} columns: put quotes round a word that "
+                "holds the delimiter, or name all columns in the header"
+            )
         word, label = row.words[at["image"]], row.words[at["label"]]
         part = _part(row.words[at["split"]], place) if "split" in at else ""
         file = found.image(word)

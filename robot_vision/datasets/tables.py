@@ -66,8 +66,13 @@ def read_text(file: Path) -> str:
         data = file.read_bytes()
         utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return data.decode("utf-16" if utf16 else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SourceError(f"{file} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        line = len(_LINE_END.findall(data[: error.start].decode("latin-1"))) + 1
+        raise SourceError(
+            f"{where(file, line)}: not {error.encoding.upper()} ({error.reason}): save the file as UTF-8"
+        ) from error
 
 
 def read_lines(file: Path) -> list[str]:
