@@ -158,6 +158,34 @@ def test_tables_that_cannot_be_poses_are_refused_by_name(tmp_path, text, message
         read_pose_file(file, refuse)
 
 
+@pytest.mark.parametrize(("unit", "metres"), [("mm", 0.001), ("cm", 0.01), ("m", 1.0)])
+def test_positions_are_in_the_headers_unit(tmp_path, unit, metres):
+    file, notes = tmp_path / "poses.csv", list[str]()
+    head = f"time [s],x [{unit}],y [{unit}],z [{unit}],qx,qy,qz,qw"
+    file.write_text(f"{head}\n1.0,1000,2000,-500,0,0,0,1\n")
+    found = read_pose_file(file, refuse, say=notes.append)
+    np.testing.assert_allclose(found.positions, [[1000 * metres, 2000 * metres, -500 * metres]])
+    assert any(f"positions in {unit}" in n for n in notes) == (unit != "m")
+
+
+@pytest.mark.parametrize("units", [("ft", "ft", "ft"), ("m", "m", "mm"), ("m", "m", "")])
+def test_positions_of_unknown_or_mixed_units_are_refused(tmp_path, units):
+    head = ",".join(
+        ["time [s]", *(f"{a} [{u}]" for a, u in zip("xyz", units, strict=True)), "qx,qy,qz,qw"]
+    )
+    (tmp_path / "poses.csv").write_text(f"{head}\n1.0,1,2,3,0,0,0,1\n")
+    with pytest.raises(
+        SourceError, match="the header gives positions in .*use one of m, cm, mm, km"
+    ):
+        read_pose_file(tmp_path / "poses.csv", refuse)
+
+
+def test_poses_of_kitti_without_times_name_the_option(tmp_path):
+    (tmp_path / "poses.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n")
+    with pytest.raises(SourceError, match=r"times.txt is not there; give .* \(pose_times\)"):
+        read_pose_file(tmp_path / "poses.txt", refuse)
+
+
 def test_repeated_stamps_are_kept_once_and_said(tmp_path):
     file = tmp_path / "truth.txt"
     file.write_text(
@@ -257,7 +285,7 @@ def test_a_table_that_is_no_text_is_named(tmp_path, capsys):
     (tmp_path / "rgb.txt").write_bytes(b"\xff\x00\xff")
     (tmp_path / "groundtruth.txt").write_text("1 0 0 0 0 0 0 1\n")
     assert main(["data", "inspect", "tum_rgbd", str(tmp_path)]) == 2
-    assert "rgb.txt cannot be read" in capsys.readouterr().err
+    assert "rgb.txt:1: not UTF-8" in capsys.readouterr().err
 
 
 def test_a_mark_is_no_part_of_the_first_label_or_key(tmp_path):

@@ -235,12 +235,10 @@ def _samples(
         place = where(table.file, row.number)
         if len(row.words) < needed or (table.delimiter == " " and len(row.words) > needed):
             raise SourceError(f"{place}: {len(row.words)} words in a row of {needed} columns")
-        if any(
-            row.words[width:]
-        ):  # such as a class with a comma, of which only the first part would count
+        if any(row.words[width:]):  # of "living room, large" only the first part would be the class
             raise SourceError(
-                f"{place}: {len(row.words)} words in a table of {width} columns: put quotes round a word that "
-                "holds the delimiter, or name all columns in the header"
+                f"{place}: {len(row.words)} words in a table of {width} columns: put quotes round a word "
+                "that holds the delimiter, or name all columns in the header"
             )
         word, label = row.words[at["image"]], row.words[at["label"]]
         part = _part(row.words[at["split"]], place) if "split" in at else ""

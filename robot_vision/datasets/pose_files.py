@@ -5,8 +5,8 @@
 - KITTI: the twelve numbers of a 3 x 4 matrix a line; stamps in seconds stand in a file beside it.
 
 Where a header names the columns, the names decide and not the format. Stamps of 1e11 and more are milli-,
-micro- or nanoseconds since 1970, by their size, unless the header gives the unit. Poses are those of a frame
-in the map, in metres.
+micro- or nanoseconds since 1970, by their size, unless the header gives the unit. Positions are in metres,
+unless the header says [mm], [cm] or [km]. Poses are those of a frame in the map.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ _ORDERS = {
 }
 _EUROC_COLUMNS = 17  # with velocity and the biases of gyroscope and accelerometer
 _DIGITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # from the unit to nanoseconds
+_METRES = {"": 1.0, "m": 1.0, "cm": 0.01, "mm": 0.001, "km": 1000.0}
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
@@ -110,6 +111,11 @@ Stamped = tuple[int, int, str, NDArray[np.float64], NDArray[np.float64]]
 
 
 def _kitti(table: Table, beside: Path, report: Report) -> list[Stamped]:
+    if not beside.is_file():
+        raise SourceError(
+            f"{table.file} has KITTI's poses, which carry no stamps: {beside} is not there; give a file "
+            "with a stamp a line (pose_times)"
+        )
     stamps = read_table(beside).rows
     if len(stamps) != len(table.rows):
         raise SourceError(
@@ -147,6 +153,7 @@ def _stamped(
     names = _ORDERS["tum"]
     needed = max(columns.values()) + 1
     unit = "ns" if in_ns else _unit_of(table, columns["stamp"])
+    length, scale = _length_of(table)
     what = "a pose " + " ".join(sorted(names[1:], key=lambda name: columns[name]))
     rows = []
     for row in table.rows:
@@ -158,13 +165,15 @@ def _stamped(
             values = numbers([row.words[columns[n]] for n in names[1:]], 7, place, what)
             rotation_from_quaternion(values[3:], place)
             word = row.words[columns["stamp"]]
-            rows.append((row.number, stamp_ns, word, values[:3], canonical_xyzw(values[3:])))
+            xyzw = canonical_xyzw(values[3:])
+            rows.append((row.number, stamp_ns, word, values[:3] * scale, xyzw))
         except SourceError as error:
             report(error)
     extra = max(len(row.words) for row in table.rows) - 8
     order = " ".join(sorted(names, key=lambda name: columns[name]))
-    if tuple(order.split()) != names or unit != "s" or extra > 0:
+    if tuple(order.split()) != names or unit != "s" or extra > 0 or scale != 1:
         more = f"; {extra} more column{'s'[: extra > 1]} not used" if extra > 0 else ""
+        more = f", positions in {length}{more}" if scale != 1 else more
         say(f"{table.file.name} is read {how} ({order}), stamps in {_UNITS[unit]}{more}")
     return rows
 
@@ -205,6 +214,18 @@ def _unit_of(table: Table, column: int) -> str:
     if re.search(r"(?:^|[^a-z])s(?:ecs?)?(?:[^a-z]|$)", said):
         return "s"
     return unit_of_stamps([row.words[column] for row in table.rows if len(row.words) > column])
+
+
+def _length_of(table: Table) -> tuple[str, float]:
+    """Returns the unit of the positions that the header gives (empty: none) and its metres."""
+    units = {table.units.get(name, "").strip().lower() for name in ("tx", "ty", "tz")}
+    unit = min(units)
+    if len(units) > 1 or unit not in _METRES:
+        raise SourceError(
+            f"{table.file}: the header gives positions in {', '.join(sorted(units))}: use one of m, cm, mm, "
+            "km for all three"
+        )
+    return unit, _METRES[unit]
 
 
 def unit_of_stamps(words: list[str]) -> str:
