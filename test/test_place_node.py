@@ -497,7 +497,7 @@ def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot
         wait_until(found, what=f"{words!r}; {robot.status()}")
 
     home = str(robot.folder / "home.map")
-    robot.reconfigure(map=home, verify=True, image_topic="/front/imag_raw")
+    robot.reconfigure(map=home, verify=True, image_topic="/front/imag_raw", pose_source="none")
     poses, before = len(robot.poses), robot.counter("not_verifiable")
     shown()
     said("no pose is published: no image on /front/imag_raw (0 publishers)")

@@ -135,12 +135,12 @@ def _of_inputs(health: Health, statistics: Statistics, level: int, text: str) ->
     refused = statistics.rate("refused")
     if refused > 0:
         level, text = WARN, f"descriptors refused at {refused:.1f} Hz"
-    if health.unverified:
-        level, text = WARN, f"no pose is published: {health.unverified}"
     if health.motion and health.motion_silent_s > health.stale_after_s:
         what = "stopped" if health.motion_seen else "has not begun"
         level = WARN
         text = f"{health.motion} {what}: no pose for {health.motion_silent_s:.1f} s"
+    if health.unverified:
+        level, text = WARN, f"no pose is published: {health.unverified}"
     if health.silent_s > health.stale_after_s:
         level = ERROR
         text = (
