@@ -210,3 +210,41 @@ def test_places_without_a_second_visit_have_no_recall() -> None:
     assert found["answerable"] == 0 and found["queries"] == n
     assert found["recall_at_1"]["value"] is None
     assert found["average_precision"]["value"] is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("same_recording", [False, True])
+def test_blocks_that_a_bound_rules_out_change_nothing(seed: int, same_recording: bool) -> None:
+    """Video and pictures in any order, far from the origin and near, against every pair looked at."""
+    rng = np.random.default_rng(seed)
+    n, places = int(rng.integers(5, 700)), int(rng.integers(3, 40))
+    t = np.arange(n)
+    k = (t // 20) % places if seed % 2 else rng.integers(places, size=n)
+    x = rng.normal(size=(places, 16))[k] + rng.choice([0.0, 0.1, 1.0]) * rng.normal(size=(n, 16))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    position = np.stack([k + (t % 20) * 0.05, 0 * t, 0 * t], 1) + rng.normal(size=(n, 3)) * 0.05
+    position[rng.random(n) < 0.1] = np.nan
+    position += rng.choice([0.0, 5e5])
+    xyzw = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
+    stamps = (t * 10**9 // 30).astype(np.int64)
+    frames = Views(x, position, xyzw, stamps)
+    same = EvaluationSettings(place_exclude_s=2.0, place_heading_deg=None)
+    found = score_places(frames, frames, same, same_recording)
+    there = np.isfinite(position[:, 0])
+    for i in np.flatnonzero(there):
+        open_ = there & ((np.abs(stamps - stamps[i]) > 2 * 10**9) | (not same_recording))
+        assert found["place_database"][i] == open_.sum()
+        if not open_.any():
+            assert found["place_match"][i] == -1
+            continue
+        away = np.where(open_, np.linalg.norm(position - position[i], axis=1), np.inf)
+        alike = np.where(open_, x.astype(float) @ x[i], -np.inf)
+        right = away <= same.place_radius_m
+        assert found["nearest_error_m"][i] == pytest.approx(away.min(), abs=1e-6)
+        assert found["place_similarity"][i] == pytest.approx(alike.max(), abs=1e-5)
+        assert found["place_positives"][i] == right.sum()
+        if right.any():
+            before = alike > alike[right].max()
+            near = np.abs(alike - alike[right].max()) < 1e-5  # equal but for rounding
+            rank = found["place_rank"][i]
+            assert (before & ~near).sum() <= rank <= (before | near).sum()

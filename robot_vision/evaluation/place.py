@@ -28,7 +28,8 @@ from robot_vision.geometry import canonical_xyzw, rotation_error_deg
 
 RECALLS = (1, 5, 10, 20)
 WORST = 12
-_CHUNK_NUMBERS = 4_000_000
+_CHUNK_NUMBERS = 32_000_000
+_BLOCK = 64  # neighbours in time
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,31 +86,35 @@ def score_places(
     known = database.descriptor[stored].astype(np.float32)
     position, xyzw = database.position[stored], canonical_xyzw(database.xyzw[stored])
     centre = position.mean(axis=0)
-    near_to = _Distances(position - centre)
+    near_to, space = _Distances(position - centre), _Balls(position - centre)
+    looks = _Balls(known)
     stamps = database.stamps_ns[stored]
     exclude_ns = round(settings.place_exclude_s * 1e9)
-    size = max(1, _CHUNK_NUMBERS // len(stored))
+    # Enough rows that a product is worth reading the database for it.
+    size = int(np.clip(_CHUNK_NUMBERS // len(stored), 16, 256))
     for begin in range(0, len(asked), size):
         rows = asked[begin : begin + size]
-        similarity = queries.descriptor[rows].astype(np.float32) @ known.T  # (q, M)
-        square = near_to(queries.position[rows] - centre)
-        count = np.full(len(rows), len(stored))
+        low = high = np.zeros(len(rows), np.int64)  # of the neighbours in time, which are left out
         if same_recording:
             low = np.searchsorted(stamps, queries.stamps_ns[rows] - exclude_ns, side="left")
             high = np.searchsorted(stamps, queries.stamps_ns[rows] + exclude_ns, side="right")
-            count -= high - low
-            for i, (a, b) in enumerate(zip(low, high, strict=True)):
-                similarity[i, a:b], square[i, a:b] = -np.inf, np.inf
-        q = canonical_xyzw(queries.xyzw[rows])
-        right = _same_place(square, q, xyzw, settings)
+        count = len(stored) - (high - low)
         there = count > 0
-        match = np.where(there, similarity.argmax(axis=1), -1)
+        place = queries.position[rows] - centre
+        near = space.columns(_blocks_near(space, place, low, high, settings.place_radius_m))
+        square = near_to(place, near)
+        _leave_out(square, near, low, high, np.inf)
+        q = canonical_xyzw(queries.xyzw[rows])
+        row, column = _same_place(square, q, xyzw[near], settings)
+        nearest = near[square.argmin(axis=1)]
+        x = queries.descriptor[rows].astype(np.float32)
+        alike, similarity = _most_alike(x, known, looks, low, high, row, near[column])
+        match = np.where(there, alike[similarity.argmax(axis=1)], -1)
         columns["place_database"][rows] = count
         columns["place_match"][rows] = np.where(there, stored[match], -1)
-        best = similarity[np.arange(len(rows)), match]
-        columns["place_similarity"][rows] = np.where(there, best, np.nan)
-        _fill_ranks(columns, rows, similarity, *right)
-        for prefix, other in (("place", match), ("nearest", square.argmin(axis=1))):
+        columns["place_similarity"][rows] = np.where(there, similarity.max(axis=1), np.nan)
+        _fill_ranks(columns, rows, similarity, row, np.searchsorted(alike, near[column]))
+        for prefix, other in (("place", match), ("nearest", nearest)):
             other = other[there]
             # Anew from the coordinates: the matrix of squares has lost digits.
             gap = queries.position[rows[there]] - position[other]
@@ -119,6 +124,121 @@ def score_places(
     return columns
 
 
+class _Balls:
+    """Rows (M, D) in blocks of neighbours, which video has near to each other; a ball around each block.
+
+    What lies in a ball is bounded by its centre and radius, so whole blocks need no look.
+    """
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self.count = len(rows)
+        self.starts = np.arange(0, len(rows), _BLOCK)
+        self.ends = np.minimum(self.starts + _BLOCK, len(rows))
+        pairs = list(zip(self.starts, self.ends, strict=True))
+        self.centre = np.stack([rows[a:b].mean(axis=0) for a, b in pairs])
+        self.radius = np.array(
+            [
+                np.sqrt(((rows[a:b] - c) ** 2).sum(axis=1).max())
+                for (a, b), c in zip(pairs, self.centre, strict=True)
+            ]
+        )
+
+    def columns(self, blocks: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Returns the rows of blocks, in their order."""
+        return np.flatnonzero(np.repeat(blocks, self.ends - self.starts))
+
+    def runs(self, blocks: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """Returns first row and end of each run of blocks."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], blocks.astype(np.int8), [0]])))
+        return [(int(self.starts[a]), int(self.ends[b - 1])) for a, b in edges.reshape(-1, 2)]
+
+    def touched(self, low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.bool_]:
+        """Returns which (q, blocks) hold some of the rows from low to high (q,)."""
+        return (self.starts < high[:, None]) & (self.ends > low[:, None])
+
+
+def _blocks_near(
+    space: _Balls, place: NDArray[np.float64], low: Any, high: Any, radius_m: float
+) -> NDArray[np.bool_]:
+    """Returns which blocks can hold what is within a radius of some place (q, 3), or nearest to it."""
+    away = np.linalg.norm(place[:, None] - space.centre, axis=2)
+    most = np.where(space.touched(low, high), np.inf, away + space.radius).min(axis=1)
+    limit = np.maximum(most, radius_m) * (1 + 1e-6) + 1e-6
+    return np.asarray((away - space.radius <= limit[:, None]).any(axis=0))
+
+
+def _most_alike(
+    x: NDArray[np.float32],
+    known: NDArray[np.float32],
+    looks: _Balls,
+    low: NDArray[Any],
+    high: NDArray[Any],
+    row: NDArray[np.int64],
+    right: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Returns rows (c,) of the database and the similarities (q, c) to them.
+
+    They hold, for each query, whatever is at least as similar as the most similar right image; of a query
+    without one, the most similar. Rows that are left out have -inf.
+
+    Args:
+        x: (q, D), to look up.
+        known: (M, D), the database.
+        looks: its blocks.
+        low: (q,), first of the rows that are left out.
+        high: (q,), their end.
+        row: (n,), queries of the right images.
+        right: (n,), their rows in the database.
+    """
+    found = np.empty((len(x), len(known)), np.float32)
+    length = np.linalg.norm(x, axis=1)
+    most = (
+        x @ looks.centre.T + length[:, None] * looks.radius
+    )  # no row of the block is more similar
+    open_ = (high - low) < len(known)
+    done = np.zeros(len(looks.starts), bool)
+    done[:1] = not open_.any()  # so that there is something to return
+    done[right // _BLOCK] = True
+    untouched = np.where(looks.touched(low, high), -np.inf, most)
+    done[untouched.argmax(axis=1)[open_]] = True
+    _multiply(x, known, looks.runs(done), found)
+    least = np.full(len(x), -np.inf, np.float32)
+    np.maximum.at(least, row, found[row, right])
+    alone = np.setdiff1d(np.arange(len(x)), row)
+    if len(alone):
+        columns = looks.columns(done)
+        part = found[np.ix_(alone, columns)]
+        _leave_out(part, columns, low[alone], high[alone], -np.inf)
+        least[alone] = part.max(axis=1)
+    slack = 1e-4 * length * max(1.0, float(np.abs(looks.centre).max()))  # of float32
+    more = ((most >= (least - slack)[:, None]) & open_[:, None]).any(axis=0) & ~done
+    _multiply(x, known, looks.runs(more), found)
+    done |= more
+    columns = looks.columns(done)
+    similarity = found if done.all() else found[:, columns]
+    _leave_out(similarity, columns, low, high, -np.inf)
+    return columns, similarity
+
+
+def _multiply(
+    x: NDArray[np.float32],
+    known: NDArray[np.float32],
+    runs: list[tuple[int, int]],
+    out: NDArray[np.float32],
+) -> None:
+    for a, b in runs:
+        out[:, a:b] = x @ known[a:b].T
+
+
+def _leave_out(
+    values: NDArray[Any], columns: NDArray[np.int64], low: Any, high: Any, value: float
+) -> None:
+    """Puts a value where the columns, which rise, are from low to high (q,)."""
+    begin, end = np.searchsorted(columns, low), np.searchsorted(columns, high)
+    for i, (a, b) in enumerate(zip(begin, end, strict=True)):
+        values[i, a:b] = value
+
+
 class _Distances:
     """Squared distances to points (M, 3) that are about the origin."""
 
@@ -126,9 +246,11 @@ class _Distances:
         self._minus_two = np.ascontiguousarray(-2.0 * points.T)
         self._squares = (points**2).sum(axis=1)
 
-    def __call__(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        square = points @ self._minus_two
-        square += self._squares
+    def __call__(
+        self, points: NDArray[np.float64], columns: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        square = points @ self._minus_two[:, columns]
+        square += self._squares[columns]
         square += (points**2).sum(axis=1)[:, None]
         return square
 
