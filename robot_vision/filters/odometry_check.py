@@ -175,7 +175,7 @@ class OdometryCheck:
         best = min(others, key=lambda name: others[name])
         length = float((odometry[:, :3] ** 2).sum())
         scale = float((said[:, :3] * odometry[:, :3]).sum()) / length if length > 0 else math.nan
-        # Motions overlap: of a stride's length each is worth one.
+        # The motions overlap: of a window's all are worth as many as do not, four.
         spread = noise / math.sqrt(3) / math.sqrt(max(length / len(pairs) * 4, 1e-12))
         spread *= max(1.0, math.sqrt(error))
         whole = self._poses[-1].stamp_ns - self._poses[0].stamp_ns >= 2 * self._stride_ns

@@ -3,7 +3,12 @@
 The estimate is a `Track`. A measured pose whose squared Mahalanobis distance exceeds the gate is refused.
 Those that are refused, and all while there is no estimate, draw a second track, the challenger. When it has
 agreed with enough measurements in a row, all of which the estimate contradicts, it takes the estimate's
-place: a robot that was carried away, or that was lost from the beginning, is found again.
+place: a robot that was carried away, or that was lost from the beginning, is found again. So is one whose
+covariance has grown in a gap: no single pose brings it back.
+
+Beside the estimate runs its like without odometry. Where the poses leave the first and not the second, or
+where the motions of both differ (`odometry_check.py`), the odometry is distrusted and the second is
+published, until the odometry agrees again.
 
 Errors of one source are alike from view to view. With the correlation rho of two of them, a measurement adds
 (1 - rho) / (1 + rho) of what an independent one would (two are worth 2 / (1 + rho)), and so its covariance is
