@@ -299,3 +299,13 @@ def test_wrong_arguments_are_refused_in_one_line(
         assert run(*given) == 0 and run.metrics["frames"] == 6
     else:
         assert said in run.refused(*given)
+
+
+@pytest.mark.parametrize("words", [["--predictions", "missing"], ["merge", "missing.json"]])
+def test_an_impossible_output_is_told_before_the_work(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["evaluate", *words, "--output", str(tmp_path / "file" / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "--output" in said and "missing" not in said
