@@ -11,7 +11,7 @@ import pytest
 from tiny_datasets import image_folder, place_name, seven_scenes, tum, write_image
 
 from robot_vision.cli import main
-from robot_vision.datasets import DATASETS, dataset_options, open_dataset
+from robot_vision.datasets import DATASETS, dataset_options, inspection, open_dataset
 from robot_vision.datasets.inspection import nearest_train, overlaps, survey_images, survey_poses
 from robot_vision.datasets.pictures import COLOURS, contact_sheet, ground_axes, pose_plot
 
@@ -152,6 +152,15 @@ def test_inspect_says_in_one_line_what_is_wrong(arguments, message, capsys):
     status, out = inspect(capsys, *arguments)
     assert status == 2
     assert message in out.err and out.err.count("\n") == 1
+
+
+def test_inspect_refuses_an_impossible_output_before_it_reads(tmp_path, capsys, monkeypatch):
+    image_folder(tmp_path / "set", {"a": 3, "b": 3})
+    (tmp_path / "file").touch()
+    arguments = ["data", "inspect", "image_folder", str(tmp_path / "set")]
+    monkeypatch.setattr(inspection, "survey_images", lambda *_: pytest.fail("read images first"))
+    assert main([*arguments, "--output", str(tmp_path / "file/x")]) == 2
+    assert "file/x cannot be made: Not a directory: name another folder" in capsys.readouterr().err
 
 
 def test_formats_lists_every_format_and_its_options(capsys):

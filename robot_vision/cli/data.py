@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robot_vision.cli.arguments import add_data_options, data_options
+from robot_vision.cli.arguments import add_data_options, data_options, make_folder
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options, open_dataset
 from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png
@@ -62,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     if args.sample < 0:
         raise ConfigError(f"--sample is {args.sample}: use a number of images, or 0 for all")
     splits = open_dataset(args.kind, args.path, **data_options(args.option))
-    report = _report(splits, args.sample or None, not args.no_contents)
     name = Path(args.path).resolve().stem
-    output = Path(args.output) if args.output else Path("inspection") / name
+    output = Path(args.output or f"inspection/{name}").expanduser()
+    make_folder(output)
+    report = _report(splits, args.sample or None, not args.no_contents)
     pictures = {"contact_sheet": output / "contact_sheet.png"}
     save_png(pictures["contact_sheet"], contact_sheet(splits))
     plot = pose_plot(splits, f"{name}: cameras from above")
