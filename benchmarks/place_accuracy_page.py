@@ -82,7 +82,7 @@ def text(report: dict[str, Any], command: str) -> str:
         f"except what the same place is (`radius_m` {RADIUS_M:g}, `heading_deg` "
         f"{HEADING_DEG:g}), which is a property of the question. "
         "While the calibration on the map and the check of intrinsics were being written, earlier versions "
-        "of them were run on these queries too. The filter's gain is certainty: it accepts about three times "
+        "of them were run on these queries too. The filter's gain is certainty: it accepts more than twice "
         "as many NetVLAD matches. It does not gain recall@1 there, whose few errors are views of the right "
         "spot just beyond the limits. Recall of pooling differs from the training report's by one or two "
         "queries: poses are orthonormalised here, and some pairs lie on the limit.",
