@@ -90,13 +90,18 @@ def test_absent_heads_are_none(tmp_path, heads):
     st.integers(1, 5),
     st.one_of(st.none(), st.floats(0, 1)),
 )
-def test_top_k_is_sorted_and_unknown_comes_first(scores, k, threshold):
-    result = Classification(LABELS, np.array(scores, np.float32), known_score=max(scores))
+def test_top_k_is_one_distribution_in_falling_order(scores, k, threshold):
+    probabilities = np.array(scores, np.float32) / max(np.float32(sum(scores)), np.float32(1))
+    result = Classification(LABELS, probabilities, known_score=max(scores))
     top = result.top_k(k, threshold)
-    known = [h for h in top if h.label != UNKNOWN]
-    assert [h.score for h in known] == sorted(map(float, np.float32(scores)), reverse=True)[:k]
+    known = [h.score for h in top if h.label != UNKNOWN]
     says_unknown = threshold is not None and max(scores) < threshold
+    left = 1 - top[0].score if says_unknown else 1.0
+    expected = sorted(map(float, probabilities), reverse=True)[:k]
+    np.testing.assert_allclose(known, np.multiply(expected, left), rtol=1e-6)
     assert (top[0].label == UNKNOWN) == says_unknown
+    listed = [h.score for h in top]
+    assert listed == sorted(listed, reverse=True) and sum(listed) <= 1 + 1e-6
     assert len(top) == min(k, 3) + says_unknown
 
 
