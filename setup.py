@@ -52,7 +52,7 @@ TRAIN = [
 PLACES = ["faiss-cpu>=1.8"]
 FLEET = ["psycopg[binary]>=3.2"]  # place maps on a PostgreSQL server with pgvector
 OPENVINO = ["openvino>=2024.4"]
-FUZZ = ["atheris>=2.3"]  # beside hypothesis: fuzzing that is guided by coverage
+FUZZ = ["atheris>=2.3"]  # besides hypothesis: fuzzing that is guided by coverage
 RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
 DEV = [

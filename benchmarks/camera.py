@@ -1,4 +1,4 @@
-"""Cameras in a process of their own: publish prepared frames at a rate, as told on standard input.
+"""Cameras in a process of their own: publish prepared frames at a rate, as read from standard input.
 
 Each line in is a JSON object {"rate": Hz, "seconds": s}; each line out says how many were published.
 """

@@ -1,4 +1,4 @@
-"""The physical limit: what the cores and the memory could do at best, measured beside the engine."""
+"""The physical limit: what the cores and the memory could do at best, measured with the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A planner in a process of its own: receives results and reports their ages, as told on standard input.
+"""A planner in a process of its own: receives results and reports their ages, as read from standard input.
 
 A line in asks for what came since the last one; the line out holds, for each result topic, the number of
 frames answered, the ages in nanoseconds at reception, and the times of reception. Several cameras are kept

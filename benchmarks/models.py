@@ -45,7 +45,7 @@ SPECS = {
 
 
 def _several(epistemic: EpistemicSpec | None) -> NetworkSpec:
-    """Three heads, with the dropout that makes passes differ; beside them networks that answer once."""
+    """Three heads, with the dropout that makes passes differ; and networks that answer once."""
     classifier, pose = ClassifierSpec(LABELS, dropout=0.2), PoseSpec(dropout=0.2)
     place = PlaceSpec(clusters=16, whitened_size=512)
     return NetworkSpec("resnet18", InputSpec(), classifier, pose, place, epistemic)

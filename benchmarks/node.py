@@ -218,7 +218,7 @@ def todays(images: list[Any], seconds: float, turns: int) -> dict[str, Any]:
         nodes[name] = (command, peers.PERCEPTION, top)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in nodes}
     for turn in range(turns):
-        # There and back: whoever is always the first would gain or lose by a machine that warms up.
+        # There and back: the one that is always first would gain or lose by a machine that warms up.
         for name in list(nodes)[:: -1 if turn % 2 else 1]:
             command, node, top = nodes[name]
             with bench(command, node) as peer:

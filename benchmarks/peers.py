@@ -1,4 +1,4 @@
-"""The processes of a benchmark: camera, listener and node, what they are told and what they use."""
+"""The processes of a benchmark: camera, listener and node, what they receive and what they use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERCEPTION, TODAYS = "/perception", "/todays_node"
 
 
 class Peer:
-    """A camera or listener process that is told what to do by JSON lines."""
+    """A camera or listener process that is controlled by JSON lines."""
 
     def __init__(self, module: str, *args: str) -> None:
         self.process = subprocess.Popen(

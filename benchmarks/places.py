@@ -1,4 +1,4 @@
-"""How fast places are found among 100,000 and 1,000,000, beside NumPy's brute force and exact FAISS.
+"""How fast places are found among 100,000 and 1,000,000, against NumPy's brute force and exact FAISS.
 
 Descriptors come from `place_world`: 512 numbers, clustered as those of real rooms are. Queries are other
 visits, one at a time on one core, as a robot asks. Recall is against the exact answer of NumPy in float32.

@@ -1,4 +1,4 @@
-"""How fast a recording is evaluated: the replay of a JPEG bag beside the bare engine on ready batches."""
+"""How fast a recording is evaluated: the replay of a JPEG bag against the bare engine on ready batches."""
 
 from __future__ import annotations
 

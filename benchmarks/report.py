@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from the benchmark's JSON: every figure beside its target and the machine."""
+"""docs/benchmarks.md from the benchmark's JSON: every figure with its target and the machine."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
 
 
 def summary(data: dict[str, Any]) -> dict[str, float]:
-    """Returns the ratios between parts that ran beside each other."""
+    """Returns the ratios between parts that ran alongside each other."""
     result: dict[str, float] = {}
     for name, over in data.get("todays_node", {}).get("over", {}).items():
         result[f"node_over_todays_{name}"] = over
@@ -186,7 +186,7 @@ def markdown(data: dict[str, Any]) -> str:
         ]
     if found := data.get("steps"):
         parts += [
-            "## Each step, beside what is written usually\n",
+            "## Each step, compared with the usual code\n",
             "Usual: `deserialize_message`, whole JPEGs, PIL and torchvision's transforms, `tobytes` into "
             "messages, free batches, the collector as it is.\n",
             table(
@@ -218,7 +218,7 @@ def markdown(data: dict[str, Any]) -> str:
         parts += [
             f"## Finding one of {lookup['places']:,} places\n",
             "Top 10 of descriptors with 512 numbers, one query at a time on one core; made-up descriptors "
-            "that lie as real ones do, and how they are made is told in `benchmarks/place_world.py`. "
+            "with the distribution of real ones; `benchmarks/place_world.py` explains how they are made. "
             f"The index is {lookup['kind']}, looks into {lookup['probes']} cells a query and was built in "
             f"{lookup['build_s']} s on all cores{loaded}. Recall@1 against exact {lookup['recall_at_1']}, "
             f"of the ten {lookup['recall_of_10']}.\n",

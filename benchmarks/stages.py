@@ -98,7 +98,7 @@ def engines(images: Images, seconds: float) -> dict[str, Any]:
 
 
 def pipeline(images: Images, seconds: float, precision: str) -> dict[str, Any]:
-    """RGB array in, predictions out, beside the bare engine on a ready batch; 480p and 1080p."""
+    """RGB array in, predictions out, and the bare engine on a ready batch; 480p and 1080p."""
     bundle = models.bundle("three_heads", images)
     engine = create_engine(bundle, precision=precision)
     whole = Pipeline(bundle, engine)

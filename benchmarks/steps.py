@@ -1,4 +1,4 @@
-"""Each step by which a frame's path was shortened, beside what is written usually."""
+"""Each step by which a frame's path was shortened, compared with the usual code."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _compiled(bundle: Any, seconds: float) -> dict[str, dict[str, float]]:
 
 
 def _bound(bundle: Any, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
-    """A session's own run beside one with bound buffers, on a GPU if ONNX Runtime has a working one.
+    """A session's own run against one with bound buffers, on a GPU if ONNX Runtime has a working one.
 
     The node binds on GPUs only; the CPU's row shows why.
     """

@@ -77,7 +77,7 @@ class TodaysNode(Node):
 
 
 def main() -> None:
-    """Spins until told to stop."""
+    """Spins until it is stopped."""
     use_large_image_profile()
     rclpy.init()
     node = TodaysNode()

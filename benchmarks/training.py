@@ -1,14 +1,14 @@
-"""The rate of the training loop beside the bare network on data in memory: `python -m benchmarks.training`.
+"""The rate of the training loop against the bare network on data in memory: `python -m benchmarks.training`.
 
 All do forward, backward and an AdamW update of the same network. *bare* repeats one batch that is ready.
 *memory* is the loop as `robot-vision train` runs it by default, on images that were decoded before: it draws
 batches in random order, averages the weights, clips gradients, and logs. *augmented* also changes every
-image. *files* does all of that and decodes every image anew from a 640x480 JPEG, as the loop does with data
+image. *files* does all of that and decodes every image again from a 640x480 JPEG, as the loop does with data
 that do not fit into memory.
 
 They run in turns, and what is compared is the median time of a step, and the fastest one, which a machine
 that others use too spoils least. Writing a checkpoint is no part of a
-step, it happens every `loop.checkpoint_seconds`; it is reported beside.
+step, it happens every `loop.checkpoint_seconds`; it is reported separately.
 """
 
 from __future__ import annotations

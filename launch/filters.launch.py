@@ -22,7 +22,7 @@ from robot_vision.ros.launch_arguments import (
     program,
 )
 
-# Beside this file, in a source tree as in share/robot_vision.
+# Next to this file, in a source tree as in share/robot_vision.
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "filters.yaml")
 PLAIN = {
     "name": ("filters", "Name of the node; results appear under it."),

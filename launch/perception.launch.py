@@ -24,7 +24,7 @@ from robot_vision.ros.launch_arguments import (
 )
 from robot_vision.ros.perception_parameters import PerceptionParameters
 
-# Beside this file, in a source tree as in share/robot_vision.
+# Next to this file, in a source tree as in share/robot_vision.
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "perception.yaml")
 PLAIN = {
     "name": ("perception", "Name of the node; results appear under it."),

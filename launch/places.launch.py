@@ -27,7 +27,7 @@ from robot_vision.ros.launch_arguments import (
 )
 from robot_vision.ros.place_parameters import PlaceParameters
 
-# Beside this file, in a source tree as in share/robot_vision.
+# Next to this file, in a source tree as in share/robot_vision.
 CONFIG = Path(__file__).absolute().parents[1] / "config"
 PLAIN = {
     "name": ("places", "Name of the place node; results appear under it."),

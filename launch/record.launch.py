@@ -3,7 +3,7 @@
     ros2 launch robot_vision record.launch.py output:=/tmp/results bag:=/path/to/recording
 
 With `bag` it plays that recording with `ros2 bag play` and ends when it ends; without, it records until
-Ctrl-C what the robot's own node publishes. Start the node beside it (perception.launch.py) with
+Ctrl-C what the robot's own node publishes. Start the node as well (perception.launch.py) with
 `top_k:=` the number of classes, so that probabilities are recorded whole.
 """
 

@@ -36,7 +36,7 @@ _FORMAT = re.compile(
 def decode_compressed(
     data: NDArray[np.uint8], format_text: str, min_size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Decodes JPEG or PNG bytes, told apart by their first bytes.
+    """Decodes JPEG or PNG bytes, distinguished by their first bytes.
 
     Args:
         data: uint8 (N,).
@@ -86,7 +86,7 @@ def _from_bgr(image: NDArray[Any], format_text: str) -> NDArray[np.uint8]:
 def _from_samples(image: NDArray[Any], encoding: str, format_text: str) -> NDArray[np.uint8]:
     """Returns RGB of an image of the samples of a raw encoding, which compressed_image_transport sends.
 
-    It compresses what it does not know as colours as it stands: a mosaic, or planes of luma and chroma.
+    It compresses what it does not know as colours, unchanged: a mosaic, or planes of luma and chroma.
     """
     if image.ndim == 3:
         image = image[..., :3]  # without alpha

@@ -285,7 +285,7 @@ class KnownScores:
     def rarity(self, score: float) -> float:
         """Returns which share of known images looked more familiar: near 1 for an image like no other.
 
-        It ends at what so many images can tell, n / (n + 1).
+        It ends at what this many images can tell, n / (n + 1).
         """
         if score < self.thresholds[-1]:
             return self.count / (self.count + 1)

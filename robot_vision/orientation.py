@@ -1,4 +1,4 @@
-"""Which way up a picture is: the orientation that phones and cameras of people store beside the pixels.
+"""Which way up a picture is: the orientation that phones and cameras of people store with the pixels.
 
 They store the pixels as the sensor has them, and a number from 1 to 8 (EXIF's tag 0x0112) that says how they
 are to be turned. A robot's camera has no such number, and its calibration is of the pixels as they are.

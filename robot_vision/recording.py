@@ -87,7 +87,7 @@ class RecordingWriter:
             raise SourceError(f"{self.path} is there already: remove it or choose another name")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Beside the target, so that the last step is a rename; its files bear the bag's final name.
+            # Next to the target, so that the last step is a rename; its files bear the bag's final name.
             folder = tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent)
         except OSError as error:
             raise SourceError(f"{self.path} cannot be written: {error}") from error

@@ -44,7 +44,7 @@ class InputSpec:
             takes the centre, `letterbox` pads with black.
         crop_fraction: with `crop`, the share of the resized image that is kept (torchvision: 224/256).
         mean: per channel, of pixel values scaled to [0, 1].
-        std: per channel, likewise.
+        std: per channel, in the same units.
     """
 
     height: int = 224
@@ -119,7 +119,7 @@ class PoseSpec:
     Attributes:
         map_frame: frame in which poses are given.
         tap: the backbone's feature tap; empty for the backbone's default.
-        reduce_channels: 0 pools the tap as the paper does; otherwise a 1 x 1 convolution to so many
+        reduce_channels: 0 pools the tap as the paper does; otherwise a 1 x 1 convolution to this many
             channels keeps the feature map's layout, which is flattened.
         hidden: width of the fully connected layer before the two regressors (2048 in the paper).
         dropout: probability while training.

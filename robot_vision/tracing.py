@@ -52,7 +52,7 @@ class Trace:
             name: what it shows as.
             start: of `time.perf_counter()`, seconds.
             seconds: its length.
-            args: what the viewer shows beside it.
+            args: what the viewer shows with it.
         """
         event: dict[str, Any] = {"name": name, "ph": "X", "ts": start * 1e6, "dur": seconds * 1e6}
         if args:

@@ -1,4 +1,4 @@
-"""Where this account keeps what can be made anew, and what nobody else may have put there."""
+"""Where this account keeps what can be made again, and what nobody else may have put there."""
 
 from __future__ import annotations
 

@@ -90,8 +90,13 @@ def test_what_the_model_or_the_folder_lacks_is_counted(tmp_path):
     (tmp_path / "images/walk/002.png").rename(tmp_path / "images/walk/extra.png")
     splits = open_dataset("colmap", tmp_path)
     assert len(splits.samples) == 5
-    assert any("1 frame skipped, whose image is not there: walk/002.png" in n for n in splits.notes)
-    assert any(n.startswith("1 image is beside those listed but in no list") for n in splits.notes)
+    assert any(
+        "1 frame skipped, whose image does not exist: walk/002.png" in n for n in splits.notes
+    )
+    assert any(
+        n.startswith("1 image is in the folders of the listed images but in no list")
+        for n in splits.notes
+    )
     assert "points3D.bin is not used" in splits.notes
     shutil.copytree(tmp_path / "sparse/0", tmp_path / "sparse/1")
     with pytest.raises(

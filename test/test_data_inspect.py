@@ -141,7 +141,7 @@ def test_pictures_hold_without_orientation_labels_or_readable_images(tmp_path):
     ("arguments", "message"),
     [
         (["image_foldr", "."], "did you mean 'image_folder'"),
-        (["image_folder", "absent"], "absent is not there"),
+        (["image_folder", "absent"], "absent does not exist"),
         (["image_folder", ".", "--option", "validation"], "is not KEY=VALUE"),
         (["image_folder", ".", "--option", "seed=1", "--option", "seed=2"], "seed is given twice"),
         (["image_folder", ".", "--option", "sede=1"], "did you mean 'seed'"),

@@ -67,7 +67,7 @@ def test_open_dataset_names_near_option_when_option_is_unknown(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", DATASETS)
 def test_open_dataset_says_so_when_path_is_absent_or_empty(kind, tmp_path):
-    with pytest.raises(SourceError, match="is not there"):
+    with pytest.raises(SourceError, match="does not exist"):
         open_dataset(kind, tmp_path / "absent")
     with pytest.raises(SourceError, match=str(tmp_path)):
         open_dataset(kind, tmp_path)
@@ -297,7 +297,7 @@ def test_class_called_train_is_a_class_beside_others(tmp_path):
     splits = open_dataset("image_folder", tmp_path)
     assert splits.labels == ("bus", "car", "train")
     assert len(splits.samples) == 24
-    assert any("folder train is taken for a class, as bus, car are" in n for n in splits.notes)
+    assert any("folder train is taken for a class, since bus, car are" in n for n in splits.notes)
 
 
 def test_folders_and_images_beside_a_split_are_counted(tmp_path):

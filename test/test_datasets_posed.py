@@ -65,7 +65,7 @@ def test_seven_scenes_honours_its_split_files(suffix, tmp_path):
     splits = open_dataset("seven_scenes", tmp_path, validation=0)
     assert {s.sequence for s in splits.train} == {"seq-01", "seq-10"}
     assert {s.sequence for s in splits.test} == {"seq-02"}
-    assert any("TestSplit.txt:2: sequence7 is not there" in note for note in splits.notes)
+    assert any("TestSplit.txt:2: sequence7 does not exist" in note for note in splits.notes)
     assert not any("too few blocks" in note for note in splits.notes)
     short = open_dataset("seven_scenes", tmp_path, split="blocks")
     assert any("too few blocks of 50 frames for any test images" in note for note in short.notes)
@@ -106,7 +106,7 @@ def test_seven_scenes_counts_what_lies_beside_its_frames(tmp_path):
     assert "1 frame skipped, which have a pose and no image: seq-01/frame-000009" in text
     assert "1 frame skipped, as the frame has another image: frame-000000.color" in text
     assert "1 zip files are not unpacked and are left out: seq-02.zip" in text
-    assert "1 images lie beside the sequences and are left out: frame-000007.color.png" in text
+    assert "1 images are outside the sequences and are left out: frame-000007.color.png" in text
 
 
 def zero_row(line):
@@ -277,7 +277,8 @@ def test_cambridge_refuses_an_image_in_both_lists_and_counts_missing_ones(tmp_pa
     (tmp_path / "seq1/frame00003.png").unlink()
     splits = open_dataset("cambridge", tmp_path)
     assert any(
-        "1 frame skipped, whose image is not there: seq1/frame00003.png" in n for n in splits.notes
+        "1 frame skipped, whose image does not exist: seq1/frame00003.png" in n
+        for n in splits.notes
     )
     line = (tmp_path / "dataset_train.txt").read_text().splitlines()[3]
     edit_line(tmp_path / "dataset_test.txt", 4, lambda _: line)

@@ -282,7 +282,7 @@ def test_export_adds_passes_says_what_they_cost_and_takes_them_away(tmp_path, ca
     save_network(dropout_network(), tmp_path / "n.safetensors")
     command = ["export", str(tmp_path / "n.safetensors"), "--out"]
     assert main([*command, str(tmp_path / "many"), "--monte-carlo", "8"]) == 0
-    assert re.search(r"8 answers an image cost \d+\.\d\d times one", capsys.readouterr().out)
+    assert re.search(r"8 answers per image cost \d+\.\d\d times one", capsys.readouterr().out)
     many = tmp_path / "many"
     assert ModelBundle.load(many).spec.epistemic == EpistemicSpec(8)
     assert "dropout passes 8" in (many / "README.md").read_text()

@@ -164,7 +164,7 @@ def test_gsv_cities_keeps_the_images_of_a_place_on_one_side(tmp_path):
     np.testing.assert_allclose(np.diff(north), 100, atol=0.5)
     assert splits.has_orientation
     assert any("London from x = 0 km, Rio from x = 100 km" in note for note in splits.notes)
-    assert any("1 image is beside those listed" in note for note in splits.notes)
+    assert any("1 image is in the folders of the listed images" in note for note in splits.notes)
     assert len(open_dataset("gsv_cities", tmp_path, cities="Rio").samples) == 24
     (tmp_path / "Dataframes/Rio.csv").write_text("place_id,lat,lon\n1,2,3\n")
     with pytest.raises(

@@ -115,7 +115,7 @@ def test_what_is_left_out_is_counted(folder):
     assert "1 frame skipped, which is listed before with the same class: images/000.png" in text
     assert "1 frame skipped, which have no class: 009.png" in text
     assert "900.png" in text
-    assert "2 images are beside those listed but in no list" in text
+    assert "2 images are in the folders of the listed images but in no list" in text
     (folder / "labels.csv").write_text("\n".join(["image,label", *rows, "000.png,hall"]))
     with pytest.raises(
         SourceError, match=r"csv:14: images/000.png is 'hall', and 'kitchen' in .*csv:2"

@@ -264,9 +264,9 @@ def test_add_refuses_another_model_frame_or_mistake_in_one_line(
     hall = seven_scenes(tmp_path / "hall", 2)
     no_poses = write_bag(tmp_path / "no_poses", 3, poses=False)
     bad = (
-        (("add", path, second, "--model", other), "do not compare"),
+        (("add", path, second, "--model", other), "cannot be compared"),
         (("build", tmp_path / "x", second, "--model", headless), "no place head"),
-        (("add", tmp_path / "none", second, "--model", bundle), "is not there"),
+        (("add", tmp_path / "none", second, "--model", bundle), "does not exist"),
         (("build", path, second, "--model", bundle), "use robot-vision map add"),
         (("add", path, hall, "--model", bundle, "--option", "map_frame=hall"), "in frame 'hall'"),
         (("build", tmp_path / "x", no_poses, "--model", bundle), "pose"),

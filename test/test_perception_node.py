@@ -215,7 +215,7 @@ def test_no_inference_while_nobody_listens(robot: Robot) -> None:
         for name in ("classification", "descriptor", "pose", "image_annotated"):
             client.ignore(f"{NODE}/{camera}/{name}")
     wait_until(lambda: robot.process.output.rstrip().endswith("result"), what="log line: paused")
-    assert "Paused: nobody subscribes" in robot.process.output.splitlines()[-1]
+    assert "Paused: nothing subscribes" in robot.process.output.splitlines()[-1]
 
     def send_idle() -> float:
         """Sends frames until diagnostics count more idle ones; returns how many were published."""
@@ -229,7 +229,7 @@ def test_no_inference_while_nobody_listens(robot: Robot) -> None:
 
     assert send_idle() == send_idle()
     wait_until(
-        lambda: (client.diagnostics("camera front") or "")[1] == "idle: nobody listens",
+        lambda: (client.diagnostics("camera front") or "")[1] == "idle: no subscribers",
         each=lambda: robot.send("front", message),
     )
     robot.ask("front", rgb_message(coloured_image((1, 2, 3)), robot.new_stamp()))

@@ -363,7 +363,7 @@ def test_files_that_are_no_maps_are_refused(tmp_path: Path) -> None:
         db.execute("CREATE TABLE t (x)")
     with pytest.raises(MapError, match="SQLite file of something else"):
         open_map(other)
-    with pytest.raises(MapError, match="is not there"):
+    with pytest.raises(MapError, match="does not exist"):
         open_map(tmp_path)
 
 
@@ -635,7 +635,7 @@ def test_a_log_without_its_map_is_not_taken_for_that_of_a_new_one(tmp_path: Path
         log = Path(f"{path}-wal").read_bytes()
     os.rename(path, elsewhere)
     Path(f"{path}-wal").write_bytes(log)
-    with pytest.raises(MapError, match=r"home.map-wal is there without its map"):
+    with pytest.raises(MapError, match=r"home.map-wal exists without its map"):
         make_map(path)
     Path(f"{path}-wal").write_bytes(b"")
     make_map(path).close()

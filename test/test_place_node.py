@@ -139,7 +139,7 @@ def test_relocalise_fails_where_nobody_subscribes(robot):
     success, text = robot.trigger("relocalise")
     robot.client.node.destroy_timer(stop)
     robot.initial = robot.client.listen(PoseWithCovarianceStamped, "/initialpose", 10)
-    assert not success and "Nobody subscribes to /initialpose: start the localiser" in text
+    assert not success and "Nothing subscribes to /initialpose: start the localiser" in text
     assert "Found: place" in text
 
 
@@ -265,7 +265,7 @@ def test_mapping_makes_a_map_on_a_server_and_nobody_sees_its_password(robot, ser
     success, text = robot.trigger("save_snapshot")
     assert not success and secret not in text
     told = robot.process.output + str(robot.client.received["/diagnostics"])
-    assert "is not there yet" in told and secret not in told
+    assert "does not exist yet" in told and secret not in told
 
 
 def test_mounting_counts_for_an_odometry_that_names_no_child(robot):

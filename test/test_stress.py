@@ -335,7 +335,7 @@ def test_labelled_folder_without_order_has_no_dropped_frames(tiny, tmp_path, cap
     [
         ([], "--bag BAG or --data"),
         (["--bag", "gone"], "gone does not exist"),
-        (["--data", "image_folder", "gone"], "is not there"),
+        (["--data", "image_folder", "gone"], "does not exist"),
         (["--bag", "x", "--option", "a=b"], "--option is of a data set"),
         (["--data", "image_folder", ".", "--option", "ab"], "KEY=VALUE"),
     ],

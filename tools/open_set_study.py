@@ -6,7 +6,7 @@ Three questions, all answered on test images:
 
 1. Traffic lights, each class held out in turn: a linear classifier is trained on the other two classes'
    training images; known are their test images, unknown are all images of the class that was held out.
-2. The demo's rooms, likewise: known and unknown are frames of drives that were not trained on.
+2. The demo's rooms, in the same way: known and unknown are frames of drives that were not trained on.
 3. Kitchen photographs put to a classifier of traffic lights: the bundle that
    config/training/traffic_lights.yaml makes, all of it trained, and the linear classifier.
 

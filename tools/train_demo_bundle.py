@@ -437,7 +437,7 @@ def scores(raw: dict[str, Tensor], data: Data) -> dict[str, float]:
 
 @torch.no_grad()
 def measure(network: MultiHeadNetwork, sets: dict[str, Data]) -> dict[str, float]:
-    """Measures the test drives, beside simple baselines."""
+    """Measures the test drives, and simple baselines."""
     test, mapping = sets["test"], sets["mapping"]
     raw, mapped = predict(network, test, place=True), predict(network, mapping, place=True)
     found = scores(raw, test)

@@ -45,7 +45,7 @@ def coverage(
 def errors_of_blocks(
     title: str, unit: str, error: Sequence[Array], sigma: Sequence[Array], names: Sequence[str]
 ) -> str:
-    """Returns a chart of each error beside the stated deviation, a colour for each block.
+    """Returns a chart of each error against the stated deviation, a colour for each block.
 
     Args:
         title: of the chart.

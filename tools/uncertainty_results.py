@@ -166,7 +166,7 @@ def before_after(name: str, path: Path, data: Data, test: Sequence[Sample], out:
 
 
 def measured(bundle: ModelBundle, samples: Sequence[Sample]) -> dict[str, Headline]:
-    """Measures a bundle as it stands."""
+    """Measures an unchanged bundle."""
     resampler = resampler_of(samples, EvaluationSettings())
     outputs = predict(bundle, samples, bundle.graph)
     every = np.ones(len(samples), bool)

@@ -25,7 +25,7 @@ def _bag() -> tuple[bytes, bytes]:
 
 
 def one_input(data: bytes) -> None:
-    """The whole file, beside a storage that is whole."""
+    """The whole file, next to a storage that is whole."""
     storage = scratch.folder() / "folder" / "bag.db3"
     if not storage.is_file():
         scratch.file("folder/bag.db3", _bag()[0])

@@ -1,4 +1,4 @@
-"""The index cache beside a place map from the internet."""
+"""The index cache next to a place map from the internet."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def one_input(data: bytes) -> None:
     _, good, places = _map()
     start = _body(good)
     index_cache.cache_path(places.info).write_bytes(good[:start] + data + good[-32:])
-    # Not `open_index`, which makes anew what is refused here, and takes its time.
+    # Not `open_index`, which rebuilds what is refused here, and takes its time.
     path = index_cache.cache_path(places.info)
     index = index_cache._load(path, places, IndexOptions(exact_numbers=4))
     assert (index is not None) == (data == good[start:-32])

@@ -76,7 +76,7 @@ def _value(take: Bytes) -> object:
 
 
 def _sums(db: sqlite3.Connection) -> None:
-    """Makes the checksums right, as whoever made the map would."""
+    """Makes the checksums right, as the author of the map would."""
     for table in ("descriptor", "thumbnail", "structure"):
         for number, content in db.execute(f"SELECT id, data FROM {table}").fetchall():
             if isinstance(content, bytes):

@@ -1,6 +1,6 @@
 """Edits of a bundle's ONNX graph: temperature, covariance scale, known score, further outputs.
 
-The edits work on the graph as it stands, by what feeds its outputs, and not on the network that it came from.
+The edits work on the graph itself, by what feeds its outputs, and not on the network that it came from.
 What they change has a name: the initialisers `calibration.temperature` and `calibration.covariance_scale`.
 """
 

@@ -87,7 +87,7 @@ def units_of(samples: Sequence[Sample], count: int) -> NDArray[np.int64]:
 
 
 def blocks_of(samples: Sequence[Sample], size: int = FOLD_BLOCK) -> NDArray[np.int64]:
-    """Returns the block (N,) of so many neighbouring frames that each sample is of, within recordings."""
+    """Returns the block (N,) of this many neighbouring frames that each sample is of, within recordings."""
     found, block = np.zeros(len(samples), np.int64), 0
     for a, b in recordings(samples):
         found[a:b] = block + np.arange(b - a) // size

@@ -114,7 +114,7 @@ class OnnxGraph:
     def _free_output(self, name: str) -> str:
         """Renames what an output is now, so that something else can take its name; returns the new name.
 
-        Only the output itself goes over to what is added: whoever read the value reads it still.
+        Only the output itself goes over to what is added: its other readers still read the value.
         """
         inner = f"calibration.before.{name}"
         while inner in self._producers():

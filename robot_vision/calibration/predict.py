@@ -79,7 +79,7 @@ def predict(
     if len(problems) > MAX_UNREADABLE * len(samples) or not rows:
         first = problems[0] if problems else "there are none"
         raise SourceError(
-            f"{len(problems)} of {len(samples)} images cannot be read: {first}; mend the data set"
+            f"{len(problems)} of {len(samples)} images cannot be read: {first}; repair the data set"
         )
     return {**{n: np.concatenate(p) for n, p in parts.items()}, "rows": np.array(rows, np.int64)}
 

@@ -91,7 +91,7 @@ def write_calibrated(
     found: Calibration,
     record: Mapping[str, Any],
 ) -> ModelBundle:
-    """Writes the bundle beside its final place and moves it there once it loads.
+    """Writes the bundle next to its final place and moves it there once it loads.
 
     Args:
         bundle: the old one.

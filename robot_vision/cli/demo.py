@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         )
         parameters = {"model": str(model), "engine": args.engine, "device": args.device}
         start_node(processes, output, "perception", "perception_node", parameters)
-        # The place node waits for the map, which is not there yet.
+        # The place node waits for the map, which does not exist yet.
         parameters = {"model": str(model), "map": str(output / MAP), "retry_period_s": 0.5}
         start_node(processes, output, "places", "place_node", parameters)
         world = default_world()

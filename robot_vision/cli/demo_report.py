@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
-    """Writes one answer beside the truth as a line of JSON."""
+    """Writes one answer with the truth as a line of JSON."""
     assert answer.orientation_xyzw is not None and answer.covariance is not None
     line = {
         **vars(judged),
@@ -38,7 +38,7 @@ def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
 def draw(
     path: Path, world: World, drive: Drive, score: Score, lines: Sequence[str], title: str
 ) -> None:
-    """Draws both paths on the plan, and beside it one frame of each room and that of the worst pose."""
+    """Draws both paths on the plan, and next to it one frame of each room and that of the worst pose."""
     truth = score.truth
     judged = {j.frame: j for j in score.judged}
     chosen = _chosen(judged, truth)

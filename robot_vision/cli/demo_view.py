@@ -17,7 +17,7 @@ from robot_vision.simulation.recorded import Truth
 from robot_vision.simulation.scoring import Answer, Judged, PlaceMap
 from robot_vision.simulation.world import World
 
-_WIDE = 112  # columns of a terminal that has room for the plan beside the figures
+_WIDE = 112  # columns of a terminal that has room for the plan next to the figures
 
 
 class View(Protocol):

@@ -109,7 +109,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     request, settings = truth_request(args), settings_of(args)
     if len(bags) > 1 and (args.labels or args.poses or args.name):
         raise ConfigError(
-            "--labels, --poses and --name are of one recording: evaluate each bag for itself, then merge"
+            "--labels, --poses and --name describe one recording: evaluate each bag separately, then merge"
         )
     bundle = ModelBundle.load(find_model(args.model))
     jobs = [

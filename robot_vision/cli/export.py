@@ -282,7 +282,7 @@ def _input_size(text: str) -> tuple[int, int]:
 def _report_cost(
     network: MultiHeadNetwork, bundle: ModelBundle, images: Sequence[NDArray[np.uint8]]
 ) -> None:
-    """Says what several answers cost beside one: both graphs in turns in ONNX Runtime, batch 1."""
+    """Says what several answers cost compared with one: both graphs in turns in ONNX Runtime, batch 1."""
     import onnxruntime
 
     from robot_vision.graph_signature import INPUT_NAME
@@ -308,8 +308,8 @@ def _report_cost(
     epistemic = network.spec.epistemic
     assert epistemic is not None
     print(
-        f"  {epistemic.samples} answers an image cost {several / one:.2f} times one: {several:.1f} ms beside "
-        f"{one:.1f} ms (median of {_TIMED_TURNS}, ONNX Runtime on this CPU)"
+        f"  {epistemic.samples} answers per image cost {several / one:.2f} times one: {several:.1f} ms "
+        f"against {one:.1f} ms (median of {_TIMED_TURNS}, ONNX Runtime on this CPU)"
     )
 
 

@@ -54,7 +54,7 @@ from robot_vision.ros.models import find_model
 from robot_vision.ros.parameters import settings
 
 _WIDTH = 120  # where the output is no terminal
-_LEAST_BAGS = 3  # one left out, and two of which a standard error can be told
+_LEAST_BAGS = 3  # one left out, and two from which a standard error can be computed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -182,7 +182,7 @@ def _without_depth(source: Source, rate: float) -> tuple[Source, int]:
 
 
 def _pose_beside(file: Path) -> np.ndarray | None:
-    """Reads `frame-000123.pose.txt` beside `frame-000123.color.jpg`: 4x4 `T_map_camera`, metres.
+    """Reads `frame-000123.pose.txt` next to `frame-000123.color.jpg`: 4x4 `T_map_camera`, metres.
 
     Returns:
         float64 (4, 4) with an exact rotation; None without a file, or where tracking was lost (7-Scenes

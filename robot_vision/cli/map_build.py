@@ -200,10 +200,10 @@ def _kind(path: Path) -> str:
     """Returns the format of a recording.
 
     Raises:
-        SourceError: it cannot be told.
+        SourceError: it cannot be found out.
     """
     if not path.exists():
-        raise SourceError(f"{path} is not there: give a bag or a data set with poses")
+        raise SourceError(f"{path} does not exist: give a bag or a data set with poses")
     kinds = [kind for kind in kinds_of(path) if kind != "labels_csv"]  # which has no poses
     if kinds:
         return kinds[0]

@@ -110,7 +110,7 @@ def prune(args: argparse.Namespace) -> int:
             try:
                 places.compact()
             except MapFullError:
-                print(f"note: {places.info.uri} keeps its size: there is no room to write it anew")
+                print(f"note: {places.info.uri} keeps its size: there is no space to rewrite it")
         print(
             f"{places.info.uri}: {removed} of {len(poses.ids)} keyframes removed; {len(places)} are left"
         )

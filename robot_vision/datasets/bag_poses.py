@@ -68,7 +68,7 @@ def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPo
     PoseStamped or PoseWithCovarianceStamped topic; the only Odometry topic; tf from the camera's root.
 
     Raises:
-        ConfigError: the topic or frame asked for is not there, or there are several to choose from.
+        ConfigError: the topic or frame asked for does not exist, or there are several to choose from.
         SourceError: the source contradicts itself.
     """
     if request.source == "none":

@@ -70,7 +70,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             seen[name] = place
             image = _found(root / name)
             if image is None:
-                skipped.add("whose image is not there", name)
+                skipped.add("whose image does not exist", name)
                 continue
             files.append(image)
             T = checked(options, skipped, name, _pose, words, order, place)

@@ -5,7 +5,8 @@ right, y down, z forward); so `T_map_camera` is the inverse, and the position is
 world's axes and unit are the model's: `scale` multiplies positions, which are metres only by chance.
 
 Layouts: the model's files in the folder itself, in sparse, sparse/0 or another folder below; images in
-images beside it, or in the folder that `images` names. Folders of images are sequences. No split is official.
+images next to it, or in the folder that `images` names. Folders of images are sequences. There is no
+official split.
 
 Cameras: of SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV and FULL_OPENCV the pinhole part is
 taken, and distortion is not undone. No pinhole fits fisheyes, FOV and prisms: their images have no K.
@@ -66,7 +67,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     for image in sorted(images, key=lambda i: [natural_key(part) for part in i.name.split("/")]):
         file = first_file([base / image.name, base / image.name.replace("\\", "/")])
         if file is None:
-            skipped.add("whose image is not there", image.name)
+            skipped.add("whose image does not exist", image.name)
             continue
         camera = cameras[image.camera]
         size = camera.height, camera.width

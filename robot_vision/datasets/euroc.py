@@ -116,7 +116,7 @@ def _recording(
     others = sorted(p.parent.name for p in mav0.glob("cam*/data.csv") if p.parent != camera)
     if others:
         notes.append(f"{name}: {', '.join(others)} is not used (set camera)")
-    how = "its T_BS" if "T_BS" in of_truth else "the body taken as its frame (no T_BS beside it)"
+    how = "its T_BS" if "T_BS" in of_truth else "the body taken as its frame (it has no T_BS)"
     notes.append(
         f"{name}: poses are those of {truth.parent.name}, {how}, moved to {options.camera}"
     )
@@ -142,7 +142,7 @@ def _recording(
             raise SourceError(f"{place}: a line is 'stamp,file'")
         image = first_file([camera / "data" / row.words[1], camera / row.words[1]])
         if image is None:
-            skipped.add("whose image is not there", f"{name}/{row.words[1]}")
+            skipped.add("whose image does not exist", f"{name}/{row.words[1]}")
             continue
         stamps.append(stamp_ns)
         images.append(image)

@@ -123,7 +123,7 @@ def _rows(root: Path, city: str, file: Path, skipped: Skipped) -> Iterator[_Row]
             images[folder] = _images(root / "Images" / folder)
         image = images[folder].get((int(place_id), said["panoid"]))
         if image is None:
-            skipped.add("whose image is not there", f"{city} {place_id:.0f} {said['panoid']}")
+            skipped.add("whose image does not exist", f"{city} {place_id:.0f} {said['panoid']}")
             continue
         date = int(year), int(month)
         yield _Row(int(place_id), date, image, float(lat), float(lon), float(heading))

@@ -59,7 +59,7 @@ def first_file(paths: Iterable[str | Path]) -> Path | None:
 
 
 def unused_notes(root: Path, used: Collection[str]) -> list[str]:
-    """Returns a note for each folder beside those of a layout that holds images, and for images beside them.
+    """Returns a note for each folder with images that is next to those of a layout, and for loose images.
 
     Args:
         root: the folder of the layout.
@@ -96,7 +96,7 @@ def loose_notes(folder: Path) -> list[str]:
 
 
 def unlisted_note(files: Sequence[Path]) -> list[str]:
-    """Returns a note that counts the images beside those of a list which the list does not name."""
+    """Returns a note that counts the images next to those of a list which the list does not name."""
     folders = {file.parent for file in files}
     there = {p for folder in folders for p in folder.iterdir() if is_image(p)}
     others = sorted(there - set(files))
@@ -104,4 +104,6 @@ def unlisted_note(files: Sequence[Path]) -> list[str]:
         return []
     verb = "image is" if len(others) == 1 else "images are"
     names = some([str(other) for other in others])
-    return [f"{len(others)} {verb} beside those listed but in no list, and left out: {names}"]
+    return [
+        f"{len(others)} {verb} in the folders of the listed images but in no list, and left out: {names}"
+    ]

@@ -1,12 +1,12 @@
 """Image folders: the folder's name is the class.
 
 Layouts:
-- `<root>/train/<class>/...`, with `val` (or `valid`, `validation`) and `test` beside it where there are
+- `<root>/train/<class>/...`, with `val` (or `valid`, `validation`) and `test` next to it where there are
   any. What is there is honoured: a test folder is only ever tested on. Where there is no validation folder,
   a part of train is drawn for it; where there are train and validation only, test stays empty.
 - `<root>/<class>/...`: validation and test are drawn from all.
 
-A folder train beside folders of other names that hold images, with neither val nor test, is a class like
+A folder train next to folders of other names that hold images, with neither val nor test, is a class like
 them. Classes' images may lie in folders below theirs. The draw takes the same fraction of each class and is
 reproducible. Frames of one video are nearly alike: `group` keeps them on one side, `split=blocks` divides
 each class's files, in natural order, into blocks of time.
@@ -74,7 +74,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     )
     if train is None and (validation is not None or test is not None):
         raise SourceError(
-            f"{root} has no train folder beside its val or test folder: name it train"
+            f"{root} has no train folder, only val or test: name the folder to train on train"
         )
     if train is None:
         train = _classes_under(root, root, notes)
@@ -86,7 +86,7 @@ def _split_folders(root: Path, notes: list[str]) -> tuple[Path | None, Path | No
     folders = sorted((p for p in root.iterdir() if p.is_dir()), key=_natural)
     found = []
     for names in (_TRAIN, _VALIDATION, _TEST):
-        # With its exact name rather than Train, which some systems let stand beside it.
+        # With its exact name rather than Train, which some systems let stand next to it.
         mine = [p for name in names for p in folders if p.name == name]
         mine += [p for name in names for p in folders if p.name.lower() == name and p not in mine]
         found.append(mine[0] if mine else None)
@@ -96,8 +96,8 @@ def _split_folders(root: Path, notes: list[str]) -> tuple[Path | None, Path | No
         others = [p.name for p in folders if p != train and find_images(p).images]
         if others:
             notes.append(
-                f"folder {train.name} is taken for a class, as {some(others)} are beside it and neither val "
-                "nor test: for a split, move these into it, or away"
+                f"folder {train.name} is taken for a class, since {some(others)} are next to it, but no val "
+                "or test: if it is a split, move these into it, or out of the data set"
             )
             return None, None, None
     if used:

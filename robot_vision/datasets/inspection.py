@@ -16,7 +16,7 @@ from robot_vision.errors import ImageError
 from robot_vision.geometry import xyzw_from_matrix
 from robot_vision.sources.natural import natural_key
 
-# With more test poses, an even choice of so many stands for all.
+# With more test poses, an even choice of this many stands for all.
 _MOST_QUERIES = 2000
 _DIGITS = re.compile(r"\d+")
 
@@ -76,7 +76,7 @@ class Overlap:
 
     Attributes:
         same_content: pairs of names whose stored images are byte for byte the same.
-        neighbours: frames of the second split directly beside one of the first in a recording or folder.
+        neighbours: frames of the second split directly next to one of the first in a recording or folder.
     """
 
     same_content: tuple[tuple[str, str], ...]
@@ -101,7 +101,7 @@ def survey_images(
     Args:
         samples: to choose from.
         count: how many.
-        progress: told after each how many are done.
+        progress: called after each with how many are done.
     """
     chosen = evenly(samples, count)
     sizes: Counter[tuple[int, int]] = Counter()

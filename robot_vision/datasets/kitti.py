@@ -68,7 +68,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             samples += _sequence(folder, name, poses, options, skipped, files, notes)
     if without and not samples:
         raise SourceError(
-            f"{root} has no poses of {', '.join(without)}: put poses/{without[0]}.txt beside sequences, "
+            f"{root} has no poses of {', '.join(without)}: put poses/{without[0]}.txt next to sequences, "
             "or set poses"
         )
     if without:

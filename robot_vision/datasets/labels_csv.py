@@ -6,7 +6,7 @@ images, and the only other one that of the classes. A table with a column for ea
 and 0 in the others, has its class there.
 
 Layouts: one file, with or without a column `split` of train, val and test; or a folder with train.csv and
-perhaps val.csv and test.csv. What no table says is drawn as from image folders. Images are looked for beside
+perhaps val.csv and test.csv. What no table says is drawn as from image folders. Images are looked for next to
 the table and below, by their path, or by their name where it is the only one; an id may leave the suffix out.
 """
 

@@ -158,7 +158,7 @@ def _rows(
                     skipped.add("which are panoramas", name)
                     continue
             if file is None:
-                skipped.add("whose image is not there", name)
+                skipped.add("whose image does not exist", name)
                 continue
             yield _Row(side, key, file, (float(east), float(north)), lat_lon, heading)
 

@@ -17,7 +17,7 @@ THUMBNAIL = 112  # pixels a side
 COLUMNS = 10
 MOST_ROWS = 60
 _TITLE = 22
-# RGB, told apart by people who cannot tell red from green.
+# RGB, distinguishable by people who cannot tell red from green.
 COLOURS = {"train": (70, 110, 180), "validation": (230, 159, 0), "test": (200, 40, 60)}
 
 

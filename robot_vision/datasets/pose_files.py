@@ -2,7 +2,7 @@
 
 - TUM: `stamp tx ty tz qx qy qz qw`, stamps in seconds. Lines that begin with # are comments.
 - EuRoC: comma separated `stamp,tx,ty,tz,qw,qx,qy,qz` and perhaps more columns, stamps in nanoseconds.
-- KITTI: the twelve numbers of a 3 x 4 matrix a line; stamps in seconds stand in a file beside it.
+- KITTI: the twelve numbers of a 3 x 4 matrix a line; stamps in seconds stand in a file next to it.
 
 Where a header names the columns, the names decide and not the format. Stamps of 1e11 and more are milli-,
 micro- or nanoseconds since 1970, by their size, unless the header gives the unit. Positions are in metres,
@@ -69,11 +69,11 @@ def read_pose_file(
 
     Args:
         file: to read.
-        report: is told of each line that fails its checks, as a `SourceError` that names file and line; it
+        report: receives each line that fails its checks, as a `SourceError` that names file and line; it
             raises it, or counts it and the line is left out.
         form: one of `FORMATS`; auto tells them apart by the header, or else by the first line's numbers.
-        times: of KITTI's poses, a stamp in seconds a line; None takes times.txt beside the file.
-        say: is told how the file was read where it leaves that open, and what was left out.
+        times: of KITTI's poses, a stamp in seconds a line; None takes times.txt next to the file.
+        say: receives how the file was read where it leaves that open, and what was left out.
 
     Raises:
         ConfigError: unknown format.

@@ -53,7 +53,7 @@ def checked(
 
 
 def report_to(options: PosedOptions, skipped: Skipped) -> Callable[..., None]:
-    """Returns what is told of a pose that fails its checks, and of its frame's name where it has one.
+    """Returns what is said of a pose that fails its checks, and of its frame's name where it has one.
 
     It raises the error, or counts the frame, as the options say.
     """

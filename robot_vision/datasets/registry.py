@@ -65,7 +65,7 @@ _SIGNS: dict[str, tuple[str, ...]] = {
 
 
 def kinds_of(path: Path) -> list[str]:
-    """Returns the formats that a path shows signs of, the surest first; none where it is not there."""
+    """Returns the formats that a path shows signs of, the surest first; none where it does not exist."""
     from robot_vision.sources.recording_folder import is_bag  # with all that reads bags
 
     if is_bag(path):
@@ -95,13 +95,13 @@ def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
 
     Raises:
         ConfigError: an unknown kind or option, or a value that is not allowed.
-        SourceError: it is not there, not in that format, or contradicts itself (with file and line).
+        SourceError: it does not exist, is not in that format, or contradicts itself (with file and line).
     """
     module = _module(kind)
     chosen = parse_options(module.Options, kind, options)
     root = Path(path).expanduser().absolute()  # a name for ".", and samples that outlive a chdir
     if not root.exists():
-        raise SourceError(f"{root} is not there: give the path of a {kind} data set")
+        raise SourceError(f"{root} does not exist: give the path of a {kind} data set")
     try:
         splits: Splits = module.open_splits(root, chosen)
     except SourceError as error:

@@ -1,4 +1,4 @@
-"""Microsoft 7-Scenes: `frame-NNNNNN.color.png` (or jpg) beside `frame-NNNNNN.pose.txt`.
+"""Microsoft 7-Scenes: `frame-NNNNNN.color.png` (or jpg) with `frame-NNNNNN.pose.txt`.
 
 Conventions: a pose file is four lines of four numbers, camera to world (`T_map_camera`), metres; the
 camera's axes are x right, y down, z forward already. The published rotations are orthonormal only to about
@@ -75,7 +75,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         )
     if loose:
         notes.append(
-            f"{len(loose)} images lie beside the sequences and are left out: {some(loose)}"
+            f"{len(loose)} images are outside the sequences and are left out: {some(loose)}"
         )
     test = _official_test(root, {p.name for p in folders}, notes) if folders else None
     K = None
@@ -179,5 +179,5 @@ def _listed(file: Path, present: set[str], notes: list[str]) -> set[str]:
         if int(match.group(1)) in by_number:
             found.add(by_number[int(match.group(1))])
         else:
-            notes.append(f"{where(file, number)}: {line.strip()} is not there and left out")
+            notes.append(f"{where(file, number)}: {line.strip()} does not exist and is left out")
     return found

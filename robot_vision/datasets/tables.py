@@ -90,7 +90,7 @@ def read_table(
         file: to read.
         aliases: names of columns that are looked for, and what they may be called, the best first (matched
             against the whole name in lower case, without units).
-        least: a line names the columns where it holds so many of them.
+        least: a line names the columns where it holds this many of them.
 
     Raises:
         SourceError: it cannot be read, or names a column twice.

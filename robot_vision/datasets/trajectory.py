@@ -227,7 +227,7 @@ class TrajectoryBuilder:
 
     Args:
         name: what they belong to, for errors.
-        report: is told of each pose that fails its checks, as a `SourceError`; it raises it or counts it.
+        report: receives each pose that fails its checks, as a `SourceError`; it raises it or counts it.
         ordered: stamps may not go back (a topic of one publisher); else they are sorted (tf).
     """
 

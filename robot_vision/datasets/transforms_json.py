@@ -8,7 +8,7 @@ often not in metres).
 Intrinsics: `fl_x fl_y cx cy` in pixels of an image of `w h`, for all or in a frame, or `camera_angle_x` (and
 `_y`) in radians. For an image of another size they are scaled, or refused where it is no scaled picture.
 
-Split: transforms_train.json, transforms_val.json, transforms_test.json beside each other; or
+Split: transforms_train.json, transforms_val.json, transforms_test.json next to each other; or
 `train_filenames`, `val_filenames`, `test_filenames` in the file, which may spell a frame's `file_path`
 otherwise (`./`, backslashes, without suffix or folder); else blocks of frames in the order of their names.
 Images in val and test are test; in train and another part they are refused; frames in no list are left out.
@@ -129,7 +129,7 @@ def _frames(file: Path, options: Options, skipped: Skipped, notes: list[str]) ->
         image = _found(file.parent, path)
         name = f"{file.stem}/{key}" if file.stem != "transforms" else key
         if image is None:
-            skipped.add("whose image is not there", name)
+            skipped.add("whose image does not exist", name)
             continue
         T = checked(
             options, skipped, name, _pose, frame.get("transform_matrix"), place, options.scale

@@ -3,7 +3,7 @@
 Conventions: the pose is the colour camera's optical frame in the map (`T_map_camera`), metres, quaternion
 x y z w; stamps in seconds, or nanoseconds by their size (`pose_files`). Each image takes the pose of the
 nearest stamp, if it is within `tolerance_s`; ground truth comes at 100 Hz and nothing is interpolated, as the
-benchmark's own tools do. Where there is no rgb.txt, associations.txt lists the images beside their depth.
+benchmark's own tools do. Where there is no rgb.txt, associations.txt lists the images with their depth.
 
 A folder of such folders is a set of recordings. The benchmark's three cameras differ; the camera matrix
 follows from `freiburg1`, `freiburg2` or `freiburg3` in the folder's name.
@@ -154,7 +154,7 @@ def _recording(
         name = f"{folder.name}/{image}"
         file = folder / image
         if first_file([file]) is None:
-            skipped.add("whose image is not there", name)
+            skipped.add("whose image does not exist", name)
             continue
         files.append(file)
         i = int(np.searchsorted(track.stamps_ns, stamp_ns))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class BoundSession:
     """A session whose input of each batch size has its place in the device's memory.
 
-    `session.run` allocates the input on the device and binds every name anew at each run. Here that is
+    `session.run` allocates the input on the device and binds every name again at each run. Here that is
     done once for each batch size and each thread that runs at the same time; a run is a copy into that
     place, the network, and a copy of the results.
 

@@ -123,10 +123,10 @@ def refuses_profiles(error: Exception) -> bool:
 
 
 def without_profiles(options: list[Any]) -> list[Any]:
-    """Returns `providers` such that TensorRT builds for the batches that come, and anew for larger ones."""
+    """Returns `providers` such that TensorRT builds for the batches that come, and again for larger ones."""
     (name, tensorrt), *rest = options
     _log.warning(
-        "TensorRT takes this graph in parts and builds its engines at the first run: export the bundle anew"
+        "TensorRT takes this graph in parts and builds its engines at the first run: export the bundle again"
     )
     return [(name, {k: v for k, v in tensorrt.items() if "_profile_" not in k}), *rest]
 

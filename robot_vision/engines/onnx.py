@@ -122,7 +122,7 @@ class OnnxEngine:
 def _options(threads: int, kind: str, streams: int) -> Any:
     options = onnxruntime.SessionOptions()
     if streams > 1:
-        # The session's threads help whoever calls, and each caller computes too.
+        # The session's threads help the caller, and each caller computes too.
         threads = max(1, (threads or len(os.sched_getaffinity(0))) - streams + 1)
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; a dropped provider is reported above
@@ -130,7 +130,7 @@ def _options(threads: int, kind: str, streams: int) -> Any:
         # Threads that spin between frames take the cores that the camera driver and DDS need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Smaller blocks, handed out as threads come free: a thread that has to share its core with a camera
-        # driver then holds the others up for less long (2 to 5 percent less time beside such load).
+        # driver then holds the others up for less long (2 to 5 percent less time under such load).
         options.add_session_config_entry("session.dynamic_block_base", "8")
     return options
 

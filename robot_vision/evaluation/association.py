@@ -18,7 +18,7 @@ from robot_vision.geometry import xyzw_from_matrix
 
 @dataclass(frozen=True, eq=False)
 class Associated:
-    """Predictions in the order of their stamps, each beside what is true.
+    """Predictions in the order of their stamps, each with what is true.
 
     Attributes:
         predictions: stamps increase and differ.

@@ -81,7 +81,7 @@ def area_under_risk_coverage(confidence: NDArray[Any], right: NDArray[Any]) -> S
 def risk_coverage(
     confidence: NDArray[Any], right: NDArray[Any], points: int = 200
 ) -> dict[str, list[float]]:
-    """Returns the curve, thinned to about so many points: coverage, risk, and their thresholds."""
+    """Returns the curve, thinned to about this many points: coverage, risk, and their thresholds."""
     order, starts = groups(np.asarray(confidence), descending=True)
     ends = np.append(starts[1:], len(order))[: len(starts)]
     if len(ends) > points:

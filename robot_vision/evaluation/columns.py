@@ -195,10 +195,10 @@ class Predictions:
         except (OSError, KeyError, ValueError, RecursionError) as error:
             raise SourceError(f"{path} cannot be read as predictions: {error}") from error
         if not isinstance(head, dict) or head.get("format") != FORMAT:
-            raise SourceError(f"{path} is not of format {FORMAT}: write it anew")
+            raise SourceError(f"{path} is not of format {FORMAT}: write it again")
         known = {f.name for f in fields(cls)}
         if not set(arrays) <= known or "stamps_ns" not in arrays:
-            raise SourceError(f"{path} has columns {', '.join(arrays)}: write it anew")
+            raise SourceError(f"{path} has columns {', '.join(arrays)}: write it again")
         try:
             return cls(
                 **arrays,

@@ -1,6 +1,6 @@
 """Evaluations of single recordings, put together exactly.
 
-A document is the metrics and, beside them under `rows`, the rows that they follow from (`scores`). Medians,
+A document is the metrics and, next to them under `rows`, the rows that they follow from (`scores`). Medians,
 areas under curves and bootstrap intervals cannot be had from other medians and areas; from the rows they
 can. So documents made on different machines merge to what one evaluation of everything gives, to the bit.
 """
@@ -38,7 +38,7 @@ def read_document(path: str | Path) -> dict[str, Any]:
     if data.get("schema_version") != SCHEMA_VERSION:
         raise SourceError(
             f"{path} has schema version {data.get('schema_version')!r}, and this program reads "
-            f"{SCHEMA_VERSION}: evaluate anew"
+            f"{SCHEMA_VERSION}: evaluate again"
         )
     return data
 

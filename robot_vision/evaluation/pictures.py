@@ -33,7 +33,7 @@ class Shown:
     Attributes:
         row: of the scores.
         lines: what is said beneath it.
-        match: the row of a second picture beside it; -1 for none.
+        match: the row of a second picture next to it; -1 for none.
         good: a success and not a failure.
     """
 

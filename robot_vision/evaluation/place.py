@@ -116,7 +116,7 @@ def score_places(
         _fill_ranks(columns, rows, similarity, row, np.searchsorted(alike, near[column]))
         for prefix, other in (("place", match), ("nearest", nearest)):
             other = other[there]
-            # Anew from the coordinates: the matrix of squares has lost digits.
+            # Again from the coordinates: the matrix of squares has lost digits.
             gap = queries.position[rows[there]] - position[other]
             columns[f"{prefix}_error_m"][rows[there]] = np.linalg.norm(gap, axis=1)
             turn = rotation_error_deg(q[there], xyzw[other])
@@ -328,7 +328,7 @@ def precision_recall(
     answerable: NDArray[np.bool_],
     points: int = 200,
 ) -> dict[str, list[float]]:
-    """Returns the curve, thinned to about so many points."""
+    """Returns the curve, thinned to about this many points."""
     order, starts = groups(np.asarray(similarity, np.float64), descending=True)
     ends = np.append(starts[1:], len(order))[: len(starts)]
     if len(ends) > points:

@@ -109,7 +109,7 @@ def error_over_time(scores: Scores, recording: int, unit: str) -> str:
 
 
 def error_distribution(scores: Scores, pose: Mapping[str, Any]) -> str:
-    """Share of frames below each position error, beside the baselines."""
+    """Share of frames below each position error, with the baselines."""
     rows = np.isfinite(scores["error_m"])
     curves = [("c0", "network", scores["error_m"][rows], "")]
     baselines = pose.get("baselines", {})

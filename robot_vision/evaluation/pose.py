@@ -83,7 +83,7 @@ def score_poses(
 
     Args:
         position: (N, 3), estimated; rows that are not finite have no prediction.
-        xyzw: (N, 4), estimated; likewise, and where it has no length.
+        xyzw: (N, 4), estimated; the same, and where it has no length.
         covariance: (N, 6, 6) or None.
         true_position: (N, 3); NaN where there is none.
         true_xyzw: (N, 4).

@@ -62,7 +62,7 @@ def write_results(
         predictions: with `topic` and `frame_id` in their `meta`.
         bundle: that made them.
         top_k: classes in a classification; the node's parameter of that name.
-        truth: stamps, positions and quaternions of true poses, which come beside as PoseStamped.
+        truth: stamps, positions and quaternions of true poses, which come with them as PoseStamped.
 
     Raises:
         SourceError: it cannot be written.
@@ -252,7 +252,7 @@ def with_times_of(predictions: Predictions, source: Source) -> Predictions:
 
     Labels without a header hold by the log's time of the original bag, and a recording made later has
     another. Images without a result, and results without an image, are noted. Where several images have one
-    stamp, their results are told apart by their order, if each image has one.
+    stamp, their results are distinguished by their order, if each image has one.
 
     Raises:
         SourceError: results and images have no stamp in common.

@@ -41,7 +41,7 @@ def default_batch(device: str) -> int:
 
 
 def default_decoders(device: str) -> int:
-    """Returns how many threads decode: beside a GPU all cores are free for it."""
+    """Returns how many threads decode: with a GPU all cores are free for it."""
     if default_batch(device) == CPU_BATCH:
         return CPU_DECODERS
     return max(CPU_DECODERS, min(GPU_DECODERS, len(os.sched_getaffinity(0))))
@@ -114,7 +114,7 @@ def replay(
     Args:
         pipeline: the node's.
         source: one camera's frames.
-        limit: stop after so many frames.
+        limit: stop after this many frames.
         batch: frames in one run of the network; None chooses by the engine's device.
         progress: is called with the number of frames that were done since.
 
@@ -274,7 +274,7 @@ class _Ahead:
 
 
 def _groups(items: Iterable[Any], size: int, speed: Speed) -> Iterator[list[Any]]:
-    """Yields lists of so many items, and notes how long the network had to wait for each."""
+    """Yields lists of this many items, and notes how long the network had to wait for each."""
     iterator = iter(items)
     while True:
         start = time.perf_counter()

@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, int, str]] = {
         1,
         "by which several answers differ: root of the trace of their covariance",
     ),
-    "spread_deg": ("<f8", 1, "likewise, of rotations"),
+    "spread_deg": ("<f8", 1, "by which the rotations of several answers differ, degrees"),
     "position": ("<f8", 3, "estimated, m"),
     "xyzw": ("<f8", 4, "estimated"),
     "true_position": ("<f8", 3, "m"),
@@ -160,9 +160,9 @@ def joined(parts: Sequence[Scores]) -> Scores:
     first = parts[0]
     for part in parts[1:]:
         if part.labels and first.labels and part.labels != first.labels:
-            raise ConfigError("The evaluations are of models with different labels: evaluate anew")
+            raise ConfigError("The evaluations are of models with different labels: evaluate again")
         if part.has_map != first.has_map or part.extra != first.extra:
-            raise ConfigError("The evaluations looked places up in different maps: evaluate anew")
+            raise ConfigError("The evaluations looked places up in different maps: evaluate again")
     _require_once(singles)
     return Scores(
         {name: np.concatenate([s.columns[name] for s in singles]) for name in COLUMNS},

@@ -20,7 +20,7 @@ class EvaluationSettings:
         place_heading_deg: and turned by at most so much; None for any rotation.
         place_exclude_s: without a map, images of the same recording so close in time are not looked up in.
         alignments: of trajectories, see `trajectory`.
-        rpe_delta_s: time over which relative pose errors are measured (rounded to frames), beside one frame.
+        rpe_delta_s: time over which relative pose errors are measured (rounded to frames), besides one frame.
         confidence: of the intervals.
         resamples: of the bootstrap; 0 gives no intervals.
         block_s: length of the bootstrap's blocks of consecutive frames. It should exceed the time over which

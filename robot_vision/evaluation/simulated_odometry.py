@@ -22,7 +22,7 @@ class OdometryErrors:
         noise: independent from step to step.
         scale: standard deviation of the factor by which all distances are wrong, one for a recording: wheels
             that are larger than was thought.
-        turn_scale: likewise of all rotations.
+        turn_scale: the same for all rotations.
     """
 
     noise: OdometryNoise = OdometryNoise(0.02, 0.5, 1.0, 0.0, 0.05)

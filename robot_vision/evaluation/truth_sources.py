@@ -1,4 +1,4 @@
-"""Reads the truth of a recording: topics of its bag, or files beside it.
+"""Reads the truth of a recording: topics of its bag, or files next to it.
 
 Labels come from a topic (std_msgs/String or vision_msgs/Classification) or a YAML file of labelled time spans
 (`datasets.bag_labels`); poses from a topic, odometry or tf (`datasets.bag_poses`), or from a TUM, EuRoC or
@@ -46,7 +46,7 @@ class TruthRequest:
         pose_topic: PoseStamped, PoseWithCovarianceStamped or Odometry.
         pose_file: TUM, EuRoC or KITTI.
         pose_format: of the file.
-        pose_times: stamps of a KITTI file; empty takes times.txt beside it.
+        pose_times: stamps of a KITTI file; empty takes times.txt next to it.
         map_frame: of the poses.
         camera_frame: the camera's optical frame in tf; empty takes the images'.
         base_frame: frame whose poses the topic gives, where it is not the camera's.

@@ -55,7 +55,7 @@ class Hypothesis:
         count: measurements that drew it.
         since_ns: stamp of the first of them.
         sigma_m: of the position, along its worst axis, after the last of them.
-        sigma_rad: of the rotation, likewise.
+        sigma_rad: of the rotation, in the same way.
     """
 
     track: Track

@@ -84,7 +84,7 @@ class Continuity:
 
     Args:
         speed_m_s: standard deviation of the robot's velocity along each axis.
-        turn_deg_s: likewise about each axis.
+        turn_deg_s: the same about each axis.
         gap_s: over a longer silence the odometry may have been restarted, wherever it is.
 
     Attributes:

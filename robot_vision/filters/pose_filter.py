@@ -104,7 +104,7 @@ class _State:
     agrees_since_ns: int = 0  # the odometry that is not trusted
     parted_since_ns: int | None = None  # since when `estimate` is refused what `without` accepts
     lag: Lag = _AT_ONCE  # of `estimate`
-    slow_lag: Lag = _SLOW  # likewise, for what is too small to be seen at once
+    slow_lag: Lag = _SLOW  # the same, for what is too small to be seen at once
     lag_without: Lag = _SLOW
     localised: bool = False  # when the last measurement was used
     established: bool = False

@@ -29,7 +29,7 @@ class PoseFilterSettings:
         noise: of the odometry.
         speed_m_s: standard deviation of the velocity along each axis where there is no odometry. Odometry
             five times as fast, and twice as fast as it was of late, has jumped.
-        turn_deg_s: likewise about each axis.
+        turn_deg_s: the same about each axis.
         gate_probability: share of good measurements that are to pass the gate.
         initialise_count: measurements that must agree before there is an estimate.
         reinitialise_count: refused measurements in a row that must agree with each other,
@@ -39,10 +39,10 @@ class PoseFilterSettings:
         correlation_s: time after which they are, standing still.
         localised_m: largest standard deviation of the position, along its worst axis, of a robot that knows
             where it is.
-        localised_deg: likewise of the rotation.
+        localised_deg: the same for the rotation.
         history_s: how late a measurement may come.
         odometry_timeout_s: how long a measurement waits for the odometry of its time.
-        reset_after_s: odometry whose stamp goes back by more than this begins anew: all is forgotten.
+        reset_after_s: odometry whose stamp goes back by more than this restarts the filter: all is forgotten.
     """
 
     noise: OdometryNoise = OdometryNoise()

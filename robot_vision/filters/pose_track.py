@@ -34,7 +34,7 @@ class MotionModel:
     Attributes:
         odometry: how it drifts.
         speed_m_s: standard deviation of the velocity along each axis, where odometry says nothing.
-        turn_deg_s: likewise about each axis.
+        turn_deg_s: the same about each axis.
     """
 
     odometry: OdometryNoise = OdometryNoise()

@@ -1,4 +1,4 @@
-"""What a checkpoint's path must be. Without torch, so that a mistake is told before that is imported."""
+"""What a checkpoint's path must be. Without torch, so that a mistake is reported before that is imported."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from robot_vision.spec import EpistemicSpec
 
 
 def with_monte_carlo(network: MultiHeadNetwork, passes: int, seed: int = 0) -> MultiHeadNetwork:
-    """Returns a copy whose classifier and pose head make so many passes with dropout; 0 takes them away.
+    """Returns a copy whose classifier and pose head make this many passes with dropout; 0 takes them away.
 
     Args:
         network: any; it is not changed.
@@ -35,7 +35,7 @@ def with_monte_carlo(network: MultiHeadNetwork, passes: int, seed: int = 0) -> M
 def with_members(
     network: MultiHeadNetwork, others: Sequence[Mapping[str, nn.Module]]
 ) -> MultiHeadNetwork:
-    """Returns a copy that has further heads beside its own, as an ensemble.
+    """Returns a copy that has further heads next to its own, as an ensemble.
 
     Args:
         network: its heads are the first members; it is not changed.

@@ -58,7 +58,7 @@ def export_bundle(
         name: the model's name.
         images: real RGB uint8 (H, W, 3) images, of any size, on which torch and ONNX Runtime are compared.
         training: what it was trained on, for the manifest and the card; plain data.
-        metrics: what it scored, likewise.
+        metrics: what it scored, in the same form.
         card: an introduction for the model card, in Markdown.
         force: replace a bundle that is there.
 
@@ -191,7 +191,7 @@ def _for_export(network: MultiHeadNetwork) -> MultiHeadNetwork:
 
 @contextlib.contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A temporary directory beside `out`, on its file system, gone in the end."""
+    """A temporary directory next to `out`, on its file system, gone in the end."""
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     part.chmod(0o777 & ~current_umask())
     try:

@@ -68,7 +68,7 @@ class Structurer(Protocol):
         """Takes in a keyframe; returns structure that is ready, by keyframe id."""
 
     def flush(self) -> Mapping[int, bytes]:
-        """Returns what was waiting for later keyframes; the next one starts anew."""
+        """Returns what was waiting for later keyframes; the next one starts again."""
 
 
 @dataclass
@@ -347,7 +347,7 @@ def _load(view: View, smallest: tuple[int, int] | None) -> NDArray[np.uint8] | I
 
 
 def thumbnail_of(image: NDArray[Any], side: int = 128) -> bytes | None:
-    """Returns RGB uint8 (H, W, 3) as a JPEG whose longer side has so many pixels at most; None for 0."""
+    """Returns RGB uint8 (H, W, 3) as a JPEG whose longer side has at most this many pixels; None for 0."""
     if not side:
         return None
     scale = min(1.0, side / max(image.shape[:2]))

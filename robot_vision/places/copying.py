@@ -43,7 +43,7 @@ def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -
 
     Args:
         source: what to copy.
-        target_uri: a file or postgresql://...?map=NAME that is not there yet.
+        target_uri: a file or postgresql://...?map=NAME that does not exist yet.
         say: called with (done, all) from time to time.
 
     Returns:
@@ -71,7 +71,7 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before may have taken the name away after this opened it.
+            # Its earlier owner may have taken the name away after this opened it.
             mine = os.path.samestat(os.fstat(handle), os.stat(lock))
         except (BlockingIOError, FileNotFoundError):
             mine = False
@@ -152,7 +152,7 @@ def drop_map(uri: str | Path) -> None:
         from robot_vision.places.postgres_map import PostgresMap
 
         if not PostgresMap.drop(str(uri)):
-            raise MapMissingError(f"{shown(uri)} is not there")
+            raise MapMissingError(f"{shown(uri)} does not exist")
         return
     path = Path(uri).expanduser()
     open_map(path, "write").close()  # not a file of something else, and nobody is writing now
@@ -262,8 +262,8 @@ def refuse_merge(target: PlaceMap, source: PlaceMap) -> None:
     if mine.bundle_sha256 != other.bundle_sha256:
         raise MapError(
             f"{mine.uri} was made by model {mine.bundle_name} ({mine.bundle_sha256[:12]}) and "
-            f"{other.uri} by {other.bundle_name} ({other.bundle_sha256[:12]}): their descriptors do "
-            "not compare. Build one of them anew with the other's model"
+            f"{other.uri} by {other.bundle_name} ({other.bundle_sha256[:12]}): their descriptors "
+            "cannot be compared. Rebuild one of them with the other's model"
         )
 
 
@@ -329,6 +329,6 @@ def _still_there(source: PlaceMap, ids: Sequence[int] | NDArray[np.int64]) -> It
 
 
 def remove_file(path: Path) -> None:
-    """Removes a map's file and what SQLite keeps beside it."""
+    """Removes a map's file and what SQLite keeps next to it."""
     for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         name.unlink(missing_ok=True)

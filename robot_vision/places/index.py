@@ -6,7 +6,7 @@ that takes depends on the building, so it is measured on the map itself whenever
 some hundred places is looked for among all others, exactly and through the cells.
 
 Inverted lists rather than a graph (HNSW), since they are built in a tenth of the time, let places be removed,
-take a thousand nearly equal places for what they are, and need no memory beside the descriptors.
+take a thousand nearly equal places for what they are, and need no memory besides the descriptors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class IndexOptions:
     Attributes:
         threads: that search; one leaves the robot's other cores alone.
         build_threads: that build cells, 0 for all cores.
-        exact_numbers: up to so many numbers (places times their length) every query is exact.
+        exact_numbers: up to this many numbers (places times their length) every query is exact.
         recall: share of places whose nearest other place has to be found through the cells.
     """
 

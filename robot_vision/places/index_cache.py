@@ -1,11 +1,11 @@
-"""Keeps the index of a large map beside the map, and an index in memory in step with its map.
+"""Keeps the index of a large map next to the map, and an index in memory in step with its map.
 
 A cache is only a shortcut: one that is missing, damaged, of another map or older than the map's removals is
-brought up to date or made anew, and one that cannot be written is gone without. Whether it is of the map is
-told by the checksums of all descriptors: files of one id and revision may hold different keyframes.
+brought up to date or rebuilt, and one that cannot be written is gone without. Whether it is of the map is
+found by the checksums of all descriptors: files of one id and revision may hold different keyframes.
 
 FAISS trusts the files that it reads: a changed size makes it take all memory. So a cache is signed with a key
-that this user's account made for itself, and one that came with a map from elsewhere is made anew.
+that this user's account made for itself, and one that came with a map from elsewhere is rebuilt.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from robot_vision.user_cache import user_cache
 
 faiss: Any = _faiss  # its stubs lack the callbacks
 _MAGIC = b"robot_vision place index 3\n"
-_STALE = 0.01  # share of places by which a cache may lag behind before it is written anew
+_STALE = 0.01  # share of places by which a cache may lag behind before it is rewritten
 _BATCH = 100_000
 _KEY_BYTES = 32
 
@@ -65,7 +65,7 @@ def open_index(
 
 
 def refresh(index: PlaceIndex, places: PlaceMap) -> Changes:
-    """Brings an index up to date with its map, whoever changed it; returns what was new.
+    """Brings an index up to date with its map, no matter who changed it; returns what was new.
 
     Raises:
         MapError: the map cannot be read, or another stands in its place (`MapReplacedError`).
@@ -85,7 +85,7 @@ def refresh(index: PlaceIndex, places: PlaceMap) -> Changes:
 
 
 def cache_path(info: MapInfo) -> Path:
-    """Returns where the cache of a map lies: beside its file, or for a server in the user's cache."""
+    """Returns where the cache of a map lies: next to its file, or for a server in the user's cache."""
     if not is_server(info.uri):
         return Path(f"{info.uri}.index")
     return user_cache() / f"{info.map_id}.index"

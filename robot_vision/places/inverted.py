@@ -33,7 +33,7 @@ _CHUNK = 65536
 
 @contextlib.contextmanager
 def one_thread(threads: int = 1) -> Iterator[None]:
-    """Runs FAISS with so many threads in the calling thread; others keep their own number."""
+    """Runs FAISS with this many threads in the calling thread; others keep their own number."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
     try:
@@ -58,7 +58,7 @@ def build_inverted(
         options: threads and recall.
     """
     count, dimension = vectors.shape
-    # With so many cells, choosing among them and looking into the chosen ones cost alike; more would take
+    # With this many cells, choosing among them and looking into the chosen ones cost alike; more would take
     # longer to learn than they save.
     cells = max(16, min(round(2 * count**0.5), count // _POINTS_PER_CELL))
     quantizer: Any = faiss.IndexFlatIP(dimension)
@@ -68,7 +68,7 @@ def build_inverted(
         cells,
         faiss.ScalarQuantizer.QT_fp16,
         faiss.METRIC_INNER_PRODUCT,
-        False,  # the descriptor itself, not what is left of it beside its cell's centre
+        False,  # the descriptor itself, not what is left of it without its cell's centre
     )
     quantizer.this.disown()  # the index frees it
     index.own_fields = True

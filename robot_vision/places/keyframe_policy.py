@@ -28,7 +28,7 @@ class KeyframePolicy:
     what is two metres away by an eighth of the picture, and 15 degrees are a fifth of it.
 
     Attributes:
-        distance_m: a keyframe after so many metres.
+        distance_m: metres after which there is a keyframe.
         angle_deg: or after such a turn.
         similarity: or when the descriptor's cosine with the last keyframe's falls below this and the
             camera has moved; 0 leaves it out.

@@ -63,7 +63,7 @@ def row_sum(
 def is_sound(row: tuple[Any, ...]) -> bool:
     """Returns whether a row, as `keyframe_from` takes it, has the types and ranges of one that was written.
 
-    A checksum shows damage, not malice: whoever made the file made the checksums too.
+    A checksum shows damage, not malice: the author of the file made the checksums too.
     """
     number, stamp_ns, camera, source, *pose = row[:11]
     covariance = row[11]

@@ -14,7 +14,7 @@ from robot_vision.places.store import PlaceMap
 _MARGIN = 70
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _GRID, _COVER = (60, 60, 60), (228, 228, 228), (214, 232, 214)
-# RGB, told apart by people who cannot tell red from green (Okabe and Ito).
+# RGB, distinguishable by people who cannot tell red from green (Okabe and Ito).
 _COLOURS = (
     (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233),
 )  # fmt: skip

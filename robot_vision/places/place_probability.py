@@ -69,7 +69,7 @@ class PlaceProbability:
         if self.similarity < 0 or self.margin < 0:
             raise ConfigError(
                 "Place probability: the slopes of similarity and margin must be at least 0, and are "
-                f"{self.similarity:g} and {self.margin:g}: fit it anew"
+                f"{self.similarity:g} and {self.margin:g}: fit it again"
             )
         if not 0 < self.share_right < 1:
             raise ConfigError(

@@ -285,12 +285,12 @@ def _translation(where: str, error: psycopg.Error) -> MapError:
         return MapReadOnlyError(f"{where} cannot be written: {text}")
     if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)):
         return MapMissingError(
-            f"{where} is not there: make it with robot-vision map build or map copy"
+            f"{where} does not exist: make it with robot-vision map build or map copy"
         )
     if isinstance(error, (pg.DuplicateSchema, pg.DuplicateTable, pg.UniqueViolation)):
         return MapError(f"{where} is there already: {DROP}")
     if isinstance(error, psycopg.OperationalError):
-        return MapError(f"{where}: the connection was lost ({text}); the next call tries anew")
+        return MapError(f"{where}: the connection was lost ({text}); the next call reconnects")
     return MapError(f"{where} cannot be used: {text}")
 
 

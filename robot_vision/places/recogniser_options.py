@@ -23,7 +23,7 @@ class RecogniserOptions:
         sequence: whether earlier images count (a Bayes filter over places); without, each image is
             recognised by itself.
         max_speed_m_s: of the camera, where there is no odometry; 0 learns it from the map's own stamps.
-        max_turn_deg_s: likewise of its rotation.
+        max_turn_deg_s: the same for its rotation.
         odometry_noise: standard deviation of odometry's distance as a share of it, slip included.
         odometry_noise_deg_m: of its rotation for each metre.
         odometry_timeout_s: odometry that is older than the image by so much has stopped and is not used.

@@ -76,7 +76,7 @@ class PlaceTable:
 
     @property
     def full_tail(self) -> bool:
-        """Whether so many came since the grids were made that the table should be made anew."""
+        """Whether enough came since the grids were made for the table to be rebuilt."""
         return len(self) - self._settled >= _TAIL
 
     def append(

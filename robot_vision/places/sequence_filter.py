@@ -88,7 +88,7 @@ class SequenceFilter:
     """The filter. Not thread safe.
 
     Attributes:
-        restarts: how often a clock that went back made it begin anew.
+        restarts: how often a clock that went back restarted it.
         odometry_refused: how often odometry was old, not finite or jumped, and was not used.
         speed_m_s: how fast the camera may move where there is no odometry.
         sharpness: `slope` of the likelihood; None takes the calibration's slopes, which are smaller.

@@ -1,6 +1,6 @@
 """The SQLite file of a map: its tables, how it is made, opened and checked, and what its errors mean.
 
-The file is never opened beside SQLite in the same process: closing any descriptor of it would drop the
+The file is never opened alongside SQLite in the same process: closing any descriptor of it would drop the
 locks that SQLite holds ("How to corrupt", section 2.2).
 """
 
@@ -134,8 +134,8 @@ def _refuse_stray_log(path: Path) -> None:
     try:
         if log.exists() and log.stat().st_size and not path.exists():
             raise MapError(
-                f"{log} is there without its map, and holds what was added to it last: put the map back "
-                "beside it, or remove it"
+                f"{log} exists without its map and holds the last changes of that map: put the map back "
+                "into this folder, or remove the log"
             )
         if not path.exists():
             for leftover in (log, Path(f"{path}-shm")):
@@ -153,14 +153,14 @@ def open_file(
         path: the file.
         mode: see `store.open_map`.
         quick: leave out the check of every page.
-        frozen: read the file as it is now, without the files that SQLite makes beside it; only where
+        frozen: read the file as it is now, without the files that SQLite makes next to it; only where
             nobody writes.
 
     Raises:
         MapError: it is absent, no map, of another version, damaged, locked or not to be written.
     """
     if not path.is_file():
-        raise MapMissingError(f"{path} is not there: make a map with robot-vision map build")
+        raise MapMissingError(f"{path} does not exist: make a map with robot-vision map build")
     if mode == "write" and not os.access(path, os.W_OK):
         raise MapReadOnlyError(f"{path} cannot be written: open it for reading, or change its mode")
     with translated(path):
@@ -226,10 +226,10 @@ def _refuse_foreign_log(path: Path) -> None:
             while len(data := log.read(frame)) == frame:
                 if int.from_bytes(data[:4], "big") == page and wanted not in data:
                     raise MapError(
-                        f"{path}-wal is the log of another map, which lay here: put that map back beside "
-                        "it, or remove the log"
+                        f"{path}-wal is the log of another map, which was here before: put that map back "
+                        "into this folder, or remove the log"
                     )
-    except (sqlite3.DatabaseError, OSError, TypeError):  # is told by what opens it
+    except (sqlite3.DatabaseError, OSError, TypeError):  # reported when it is opened
         return
 
 
@@ -244,7 +244,7 @@ def _connect(path: Path, mode: Mode, frozen: bool) -> sqlite3.Connection:
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     if mode == "read" and not writable and not frozen:
         options = "?mode=ro"
-        # A reader shares memory with writers through files beside the map. Where none can be made and
+        # A reader shares memory with writers through files next to the map. Where none can be made and
         # none is there, nobody writes.
         if not any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm")):
             options += "&immutable=1"
@@ -256,7 +256,7 @@ def _connect(path: Path, mode: Mode, frozen: bool) -> sqlite3.Connection:
         uri=True,
     )
     if mode == "read" and writable and not frozen:
-        # Not mode=ro: the last one to close takes the files beside the map away, which only a
+        # Not mode=ro: the last one to close takes the files next to the map away, which only a
         # connection that may write can do.
         db.execute("PRAGMA query_only = ON")
     return db
@@ -348,14 +348,14 @@ def _translation(path: Path, error: sqlite3.DatabaseError) -> MapError:
         )
     if why_not == errno.EROFS:
         return MapReadOnlyError(
-            f"{path} cannot be written: its disk has become read-only, as after an error of the disk; "
-            "all that was added before is safe. Look into the system's log, and mount it anew"
+            f"{path} cannot be written: its disk has become read-only, as after a disk error; "
+            "everything added before is safe. Look into the system log, and remount the disk"
         )
     if "readonly" in low or "read-only" in low:
         return MapReadOnlyError(f"{path} cannot be written: it is open for reading only")
     if "unable to open" in low:
         return MapError(
-            f"{path} cannot be opened: the files beside it (-wal, -shm) cannot be made or read; copy "
+            f"{path} cannot be opened: its files -wal and -shm cannot be made or read; copy "
             "the map with them to a folder that can be written"
         )
     if "malformed" in low or "not a database" in low or "no such" in low or "corrupt" in low:
@@ -364,7 +364,7 @@ def _translation(path: Path, error: sqlite3.DatabaseError) -> MapError:
 
 
 def _why_not_grown(path: Path) -> int:
-    """Returns why a file beside the map cannot take on what a transaction would write: an errno, or 0."""
+    """Returns why a file next to the map cannot take on what a transaction would write: an errno, or 0."""
     try:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
             if shutil.disk_usage(path.parent).free < _LITTLE_ROOM:

@@ -104,7 +104,7 @@ class SqliteMap(TableMap):
         try:
             db = open_file(path, mode, quick)
         except MapFullError:
-            # Where there is no room for the files beside it nobody writes: it can be read all the same.
+            # Where there is no room for the files next to it nobody writes: it can be read all the same.
             if mode == "write" or not is_at_rest(path):
                 raise
             frozen = True

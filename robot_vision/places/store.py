@@ -47,7 +47,7 @@ class MapBusyError(MapError):
 
 
 class MapReplacedError(MapError):
-    """Another map stands where this one was opened: it was copied over it, or made anew on the server."""
+    """Another map stands where this one was opened: it was copied over it, or made again on the server."""
 
 
 class KeyframeThereError(MapError):
@@ -168,7 +168,7 @@ class PlaceMap(Protocol):
         """Yields all keyframes in the order of their ids, or those of `ids`, in the order given.
 
         Raises:
-            MapError: an id is not there.
+            MapError: an id does not exist.
         """
 
     def remove(self, ids: Ids) -> int:
@@ -229,7 +229,7 @@ def open_map(
         bundle: the model whose descriptors will be compared with the map's.
 
     Raises:
-        MapMissingError: it is not there.
+        MapMissingError: it does not exist.
         MapError: it is damaged, of a newer version, or made by another model than `bundle`.
         ConfigError: an unknown mode.
     """
@@ -332,8 +332,8 @@ def refuse_other_model(info: MapInfo, bundle: Named) -> None:
     if info.bundle_sha256 != bundle.sha256:
         raise MapError(
             f"{info.uri} was made by model {info.bundle_name} ({info.bundle_sha256[:12]}) and cannot "
-            f"be used with {bundle.name} ({bundle.sha256[:12]}): their descriptors do not compare. "
-            "Use that model, or build the map anew with this one"
+            f"be used with {bundle.name} ({bundle.sha256[:12]}): their descriptors cannot be compared. "
+            "Use that model, or rebuild the map with this one"
         )
 
 

@@ -161,7 +161,7 @@ class TableMap(PlaceMap):
         return MapError(f"{self.info.uri} has no keyframe {number}")
 
     def _refuse_count(self, count: int) -> None:
-        """Raises `MapError` where the map cannot have so many keyframes, before room is made for them."""
+        """Raises `MapError` where the map cannot have that many keyframes, before room is made for them."""
 
     @abstractmethod
     def _insert_all(self, keyframes: list[Keyframe]) -> list[int]:

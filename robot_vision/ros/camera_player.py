@@ -131,7 +131,7 @@ class CameraPlayer(Node):
         return [self._topic_publishers[topic].topic_name for topic in topics]
 
     def _watch(self) -> None:
-        """Says what plays beside a camera, or twice."""
+        """Says what plays alongside a camera, or twice."""
         for line in self._graph.doubles():
             self._warn(line.partition(" has ")[0], line)
 

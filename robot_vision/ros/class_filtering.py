@@ -224,7 +224,9 @@ class ClassFiltering:
             belief = own.update(stamp, probabilities, refused)
             if own.resets > resets:
                 statistics.count("resets")
-                self._warn(f"{camera} reset", f"Camera {camera}: stamps went back, begun anew")
+                self._warn(
+                    f"{camera} reset", f"Camera {camera}: stamps went back, filter restarted"
+                )
             fused = self._fused.update(stamp, probabilities, refused, camera)
         except MeasurementError as error:
             self._refuse(camera, error.reason, str(error))

@@ -34,7 +34,7 @@ DROPS = (
 
 @dataclass(frozen=True)
 class CameraHealth:
-    """What is known of a camera beside its statistics.
+    """What is known of a camera besides its statistics.
 
     Attributes:
         name: of the camera.
@@ -64,7 +64,7 @@ def camera_status(
     refused, left_out = statistics.rate("refused"), statistics.rate("left_out")
     level, text = OK, f"{published:.1f} Hz"
     if health.idle:
-        text = "idle: nobody listens"
+        text = "idle: no subscribers"
     if left_out > 0:
         level = WARN if published > 0 else ERROR
         text = f"poses or transforms left out at {left_out:.1f} Hz, published {published:.1f} Hz"
@@ -111,7 +111,7 @@ def node_status(
         about: model, engine and device.
         statistics: of the node.
         failures_in_a_row: of the network.
-        max_failures: from so many on, the level is ERROR.
+        max_failures: from this many on, the level is ERROR.
         problem: why the last transition failed; empty if it did not.
     """
     level, text = OK, state

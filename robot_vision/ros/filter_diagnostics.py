@@ -67,7 +67,7 @@ POSE_COUNTERS = (
     "resets",
 )
 
-# What a planner is told, by the filter's condition.
+# What a planner reads, by the filter's condition.
 UNKNOWN, STALE, DISTRUSTED = "unknown", "stale", "odometry distrusted"
 REASONS = {
     WAITING: UNKNOWN,
@@ -79,7 +79,7 @@ REASONS = {
 
 
 def belief_message(node: str, reason: str, text: str, estimate: PoseEstimate | None) -> Any:
-    """Returns what a planner is told: level OK to drive on, WARN by poses alone, ERROR to stop.
+    """Returns what a planner reads: level OK to drive on, WARN by poses alone, ERROR to stop.
 
     Args:
         node: its full name.
@@ -157,7 +157,7 @@ class PoseHealth:
         refused_in_a_row: poses since the last one that was accepted.
         replays: how often measurements were used again, because an older one came late.
         pose_silent_s: since the last measured pose, or since activation.
-        odometry_silent_s: since the last odometry, likewise.
+        odometry_silent_s: since the last odometry, in the same way.
         odometry_fault: in what it differs from the poses while it is not trusted; empty while it is.
     """
 

@@ -73,7 +73,7 @@ class Mailbox(Generic[T]):
 
 @dataclass
 class RateLimiter:
-    """Lets through at most so many events a second, on average over neighbouring events.
+    """Lets through at most this many events per second, on average over neighbouring events.
 
     A limiter that only compares with the last event let through turns 30 Hz limited to 20 into 15; this one
     keeps a schedule and so reaches 20.

@@ -196,7 +196,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         if paused != self._paused:
             self._paused = paused
             self.get_logger().info(
-                "Paused: nobody subscribes to a result"
+                "Paused: nothing subscribes to a result"
                 if paused
                 else "Running: somebody subscribes"
             )

@@ -52,7 +52,7 @@ class Anchor:
         return self._T
 
     def clear(self) -> None:
-        """Forgets the estimate: the odometry began anew."""
+        """Forgets the estimate: the odometry restarted."""
         self._T, self._last, self._matched, self._conflicts = None, None, None, []
 
     def set(self, T_map_odom: Array) -> None:
@@ -77,7 +77,7 @@ class Anchor:
 
         Returns:
             False if it contradicts the estimate. After `CONFLICTS` such matches that agree among themselves
-            the estimate begins anew with the last: the robot was carried, or the first match was wrong.
+            the estimate restarts from the last: the robot was carried, or the first match was wrong.
         """
         measured, R = compose_with_covariance(
             T_map_camera, symmetrised(covariance), inverse(T_odom_camera)

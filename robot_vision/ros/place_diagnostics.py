@@ -68,7 +68,7 @@ MAPPING_COUNTERS = (
 
 @dataclass(frozen=True)
 class Health:
-    """What is known of the node beside its statistics.
+    """What is known of the node besides its statistics.
 
     Attributes:
         name: full name of the node.
@@ -136,7 +136,7 @@ def _of_inputs(health: Health, statistics: Statistics, level: int, text: str) ->
     if refused > 0:
         level, text = WARN, f"descriptors refused at {refused:.1f} Hz"
     if health.motion and health.motion_silent_s > health.stale_after_s:
-        what = "stopped" if health.motion_seen else "has not begun"
+        what = "stopped" if health.motion_seen else "has not started"
         level = WARN
         text = f"{health.motion} {what}: no pose for {health.motion_silent_s:.1f} s"
     if health.unverified:
@@ -163,7 +163,7 @@ def map_status(
         info: of the open map.
         size: places that can be recognised.
         problem: why it is not open; empty if it is.
-        missing: whether that is only because it is not there.
+        missing: whether that is only because it does not exist.
         failures: to open or read it, so far.
     """
     level, text = OK, f"{size} places"

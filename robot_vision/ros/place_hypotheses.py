@@ -21,8 +21,8 @@ def hypotheses_of(
 ) -> tuple[PlaceHypothesis, ...]:
     """Returns candidates with the covariance of a pose that is only "as near as a keyframe".
 
-    How far the camera is from its keyframe is told by the others that look like the same place: their spread
-    about it. Where there are none, all that is known is the radius and the heading of a place.
+    How far the camera is from its keyframe is known from the others that look like the same place: their
+    spread about it. Where there are none, all that is known is the radius and the heading of a place.
     """
     if not candidates:
         return ()

@@ -124,7 +124,7 @@ class Images:
             self._kept.clear()
 
     def of(self, stamp_ns: int) -> NDArray[np.uint8] | None:
-        """Returns the RGB image (H, W, 3) with exactly this stamp; None if it is not there or is corrupt."""
+        """Returns the RGB image (H, W, 3) with exactly this stamp; None if there is none or it is corrupt."""
         with self._lock:
             data = self._kept.get(stamp_ns)
         if data is None:

@@ -43,7 +43,7 @@ class Loops:
         return np.zeros((0, 3)) if self._session is None else self._session.positions
 
     def forget(self) -> None:
-        """Begins anew: poses of before have nothing to do with those that come."""
+        """Starts again: poses of before have nothing to do with those that come."""
         self._session = self._selector = None
         self.closed = []
 

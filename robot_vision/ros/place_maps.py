@@ -39,7 +39,7 @@ def model_of(method: str) -> Model | None:
 
 
 def open_or_make(uri: str, model: Model | None, dimension: int, frame_id: str) -> PlaceMap:
-    """Opens a map for writing; makes it if it is not there.
+    """Opens a map for writing; makes it if it does not exist.
 
     Args:
         uri: of the map.
@@ -68,7 +68,7 @@ def _make(uri: str, model: Model | None, dimension: int, frame_id: str) -> Place
     if model is None or not dimension:
         lacks = "its model" if model is None else "the length of its descriptors"
         raise MapError(
-            f"{shown(uri)} is not there, and a new map needs to know {lacks}: start the perception "
+            f"{shown(uri)} does not exist, and a new map needs to know {lacks}: start the perception "
             "node and its camera first, or set model"
         )
     try:

@@ -101,7 +101,7 @@ def places_message(
 ) -> Detection3D:
     """Returns the places, most probable first: stamp of the image, frame of the map.
 
-    Where no place is accepted, `unknown` comes first, with the probability that is left beside the best, and
+    Where no place is accepted, `unknown` comes first, with the probability that the best leaves, and
     at least one half; the others share what that leaves. A subscriber is safe that reads only the first
     result, or the one of the highest score. `id` is that of the accepted place or empty.
     """

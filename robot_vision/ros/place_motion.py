@@ -1,4 +1,4 @@
-"""Where the camera was when an image was taken, in the frame that the robot's motion is told in."""
+"""Where the camera was when an image was taken, in the frame of the robot's motion."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The place node: descriptors in; places, poses and loop closures out.
 
-A lifecycle node beside the perception node. It opens the map on `configure`, subscribes on `activate`, stops
+A lifecycle node next to the perception node. It opens the map on `configure`, subscribes on `activate`, stops
 on `deactivate` and closes the map on `cleanup`. A map that cannot be opened is no reason to stop: it is tried
 again. This file is the glue; a descriptor's path is in `place_worker.py`.
 """

@@ -40,7 +40,7 @@ class Origin:
             self._anchor.set(np.eye(4))
 
     def forget(self) -> None:
-        """The odometry began anew."""
+        """The odometry restarted."""
         with self._lock:
             self._anchor.clear()
 

@@ -157,7 +157,7 @@ class PlaceOutputs:
         positions: Callable[[], Positions],
         session: Drawn | None,
     ) -> None:
-        """Draws the keyframes anew if they changed or a new viewer came.
+        """Redraws the keyframes if they changed or a new viewer came.
 
         Args:
             stamp: of the markers.

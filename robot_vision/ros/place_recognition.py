@@ -61,7 +61,7 @@ class Recognition:
         statistics: counts failures.
         warn: throttled log: a key and a line.
         log: takes a line for the operator.
-        release: has whoever writes to the map close it, before another file of its name is opened: SQLite
+        release: makes the writer of the map close it, before another file of its name is opened: SQLite
             keeps one log for a name.
     """
 
@@ -137,7 +137,7 @@ class Recognition:
         """Opens the map that the parameters name, with its index.
 
         Raises:
-            MapError: it is not there, or cannot be used.
+            MapError: it does not exist, or cannot be used.
         """
         from robot_vision.places.index_cache import open_index
         from robot_vision.places.recogniser import Recogniser
@@ -171,9 +171,11 @@ class Recognition:
             self.open()
         except MapMissingError:  # no failure: mapping makes it, or somebody copies it here
             if not self.missing:
-                self._log(f"Map {shown(p.map)} is not there yet: nothing is recognised until it is")
+                self._log(
+                    f"Map {shown(p.map)} does not exist yet: nothing is recognised until it does"
+                )
             self.missing = True
-            self.problem = f"{shown(p.map)} is not there yet: map, or build one"
+            self.problem = f"{shown(p.map)} does not exist yet: map, or build one"
             return False
         except RobotVisionError as error:
             self._fail(error)
@@ -282,7 +284,7 @@ class Recognition:
         )
 
     def refusal(self, dimension: int) -> str:
-        """Returns why a descriptor of so many numbers cannot be looked for; empty if it can."""
+        """Returns why a descriptor of this many numbers cannot be looked for; empty if it can."""
         info = self.info
         if info is None or info.dimension == dimension:
             return ""
@@ -333,7 +335,7 @@ class Recognition:
         """Returns the answer after the best places were compared with the image.
 
         A place whose features fit is accepted, with the pose that they give. Where they do not fit, or cannot
-        be compared, nothing is accepted: whoever asks for verified poses drives on them.
+        be compared, nothing is accepted: a user who asks for verified poses drives on them.
 
         Args:
             answer: of recognition.

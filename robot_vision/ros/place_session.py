@@ -76,7 +76,7 @@ class Session:
         self._way = 0.0
         self._last: Array | None = None
         self._streak: list[int] = []
-        self._told: dict[int, float] = {}  # the way at which a keyframe was told
+        self._told: dict[int, float] = {}  # the way at which a keyframe was reported
         self._probability = DEFAULT
         self._calibrated_for = 0
 
@@ -117,7 +117,7 @@ class Session:
         descriptor: NDArray[np.float32],
         rule: LoopRule,
     ) -> Loop | None:
-        """Returns the loop that this view closes; None if it closes none, or none that was not told already.
+        """Returns the loop that this view closes; None if it closes none, or only reported ones.
 
         A single view is never believed: `CONSISTENT` views in a row have to come back to one stretch of the
         way, each advancing by a few keyframes at most, forwards or backwards.
@@ -174,7 +174,7 @@ class Session:
         )
 
     def _calibrated(self, rule: LoopRule) -> PlaceProbability:
-        """Returns how sure a similarity is, fitted anew on the session whenever it has doubled."""
+        """Returns how sure a similarity is, fitted again on the session whenever it has doubled."""
         count = len(self)
         if count >= 2 * max(self._calibrated_for, 10):
             rows = self._rows

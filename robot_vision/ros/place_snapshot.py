@@ -15,7 +15,7 @@ def save_snapshot(uri: str, snapshot_folder: str) -> str:
 
     Args:
         uri: of the map.
-        snapshot_folder: where to; empty is beside the map.
+        snapshot_folder: where to; empty is next to the map.
 
     Raises:
         ConfigError: there is no map, or nowhere to copy it to.

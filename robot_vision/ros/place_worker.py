@@ -219,7 +219,7 @@ class PlaceWorker:
         return descriptor
 
     def _in_order(self, stamp_ns: int) -> bool:
-        """Says whether a descriptor shall be used; begins anew after a jump of the clock."""
+        """Says whether a descriptor shall be used; starts again after a jump of the clock."""
         last, jumps = self._last_stamp_ns, self._motion.jumps
         back_s = 0.0 if last is None else (last - stamp_ns) * 1e-9
         if 0 < back_s <= BACK_S:
@@ -230,8 +230,8 @@ class PlaceWorker:
             total = self._statistics.count("stamps_back")
             self._warn(
                 "stamps",
-                f"Descriptors' stamps went back by {back_s:.1f} s ({total} times so far): what was followed "
-                "from image to image begins anew. A bag that loops does so, or a clock that was set",
+                f"Descriptors' stamps went back by {back_s:.1f} s ({total} times so far): the sequence "
+                "of images starts again. The cause is a bag that loops, or a clock that was set",
             )
         with self._lock:
             reset, self._reset = self._reset, False
@@ -290,7 +290,7 @@ class PlaceWorker:
             done = (
                 f"Published {topic} to {listeners} subscribers"
                 if listeners
-                else f"Nobody subscribes to {topic}: start the localiser, or set initialpose_topic. Found"
+                else f"Nothing subscribes to {topic}: start the localiser, or set initialpose_topic. Found"
             )
             self._answer_relocalise(
                 listeners > 0,

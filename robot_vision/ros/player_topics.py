@@ -1,7 +1,7 @@
 """Under which name a camera player publishes each recorded topic, and which topics it leaves out.
 
 A name stays as it was recorded unless the user gives another or the type changes. Then it is the one that
-image_transport gives: `BASE` for raw images, `BASE/compressed` for compressed ones, and camera_info beside
+image_transport gives: `BASE` for raw images, `BASE/compressed` for compressed ones, and camera_info next to
 both.
 """
 

@@ -201,7 +201,9 @@ class PoseFiltering:
         if self._wrong_frame(topic, of):
             return
         if of and not self._base():
-            text = f"it is of {of!r}, and no odometry has told the robot's frame yet (or set base_frame)"
+            text = (
+                f"it is of {of!r}, and no odometry has named the robot's frame yet: set base_frame"
+            )
             self._refuse(topic, "no_transform", text)
             return
         if of:
@@ -369,7 +371,7 @@ class PoseFiltering:
             self._resets = self._filter.resets
             self.statistics.count("resets")
             self._published_ns = 0
-            self._warn("reset", "Stamps went back: everything is begun anew")
+            self._warn("reset", "Stamps went back: the filter is restarted")
         estimate = self._filter.estimate()
         self._judge(estimate)
         if estimate is None or estimate.stamp_ns <= self._published_ns:
@@ -383,8 +385,8 @@ class PoseFiltering:
             message = pose_message(header, pose, p.map_frame, signed=p.signed_covariance)
         except (
             ValueError
-        ) as error:  # the estimate overflowed: begin anew rather than say it for ever
-            self._warn("estimate", f"The estimate is lost ({error}): begun anew")
+        ) as error:  # the estimate overflowed: restart rather than repeat it forever
+            self._warn("estimate", f"The estimate is lost ({error}): restarted")
             self._filter.reset()
             return
         self._pose.publish(message)

@@ -13,7 +13,7 @@ from rcl_interfaces.srv import GetParameters
 # Together they are of nodes of this package; others may have a base_frame that means something else.
 _NAMES = ("base_frame", "camera_to_base", "pose_covariance_scale")
 _KINDS = (ParameterType.PARAMETER_STRING, ParameterType.PARAMETER_DOUBLE)
-_ANSWERED_S = 1.0  # so long poses are held back while their publisher is asked
+_ANSWERED_S = 1.0  # how long poses are held back while their publisher is asked
 
 
 class PoseSources:
@@ -28,7 +28,7 @@ class PoseSources:
         self._node = node
         self._topics = topics
         self._clients: dict[str, Any] = {}  # by the full name of the publishing node
-        self._frames: dict[str, str] = {}  # likewise; empty for the camera's own
+        self._frames: dict[str, str] = {}  # the same; empty for the camera's own
         self._of: dict[str, list[str]] = {}  # nodes that publish each topic
         self._waiting: dict[str, float] = {}  # nodes that were asked first at a steady time
 

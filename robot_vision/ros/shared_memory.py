@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
-# Fast DDS 3 and 2. The owner of a segment holds a lock on the file beside it as long as it lives, which is
+# Fast DDS 3 and 2. The owner of a segment holds a lock on the file next to it as long as it lives, which is
 # also how `fastdds shm clean` knows the dead ones.
 _LOCK_FILE = re.compile(r"(fastdds|fastrtps)_[0-9a-f]{16}_el")
 _OWNERLESS_S = 10.0  # younger ones may be of a process that has not taken its lock yet
@@ -46,7 +46,7 @@ def remove_dead_segments(folder: Path = FOLDER, older_than_s: float = _OWNERLESS
 
 def _remove_if_dead(lock: Path, older_than_s: float) -> int:
     segment = lock.with_name(lock.name.removesuffix("_el"))
-    # Whoever may write in /dev/shm may put a link there.
+    # Anyone who may write in /dev/shm may put a link there.
     descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)

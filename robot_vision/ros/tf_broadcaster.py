@@ -1,4 +1,4 @@
-"""Transforms on /tf, of which each frame has one source: tf2 takes whichever came last."""
+"""Transforms on /tf, of which each frame has one source: tf2 takes the last one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robot_vision.ros.incoming import plain_frame
 from robot_vision.ros.qos import profile
 from robot_vision.ros.statistics import Statistics
 
-LAPSE_S = 2.0  # a source that is silent for so long gives its frame up
+LAPSE_S = 2.0  # a source that is silent for this long gives its frame up
 _KEPT = 200  # transforms of our own that are known again when they come back
 
 
@@ -100,7 +100,7 @@ class TfBroadcaster:
             self._warn(
                 f"tf {child}",
                 f"Another node broadcasts {child!r} too, in {transform.header.frame_id!r} ({total} so far): "
-                "tf2 takes whichever came last. Set publish_tf to false in one of them, or give the frames "
+                "tf2 takes the last one. Set publish_tf to false in one of them, or give the frames "
                 "other names",
             )
 

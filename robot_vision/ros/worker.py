@@ -71,7 +71,7 @@ class Turns:
         self._next_turn = 0
 
     def draw(self) -> int:
-        """Returns the next number; whoever has one must take the turn. By one thread at a time."""
+        """Returns the next number; its holder must take the turn. By one thread at a time."""
         number, self._next_number = self._next_number, self._next_number + 1
         return number
 

@@ -22,7 +22,7 @@ _EYE_M = 80.0  # so high that the walls hardly lean
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame of the drive, to be shown beside the map.
+    """One frame of the drive, to be shown next to the map.
 
     Attributes:
         image: RGB uint8 (H, W, 3).

@@ -83,7 +83,7 @@ def record_drive(
         for frame, image in zip(frames, images, strict=True):
             stamp = stamp_of(frame, start_ns)
             pose = frame.T_map_camera
-            # The truth first: whoever plays the bag knows it when the image comes.
+            # The truth first: a player of the bag knows it when the image comes.
             bag.pose(POSE_TOPIC, stamp, pose[:3, 3], xyzw_from_matrix(pose[:3, :3]))
             bag.label(ROOM_TOPIC, stamp, frame.room)
             bag.camera_info(INFO_TOPIC, stamp, CAMERA_FRAME, image.shape[:2], camera.k)
@@ -92,7 +92,7 @@ def record_drive(
 
 
 def read_truth(path: str | Path) -> Truth:
-    """Reads what `record_drive` wrote beside the images.
+    """Reads what `record_drive` wrote next to the images.
 
     Raises:
         SourceError: poses or labels are missing.

@@ -91,7 +91,7 @@ class PlaceMap:
 
 @dataclass(frozen=True)
 class Judged:
-    """One complete answer beside the truth.
+    """One complete answer with the truth.
 
     Attributes:
         frame: index in the bag.

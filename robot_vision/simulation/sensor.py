@@ -33,7 +33,7 @@ class Sensor:
         balance: how much the recording's colour channels differ, relative (one sigma).
         noise: sigma of the pixel noise, grey levels.
         blur: sigma of the lens, pixels.
-        vary: draw the lamps and the balance anew for every frame, as training wants it.
+        vary: redraw the lamps and the balance for every frame, as training wants it.
     """
 
     seed: int = 0

@@ -105,7 +105,7 @@ def _shell(room: Room, doors: tuple[Door, ...]) -> Iterator[Rectangle]:
     for side in ("east", "west"):
         yield facing(side, low, high, room.wall, room.name)
     for side, y in (("north", room.high[1]), ("south", room.low[1])):
-        # Doors pierce only walls along x: the wall is cut beside and above each of them.
+        # Doors pierce only walls along x: the wall is cut around and above each of them.
         gaps = [d for d in doors if min(abs(d.low[1] - y), abs(d.high[1] - y)) < 1e-6]
         gaps = sorted(
             (d for d in gaps if room.low[0] < d.low[0] < room.high[0]), key=lambda d: d.low

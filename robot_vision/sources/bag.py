@@ -24,7 +24,7 @@ class BagSource(Source):
         path: a `.bag`, `.db3` or `.mcap` file, or a rosbag2's folder.
         topics: image topics, with or without their leading slash; None for all.
         start_s: seconds after the bag's start from which frames are given.
-        duration_s: for so many seconds; None until the end.
+        duration_s: seconds to read; None until the end.
 
     Attributes:
         kinds: every topic and its message type.

@@ -26,7 +26,7 @@ _DAY_NS = 86_400 * 10**9
 _YEAR_2000_NS = 946_684_800 * 10**9
 _CLOSE_NS = 1_000_000  # metadata.yaml and data agree on a time
 _COPIED = 0.1  # of a file's messages that lie in another file, too, from which on it is no chance
-_COMPARED = 4  # messages of each topic by which a copy is told from another recording
+_COMPARED = 4  # messages of each topic by which a copy is distinguished from another recording
 
 
 @dataclass

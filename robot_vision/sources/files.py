@@ -150,7 +150,7 @@ class FileSource(Source):
         files: in their order.
         rate: frames per second; files bear no stamps, so the first is 0.
         start_s: seconds from which frames are given.
-        duration_s: for so many seconds; None until the end.
+        duration_s: seconds to read; None until the end.
         root: names are relative to it.
     """
 

@@ -1,4 +1,4 @@
-"""Formats of image files: told by their first bytes, as names may say something else, and decoded."""
+"""Formats of image files: recognised by their first bytes, as names may say something else, and decoded."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def read_image(file: Path, turn: bool = True) -> Any:
     """Returns an image file as a message for `images.to_rgb`.
 
     Args:
-        file: its format is told by its content.
+        file: its format is recognised by its content.
         turn: turn pictures upright whose file says how they lie; else pixels are as stored (HEIC is always
             upright: the format's own turns are part of decoding it).
 
@@ -135,13 +135,13 @@ def read_image(file: Path, turn: bool = True) -> Any:
 
 
 def file_bytes(file: Path) -> bytes:
-    """Returns a regular file's bytes: a pipe would keep its reader for ever.
+    """Returns a regular file's bytes: a pipe would keep its reader forever.
 
     Raises:
         OSError: it cannot be read.
     """
     if not file.is_file():
-        raise OSError("it is not there, or no regular file")
+        raise OSError("it does not exist, or is no regular file")
     return file.read_bytes()
 
 

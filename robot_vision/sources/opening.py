@@ -30,7 +30,7 @@ def open_source(
             those below it), an image, or a pattern such as `run*/*.jpg`.
         topics: image topics of a bag; None for all.
         start_s: seconds from the recording's start from which frames are given.
-        duration_s: for so many seconds; None until the end.
+        duration_s: seconds to read; None until the end.
         rate: frames per second of images, which bear no stamps.
 
     Raises:

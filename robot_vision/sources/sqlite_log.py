@@ -51,7 +51,7 @@ def committed_pages(log: Path) -> tuple[int, int]:
 
 
 class _Checksum:
-    """The checksum of so many bytes: for each two words a, b, s0 += a + s1 and s1 += b + s0, in 32 bits.
+    """The checksum of some bytes: for each two words a, b, s0 += a + s1 and s1 += b + s0, in 32 bits.
 
     That is linear, so that one product of precomputed factors takes the place of the steps.
     """

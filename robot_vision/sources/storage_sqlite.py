@@ -119,7 +119,7 @@ class SqliteFile(Storage):
 
     def _connect(self) -> sqlite3.Connection:
         place = self.path.resolve().as_uri()
-        # With the log, SQLite would lock the file and write an index of the log beside it. Without locks, and
+        # With the log, SQLite would lock the file and write an index next to it. Without locks, and
         # with that index in memory, it reads what another program may not even be allowed to write.
         options = "mode=ro&vfs=unix-none" if self._log_pages[0] else "immutable=1"
         # A reader that was left off may be closed by another thread.
@@ -195,4 +195,4 @@ def _data(database: sqlite3.Connection, row: int) -> bytes:
         if data is None:
             return b""
         return data if isinstance(data, bytes) else str(data).encode()
-    raise ValueError("the row is not there")
+    raise ValueError("the row does not exist")

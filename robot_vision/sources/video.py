@@ -27,7 +27,7 @@ class VideoSource(Source):
     Args:
         path: the file.
         start_s: seconds from which frames are given.
-        duration_s: for so many seconds; None until the end.
+        duration_s: seconds to read; None until the end.
 
     Raises:
         SourceError: OpenCV cannot open it.

@@ -67,7 +67,7 @@ def expose(image: Image, stops: float) -> Image:
 
 
 def darken(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Takes so many stops of light; a sensor's noise stays as it is, so it drowns the rest.
+    """Takes this many stops of light; a sensor's noise stays as it is, so it drowns the rest.
 
     Two grey levels of noise are that of a camera at its usual gain.
     """
@@ -77,18 +77,18 @@ def darken(image: Image, strength: float, rng: np.random.Generator) -> Image:
 
 
 def brighten(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Adds so many stops of light."""
+    """Adds this many stops of light."""
     return expose(image, strength)
 
 
 def add_noise(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Adds Gaussian noise of so many grey levels to each channel of each pixel."""
+    """Adds Gaussian noise of this many grey levels to each channel of each pixel."""
     noisy = image + rng.standard_normal(image.shape, np.float32) * np.float32(strength)
     return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
 
 
 def occlude(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Covers so many percent of the image with one rectangle of one colour, as a hand or a person would."""
+    """Covers this percentage of the image with one rectangle of one colour, as a hand or a person would."""
     height, width = image.shape[:2]
     share = strength / 100
     stretch = math.exp(rng.uniform(math.log(0.5), math.log(2.0)))  # of its aspect over the image's
@@ -119,7 +119,7 @@ def rotation_of(roll_deg: float) -> NDArray[np.float64]:
 
 
 def roll(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Shows what the camera sees when it is turned by so many degrees about its optical axis.
+    """Shows what the camera sees when it is turned by this many degrees about its optical axis.
 
     A point that the camera sees at p the turned one sees at `R^T p`. The axis is taken to pass through the
     image's centre; what comes into view is a mirror image of what is there.

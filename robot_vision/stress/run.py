@@ -35,7 +35,7 @@ class Recording:
 
     Attributes:
         name: for people.
-        open: opens them anew.
+        open: opens them again.
         sha256: of their content, so that kept predictions are of the same frames.
         count: how many there are at most; None where that is not known.
         truth: what is true of them.
@@ -57,7 +57,7 @@ class Plan:
     Attributes:
         degradations: names of `DEGRADATIONS`.
         seed: of what is random.
-        every: of so many frames one is taken.
+        every: one out of this many frames is taken.
         limit: frames at most, after that; 0 for all.
 
     Raises:
@@ -96,7 +96,7 @@ class Plan:
 
 
 class _Thinned(Source):
-    """One of so many frames of another source."""
+    """One out of every n frames of another source."""
 
     def __init__(self, source: Source, every: int) -> None:
         count = None if source.count is None else -(-source.count // every)

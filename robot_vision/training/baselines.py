@@ -1,4 +1,4 @@
-"""What simple methods make of the same features: the table that a trained head has to stand beside.
+"""What simple methods make of the same features: the table that a trained head is compared with.
 
 Classifiers are fitted on the pooled features of the training images; the pose and place baselines look up
 the most similar training image. None of them sees a test image before it is measured on it.

@@ -132,7 +132,7 @@ def _variances(
         pose_losses(errors.numpy(), after.numpy()),
         block.numpy(),
     )
-    # One block has none beside it that could judge.
+    # One block has no neighbour that could judge.
     if judgement.worse and len(block.unique()) > 1:
         text = ", ".join(f"{value:.3g}" for value in scales)
         why = f"variances times {text} give a negative log likelihood of {judgement}"

@@ -37,7 +37,7 @@ def save_state(
     optimiser: torch.optim.Optimizer,
     state: dict[str, Any],
 ) -> None:
-    """Writes a checkpoint: beside it first, then in its place.
+    """Writes a checkpoint: next to it first, then in its place.
 
     Args:
         path: the file.
@@ -137,7 +137,7 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
 
 def _other_network(path: Path, error: Exception) -> BundleError:
     return BundleError(
-        f"{path} is of another network than this configuration's: resume with the configuration beside "
+        f"{path} is of another network than this configuration's: resume with the configuration next to "
         f"it, or choose another output folder ({str(error).splitlines()[0]})"
     )
 

@@ -1,4 +1,4 @@
-"""Honest residuals without validation frames: the head is trained anew on parts of the training frames.
+"""Honest residuals without validation frames: the head is trained again on parts of the training frames.
 
 A head is surer of the frames that it was trained on than it may be of others. Where every frame is needed
 for training, the frames are cut into blocks of time; for each of a few folds a head is trained on the

@@ -39,7 +39,7 @@ class SampleSet:
         targets: `label` int64 (N,), -1 for none; `T_map_camera` float32 (N, 4, 4), the identity for
             none; `has_pose` bool (N,); `sequence` int64 (N,).
         input: the size to which images are resized.
-        pixels: RGB uint8 (N, height, width, 3), or None where images are read anew for every batch.
+        pixels: RGB uint8 (N, height, width, 3), or None where images are read again for every batch.
         unreadable: name of each image that could not be read to the reason.
     """
 
@@ -108,7 +108,7 @@ class SampleSet:
         Args:
             threads: that decode.
             keep: the images in memory; else they are only checked.
-            advance: told of every image.
+            advance: called for every image.
 
         Raises:
             SourceError: more than `MAX_UNREADABLE` of them, with the first ones' names.

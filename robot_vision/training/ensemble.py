@@ -155,7 +155,7 @@ def draws_samples(config: TrainingConfig) -> bool:
 
 
 def bootstrap(count: int, block: int, seed: int) -> Tensor:
-    """Draws about `count` of so many samples with replacement, in stretches of `block` neighbours."""
+    """Draws about `count` of this many samples with replacement, in stretches of `block` neighbours."""
     generator = torch.Generator().manual_seed(seed)
     blocks = torch.arange(count).split(block)
     drawn = torch.randint(len(blocks), (len(blocks),), generator=generator)

@@ -128,7 +128,7 @@ def grad_cam(
 
 
 def draw_cam(image: Image, heat: NDArray[np.float32], label: str, probability: float) -> Image:
-    """Draws the input beside the input under the heat, RGB uint8."""
+    """Draws the input next to the input under the heat, RGB uint8."""
     colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     share = 0.55 * heat[..., None]
     mixed = (image * (1 - share) + colours * share).astype(np.uint8)

@@ -98,7 +98,7 @@ def check_folder(folder: Path, config: TrainingConfig, resume: bool) -> None:
 
 
 def claim_folder(folder: Path, config: TrainingConfig) -> None:
-    """Writes the resolved configuration, where it is not there yet."""
+    """Writes the resolved configuration, where it does not exist yet."""
     from robot_vision.training.checkpoint import write_whole  # imports torch, which takes seconds
 
     if not (folder / CONFIG).is_file():

@@ -101,7 +101,7 @@ class PoseNeighbours:
             self.xyzw[self.known] = canonical_xyzw(np.asarray(xyzw)[self.known])
         self._ids = np.flatnonzero(self.known)
         if not len(self._ids):
-            raise ConfigError("no training image has a position: places cannot be told apart")
+            raise ConfigError("no training image has a position: places cannot be distinguished")
         self._tree = cKDTree(self._coordinates(self._ids))
 
     def __len__(self) -> int:

@@ -51,7 +51,7 @@ class Recorder:
         bar.console.print(_line(entry), highlight=False, soft_wrap=True)
         if self.folder is None:
             return
-        # The whole file anew: a resumed run then has every epoch once.
+        # The whole file again: a resumed run then has every epoch once.
         lines = [json.dumps(e) for e in [*self._earlier, *history]]
         write_whole(self.folder / "log.jsonl", ("\n".join(lines) + "\n").encode(), sync=False)
         board = self._writer()

@@ -81,7 +81,7 @@ def train(
         The result in the first process, None in the others.
 
     Raises:
-        RobotVisionError: whatever the user can mend.
+        RobotVisionError: anything that the user can correct.
     """
     config = resolved(config)
     folder = folder_of(config)
@@ -238,7 +238,7 @@ def _load(sets: dict[str, SampleSet], config: TrainingConfig, recorder: Recorder
     if not keep:
         recorder.say(
             f"images need {need:.1f} GiB at the network's size, more than data.memory_gib = "
-            f"{config.data.memory_gib:g}: they are read anew in every epoch"
+            f"{config.data.memory_gib:g}: they are read again in every epoch"
         )
     total = sum(len(s) for s in sets.values())
     with recorder.progress("reading images", 1, total) as bar:

@@ -1,7 +1,7 @@
 """Build the interface packages that the ROS 2 wheels lack into the virtual environment.
 
 The wheels make a virtual environment a ROS prefix, but there is none for `vision_msgs` and
-`tf2_msgs`. This builds both with the wheels' own generators and installs them beside the wheels'
+`tf2_msgs`. This builds both with the wheels' own generators and installs them next to the wheels'
 packages, so that `python -c "import vision_msgs.msg"` works with nothing sourced. Run it with the
 environment's Python:
 
@@ -126,7 +126,7 @@ def build_package(name: str, prefix: Path, build_root: Path, log: Path) -> None:
     """Configure, build and install one interface package of this folder.
 
     Args:
-        name: folder beside this file.
+        name: folder next to this file.
         prefix: the virtual environment, both underlay and install prefix.
         build_root: where build trees go.
         log: file that all output is appended to.

@@ -26,7 +26,7 @@ from robot_vision.places.verification.structure import KeyframeStructure
 from robot_vision.places.verification.triangulation import View, epipolar_error, triangulate
 
 _WINDOW = 48  # keyframes whose features are kept to match with: about 15 MB
-_LATER = 24  # a keyframe is settled when so many came after it
+_LATER = 24  # a keyframe is settled when this many came after it
 _MIN_BASELINE_M = 0.02  # nearer ones are the same view, up to the error of the poses
 _MAX_TURN_DEG = 40.0  # views that differ more hardly share features that match
 _NOISE_PX = 1.0  # of a feature; that of the poses shows in the residuals
@@ -206,7 +206,7 @@ class StructureBuilder:
             )
 
     def _neighbours(self, keyframe_id: int) -> list[int]:
-        """Returns nearby keyframes that look the same way, none beside one that is chosen already."""
+        """Returns nearby keyframes that look the same way, none next to one that is chosen already."""
         T = self._entries[keyframe_id].T_map_camera
         near = []
         for other_id, other in self._entries.items():

@@ -23,7 +23,7 @@ class LocalFeatures:
     """Features of one image, strongest first.
 
     Attributes:
-        detector: what found them; features of different detectors do not compare.
+        detector: what found them; features of different detectors cannot be compared.
         rays: float64 (N, 2), x / z and y / z in the camera's optical frame, undistorted.
         descriptors: (N, D), uint8 for sift, orb and akaze, float32 for aliked and disk.
         focal_px: focal length of the image that they were found in: an error on the ray times this is
@@ -127,8 +127,8 @@ def match(
     """
     if a.detector != b.detector:
         raise ConfigError(
-            f"Features of {a.detector} do not compare with the map's {b.detector}: set detector to "
-            f"{b.detector}, or build the map's structure anew"
+            f"Features of {a.detector} cannot be compared with the map's {b.detector}: set detector to "
+            f"{b.detector}, or rebuild the map's structure"
         )
     none = np.zeros(0, np.int64)
     if len(a) < 2 or len(b) < 2:

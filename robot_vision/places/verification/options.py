@@ -48,7 +48,7 @@ class VerificationOptions:
             the distance to what it sees.
         map_sigma_m: standard deviation of the keyframes' positions where a map does not tell: what SLAM
             reaches indoors (`map build --sigma` tells).
-        map_sigma_deg: likewise of their rotations.
+        map_sigma_deg: the same for their rotations.
     """
 
     detector: str = "sift"

@@ -248,7 +248,7 @@ def _focal_error(
     """Returns the logarithm of the focal length that fits best over the given one, and its sigma.
 
     Pose and focal length are solved for together, from the pose that is best for the given one. With a
-    wrong focal length only some of the right matches were inliers; they are chosen anew as it improves.
+    wrong focal length only some of the right matches were inliers; they are chosen again as it improves.
     """
     log_focal, sigma = 0.0, float("inf")
     for _ in range(_FOCAL_ROUNDS):

@@ -30,7 +30,7 @@ class KeyframeStructure:
     Attributes:
         features: of the keyframe's image.
         points: float32 (N, 3), metres, optical frame; NaN where a feature has no point.
-        depth_sigma: float32 (N,), standard deviation of z in metres; NaN likewise.
+        depth_sigma: float32 (N,), standard deviation of z in metres; NaN in the same case.
     """
 
     features: LocalFeatures
@@ -43,7 +43,7 @@ class KeyframeStructure:
         return np.asarray(np.isfinite(self.points[:, 2]))
 
     def thinned(self, count: int) -> KeyframeStructure:
-        """Returns at most so many features: those with a point first, then the strongest."""
+        """Returns at most this many features: those with a point first, then the strongest."""
         order = np.argsort(~self.has_point, kind="stable")[:count]
         return KeyframeStructure(
             self.features.subset(order), self.points[order], self.depth_sigma[order]
@@ -81,12 +81,12 @@ class KeyframeStructure:
             if version > FORMAT:
                 raise StructureError(
                     f"Structure of format {version}, and this version reads up to {FORMAT}: update "
-                    "robot_vision, or build the map's structure anew"
+                    "robot_vision, or rebuild the map's structure"
                 )
             return _checked(arrays)
         except (KeyError, ValueError, IndexError, OSError, TypeError, OverflowError) as error:
             raise StructureError(
-                f"Structure is damaged ({error}): build the map's structure anew"
+                f"Structure is damaged ({error}): rebuild the map's structure"
             ) from error
 
 

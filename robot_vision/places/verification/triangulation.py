@@ -37,7 +37,7 @@ class Points:
 
     Attributes:
         xyz: float64 (N, 3), metres; NaN where a gate refused the point.
-        depth_sigma: float64 (N,), standard deviation of z in metres; NaN likewise.
+        depth_sigma: float64 (N,), standard deviation of z in metres; NaN in the same case.
     """
 
     xyz: Array

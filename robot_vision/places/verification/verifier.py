@@ -42,7 +42,7 @@ _NOISE_PX = 1.0
 _CLEARLY = 1.15
 _SURE = 4  # times `min_inliers`: further candidates are not looked at
 _SUPPORTED = 2  # times `min_inliers`: believed although a more similar place was refused
-_RIVAL = 0.6  # of the inliers: a pose that has so many fits as well
+_RIVAL = 0.6  # of the inliers: a pose that has this share fits as well
 _TRIMMED = 0.9  # share of the inliers, nearest their middle, whose spread counts
 # Features of one image err together (lens, rolling shutter, poses of the map): about nine are worth one.
 _ALIKE = 9.0
@@ -189,7 +189,7 @@ class Verifier:
         return replace(best.said, accepted=False, reason=reason, pose=None) if reason else best.said
 
     def _doubt(self, best: _Compared, compared: Sequence[_Compared]) -> str:
-        """Returns why the best pose is not believed beside the others; empty if it is."""
+        """Returns why the best pose is not believed against the others; empty if it is."""
         if best.pose is None or not best.said.accepted:
             return ""
         others = [other for other in compared if other is not best]

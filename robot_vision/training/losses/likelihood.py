@@ -38,7 +38,7 @@ class GaussianLikelihood(nn.Module):
         mean: `homoscedastic` (default): the pose is learned by `HomoscedasticLoss` and the covariance by
             the likelihood of the pose as it is; their gradients do not mix in the regressors.
             `likelihood`: both by the likelihood, as in the paper.
-        weight: of the likelihood beside the other loss.
+        weight: of the likelihood against the other loss.
         beta: with `likelihood`, each axis' gradient is multiplied by its variance to this power
             (Seitzer et al., eq. 4; diagonal covariances only): 0 is the paper's loss, 0.5 their
             advice.

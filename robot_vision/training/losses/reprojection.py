@@ -27,7 +27,7 @@ class ReprojectionLoss(nn.Module):
     depth camera); NaN marks padding. Where none are known, points are put on rays of the true camera: a
     fixed low-discrepancy set over the image and over plausible depths (equal steps of log depth). Such
     points are no real surfaces, and need not be: any point in view says how well two poses agree; the
-    depths say how much a metre counts beside a degree.
+    depths say how much a metre counts against a degree.
 
     From a random start most points lie behind the predicted camera and the error says little, so the
     paper starts from a network trained by the homoscedastic loss. So does this one: for the first
