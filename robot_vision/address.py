@@ -10,7 +10,11 @@ SCHEMES = ("postgresql://", "postgres://")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 # Only what is known to be no secret is shown. Everything else that libpq takes is not.
 _OPTIONS = ("map", "host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout")
-_ADDRESS = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):/+(.*)", re.DOTALL)
+# Of postgres also what lacks its slashes: a file of such a name is less likely than a password in it.
+_ADDRESS = re.compile(
+    r"\s*([a-z][a-z0-9+.-]*):(?://|/|(?<=postgres:)|(?<=postgresql:))(.*)",
+    re.DOTALL | re.IGNORECASE,
+)
 _HOST = r"(?:\[[0-9A-Fa-f:.%]*\]|(?:[\w.-]|%[0-9A-Fa-f]{2})*)(?::\d*)?"
 # What an address has to look like. A password with a sign that should be encoded does not, and so nobody
 # takes a part of it for a host, a database or an option.
@@ -20,7 +24,7 @@ _STRICT = re.compile(
 )
 _SAFE = re.compile(r"[\w.,:/+~-]*")
 _CONNECTION = re.compile(r"\b(password|passfile|sslpassword|passwd|dbname|host|hostaddr)\s*=")
-_IN_TEXT = re.compile(r"(?i)\bpostgres[a-z0-9+.-]*:/+\S*[^\s.,:;)'\"]")
+_IN_TEXT = re.compile(r"(?i)\bpostgres[a-z0-9+.-]*:(?:/+\S*|\S*@\S*)[^\s.,:;)'\"]")
 ENCODE = (
     "write it as postgresql://user@host:5432/database?map=NAME, with % and two digits for special signs in "
     "names and passwords (@ is %40, : is %3A, / is %2F)"

@@ -55,6 +55,10 @@ ADDRESSES = [
     f"PostgreSQL://u:{SECRET}@127.0.0.1:9/db?map=hall",
     f"postgresql+psycopg://u:{SECRET}@127.0.0.1:9/db?map=hall",
     f"postgresql:/u:{SECRET}@127.0.0.1:9/db?map=hall",
+    f"postgresql:u:{SECRET}@127.0.0.1:9/db?map=hall",
+    f"postgres:u:{SECRET}@127.0.0.1:9/db?map=hall",
+    f"postgresql:///u:{SECRET}@127.0.0.1:9/db?map=hall",
+    f"postgresql:///db?host=/nowhere&password={SECRET}&map=hall",
     f"host=127.0.0.1 port=9 dbname=db user=u password={SECRET}",
     f"dbname=db password = '{SECRET}'",
     f"mysql://u:{SECRET}@127.0.0.1/db",
@@ -155,3 +159,17 @@ def test_an_argument_that_ros_does_not_read_is_quoted_without_its_password() -> 
     run = subprocess.run([*node, wrong], capture_output=True, text=True, timeout=60)
     assert run.returncode == 2 and "error: " in run.stderr
     assert SECRET not in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    "rest", ["db?map=hall", "db?host=/nowhere&map=hall", "?host=/nowhere&map=hall"]
+)
+def test_an_address_without_host_is_one_of_a_local_server(rest: str) -> None:
+    uri = f"postgresql:///{rest}"
+    assert shown(uri) == uri
+    assert name_in(uri) == "hall"
+    psycopg = pytest.importorskip("psycopg")
+    address = pytest.importorskip("robot_vision.places.postgres_server").Address.parse(uri)
+    parts = psycopg.conninfo.conninfo_to_dict(address.server)
+    assert parts.get("host", "/nowhere") == "/nowhere"
+    assert parts.get("dbname", "db") == "db"

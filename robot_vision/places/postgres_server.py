@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +126,8 @@ class Address:
                 "letters, digits and underscores that begins with a letter, as in "
                 "postgresql://robot@server/places?map=warehouse"
             )
-        server = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
+        # Not by urlunsplit, which takes the slashes from an address without host: that of a local socket.
+        server = f"{parts.scheme}://{parts.netloc}{parts.path}{'?' + rest if rest else ''}"
         try:
             conninfo_to_dict(server)
         except psycopg.Error as error:  # whose text quotes what it does not read
