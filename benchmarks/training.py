@@ -67,7 +67,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     splits = open_splits(config)
     network = build_network(config, splits.labels)
     fabric.to_device(network)
-    kept, anew = (SampleSet.of(splits.train, splits.labels, network.spec.input) for _ in range(2))
+    kept, uncached = (
+        SampleSet.of(splits.train, splits.labels, network.spec.input) for _ in range(2)
+    )
     kept.load(config.data.threads)
     losses = make_losses(config, network.spec, kept.targets)
     augment = make_augment(config, network.spec)
@@ -82,7 +84,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 clock = Clock()
                 loop.fit(
                     trainee,
-                    Views(anew if way == "files" else kept),
+                    Views(uncached if way == "files" else kept),
                     None,
                     replace(config, loop=replace(config.loop, epochs=1)),
                     loop.Stage("all", 1, None if way == "memory" else augment),

@@ -275,7 +275,7 @@ def _read_verified(file: Path, sha256: object) -> bytes:
 def _add_labels(network: dict[str, Any], content: bytes, path: Path) -> None:
     heads = network.get("heads")
     if not isinstance(heads, Mapping) or not isinstance(heads.get("classifier"), Mapping):
-        raise BundleError(f"{path / LABELS} is there, but {MANIFEST} has no classifier head")
+        raise BundleError(f"{path / LABELS} exists, but {MANIFEST} has no classifier head")
     try:
         labels = content.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -295,7 +295,7 @@ def _references(file: Path, content: bytes | None, spec: NetworkSpec) -> NDArray
             )
         return None
     if not wanted or classifier is None:
-        raise BundleError(f"{file} is there, but {MANIFEST} has no score that compares features")
+        raise BundleError(f"{file} exists, but {MANIFEST} has no score that compares features")
     try:
         array = load_npy(content)
     except ValueError as error:

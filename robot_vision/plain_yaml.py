@@ -97,7 +97,7 @@ def _weigh(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
         known[id(node)] = found
     if found[0] > MAX_CHARACTERS:
         raise YamlError(
-            f"its aliases stand for more than {MAX_CHARACTERS} characters: write out what is meant",
+            f"its aliases stand for more than {MAX_CHARACTERS} characters: write them out",
             line,
         )
     if found[1] > MAX_DEPTH + 1:

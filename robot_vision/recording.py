@@ -68,7 +68,7 @@ class RecordingWriter:
 
     Raises:
         ConfigError: an unknown storage.
-        SourceError: `path` is there already, or cannot be written.
+        SourceError: `path` exists already, or cannot be written.
     """
 
     def __init__(self, path: str | Path, storage: str = "sqlite3") -> None:
@@ -84,7 +84,7 @@ class RecordingWriter:
 
     def __enter__(self) -> RecordingWriter:
         if self.path.exists():
-            raise SourceError(f"{self.path} is there already: remove it or choose another name")
+            raise SourceError(f"{self.path} exists already: remove it or choose another name")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Next to the target, so that the last step is a rename; its files bear the bag's final name.

@@ -585,7 +585,7 @@ def test_command_calibrates_on_a_folder_and_says_before_and_after(tiny, tmp_path
     new = ModelBundle.load(tmp_path / "new")
     assert new.calibration["data"]["images"] == 260
     assert "## Calibration" in (tmp_path / "new" / "README.md").read_text()
-    assert main(words) == 2  # it is there already
+    assert main(words) == 2  # it exists already
     assert "exists already" in capsys.readouterr().err
     assert main([*words[:-1], "1.0", "--output", str(tmp_path / "other")]) == 2
     assert "keep is 1.0" in capsys.readouterr().err

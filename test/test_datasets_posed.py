@@ -514,7 +514,7 @@ def test_transforms_json_without_train_list_and_with_other_files_says_so(tmp_pat
     transforms(tmp_path, 2, "transforms_val.json")
     numbers, notes = parts_of(tmp_path)
     assert numbers["train"] == ["000", "001", "003"] and numbers["test"] == ["002"]
-    assert "transforms_val.json: not read, as transforms.json is there" in notes
+    assert "transforms_val.json: not read, since there is a transforms.json" in notes
     assert "has no train_filenames: the 3 frames of no list are train" in notes
     assert "as test_filenames names them again" in notes
 

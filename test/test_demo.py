@@ -136,7 +136,7 @@ def test_output_folder_replaces_an_earlier_demo_and_nothing_else(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     with (
-        pytest.raises(ConfigError, match="no demo's output"),
+        pytest.raises(ConfigError, match="not the output of a demo"),
         demo._output_folder(tmp_path / "home", keep=False),
     ):
         pass
@@ -147,7 +147,7 @@ def test_output_folder_of_a_demo_that_runs_is_left_alone(tmp_path):
     with demo._output_folder(tmp_path / "out", keep=False) as first:
         (first / "bag").mkdir()
         with (
-            pytest.raises(ConfigError, match="still runs: wait for it, name another folder"),
+            pytest.raises(ConfigError, match="still running: wait for it, name another folder"),
             demo._output_folder(tmp_path / "out", keep=False),
         ):
             pass

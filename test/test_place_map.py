@@ -497,7 +497,7 @@ def test_a_kill_while_a_map_is_made_leaves_no_half_map(tmp_path: Path) -> None:
     (tmp_path / ".home.map.left_over").write_bytes(b"of a process that was killed")
     with make_map(tmp_path / "home.map") as places:
         assert len(places) == 0
-    with pytest.raises(MapError, match="there already"):
+    with pytest.raises(MapError, match="exists already"):
         make_map(tmp_path / "home.map")
     with pytest.raises(MapError, match="cannot be written"):
         make_map(tmp_path / ".home.map.left_over" / "x.map")

@@ -230,7 +230,7 @@ def test_map_that_comes_later_is_opened(robot):
     path = robot.folder / "later.map"
     robot.reconfigure(map=str(path), pose_source="none")
     level, text, _ = robot.status("map")
-    assert level == WARN and "not there" in text
+    assert level == WARN and "does not exist" in text
     make_map(path)
     wait_until(lambda: robot.status("map")[0] == OK, what="the map to be opened")
     lives_on(robot)

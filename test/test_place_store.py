@@ -174,7 +174,7 @@ def test_making_or_opening_in_the_wrong_place_says_so(uri: str) -> None:
     with pytest.raises(MapError, match="does not exist"):
         open_map(uri)
     make_map(uri).close()
-    with pytest.raises(MapError, match="there already"):
+    with pytest.raises(MapError, match="exists already"):
         make_map(uri)
     places = open_map(uri)
     places.close()
@@ -227,7 +227,7 @@ def test_a_map_copied_to_the_server_and_back_is_the_same(
             b.info, uri="", map_id="", created_ns=0
         )
         assert a.info.map_id != b.info.map_id
-        with pytest.raises(MapError, match="there already"):
+        with pytest.raises(MapError, match="exists already"):
             copy_map(a, tmp_path / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 

@@ -121,7 +121,7 @@ def test_interrupted_recording_leaves_nothing(tmp_path: Path, storage: str) -> N
 
 def test_existing_bag_is_not_overwritten(tmp_path: Path) -> None:
     write_everything(tmp_path / "bag", "sqlite3")
-    with pytest.raises(SourceError, match="there already"):
+    with pytest.raises(SourceError, match="exists already"):
         write_everything(tmp_path / "bag", "sqlite3")
 
 

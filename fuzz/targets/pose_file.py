@@ -24,8 +24,8 @@ def one_input(data: bytes) -> None:
         if choice == 4:
             assert seven_scenes.read_pose(file).shape == (4, 4)
             return
-        beside = scratch.file("times.txt", times)
-        read = read_pose_file(file, problems.append, _FORMS[choice], beside)
+        times_file = scratch.file("times.txt", times)
+        read = read_pose_file(file, problems.append, _FORMS[choice], times_file)
     except SourceError:
         return
     assert len(read.stamps_ns) == len(read.positions) == len(read.xyzw)

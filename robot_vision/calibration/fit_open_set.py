@@ -129,9 +129,11 @@ def fit_open_set(
         tells = separation(score[both], rows[both])
         after.update(resampler.headlines({_SEPARATION: tells}, both))
         if old is not None and classifier.unknown_threshold is not None:
-            told = separation(np.asarray(old, np.float64)[both], rows[both])
-            before.update(resampler.headlines({_SEPARATION: told}, both))
-            more = resampler.headlines({_SEPARATION: lambda w: tells(w) - told(w)}, both)["auroc"]
+            old_separation = separation(np.asarray(old, np.float64)[both], rows[both])
+            before.update(resampler.headlines({_SEPARATION: old_separation}, both))
+            more = resampler.headlines({_SEPARATION: lambda w: tells(w) - old_separation(w)}, both)[
+                "auroc"
+            ]
             if more["high"] is not None and more["high"] < 0:
                 left = (
                     f"the score stays {classifier.score}, since {options.score} separates known and unknown "

@@ -92,14 +92,13 @@ def without_trained_on(
     recorded = bundle.training.get("training_image_sketch")
     if recorded is None:
         return list(samples), [
-            f"{bundle.name} does not say by hashes which images it was trained on: that these are others is "
-            "for you to know"
+            f"{bundle.name} has no hashes of the images it was trained on: make sure that these are others"
         ]
     hashes = [content_hash(sample) for sample in samples]
     shared, share = found_in(recorded, hashes)
     if share > MAX_TRAINED_ON:
         raise ConfigError(
-            f"{share:.0%} of these images were trained on, and a model is surer of those than it may be: "
+            f"{share:.0%} of these images were trained on, and a model is too sure of those: "
             f"calibrate on others (at most {MAX_TRAINED_ON:.0%} may be shared)"
         )
     kept = [s for s, h in zip(samples, hashes, strict=True) if h not in shared]
@@ -207,8 +206,8 @@ def _notes_on_labels(bundle: ModelBundle, samples: Sequence[Sample]) -> list[str
         )
     if unseen:
         notes.append(
-            f"no image shows {_some(unseen)}, which {bundle.name} knows: whether its answers are true of "
-            "them was not seen"
+            f"no image shows {_some(unseen)}, which {bundle.name} knows: its answers about them "
+            "were not checked"
         )
     return notes
 

@@ -212,18 +212,16 @@ def _print_poses(say: Say, report: dict[str, Any]) -> None:
 def _print_overlap(say: Say, overlaps: dict[str, Any], counts: dict[str, int]) -> None:
     for pair, overlap in overlaps.items():
         first, second = pair.split("/")
-        same, beside = overlap["same_content"], overlap["neighbours"]
+        same, adjacent = overlap["same_content"], overlap["neighbours"]
         if same:
             example = " = ".join(same[0])
             say(
                 f"overlap: {len(same)} images are in {first} and in {second}, such as {example}",
                 "red",
             )
-        if beside:
-            text = (
-                f"overlap: {beside} of {counts[second]} {second} images are next to one of {first}"
-            )
-            if beside > counts[second] / 2:
+        if adjacent:
+            text = f"overlap: {adjacent} of {counts[second]} {second} images are next to one of {first}"
+            if adjacent > counts[second] / 2:
                 text += ": if these are frames of a video, use split=blocks (or group)"
             say(text)
     if all(overlap["same_content"] == () for overlap in overlaps.values()):

@@ -228,7 +228,7 @@ def _output_folder(wanted: Path, keep: bool) -> Iterator[Path]:
                 mark = path / _MARK
                 if not path.is_dir() or (any(path.iterdir()) and not mark.is_file()):
                     raise ConfigError(
-                        f"--output {path} is there and is no demo's output: name another folder"
+                        f"--output {path} exists and is not the output of a demo: name another folder"
                     )
                 if mark.is_file():
                     _lock(stack.enter_context(mark.open("r+")), path)
@@ -249,7 +249,7 @@ def _lock(mark: IO[str], path: Path) -> None:
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(
-            f"--output {path} is that of a demo that still runs: wait for it, name another folder, "
+            f"--output {path} belongs to a demo that is still running: wait for it, name another folder, "
             "or give --keep"
         ) from None
 

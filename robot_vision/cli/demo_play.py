@@ -119,7 +119,7 @@ def play(
                 _spin(executor)
             if crowded := monitor.crowded():
                 raise DemoError(
-                    f"Somebody else publishes {', '.join(crowded)} in ROS domain "
+                    f"Another process publishes {', '.join(crowded)} in ROS domain "
                     f"{os.environ['ROS_DOMAIN_ID']}: leave --domain out, which takes a free one"
                 )
             parameters = {

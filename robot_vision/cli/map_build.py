@@ -50,7 +50,7 @@ def build(args: argparse.Namespace) -> int:
         others = sorted(set(places.poses().sources) - {view.source for view in views})
         if others:
             raise MapError(
-                f"{places.info.uri} is there already, with keyframes of {', '.join(others[:3])}: use "
+                f"{places.info.uri} exists already, with keyframes of {', '.join(others[:3])}: use "
                 "robot-vision map add, or name another map"
             )
         return _go(args, places, bundle, views, frame_id, notes, rename=False)

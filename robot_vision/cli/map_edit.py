@@ -63,7 +63,7 @@ def merge(args: argparse.Namespace) -> int:
 
 def _say_renamed(renamed: Mapping[str, str]) -> None:
     for old, new in renamed.items():
-        print(f"note: {old!r} is kept as {new!r}, since another recording of that name is there")
+        print(f"note: {old!r} is kept as {new!r}, since there is another recording of that name")
 
 
 def _transform(numbers: list[float]) -> NDArray[np.float64]:

@@ -42,6 +42,6 @@ def found_in(data: Mapping[str, Any], hashes: Iterable[str]) -> tuple[set[str], 
         ) from error
     known, asked = set(kept), set(hashes)
     # Beyond the largest hash that was kept the sketch says nothing.
-    told = asked if whole else {h for h in asked if h[:_DIGITS] <= kept[-1]}
-    shared = {h for h in told if h[:_DIGITS] in known}
-    return shared, len(shared) / len(told) if told else 0.0
+    decided = asked if whole else {h for h in asked if h[:_DIGITS] <= kept[-1]}
+    shared = {h for h in decided if h[:_DIGITS] in known}
+    return shared, len(shared) / len(decided) if decided else 0.0

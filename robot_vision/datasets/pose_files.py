@@ -110,23 +110,23 @@ def _plain(table: Table) -> Table:
 Stamped = tuple[int, int, str, NDArray[np.float64], NDArray[np.float64]]
 
 
-def _kitti(table: Table, beside: Path, report: Report) -> list[Stamped]:
-    if not beside.is_file():
+def _kitti(table: Table, times_file: Path, report: Report) -> list[Stamped]:
+    if not times_file.is_file():
         raise SourceError(
-            f"{table.file} has KITTI's poses, which carry no stamps: {beside} is not there; give a file "
-            "with a stamp a line (pose_times)"
+            f"{table.file} has KITTI's poses, which carry no stamps, and {times_file} does not exist: give a "
+            "file with one stamp per line (pose_times)"
         )
-    stamps = read_table(beside).rows
+    stamps = read_table(times_file).rows
     if len(stamps) != len(table.rows):
         raise SourceError(
-            f"{beside} has {len(stamps)} stamps and {table.file} {len(table.rows)} poses: each needs one"
+            f"{times_file} has {len(stamps)} stamps and {table.file} {len(table.rows)} poses: each needs one"
         )
     unit = unit_of_stamps([stamp.words[0] for stamp in stamps])
     rows = []
     for row, stamp in zip(table.rows, stamps, strict=True):
         place = where(table.file, row.number)
         try:
-            stamp_ns = to_ns(stamp.words[0], unit, where(beside, stamp.number))
+            stamp_ns = to_ns(stamp.words[0], unit, where(times_file, stamp.number))
             matrix = numbers(row.words, 12, place, "a pose of KITTI").reshape(3, 4)
             T = pose_from_matrix(matrix, place)
             xyzw = xyzw_from_matrix(T[:3, :3])

@@ -263,8 +263,8 @@ def _labeller(bag: BagFile, options: Options, notes: list[str]) -> Labeller | No
 def _camera(bag: BagFile, topic: str, images: list[_Image], notes: list[str]) -> _Camera:
     """Returns what the camera_info topic nearest to the images' topic says."""
     there = [t for t, k in bag.kinds.items() if k == CAMERA_INFO]
-    beside = [t for t in there if topic.startswith(t.rsplit("/", 1)[0] + "/")]
-    chosen = max(beside, key=len, default=there[0] if len(there) == 1 else None)
+    siblings = [t for t in there if topic.startswith(t.rsplit("/", 1)[0] + "/")]
+    chosen = max(siblings, key=len, default=there[0] if len(there) == 1 else None)
     record = None if chosen is None else next(iter(bag.raw([chosen])), None)
     if record is None or not images:
         return _Camera()

@@ -76,7 +76,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     else:
         if there:
             notes.append(
-                f"{', '.join(f.name for f in there.values())}: not read, as transforms.json is there"
+                f"{', '.join(f.name for f in there.values())}: not read, since there is a transforms.json"
             )
         file = root / "transforms.json" if root.is_dir() else root
         samples = _frames(file, options, skipped, notes)

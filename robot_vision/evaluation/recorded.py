@@ -424,7 +424,7 @@ def _classes(rows: list[Any], labels: tuple[str, ...], notes: list[str]) -> _Cla
             f"top_k:={len(labels)})"
         )
     notes.append(
-        "known scores are not recorded: the published score of the best class stands for them"
+        "known scores are not recorded: the published score of the best class is used instead"
     )
     return found
 

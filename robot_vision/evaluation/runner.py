@@ -227,7 +227,7 @@ def _run_processes(jobs: list[Job], processes: int, progress: Progress | None) -
     # Not forked: engines have threads, which a fork does not take along.
     context = multiprocessing.get_context("spawn")
     done = context.Value("q", 0)
-    told = 0
+    reported = 0
     with ProcessPoolExecutor(processes, context, _begin, (jobs[0], done)) as pool:
         waiting: set[Future[Outcome]] = set()
         futures = [pool.submit(_work, job) for job in jobs]
@@ -235,10 +235,10 @@ def _run_processes(jobs: list[Job], processes: int, progress: Progress | None) -
         try:
             while waiting:
                 _, waiting = wait(waiting, _STEP_S, FIRST_COMPLETED)
-                if progress and done.value > told:
+                if progress and done.value > reported:
                     now = int(done.value)
-                    progress(now - told)
-                    told = now
+                    progress(now - reported)
+                    reported = now
         except BaseException:
             workers = list((getattr(pool, "_processes", None) or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)

@@ -341,7 +341,7 @@ class PoseFilter:
         if drawn is None and other is not None:
             parted = m.stamp_ns if before.parted_since_ns is None else before.parted_since_ns
         if other is None and drawn is not None and (without is None or before.trusted):
-            other = self._anew_without(without, drawn, m)
+            other = self._restarted_without(without, drawn, m)
         state = replace(
             moved,
             estimate=drawn or estimate,
@@ -370,7 +370,7 @@ class PoseFilter:
             count = _NEVER  # what knows no odometry agrees: the fault is the odometry's
         return self._found(state, m, count, REJECTED, REINITIALISED, distance)
 
-    def _anew_without(
+    def _restarted_without(
         self, without: Hypothesis | None, drawn: Hypothesis, m: Measurement
     ) -> Hypothesis | None:
         """Returns what runs without odometry, begun with the estimate where it has lost its way."""
@@ -418,7 +418,7 @@ class PoseFilter:
         parted_s = 0.0
         if state.parted_since_ns is not None:
             parted_s = (m.stamp_ns - state.parted_since_ns) * 1e-9
-        anew = replace(
+        restarted = replace(
             state,
             estimate=without,
             trusted=False,
@@ -431,10 +431,10 @@ class PoseFilter:
             if self._verdict.text or lags or parted_s >= _PARTED_S:
                 self.odometry_fault = self._verdict.text or _LEFT
                 self._likeness.clear()  # it was learnt by that odometry
-                return anew
+                return restarted
             return state
         if lags or parted_s >= _PARTED_S / 2:
-            return anew
+            return restarted
         verdict = self._verdict
         if verdict.text:
             if self.odometry_fault in (_LEFT, UNNAMED):

@@ -50,7 +50,7 @@ def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -
         How many keyframes were copied.
 
     Raises:
-        MapError: the target is there already, is being made by another copy, or cannot be written.
+        MapError: the target exists already, is being made by another copy, or cannot be written.
     """
     refuse_mistyped(target_uri)
     if is_server(target_uri):
@@ -122,7 +122,7 @@ def _draft(uri: str | Path, info: MapInfo) -> Iterator[PlaceMap]:
         return
     path = Path(uri).expanduser()
     if path.exists():
-        raise MapError(f"{path} is there already: remove it or choose another name")
+        raise MapError(f"{path} exists already: remove it or choose another name")
     draft = path.with_name(f".{path.name}.copying")
     remove_file(draft)  # of a copy that was killed
     try:

@@ -136,7 +136,7 @@ class PostgresMap(TableMap):
         with contextlib.closing(server.connect(address, "write")) as holder:
             with translated(address):
                 if server.has_schema(holder, address):
-                    raise MapError(f"{address.shown} is there already: {server.DROP}")
+                    raise MapError(f"{address.shown} exists already: {server.DROP}")
                 if not server.lock(holder, draft):
                     raise MapError(
                         f"{address.shown} is just made by another copy: wait for it, or choose another name"

@@ -289,7 +289,7 @@ def _translation(where: str, error: psycopg.Error) -> MapError:
             f"{where} does not exist: make it with robot-vision map build or map copy"
         )
     if isinstance(error, (pg.DuplicateSchema, pg.DuplicateTable, pg.UniqueViolation)):
-        return MapError(f"{where} is there already: {DROP}")
+        return MapError(f"{where} exists already: {DROP}")
     if isinstance(error, psycopg.OperationalError):
         return MapError(f"{where}: the connection was lost ({text}); the next call reconnects")
     return MapError(f"{where} cannot be used: {text}")

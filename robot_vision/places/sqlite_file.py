@@ -81,7 +81,7 @@ def make_file(path: Path, row: tuple[object, ...]) -> None:
         MapError: something is there, or it cannot be written.
     """
     if path.exists():
-        raise MapError(f"{path} is there already: remove it or choose another name")
+        raise MapError(f"{path} exists already: remove it or choose another name")
     with translated(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def give_name(draft: Path, path: Path) -> None:
             os.link(draft, path)
             os.unlink(draft)
         except FileExistsError as error:
-            raise MapError(f"{path} was just made by somebody else") from error
+            raise MapError(f"{path} was just made by another process") from error
         except OSError:  # no hard links there, as on FAT
             os.rename(draft, path)
         for target, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):

@@ -266,7 +266,7 @@ def create_map(
     """Makes an empty map and opens it for writing. `MapInfo` says what the arguments mean.
 
     Raises:
-        MapError: something is there already, or it cannot be written.
+        MapError: something exists already, or it cannot be written.
         ConfigError: an argument that is not allowed.
     """
     if descriptor_dtype not in DTYPES:

@@ -74,7 +74,7 @@ class CameraPlayer(Node):
         self._now = p.stamps == "now" or (p.stamps == "auto" and not isinstance(source, BagSource))
         if self._now and p.clock_hz > 0:
             raise ConfigError(
-                "stamps are those of now and clock_hz is set: with /clock, which follows the recording, "
+                "stamps is now and clock_hz is set: /clock follows the recording, so "
                 "set stamps to recorded"
             )
 
@@ -123,7 +123,7 @@ class CameraPlayer(Node):
                 len(topics.others) - _SAID_AT_ONCE,
             )
             rest = f" and {more} more" if more > 0 else ""
-            self.get_logger().info(f"Not played, since they are no camera's: {shown}{rest}")
+            self.get_logger().info(f"Not played, since they are not camera topics: {shown}{rest}")
         self._thread.start()
 
     def _names(self, topics: Iterable[str]) -> list[str]:
@@ -299,7 +299,7 @@ class CameraPlayer(Node):
         for line in new[:_SAID_AT_ONCE]:
             log.warning(line) if line in source.problems else log.info(line)
         if len(new) > _SAID_AT_ONCE:
-            log.warning(f"{len(new) - _SAID_AT_ONCE} more lines of what the recording lacks")
+            log.warning(f"{len(new) - _SAID_AT_ONCE} more lines about what the recording lacks")
         self._said.update(new)
 
 

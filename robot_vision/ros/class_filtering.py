@@ -183,7 +183,9 @@ class ClassFiltering:
 
     def _on_prior(self, message: Any) -> None:
         if self._fused is None:
-            self._warn("prior labels", "A prior came before the labels are known: it is ignored")
+            self._warn(
+                "prior labels", "A prior arrived before the labels were known: it is ignored"
+            )
             return
         before = self._prior
         try:

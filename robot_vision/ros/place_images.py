@@ -51,7 +51,7 @@ class Images:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._info: CameraInfo | None = None
         self._intrinsics: Intrinsics | None = None
-        self._told: tuple[Any, ...] = ()
+        self._said: tuple[Any, ...] = ()
         self._why = ""  # the last image or camera info was of no use
         self._of_info: Any = None  # the subscription
         compressed = parameters.transport == "compressed"
@@ -82,14 +82,14 @@ class Images:
             return None
         height, width = image.shape[:2]
         r = info.roi
-        told = (
+        said = (
             *(width, height, info.width, info.height, info.binning_x, info.binning_y),
             *(r.x_offset, r.y_offset, r.width, r.height),
             *(*info.k, *info.p, *info.d, info.distortion_model),
         )
-        if told != self._told or self._intrinsics is None:
+        if said != self._said or self._intrinsics is None:
             p = self._parameters
-            self._told, self._intrinsics = told, None
+            self._said, self._intrinsics = said, None
             try:
                 self._intrinsics = camera_of(info, self._topic.name, p.image_kind, (width, height))
             except ConfigError as error:

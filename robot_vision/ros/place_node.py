@@ -64,7 +64,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
 
     def __init__(self, **options: Any) -> None:
         self._given: tuple[Model, int] | None = None  # of the parameter `model`, with its dimension
-        self._told: Model | None = None  # by the perception node
+        self._announced: Model | None = None  # by the perception node
         self._recognition: Recognition | None = None
         self._motion: Motion | None = None
         self._mapper: Mapper | None = None
@@ -80,7 +80,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
     @property
     def model(self) -> Model | None:
         """Who makes the descriptors, once that is known."""
-        return self._given[0] if self._given else self._told
+        return self._given[0] if self._given else self._announced
 
     # Transitions
 
@@ -97,7 +97,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
             raise ConfigError(
                 f"initialpose_topic is {initial}, which the node subscribes: set another"
             )
-        self._given = self._told = None
+        self._given = self._announced = None
         if p.model:
             bundle = ModelBundle.load(find_model(p.model))
             if bundle.spec.place is None:
@@ -293,8 +293,8 @@ class PlaceNode(ManagedNode[PlaceParameters]):
                 "vision info",
                 f"{self.parameters.vision_info} names no model that is known here: {message.method!r}",
             )
-        elif model != self._told:
-            self._told = model
+        elif model != self._announced:
+            self._announced = model
             self.get_logger().info(
                 f"Descriptors are those of model {model.name} {model.sha256[:12]}"
             )

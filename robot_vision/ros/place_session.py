@@ -76,7 +76,7 @@ class Session:
         self._way = 0.0
         self._last: Array | None = None
         self._streak: list[int] = []
-        self._told: dict[int, float] = {}  # the way at which a keyframe was reported
+        self._reported: dict[int, float] = {}  # the way at which a keyframe was reported
         self._probability = DEFAULT
         self._calibrated_for = 0
 
@@ -137,10 +137,12 @@ class Session:
         if len(self._streak) < CONSISTENT:
             return None
         self._streak = self._streak[-CONSISTENT:]
-        self._told = {n: way for n, way in self._told.items() if self._way - way < rule.radius_m}
-        if loop.number in self._told:
+        self._reported = {
+            n: way for n, way in self._reported.items() if self._way - way < rule.radius_m
+        }
+        if loop.number in self._reported:
             return None  # it stands still, perhaps between two keyframes, or turns on the spot
-        self._told[loop.number] = self._way
+        self._reported[loop.number] = self._way
         return loop
 
     def _best(

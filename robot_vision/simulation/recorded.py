@@ -77,7 +77,7 @@ def record_drive(
         start_ns: stamp of the drive's start.
 
     Raises:
-        SourceError: `path` is there already, or cannot be written.
+        SourceError: `path` exists already, or cannot be written.
     """
     with RecordingWriter(path) as bag:
         for frame, image in zip(frames, images, strict=True):

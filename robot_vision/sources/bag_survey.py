@@ -250,12 +250,12 @@ def _compare(
     if start is not None and min(abs(start - first), abs(start - found.start_ns)) > _CLOSE_NS:
         found.notes.append(
             f"metadata.yaml says that it starts at {_date(start)}, and its first message is of "
-            f"{_date(first)}: the data are believed"
+            f"{_date(first)}: the data are used"
         )
     elif duration is not None and abs(duration - (last - first)) > _CLOSE_NS:
         found.notes.append(
             f"metadata.yaml says that it lasts {duration / 1e9:.3f} s, and its messages span "
-            f"{(last - first) / 1e9:.3f} s: the data are believed"
+            f"{(last - first) / 1e9:.3f} s: the data are used"
         )
 
 

@@ -75,7 +75,7 @@ class BlockStorage(Storage):
         self._held: OrderedDict[int, memoryview] = OrderedDict()
         self._file: BinaryIO | None = None
         self._loose_times: dict[int, list[int]] = {}
-        self._told: dict[str, tuple[int, Counter[str], str]] = {}
+        self._reported: dict[str, tuple[int, Counter[str], str]] = {}
 
     @abstractmethod
     def _walk(self) -> None:
@@ -257,7 +257,7 @@ class BlockStorage(Storage):
         self, lines: list[str], at: int, found: int, said: int, what: str, becomes: str
     ) -> None:
         """Adds a chunk to the one line about all chunks of its kind."""
-        chunks, had, old = self._told.get(becomes, (0, Counter[str](), ""))
+        chunks, had, old = self._reported.get(becomes, (0, Counter[str](), ""))
         had.update(found=found, said=max(said, found), unknown=not said)
         more = f" and {chunks} before it" if chunks else ""
         of = "" if had["unknown"] else f" of {had['said']}"
@@ -265,7 +265,7 @@ class BlockStorage(Storage):
         if old in lines:
             lines.remove(old)
         lines.append(text)
-        self._told[becomes] = chunks + 1, had, text
+        self._reported[becomes] = chunks + 1, had, text
 
     def _tell_cut(self, at: int) -> None:
         self.problems.append(

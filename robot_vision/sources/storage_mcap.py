@@ -202,7 +202,7 @@ class McapFile(BlockStorage):
             if own[:3] != channel[:3]:
                 self.notes.append(
                     f"{self.name}: its summary calls a topic {channel.topic} ({channel.said}) that is "
-                    f"{own.topic} ({own.said}) in the data: the data are believed"
+                    f"{own.topic} ({own.said}) in the data: the data are used"
                 )
 
     def _summary(

@@ -193,7 +193,7 @@ def batches(
         epoch: for the augmentation.
         more: for each index tensor, what else is in its batch.
     """
-    beside: Sequence[Batch] = more if more is not None else [{}] * len(indices)
+    extras: Sequence[Batch] = more if more is not None else [{}] * len(indices)
 
     def make(index: Tensor, extra: Batch) -> Batch:
         batch = {**samples.batch(index), **extra}
@@ -202,7 +202,7 @@ def batches(
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[Batch]] = []
         try:
-            for index, extra in zip(indices, beside, strict=True):
+            for index, extra in zip(indices, extras, strict=True):
                 waiting.append(pool.submit(make, index, extra))
                 if len(waiting) > max(_AHEAD, threads):
                     yield waiting.pop(0).result()

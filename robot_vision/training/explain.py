@@ -91,7 +91,7 @@ def grad_cam(
         ConfigError: no classifier, an unknown label, or a backbone without feature maps.
     """
     if network.spec.classifier is None:
-        raise ConfigError("Grad-CAM needs a classifier, which this model has not")
+        raise ConfigError("Grad-CAM needs a classifier, which this model does not have")
     labels = network.spec.classifier.labels
     if label is not None and label not in labels:
         raise ConfigError(unknown("label", label, labels))

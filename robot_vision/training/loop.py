@@ -160,7 +160,7 @@ def fit(
     interrupted = _Interrupt(enabled=world == 1)
     started = saved = time.monotonic()
     before = state.seconds
-    told = False  # that validation cannot choose
+    warned = False  # that validation cannot choose
 
     def save() -> None:
         nonlocal saved
@@ -268,12 +268,12 @@ def fit(
                     entry["score"], state.best_epoch = None, epoch
                     state.peak_epoch = epoch
                     keep_best()
-                    if not told:
+                    if not warned:
                         recorder.say(
                             f"{stage.name}: no validation image has what the heads are measured by (a "
                             "label of the training images, a pose, a place to find): the last epoch counts"
                         )
-                    told = True
+                    warned = True
                 elif state.best_score is None or entry["score"] > state.best_score:
                     state.best_score = entry["score"]
                     state.peak_epoch = state.best_epoch = epoch
