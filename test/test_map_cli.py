@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -369,6 +370,24 @@ def test_prune_thins_out_and_removes_recordings(
     assert map_verb("prune", path) == 2
     assert map_verb("prune", path, "--source", "second") == 0
     assert rows(path, capsys) == []
+
+
+def test_a_copy_by_hand_that_grew_is_merged(
+    tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    map_verb("build", a, bag, "--model", bundle, *BY_DISTANCE)
+    shutil.copy(a, b)
+    second = drive_bag(tmp_path / "second", 40, START + 10**12)
+    map_verb("add", b, second, "--model", bundle, *BY_DISTANCE, "--revisits")
+    capsys.readouterr()
+    assert map_verb("merge", a, b) == 0
+    assert "14 keyframes added, 14 were there; 28 in" in capsys.readouterr().out
+    (tmp_path / "link").symlink_to(a)
+    assert map_verb("merge", a, tmp_path / "link") == 2
+    assert "are the same map" in capsys.readouterr().err
+    assert map_verb("info", tmp_path) == 2
+    assert "is a folder and no map: name the map's file" in capsys.readouterr().err
 
 
 def test_merge_needs_to_know_how_frames_lie(

@@ -257,7 +257,9 @@ def refuse_merge(target: PlaceMap, source: PlaceMap) -> None:
         MapError: they are of different models, or are one map.
     """
     mine, other = target.info, source.info
-    if mine.map_id == other.map_id:
+    # A file that was copied by hand bears the same id, and may have grown since.
+    files = [Path(uri) for uri in (mine.uri, other.uri) if not is_server(uri)]
+    if mine.map_id == other.map_id and (len(files) < 2 or files[0].samefile(files[1])):
         raise MapError(f"{mine.uri} and {other.uri} are the same map: name another one")
     if mine.bundle_sha256 != other.bundle_sha256:
         raise MapError(

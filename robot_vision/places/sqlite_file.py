@@ -159,6 +159,8 @@ def open_file(
     Raises:
         MapError: it is absent, no map, of another version, damaged, locked or not to be written.
     """
+    if path.is_dir():
+        raise MapError(f"{path} is a folder and no map: name the map's file")
     if not path.is_file():
         raise MapMissingError(f"{path} does not exist: make a map with robot-vision map build")
     if mode == "write" and not os.access(path, os.W_OK):
