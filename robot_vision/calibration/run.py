@@ -186,7 +186,9 @@ def check_output(out: Path) -> None:
         with tempfile.TemporaryDirectory(dir=out.parent):
             pass
     except OSError as error:
-        raise BundleError(f"--output {out} cannot be written: {error}") from error
+        raise BundleError(
+            f"--output {out} cannot be written: {error.strerror}: name another folder"
+        ) from error
 
 
 def _notes_on_labels(bundle: ModelBundle, samples: Sequence[Sample]) -> list[str]:
