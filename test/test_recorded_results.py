@@ -153,3 +153,22 @@ def test_recorded_names_that_are_patterns_are_refused() -> None:
 def test_recordings_whose_names_differ_in_signs_only_have_files_of_their_own() -> None:
     stems = file_stems(["run 1", "run_1", "Run_1", "..", "", "run_1_1"])
     assert stems[0] == "run_1" and len({stem.casefold() for stem in stems}) == 6 and all(stems)
+
+
+def test_classes_that_were_never_published_are_missed(tmp_path: Path) -> None:
+    with RecordingWriter(tmp_path / "bag", "mcap") as bag:
+        kinds = bag.types
+        for i in range(3):
+            results = [
+                kinds["vision_msgs/msg/ObjectHypothesis"](class_id=name, score=score)
+                for name, score in (("hall", 0.6), ("office", 0.3))
+            ]
+            header = bag.header(START + i * PERIOD, "camera")
+            message = kinds["vision_msgs/msg/Classification"](header=header, results=results)
+            bag.write("/perception/front/classification", START + i * PERIOD, message)
+    with pytest.raises(SourceError, match=r"3 of 3 .*hall, office.* sum to 0.9: .* \(--model\)"):
+        read_results(tmp_path / "bag")
+    assert (
+        read_results(tmp_path / "bag", labels=("hall", "kitchen", "office")).probabilities
+        is not None
+    )

@@ -209,6 +209,7 @@ def read_results(
         raise SourceError(f"{path}: the topics {', '.join(outputs)} hold no message")
     if not heard and listed:
         heard = tuple(sorted(listed))
+        _refuse_unseen([row.results for row in rows.values()], heard)
         notes.append("label_info was not recorded: the labels are those that were ever published")
     keys = sorted(rows)
     again = sum(number > 0 for _, number in keys)
@@ -381,6 +382,24 @@ def _labels(bag: BagFile, outputs: dict[str, str]) -> tuple[str, ...]:
     for record in bag.raw(topics):
         found = tuple(c.class_name for c in bag.message(record).class_map)
     return found
+
+
+def _refuse_unseen(rows: list[Any], labels: tuple[str, ...]) -> None:
+    """Refuses classes of which some were never among the best that a recording holds.
+
+    Raises:
+        SourceError: all classes that were ever published are there, and leave something of 1.
+    """
+    sums = [
+        sum(score for _, score in row) for row in rows if row and {c for c, _ in row} == {*labels}
+    ]
+    short = [total for total in sums if total < 0.99]
+    if short:
+        raise SourceError(
+            f"{len(short)} of {len(rows)} classifications hold all classes that were ever published "
+            f"({', '.join(labels)}), and their scores sum to {min(short):.2g}: other classes are missing. "
+            "Give the bundle that made them (--model), or record label_info"
+        )
 
 
 @dataclass
