@@ -100,7 +100,7 @@ soak: dev-ready ## an hour at full rate, then every fault: 75 to 80 minutes; see
 	@PYTHONPATH=. $(python) test/soak.py $(SOAK_ARGS)
 
 .PHONY: fuzz
-fuzz: dev-ready ## fuzz all that reads foreign bytes; see docs/reliability.md
+fuzz: dev-ready ## fuzz every reader of untrusted data; see docs/reliability.md
 	@$(python) -c 'import atheris' 2>/dev/null || $(pip) atheris
 	@nice -n 19 $(python) -m fuzz $(FUZZ_ARGS)
 	@$(python) -m fuzz --render
@@ -120,7 +120,7 @@ lint: dev-ready ## ruff and mypy
 setup: dev-ready ## only make the environment that test, bench and lint use
 
 .PHONY: clean
-clean: ## remove the environment and all that was built or cached
+clean: ## remove the environment and everything built or cached
 	@$(require_own_venv)
 	@$(remove_venv)
 	rm -rf build dist install log robot_vision.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -156,7 +156,7 @@ $(venv_stamp): | check-arguments
 
 $(runtime_stamp): $(venv_stamp) | check-arguments
 ifeq ($(ros),system)
-	@echo "==> the package and what it runs on, beside the ROS 2 that is sourced (under a minute)"
+	@echo "==> the package and what it runs on, on top of the ROS 2 that is sourced (under a minute)"
 else
 	@echo "==> the package, what it runs on, and ROS 2 $(ROS_DISTRO) from wheels (600 MB on disk, 1 to 5 minutes)"
 endif
@@ -183,7 +183,7 @@ $(links_stamp): $(interfaces_stamp)
 	@touch $@
 
 $(dev_stamp): $(runtime_stamp) | $(interfaces_stamp)
-	@echo "==> torch and all else that tests, training and benchmarks need (8 GB on disk, 2 to 15 minutes)"
+	@echo "==> torch and everything else that tests, training and benchmarks need (8 GB on disk, 2 to 15 minutes)"
 	@rm -f $(stamps)/dev-*
 	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,train,places,parquet,ray,dev]'
 	@touch $@

@@ -29,7 +29,7 @@ class Intrinsics:
 
     Attributes:
         width: of the images in pixels.
-        height: likewise.
+        height: of the images in pixels.
         K: float64 (3, 3), pixels; no skew.
         distortion: float64 (n,), coefficients of the model; empty for rectified images.
         model: `plumb_bob`, `rational_polynomial` or `equidistant` (fisheye).

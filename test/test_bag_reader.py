@@ -584,7 +584,7 @@ def test_write_ahead_log_that_is_cut_off_and_a_journal_are_named(tmp_path):
     log.unlink()
     target.with_name("bag.db3-journal").write_bytes(b"x" * 600)
     missing(
-        target, range(15), "bag.db3-journal is there: its recorder was stopped within a transaction"
+        target, range(15), "bag.db3-journal exists: its recorder was stopped within a transaction"
     )
 
 

@@ -153,7 +153,7 @@ def test_what_is_there_twice_or_not_at_all_is_named(tmp_path):
     file = tmp_path / "sparse/0/images.txt"
     text = file.read_text()
     file.write_text(text.replace("walk/001", "walk/002"))
-    with pytest.raises(SourceError, match="image walk/002.png is there 2 times"):
+    with pytest.raises(SourceError, match="image walk/002.png occurs 2 times"):
         open_dataset("colmap", tmp_path)
     file.write_text("# Number of images: 4, mean observations per image: 2\n" + text)
     with pytest.raises(SourceError, match="says that it has 4 images, and it has 3"):

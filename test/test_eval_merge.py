@@ -130,7 +130,7 @@ def test_truth_that_asks_for_a_missing_head_is_refused() -> None:
 
 def test_what_does_not_belong_together_is_not_merged() -> None:
     one, two = (document(score_recording(*recording(n), QUICK), QUICK) for n in ("a", "b"))
-    with pytest.raises(ConfigError, match="Recording 'a' is there twice"):
+    with pytest.raises(ConfigError, match="Recording 'a' occurs twice"):
         merge([one, two, one])
     with pytest.raises(ConfigError, match="at least one"):
         merge([])

@@ -137,7 +137,7 @@ def test_an_open_choice_of_columns_is_refused_and_can_be_set(folder):
     rows = [f"{n}.png,{i}" for i, n in enumerate(NAMES)]
     (folder / "labels.csv").write_text("\n".join(["photo,number", *rows]))
     notes = open_dataset("labels_csv", folder).notes
-    assert "12 classes for 12 images: set label_column if they are none" in notes
+    assert "12 classes for 12 images: set label_column if these are not classes" in notes
     (folder / "labels.csv").write_text("photo\n000.png\n")
     with pytest.raises(SourceError, match="labels.csv has no column of classes"):
         open_dataset("labels_csv", folder)
@@ -155,7 +155,7 @@ def test_two_images_of_one_name_are_not_guessed_at(tmp_path):
         ("a/1.png", "x"),
         ("b/0.png", "y"),
     ]
-    assert any("or several are called so: 0.png" in note for note in splits.notes)
+    assert any("or several have that name: 0.png" in note for note in splits.notes)
 
 
 def test_a_row_wider_than_the_table_is_refused(folder):

@@ -134,7 +134,7 @@ def test_a_build_that_is_stopped_goes_on_to_the_same_map(
         said, _ = process.communicate(timeout=60)
     if kill == signal.SIGINT:
         assert process.returncode == 130
-        assert "stopped; the same command goes on from here" in said
+        assert "stopped; the same command continues from here" in said
     with open_map(twice) as places:
         stopped_at = len(places)
         places.check()

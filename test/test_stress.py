@@ -336,7 +336,7 @@ def test_labelled_folder_without_order_has_no_dropped_frames(tiny, tmp_path, cap
         ([], "--bag BAG or --data"),
         (["--bag", "gone"], "gone does not exist"),
         (["--data", "image_folder", "gone"], "does not exist"),
-        (["--bag", "x", "--option", "a=b"], "--option is of a data set"),
+        (["--bag", "x", "--option", "a=b"], "--option belongs to a data set"),
         (["--data", "image_folder", ".", "--option", "ab"], "KEY=VALUE"),
     ],
 )

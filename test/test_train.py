@@ -163,7 +163,7 @@ def test_interrupted_run_says_how_to_go_on_and_two_never_share_a_folder(labelled
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in said
-    assert said.splitlines()[-1] == f"interrupted: {tmp_path / 'run'} goes on with --resume"
+    assert said.splitlines()[-1] == f"interrupted: {tmp_path / 'run'} continues with --resume"
     assert not list((tmp_path / "run").glob(LOCK))
 
 

@@ -114,7 +114,7 @@ def class_numbers(
 
     Args:
         probabilities: of the samples in `rows`.
-        labels: likewise.
+        labels: of the same samples.
         resampler: over all samples.
         rows: mask over all samples.
     """

@@ -87,7 +87,7 @@ def without_trained_on(
     """Returns the samples that were not trained on, and notes.
 
     Raises:
-        ConfigError: so many were that this is the training set.
+        ConfigError: the share is so large that this is the training set.
     """
     recorded = bundle.training.get("training_image_sketch")
     if recorded is None:

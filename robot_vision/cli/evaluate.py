@@ -203,7 +203,7 @@ def _predicted(jobs: list[Job], args: argparse.Namespace) -> list[Outcome]:
             outcomes = runner.run(jobs, args.jobs, args.runner, lambda n: bar.advance(task, n))
         except KeyboardInterrupt:
             print(
-                "recordings that are done are kept: the same command goes on from there",
+                "recordings that are done are kept: the same command continues from there",
                 file=sys.stderr,
             )
             raise
@@ -304,4 +304,4 @@ def _names(bags: list[str], name: str | None) -> list[str]:
 
 def interrupted(args: argparse.Namespace) -> str:
     """Returns what is left to do after Ctrl-C."""
-    return f"the same command goes on with the recordings that {args.output} lacks"
+    return f"the same command continues with the recordings that {args.output} lacks"

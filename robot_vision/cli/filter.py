@@ -166,7 +166,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Filters and compares; returns the exit status."""
     if not args.bag or not args.model:
-        raise ConfigError("What and with which model? Give --bag BAG and --model BUNDLE")
+        raise ConfigError("Which recordings and which model? Give --bag BAG and --model BUNDLE")
     bundle = ModelBundle.load(find_model(args.model))
     if args.calibration_bag and not args.memory_curve:
         raise ConfigError("--calibration-bag goes with --memory-curve FILE.svg alone")

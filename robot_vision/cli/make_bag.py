@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {frames} frames at {args.rate:g} Hz, {poses} poses"
         + (f"; {left_out} files left out" if left_out else "")
-        + (f"; {depth} depth images are no frames" if depth else "")
+        + (f"; {depth} depth images left out" if depth else "")
     )
     return 1 if left_out else 0
 

@@ -153,7 +153,7 @@ def _report(
         reasons = ", ".join(f"{n} {reason}" for reason, n in done.unreadable.most_common())
         words.append(f"{done.unreadable.total()} images cannot be read ({reasons})")
     if interrupted:
-        words.append("stopped; the same command goes on from here")
+        words.append("stopped; the same command continues from here")
     print("; ".join(words))
     if interrupted:
         return 130
@@ -178,9 +178,7 @@ def _views(args: argparse.Namespace) -> tuple[list[View], str, tuple[str, ...]]:
     kind = args.kind or _kind(Path(args.source).expanduser())
     splits = open_dataset(kind, args.source, **data_options(args.option))
     if not splits.has_orientation:
-        raise ConfigError(
-            f"{args.source} has positions and no orientations: a map needs both to start a robot off"
-        )
+        raise ConfigError(f"{args.source} has positions and no orientations: a map needs both")
     chosen = splits.samples if args.split == "all" else splits.split(args.split)
     keep = {id(sample) for sample in chosen if sample.T_map_camera is not None}
     if not keep:

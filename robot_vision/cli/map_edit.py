@@ -155,7 +155,7 @@ def drop(args: argparse.Namespace) -> int:
         with open_map(args.map, "read") as places:
             what = f"{len(places)} keyframes"
     except MapMissingError:
-        what = "what a copy that was stopped has left"
+        what = "what an interrupted copy left behind"
         if not is_server(args.map):
             raise
     if args.dry_run:

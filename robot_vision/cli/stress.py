@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
                 settings,
             )
         except KeyboardInterrupt:
-            print("what is done is kept: the same command goes on from there", file=sys.stderr)
+            print("what is done is kept: the same command continues from there", file=sys.stderr)
             raise
     document["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     (args.output / "stress.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -200,11 +200,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _recording(args: argparse.Namespace) -> Recording:
     if bool(args.bag) == bool(args.data):
-        raise ConfigError("What is to be made worse? Give either --bag BAG or --data KIND PATH")
+        raise ConfigError("What should be degraded? Give either --bag BAG or --data KIND PATH")
     if args.data:
         return _data_set(args)
     if args.option:
-        raise ConfigError("--option is of a data set: give --data KIND PATH, or leave it out")
+        raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
     path = str(Path(args.bag).expanduser())
     topic = image_topic(path, args.topic)
     with open_source(path, [topic]) as source:

@@ -84,7 +84,7 @@ def interrupted(args: argparse.Namespace) -> str:
     from robot_vision.training.folder import CONFIG
 
     begun = hasattr(args, "folder") and (args.folder / CONFIG).is_file()
-    return f"{args.folder} goes on with --resume" if begun else "nothing was started"
+    return f"{args.folder} continues with --resume" if begun else "nothing was started"
 
 
 def _not_installed(error: ImportError) -> ConfigError:

@@ -108,7 +108,7 @@ def _images_folder(root: Path, model: Path, images: list[Image], options: Option
         if any((place / image.name).is_file() for image in images):
             return place
     raise SourceError(
-        f"no image of {model} is there, such as {images[0].name if images else 'any'} (looked in "
+        f"no image of {model} exists, such as {images[0].name if images else 'any'} (looked in "
         f"{places[0]} and above the model): set images to their folder"
     )
 

@@ -91,7 +91,7 @@ def model_folder(root: Path) -> Path:
     if len(found) > 1 and found[0] != folder:
         names = ", ".join(sorted(p.relative_to(folder).as_posix() for p in found))
         raise SourceError(
-            f"{root} has {len(found)} models ({names}), each in a world of its own: give the folder of one"
+            f"{root} has {len(found)} models ({names}), each in its own world frame: give the folder of one"
         )
     return found[0]
 
@@ -135,7 +135,7 @@ def read_model(folder: Path, notes: list[str]) -> tuple[dict[int, Camera], list[
 def _refuse_twice(names: Sequence[object], what: str, file: Path) -> None:
     name, count = next(iter(Counter(names).most_common(1)), ("", 1))
     if count > 1:
-        raise SourceError(f"{file}: {what} {name} is there {count} times")
+        raise SourceError(f"{file}: {what} {name} occurs {count} times")
 
 
 def _camera(name: str, width: float, height: float, params: list[float], place: str) -> Camera:

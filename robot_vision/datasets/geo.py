@@ -128,7 +128,7 @@ def side_by_side(
         moved[city] = xy - low + (i * step, 0.0)
     if len(moved) > 1:
         names = ", ".join(f"{city} from x = {i * step / 1000:g} km" for i, city in enumerate(moved))
-        notes.append(f"each town has a square of its own on the map: {names}")
+        notes.append(f"each town has its own square on the map: {names}")
     return moved
 
 

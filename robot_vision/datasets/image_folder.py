@@ -117,7 +117,7 @@ def completed(
         train, test = _drawn(train, options, options.test, options.seed)
         notes.append(_drawn_note("test", test, options))
     elif test is None:
-        notes.append("there is no test set: nothing is left to report on but validation")
+        notes.append("there is no test set: only validation is left to report on")
     if validation is None:
         train, validation = _drawn(train, options, options.validation, options.seed + 1)
         notes.append(_drawn_note("validation", validation, options))

@@ -127,7 +127,9 @@ def open_splits(root: Path, options: Options) -> Splits:
     notes = [*skipped.notes(), *notes, *unlisted_note(files), *image_notes(files)]
     classes = len({label for label, _ in seen.values()})
     if classes > 10 and classes > len(seen) / 2:
-        notes.append(f"{classes} classes for {len(seen)} images: set label_column if they are none")
+        notes.append(
+            f"{classes} classes for {len(seen)} images: set label_column if these are not classes"
+        )
     if not parts.get("train"):
         why = f" ({'; '.join(notes)})" if notes else ""
         raise SourceError(f"{root} has no image to train on{why}")
@@ -244,7 +246,7 @@ def _samples(
         part = _part(row.words[at["split"]], place) if "split" in at else ""
         file = found.image(word)
         if file is None:
-            skipped.add(f"whose image is not under {found.base}, or several are called so", word)
+            skipped.add(f"whose image is not under {found.base}, or several have that name", word)
             continue
         files.append(file)
         if not label:

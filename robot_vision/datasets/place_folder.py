@@ -9,7 +9,7 @@ their own). `geo` says what becomes of them.
 UTM counts northings of the southern half from 10,000 km south of the equator: where images of both halves
 (zone letters M and N meet at the equator) are in one set, these are taken off. UTM numbers are large for
 float32, so a round origin near the training images is subtracted; the notes name it. Of several zones (MSLS
-has 22 cities) each town has a square of its own on the map, and one across a border stays whole.
+has 22 cities) each town has its own square on the map, and one across a border stays whole.
 
 Layouts: `[images/]{train,val,test}/{database,queries}/...`, any of them; or one folder, divided into
 blocks. Samples' sequences are `train/database` and so on.

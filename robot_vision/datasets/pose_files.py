@@ -258,7 +258,7 @@ def to_ns(word: str, unit: str, place: str) -> int:
         value = Decimal(word)
         if (
             not abs(value) < 2**63
-        ):  # NaN too; a huge exponent would become a number of so many digits
+        ):  # NaN too; a huge exponent would become a number with that many digits
             raise ValueError
         if unit == "ns" and value != value.to_integral_value():
             raise ValueError

@@ -71,7 +71,7 @@ def slerp(
 
     Args:
         a: unit quaternions (..., 4).
-        b: likewise.
+        b: the other ones, in the same shape.
         t: from 0 to 1; (..., 1) or one for all.
     """
     # q and -q are one rotation: take the sign that makes the way short.

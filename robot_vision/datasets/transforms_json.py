@@ -124,7 +124,7 @@ def _frames(file: Path, options: Options, skipped: Skipped, notes: list[str]) ->
         place = where(file, line)
         key = normal_path(path)
         if key in seen:
-            raise SourceError(f"{place}: file_path {path!r} is there twice")
+            raise SourceError(f"{place}: file_path {path!r} occurs twice")
         seen.add(key)
         image = _found(file.parent, path)
         name = f"{file.stem}/{key}" if file.stem != "transforms" else key

@@ -155,7 +155,7 @@ def joined(parts: Sequence[Scores]) -> Scores:
     names = [s.recordings[0]["name"] for s in singles]
     for a, b in zip(names, names[1:], strict=False):
         if a == b:
-            raise ConfigError(f"Recording {a!r} is there twice: its frames may count once only")
+            raise ConfigError(f"Recording {a!r} occurs twice: its frames may count once only")
     _require_one_model(singles)
     first = parts[0]
     for part in parts[1:]:

@@ -86,7 +86,7 @@ class Chart:
         x: label of the x axis, with its unit.
         y: label of the y axis.
         x_range: least and greatest value.
-        y_range: likewise.
+        y_range: the same for y.
         x_log: logarithmic x axis.
         equal: one unit is as long on both axes (maps).
         height: in pixels.

@@ -6,7 +6,7 @@ agreed with enough measurements in a row, all of which the estimate contradicts,
 place: a robot that was carried away, or that was lost from the beginning, is found again. So is one whose
 covariance has grown in a gap: no single pose brings it back.
 
-Beside the estimate runs its like without odometry. Where the poses leave the first and not the second, or
+A second estimate runs without odometry. Where the poses leave the first and not the second, or
 where the motions of both differ (`odometry_check.py`), the odometry is distrusted and the second is
 published, until the odometry agrees again.
 

@@ -1,7 +1,7 @@
-"""The demo's ear: subscribes to a camera and to what the perception and the place node say of it.
+"""The demo's subscriber: listens to a camera and to what the perception and the place node say of it.
 
-Results are joined to their image by the stamp that both carry. Which frame of the bag an image is, is told
-by its pixels and not by its stamp, which a player may renew: so nothing is assumed of the player.
+Results are joined to their image by the stamp that both carry. Which frame of the bag an image is follows
+from its pixels and not from its stamp, which a player may renew: so nothing is assumed of the player.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Relocalisation:
         accepted: of them, those for which it was sure of a place and gave a pose.
         wrong: of these, poses further than the radius or the heading from the truth.
         median_error_m: of the accepted poses; None if there is none.
-        median_error_deg: likewise.
+        median_error_deg: of their rotations; None if there is none.
         kidnapped_at: index of the first frame after the jump; None if there was none.
         from_room: where the camera was before.
         to_room: where it was after.

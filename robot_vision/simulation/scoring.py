@@ -165,7 +165,7 @@ class Summary:
         answered: frames with room, pose and descriptor.
         rate_hz: answers a second, from the first to the last.
         latency_p50_ms: from the image's stamp to the reception of its last result.
-        latency_p95_ms: likewise.
+        latency_p95_ms: the 95th percentile of the same.
         room_accuracy: share of answers whose room is where the camera was (`unknown` is wrong).
         median_error_m: of the camera's position.
         median_error_deg: of its orientation.

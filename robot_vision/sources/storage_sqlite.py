@@ -42,7 +42,7 @@ class SqliteFile(Storage):
         journal = self.path.with_name(self.path.name + "-journal")
         if journal.is_file() and journal.stat().st_size:
             self.problems.append(
-                f"{journal.name} is there: its recorder was stopped within a transaction, whose rows may be "
+                f"{journal.name} exists: its recorder was stopped within a transaction, whose rows may be "
                 f"read in part (open {self.name} in a copy of the folder with sqlite3, which undoes them)"
             )
         whole, pages = self._log_pages
