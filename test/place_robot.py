@@ -78,6 +78,20 @@ def square(step: float = 0.25, side: float = 8.0) -> list[np.ndarray]:
     return poses
 
 
+def turning(before: np.ndarray, after: np.ndarray) -> list[np.ndarray]:
+    """Returns poses on the way to a near pose that is turned: no robot turns a corner in one step."""
+    if np.linalg.norm(after[:3, 3] - before[:3, 3]) > 0.5:  # carried away
+        return []
+    turn = Rotation.from_matrix(before[:3, :3].T @ after[:3, :3]).as_rotvec()
+    count = int(np.linalg.norm(turn) // np.radians(20))
+    found = []
+    for share in np.arange(1, count + 1) / (count + 1):
+        T = before.copy()
+        T[:3, :3] = before[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+        found.append(T)
+    return found
+
+
 def make_map(path: Path, poses: list[np.ndarray] | None = None, sha: str = SHA) -> Path:
     """Writes a map of the square (or of base poses) and returns its path."""
     poses = square() if poses is None else poses
@@ -141,6 +155,7 @@ class PlaceRobot:
         )
         self.process = self.start()
         self.clock_ns = time.time_ns()
+        self._at = np.eye(4)
         self.odom_offset = np.eye(
             4
         )  # T_odom_map: where the odometry thinks that the map's origin is
@@ -202,6 +217,10 @@ class PlaceRobot:
         """Drives along base poses and returns the stamps; each view is answered before the next is sent."""
         stamps = []
         for i, T in enumerate(poses):
+            for between in turning(self._at, T) if odometry else ():
+                self.clock_ns += 100_000_000
+                self.odometry(between, self.clock_ns)
+            self._at = T
             self.clock_ns += 100_000_000
             if odometry:
                 self.odometry(T, self.clock_ns)

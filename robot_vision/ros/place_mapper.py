@@ -86,6 +86,9 @@ class Mapper:
         self.source = source
         self.state = OFF
         self.why = ""  # it is paused
+        self.untouched = (
+            False  # an empty map without a keyframe yet: its first one defines the frame
+        )
         self._open = open_map
         self._camera = camera
         self._policy = policy
@@ -126,6 +129,7 @@ class Mapper:
         if self.state != OFF:
             return
         self._map = self._open()
+        self.untouched = len(self._map) == 0
         self._selector = KeyframeSelector(self._policy())
         self.state, self.why = ON, ""
         self._thread = threading.Thread(target=self._run, name="place_mapper", daemon=True)
@@ -211,6 +215,7 @@ class Mapper:
             return False
         self._selector.added(T_map_camera, view.descriptor)
         with self._changed:
+            self.untouched = False
             if len(self._waiting) == WAITING:
                 self._statistics.count("keyframes_lost")
             kept = None if intrinsics is None else view.image

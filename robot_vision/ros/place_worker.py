@@ -241,6 +241,8 @@ class PlaceWorker:
             self._motion_jumps = jumps
             self._mapper.jumped()
             self._origin.forget()
+            if self._mapper.running and self._mapper.untouched:
+                self._origin.define()
             if self._loops is not None:
                 self._loops.forget()
         return True
