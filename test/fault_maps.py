@@ -187,7 +187,7 @@ def map_disk_full(folder: Path, seconds: float) -> Lost:
     finally:
         robot.stop()
     assert "Mapping is paused" in robot.process.output
-    assert "Mapping goes on" in robot.process.output
+    assert "Mapping continues" in robot.process.output
     return {
         "full_s": round(room_at - full_at, 1),
         "answered_meanwhile": answered,

@@ -397,7 +397,7 @@ def test_interrupted_run_goes_on_with_the_bags_that_it_lacks(
     _, said = process.communicate(timeout=60)  # which ends when no worker holds the pipe any more
     if process.returncode == 0:
         pytest.skip("this machine was faster than the interrupt")
-    assert process.returncode == 130 and "goes on from there" in said
+    assert process.returncode == 130 and "continues from there" in said
     assert not list((tmp_path / "out").glob("cache/*.part"))
     assert not (tmp_path / "out" / "metrics.json").exists()
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=120)

@@ -330,7 +330,7 @@ def test_full_disk_pauses_mapping_says_so_and_loses_nothing(robot):
     finally:
         process.rlimit(psutil.RLIMIT_FSIZE, unlimited)
     wait_until(lambda: robot.status("mapping")[2]["state"] == "on", what="mapping to go on")
-    assert "Mapping goes on" in robot.process.output
+    assert "Mapping continues" in robot.process.output
     assert robot.trigger("stop_mapping")[0]
     with open_map(path, "read") as places:
         places.check()

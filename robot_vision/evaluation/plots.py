@@ -55,7 +55,7 @@ def risk_coverage_curve(classes: Mapping[str, Any]) -> str:
     top = max([0.05, *curve["risk"]])
     chart = Chart(
         "Risk and coverage",
-        "share of frames answered, surest first",
+        "share of frames answered, most confident first",
         "error rate",
         (0, 1),
         (0, top),

@@ -287,7 +287,7 @@ def with_times_of(predictions: Predictions, source: Source) -> Predictions:
         )
     strange = sum(s not in logged for s in stamps)
     if strange:
-        notes.append(f"{strange} results are of no image of the bag and were left out")
+        notes.append(f"{strange} results belong to no image of the bag and were left out")
     order = {s: itertools.chain(times, itertools.repeat(times[-1])) for s, times in logged.items()}
     times = np.array([next(order[int(s)]) for s in kept.stamps_ns], np.int64)
     return replace(kept, log_ns=times, meta={**predictions.meta, "problems": notes})
@@ -430,7 +430,7 @@ def _classes(rows: list[Any], labels: tuple[str, ...], notes: list[str]) -> _Cla
             found.probabilities[i], refused = from_hypotheses(labels, row)
         except MeasurementError as error:
             raise SourceError(
-                f"A classification of the recording cannot be read: {error}; if its classes are others, give "
+                f"A classification of the recording cannot be read: {error}; if its classes differ, give "
                 "the bundle that made it"
             ) from error
         listed = [score for label, score in row if label in labels]

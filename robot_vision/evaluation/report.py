@@ -113,7 +113,9 @@ def shown_frames(scores: Scores) -> dict[str, list[Shown]]:
     return {
         "Surest mistakes": pictures.worst_classes(scores, _SHOWN),
         "Furthest off": pictures.worst_poses(scores, _SHOWN),
-        "Surest wrong matches (query left, match right)": pictures.matches(scores, _SHOWN, False),
+        "Most confident wrong matches (query left, match right)": pictures.matches(
+            scores, _SHOWN, False
+        ),
         "Surest right matches": pictures.matches(scores, 2, True),
     }
 
@@ -121,7 +123,7 @@ def shown_frames(scores: Scores) -> dict[str, list[Shown]]:
 _GALLERIES = {
     "Surest mistakes": "classification",
     "Furthest off": "pose",
-    "Surest wrong matches (query left, match right)": "place",
+    "Most confident wrong matches (query left, match right)": "place",
     "Surest right matches": "place",
 }
 

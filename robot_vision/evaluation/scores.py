@@ -149,7 +149,7 @@ def joined(parts: Sequence[Scores]) -> Scores:
         ConfigError: nothing to join, models, labels or maps that differ, or frames that are there twice.
     """
     if not parts:
-        raise ConfigError("There is nothing to put together: give at least one evaluation")
+        raise ConfigError("There is nothing to merge: give at least one evaluation")
     singles = [single for part in parts for single in _split(part)]
     singles.sort(key=lambda s: s.recordings[0]["name"])
     names = [s.recordings[0]["name"] for s in singles]

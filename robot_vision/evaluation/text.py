@@ -56,7 +56,7 @@ def _why_not(metrics: Mapping[str, Any]) -> str:
             "(lower --place-exclude, or give --map-bag)"
         )
     heads = ", ".join(metrics["heads"])
-    return f"nothing could be scored: the model ({heads}) says nothing of what the truth is of"
+    return f"nothing could be scored: the model ({heads}) predicts nothing that the truth covers"
 
 
 def table_rows(section: str, rows: Sequence[Headline]) -> tuple[list[str], list[list[str]]]:
@@ -138,7 +138,7 @@ def speed_line(metrics: Mapping[str, Any]) -> str:
     frames, seconds = sum(s["frames"] for s in speeds), sum(s["seconds"] for s in speeds)
     busy = sum(s["frames"] / s["network_frames_per_second"] for s in speeds)
     return (
-        f"{frames / seconds:.1f} frames a second with decoding, {frames / busy:.1f} of the network alone "
+        f"{frames / seconds:.1f} frames per second with decoding, {frames / busy:.1f} of the network alone "
         f"(batch {speeds[0]['batch']})"
     )
 

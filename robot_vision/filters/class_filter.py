@@ -106,7 +106,7 @@ class ClassFilter:
             ConfigError: the labels are others.
         """
         if model.labels != self.model.labels:
-            raise ConfigError("the labels are others: make a new filter")
+            raise ConfigError("the labels differ: make a new filter")
         old = self._base
         self.model = model
         self._prepare()

@@ -30,7 +30,7 @@ def generator(rates: NDArray[np.float64]) -> Array:
     np.fill_diagonal(Q, 0.0)
     if not np.all(np.isfinite(Q)) or np.any(Q < 0):
         worst = float(np.nanmin(Q)) if np.any(Q < 0) else float("nan")
-        raise ConfigError(f"a rate is {worst}: rates a second must be finite and at least 0")
+        raise ConfigError(f"a rate is {worst}: rates per second must be finite and at least 0")
     np.fill_diagonal(Q, -Q.sum(axis=1))
     return Q
 

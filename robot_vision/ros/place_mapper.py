@@ -272,7 +272,7 @@ class Mapper:
             self._pause(error)
             return False
         if self.state == PAUSED:
-            self._log("Mapping goes on: the map takes keyframes again")
+            self._log("Mapping continues: the map accepts keyframes again")
             self.state, self.why = ON, ""
         self._added += 1
         self._statistics.count("keyframes_added")
@@ -313,7 +313,7 @@ class Mapper:
         total = self._statistics.count(f"map_{kind}")
         self._warn(
             "mapping",
-            f"Mapping is paused ({total} failures so far) and recognition goes on: {error}. It is tried "
+            f"Mapping is paused ({total} failures so far) and recognition continues: {error}. It is tried "
             f"again every {self._retry_s():g} s",
         )
         if kind == "unusable":  # perhaps another file stands there by now

@@ -95,7 +95,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         initial = self.resolve_topic_name(p.initialpose_topic)
         if initial in [self.resolve_topic_name(topic) for _, topic in inputs]:
             raise ConfigError(
-                f"initialpose_topic is {initial}, which the node subscribes: set another"
+                f"initialpose_topic is {initial}, which the node subscribes to: set another"
             )
         self._given = self._announced = None
         if p.model:

@@ -175,7 +175,7 @@ class Recognition:
                     f"Map {shown(p.map)} does not exist yet: nothing is recognised until it does"
                 )
             self.missing = True
-            self.problem = f"{shown(p.map)} does not exist yet: map, or build one"
+            self.problem = f"{shown(p.map)} does not exist yet: start mapping, or build one"
             return False
         except RobotVisionError as error:
             self._fail(error)
@@ -241,7 +241,9 @@ class Recognition:
             RobotVisionError
         ) as error:  # locked, or the server is away: what is known still serves
             total = self._statistics.count("map_failures")
-            self._warn("map", f"The map's news cannot be read ({total} failures so far): {error}")
+            self._warn(
+                "map", f"Changes of the map cannot be read ({total} failures so far): {error}"
+            )
 
     def _revision_of_map(self) -> int | None:
         """Returns the map's revision; None while a server is asked, which may be out of reach."""
@@ -378,7 +380,7 @@ class Recognition:
         total = self._statistics.count("not_verifiable")
         self._warn(
             "verification",
-            f"No pose is published, for verify is set and a match could not be verified ({total} so far): "
+            f"No pose is published, since verify is set and a match could not be verified ({total} so far): "
             f"{why}",
         )
         return replace(answer, accepted=False)

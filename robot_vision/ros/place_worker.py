@@ -119,7 +119,7 @@ class PlaceWorker:
         Args:
             done: called once, from any thread, with success and a line of text.
         """
-        self._answer_relocalise(False, "another call of relocalise took its place")
+        self._answer_relocalise(False, "another call of relocalise replaced it")
         with self._lock:
             until = time.monotonic() + self._parameters().relocalise_timeout_s
             self._relocalise, self._reset, self._unmounted = (until, done), True, ""

@@ -94,7 +94,7 @@ def player_topics(
     ):
         wanted = published_kind(transport, kind)
         if wanted != kind and topic.endswith(_DEPTH):
-            found.notes.append(f"{topic} is left out: distances play with transport as_recorded")
+            found.notes.append(f"{topic} is left out: depth images need transport as_recorded")
             continue
         output = given.get(base, _local(base, namespace))
         if wanted == COMPRESSED_IMAGE:

@@ -338,7 +338,7 @@ class PoseFiltering:
         self._used()
         if why:
             self.statistics.count("odometry_jumps")
-            self._warn("odometry jump", f"What moved is not known: {why}")
+            self._warn("odometry jump", f"The motion is not known: {why}")
         self._note(outcomes)
         self._publish()
 
@@ -442,7 +442,7 @@ class PoseFiltering:
             self.statistics.count("odometry_distrusted")
             self._warn(
                 "odometry distrusted",
-                f"The odometry is not followed, for the measured poses contradict it: {text}",
+                f"The odometry is not followed, since the measured poses contradict it: {text}",
             )
 
     def _text(self) -> str:
