@@ -73,7 +73,7 @@ def steady(rig: Rig, seconds: float) -> dict[str, Any]:
         "series": series,
     }
     grown = [f"{name}: {text}" for name, row in watched.items() for text in grew(row)]
-    # A shorter run says nothing of it beside other work on the machine.
+    # A shorter run says nothing of it under other load on the machine.
     if seconds >= 60 and p50[-1] >= 2 * min(p50):
         grown.append(f"latency grew: {found['p50_ms']} ms")
     if grown:

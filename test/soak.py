@@ -53,7 +53,7 @@ def run(name: str, folder: Path, bundle: Path, seconds: float) -> dict[str, Any]
 
 
 def earlier(path: Path, commit: str) -> dict[str, Any]:
-    """Returns the rows of an earlier run of the same commit; nobody knows what changes beside it were."""
+    """Returns the rows of an earlier run of the same commit, none if it had uncommitted changes."""
     if not commit or commit.endswith("+changes"):
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Augmentation: exact geometry, reproducible whoever loads the data, and what changes is what should."""
+"""Augmentation: exact geometry, reproducible anyone who loads the data, and what changes is what should."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The numbers on real data, beside those of other libraries on the same data."""
+"""The numbers on real data, next to those of other libraries on the same data."""
 
 from __future__ import annotations
 

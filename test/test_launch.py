@@ -277,7 +277,7 @@ sys.exit(service.run())
 
 @contextlib.contextmanager
 def _launched(tmp_path: Path, name: str, *arguments: str) -> Iterator[Any]:
-    """Runs a launch file meanwhile, with a client beside it; it has to end well."""
+    """Runs a launch file meanwhile, with a client next to it; it has to end well."""
     from ros_helpers import Client
 
     log = tmp_path / "log"

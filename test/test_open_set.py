@@ -145,7 +145,7 @@ def test_scores_are_one_distribution_whoever_sorts_them(rarity, best, threshold)
         assert sum(scores) <= 1 + 1e-6
         assert (said[0].label == UNKNOWN) == (threshold == 2.0)
         assert len(said) == k + (threshold == 2.0)
-        # Whoever reads it gets what the network said.
+        # Anyone who reads it gets what the network said.
         read, refused = from_hypotheses(labels, [(h.label, h.score) for h in said])
         assert refused == (threshold == 2.0)
         if k == 4 and scores[0] < 1:

@@ -1,4 +1,4 @@
-"""The index of places beside brute force, its cache, and what grows while it is searched."""
+"""The index of places next to brute force, its cache, and what grows while it is searched."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_what_was_acknowledged_survives_kill_9_in_a_loop(tmp_path: Path) -> None
 
 
 class Interleaving(RuleBasedStateMachine):
-    """Any order of adds, removals, structure, searches, kills and reopening, beside a plain dictionary."""
+    """Any order of adds, removals, structure, searches, kills and reopening, against a plain dictionary."""
 
     @initialize()
     def start(self) -> None:

@@ -475,7 +475,7 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
 
 
 def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot):
-    """With verify, whoever reads ~/pose takes it for verified."""
+    """With verify, anyone who reads ~/pose takes it for verified."""
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
     def shown(images: bool = False) -> None:

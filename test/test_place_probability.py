@@ -1,4 +1,4 @@
-"""The probability that a match is right, beside scikit-learn and closed forms."""
+"""The probability that a match is right, next to scikit-learn and closed forms."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_looking_again_without_moving_makes_hardly_surer():
     assert filter_.estimate().sigma_m > 0.08 and still.estimate().sigma_m < 0.03
 
 
-# Beginning, wrong measurements, and beginning anew
+# Beginning, wrong measurements, and beginning again
 
 
 def drive(filter_, start, count, offset=(0.0, 0.0), measure=True, rate=10):

@@ -238,7 +238,7 @@ def test_raw_images_whose_size_lies_take_no_memory() -> None:
 
 
 def _reseal(bundle: Path) -> None:
-    """Makes the hashes right, as whoever made the bundle can."""
+    """Makes the hashes right, as anyone who made the bundle can."""
     manifest = yaml.safe_load((bundle / MANIFEST).read_text())
     manifest["files"] = {name: file_sha256(bundle / name) for name in manifest["files"]}
     (bundle / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False))

@@ -1,4 +1,4 @@
-"""The Bayes filter over places, beside hidden Markov models that are written out by hand."""
+"""The Bayes filter over places, next to hidden Markov models that are written out by hand."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def transforms(root: Path, count: int, file: str = "transforms.json", **extra) -
 def colmap(
     root: Path, count: int, form: str = "bin", model: int = 1, params=(30, 31, 16, 12)
 ) -> Path:
-    """A model by COLMAP's documented layout: world to camera, w x y z, in sparse/0 beside images."""
+    """A model by COLMAP's documented layout: world to camera, w x y z, in sparse/0 next to images."""
     names = {
         0: "SIMPLE_PINHOLE",
         1: "PINHOLE",
