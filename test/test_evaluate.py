@@ -203,8 +203,8 @@ def test_many_bags_in_processes_equal_the_merge_of_each(bundle: Path, tmp_path: 
 @pytest.mark.slow
 def test_ray_gives_what_processes_give(bundle: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
-    for name in ("a", "b"):
-        write_bag(tmp_path / name, count=8)
+    for name, count in (("a", 8), ("b", 9)):
+        write_bag(tmp_path / name, count=count, start=START + count * 10**12)
     common = ("--bag", tmp_path / "[ab]", "--model", bundle, "--engine", "onnx", "--resamples", 20)
     assert evaluate(*common, "--output", tmp_path / "one") == 0
     words = ("--runner", "ray", "--output", tmp_path / "two")
