@@ -363,7 +363,7 @@ def test_files_that_are_no_maps_are_refused(tmp_path: Path) -> None:
         db.execute("CREATE TABLE t (x)")
     with pytest.raises(MapError, match="SQLite file of something else"):
         open_map(other)
-    with pytest.raises(MapError, match="does not exist"):
+    with pytest.raises(MapError, match="is a folder and no map"):
         open_map(tmp_path)
 
 

@@ -30,10 +30,17 @@ def silent(*_: str) -> None:
 def test_two_calls_at_once_open_the_map_once():
     opened, closed = [], []
 
+    class Opened:
+        def __len__(self):
+            return 0
+
+        def close(self):
+            closed.append(1)
+
     def slowly():
         opened.append(1)
         time.sleep(0.2)
-        return SimpleNamespace(close=lambda: closed.append(1))
+        return Opened()
 
     parameters = PlaceParameters(pose_source="odometry", mapping=True)
     statistics = Statistics(1.0)

@@ -182,7 +182,7 @@ def test_positions_of_unknown_or_mixed_units_are_refused(tmp_path, units):
 
 def test_poses_of_kitti_without_times_name_the_option(tmp_path):
     (tmp_path / "poses.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n")
-    with pytest.raises(SourceError, match=r"times.txt is not there; give .* \(pose_times\)"):
+    with pytest.raises(SourceError, match=r"times.txt does not exist: give .* \(pose_times\)"):
         read_pose_file(tmp_path / "poses.txt", refuse)
 
 
