@@ -88,7 +88,7 @@ test: dev-ready ## run every test
 	@$(python) -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
 
 .PHONY: test-fast
-test-fast: dev-ready ## run the tests that take under two minutes together
+test-fast: dev-ready ## run the tests that take under 90 seconds together
 	@$(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
 
 .PHONY: bench

@@ -129,6 +129,7 @@ def test_an_address_shows_what_tells_maps_apart() -> None:
         open_map(f"postgresql://u:x@{SECRET}@h/db?map=hall")
 
 
+@pytest.mark.slow
 def test_all_commands_on_a_server_name_the_map_without_its_password(
     server_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +152,7 @@ def test_all_commands_on_a_server_name_the_map_without_its_password(
     assert SECRET not in told and told.count(shown(uri)) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_an_argument_that_ros_does_not_read_is_quoted_without_its_password() -> None:
     pytest.importorskip("rclpy")

@@ -286,6 +286,7 @@ def test_generator_may_stand_for_the_epoch():
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
+@pytest.mark.slow
 def test_mixup_is_the_papers_formula():
     batch = a_batch()
     out = Mixup(3, alpha=1.0)(batch, 2)

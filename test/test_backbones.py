@@ -79,6 +79,7 @@ def test_shapes_are_those_of_a_run_at_every_stage(name):
         assert tuple(value.shape[1:]) == backbone.shapes[tap], tap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "features", "feature_map"),
     [
@@ -96,11 +97,13 @@ def test_default_taps_are_before_the_classifier_and_before_pooling(name, feature
     assert inside.nodes[inside.feature_map] == feature_map
 
 
+@pytest.mark.slow
 def test_layers_after_the_last_tap_are_not_built():
     names = {name.split(".")[0] for name in Backbone("resnet18", ["layer2"]).body.state_dict()}
     assert names == {"conv1", "bn1", "layer1", "layer2"}
 
 
+@pytest.mark.slow
 def test_tap_is_the_stages_output():
     torch.manual_seed(0)
     backbone = Backbone("resnet18", ["layer2", "layer3"], input_size=(64, 64)).eval()
@@ -129,11 +132,13 @@ def test_input_too_small_is_a_config_error():
         Backbone("alexnet", input_size=(32, 32))
 
 
+@pytest.mark.slow
 def test_transformer_has_no_default_feature_map():
     with pytest.raises(ConfigError, match="vit_b_16 ends in tokens"):
         look_inside("vit_b_16").require_feature_map()
 
 
+@pytest.mark.slow
 def test_frozen_stages_keep_parameters_and_statistics():
     torch.manual_seed(0)
     backbone = Backbone("resnet18", ["layer3"], input_size=(64, 64))
@@ -168,6 +173,7 @@ def test_unknown_frozen_stage_lists_those_built():
         Backbone("resnet18", ["layer1"]).freeze(["layer4"])
 
 
+@pytest.mark.slow
 def test_missing_and_unexpected_keys_are_named(tmp_path):
     state = models.resnet18().state_dict()
     del state["layer1.0.conv1.weight"]
@@ -177,6 +183,7 @@ def test_missing_and_unexpected_keys_are_named(tmp_path):
         Backbone("resnet18", weights=str(tmp_path / "w.pth"))
 
 
+@pytest.mark.slow
 def test_weights_of_another_size_are_refused(tmp_path):
     state = models.resnet18().state_dict()
     state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
@@ -201,6 +208,7 @@ WRAPPED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", WRAPPED)
 def test_checkpoints_of_trainings_give_their_weights_and_say_what_was_taken_off(form, tmp_path):
     state = models.shufflenet_v2_x0_5().state_dict()
@@ -221,6 +229,7 @@ def test_checkpoints_of_trainings_give_their_weights_and_say_what_was_taken_off(
     assert expected.get(form, "") in notes and (form != "plain" or not notes)
 
 
+@pytest.mark.slow
 def test_file_with_two_networks_or_none_is_refused(tmp_path):
     state = models.shufflenet_v2_x0_5().state_dict()
     file = tmp_path / "w.pth"
@@ -252,6 +261,7 @@ class Attack:
         return (open, (str(self.path), "w"))
 
 
+@pytest.mark.slow
 def test_pickled_code_is_not_run(tmp_path):
     evil = tmp_path / "evil"
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"w": Attack(evil)}, protocol=2))
@@ -262,6 +272,7 @@ def test_pickled_code_is_not_run(tmp_path):
     assert not evil.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_truncated_or_absent_file_is_a_bundle_error(tmp_path, name):
     file = tmp_path / name

@@ -688,6 +688,7 @@ def test_messages_of_a_clock_that_was_not_set_are_no_start(tmp_path, storage, ab
     assert BagFile(bag).start_ns == START + 3 * PERIOD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absurd", [2**64 - 1, 2**63, 4 * 10**18])
 def test_messages_of_a_time_far_ahead_are_read_last(tmp_path, absurd):
     bag = write(tmp_path / "bag", log=lambda i: absurd if i > 26 else START + i * PERIOD)
@@ -754,6 +755,7 @@ def short(tmp_path_factory):
     return bag
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status"),
     [

@@ -31,6 +31,7 @@ class Counter:
         self.sent += 1
 
 
+@pytest.mark.slow
 def test_the_camera_takes_as_long_as_its_frames_last():
     counter = Counter()
     start = time.perf_counter()

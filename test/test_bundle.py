@@ -166,6 +166,7 @@ def test_load_names_the_python_that_lacks_onnx_runtime(bundle, monkeypatch):
         ModelBundle.load(bundle)
 
 
+@pytest.mark.slow
 def test_the_runtime_imports_neither_torch_nor_ros(bundle):
     code = (
         "import sys\n"

@@ -307,6 +307,7 @@ def test_neighbours_in_time_are_those_of_the_recording():
 # The graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["max_probability", "max_logit", "energy"])
 @pytest.mark.parametrize("which", ["demo", "tiny"])
 def test_edited_graph_computes_what_was_asked_for(tiny, which, score):
@@ -461,6 +462,7 @@ def test_a_place_where_no_bundle_can_be_written_is_told_before_the_work(tiny, tm
     assert "file/new cannot be written" in capsys.readouterr().err  # and not: no data
 
 
+@pytest.mark.slow
 def test_calibration_makes_probabilities_and_covariances_true(tiny, tmp_path):
     samples = colour_samples(600, np.random.default_rng(0), posed=True)
     options = Options(("classifier", "open_set", "pose"), settings=EvaluationSettings(resamples=50))
@@ -566,6 +568,7 @@ def test_too_few_images_are_refused_by_number(tiny, tmp_path, head, count, words
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_command_calibrates_on_a_folder_and_says_before_and_after(tiny, tmp_path, capsys):
     samples = colour_samples(260, np.random.default_rng(6))
     for sample in samples:

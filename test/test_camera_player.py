@@ -318,6 +318,7 @@ def test_it_says_that_a_camera_publishes_there_too(
     assert said in output and "/clock has 2 publishers" in output, output
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_two_cameras_that_are_remapped_onto_one_topic_are_refused(tmp_path: Path) -> None:
     with RecordingWriter(tmp_path / "bag") as writer:
@@ -430,6 +431,7 @@ def test_video_plays_raw(tmp_path: Path, listen: Callable[..., Listener]) -> Non
         np.testing.assert_allclose(to_rgb(message)[30, 40], (250 - 40 * i, 0, 40 * i), atol=6)
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 @pytest.mark.parametrize(
     ("parameters", "text"),
@@ -529,6 +531,7 @@ def test_pass_that_begins_late_is_not_played_in_a_burst(
     assert node._worst_late_s < 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_recording_that_is_skipped_whole_says_so(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", count=2)
@@ -537,6 +540,7 @@ def test_recording_that_is_skipped_whole_says_so(tmp_path: Path) -> None:
     assert process.returncode == 1 and "from start_s 100" in output, output
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_recording_without_a_playable_image_fails(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")

@@ -31,6 +31,7 @@ def plain(labels=RAIN, **settings_):
 # The chain
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 5).flatmap(
         lambda k: st.lists(st.floats(0, 3), min_size=k * k, max_size=k * k).map(
@@ -74,6 +75,7 @@ def test_row_moved_by_jumps_is_its_product_with_the_matrix_exponential(share, dw
     np.testing.assert_allclose(chain.moved(p, dt_s), expected, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given_rates", [False, True])
 def test_thousand_classes_at_irregular_stamps_take_milliseconds(given_rates):
     """420 ms a step it was, for a matrix of each interval, 257 of which were kept."""

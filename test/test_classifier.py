@@ -63,6 +63,7 @@ def test_dropout_acts_while_training_only():
     assert not torch.equal(logits[0], logits[1])
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfit():
     spec = ClassifierSpec(tuple("abc"), tap="layer2")
     network = small_network(size=32, classifier=spec, pose=None, place=None)

@@ -78,6 +78,7 @@ def test_inspect_reports_unreadable_images_and_equal_ones(tmp_path, capsys):
     assert "1 images are in train and in test" in out.out
 
 
+@pytest.mark.slow
 def test_inspect_reports_poses(tmp_path, capsys):
     seven_scenes(tmp_path / "lab", 40)
     status, out = inspect(
@@ -171,6 +172,7 @@ def test_formats_lists_every_format_and_its_options(capsys):
     assert "label_topic" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_data_sets_need_neither_torch_nor_ros_nor_scipy(tmp_path):
     image_folder(tmp_path, {"cat": 8, "dog": 8})
     script = (

@@ -365,6 +365,7 @@ def gone(children):
     assert not alive
 
 
+@pytest.mark.slow
 def test_demo_refuses_a_damaged_bundle_in_one_line_and_starts_nothing(tmp_path):
     shutil.copytree(BUNDLE, tmp_path / "broken")
     graph = (tmp_path / "broken" / "model.onnx").read_bytes()

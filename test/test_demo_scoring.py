@@ -23,6 +23,7 @@ WORLD = default_world()
 # --- the bag and its truth ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_recorded_drive_gives_back_images_poses_and_rooms(tmp_path):
     frames = evaluation_drive(WORLD)[:6]
     images = list(render_frames(WORLD, frames, Sensor()))

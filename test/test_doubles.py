@@ -113,6 +113,7 @@ def doubled(robot: Robot, node: Any) -> str:
     return text if level == 1 and int(values["doubles"]) else ""
 
 
+@pytest.mark.slow
 def test_two_nodes_of_one_name_say_so(robot: Robot) -> None:
     first = robot.start(FilterNode, "__ns:=/one")
     assert robot.status(first)[2]["doubles"] == "0"
@@ -126,6 +127,7 @@ def test_two_nodes_of_one_name_say_so(robot: Robot) -> None:
         robot.until(lambda node=node: "/one/filters/pose" not in doubled(robot, node))
 
 
+@pytest.mark.slow
 def test_a_second_publisher_of_an_output_or_input_is_named(robot: Robot) -> None:
     from geometry_msgs.msg import PoseWithCovarianceStamped as Pose
     from nav_msgs.msg import Odometry
@@ -139,6 +141,7 @@ def test_a_second_publisher_of_an_output_or_input_is_named(robot: Robot) -> None
     robot.until(lambda: "/two/odom has 2 publishers" in doubled(robot, node), "two odometries")
 
 
+@pytest.mark.slow
 def test_a_command_topic_may_have_several_publishers(robot: Robot) -> None:
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from vision_msgs.msg import Classification
@@ -179,6 +182,7 @@ def heard_tf(robot: Robot) -> list[Any]:
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["", "base_link"])
 def test_two_cameras_give_one_frame_from_one_of_them_only(
     robot: Robot, eyes: dict[str, Any], base: str
@@ -199,6 +203,7 @@ def test_two_cameras_give_one_frame_from_one_of_them_only(
     assert any("its transform is left out, since camera" in text for text in node.said)
 
 
+@pytest.mark.slow
 def test_cameras_of_different_frames_each_give_theirs(robot: Robot, eyes: dict[str, Any]) -> None:
     heard = heard_tf(robot)
     node = robot.start(PerceptionNode, **eyes, cameras=["front", "rear"], publish_tf=True)
@@ -208,6 +213,7 @@ def test_cameras_of_different_frames_each_give_theirs(robot: Robot, eyes: dict[s
     assert not any(c.statistics.counters.get("frame_taken") for c in node._cameras.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("static", [False, True])
 def test_a_frame_that_another_node_broadcasts_is_named(
     robot: Robot, eyes: dict[str, Any], static: bool
@@ -237,6 +243,7 @@ def test_a_frame_that_another_node_broadcasts_is_named(
     assert any("in 'base_link'" in said and "publish_tf" in said for said in node.said)
 
 
+@pytest.mark.slow
 def test_own_transforms_are_nobody_else_s_and_nobody_infers_for_them(
     robot: Robot, eyes: dict[str, Any]
 ) -> None:
@@ -255,6 +262,7 @@ def test_own_transforms_are_nobody_else_s_and_nobody_infers_for_them(
 # Poses of another frame
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "given", "text"),
     [
@@ -286,6 +294,7 @@ def test_poses_of_another_frame_are_refused(
         assert counted("refused_pose_of") == 0
 
 
+@pytest.mark.slow
 def test_poses_of_nodes_of_others_are_taken(robot: Robot) -> None:
     from geometry_msgs.msg import PoseWithCovarianceStamped
 

@@ -168,6 +168,7 @@ def test_as_many_threads_as_streams_run_at_the_same_time(bundle, name, place):
             np.testing.assert_allclose(got[output], value, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_streams_share_the_threads_that_were_asked_for(bundle):
     openvino = create_engine(bundle, "openvino", "cpu", threads=4, streams=2)
     assert openvino._config["INFERENCE_NUM_THREADS"] == 4  # of all streams
@@ -195,6 +196,7 @@ def test_the_input_is_not_changed(engine):
     np.testing.assert_array_equal(batch, before)
 
 
+@pytest.mark.slow
 def test_closing_twice_is_allowed(bundle):
     for name in PRESENT:
         engine = create_engine(bundle, name, "cpu")
@@ -202,6 +204,7 @@ def test_closing_twice_is_allowed(bundle):
         engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision", "tolerance"),
     [("openvino", "bfloat16", 0.05), ("torch", "bfloat16", 0.05)],
@@ -215,6 +218,7 @@ def test_lower_precision_stays_near(bundle, reference, name, precision, toleranc
     assert np.abs(outputs["probabilities"] - reference["probabilities"]).max() < tolerance
 
 
+@pytest.mark.slow
 def test_auto_takes_the_fastest_that_is_there_and_says_which(bundle, caplog):
     with caplog.at_level(logging.INFO, "robot_vision.engines"):
         engine = create_engine(bundle)
@@ -343,6 +347,7 @@ def test_torch_says_that_a_bundle_has_no_weights(tmp_path):
         create_engine(tiny, "torch")
 
 
+@pytest.mark.slow
 def test_weights_that_were_altered_are_refused(bundle, tmp_path):
     import shutil
 

@@ -31,6 +31,7 @@ def three_members():
     return singles, whole
 
 
+@pytest.mark.slow
 def test_ensemble_is_the_mean_of_its_members():
     singles, whole = three_members()
     images = random_batch(4)
@@ -84,6 +85,7 @@ def test_members_and_passes_combine_and_survive_a_checkpoint(tmp_path):
             assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.slow
 def test_calibration_reaches_every_member():
     _, whole = three_members()
     images = random_batch(3)
@@ -98,6 +100,7 @@ def test_calibration_reaches_every_member():
     np.testing.assert_allclose(ratio[:, 3:], 9, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_variance_scales_leave_the_spread_as_it_is():
     random = np.random.default_rng(0)
     inside, spread = np.full(6, 0.01), np.full(6, 0.03)

@@ -158,6 +158,7 @@ def test_masks_follow_from_the_seed():
     assert not torch.equal(dropout_masks(4, 64, 0.5, 3), dropout_masks(4, 64, 0.5, 4))
 
 
+@pytest.mark.slow
 def test_passes_change_the_covariance_and_not_the_answer():
     once, often = dropout_network(), dropout_network(passes=8)
     images = random_batch(5)
@@ -179,6 +180,7 @@ def test_passes_change_the_covariance_and_not_the_answer():
     )
 
 
+@pytest.mark.slow
 def test_spread_of_passes_agrees_with_many_independent_passes():
     network, images = dropout_network(rate=0.2), random_batch(4)
     with torch.inference_mode():
@@ -203,6 +205,7 @@ def test_training_mode_makes_no_passes():
     assert not {"logit_samples", "position_samples"} & set(network.raw(random_batch(2)))
 
 
+@pytest.mark.slow
 def test_checkpoint_keeps_the_masks(tmp_path):
     network, images = dropout_network(passes=4), random_batch(3)
     save_network(network, tmp_path / "n.safetensors")
@@ -214,6 +217,7 @@ def test_checkpoint_keeps_the_masks(tmp_path):
             torch.testing.assert_close(again(images)[name], value)
 
 
+@pytest.mark.slow
 def test_zero_passes_take_them_away():
     network = with_monte_carlo(dropout_network(passes=4), 0)
     assert network.spec.epistemic is None
@@ -236,6 +240,7 @@ def test_settings_out_of_range_are_refused(settings, message):
         EpistemicSpec(**settings)
 
 
+@pytest.mark.slow
 def test_spec_round_trip_and_place_alone_is_refused():
     spec = dropout_network(passes=8).spec
     assert NetworkSpec.from_dict(spec.to_dict()) == spec
@@ -250,6 +255,7 @@ def bundle(tmp_path_factory) -> ModelBundle:
     return export_bundle(dropout_network(passes=8), folder / "b", "b", photographs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "openvino", "torch"])
 def test_engines_agree_and_repeat_themselves(bundle, engine):
     if engine != "torch":
@@ -291,6 +297,7 @@ def test_export_adds_passes_says_what_they_cost_and_takes_them_away(tmp_path, ca
     assert ModelBundle.load(tmp_path / "once").spec.epistemic is None
 
 
+@pytest.mark.slow
 def test_export_of_a_head_without_dropout_is_refused_in_a_line(tmp_path, capsys):
     save_network(small_network(place=None), tmp_path / "n.safetensors")
     words = ["export", str(tmp_path / "n.safetensors"), "--out", str(tmp_path / "b")]

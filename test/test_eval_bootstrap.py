@@ -75,6 +75,7 @@ def test_intervals_are_the_same_at_every_call_and_change_with_the_seed() -> None
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_although_frames_are_alike() -> None:
     # An autoregressive error whose neighbours correlate by 0.95, as in video. Frame by frame the interval
     # would be several times too narrow.

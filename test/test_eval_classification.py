@@ -52,6 +52,7 @@ cases = given(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @cases
 def test_numbers_match_scikit_learn(seed: int, n: int, k: int, ties: bool) -> None:
@@ -104,6 +105,7 @@ def test_bins_are_closed_below(confidence: float, place: int) -> None:
     assert [row["frames"] for row in rows].index(1) == place
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 12))
 def test_risk_coverage_area_is_the_mean_over_orders_of_ties(seed: int, n: int) -> None:

@@ -48,6 +48,7 @@ def assert_same(a: Any, b: Any, place: str = "") -> None:
         assert a == b, place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_map", [False, True])
 def test_merged_equals_the_evaluation_of_everything(with_map: bool) -> None:
     drives = [recording(name, n, seed) for name, n, seed in DRIVES]
@@ -63,6 +64,7 @@ def test_merged_equals_the_evaluation_of_everything(with_map: bool) -> None:
     assert merged["frames"] == 334 and merged["association"]["label"]["found"] == 334
 
 
+@pytest.mark.slow
 def test_merging_in_any_order_and_in_steps_gives_the_same() -> None:
     parts = [document(score_recording(*recording(*d), QUICK), QUICK) for d in DRIVES]
     at_once = merge(parts)
@@ -89,6 +91,7 @@ def test_rows_come_back_from_json_to_the_bit() -> None:
     )
 
 
+@pytest.mark.slow
 def test_metrics_are_json_without_nan() -> None:
     predictions, truth = recording()
     for changes in (
@@ -128,6 +131,7 @@ def test_truth_that_asks_for_a_missing_head_is_refused() -> None:
         score_recording(lost, Truth(poses=truth.poses), QUICK)
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_together_is_not_merged() -> None:
     one, two = (document(score_recording(*recording(n), QUICK), QUICK) for n in ("a", "b"))
     with pytest.raises(ConfigError, match="Recording 'a' occurs twice"):
@@ -168,6 +172,7 @@ def test_documents_are_read_only_if_they_are_ones(tmp_path: Path) -> None:
         scores_of(broken)
 
 
+@pytest.mark.slow
 def test_evaluating_needs_neither_torch_nor_ros_nor_scipy() -> None:
     code = (
         "import sys\n"

@@ -12,6 +12,7 @@ from robot_vision.evaluation.openset import separation
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 100), ties=st.booleans())
 def test_separation_matches_scikit_learn(seed: int, n: int, ties: bool) -> None:

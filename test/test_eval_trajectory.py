@@ -67,6 +67,7 @@ def same(expected: dict[str, float], ours: dict[str, Any], unit: str) -> None:
         assert ours[f"{name}_{unit}"] == pytest.approx(expected[name], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_numbers_match_evo_on_random_trajectories(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -56,6 +56,7 @@ def test_shares_are_those_counted_frame_by_frame() -> None:
     assert found["kept"]["low"] < found["kept"]["value"] < found["kept"]["high"]
 
 
+@pytest.mark.slow
 def test_intervals_of_answers_apart_are_scipys() -> None:
     predictions, truth = recording(n=400)
     rng = np.random.default_rng(0)

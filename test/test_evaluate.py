@@ -97,6 +97,7 @@ def test_hashes_command_and_versions_are_in_the_metrics(
     assert set(speed["stages"]) == {"image", "resize", "wait", "inference", "decode"}
 
 
+@pytest.mark.slow
 def test_csv_has_a_row_a_frame_where_pyarrow_is_not_installed(
     bundle: Path, bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_kept_predictions_are_used_again_and_refused_when_the_bundle_changed(
     assert metrics_of(tmp_path / "out")["frames"] == 5
 
 
+@pytest.mark.slow
 def test_kept_predictions_are_refused_when_the_bag_changed(
     bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +220,7 @@ def test_ray_gives_what_processes_give(bundle: Path, tmp_path: Path) -> None:
         assert one[part] == two[part], part
 
 
+@pytest.mark.slow
 def test_ray_without_a_cluster_is_refused(
     bundle: Path,
     bag: Path,
@@ -246,6 +249,7 @@ def test_ray_that_is_not_installed_is_said(
     assert "robot_vision[ray]" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_recording_of_the_node_is_scored_as_the_replay(
     bundle: Path, bag: Path, output: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,6 +283,7 @@ def test_recording_of_another_model_is_refused(
     assert "another model" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_map_bag_is_looked_up_in_and_its_pictures_are_shown(bundle: Path, tmp_path: Path) -> None:
     mapping = write_bag(tmp_path / "mapping", count=4, offset=(0.3, 0, 0))
     drive = write_bag(tmp_path / "drive", count=12)
@@ -406,6 +411,7 @@ def test_interrupted_run_goes_on_with_the_bags_that_it_lacks(
     assert metrics_of(tmp_path / "out")["frames"] == 3010
 
 
+@pytest.mark.slow
 def test_write_results_says_unknown_below_the_threshold(tmp_path: Path) -> None:
     from rosbags.rosbag2 import Reader
 

@@ -57,6 +57,7 @@ def run(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
     return Run(bundle, tmp_path, capfd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
 def test_truncated_bag_is_scored_as_far_as_it_can_be_read(
     storage: str, run: Run, tmp_path: Path
@@ -158,6 +159,7 @@ def test_unsorted_and_duplicate_stamps_are_sorted_counted_and_said(
     assert times == sorted(times) and len(times) == 6
 
 
+@pytest.mark.slow
 def test_results_of_images_of_one_stamp_are_all_read(run: Run, tmp_path: Path) -> None:
     """A driver repeats its stamps: twenty images have four."""
     bag = write_stamps(tmp_path / "drive", [START + i // 5 * PERIOD for i in range(20)])
@@ -189,6 +191,7 @@ def test_truth_of_another_time_is_said(run: Run, tmp_path: Path) -> None:
     assert "No frame has a true one of the poses" in said and "clocks" in said
 
 
+@pytest.mark.slow
 def test_nan_in_the_truth_is_said_or_left_out(run: Run, tmp_path: Path) -> None:
     with RecordingWriter(tmp_path / "drive") as bag:
         for i in range(12):

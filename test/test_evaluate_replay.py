@@ -246,6 +246,7 @@ def test_the_record_command_has_output_node_and_extra_topics() -> None:
         record_command("")
 
 
+@pytest.mark.slow
 def test_evaluation_needs_neither_ros_nor_torch_nor_any_extra(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny")
     bag = write_bag(tmp_path / "drive", count=12)

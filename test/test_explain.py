@@ -25,6 +25,7 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_grad_cam_of_a_linear_head_is_the_class_activation_map(network, image):
     """Behind global average pooling and a linear layer, Grad-CAM is CAM (Selvaraju et al., section 3)."""
     heat, label, probability = grad_cam(network, image, "b")
@@ -92,6 +93,7 @@ def test_command_writes_pictures_and_goes_on_after_a_bad_image(tmp_path, image, 
     assert "bad.png" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_network_of_all_stages_answers_the_same(network, image):
     wide = all_stages(network)
     with torch.no_grad():

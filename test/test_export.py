@@ -122,6 +122,7 @@ def test_openvino_gives_the_same(exported):
         np.testing.assert_allclose(result[name], expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_network_is_left_as_it_was(tmp_path):
     network = tiny_network(pose=None, place=None).train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -130,6 +131,7 @@ def test_network_is_left_as_it_was(tmp_path):
     assert all(v.equal(before[k]) for k, v in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "output"),
     [
@@ -155,6 +157,7 @@ def test_perturbed_graph_is_refused_by_the_outputs_name(part, output):
         verify_graph(network, model.SerializeToString(), batch)
 
 
+@pytest.mark.slow
 def test_answer_that_depends_on_the_batch_is_refused_and_nothing_is_written(tmp_path):
     network = tiny_network(pose=None, place=None)
     network.heads["classifier"].register_forward_hook(
@@ -167,6 +170,7 @@ def test_answer_that_depends_on_the_batch_is_refused_and_nothing_is_written(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_network_that_is_not_finite_is_refused(tmp_path):
     network = tiny_network(pose=None, place=None)
     with torch.no_grad():
@@ -197,6 +201,7 @@ def test_uneven_pooling_is_exact(size, bins):
     torch.testing.assert_close(ExactPool(size, bins)(x), expected)
 
 
+@pytest.mark.slow
 def test_existing_directory_is_replaced_only_with_force_and_only_a_bundle(tmp_path):
     network, images = tiny_network(pose=None, place=None), photographs()[:1]
     out = tmp_path / "b"

@@ -88,6 +88,7 @@ def test_classes_of_a_recording_are_those_of_the_filter_in_order_of_the_stamps()
     np.testing.assert_allclose(got, [expected[int(s)] for s in shuffled.stamps_ns])
 
 
+@pytest.mark.slow
 def test_gains_are_the_numbers_by_hand_and_both_filters_gain():
     predictions, truth, _ = drive()
     odometry = odometry_of_truth(predictions, truth, OdometryErrors(), seed=3)
@@ -114,6 +115,7 @@ def test_gains_are_the_numbers_by_hand_and_both_filters_gain():
     assert nll["filtered"] < nll["raw"]
 
 
+@pytest.mark.slow
 def test_odometry_of_a_bag_moves_the_camera_on_the_robot(tmp_path):
     """50 odometry messages a second of the base; the camera looks along its x axis, 0.3 m ahead."""
     predictions, truth, poses = drive()
@@ -199,6 +201,7 @@ def test_command_compares_writes_and_fits(tmp_path, capsys):
     assert main(["filter"]) == 2
 
 
+@pytest.mark.slow
 def test_filters_and_their_evaluation_need_neither_ros_nor_torch():
     code = (
         "import sys\n"
@@ -231,6 +234,7 @@ def doors(count=6, early=3, seed=0):
     return found
 
 
+@pytest.mark.slow
 def test_memory_curve_is_the_loss_of_the_filter_less_that_of_the_classifier():
     recordings = doors()
     model = ClassModel(("a", "b"), unknown_prior=0)

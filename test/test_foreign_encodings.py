@@ -119,6 +119,7 @@ def test_what_is_not_an_rgb_image_of_the_messages_size_is_refused(install, body:
     assert caught.value.reason == "encoding"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "ending"),
     [

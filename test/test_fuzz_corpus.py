@@ -72,6 +72,7 @@ def test_the_inputs_that_fuzzing_starts_from_are_read_or_refused(name: str) -> N
         _within_limits(target.one_input, cut, target.ALLOWED_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_STRATEGY)
 def test_well_formed_inputs_are_read_or_refused(name: str) -> None:
     target = _target(name)

@@ -99,6 +99,7 @@ def test_unknown_pooling_and_covariance_are_named_with_the_nearest():
         PoseSpec(covariance="cholesk")
 
 
+@pytest.mark.slow
 def test_specs_written_before_gem_and_cholesky_are_netvlad_and_diagonal():
     data = SPEC.to_dict()
     del data["heads"]["place"]["pooling"], data["heads"]["pose"]["covariance"]

@@ -85,6 +85,7 @@ def test_inverse_undoes_a_pose(rotvec, position):
     np.testing.assert_allclose(geometry.inverse(pose) @ pose, np.eye(4), atol=1e-12)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=5)
 @given(rotvecs, st.integers(0, 100))
 def test_compose_with_covariance_agrees_with_monte_carlo(rotvec, seed):

@@ -301,6 +301,7 @@ def test_png_of_any_pixel_type_is_decoded(mode: str) -> None:
     assert np.abs(decoded - expected).max() <= (1 if mode == "16" else 0)
 
 
+@pytest.mark.slow
 def test_jpeg_is_decoded_smaller_when_less_is_needed() -> None:
     data = cv2.imencode(".jpg", cv2.resize(photo(), (1280, 960)))[1].tobytes()
     sizes = {(960, 1280): 1, (481, 1): 1, (480, 640): 2, (224, 224): 4, (120, 160): 8, (1, 1): 8}

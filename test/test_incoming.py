@@ -89,6 +89,7 @@ def test_missing_messages_are_counted_for_each_publisher() -> None:
     assert lost == [2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_filter_node_outlives_what_drivers_send_for_unknown(tmp_path: Path) -> None:
     """Over DDS: a covariance of the largest double, an odometry at 1e308 m, and then good ones."""

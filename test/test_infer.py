@@ -115,6 +115,7 @@ def test_bad_frames_are_counted_and_the_run_goes_on(
         assert name in shown.err
 
 
+@pytest.mark.slow
 def test_bad_messages_of_every_kind_are_survived(tmp_path: Path, bundle: Path) -> None:
     image = colours(1)[0]
     with RecordingWriter(tmp_path / "bag") as bag:
@@ -157,6 +158,7 @@ def test_an_answer_that_is_not_finite_is_an_error_line_and_the_run_goes_on(tmp_p
     }
 
 
+@pytest.mark.slow
 def test_several_sources_limit_and_topic(
     tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +200,7 @@ def test_json_on_standard_output_is_nothing_but_json(
     assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 3
 
 
+@pytest.mark.slow
 def test_many_frames_make_a_short_table(
     tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

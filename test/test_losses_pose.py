@@ -314,6 +314,7 @@ def test_truth_is_the_minimum(rng, name, relative):
         assert float(loss(raw, batch).total.detach()) > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("relative", [None, {}])
 def test_gradients_are_those_of_finite_differences(rng, name, relative):

@@ -134,6 +134,7 @@ def test_place_head_overfits_one_batch(pooling, name):
     assert correct() == 1.0 and before < 1.0
 
 
+@pytest.mark.slow
 def test_classifier_overfits_one_batch():
     head = ClassifierHead(ClassifierSpec(labels=("a", "b", "c")), C)
     label = torch.arange(N) % 3

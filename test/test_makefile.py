@@ -34,6 +34,7 @@ def test_make_help_lists_every_target():
         assert re.search(rf"^  {target} +\w", done.stdout, re.M), target
 
 
+@pytest.mark.slow
 def test_demo_installs_no_torch_and_test_does(tmp_path):
     fresh = f"VENV={tmp_path / 'env'}"
 
@@ -72,6 +73,7 @@ def test_make_names_the_package_where_python_has_no_venv(tmp_path):
     assert not (tmp_path / "env").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["demo", "clean"])
 def test_make_leaves_an_environment_alone_that_it_did_not_make(target, tmp_path):
     mine = tmp_path / "env" / "mine.txt"

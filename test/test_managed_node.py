@@ -184,6 +184,7 @@ def test_failing_transitions_are_logged_and_leave_the_node_usable(
     context.try_shutdown()
 
 
+@pytest.mark.slow
 def test_callback_that_fails_is_counted_and_the_node_lives_on(lamp: Lamp) -> None:
     """Over DDS: one message that a callback cannot stand, then one that it can."""
     heard: list[float] = []

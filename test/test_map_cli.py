@@ -254,6 +254,7 @@ def test_images_without_stamps_teach_no_speed_and_get_no_time(
     assert (info["first_ns"], info["without_stamps"]) == (None, 30)
 
 
+@pytest.mark.slow
 def test_add_refuses_another_model_frame_or_mistake_in_one_line(
     tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,6 +342,7 @@ def test_an_empty_map_is_shown_and_exported(
     assert "0 of 0 keyframes removed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_prune_thins_out_and_removes_recordings(
     tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,6 +392,7 @@ def test_a_copy_by_hand_that_grew_is_merged(
     assert "is a folder and no map: name the map's file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_merge_needs_to_know_how_frames_lie(
     tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

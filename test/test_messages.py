@@ -182,6 +182,7 @@ def test_transform_has_map_as_parent() -> None:
     assert message.transform.translation.z == 3 and message.transform.rotation.w == 0.8
 
 
+@pytest.mark.slow
 def test_infos_name_labels_threshold_and_model(tmp_path: Path) -> None:
     bundle = ModelBundle.load(make_tiny_bundle(tmp_path / "b"))
     info = label_info_message(HEADER.stamp, LABELS, 0.25)

@@ -154,6 +154,7 @@ def test_mined_tuples_are_the_hardest_of_brute_force(rng):
         assert negatives == hardest.tolist()
 
 
+@pytest.mark.slow
 def test_positives_may_be_chosen_at_random_instead_of_the_best(rng):
     neighbours = floor(rng, 400)
     described = rng.standard_normal((400, 8)).astype(np.float32)

@@ -73,6 +73,7 @@ def settings(kind: Any, folder: Path) -> dict[str, Any]:
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FilterNode, PlaceNode, PerceptionNode])
 def test_every_default_topic_is_in_the_node_s_namespace(
     make: Callable[..., Any], kind: Any, tmp_path: Path
@@ -82,6 +83,7 @@ def test_every_default_topic_is_in_the_node_s_namespace(
     assert len(root) > 5 and inside == {f"/robot1{topic}" for topic in root}
 
 
+@pytest.mark.slow
 def test_names_that_are_given_in_full_stay(make: Callable[..., Any]) -> None:
     given = {"perception_node": "/eyes", "pose_topics": ["/gps"], "odometry_topic": "/wheels"}
     found = activate(make(FilterNode, "__ns:=/robot1", **given))
@@ -124,6 +126,7 @@ def test_sources_that_end_in_one_topic_are_refused(
     assert node.trigger_configure() == FAILURE and text in node.problem
 
 
+@pytest.mark.slow
 def test_compressed_images_are_found_on_either_name(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:

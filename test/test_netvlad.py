@@ -69,6 +69,7 @@ def test_descriptor_is_the_papers():
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clusters", [2, 16, 64])
 @pytest.mark.parametrize("kind", ["photographs", "groups"])
 def test_initial_assignment_is_to_the_nearest_centre_for_every_descriptor(clusters, kind):
@@ -233,6 +234,7 @@ def test_unusable_input_is_a_config_error(act, message):
         act(head(whitened_size=8))
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfit():
     spec = PlaceSpec(tap="layer2", clusters=4)
     network = small_network(size=32, place=spec, classifier=None, pose=None)

@@ -50,6 +50,7 @@ def rewrite(path, change_tensors=lambda t: None, change_header=lambda h: None):
     save_file(tensors, path, {KEY: json.dumps(header)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [{}, {"pose": None}, {"classifier": None, "place": None}])
 @pytest.mark.parametrize("count", [1, 3])
 def test_outputs_are_those_that_the_spec_names(heads, count):
@@ -62,6 +63,7 @@ def test_outputs_are_those_that_the_spec_names(heads, count):
     assert all(value.dtype == torch.float32 for value in outputs.values())
 
 
+@pytest.mark.slow
 def test_descriptor_size_is_resolved():
     assert small_network().spec.place.descriptor_size == 4 * 512
     whitened = small_network(place=PlaceSpec(clusters=4, whitened_size=32))
@@ -78,6 +80,7 @@ def test_normalisation_is_torchvisions():
     )
 
 
+@pytest.mark.slow
 def test_googlenets_own_normalisation_is_folded_in():
     network = small_network(backbone="googlenet", pose=None, place=None)
     pixels = network.normalise(random_batch(1))
@@ -134,6 +137,7 @@ def test_parameter_groups_cover_every_parameter_once():
     assert network.parameter_groups()["backbone"] == []
 
 
+@pytest.mark.slow
 def test_heads_may_use_different_taps():
     heads = {
         "classifier": ClassifierSpec(("a", "b"), tap="layer2"),
@@ -185,6 +189,7 @@ def test_checkpoint_is_readable_by_others_and_leaves_no_part(checkpoint):
     assert checkpoint.stat().st_mode == (checkpoint.parent / "ordinary").stat().st_mode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["n.pth", "n.pt", "n.ckpt", "n.pkl", "n.bin", "n"])
 def test_pickles_are_refused_by_name(name, tmp_path):
     (tmp_path / name).write_bytes(pickle.dumps({}))
@@ -233,6 +238,7 @@ def test_checkpoint_is_read_while_a_training_replaces_it(checkpoint, tmp_path):
             process.kill()
 
 
+@pytest.mark.slow
 def test_missing_and_unexpected_tensors_are_named(checkpoint):
     rewrite(checkpoint, lambda t: t.pop("heads.place.centres"))
     with pytest.raises(BundleError, match="lacks heads.place.centres"):
@@ -276,6 +282,7 @@ def test_weights_without_header_are_told_from_checkpoints(tmp_path):
         load_network(tmp_path / "n.safetensors")
 
 
+@pytest.mark.slow
 def test_network_runs_in_half_precision(network):
     images = random_batch(2)
     with torch.inference_mode():
@@ -292,6 +299,7 @@ def test_head_on_an_impossible_tap_is_a_config_error():
         MultiHeadNetwork(small_spec(place=PlaceSpec(tap="flatten", clusters=2)))
 
 
+@pytest.mark.slow
 def test_input_too_small_for_the_backbone_is_a_config_error():
     spec = NetworkSpec("googlenet", InputSpec(16, 16), ClassifierSpec(("a", "b")))
     network = MultiHeadNetwork(spec).eval()  # GoogLeNet can; AlexNet cannot

@@ -174,6 +174,7 @@ BAD_JPEGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_FRAMES)
 def test_bad_frame_is_refused_counted_and_outlived(patient: Patient, name: str) -> None:
     make, reason, words = BAD_FRAMES[name]
@@ -204,6 +205,7 @@ def test_bad_frame_is_refused_counted_and_outlived(patient: Patient, name: str) 
         assert word in lines[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_JPEGS)
 def test_bad_jpeg_is_refused_counted_and_outlived(patient: Patient, name: str) -> None:
     make, reason = BAD_JPEGS[name]
@@ -249,6 +251,7 @@ def test_refused_frames_show_in_the_level_of_diagnostics(patient: Patient) -> No
     )
 
 
+@pytest.mark.slow
 def test_camera_that_stops_and_comes_back(patient: Patient) -> None:
     patient.is_answered(_good(patient.stamp()))
     already = len(patient.output(RAW))  # before: the camera may have stopped when the answer comes
@@ -453,6 +456,7 @@ def _pickle(bundle: Path) -> str:
     return "pickle"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -488,6 +492,7 @@ def test_damaged_bundle_is_refused_at_configure(
     patient.is_answered(_good(patient.stamp()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -514,6 +519,7 @@ def test_settings_that_cannot_be_had_fail_configure(
     patient.is_answered(_good(patient.stamp()))
 
 
+@pytest.mark.slow
 def test_network_that_answers_nan_is_not_believed(patient: Patient, tmp_path: Path) -> None:
     _reconfigure(patient, model=str(make_fragile_bundle(tmp_path / "fragile", "nan")))
     dark = coloured_image((60, 30, 20))

@@ -64,6 +64,7 @@ def test_import_that_fails_for_another_reason_is_no_missing_ros() -> None:
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_no_place_for_logs_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")

@@ -179,6 +179,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
     assert not unnamed(watched.written())
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_no_node_tells_anybody_or_writes_elsewhere(
     watched: Watched, monkeypatch: pytest.MonkeyPatch

@@ -196,6 +196,7 @@ def test_package_xml_names_all_that_the_core_needs():
     assert {key.get(name, f"python3-{name}") for name in _names(_requirements()[""])} <= named
 
 
+@pytest.mark.slow
 def test_setup_names_the_packages_that_are_imported():
     requirement = pytest.importorskip("packaging.requirements").Requirement
     # What rosbags cannot do without (the compressions of bags) comes with it.
@@ -337,6 +338,7 @@ def test_colcon_builds_what_ros2_run_and_launch_look_for(source_copy, tmp_path):
     assert names.split() == ["robot_vision"], "colcon must not build tools/ros_env beside ROS"
 
 
+@pytest.mark.slow
 def test_sources_can_be_packed_without_data_or_environments():
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():

@@ -254,6 +254,7 @@ def test_changes_on_a_node_are_checked_together_and_atomic(node_with_parameters)
     assert _set(node, model="x", low=6).successful, "unchanged values are no change"
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 @pytest.mark.parametrize("written", ["[]", "null", "'0 0 1 0 0 0'", "[0, 0, 1, 0, 0, 0]"])
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ def test_annotated_image_is_drawn_only_for_a_listener(robot: Robot) -> None:
     robot.client.ignore(f"{NODE}/front/image_annotated")
 
 
+@pytest.mark.slow
 def test_infos_reach_late_joiners(robot: Robot) -> None:
     robot.ask("front", rgb_message(coloured_image((9, 9, 9)), robot.new_stamp()))
     labels, vision = robot.infos()
@@ -207,6 +208,7 @@ def test_infos_reach_late_joiners(robot: Robot) -> None:
     assert robot.pipeline.bundle.sha256 in vision[-1].method
 
 
+@pytest.mark.slow
 def test_no_inference_while_nobody_listens(robot: Robot) -> None:
     client = robot.client
     message = rgb_message(coloured_image((80, 90, 10)), robot.new_stamp())
@@ -336,6 +338,7 @@ def test_rate_limit_is_kept_and_counted(robot: Robot) -> None:
     assert client.set_parameters(NODE, max_rate_hz=0.0).successful
 
 
+@pytest.mark.slow
 def test_burst_is_counted_whole_also_what_the_middleware_replaced(robot: Robot) -> None:
     """Each frame that was sent is received or lost; each that was received is published or replaced."""
     from sensor_msgs.msg import Image
@@ -360,6 +363,7 @@ def test_burst_is_counted_whole_also_what_the_middleware_replaced(robot: Robot) 
     assert received == replaced + published
 
 
+@pytest.mark.slow
 def test_clock_that_jumps_back_does_no_harm(robot: Robot) -> None:
     """A bag that loops with use_sim_time: stamps and clock go back together."""
     from rosgraph_msgs.msg import Clock
@@ -389,6 +393,7 @@ def test_clock_that_jumps_back_does_no_harm(robot: Robot) -> None:
     assert client.set_parameters(NODE, use_sim_time=False).successful
 
 
+@pytest.mark.slow
 def test_transitions_in_every_order(changed_robot: Robot) -> None:
     robot = changed_robot
     client = robot.client
@@ -414,6 +419,7 @@ def test_transitions_in_every_order(changed_robot: Robot) -> None:
     robot.ask("front", rgb_message(coloured_image((1, 90, 3)), robot.new_stamp()))
 
 
+@pytest.mark.slow
 def test_another_model_and_compressed_images_after_cleanup(changed_robot: Robot) -> None:
     robot = changed_robot
     robot.reconfigure(model=str(robot.other), transport="compressed")
@@ -450,6 +456,7 @@ def test_two_streams_answer_as_one_and_in_the_order_of_the_frames(changed_robot:
     assert len(new) > 30 and new == sorted(set(new))
 
 
+@pytest.mark.slow
 def test_watching_the_annotated_image_changes_no_answer(changed_robot: Robot) -> None:
     robot = changed_robot
     robot.reconfigure(transport="compressed")
@@ -462,6 +469,7 @@ def test_watching_the_annotated_image_changes_no_answer(changed_robot: Robot) ->
     _assert_equals_offline(watched, robot.pipeline([to_rgb(message, (32, 48))])[0])
 
 
+@pytest.mark.slow
 def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
     robot = changed_robot
     from geometry_msgs.msg import TransformStamped

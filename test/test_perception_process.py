@@ -49,6 +49,7 @@ def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
     assert "Unknown parameter 'topk' (did you mean 'top_k'?)" in process.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["-p", "top_k:=0"], ["-p", "cameras:=[a, a]"]])
 def test_bad_start_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]) -> None:
     process = NodeProcess(
@@ -81,6 +82,7 @@ def test_closed_terminal_stops_the_node_in_order_but_not_under_nohup(
         assert process.process.wait(20) == status
 
 
+@pytest.mark.slow
 def test_node_starts_without_torch_and_other_heavy_packages(tmp_path: Path) -> None:
     code = (
         "import sys, robot_vision.ros.perception_node, robot_vision.pipeline; "

@@ -145,6 +145,7 @@ class Small:
         return self._engine.run(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [8, 5, 1])
 def test_no_image_is_lost_while_the_batch_becomes_smaller(most):
     pipeline = Pipeline.load("models/demo", "onnx", "cpu")

@@ -74,6 +74,7 @@ def test_any_order_of_adds_and_removals_finds_what_brute_force_finds(
         assert np.all(np.isneginf(similarities[0, len(order) :]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.14, 0.9])
 def test_an_inverted_index_finds_what_the_exact_one_finds(noise: float) -> None:
     """Also where places hardly form clusters, since the cells to look into are measured."""
@@ -113,6 +114,7 @@ def test_what_is_added_to_cells_or_removed_is_seen_at_once() -> None:
     assert index.search(vectors[7], 1)[0][0, 0] == 7
 
 
+@pytest.mark.slow
 def test_an_index_that_outgrows_its_kind_is_rebuilt_beside_the_searches() -> None:
     vectors = clustered(9800)
     index = PlaceIndex(16, SMALL)

@@ -219,6 +219,7 @@ print(len(added))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_mapping_goes_on_after_it(tmp_path: Path) -> None:
     mount = tmp_path / "disk"
     mount.mkdir()
@@ -267,6 +268,7 @@ assert main(["map", "check", path]) == 0
 """
 
 
+@pytest.mark.slow
 def test_a_map_on_a_full_disk_can_be_read_and_pruned_as_the_message_says(tmp_path: Path) -> None:
     disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
     disk.mkdir()
@@ -289,6 +291,7 @@ def test_a_map_on_a_full_disk_can_be_read_and_pruned_as_the_message_says(tmp_pat
     assert "9 keyframes, all as they were written" in run.stdout
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path) -> None:
     path = tmp_path / "home.map"
     added = int(run_script(FILL, path, 1_500_000))
@@ -408,6 +411,7 @@ def test_a_read_only_file_and_folder_can_be_read(tmp_path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["home.map"]
 
 
+@pytest.mark.slow
 def test_a_map_on_a_read_only_disk_can_be_read(tmp_path: Path) -> None:
     """Not even root can write there."""
     disk = tmp_path / "disk"
@@ -453,6 +457,7 @@ def test_a_map_on_a_read_only_disk_can_be_read(tmp_path: Path) -> None:
     assert sorted(path.name for path in disk.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_read_only_under_a_map_is_not_called_full(tmp_path: Path) -> None:
     """What Linux makes of a failing memory card; needs the rights to mount an image of one."""
     image, disk = tmp_path / "card.img", tmp_path / "card"
@@ -503,6 +508,7 @@ def test_a_kill_while_a_map_is_made_leaves_no_half_map(tmp_path: Path) -> None:
         make_map(tmp_path / ".home.map.left_over" / "x.map")
 
 
+@pytest.mark.slow
 def test_ten_thousand_keyframes_in_one_spot_are_kept_and_found(tmp_path: Path) -> None:
     path = tmp_path / "spot.map"
     here = unit(1)
@@ -558,6 +564,7 @@ def test_a_map_that_was_replaced_is_not_written_to_and_leaves_its_successor_whol
     gone.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["writing", "killed", "read by another", "closed"])
 def test_a_copy_of_the_file_alone_has_all_that_was_acknowledged(tmp_path: Path, state: str) -> None:
     path, copy = tmp_path / "home.map", tmp_path / "copy.map"

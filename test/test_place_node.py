@@ -268,6 +268,7 @@ def test_mapping_makes_a_map_on_a_server_and_nobody_sees_its_password(robot, ser
     assert "does not exist yet" in told and secret not in told
 
 
+@pytest.mark.slow
 def test_mounting_counts_for_an_odometry_that_names_no_child(robot):
     from nav_msgs.msg import Odometry
 
@@ -474,6 +475,7 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     robot.reconfigure(verify=False, base_frame="base_link")
 
 
+@pytest.mark.slow
 def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot):
     """With verify, anyone who reads ~/pose takes it for verified."""
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image

@@ -55,6 +55,7 @@ def lives_on(robot: PlaceRobot) -> None:
 # Descriptors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "counter"),
     [
@@ -97,6 +98,7 @@ def test_after_bad_descriptors_places_are_known_as_before(robot):
 # Clocks
 
 
+@pytest.mark.slow
 def test_clock_that_jumps_back_and_forth_does_no_harm(robot):
     now, before = robot.clock_ns, robot.counter("stamps_back")
     robot.clock_ns -= 3_600_000_000_000
@@ -134,6 +136,7 @@ def test_odometry_that_stops_is_reported_and_recognition_goes_on(robot):
     wait_until(lambda: robot.status()[0] == OK, each=lambda: robot.drive(way))
 
 
+@pytest.mark.slow
 def test_odometry_with_nan_or_a_clock_that_goes_back_is_counted(robot):
     robot.reconfigure(map=str(robot.good), pose_source="odometry")
     robot.drive([base_pose(0.1 * i) for i in range(3)])
@@ -160,6 +163,7 @@ def test_odometry_that_begins_at_its_origin_again_is_said_and_counted(robot):
     lives_on(robot)
 
 
+@pytest.mark.slow
 def test_poses_in_another_frame_are_refused_by_name(robot):
     from geometry_msgs.msg import PoseStamped
 
@@ -226,6 +230,7 @@ def test_map_that_cannot_be_used_is_named_and_taken_when_it_is_put_right(robot, 
     lives_on(robot)
 
 
+@pytest.mark.slow
 def test_map_that_comes_later_is_opened(robot):
     path = robot.folder / "later.map"
     robot.reconfigure(map=str(path), pose_source="none")
@@ -236,6 +241,7 @@ def test_map_that_comes_later_is_opened(robot):
     lives_on(robot)
 
 
+@pytest.mark.slow
 def test_empty_map_answers_unknown_and_says_that_it_is_empty(robot):
     path = make_map(robot.folder / "empty.map", poses=[])
     robot.reconfigure(map=str(path))

@@ -157,6 +157,7 @@ def test_pose_that_is_not_finite_is_refused(bad):
     assert buffer.newest_ns is None
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_at_any_rate():
     buffer = PoseBuffer(length_s=1.0)
     for i in range(30_000):
@@ -254,6 +255,7 @@ def test_difference_and_moved_are_inverse(seed, angle):
     np.testing.assert_allclose(back, turned, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_origin_gets_better_with_every_match_than_the_first_alone():
     rng = np.random.default_rng(2)
     truth, covariance = random_pose(rng, 20), np.diag([0.04] * 3 + [0.0025] * 3)

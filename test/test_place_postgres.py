@@ -259,6 +259,7 @@ def test_a_call_in_a_radio_shadow_ends_within_seconds(server_uri: str) -> None:
         assert int(given["keepalives_interval"]) * int(given["keepalives_count"]) <= 5
 
 
+@pytest.mark.slow
 def test_many_creators_at_once_all_get_their_map(server: str, server_uri: str) -> None:
     """Each in a database without pgvector, which all of them add."""
     base = plain(server_uri)
@@ -318,6 +319,7 @@ with open_map(sys.argv[1], "read") as places:
 """
 
 
+@pytest.mark.slow
 def test_a_copy_to_a_server_that_is_killed_leaves_no_half_map(
     server_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

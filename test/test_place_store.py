@@ -207,6 +207,7 @@ def test_two_writers_and_a_follower_see_one_order(uri: str) -> None:
         assert sorted(seen) == places.poses().ids.tolist() and len(seen) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_map_copied_to_the_server_and_back_is_the_same(
     server_uri: str, tmp_path: Path, dtype: str

@@ -205,6 +205,7 @@ def test_pose_far_from_the_origin_has_the_covariance_that_was_measured():
     np.testing.assert_allclose(estimate.position, [1e5, -2e5, 10])
 
 
+@pytest.mark.slow
 def test_looking_again_without_moving_makes_hardly_surer():
     filter_ = PoseFilter(PoseFilterSettings(initialise_count=1))
     still = PoseFilter(PoseFilterSettings(**AT_ONCE))
@@ -318,6 +319,7 @@ def test_one_pose_after_a_gap_is_not_enough(with_odometry):
     np.testing.assert_allclose(filter_.estimate().position, [3.8, 0, 0], atol=0.05)
 
 
+@pytest.mark.slow
 def test_single_outliers_do_not_end_the_belief():
     filter_ = PoseFilter()
     drive(filter_, 0, 20)
@@ -348,6 +350,7 @@ def test_odometry_that_stands_still_is_named_left_and_followed_again():
 # Time
 
 
+@pytest.mark.slow
 def test_measurements_out_of_order_give_the_same_as_in_order():
     rng = np.random.default_rng(3)
     truth = wander(rng, 40)
@@ -416,6 +419,7 @@ def test_odometry_that_stops_lets_the_estimate_go_on_less_surely():
     assert sure < filter_.estimate().sigma_m < 0.5
 
 
+@pytest.mark.slow
 def test_long_silence_of_the_measurements_keeps_all_of_the_odometry():
     filter_ = PoseFilter(PoseFilterSettings(**INDEPENDENT))
     drive(filter_, 0, 20)
@@ -549,6 +553,7 @@ def test_fast_robot_has_fast_odometry_once_it_was_seen():
     assert not any(fast.add(i * S // 10, at(1.5 * i)) for i in range(10))
 
 
+@pytest.mark.slow
 def test_source_whose_errors_are_independent_is_found_to_be():
     settings_ = PoseFilterSettings()
     rng = np.random.default_rng(0)

@@ -46,6 +46,7 @@ def test_any_finite_regression_gives_a_valid_pose(position, quaternion, log_vari
     assert diagonal[3:].max() <= math.pi**2 * (1 + 1e-5)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(1e-20, 1e20), st.sampled_from([-1, 1]))
 def test_orientation_is_the_regressed_rotation(seed, length, sign):

@@ -53,6 +53,7 @@ def compared(tmp_path, **changes):
     return main(["benchmark", "--compare", *map(str, files)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_profile_writes_every_stage_of_every_frame(frames, tmp_path, capsys, engine):
     trace = tmp_path / "trace.json"
@@ -74,6 +75,7 @@ def test_profile_writes_every_stage_of_every_frame(frames, tmp_path, capsys, eng
     assert "1 frames could not be decoded" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_profile_of_no_readable_frame_is_one_line(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     assert main(["profile", str(tmp_path), "--model", "models/demo", "--frames", "2",
@@ -81,6 +83,7 @@ def test_profile_of_no_readable_frame_is_one_line(tmp_path, capsys):
     assert "none of its frames could be decoded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_profile_refuses_a_file_that_cannot_be_written(frames, tmp_path, capsys):
     output = str(tmp_path / "absent" / "trace.json")
     arguments = ["profile", str(frames), "--model", "models/demo", "--frames", "1"]

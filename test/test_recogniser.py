@@ -151,6 +151,7 @@ def test_sequence_option_off_means_that_order_and_stamps_do_not_matter(make: Mak
     assert one == other[::-1]
 
 
+@pytest.mark.slow
 def test_drive_of_weak_matches_is_recognised_with_odometry(make: Make) -> None:
     """Every descriptor is so noisy that single images are right about half of the time."""
     known = random_places(300)
@@ -174,6 +175,7 @@ def test_drive_of_weak_matches_is_recognised_with_odometry(make: Make) -> None:
     assert found.accepted and not single.accepted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn_deg", [0.0, 33.0])
 def test_answers_do_not_depend_on_where_the_origin_is(tmp_path: Path, turn_deg: float) -> None:
     """The same drive in a map about the origin and in one in UTM coordinates, perhaps turned."""

@@ -63,6 +63,7 @@ def test_1080p_photographs_come_out_as_from_pillow(photographs: list[np.ndarray]
         assert np.abs(resized(full, 224, 224) - pillow(full, 224, 224)).mean() <= 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1440, 2560), (480, 640), (481, 643), (225, 300), (300, 2000)])
 @pytest.mark.parametrize("target", [(224, 224), (96, 128), (120, 33)])
 def test_every_size_is_near_pillow(size: tuple[int, int], target: tuple[int, int]) -> None:
@@ -76,6 +77,7 @@ def test_enlarging_is_plain_bilinear(size: tuple[int, int]) -> None:
     assert np.abs(resized(image, 224, 224) - pillow(image, 224, 224)).max() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1080, 1920), (2161, 3843), (480, 640), (241, 250), (30, 900)])
 def test_gradient_is_not_shifted(size: tuple[int, int]) -> None:
     # A ramp up and a ramp down: what both have in common is rounding, what they differ in is a shift.

@@ -310,6 +310,7 @@ def test_missing_headers_name_the_package_that_has_them(build_module, tmp_path, 
         build_module.require_toolchain()
 
 
+@pytest.mark.slow
 def test_failed_build_names_its_log(tmp_path):
     compiler = tmp_path / "broken-compiler"
     compiler.write_text("#!/bin/sh\necho this compiler is broken >&2\nexit 1\n")

@@ -471,6 +471,7 @@ def test_every_dependency_is_pinned_and_the_audit_reads_all_pins() -> None:
     assert json.dumps(audit.ignored(ROOT / "absent")) == "{}"
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_to_the_makers_of_the_engines(tmp_path):
     """ONNX Runtime's official builds keep an identifier and a queue of events in the home, and send them."""
     code = (

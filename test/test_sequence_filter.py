@@ -244,6 +244,7 @@ def test_keyframes_in_one_spot_weigh_as_one_place() -> None:
     assert 0.1 < at(belief, 10_001) < 0.9
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_belief_is_a_distribution_whatever_comes(data: st.DataObject) -> None:

@@ -71,6 +71,7 @@ def test_no_shared_memory_is_no_error(tmp_path: Path) -> None:
     assert remove_dead_segments(tmp_path / "absent") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_a_killed_process_leaves_nothing_and_a_living_one_talks_on() -> None:
     pytest.importorskip("rclpy")

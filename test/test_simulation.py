@@ -46,6 +46,7 @@ def project(points, T_map_camera, camera):
 # --- renderer ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_render_shows_known_points_where_opencv_projects_them():
     camera = Camera()
     # Facing -x, -y and +z (as on a wall to the east, to the north, and on a floor), at several depths.
@@ -110,6 +111,7 @@ def test_render_maps_texture_perspectively():
     assert checked >= 15
 
 
+@pytest.mark.slow
 def test_render_hides_what_is_behind():
     near = stamp((2.0, 0.0, 1.1), (0, -0.4, 0), (0, 0, -0.4), (255, 0, 0))
     far = stamp((3.0, 0.0, 1.1), (0, -0.9, 0), (0, 0, -0.9), (0, 255, 0))
@@ -120,6 +122,7 @@ def test_render_hides_what_is_behind():
         assert tuple(image[119, 190]) == (0, 255, 0)
 
 
+@pytest.mark.slow
 def test_render_does_not_show_the_back_of_a_rectangle():
     back = stamp((2.0, 0.0, 1.1), (0, 0.4, 0), (0, 0, -0.4), (255, 0, 0))
     image = Renderer(WORLD, extra=[back]).render(look((0.5, 0.0, 1.1), 0.0))
@@ -177,6 +180,7 @@ def test_frames_depend_on_the_seed_and_not_on_the_number_of_workers():
     assert one[0].shape == (240, 320, 3) and one[0].dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_sensor_without_faults_changes_nothing():
     renderer = Renderer(WORLD)
     image, rooms = renderer.render_with_rooms(look((1.0, 0.0, 1.1), 0.0))
@@ -203,6 +207,7 @@ def drives() -> dict[str, list[Frame]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mapping", "evaluation", "other seed"])
 def test_drive_is_smooth_free_of_collisions_and_visits_every_room(name):
     frames = drives()[name]
@@ -233,6 +238,7 @@ def test_room_of_a_frame_is_the_room_that_holds_its_position():
         assert inside, (frame.room, xy)
 
 
+@pytest.mark.slow
 def test_drives_repeat_for_a_seed_and_differ_between_seeds():
     first, second = evaluation_drive(WORLD, seed=4), evaluation_drive(WORLD, seed=4)
     assert len(first) == len(second)

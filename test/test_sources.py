@@ -423,6 +423,7 @@ def test_recorded_ros1_bags_are_read(data_dir: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     suffix=st.sampled_from([".db3", ".mcap", ".bag"]),

@@ -164,6 +164,7 @@ def test_the_policy_allows_a_node_all_that_it_does(
         assert used and not denied, (key, denied)
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_a_node_that_must_be_secure_does_not_start_without_its_keys(tmp_path: Path) -> None:
     pytest.importorskip("rclpy")

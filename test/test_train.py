@@ -167,6 +167,7 @@ def test_interrupted_run_says_how_to_go_on_and_two_never_share_a_folder(labelled
     assert not list((tmp_path / "run").glob(LOCK))
 
 
+@pytest.mark.slow
 def test_folder_in_use_is_refused_before_torch_is_imported(labelled, tmp_path):
     config = configuration("image_folder", labelled, tmp_path / "run")
     file = tmp_path / "config.yaml"

@@ -244,6 +244,7 @@ def test_epipolar_error_is_zero_for_true_matches_and_grows_with_the_offset() -> 
         assert ours == pytest.approx(np.sqrt(expected), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_pose_covariance_is_the_spread_of_estimated_poses() -> None:
     points, T, noise = cloud(60, 3), pose((0.1, -0.2, 0.05), (0.2, -0.1, 0.3)), 2e-3
     rng = np.random.default_rng(5)
@@ -375,6 +376,7 @@ def test_few_inliers_are_not_believed_where_a_better_place_was_refused() -> None
     assert Verifier().verify_features(query, [wrong, place(many)]).accepted
 
 
+@pytest.mark.slow
 def test_error_that_all_depths_share_is_in_the_covariance() -> None:
     """Wrong poses of neighbours put all points of a keyframe too far, by several of their own sigmas."""
     points, T = cloud(150, 18), pose((0.0, 0.1, 0.0), (0.4, 0.1, 0.0))

@@ -93,6 +93,7 @@ def test_a_second_frame_is_taken_while_the_first_is_worked_on_and_waits_for_its_
     bench.close()
 
 
+@pytest.mark.slow
 def test_one_stream_leaves_the_second_frame_waiting(bundle):
     bench = Bench(bundle, streams=1)
     bench.slow = {1: 0.5}
@@ -123,6 +124,7 @@ def test_many_frames_through_three_streams_keep_their_order_and_their_answers(bu
     bench.close()
 
 
+@pytest.mark.slow
 def test_a_frame_that_fails_gives_its_turn_away(bundle):
     bench = Bench(bundle, streams=2)
     bench.slow = {-1: 0.3}
@@ -154,6 +156,7 @@ def test_what_publishing_raises_is_an_internal_error_and_the_next_frame_is_answe
     bench.close()
 
 
+@pytest.mark.slow
 def test_stopping_waits_for_the_frames_in_work_and_takes_no_more(bundle):
     bench = Bench(bundle, streams=2)
     bench.slow = {1: 0.3, 2: 0.3}
