@@ -223,7 +223,7 @@ def test_bad_odometry_is_counted_and_changes_nothing(robot: Robot) -> None:
 
         wait_until(lambda b=before, n=name: robot.count(n) > b, each=again, what=name)
     wait_until(robot.localised, each=robot.drive)
-    assert "what moved is not known" in robot.filters.output.lower()
+    assert "the motion is not known" in robot.filters.output.lower()
 
 
 def test_bad_classifications_are_counted_and_the_node_lives_on(robot: Robot) -> None:

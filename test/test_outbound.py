@@ -69,7 +69,9 @@ class Watched:
             "TMPDIR": str(temporary),
         }
         self.environment.pop("CI", None)  # where some libraries are silent by themselves
-        self._allowed = (str(self.work), str(temporary), "/dev/", "/proc/")
+        # torch's compiler keeps its temporary files below /tmp whatever TMPDIR says.
+        inductor = "/tmp/torchinductor_"
+        self._allowed = (str(self.work), str(temporary), "/dev/", "/proc/", inductor)
 
     def run(self, *arguments: str) -> None:
         """Runs a command to its end."""

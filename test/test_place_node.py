@@ -251,7 +251,7 @@ def test_mapping_makes_a_map_on_a_server_and_nobody_sees_its_password(robot, ser
     uri = f"{server_uri}&password={secret}"  # the server trusts everybody
     robot.reconfigure(map=uri, pose_source="odometry", source="run 1")
     robot.publish_model()
-    assert robot.status("map")[0] == 1 and "not there yet" in robot.status("map")[1]
+    assert robot.status("map")[0] == 1 and "does not exist yet" in robot.status("map")[1]
     way = [base_pose(0.1 * i) for i in range(30)]
     wait_until(lambda: robot.trigger("start_mapping")[0], each=lambda: robot.drive(way[:1], False))
     robot.drive(way)
@@ -514,7 +514,7 @@ def test_pose_that_cannot_be_verified_is_held_back_and_diagnostics_say_why(robot
     info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.0] * 5)
     info.k = [525.0, 0.0, 320.0, 0.0, 525.0, 240.0, 0.0, 0.0, 1.0]
     shown(images=True)
-    said("no camera_info on /front/camera_info (0 publishers)")
+    said("no camera_info on /front/camera_info")
     robot.send(CameraInfo, "/front/camera_info", info)
     shown(images=True)  # binning changed the images, and the camera_info says nothing of it
     said("Images on /front/image_raw are 96 x 96 and their camera_info is of 640 x 480")
