@@ -20,10 +20,10 @@ from robot_vision.evaluation.cache import cache_file
 from robot_vision.evaluation.runner import Job
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
-from robot_vision.filters import se3
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import inverse, pose_matrix
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse, pose_matrix
 from robot_vision.ros.models import find_model
 
 Array = NDArray[np.float64]

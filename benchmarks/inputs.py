@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.resizing import network_inputs
+from robot_vision.images.resizing import network_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
 JPEG_QUALITY = 80  # what compressed_image_transport writes if nobody asks for another

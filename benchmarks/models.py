@@ -19,14 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.inputs import ROOT, network_batch
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import BundleError
-from robot_vision.spec import (
-    ClassifierSpec,
-    EpistemicSpec,
-    InputSpec,
-    NetworkSpec,
-    PlaceSpec,
-    PoseSpec,
-)
+from robot_vision.images.input import InputSpec
+from robot_vision.spec import ClassifierSpec, EpistemicSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 LABELS = tuple(f"room {i}" for i in range(10))
 

@@ -39,7 +39,7 @@ from robot_vision.datasets.sample import Splits
 from robot_vision.evaluation.bootstrap import Resampler, mean, quantiles
 from robot_vision.evaluation.place import matching
 from robot_vision.evaluation.settings import EvaluationSettings
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.index import PlaceIndex
 from robot_vision.places.keyframe import Keyframe

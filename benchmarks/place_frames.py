@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.sample import Sample
-from robot_vision.geometry import orthonormalised, rotation_error_deg, xyzw_from_matrix
+from robot_vision.geometry.rigid import orthonormalised, rotation_error_deg, xyzw_from_matrix
 
 RADIUS_M, HEADING_DEG = 0.25, 20.0  # as the bundle was trained
 FRAME_NS = 33_333_333  # the Kinect's 30 frames a second

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.place_frames import HEADING_DEG, RADIUS_M, Array, Views, right_matches
 from benchmarks.place_verified import pose_error
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions

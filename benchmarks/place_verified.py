@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from benchmarks.place_frames import Array, Views
-from robot_vision.geometry import matrix_from_xyzw
-from robot_vision.images import to_rgb
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.geometry.rigid import matrix_from_xyzw
+from robot_vision.images.decode import to_rgb
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions

@@ -15,8 +15,8 @@ from benchmarks.timing import ratio, side_by_side
 from robot_vision.engines import create_engine
 from robot_vision.engines.factory import ENGINES
 from robot_vision.errors import EngineError
+from robot_vision.images.resizing import resize_into
 from robot_vision.pipeline import Pipeline
-from robot_vision.resizing import resize_into
 
 Images = list[NDArray[np.uint8]]
 

@@ -18,10 +18,10 @@ from benchmarks.timing import percentiles, ratio, side_by_side
 from robot_vision.engines import create_engine
 from robot_vision.engines.bound import BoundSession
 from robot_vision.graph_signature import INPUT_NAME
-from robot_vision.images import to_rgb
-from robot_vision.resizing import resize_into, source_size
+from robot_vision.images.decode import to_rgb
+from robot_vision.images.resizing import resize_into, source_size
+from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.ros.messages import descriptor_message, image_message
-from robot_vision.ros.serialized import read_compressed_image, read_image
 
 USUAL, OURS = "usual", "ours"
 Runs = dict[str, Any]

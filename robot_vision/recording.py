@@ -28,7 +28,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.interfaces import message_types
+from robot_vision.messages.types import message_types
 
 STORAGES = ("sqlite3", "mcap")
 # Version 8 of the metadata is read by every distribution from Humble on; 9 only by Jazzy and newer.

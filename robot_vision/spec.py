@@ -12,64 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.mappings import check_mapping, from_mapping
+from robot_vision.images.input import InputSpec
+from robot_vision.settings.checks import require
+from robot_vision.settings.mappings import check_mapping, from_mapping
 
-RESIZE_RULES = ("squash", "crop", "letterbox")
 KNOWN_SCORES = ("max_probability", "max_logit", "energy", "knn", "mahalanobis")
 FEATURE_SCORES = ("knn", "mahalanobis")  # these compare features with those of known images
 LOGIT_SCORES = tuple(score for score in KNOWN_SCORES if score not in FEATURE_SCORES)
 HEADS = ("classifier", "pose", "place")
 POOLINGS = ("netvlad", "gem")
 COVARIANCES = ("diagonal", "cholesky")
-MAX_SIDE = 4096
 MAX_PASSES = 256
 MAX_MEMBERS = 32
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def _require(ok: bool, what: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{what} is {value!r}: it must be {allowed}")
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """The network's input: uint8 RGB (N, height, width, 3), normalised inside the graph.
-
-    Attributes:
-        height: rows in pixels.
-        width: columns in pixels.
-        resize: how a camera image becomes (height, width): `squash` ignores the aspect ratio, `crop`
-            takes the centre, `letterbox` pads with black.
-        crop_fraction: with `crop`, the share of the resized image that is kept (torchvision: 224/256).
-        mean: per channel, of pixel values scaled to [0, 1].
-        std: per channel, in the same units.
-    """
-
-    height: int = 224
-    width: int = 224
-    resize: str = "squash"
-    crop_fraction: float = 1.0
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            _require(
-                16 <= value <= MAX_SIDE, f"input {name}", value, f"from 16 to {MAX_SIDE} pixels"
-            )
-        if self.resize not in RESIZE_RULES:
-            raise ConfigError(unknown("resize rule", self.resize, RESIZE_RULES))
-        _require(0 < self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "in (0, 1]")
-        _require(len(self.mean) == 3, "input mean", self.mean, "three numbers, for R, G and B")
-        _require(
-            len(self.std) == 3 and min(self.std) > 0,
-            "input std",
-            self.std,
-            "three positive numbers",
-        )
 
 
 @dataclass(frozen=True)
@@ -96,12 +50,12 @@ class ClassifierSpec:
     feature_size: int = 0
 
     def __post_init__(self) -> None:
-        _require(len(self.labels) >= 2, "number of labels", len(self.labels), "at least 2")
-        _require(len(set(self.labels)) == len(self.labels), "labels", self.labels, "all different")
+        require(len(self.labels) >= 2, "number of labels", len(self.labels), "at least 2")
+        require(len(set(self.labels)) == len(self.labels), "labels", self.labels, "all different")
         bad = [label for label in self.labels if not label.strip() or "\n" in label]
-        _require(not bad, "label", bad[:1], "a non-empty single line")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
-        _require(
+        require(not bad, "label", bad[:1], "a non-empty single line")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        require(
             self.temperature > 0 and math.isfinite(self.temperature),
             "temperature",
             self.temperature,
@@ -109,7 +63,7 @@ class ClassifierSpec:
         )
         if self.score not in KNOWN_SCORES:
             raise ConfigError(unknown("score", self.score, KNOWN_SCORES))
-        _require(0 <= self.feature_size <= 1 << 16, "feature_size", self.feature_size, "0 to 2^16")
+        require(0 <= self.feature_size <= 1 << 16, "feature_size", self.feature_size, "0 to 2^16")
 
 
 @dataclass(frozen=True)
@@ -135,12 +89,12 @@ class PoseSpec:
     covariance: str = "diagonal"
 
     def __post_init__(self) -> None:
-        _require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
-        _require(
+        require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
+        require(
             0 <= self.reduce_channels <= 4096, "reduce_channels", self.reduce_channels, "0 to 4096"
         )
-        _require(1 <= self.hidden <= 65536, "hidden", self.hidden, "from 1 to 65536")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        require(1 <= self.hidden <= 65536, "hidden", self.hidden, "from 1 to 65536")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         if self.covariance not in COVARIANCES:
             raise ConfigError(unknown("pose covariance", self.covariance, COVARIANCES))
 
@@ -167,11 +121,9 @@ class PlaceSpec:
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise ConfigError(unknown("place pooling", self.pooling, POOLINGS))
-        _require(1 <= self.clusters <= 4096, "clusters", self.clusters, "from 1 to 4096")
-        _require(
-            0 <= self.whitened_size <= 65536, "whitened_size", self.whitened_size, "0 to 65536"
-        )
-        _require(
+        require(1 <= self.clusters <= 4096, "clusters", self.clusters, "from 1 to 4096")
+        require(0 <= self.whitened_size <= 65536, "whitened_size", self.whitened_size, "0 to 65536")
+        require(
             0 <= self.descriptor_size <= 1 << 20,
             "descriptor_size",
             self.descriptor_size,
@@ -197,25 +149,25 @@ class EpistemicSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.passes == 0 or 2 <= self.passes <= MAX_PASSES,
             "epistemic passes",
             self.passes,
             f"0, or from 2 to {MAX_PASSES}",
         )
-        _require(
+        require(
             1 <= self.members <= MAX_MEMBERS,
             "epistemic members",
             self.members,
             f"from 1 to {MAX_MEMBERS}",
         )
-        _require(
+        require(
             self.passes > 0 or self.members > 1,
             "epistemic",
             (self.passes, self.members),
             "several passes or several members; leave it out for a single answer",
         )
-        _require(0 <= self.seed < 2**32, "epistemic seed", self.seed, "from 0 to 2^32 - 1")
+        require(0 <= self.seed < 2**32, "epistemic seed", self.seed, "from 0 to 2^32 - 1")
 
     @property
     def samples(self) -> int:
@@ -238,7 +190,7 @@ class NetworkSpec:
     epistemic: EpistemicSpec | None = None
 
     def __post_init__(self) -> None:
-        _require(bool(self.heads), "heads", self.heads, f"at least one of {', '.join(HEADS)}")
+        require(bool(self.heads), "heads", self.heads, f"at least one of {', '.join(HEADS)}")
         if self.epistemic and not (self.classifier or self.pose):
             raise ConfigError(
                 "epistemic is of classifier and pose heads, and the network has neither: leave it out"

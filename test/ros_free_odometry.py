@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_vision.geometry import xyzw_from_matrix
+from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recording import RecordingWriter
 
 

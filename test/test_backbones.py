@@ -8,11 +8,12 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.images.input import InputSpec
 from robot_vision.networks import architectures
 from robot_vision.networks.architectures import look_inside
 from robot_vision.networks.backbones import Backbone
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec
+from robot_vision.spec import ClassifierSpec, NetworkSpec
 
 IMAGENET = ClassifierSpec(tuple(f"class {i}" for i in range(1000)))
 

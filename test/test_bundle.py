@@ -176,7 +176,7 @@ def test_the_runtime_imports_neither_torch_nor_ros(bundle):
         "            raise ImportError(f'{name} is blocked')\n"
         "sys.meta_path.insert(0, Block())\n"
         "import numpy as np\n"
-        "import robot_vision.errors, robot_vision.geometry, robot_vision.images\n"
+        "import robot_vision.errors, robot_vision.geometry.rigid, robot_vision.images.decode\n"
         "import robot_vision.predictions, robot_vision.sources, robot_vision.cli.infer\n"
         "from robot_vision.pipeline import Pipeline\n"
         f"pipeline = Pipeline.load({str(bundle)!r}, engine='onnx', device='cpu')\n"

@@ -610,9 +610,10 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
     pytest.importorskip("torch")
     import torch
 
+    from robot_vision.images.input import InputSpec
     from robot_vision.networks.export import export_bundle
     from robot_vision.networks.network import MultiHeadNetwork
-    from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PoseSpec
+    from robot_vision.spec import ClassifierSpec, NetworkSpec, PoseSpec
 
     torch.manual_seed(0)
     spec = NetworkSpec(

@@ -20,9 +20,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 from ros_helpers import own_environment, python_path  # noqa: E402
 
 from robot_vision.errors import ConfigError
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
+from robot_vision.messages import cdr
 from robot_vision.recording import RecordingWriter
-from robot_vision.ros import cdr
 from robot_vision.ros.playback import Item, Pacer, Playback
 from robot_vision.sources import CompressedImage, RawImage, open_source
 

@@ -20,9 +20,9 @@ from tiny_datasets import POINT, camera
 
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.bag_labels import read_spans
-from robot_vision.datasets.trajectory import Trajectory, slerp
 from robot_vision.errors import ConfigError, ImageError, SourceError
-from robot_vision.images import to_rgb
+from robot_vision.geometry.trajectory import Trajectory, slerp
+from robot_vision.images.decode import to_rgb
 from robot_vision.recording import RecordingWriter
 from robot_vision.sources import open_source
 from robot_vision.sources.bag_reader import BagFile

@@ -18,7 +18,8 @@ from robot_vision.engines.bound import BoundSession
 from robot_vision.engines.factory import ENGINES
 from robot_vision.errors import BundleError, EngineError
 from robot_vision.graph_signature import INPUT_NAME
-from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.images.input import InputSpec
+from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 # A robot has no torch, and then no torch engine; the other engines are always here.
 TORCH = importlib.util.find_spec("torch") is not None

@@ -15,7 +15,7 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import matrix_from_xyzw
+from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_monte_carlo
 from robot_vision.networks.export import export_bundle

@@ -7,7 +7,7 @@ import pytest
 from eval_data import LABELS, QUICK, recording
 
 from robot_vision.evaluation.metrics import score_recording, summarise
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 

@@ -19,7 +19,7 @@ from robot_vision.evaluation.place import (
 )
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
-from robot_vision.geometry import canonical_xyzw, rotation_error_deg
+from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 
 
 def views(seed: int, n: int, ties: bool = False) -> Views:

@@ -17,7 +17,7 @@ from robot_vision.evaluation.pose import (
     rotation_vectors,
     score_poses,
 )
-from robot_vision.geometry import canonical_xyzw
+from robot_vision.geometry.rigid import canonical_xyzw
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
 Rotation = pytest.importorskip("scipy.spatial.transform").Rotation

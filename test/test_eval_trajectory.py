@@ -12,7 +12,7 @@ from robot_vision.evaluation.metrics import evaluate_frames, score_recording
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.trajectory import align
 from robot_vision.evaluation.truth import Truth
-from robot_vision.geometry import (
+from robot_vision.geometry.rigid import (
     canonical_xyzw,
     matrix_from_xyzw,
     orthonormalised,

@@ -15,7 +15,7 @@ from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import evaluate_frames
 from robot_vision.evaluation.truth import LabelTrack, Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth, spans_track
-from robot_vision.geometry import canonical_xyzw, matrix_from_xyzw, rotation_error_deg
+from robot_vision.geometry.rigid import canonical_xyzw, matrix_from_xyzw, rotation_error_deg
 from robot_vision.recording import RecordingWriter
 
 START = 1_700_000_000_000_000_000

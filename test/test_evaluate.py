@@ -415,7 +415,7 @@ def test_interrupted_run_goes_on_with_the_bags_that_it_lacks(
 def test_write_results_says_unknown_below_the_threshold(tmp_path: Path) -> None:
     from rosbags.rosbag2 import Reader
 
-    from robot_vision.interfaces import CLASSIFICATION, message_types
+    from robot_vision.messages.types import CLASSIFICATION, message_types
 
     bundle = make_tiny_bundle(tmp_path / "sure", unknown_threshold=2.0)
     bag = write_bag(tmp_path / "bag", count=3)

@@ -113,7 +113,7 @@ def test_topic_without_messages_is_said(run: Run, tmp_path: Path) -> None:
 
 def test_bag_without_message_definitions_is_scored(run: Run, tmp_path: Path) -> None:
     """Bags of Humble hold none; vision_msgs is then known all the same."""
-    from robot_vision.interfaces import CLASSIFICATION
+    from robot_vision.messages.types import CLASSIFICATION
 
     with RecordingWriter(tmp_path / "humble") as bag:
         make = bag.types

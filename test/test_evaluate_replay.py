@@ -20,10 +20,10 @@ from robot_vision.errors import SourceError
 from robot_vision.evaluation.cache import Key, bag_sha256, cache_file, load_cached, store
 from robot_vision.evaluation.recorded import camera_name
 from robot_vision.evaluation.replay import default_batch, replay
-from robot_vision.images import to_rgb
-from robot_vision.interfaces import VISION_MSGS, message_types
+from robot_vision.images.decode import to_rgb
+from robot_vision.images.resizing import source_size
+from robot_vision.messages.types import VISION_MSGS, message_types
 from robot_vision.pipeline import Pipeline
-from robot_vision.resizing import source_size
 from robot_vision.sources import Frame, RawImage, Source, open_source
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,12 +31,12 @@ from robot_vision.evaluation.metrics import score_recording
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.evaluation.truth import Truth
-from robot_vision.filters import se3
 from robot_vision.filters.class_file import fitted_rates, read_class_file, write_rates
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.odometry import OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
-from robot_vision.geometry import inverse, xyzw_from_matrix
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse, xyzw_from_matrix
 
 S = 1_000_000_000
 NONE = OdometryErrors(OdometryNoise(0, 0, 0, 0, 0), 0, 0)

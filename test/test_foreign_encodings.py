@@ -17,10 +17,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from robot_vision import foreign_encodings, images
-from robot_vision.encodings import row_bytes, supported_encodings
 from robot_vision.errors import ImageError
-from robot_vision.images import to_rgb
+from robot_vision.images import decode as images
+from robot_vision.images import foreign as foreign_encodings
+from robot_vision.images.decode import to_rgb
+from robot_vision.images.raw import row_bytes, supported_encodings
 
 PIXELS = bytes(range(24))
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from robot_vision import geometry
+from robot_vision.geometry import rigid as geometry
 
 angles = st.floats(-np.pi, np.pi)
 rotvecs = st.tuples(angles, angles, angles).map(np.array)

@@ -18,10 +18,10 @@ from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.errors import ImageError
-from robot_vision.images import image_size, to_rgb
-from robot_vision.orientation import orientation_of, upright
+from robot_vision.images.decode import image_size, to_rgb
+from robot_vision.images.orientation import orientation_of, upright
+from robot_vision.messages.serialized import read_compressed_image
 from robot_vision.ros.playback import Playback
-from robot_vision.ros.serialized import read_compressed_image
 from robot_vision.sources import open_source
 from robot_vision.sources.files import find_images, image_notes, upright_message
 from robot_vision.sources.image_formats import missing_decoder, read_image

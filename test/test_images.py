@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_vision.encodings import row_bytes, supported_encodings
 from robot_vision.errors import ImageError
-from robot_vision.image_limits import MAX_SIDE
-from robot_vision.images import image_size, to_rgb
+from robot_vision.images.decode import image_size, to_rgb
+from robot_vision.images.limits import MAX_SIDE
+from robot_vision.images.raw import row_bytes, supported_encodings
 
 RNG = np.random.default_rng(0)
 

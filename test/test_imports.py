@@ -14,12 +14,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "robot_vision"
 
 # From the ground up; the rooms of one line know nothing of each other.
 FLOORS = """
-address orientation
+address
 errors
-arrays image_limits mappings onnx_wire plain_yaml tracing user_cache interfaces
-geometry encodings covariance intrinsics spec
-compressed foreign_encodings predictions resizing graph_signature recording
-images annotate bundle
+tracing files settings
+geometry onnx_wire
+images messages
+spec
+predictions graph_signature recording
+annotate bundle
 sources
 open_set networks datasets filters
 engines

@@ -20,7 +20,7 @@ from tiny_bundle import expected_colour, make_tiny_bundle
 
 from robot_vision.annotate import annotate, plain
 from robot_vision.cli import main
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
 from robot_vision.predictions import CameraPose, Classification, Prediction
 from robot_vision.recording import STORAGES, RecordingWriter
 from robot_vision.sources import open_source

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from robot_vision.errors import ConfigError
-from robot_vision.intrinsics import Intrinsics, camera_of, is_rectified
+from robot_vision.geometry.intrinsics import Intrinsics, camera_of, is_rectified
 
 K = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
 P = [460.0, 0, 310, -46, 0, 460, 235, 0, 0, 0, 1, 0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 
 

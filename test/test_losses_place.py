@@ -9,7 +9,7 @@ from pytorch_metric_learning.miners import MultiSimilarityMiner
 from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import rotation_error_deg, xyzw_from_matrix
+from robot_vision.geometry.rigid import rotation_error_deg, xyzw_from_matrix
 from robot_vision.training.losses import loss_names, make_loss
 from robot_vision.training.losses.place import InBatchRelation, mine_pairs
 

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import multivariate_normal
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import matrix_from_xyzw
+from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.networks.heads.covariance import below_diagonal, correlation_factor
 from robot_vision.networks.heads.posenet import PoseNetHead
 from robot_vision.spec import PoseSpec

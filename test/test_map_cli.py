@@ -23,7 +23,7 @@ from tiny_bundle import make_tiny_bundle
 from tiny_datasets import camera, seven_scenes
 
 from robot_vision.cli import main
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.aligning import align_maps
 from robot_vision.places.copying import merge_map

@@ -25,10 +25,11 @@ from std_msgs.msg import Header
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.covariance import MAX_COVARIANCE, covariance_numbers
 from robot_vision.errors import ImageError
-from robot_vision.geometry import matrix_from_xyzw, pose_matrix
-from robot_vision.images import to_rgb
+from robot_vision.geometry.published_covariance import MAX_COVARIANCE, covariance_numbers
+from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
+from robot_vision.images.decode import to_rgb
+from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.predictions import CameraPose, Hypothesis
 from robot_vision.ros.messages import (
     classification_message,
@@ -42,7 +43,6 @@ from robot_vision.ros.messages import (
     vision_info_message,
 )
 from robot_vision.ros.place_messages import PlaceHypothesis, places_message
-from robot_vision.ros.serialized import read_compressed_image, read_image
 from robot_vision.ros.transforms import StaticTransforms, base_pose, transform_from_numbers
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="front_optical")

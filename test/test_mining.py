@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import rotation_error_deg
+from robot_vision.geometry.rigid import rotation_error_deg
 from robot_vision.training.clips import ClipSampler
 from robot_vision.training.mining import TripletSampler
 from robot_vision.training.neighbours import PlaceRelation, PoseNeighbours, cover

@@ -414,7 +414,7 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     """Rendered images of a room: the map has local features, the query is between keyframes."""
     from sensor_msgs.msg import CameraInfo, Image
 
-    from robot_vision.intrinsics import Intrinsics
+    from robot_vision.geometry.intrinsics import Intrinsics
     from robot_vision.places.keyframe import Keyframe
     from robot_vision.places.store import create_map
     from robot_vision.places.verification.builder import StructureBuilder

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
+from robot_vision.geometry.pose_buffer import PoseBuffer
 from robot_vision.ros.place_anchor import CONFLICTS, Anchor, difference, moved
-from robot_vision.ros.place_poses import PoseBuffer
 from robot_vision.ros.place_tf import MovingTransforms
 
 S = 1_000_000_000

@@ -17,7 +17,7 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.places.copying import copy_map, merge_map
 from robot_vision.places.store import (
     KeyframeThereError,

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from robot_vision.errors import ConfigError
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
 from robot_vision.recording import RecordingWriter
 from robot_vision.ros.playback import Playback
 from robot_vision.ros.player_topics import player_topics

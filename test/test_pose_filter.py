@@ -14,7 +14,6 @@ from scipy.stats import chi2
 
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
-from robot_vision.filters import se3
 from robot_vision.filters.gate import chi_squared_6
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, OdometryNoise
 from robot_vision.filters.pose_filter import (
@@ -32,7 +31,8 @@ from robot_vision.filters.pose_filter import (
     PoseFilterSettings,
 )
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import inverse
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse
 
 S = 1_000_000_000
 # Errors of measurements that have nothing to do with each other, and estimates from the first one on.

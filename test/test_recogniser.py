@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.places.index import PlaceIndex
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.place_probability import PlaceProbability

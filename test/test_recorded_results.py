@@ -16,7 +16,7 @@ from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.outputs import file_stems
 from robot_vision.evaluation.recorded import read_results, write_results
 from robot_vision.evaluation.uncertainty import score_uncertainty
-from robot_vision.interfaces import CLASSIFICATION, LABEL_INFO, VISION_INFO
+from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
 from robot_vision.recording import RecordingWriter
 from robot_vision.ros.recorded_topics import record_command, topic_pattern
 

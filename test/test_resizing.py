@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from robot_vision.errors import ConfigError
-from robot_vision.resizing import crop_to_aspect, letterbox_window, resize_into, source_size
-from robot_vision.spec import InputSpec
+from robot_vision.images.input import InputSpec
+from robot_vision.images.resizing import crop_to_aspect, letterbox_window, resize_into, source_size
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 RNG = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def texture(height: int, width: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def photographs(data_dir: Path) -> list[np.ndarray]:
     """Real frames: 640x480, and the 1280-wide ones of the recorded bags."""
-    from robot_vision.images import to_rgb
+    from robot_vision.images.decode import to_rgb
     from robot_vision.sources import open_source
 
     files = [data_dir / "kitchen" / f"frame-{i:06d}.color.jpg" for i in (0, 300, 600)]
@@ -164,7 +164,7 @@ def test_source_size_leaves_nothing_to_enlarge() -> None:
 
 
 def test_jpeg_decoded_smaller_comes_out_as_from_pillow(data_dir: Path) -> None:
-    from robot_vision.images import to_rgb
+    from robot_vision.images.decode import to_rgb
     from robot_vision.sources import open_source
 
     bags = sorted((data_dir / "ros1_bags").glob("*.bag"))

@@ -23,11 +23,11 @@ import pytest
 import yaml
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.arrays import load_npy, load_npz
 from robot_vision.bundle import GRAPH, MANIFEST, ModelBundle, file_sha256
 from robot_vision.errors import BundleError, ConfigError, ImageError, RobotVisionError, SourceError
-from robot_vision.images import to_rgb
-from robot_vision.plain_yaml import MAX_BYTES, MAX_DEPTH, YamlError, load_yaml
+from robot_vision.files.arrays import load_npy, load_npz
+from robot_vision.files.plain_yaml import MAX_BYTES, MAX_DEPTH, YamlError, load_yaml
+from robot_vision.images.decode import to_rgb
 from robot_vision.sources.bag_reader import BagFile
 from robot_vision.sources.base import CompressedImage, RawImage
 from robot_vision.sources.unpacking import unpack
@@ -440,8 +440,8 @@ def test_an_index_cache_that_another_account_made_is_not_read(
 
 
 def test_a_frame_id_that_is_no_name_is_refused() -> None:
-    from robot_vision.ros import cdr
-    from robot_vision.ros.serialized import read_image
+    from robot_vision.messages import cdr
+    from robot_vision.messages.serialized import read_image
 
     message = RawImage(1, 1, "mono8", 1, b"\0")
     assert read_image(cdr.image(1, "x" * 4000, message)).header.frame_id == "x" * 4000

@@ -19,11 +19,11 @@ from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
 from robot_vision.errors import ConfigError, ImageError, SourceError
-from robot_vision.images import to_rgb
+from robot_vision.files.natural_order import natural_key
+from robot_vision.images.decode import to_rgb
 from robot_vision.recording import STORAGES, RecordingWriter
 from robot_vision.sources import open_source
 from robot_vision.sources.image_formats import missing_decoder
-from robot_vision.sources.natural import natural_key
 
 START = 1_700_000_000_000_000_000
 PERIOD = 100_000_000

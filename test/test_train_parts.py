@@ -16,7 +16,7 @@ from train_data import configuration, make_labelled
 
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError
-from robot_vision.spec import InputSpec
+from robot_vision.images.input import InputSpec
 from robot_vision.training import loop
 from robot_vision.training.augmentation import BatchAugmentation, make_augmentation
 from robot_vision.training.baselines import nearest_pose_bound
@@ -273,8 +273,9 @@ def test_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["classifier", "pose", "place"])
 def test_one_batch_is_learned_by_heart(head):
+    from robot_vision.images.input import InputSpec
     from robot_vision.networks.network import MultiHeadNetwork
-    from robot_vision.spec import ClassifierSpec, InputSpec, NetworkSpec, PlaceSpec, PoseSpec
+    from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
     from robot_vision.training.losses import make_loss
 
     threads = torch.get_num_threads()

@@ -18,7 +18,7 @@ from train_data import COLOURS
 
 from robot_vision.bundle import ModelBundle
 from robot_vision.cli import main
-from robot_vision.geometry import xyzw_from_matrix
+from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recording import RecordingWriter
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 
 from robot_vision.calibration.temperature import fit_temperature
 from robot_vision.evaluation.calibration import calibration_error
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.export import prepare_images

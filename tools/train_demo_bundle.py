@@ -34,10 +34,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from demo_card import card_text  # noqa: E402
 
 from robot_vision.errors import ConfigError, RobotVisionError  # noqa: E402
-from robot_vision.geometry import xyzw_from_matrix  # noqa: E402
+from robot_vision.geometry.rigid import xyzw_from_matrix  # noqa: E402
+from robot_vision.images.input import InputSpec
+from robot_vision.images.resizing import resize_into  # noqa: E402
 from robot_vision.networks.export import export_bundle  # noqa: E402
 from robot_vision.networks.network import MultiHeadNetwork  # noqa: E402
-from robot_vision.resizing import resize_into  # noqa: E402
 from robot_vision.simulation.drive import (  # noqa: E402
     Frame,
     evaluation_drive,
@@ -47,13 +48,7 @@ from robot_vision.simulation.drive import (  # noqa: E402
 from robot_vision.simulation.home import default_world  # noqa: E402
 from robot_vision.simulation.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M  # noqa: E402
 from robot_vision.simulation.sensor import Sensor, render_frames  # noqa: E402
-from robot_vision.spec import (  # noqa: E402
-    ClassifierSpec,
-    InputSpec,
-    NetworkSpec,
-    PlaceSpec,
-    PoseSpec,
-)
+from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fuzz.targets import serialized_image
 from robot_vision.errors import ImageError
-from robot_vision.ros import cdr
-from robot_vision.ros.serialized import read_image
+from robot_vision.messages import cdr
+from robot_vision.messages.serialized import read_image
 
 MAX_LEN = 1 << 12
 ALLOWED_S = 1.0

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from robot_vision.errors import ImageError
-from robot_vision.images import image_size, to_rgb
+from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.sources.base import CompressedImage
 
 MAX_LEN = 1 << 13

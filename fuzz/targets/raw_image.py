@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fuzz.scratch import Bytes
-from robot_vision.encodings import row_bytes, supported_encodings
 from robot_vision.errors import ImageError
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
+from robot_vision.images.raw import row_bytes, supported_encodings
 from robot_vision.sources.base import RawImage
 
 MAX_LEN = 1 << 12

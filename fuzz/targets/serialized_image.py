@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from fuzz.targets import compressed_image
 from robot_vision.errors import ImageError
-from robot_vision.images import to_rgb
-from robot_vision.ros import cdr
-from robot_vision.ros.serialized import read_compressed_image, read_image
+from robot_vision.images.decode import to_rgb
+from robot_vision.messages import cdr
+from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.sources.base import CompressedImage, RawImage
 
 MAX_LEN = 1 << 12

@@ -14,7 +14,7 @@ from robot_vision.calibration.graph import FEATURES, LOGITS, GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
 from robot_vision.graph_signature import INPUT_NAME
-from robot_vision.resizing import network_inputs, source_size
+from robot_vision.images.resizing import network_inputs, source_size
 
 MAX_UNREADABLE = 0.05
 BATCH = 16

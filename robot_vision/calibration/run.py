@@ -21,7 +21,7 @@ from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, 
 from robot_vision.datasets.image_sketch import found_in
 from robot_vision.datasets.sample import Sample, Splits, content_hash
 from robot_vision.errors import BundleError, ConfigError
-from robot_vision.sources.natural import natural_key
+from robot_vision.files.natural_order import natural_key
 from robot_vision.spec import FEATURE_SCORES
 
 # Of the images: two data sets may share a few by accident, as recordings that stand still do.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
 from robot_vision.simulation.picture import Plan, Shot, compose
 from robot_vision.simulation.recorded import Truth
 from robot_vision.simulation.scoring import Answer, Judged, Score

@@ -18,14 +18,13 @@ from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export_images import verification_images
 from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.images.input import RESIZE_RULES, InputSpec
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.spec import (
     HEADS,
     LOGIT_SCORES,
-    RESIZE_RULES,
     ClassifierSpec,
     EpistemicSpec,
-    InputSpec,
     NetworkSpec,
     PlaceSpec,
     PoseSpec,

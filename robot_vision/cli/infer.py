@@ -25,10 +25,10 @@ from robot_vision.cli.arguments import add_engine, at_least_1
 from robot_vision.cli.bar import progress
 from robot_vision.cli.infer_output import JsonLines, SampledTable
 from robot_vision.errors import ConfigError, ImageError
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
+from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.predictions import Prediction
-from robot_vision.resizing import source_size
 from robot_vision.ros.models import find_model
 from robot_vision.sources import Frame, Source, open_source
 

@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from robot_vision import geometry
 from robot_vision.errors import ConfigError, ImageError, SourceError
-from robot_vision.images import image_size, to_rgb
+from robot_vision.geometry import rigid as geometry
+from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.recording import STORAGES, RecordingWriter
 from robot_vision.sources import CompressedImage, Frame, Source, open_source
 from robot_vision.sources.bag import BagSource

@@ -20,7 +20,8 @@ from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.files.natural_order import natural_key
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.building import Built, View
 from robot_vision.places.building import build as build_map
@@ -35,7 +36,6 @@ from robot_vision.places.store import (
 )
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.ros.models import find_model
-from robot_vision.sources.natural import natural_key
 
 
 def build(args: argparse.Namespace) -> int:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision import geometry
 from robot_vision.address import is_server, shown
 from robot_vision.cli.bar import progress
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.geometry import rigid as geometry
 from robot_vision.places.copying import copy_map, drop_map, merge_map, plan_merge, refuse_merge
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.sqlite_map import SqliteMap

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, SourceError
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
 from robot_vision.sources.bag_reader import BagFile, Record, read_again
 from robot_vision.sources.recording_folder import open_storage
 from robot_vision.sources.storage import Storage

@@ -25,7 +25,7 @@ import yaml
 from robot_vision.datasets.pose_checks import where
 from robot_vision.datasets.tables import read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.plain_yaml import YamlError, compose, construct
+from robot_vision.files.plain_yaml import YamlError, compose, construct
 from robot_vision.sources.bag_reader import BagFile
 
 STRING = "std_msgs/msg/String"

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.pose_checks import rotation_from_quaternion
-from robot_vision.datasets.trajectory import FrameTree, TrajectoryBuilder
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.geometry.trajectory import FrameTree, TrajectoryBuilder
 from robot_vision.sources.bag_reader import BagFile
 
 POSE = "geometry_msgs/msg/PoseStamped"

@@ -30,9 +30,9 @@ from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image,
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import SourceError
+from robot_vision.files.natural_order import natural_key
 from robot_vision.sources.files import image_notes
 from robot_vision.sources.image_formats import IMAGE_SUFFIXES
-from robot_vision.sources.natural import natural_key
 
 _LISTS = ("dataset_train.txt", "dataset_test.txt")
 _IMAGE = re.compile(r".*\.(png|jpe?g)\b", re.IGNORECASE)

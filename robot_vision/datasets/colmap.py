@@ -28,7 +28,6 @@ from robot_vision.datasets.image_files import (
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, rotation_from_quaternion
 from robot_vision.datasets.posed import (
     PosedOptions,
@@ -39,9 +38,10 @@ from robot_vision.datasets.posed import (
 )
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
-from robot_vision.geometry import inverse
+from robot_vision.files.natural_order import natural_key
+from robot_vision.geometry.rigid import inverse
+from robot_vision.settings.declared import option
 from robot_vision.sources.files import image_notes
-from robot_vision.sources.natural import natural_key
 
 
 @dataclass(frozen=True)

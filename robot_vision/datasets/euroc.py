@@ -25,7 +25,6 @@ from robot_vision.datasets.image_files import (
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.datasets.posed import (
@@ -38,10 +37,11 @@ from robot_vision.datasets.posed import (
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_table, read_text
 from robot_vision.errors import SourceError
-from robot_vision.geometry import inverse
-from robot_vision.plain_yaml import YamlError, load_yaml
+from robot_vision.files.natural_order import natural_key
+from robot_vision.files.plain_yaml import YamlError, load_yaml
+from robot_vision.geometry.rigid import inverse
+from robot_vision.settings.declared import option
 from robot_vision.sources.files import image_notes
-from robot_vision.sources.natural import natural_key
 
 _TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "gt0")
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage
-from robot_vision.datasets.options import option
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.splitting import divide, missing_note
+from robot_vision.settings.declared import option
 
 ORIGIN_STEP_M = 1000.0
 _CITY_STEP_M = 100_000.0

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
-from robot_vision.images import to_rgb
+from robot_vision.files.natural_order import natural_key
+from robot_vision.images.decode import to_rgb
 from robot_vision.sources.files import find_images, readable, some
 from robot_vision.sources.image_formats import file_bytes, is_image, read_image
-from robot_vision.sources.natural import natural_key
 
 
 @dataclass(frozen=True, slots=True)

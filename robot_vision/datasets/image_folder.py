@@ -23,12 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robot_vision.datasets.image_files import FileImage, loose_notes, unused_notes
-from robot_vision.datasets.options import option
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.files.natural_order import natural_key
+from robot_vision.settings.declared import option
 from robot_vision.sources.files import find_images, image_notes, some
-from robot_vision.sources.natural import natural_key
 
 _TRAIN = ("train", "training")
 _VALIDATION = ("val", "valid", "validation")

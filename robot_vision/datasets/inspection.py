@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits
 from robot_vision.datasets.splitting import by_sequence
 from robot_vision.errors import ImageError
-from robot_vision.geometry import xyzw_from_matrix
-from robot_vision.sources.natural import natural_key
+from robot_vision.files.natural_order import natural_key
+from robot_vision.geometry.rigid import xyzw_from_matrix
 
 # With more test poses, an even choice of this many stands for all.
 _MOST_QUERIES = 2000

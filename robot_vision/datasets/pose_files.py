@@ -26,9 +26,9 @@ from robot_vision.datasets.pose_checks import (
     where,
 )
 from robot_vision.datasets.tables import Table, read_table
-from robot_vision.datasets.trajectory import Repeats, Trajectory
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.geometry import canonical_xyzw, xyzw_from_matrix
+from robot_vision.geometry.rigid import canonical_xyzw, xyzw_from_matrix
+from robot_vision.geometry.trajectory import Repeats, Trajectory
 
 FORMATS = ("auto", "tum", "euroc", "kitti")
 Report = Callable[[SourceError], None]

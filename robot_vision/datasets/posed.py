@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
-from robot_vision.orientation import upright_size
+from robot_vision.images.orientation import upright_size
+from robot_vision.settings.declared import option, parse_camera_matrix
 from robot_vision.sources.files import some
 from robot_vision.sources.image_formats import look_at, stored_size
 

@@ -11,9 +11,9 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from robot_vision.datasets.options import parse_options
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.settings.declared import parse_options
 from robot_vision.sources.files import readable, some
 
 DATASETS: dict[str, str] = {

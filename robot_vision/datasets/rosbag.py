@@ -23,16 +23,16 @@ from robot_vision.datasets.bag_labels import (
     labels_of_topic,
 )
 from robot_vision.datasets.bag_poses import PoseRequest, camera_poses
-from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
-from robot_vision.intrinsics import Intrinsics, numbers_of
+from robot_vision.files.natural_order import natural_key
+from robot_vision.geometry.intrinsics import Intrinsics, numbers_of
+from robot_vision.settings.declared import option
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from robot_vision.sources.bag_reader import BagFile
 from robot_vision.sources.bag_stamps import StampNotes
-from robot_vision.sources.natural import natural_key
 from robot_vision.sources.recording_folder import is_bag
 from robot_vision.sources.storage import slashed
 

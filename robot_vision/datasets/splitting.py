@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robot_vision.datasets.options import names_in, option
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.settings.declared import names_in, option
 
 Three = tuple[list[Sample], list[Sample], list[Sample]]
 

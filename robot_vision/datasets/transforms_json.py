@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage, first_file
-from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.posed import (
     PosedOptions,
@@ -47,6 +46,7 @@ from robot_vision.datasets.transforms_splits import (
     separate,
 )
 from robot_vision.errors import SourceError
+from robot_vision.settings.declared import option
 from robot_vision.sources.files import image_notes
 from robot_vision.sources.image_formats import IMAGE_SUFFIXES, stored_size
 

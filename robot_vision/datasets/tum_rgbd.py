@@ -28,7 +28,6 @@ from robot_vision.datasets.image_files import (
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.options import option, parse_camera_matrix
 from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.datasets.posed import (
@@ -41,10 +40,11 @@ from robot_vision.datasets.posed import (
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.tables import read_table
 from robot_vision.errors import SourceError
-from robot_vision.geometry import pose_matrix
+from robot_vision.files.natural_order import natural_key
+from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.settings.declared import option, parse_camera_matrix
 from robot_vision.sources.files import image_notes
 from robot_vision.sources.image_formats import is_image
-from robot_vision.sources.natural import natural_key
 
 # Of the benchmark's calibration page: colour cameras, 640 x 480.
 _CAMERAS = {

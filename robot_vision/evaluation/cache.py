@@ -11,7 +11,7 @@ from typing import Any
 
 from robot_vision.errors import SourceError
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.sources.natural import natural_key
+from robot_vision.files.natural_order import natural_key
 
 _KEY = "key"
 

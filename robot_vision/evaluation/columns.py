@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.arrays import load_npz
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.files.arrays import load_npz
 from robot_vision.predictions import Prediction
 
 FORMAT = "robot_vision.predictions/1"
@@ -49,7 +49,7 @@ class Predictions:
         known_score: float (N,), high for images like those trained on.
         position: float (N, 3), metres in the map.
         orientation_xyzw: float (N, 4), unit.
-        covariance: float (N, 6, 6), the order and axes of `robot_vision.geometry`.
+        covariance: float (N, 6, 6), the order and axes of `robot_vision.geometry.rigid`.
         descriptor: float32 (N, D), L2 norm 1.
         recording: name of the recording: a bag's file name.
         meta: hashes of bag and bundle, and whatever else belongs to it; plain data.

@@ -24,7 +24,7 @@ from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.sources.bag_reader import BagFile
 from robot_vision.sources.storage import slashed
 

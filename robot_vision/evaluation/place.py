@@ -24,7 +24,7 @@ from robot_vision.evaluation.bootstrap import (
 from robot_vision.evaluation.pose import statistics as pose_statistics
 from robot_vision.evaluation.scores import Scores
 from robot_vision.evaluation.settings import EvaluationSettings
-from robot_vision.geometry import canonical_xyzw, rotation_error_deg
+from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 
 RECALLS = (1, 5, 10, 20)
 WORST = 12

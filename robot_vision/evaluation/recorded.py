@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle import ModelBundle, model_text
-from robot_vision.covariance import covariance_numbers
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import canonical_xyzw
-from robot_vision.interfaces import (
+from robot_vision.geometry.published_covariance import covariance_numbers
+from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.messages.types import (
     CLASSIFICATION,
     DIAGNOSTICS,
     IMAGE,

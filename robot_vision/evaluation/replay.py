@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.images import to_rgb
+from robot_vision.images.decode import to_rgb
+from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.pipeline import Pipeline, StageTimes
 from robot_vision.predictions import Prediction
-from robot_vision.resizing import resize_into, source_size
 from robot_vision.sources import Frame, Source
 
 CPU_DECODERS = 2

@@ -18,7 +18,7 @@ from robot_vision.evaluation.bootstrap import Resampler, plain, root_mean_square
 from robot_vision.evaluation.pose import conjugate, multiply, rotation_vectors
 from robot_vision.evaluation.scores import Scores
 from robot_vision.evaluation.settings import EvaluationSettings
-from robot_vision.geometry import matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 
 
 @dataclass(frozen=True, eq=False)

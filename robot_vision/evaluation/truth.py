@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.trajectory import Trajectory
 from robot_vision.errors import SourceError
-from robot_vision.geometry import canonical_xyzw
+from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.geometry.trajectory import Trajectory
 
 FOREVER_NS = np.iinfo(np.int64).max
 

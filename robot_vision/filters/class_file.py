@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.plain_yaml import YamlError, load_yaml
+from robot_vision.files.plain_yaml import YamlError, load_yaml
 
 Array = NDArray[np.float64]
 _KEYS = ("prior", "training_prior", "rates")

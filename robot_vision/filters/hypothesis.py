@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters import se3
 from robot_vision.filters.alike import inflation
 from robot_vision.filters.gate import chi_squared_6
 from robot_vision.filters.pose_settings import PoseFilterSettings
 from robot_vision.filters.pose_track import Track
-from robot_vision.geometry import inverse
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse
 
 Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters import se3
 from robot_vision.filters.hypothesis import Measurement
-from robot_vision.geometry import inverse
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse
 
 Array = NDArray[np.float64]
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.filters import se3
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import inverse
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse
 
 Array = NDArray[np.float64]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters import se3
 from robot_vision.filters.hypothesis import Measurement
 from robot_vision.filters.odometry import OdometryBuffer
-from robot_vision.geometry import inverse, symmetrised
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse, symmetrised
 
 Array = NDArray[np.float64]
 

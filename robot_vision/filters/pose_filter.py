@@ -29,8 +29,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.covariance import MIN_VARIANCE
-from robot_vision.filters import se3
 from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
@@ -52,7 +50,9 @@ from robot_vision.filters.pose_settings import (
 )
 from robot_vision.filters.pose_track import Track
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import inverse, symmetrised
+from robot_vision.geometry import se3
+from robot_vision.geometry.published_covariance import MIN_VARIANCE
+from robot_vision.geometry.rigid import inverse, symmetrised
 
 __all__ = [
     "ACCEPTED",

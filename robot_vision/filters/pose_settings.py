@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, OdometryNoise
 from robot_vision.filters.pose_track import MotionModel
-from robot_vision.geometry import xyzw_from_matrix
+from robot_vision.geometry.rigid import xyzw_from_matrix
 
 Array = NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters import se3
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, OdometryNoise, Step
-from robot_vision.geometry import inverse, symmetrised
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse, symmetrised
 
 Array = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from robot_vision.errors import ConfigError
+from robot_vision.images.input import IMAGENET_MEAN, IMAGENET_STD
 from robot_vision.networks import architectures
 from robot_vision.networks.pretrained import read_weights
-from robot_vision.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Backbone(nn.Module):

@@ -29,13 +29,13 @@ from robot_vision.bundle import (
 )
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.graph_signature import INPUT_NAME
+from robot_vision.images.input import InputSpec
+from robot_vision.images.resizing import network_inputs
 from robot_vision.networks.checkpoint import current_umask, save_network
 from robot_vision.networks.exact_pooling import exact_pooling
 from robot_vision.networks.model_card import write_card
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.networks.verification import verify_graph
-from robot_vision.resizing import network_inputs
-from robot_vision.spec import InputSpec
 
 OPSET = 17  # the newest that every ONNX Runtime since 1.12, TensorRT since 8.6 and OpenVINO runs
 

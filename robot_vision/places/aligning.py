@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision import geometry
+from robot_vision.geometry import rigid as geometry
 from robot_vision.places.index_cache import open_index
 from robot_vision.places.store import MapError, PlaceMap
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError
-from robot_vision.geometry import orthonormalised
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.geometry.rigid import orthonormalised
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.keyframe import Keyframe, named
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector

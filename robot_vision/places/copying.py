@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision import geometry
 from robot_vision.address import is_server, shown
 from robot_vision.errors import ConfigError
+from robot_vision.geometry import rigid as geometry
 from robot_vision.places.keyframe import Keyframe, named
 from robot_vision.places.sqlite_file import give_name
 from robot_vision.places.store import (

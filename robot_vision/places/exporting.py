@@ -7,8 +7,8 @@ import io
 import json
 from collections import Counter
 
-from robot_vision import geometry
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.geometry import rigid as geometry
 from robot_vision.places.keyframe import number_of, stamped
 from robot_vision.places.store import PlaceMap
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision import geometry
 from robot_vision.errors import ConfigError
+from robot_vision.geometry import rigid as geometry
 
 MAX_ID = 1 << 62
 MAX_TEXT = 200  # characters of `camera` and `source`

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision import geometry
+from robot_vision.geometry import rigid as geometry
 from robot_vision.places.store import PlaceMap
 
 _MARGIN = 70

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import matrix_from_xyzw
+from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.places.keyframe import stamped
 
 Array = NDArray[np.float64]

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import inverse, matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.geometry.rigid import inverse, matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.recogniser_options import RecogniserOptions
 from robot_vision.places.recogniser_places import PlaceTable, Rows

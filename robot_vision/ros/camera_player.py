@@ -25,7 +25,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
-from robot_vision.ros import cdr, qos
+from robot_vision.messages import cdr
+from robot_vision.ros import qos
 from robot_vision.ros.graph_watch import GraphWatch
 from robot_vision.ros.parameters import NodeParameters
 from robot_vision.ros.playback import Item, Pacer, Playback, ahead

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.covariance import MAX_COVARIANCE
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry.published_covariance import MAX_COVARIANCE
 
 Array = NDArray[np.float64]
 

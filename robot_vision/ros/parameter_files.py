@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_vision.errors import RobotVisionError
-from robot_vision.plain_yaml import load_yaml
+from robot_vision.files.plain_yaml import load_yaml
 
 _FILE = "--params-file"
 _PARAMETERS = "ros__parameters"

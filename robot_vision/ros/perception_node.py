@@ -29,6 +29,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from robot_vision.errors import EngineError
+from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.camera import Camera
 from robot_vision.ros.diagnostics import camera_status, node_status
@@ -39,7 +40,6 @@ from robot_vision.ros.outputs import CameraOutputs
 from robot_vision.ros.perception_parameters import PerceptionParameters
 from robot_vision.ros.process import run_node
 from robot_vision.ros.qos import profile
-from robot_vision.ros.serialized import read_compressed_image, read_image
 from robot_vision.ros.topic_names import check_topics
 from robot_vision.ros.transforms import StaticTransforms, subscribe_static, transform_from_numbers
 from robot_vision.ros.transitions import SUCCESS, reported

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.filters.alike import inflation
-from robot_vision.geometry import (
+from robot_vision.geometry.rigid import (
     compose_with_covariance,
     inverse,
     symmetrised,

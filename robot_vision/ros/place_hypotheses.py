@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robot_vision.geometry import rotation_error_deg
+from robot_vision.geometry.rigid import rotation_error_deg
 from robot_vision.predictions import CameraPose
 from robot_vision.ros.place_messages import PlaceHypothesis
 from robot_vision.ros.place_parameters import PlaceParameters

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 
 from robot_vision.errors import ConfigError, ImageError
-from robot_vision.images import to_rgb
-from robot_vision.intrinsics import Intrinsics, camera_of
+from robot_vision.geometry.intrinsics import Intrinsics, camera_of
+from robot_vision.images.decode import to_rgb
+from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.ros.image_topics import ImageTopic
 from robot_vision.ros.incoming import stamp_ns_of
 from robot_vision.ros.place_parameters import PlaceParameters
 from robot_vision.ros.qos import profile
-from robot_vision.ros.serialized import read_compressed_image, read_image
 from robot_vision.ros.statistics import Statistics
 
 KEPT = 16  # images: the network answers within a few frames, or drops the image

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, RobotVisionError
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.store import (

@@ -14,9 +14,9 @@ from std_msgs.msg import ColorRGBA, Header
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
-from robot_vision.covariance import MAX_COVARIANCE
 from robot_vision.errors import ImageError
-from robot_vision.geometry import matrix_from_xyzw
+from robot_vision.geometry.published_covariance import MAX_COVARIANCE
+from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.predictions import UNKNOWN, CameraPose, score_of_unknown
 from robot_vision.ros.messages import pose_message
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, Continuity
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import compose_with_covariance, pose_matrix
+from robot_vision.geometry.pose_buffer import PoseBuffer
+from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix
 from robot_vision.ros.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.place_poses import PoseBuffer
 from robot_vision.ros.place_tf import MovingTransforms
 from robot_vision.ros.qos import profile, subscription_events
 from robot_vision.ros.statistics import Statistics

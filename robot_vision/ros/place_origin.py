@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import pose_matrix
+from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.predictions import CameraPose
 from robot_vision.ros.place_anchor import Anchor
 from robot_vision.ros.place_motion import Located

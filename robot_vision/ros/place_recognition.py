@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from robot_vision.address import is_server, shown
 from robot_vision.errors import RobotVisionError
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.places.store import (
     MapError,
     MapInfo,

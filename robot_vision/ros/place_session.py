@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import xyzw_from_matrix
+from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.recogniser_places import PlaceTable
 from robot_vision.places.self_calibration import DEFAULT, calibrate_on_map

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import inverse, pose_matrix
+from robot_vision.geometry.pose_buffer import PoseBuffer
+from robot_vision.geometry.rigid import inverse, pose_matrix
 from robot_vision.ros.incoming import checked_transforms, plain_frame
-from robot_vision.ros.place_poses import PoseBuffer
 
 Array = NDArray[np.float64]
 

@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from robot_vision.errors import ImageError
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry.pose_buffer import BACK_S
 from robot_vision.predictions import CameraPose
 from robot_vision.ros.incoming import checked_stamp_ns
 from robot_vision.ros.mailbox import Mailbox, RateLimiter
@@ -24,7 +25,6 @@ from robot_vision.ros.place_motion import Located, Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
 from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.place_poses import BACK_S
 from robot_vision.ros.place_recognition import Answer, Recognition
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.transforms import base_pose

@@ -16,8 +16,8 @@ import cv2
 from rosbags.typesys import Stores, get_typestore
 
 from robot_vision.errors import ImageError
-from robot_vision.images import to_rgb
-from robot_vision.ros import cdr
+from robot_vision.images.decode import to_rgb
+from robot_vision.messages import cdr
 from robot_vision.ros.player_topics import player_topics, published_kind
 from robot_vision.sources import RawImage, Source
 from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource

@@ -25,7 +25,7 @@ from robot_vision.filters.pose_filter import (
     PoseFilter,
 )
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.geometry import compose_with_covariance, pose_matrix, xyzw_from_matrix
+from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix
 from robot_vision.predictions import CameraPose
 from robot_vision.ros.filter_diagnostics import (
     DISTRUSTED,

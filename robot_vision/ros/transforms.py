@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import (
+from robot_vision.geometry.rigid import (
     compose_with_covariance,
     inverse,
     matrix_from_rpy,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
-from robot_vision.geometry import xyzw_from_matrix
+from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recording import RecordingWriter
 from robot_vision.simulation.drive import Frame
 from robot_vision.simulation.renderer import Camera

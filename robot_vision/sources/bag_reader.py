@@ -18,7 +18,7 @@ from rosbags.typesys import get_types_from_idl, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
 from robot_vision.errors import SourceError
-from robot_vision.interfaces import message_types
+from robot_vision.messages.types import message_types
 from robot_vision.sources.bag_survey import survey_bag
 from robot_vision.sources.storage import merged
 from robot_vision.sources.unpacking import unpack

@@ -11,7 +11,8 @@ from typing import Any
 import cv2
 
 from robot_vision.errors import SourceError
-from robot_vision.images import to_rgb
+from robot_vision.files.natural_order import natural_key
+from robot_vision.images.decode import to_rgb
 from robot_vision.sources.base import (
     DEFAULT_FRAME,
     DEFAULT_TOPIC,
@@ -27,7 +28,6 @@ from robot_vision.sources.image_formats import (
     look_at,
     read_image,
 )
-from robot_vision.sources.natural import natural_key
 
 
 @dataclass

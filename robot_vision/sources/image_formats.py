@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.compressed import compressed_size
-from robot_vision.images import image_size
-from robot_vision.orientation import orientation_of, upright, without_orientation
+from robot_vision.images.compressed import compressed_size
+from robot_vision.images.decode import image_size
+from robot_vision.images.orientation import orientation_of, upright, without_orientation
 from robot_vision.sources.base import CompressedImage, RawImage
 
 _SUFFIXES = {

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from robot_vision.plain_yaml import YamlError, load_yaml
+from robot_vision.files.natural_order import natural_key
+from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.sources import storage_mcap, storage_ros1, storage_sqlite
-from robot_vision.sources.natural import natural_key
 from robot_vision.sources.storage import Storage, slashed
 from robot_vision.sources.unpacking import unpack_file
 

@@ -19,7 +19,7 @@ from robot_vision.evaluation.pose import score_poses
 from robot_vision.evaluation.scores import UNKNOWN_LABEL
 from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
-from robot_vision.geometry import matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.stress.degradations import kept_frames, rotation_of
 
 Statistics = Mapping[Any, Statistic]  # by a name of `METRICS`, or by several

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ImageError
 from robot_vision.evaluation.truth import Truth
-from robot_vision.geometry import xyzw_from_matrix
-from robot_vision.images import to_rgb
+from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.images.decode import to_rgb
 from robot_vision.sources.base import DEFAULT_FRAME, Frame, RawImage, Source
 from robot_vision.stress.degradations import ROLL, Degradation, generator, roll_of
 

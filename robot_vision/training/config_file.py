@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import yaml
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.plain_yaml import YamlError, load_yaml
-from robot_vision.spec import InputSpec
+from robot_vision.files.plain_yaml import YamlError, load_yaml
+from robot_vision.images.input import InputSpec
 from robot_vision.training.config import TrainingConfig
 
 T = TypeVar("T")

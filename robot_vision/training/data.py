@@ -1,7 +1,7 @@
 """Samples as tensors: images at the network's size, labels and poses, in batches read ahead of the step.
 
-Images pass through `robot_vision.resizing`, as they do on the robot, so training and serving see the same
-pixels. What fits in memory is decoded once; more than that is decoded ahead of each step by threads.
+Images pass through `robot_vision.images.resizing`, as they do on the robot, so training and serving
+see the same pixels. What fits in memory is decoded once; more is decoded by threads ahead of each step.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ImageError, SourceError
-from robot_vision.resizing import resize_into, source_size
-from robot_vision.spec import InputSpec
+from robot_vision.images.input import InputSpec
+from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.training.augmentation import BatchAugmentation as Augment
 
 MAX_UNREADABLE = 0.05  # of a split: above, the data set is broken and not just one file of it

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.images.input import InputSpec
+from robot_vision.images.resizing import network_inputs
 from robot_vision.networks.backbones import Backbone
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.resizing import network_inputs
-from robot_vision.spec import InputSpec
 
 TILE, GAP, LABEL_WIDTH, COLUMNS = 72, 4, 230, 12
 _INK, _PAPER = (30, 30, 30), 255

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from robot_vision.bundle import WEIGHTS
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.mappings import from_mapping
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.settings.mappings import from_mapping
 from robot_vision.spec import (
     ClassifierSpec,
     NetworkSpec,

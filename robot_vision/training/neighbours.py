@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import canonical_xyzw
+from robot_vision.geometry.rigid import canonical_xyzw
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -115,7 +115,7 @@ def mean_pose(
     "Averaging Quaternions", JGCD 2007, eq. 12 and 13), to which q and -q are one. The total covariance is
     the law of total variance over the answers (Kendall and Gal 2017, eq. 9, there for scalars): the mean of
     their covariances plus the covariance of their means. The spread of rotations is that of their rotation
-    vectors about the map's fixed axes, `R_s = exp(delta_s) R_mean`, as in `robot_vision.geometry`.
+    vectors about the map's fixed axes, `R_s = exp(delta_s) R_mean`, as in `robot_vision.geometry.rigid`.
 
     Args:
         position: (N, S, 3), metres.

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry import inverse
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.geometry.rigid import inverse
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure

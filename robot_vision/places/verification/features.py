@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.intrinsics import Intrinsics
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.places.verification.options import VerificationOptions
 
 # Half of OpenCV's: walls and furniture have weak texture; matching and RANSAC sort out what is noise.

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import inverse, skew
+from robot_vision.geometry.rigid import inverse, skew
 
 Array = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.arrays import load_npz
 from robot_vision.errors import RobotVisionError
+from robot_vision.files.arrays import load_npz
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import DETECTORS
 

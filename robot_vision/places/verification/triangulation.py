@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import skew
+from robot_vision.geometry.rigid import skew
 
 Array = NDArray[np.float64]
 

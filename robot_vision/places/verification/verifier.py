@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import (
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.geometry.rigid import (
     canonical_xyzw,
     compose_with_covariance,
     matrix_from_xyzw,
     symmetrised,
     xyzw_from_matrix,
 )
-from robot_vision.intrinsics import Intrinsics
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.verification import essential, pnp
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match

@@ -1,7 +1,7 @@
 """Rotations in torch, with gradients that are finite everywhere: quaternions xyzw, batches first.
 
 q and -q are one rotation, and nothing here tells them apart. The NumPy core has the same functions for
-the robot (`robot_vision.geometry`).
+the robot (`robot_vision.geometry.rigid`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.spec import RESIZE_RULES, InputSpec
+from robot_vision.images.input import RESIZE_RULES, InputSpec
 
 # Shrinking both axes more than this, two samples a target pixel are too far apart, and four are taken.
 _DENSER_FROM = 8.0

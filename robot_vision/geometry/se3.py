@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import matrix_from_xyzw, skew, xyzw_from_matrix
+from robot_vision.geometry.rigid import matrix_from_xyzw, skew, xyzw_from_matrix
 
 Array = NDArray[np.float64]
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.compressed import compressed_size, decode_compressed
-from robot_vision.encodings import decode_raw, row_bytes, supported_encodings
 from robot_vision.errors import ImageError
-from robot_vision.foreign_encodings import decode_foreign
-from robot_vision.image_limits import check_size
-from robot_vision.orientation import upright, upright_size
+from robot_vision.images.compressed import compressed_size, decode_compressed
+from robot_vision.images.foreign import decode_foreign
+from robot_vision.images.limits import check_size
+from robot_vision.images.orientation import upright, upright_size
+from robot_vision.images.raw import decode_raw, row_bytes, supported_encodings
 
 
 def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

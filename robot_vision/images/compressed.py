@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.encodings import decode_raw, is_planar, supported_encodings
 from robot_vision.errors import ImageError, unknown
-from robot_vision.image_limits import MAX_COMPRESSED_PIXELS, check_size
+from robot_vision.images.limits import MAX_COMPRESSED_PIXELS, check_size
+from robot_vision.images.raw import decode_raw, is_planar, supported_encodings
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"

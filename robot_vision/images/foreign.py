@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.encodings import supported_encodings
 from robot_vision.errors import ImageError, unknown
-from robot_vision.image_limits import check_size
+from robot_vision.images.limits import check_size
+from robot_vision.images.raw import supported_encodings
 
 # cv_bridge matches names with std::regex, which calls itself for every character.
 _LONGEST_NAME = 64

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
-from robot_vision.geometry import (
+from robot_vision.geometry.rigid import (
     canonical_xyzw,
     inverse,
     matrix_from_xyzw,
@@ -137,7 +137,8 @@ class FrameTree:
         links = [f for way in (down, up) for f in way[: way.index(shared)]]
         if any(f not in self.static for f in links):
             return None
-        return self.at(top, frame, np.zeros(1, np.int64), 0)[0][0]
+        transform: NDArray[np.float64] = self.at(top, frame, np.zeros(1, np.int64), 0)[0][0]
+        return transform
 
     def _from(
         self, shared: str, way: Sequence[str], stamps_ns: NDArray[np.int64], max_gap_ns: int

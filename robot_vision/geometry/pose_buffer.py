@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import canonical_xyzw, matrix_from_xyzw
+from robot_vision.geometry.rigid import canonical_xyzw, matrix_from_xyzw
 
 Array = NDArray[np.float64]
 BACK_S = 1.0  # a stamp that lies further back is a clock that jumped, a nearer one a late message
@@ -81,7 +81,7 @@ class PoseBuffer:
 
     def _forget(self, count: int) -> None:
         for values in (self._stamps, self._positions, self._quaternions, self._covariances):
-            del values[:count]  # type: ignore[attr-defined]
+            del values[:count]
 
     def clear(self) -> None:
         """Forgets everything."""

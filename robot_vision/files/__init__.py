@@ -1,0 +1,1 @@
+"""Files on disk: arrays, plain YAML, order of names, cache folders, addresses."""

@@ -1,0 +1,1 @@
+"""Messages of ROS as bytes and fields, without rclpy."""

@@ -1,0 +1,1 @@
+"""Settings: plain mappings and declared fields, checked key by key."""
