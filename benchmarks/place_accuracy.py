@@ -36,15 +36,15 @@ from benchmarks.place_verified import (
 from robot_vision.bundle import ModelBundle
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.datasets.sample import Splits
-from robot_vision.evaluation.bootstrap import Resampler, mean, quantiles
 from robot_vision.evaluation.place import matching
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.index import PlaceIndex
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.recogniser import Recogniser, RecogniserOptions
 from robot_vision.places.store import create_map
+from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
+from robot_vision.statistics.settings import EvaluationSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 POOLINGS = ("average pooling", "GeM pooling")

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.inputs import STREAMS
 from benchmarks.tables import percentile_table, table
-from robot_vision.evaluation.svg import Chart
+from robot_vision.charts.svg import Chart
 
 PRECISIONS = ("float32", "bfloat16")
 RATES = (10, 30, 60)

@@ -10,8 +10,8 @@ from fault_scenarios import SCENARIOS
 from fault_steady import RATES
 
 from benchmarks.machine import short_commit
-from robot_vision.evaluation.sheet import sheet
-from robot_vision.evaluation.svg import Chart
+from robot_vision.charts.sheet import sheet
+from robot_vision.charts.svg import Chart
 
 TEXTS = {
     name: (scenario.__doc__ or "").strip() for name, scenario in {**SCENARIOS, **MAP_SCENARIOS}.items()

@@ -24,9 +24,9 @@ from robot_vision.cli.calibrate import summary
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.open_set import logit_score
 from robot_vision.pipeline import Pipeline
+from robot_vision.statistics.settings import EvaluationSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUE_TEMPERATURE = 3.0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_vision.evaluation.bootstrap import (
+from robot_vision.statistics.bootstrap import (
     Resampler,
     group_sums,
     groups,
@@ -13,7 +13,7 @@ from robot_vision.evaluation.bootstrap import (
     quantiles,
     root_mean_square,
 )
-from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.statistics.settings import EvaluationSettings
 
 
 def stamps(n: int, hz: float = 10.0) -> np.ndarray:

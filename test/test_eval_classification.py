@@ -9,14 +9,6 @@ from eval_data import LABELS, QUICK, recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_vision.evaluation.bootstrap import Resampler
-from robot_vision.evaluation.calibration import (
-    BINS,
-    area_under_risk_coverage,
-    calibration_error,
-    reliability,
-    risk_coverage,
-)
 from robot_vision.evaluation.classification import (
     label_indices,
     measure_classes,
@@ -24,6 +16,14 @@ from robot_vision.evaluation.classification import (
     statistics,
 )
 from robot_vision.evaluation.metrics import score_recording, summarise
+from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.reliability import (
+    BINS,
+    area_under_risk_coverage,
+    calibration_error,
+    reliability,
+    risk_coverage,
+)
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 

@@ -10,8 +10,8 @@ from eval_data import LABELS, recording
 
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.predictions import CameraPose, Classification, Prediction
+from robot_vision.statistics.settings import EvaluationSettings
 
 
 def test_columns_come_back_from_their_file_to_the_bit(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from eval_data import QUICK, recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_vision.evaluation.calibration import chi_squared_cdf, chi_squared_quantile
 from robot_vision.evaluation.metrics import evaluate_frames, score_recording
 from robot_vision.evaluation.pose import (
     mean_pose,
@@ -18,6 +17,7 @@ from robot_vision.evaluation.pose import (
     score_poses,
 )
 from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.statistics.normal import chi_squared_cdf, chi_squared_quantile
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
 Rotation = pytest.importorskip("scipy.spatial.transform").Rotation

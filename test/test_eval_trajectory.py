@@ -9,7 +9,6 @@ import pytest
 from eval_data import QUICK, recording
 
 from robot_vision.evaluation.metrics import evaluate_frames, score_recording
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.trajectory import align
 from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import (
@@ -18,6 +17,7 @@ from robot_vision.geometry.rigid import (
     orthonormalised,
     xyzw_from_matrix,
 )
+from robot_vision.statistics.settings import EvaluationSettings
 
 pytest.importorskip("evo", reason="evo is not installed")
 from evo.core import metrics as evo_metrics  # noqa: E402

@@ -19,9 +19,9 @@ import pytest
 from evaluation_bags import write_bag
 from tiny_bundle import make_tiny_bundle
 
+from robot_vision.charts.svg import Axis, Chart, heat_table, number
 from robot_vision.cli import main
 from robot_vision.evaluation.headlines import Number
-from robot_vision.evaluation.svg import Axis, Chart, heat_table, number
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

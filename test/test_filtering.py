@@ -28,7 +28,6 @@ from robot_vision.evaluation.filtering import (
 )
 from robot_vision.evaluation.memory_curve import MemoryCurve, held_out, memory_curve
 from robot_vision.evaluation.metrics import score_recording
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_file import fitted_rates, read_class_file, write_rates
@@ -37,6 +36,7 @@ from robot_vision.filters.odometry import OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, xyzw_from_matrix
+from robot_vision.statistics.settings import EvaluationSettings
 
 S = 1_000_000_000
 NONE = OdometryErrors(OdometryNoise(0, 0, 0, 0, 0), 0, 0)

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "robot_vision"
 FLOORS = """
 address
 errors
-tracing files settings
+tracing files settings charts statistics
 geometry onnx_wire
 images messages
 spec

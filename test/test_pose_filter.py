@@ -14,7 +14,6 @@ from scipy.stats import chi2
 
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
-from robot_vision.filters.gate import chi_squared_6
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, OdometryNoise
 from robot_vision.filters.pose_filter import (
     ACCEPTED,
@@ -79,11 +78,6 @@ def test_adjoint_and_jacobian_are_what_they_say(xi, d):
     np.testing.assert_allclose(se3.exp(se3.adjoint(T) @ d), T @ se3.exp(d) @ inverse(T), atol=1e-6)
     moved = se3.log(inverse(T) @ se3.exp(xi + small))
     np.testing.assert_allclose(moved, se3.right_jacobian(xi) @ small, atol=1e-9)
-
-
-@pytest.mark.parametrize("probability", [0.5, 0.95, 0.99, 0.9999])
-def test_gate_is_the_quantile_of_chi_squared(probability):
-    assert chi_squared_6(probability) == pytest.approx(chi2(6).ppf(probability), rel=1e-12)
 
 
 # Kalman filters in the limit

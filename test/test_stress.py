@@ -20,8 +20,8 @@ from robot_vision.cli import main
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import evaluate_frames
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
+from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.stress.degradations import (
     DEGRADATIONS,
     DROPPED,

@@ -23,7 +23,6 @@ import yaml
 from scipy.stats import spearmanr
 
 from robot_vision.calibration.temperature import fit_temperature
-from robot_vision.evaluation.calibration import calibration_error
 from robot_vision.images.decode import to_rgb
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
@@ -31,6 +30,7 @@ from robot_vision.networks.export import prepare_images
 from robot_vision.networks.heads.epistemic import entropy
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.sources import open_source
+from robot_vision.statistics.reliability import calibration_error
 from robot_vision.stress.measure import auroc
 from robot_vision.training.calibrate import set_temperature
 from robot_vision.training.config import TrainingConfig

@@ -31,7 +31,6 @@ from sklearn.linear_model import LogisticRegression
 from robot_vision.bundle import ModelBundle
 from robot_vision.calibration.predict import predict
 from robot_vision.datasets import open_dataset
-from robot_vision.evaluation.openset import separation
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into
 from robot_vision.networks.network import MultiHeadNetwork
@@ -40,6 +39,7 @@ from robot_vision.simulation.drive import evaluation_drive, mapping_drive
 from robot_vision.simulation.home import default_world
 from robot_vision.simulation.sensor import Sensor, render_frames
 from robot_vision.spec import FEATURE_SCORES, KNOWN_SCORES, ClassifierSpec, NetworkSpec
+from robot_vision.statistics.separation import separation
 
 TRAIN_SEEDS, TEST_SEEDS = (1000, 1001, 1002), (2, 3)
 

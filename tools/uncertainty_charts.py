@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import Resampler, mean
-from robot_vision.evaluation.calibration import chi_squared_quantile
-from robot_vision.evaluation.svg import Chart
+from robot_vision.charts.svg import Chart
+from robot_vision.statistics.bootstrap import Resampler, mean
+from robot_vision.statistics.normal import chi_squared_quantile
 
 NOMINAL = np.array([*np.arange(5, 100, 5), 99]) / 100
 COLOURS = ("c0", "c1", "c2", "c3", "c5")

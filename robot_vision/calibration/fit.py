@@ -39,8 +39,8 @@ from robot_vision.calibration.measure import (
     units_of,
 )
 from robot_vision.calibration.temperature import cross_fitted, fit_temperature
-from robot_vision.evaluation.bootstrap import Resampler
 from robot_vision.evaluation.pose import pose_error
+from robot_vision.statistics.bootstrap import Resampler
 
 # The mean of n squared errors of three axes has a relative standard error of sqrt(2 / 3n): with 64 the
 # variances are known to within 20 % at 95 % confidence.

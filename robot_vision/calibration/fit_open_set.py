@@ -19,8 +19,6 @@ from robot_vision.calibration.material import (
     require,
 )
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.bootstrap import Headline, Resampler, mean
-from robot_vision.evaluation.openset import separation
 from robot_vision.open_set import (
     KnownScores,
     fit_references,
@@ -29,6 +27,8 @@ from robot_vision.open_set import (
     threshold_at,
 )
 from robot_vision.spec import FEATURE_SCORES
+from robot_vision.statistics.bootstrap import Headline, Resampler, mean
+from robot_vision.statistics.separation import separation
 
 _SEPARATION = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
 _BEYOND = 5  # images that must lie beyond the threshold

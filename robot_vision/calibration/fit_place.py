@@ -21,10 +21,10 @@ from robot_vision.calibration.measure import (
     times_of,
 )
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.bootstrap import Resampler
 from robot_vision.evaluation.place import Views, score_places
 from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.place_probability import fit as fit_place_probability
+from robot_vision.statistics.bootstrap import Resampler
 
 # Ten events for each of the two numbers that are fitted (Peduzzi et al. 1996), of the rarer kind.
 MIN_OF_EACH_OUTCOME = 20

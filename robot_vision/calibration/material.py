@@ -13,10 +13,10 @@ from robot_vision.bundle import ModelBundle
 from robot_vision.calibration.predict import Outputs
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.bootstrap import Headline
 from robot_vision.evaluation.classification import label_indices
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.statistics.bootstrap import Headline
+from robot_vision.statistics.settings import EvaluationSettings
 
 HEADS = ("classifier", "open_set", "pose", "place")
 # In docs/uncertainty_results.md no score is the best everywhere, and on average they hardly differ; this one

@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 
 from robot_vision.calibration.judging import Judgement
 from robot_vision.datasets.sample import Sample
-from robot_vision.evaluation.bootstrap import Headline, Resampler, mean, quantiles
-from robot_vision.evaluation.calibration import (
-    calibration_error,
-    chi_squared_quantile,
-    reliability,
-)
 from robot_vision.evaluation.classification import score_classes, statistics
 from robot_vision.evaluation.pose import COVERAGES, normalised_squares
-from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.statistics.bootstrap import Headline, Resampler, mean, quantiles
+from robot_vision.statistics.normal import chi_squared_quantile
+from robot_vision.statistics.reliability import calibration_error, reliability
+from robot_vision.statistics.settings import EvaluationSettings
 
 FOLD_BLOCK = 50  # neighbouring frames that stay together: in two folds they would flatter the fit
 _FRAME_NS = round(1e9 / 30)  # of recordings without stamps

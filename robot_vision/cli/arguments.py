@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.statistics.settings import EvaluationSettings
 
 
 def at_least_1(text: str) -> int:

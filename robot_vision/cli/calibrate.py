@@ -18,10 +18,10 @@ from robot_vision.cli.arguments import add_data_options, add_same_place, data_op
 from robot_vision.cli.bar import progress
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.evaluation.bootstrap import Headline
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.ros.models import find_model
 from robot_vision.spec import KNOWN_SCORES
+from robot_vision.statistics.bootstrap import Headline
+from robot_vision.statistics.settings import EvaluationSettings
 
 _TITLES = {
     "ece": "expected calibration error",

@@ -37,7 +37,6 @@ from robot_vision.evaluation.memory_curve import held_out, memory_curve, picture
 from robot_vision.evaluation.metrics import score_recording
 from robot_vision.evaluation.runner import Job
 from robot_vision.evaluation.scores import joined
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.simulated_odometry import OdometryErrors
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
@@ -52,6 +51,7 @@ from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filter_parameters import FilterParameters
 from robot_vision.ros.models import find_model
 from robot_vision.ros.parameters import settings
+from robot_vision.statistics.settings import EvaluationSettings
 
 _WIDTH = 120  # where the output is no terminal
 _LEAST_BAGS = 3  # one left out, and two from which a standard error can be computed

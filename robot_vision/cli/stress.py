@@ -19,13 +19,13 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.cache import bag_sha256
 from robot_vision.evaluation.replay import GPU_BATCH
 from robot_vision.evaluation.runner import image_topic
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.models import find_model
 from robot_vision.sources import open_source
 from robot_vision.sources.recording_folder import is_bag
+from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.stress.degradations import DEGRADATIONS
 from robot_vision.stress.measure import METRICS
 from robot_vision.stress.report import page, picture, tables

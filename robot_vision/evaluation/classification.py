@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import (
+from robot_vision.evaluation.scores import NO_LABEL, UNKNOWN_LABEL, Scores
+from robot_vision.statistics.bootstrap import (
     Resampler,
     Statistic,
     Weights,
@@ -17,13 +18,13 @@ from robot_vision.evaluation.bootstrap import (
     mean,
     plain,
 )
-from robot_vision.evaluation.calibration import (
+from robot_vision.statistics.reliability import (
     area_under_risk_coverage,
     calibration_error,
     reliability,
     risk_coverage,
 )
-from robot_vision.evaluation.scores import NO_LABEL, UNKNOWN_LABEL, Scores
+from robot_vision.statistics.separation import TRUE_POSITIVE_RATE, separation
 
 # A true class of probability 0 would make the mean infinite, whatever the other frames say.
 SMALLEST_PROBABILITY = 1e-12
@@ -169,3 +170,31 @@ def _per_class(labels: Sequence[str], confusion: NDArray[np.int64]) -> list[dict
         }
         for i, label in enumerate(labels)
     ]
+
+
+def measure_open_set(scores: Scores, resampler: Resampler) -> dict[str, Any] | None:
+    """Returns plain data; None where there are no known or no unknown frames, or no score."""
+    label, score = scores["true_label"], scores["known_score"]
+    rows = np.isfinite(score) & ((label >= 0) | (label == UNKNOWN_LABEL))
+    known = label[rows] >= 0
+    if known.all() or not known.any():
+        return None
+    names = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
+    share = float(known.mean())
+    chance = dict(zip(names, (0.5, share, 1 - share, TRUE_POSITIVE_RATE), strict=True))
+    confidence = scores["confidence"][rows]
+    return {
+        "known": int(known.sum()),
+        "unknown": int((~known).sum()),
+        **resampler.headlines({names: separation(score[rows], known)}, rows),
+        "baselines": {
+            "chance": {
+                "text": "a score that knows nothing",
+                **{n: {"value": v, "low": None, "high": None} for n, v in chance.items()},
+            },
+            "max_probability": {
+                "text": "the probability of the predicted class as the score (Hendrycks and Gimpel 2017)",
+                **resampler.headlines({names: separation(confidence, known)}, rows),
+            },
+        },
+    }

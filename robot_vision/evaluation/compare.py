@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation import classification, openset, place, pose
-from robot_vision.evaluation.bootstrap import Resampler, Statistic, Weights, mean
+from robot_vision.evaluation import classification, place, pose
 from robot_vision.evaluation.headlines import Headline, Number, headlines
 from robot_vision.evaluation.merge import scores_of
 from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
-from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.statistics import separation as openset
+from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean
+from robot_vision.statistics.settings import EvaluationSettings
 
 Statistics = dict["str | tuple[str, ...]", Statistic]
 _LEAST_SHARED = 0.5  # of the frames of the smaller evaluation

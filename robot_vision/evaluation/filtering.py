@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.association import associate
-from robot_vision.evaluation.bootstrap import Resampler, Statistic, Weights, mean, quantiles
-from robot_vision.evaluation.calibration import calibration_error, chi_squared_quantile
 from robot_vision.evaluation.classification import SMALLEST_PROBABILITY
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.scores import Scores
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
@@ -27,6 +24,10 @@ from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.sources.bag_reader import BagFile
 from robot_vision.sources.storage import slashed
+from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean, quantiles
+from robot_vision.statistics.normal import chi_squared_quantile
+from robot_vision.statistics.reliability import calibration_error
+from robot_vision.statistics.settings import EvaluationSettings
 
 Array = NDArray[np.float64]
 ODOMETRY = "nav_msgs/msg/Odometry"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from robot_vision.evaluation.svg import number
+from robot_vision.charts.svg import number
 
 SECTIONS = {
     "classification": "Classification",

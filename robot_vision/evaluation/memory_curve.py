@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.charts.sheet import sheet
+from robot_vision.charts.svg import Chart
 from robot_vision.errors import SourceError
 from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.classification import SMALLEST_PROBABILITY
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.filtering import filtered_classes
-from robot_vision.evaluation.sheet import sheet
-from robot_vision.evaluation.svg import Chart
 from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_filter import ClassModel
 

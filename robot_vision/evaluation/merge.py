@@ -15,7 +15,7 @@ from typing import Any
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.metrics import SCHEMA, SCHEMA_VERSION, summarise
 from robot_vision.evaluation.scores import Scores, from_json, joined, to_json
-from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.statistics.settings import EvaluationSettings
 
 
 def document(scores: Scores, settings: EvaluationSettings | None = None) -> dict[str, Any]:

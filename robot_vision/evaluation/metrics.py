@@ -35,17 +35,21 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.association import Associated, associate
-from robot_vision.evaluation.bootstrap import Resampler
-from robot_vision.evaluation.classification import label_indices, measure_classes, score_classes
+from robot_vision.evaluation.classification import (
+    label_indices,
+    measure_classes,
+    measure_open_set,
+    score_classes,
+)
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.openset import measure_open_set
 from robot_vision.evaluation.place import Views, measure_places, score_places
 from robot_vision.evaluation.pose import mean_pose, measure_poses, score_poses
 from robot_vision.evaluation.scores import COLUMNS, Scores, empty_columns, joined
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.trajectory import measure_trajectories
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.uncertainty import measure_uncertainty, score_uncertainty
+from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.settings import EvaluationSettings
 
 SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import (
+from robot_vision.evaluation.pose import statistics as pose_statistics
+from robot_vision.evaluation.scores import Scores
+from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
+from robot_vision.statistics.bootstrap import (
     Resampler,
     Statistic,
     Weights,
@@ -21,10 +24,7 @@ from robot_vision.evaluation.bootstrap import (
     groups,
     mean,
 )
-from robot_vision.evaluation.pose import statistics as pose_statistics
-from robot_vision.evaluation.scores import Scores
-from robot_vision.evaluation.settings import EvaluationSettings
-from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
+from robot_vision.statistics.settings import EvaluationSettings
 
 RECALLS = (1, 5, 10, 20)
 WORST = 12

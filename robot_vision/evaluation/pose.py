@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import Resampler, Statistic, mean, quantiles
-from robot_vision.evaluation.calibration import chi_squared_quantile
 from robot_vision.evaluation.scores import Scores
 from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.statistics.bootstrap import Resampler, Statistic, mean, quantiles
+from robot_vision.statistics.normal import chi_squared_quantile
 
 # Metres and degrees that count together (the thresholds of Sattler et al. 2018 for indoor scenes, and the
 # 5 cm that 7-Scenes is judged by).

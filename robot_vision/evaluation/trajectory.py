@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import Resampler, plain, root_mean_square
 from robot_vision.evaluation.pose import conjugate, multiply, rotation_vectors
 from robot_vision.evaluation.scores import Scores
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.statistics.bootstrap import Resampler, plain, root_mean_square
+from robot_vision.statistics.settings import EvaluationSettings
 
 
 @dataclass(frozen=True, eq=False)

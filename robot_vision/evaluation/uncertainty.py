@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import Headline, Resampler, mean, quantiles
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
+from robot_vision.statistics.bootstrap import Headline, Resampler, mean, quantiles
 
 Columns = dict[str, NDArray[Any]]
 

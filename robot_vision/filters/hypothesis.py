@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.filters.alike import inflation
-from robot_vision.filters.gate import chi_squared_6
 from robot_vision.filters.pose_settings import PoseFilterSettings
 from robot_vision.filters.pose_track import Track
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
+from robot_vision.statistics.normal import chi_squared_quantile
 
 Array = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ class Hypothesis:
             innovation = self.track.innovation(m.T, m.covariance)
         except np.linalg.LinAlgError:  # rounding, of a covariance with very different variances
             return None, math.inf, np.zeros(6)
-        if not innovation.distance <= chi_squared_6(s.gate_probability):
+        if not innovation.distance <= chi_squared_quantile(s.gate_probability, 6):
             return None, innovation.distance, innovation.residual
         factor = inflation(self.away(m, s))
         track = self.track.corrected(innovation.residual, m.covariance, factor)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.evaluation import place as place_metrics
-from robot_vision.evaluation.bootstrap import mean, values
 from robot_vision.evaluation.pose import score_poses, statistics
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.simulation.recorded import Truth
+from robot_vision.statistics.bootstrap import mean, values
+from robot_vision.statistics.settings import EvaluationSettings
 
 PLACE_RADIUS_M = 1.0
 PLACE_HEADING_DEG = 45.0

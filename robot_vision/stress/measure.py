@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.evaluation.association import Associated, associate
-from robot_vision.evaluation.bootstrap import Headline, Resampler, Statistic, mean, quantiles
-from robot_vision.evaluation.calibration import calibration_error, chi_squared_quantile
 from robot_vision.evaluation.classification import label_indices, score_classes
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.openset import separation
 from robot_vision.evaluation.pose import score_poses
 from robot_vision.evaluation.scores import UNKNOWN_LABEL
-from robot_vision.evaluation.settings import EvaluationSettings
 from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic, mean, quantiles
+from robot_vision.statistics.normal import chi_squared_quantile
+from robot_vision.statistics.reliability import calibration_error
+from robot_vision.statistics.separation import separation
+from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.stress.degradations import kept_frames, rotation_of
 
 Statistics = Mapping[Any, Statistic]  # by a name of `METRICS`, or by several

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.evaluation.report import STYLE as PAGE_STYLE
-from robot_vision.evaluation.sheet import sheet
-from robot_vision.evaluation.svg import STYLE as CHART_STYLE
-from robot_vision.evaluation.svg import Chart, number
+from robot_vision.charts.page import STYLE as PAGE_STYLE
+from robot_vision.charts.sheet import sheet
+from robot_vision.charts.svg import STYLE as CHART_STYLE
+from robot_vision.charts.svg import Chart, number
 from robot_vision.stress.degradations import DEGRADATIONS
 from robot_vision.stress.measure import METRICS
 

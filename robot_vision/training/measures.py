@@ -17,9 +17,9 @@ from robot_vision.calibration.judging import judge
 from robot_vision.evaluation import classification
 from robot_vision.evaluation import place as places
 from robot_vision.evaluation import pose as poses
-from robot_vision.evaluation.bootstrap import mean, values
-from robot_vision.evaluation.calibration import chi_squared_quantile
-from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.statistics.bootstrap import mean, values
+from robot_vision.statistics.normal import chi_squared_quantile
+from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.training.config import PlaceConfig
 
 IDEAL_NEES = 6.0  # the mean of a chi-squared variable with six degrees of freedom

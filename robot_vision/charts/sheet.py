@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from robot_vision.evaluation.report import STYLE as PAGE_STYLE
-from robot_vision.evaluation.svg import HEIGHT, STYLE, WIDTH
+from robot_vision.charts.page import STYLE as PAGE_STYLE
+from robot_vision.charts.svg import HEIGHT, STYLE, WIDTH
 
 _GAP = 12
 

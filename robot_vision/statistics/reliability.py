@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import Statistic, Weights, group_sums, groups, plain
+from robot_vision.statistics.bootstrap import Statistic, Weights, group_sums, groups, plain
 
 BINS = 15
 
@@ -27,7 +26,10 @@ def calibration_error(confidence: NDArray[Any], right: NDArray[Any]) -> Statisti
     gap = np.asarray(right, np.float64) - confidence
 
     def statistic(w: Weights) -> NDArray[np.float64]:
-        return np.abs(group_sums(w * gap, order, starts)).sum(axis=1) / w.sum(axis=1)
+        error: NDArray[np.float64] = np.abs(group_sums(w * gap, order, starts)).sum(axis=1) / w.sum(
+            axis=1
+        )
+        return error
 
     return statistic
 
@@ -72,8 +74,9 @@ def area_under_risk_coverage(confidence: NDArray[Any], right: NDArray[Any]) -> S
         rate = np.divide(errors, count, out=np.zeros_like(errors), where=count > 0)
         begin = end - count
         steps = table[np.rint(end).astype(int)] - table[np.rint(begin).astype(int)]
-        area = errors + (end_errors - errors - begin * rate) * steps
-        return area.sum(axis=1) / w.sum(axis=1)
+        areas = errors + (end_errors - errors - begin * rate) * steps
+        area: NDArray[np.float64] = areas.sum(axis=1) / w.sum(axis=1)
+        return area
 
     return statistic
 
@@ -94,24 +97,3 @@ def risk_coverage(
         if len(ends)
         else [],
     }
-
-
-def chi_squared_cdf(x: float, degrees: int) -> float:
-    """Returns the distribution function of chi squared with 3 or 6 degrees of freedom."""
-    half = max(x, 0.0) / 2
-    if degrees == 6:
-        return 1 - math.exp(-half) * (1 + half + half * half / 2)
-    assert degrees == 3, degrees
-    return math.erf(math.sqrt(half)) - 2 * math.sqrt(half / math.pi) * math.exp(-half)
-
-
-def chi_squared_quantile(probability: float, degrees: int) -> float:
-    """Returns its quantile, by bisection to the last digits."""
-    low, high = 0.0, 1000.0
-    while True:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            return middle
-        low, high = (
-            (middle, high) if chi_squared_cdf(middle, degrees) < probability else (low, middle)
-        )

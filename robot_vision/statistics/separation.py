@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.bootstrap import Resampler, Statistic, Weights, group_sums, groups
-from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
+from robot_vision.statistics.bootstrap import Statistic, Weights, group_sums, groups
 
 TRUE_POSITIVE_RATE = 0.95
 
@@ -42,31 +41,3 @@ def separation(score: NDArray[Any], known: NDArray[np.bool_]) -> Statistic:
         return np.stack([auroc, aupr_known, aupr_unknown, fpr], axis=1) * both[:, None]
 
     return statistic
-
-
-def measure_open_set(scores: Scores, resampler: Resampler) -> dict[str, Any] | None:
-    """Returns plain data; None where there are no known or no unknown frames, or no score."""
-    label, score = scores["true_label"], scores["known_score"]
-    rows = np.isfinite(score) & ((label >= 0) | (label == UNKNOWN_LABEL))
-    known = label[rows] >= 0
-    if known.all() or not known.any():
-        return None
-    names = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
-    share = float(known.mean())
-    chance = dict(zip(names, (0.5, share, 1 - share, TRUE_POSITIVE_RATE), strict=True))
-    confidence = scores["confidence"][rows]
-    return {
-        "known": int(known.sum()),
-        "unknown": int((~known).sum()),
-        **resampler.headlines({names: separation(score[rows], known)}, rows),
-        "baselines": {
-            "chance": {
-                "text": "a score that knows nothing",
-                **{n: {"value": v, "low": None, "high": None} for n, v in chance.items()},
-            },
-            "max_probability": {
-                "text": "the probability of the predicted class as the score (Hendrycks and Gimpel 2017)",
-                **resampler.headlines({names: separation(confidence, known)}, rows),
-            },
-        },
-    }

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.settings import EvaluationSettings
+from robot_vision.statistics.settings import EvaluationSettings
 
 Weights: TypeAlias = "NDArray[np.floating[Any]]"  # as text: NumPy before 1.22 cannot say it
 Statistic = Callable[[Weights], NDArray[np.float64]]
@@ -182,7 +182,10 @@ def mean(values: NDArray[Any]) -> Statistic:
 
     def statistic(w: Weights) -> NDArray[np.float64]:
         total = w.sum(axis=1, dtype=np.float64)
-        return (w @ numbers) / (total if numbers.ndim == 1 else total[:, None])
+        average: NDArray[np.float64] = (w @ numbers) / (
+            total if numbers.ndim == 1 else total[:, None]
+        )
+        return average
 
     return statistic
 

@@ -1,0 +1,1 @@
+"""Charts as SVG without scripts, and the pages that hold them."""

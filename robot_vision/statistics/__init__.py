@@ -1,0 +1,1 @@
+"""Numbers with intervals: weighted statistics, bootstrap over blocks of frames, calibration."""
