@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.belief_world import FAULTS, Drive, S, make_drive
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
 from robot_vision.errors import SourceError
 from robot_vision.evaluation import runner
 from robot_vision.evaluation.association import associate
@@ -24,7 +25,6 @@ from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSe
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, pose_matrix
-from robot_vision.ros.models import find_model
 
 Array = NDArray[np.float64]
 INSIDE = 12.591587243743977  # the 95 % quantile of chi squared with 6 degrees of freedom

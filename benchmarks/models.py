@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.inputs import ROOT, network_batch
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import BundleError
 from robot_vision.images.input import InputSpec
 from robot_vision.spec import ClassifierSpec, EpistemicSpec, NetworkSpec, PlaceSpec, PoseSpec

@@ -33,7 +33,7 @@ from benchmarks.place_verified import (
     query_features,
     refine,
 )
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.datasets.sample import Splits
 from robot_vision.evaluation.place import matching

@@ -15,9 +15,9 @@ from std_msgs.msg import Header
 
 from benchmarks import camera, inputs, models
 from benchmarks.timing import percentiles, ratio, side_by_side
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.engines import create_engine
 from robot_vision.engines.bound import BoundSession
-from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.messages.serialized import read_compressed_image, read_image

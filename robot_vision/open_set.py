@@ -35,7 +35,7 @@ _FAISS_FROM = 1024
 _SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.995)
 
 if TYPE_CHECKING:
-    from robot_vision.bundle import ModelBundle
+    from robot_vision.bundle.bundle import ModelBundle
 
 Floats: TypeAlias = "NDArray[np.floating[Any]]"  # as text: NumPy before 1.22 cannot say it
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine
 from robot_vision.errors import EngineError

@@ -14,7 +14,7 @@ import psutil
 from fault_rig import NODE, Rig
 from ros_helpers import NodeProcess, wait_until
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.places.keyframe import Keyframe
 from robot_vision.places.store import create_map
 

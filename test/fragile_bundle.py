@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.bundle import GRAPH, ModelBundle, write_manifest
+from robot_vision.bundle.bundle import GRAPH, ModelBundle, write_manifest
 
 
 def make_fragile_bundle(path: Path, how: str) -> Path:

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import log_softmax, softmax
 from tiny_bundle import LABELS, make_tiny_bundle
 
-from robot_vision.bundle import ModelBundle, write_manifest
+from robot_vision.bundle.bundle import ModelBundle, write_manifest
 from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.graph import GraphEditor
 from robot_vision.calibration.judging import Judgement, judge

@@ -21,7 +21,7 @@ from ros_helpers import wait_until
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import demo, demo_play, main
 from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
 from robot_vision.cli.demo_view import LiveView, PlainView, TextPlan

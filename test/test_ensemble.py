@@ -5,7 +5,7 @@ import pytest
 from network_helpers import random_batch, small_network, torch
 from train_data import configuration, make_labelled, make_posed
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo

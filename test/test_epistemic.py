@@ -11,7 +11,7 @@ from network_helpers import photographs, random_batch, small_network, torch
 from scipy.spatial.transform import Rotation
 from scipy.stats import entropy as scipy_entropy
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError

@@ -84,7 +84,7 @@ def test_known_errors_are_found(output: Path) -> None:
 def test_hashes_command_and_versions_are_in_the_metrics(
     output: Path, bag: Path, bundle: Path
 ) -> None:
-    from robot_vision.bundle import ModelBundle
+    from robot_vision.bundle.bundle import ModelBundle
     from robot_vision.evaluation.cache import bag_sha256
 
     metrics = metrics_of(output)

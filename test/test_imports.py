@@ -17,10 +17,10 @@ FLOORS = """
 address
 errors
 tracing files settings charts statistics
-geometry onnx_wire
+geometry
 images messages
 spec
-predictions graph_signature recording
+predictions recording
 annotate bundle
 sources
 open_set networks datasets filters

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from ros_helpers import own_environment
 
+from robot_vision.bundle.installed import package_executable
 from robot_vision.errors import ConfigError
 from robot_vision.ros.dds import (
     PROFILES_FILE,
@@ -33,7 +34,6 @@ from robot_vision.ros.launch_arguments import (
     parameter_sources,
     program,
 )
-from robot_vision.ros.models import package_executable
 from robot_vision.ros.perception_parameters import PerceptionParameters
 
 ROOT = Path(__file__).resolve().parents[1]

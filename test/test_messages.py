@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from tiny_bundle import LABELS, make_tiny_bundle
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ImageError
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE, covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix

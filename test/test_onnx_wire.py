@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.onnx_wire import has_external_data
+from robot_vision.bundle.onnx_wire import has_external_data
 
 onnx = pytest.importorskip("onnx", reason="writes the graphs")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

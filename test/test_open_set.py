@@ -9,7 +9,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 from tiny_bundle import expected_colour, make_tiny_bundle
 
-from robot_vision.bundle import REFERENCES, ModelBundle
+from robot_vision.bundle.bundle import REFERENCES, ModelBundle
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.open_set import (
@@ -231,7 +231,7 @@ def test_bundle_without_its_references_is_refused(bundles, tmp_path):
 def test_references_that_hold_a_pickle_are_refused(bundles, tmp_path):
     import yaml
 
-    from robot_vision.bundle import file_sha256
+    from robot_vision.bundle.bundle import file_sha256
 
     broken = tmp_path / "broken"
     shutil.copytree(bundles["knn"].path, broken)

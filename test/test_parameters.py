@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robot_vision.bundle.installed import find_model, installed_models
 from robot_vision.errors import ConfigError
 from robot_vision.ros.filter_parameters import FilterParameters
 from robot_vision.ros.managed_parameters import ManagedParameters
-from robot_vision.ros.models import find_model, installed_models
 from robot_vision.ros.parameters import (
     CONFIGURE,
     LIVE,

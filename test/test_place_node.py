@@ -537,7 +537,7 @@ def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
     from tiny_bundle import make_tiny_bundle
     from vision_msgs.msg import Detection3D
 
-    from robot_vision.bundle import ModelBundle
+    from robot_vision.bundle.bundle import ModelBundle
     from robot_vision.pipeline import Pipeline
     from robot_vision.places.keyframe import Keyframe
     from robot_vision.places.store import create_map_for

@@ -15,7 +15,7 @@ from place_maps import DIMENSION, assert_same, keyframe, make_map, server, serve
 from scipy.spatial.transform import Rotation
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.places.copying import copy_map, merge_map

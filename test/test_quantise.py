@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.engines import create_engine
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.export import export_bundle

@@ -29,7 +29,7 @@ def test_every_verb_is_in_the_table_of_commands():
 
 
 def test_the_graph_outputs_are_those_of_the_code():
-    from robot_vision.bundle import ModelBundle
+    from robot_vision.bundle.bundle import ModelBundle
 
     table = README.partition("| output | shape |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE))

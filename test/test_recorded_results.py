@@ -10,7 +10,7 @@ import pytest
 from evaluation_bags import PERIOD, START
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.outputs import file_stems

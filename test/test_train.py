@@ -20,7 +20,7 @@ import yaml
 from safetensors.torch import load_file
 from train_data import configuration, make_labelled, make_posed
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.pipeline import Pipeline

@@ -16,7 +16,7 @@ import yaml
 from rosbags.typesys import Stores, get_typestore
 from train_data import COLOURS
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recording import RecordingWriter

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from robot_vision.bundle import GRAPH, write_manifest
+from robot_vision.bundle.bundle import GRAPH, write_manifest
 from robot_vision.images.input import InputSpec
 from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 

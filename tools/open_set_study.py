@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.predict import predict
 from robot_vision.datasets import open_dataset
 from robot_vision.images.input import InputSpec

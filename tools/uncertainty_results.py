@@ -29,7 +29,7 @@ import uncertainty_charts as charts
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.material import Options
 from robot_vision.calibration.measure import (
     FOLD_BLOCK,

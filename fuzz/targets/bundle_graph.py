@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fuzz.targets import bundle_manifest
+from robot_vision.bundle.signature import read_signature
 from robot_vision.errors import BundleError
-from robot_vision.graph_signature import read_signature
 
 MAX_LEN = 1 << 11
 ALLOWED_S = 10.0

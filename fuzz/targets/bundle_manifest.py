@@ -9,7 +9,7 @@ import yaml
 from onnx import TensorProto, helper
 
 from fuzz import scratch
-from robot_vision.bundle import GRAPH, LABELS, MANIFEST, ModelBundle
+from robot_vision.bundle.bundle import GRAPH, LABELS, MANIFEST, ModelBundle
 from robot_vision.errors import BundleError
 
 MAX_LEN = 1 << 12

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.fit_open_set import fit_open_set
 from robot_vision.calibration.fit_place import fit_place

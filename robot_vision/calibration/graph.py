@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.calibration.onnx_graph import OnnxGraph
+from robot_vision.bundle.onnx_graph import OnnxGraph
 from robot_vision.errors import BundleError
 from robot_vision.spec import FEATURE_SCORES
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.predict import Outputs
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ConfigError

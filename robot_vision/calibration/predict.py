@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.calibration.graph import FEATURES, LOGITS, GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
-from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.images.resizing import network_inputs, source_size
 
 MAX_UNREADABLE = 0.05

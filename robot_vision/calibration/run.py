@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.covariance import scaled
 from robot_vision.calibration.fit import fit
 from robot_vision.calibration.material import Calibration, Material, Options

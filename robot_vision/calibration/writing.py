@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import (
+from robot_vision.bundle.bundle import (
     CARD,
     GRAPH,
     LABELS,

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine
 from robot_vision.cli.demo_play import Drive, play, start_node
 from robot_vision.cli.demo_processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
@@ -33,7 +34,6 @@ from robot_vision.cli.demo_report import draw
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
-from robot_vision.ros.models import find_model
 from robot_vision.simulation.drive import (
     Frame,
     evaluation_drive,

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from robot_vision.bundle import ModelBundle, model_text
+from robot_vision.bundle.bundle import ModelBundle, model_text
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
@@ -35,7 +36,6 @@ from robot_vision.evaluation.text import markdown, print_tables, said_lines, sum
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.evaluation.writing import Written, write_all
-from robot_vision.ros.models import find_model
 from robot_vision.sources import open_source
 from robot_vision.sources.bag_reader import BagFile
 

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("explain needs torch: pip install 'robot_vision[train]'") from error
     import cv2
 
-    from robot_vision.bundle import WEIGHTS, ModelBundle
+    from robot_vision.bundle.bundle import WEIGHTS, ModelBundle
+    from robot_vision.bundle.installed import find_model
     from robot_vision.datasets.image_files import FileImage
     from robot_vision.networks.checkpoint import load_network
-    from robot_vision.ros.models import find_model
     from robot_vision.sources.files import readable
     from robot_vision.training import explain
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import check_target
+from robot_vision.bundle.bundle import check_target
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export_images import verification_images
 from robot_vision.datasets.tables import read_lines
@@ -31,7 +31,7 @@ from robot_vision.spec import (
 )
 
 if TYPE_CHECKING:
-    from robot_vision.bundle import ModelBundle
+    from robot_vision.bundle.bundle import ModelBundle
     from robot_vision.networks.network import MultiHeadNetwork
 
 _TIMED_TURNS = 30
@@ -284,7 +284,7 @@ def _report_cost(
     """Says what several answers cost compared with one: both graphs in turns in ONNX Runtime, batch 1."""
     import onnxruntime
 
-    from robot_vision.graph_signature import INPUT_NAME
+    from robot_vision.bundle.signature import INPUT_NAME
     from robot_vision.networks.ensemble import with_members, with_monte_carlo
     from robot_vision.networks.export import export_graph, prepare_images
 

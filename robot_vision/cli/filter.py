@@ -16,7 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
 from robot_vision.datasets.bag_poses import parse_transform
 from robot_vision.errors import ConfigError, SourceError
@@ -49,7 +50,6 @@ from robot_vision.filters.class_file import (
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.models import find_model
 from robot_vision.ros.parameters import settings
 from robot_vision.statistics.settings import EvaluationSettings
 

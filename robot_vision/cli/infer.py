@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from robot_vision.annotate import annotate
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine, at_least_1
 from robot_vision.cli.bar import progress
 from robot_vision.cli.infer_output import JsonLines, SampledTable
@@ -29,7 +30,6 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.predictions import Prediction
-from robot_vision.ros.models import find_model
 from robot_vision.sources import Frame, Source, open_source
 
 _DECODERS = 2

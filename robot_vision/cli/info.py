@@ -8,9 +8,9 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
 from robot_vision.engines import available_engines
-from robot_vision.ros.models import find_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

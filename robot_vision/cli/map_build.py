@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import TextColumn
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import data_options
 from robot_vision.cli.bar import progress
 from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
@@ -35,7 +36,6 @@ from robot_vision.places.store import (
     open_map,
 )
 from robot_vision.places.verification.builder import StructureBuilder
-from robot_vision.ros.models import find_model
 
 
 def build(args: argparse.Namespace) -> int:

@@ -10,13 +10,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine
 from robot_vision.engines.layers import LayerTime, layer_times
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
-from robot_vision.ros.models import find_model
 from robot_vision.sources import Source, open_source
 from robot_vision.tracing import Trace
 

@@ -9,7 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_data_options, add_engine, data_options, make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.datasets.registry import DATASETS, open_dataset
@@ -22,7 +23,6 @@ from robot_vision.evaluation.runner import image_topic
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.pipeline import Pipeline
-from robot_vision.ros.models import find_model
 from robot_vision.sources import open_source
 from robot_vision.sources.recording_folder import is_bag
 from robot_vision.statistics.settings import EvaluationSettings

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.engines.base import Engine, EngineSettings
 from robot_vision.errors import EngineError, unknown
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.errors import EngineError
-from robot_vision.graph_signature import INPUT_NAME
 
 
 @dataclass(frozen=True)

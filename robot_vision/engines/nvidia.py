@@ -13,9 +13,9 @@ from typing import Any
 
 import onnxruntime
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.errors import EngineError
-from robot_vision.graph_signature import INPUT_NAME
 
 TENSORRT_VARIANT = "int8-tensorrt"  # of a bundle: int8 as TensorRT takes it
 # Both builds, one of which may not be there: they have the same files, and to pip the other would still be.

@@ -13,12 +13,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.engines import nvidia
 from robot_vision.engines.base import EngineSettings
 from robot_vision.engines.bound import BoundSession
 from robot_vision.errors import EngineError
-from robot_vision.graph_signature import INPUT_NAME
 
 _PROVIDERS = {  # fastest first
     "tensorrt": "TensorrtExecutionProvider",

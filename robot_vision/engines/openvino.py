@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.engines.base import EngineSettings
 from robot_vision.errors import EngineError
 

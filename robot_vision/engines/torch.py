@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robot_vision.bundle import WEIGHTS, ModelBundle
+from robot_vision.bundle.bundle import WEIGHTS, ModelBundle
 from robot_vision.engines.base import EngineSettings
 from robot_vision.errors import EngineError
 from robot_vision.networks.checkpoint import load_network

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle import ModelBundle, model_text
+from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.filters.class_model import from_hypotheses

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.compare import Change

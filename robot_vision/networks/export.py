@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from robot_vision.bundle import (
+from robot_vision.bundle.bundle import (
     GRAPH,
     MAX_FILE_BYTES,
     WEIGHTS,
@@ -27,8 +27,8 @@ from robot_vision.bundle import (
     check_target,
     write_manifest,
 )
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.errors import BundleError, ConfigError
-from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import network_inputs
 from robot_vision.networks.checkpoint import current_umask, save_network

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robot_vision.bundle import CARD
+from robot_vision.bundle.bundle import CARD
 from robot_vision.networks.network import MultiHeadNetwork
 
 MAX_SHOWN = 2000  # characters of a value

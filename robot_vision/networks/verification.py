@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.errors import BundleError
-from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.networks.network import MultiHeadNetwork
 
 TOLERANCE = 1e-3

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.address import ENCODE, is_mistyped, is_server, shown
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError, RobotVisionError, unknown
 from robot_vision.places.keyframe import Keyframe
 

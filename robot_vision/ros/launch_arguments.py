@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from robot_vision.bundle.installed import PACKAGE, package_executable
 from robot_vision.errors import ConfigError
 from robot_vision.files.plain_yaml import YamlError, load_yaml
-from robot_vision.ros.models import PACKAGE, package_executable
 from robot_vision.ros.parameters import Setting, settings
 
 

@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionClass, VisionInfo
 
-from robot_vision.bundle import ModelBundle, model_text
+from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import canonical_xyzw
 from robot_vision.predictions import CameraPose, Hypothesis, Prediction

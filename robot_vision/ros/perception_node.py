@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from vision_msgs.msg import LabelInfo, VisionInfo
 
+from robot_vision.bundle.installed import find_model
 from robot_vision.errors import EngineError
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.pipeline import Pipeline
@@ -35,7 +36,6 @@ from robot_vision.ros.camera import Camera
 from robot_vision.ros.diagnostics import camera_status, node_status
 from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.messages import label_info_message, vision_info_message
-from robot_vision.ros.models import find_model
 from robot_vision.ros.outputs import CameraOutputs
 from robot_vision.ros.perception_parameters import PerceptionParameters
 from robot_vision.ros.process import run_node

@@ -28,11 +28,11 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import VisionInfo
 
 from robot_vision.address import shown
-from robot_vision.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
 from robot_vision.errors import ConfigError, EngineError
 from robot_vision.places.store import MapError, PlaceMap
 from robot_vision.ros.managed_node import ManagedNode
-from robot_vision.ros.models import find_model
 from robot_vision.ros.place_diagnostics import Health, map_status, mapping_status, node_status
 from robot_vision.ros.place_images import Images
 from robot_vision.ros.place_loops import Loops

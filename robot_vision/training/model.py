@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robot_vision.bundle import WEIGHTS
+from robot_vision.bundle.bundle import WEIGHTS
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork

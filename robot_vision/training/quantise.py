@@ -21,12 +21,12 @@ import numpy as np
 import onnx
 import torch
 
-from robot_vision.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.bundle.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.engines.base import EngineSettings
 from robot_vision.engines.nvidia import TENSORRT_VARIANT
 from robot_vision.engines.onnx import OnnxEngine
 from robot_vision.errors import ConfigError
-from robot_vision.graph_signature import INPUT_NAME
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.data import SampleSet
 from robot_vision.training.measures import measure

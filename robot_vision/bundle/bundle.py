@@ -24,11 +24,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from robot_vision.bundle.signature import GraphSignature, read_signature
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.arrays import load_npy
 from robot_vision.files.cache_folder import user_cache
 from robot_vision.files.plain_yaml import YamlError, load_yaml
-from robot_vision.graph_signature import GraphSignature, read_signature
 from robot_vision.settings.mappings import check_mapping
 from robot_vision.spec import FEATURE_SCORES, NetworkSpec
 
