@@ -39,10 +39,10 @@ from robot_vision.datasets.sample import Splits
 from robot_vision.evaluation.place import matching
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
-from robot_vision.places.index import PlaceIndex
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.recogniser import Recogniser, RecogniserOptions
-from robot_vision.places.store import create_map
+from robot_vision.places.index.index import PlaceIndex
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import create_map
+from robot_vision.places.recognition.recogniser import Recogniser, RecogniserOptions
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 from robot_vision.statistics.settings import EvaluationSettings
 

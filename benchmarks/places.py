@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from benchmarks.place_world import PlaceWorld
 from benchmarks.timing import percentiles
-from robot_vision.places.index import PlaceIndex
-from robot_vision.places.index_cache import cache_path, save
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.store import create_map
+from robot_vision.places.index.index import PlaceIndex
+from robot_vision.places.index.index_cache import cache_path, save
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import create_map
 
 SIZES = (100_000, 1_000_000)
 QUICK_SIZES = (40_000,)
@@ -41,7 +41,7 @@ ADDED = 300
 # Loads a cached index in a process of its own and says how much memory that took.
 _LOAD = """
 import json, sys, time, psutil
-from robot_vision.places.index_cache import read_cache
+from robot_vision.places.index.index_cache import read_cache
 before = psutil.Process().memory_info().rss
 start = time.perf_counter()
 index = read_cache(sys.argv[1])

@@ -16,8 +16,8 @@ from fault_rig import kill
 from place_robot import PlaceRobot, base_pose, describe, make_map, mounting, set_pose, square
 from ros_helpers import set_header, wait_until
 
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.store import open_map
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import open_map
 
 RUN = "this run"
 STEP_M = 0.3  # more than keyframe_distance_m: each view becomes a keyframe

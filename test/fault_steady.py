@@ -15,8 +15,8 @@ from fault_rig import NODE, Rig
 from ros_helpers import NodeProcess, wait_until
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.store import create_map
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import create_map
 
 # Hz, of cameras; hardly one gives more, and three nodes then have two cores to share.
 RATES = (30, 60)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.store import PlaceMap, create_map
+from robot_vision.places.map.base import PlaceMap
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import create_map
 
 DIMENSION = 16
 
@@ -114,7 +115,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def server_uri(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """Yields the URI of a map that is not there yet, on the real server."""
-    from robot_vision.places.postgres_map import PostgresMap
+    from robot_vision.places.map.postgres_map import PostgresMap
 
     uri = f"{server}&map=t{abs(hash(request.node.nodeid)) % 10**12}"
     yield uri

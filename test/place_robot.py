@@ -16,8 +16,8 @@ import numpy as np
 from ros_helpers import Client, NodeProcess, set_header, stamp_ns, wait_until
 from scipy.spatial.transform import Rotation
 
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.store import create_map
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import create_map
 
 NODE = "/places"
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4

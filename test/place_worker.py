@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from place_maps import keyframe
 
-from robot_vision.places.store import open_map
+from robot_vision.places.map.opening import open_map
 
 
 def serve(pipe: Connection, path: str) -> None:

@@ -13,7 +13,7 @@ from place_maps import keyframe, make_map, server, server_uri
 from robot_vision.address import name_in, shown, without_secrets
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError, RobotVisionError
-from robot_vision.places.store import open_map
+from robot_vision.places.map.opening import open_map
 from robot_vision.ros.place_maps import open_or_make
 
 __all__ = ["server", "server_uri"]  # fixtures
@@ -171,7 +171,7 @@ def test_an_address_without_host_is_one_of_a_local_server(rest: str) -> None:
     assert shown(uri) == uri
     assert name_in(uri) == "hall"
     psycopg = pytest.importorskip("psycopg")
-    address = pytest.importorskip("robot_vision.places.postgres_server").Address.parse(uri)
+    address = pytest.importorskip("robot_vision.places.map.postgres_server").Address.parse(uri)
     parts = psycopg.conninfo.conninfo_to_dict(address.server)
     assert parts.get("host", "/nowhere") == "/nowhere"
     assert parts.get("dbname", "db") == "db"

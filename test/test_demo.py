@@ -26,10 +26,10 @@ from robot_vision.cli import demo, demo_play, main
 from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
 from robot_vision.cli.demo_view import LiveView, PlainView, TextPlan
 from robot_vision.errors import ConfigError
-from robot_vision.places.store import open_map
+from robot_vision.places.map.opening import open_map
 from robot_vision.simulation.drive import evaluation_drive
 from robot_vision.simulation.home import default_world
-from robot_vision.simulation.scoring import Answer, PlaceMap, Score
+from robot_vision.simulation.scoring import Answer, KnownPlaces, Score
 from robot_vision.simulation.sensor import Sensor, render_frames
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,7 +207,7 @@ def clean(line: str) -> str:
 
 @pytest.mark.parametrize("width", [120, 70])
 def test_views_show_label_error_and_place(width):
-    truth, places = truth_of(9), PlaceMap(np.eye(9, dtype=np.float32), truth_of(9))
+    truth, places = truth_of(9), KnownPlaces(np.eye(9, dtype=np.float32), truth_of(9))
     answer = Answer(
         stamp_ns=0,
         frame=2,

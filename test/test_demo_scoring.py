@@ -14,7 +14,7 @@ from robot_vision.simulation.home import default_world
 from robot_vision.simulation.recorded import Truth, read_truth, record_drive
 from robot_vision.simulation.relocalisation import PlacePose, relocalisation
 from robot_vision.simulation.renderer import Camera
-from robot_vision.simulation.scoring import Answer, PlaceMap, Score
+from robot_vision.simulation.scoring import Answer, KnownPlaces, Score
 from robot_vision.simulation.sensor import Sensor, render_frames
 
 WORLD = default_world()
@@ -61,7 +61,7 @@ def test_score_agrees_with_scipy_on_random_answers():
     truth = truth_of(count)
     descriptors = rng.normal(size=(count, 16)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    score = Score(truth, PlaceMap(descriptors, truth))
+    score = Score(truth, KnownPlaces(descriptors, truth))
     metres, degrees, latencies, rooms = [], [], [], 0
     for i in range(count):
         shift, turn = rng.normal(size=3), rng.normal(size=3)
@@ -111,7 +111,7 @@ def test_answer_is_incomplete_without_each_part(missing):
 
 def test_place_is_right_only_within_radius_and_heading():
     truth = truth_of(9)  # half a metre and 14 degrees apart
-    places = PlaceMap(np.eye(9, dtype=np.float32), truth)
+    places = KnownPlaces(np.eye(9, dtype=np.float32), truth)
     found = [places.look_up(places.descriptors[i], truth, 0) for i in range(5)]
     assert [int(f["place_match"][0]) for f in found] == [0, 1, 2, 3, 4]
     assert [int(f["place_rank"][0]) == 0 for f in found] == [True, True, True, False, False]

@@ -34,12 +34,8 @@ cli
 """
 ROOMS = {room: floor for floor, line in enumerate(FLOORS.split("\n")) for room in line.split()}
 
-# Each goes when places/ and the demo are put in order.
-CIRCLES = (
-    "places: postgres_map postgres_server sqlite_file sqlite_map store table_map",
-    "places: index inverted",
-    "cli: demo_play demo_report",
-)
+# It goes when the demo is put in order.
+CIRCLES = ("cli: demo_play demo_report",)
 # Who may import what not every robot or laptop has.
 ROS = ("ros/", "cli/demo.py", "cli/demo_play.py")
 TORCH = (

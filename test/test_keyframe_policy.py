@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import pose_matrix
-from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
+from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 
 
 def pose(x: float, yaw_deg: float = 0.0, y: float = 0.0) -> NDArray[np.float64]:

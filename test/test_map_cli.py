@@ -25,10 +25,11 @@ from tiny_datasets import camera, seven_scenes
 from robot_vision.cli import main
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
-from robot_vision.places.aligning import align_maps
-from robot_vision.places.copying import merge_map
-from robot_vision.places.recogniser_places import learned_speed
-from robot_vision.places.store import MapError, create_map, open_map
+from robot_vision.places.map.aligning import align_maps
+from robot_vision.places.map.base import MapError
+from robot_vision.places.map.copying import merge_map
+from robot_vision.places.map.opening import create_map, open_map
+from robot_vision.places.recognition.known_places import learned_speed
 from robot_vision.recording import RecordingWriter
 
 __all__ = ["server", "server_uri"]  # fixtures

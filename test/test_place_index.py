@@ -20,9 +20,10 @@ from place_maps import keyframe, make_map, server, server_uri, unit, uri
 from benchmarks.place_world import PlaceWorld
 from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
-from robot_vision.places.index import IndexOptions, PlaceIndex
-from robot_vision.places.index_cache import cache_path, open_index, read_cache, refresh
-from robot_vision.places.store import MapReplacedError, PlaceMap
+from robot_vision.places.index.index import PlaceIndex
+from robot_vision.places.index.index_cache import cache_path, open_index, read_cache, refresh
+from robot_vision.places.index.options import IndexOptions
+from robot_vision.places.map.base import MapReplacedError, PlaceMap
 
 __all__ = ["server", "server_uri", "uri"]  # fixtures
 SMALL = IndexOptions(exact_numbers=16 * 1000)  # so that some thousand places have cells
@@ -213,7 +214,7 @@ def test_a_map_put_in_place_of_another_of_its_id_and_revision_is_found_whole(
 ) -> None:
     """Two copies of one map went on by themselves; the second stands where the first was indexed."""
     uri = tmp_path / "home.map"
-    monkeypatch.setattr("robot_vision.places.index.MIN_INVERTED", 40)
+    monkeypatch.setattr("robot_vision.places.index.index.MIN_INVERTED", 40)
     vectors = clustered(150)
 
     def grow(places: PlaceMap, numbers: range) -> None:
@@ -253,7 +254,7 @@ def test_another_map_in_place_of_an_open_one_is_noticed(uri: str, tmp_path: Path
     with open_places(uri) as places:
         index = open_index(places)
         if is_server(uri):
-            PostgresMap = pytest.importorskip("robot_vision.places.postgres_map").PostgresMap
+            PostgresMap = pytest.importorskip("robot_vision.places.map.postgres_map").PostgresMap
             PostgresMap.drop(uri)
             make_map(uri).close()
         else:
@@ -316,7 +317,7 @@ def test_searching_leaves_the_threads_of_others_alone() -> None:
 
 
 def open_places(path: Path | str) -> PlaceMap:
-    from robot_vision.places.store import open_map
+    from robot_vision.places.map.opening import open_map
 
     return open_map(path)
 

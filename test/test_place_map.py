@@ -21,14 +21,10 @@ from place_maps import DIMENSION, assert_same, keyframe, make_map, unit
 from place_worker import Worker
 from ros_helpers import python_path
 
-from robot_vision.places.index import PlaceIndex
-from robot_vision.places.index_cache import refresh
-from robot_vision.places.store import (
-    MapBusyError,
-    MapError,
-    MapReadOnlyError,
-    open_map,
-)
+from robot_vision.places.index.index import PlaceIndex
+from robot_vision.places.index.index_cache import refresh
+from robot_vision.places.map.base import MapBusyError, MapError, MapReadOnlyError
+from robot_vision.places.map.opening import open_map
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -184,7 +180,7 @@ TestInterleaving.settings = settings(
 FILL = """
 import resource, sys
 from place_maps import keyframe, make_map
-from robot_vision.places.store import MapFullError, MapError, open_map
+from robot_vision.places.map.opening import MapFullError, MapError, open_map
 path, limit = sys.argv[1], int(sys.argv[2])
 places = make_map(path)
 if limit:
@@ -303,7 +299,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path) -> None:
 def test_a_map_locked_by_another_process_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robot_vision.places.sqlite_file.BUSY_S", 0.2)
+    monkeypatch.setattr("robot_vision.places.map.sqlite_file.BUSY_S", 0.2)
     path = tmp_path / "home.map"
     make_map(path).close()
     script = """
@@ -393,8 +389,8 @@ def test_a_read_only_file_and_folder_can_be_read(tmp_path: Path) -> None:
             break
     script = """
     import os, sys
-    import robot_vision.places.sqlite_map  # while it may be read
-    from robot_vision.places.store import MapReadOnlyError, open_map
+    import robot_vision.places.map.sqlite_map  # while it may be read
+    from robot_vision.places.map.opening import MapReadOnlyError, open_map
     if os.getuid() == 0:
         os.setgid(65534); os.setuid(65534)
     try:
@@ -429,7 +425,7 @@ def test_a_map_on_a_read_only_disk_can_be_read(tmp_path: Path) -> None:
     import os, sys
     from place_maps import make_map
     from robot_vision.cli import main
-    from robot_vision.places.store import MapError, open_map
+    from robot_vision.places.map.opening import MapError, open_map
 
     def said(act, *arguments):
         try:
@@ -476,7 +472,7 @@ def test_a_disk_that_becomes_read_only_under_a_map_is_not_called_full(tmp_path: 
     import os, sys
     from pathlib import Path
     from place_maps import keyframe, make_map
-    from robot_vision.places.store import MapReadOnlyError
+    from robot_vision.places.map.opening import MapReadOnlyError
 
     disk = Path(sys.argv[1])
     major, minor = os.major(disk.stat().st_dev), os.minor(disk.stat().st_dev)

@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from robot_vision.places.keyframe_policy import KeyframePolicy
-from robot_vision.places.store import MapError
+from robot_vision.places.map.base import MapError
+from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.predictions import CameraPose
 from robot_vision.ros.place_mapper import Mapper
 from robot_vision.ros.place_mapping import MappingSwitch
 from robot_vision.ros.place_messages import PlaceHypothesis
 from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.place_recognition import Answer, Recognition
+from robot_vision.ros.place_recognition import Answer, LiveMap
 from robot_vision.ros.place_worker import PlaceWorker
 from robot_vision.ros.statistics import Statistics
 
@@ -179,7 +179,7 @@ def test_server_out_of_reach_does_not_hold_recognition_up():
 
     statistics = Statistics(1.0)
     parameters = PlaceParameters(map="postgresql://robot@away/places?map=home")
-    recognition = Recognition(
+    recognition = LiveMap(
         lambda: parameters,
         lambda: None,
         lambda: "run",

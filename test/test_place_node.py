@@ -44,7 +44,7 @@ from ros_helpers import (
 )
 from scipy.spatial.transform import Rotation
 
-from robot_vision.places.store import open_map
+from robot_vision.places.map.opening import open_map
 
 pytestmark = pytest.mark.ros
 __all__ = ["server", "server_uri"]  # fixtures
@@ -415,8 +415,8 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     from sensor_msgs.msg import CameraInfo, Image
 
     from robot_vision.geometry.intrinsics import Intrinsics
-    from robot_vision.places.keyframe import Keyframe
-    from robot_vision.places.store import create_map
+    from robot_vision.places.map.keyframe import Keyframe
+    from robot_vision.places.map.opening import create_map
     from robot_vision.places.verification.builder import StructureBuilder
     from robot_vision.simulation.drive import look
     from robot_vision.simulation.home import default_world
@@ -539,8 +539,8 @@ def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
 
     from robot_vision.bundle.bundle import ModelBundle
     from robot_vision.pipeline import Pipeline
-    from robot_vision.places.keyframe import Keyframe
-    from robot_vision.places.store import create_map_for
+    from robot_vision.places.map.keyframe import Keyframe
+    from robot_vision.places.map.opening import create_map_for
 
     bundle = make_tiny_bundle(tmp_path / "tiny")
     image = coloured_image((20, 220, 20))

@@ -30,7 +30,7 @@ from place_robot import (
 )
 from ros_helpers import set_header, stamp_ns, wait_until
 
-from robot_vision.places.store import open_map
+from robot_vision.places.map.opening import open_map
 
 pytestmark = pytest.mark.ros
 OK, WARN, ERROR = 0, 1, 2
@@ -260,7 +260,7 @@ def test_what_another_process_adds_is_recognised(robot):
     more = robot.folder / "more.map"
     make_map(more, poses=square()[8:40])
     with open_map(more, "read") as source, open_map(path) as target:
-        from robot_vision.places.copying import merge_map
+        from robot_vision.places.map.copying import merge_map
 
         added = merge_map(target, source).added
     places = str(8 + added)

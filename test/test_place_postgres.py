@@ -16,17 +16,12 @@ from place_maps import DIMENSION, keyframe, make_map, server, server_uri, unit, 
 from robot_vision.address import is_server
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError
-from robot_vision.places.copying import copy_map
-from robot_vision.places.index_cache import cache_path, open_index, refresh
-from robot_vision.places.postgres_map import PostgresMap
-from robot_vision.places.postgres_server import Address
-from robot_vision.places.store import (
-    MapBusyError,
-    MapError,
-    MapReadOnlyError,
-    create_map,
-    open_map,
-)
+from robot_vision.places.index.index_cache import cache_path, open_index, refresh
+from robot_vision.places.map.base import MapBusyError, MapError, MapReadOnlyError
+from robot_vision.places.map.copying import copy_map
+from robot_vision.places.map.opening import create_map, open_map
+from robot_vision.places.map.postgres_map import PostgresMap
+from robot_vision.places.map.postgres_server import Address
 from robot_vision.ros.place_maps import Model, open_or_make
 
 __all__ = ["server", "server_uri", "uri"]  # fixtures
@@ -103,7 +98,7 @@ def test_robots_follow_one_another_and_go_on_while_the_network_is_away(
 def test_a_map_held_by_another_robot_says_so(
     server_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robot_vision.places.postgres_server.WAIT_S", 1)
+    monkeypatch.setattr("robot_vision.places.map.postgres_server.WAIT_S", 1)
     with make_map(server_uri) as places, plain(server_uri) as connection:
         schema = Address.parse(server_uri).schema
         with connection.transaction():
@@ -309,8 +304,8 @@ def test_many_creators_at_once_all_get_their_map(server: str, server_uri: str) -
 
 COPY = """
 import sys
-from robot_vision.places.copying import copy_map
-from robot_vision.places.store import open_map
+from robot_vision.places.map.copying import copy_map
+from robot_vision.places.map.opening import open_map
 def say(done, all):
     print(done, flush=True)
     sys.stdin.readline()

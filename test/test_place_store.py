@@ -18,15 +18,9 @@ from tiny_bundle import make_tiny_bundle
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import pose_matrix
-from robot_vision.places.copying import copy_map, merge_map
-from robot_vision.places.store import (
-    KeyframeThereError,
-    MapError,
-    MapReadOnlyError,
-    create_map,
-    create_map_for,
-    open_map,
-)
+from robot_vision.places.map.base import KeyframeThereError, MapError, MapReadOnlyError
+from robot_vision.places.map.copying import copy_map, merge_map
+from robot_vision.places.map.opening import create_map, create_map_for, open_map
 
 __all__ = ["server", "server_uri", "uri"]  # fixtures
 

@@ -397,7 +397,8 @@ def test_a_map_with_code_or_absurd_sizes_is_refused(
 ) -> None:
     import sqlite3
 
-    from robot_vision.places.store import MapError, create_map, open_map
+    from robot_vision.places.map.base import MapError
+    from robot_vision.places.map.opening import create_map, open_map
 
     path = tmp_path / "a.map"
     create_map(path, bundle_name="b", bundle_sha256="ab" * 32, dimension=4).close()
@@ -416,8 +417,9 @@ def test_an_index_cache_that_another_account_made_is_not_read(
     pytest.importorskip("faiss")
     from place_maps import keyframe, make_map
 
-    from robot_vision.places import index_cache
-    from robot_vision.places.index import IndexOptions, PlaceIndex
+    from robot_vision.places.index import index_cache
+    from robot_vision.places.index.index import PlaceIndex
+    from robot_vision.places.index.options import IndexOptions
 
     options = IndexOptions(exact_numbers=4)
     with make_map(tmp_path / "a.map", dimension=4) as places:

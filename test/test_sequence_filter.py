@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
 from robot_vision.places.place_probability import PlaceProbability
-from robot_vision.places.recogniser_options import RecogniserOptions
-from robot_vision.places.recogniser_places import PlaceTable, learned_speed
-from robot_vision.places.sequence_filter import LEAVE_BLIND, Belief, Odometry, SequenceFilter
+from robot_vision.places.recognition.known_places import PlaceTable, learned_speed
+from robot_vision.places.recognition.options import RecogniserOptions
+from robot_vision.places.recognition.sequence_filter import (
+    LEAVE_BLIND,
+    Belief,
+    Odometry,
+    SequenceFilter,
+)
 
 SECOND = 1_000_000_000
 # Even odds at 0.5; e^10 times as likely for each 0.5 more.

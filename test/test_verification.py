@@ -21,7 +21,7 @@ from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure, StructureError
-from robot_vision.places.verification.triangulation import View, epipolar_error, triangulate
+from robot_vision.places.verification.triangulation import Sighting, epipolar_error, triangulate
 from robot_vision.places.verification.verifier import Candidate, Verifier
 from robot_vision.sources.opening import open_source
 
@@ -191,7 +191,7 @@ def test_triangulation_agrees_with_opencv() -> None:
     rng = np.random.default_rng(1)
     one, two = seen(points, np.eye(4)), seen(points, T) + rng.normal(0, 5e-4, (50, 2))
     T_two_one = inverse(T)
-    found = triangulate(one, [View(T_two_one, two, np.ones(50, bool))], 0.05, 0.1, 1e-3)
+    found = triangulate(one, [Sighting(T_two_one, two, np.ones(50, bool))], 0.05, 0.1, 1e-3)
     expected = cv2.triangulatePoints(np.eye(4)[:3], T_two_one[:3], one.T.copy(), two.T.copy())
     assert found.xyz == pytest.approx((expected[:3] / expected[3]).T, rel=1e-5)
 
@@ -204,7 +204,7 @@ def test_depth_sigma_is_the_spread_of_triangulated_depths() -> None:
     for _ in range(300):
         one = seen(points, np.eye(4)) + rng.normal(0, noise, (40, 2))
         two = seen(points, T) + rng.normal(0, noise, (40, 2))
-        found = triangulate(one, [View(T_two_one, two, np.ones(40, bool))], 0.05, 0.1, noise)
+        found = triangulate(one, [Sighting(T_two_one, two, np.ones(40, bool))], 0.05, 0.1, noise)
         depths.append(found.xyz[:, 2])
         sigmas.append(found.depth_sigma)
     spread = np.std(depths, axis=0)
@@ -219,8 +219,8 @@ def test_gates_refuse_wrong_matches_and_narrow_rays() -> None:
     two[:10, 1] += 0.05  # off the epipolar line
     third = seen(points, pose(position=(0.0, 0.3, 0)))
     views = [
-        View(inverse(T), two, np.ones(30, bool)),
-        View(inverse(pose(position=(0.0, 0.3, 0))), third, np.arange(30) < 5),
+        Sighting(inverse(T), two, np.ones(30, bool)),
+        Sighting(inverse(pose(position=(0.0, 0.3, 0))), third, np.arange(30) < 5),
     ]
     found = triangulate(one, views, 0.01, 1.0, 1e-3)
     kept = np.isfinite(found.xyz[:, 2])

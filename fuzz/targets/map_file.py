@@ -10,9 +10,9 @@ import numpy as np
 
 from fuzz import scratch
 from robot_vision.errors import ConfigError
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.sqlite_map import SqliteMap
-from robot_vision.places.store import MapError, PlaceMap
+from robot_vision.places.map.base import MapError, PlaceMap
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.sqlite_map import SqliteMap
 
 MAX_LEN = 1 << 17
 ALLOWED_S = 10.0

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from fuzz import scratch
-from robot_vision.places import index_cache
-from robot_vision.places.index import IndexOptions, PlaceIndex
-from robot_vision.places.sqlite_map import SqliteMap
+from robot_vision.places.index import index_cache
+from robot_vision.places.index.index import PlaceIndex
+from robot_vision.places.index.options import IndexOptions
+from robot_vision.places.map.sqlite_map import SqliteMap
 
 MAX_LEN = 1 << 18
 ALLOWED_S = 10.0
@@ -19,7 +20,7 @@ ALLOWED_S = 10.0
 @functools.cache
 def _map() -> tuple[Path, bytes, SqliteMap]:
     """Returns a map's file, its cache, and the map."""
-    from robot_vision.places.keyframe import Keyframe
+    from robot_vision.places.map.keyframe import Keyframe
 
     path = scratch.folder() / "indexed.map"
     options = IndexOptions(exact_numbers=4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fuzz import scratch
 from fuzz.scratch import Bytes
 from fuzz.targets import map_file
-from robot_vision.places import packing
+from robot_vision.places.map import packing
 
 MAX_LEN = 1 << 9
 ALLOWED_S = 10.0

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from fuzz.scratch import Bytes
 from robot_vision.errors import ConfigError
-from robot_vision.places.postgres_map import PostgresMap
-from robot_vision.places.postgres_server import Address
-from robot_vision.places.store import MapError
-from robot_vision.places.table_map import Row
+from robot_vision.places.map.base import MapError
+from robot_vision.places.map.postgres_map import PostgresMap
+from robot_vision.places.map.postgres_server import Address
+from robot_vision.places.map.table_map import Row
 
 MAX_LEN = 1 << 9
 ALLOWED_S = 5.0

@@ -25,8 +25,8 @@ from rosidl_parser.definition import (
 )
 
 from fuzz import scratch
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.store import create_map
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import create_map
 from robot_vision.ros.filter_node import FilterNode
 from robot_vision.ros.perception_node import PerceptionNode
 from robot_vision.ros.place_node import PlaceNode

@@ -43,7 +43,7 @@ from robot_vision.simulation.drive import (
 from robot_vision.simulation.home import default_world
 from robot_vision.simulation.recorded import Truth, read_truth, record_drive
 from robot_vision.simulation.renderer import Camera
-from robot_vision.simulation.scoring import PlaceMap
+from robot_vision.simulation.scoring import KnownPlaces
 from robot_vision.simulation.sensor import Sensor, render_frames
 from robot_vision.simulation.world import World
 
@@ -281,15 +281,15 @@ def _prepare(
         f"rendered {len(frames)} frames of a drive into {bag} and mapped {len(mapped)} places on another "
         f"drive, in {time.monotonic() - begin:.1f} s",
     )
-    places = PlaceMap(descriptors, Truth.of(mapped))
+    places = KnownPlaces(descriptors, Truth.of(mapped))
     _write_map(output / MAP, pipeline, places)
     return Drive(bag, read_truth(bag), places, fingerprints, kidnapped_at)
 
 
-def _write_map(path: Path, pipeline: Pipeline, places: PlaceMap) -> None:
+def _write_map(path: Path, pipeline: Pipeline, places: KnownPlaces) -> None:
     """Writes the mapping drive as a place map; it appears under its name when it is whole."""
-    from robot_vision.places.keyframe import Keyframe
-    from robot_vision.places.store import create_map_for
+    from robot_vision.places.map.keyframe import Keyframe
+    from robot_vision.places.map.opening import create_map_for
 
     spec, truth = pipeline.bundle.spec, places.truth
     frame_id = spec.pose.map_frame if spec.pose else "map"

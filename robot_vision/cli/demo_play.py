@@ -15,10 +15,10 @@ from rich.console import Console
 
 from robot_vision.cli.demo_processes import ENDING, DemoError, Processes
 from robot_vision.cli.demo_report import write_answer
-from robot_vision.cli.demo_view import LiveView, PlainView, View
+from robot_vision.cli.demo_view import DemoView, LiveView, PlainView
 from robot_vision.simulation.recorded import IMAGE_TOPIC, Truth
 from robot_vision.simulation.relocalisation import Relocalisation, relocalisation
-from robot_vision.simulation.scoring import Answer, PlaceMap, Score
+from robot_vision.simulation.scoring import Answer, KnownPlaces, Score
 from robot_vision.simulation.world import World
 
 START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
@@ -40,7 +40,7 @@ class Drive:
 
     bag: Path
     truth: Truth
-    places: PlaceMap
+    places: KnownPlaces
     fingerprints: dict[int, int]
     kidnapped_at: int | None = None
 
@@ -85,7 +85,7 @@ def play(
             (output / "results.jsonl").open("w", encoding="utf-8") as results,
             contextlib.ExitStack() as stack,
         ):
-            view: View | None = None
+            view: DemoView | None = None
             last = time.monotonic()
 
             def take(answer: Answer) -> None:

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from robot_vision.simulation.recorded import Truth
-from robot_vision.simulation.scoring import Answer, Judged, PlaceMap
+from robot_vision.simulation.scoring import Answer, Judged, KnownPlaces
 from robot_vision.simulation.world import World
 
 _WIDE = 112  # columns of a terminal that has room for the plan next to the figures
 
 
-class View(Protocol):
+class DemoView(Protocol):
     """Shows answers as they come."""
 
     def show(self, answer: Answer, judged: Judged) -> None:
@@ -33,7 +33,7 @@ class View(Protocol):
 class PlainView:
     """A line a second, for logs and pipes."""
 
-    def __init__(self, console: Console, truth: Truth, places: PlaceMap) -> None:
+    def __init__(self, console: Console, truth: Truth, places: KnownPlaces) -> None:
         self._console, self._truth, self._places = console, truth, places
         self._next = 0.0
 
@@ -63,7 +63,7 @@ class PlainView:
 class LiveView:
     """A panel with a plan of the world, redrawn a few times a second."""
 
-    def __init__(self, console: Console, world: World, truth: Truth, places: PlaceMap) -> None:
+    def __init__(self, console: Console, world: World, truth: Truth, places: KnownPlaces) -> None:
         self._truth, self._places = truth, places
         self._plan = TextPlan(world)
         self._right = self._count = 0

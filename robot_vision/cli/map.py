@@ -7,9 +7,9 @@ import importlib
 
 from robot_vision.cli.arguments import add_data_options, add_engine
 from robot_vision.datasets import DATASETS
-from robot_vision.places.exporting import FORMATS
-from robot_vision.places.keyframe_policy import KeyframePolicy
-from robot_vision.places.store import DTYPES
+from robot_vision.places.map.base import DTYPES
+from robot_vision.places.map.exporting import FORMATS
+from robot_vision.places.map.keyframe_policy import KeyframePolicy
 
 _MAP = "a file, or postgresql://user@host/database?map=NAME"
 # Sub-verb to the module that runs it.

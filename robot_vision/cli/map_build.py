@@ -24,17 +24,12 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
-from robot_vision.places.building import Built, View
-from robot_vision.places.building import build as build_map
-from robot_vision.places.keyframe import MAX_TEXT, numbered
-from robot_vision.places.keyframe_policy import KeyframePolicy
-from robot_vision.places.store import (
-    MapError,
-    MapMissingError,
-    PlaceMap,
-    create_map_for,
-    open_map,
-)
+from robot_vision.places.map.base import MapError, MapMissingError, PlaceMap
+from robot_vision.places.map.building import Built, MapView
+from robot_vision.places.map.building import build as build_map
+from robot_vision.places.map.keyframe import MAX_TEXT, numbered
+from robot_vision.places.map.keyframe_policy import KeyframePolicy
+from robot_vision.places.map.opening import create_map_for, open_map
 from robot_vision.places.verification.builder import StructureBuilder
 
 
@@ -68,7 +63,7 @@ def _go(
     args: argparse.Namespace,
     places: PlaceMap,
     bundle: ModelBundle,
-    views: list[View],
+    views: list[MapView],
     frame_id: str,
     notes: tuple[str, ...],
     rename: bool,
@@ -171,7 +166,7 @@ def _covariance(sigma: list[float] | None) -> NDArray[np.float64] | None:
     return np.diag([metres**2] * 3 + [math.radians(degrees) ** 2] * 3)
 
 
-def _views(args: argparse.Namespace) -> tuple[list[View], str, tuple[str, ...]]:
+def _views(args: argparse.Namespace) -> tuple[list[MapView], str, tuple[str, ...]]:
     """Returns the recording's views in order, the frame of their poses, and notes."""
     if args.split != "all" and args.split not in SPLIT_NAMES:
         raise ConfigError(unknown("split", args.split, ("all", *SPLIT_NAMES)))
@@ -218,7 +213,7 @@ def _ordered(splits: Splits) -> list[list[Sample]]:
     return [groups[name] for name in sorted(groups, key=natural_key)]
 
 
-def _view(args: argparse.Namespace, splits: Splits, sample: Sample, number: int) -> View:
+def _view(args: argparse.Namespace, splits: Splits, sample: Sample, number: int) -> MapView:
     assert sample.T_map_camera is not None
     camera = args.camera or str(getattr(sample.source, "topic", "camera"))
     source = sample.sequence or Path(args.source).resolve().name
@@ -226,7 +221,7 @@ def _view(args: argparse.Namespace, splits: Splits, sample: Sample, number: int)
         alone = len({s.sequence for s in splits.samples}) == 1
         source = args.name if alone else f"{args.name}/{source}"
     matrix = sample.camera_matrix if sample.camera_matrix is not None else splits.camera_matrix
-    return View(
+    return MapView(
         sample.name,
         numbered(number) if sample.stamp_ns is None else sample.stamp_ns,
         _fitting(camera),
@@ -252,7 +247,7 @@ class ViewStructure:
         builder.provisional = False  # a build that is stopped goes on; a robot may be switched off
         self._builder = builder
 
-    def add(self, keyframe_id: int, view: View, image: NDArray[np.uint8]) -> Mapping[int, bytes]:
+    def add(self, keyframe_id: int, view: MapView, image: NDArray[np.uint8]) -> Mapping[int, bytes]:
         """See `building.Structurer`."""
         intrinsics = view.intrinsics
         if intrinsics is None:

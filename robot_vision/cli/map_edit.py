@@ -13,10 +13,11 @@ from robot_vision.address import is_server, shown
 from robot_vision.cli.bar import progress
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry import rigid as geometry
-from robot_vision.places.copying import copy_map, drop_map, merge_map, plan_merge, refuse_merge
-from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
-from robot_vision.places.sqlite_map import SqliteMap
-from robot_vision.places.store import MapFullError, MapMissingError, PlaceMap, open_map
+from robot_vision.places.map.base import MapFullError, MapMissingError, PlaceMap
+from robot_vision.places.map.copying import copy_map, drop_map, merge_map, plan_merge, refuse_merge
+from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
+from robot_vision.places.map.opening import open_map
+from robot_vision.places.map.sqlite_map import SqliteMap
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -27,7 +28,7 @@ def merge(args: argparse.Namespace) -> int:
             with open_map(uri, "read") as source:
                 refuse_merge(target, source)
                 if args.align:
-                    from robot_vision.places.aligning import align_maps  # needs FAISS
+                    from robot_vision.places.map.aligning import align_maps  # needs FAISS
 
                     found = align_maps(target, source)
                     T = found.T_target_source
@@ -140,7 +141,7 @@ def copy(args: argparse.Namespace) -> int:
     with open_map(args.map, "read") as places, _bar("copying") as say:
         count = copy_map(places, args.target, say)
     if args.server_index:
-        from robot_vision.places.postgres_map import PostgresMap
+        from robot_vision.places.map.postgres_map import PostgresMap
 
         with PostgresMap.open(args.target, "write") as target:
             target.make_server_index()

@@ -20,10 +20,11 @@ from rich.table import Table
 
 from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
-from robot_vision.places.exporting import SUFFIXES, exported
-from robot_vision.places.keyframe import stamped
-from robot_vision.places.picture import draw_map
-from robot_vision.places.store import PlaceMap, open_map
+from robot_vision.places.map.base import PlaceMap
+from robot_vision.places.map.exporting import SUFFIXES, exported
+from robot_vision.places.map.keyframe import stamped
+from robot_vision.places.map.opening import open_map
+from robot_vision.places.map.picture import draw_map
 
 
 def info(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robot_vision.address import shown
-from robot_vision.places.store import MapInfo
+from robot_vision.places.map.base import MapInfo
 from robot_vision.places.verification.verifier import REASONS
 from robot_vision.ros.messages import status_message
 from robot_vision.ros.place_mapper import OFF, PAUSED, Mapper

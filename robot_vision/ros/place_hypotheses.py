@@ -13,7 +13,7 @@ from robot_vision.ros.place_messages import PlaceHypothesis
 from robot_vision.ros.place_parameters import PlaceParameters
 
 if TYPE_CHECKING:
-    from robot_vision.places.recogniser import Candidate
+    from robot_vision.places.recognition.recogniser import Candidate
 
 
 def hypotheses_of(

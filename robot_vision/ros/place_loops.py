@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.places.keyframe_policy import KeyframeSelector
+from robot_vision.places.map.keyframe_policy import KeyframeSelector
 from robot_vision.predictions import CameraPose
-from robot_vision.ros.place_mapper import View
+from robot_vision.ros.place_mapper import KeyframeView
 from robot_vision.ros.place_messages import LoopEnd
 from robot_vision.ros.place_outputs import PlaceOutputs
 from robot_vision.ros.place_parameters import PlaceParameters
@@ -47,7 +47,7 @@ class Loops:
         self._session = self._selector = None
         self.closed = []
 
-    def look(self, view: View, p: PlaceParameters) -> None:
+    def look(self, view: KeyframeView, p: PlaceParameters) -> None:
         """Compares a view with the session, and adds it where it is worth a keyframe."""
         T = view.located.T_fixed_camera
         if self._session is None or self._session.dimension != len(view.descriptor):

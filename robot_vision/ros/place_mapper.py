@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.geometry.intrinsics import Intrinsics
-from robot_vision.places.keyframe import Keyframe
-from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
-from robot_vision.places.store import (
+from robot_vision.places.map.base import (
     KeyframeThereError,
     MapBusyError,
     MapError,
@@ -23,6 +21,8 @@ from robot_vision.places.store import (
     MapReadOnlyError,
     PlaceMap,
 )
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.ros.place_motion import Located
 from robot_vision.ros.statistics import Statistics
@@ -32,7 +32,7 @@ WAITING = 64  # keyframes that are kept while the map cannot be written
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class KeyframeView:
     """A descriptor with where the camera was.
 
     Attributes:
@@ -179,7 +179,7 @@ class Mapper:
 
     def offer(
         self,
-        view: View,
+        view: KeyframeView,
         T_map_camera: NDArray[np.float64],
         covariance: NDArray[np.float64] | None,
         thumbnail: bytes | None = None,

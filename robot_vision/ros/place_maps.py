@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robot_vision.address import is_server, shown
-from robot_vision.places.sqlite_file import identity
-from robot_vision.places.store import (
+from robot_vision.places.map.base import (
     MapError,
     MapInfo,
     MapMissingError,
     PlaceMap,
-    create_map,
-    open_map,
     refuse_other_model,
 )
+from robot_vision.places.map.opening import create_map, open_map
+from robot_vision.places.map.sqlite_file import identity
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from robot_vision.address import shown
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.errors import ConfigError, EngineError
-from robot_vision.places.store import MapError, PlaceMap
+from robot_vision.places.map.base import MapError, PlaceMap
 from robot_vision.ros.managed_node import ManagedNode
 from robot_vision.ros.place_diagnostics import Health, map_status, mapping_status, node_status
 from robot_vision.ros.place_images import Images
@@ -43,7 +43,7 @@ from robot_vision.ros.place_motion import Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
 from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.place_recognition import Recognition
+from robot_vision.ros.place_recognition import LiveMap
 from robot_vision.ros.place_services import Outcome, Services
 from robot_vision.ros.place_snapshot import save_snapshot
 from robot_vision.ros.place_worker import PlaceWorker
@@ -65,7 +65,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
     def __init__(self, **options: Any) -> None:
         self._given: tuple[Model, int] | None = None  # of the parameter `model`, with its dimension
         self._announced: Model | None = None  # by the perception node
-        self._recognition: Recognition | None = None
+        self._recognition: LiveMap | None = None
         self._motion: Motion | None = None
         self._mapper: Mapper | None = None
         self._mapping: MappingSwitch | None = None
@@ -112,7 +112,7 @@ class PlaceNode(ManagedNode[PlaceParameters]):
 
     def _make(self, p: PlaceParameters) -> None:
         source = p.source or f"{socket.gethostname()} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        recognition = Recognition(
+        recognition = LiveMap(
             lambda: self.parameters,
             lambda: self.model,
             lambda: source,

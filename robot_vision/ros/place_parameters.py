@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.intrinsics import KINDS
-from robot_vision.places.keyframe_policy import KeyframePolicy
-from robot_vision.places.recogniser_options import RecogniserOptions
+from robot_vision.places.map.keyframe_policy import KeyframePolicy
+from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.ros.managed_parameters import (
     ManagedParameters,
     check_camera_name,

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from robot_vision.address import is_server, shown
 from robot_vision.errors import RobotVisionError
 from robot_vision.geometry.intrinsics import Intrinsics
-from robot_vision.places.store import (
+from robot_vision.places.map.base import (
     MapError,
     MapInfo,
     MapMissingError,
     MapReplacedError,
     PlaceMap,
-    open_map,
 )
+from robot_vision.places.map.opening import open_map
 from robot_vision.ros.place_hypotheses import hypotheses_of
 from robot_vision.ros.place_maps import Model, file_identity, refuse_model
 from robot_vision.ros.place_messages import PlaceHypothesis
@@ -48,7 +48,7 @@ class Answer:
     probability_in_map: float
 
 
-class Recognition:
+class LiveMap:
     """Asks the map where a view was taken. Everything but `problem` and `unverified` is for one thread.
 
     `unverified` says why the last match could not be verified; it is empty where it could.
@@ -139,8 +139,8 @@ class Recognition:
         Raises:
             MapError: it does not exist, or cannot be used.
         """
-        from robot_vision.places.index_cache import open_index
-        from robot_vision.places.recogniser import Recogniser
+        from robot_vision.places.index.index_cache import open_index
+        from robot_vision.places.recognition.recogniser import Recogniser
 
         p = self._parameters()
         start = time.perf_counter()
@@ -222,7 +222,7 @@ class Recognition:
         self._refresh()
 
     def _refresh(self) -> None:
-        from robot_vision.places.index_cache import refresh
+        from robot_vision.places.index.index_cache import refresh
 
         assert self._map is not None
         try:
@@ -311,7 +311,7 @@ class Recognition:
         if self._recogniser is None:
             self._statistics.count("no_map")
             return None
-        from robot_vision.places.recogniser import Odometry
+        from robot_vision.places.recognition.recogniser import Odometry
 
         moved = None if odometry is None else Odometry(stamp_ns, odometry)
         exclude = self._own if self._leaves_out_own() else ()
@@ -319,7 +319,7 @@ class Recognition:
             found = self._recogniser.observe(descriptor, stamp_ns, moved, exclude)
         except RobotVisionError as error:
             total = self._statistics.count("recognition_failures")
-            self._warn("recognition", f"Recognition failed ({total} times so far): {error}")
+            self._warn("recognition", f"LiveMap failed ({total} times so far): {error}")
             return None
         if found.aliased:
             self._statistics.count("aliased")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.places.place_probability import PlaceProbability
-from robot_vision.places.recogniser_places import PlaceTable
-from robot_vision.places.self_calibration import DEFAULT, calibrate_on_map
+from robot_vision.places.recognition.known_places import PlaceTable
+from robot_vision.places.recognition.self_calibration import DEFAULT, calibrate_on_map
 
 Array = NDArray[np.float64]
 CAPACITY = 20_000  # keyframes: 40 MB of 512 numbers; of a longer session the oldest are forgotten

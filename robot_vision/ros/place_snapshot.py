@@ -7,7 +7,8 @@ from pathlib import Path
 
 from robot_vision.address import is_server, name_in
 from robot_vision.errors import ConfigError
-from robot_vision.places.store import MapError, open_map
+from robot_vision.places.map.base import MapError
+from robot_vision.places.map.opening import open_map
 
 
 def save_snapshot(uri: str, snapshot_folder: str) -> str:
@@ -21,7 +22,7 @@ def save_snapshot(uri: str, snapshot_folder: str) -> str:
         ConfigError: there is no map, or nowhere to copy it to.
         MapError: the map cannot be read or the copy not be written.
     """
-    from robot_vision.places.copying import copy_map
+    from robot_vision.places.map.copying import copy_map
 
     if not uri:
         raise ConfigError("map is empty: there is nothing to save")

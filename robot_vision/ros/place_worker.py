@@ -19,13 +19,13 @@ from robot_vision.ros.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.messages import header_message
 from robot_vision.ros.place_images import Images, thumbnail
 from robot_vision.ros.place_loops import Loops
-from robot_vision.ros.place_mapper import Mapper, View
+from robot_vision.ros.place_mapper import KeyframeView, Mapper
 from robot_vision.ros.place_messages import read_descriptor
 from robot_vision.ros.place_motion import Located, Motion
 from robot_vision.ros.place_origin import Origin
 from robot_vision.ros.place_outputs import PlaceOutputs
 from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.place_recognition import Answer, Recognition
+from robot_vision.ros.place_recognition import Answer, LiveMap
 from robot_vision.ros.statistics import Statistics
 from robot_vision.ros.transforms import base_pose
 
@@ -52,7 +52,7 @@ class PlaceWorker:
     def __init__(
         self,
         parameters: Callable[[], PlaceParameters],
-        recognition: Recognition,
+        recognition: LiveMap,
         motion: Motion,
         origin: Origin,
         images: Images | None,
@@ -192,7 +192,7 @@ class PlaceWorker:
                 answer = self._recognition.verified(answer, image, camera, why)
             self._publish(header, answer, located, p)
         if located is not None:
-            view = View(stamp_ns, descriptor, located, image)
+            view = KeyframeView(stamp_ns, descriptor, located, image)
             self._map(view)
             if self._loops is not None:
                 self._loops.look(view, p)
@@ -300,7 +300,7 @@ class PlaceWorker:
                 f"({x:.2f}, {y:.2f}, {z:.2f}) in {frame}",
             )
 
-    def _map(self, view: View) -> None:
+    def _map(self, view: KeyframeView) -> None:
         if not self._mapper.running:
             return
         placed = self._origin.placed(view.located)

@@ -58,7 +58,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class PlaceMap:
+class KnownPlaces:
     """Descriptors of a mapping drive and where they were taken.
 
     Attributes:
@@ -124,7 +124,7 @@ class Judged:
     latency_ms: float
 
 
-def judge(answer: Answer, truth: Truth, places: PlaceMap) -> Judged:
+def judge(answer: Answer, truth: Truth, places: KnownPlaces) -> Judged:
     """Compares a complete answer with the truth of its frame."""
     assert answer.frame is not None and answer.label is not None and answer.position is not None
     assert answer.orientation_xyzw is not None and answer.descriptor is not None
@@ -209,7 +209,7 @@ class Score:
     """
 
     truth: Truth
-    places: PlaceMap
+    places: KnownPlaces
     judged: list[Judged] = field(default_factory=list)
     _received_ns: list[int] = field(default_factory=list)
 

@@ -30,7 +30,7 @@ NAMES = ("none", "labels", "poses")
 _DRAW_BITS = 40  # of a sample's number: above them stands how often it was drawn before
 
 
-class View(NamedTuple):
+class Augmented(NamedTuple):
     """An augmented sample.
 
     Attributes:
@@ -44,7 +44,7 @@ class View(NamedTuple):
     camera_matrix: NDArray[np.float64] | None
 
 
-Augmentation = Callable[[Image, Any, int, int], View]
+Augmentation = Callable[[Image, Any, int, int], Augmented]
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ class LabelAugmentation:
         self.light = light or PhotometricSettings()
         self.seed = seed
 
-    def __call__(self, image: Image, T_map_camera: Any, epoch: int, index: int) -> View:
+    def __call__(self, image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
         """Returns the view; its pose is NaN, because cropping and mirroring make it untrue."""
         rng = np.random.default_rng(_seed(self.seed, epoch, index))
         image = moved(image, draw_layout(self.layout, image.shape[0], image.shape[1], rng))
-        return View(photometric(image, self.light, rng), np.full((4, 4), np.nan), None)
+        return Augmented(photometric(image, self.light, rng), np.full((4, 4), np.nan), None)
 
 
 def draw_layout(
@@ -156,7 +156,7 @@ class PoseAugmentation:
         self.settings = settings or PoseSettings()
         self.seed = seed
 
-    def __call__(self, image: Image, T_map_camera: Any, epoch: int, index: int) -> View:
+    def __call__(self, image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
         """Returns the view, its true pose, and its K."""
         rng = np.random.default_rng(_seed(self.seed, epoch, index))
         viewpoint = self.settings.viewpoint
@@ -165,12 +165,12 @@ class PoseAugmentation:
         pose = np.asarray(T_map_camera, np.float64)
         if viewpoint.roll_deg or viewpoint.tilt_deg or viewpoint.zoom > 1:
             image, pose, K = turn(image, pose, K, rotation, zoom)
-        return View(photometric(image, self.settings.photometric, rng), pose, K)
+        return Augmented(photometric(image, self.settings.photometric, rng), pose, K)
 
 
-def unchanged(image: Image, T_map_camera: Any, epoch: int, index: int) -> View:
+def unchanged(image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
     """Returns the sample as it is."""
-    return View(image, np.asarray(T_map_camera, np.float64), None)
+    return Augmented(image, np.asarray(T_map_camera, np.float64), None)
 
 
 def make_augmentation(name: str, seed: int = 0, **settings: Any) -> Augmentation:

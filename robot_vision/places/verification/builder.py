@@ -23,7 +23,7 @@ from robot_vision.geometry.rigid import inverse
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
-from robot_vision.places.verification.triangulation import View, epipolar_error, triangulate
+from robot_vision.places.verification.triangulation import Sighting, epipolar_error, triangulate
 
 _WINDOW = 48  # keyframes whose features are kept to match with: about 15 MB
 _LATER = 24  # a keyframe is settled when this many came after it
@@ -157,7 +157,7 @@ class StructureBuilder:
             self._try_focals(T_other_mine, features, other.features, mine, theirs)
             rays, seen = np.zeros((n, 2)), np.zeros(n, bool)
             rays[mine[kept]], seen[mine[kept]] = other.features.rays[theirs[kept]], True
-            views.append(View(T_other_mine, rays, seen))
+            views.append(Sighting(T_other_mine, rays, seen))
         if views and n:
             found = triangulate(
                 features.rays, views, limit, options.min_parallax_deg, _NOISE_PX / features.focal_px

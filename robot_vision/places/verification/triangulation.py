@@ -17,7 +17,7 @@ _NEAREST_M, _DROPS = 0.05, 3
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class Sighting:
     """What another camera saw of the features of the first.
 
     Attributes:
@@ -65,7 +65,7 @@ def epipolar_error(T_b_a: NDArray[Any], rays_a: NDArray[Any], rays_b: NDArray[An
 
 def triangulate(
     rays: NDArray[Any],
-    views: Sequence[View],
+    views: Sequence[Sighting],
     max_error: float,
     min_parallax_deg: float,
     noise: float,

@@ -18,7 +18,7 @@ from robot_vision.geometry.rigid import (
     symmetrised,
     xyzw_from_matrix,
 )
-from robot_vision.places.keyframe import Keyframe
+from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.verification import essential, pnp
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions

@@ -22,19 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.places import packing
-from robot_vision.places.keyframe import Keyframe, check
-from robot_vision.places.sqlite_file import (
-    check_pages,
-    damaged,
-    empty_log,
-    identity,
-    is_at_rest,
-    make_file,
-    open_file,
-    translated,
-)
-from robot_vision.places.store import (
+from robot_vision.places.map import packing
+from robot_vision.places.map.base import (
     Changes,
     Ids,
     KeyframeThereError,
@@ -46,7 +35,18 @@ from robot_vision.places.store import (
     Mode,
     taken,
 )
-from robot_vision.places.table_map import POSE, Row, TableMap
+from robot_vision.places.map.keyframe import Keyframe, check
+from robot_vision.places.map.sqlite_file import (
+    check_pages,
+    damaged,
+    empty_log,
+    identity,
+    is_at_rest,
+    make_file,
+    open_file,
+    translated,
+)
+from robot_vision.places.map.table_map import POSE, Row, TableMap
 
 _REVISION = "SELECT revision, map_id FROM map"
 _TABLES = ("keyframe", "descriptor", "thumbnail", "structure")

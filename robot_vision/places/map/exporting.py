@@ -9,8 +9,8 @@ from collections import Counter
 
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry import rigid as geometry
-from robot_vision.places.keyframe import number_of, stamped
-from robot_vision.places.store import PlaceMap
+from robot_vision.places.map.base import PlaceMap
+from robot_vision.places.map.keyframe import number_of, stamped
 
 FORMATS = ("csv", "tum", "geojson")
 SUFFIXES = {".csv": "csv", ".tum": "tum", ".txt": "tum", ".geojson": "geojson", ".json": "geojson"}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.places.keyframe import MAX_ID, MAX_TEXT, Keyframe
+from robot_vision.places.map.keyframe import MAX_ID, MAX_TEXT, Keyframe
 
 _POSE = struct.Struct("<q7d")
 _COVARIANCE_BYTES = 36 * 8

@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 if TYPE_CHECKING:
-    from robot_vision.places.index import IndexOptions
+    from robot_vision.places.index.options import IndexOptions
 
 _POINTS_PER_CELL = 48  # FAISS asks for 39 at least
 _ROUNDS = 8  # of k-means; cells need not be optimal, only known

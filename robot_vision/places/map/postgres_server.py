@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from robot_vision.address import ENCODE, NAME, shown
 from robot_vision.errors import ConfigError
-from robot_vision.places.store import (
+from robot_vision.places.map.base import (
     MapBusyError,
     MapError,
     MapFullError,

@@ -13,49 +13,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.places.inverted import build_inverted, empty_exact, one_thread, reconstructed
-from robot_vision.places.keyframe import check_descriptors
+from robot_vision.places.index.inverted import (
+    build_inverted,
+    empty_exact,
+    one_thread,
+    reconstructed,
+)
+from robot_vision.places.index.options import MIN_INVERTED, IndexOptions
+from robot_vision.places.map.keyframe import check_descriptors
 
-# An exact query reads every number once: 40 MB, some 4 ms on one core of a robot.
-EXACT_NUMBERS = 10_000_000
-# Cells for fewer places hold too few to learn from, whatever the descriptor's length.
-MIN_INVERTED = 5_000
 # Cells that were made for a map of a fourth of the size are twice too large.
 _OUTGROWN = 4.0
 _REBUILD_AT = 1.5  # times the exact limit, so that a map that hovers about it is not rebuilt
-
-
-@dataclass(frozen=True)
-class IndexOptions:
-    """How an index is built and searched.
-
-    Attributes:
-        threads: that search; one leaves the robot's other cores alone.
-        build_threads: that build cells, 0 for all cores.
-        exact_numbers: up to this many numbers (places times their length) every query is exact.
-        recall: share of places whose nearest other place has to be found through the cells.
-    """
-
-    threads: int = 1
-    build_threads: int = 0
-    exact_numbers: int = EXACT_NUMBERS
-    recall: float = 0.995
-
-    def __post_init__(self) -> None:
-        if self.threads < 1 or self.build_threads < 0:
-            raise ConfigError(
-                f"Index threads are {self.threads} and build_threads {self.build_threads}: use 1 or "
-                "more to search, and 0 (all cores) or more to build"
-            )
-        if not 0.5 <= self.recall <= 1:
-            raise ConfigError(f"Index recall is {self.recall}: use 0.5 to 1")
 
 
 class PlaceIndex:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from robot_vision.places.store import (
+from robot_vision.places.map.base import (
     SCHEMA_VERSION,
     MapBusyError,
     MapError,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry import rigid as geometry
-from robot_vision.places.store import PlaceMap
+from robot_vision.places.map.base import PlaceMap
 
 _MARGIN = 70
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -20,11 +20,9 @@ import psycopg
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.places import packing
-from robot_vision.places import postgres_server as server
-from robot_vision.places.keyframe import Keyframe, check, check_descriptors
-from robot_vision.places.postgres_server import Address, translated
-from robot_vision.places.store import (
+from robot_vision.places.map import packing
+from robot_vision.places.map import postgres_server as server
+from robot_vision.places.map.base import (
     SCHEMA_VERSION,
     Changes,
     Ids,
@@ -34,7 +32,9 @@ from robot_vision.places.store import (
     Mode,
     taken,
 )
-from robot_vision.places.table_map import POSE, Row, TableMap
+from robot_vision.places.map.keyframe import Keyframe, check, check_descriptors
+from robot_vision.places.map.postgres_server import Address, translated
+from robot_vision.places.map.table_map import POSE, Row, TableMap
 
 _REVISION = "SELECT revision, map_id FROM {s}.map"
 

@@ -19,14 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.places.index import PlaceIndex
-from robot_vision.places.keyframe import check_descriptors
+from robot_vision.places.index.index import PlaceIndex
+from robot_vision.places.map.base import PlaceMap
+from robot_vision.places.map.keyframe import check_descriptors
 from robot_vision.places.place_probability import PlaceProbability
-from robot_vision.places.recogniser_options import RecogniserOptions
-from robot_vision.places.recogniser_places import PlaceTable, Rows, learned_speed
-from robot_vision.places.self_calibration import DEFAULT, SelfCalibration, calibrate_on_map
-from robot_vision.places.sequence_filter import Belief, Odometry, SequenceFilter
-from robot_vision.places.store import PlaceMap
+from robot_vision.places.recognition.known_places import PlaceTable, Rows, learned_speed
+from robot_vision.places.recognition.options import RecogniserOptions
+from robot_vision.places.recognition.self_calibration import (
+    DEFAULT,
+    SelfCalibration,
+    calibrate_on_map,
+)
+from robot_vision.places.recognition.sequence_filter import Belief, Odometry, SequenceFilter
 
 __all__ = ["Candidate", "Odometry", "Recogniser", "RecogniserOptions", "Recognition"]
 

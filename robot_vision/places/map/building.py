@@ -21,9 +21,9 @@ from robot_vision.errors import ConfigError, ImageError
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import orthonormalised
 from robot_vision.pipeline import Pipeline
-from robot_vision.places.keyframe import Keyframe, named
-from robot_vision.places.keyframe_policy import KeyframePolicy, KeyframeSelector
-from robot_vision.places.store import MapError, PlaceMap
+from robot_vision.places.map.base import MapError, PlaceMap
+from robot_vision.places.map.keyframe import Keyframe, named
+from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 
 _DECODERS = 2
 _QUALITY = 80  # of a thumbnail's JPEG
@@ -37,7 +37,7 @@ Load = Callable[["tuple[int, int] | None"], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class MapView:
     """One image of a recording, with its pose.
 
     Attributes:
@@ -64,7 +64,7 @@ class View:
 class Structurer(Protocol):
     """Makes the structure that geometric verification needs; `verification.builder` has one."""
 
-    def add(self, keyframe_id: int, view: View, image: NDArray[np.uint8]) -> Mapping[int, bytes]:
+    def add(self, keyframe_id: int, view: MapView, image: NDArray[np.uint8]) -> Mapping[int, bytes]:
         """Takes in a keyframe; returns structure that is ready, by keyframe id."""
 
     def flush(self) -> Mapping[int, bytes]:
@@ -96,7 +96,7 @@ class Built:
 
 def build(
     places: PlaceMap,
-    views: Sequence[View],
+    views: Sequence[MapView],
     pipeline: Pipeline,
     policy: KeyframePolicy | None = None,
     *,
@@ -155,13 +155,13 @@ def build(
 
 def _identified(
     places: PlaceMap,
-    run: list[View],
+    run: list[MapView],
     there: Mapping[tuple[str, str, int], int],
     pipeline: Pipeline,
     smallest: tuple[int, int] | None,
     done: Built,
     rename: bool,
-) -> tuple[list[View], _Known]:
+) -> tuple[list[MapView], _Known]:
     """Returns a recording's views under the name that it has in the map, and which of them are there.
 
     A name and stamps tell no recording from another: folders are named alike, and images without stamps are
@@ -190,7 +190,7 @@ def _identified(
 
 def _of_one_recording(
     places: PlaceMap,
-    run: Sequence[View],
+    run: Sequence[MapView],
     known: _Known,
     pipeline: Pipeline,
     smallest: tuple[int, int] | None,
@@ -215,7 +215,7 @@ def _of_one_recording(
     return True
 
 
-def _of_one_pose(keyframe: Keyframe, view: View) -> bool:
+def _of_one_pose(keyframe: Keyframe, view: MapView) -> bool:
     T = np.array(view.T_map_camera)
     T[:3, :3] = orthonormalised(T[:3, :3])  # as the map has it: recordings round their rotations
     return bool(np.allclose(keyframe.T_map_camera, T, rtol=0, atol=1e-4))
@@ -229,7 +229,7 @@ def _there(places: PlaceMap) -> dict[tuple[str, str, int], int]:
 
 def _resume(
     places: PlaceMap,
-    run: Sequence[View],
+    run: Sequence[MapView],
     known: _Known,
     selector: KeyframeSelector,
     keep: _Keeper,
@@ -252,10 +252,10 @@ def _resume(
 
 
 def _candidates(
-    run: Iterable[View], selector: KeyframeSelector, batch: int, done: Built
-) -> Iterator[list[View]]:
+    run: Iterable[MapView], selector: KeyframeSelector, batch: int, done: Built
+) -> Iterator[list[MapView]]:
     """Yields batches of views that may become keyframes: a robot that stands costs nothing."""
-    few: list[View] = []
+    few: list[MapView] = []
     for view in run:
         done.views += 1
         # Until the batch is judged, only its first view is known to follow the last keyframe.
@@ -269,13 +269,13 @@ def _candidates(
 
 
 def _take(
-    few: Sequence[View],
+    few: Sequence[MapView],
     images: Sequence[NDArray[np.uint8] | ImageError],
     pipeline: Pipeline,
     selector: KeyframeSelector,
     keep: _Keeper,
 ) -> None:
-    good: list[tuple[View, NDArray[np.uint8]]] = []
+    good: list[tuple[MapView, NDArray[np.uint8]]] = []
     for view, image in zip(few, images, strict=True):
         if isinstance(image, ImageError):
             keep.done.unreadable[image.reason] += 1
@@ -309,7 +309,7 @@ class _Keeper:
         self._thumbnail, self._covariance = thumbnail, covariance
 
     def __call__(
-        self, chosen: Sequence[tuple[View, NDArray[np.uint8], NDArray[np.float32]]]
+        self, chosen: Sequence[tuple[MapView, NDArray[np.uint8], NDArray[np.float32]]]
     ) -> None:
         ids = self.places.add_many(
             Keyframe.checked(
@@ -339,7 +339,7 @@ class _Keeper:
             self.settle(self.structure.flush())
 
 
-def _load(view: View, smallest: tuple[int, int] | None) -> NDArray[np.uint8] | ImageError:
+def _load(view: MapView, smallest: tuple[int, int] | None) -> NDArray[np.uint8] | ImageError:
     try:
         return view.load(smallest)
     except ImageError as error:

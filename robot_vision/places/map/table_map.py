@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.places import packing
-from robot_vision.places.keyframe import Keyframe, check
-from robot_vision.places.store import (
+from robot_vision.places.map import packing
+from robot_vision.places.map.base import (
     DTYPES,
     MAX_DIMENSION,
     Ids,
@@ -22,6 +21,7 @@ from robot_vision.places.store import (
     MapReplacedError,
     PlaceMap,
 )
+from robot_vision.places.map.keyframe import Keyframe, check
 
 T = TypeVar("T", bound="TableMap")
 Row = tuple[Any, ...]

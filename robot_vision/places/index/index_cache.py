@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from robot_vision.address import is_server
 from robot_vision.files.cache_folder import user_cache
-from robot_vision.places.index import IndexOptions, PlaceIndex
-from robot_vision.places.store import Changes, MapInfo, MapReplacedError, PlaceMap
+from robot_vision.places.index.index import PlaceIndex
+from robot_vision.places.index.options import IndexOptions
+from robot_vision.places.map.base import Changes, MapInfo, MapReplacedError, PlaceMap
 
 faiss: Any = _faiss  # its stubs lack the callbacks
 _MAGIC = b"robot_vision place index 3\n"

@@ -17,17 +17,10 @@ from numpy.typing import NDArray
 from robot_vision.address import is_server, shown
 from robot_vision.errors import ConfigError
 from robot_vision.geometry import rigid as geometry
-from robot_vision.places.keyframe import Keyframe, named
-from robot_vision.places.sqlite_file import give_name
-from robot_vision.places.store import (
-    MapError,
-    MapInfo,
-    MapMissingError,
-    PlaceMap,
-    create_map,
-    open_map,
-    refuse_mistyped,
-)
+from robot_vision.places.map.base import MapError, MapInfo, MapMissingError, PlaceMap
+from robot_vision.places.map.keyframe import Keyframe, named
+from robot_vision.places.map.opening import create_map, open_map, refuse_mistyped
+from robot_vision.places.map.sqlite_file import give_name
 
 Say = Callable[[int, int], None]
 _BATCH = 200
@@ -108,7 +101,7 @@ def _copy(source: PlaceMap, target_uri: str | Path, say: Say | None) -> int:
 def _draft(uri: str | Path, info: MapInfo) -> Iterator[PlaceMap]:
     """Yields an empty map like another one, which gets its name when the block ends without an error."""
     if is_server(uri):
-        from robot_vision.places.postgres_map import PostgresMap
+        from robot_vision.places.map.postgres_map import PostgresMap
 
         with PostgresMap.draft(
             str(uri),
@@ -149,7 +142,7 @@ def drop_map(uri: str | Path) -> None:
     """
     refuse_mistyped(uri)
     if is_server(uri):
-        from robot_vision.places.postgres_map import PostgresMap
+        from robot_vision.places.map.postgres_map import PostgresMap
 
         if not PostgresMap.drop(str(uri)):
             raise MapMissingError(f"{shown(uri)} does not exist")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry import rigid as geometry
-from robot_vision.places.index_cache import open_index
-from robot_vision.places.store import MapError, PlaceMap
+from robot_vision.places.index.index_cache import open_index
+from robot_vision.places.map.base import MapError, PlaceMap
 
 Array = NDArray[np.float64]
 

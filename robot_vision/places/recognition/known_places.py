@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import matrix_from_xyzw
-from robot_vision.places.keyframe import stamped
+from robot_vision.places.map.keyframe import stamped
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]

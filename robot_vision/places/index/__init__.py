@@ -1,0 +1,1 @@
+"""The index of descriptors: exact where it can be, by inverted lists where it must."""

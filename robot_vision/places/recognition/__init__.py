@@ -1,0 +1,1 @@
+"""Recognising places: by one image, and by a sequence of them."""
