@@ -20,7 +20,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from benchmarks import inputs
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 
 STAMP = struct.Struct("<iI")  # Header's first field, after the four bytes of CDR encapsulation
 

@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification
 
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 
 STAMP = struct.Struct("<iI")  # Header's first field, after the four bytes of CDR encapsulation
 TYPES = {"classification": Classification, "descriptor": Image, "pose": PoseWithCovarianceStamped}

@@ -63,7 +63,7 @@ def trial(peer: Bench, rate: float, seconds: float) -> dict[str, Any]:
 
 def _stages(diagnostics: dict[str, str]) -> dict[str, float]:
     """Returns the medians of the node's own stages in its window of 2 s, the end of the trial."""
-    from robot_vision.ros.worker import STAGES
+    from robot_vision.ros.perception.worker import STAGES
 
     values = {key.rpartition("/")[2]: value for key, value in diagnostics.items()}
     found = {stage: float(values.get(f"{stage}_ms_p50", "nan")) for stage in STAGES}
@@ -72,7 +72,7 @@ def _stages(diagnostics: dict[str, str]) -> dict[str, float]:
 
 def _counters(diagnostics: dict[str, str]) -> dict[str, int]:
     """Sums the drop counters of all cameras."""
-    from robot_vision.ros.diagnostics import DROPS
+    from robot_vision.ros.perception.diagnostics import DROPS
 
     sums: dict[str, int] = {}
     for key, value in diagnostics.items():

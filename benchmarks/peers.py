@@ -118,7 +118,7 @@ def perception(
     }  # fmt: skip
     words = [w for name, value in parameters.items() for w in ("-p", f"{name}:={value}")]
     return [
-        sys.executable, "-m", "robot_vision.ros.perception_node", "--ros-args",
+        sys.executable, "-m", "robot_vision.ros.perception.node", "--ros-args",
         "--log-level", "warn", *words,
     ]  # fmt: skip
 

@@ -21,7 +21,7 @@ from robot_vision.engines.bound import BoundSession
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.messages.serialized import read_compressed_image, read_image
-from robot_vision.ros.messages import descriptor_message, image_message
+from robot_vision.ros.node.status import descriptor_message, image_message
 
 USUAL, OURS = "usual", "ours"
 Runs = dict[str, Any]

@@ -18,7 +18,7 @@ from vision_msgs.msg import Classification, ObjectHypothesis
 
 from benchmarks.models import LABELS, SPECS
 from robot_vision.networks.heads.netvlad import NetVladHead
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 
 
 class TodaysNode(Node):

@@ -21,10 +21,10 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from robot_vision.ros.dds import large_image_environment
-from robot_vision.ros.launch_arguments import argument_texts, overrides, program
-from robot_vision.ros.perception_parameters import PerceptionParameters
-from robot_vision.ros.player_parameters import PlayerParameters
+from robot_vision.ros.node.dds import large_image_environment
+from robot_vision.ros.node.launch_arguments import argument_texts, overrides, program
+from robot_vision.ros.perception.parameters import PerceptionParameters
+from robot_vision.ros.player.parameters import PlayerParameters
 
 HERE = Path(__file__).absolute().parent
 PLAYER = ("source", "stamps", "rate_hz", "speed", "start_s", "duration_s", "loop", "clock_hz")

@@ -13,8 +13,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.launch_arguments import (
+from robot_vision.ros.filters.parameters import FilterParameters
+from robot_vision.ros.node.launch_arguments import (
     argument_texts,
     given_parameters,
     parameter_sources,

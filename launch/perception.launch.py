@@ -14,15 +14,15 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from robot_vision.ros.dds import large_image_environment
-from robot_vision.ros.launch_arguments import (
+from robot_vision.ros.node.dds import large_image_environment
+from robot_vision.ros.node.launch_arguments import (
     argument_texts,
     given_parameters,
     parameter_sources,
     process_arguments,
     program,
 )
-from robot_vision.ros.perception_parameters import PerceptionParameters
+from robot_vision.ros.perception.parameters import PerceptionParameters
 
 # Next to this file, in a source tree as in share/robot_vision.
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "perception.yaml")

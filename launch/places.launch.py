@@ -16,8 +16,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from robot_vision.ros.dds import large_image_environment
-from robot_vision.ros.launch_arguments import (
+from robot_vision.ros.node.dds import large_image_environment
+from robot_vision.ros.node.launch_arguments import (
     argument_texts,
     given_parameters,
     node_arguments,
@@ -25,7 +25,7 @@ from robot_vision.ros.launch_arguments import (
     process_arguments,
     program,
 )
-from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.places.parameters import PlaceParameters
 
 # Next to this file, in a source tree as in share/robot_vision.
 CONFIG = Path(__file__).absolute().parents[1] / "config"

@@ -20,7 +20,7 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 
-from robot_vision.ros.recorded_topics import play_command, record_command
+from robot_vision.ros.perception.recorded_topics import play_command, record_command
 
 ARGUMENTS = {
     "output": ("", "Directory of the rosbag2 to write; it must not exist yet."),

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pytest
 
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,7 +20,7 @@ import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 
 BYTES = {"rgb8": 3, "bgr8": 3, "mono8": 1, "rgba8": 4, "16UC1": 2, "bayer_rggb8": 1, "nonsense": 5}
 SIZES = ((480, 640), (1, 1), (1080, 1920), (37, 1001), (240, 320))

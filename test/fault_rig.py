@@ -99,7 +99,7 @@ class Rig:
         }  # fmt: skip
         words = [w for key, value in options.items() for w in ("-p", f"{key}:={value}")]
         log = self.folder / f"node_{self.starts}.txt"
-        module = "robot_vision.ros.perception_node"
+        module = "robot_vision.ros.perception.node"
         return NodeProcess(log, module, "--ros-args", *words, prefix=prefix)
 
     def _answered(self, message: Any) -> None:

@@ -90,11 +90,11 @@ def attach(rig: Rig) -> dict[str, NodeProcess]:
     common = ("-p", "diagnostics_period_s:=0.2")
     nodes = {
         "places": NodeProcess(
-            rig.folder / f"places_{rig.starts}.txt", "robot_vision.ros.place_node", "--ros-args",
+            rig.folder / f"places_{rig.starts}.txt", "robot_vision.ros.places.node", "--ros-args",
             *("-p", "camera:=front", "-p", f"map:={path}"), *common,
         ),
         "filters": NodeProcess(
-            rig.folder / f"filters_{rig.starts}.txt", "robot_vision.ros.filter_node", "--ros-args",
+            rig.folder / f"filters_{rig.starts}.txt", "robot_vision.ros.filters.node", "--ros-args",
             *("-p", "cameras:=[front]", "-p", "odometry_source:=none"), *common,
         ),
     }  # fmt: skip
@@ -116,7 +116,7 @@ def _map(rig: Rig) -> Path:
     """Returns a map with the place that the camera shows and others that look different."""
     from sensor_msgs.msg import Image
 
-    from robot_vision.ros.place_messages import read_descriptor
+    from robot_vision.ros.places.messages import read_descriptor
 
     topic = f"{NODE}/front/descriptor"
     messages = rig.client.listen(Image, topic)

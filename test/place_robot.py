@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
+from robot_vision.ros import EXECUTABLES
 
 NODE = "/places"
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
@@ -117,7 +118,7 @@ class PlaceRobot:
     Args:
         folder: for the logs.
         arguments: of the node, after those set here.
-        module: of the node.
+        executable: of the node.
         prefix: command that runs the node's command, such as `nice`.
     """
 
@@ -125,7 +126,7 @@ class PlaceRobot:
         self,
         folder: Path,
         *arguments: str,
-        module: str = "place_node",
+        executable: str = "place_node",
         prefix: Sequence[str] = (),
     ) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
@@ -143,7 +144,7 @@ class PlaceRobot:
         self.starts = 0
         self._prefix = prefix
         self._command = (
-            f"robot_vision.ros.{module}",
+            EXECUTABLES[executable],
             "--ros-args",
             *("-p", "camera:=front", "-p", "diagnostics_period_s:=0.2"),
             # On a busy machine best effort loses a message now and then, and each is sent once here.
@@ -185,7 +186,7 @@ class PlaceRobot:
         from sensor_msgs.msg import Image
         from std_msgs.msg import Header
 
-        from robot_vision.ros.messages import descriptor_message
+        from robot_vision.ros.node.status import descriptor_message
 
         if stamp is None:
             self.clock_ns += 100_000_000

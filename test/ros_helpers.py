@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from robot_vision.ros.dds import PROFILES_FILE, PROFILES_FILE_V2
+from robot_vision.ros.node.dds import PROFILES_FILE, PROFILES_FILE_V2
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,7 +105,7 @@ class Client:
     """A node that publishes, subscribes and calls services, spun by a thread of its own."""
 
     def __init__(self) -> None:
-        from robot_vision.ros.dds import use_large_image_profile
+        from robot_vision.ros.node.dds import use_large_image_profile
 
         use_large_image_profile()  # the soak is no pytest, whose conftest does it
         import rclpy

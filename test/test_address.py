@@ -14,7 +14,7 @@ from robot_vision.address import name_in, shown, without_secrets
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.places.map.opening import open_map
-from robot_vision.ros.place_maps import open_or_make
+from robot_vision.ros.places.map_file import open_or_make
 
 __all__ = ["server", "server_uri"]  # fixtures
 
@@ -77,7 +77,7 @@ def test_no_address_shows_a_secret(
     secrets = (SECRET, SECRET[1:])
     assert not any(secret in shown(uri) for secret in secrets)
     assert shown(shown(uri)) == shown(uri)
-    map_status = pytest.importorskip("robot_vision.ros.place_diagnostics").map_status
+    map_status = pytest.importorskip("robot_vision.ros.places.diagnostics").map_status
     entry = map_status("/places", uri, None, 0, "", False, 0)
     assert not any(secret in str(entry) for secret in secrets)
     for attempt in (lambda: open_map(uri, "read"), lambda: open_or_make(uri, None, 0, "map")):
@@ -156,7 +156,7 @@ def test_all_commands_on_a_server_name_the_map_without_its_password(
 @pytest.mark.ros
 def test_an_argument_that_ros_does_not_read_is_quoted_without_its_password() -> None:
     pytest.importorskip("rclpy")
-    node = [sys.executable, "-m", "robot_vision.ros.place_node", "--ros-args", "-p"]
+    node = [sys.executable, "-m", "robot_vision.ros.places.node", "--ros-args", "-p"]
     wrong = f"map:={{postgresql://u:{SECRET}@127.0.0.1:9/db?map=hall"
     run = subprocess.run([*node, wrong], capture_output=True, text=True, timeout=60)
     assert run.returncode == 2 and "error: " in run.stderr

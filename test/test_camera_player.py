@@ -23,7 +23,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages import cdr
 from robot_vision.recording import RecordingWriter
-from robot_vision.ros.playback import Item, Pacer, Playback
+from robot_vision.ros.player.playback import Item, Pacer, Playback
 from robot_vision.sources import CompressedImage, RawImage, open_source
 
 START = 1_700_000_000_000_000_000
@@ -173,7 +173,7 @@ def test_jump_of_the_log_is_not_waited_for() -> None:
 @contextmanager
 def player(*parameters: str, rules: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """Runs the node as users do, with parameters and remapping rules; interrupts it at the end."""
-    command = [sys.executable, "-m", "robot_vision.ros.camera_player", "--ros-args"]
+    command = [sys.executable, "-m", "robot_vision.ros.player.node", "--ros-args"]
     for rule in rules:
         command += ["-r", rule]
     for parameter in parameters:
@@ -509,7 +509,7 @@ def test_pass_that_begins_late_is_not_played_in_a_burst(
     from rclpy.parameter import Parameter
     from sensor_msgs.msg import Image
 
-    from robot_vision.ros.camera_player import CameraPlayer
+    from robot_vision.ros.player.node import CameraPlayer
 
     iterate = Playback.__iter__
 

@@ -18,9 +18,9 @@ pytest.importorskip("tf2_msgs")
 from ros_helpers import coloured_image, rgb_message, set_header, wait_until  # noqa: E402
 from tiny_bundle import make_tiny_bundle  # noqa: E402
 
-from robot_vision.ros.filter_node import FilterNode  # noqa: E402
-from robot_vision.ros.perception_node import PerceptionNode  # noqa: E402
-from robot_vision.ros.transitions import SUCCESS  # noqa: E402
+from robot_vision.ros.filters.node import FilterNode  # noqa: E402
+from robot_vision.ros.node.transitions import SUCCESS  # noqa: E402
+from robot_vision.ros.perception.node import PerceptionNode  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -146,7 +146,7 @@ def test_a_command_topic_may_have_several_publishers(robot: Robot) -> None:
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from vision_msgs.msg import Classification
 
-    from robot_vision.ros.place_node import PlaceNode
+    from robot_vision.ros.places.node import PlaceNode
 
     filters, places = (robot.start(k, "__ns:=/three") for k in (FilterNode, PlaceNode))
     for _ in range(2):

@@ -236,7 +236,7 @@ def test_the_record_command_has_output_node_and_extra_topics() -> None:
     import re
 
     from robot_vision.errors import ConfigError
-    from robot_vision.ros.recorded_topics import record_command
+    from robot_vision.ros.perception.recorded_topics import record_command
 
     words = record_command("/tmp/out", "/robot/perception", "mcap", ["/truth/pose"])
     assert words[:3] == ["ros2", "bag", "record"] and "/tmp/out" in words

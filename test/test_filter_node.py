@@ -53,14 +53,14 @@ class Robot:
         common = ("-p", "cameras:=[front]", "-p", "diagnostics_period_s:=0.2", "-p")
         self.perception = NodeProcess(
             folder / "perception.txt",
-            "robot_vision.ros.perception_node",
+            "robot_vision.ros.perception.node",
             "--ros-args",
             *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "threads:=1"),
             *(*common, "base_frame:=base_link", "-p", "camera_to_base:=[0.0,0.0,0.0,0.0,0.0,0.0]"),
         )
         self.filters = NodeProcess(
             folder / "filters.txt",
-            "robot_vision.ros.filter_node",
+            "robot_vision.ros.filters.node",
             "--ros-args",
             *(*common, "base_frame:=base_link", "-p", "warn_period_s:=0.1"),
             *("-p", "stale_after_s:=2.0", "-p", "localised_deg:=30.0"),
@@ -148,7 +148,7 @@ def test_classes_are_filtered_under_the_header_of_the_image(robot: Robot) -> Non
 def test_pose_is_in_the_map_and_the_robot_localised_for_late_joiners(robot: Robot) -> None:
     from std_msgs.msg import Bool
 
-    from robot_vision.ros.qos import profile
+    from robot_vision.ros.node.qos import profile
 
     robot.poses.clear()
     wait_until(lambda: len(robot.poses) > 5, each=robot.drive)
@@ -312,7 +312,7 @@ def test_input_that_is_all_refused_is_silence(robot: Robot) -> None:
 def test_deactivated_it_is_not_localised_and_begins_anew(robot: Robot) -> None:
     from std_msgs.msg import Bool
 
-    from robot_vision.ros.qos import profile
+    from robot_vision.ros.node.qos import profile
 
     answers = robot.client.listen(Bool, f"{NODE}/localised", profile("reliable", 1, latched=True))
     wait_until(robot.localised, each=robot.drive)
@@ -364,12 +364,12 @@ def test_tf_to_the_odometry_and_odometry_from_tf(tmp_path: Path) -> None:
     from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
     from tf2_msgs.msg import TFMessage
 
-    from robot_vision.ros.qos import profile
+    from robot_vision.ros.node.qos import profile
 
     client = Client()
     node = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.filter_node",
+        "robot_vision.ros.filters.node",
         "--ros-args",
         *("-r", "__node:=tf_filters", "-p", "odometry_source:=tf", "-p", "base_frame:=base_link"),
         *("-p", "publish_tf:=true", "-p", "pose_topics:=[/gps]", "-p", "filter_classes:=false"),
@@ -418,12 +418,12 @@ def test_pose_of_a_camera_waits_until_the_frame_of_the_robot_is_known(tmp_path: 
     from nav_msgs.msg import Odometry
     from tf2_msgs.msg import TFMessage
 
-    from robot_vision.ros.qos import profile
+    from robot_vision.ros.node.qos import profile
 
     client = Client()
     node = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.filter_node",
+        "robot_vision.ros.filters.node",
         "--ros-args",
         *("-r", "__node:=late_filters", "-p", "pose_topics:=[/gps]", "-p", "pose_frames:=[mast]"),
         *("-p", "filter_classes:=false", "-p", "diagnostics_period_s:=0.1"),
@@ -469,12 +469,12 @@ def test_belief_says_alone_whether_to_drive_on(tmp_path: Path) -> None:
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from nav_msgs.msg import Odometry
 
-    from robot_vision.ros.qos import profile
+    from robot_vision.ros.node.qos import profile
 
     client = Client()
     node = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.filter_node",
+        "robot_vision.ros.filters.node",
         "--ros-args",
         *("-r", "__node:=believer", "-p", "pose_topics:=[/gps]", "-p", "filter_classes:=false"),
         *("-p", "diagnostics_period_s:=0.2", "-p", "warn_period_s:=0.1"),

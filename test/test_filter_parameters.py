@@ -14,16 +14,16 @@ from robot_vision.errors import ConfigError
 from robot_vision.filters.class_file import read_class_file
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
-from robot_vision.ros.filter_parameters import YAML_HEADING, FilterParameters
-from robot_vision.ros.launch_arguments import argument_texts
-from robot_vision.ros.parameters import build, markdown_table, settings, yaml_text
+from robot_vision.ros.filters.parameters import YAML_HEADING, FilterParameters
+from robot_vision.ros.node.launch_arguments import argument_texts
+from robot_vision.ros.node.parameters import build, markdown_table, settings, yaml_text
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "config" / "filters.yaml"
 
 
 def test_yaml_file_is_what_the_dataclass_gives() -> None:
-    command = "python -m robot_vision.ros.filter_parameters > config/filters.yaml"
+    command = "python -m robot_vision.ros.filters.parameters > config/filters.yaml"
     assert YAML.read_text() == yaml_text(FilterParameters, YAML_HEADING), f"run {command}"
 
 

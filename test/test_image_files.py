@@ -21,7 +21,7 @@ from robot_vision.errors import ImageError
 from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.images.orientation import orientation_of, upright
 from robot_vision.messages.serialized import read_compressed_image
-from robot_vision.ros.playback import Playback
+from robot_vision.ros.player.playback import Playback
 from robot_vision.sources import open_source
 from robot_vision.sources.files import find_images, image_notes, upright_message
 from robot_vision.sources.image_formats import missing_decoder, read_image

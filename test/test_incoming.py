@@ -17,8 +17,8 @@ from ros_helpers import Client, NodeProcess, set_header, wait_until
 from std_msgs.msg import Header
 
 from robot_vision.filters.refusal import MeasurementError
-from robot_vision.ros.incoming import checked_covariance, checked_pose, checked_stamp_ns
-from robot_vision.ros.sequence import MessageSequence
+from robot_vision.ros.node.incoming import checked_covariance, checked_pose, checked_stamp_ns
+from robot_vision.ros.node.sequence import MessageSequence
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_filter_node_outlives_what_drivers_send_for_unknown(tmp_path: Path) -> N
 
     process = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.filter_node",
+        "robot_vision.ros.filters.node",
         "--ros-args",
         *("-p", "cameras:=[front]", "-p", "diagnostics_period_s:=0.1"),
     )

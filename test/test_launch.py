@@ -20,13 +20,13 @@ from ros_helpers import own_environment
 
 from robot_vision.bundle.installed import package_executable
 from robot_vision.errors import ConfigError
-from robot_vision.ros.dds import (
+from robot_vision.ros.node.dds import (
     PROFILES_FILE,
     PROFILES_FILE_V2,
     find_profile,
     large_image_environment,
 )
-from robot_vision.ros.launch_arguments import (
+from robot_vision.ros.node.launch_arguments import (
     argument_texts,
     given_parameters,
     node_arguments,
@@ -34,7 +34,7 @@ from robot_vision.ros.launch_arguments import (
     parameter_sources,
     program,
 )
-from robot_vision.ros.perception_parameters import PerceptionParameters
+from robot_vision.ros.perception.parameters import PerceptionParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = [
@@ -170,7 +170,7 @@ def test_profile_is_chosen_for_fast_dds_only_and_never_over_the_users_choice() -
 
 _LISTEN = """
 import time
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 use_large_image_profile()
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
@@ -186,7 +186,7 @@ print(len(got))
 """
 _TALK = """
 import array, time
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 use_large_image_profile()
 import rclpy
 from sensor_msgs.msg import Image
@@ -416,7 +416,7 @@ def _frames(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.ros
 @pytest.mark.skipif(
-    importlib.util.find_spec("robot_vision.ros.camera_player") is None,
+    importlib.util.find_spec("robot_vision.ros.player.node") is None,
     reason="no camera player yet",
 )
 def test_what_the_demo_starts_also_starts_as_plain_processes(tmp_path: Path) -> None:
@@ -429,14 +429,14 @@ def test_what_the_demo_starts_also_starts_as_plain_processes(tmp_path: Path) -> 
     answers = client.listen(Classification, "/perception/camera/classification")
     node = NodeProcess(
         tmp_path / "node.txt",
-        "robot_vision.ros.perception_node",
+        "robot_vision.ros.perception.node",
         "--ros-args",
         *("--params-file", str(ROOT / "config" / "perception.yaml")),
         *("-p", f"model:={make_tiny_bundle(tmp_path / 'b')}", "-p", "engine:=onnx"),
     )
     player = NodeProcess(
         tmp_path / "player.txt",
-        "robot_vision.ros.camera_player",
+        "robot_vision.ros.player.node",
         "--ros-args",
         *("-p", f"source:={_frames(tmp_path / 'frames')}", "-p", "rate_hz:=20"),
         *("-p", "output_topics:=[camera/image_raw]", "-p", "transport:=raw"),

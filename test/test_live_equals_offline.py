@@ -80,7 +80,7 @@ class Live:
         }
         self.node = NodeProcess(
             folder / "node.txt",
-            "robot_vision.ros.perception_node",
+            "robot_vision.ros.perception.node",
             "--ros-args",
             *("-p", f"model:={DEMO}", "-p", "engine:=onnx", "-p", "threads:=1"),
             *("-p", "cameras:=[front]", "-p", "image_topics:=[/front/image_raw]"),
@@ -92,7 +92,7 @@ class Live:
         """Plays a bag, again where a frame was lost, until every frame has all its results."""
         player = NodeProcess(
             folder / "player.txt",
-            "robot_vision.ros.camera_player",
+            "robot_vision.ros.player.node",
             "--ros-args",
             *("-p", f"source:={bag}", "-p", "wait_for_subscribers:=1", "-p", "loop:=true"),
             *("-p", "stamps:=recorded"),

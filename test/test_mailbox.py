@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_vision.ros.mailbox import Mailbox, RateLimiter
+from robot_vision.ros.node.mailbox import Mailbox, RateLimiter
 
 CAMERAS = ("front", "left", "rear")
 

@@ -19,10 +19,10 @@ from ros_helpers import wait_until
 from std_msgs.msg import Float64
 
 from robot_vision.errors import BundleError, ConfigError
-from robot_vision.ros.managed_node import ManagedNode
-from robot_vision.ros.managed_parameters import ManagedParameters
-from robot_vision.ros.parameters import LIVE, parameter
-from robot_vision.ros.transitions import ERROR, FAILURE, SUCCESS, reported
+from robot_vision.ros.node.managed_node import ManagedNode
+from robot_vision.ros.node.managed_parameters import ManagedParameters
+from robot_vision.ros.node.parameters import LIVE, parameter
+from robot_vision.ros.node.transitions import ERROR, FAILURE, SUCCESS, reported
 
 pytestmark = pytest.mark.ros
 

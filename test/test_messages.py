@@ -31,7 +31,7 @@ from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.predictions import CameraPose, Hypothesis
-from robot_vision.ros.messages import (
+from robot_vision.ros.node.status import (
     classification_message,
     descriptor_message,
     header_message,
@@ -42,8 +42,8 @@ from robot_vision.ros.messages import (
     transform_message,
     vision_info_message,
 )
-from robot_vision.ros.place_messages import PlaceHypothesis, places_message
-from robot_vision.ros.transforms import StaticTransforms, base_pose, transform_from_numbers
+from robot_vision.ros.node.transforms import StaticTransforms, base_pose, transform_from_numbers
+from robot_vision.ros.places.messages import PlaceHypothesis, places_message
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="front_optical")
 

@@ -15,10 +15,10 @@ pytest.importorskip("vision_msgs")
 from ros_helpers import coloured_image, jpeg_message, wait_until  # noqa: E402
 from tiny_bundle import make_tiny_bundle  # noqa: E402
 
-from robot_vision.ros.filter_node import FilterNode  # noqa: E402
-from robot_vision.ros.perception_node import PerceptionNode  # noqa: E402
-from robot_vision.ros.place_node import PlaceNode  # noqa: E402
-from robot_vision.ros.transitions import FAILURE, SUCCESS  # noqa: E402
+from robot_vision.ros.filters.node import FilterNode  # noqa: E402
+from robot_vision.ros.node.transitions import FAILURE, SUCCESS  # noqa: E402
+from robot_vision.ros.perception.node import PerceptionNode  # noqa: E402
+from robot_vision.ros.places.node import PlaceNode  # noqa: E402
 
 pytestmark = pytest.mark.ros
 SHARED = {"/tf", "/tf_static", "/diagnostics", "/rosout", "/parameter_events", "/clock"}

@@ -50,7 +50,7 @@ class Patient:
         self.processes = {
             node: NodeProcess(
                 folder / f"{transport}.txt",
-                "robot_vision.ros.perception_node",
+                "robot_vision.ros.perception.node",
                 "--ros-args",
                 *("-r", f"__node:={node[1:]}", "-p", f"model:={self.bundle}"),
                 *("-p", "engine:=onnx", "-p", "threads:=1", "-p", f"transport:={transport}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ pytest.importorskip("rclpy", reason="the nodes need ROS 2")
 
 from ros_helpers import ROOT, NodeProcess, own_environment, wait_until
 
-from robot_vision.ros import start
+from robot_vision.ros import EXECUTABLES, start
 
 NODES = [name for name, value in vars(start).items() if getattr(value, "func", None) is start.start]
 
@@ -22,7 +23,8 @@ NODES = [name for name, value in vars(start).items() if getattr(value, "func", N
 def test_each_executable_of_the_package_starts_here() -> None:
     text = (ROOT / "setup.py").read_text()
     assert len(NODES) == 5 and all(f'"{name}"' in text for name in NODES)
-    assert all((ROOT / "robot_vision" / "ros" / f"{name}.py").is_file() for name in NODES)
+    assert set(NODES) == set(EXECUTABLES)
+    assert all(importlib.util.find_spec(module) for module in EXECUTABLES.values())
 
 
 def _heeds_sigterm(process: subprocess.Popen) -> bool:
@@ -40,7 +42,7 @@ def test_signal_in_the_first_second_ends_in_silence(tmp_path: Path, node: str, n
     pictures = ["--ros-args", "-p", f"source:={ROOT / 'docs' / 'images'}", "-p", "loop:=true"]
     arguments = pictures if node == "camera_player" else []
     for i, delay_s in enumerate((0.0, 0.2, 0.5)):
-        process = NodeProcess(tmp_path / f"{i}.txt", f"robot_vision.ros.{node}", *arguments)
+        process = NodeProcess(tmp_path / f"{i}.txt", EXECUTABLES[node], *arguments)
         wait_until(lambda: _heeds_sigterm(process.process), what="its handler")  # noqa: B023
         time.sleep(delay_s)
         assert process.stop(number) == 0, process.output
@@ -73,7 +75,7 @@ def test_no_place_for_logs_is_one_line_with_the_remedy(tmp_path: Path) -> None:
         environment = {k: v for k, v in {**own_environment(), **change}.items() if v is not None}
         environment = {k: v for k, v in environment.items() if k not in ("ROS_HOME",)}
         done = subprocess.run(
-            [sys.executable, "-m", "robot_vision.ros.filter_node"],
+            [sys.executable, "-m", "robot_vision.ros.filters.node"],
             env=environment,
             capture_output=True,
             text=True,

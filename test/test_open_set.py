@@ -264,7 +264,7 @@ def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
     client = Client()
     node = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.perception_node",
+        "robot_vision.ros.perception.node",
         "--ros-args",
         *("-p", f"model:={bundle.path}", "-p", "engine:=onnx", "-p", "threads:=1"),
     )

@@ -20,6 +20,7 @@ from tiny_bundle import make_tiny_bundle
 from train_data import configuration, make_labelled
 
 from robot_vision.cli import VERBS
+from robot_vision.ros import EXECUTABLES
 from robot_vision.training.config_file import plain
 
 # As Python imports it at each start, children included. A Unix socket reaches this machine alone.
@@ -201,7 +202,7 @@ def test_no_node_tells_anybody_or_writes_elsewhere(
     nodes = {
         name: NodeProcess(
             work / f"{name}.txt",
-            f"robot_vision.ros.{name}",
+            EXECUTABLES[name],
             "--ros-args",
             *[word for value in values for word in ("-p", value)],
         )

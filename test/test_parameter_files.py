@@ -10,7 +10,7 @@ pytest.importorskip("rclpy")
 
 from ros_helpers import NodeProcess, wait_until
 
-from robot_vision.ros.parameter_files import ignored_sections
+from robot_vision.ros.node.parameter_files import ignored_sections
 
 BODY = "ros__parameters: {top_k: 5}"
 

@@ -12,9 +12,9 @@ import yaml
 
 from robot_vision.bundle.installed import find_model, installed_models
 from robot_vision.errors import ConfigError
-from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.managed_parameters import ManagedParameters
-from robot_vision.ros.parameters import (
+from robot_vision.ros.filters.parameters import FilterParameters
+from robot_vision.ros.node.managed_parameters import ManagedParameters
+from robot_vision.ros.node.parameters import (
     CONFIGURE,
     LIVE,
     NEVER,
@@ -25,17 +25,17 @@ from robot_vision.ros.parameters import (
     settings,
     yaml_text,
 )
-from robot_vision.ros.perception_parameters import YAML_HEADING, PerceptionParameters
-from robot_vision.ros.place_parameters import YAML_HEADING as PLACE_HEADING
-from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.player_parameters import PlayerParameters
+from robot_vision.ros.perception.parameters import YAML_HEADING, PerceptionParameters
+from robot_vision.ros.places.parameters import YAML_HEADING as PLACE_HEADING
+from robot_vision.ros.places.parameters import PlaceParameters
+from robot_vision.ros.player.parameters import PlayerParameters
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "config" / "perception.yaml"
 
 
 def test_yaml_file_is_what_the_dataclass_gives() -> None:
-    command = "python -m robot_vision.ros.perception_parameters > config/perception.yaml"
+    command = "python -m robot_vision.ros.perception.parameters > config/perception.yaml"
     assert YAML.read_text() == yaml_text(PerceptionParameters, YAML_HEADING), f"run {command}"
 
 
@@ -98,7 +98,7 @@ def test_place_parameters_agree_with_their_yaml_file_and_their_documentation() -
     assert build(PlaceParameters, values) == PlaceParameters()
     assert (ROOT / "config" / "places.yaml").read_text() == yaml_text(
         PlaceParameters, PLACE_HEADING
-    ), "run python -m robot_vision.ros.place_parameters > config/places.yaml"
+    ), "run python -m robot_vision.ros.places.parameters > config/places.yaml"
     assert markdown_table(PlaceParameters) in (ROOT / "docs" / "places.md").read_text()
     for setting in settings(PlaceParameters):
         assert setting.text[-1] in ".," and len(setting.text) > 10, setting.name

@@ -31,7 +31,7 @@ from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
 from robot_vision.images.decode import to_rgb
 from robot_vision.pipeline import Pipeline
-from robot_vision.ros.transforms import base_pose, transform_from_numbers
+from robot_vision.ros.node.transforms import base_pose, transform_from_numbers
 
 pytestmark = pytest.mark.ros
 NODE = "/perception"
@@ -52,7 +52,7 @@ class Robot:
         self.client.listen(DiagnosticArray, "/diagnostics")
         self.process = NodeProcess(
             folder / "log.txt",
-            "robot_vision.ros.perception_node",
+            "robot_vision.ros.perception.node",
             "--ros-args",
             *("-p", f"model:={self.bundle}", "-p", "engine:=onnx", "-p", "threads:=1"),
             *("-p", "cameras:=[front, rear]", "-p", "diagnostics_period_s:=0.2"),

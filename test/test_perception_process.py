@@ -23,7 +23,7 @@ def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "b")
     process = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.perception_node",
+        "robot_vision.ros.perception.node",
         "--ros-args",
         *("-r", "__ns:=/robot1", "-r", "__node:=eyes", "-r", "camera/image_raw:=/usb_cam/image"),
         *("-p", f"model:={bundle}", "-p", "engine:=onnx", "-p", "autostart:=false"),
@@ -53,7 +53,7 @@ def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["-p", "top_k:=0"], ["-p", "cameras:=[a, a]"]])
 def test_bad_start_is_one_line_and_status_2(tmp_path: Path, arguments: list[str]) -> None:
     process = NodeProcess(
-        tmp_path / "log.txt", "robot_vision.ros.perception_node", "--ros-args", *arguments
+        tmp_path / "log.txt", "robot_vision.ros.perception.node", "--ros-args", *arguments
     )
     assert process.process.wait(20) == 2
     assert process.output.startswith("error: ") and process.output.count("\n") == 1
@@ -68,7 +68,7 @@ def test_closed_terminal_stops_the_node_in_order_but_not_under_nohup(
 ) -> None:
     process = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.perception_node",
+        "robot_vision.ros.perception.node",
         *("--ros-args", "-p", f"model:={make_tiny_bundle(tmp_path / 'b')}", "-p", "engine:=onnx"),
         prefix=prefix,
     )
@@ -85,7 +85,7 @@ def test_closed_terminal_stops_the_node_in_order_but_not_under_nohup(
 @pytest.mark.slow
 def test_node_starts_without_torch_and_other_heavy_packages(tmp_path: Path) -> None:
     code = (
-        "import sys, robot_vision.ros.perception_node, robot_vision.pipeline; "
+        "import sys, robot_vision.ros.perception.node, robot_vision.pipeline; "
         "from robot_vision.pipeline import Pipeline; "
         f"Pipeline.load({str(make_tiny_bundle(tmp_path / 'b'))!r}, 'onnx'); "
         "heavy = {'torch', 'torchvision', 'scipy', 'onnx', 'matplotlib', 'faiss', 'rosbags'}; "

@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2")
 
-from robot_vision.ros.place_hypotheses import hypotheses_of
-from robot_vision.ros.place_parameters import PlaceParameters
+from robot_vision.ros.places.hypotheses import hypotheses_of
+from robot_vision.ros.places.parameters import PlaceParameters
 
 pytestmark = pytest.mark.ros
 PARAMETERS = PlaceParameters(

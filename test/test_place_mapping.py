@@ -14,13 +14,13 @@ pytest.importorskip("rclpy")
 from robot_vision.places.map.base import MapError
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.predictions import CameraPose
-from robot_vision.ros.place_mapper import Mapper
-from robot_vision.ros.place_mapping import MappingSwitch
-from robot_vision.ros.place_messages import PlaceHypothesis
-from robot_vision.ros.place_parameters import PlaceParameters
-from robot_vision.ros.place_recognition import Answer, LiveMap
-from robot_vision.ros.place_worker import PlaceWorker
-from robot_vision.ros.statistics import Statistics
+from robot_vision.ros.node.statistics import Statistics
+from robot_vision.ros.places.keyframes import Mapper
+from robot_vision.ros.places.messages import PlaceHypothesis
+from robot_vision.ros.places.parameters import PlaceParameters
+from robot_vision.ros.places.recognition import Answer, LiveMap
+from robot_vision.ros.places.when_to_map import MappingSwitch
+from robot_vision.ros.places.worker import PlaceWorker
 
 
 def silent(*_: str) -> None:

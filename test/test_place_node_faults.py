@@ -74,7 +74,7 @@ def test_bad_descriptor_is_refused_and_counted(robot, change, counter):
     from sensor_msgs.msg import Image
     from std_msgs.msg import Header
 
-    from robot_vision.ros.messages import descriptor_message
+    from robot_vision.ros.node.status import descriptor_message
 
     before = robot.counter(counter)
     values = np.asarray(change.pop("values", elsewhere()), np.float32)

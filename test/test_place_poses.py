@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
 from robot_vision.geometry.pose_buffer import PoseBuffer
-from robot_vision.ros.place_anchor import CONFLICTS, Anchor, difference, moved
-from robot_vision.ros.place_tf import MovingTransforms
+from robot_vision.ros.places.anchor import CONFLICTS, Anchor, difference, moved
+from robot_vision.ros.places.tf import MovingTransforms
 
 S = 1_000_000_000
 

@@ -22,7 +22,7 @@ from robot_vision.places.map.copying import copy_map
 from robot_vision.places.map.opening import create_map, open_map
 from robot_vision.places.map.postgres_map import PostgresMap
 from robot_vision.places.map.postgres_server import Address
-from robot_vision.ros.place_maps import Model, open_or_make
+from robot_vision.ros.places.map_file import Model, open_or_make
 
 __all__ = ["server", "server_uri", "uri"]  # fixtures
 

@@ -8,7 +8,7 @@ pytest.importorskip("rclpy")
 
 from place_robot import DIMENSION, base_pose, describe, mounting, square
 
-from robot_vision.ros.place_session import LoopRule, Session
+from robot_vision.ros.places.session import LoopRule, Session
 
 RULE = LoopRule(exclude_s=20.0, exclude_m=5.0, min_probability=0.9, radius_m=1.0, heading_deg=45.0)
 

@@ -42,8 +42,8 @@ def test_the_graph_outputs_are_those_of_the_code():
 
 def test_player_parameters_are_those_of_the_code():
     pytest.importorskip("rclpy")
-    from robot_vision.ros.parameters import markdown_table
-    from robot_vision.ros.player_parameters import PlayerParameters
+    from robot_vision.ros.node.parameters import markdown_table
+    from robot_vision.ros.player.parameters import PlayerParameters
 
     assert markdown_table(PlayerParameters) in README
 
@@ -61,8 +61,8 @@ def test_the_planner_in_ten_lines_hears_the_node(tmp_path):
     blue[..., 0] = 255
     cv2.imwrite(str(tmp_path / "frames" / "0.png"), blue)
     bundle = make_tiny_bundle(tmp_path / "bundle")
-    node = [sys.executable, "-m", "robot_vision.ros.perception_node", "--ros-args"]
-    player = [sys.executable, "-m", "robot_vision.ros.camera_player", "--ros-args"]
+    node = [sys.executable, "-m", "robot_vision.ros.perception.node", "--ros-args"]
+    player = [sys.executable, "-m", "robot_vision.ros.player.node", "--ros-args"]
     commands = [
         [*node, "-p", f"model:={bundle}"],
         [

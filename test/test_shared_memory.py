@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from ros_helpers import own_environment
 
-from robot_vision.ros.shared_memory import FOLDER, remove_dead_segments
+from robot_vision.ros.node.shared_memory import FOLDER, remove_dead_segments
 
 SEGMENT = "fastdds_0123456789abcdef"
 # Says which segments it has, and talks to itself through them for as long as it lives.
 TALKER = """
 import itertools, os, re, sys
-from robot_vision.ros.dds import use_large_image_profile
+from robot_vision.ros.node.dds import use_large_image_profile
 use_large_image_profile()
 import rclpy
 from sensor_msgs.msg import Image

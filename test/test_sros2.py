@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 import pytest
 
+from robot_vision.ros import EXECUTABLES
+
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -133,8 +135,8 @@ def robot(keystore: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     if importlib.util.find_spec("faiss") is None:
         del nodes["places"]
     processes = []
-    for name, (module, parameters) in nodes.items():
-        command = [sys.executable, "-m", f"robot_vision.ros.{module}", "--ros-args"]
+    for name, (executable, parameters) in nodes.items():
+        command = [sys.executable, "-m", EXECUTABLES[executable], "--ros-args"]
         command += ["--enclave", f"/{name}", "-r", f"__node:={name}"]
         for parameter in parameters:
             command += ["-p", parameter]

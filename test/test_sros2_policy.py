@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.ros.launch_arguments import process_arguments
+from robot_vision.ros import EXECUTABLES
+from robot_vision.ros.node.launch_arguments import process_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "config" / "sros2" / "policy.xml"
@@ -127,10 +128,10 @@ def test_the_policy_allows_a_node_all_that_it_does(
     rclpy = pytest.importorskip("rclpy")
     if node == "places":
         pytest.importorskip("faiss")
-    module = {"perception": "perception_node", "places": "place_node", "filters": "filter_node"}
+    executable = {"perception": "perception_node", "places": "place_node", "filters": "filter_node"}
     if node == "perception":
         parameters = {**parameters, "model": str(make_tiny_bundle(tmp_path / "bundle"))}
-    command = [sys.executable, "-m", f"robot_vision.ros.{module[node]}", "--ros-args"]
+    command = [sys.executable, "-m", EXECUTABLES[executable[node]], "--ros-args"]
     for key, value in {**parameters, "use_sim_time": "true"}.items():
         command += ["-p", f"{key}:={value}"]
     log = (tmp_path / "log").open("w")
@@ -168,7 +169,7 @@ def test_the_policy_allows_a_node_all_that_it_does(
 @pytest.mark.ros
 def test_a_node_that_must_be_secure_does_not_start_without_its_keys(tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
-    command = [sys.executable, "-m", "robot_vision.ros.perception_node", "--ros-args"]
+    command = [sys.executable, "-m", "robot_vision.ros.perception.node", "--ros-args"]
     command += ["--enclave", "/perception", "-p", "model:=demo"]
     environment = {
         **os.environ,

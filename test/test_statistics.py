@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_vision.ros.statistics import MAX_SAMPLES, Statistics, Window
-from robot_vision.ros.throttle import ThrottledLog
+from robot_vision.ros.node.statistics import MAX_SAMPLES, Statistics, Window
+from robot_vision.ros.node.throttle import ThrottledLog
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200))

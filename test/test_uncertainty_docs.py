@@ -114,8 +114,8 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
     from robot_vision.networks.ensemble import with_monte_carlo
     from robot_vision.networks.export import export_bundle
     from robot_vision.pipeline import Pipeline
-    from robot_vision.ros.dds import use_large_image_profile
-    from robot_vision.ros.messages import header_message, image_message
+    from robot_vision.ros.node.dds import use_large_image_profile
+    from robot_vision.ros.node.status import header_message, image_message
     from robot_vision.spec import ClassifierSpec, PoseSpec
 
     use_large_image_profile()
@@ -139,7 +139,7 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
     header = Header(frame_id="optical")
     header.stamp.sec = 7
     process = NodeProcess(
-        tmp_path / "node", "robot_vision.ros.perception_node", "--ros-args", "-p",
+        tmp_path / "node", "robot_vision.ros.perception.node", "--ros-args", "-p",
         f"model:={bundle.path}", "-p", "engine:=onnx", "-p", "threads:=1",
     )  # fmt: skip
     try:

@@ -12,8 +12,8 @@ from tiny_bundle import make_tiny_bundle
 pytest.importorskip("rclpy", reason="the node needs ROS 2")
 
 from robot_vision.pipeline import Pipeline
-from robot_vision.ros.statistics import Statistics
-from robot_vision.ros.worker import Frame, Request, Result, Turns, Worker
+from robot_vision.ros.node.statistics import Statistics
+from robot_vision.ros.perception.worker import Frame, Request, Result, Turns, Worker
 
 pytestmark = pytest.mark.ros
 

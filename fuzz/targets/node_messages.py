@@ -27,10 +27,10 @@ from rosidl_parser.definition import (
 from fuzz import scratch
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
-from robot_vision.ros.filter_node import FilterNode
-from robot_vision.ros.perception_node import PerceptionNode
-from robot_vision.ros.place_node import PlaceNode
-from robot_vision.ros.sequence import NUMBERED
+from robot_vision.ros.filters.node import FilterNode
+from robot_vision.ros.node.sequence import NUMBERED
+from robot_vision.ros.perception.node import PerceptionNode
+from robot_vision.ros.places.node import PlaceNode
 
 MAX_LEN = 1 << 8
 ALLOWED_S = 20.0

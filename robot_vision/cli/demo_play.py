@@ -16,6 +16,7 @@ from rich.console import Console
 from robot_vision.cli.demo_processes import ENDING, DemoError, Processes
 from robot_vision.cli.demo_report import write_answer
 from robot_vision.cli.demo_view import DemoView, LiveView, PlainView
+from robot_vision.ros import EXECUTABLES
 from robot_vision.simulation.recorded import IMAGE_TOPIC, Truth
 from robot_vision.simulation.relocalisation import Relocalisation, relocalisation
 from robot_vision.simulation.scoring import Answer, KnownPlaces, Score
@@ -46,13 +47,13 @@ class Drive:
 
 
 def start_node(
-    processes: Processes, output: Path, node: str, module: str, parameters: dict[str, Any]
+    processes: Processes, output: Path, node: str, executable: str, parameters: dict[str, Any]
 ) -> None:
     """Starts a node with its parameters in a file, in which text stays text."""
     file = output / f"{node}.yaml"
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}), encoding="utf-8")
     arguments = ["--ros-args", "--params-file", str(file)]
-    processes.start(node, f"robot_vision.ros.{module}", arguments)
+    processes.start(node, EXECUTABLES[executable], arguments)
 
 
 def play(
@@ -68,7 +69,7 @@ def play(
     Returns:
         The score of the perception node, how many images were seen, and how the place node did.
     """
-    from robot_vision.ros.dds import use_large_image_profile
+    from robot_vision.ros.node.dds import use_large_image_profile
 
     use_large_image_profile()
     import rclpy

@@ -49,8 +49,8 @@ from robot_vision.filters.class_file import (
 )
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
-from robot_vision.ros.filter_parameters import FilterParameters
-from robot_vision.ros.parameters import settings
+from robot_vision.ros.filters.parameters import FilterParameters
+from robot_vision.ros.node.parameters import settings
 from robot_vision.statistics.settings import EvaluationSettings
 
 _WIDTH = 120  # where the output is no terminal

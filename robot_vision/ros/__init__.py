@@ -1,1 +1,10 @@
 """ROS 2 nodes and what they are made of: the only folder that imports rclpy."""
+
+# The executables of setup.py, and the module in which each one's `main` lies.
+EXECUTABLES = {
+    "perception_node": "robot_vision.ros.perception.node",
+    "place_node": "robot_vision.ros.places.node",
+    "perception_and_places": "robot_vision.ros.perception_and_places",
+    "filter_node": "robot_vision.ros.filters.node",
+    "camera_player": "robot_vision.ros.player.node",
+}

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, Detection3D
 
 from robot_vision.messages.serialized import read_image
-from robot_vision.ros.qos import profile
+from robot_vision.ros.node.qos import profile
 from robot_vision.simulation.relocalisation import PlacePose
 from robot_vision.simulation.scoring import Answer
 

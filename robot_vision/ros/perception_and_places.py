@@ -22,9 +22,9 @@ import functools
 import sys
 from collections.abc import Sequence
 
-from robot_vision.ros.perception_node import PerceptionNode
-from robot_vision.ros.place_node import PlaceNode
-from robot_vision.ros.process import run_nodes
+from robot_vision.ros.node.process import run_nodes
+from robot_vision.ros.perception.node import PerceptionNode
+from robot_vision.ros.places.node import PlaceNode
 
 PERCEPTION, PLACES = "--perception", "--places"
 

@@ -1,6 +1,6 @@
 """Starts a node's process: signals are heeded before the imports, which take a second, and ROS may be absent.
 
-The installed executables and `python -m robot_vision.ros.NAME` both begin here.
+The installed executables and `python -m` with an executable's module both begin here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import signal
 import sys
 from types import FrameType
 
+from robot_vision.ros import EXECUTABLES
+
 
 def start(executable: str) -> int:
     """Imports an executable's module and runs its `main`.
@@ -20,7 +22,7 @@ def start(executable: str) -> int:
     process at once, with the status of a node that was asked to stop.
 
     Args:
-        executable: its name, which is its module's in this folder.
+        executable: its name in `EXECUTABLES`.
 
     Returns:
         The exit status; 2 where ROS 2 is not installed.
@@ -29,7 +31,7 @@ def start(executable: str) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, _end)
     try:
-        module = importlib.import_module(f"{__package__}.{executable}")
+        module = importlib.import_module(EXECUTABLES[executable])
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if not (name in ("rclpy", "tf2_ros") or name.endswith(("_msgs", "_interfaces"))):

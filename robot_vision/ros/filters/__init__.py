@@ -1,0 +1,1 @@
+"""The filter node: classes and poses over time."""

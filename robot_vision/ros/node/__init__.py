@@ -1,0 +1,1 @@
+"""What all nodes are made of: parameters, transitions, statistics, guards on messages."""

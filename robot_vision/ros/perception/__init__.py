@@ -1,0 +1,1 @@
+"""The perception node: cameras in, the answers of the network out."""

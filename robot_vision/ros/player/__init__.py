@@ -1,0 +1,1 @@
+"""The camera player: a recording as a camera."""
