@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from robot_vision.simulation.recorded import Truth
+from robot_vision.demo.recorded import Truth
 
 
 def truth_of(count: int) -> Truth:

@@ -22,15 +22,16 @@ from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.cli import demo, demo_play, main
-from robot_vision.cli.demo_processes import DemoError, Processes, free_domain
-from robot_vision.cli.demo_view import LiveView, PlainView, TextPlan
+from robot_vision.cli import demo, main
+from robot_vision.demo import play as demo_play
+from robot_vision.demo.drive import evaluation_drive
+from robot_vision.demo.processes import DemoError, Processes, free_domain
+from robot_vision.demo.scoring import Answer, KnownPlaces, Score
+from robot_vision.demo.view import LiveView, PlainView, TextPlan
+from robot_vision.demo.world.home import default_world
+from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.errors import ConfigError
 from robot_vision.places.map.opening import open_map
-from robot_vision.simulation.drive import evaluation_drive
-from robot_vision.simulation.home import default_world
-from robot_vision.simulation.scoring import Answer, KnownPlaces, Score
-from robot_vision.simulation.sensor import Sensor, render_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "models" / "demo"
@@ -72,7 +73,7 @@ def test_processes_die_with_one_that_is_killed(tmp_path):
     (tmp_path / "sleeper.py").write_text("import time\nprint('ready')\ntime.sleep(60)\n")
     (tmp_path / "parent.py").write_text(
         "import sys, time\nfrom pathlib import Path\n"
-        "from robot_vision.cli.demo_processes import Processes\n"
+        "from robot_vision.demo.processes import Processes\n"
         "processes = Processes(Path(sys.argv[1]), {'PYTHONPATH': sys.argv[2]})\n"
         "processes.start('sleeper', 'sleeper', [])\n"
         "print(processes.pids()['sleeper'], flush=True)\ntime.sleep(60)\n"
@@ -92,7 +93,7 @@ def test_monitor_names_topics_that_others_publish_too():
     from geometry_msgs.msg import PoseWithCovarianceStamped
     from sensor_msgs.msg import Image
 
-    from robot_vision.ros.demo_monitor import DemoMonitor
+    from robot_vision.demo.monitor import DemoMonitor
 
     rclpy.init(args=[])
     try:

@@ -8,14 +8,14 @@ from demo_helpers import truth_of
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
+from robot_vision.demo.drive import evaluation_drive, kidnapped_drive
+from robot_vision.demo.recorded import Truth, read_truth, record_drive
+from robot_vision.demo.relocalisation import PlacePose, relocalisation
+from robot_vision.demo.scoring import Answer, KnownPlaces, Score
+from robot_vision.demo.world.home import default_world
+from robot_vision.demo.world.renderer import Camera
+from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.errors import SourceError
-from robot_vision.simulation.drive import evaluation_drive, kidnapped_drive
-from robot_vision.simulation.home import default_world
-from robot_vision.simulation.recorded import Truth, read_truth, record_drive
-from robot_vision.simulation.relocalisation import PlacePose, relocalisation
-from robot_vision.simulation.renderer import Camera
-from robot_vision.simulation.scoring import Answer, KnownPlaces, Score
-from robot_vision.simulation.sensor import Sensor, render_frames
 
 WORLD = default_world()
 

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from robot_vision.errors import ConfigError
-from robot_vision.simulation.drive import (
+from robot_vision.demo.drive import (
     CAMERA_HEIGHT_M,
     Frame,
     evaluation_drive,
@@ -15,12 +14,13 @@ from robot_vision.simulation.drive import (
     mapping_drive,
     random_frames,
 )
-from robot_vision.simulation.home import default_world
-from robot_vision.simulation.renderer import Camera, Renderer
-from robot_vision.simulation.sensor import Sensor, render_frames
-from robot_vision.simulation.surfaces import Rectangle
-from robot_vision.simulation.textures import STYLES, paint
-from robot_vision.simulation.world import Finish, World
+from robot_vision.demo.world.home import default_world
+from robot_vision.demo.world.renderer import Camera, Renderer
+from robot_vision.demo.world.sensor import Sensor, render_frames
+from robot_vision.demo.world.surfaces import Rectangle
+from robot_vision.demo.world.textures import STYLES, paint
+from robot_vision.demo.world.world import Finish, World
+from robot_vision.errors import ConfigError
 
 WORLD = default_world()
 COLOURS = [(250, 10, 20), (20, 240, 30), (10, 30, 250), (250, 240, 20), (240, 20, 240)]

@@ -33,21 +33,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo_card import card_text  # noqa: E402
 
+from robot_vision.demo.drive import (  # noqa: E402
+    Frame,
+    evaluation_drive,
+    mapping_drive,
+    random_frames,
+)
+from robot_vision.demo.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M  # noqa: E402
+from robot_vision.demo.world.home import default_world  # noqa: E402
+from robot_vision.demo.world.sensor import Sensor, render_frames  # noqa: E402
 from robot_vision.errors import ConfigError, RobotVisionError  # noqa: E402
 from robot_vision.geometry.rigid import xyzw_from_matrix  # noqa: E402
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into  # noqa: E402
 from robot_vision.networks.export import export_bundle  # noqa: E402
 from robot_vision.networks.network import MultiHeadNetwork  # noqa: E402
-from robot_vision.simulation.drive import (  # noqa: E402
-    Frame,
-    evaluation_drive,
-    mapping_drive,
-    random_frames,
-)
-from robot_vision.simulation.home import default_world  # noqa: E402
-from robot_vision.simulation.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M  # noqa: E402
-from robot_vision.simulation.sensor import Sensor, render_frames  # noqa: E402
 from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 Item = TypeVar("Item")
@@ -496,7 +496,7 @@ def export(
     source = "torchvision" if args.weights == "torchvision" else Path(args.weights).name
     command = f"python tools/train_demo_bundle.py --weights {source} --seed {args.seed}"
     training = {
-        "data": "frames rendered by robot_vision.simulation (world: home.default_world)",
+        "data": "frames rendered by robot_vision.demo (world: home.default_world)",
         "frames": {name: len(data) for name, data in sets.items()},
         "backbone_weights": source,
         "seed": args.seed,

@@ -28,24 +28,24 @@ from rich.console import Console
 
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine
-from robot_vision.cli.demo_play import Drive, play, start_node
-from robot_vision.cli.demo_processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
-from robot_vision.cli.demo_report import draw
-from robot_vision.errors import BundleError, ConfigError
-from robot_vision.geometry.rigid import pose_matrix
-from robot_vision.pipeline import Pipeline
-from robot_vision.simulation.drive import (
+from robot_vision.demo.drive import (
     Frame,
     evaluation_drive,
     kidnapped_drive,
     mapping_drive,
 )
-from robot_vision.simulation.home import default_world
-from robot_vision.simulation.recorded import Truth, read_truth, record_drive
-from robot_vision.simulation.renderer import Camera
-from robot_vision.simulation.scoring import KnownPlaces
-from robot_vision.simulation.sensor import Sensor, render_frames
-from robot_vision.simulation.world import World
+from robot_vision.demo.play import play, start_node
+from robot_vision.demo.processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
+from robot_vision.demo.recorded import Truth, read_truth, record_drive
+from robot_vision.demo.report import draw
+from robot_vision.demo.scoring import Drive, KnownPlaces
+from robot_vision.demo.world.home import default_world
+from robot_vision.demo.world.renderer import Camera
+from robot_vision.demo.world.sensor import Sensor, render_frames
+from robot_vision.demo.world.world import World
+from robot_vision.errors import BundleError, ConfigError
+from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.pipeline import Pipeline
 
 LEAST_ANSWERED = 0.5  # share of the frames below which the demo has failed
 MAP = "places.map"
@@ -258,7 +258,7 @@ def _prepare(
     console: Console, world: World, pipeline: Pipeline, args: argparse.Namespace, output: Path
 ) -> Drive:
     """Renders both drives: one into the bag, the other into a map of places."""
-    from robot_vision.ros.demo_monitor import fingerprint
+    from robot_vision.demo.monitor import fingerprint
 
     camera, workers = Camera(), min(os.cpu_count() or 1, 4)
     bag = output / "bag"

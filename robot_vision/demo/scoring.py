@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.demo.recorded import Truth
 from robot_vision.evaluation import place as place_metrics
 from robot_vision.evaluation.pose import score_poses, statistics
-from robot_vision.simulation.recorded import Truth
 from robot_vision.statistics.bootstrap import mean, values
 from robot_vision.statistics.settings import EvaluationSettings
 
@@ -248,3 +249,22 @@ class Score:
             if answerable
             else 0.0,
         )
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What is played, and against what the answers are judged.
+
+    Attributes:
+        bag: the rosbag2.
+        truth: of its frames.
+        places: of the mapping drive.
+        fingerprints: of each image to its index in the bag.
+        kidnapped_at: index of the first frame after the camera was carried away; None if it was not.
+    """
+
+    bag: Path
+    truth: Truth
+    places: KnownPlaces
+    fingerprints: dict[int, int]
+    kidnapped_at: int | None = None

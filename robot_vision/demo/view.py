@@ -13,9 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from robot_vision.simulation.recorded import Truth
-from robot_vision.simulation.scoring import Answer, Judged, KnownPlaces
-from robot_vision.simulation.world import World
+from robot_vision.demo.recorded import Truth
+from robot_vision.demo.scoring import Answer, Judged, KnownPlaces
+from robot_vision.demo.world.world import World
 
 _WIDE = 112  # columns of a terminal that has room for the plan next to the figures
 

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.demo.picture import Plan, Shot, compose
+from robot_vision.demo.recorded import Truth
+from robot_vision.demo.scoring import Answer, Judged, Score
+from robot_vision.demo.world.world import World
 from robot_vision.errors import ConfigError
 from robot_vision.images.decode import to_rgb
-from robot_vision.simulation.picture import Plan, Shot, compose
-from robot_vision.simulation.recorded import Truth
-from robot_vision.simulation.scoring import Answer, Judged, Score
-from robot_vision.simulation.world import World
 from robot_vision.sources import open_source
 
 if TYPE_CHECKING:
-    from robot_vision.cli.demo_play import Drive
+    from robot_vision.demo.scoring import Drive
 
 
 def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.simulation.surfaces import (
+from robot_vision.demo.world.surfaces import (
     LEVELS,
     Rectangle,
     build_atlas,
     rectangles,
 )
-from robot_vision.simulation.world import Room, World
+from robot_vision.demo.world.world import Room, World
 
 NEAR_M = 0.05
 _SHIFT = 4  # fractional bits of OpenCV's polygon corners

@@ -17,10 +17,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, Detection3D
 
+from robot_vision.demo.relocalisation import PlacePose
+from robot_vision.demo.scoring import Answer
 from robot_vision.messages.serialized import read_image
 from robot_vision.ros.node.qos import profile
-from robot_vision.simulation.relocalisation import PlacePose
-from robot_vision.simulation.scoring import Answer
 
 RESULTS: Mapping[str, Any] = {
     "classification": Classification,

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.demo.drive import Frame
+from robot_vision.demo.world.renderer import Camera
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recording import RecordingWriter
-from robot_vision.simulation.drive import Frame
-from robot_vision.simulation.renderer import Camera
 from robot_vision.sources.bag_reader import BagFile
 
 CAMERA_FRAME = "camera_optical_frame"

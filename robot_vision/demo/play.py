@@ -6,44 +6,24 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from robot_vision.cli.demo_processes import ENDING, DemoError, Processes
-from robot_vision.cli.demo_report import write_answer
-from robot_vision.cli.demo_view import DemoView, LiveView, PlainView
+from robot_vision.demo.processes import ENDING, DemoError, Processes
+from robot_vision.demo.recorded import IMAGE_TOPIC
+from robot_vision.demo.relocalisation import Relocalisation, relocalisation
+from robot_vision.demo.report import write_answer
+from robot_vision.demo.scoring import Answer, Drive, Score
+from robot_vision.demo.view import DemoView, LiveView, PlainView
+from robot_vision.demo.world.world import World
 from robot_vision.ros import EXECUTABLES
-from robot_vision.simulation.recorded import IMAGE_TOPIC, Truth
-from robot_vision.simulation.relocalisation import Relocalisation, relocalisation
-from robot_vision.simulation.scoring import Answer, KnownPlaces, Score
-from robot_vision.simulation.world import World
 
 START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
 NODES = ("perception", "places")  # processes that have to run as long as the player does
 SILENCE_S = 2.0  # without a result, after which the last frames are given up
-
-
-@dataclass(frozen=True)
-class Drive:
-    """What is played, and against what the answers are judged.
-
-    Attributes:
-        bag: the rosbag2.
-        truth: of its frames.
-        places: of the mapping drive.
-        fingerprints: of each image to its index in the bag.
-        kidnapped_at: index of the first frame after the camera was carried away; None if it was not.
-    """
-
-    bag: Path
-    truth: Truth
-    places: KnownPlaces
-    fingerprints: dict[int, int]
-    kidnapped_at: int | None = None
 
 
 def start_node(
@@ -76,7 +56,7 @@ def play(
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from robot_vision.ros.demo_monitor import DemoMonitor
+    from robot_vision.demo.monitor import DemoMonitor
 
     score = Score(drive.truth, drive.places)
     live = console.is_terminal and not headless

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.demo.recorded import Truth
+from robot_vision.demo.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M
 from robot_vision.geometry.rigid import rotation_error_deg
-from robot_vision.simulation.recorded import Truth
-from robot_vision.simulation.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M
 
 
 @dataclass(frozen=True)

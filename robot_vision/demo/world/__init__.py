@@ -1,0 +1,1 @@
+"""The rendered home: its shape, its surfaces, the camera that sees it."""
