@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
+from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
 
 Array = NDArray[np.float64]
 S = 1_000_000_000

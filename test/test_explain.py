@@ -11,7 +11,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.spec import ClassifierSpec, NetworkSpec
-from robot_vision.training.explain import all_stages, backbone_alone, draw_layers, grad_cam, layers
+from robot_vision.studies.explain import all_stages, backbone_alone, draw_layers, grad_cam, layers
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,7 @@ from tiny_bundle import LABELS, make_tiny_bundle
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.filtering import (
-    filtered_classes,
-    filtered_poses,
-    gains,
-    odometry_of_truth,
-    read_odometry,
-)
-from robot_vision.evaluation.memory_curve import MemoryCurve, held_out, memory_curve
 from robot_vision.evaluation.metrics import score_recording
-from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_file import fitted_rates, read_class_file, write_rates
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
@@ -37,6 +28,15 @@ from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, xyzw_from_matrix
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.studies.filtering.measure import (
+    filtered_classes,
+    filtered_poses,
+    gains,
+    odometry_of_truth,
+    read_odometry,
+)
+from robot_vision.studies.filtering.memory_curve import MemoryCurve, held_out, memory_curve
+from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
 
 S = 1_000_000_000
 NONE = OdometryErrors(OdometryNoise(0, 0, 0, 0, 0), 0, 0)

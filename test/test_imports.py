@@ -28,7 +28,8 @@ engines
 pipeline
 places evaluation
 calibration
-training stress
+training
+studies
 ros
 demo
 cli
@@ -41,6 +42,7 @@ TORCH = (
     "networks/",
     "training/",
     "engines/torch.py",
+    "studies/explain.py",
     "cli/explain.py",
     "cli/export.py",
     "cli/train.py",

@@ -13,7 +13,6 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, OdometryNoise
 from robot_vision.filters.pose_filter import (
     ACCEPTED,
@@ -32,6 +31,7 @@ from robot_vision.filters.pose_filter import (
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
+from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
 
 S = 1_000_000_000
 # Errors of measurements that have nothing to do with each other, and estimates from the first one on.

@@ -22,7 +22,7 @@ from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import evaluate_frames
 from robot_vision.evaluation.truth import Truth
 from robot_vision.statistics.settings import EvaluationSettings
-from robot_vision.stress.degradations import (
+from robot_vision.studies.stress.degradations import (
     DEGRADATIONS,
     DROPPED,
     ROLL,
@@ -31,8 +31,15 @@ from robot_vision.stress.degradations import (
     roll_of,
     rotation_of,
 )
-from robot_vision.stress.measure import ROLLS, Reference, auroc, held, measure, measure_intervals
-from robot_vision.stress.run import Plan
+from robot_vision.studies.stress.measure import (
+    ROLLS,
+    Reference,
+    auroc,
+    held,
+    measure,
+    measure_intervals,
+)
+from robot_vision.studies.stress.run import Plan
 
 IMAGES = [name for name, d in DEGRADATIONS.items() if d.apply]
 SCENE = cv2.GaussianBlur(

@@ -31,7 +31,7 @@ from robot_vision.networks.heads.epistemic import entropy
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.sources import open_source
 from robot_vision.statistics.reliability import calibration_error
-from robot_vision.stress.measure import auroc
+from robot_vision.studies.stress.measure import auroc
 from robot_vision.training.calibrate import set_temperature
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from robot_vision.datasets.image_files import FileImage
     from robot_vision.networks.checkpoint import load_network
     from robot_vision.sources.files import readable
-    from robot_vision.training import explain
+    from robot_vision.studies import explain
 
     if args.model:
         network = load_network(ModelBundle.load(find_model(args.model)).path / WEIGHTS)

@@ -25,20 +25,9 @@ from robot_vision.evaluation import runner
 from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.cache import cache_file
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.filtering import (
-    OdometryTrack,
-    filtered_classes,
-    filtered_poses,
-    gain_lines,
-    gains,
-    odometry_of_truth,
-    read_odometry,
-)
-from robot_vision.evaluation.memory_curve import held_out, memory_curve, picture, table_lines
 from robot_vision.evaluation.metrics import score_recording
 from robot_vision.evaluation.runner import Job
 from robot_vision.evaluation.scores import joined
-from robot_vision.evaluation.simulated_odometry import OdometryErrors
 from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.filters.class_file import (
@@ -52,6 +41,17 @@ from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.parameters import settings
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.studies.filtering.measure import (
+    OdometryTrack,
+    filtered_classes,
+    filtered_poses,
+    gain_lines,
+    gains,
+    odometry_of_truth,
+    read_odometry,
+)
+from robot_vision.studies.filtering.memory_curve import held_out, memory_curve, picture, table_lines
+from robot_vision.studies.filtering.simulated_odometry import OdometryErrors
 
 _WIDTH = 120  # where the output is no terminal
 _LEAST_BAGS = 3  # one left out, and two from which a standard error can be computed

@@ -26,11 +26,11 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.sources import open_source
 from robot_vision.sources.recording_folder import is_bag
 from robot_vision.statistics.settings import EvaluationSettings
-from robot_vision.stress.degradations import DEGRADATIONS
-from robot_vision.stress.measure import METRICS
-from robot_vision.stress.report import page, picture, tables
-from robot_vision.stress.run import Plan, Recording, frames_to_do, stress
-from robot_vision.stress.sources import SampleSource, sample_truth
+from robot_vision.studies.stress.degradations import DEGRADATIONS
+from robot_vision.studies.stress.measure import METRICS
+from robot_vision.studies.stress.report import page, picture, tables
+from robot_vision.studies.stress.run import Plan, Recording, frames_to_do, stress
+from robot_vision.studies.stress.sources import SampleSource, sample_truth
 
 SHOWN = ("accuracy", "ece", "kept", "wrong_and_kept", "auroc_unknown", "median_m", "nees")
 

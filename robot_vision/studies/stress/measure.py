@@ -21,7 +21,7 @@ from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.statistics.separation import separation
 from robot_vision.statistics.settings import EvaluationSettings
-from robot_vision.stress.degradations import kept_frames, rotation_of
+from robot_vision.studies.stress.degradations import kept_frames, rotation_of
 
 Statistics = Mapping[Any, Statistic]  # by a name of `METRICS`, or by several
 Part = tuple[Statistics, NDArray[np.bool_]]  # with the frames that they are of

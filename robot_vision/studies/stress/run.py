@@ -19,11 +19,11 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.sources.base import Frame, Source
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.statistics.settings import EvaluationSettings
-from robot_vision.stress.degradations import DEGRADATIONS, DROPPED, ROLL
-from robot_vision.stress.measure import ROLLS, Reference, held, measure_intervals
-from robot_vision.stress.sources import DegradedSource
+from robot_vision.studies.stress.degradations import DEGRADATIONS, DROPPED, ROLL
+from robot_vision.studies.stress.measure import ROLLS, Reference, held, measure_intervals
+from robot_vision.studies.stress.sources import DegradedSource
 
-SCHEMA = "robot_vision.stress"
+SCHEMA = "robot_vision.studies.stress"
 GOOD = "none"  # the condition in which nothing was made worse
 
 Progress = Callable[[int], None]

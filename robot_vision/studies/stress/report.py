@@ -12,8 +12,8 @@ from robot_vision.charts.page import STYLE as PAGE_STYLE
 from robot_vision.charts.sheet import sheet
 from robot_vision.charts.svg import STYLE as CHART_STYLE
 from robot_vision.charts.svg import Chart, number
-from robot_vision.stress.degradations import DEGRADATIONS
-from robot_vision.stress.measure import METRICS
+from robot_vision.studies.stress.degradations import DEGRADATIONS
+from robot_vision.studies.stress.measure import METRICS
 
 Document = Mapping[str, Any]
 

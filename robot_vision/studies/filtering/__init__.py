@@ -1,0 +1,1 @@
+"""Filters measured on recordings."""
