@@ -19,12 +19,12 @@ from robot_vision.evaluation import runner
 from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.cache import cache_file
 from robot_vision.evaluation.runner import Job
-from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, pose_matrix
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
+from robot_vision.truth.reading import TruthRequest, read_truth
 
 Array = NDArray[np.float64]
 INSIDE = 12.591587243743977  # the 95 % quantile of chi squared with 6 degrees of freedom

@@ -18,7 +18,7 @@ from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.verifier import Verifier, candidates_of
-from robot_vision.sources.opening import open_source
+from robot_vision.recordings.opening import open_source
 
 CANDIDATES = 3
 WRONG_KEYFRAMES, WRONG_FRAMES = 40, 4

@@ -15,8 +15,8 @@ from benchmarks import inputs, models
 from robot_vision.engines import create_engine
 from robot_vision.evaluation.replay import default_batch, replay
 from robot_vision.pipeline import Pipeline
-from robot_vision.recording import RecordingWriter
-from robot_vision.sources import open_source
+from robot_vision.recordings import open_source
+from robot_vision.recordings.writing import RecordingWriter
 
 FRAMES = 240
 ROUNDS = 7

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import canonical_xyzw
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.truth.tracks import Truth
 
 LABELS = ("kitchen", "hall", "office", "lab", "store", "stairs", "lobby")
 QUICK = EvaluationSettings(resamples=60, place_exclude_s=1.0, rpe_delta_s=0.5)

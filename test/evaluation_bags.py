@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings.writing import RecordingWriter
 
 START = 1_700_000_000_000_000_000
 PERIOD = 100_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings.writing import RecordingWriter
 
 
 def write_odometry(

@@ -43,9 +43,9 @@ from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import SourceError
 from robot_vision.images.decode import to_rgb
-from robot_vision.recording import RecordingWriter
-from robot_vision.sources import open_source
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings import open_source
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.writing import RecordingWriter
 
 
 def numbers(path, **options):

@@ -22,9 +22,9 @@ from ros_helpers import own_environment, python_path  # noqa: E402
 from robot_vision.errors import ConfigError
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages import cdr
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings import CompressedImage, RawImage, open_source
+from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.player.playback import Item, Pacer, Playback
-from robot_vision.sources import CompressedImage, RawImage, open_source
 
 START = 1_700_000_000_000_000_000
 PERIOD = 50_000_000

@@ -35,7 +35,7 @@ from robot_vision.datasets.inspection import content_notes
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified, missing_note
 from robot_vision.errors import ConfigError, ImageError, SourceError
-from robot_vision.sources.image_formats import missing_decoder
+from robot_vision.recordings.image_formats import missing_decoder
 
 
 def samples_of(counts, label=None):

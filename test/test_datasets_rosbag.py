@@ -19,13 +19,13 @@ from scipy.spatial.transform import Rotation, Slerp
 from tiny_datasets import POINT, camera
 
 from robot_vision.datasets import open_dataset
-from robot_vision.datasets.bag_labels import read_spans
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.geometry.trajectory import Trajectory, slerp
 from robot_vision.images.decode import to_rgb
-from robot_vision.recording import RecordingWriter
-from robot_vision.sources import open_source
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings import open_source
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.truth.bag_labels import read_spans
 
 START_NS = 1_700_000_000_123_456_789
 TYPES = get_typestore(Stores.ROS2_HUMBLE)

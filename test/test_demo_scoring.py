@@ -45,7 +45,7 @@ def test_recorded_drive_gives_back_images_poses_and_rooms(tmp_path):
 
 
 def test_truth_of_a_bag_without_poses_is_refused(tmp_path):
-    from robot_vision.recording import RecordingWriter
+    from robot_vision.recordings.writing import RecordingWriter
 
     with RecordingWriter(tmp_path / "bag") as bag:
         bag.label("/other", 1, "kitchen")

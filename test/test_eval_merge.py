@@ -22,8 +22,8 @@ from robot_vision.evaluation.metrics import (
 )
 from robot_vision.evaluation.scores import COLUMNS, from_json, joined, to_json
 from robot_vision.evaluation.text import association_lines
-from robot_vision.evaluation.truth import Truth
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.truth.tracks import Truth
 
 DRIVES = [("b", 120, 1), ("a", 60, 2), ("c", 150, 3), ("d", 4, 4)]
 

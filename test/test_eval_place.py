@@ -17,9 +17,9 @@ from robot_vision.evaluation.place import (
     precision_recall,
     score_places,
 )
-from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.truth.tracks import Truth
 
 
 def views(seed: int, n: int, ties: bool = False) -> Views:

@@ -13,9 +13,9 @@ from eval_data import QUICK, recording
 
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import evaluate_frames, score_recording, summarise
-from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import orthonormalised, xyzw_from_matrix
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.truth.tracks import Truth
 
 DATA = Path(os.environ.get("ROBOT_VISION_DATA", Path(__file__).parents[2] / "shared" / "data"))
 DOCS = Path(__file__).parents[1] / "docs" / "evaluation.md"

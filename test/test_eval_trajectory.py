@@ -10,7 +10,6 @@ from eval_data import QUICK, recording
 
 from robot_vision.evaluation.metrics import evaluate_frames, score_recording
 from robot_vision.evaluation.trajectory import align
-from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import (
     canonical_xyzw,
     matrix_from_xyzw,
@@ -18,6 +17,7 @@ from robot_vision.geometry.rigid import (
     xyzw_from_matrix,
 )
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.truth.tracks import Truth
 
 pytest.importorskip("evo", reason="evo is not installed")
 from evo.core import metrics as evo_metrics  # noqa: E402

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from eval_data import LABELS, QUICK, recording
 
-from robot_vision.datasets.pose_files import read_pose_file
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import evaluate_frames
-from robot_vision.evaluation.truth import LabelTrack, Truth
-from robot_vision.evaluation.truth_sources import TruthRequest, read_truth, spans_track
 from robot_vision.geometry.rigid import canonical_xyzw, matrix_from_xyzw, rotation_error_deg
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.truth.pose_files import read_pose_file
+from robot_vision.truth.reading import TruthRequest, read_truth, spans_track
+from robot_vision.truth.tracks import LabelTrack, Truth
 
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000

@@ -24,7 +24,7 @@ from robot_vision.evaluation.headlines import headlines
 from robot_vision.evaluation.recorded import read_results, write_results
 from robot_vision.evaluation.replay import default_batch, replay
 from robot_vision.pipeline import Pipeline
-from robot_vision.sources import open_source
+from robot_vision.recordings import open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 

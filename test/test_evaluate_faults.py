@@ -16,8 +16,8 @@ from robot_vision.cli import main
 from robot_vision.evaluation.recorded import read_results, with_times_of, write_results
 from robot_vision.evaluation.replay import replay
 from robot_vision.pipeline import Pipeline
-from robot_vision.recording import RecordingWriter
-from robot_vision.sources import open_source
+from robot_vision.recordings import open_source
+from robot_vision.recordings.writing import RecordingWriter
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.messages.types import VISION_MSGS, message_types
 from robot_vision.pipeline import Pipeline
-from robot_vision.sources import Frame, RawImage, Source, open_source
+from robot_vision.recordings import Frame, RawImage, Source, open_source
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,7 +74,7 @@ def test_replay_equals_the_pipeline_one_frame_at_a_time(pipeline: Pipeline, batc
 
 
 def test_big_jpegs_are_decoded_as_the_node_does_it(pipeline: Pipeline, tmp_path: Path) -> None:
-    from robot_vision.recording import RecordingWriter
+    from robot_vision.recordings.writing import RecordingWriter
 
     with RecordingWriter(tmp_path / "bag") as bag:
         for i in range(3):

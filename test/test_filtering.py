@@ -20,7 +20,6 @@ from robot_vision.cli import main
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import score_recording
-from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_file import fitted_rates, read_class_file, write_rates
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.odometry import OdometryNoise
@@ -37,6 +36,7 @@ from robot_vision.studies.filtering.measure import (
 )
 from robot_vision.studies.filtering.memory_curve import MemoryCurve, held_out, memory_curve
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
+from robot_vision.truth.tracks import Truth
 
 S = 1_000_000_000
 NONE = OdometryErrors(OdometryNoise(0, 0, 0, 0, 0), 0, 0)
@@ -165,7 +165,7 @@ def test_rates_are_changes_over_the_time_in_each_class(tmp_path):
 
 def record(path: Path, count: int = 40) -> Path:
     """Writes a recording that the tiny network sees: red, then blue, with truth."""
-    from robot_vision.recording import RecordingWriter
+    from robot_vision.recordings.writing import RecordingWriter
 
     rng = np.random.default_rng(0)
     with RecordingWriter(path) as bag:

@@ -21,10 +21,10 @@ from robot_vision.errors import ImageError
 from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.images.orientation import orientation_of, upright
 from robot_vision.messages.serialized import read_compressed_image
+from robot_vision.recordings import open_source
+from robot_vision.recordings.files import find_images, image_notes, upright_message
+from robot_vision.recordings.image_formats import missing_decoder, read_image
 from robot_vision.ros.player.playback import Playback
-from robot_vision.sources import open_source
-from robot_vision.sources.files import find_images, image_notes, upright_message
-from robot_vision.sources.image_formats import missing_decoder, read_image
 
 # Four quarters of four colours: each of the eight orientations looks different.
 QUARTERS = np.zeros((48, 64, 3), np.uint8)

@@ -20,9 +20,9 @@ tracing files settings charts statistics
 geometry
 images messages
 spec
-predictions recording
-annotate bundle
-sources
+predictions
+recordings
+annotate bundle truth
 open_set networks datasets filters
 engines
 pipeline

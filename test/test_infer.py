@@ -22,8 +22,8 @@ from robot_vision.annotate import annotate, plain
 from robot_vision.cli import main
 from robot_vision.images.decode import to_rgb
 from robot_vision.predictions import CameraPose, Classification, Prediction
-from robot_vision.recording import STORAGES, RecordingWriter
-from robot_vision.sources import open_source
+from robot_vision.recordings import open_source
+from robot_vision.recordings.writing import STORAGES, RecordingWriter
 
 SIZE = (32, 48)
 START = 1_700_000_000_000_000_000

@@ -22,8 +22,8 @@ from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import rotation_error_deg
 from robot_vision.pipeline import Pipeline
-from robot_vision.recording import RecordingWriter
-from robot_vision.sources import open_source
+from robot_vision.recordings import open_source
+from robot_vision.recordings.writing import RecordingWriter
 
 pytestmark = pytest.mark.ros
 DEMO = Path(__file__).resolve().parents[1] / "models" / "demo"

@@ -30,7 +30,7 @@ from robot_vision.places.map.base import MapError
 from robot_vision.places.map.copying import merge_map
 from robot_vision.places.map.opening import create_map, open_map
 from robot_vision.places.recognition.known_places import learned_speed
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings.writing import RecordingWriter
 
 __all__ = ["server", "server_uri"]  # fixtures
 STEP_M = 0.1

@@ -13,10 +13,10 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from robot_vision.errors import ConfigError
 from robot_vision.images.decode import to_rgb
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings import open_source
+from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.player.playback import Playback
 from robot_vision.ros.player.topics import player_topics
-from robot_vision.sources import open_source
 
 START = 1_700_000_000_000_000_000
 K = np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])

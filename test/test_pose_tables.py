@@ -11,11 +11,11 @@ from tiny_datasets import POINT, camera, icl_nuim, transforms, tum
 from robot_vision.cli import main
 from robot_vision.cli.export import read_labels
 from robot_vision.datasets import open_dataset
-from robot_vision.datasets.pose_files import read_pose_file
-from robot_vision.datasets.tables import read_table
 from robot_vision.errors import SourceError
-from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.truth.pose_files import read_pose_file
+from robot_vision.truth.reading import TruthRequest, read_truth
+from robot_vision.truth.tables import read_table
 
 START = 1_403_636_580_838_555_648
 STEP = 50_000_000

@@ -17,7 +17,7 @@ from robot_vision.evaluation.outputs import file_stems
 from robot_vision.evaluation.recorded import read_results, write_results
 from robot_vision.evaluation.uncertainty import score_uncertainty
 from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.perception.recorded_topics import record_command, topic_pattern
 
 CAMERAS = ("/robot1/perception/camera", "/robot2/perception/camera", "/robot2/perception/rear")

@@ -12,7 +12,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.recording import STORAGES, RecordingWriter
+from robot_vision.recordings.writing import STORAGES, RecordingWriter
 
 
 def plain(message: object) -> object:

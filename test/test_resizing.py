@@ -42,7 +42,7 @@ def texture(height: int, width: int) -> np.ndarray:
 def photographs(data_dir: Path) -> list[np.ndarray]:
     """Real frames: 640x480, and the 1280-wide ones of the recorded bags."""
     from robot_vision.images.decode import to_rgb
-    from robot_vision.sources import open_source
+    from robot_vision.recordings import open_source
 
     files = [data_dir / "kitchen" / f"frame-{i:06d}.color.jpg" for i in (0, 300, 600)]
     bags = sorted((data_dir / "ros1_bags").glob("*.bag"))
@@ -165,7 +165,7 @@ def test_source_size_leaves_nothing_to_enlarge() -> None:
 
 def test_jpeg_decoded_smaller_comes_out_as_from_pillow(data_dir: Path) -> None:
     from robot_vision.images.decode import to_rgb
-    from robot_vision.sources import open_source
+    from robot_vision.recordings import open_source
 
     bags = sorted((data_dir / "ros1_bags").glob("*.bag"))
     for path in (*bags, data_dir / "kitchen" / "frame-000300.color.jpg"):

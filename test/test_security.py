@@ -28,9 +28,9 @@ from robot_vision.errors import BundleError, ConfigError, ImageError, RobotVisio
 from robot_vision.files.arrays import load_npy, load_npz
 from robot_vision.files.plain_yaml import MAX_BYTES, MAX_DEPTH, YamlError, load_yaml
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources.bag_reader import BagFile
-from robot_vision.sources.base import CompressedImage, RawImage
-from robot_vision.sources.unpacking import unpack
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.base import CompressedImage, RawImage
+from robot_vision.recordings.unpacking import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "robot_vision").rglob("*.py"))
@@ -165,9 +165,9 @@ def test_yaml_with_a_few_aliases_is_read_as_pyyaml_reads_it() -> None:
 
 
 def test_yaml_bombs_in_every_file_that_is_read_are_errors_of_one_line(tmp_path: Path) -> None:
-    from robot_vision.datasets.bag_labels import read_spans
     from robot_vision.filters.class_file import read_class_file
     from robot_vision.training.config_file import read_config
+    from robot_vision.truth.bag_labels import read_spans
 
     file = tmp_path / "bomb.yaml"
     file.write_text(_laughs(9))
@@ -331,8 +331,8 @@ def test_chunk_of_a_bag_unpacks_to_no_more_than_it_says(tmp_path: Path, packing:
 
 
 def test_a_bag_does_not_lead_out_of_its_folder(tmp_path: Path) -> None:
-    from robot_vision.recording import RecordingWriter
-    from robot_vision.sources.bag import BagSource
+    from robot_vision.recordings.bag import BagSource
+    from robot_vision.recordings.writing import RecordingWriter
 
     for name in ("secret", "bag"):
         with RecordingWriter(tmp_path / name) as writer:

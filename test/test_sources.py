@@ -21,9 +21,9 @@ from rosbags.typesys import Stores, get_typestore
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
-from robot_vision.recording import STORAGES, RecordingWriter
-from robot_vision.sources import open_source
-from robot_vision.sources.image_formats import missing_decoder
+from robot_vision.recordings import open_source
+from robot_vision.recordings.image_formats import missing_decoder
+from robot_vision.recordings.writing import STORAGES, RecordingWriter
 
 START = 1_700_000_000_000_000_000
 PERIOD = 100_000_000

@@ -20,7 +20,6 @@ from robot_vision.cli import main
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import evaluate_frames
-from robot_vision.evaluation.truth import Truth
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import (
     DEGRADATIONS,
@@ -40,6 +39,7 @@ from robot_vision.studies.stress.measure import (
     measure_intervals,
 )
 from robot_vision.studies.stress.run import Plan
+from robot_vision.truth.tracks import Truth
 
 IMAGES = [name for name, d in DEGRADATIONS.items() if d.apply]
 SCENE = cv2.GaussianBlur(

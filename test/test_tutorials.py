@@ -19,7 +19,7 @@ from train_data import COLOURS
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.recording import RecordingWriter
+from robot_vision.recordings.writing import RecordingWriter
 
 pytestmark = pytest.mark.slow
 

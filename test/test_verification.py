@@ -23,7 +23,7 @@ from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure, StructureError
 from robot_vision.places.verification.triangulation import Sighting, epipolar_error, triangulate
 from robot_vision.places.verification.verifier import Candidate, Verifier
-from robot_vision.sources.opening import open_source
+from robot_vision.recordings.opening import open_source
 
 KINECT = np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])
 CAMERA = Intrinsics.of_matrix(KINECT, 640, 480)

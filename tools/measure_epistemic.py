@@ -29,7 +29,7 @@ from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.export import prepare_images
 from robot_vision.networks.heads.epistemic import entropy
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.sources import open_source
+from robot_vision.recordings import open_source
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.studies.stress.measure import auroc
 from robot_vision.training.calibrate import set_temperature

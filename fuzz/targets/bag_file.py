@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 from fuzz import scratch
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources.bag import BagSource
+from robot_vision.recordings.bag import BagSource
 
 MAX_LEN = 1 << 16
 ALLOWED_S = 10.0

@@ -7,7 +7,7 @@ import numpy as np
 
 from robot_vision.errors import ImageError
 from robot_vision.images.decode import image_size, to_rgb
-from robot_vision.sources.base import CompressedImage
+from robot_vision.recordings.base import CompressedImage
 
 MAX_LEN = 1 << 13
 ALLOWED_S = 10.0

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from fuzz import scratch
 from robot_vision.datasets import seven_scenes
-from robot_vision.datasets.pose_files import read_pose_file
 from robot_vision.errors import SourceError
+from robot_vision.truth.pose_files import read_pose_file
 
 MAX_LEN = 1 << 10
 ALLOWED_S = 5.0

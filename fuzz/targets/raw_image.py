@@ -11,7 +11,7 @@ from fuzz.scratch import Bytes
 from robot_vision.errors import ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.raw import row_bytes, supported_encodings
-from robot_vision.sources.base import RawImage
+from robot_vision.recordings.base import RawImage
 
 MAX_LEN = 1 << 12
 ALLOWED_S = 5.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fuzz import scratch
 from fuzz.targets import bag_file
-from robot_vision.sources.recording_folder import surveyed
-from robot_vision.sources.storage import merged
-from robot_vision.sources.storage_mcap import MAGIC as MCAP_MAGIC
-from robot_vision.sources.storage_ros1 import MAGIC as ROS1_MAGIC
+from robot_vision.recordings.recording_folder import surveyed
+from robot_vision.recordings.storage import merged
+from robot_vision.recordings.storage_mcap import MAGIC as MCAP_MAGIC
+from robot_vision.recordings.storage_ros1 import MAGIC as ROS1_MAGIC
 
 MAX_LEN = 1 << 13
 ALLOWED_S = 5.0

@@ -11,7 +11,7 @@ from robot_vision.errors import ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages import cdr
 from robot_vision.messages.serialized import read_compressed_image, read_image
-from robot_vision.sources.base import CompressedImage, RawImage
+from robot_vision.recordings.base import CompressedImage, RawImage
 
 MAX_LEN = 1 << 12
 ALLOWED_S = 5.0

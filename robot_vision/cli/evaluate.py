@@ -21,7 +21,6 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
-from robot_vision.datasets.bag_poses import POSE_KINDS
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation import runner
 from robot_vision.evaluation.cache import bag_sha256, cache_file
@@ -33,11 +32,12 @@ from robot_vision.evaluation.recorded import read_results, with_times_of
 from robot_vision.evaluation.runner import Job, Outcome, count_frames, image_topic
 from robot_vision.evaluation.scores import joined
 from robot_vision.evaluation.text import markdown, print_tables, said_lines, summary_line
-from robot_vision.evaluation.truth import Truth
-from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.evaluation.writing import Written, write_all
-from robot_vision.sources import open_source
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings import open_source
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.truth.bag_poses import POSE_KINDS
+from robot_vision.truth.reading import TruthRequest, read_truth
+from robot_vision.truth.tracks import Truth
 
 __all__ = ["add_arguments", "run"]
 _WIDTH = 120  # where the output is no terminal

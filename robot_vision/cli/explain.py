@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from robot_vision.bundle.installed import find_model
     from robot_vision.datasets.image_files import FileImage
     from robot_vision.networks.checkpoint import load_network
-    from robot_vision.sources.files import readable
+    from robot_vision.recordings.files import readable
     from robot_vision.studies import explain
 
     if args.model:

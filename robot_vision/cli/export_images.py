@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError
-from robot_vision.sources.files import find_images
-from robot_vision.sources.image_formats import IMAGE_SUFFIXES
+from robot_vision.recordings.files import find_images
+from robot_vision.recordings.image_formats import IMAGE_SUFFIXES
 
 MAX_IMAGES = 32
 

@@ -19,7 +19,6 @@ from rich.table import Table
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
-from robot_vision.datasets.bag_poses import parse_transform
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation import runner
 from robot_vision.evaluation.association import associate
@@ -28,8 +27,6 @@ from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.metrics import score_recording
 from robot_vision.evaluation.runner import Job
 from robot_vision.evaluation.scores import joined
-from robot_vision.evaluation.truth import Truth
-from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.filters.class_file import (
     ClassKnowledge,
     fitted_rates,
@@ -52,6 +49,9 @@ from robot_vision.studies.filtering.measure import (
 )
 from robot_vision.studies.filtering.memory_curve import held_out, memory_curve, picture, table_lines
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors
+from robot_vision.truth.bag_poses import parse_transform
+from robot_vision.truth.reading import TruthRequest, read_truth
+from robot_vision.truth.tracks import Truth
 
 _WIDTH = 120  # where the output is no terminal
 _LEAST_BAGS = 3  # one left out, and two from which a standard error can be computed

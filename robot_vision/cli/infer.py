@@ -30,7 +30,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.predictions import Prediction
-from robot_vision.sources import Frame, Source, open_source
+from robot_vision.recordings import Frame, Source, open_source
 
 _DECODERS = 2
 _NAMED_PROBLEMS = 20

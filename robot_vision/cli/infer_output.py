@@ -16,7 +16,7 @@ from rich.text import Text
 
 from robot_vision.errors import ConfigError
 from robot_vision.predictions import CameraPose, Prediction
-from robot_vision.sources import Frame
+from robot_vision.recordings import Frame
 from robot_vision.spec import NetworkSpec
 
 _ROWS = 24

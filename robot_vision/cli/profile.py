@@ -17,7 +17,7 @@ from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
-from robot_vision.sources import Source, open_source
+from robot_vision.recordings import Source, open_source
 from robot_vision.tracing import Trace
 
 STAGES = ("read", "image", "preprocess", "inference", "decode")

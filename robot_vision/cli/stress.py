@@ -20,17 +20,17 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.cache import bag_sha256
 from robot_vision.evaluation.replay import GPU_BATCH
 from robot_vision.evaluation.runner import image_topic
-from robot_vision.evaluation.truth import Truth
-from robot_vision.evaluation.truth_sources import TruthRequest, read_truth
 from robot_vision.pipeline import Pipeline
-from robot_vision.sources import open_source
-from robot_vision.sources.recording_folder import is_bag
+from robot_vision.recordings import open_source
+from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import DEGRADATIONS
 from robot_vision.studies.stress.measure import METRICS
 from robot_vision.studies.stress.report import page, picture, tables
 from robot_vision.studies.stress.run import Plan, Recording, frames_to_do, stress
 from robot_vision.studies.stress.sources import SampleSource, sample_truth
+from robot_vision.truth.reading import TruthRequest, read_truth
+from robot_vision.truth.tracks import Truth
 
 SHOWN = ("accuracy", "ece", "kept", "wrong_and_kept", "auroc_unknown", "median_m", "nees")
 

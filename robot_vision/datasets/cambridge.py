@@ -25,14 +25,14 @@ from robot_vision.datasets.image_files import (
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.pose_checks import Skipped, numbers, rotation_from_quaternion, where
 from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
-from robot_vision.sources.files import image_notes
-from robot_vision.sources.image_formats import IMAGE_SUFFIXES
+from robot_vision.recordings.files import image_notes
+from robot_vision.recordings.image_formats import IMAGE_SUFFIXES
+from robot_vision.truth.pose_checks import Skipped, numbers, rotation_from_quaternion, where
+from robot_vision.truth.tables import read_lines
 
 _LISTS = ("dataset_train.txt", "dataset_test.txt")
 _IMAGE = re.compile(r".*\.(png|jpe?g)\b", re.IGNORECASE)

@@ -28,7 +28,6 @@ from robot_vision.datasets.image_files import (
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.pose_checks import Skipped, rotation_from_quaternion
 from robot_vision.datasets.posed import (
     PosedOptions,
     checked,
@@ -40,8 +39,9 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import inverse
+from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import option
-from robot_vision.sources.files import image_notes
+from robot_vision.truth.pose_checks import Skipped, rotation_from_quaternion
 
 
 @dataclass(frozen=True)

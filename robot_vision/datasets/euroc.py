@@ -19,14 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.bag_poses import parse_transform
 from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
-from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.datasets.posed import (
     PosedOptions,
     matrix_for_image,
@@ -35,13 +32,16 @@ from robot_vision.datasets.posed import (
     splits_of,
 )
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import read_table, read_text
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.geometry.rigid import inverse
+from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import option
-from robot_vision.sources.files import image_notes
+from robot_vision.truth.bag_poses import parse_transform
+from robot_vision.truth.pose_checks import Skipped, pose_from_matrix, where
+from robot_vision.truth.pose_files import read_pose_file, to_ns, unit_of_stamps
+from robot_vision.truth.tables import read_table, read_text
 
 _TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0", "gt0")
 

@@ -25,12 +25,12 @@ from robot_vision.datasets.geo import (
     side_by_side,
 )
 from robot_vision.datasets.image_files import unlisted_note
-from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
-from robot_vision.datasets.tables import read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
-from robot_vision.sources.files import image_notes
+from robot_vision.truth.pose_checks import Skipped, numbers, where
+from robot_vision.truth.tables import read_table
 
 _NUMBERS = ("place_id", "year", "month", "northdeg", "lat", "lon")
 _COLUMNS = {name: (re.compile(name),) for name in (*_NUMBERS, "city_id", "panoid")}

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from robot_vision.errors import ImageError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources.files import find_images, readable, some
-from robot_vision.sources.image_formats import file_bytes, is_image, read_image
+from robot_vision.recordings.files import find_images, readable, some
+from robot_vision.recordings.image_formats import file_bytes, is_image, read_image
 
 
 @dataclass(frozen=True, slots=True)

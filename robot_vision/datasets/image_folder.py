@@ -27,8 +27,8 @@ from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, divide, draw_stratified
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.natural_order import natural_key
+from robot_vision.recordings.files import find_images, image_notes, some
 from robot_vision.settings.declared import option
-from robot_vision.sources.files import find_images, image_notes, some
 
 _TRAIN = ("train", "training")
 _VALIDATION = ("val", "valid", "validation")

@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage
-from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
-from robot_vision.datasets.pose_files import to_ns, unit_of_stamps
 from robot_vision.datasets.posed import PosedOptions, checked, several_maps_note, splits_of
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import read_lines, read_table
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.natural_order import natural_key
+from robot_vision.recordings.files import image_notes
+from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import option
-from robot_vision.sources.files import image_notes
-from robot_vision.sources.image_formats import is_image
+from robot_vision.truth.pose_checks import Skipped, numbers, pose_from_matrix, where
+from robot_vision.truth.pose_files import to_ns, unit_of_stamps
+from robot_vision.truth.tables import read_lines, read_table
 
 _CAMERAS = ("2", "3", "0", "1")  # colour before grey, left before right
 

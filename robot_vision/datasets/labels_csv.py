@@ -24,14 +24,14 @@ from robot_vision.datasets.image_files import (
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import Row, Table, read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
+from robot_vision.recordings.files import find_images, image_notes
+from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.settings.declared import option
-from robot_vision.sources.files import find_images, image_notes
-from robot_vision.sources.image_formats import IMAGE_SUFFIXES, is_image
+from robot_vision.truth.pose_checks import Skipped, where
+from robot_vision.truth.tables import Row, Table, read_table
 
 _STAMP = re.compile(r"time|stamp|date", re.IGNORECASE)  # which no column of classes is called
 _ENDS = (".csv", ".tsv", ".txt")

@@ -29,12 +29,12 @@ from robot_vision.datasets.geo import (
     side_by_side,
 )
 from robot_vision.datasets.image_files import first_file, unlisted_note
-from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
-from robot_vision.datasets.tables import Table, read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
-from robot_vision.sources.files import image_notes
+from robot_vision.truth.pose_checks import Skipped, numbers, where
+from robot_vision.truth.tables import Table, read_table
 
 _VALIDATION = ("cph", "sf")
 _SIDES = ("database", "query")

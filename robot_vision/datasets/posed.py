@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.datasets.splitting import BlockOptions, Three, divide, missing_note
 from robot_vision.errors import SourceError
 from robot_vision.images.orientation import upright_size
+from robot_vision.recordings.files import some
+from robot_vision.recordings.image_formats import look_at, stored_size
 from robot_vision.settings.declared import option, parse_camera_matrix
-from robot_vision.sources.files import some
-from robot_vision.sources.image_formats import look_at, stored_size
+from robot_vision.truth.pose_checks import Skipped
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.recordings.files import readable, some
 from robot_vision.settings.declared import parse_options
-from robot_vision.sources.files import readable, some
 
 DATASETS: dict[str, str] = {
     "image_folder": "one folder per class; train, val and test folders above them are used",
@@ -66,7 +66,7 @@ _SIGNS: dict[str, tuple[str, ...]] = {
 
 def kinds_of(path: Path) -> list[str]:
     """Returns the formats that a path shows signs of, the surest first; none where it does not exist."""
-    from robot_vision.sources.recording_folder import is_bag  # with all that reads bags
+    from robot_vision.recordings.recording_folder import is_bag  # with all that reads bags
 
     if is_bag(path):
         return ["rosbag"]

@@ -15,26 +15,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.bag_file import BagImage
-from robot_vision.datasets.bag_labels import (
-    LABEL_KINDS,
-    Labeller,
-    labels_of_spans,
-    labels_of_topic,
-)
-from robot_vision.datasets.bag_poses import PoseRequest, camera_poses
-from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics, numbers_of
+from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from robot_vision.recordings.bag_file import BagImage
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.bag_stamps import StampNotes
+from robot_vision.recordings.recording_folder import is_bag
+from robot_vision.recordings.storage import slashed
 from robot_vision.settings.declared import option
-from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from robot_vision.sources.bag_reader import BagFile
-from robot_vision.sources.bag_stamps import StampNotes
-from robot_vision.sources.recording_folder import is_bag
-from robot_vision.sources.storage import slashed
+from robot_vision.truth.bag_labels import (
+    LABEL_KINDS,
+    Labeller,
+    labels_of_spans,
+    labels_of_topic,
+)
+from robot_vision.truth.bag_poses import PoseRequest, camera_poses
+from robot_vision.truth.pose_checks import Skipped
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage
-from robot_vision.datasets.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import read_lines, read_text
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
+from robot_vision.recordings.files import image_notes, some
+from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import parse_camera_matrix
-from robot_vision.sources.files import image_notes, some
-from robot_vision.sources.image_formats import is_image
+from robot_vision.truth.pose_checks import Skipped, numbers, pose_from_matrix, where
+from robot_vision.truth.tables import read_lines, read_text
 
 KINECT = "525,525,320,240"
 _FRAME = re.compile(r"^(frame-\d+)\.color\.\w+$", re.IGNORECASE)

@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage, first_file
-from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
 from robot_vision.datasets.posed import (
     PosedOptions,
     checked,
@@ -36,7 +35,6 @@ from robot_vision.datasets.posed import (
     splits_of,
 )
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import read_text
 from robot_vision.datasets.transforms_splits import (
     PARTS,
     in_order,
@@ -46,9 +44,11 @@ from robot_vision.datasets.transforms_splits import (
     separate,
 )
 from robot_vision.errors import SourceError
+from robot_vision.recordings.files import image_notes
+from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, stored_size
 from robot_vision.settings.declared import option
-from robot_vision.sources.files import image_notes
-from robot_vision.sources.image_formats import IMAGE_SUFFIXES, stored_size
+from robot_vision.truth.pose_checks import Skipped, pose_from_matrix, where
+from robot_vision.truth.tables import read_text
 
 OPTICAL_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 _NO_PINHOLE = ("OPENCV_FISHEYE", "EQUIRECTANGULAR", "VR180_L", "VR180_R", "OMNIDIRECTIONALSTEREO_L")

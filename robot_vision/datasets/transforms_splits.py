@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robot_vision.datasets.pose_checks import Skipped
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
-from robot_vision.sources.files import some
+from robot_vision.recordings.files import some
+from robot_vision.truth.pose_checks import Skipped
 
 PARTS = ("train", "val", "test")
 

@@ -28,8 +28,6 @@ from robot_vision.datasets.image_files import (
     first_file,
     unlisted_note,
 )
-from robot_vision.datasets.pose_checks import Skipped, where
-from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.datasets.posed import (
     PosedOptions,
     matrix_for_image,
@@ -38,13 +36,15 @@ from robot_vision.datasets.posed import (
     splits_of,
 )
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import read_table
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.recordings.files import image_notes
+from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import option, parse_camera_matrix
-from robot_vision.sources.files import image_notes
-from robot_vision.sources.image_formats import is_image
+from robot_vision.truth.pose_checks import Skipped, where
+from robot_vision.truth.pose_files import read_pose_file, to_ns, unit_of_stamps
+from robot_vision.truth.tables import read_table
 
 # Of the benchmark's calibration page: colour cameras, 640 x 480.
 _CAMERAS = {

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.pose_checks import Skipped, numbers, where
 from robot_vision.datasets.posed import PosedOptions, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.datasets.seven_scenes import frames_in
-from robot_vision.datasets.tables import read_lines
 from robot_vision.errors import SourceError
-from robot_vision.sources.files import image_notes
+from robot_vision.recordings.files import image_notes
+from robot_vision.truth.pose_checks import Skipped, numbers, where
+from robot_vision.truth.tables import read_lines
 
 _SEQUENCE = re.compile(r"(sequence\d+)\s.*\[\s*start\s*=\s*(\d+)\s*;\s*end\s*=\s*(\d+)\s*\]")
 

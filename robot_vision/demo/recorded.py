@@ -13,8 +13,8 @@ from robot_vision.demo.drive import Frame
 from robot_vision.demo.world.renderer import Camera
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.recording import RecordingWriter
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.writing import RecordingWriter
 
 CAMERA_FRAME = "camera_optical_frame"
 IMAGE_TOPIC = "/camera/image_raw"

@@ -17,7 +17,7 @@ from robot_vision.demo.scoring import Answer, Judged, Score
 from robot_vision.demo.world.world import World
 from robot_vision.errors import ConfigError
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources import open_source
+from robot_vision.recordings import open_source
 
 if TYPE_CHECKING:
     from robot_vision.demo.scoring import Drive

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.truth import LabelTrack, PoseTrack, Truth
 from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.truth.tracks import LabelTrack, PoseTrack, Truth
 
 
 @dataclass(frozen=True, eq=False)

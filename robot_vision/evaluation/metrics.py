@@ -46,10 +46,10 @@ from robot_vision.evaluation.place import Views, measure_places, score_places
 from robot_vision.evaluation.pose import mean_pose, measure_poses, score_poses
 from robot_vision.evaluation.scores import COLUMNS, Scores, empty_columns, joined
 from robot_vision.evaluation.trajectory import measure_trajectories
-from robot_vision.evaluation.truth import Truth
 from robot_vision.evaluation.uncertainty import measure_uncertainty, score_uncertainty
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.truth.tracks import Truth
 
 SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1

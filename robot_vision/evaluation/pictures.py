@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from robot_vision.errors import ImageError, RobotVisionError
 from robot_vision.evaluation.scores import Scores
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources import open_source
-from robot_vision.sources.bag import BagSource
+from robot_vision.recordings import open_source
+from robot_vision.recordings.bag import BagSource
 
 WIDTH = 240
 _QUALITY = 82

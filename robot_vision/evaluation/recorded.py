@@ -33,9 +33,9 @@ from robot_vision.messages.types import (
 )
 from robot_vision.open_set import known_scores
 from robot_vision.predictions import UNKNOWN, CameraPose, Classification, Prediction
-from robot_vision.recording import RecordingWriter
-from robot_vision.sources import Source
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings import Source
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.writing import RecordingWriter
 
 NODE = "/perception"
 TRUTH = "/evaluation/true_pose"

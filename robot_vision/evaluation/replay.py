@@ -24,7 +24,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.pipeline import Pipeline, StageTimes
 from robot_vision.predictions import Prediction
-from robot_vision.sources import Frame, Source
+from robot_vision.recordings import Frame, Source
 
 CPU_DECODERS = 2
 GPU_DECODERS = 8

@@ -23,8 +23,8 @@ from robot_vision.evaluation.cache import Key, bag_sha256, load_cached, store
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.replay import GPU_BATCH, replay
 from robot_vision.pipeline import Pipeline
-from robot_vision.sources import open_source
-from robot_vision.sources.recording_folder import is_bag
+from robot_vision.recordings import open_source
+from robot_vision.recordings.recording_folder import is_bag
 
 RUNNERS = ("processes", "ray")
 _STEP_S = 0.2

@@ -26,6 +26,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.messages import cdr
+from robot_vision.recordings import open_source
+from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 from robot_vision.ros.node import qos
 from robot_vision.ros.node.graph_watch import GraphWatch
 from robot_vision.ros.node.parameters import NodeParameters
@@ -34,8 +36,6 @@ from robot_vision.ros.node.throttle import ThrottledLog
 from robot_vision.ros.node.topic_names import check_topics
 from robot_vision.ros.player.parameters import PlayerParameters
 from robot_vision.ros.player.playback import Item, Pacer, Playback, ahead
-from robot_vision.sources import open_source
-from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 
 _TYPES: dict[str, Any] = {
     IMAGE: Image,

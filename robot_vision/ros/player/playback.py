@@ -18,12 +18,12 @@ from rosbags.typesys import Stores, get_typestore
 from robot_vision.errors import ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages import cdr
+from robot_vision.recordings import RawImage, Source
+from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
+from robot_vision.recordings.bag_reader import Record
+from robot_vision.recordings.base import CompressedImage
+from robot_vision.recordings.files import upright_message
 from robot_vision.ros.player.topics import player_topics, published_kind
-from robot_vision.sources import RawImage, Source
-from robot_vision.sources.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
-from robot_vision.sources.bag_reader import Record
-from robot_vision.sources.base import CompressedImage
-from robot_vision.sources.files import upright_message
 
 _JPEG_QUALITY = 90
 _JUMP_NS = 3600 * 10**9  # a longer pause of the log is not waited for

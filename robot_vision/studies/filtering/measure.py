@@ -16,18 +16,18 @@ from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.classification import SMALLEST_PROBABILITY
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.scores import Scores
-from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.rigid import pose_matrix
-from robot_vision.sources.bag_reader import BagFile
-from robot_vision.sources.storage import slashed
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.storage import slashed
 from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
+from robot_vision.truth.tracks import Truth
 
 Array = NDArray[np.float64]
 ODOMETRY = "nav_msgs/msg/Odometry"

@@ -18,9 +18,9 @@ from robot_vision.errors import SourceError
 from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.classification import SMALLEST_PROBABILITY
 from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.truth import Truth
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.studies.filtering.measure import filtered_classes
+from robot_vision.truth.tracks import Truth
 
 Array = NDArray[np.float64]
 

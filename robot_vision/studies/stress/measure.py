@@ -14,7 +14,6 @@ from robot_vision.evaluation.classification import label_indices, score_classes
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.pose import score_poses
 from robot_vision.evaluation.scores import UNKNOWN_LABEL
-from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
@@ -22,6 +21,7 @@ from robot_vision.statistics.reliability import calibration_error
 from robot_vision.statistics.separation import separation
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import kept_frames, rotation_of
+from robot_vision.truth.tracks import Truth
 
 Statistics = Mapping[Any, Statistic]  # by a name of `METRICS`, or by several
 Part = tuple[Statistics, NDArray[np.bool_]]  # with the frames that they are of

@@ -14,14 +14,14 @@ from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.cache import Key, load_cached, store
 from robot_vision.evaluation.columns import Predictions
 from robot_vision.evaluation.replay import replay
-from robot_vision.evaluation.truth import Truth
 from robot_vision.pipeline import Pipeline
-from robot_vision.sources.base import Frame, Source
+from robot_vision.recordings.base import Frame, Source
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import DEGRADATIONS, DROPPED, ROLL
 from robot_vision.studies.stress.measure import ROLLS, Reference, held, measure_intervals
 from robot_vision.studies.stress.sources import DegradedSource
+from robot_vision.truth.tracks import Truth
 
 SCHEMA = "robot_vision.studies.stress"
 GOOD = "none"  # the condition in which nothing was made worse

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ImageError
-from robot_vision.evaluation.truth import Truth
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources.base import DEFAULT_FRAME, Frame, RawImage, Source
+from robot_vision.recordings.base import DEFAULT_FRAME, Frame, RawImage, Source
 from robot_vision.studies.stress.degradations import ROLL, Degradation, generator, roll_of
+from robot_vision.truth.tracks import Truth
 
 _STEP_NS = 100_000_000  # between samples that bear no stamps
 _GAP_NS = 10 * 1_000_000_000  # between recordings of a data set

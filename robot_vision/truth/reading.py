@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_vision.datasets.bag_labels import LABEL_KINDS, read_label_topic, read_spans
-from robot_vision.datasets.bag_poses import (
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.storage import slashed
+from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_spans
+from robot_vision.truth.bag_poses import (
     POSE_KINDS,
     PoseRequest,
     camera_poses,
     parse_transform,
 )
-from robot_vision.datasets.pose_files import FORMATS, read_pose_file
-from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.evaluation.truth import LabelTrack, PoseTrack, Truth
-from robot_vision.sources.bag_reader import BagFile
-from robot_vision.sources.storage import slashed
+from robot_vision.truth.pose_files import FORMATS, read_pose_file
+from robot_vision.truth.tracks import LabelTrack, PoseTrack, Truth
 
 POSE_SOURCES = ("auto", "topic", "tf", "file", "none")
 LABEL_SOURCES = ("auto", "topic", "spans", "none")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings.bag_reader import BagFile
 
 _LEAST = 10  # images of which the paces of the two are compared
 _LEAST_NS = 10**9

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.pose_checks import rotation_from_quaternion
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.geometry.trajectory import FrameTree, TrajectoryBuilder
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.truth.pose_checks import rotation_from_quaternion
 
 POSE = "geometry_msgs/msg/PoseStamped"
 POSE_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"

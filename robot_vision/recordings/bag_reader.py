@@ -19,9 +19,9 @@ from rosbags.typesys.store import Typestore
 
 from robot_vision.errors import SourceError
 from robot_vision.messages.types import message_types
-from robot_vision.sources.bag_survey import survey_bag
-from robot_vision.sources.storage import merged
-from robot_vision.sources.unpacking import unpack
+from robot_vision.recordings.bag_survey import survey_bag
+from robot_vision.recordings.storage import merged
+from robot_vision.recordings.unpacking import unpack
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR begins so
 

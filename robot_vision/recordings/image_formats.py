@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from robot_vision.images.compressed import compressed_size
 from robot_vision.images.decode import image_size
 from robot_vision.images.orientation import orientation_of, upright, without_orientation
-from robot_vision.sources.base import CompressedImage, RawImage
+from robot_vision.recordings.base import CompressedImage, RawImage
 
 _SUFFIXES = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),

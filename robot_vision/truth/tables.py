@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robot_vision.datasets.pose_checks import where
 from robot_vision.errors import SourceError
+from robot_vision.truth.pose_checks import where
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _UNIT = re.compile(r"[\[(]([^\])]*)[\])]")

@@ -22,11 +22,11 @@ from typing import Any
 
 import yaml
 
-from robot_vision.datasets.pose_checks import where
-from robot_vision.datasets.tables import read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.plain_yaml import YamlError, compose, construct
-from robot_vision.sources.bag_reader import BagFile
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.truth.pose_checks import where
+from robot_vision.truth.tables import read_table
 
 STRING = "std_msgs/msg/String"
 CLASSIFICATION = "vision_msgs/msg/Classification"

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from robot_vision.errors import SourceError, unknown
-from robot_vision.sources.bag_reader import BagFile, Record
-from robot_vision.sources.bag_stamps import StampNotes
-from robot_vision.sources.base import Frame, Source, nanoseconds
-from robot_vision.sources.storage import slashed
+from robot_vision.recordings.bag_reader import BagFile, Record
+from robot_vision.recordings.bag_stamps import StampNotes
+from robot_vision.recordings.base import Frame, Source, nanoseconds
+from robot_vision.recordings.storage import slashed
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"

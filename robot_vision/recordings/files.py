@@ -13,7 +13,7 @@ import cv2
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources.base import (
+from robot_vision.recordings.base import (
     DEFAULT_FRAME,
     DEFAULT_TOPIC,
     CompressedImage,
@@ -21,7 +21,7 @@ from robot_vision.sources.base import (
     Source,
     nanoseconds,
 )
-from robot_vision.sources.image_formats import (
+from robot_vision.recordings.image_formats import (
     AS_THEY_ARE,
     IMAGE_SUFFIXES,
     Look,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_vision.errors import SourceError
-from robot_vision.sources.recording_folder import (
+from robot_vision.recordings.recording_folder import (
     Folder,
     differences,
     find_files,
@@ -19,7 +19,7 @@ from robot_vision.sources.recording_folder import (
     promised_span,
     surveyed,
 )
-from robot_vision.sources.storage import Channel, Storage, Times, merged
+from robot_vision.recordings.storage import Channel, Storage, Times, merged
 
 _REMEDY = "copy it again, or repair it (mcap recover, ros2 bag reindex, rosbag reindex), or record it again"
 _DAY_NS = 86_400 * 10**9

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from robot_vision.sources.storage import Message, Part, Storage, Times
-from robot_vision.sources.unpacking import unpack
+from robot_vision.recordings.storage import Message, Part, Storage, Times
+from robot_vision.recordings.unpacking import unpack
 
 MAX_RECORD = 1 << 31  # a length beyond it is damage, and must not be allocated
 _HELD = 2  # chunks that stay unpacked for random access

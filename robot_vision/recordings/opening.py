@@ -8,12 +8,12 @@ from pathlib import Path
 
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.natural_order import natural_key
-from robot_vision.sources.bag import BagSource
-from robot_vision.sources.base import Source
-from robot_vision.sources.files import FileSource, find_images
-from robot_vision.sources.image_formats import IMAGE_SUFFIXES, is_image
-from robot_vision.sources.recording_folder import BAG_SUFFIXES, is_bag
-from robot_vision.sources.video import VIDEO_SUFFIXES, VideoSource
+from robot_vision.recordings.bag import BagSource
+from robot_vision.recordings.base import Source
+from robot_vision.recordings.files import FileSource, find_images
+from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
+from robot_vision.recordings.recording_folder import BAG_SUFFIXES, is_bag
+from robot_vision.recordings.video import VIDEO_SUFFIXES, VideoSource
 
 
 def open_source(

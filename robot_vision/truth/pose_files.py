@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.pose_checks import (
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.geometry.rigid import canonical_xyzw, xyzw_from_matrix
+from robot_vision.geometry.trajectory import Repeats, Trajectory
+from robot_vision.truth.pose_checks import (
     numbers,
     pose_from_matrix,
     rotation_from_quaternion,
     where,
 )
-from robot_vision.datasets.tables import Table, read_table
-from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.geometry.rigid import canonical_xyzw, xyzw_from_matrix
-from robot_vision.geometry.trajectory import Repeats, Trajectory
+from robot_vision.truth.tables import Table, read_table
 
 FORMATS = ("auto", "tum", "euroc", "kitti")
 Report = Callable[[SourceError], None]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from robot_vision.errors import SourceError
-from robot_vision.sources.base import (
+from robot_vision.recordings.base import (
     DEFAULT_FRAME,
     DEFAULT_TOPIC,
     Frame,

@@ -15,9 +15,9 @@ from typing import Any
 
 from robot_vision.files.natural_order import natural_key
 from robot_vision.files.plain_yaml import YamlError, load_yaml
-from robot_vision.sources import storage_mcap, storage_ros1, storage_sqlite
-from robot_vision.sources.storage import Storage, slashed
-from robot_vision.sources.unpacking import unpack_file
+from robot_vision.recordings import storage_mcap, storage_ros1, storage_sqlite
+from robot_vision.recordings.storage import Storage, slashed
+from robot_vision.recordings.unpacking import unpack_file
 
 BAG_SUFFIXES = (".bag", ".db3", ".mcap")
 _STORAGES = (".db3", ".mcap")

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.images.decode import to_rgb
-from robot_vision.sources.bag_reader import BagFile, Record, read_again
-from robot_vision.sources.recording_folder import open_storage
-from robot_vision.sources.storage import Storage
+from robot_vision.recordings.bag_reader import BagFile, Record, read_again
+from robot_vision.recordings.recording_folder import open_storage
+from robot_vision.recordings.storage import Storage
 
 _OPEN_AT_ONCE = 8
 

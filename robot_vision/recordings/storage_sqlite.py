@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.sources.sqlite_log import committed_pages
-from robot_vision.sources.storage import (
+from robot_vision.recordings.sqlite_log import committed_pages
+from robot_vision.recordings.storage import (
     Channel,
     Message,
     Part,
