@@ -54,7 +54,7 @@ EPISTEMIC_SPECS = {
 
 # What a bundle follows from.
 _MAKERS = ("benchmarks/models.py", "robot_vision/spec.py", "robot_vision/networks/**/*.py",
-           "robot_vision/training/quantise.py", "constraints/py*.txt")  # fmt: skip
+           "robot_vision/training/ship/quantise.py", "constraints/py*.txt")  # fmt: skip
 
 
 @functools.cache
@@ -117,7 +117,7 @@ def variant(kind: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     import torch
 
     from robot_vision.training.config import TrainingConfig
-    from robot_vision.training.quantise import make_variant
+    from robot_vision.training.ship.quantise import make_variant
 
     samples: Any = _Samples(torch.from_numpy(network_batch(source, images)))
     config = TrainingConfig(heads=("classifier",))

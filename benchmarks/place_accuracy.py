@@ -68,9 +68,9 @@ def pooled_descriptors(bundle: Path, stored: Views, queries: Views) -> dict[str,
     import torch
 
     from robot_vision.networks.checkpoint import load_network
-    from robot_vision.training.baselines import poolings
-    from robot_vision.training.data import SampleSet
-    from robot_vision.training.features import FeatureCache
+    from robot_vision.training.samples.data import SampleSet
+    from robot_vision.training.samples.features import FeatureCache
+    from robot_vision.training.ship.baselines import poolings
 
     torch.set_num_threads(1)
     network = load_network(bundle / "weights.safetensors")

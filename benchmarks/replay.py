@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks import inputs, models
 from robot_vision.engines import create_engine
-from robot_vision.evaluation.replay import default_batch, replay
+from robot_vision.evaluation.predict.replay import default_batch, replay
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 from robot_vision.recordings.writing import RecordingWriter

@@ -28,16 +28,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from robot_vision.training import loop
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import parse
-from robot_vision.training.data import SampleSet
-from robot_vision.training.evaluate import Views
-from robot_vision.training.model import Trainee, build_network
-from robot_vision.training.objectives import make_augment, make_losses
-from robot_vision.training.optimiser import make_optimiser
-from robot_vision.training.record import Bar, Recorder
+from robot_vision.training.fit import loop
+from robot_vision.training.fit.model import Trainee, build_network
+from robot_vision.training.fit.objectives import make_augment, make_losses
+from robot_vision.training.fit.optimiser import make_optimiser
+from robot_vision.training.fit.record import Bar, Recorder
+from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.setup import make_fabric, open_splits
+from robot_vision.training.ship.evaluate import Views
 
 WAYS = ("bare", "memory", "augmented", "files")
 _QUALITY = 95

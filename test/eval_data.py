@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import canonical_xyzw
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth

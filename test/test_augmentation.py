@@ -11,17 +11,17 @@ from scipy.spatial.transform import Rotation
 from torchvision.transforms.v2 import functional as TF
 
 from robot_vision.errors import ConfigError
-from robot_vision.training.augmentation import (
+from robot_vision.training.fit.averaging import WeightAverage
+from robot_vision.training.mixup import Mixup
+from robot_vision.training.samples.augmentation import (
     BatchAugmentation,
     LayoutSettings,
     draw_layout,
     make_augmentation,
     moved,
 )
-from robot_vision.training.averaging import WeightAverage
-from robot_vision.training.mixup import Mixup
-from robot_vision.training.photometric import PhotometricSettings, photometric
-from robot_vision.training.viewpoint import ViewpointSettings, turn
+from robot_vision.training.samples.photometric import PhotometricSettings, photometric
+from robot_vision.training.samples.viewpoint import ViewpointSettings, turn
 
 H, W = 96, 128
 OFF = dict.fromkeys(
@@ -65,7 +65,7 @@ def centre(image, background=0):
 @pytest.mark.parametrize("zoom", [0.8, 1.0, 1.3])
 @pytest.mark.parametrize("turned", [(0, 0, 0.3), (0.08, -0.1, 0), (-0.05, 0.06, -0.2)])
 def test_points_appear_where_the_turned_camera_would_see_them(turned, zoom, monkeypatch):
-    monkeypatch.setattr("robot_vision.training.viewpoint.FILL", (0, 0, 0))
+    monkeypatch.setattr("robot_vision.training.samples.viewpoint.FILL", (0, 0, 0))
     matrix = ViewpointSettings(camera_matrix=K).matrix(H, W)
     rotation = Rotation.from_rotvec(turned).as_matrix()
     local = np.array([[0.1, -0.1, 2.0], [-0.4, 0.2, 3.0], [0.3, 0.3, 1.5], [0.0, 0.0, 9.0]])

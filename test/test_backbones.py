@@ -7,11 +7,11 @@ from network_helpers import BIG, seed_networks, torch
 from safetensors.torch import save_file
 from torchvision import models
 
+from robot_vision.backbones import architectures
+from robot_vision.backbones.architectures import look_inside
+from robot_vision.backbones.backbone import Backbone
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.images.input import InputSpec
-from robot_vision.networks import architectures
-from robot_vision.networks.architectures import look_inside
-from robot_vision.networks.backbones import Backbone
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.spec import ClassifierSpec, NetworkSpec
 
@@ -289,7 +289,7 @@ def test_truncated_or_absent_file_is_a_bundle_error(tmp_path, name):
 @pytest.mark.slow
 def test_download_without_internet_says_to_use_a_file(tmp_path):
     code = (
-        "from robot_vision.networks.backbones import Backbone\n"
+        "from robot_vision.backbones.backbone import Backbone\n"
         "try: Backbone('resnet18', weights='torchvision')\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

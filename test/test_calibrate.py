@@ -13,10 +13,10 @@ from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle, write_manifest
 from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
-from robot_vision.calibration.graph import GraphEditor
+from robot_vision.calibration.folds import class_numbers, folds_of, resampler_of, times_of
 from robot_vision.calibration.judging import Judgement, judge
 from robot_vision.calibration.material import Options
-from robot_vision.calibration.measure import class_numbers, folds_of, resampler_of, times_of
+from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.calibration.run import Data, calibrate
 from robot_vision.calibration.temperature import cross_fitted, fit_temperature
 from robot_vision.cli import main

@@ -179,7 +179,7 @@ def test_data_sets_need_neither_torch_nor_ros_nor_scipy(tmp_path):
         "import sys\n"
         "for name in ('torch', 'rclpy', 'scipy', 'matplotlib'): sys.modules[name] = None\n"
         "from robot_vision.cli import main\n"
-        "import robot_vision.datasets.rosbag, robot_vision.datasets.cambridge\n"
+        "import robot_vision.datasets.formats.rosbag, robot_vision.datasets.formats.cambridge\n"
         f"path = {str(tmp_path)!r}\n"
         "sys.exit(main(['data', 'inspect', 'image_folder', path, '--output', path]))"
     )

@@ -11,9 +11,9 @@ from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.pipeline import Pipeline
 from robot_vision.spec import ClassifierSpec, PlaceSpec, PoseSpec
-from robot_vision.training.calibrate import scale_variances, variance_scales
-from robot_vision.training.ensemble import bootstrap, draws_samples
+from robot_vision.training.fit.ensemble import bootstrap, draws_samples
 from robot_vision.training.run import train
+from robot_vision.training.ship.calibrate import scale_variances, variance_scales
 
 TAP = "layer2"
 SPECS = {

@@ -15,7 +15,7 @@ from robot_vision.evaluation.classification import (
     score_classes,
     statistics,
 )
-from robot_vision.evaluation.metrics import score_recording, summarise
+from robot_vision.evaluation.measure.metrics import score_recording, summarise
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.reliability import (
     BINS,

@@ -9,7 +9,7 @@ import pytest
 from eval_data import LABELS, recording
 
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.predictions import CameraPose, Classification, Prediction
 from robot_vision.statistics.settings import EvaluationSettings
 

@@ -12,16 +12,16 @@ import pytest
 from eval_data import QUICK, recording
 
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.evaluation.merge import document, merge, read_document, scores_of
-from robot_vision.evaluation.metrics import (
+from robot_vision.evaluation.measure.metrics import (
     PlaceReference,
     evaluate_frames,
     evaluate_recordings,
     score_recording,
     summarise,
 )
+from robot_vision.evaluation.merge import document, merge, read_document, scores_of
+from robot_vision.evaluation.report.text import association_lines
 from robot_vision.evaluation.scores import COLUMNS, from_json, joined, to_json
-from robot_vision.evaluation.text import association_lines
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
@@ -179,7 +179,7 @@ def test_evaluating_needs_neither_torch_nor_ros_nor_scipy() -> None:
         "for name in ('torch', 'rclpy', 'scipy', 'sklearn', 'evo', 'matplotlib', 'onnxruntime'):\n"
         "    sys.modules[name] = None\n"
         "from eval_data import QUICK, recording\n"
-        "from robot_vision.evaluation.metrics import evaluate_frames\n"
+        "from robot_vision.evaluation.measure.metrics import evaluate_frames\n"
         "from robot_vision.evaluation import merge, truth_sources\n"
         "assert evaluate_frames(*recording(n=40), QUICK)['pose']['frames'] == 40\n"
     )

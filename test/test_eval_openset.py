@@ -6,7 +6,7 @@ from eval_data import QUICK, recording
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from robot_vision.evaluation.metrics import evaluate_frames, score_recording
+from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording
 from robot_vision.statistics.separation import separation
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from eval_data import LABELS, QUICK, recording
 
-from robot_vision.evaluation.metrics import score_recording, summarise
+from robot_vision.evaluation.measure.metrics import score_recording, summarise
 from robot_vision.geometry.rigid import pose_matrix
 
 torch = pytest.importorskip("torch", reason="torch is not installed")

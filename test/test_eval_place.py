@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.metrics import PlaceReference, evaluate_frames, score_recording
+from robot_vision.evaluation.measure.metrics import PlaceReference, evaluate_frames, score_recording
 from robot_vision.evaluation.place import (
     Views,
     chance_of_hit,

@@ -8,7 +8,7 @@ from eval_data import QUICK, recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_vision.evaluation.metrics import evaluate_frames, score_recording
+from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording
 from robot_vision.evaluation.pose import (
     mean_pose,
     normalised_squares,

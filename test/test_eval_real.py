@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from eval_data import QUICK, recording
 
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.metrics import evaluate_frames, score_recording, summarise
+from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording, summarise
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import orthonormalised, xyzw_from_matrix
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from eval_data import QUICK, recording
 
-from robot_vision.evaluation.metrics import evaluate_frames, score_recording
+from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording
 from robot_vision.evaluation.trajectory import align
 from robot_vision.geometry.rigid import (
     canonical_xyzw,

@@ -9,9 +9,9 @@ import pytest
 from eval_data import LABELS, QUICK, recording
 
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.evaluation.association import associate
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.metrics import evaluate_frames
+from robot_vision.evaluation.measure.association import associate
+from robot_vision.evaluation.measure.metrics import evaluate_frames
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import canonical_xyzw, matrix_from_xyzw, rotation_error_deg
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.truth.pose_files import read_pose_file

@@ -16,7 +16,7 @@ from scipy.stats import bootstrap
 from scipy.stats import entropy as scipy_entropy
 
 from robot_vision.cli import main
-from robot_vision.evaluation.metrics import evaluate_frames, score_recording, summarise
+from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording, summarise
 from robot_vision.evaluation.scores import from_json, to_json
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.statistics.settings import EvaluationSettings

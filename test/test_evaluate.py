@@ -19,10 +19,10 @@ from ros_helpers import python_path
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.cli import main
-from robot_vision.evaluation.compare import compare
-from robot_vision.evaluation.headlines import headlines
-from robot_vision.evaluation.recorded import read_results, write_results
-from robot_vision.evaluation.replay import default_batch, replay
+from robot_vision.evaluation.predict.recorded import read_results, write_results
+from robot_vision.evaluation.predict.replay import default_batch, replay
+from robot_vision.evaluation.report.compare import compare
+from robot_vision.evaluation.report.headlines import headlines
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 
@@ -85,7 +85,7 @@ def test_hashes_command_and_versions_are_in_the_metrics(
     output: Path, bag: Path, bundle: Path
 ) -> None:
     from robot_vision.bundle.bundle import ModelBundle
-    from robot_vision.evaluation.cache import bag_sha256
+    from robot_vision.evaluation.predict.cache import bag_sha256
 
     metrics = metrics_of(output)
     assert metrics["bundle"]["sha256"] == ModelBundle.load(bundle).sha256
@@ -115,7 +115,7 @@ def test_csv_has_a_row_a_frame_where_pyarrow_is_not_installed(
 def test_parquet_is_written_where_pyarrow_is(output: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     from robot_vision.evaluation.merge import scores_of
-    from robot_vision.evaluation.outputs import write_table
+    from robot_vision.evaluation.report.tables import write_table
 
     path = write_table(tmp_path, scores_of(metrics_of(output)))
     table = parquet.read_table(path)

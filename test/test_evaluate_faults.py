@@ -13,8 +13,8 @@ from evaluation_bags import PERIOD, START, label, orientation, picture, position
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
-from robot_vision.evaluation.recorded import read_results, with_times_of, write_results
-from robot_vision.evaluation.replay import replay
+from robot_vision.evaluation.predict.recorded import read_results, with_times_of, write_results
+from robot_vision.evaluation.predict.replay import replay
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 from robot_vision.recordings.writing import RecordingWriter

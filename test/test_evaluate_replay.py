@@ -17,9 +17,9 @@ from ros_helpers import python_path
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.errors import SourceError
-from robot_vision.evaluation.cache import Key, bag_sha256, cache_file, load_cached, store
-from robot_vision.evaluation.recorded import camera_name
-from robot_vision.evaluation.replay import default_batch, replay
+from robot_vision.evaluation.predict.cache import Key, bag_sha256, cache_file, load_cached, store
+from robot_vision.evaluation.predict.recorded import camera_name
+from robot_vision.evaluation.predict.replay import default_batch, replay
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.messages.types import VISION_MSGS, message_types

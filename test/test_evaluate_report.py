@@ -21,7 +21,7 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.charts.svg import Axis, Chart, heat_table, number
 from robot_vision.cli import main
-from robot_vision.evaluation.headlines import Number
+from robot_vision.evaluation.report.headlines import Number
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -18,12 +18,12 @@ from network_helpers import (
 )
 
 from robot_vision import cli
+from robot_vision.backbones.exact_pooling import ExactPool
 from robot_vision.bundle.bundle import FILES, REFERENCES, ModelBundle
 from robot_vision.bundle.signature import GraphSignature, read_signature
 from robot_vision.cli.export import read_labels
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.networks.checkpoint import load_network, save_network
-from robot_vision.networks.exact_pooling import ExactPool
 from robot_vision.networks.export import export_bundle, export_graph, prepare_images
 from robot_vision.networks.verification import verify_graph
 

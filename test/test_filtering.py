@@ -18,8 +18,8 @@ from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.metrics import score_recording
+from robot_vision.evaluation.measure.metrics import score_recording
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.filters.class_file import fitted_rates, read_class_file, write_rates
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.odometry import OdometryNoise
@@ -289,7 +289,7 @@ def test_wrong_settings_and_outputs_are_refused_before_anything_is_predicted(
     def never(*_):
         raise AssertionError("predicted before its settings were checked")
 
-    monkeypatch.setattr("robot_vision.evaluation.runner.run", never)
+    monkeypatch.setattr("robot_vision.evaluation.predict.runner.run", never)
     (tmp_path / "file").touch()
     bundle = make_tiny_bundle(tmp_path / "tiny")
     given = ["filter", "--bag", "bag", "--model", str(bundle), "--output", str(tmp_path / "out")]

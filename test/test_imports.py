@@ -23,6 +23,7 @@ spec
 predictions
 recordings
 annotate bundle truth
+backbones
 open_set networks datasets filters
 engines
 pipeline
@@ -39,6 +40,7 @@ ROOMS = {room: floor for floor, line in enumerate(FLOORS.split("\n")) for room i
 # Who may import what not every robot or laptop has.
 ROS = ("ros/", "demo/monitor.py", "demo/play.py", "cli/demo.py")
 TORCH = (
+    "backbones/",
     "networks/",
     "training/",
     "engines/torch.py",

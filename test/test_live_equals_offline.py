@@ -15,9 +15,9 @@ pytest.importorskip("vision_msgs")
 
 from ros_helpers import Client, NodeProcess, stamp_ns, wait_until
 
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.recorded import read_results, write_results
-from robot_vision.evaluation.replay import replay
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.recorded import read_results, write_results
+from robot_vision.evaluation.predict.replay import replay
 from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import rotation_error_deg

@@ -15,7 +15,7 @@ from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.training.config import VARIANTS, TrainingConfig
-from robot_vision.training.quantise import make_variant
+from robot_vision.training.ship.quantise import make_variant
 
 pytestmark = pytest.mark.slow
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 64, 96, 3), dtype=np.uint8)

@@ -12,9 +12,9 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.outputs import file_stems
-from robot_vision.evaluation.recorded import read_results, write_results
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.recorded import read_results, write_results
+from robot_vision.evaluation.report.tables import file_stems
 from robot_vision.evaluation.uncertainty import score_uncertainty
 from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
 from robot_vision.recordings.writing import RecordingWriter

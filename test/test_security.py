@@ -99,7 +99,7 @@ def test_a_pickle_in_an_array_is_not_run(tmp_path: Path) -> None:
 
 def test_weights_with_code_are_not_run(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from robot_vision.networks import pretrained
+    from robot_vision.backbones import pretrained
 
     mark = tmp_path / "was-run"
     torch.save({"a": _Mark(mark)}, tmp_path / "weights.pth")

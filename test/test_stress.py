@@ -18,8 +18,8 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.metrics import evaluate_frames
+from robot_vision.evaluation.measure.metrics import evaluate_frames
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import (
     DEGRADATIONS,
@@ -116,7 +116,7 @@ def test_occlusion_covers_one_rectangle_of_the_stated_area(frame, percent):
 
 
 def test_rotation_is_what_the_training_calls_a_turned_camera():
-    viewpoint = pytest.importorskip("robot_vision.training.viewpoint")
+    viewpoint = pytest.importorskip("robot_vision.training.samples.viewpoint")
     K = viewpoint.ViewpointSettings().matrix(120, 160)
     for frame in range(4):
         roll = roll_of(10.0, generator(0, ROLL, frame))

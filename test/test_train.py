@@ -24,9 +24,9 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.pipeline import Pipeline
-from robot_vision.training import loop
 from robot_vision.training.config import resolved
 from robot_vision.training.config_file import plain
+from robot_vision.training.fit import loop
 from robot_vision.training.folder import LOCK, locked
 from robot_vision.training.run import train
 

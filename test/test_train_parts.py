@@ -17,20 +17,13 @@ from train_data import configuration, make_labelled
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError
 from robot_vision.images.input import InputSpec
-from robot_vision.training import loop
-from robot_vision.training.augmentation import BatchAugmentation, make_augmentation
-from robot_vision.training.baselines import nearest_pose_bound
-from robot_vision.training.calibrate import variance_scales
-from robot_vision.training.checkpoint import SaveError, load_state, save_state, write_whole
 from robot_vision.training.config import OptimiserConfig, PlaceConfig, resolved
-from robot_vision.training.data import (
-    SampleSet,
-    batches,
-    epoch_order,
-    split_order,
-    times_drawn,
-)
-from robot_vision.training.evaluate import Views
+from robot_vision.training.fit import loop
+from robot_vision.training.fit.checkpoint import SaveError, load_state, save_state, write_whole
+from robot_vision.training.fit.model import Trainee, build_network
+from robot_vision.training.fit.objectives import make_augment, make_losses
+from robot_vision.training.fit.optimiser import make_optimiser, rate_factor
+from robot_vision.training.fit.record import Recorder
 from robot_vision.training.measures import (
     classifier_metrics,
     noise_of,
@@ -38,11 +31,18 @@ from robot_vision.training.measures import (
     pose_errors,
     pose_metrics,
 )
-from robot_vision.training.model import Trainee, build_network
-from robot_vision.training.objectives import make_augment, make_losses
-from robot_vision.training.optimiser import make_optimiser, rate_factor
-from robot_vision.training.record import Recorder
+from robot_vision.training.samples.augmentation import BatchAugmentation, make_augmentation
+from robot_vision.training.samples.data import (
+    SampleSet,
+    batches,
+    epoch_order,
+    split_order,
+    times_drawn,
+)
 from robot_vision.training.setup import make_fabric, open_splits
+from robot_vision.training.ship.baselines import nearest_pose_bound
+from robot_vision.training.ship.calibrate import variance_scales
+from robot_vision.training.ship.evaluate import Views
 
 
 def random_poses(count, seed=0, spread=1.0):

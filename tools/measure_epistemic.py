@@ -32,13 +32,13 @@ from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.recordings import open_source
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.studies.stress.measure import auroc
-from robot_vision.training.calibrate import set_temperature
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse
-from robot_vision.training.data import SampleSet
-from robot_vision.training.evaluate import Views, predict
 from robot_vision.training.measures import pose_errors
+from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.setup import open_splits
+from robot_vision.training.ship.calibrate import set_temperature
+from robot_vision.training.ship.evaluate import Views, predict
 
 CPU = torch.device("cpu")
 

@@ -30,14 +30,14 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.calibration.material import Options
-from robot_vision.calibration.measure import (
+from robot_vision.calibration.folds import (
     FOLD_BLOCK,
     class_numbers,
     match_numbers,
     pose_numbers,
     resampler_of,
 )
+from robot_vision.calibration.material import Options
 from robot_vision.calibration.predict import predict
 from robot_vision.calibration.run import Data, calibrate
 from robot_vision.charts.sheet import sheet

@@ -9,10 +9,10 @@ import struct
 from hypothesis import strategies as st
 
 from fuzz import scratch
+from robot_vision.backbones.architectures import Architecture, look_inside
+from robot_vision.backbones.pretrained import read_weights
 from robot_vision.errors import RobotVisionError
-from robot_vision.networks.architectures import Architecture, look_inside
 from robot_vision.networks.checkpoint import KEY, load_network, read_header
-from robot_vision.networks.pretrained import read_weights
 
 MAX_LEN = 1 << 13
 ALLOWED_S = 10.0

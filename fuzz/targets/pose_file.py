@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from fuzz import scratch
-from robot_vision.datasets import seven_scenes
+from robot_vision.datasets.formats import seven_scenes
 from robot_vision.errors import SourceError
 from robot_vision.truth.pose_files import read_pose_file
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fuzz import scratch
 from robot_vision.errors import SourceError
-from robot_vision.evaluation.columns import FORMAT, Predictions
+from robot_vision.evaluation.predict.columns import FORMAT, Predictions
 
 MAX_LEN = 1 << 12
 ALLOWED_S = 5.0

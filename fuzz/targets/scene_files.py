@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from fuzz import scratch
-from robot_vision.datasets import cambridge, colmap, labels_csv, transforms_json, tum_rgbd
+from robot_vision.datasets.formats import cambridge, colmap, labels_csv, transforms_json, tum_rgbd
 from robot_vision.errors import ConfigError, SourceError
 
 MAX_LEN = 1 << 11

@@ -16,7 +16,16 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.fit_open_set import fit_open_set
 from robot_vision.calibration.fit_place import fit_place
-from robot_vision.calibration.graph import GraphEditor
+from robot_vision.calibration.folds import (
+    blocks_of,
+    class_numbers,
+    folds_of,
+    left_alone,
+    pose_losses,
+    pose_numbers,
+    resampler_of,
+    units_of,
+)
 from robot_vision.calibration.judging import cross_fit, judge, log_loss
 from robot_vision.calibration.material import (
     FOLDS,
@@ -28,16 +37,7 @@ from robot_vision.calibration.material import (
     require,
     true_poses,
 )
-from robot_vision.calibration.measure import (
-    blocks_of,
-    class_numbers,
-    folds_of,
-    left_alone,
-    pose_losses,
-    pose_numbers,
-    resampler_of,
-    units_of,
-)
+from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.calibration.temperature import cross_fitted, fit_temperature
 from robot_vision.evaluation.pose import pose_error
 from robot_vision.statistics.bootstrap import Resampler

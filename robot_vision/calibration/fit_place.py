@@ -6,6 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.calibration.folds import (
+    left_alone,
+    match_numbers,
+    reliability_rows,
+    times_of,
+)
 from robot_vision.calibration.judging import cross_fit, judge, log_loss
 from robot_vision.calibration.material import (
     Calibration,
@@ -13,12 +19,6 @@ from robot_vision.calibration.material import (
     Material,
     Options,
     true_poses,
-)
-from robot_vision.calibration.measure import (
-    left_alone,
-    match_numbers,
-    reliability_rows,
-    times_of,
 )
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.place import Views, score_places

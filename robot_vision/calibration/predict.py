@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.signature import INPUT_NAME
-from robot_vision.calibration.graph import FEATURES, LOGITS, GraphEditor
+from robot_vision.calibration.old_graphs import FEATURES, LOGITS, GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
 from robot_vision.images.resizing import network_inputs, source_size

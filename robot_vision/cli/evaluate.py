@@ -22,17 +22,17 @@ from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
-from robot_vision.evaluation import runner
-from robot_vision.evaluation.cache import bag_sha256, cache_file
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.compare import compare
+from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
-from robot_vision.evaluation.metrics import PlaceReference, score_recording
-from robot_vision.evaluation.recorded import read_results, with_times_of
-from robot_vision.evaluation.runner import Job, Outcome, count_frames, image_topic
+from robot_vision.evaluation.predict import runner
+from robot_vision.evaluation.predict.cache import bag_sha256, cache_file
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.recorded import read_results, with_times_of
+from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, image_topic
+from robot_vision.evaluation.report.compare import compare
+from robot_vision.evaluation.report.text import markdown, print_tables, said_lines, summary_line
+from robot_vision.evaluation.report.writing import Written, write_all
 from robot_vision.evaluation.scores import joined
-from robot_vision.evaluation.text import markdown, print_tables, said_lines, summary_line
-from robot_vision.evaluation.writing import Written, write_all
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.bag_poses import POSE_KINDS

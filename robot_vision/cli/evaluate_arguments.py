@@ -8,7 +8,7 @@ from typing import Any
 
 from robot_vision.cli.arguments import add_engine, add_same_place, at_least_1
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.runner import RUNNERS
+from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest

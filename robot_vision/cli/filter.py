@@ -20,12 +20,12 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.evaluation import runner
-from robot_vision.evaluation.association import associate
-from robot_vision.evaluation.cache import cache_file
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.metrics import score_recording
-from robot_vision.evaluation.runner import Job
+from robot_vision.evaluation.measure.association import associate
+from robot_vision.evaluation.measure.metrics import score_recording
+from robot_vision.evaluation.predict import runner
+from robot_vision.evaluation.predict.cache import cache_file
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.runner import Job
 from robot_vision.evaluation.scores import joined
 from robot_vision.filters.class_file import (
     ClassKnowledge,

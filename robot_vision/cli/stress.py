@@ -17,9 +17,9 @@ from robot_vision.datasets.registry import DATASETS, open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.cache import bag_sha256
-from robot_vision.evaluation.replay import GPU_BATCH
-from robot_vision.evaluation.runner import image_topic
+from robot_vision.evaluation.predict.cache import bag_sha256
+from robot_vision.evaluation.predict.replay import GPU_BATCH
+from robot_vision.evaluation.predict.runner import image_topic
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 from robot_vision.recordings.recording_folder import is_bag

@@ -167,4 +167,4 @@ def dataset_options(kind: str) -> dict[str, tuple[Any, str]]:
 def _module(kind: str) -> Any:
     if kind not in DATASETS:
         raise ConfigError(unknown("data set kind", kind, DATASETS))
-    return importlib.import_module(f"robot_vision.datasets.{kind}")
+    return importlib.import_module(f"robot_vision.datasets.formats.{kind}")

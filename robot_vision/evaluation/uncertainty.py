@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean, quantiles
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from robot_vision.backbones.exact_pooling import exact_pooling
 from robot_vision.bundle.bundle import (
     GRAPH,
     MAX_FILE_BYTES,
@@ -32,7 +33,6 @@ from robot_vision.errors import BundleError, ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import network_inputs
 from robot_vision.networks.checkpoint import current_umask, save_network
-from robot_vision.networks.exact_pooling import exact_pooling
 from robot_vision.networks.model_card import write_card
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.networks.verification import verify_graph

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robot_vision.networks.architectures import look_inside
-from robot_vision.networks.backbones import Backbone
+from robot_vision.backbones.architectures import look_inside
+from robot_vision.backbones.backbone import Backbone
 from robot_vision.networks.heads.classifier import ClassifierHead
 from robot_vision.networks.heads.epistemic import join_answers
 from robot_vision.networks.heads.gem import GemHead

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_vision.backbones.backbone import Backbone
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import network_inputs
-from robot_vision.networks.backbones import Backbone
 from robot_vision.networks.network import MultiHeadNetwork
 
 TILE, GAP, LABEL_WIDTH, COLUMNS = 72, 4, 230, 12

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.data import batches
-from robot_vision.training.evaluate import Views
+from robot_vision.training.samples.data import batches
+from robot_vision.training.ship.evaluate import Views
 
 _COLUMNS = 50_000  # descriptors for k-means: the authors' code takes as many
 _CHUNK = 64

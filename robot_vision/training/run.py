@@ -17,23 +17,19 @@ from lightning_fabric import Fabric
 from robot_vision.datasets.inspection import content_notes
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training import loop
-from robot_vision.training.baselines import run_baselines
-from robot_vision.training.calibrate import calibrate
-from robot_vision.training.checkpoint import write_whole
-from robot_vision.training.choosing import make_chooser
 from robot_vision.training.config import TrainingConfig, resolved
-from robot_vision.training.data import SampleSet
-from robot_vision.training.ensemble import answer_often
-from robot_vision.training.evaluate import Views, evaluate
-from robot_vision.training.features import FeatureCache, feature_bytes
+from robot_vision.training.fit import loop
+from robot_vision.training.fit.checkpoint import write_whole
+from robot_vision.training.fit.ensemble import answer_often
+from robot_vision.training.fit.model import Trainee, build_network, is_frozen
+from robot_vision.training.fit.objectives import make_augment, make_losses
+from robot_vision.training.fit.record import Recorder, draw_curves
 from robot_vision.training.folder import check_folder, claim_folder, folder_of, locked
 from robot_vision.training.measures import Metrics
-from robot_vision.training.model import Trainee, build_network, is_frozen
-from robot_vision.training.objectives import make_augment, make_losses
 from robot_vision.training.place import fit_whitening, initialise_place
-from robot_vision.training.record import Recorder, draw_curves
-from robot_vision.training.report import describe_data, machine, ship
+from robot_vision.training.samples.choosing import make_chooser
+from robot_vision.training.samples.data import SampleSet
+from robot_vision.training.samples.features import FeatureCache, feature_bytes
 from robot_vision.training.setup import (
     Plan,
     is_frozen_by_config,
@@ -42,6 +38,10 @@ from robot_vision.training.setup import (
     open_splits,
     stages,
 )
+from robot_vision.training.ship.baselines import run_baselines
+from robot_vision.training.ship.calibrate import calibrate
+from robot_vision.training.ship.evaluate import Views, evaluate
+from robot_vision.training.ship.report import describe_data, machine, ship
 
 REPORT, CURVES = "report.json", "curves.png"
 _GIB = 1 << 30

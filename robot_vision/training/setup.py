@@ -15,7 +15,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import expand
-from robot_vision.training.model import build_network, is_frozen
+from robot_vision.training.fit.model import build_network, is_frozen
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

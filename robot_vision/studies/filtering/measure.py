@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError, unknown
-from robot_vision.evaluation.association import associate
 from robot_vision.evaluation.classification import SMALLEST_PROBABILITY
-from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.measure.association import associate
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.scores import Scores
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.association import Associated, associate
 from robot_vision.evaluation.classification import label_indices, score_classes
-from robot_vision.evaluation.columns import Predictions
+from robot_vision.evaluation.measure.association import Associated, associate
 from robot_vision.evaluation.pose import score_poses
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.scores import UNKNOWN_LABEL
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic, mean, quantiles

@@ -11,9 +11,9 @@ from typing import Any
 
 from robot_vision import __version__
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.evaluation.cache import Key, load_cached, store
-from robot_vision.evaluation.columns import Predictions
-from robot_vision.evaluation.replay import replay
+from robot_vision.evaluation.predict.cache import Key, load_cached, store
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.replay import replay
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.base import Frame, Source
 from robot_vision.statistics.bootstrap import Headline

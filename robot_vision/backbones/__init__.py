@@ -1,0 +1,1 @@
+"""Backbones: architectures, feature taps, pretrained weights."""

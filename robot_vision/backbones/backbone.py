@@ -1,0 +1,160 @@
+"""Backbone: any torchvision classification network, cut at named taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from robot_vision.backbones import architectures
+from robot_vision.backbones.pretrained import read_weights
+from robot_vision.errors import ConfigError
+from robot_vision.images.input import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Backbone(nn.Module):
+    """A torchvision network that returns the tensors at its taps, and has nothing behind the last.
+
+    A tap is named like the layer or stage whose output it is (`layer4`, `features.18`,
+    `inception4d`); `architectures.look_inside(name).stages` lists them. Auxiliary classifiers
+    (GoogLeNet, Inception) are left out, and so is torchvision's classification layer: with a linear
+    classifier on the default tap the network has exactly torchvision's parameters.
+
+    Args:
+        name: torchvision's name, e.g. `resnet18`.
+        taps: which tensors to return; empty means the default tap of a classifier.
+        weights: None (random), `torchvision` (downloaded by torchvision into its own cache), or a
+            file: `.safetensors`, or torchvision's `.pth`, which is read without running pickled
+                code.
+        input_size: (height, width) in pixels, from which the taps' shapes follow.
+
+    Attributes:
+        shapes: tap to its shape for that input size, without the batch axis: (C,) or (C, H, W).
+        classification_layer: weight and bias of torchvision's own classifier, when weights were
+            read and its last layer is linear; else None.
+        weight_notes: where in their file the weights were, and what else is there, if anything.
+
+    Raises:
+        ConfigError: an unknown name, tap or an input size that the network cannot take.
+        BundleError: a weights file that is absent, broken or of another network.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        taps: Sequence[str] = (),
+        weights: str | None = None,
+        input_size: tuple[int, int] = (224, 224),
+    ) -> None:
+        super().__init__()
+        self.architecture = architectures.look_inside(name)
+        self.taps = tuple(dict.fromkeys(taps)) or (self.architecture.features,)
+        nodes = {self.architecture.resolve(tap): tap for tap in self.taps}
+        self._nodes = {tap: self.architecture.resolve(tap) for tap in self.taps}
+        self.shapes = self._measure(input_size)
+        if (
+            torch.get_default_device().type == "meta"
+        ):  # a caller that builds it there fills it in later
+            full = architectures.skeleton(name)
+        else:
+            full = architectures.build(name, initialise=weights is None)
+        self.body = create_feature_extractor(full, list(nodes), suppress_diff_warning=True)
+        self.classification_layer: tuple[Tensor, Tensor] | None = None
+        self.weight_notes: list[str] = []
+        self._frozen: tuple[str, ...] = ()
+        if weights is not None:
+            self._load(weights)
+
+    @property
+    def input_affine(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Per-channel scale and shift from ImageNet-normalised pixels to what this network expects.
+
+        The identity, but for GoogLeNet's and Inception's weights, which expect (pixel - 0.5) / 0.5
+        (torchvision's `transform_input`). Apply it before `forward`; `MultiHeadNetwork` folds it
+        into its normalisation, where it costs nothing.
+        """
+        if self.architecture.name not in architectures.INCEPTIONS:
+            return (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+        scale = tuple(std / 0.5 for std in IMAGENET_STD)
+        shift = tuple((mean - 0.5) / 0.5 for mean in IMAGENET_MEAN)
+        return scale, shift
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Runs the network up to its last tap.
+
+        Args:
+            images: normalised RGB (N, 3, H, W).
+
+        Returns:
+            For each tap a tensor (N, C) or (N, C, h, w).
+        """
+        features = self.body(images)
+        return {tap: features[node] for tap, node in self._nodes.items()}
+
+    def freeze(self, stages: Iterable[str]) -> None:
+        """Stops training of some stages: no gradients, and batch norm and dropout as in evaluation.
+
+        Args:
+            stages: names of stages or layers; replaces what was frozen before; `()` thaws
+                everything.
+
+        Raises:
+            ConfigError: the part of the network that is built has no such stage.
+        """
+        stages = tuple(stages)
+        for stage in stages:
+            if not any(_within(name, (stage,)) for name, _ in self.body.named_modules() if name):
+                built = [s for s in self.architecture.stages if self._has(s)]
+                raise ConfigError(
+                    f"{self.architecture.name}: unknown stage {stage!r}: use one of {', '.join(built)}"
+                )
+        self._frozen = stages
+        for name, parameter in self.body.named_parameters():
+            parameter.requires_grad_(not _within(name, stages))
+        self.train(self.training)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The stages that are frozen."""
+        return self._frozen
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Sets training mode, in which frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for name, module in self.body.named_modules():
+            if name and _within(name, self._frozen):
+                module.eval()
+        return self
+
+    def _has(self, stage: str) -> bool:
+        return any(_within(name, (stage,)) for name, _ in self.body.named_modules())
+
+    def _measure(self, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        name = self.architecture.name
+        model = architectures.skeleton(name)
+        with torch.device("meta"):
+            wanted = sorted(set(self._nodes.values()))
+            body = create_feature_extractor(model, wanted, suppress_diff_warning=True).eval()
+            try:
+                outputs = body(torch.empty(1, 3, *input_size))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                first = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ConfigError(
+                    f"{name} cannot take an input of {input_size[0]} x {input_size[1]} pixels "
+                    f"({first}): use a larger one, 224 x 224 for instance"
+                ) from error
+        return {tap: tuple(outputs[node].shape[1:]) for tap, node in self._nodes.items()}
+
+    def _load(self, weights: str) -> None:
+        needed = set(self.body.state_dict())
+        state, self.weight_notes = read_weights(self.architecture, weights, needed)
+        self.body.load_state_dict({k: v for k, v in state.items() if k in self.body.state_dict()})
+        layer = [state.get(f"{self.architecture.last_layer}.{part}") for part in ("weight", "bias")]
+        if self.architecture.linear_end and layer[0] is not None and layer[1] is not None:
+            self.classification_layer = (layer[0], layer[1])
+
+
+def _within(name: str, stages: tuple[str, ...]) -> bool:
+    return any(name == stage or name.startswith(stage + ".") for stage in stages)

@@ -1,0 +1,138 @@
+"""Brings predictions and truth together by their stamps, and counts what has no partner and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import SourceError
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.truth.tracks import LabelTrack, PoseTrack, Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Associated:
+    """Predictions in the order of their stamps, each with what is true.
+
+    Attributes:
+        predictions: stamps increase and differ.
+        source_index: int64 (N,), which row of the predictions given each one was.
+        labels: (N,), None where there is none.
+        position: float64 (N, 3), true, metres; NaN where there is none.
+        xyzw: float64 (N, 4), true; NaN where there is none.
+        counts: plain data: frames, unsorted_stamps, duplicate_stamps, and for label and pose how many
+            were found and how many were not, by reason.
+    """
+
+    predictions: Predictions
+    source_index: NDArray[np.int64]
+    labels: tuple[str | None, ...]
+    position: NDArray[np.float64]
+    xyzw: NDArray[np.float64]
+    counts: dict[str, Any]
+
+    @property
+    def has_pose(self) -> NDArray[np.bool_]:
+        """Which frames (N,) have a true pose."""
+        return np.isfinite(self.position[:, 0])
+
+
+def associate(predictions: Predictions, truth: Truth) -> Associated:
+    """Finds the truth of every frame.
+
+    Stamps that go back are sorted; of frames with the same stamp the first one counts. Both are counted.
+
+    Raises:
+        SourceError: there are frames and truth, and they have no time in common.
+    """
+    given = predictions.stamps_ns
+    order = np.argsort(given, kind="stable")
+    ordered = given[order]
+    first = np.concatenate([[True], np.diff(ordered) > 0])[: len(ordered)]
+    index = order[first]
+    frames = predictions.take(index)
+    stamps = frames.stamps_ns
+    counts: dict[str, Any] = {
+        "frames": len(given),
+        "unsorted_stamps": int((np.diff(given) < 0).sum()),
+        "duplicate_stamps": int((~first).sum()),
+    }
+    labels: Sequence[str | None] = [None] * len(stamps)
+    position, xyzw = np.full((len(stamps), 3), np.nan), np.full((len(stamps), 4), np.nan)
+    if truth.labels is not None:
+        times = stamps if not truth.labels.by_log or frames.log_ns is None else frames.log_ns
+        labels = truth.labels.at(times)
+        counts["label"] = _found(labels, _label_reasons(truth.labels, times, labels))
+        _require_overlap("labels", counts["label"], times, truth.labels.starts_ns)
+    if truth.poses is not None:
+        matrices, holds = truth.poses.at(stamps)
+        position[holds] = matrices[holds, :3, 3]
+        for i in np.flatnonzero(holds):
+            xyzw[i] = xyzw_from_matrix(matrices[i, :3, :3])
+        counts["pose"] = _found(holds, _pose_reasons(truth.poses, stamps, holds))
+        _require_overlap("poses", counts["pose"], stamps, truth.poses.stamps_ns)
+    return Associated(frames, index, tuple(labels), position, xyzw, counts)
+
+
+def _found(values: Any, reasons: list[str]) -> dict[str, Any]:
+    return {"found": len(values) - len(reasons), "missing": dict(Counter(reasons))}
+
+
+def _label_reasons(
+    track: LabelTrack, times: NDArray[np.int64], labels: Sequence[str | None]
+) -> list[str]:
+    at = np.searchsorted(track.starts_ns, times, side="right") - 1
+    reasons = []
+    for i, time, label in zip(at, times, labels, strict=True):
+        if label is not None:
+            continue
+        if i < 0:
+            reasons.append("before the first label" if len(track.starts_ns) else "no labels")
+        elif time < track.ends_ns[i]:
+            reasons.append("label is empty")
+        elif i == len(track.starts_ns) - 1:
+            reasons.append("after the last label")
+        else:
+            reasons.append("between labels")
+    return reasons
+
+
+def _pose_reasons(
+    track: PoseTrack, stamps: NDArray[np.int64], holds: NDArray[np.bool_]
+) -> list[str]:
+    missing = stamps[~holds]
+    if track.stamps_ns is None:
+        return ["not covered by tf"] * len(missing)
+    if len(track.stamps_ns) == 0:
+        return ["no poses"] * len(missing)
+    first, last = track.stamps_ns[0], track.stamps_ns[-1]
+    return [
+        "before the first pose"
+        if stamp < first
+        else "after the last pose"
+        if stamp > last
+        else "gap between poses"
+        for stamp in missing
+    ]
+
+
+def _require_overlap(
+    what: str, counts: dict[str, Any], times: NDArray[np.int64], known: NDArray[np.int64] | None
+) -> None:
+    if counts["found"] or len(times) == 0:
+        return
+    span = "" if known is None or not len(known) else f" are of {_span(known)} and"
+    raise SourceError(
+        f"No frame has a true one of the {what}: these{span} the frames of {_span(times)} "
+        f"({', '.join(counts['missing'])}); check the clocks, or give truth of the same recording"
+    )
+
+
+def _span(stamps: NDArray[np.int64]) -> str:
+    return f"{stamps[0] / 1e9:.3f} to {stamps[-1] / 1e9:.3f} s"

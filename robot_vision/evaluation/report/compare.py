@@ -1,0 +1,229 @@
+"""What changed since an earlier evaluation, and whether it is more than noise.
+
+Where both have the same frames (recording and stamp), each number's difference is bootstrapped on these
+frames: what makes a frame hard is then the same on both sides and cancels. Otherwise the two confidence
+intervals are all there is: the difference counts when it exceeds the root of the sum of their squared
+half widths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.evaluation import classification, place, pose
+from robot_vision.evaluation.merge import scores_of
+from robot_vision.evaluation.report.headlines import Headline, Number, headlines
+from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
+from robot_vision.statistics import separation as openset
+from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean
+from robot_vision.statistics.settings import EvaluationSettings
+
+Statistics = dict["str | tuple[str, ...]", Statistic]
+_LEAST_SHARED = 0.5  # of the frames of the smaller evaluation
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number before and after. Where the frames are the same, all three are of the shared frames.
+
+    Attributes:
+        headline: what it is.
+        old: its old value.
+        new: its new value.
+        difference: new minus old, with its interval.
+        paired: whether the frames are the same.
+        verdict: `better`, `worse`, `same` (not more than noise) or `unknown` (no intervals).
+    """
+
+    headline: Headline
+    old: Number
+    new: Number
+    difference: Number
+    paired: bool
+    verdict: str
+
+
+def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[list[Change], list[str]]:
+    """Returns the changes of all numbers that both documents have, and notes on what may not be compared.
+
+    Raises:
+        SourceError: the rows of a document cannot be read.
+    """
+    before = {(h.section, h.key): h.number for h in headlines(old)}
+    a, b = scores_of(dict(new)), scores_of(dict(old))
+    notes = _notes(new, old)
+    rows_new, rows_old = shared_rows(a, b)
+    paired: dict[tuple[str, str], tuple[Number, Number, Number]] = {}
+    least = min(len(a), len(b))
+    if len(rows_new) and len(rows_new) >= _LEAST_SHARED * least:
+        notes.append(
+            f"{len(rows_new)} of {len(a)} frames are those of the earlier evaluation: paired"
+        )
+        settings = EvaluationSettings.from_dict(dict(new["settings"]))
+        paired = _paired(a, b, rows_new, rows_old, settings)
+    else:
+        notes.append("the frames are others: only the confidence intervals are compared")
+    changes = []
+    for headline in headlines(new):
+        key = headline.section, headline.key
+        if key not in before:
+            continue
+        if key in paired:
+            was, now, difference = paired[key]
+        else:
+            was, now = before[key], headline.number
+            difference = _unpaired(now, was)
+        verdict = _verdict(difference, headline.more_is_better)
+        changes.append(Change(headline, was, now, difference, key in paired, verdict))
+    return changes, notes
+
+
+def shared_rows(new: Scores, old: Scores) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the rows of the same frames in both, in the order of `new`."""
+    index: dict[tuple[str, int], int] = {}
+    for recording, (start, end) in zip(old.recordings, old.bounds, strict=True):
+        for i in range(start, end):
+            index[recording["name"], int(old["stamps_ns"][i])] = i
+    pairs = []
+    for recording, (start, end) in zip(new.recordings, new.bounds, strict=True):
+        for i in range(start, end):
+            j = index.get((recording["name"], int(new["stamps_ns"][i])))
+            if j is not None:
+                pairs.append((i, j))
+    found = np.array(pairs, np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def taken(scores: Scores, rows: NDArray[np.int64]) -> Scores:
+    """Returns some rows, in their order, with the recordings that they belong to."""
+    recordings = []
+    for recording, (start, end) in zip(scores.recordings, scores.bounds, strict=True):
+        count = int(((rows >= start) & (rows < end)).sum())
+        recordings.append({**recording, "frames": count})
+    columns = {name: column[rows] for name, column in scores.columns.items()}
+    return replace(scores, columns=columns, recordings=tuple(recordings))
+
+
+def _paired(
+    new: Scores,
+    old: Scores,
+    rows_new: NDArray[np.int64],
+    rows_old: NDArray[np.int64],
+    settings: EvaluationSettings,
+) -> dict[tuple[str, str], tuple[Number, Number, Number]]:
+    """Returns old, new and difference of each number, of the shared frames."""
+    a = taken(new, rows_new)
+    b = replace(a, columns={n: c[rows_old] for n, c in old.columns.items()}, labels=old.labels)
+    resampler = Resampler(a["stamps_ns"], a.bounds, settings)
+    without = Resampler(a["stamps_ns"], a.bounds, replace(settings, resamples=0))
+    found: dict[tuple[str, str], tuple[Number, Number, Number]] = {}
+    for section in ("classification", "open_set", "pose", "place"):
+        mask = _usable(section, a) & _usable(section, b)
+        if section == "classification" and a.labels != b.labels:
+            continue
+        if not mask.any():
+            continue
+        ours, theirs = _statistics(section, a, mask), _statistics(section, b, mask)
+        differences = {
+            name: _difference(ours[name], theirs[name]) for name in ours if name in theirs
+        }
+        values = [without.headlines(part, mask) for part in (theirs, ours)]
+        for key, value in resampler.headlines(differences, mask).items():
+            if value["value"] is not None:
+                was, now = Number.of(values[0][key]), Number.of(values[1][key])
+                found[section, key] = was, now, Number.of(value)
+    return found
+
+
+def _difference(ours: Statistic, theirs: Statistic) -> Statistic:
+    def statistic(w: Weights) -> NDArray[np.float64]:
+        return np.asarray(ours(w)) - np.asarray(theirs(w))
+
+    return statistic
+
+
+def _usable(section: str, s: Scores) -> NDArray[np.bool_]:
+    if section == "classification":
+        return (s["true_label"] >= 0) & (s["predicted_label"] >= 0)
+    if section == "open_set":
+        known = (s["true_label"] >= 0) | (s["true_label"] == UNKNOWN_LABEL)
+        return known & np.isfinite(s["known_score"])
+    if section == "pose":
+        return np.isfinite(s["error_m"])
+    return (s["place_match"] >= 0) & (s["place_positives"] > 0)
+
+
+def _statistics(section: str, s: Scores, mask: NDArray[np.bool_]) -> Statistics:
+    c = {name: column[mask] for name, column in s.columns.items()}
+    if section == "classification":
+        return classification.statistics(c)
+    if section == "open_set":
+        names = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
+        return {names: openset.separation(c["known_score"], c["true_label"] >= 0)}
+    if section == "pose":
+        return pose.statistics(c["error_m"], c["error_deg"])
+    # Among answerable queries alone: then both evaluations ask the same questions.
+    recalls = tuple(f"recall_at_{k}" for k in place.RECALLS)
+    return {recalls: mean(np.stack([c["place_rank"] < k for k in place.RECALLS], axis=1))}
+
+
+def _unpaired(new: Number, old: Number) -> Number:
+    if new.value is None or old.value is None:
+        return Number(None)
+    delta = new.value - old.value
+    if None in (new.low, new.high, old.low, old.high):
+        return Number(delta)
+    # Towards each other: the side on which the two could meet.
+    down = math.hypot(new.value - (new.low or 0.0), (old.high or 0.0) - old.value)
+    up = math.hypot((new.high or 0.0) - new.value, old.value - (old.low or 0.0))
+    return Number(delta, delta - down, delta + up)
+
+
+def _verdict(difference: Number, more_is_better: bool) -> str:
+    if difference.low is None or difference.high is None or difference.value is None:
+        return "same" if difference.value == 0 else "unknown"
+    if difference.low <= 0 <= difference.high:
+        return "same"
+    return "better" if (difference.value > 0) == more_is_better else "worse"
+
+
+def _notes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for key, value in new["settings"].items():
+        if old["settings"].get(key) != value:
+            notes.append(f"setting {key} was {old['settings'].get(key)!r} and is {value!r}")
+    if list(new.get("labels", [])) != list(old.get("labels", [])):
+        notes.append("the classes are others: class numbers are not compared frame by frame")
+    return notes
+
+
+def change_lines(changes: list[Change], notes: list[str]) -> list[list[str]]:
+    """Returns rows of a table: words, old, new, difference and verdict."""
+    rows = []
+    for change in changes:
+        h = change.headline
+        sign = "+" if (change.difference.value or 0) > 0 else ""
+        rows.append(
+            [
+                h.words,
+                change.old.text(h.unit, interval=False),
+                change.new.text(h.unit, interval=False),
+                sign + change.difference.text(h.unit),
+                VERDICTS[change.verdict],
+            ]
+        )
+    return rows
+
+
+VERDICTS = {
+    "better": "better",
+    "worse": "WORSE",
+    "same": "within noise",
+    "unknown": "no interval",
+}

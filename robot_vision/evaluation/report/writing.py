@@ -1,0 +1,232 @@
+"""Writes what an evaluation leaves: metrics.json, tables, trajectories, results as bags, the report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.recorded import write_results
+from robot_vision.evaluation.report.compare import Change
+from robot_vision.evaluation.report.page import Report, render, shown_frames
+from robot_vision.evaluation.report.pictures import load_pictures
+from robot_vision.evaluation.report.tables import file_stems, write_table, write_trajectories
+from robot_vision.evaluation.scores import Scores
+
+_PACKAGES = (
+    "robot_vision",
+    "numpy",
+    "onnxruntime",
+    "openvino",
+    "torch",
+    "opencv-python-headless",
+    "rosbags",
+)
+
+
+@dataclass
+class Written:
+    """An evaluation to be written.
+
+    Attributes:
+        document: metrics and rows, see `merge.document`; facts are added to it.
+        scores: its rows.
+        predictions: of each recording by name; none where evaluations were merged.
+        bags: path of each recording by name, to show pictures.
+        reference: predictions of the map, and its bag.
+        bundle: of the model; None where recorded results were scored without it.
+        command: that is run.
+        changes: since an earlier evaluation.
+        notes: on these.
+    """
+
+    document: dict[str, Any]
+    scores: Scores
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    bags: Mapping[str, str] = field(default_factory=dict)
+    reference: tuple[Predictions, str] | None = None
+    bundle: ModelBundle | None = None
+    command: str = ""
+    changes: Sequence[Change] = ()
+    notes: Sequence[str] = ()
+
+
+def versions() -> dict[str, str]:
+    """Returns what this was computed with."""
+    found = {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_all(
+    folder: Path, written: Written, results_bags: bool = True, top_k: int = 3
+) -> list[Path]:
+    """Writes everything into a folder and returns the files, the report first.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _write(folder, written, results_bags, top_k)
+    except OSError as error:
+        raise ConfigError(f"--output {folder} cannot be written: {error}") from error
+
+
+def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> list[Path]:
+    document, scores = written.document, written.scores
+    document["command"] = written.command
+    document["versions"] = versions()
+    if written.bundle is not None:
+        document["bundle"] = _bundle_facts(written.bundle)
+    report = folder / "report.html"
+    files = [report, folder / "metrics.json"]
+    _replace(files[1], json.dumps(document, allow_nan=False))
+    files.append(write_table(folder, scores))
+    files += write_trajectories(folder, scores)
+    if results_bags and written.bundle is not None:
+        stems = file_stems([recording["name"] for recording in scores.recordings])
+        for stem, recording, (a, b) in zip(stems, scores.recordings, scores.bounds, strict=True):
+            path = folder / "results" / stem
+            shutil.rmtree(path, ignore_errors=True)
+            rows = slice(a, b)
+            fine = np.isfinite(scores["true_position"][rows]).all(1)
+            truth = (
+                scores["stamps_ns"][rows][fine],
+                scores["true_position"][rows][fine],
+                scores["true_xyzw"][rows][fine],
+            )
+            found = written.predictions[recording["name"]]
+            write_results(path, found, written.bundle, top_k, truth if fine.any() else None)
+            files.append(path)
+    page = Report(
+        title=_title(document, written.bundle),
+        metrics=document,
+        scores=scores,
+        command=written.command,
+        facts=_facts(document),
+        images=_images(written),
+        changes=written.changes,
+        notes=written.notes,
+    )
+    _replace(report, render(page))
+    return files
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _title(document: Mapping[str, Any], bundle: ModelBundle | None) -> str:
+    names = [r["name"] for r in document["recordings"]]
+    what = names[0] if len(names) == 1 else f"{len(names)} recordings"
+    return f"{bundle.name} on {what}" if bundle else f"Evaluation of {what}"
+
+
+def _bundle_facts(bundle: ModelBundle) -> dict[str, Any]:
+    size = bundle.spec.input
+    return {
+        "name": bundle.name,
+        "path": str(bundle.path),
+        "sha256": bundle.sha256,
+        "backbone": bundle.spec.backbone,
+        "heads": list(bundle.spec.heads),
+        "input": f"{size.height} x {size.width}, {size.resize}",
+    }
+
+
+def _facts(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    facts: dict[str, Mapping[str, Any]] = {}
+    if document.get("bundle"):
+        facts["Model"] = document["bundle"]
+    for recording in document["recordings"]:
+        meta = recording.get("meta", {})
+        key = dict(meta.get("key", {}))
+        key.pop("bundle_sha256", None)
+        lines = {
+            "path": meta.get("path", ""),
+            "topic": meta.get("topic", ""),
+            "frame": meta.get("frame_id", ""),
+            "frames": recording["frames"],
+            **key,
+        }
+        if not document.get("bundle") and meta.get("model"):
+            lines["model"] = meta["model"]
+        facts[f"Recording {recording['name']}"] = {
+            k: v for k, v in lines.items() if v not in ("", 0)
+        }
+    facts["Settings"] = document["settings"]
+    facts["Versions"] = document["versions"]
+    return facts
+
+
+def _images(written: Written) -> dict[int, str]:
+    """Returns the pictures of the frames that the report shows, by their row."""
+    scores = written.scores
+    owner = np.repeat(np.arange(len(scores.recordings)), [b - a for a, b in scores.bounds])
+    wanted: dict[str, dict[int, tuple[int, int]]] = {}
+    of_map: dict[int, tuple[int, int]] = {}
+    for shown in shown_frames(scores).values():
+        for item in shown:
+            recording = int(owner[item.row])
+            name, start = scores.recordings[recording]["name"], scores.bounds[recording][0]
+            rows = [item.row]
+            if item.match >= 0 and scores.has_map:
+                of_map[-1 - item.match] = _map_place(written, item.match)
+            elif item.match >= 0:
+                rows.append(start + item.match)
+            for row in rows:
+                place = _place(written, name, scores, row)
+                if place:
+                    wanted.setdefault(name, {})[row] = place
+    images: dict[int, str] = {}
+    for name, places in wanted.items():
+        if name in written.bags:
+            meta = written.predictions[name].meta
+            topic = meta.get("image_topic", meta["topic"])
+            images.update(_loaded(written.bags[name], topic, places))
+    if written.reference and of_map:
+        predictions, bag = written.reference
+        images.update(_loaded(bag, predictions.meta["topic"], of_map))
+    return images
+
+
+def _loaded(bag: str, topic: str, places: Mapping[int, tuple[int, int]]) -> dict[int, str]:
+    pictures = load_pictures(bag, topic, list(places.values()))
+    return {row: pictures[place] for row, place in places.items() if place in pictures}
+
+
+def _place(written: Written, name: str, scores: Scores, row: int) -> tuple[int, int] | None:
+    found = written.predictions.get(name)
+    if found is None or found.log_ns is None:
+        return None
+    return int(scores["stamps_ns"][row]), int(found.log_ns[scores["source_index"][row]])
+
+
+def _map_place(written: Written, match: int) -> tuple[int, int]:
+    assert written.reference is not None
+    predictions = written.reference[0]
+    # Rows of the map are its frames in the order of their stamps, of equal ones the first.
+    _, first = np.unique(predictions.stamps_ns, return_index=True)
+    i = int(first[match])
+    assert predictions.log_ns is not None
+    return int(predictions.stamps_ns[i]), int(predictions.log_ns[i])

@@ -1,0 +1,187 @@
+"""What a run says while it runs: a progress bar, one line an epoch, JSON lines, TensorBoard, curves."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from robot_vision.training.fit.checkpoint import write_whole
+
+
+class Recorder:
+    """Writes to the terminal and into the run's folder, in the first process only.
+
+    Args:
+        folder: of the run; `log.jsonl` and `tensorboard/` are written there.
+        quiet: says nothing; other processes of a run are quiet and write nothing.
+    """
+
+    def __init__(self, folder: Path | None, quiet: bool = False) -> None:
+        self.folder = folder
+        self.console = Console(file=sys.stderr, quiet=quiet)
+        self._board: Any = None
+        self._earlier: list[dict[str, Any]] = []
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        # Names of files may hold what rich takes for markup.
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, name: str, epochs: int, images: int) -> Bar:
+        """Returns a progress bar over a stage's images."""
+        return Bar(self.console, name, epochs, images)
+
+    def epoch(self, history: Sequence[Mapping[str, Any]], bar: Bar) -> None:
+        """Logs the last epoch of a stage's history, and writes all of it to `log.jsonl`."""
+        entry = history[-1]
+        bar.console.print(_line(entry), highlight=False, soft_wrap=True)
+        if self.folder is None:
+            return
+        # The whole file again: a resumed run then has every epoch once.
+        lines = [json.dumps(e) for e in [*self._earlier, *history]]
+        write_whole(self.folder / "log.jsonl", ("\n".join(lines) + "\n").encode(), sync=False)
+        board = self._writer()
+        if board is not None:
+            for key, value in _flat({k: v for k, v in entry.items() if k != "stage"}).items():
+                board.add_scalar(f"{entry['stage']}/{key}", value, entry["step"])
+            board.flush()
+
+    def stage_done(self, history: Sequence[dict[str, Any]]) -> None:
+        """Keeps a finished stage's history before that of the next."""
+        self._earlier += history
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Every epoch of the stages that are done."""
+        return self._earlier
+
+    def close(self) -> None:
+        """Closes TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def _writer(self) -> Any:
+        if self._board is None and self.folder is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:  # tensorboard is optional
+                return None
+            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+        return self._board
+
+
+class Bar:
+    """A stage's progress: epochs, images a second, time left."""
+
+    def __init__(self, console: Console, name: str, epochs: int, images: int) -> None:
+        self.console = console
+        self.images = images
+        self._progress = Progress(
+            TextColumn(f"{name} epoch {{task.fields[epoch]}}/{epochs}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} images/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=2,
+            disable=not console.is_terminal or console.quiet,
+        )
+        self._task = self._progress.add_task(name, total=epochs * images, epoch=0, rate="-")
+
+    def epoch(self, epoch: int, steps: int) -> None:
+        """Starts an epoch, of which some steps may be done already."""
+        done = epoch * self.images
+        self._progress.update(self._task, epoch=epoch + 1, completed=done)
+
+    def advance(self, images: int) -> None:
+        """Counts images."""
+        speed = self._progress.tasks[self._task].speed
+        self._progress.update(self._task, advance=images, rate=f"{speed:.0f}" if speed else "-")
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    text = f"{entry['stage']:8} epoch {entry['epoch']:3}  loss {entry['train']['loss']:8.4f}"
+    shown = {
+        "accuracy": "accuracy {:.4f}",
+        "macro_recall": "macro recall {:.4f}",
+        "median_position_m": "{:.3f} m",
+        "median_rotation_deg": "{:.2f} deg",
+        "nees": "nees {:.2f}",
+        "recall_at_1": "recall@1 {:.3f}",
+    }
+    for metrics in entry.get("validation", {}).values():
+        text += "".join(f"  {form.format(metrics[k])}" for k, form in shown.items() if k in metrics)
+    return text + f"  {entry['seconds']:6.0f} s"
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}/"))
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            flat[f"{prefix}{key}"] = float(value)
+    return flat
+
+
+def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """Draws losses and validation scores over the epochs of every stage; False without matplotlib.
+
+    Args:
+        history: of all stages, in order.
+        path: a PNG file.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = list(range(1, len(history) + 1))
+    names = list(dict.fromkeys(name for entry in history for name in entry["train"]))
+    for name in names:
+        if "." in name and len(names) > 6:
+            continue
+        left.plot(epochs, [e["train"].get(name, float("nan")) for e in history], label=name)
+    left.set(title="training loss", xlabel="epoch")
+    shown = ("accuracy", "macro_recall", "recall_at_1", "median_position_m", "median_rotation_deg")
+    scored = [(n, e) for n, e in zip(epochs, history, strict=True) if e.get("validation")]
+    for head in dict.fromkeys(h for _, e in scored for h in e["validation"]):
+        for key in shown:
+            found = [(n, e["validation"].get(head, {})) for n, e in scored]
+            points = [(n, metrics[key]) for n, metrics in found if key in metrics]
+            if points:
+                right.plot(*zip(*points, strict=True), label=f"{head} {key}")
+    right.set(title="validation", xlabel="epoch")
+    for axes in (left, right):
+        for n, (a, b) in enumerate(itertools.pairwise(history), start=1):
+            if a["stage"] != b["stage"]:
+                axes.axvline(n + 0.5, color="grey", linestyle=":")
+        if axes.lines:
+            axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+    return True

@@ -1,0 +1,1 @@
+"""Samples as tensors, augmented and chosen for batches."""

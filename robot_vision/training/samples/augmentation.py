@@ -1,0 +1,264 @@
+"""Augmentation by name: for labels alone, or true to poses. Reproducible by seed, epoch and sample.
+
+What happens to a sample depends on (seed, epoch, index) and on nothing else: not on the batch that it is
+in, nor on how many threads or processes load data. One that a balanced epoch draws several times looks
+otherwise each time. Images are changed one by one, as RGB uint8 (H, W, 3):
+OpenCV's uint8 kernels on an image that stays in the cache are faster on a CPU than tensors of a batch, and
+they let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robot_vision.errors import ConfigError, unknown
+from robot_vision.training.mixup import Mixup
+from robot_vision.training.samples.photometric import PhotometricSettings, photometric
+from robot_vision.training.samples.viewpoint import FILL, ViewpointSettings, draw_turn, turn
+
+Image = NDArray[np.uint8]
+NAMES = ("none", "labels", "poses")
+_DRAW_BITS = 40  # of a sample's number: above them stands how often it was drawn before
+
+
+class Augmented(NamedTuple):
+    """An augmented sample.
+
+    Attributes:
+        image: RGB uint8 (H, W, 3), as large as before.
+        T_map_camera: float64 (4, 4), of the camera that would have taken this image.
+        camera_matrix: K (3, 3) of that camera, in pixels; None where it is not known.
+    """
+
+    image: Image
+    T_map_camera: NDArray[np.float64]
+    camera_matrix: NDArray[np.float64] | None
+
+
+Augmentation = Callable[[Image, Any, int, int], Augmented]
+
+
+@dataclass(frozen=True)
+class LayoutSettings:
+    """For labels that hold wherever in the image a thing is, and whichever way it is turned.
+
+    Attributes:
+        crop_scale: smallest share of the image's area that is kept; 1 crops nothing.
+        crop_ratio: largest change of the aspect ratio.
+        flip: probability of a mirror image. 0 where left and right matter: arrows, text, rooms that are
+            each other's mirror image.
+        rotation_deg: largest rotation.
+    """
+
+    crop_scale: float = 0.5
+    crop_ratio: float = 4 / 3
+    flip: float = 0.5
+    rotation_deg: float = 8.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "crop_scale": (0.01, 1.0),
+            "crop_ratio": (1.0, 10.0),
+            "flip": (0.0, 1.0),
+            "rotation_deg": (0.0, 180.0),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} is {value!r}: it must be from {low:g} to {high:g}")
+
+
+class LabelAugmentation:
+    """Random resized crop, rotation, mirroring and light, for classification; poses are lost.
+
+    Crop, rotation and mirroring are one affine map and one resampling. torchvision's transforms would
+    take three, and draw from a generator that all threads of a process share.
+
+    Args:
+        layout: how much may move.
+        light: how much may change otherwise.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        layout: LayoutSettings | None = None,
+        light: PhotometricSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.layout = layout or LayoutSettings()
+        self.light = light or PhotometricSettings()
+        self.seed = seed
+
+    def __call__(self, image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
+        """Returns the view; its pose is NaN, because cropping and mirroring make it untrue."""
+        rng = np.random.default_rng(_seed(self.seed, epoch, index))
+        image = moved(image, draw_layout(self.layout, image.shape[0], image.shape[1], rng))
+        return Augmented(photometric(image, self.light, rng), np.full((4, 4), np.nan), None)
+
+
+def draw_layout(
+    s: LayoutSettings, height: int, width: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Returns the affine map (2, 3) from pixels of the result to pixels of the image.
+
+    The crop is torchvision's RandomResizedCrop: an area uniform in [crop_scale, 1] and a log-uniform
+    ratio, inside the image. The image may have been squashed, so ratios are relative to its own.
+    """
+    area = rng.uniform(s.crop_scale, 1.0)
+    stretch = np.exp(rng.uniform(-1, 1) * np.log(s.crop_ratio) / 2)
+    kept = np.minimum(np.sqrt(area) * np.array([stretch, 1 / stretch]), 1.0)  # of width, height
+    size = np.array([width, height])
+    corner = rng.uniform(0, 1, 2) * (1 - kept) * size
+    mirrored, angle = rng.random() < s.flip, np.radians(rng.uniform(-1, 1) * s.rotation_deg)
+    scale = np.diag(kept * ([-1, 1] if mirrored else [1, 1]))
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = rotation @ scale
+    # Centres meet: pixel (x, y) covers [x - 1/2, x + 1/2].
+    centre = corner + kept * size / 2 - 0.5
+    return np.concatenate([matrix, (centre - matrix @ ((size - 1) / 2))[:, None]], axis=1)
+
+
+def moved(image: Image, affine: NDArray[np.float64]) -> Image:
+    """Returns the image resampled by an affine map (2, 3) from the result's pixels to its own."""
+    height, width = image.shape[:2]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    out = cv2.warpAffine(image, affine, (width, height), flags=flags, borderValue=FILL)
+    return np.asarray(out, np.uint8)
+
+
+@dataclass(frozen=True)
+class PoseSettings:
+    """For poses: light, lens, occlusion, and turns of the camera that are entered into its pose."""
+
+    photometric: PhotometricSettings = field(default_factory=PhotometricSettings)
+    viewpoint: ViewpointSettings = field(default_factory=ViewpointSettings)
+
+
+class PoseAugmentation:
+    """Changes that keep poses true; also the one to use when heads are trained together. No mirroring.
+
+    Args:
+        settings: how much.
+        seed: of everything random.
+    """
+
+    def __init__(self, settings: PoseSettings | None = None, seed: int = 0) -> None:
+        self.settings = settings or PoseSettings()
+        self.seed = seed
+
+    def __call__(self, image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
+        """Returns the view, its true pose, and its K."""
+        rng = np.random.default_rng(_seed(self.seed, epoch, index))
+        viewpoint = self.settings.viewpoint
+        K = viewpoint.matrix(image.shape[0], image.shape[1])
+        rotation, zoom = draw_turn(viewpoint, rng)
+        pose = np.asarray(T_map_camera, np.float64)
+        if viewpoint.roll_deg or viewpoint.tilt_deg or viewpoint.zoom > 1:
+            image, pose, K = turn(image, pose, K, rotation, zoom)
+        return Augmented(photometric(image, self.settings.photometric, rng), pose, K)
+
+
+def unchanged(image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
+    """Returns the sample as it is."""
+    return Augmented(image, np.asarray(T_map_camera, np.float64), None)
+
+
+def make_augmentation(name: str, seed: int = 0, **settings: Any) -> Augmentation:
+    """Returns an augmentation, called as `augment(image, T_map_camera, epoch, index)`.
+
+    Args:
+        name: `none`; `labels`, for classification alone; `poses`, which keeps poses true.
+        seed: of everything random.
+        settings: fields of `PhotometricSettings`, and of `LayoutSettings` (for `labels`) or
+            `ViewpointSettings` (for `poses`).
+
+    Raises:
+        ConfigError: an unknown name or setting, or a value out of range.
+    """
+    if name not in NAMES:
+        raise ConfigError(unknown("augmentation", name, NAMES))
+    kinds: dict[str, tuple[Any, ...]] = {
+        "none": (),
+        "labels": (LayoutSettings, PhotometricSettings),
+        "poses": (PhotometricSettings, ViewpointSettings),
+    }
+    allowed = {f.name: kind for kind in kinds[name] for f in dataclasses.fields(kind)}
+    for key in settings:
+        if key not in allowed:
+            raise ConfigError(unknown(f"setting of augmentation {name!r}", key, allowed))
+    made = [
+        kind(**{k: v for k, v in settings.items() if allowed[k] is kind}) for kind in kinds[name]
+    ]
+    if name == "labels":
+        return LabelAugmentation(made[0], made[1], seed)
+    return PoseAugmentation(PoseSettings(*made), seed) if name == "poses" else unchanged
+
+
+class BatchAugmentation:
+    """Applies an augmentation, then mixup, to a batch of tensors.
+
+    Args:
+        augment: what `make_augmentation` returned.
+        mixup: or None.
+    """
+
+    def __init__(self, augment: Augmentation, mixup: Mixup | None = None) -> None:
+        self.augment, self.mixup = augment, mixup
+
+    def __call__(self, batch: dict[str, Tensor], epoch: int | torch.Generator) -> dict[str, Tensor]:
+        """Returns a changed copy.
+
+        Args:
+            batch: `images` uint8 (N, H, W, 3), `index` (N,), and what there is of `T_map_camera` (N, 4,
+                4) with `has_pose` (N,), `label` (N,), and `draw` (N,): how often the epoch had the sample
+                before.
+            epoch: its number; or a generator, whose next number then stands for it.
+
+        Returns:
+            The batch with other `images`. Poses follow the turned cameras, and `camera_matrix` float32
+            (N, 3, 3) is added; where poses become untrue, `has_pose` is false and they are the
+            identity. With mixup, `soft_label` is added.
+        """
+        if isinstance(epoch, torch.Generator):
+            epoch = int(torch.randint(2**62, (), generator=epoch))
+        out = dict(batch)
+        images, index = batch["images"].numpy(), batch["index"].tolist()
+        if "draw" in batch:
+            index = [
+                i + (n << _DRAW_BITS) for i, n in zip(index, batch["draw"].tolist(), strict=True)
+            ]
+        poses = (
+            batch["T_map_camera"].numpy() if "T_map_camera" in batch else [np.eye(4)] * len(images)
+        )
+        views = [
+            self.augment(image, pose, epoch, i)
+            for image, pose, i in zip(images, poses, index, strict=True)
+        ]
+        if views:
+            out["images"] = torch.from_numpy(np.stack([view.image for view in views]))
+        if "T_map_camera" in batch and views:
+            changed = torch.from_numpy(np.stack([view.T_map_camera for view in views]))
+            true = changed.isfinite().all(dim=2).all(dim=1)
+            identity = torch.eye(4, dtype=changed.dtype)
+            kept = torch.where(true[:, None, None], changed, identity)
+            out["T_map_camera"] = kept.to(batch["T_map_camera"].dtype)
+            out["has_pose"] = batch["has_pose"] & true
+        matrices = [view.camera_matrix for view in views if view.camera_matrix is not None]
+        if matrices and len(matrices) == len(views):
+            out["camera_matrix"] = torch.from_numpy(np.stack(matrices)).float()
+        return out if self.mixup is None else self.mixup(out, epoch)
+
+
+def _seed(seed: int, epoch: int, index: int) -> int:
+    """Mixes three numbers into one of 64 bits, so that neighbours have nothing in common."""
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,258 @@
+"""Samples as tensors: images at the network's size, labels and poses, in batches read ahead of the step.
+
+Images pass through `robot_vision.images.resizing`, as they do on the robot, so training and serving
+see the same pixels. What fits in memory is decoded once; more is decoded by threads ahead of each step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robot_vision.datasets.sample import Sample
+from robot_vision.errors import ImageError, SourceError
+from robot_vision.images.input import InputSpec
+from robot_vision.images.resizing import resize_into, source_size
+from robot_vision.training.samples.augmentation import BatchAugmentation as Augment
+
+MAX_UNREADABLE = 0.05  # of a split: above, the data set is broken and not just one file of it
+_AHEAD = 3  # batches that are being prepared while one is trained on
+
+Batch = dict[str, Tensor]
+Advance = Callable[[int], None]
+
+
+@dataclass
+class SampleSet:
+    """One split's samples, and their images once `load` was called.
+
+    Attributes:
+        samples: those that can be read, as far as is known.
+        targets: `label` int64 (N,), -1 for none; `T_map_camera` float32 (N, 4, 4), the identity for
+            none; `has_pose` bool (N,); `sequence` int64 (N,).
+        input: the size to which images are resized.
+        pixels: RGB uint8 (N, height, width, 3), or None where images are read again for every batch.
+        unreadable: name of each image that could not be read to the reason.
+    """
+
+    samples: tuple[Sample, ...]
+    targets: dict[str, Tensor]
+    input: InputSpec
+    pixels: Tensor | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], labels: Sequence[str], spec: InputSpec) -> SampleSet:
+        """Takes samples; a label that is not among `labels` counts as none."""
+        index = {label: i for i, label in enumerate(labels)}
+        sequences = {name: i for i, name in enumerate(dict.fromkeys(s.sequence for s in samples))}
+        poses = np.tile(np.eye(4, dtype=np.float32), (len(samples), 1, 1))
+        for i, sample in enumerate(samples):
+            if sample.T_map_camera is not None:
+                poses[i] = sample.T_map_camera
+        targets = {
+            "label": torch.tensor(
+                [index.get(s.label or "", -1) for s in samples], dtype=torch.int64
+            ),
+            "T_map_camera": torch.from_numpy(poses),
+            "has_pose": torch.tensor(
+                [s.T_map_camera is not None for s in samples], dtype=torch.bool
+            ),
+            "sequence": torch.tensor([sequences[s.sequence] for s in samples], dtype=torch.int64),
+        }
+        return cls(tuple(samples), targets, spec)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def bytes(self) -> int:
+        """What all its resized images take in memory."""
+        return len(self) * self.input.height * self.input.width * 3
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How many samples, and a hash of their names, labels and poses: JSON, without reading images.
+
+        The order of an epoch follows from their number, so a run goes on only with the same ones.
+        """
+        digest = hashlib.sha256("\0".join(sample.name for sample in self.samples).encode())
+        for value in self.targets.values():
+            digest.update(value.contiguous().numpy().tobytes())
+        return {"images": len(self), "sha256": digest.hexdigest()[:16]}
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width over height of the resized pixels of the first image, if its own are square."""
+        if self.input.resize != "squash":
+            return 1.0
+        for sample in self.samples:
+            try:
+                height, width = sample.source.load(source_size(self.input)).shape[:2]
+                return (width / self.input.width) / (height / self.input.height)
+            except (ImageError, ZeroDivisionError):
+                continue
+        return 1.0
+
+    def load(self, threads: int, keep: bool = True, advance: Advance = lambda n: None) -> None:
+        """Decodes and resizes every image, and leaves out those that cannot be read.
+
+        Args:
+            threads: that decode.
+            keep: the images in memory; else they are only checked.
+            advance: called for every image.
+
+        Raises:
+            SourceError: more than `MAX_UNREADABLE` of them, with the first ones' names.
+        """
+        shape = (self.input.height, self.input.width, 3)
+        pixels = np.empty((len(self) if keep else 0, *shape), np.uint8)
+        readable = np.ones(len(self), bool)
+
+        def one(i: int) -> None:
+            readable[i] = self._read(i, pixels[i] if keep else np.empty(shape, np.uint8))
+            advance(1)
+
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(one, range(len(self))):
+                pass
+        good = np.flatnonzero(readable)
+        if keep:
+            self.pixels = torch.from_numpy(pixels if readable.all() else pixels[good])
+        self.samples = tuple(self.samples[i] for i in good)
+        self.targets = {key: value[torch.from_numpy(good)] for key, value in self.targets.items()}
+
+    def batch(self, index: Tensor) -> Batch:
+        """Returns one batch; images that cannot be read become black, without label and pose.
+
+        Args:
+            index: int64 (n,).
+        """
+        batch = {key: value[index] for key, value in self.targets.items()}
+        batch["index"] = index
+        if self.pixels is not None:
+            batch["images"] = self.pixels[index]
+            return batch
+        images = np.zeros((len(index), self.input.height, self.input.width, 3), np.uint8)
+        for k, i in enumerate(index.tolist()):
+            if not self._read(i, images[k]):
+                images[k] = 0
+                batch["label"][k], batch["has_pose"][k] = -1, False
+        batch["images"] = torch.from_numpy(images)
+        return batch
+
+    def names(self, index: Tensor) -> list[str]:
+        """Returns the names of samples."""
+        return [self.samples[i].name for i in index.tolist()]
+
+    def _read(self, i: int, out: NDArray[np.uint8]) -> bool:
+        sample = self.samples[i]
+        try:
+            # A JPEG comes at a half or less of its size where that is enough, as on the robot.
+            image = sample.source.load(source_size(self.input))
+            if 0 in image.shape:
+                raise ImageError("size", f"{sample.source} has no pixels")
+            resize_into(image, out, self.input.resize, self.input.crop_fraction)
+            return True
+        except ImageError as error:
+            self.unreadable[sample.name] = str(error)
+            share = len(self.unreadable) / len(self)
+            if share > MAX_UNREADABLE and len(self.unreadable) > 1:
+                some = "; ".join(list(self.unreadable.values())[:3])
+                raise SourceError(
+                    f"{len(self.unreadable)} of {len(self)} images cannot be read, which is more than "
+                    f"{MAX_UNREADABLE:.0%}: {some}"
+                ) from error
+            return False
+
+
+def batches(
+    samples: SampleSet,
+    indices: Sequence[Tensor],
+    threads: int = 2,
+    augment: Augment | None = None,
+    epoch: int = 0,
+    more: Sequence[Batch] | None = None,
+) -> Iterator[Batch]:
+    """Yields a batch for each index tensor, in order, while threads prepare those that follow.
+
+    Args:
+        samples: where they come from.
+        indices: int64 (n,) each.
+        threads: that prepare batches.
+        augment: changes a batch, by the run's seed, the epoch and the images' numbers alone: neither the
+            number of threads nor a resumed run changes a pixel.
+        epoch: for the augmentation.
+        more: for each index tensor, what else is in its batch.
+    """
+    extras: Sequence[Batch] = more if more is not None else [{}] * len(indices)
+
+    def make(index: Tensor, extra: Batch) -> Batch:
+        batch = {**samples.batch(index), **extra}
+        return batch if augment is None else augment(batch, epoch)
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: list[Future[Batch]] = []
+        try:
+            for index, extra in zip(indices, extras, strict=True):
+                waiting.append(pool.submit(make, index, extra))
+                if len(waiting) > max(_AHEAD, threads):
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def epoch_order(targets: dict[str, Tensor], sampler: str, seed: int, epoch: int) -> Tensor:
+    """Returns the order of an epoch's samples, the same in every process.
+
+    Args:
+        targets: of the training set.
+        sampler: `shuffle`, each sample once; `balanced`, as many draws with replacement, every class
+            equally often.
+        seed: of the run.
+        epoch: whose order.
+
+    Returns:
+        int64 (N,).
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    labels = targets["label"]
+    if sampler == "shuffle":
+        return torch.randperm(len(labels), generator=generator)
+    known = labels >= 0
+    counts = torch.bincount(labels[known]).double()
+    weights = torch.zeros(len(labels), dtype=torch.float64)
+    weights[known] = 1.0 / counts[labels[known]]
+    return torch.multinomial(weights, len(labels), replacement=True, generator=generator)
+
+
+def times_drawn(order: Tensor) -> Tensor:
+    """Returns how often each sample of an epoch's order was drawn before in it, int64 (N,)."""
+    _, which, counts = order.unique(return_inverse=True, return_counts=True)
+    by_sample = which.argsort(stable=True)
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    before = torch.empty_like(order)
+    before[by_sample] = torch.arange(len(order)) - first
+    return before
+
+
+def split_order(order: Tensor, batch_size: int, rank: int = 0, world: int = 1) -> list[Tensor]:
+    """Cuts an epoch's order into global batches and returns this process's part of each.
+
+    The last, incomplete batch is left out unless it is the only one: another epoch has other samples there.
+    """
+    size = min(batch_size, len(order))
+    parts = [order[i : i + size][rank::world] for i in range(0, len(order) - size + 1, size)]
+    smallest = size // world
+    return [part[: max(smallest, 1)] for part in parts]

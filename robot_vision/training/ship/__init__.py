@@ -1,0 +1,1 @@
+"""From the best weights to a bundle: calibration, judgement, quantisation, report."""

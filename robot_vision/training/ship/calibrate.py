@@ -1,0 +1,236 @@
+"""After training: probabilities and variances that are right on images that were not trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robot_vision.calibration.covariance import scaled
+from robot_vision.calibration.folds import folds_of, pose_losses, units_of
+from robot_vision.calibration.judging import judge
+from robot_vision.calibration.material import FOLDS
+from robot_vision.calibration.temperature import cross_fitted, fit_temperature, log_probabilities
+from robot_vision.datasets.sample import Sample
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.training.config import TrainingConfig
+from robot_vision.training.fit.crossfit import pose_residuals, spread_of
+from robot_vision.training.fit.ensemble import BLOCK
+from robot_vision.training.fit.model import is_frozen
+from robot_vision.training.measures import pose_errors
+from robot_vision.training.ship.evaluate import Views, predict
+
+_MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
+_MIN_BLOCKS = 5  # of fewer, each would be judged by too little
+
+
+def calibrate(
+    network: MultiHeadNetwork,
+    views: dict[str, Views],
+    config: TrainingConfig,
+    folder: Path,
+    fabric: Fabric,
+) -> dict[str, Any]:
+    """Calibrates the trained heads on the validation images, or poses by cross-fitting.
+
+    Args:
+        network: trained; its temperature and its variances are changed.
+        views: of `train` and `validation`.
+        config: of the run.
+        folder: of the run.
+        fabric: launched.
+
+    Returns:
+        What was found, for the report, by head; or why there was nothing.
+    """
+    found: dict[str, Any] = {}
+    validation = views["validation"]
+    targets, device = validation.samples.targets, fabric.device
+    if "classifier" in config.heads and config.classifier.calibrate:
+        known = targets["label"] >= 0
+        if int(known.sum()) < _MIN_IMAGES:
+            found["classifier"] = _too_few(int(known.sum()))
+        else:
+            outputs = predict(network, validation, ("classifier",), device)
+            logits = outputs.get("logit_samples", outputs["logits"])
+            rows = known.nonzero().flatten().tolist()
+            samples = [validation.samples.samples[i] for i in rows]
+            found["classifier"] = _temperature(
+                network, logits[known].numpy(), targets["label"][known].numpy(), samples
+            )
+    if "pose" in config.heads and config.pose.calibrate:
+        known = targets["has_pose"]
+        if int(known.sum()) >= _MIN_IMAGES:
+            outputs = predict(network, validation, ("pose",), device)
+            position, xyzw = outputs["position"][known], outputs["orientation_xyzw"][known]
+            errors = pose_errors(position, xyzw, targets["T_map_camera"][known])
+            covariance = outputs["pose_covariance"][known].double()
+            spread = spread_of(outputs)[known]
+            block = (torch.arange(len(known)) // BLOCK)[known]
+            on = "validation frames"
+        elif views["train"].cache is not None and is_frozen(network) and fabric.world_size == 1:
+            errors, covariance, spread, block = pose_residuals(
+                network, views["train"], config, folder, fabric
+            )
+            on = f"training frames, held out in {config.pose.folds} folds"
+        else:
+            return {**found, "pose": _too_few(int(known.sum()))}
+        found["pose"] = {"on": on, **_variances(network, errors, covariance, spread, block)}
+    return found
+
+
+def _temperature(
+    network: MultiHeadNetwork,
+    logits: NDArray[Any],
+    labels: NDArray[np.int64],
+    samples: Sequence[Sample],
+) -> dict[str, Any]:
+    """Sets the temperature if it helps images left out, beyond noise; returns what was found."""
+    rows = np.arange(len(labels))
+    after = cross_fitted(logits, labels, folds_of(samples, FOLDS))[rows, labels]
+    before = log_probabilities(logits)[rows, labels]
+    judgement = judge(-before, -after, units_of(samples, FOLDS))
+    fitted = fit_temperature(logits, labels)
+    if judgement.better:
+        set_temperature(network, fitted)
+        return {"temperature": fitted}
+    why = f"temperature {fitted:.4g} gives a negative log likelihood of {judgement}"
+    return {"temperature": 1.0, "left": why}
+
+
+def _variances(
+    network: MultiHeadNetwork, errors: Tensor, covariance: Tensor, spread: Tensor, block: Tensor
+) -> dict[str, Any]:
+    """Scales the variances if that helps poses that were not fitted on; returns what was found."""
+    scales = variance_scales(errors, covariance, spread, block)
+    found: dict[str, Any] = {
+        "frames": len(errors),
+        "position_variance_scale": scales[0],
+        "rotation_variance_scale": scales[1],
+    }
+    after = covariance.clone()
+    # Blocks are in the order of time: each fold has blocks of all of it.
+    number = block.unique(return_inverse=True)[1]
+    for fold in range(FOLDS if len(block.unique()) > 1 else 0):
+        own = number % FOLDS == fold
+        if bool(own.any()) and not bool(own.all()):
+            rest = ~own
+            others = variance_scales(errors[rest], covariance[rest], spread[rest], block[rest])
+            factors = np.repeat(others, 3)
+            inside = scaled((covariance - spread)[own].numpy(), factors)
+            after[own] = torch.from_numpy(inside) + spread[own]
+    judgement = judge(
+        pose_losses(errors.numpy(), covariance.numpy()),
+        pose_losses(errors.numpy(), after.numpy()),
+        block.numpy(),
+    )
+    # One block has no neighbour that could judge.
+    if judgement.worse and len(block.unique()) > 1:
+        text = ", ".join(f"{value:.3g}" for value in scales)
+        why = f"variances times {text} give a negative log likelihood of {judgement}"
+        return {
+            **found,
+            "position_variance_scale": 1.0,
+            "rotation_variance_scale": 1.0,
+            "left": why,
+        }
+    scale_variances(network, scales)
+    return found
+
+
+def _too_few(count: int) -> str:
+    return f"not calibrated: {count} validation images, {_MIN_IMAGES} are needed"
+
+
+def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
+    """Puts a temperature into the head and into the network's spec."""
+    head: Any = network.heads["classifier"]
+    head.temperature.fill_(temperature)
+    assert network.spec.classifier is not None
+    classifier = replace(network.spec.classifier, temperature=temperature)
+    network.spec = replace(network.spec, classifier=classifier)
+
+
+def variance_scales(
+    errors: Tensor,
+    covariance: Tensor,
+    spread: Tensor | None = None,
+    blocks: Tensor | None = None,
+) -> tuple[float, float]:
+    """Returns factors of the position's and the rotation's variances that make both NEES ideal.
+
+    A mean of three squared errors over their variances should be three, for position and rotation each.
+    Only what the head predicts is scaled: the spread of several answers is what it is.
+
+    Errors of neighbouring frames are alike, so a few blocks of time are few independent errors, and a scale
+    that makes these ideal is too small for others. With `blocks` each is judged by the scale that the
+    others give, and what its NEES is above the ideal on average is added to the scale of all.
+
+    Args:
+        errors: (N, 6), metres and radians.
+        covariance: (N, 6, 6), of which the spread is a part.
+        spread: (N, 6, 6), by which several answers differ; None where there is one.
+        blocks: (N,), the block of time of each; None, or fewer than `_MIN_BLOCKS`, for errors that are
+            taken as they are.
+    """
+    scales = []
+    for part in (slice(0, 3), slice(3, 6)):
+        e, c = errors[:, part], covariance[:, part, part]
+        fixed = None if spread is None or not bool(spread.any()) else spread[:, part, part]
+        wanted = 1.0
+        names = [] if blocks is None else blocks.unique().tolist()
+        if blocks is not None and len(names) >= _MIN_BLOCKS:
+            total = 0.0
+            for name in names:
+                own, others = blocks == name, blocks != name
+                scale = _scale_for(e[others], c[others], _rows(fixed, others), 1.0)
+                total += _nees(e[own], _with_scale(c[own], _rows(fixed, own), scale)) * int(
+                    own.sum()
+                )
+            wanted = min(1.0, 3.0 * len(e) / total) if total > 0 else 1.0
+        scales.append(_scale_for(e, c, fixed, wanted))
+    return scales[0], scales[1]
+
+
+def _rows(spread: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if spread is None else spread[rows]
+
+
+def _with_scale(covariance: Tensor, spread: Tensor | None, scale: float) -> Tensor:
+    return covariance * scale if spread is None else (covariance - spread) * scale + spread
+
+
+def _scale_for(errors: Tensor, covariance: Tensor, spread: Tensor | None, wanted: float) -> float:
+    """Returns the factor with which the mean of (N, 3) squared errors over variances is 3 `wanted`."""
+    if spread is None:
+        return max(_nees(errors, covariance) / (3.0 * wanted), 1e-6)
+    low, high = math.log(1e-6), math.log(1e6)  # NEES falls as the factor grows
+    for _ in range(60):
+        middle = (low + high) / 2
+        scaled = _with_scale(covariance, spread, math.exp(middle))
+        low, high = (middle, high) if _nees(errors, scaled) > 3.0 * wanted else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def _nees(errors: Tensor, covariance: Tensor) -> float:
+    return float(
+        (errors * torch.linalg.solve(covariance, errors[:, :, None])[:, :, 0]).sum(1).mean()
+    )
+
+
+@torch.no_grad()
+def scale_variances(network: MultiHeadNetwork, scales: tuple[float, float]) -> None:
+    """Multiplies the pose head's variances by factors for position and rotation."""
+    head: Any
+    for head in network.every("pose"):
+        bias = head.log_variance.bias
+        bias[:3] += math.log(scales[0])
+        bias[3:] += math.log(scales[1])

@@ -1,0 +1,243 @@
+"""The end of a run: the bundle with its model card, its variants, and every number in one report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robot_vision.datasets.image_sketch import sketch
+from robot_vision.datasets.sample import Splits
+from robot_vision.networks.export import export_bundle
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.training.config import TrainingConfig
+from robot_vision.training.config_file import expand
+from robot_vision.training.fit.record import Recorder
+from robot_vision.training.samples.data import SampleSet
+from robot_vision.training.ship.quantise import make_variant, measure_bundle
+
+_VERIFIED = 16  # images on which torch and ONNX are compared
+
+# Metrics of the tables, with their titles and how they are printed.
+COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
+    "classifier": {
+        "accuracy": ("accuracy", "{:.4f}"),
+        "macro_recall": ("macro recall", "{:.4f}"),
+        "errors": ("errors", "{:d}"),
+        "nll": ("nll", "{:.4f}"),
+        "ece": ("ece", "{:.4f}"),
+    },
+    "pose": {
+        "median_position_m": ("median m", "{:.3f}"),
+        "median_rotation_deg": ("median deg", "{:.2f}"),
+        "mean_position_m": ("mean m", "{:.3f}"),
+        "mean_rotation_deg": ("mean deg", "{:.2f}"),
+        "nees": ("NEES / ideal", "{:.2f}"),
+    },
+    "place": {
+        "recall_at_1": ("recall@1", "{:.4f}"),
+        "recall_at_5": ("recall@5", "{:.4f}"),
+        "answerable": ("answerable queries", "{:d}"),
+        "numbers": ("numbers", "{:d}"),
+    },
+}
+
+
+def ship(
+    network: MultiHeadNetwork,
+    config: TrainingConfig,
+    folder: Path,
+    report: dict[str, Any],
+    sets: dict[str, SampleSet],
+    recorder: Recorder,
+) -> Path:
+    """Exports the bundle and its variants into the run's folder, and completes the report.
+
+    Returns:
+        The bundle's folder.
+    """
+    held_out = next(sets[n] for n in ("test", "validation", "train") if len(sets[n]))
+    count = min(_VERIFIED, len(held_out))
+    some = torch.from_numpy(np.linspace(0, len(held_out) - 1, count).astype(np.int64))
+    images = list(held_out.batch(some)["images"].numpy())
+    cpu = network.to("cpu")
+    training = {**report["data"], **report["run"], "config": "config.yaml of the run"}
+    metrics = flat_metrics(report["metrics"])
+    bundle = folder / "bundle"
+    export_bundle(
+        cpu, bundle, config.name, images, training, metrics, card_text(config, report), force=True
+    )
+    recorder.say(f"bundle: {bundle}")
+    # Measured once more through the engine that robots run: what ships is what was measured.
+    report["variants"] = {
+        "float32": measure_bundle(bundle, sets["train"], held_out, config, recorder)
+    }
+    for variant in config.variants:
+        path = make_variant(bundle, folder / f"bundle-{variant}", variant, sets["train"], config)
+        report["variants"][variant] = measure_bundle(
+            path, sets["train"], held_out, config, recorder
+        )
+    if config.variants:
+        card = card_text(config, report)
+        export_bundle(cpu, bundle, config.name, images, training, metrics, card, force=True)
+    for line in tables(report):
+        recorder.say(line)
+    return bundle
+
+
+def flat_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Returns the manifest's `metrics`: split, head and metric, rounded."""
+    return {
+        split: {
+            head: {k: _round(v) for k, v in values.items() if not isinstance(v, dict)}
+            for head, values in heads.items()
+        }
+        for split, heads in metrics.items()
+    }
+
+
+def _round(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
+    """Returns the model card's introduction: tables, command, data and limits, in Markdown."""
+    run, data = report["run"], report["data"]
+    lines = [
+        f"Trained by `robot-vision train` for: {', '.join(config.heads)}.",
+        "",
+        f"    {run['command']}",
+        "",
+        f"Seed {run['seed']}, {run['minutes']:.1f} minutes on {run['machine']}. The run's folder holds "
+        "`config.yaml` (every setting), `log.jsonl`, `curves.png` and `report.json` (every number).",
+        "",
+        f"Data: {data['kind']} `{data['name']}`, images {_pairs(data['images'])}; fingerprints (sha256 over "
+        f"content, label and pose) {_pairs(data.get('fingerprint_sha256', {}))}.",
+    ]
+    if data.get("unreadable"):
+        counts = {name: len(files) for name, files in data["unreadable"].items()}
+        lines.append(f"Images that could not be read and were left out: {_pairs(counts)}.")
+    for note in data.get("shared", ()):
+        lines += ["", f"**{note}.**"]
+    lines += ["", *tables(report)]
+    if report.get("baselines"):
+        lines += ["", f"Baselines look at the features of {report['baseline_features']}."]
+    if "validation" in report["metrics"]:
+        lines += [
+            "",
+            "The validation images chose the epoch, and what was calibrated was fitted on them: their "
+            "numbers are no test.",
+        ]
+        if "test" not in report["metrics"]:
+            lines[-1] += " There were no test images: nothing was tested."
+    for head, result in report.get("calibration", {}).items():
+        if isinstance(result, dict) and "left" in result:
+            lines += ["", f"The {head}'s calibration is left as it was: {result['left']}."]
+    note = _honest(report)
+    if note:
+        lines += ["", note]
+    return "\n".join(lines)
+
+
+def tables(report: dict[str, Any]) -> list[str]:
+    """Returns one Markdown table a head: the trained head, its variants and the baselines."""
+    split = _held_out(report)
+    lines: list[str] = []
+    for head, columns in COLUMNS.items():
+        rows: list[tuple[str, dict[str, Any]]] = []
+        for name, heads in report["metrics"].items():
+            if head in heads:
+                chosen = " (chosen and calibrated on it)" if name == "validation" else ""
+                rows.append((f"**this model**, {name}{chosen}", heads[head]))
+        if not rows:
+            continue
+        for variant, measured in report.get("variants", {}).items():
+            if head in measured["metrics"]:
+                title = f"{variant} bundle, {split} ({measured['ms']:.1f} ms an image)"
+                rows.append((title, measured["metrics"][head]))
+        for name, metrics in report.get("baselines", {}).get(head, {}).items():
+            rows.append((f"baseline: {name}, {split}", metrics))
+        shown = [k for k in columns if any(k in m for _, m in rows)]
+        lines += ["", f"| {head} | " + " | ".join(columns[k][0] for k in shown) + " |"]
+        lines.append("| --- " * (len(shown) + 1) + "|")
+        for title, metrics in rows:
+            cells = [columns[k][1].format(metrics[k]) if k in metrics else "" for k in shown]
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines[1:]
+
+
+def _held_out(report: dict[str, Any]) -> str:
+    """Returns the split that variants and baselines are measured on, as `ship` chooses it."""
+    images = report.get("data", {}).get("images", {})
+    return next((n for n in ("test", "validation", "train") if images.get(n)), "validation")
+
+
+def _honest(report: dict[str, Any]) -> str:
+    """Says so where a baseline beats the trained head."""
+    split = "test" if "test" in report["metrics"] else "validation"
+    better = {
+        "classifier": ("accuracy", 1),
+        "pose": ("median_position_m", -1),
+        "place": ("recall_at_1", 1),
+    }
+    notes = []
+    for head, (key, sign) in better.items():
+        own = report["metrics"].get(split, {}).get(head, {}).get(key)
+        found = report.get("baselines", {}).get(head, {})
+        stronger = [
+            name
+            for name, metrics in found.items()
+            if own is not None
+            and sign * metrics.get(key, own) > sign * own
+            and "allows" not in name
+        ]
+        if stronger:
+            verb = "is" if len(stronger) == 1 else "are"
+            notes.append(
+                f"On this data {', '.join(stronger)} {verb} stronger than the trained {head} head."
+            )
+    return " ".join(notes)
+
+
+def _pairs(data: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in data.items())
+
+
+def machine(device: torch.device) -> str:
+    """Returns what the run ran on, in a line."""
+    where = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    if device.type == "cuda":
+        where = f"{torch.cuda.get_device_name(device)}, {where}"
+    return f"{where}, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def describe_data(
+    splits: Splits, sets: dict[str, SampleSet], config: TrainingConfig, shared: list[str]
+) -> dict[str, Any]:
+    """Returns what the data were: counts, fingerprints, what could not be read, what splits share."""
+    path = Path(expand(config.data.path))
+    data: dict[str, Any] = {"kind": config.data.kind, "name": path.name}
+    data["options"] = dict(config.data.options)
+    data["images"] = {name: len(samples) for name, samples in sets.items()}
+    data["fingerprint_sha256"] = {
+        name: splits.fingerprint(name)[:16] for name in sets if splits.split(name)
+    }
+    # By these `robot-vision calibrate` refuses to fit on what was trained on.
+    data["training_image_sketch"] = sketch(splits.content_hashes("train"))
+    if splits.labels:
+        counts = torch.bincount(
+            sets["train"].targets["label"].clamp(min=-1) + 1, minlength=len(splits.labels) + 1
+        )[1:].tolist()
+        data["training_images_by_class"] = dict(zip(splits.labels, counts, strict=True))
+    unreadable = {n: list(s.unreadable) for n, s in sets.items() if s.unreadable}
+    if unreadable:
+        data["unreadable"] = unreadable
+    if shared:
+        data["shared"] = shared
+    if splits.notes:
+        data["notes"] = list(splits.notes)
+    return data
