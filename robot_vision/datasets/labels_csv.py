@@ -27,7 +27,7 @@ from robot_vision.datasets.image_files import (
 from robot_vision.datasets.options import option
 from robot_vision.datasets.pose_checks import Skipped, where
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.datasets.tables import Row, Table, read_table
+from robot_vision.datasets.tables import Row, Table, missing_label, read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.sources.files import find_images, image_notes
 from robot_vision.sources.image_formats import IMAGE_SUFFIXES, is_image
@@ -232,6 +232,7 @@ def _samples(
     at = table.columns
     needed = max(at.values()) + 1
     width = max(needed, len(table.names) or len(table.rows[0].words))
+    in_names = at["label"] >= len(table.names) > 0  # of the columns
     samples = []
     for row in table.rows:
         place = where(table.file, row.number)
@@ -249,8 +250,8 @@ def _samples(
             skipped.add(f"whose image is not under {found.base}, or several have that name", word)
             continue
         files.append(file)
-        if not label:
-            skipped.add("which have no class", word)
+        if reason := "" if label and in_names else missing_label(label):
+            skipped.add(reason, word)
             continue
         name = os.path.relpath(file, found.base).replace(os.sep, "/")
         sequence = name.rpartition("/")[0] or found.base.name
