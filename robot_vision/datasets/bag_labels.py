@@ -1,7 +1,8 @@
 """Labels of a bag's images: a topic, or a file of labelled time spans (YAML or CSV).
 
 A label on a topic holds from its message until the next one. `std_msgs/String` has no stamp, so the log's
-times are compared; `vision_msgs/Classification` has one. An empty label, or a word for a missing value, means none.
+times are compared; `vision_msgs/Classification` has one. An empty label means none, and so does a word for a
+missing value.
 
 The YAML file is a list in seconds from the bag's first message:
 

@@ -23,10 +23,11 @@ from robot_vision.datasets.bag_poses import parse_transform
 from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
+    listed_file,
     unlisted_note,
 )
 from robot_vision.datasets.options import option
-from robot_vision.datasets.pose_checks import Skipped, pose_from_matrix, where
+from robot_vision.datasets.pose_checks import MISSING_IMAGE, Skipped, pose_from_matrix, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.datasets.posed import (
     PosedOptions,
@@ -140,9 +141,9 @@ def _recording(
             raise SourceError(f"{place}: stamp {row.words[0]} is not later than the one before")
         if len(row.words) < 2:
             raise SourceError(f"{place}: a line is 'stamp,file'")
-        image = first_file([camera / "data" / row.words[1], camera / row.words[1]])
+        image = listed_file(camera / "data", row.words[1]) or listed_file(camera, row.words[1])
         if image is None:
-            skipped.add("whose image does not exist", f"{name}/{row.words[1]}")
+            skipped.add(MISSING_IMAGE, f"{name}/{row.words[1]}")
             continue
         stamps.append(stamp_ns)
         images.append(image)

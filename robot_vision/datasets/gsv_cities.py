@@ -26,7 +26,7 @@ from robot_vision.datasets.geo import (
 )
 from robot_vision.datasets.image_files import unlisted_note
 from robot_vision.datasets.options import names_in, option
-from robot_vision.datasets.pose_checks import Skipped, numbers, where
+from robot_vision.datasets.pose_checks import MISSING_IMAGE, Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
 from robot_vision.datasets.tables import read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
@@ -123,7 +123,7 @@ def _rows(root: Path, city: str, file: Path, skipped: Skipped) -> Iterator[_Row]
             images[folder] = _images(root / "Images" / folder)
         image = images[folder].get((int(place_id), said["panoid"]))
         if image is None:
-            skipped.add("whose image does not exist", f"{city} {place_id:.0f} {said['panoid']}")
+            skipped.add(MISSING_IMAGE, f"{city} {place_id:.0f} {said['panoid']}")
             continue
         date = int(year), int(month)
         yield _Row(int(place_id), date, image, float(lat), float(lon), float(heading))

@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from robot_vision.datasets import image_folder
 from robot_vision.datasets.image_files import (
     FileImage,
-    first_file,
+    listed_file,
+    listed_path,
     unlisted_note,
 )
 from robot_vision.datasets.options import option
@@ -77,9 +78,8 @@ class _Found:
     by_name: dict[str, list[Path]] | None = None
 
     def image(self, word: str) -> Path | None:
-        path = word.replace("\\", "/")
-        direct = [os.path.join(self.base, path + end) for end in ("", *IMAGE_SUFFIXES)]
-        found = first_file(direct)
+        path = listed_path(word)
+        found = listed_file(self.base, word, IMAGE_SUFFIXES)
         if found is not None and is_image(found):
             return found
         if self.by_name is None:

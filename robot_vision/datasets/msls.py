@@ -30,7 +30,7 @@ from robot_vision.datasets.geo import (
 )
 from robot_vision.datasets.image_files import first_file, unlisted_note
 from robot_vision.datasets.options import names_in, option
-from robot_vision.datasets.pose_checks import Skipped, numbers, where
+from robot_vision.datasets.pose_checks import MISSING_IMAGE, Skipped, numbers, where
 from robot_vision.datasets.sample import Splits
 from robot_vision.datasets.tables import Table, read_table
 from robot_vision.errors import ConfigError, SourceError, unknown
@@ -158,7 +158,7 @@ def _rows(
                     skipped.add("which are panoramas", name)
                     continue
             if file is None:
-                skipped.add("whose image does not exist", name)
+                skipped.add(MISSING_IMAGE, name)
                 continue
             yield _Row(side, key, file, (float(east), float(north)), lat_lon, heading)
 

@@ -91,7 +91,7 @@ def missing_label(word: str) -> str:
     Names of folders, and of columns that are classes, were chosen by people: any of them is a label.
     """
     if word in _MISSING:
-        return f"as the class {word!r} is what programs write for a missing value (if it is a class, rename it)"
+        return f"as the class {word!r} is what programs write for a missing value (rename it, if it is one)"
     return "" if word else "which have no class"
 
 

@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
+    listed_path,
     unlisted_note,
 )
 from robot_vision.datasets.options import option, parse_camera_matrix
-from robot_vision.datasets.pose_checks import Skipped, where
+from robot_vision.datasets.pose_checks import MISSING_IMAGE, Skipped, where
 from robot_vision.datasets.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.datasets.posed import (
     PosedOptions,
@@ -154,7 +155,7 @@ def _recording(
         name = f"{folder.name}/{image}"
         file = folder / image
         if first_file([file]) is None:
-            skipped.add("whose image does not exist", name)
+            skipped.add(MISSING_IMAGE, name)
             continue
         files.append(file)
         i = int(np.searchsorted(track.stamps_ns, stamp_ns))
@@ -198,14 +199,14 @@ def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
                 f"{len(words) - 1} words behind the stamp"
             )
         stamp, image = words[:2]
-        if rows and (stamp_ns, image) == rows[-1]:
+        if rows and (stamp_ns, listed_path(image)) == rows[-1]:
             twice.append(row.number)
             continue
         if rows and stamp_ns <= rows[-1][0]:
             raise SourceError(
                 f"{place}: stamp {stamp} is not later than that of line {last}: stamps must increase"
             )
-        rows.append((stamp_ns, image))
+        rows.append((stamp_ns, listed_path(image)))
         last = row.number
     if twice:
         say(f"{where(file, twice[0])}: {len(twice)} lines repeat the line above them: left out")
