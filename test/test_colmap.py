@@ -11,6 +11,14 @@ from robot_vision.datasets import open_dataset
 from robot_vision.errors import SourceError
 
 
+def test_names_written_on_windows_are_those_of_the_images(tmp_path):
+    colmap(tmp_path, 4, "txt")
+    file = tmp_path / "sparse/0/images.txt"
+    file.write_text(file.read_text().replace("walk/", "walk\\"))
+    (sequence,) = {s.sequence for s in open_dataset("colmap", tmp_path, split="train").train}
+    assert sequence == "walk"
+
+
 @pytest.mark.parametrize("form", ["bin", "txt"])
 def test_poses_see_the_point_and_cameras_are_read(tmp_path, form):
     colmap(tmp_path, 8, form)

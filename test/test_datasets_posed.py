@@ -547,6 +547,48 @@ def test_transforms_json_takes_folders_as_recordings(tmp_path):
     assert sorted(s.name for s in splits.test) == ["walk_0/003.png", "walk_1/003.png"]
 
 
+def test_transforms_json_of_one_line_names_the_frame(tmp_path):
+    transforms(tmp_path, 4)
+    file = tmp_path / "transforms.json"
+    data = json.loads(file.read_text())
+    bad = json.loads(json.dumps(data))
+    bad["frames"][2]["transform_matrix"][0][0] = 7
+    file.write_text(json.dumps(bad))
+    with pytest.raises(
+        SourceError, match=r"json:1: images/transforms_002.png: .* not a rotation.*bad_poses"
+    ):
+        open_dataset("transforms_json", tmp_path)
+    file.write_text(json.dumps({**data, "frames": data["frames"] * 2}))
+    with pytest.raises(
+        SourceError, match="transforms_000.png: this file_path .* take one of them out"
+    ):
+        open_dataset("transforms_json", tmp_path)
+
+
+def test_images_of_another_computer_are_missing_with_the_remedy_and_no_other_note(tmp_path):
+    transforms(tmp_path, 4)
+    rewritten(
+        tmp_path,
+        frames=lambda fs: [{**f, "file_path": "/home/me/" + f["file_path"]} for f in fs],
+    )
+    with pytest.raises(
+        SourceError, match="4 frames skipped, whose image does not exist.*absolute paths"
+    ) as e:
+        open_dataset("transforms_json", tmp_path)
+    assert "unit" not in str(e.value)
+
+
+def test_lists_written_on_windows_are_read(tmp_path):
+    roots = {"tum_rgbd": tmp_path / "tum", "cambridge": tmp_path / "cambridge"}
+    tum(roots["tum_rgbd"], 4), cambridge(roots["cambridge"], 3, 2)
+    before = {kind: open_dataset(kind, root) for kind, root in roots.items()}
+    for file in (tmp_path / "tum/rgb.txt", *(tmp_path / "cambridge").glob("dataset_*.txt")):
+        file.write_text(file.read_text().replace("/", "\\"))
+    for kind, splits in before.items():
+        after = open_dataset(kind, roots[kind])
+        assert [s.name for s in after.samples] == [s.name for s in splits.samples] != []
+
+
 def test_transforms_json_with_backslashes_is_read(tmp_path):
     transforms(tmp_path, 4)
     rewritten(

@@ -26,6 +26,7 @@ from robot_vision.recordings import open_source
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.truth.bag_labels import read_spans
+from robot_vision.truth.reading import TruthRequest, read_truth
 
 START_NS = 1_700_000_000_123_456_789
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
@@ -385,6 +386,32 @@ def test_rosbag_labels_from_a_string_topic_hold_until_the_next(tmp_path):
         open_dataset("rosbag", path, label_topic="rom")
 
 
+def test_rosbag_words_for_a_missing_value_label_nothing(tmp_path):
+    with RecordingWriter(tmp_path / "walk") as bag:
+        write_images(bag, np.arange(10) / 10)
+        bag.label("/room", ns(0.15), "None")
+        bag.label("/room", ns(0.45), "hall ")
+        bag.label("/room", ns(0.75), "nan")
+    splits = open_dataset("rosbag", tmp_path / "walk", label_topic="room", split="train")
+    assert splits.labels == ("hall",) and len(splits.train) == 3
+    assert any(
+        "1 of 3 messages on /room label nothing, as the class 'None'" in n for n in splits.notes
+    )
+    truth = read_truth(tmp_path / "walk", TruthRequest(label_topic="room"))
+    assert truth.labels.names == ("", "hall", "")
+    assert any(
+        "1 of 3 messages on /room label nothing, as the class 'nan'" in n for n in truth.notes
+    )
+
+
+def test_labels_of_spans_are_as_written(tmp_path):
+    file = tmp_path / "rooms.yaml"
+    words = ["yes", "010", "1_0", "12:30", "2024-01-01", "1.50", "'off'"]
+    spans = [f"- {{label: {w}, from_s: {i}, to_s: {i + 1}}}" for i, w in enumerate(words)]
+    file.write_text("\n".join(spans))
+    assert [label for *_, label in read_spans(file)] == [w.strip("'") for w in words]
+
+
 def test_rosbag_labels_from_a_classification_whose_definition_is_in_the_bag(tmp_path):
     """The writer's definitions, not this package's: a type that the reader does not know."""
     store = get_typestore(Stores.ROS2_HUMBLE)
@@ -438,6 +465,8 @@ def test_rosbag_labels_from_spans(tmp_path):
         ),
         ("- {label: a, from_s: x, to_s: 1}\n", ":1: from_s and to_s must be seconds"),
         ("- {label: '', from_s: 0, to_s: 1}\n", ":1: the label is empty"),
+        ("- {label: null, from_s: 0, to_s: 1}\n", ":1: the label is empty"),
+        ("- {label: NaN, from_s: 0, to_s: 1}\n", ":1: the span has no label, as the class 'NaN'"),
         ("- {label: a, from_s: 0}\n", ":1: needs label, from_s and to_s"),
         ("- a\n", ":1: needs label"),
         ("a: 1\n", ":1: needs a list"),

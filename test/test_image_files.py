@@ -24,6 +24,7 @@ from robot_vision.messages.serialized import read_compressed_image
 from robot_vision.recordings import open_source
 from robot_vision.recordings.files import find_images, image_notes, upright_message
 from robot_vision.recordings.image_formats import missing_decoder, read_image
+from robot_vision.recordings.several_pictures import holds_several
 from robot_vision.ros.player.playback import Playback
 
 # Four quarters of four colours: each of the eight orientations looks different.
@@ -39,11 +40,11 @@ def encoded(form: str, orientation: int = 1, image: np.ndarray = QUARTERS, **opt
         pytest.skip(missing_decoder(form.lower()))
     if form == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow cannot write AVIF here")
-    exif = Image.Exif()
     if orientation != 1:
-        exif[0x0112] = orientation
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = orientation
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, form, exif=exif, **options)
+    Image.fromarray(image).save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -55,7 +56,11 @@ def alike(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(np.abs(a.astype(int) - b).mean() < 8)
 
 
-SIDEWAYS = functools.cache(functools.partial(encoded, orientation=6))
+@functools.cache
+def sideways(form: str) -> bytes:
+    more = {"save_all": True, "append_images": [Image.fromarray(QUARTERS[::-1])]}
+    several = form in ("PNG", "WEBP", "TIFF", "GIF")  # Pillow crashes at a turned AVIF of two
+    return encoded(form, 1 if form == "GIF" else 6, **(more if several else {}))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -101,15 +106,16 @@ def test_orientation_is_read_in_both_byte_orders_behind_other_segments_and_after
 
 @settings(max_examples=100, deadline=None)
 @given(
-    form=st.sampled_from(TURNED),
+    form=st.sampled_from((*TURNED, "GIF")),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=20),
     end=st.integers(0, 400),
 )
-def test_orientation_of_damaged_files_is_none_or_some_and_no_error(form, changes, end):
-    data = bytearray(SIDEWAYS(form))
+def test_looks_at_damaged_files_are_no_errors(form, changes, end):
+    data = bytearray(sideways(form))
     for at, value in changes:
         data[at % len(data)] = value
     assert 1 <= orientation_of(bytes(data[: len(data) - end])) <= 8
+    assert holds_several(form.lower(), bytes(data[: len(data) - end])) in (False, True)
 
 
 def test_message_of_a_camera_is_not_turned():
@@ -206,15 +212,27 @@ def test_unusual_pixels_look_as_pillow_shows_them(tmp_path, mode, form):
     assert alike(FileImage(str(tmp_path / "a.png")).load(), expected)
 
 
-def test_first_picture_counts_of_files_with_several(tmp_path):
-    pictures = [Image.fromarray(np.roll(QUARTERS, 24 * i, axis=0)) for i in range(2)]
-    for form in ("GIF", "TIFF", "WEBP", "MPO", "PNG"):
-        options = {"lossless": True} if form == "WEBP" else {}
-        pictures[0].save(
-            tmp_path / "a.img", form, save_all=True, append_images=pictures[1:], **options
-        )
-        os.replace(tmp_path / "a.img", tmp_path / "a.jpg")
-        assert alike(FileImage(str(tmp_path / "a.jpg")).load(), QUARTERS), form
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "BIGTIFF", "WEBP", "MPO", "PNG", "AVIF"])
+def test_first_picture_counts_of_files_with_several_and_notes_say_so(tmp_path, form):
+    rolled = Image.fromarray(np.roll(QUARTERS, 24, axis=0))
+    options = {"WEBP": {"lossless": True}, "BIGTIFF": {"big_tiff": True}}.get(form, {})
+    file = tmp_path / "a.jpg"
+    for others in ([], [rolled], [rolled, rolled]):
+        more = {"save_all": True, "append_images": others, **options}
+        file.write_bytes(encoded(form.removeprefix("BIG"), **more))
+        assert alike(FileImage(str(file)).load(), QUARTERS)
+        said = [note for note in image_notes([file]) if "more than one picture" in note]
+        assert bool(said) == (bool(others) and form != "MPO")  # a phone's second picture is no page
+        with open_source(tmp_path) as source:
+            assert [note for note in source.notes if "more than one picture" in note] == said
+
+
+def test_smaller_copies_and_masks_in_a_tiff_are_no_pictures_of_their_own(tmp_path):
+    small = Image.fromarray(QUARTERS[::2, ::2])
+    for kind, several in ((1, False), (4, False), (2, True), (0, True)):
+        small.encoderinfo = {"tiffinfo": {254: kind}}
+        (tmp_path / "a.tif").write_bytes(encoded("TIFF", save_all=True, append_images=[small]))
+        assert bool(image_notes([tmp_path / "a.tif"])) == several, kind
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": b"thumb"}])

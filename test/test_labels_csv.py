@@ -123,6 +123,25 @@ def test_what_is_left_out_is_counted(folder):
         open_dataset("labels_csv", folder)
 
 
+@pytest.mark.parametrize("word", ["NaN", "nan", "NA", "N/A", "<NA>", "None", "null", "NULL"])
+def test_words_for_a_missing_value_are_no_class(folder, word):
+    labels = [word if i in (3, 7) else label for i, label in enumerate(LABELS)]
+    rows = [f"images/{n}.png,{c}" for n, c in zip(NAMES, labels, strict=True)]
+    (folder / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    splits = open_dataset("labels_csv", folder)
+    assert splits.labels == ("hall", "kitchen", "living room") and len(splits.samples) == 10
+    (note,) = (note for note in splits.notes if repr(word) in note)
+    assert note.startswith("2 frames skipped, as the class") and "rename it" in note
+
+
+def test_names_of_columns_and_folders_are_classes_whatever_they_are(folder):
+    rows = [f"{n},{i % 2},{1 - i % 2}" for i, n in enumerate(NAMES)]
+    (folder / "labels.csv").write_text("\n".join(["id,None,hall", *rows]))
+    assert open_dataset("labels_csv", folder).labels == ("None", "hall")
+    image_folder(folder / "rooms", {"None": 4, "null": 4})
+    assert open_dataset("image_folder", folder / "rooms").labels == ("None", "null")
+
+
 def test_an_open_choice_of_columns_is_refused_and_can_be_set(folder):
     rows = [f"{n}.png,{c},{i}" for i, (n, c) in enumerate(zip(NAMES, LABELS, strict=True))]
     (folder / "labels.csv").write_text("\n".join(["photo,room,person", *rows]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,17 @@ def first_file(paths: Iterable[str | Path]) -> Path | None:
         if os.path.isfile(path):  # False for a name that is too long, where Path raises
             return Path(path)
     return None
+
+
+def listed_path(name: str) -> str:
+    """Returns the path that a table names, with `/` where Windows wrote backslashes, and without `./`."""
+    return posixpath.normpath(name.replace("\\", "/"))
+
+
+def listed_file(folder: Path, name: str, ends: Iterable[str] = ()) -> Path | None:
+    """Returns the file that a table names: as written, by its `listed_path`, or that and an end."""
+    path = os.path.join(folder, listed_path(name))
+    return first_file([os.path.join(folder, name), path, *(path + end for end in ends)])
 
 
 def unused_notes(root: Path, used: Collection[str]) -> list[str]:

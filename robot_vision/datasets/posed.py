@@ -60,7 +60,8 @@ def report_to(options: PosedOptions, skipped: Skipped) -> Callable[..., None]:
 
     def report(error: SourceError, name: str = "") -> None:
         if options.bad_poses == "error":
-            raise SourceError(f"{error}; bad_poses=skip leaves such frames out") from error
+            of = "" if name in str(error) else f" ({name})"
+            raise SourceError(f"{error}{of}; bad_poses=skip leaves such frames out") from error
         skipped.add("whose pose fails its checks", f"{name} ({error})" if name else str(error))
 
     return report

@@ -15,6 +15,7 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.recordings.files import readable, some
 from robot_vision.settings.declared import parse_options
+from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped
 
 DATASETS: dict[str, str] = {
     "image_folder": "one folder per class; train, val and test folders above them are used",
@@ -113,9 +114,20 @@ def open_dataset(kind: str, path: str | Path, **options: Any) -> Splits:
         note = f"{root} looks like a {' or '.join(others)} data set too, which image_folder does not read"
         splits = dataclasses.replace(splits, notes=(*splits.notes, note))
     if not splits.samples:
-        why = f" ({'; '.join(splits.notes)})" if splits.notes else ""
-        raise SourceError(f"{root} holds no usable sample of a {kind} data set{why}")
+        raise SourceError(f"{root} holds no usable sample of a {kind} data set{_why_none(splits)}")
     return _readable(splits)
+
+
+def _why_none(splits: Splits) -> str:
+    """Returns why a data set has no sample: which frames are left out, or else all that it says."""
+    skipped = [note for note in splits.notes if Skipped.NOTE.match(note)]
+    if any(MISSING_IMAGE in note for note in skipped):
+        skipped.append(
+            "put the images where the paths say, from the folder of the file that lists them; absolute paths "
+            "of another computer have to be changed to such"
+        )
+    why = "; ".join(skipped or splits.notes)
+    return f" ({why})" if why else ""
 
 
 def _readable(splits: Splits) -> Splits:

@@ -101,7 +101,8 @@ def image_notes(files: Iterable[str | Path], turn: bool = True) -> list[str]:
     """Returns notes about image files, from a look at the first bytes of each.
 
     They count those that cannot be read (which stay in the set, where loading counts them), those whose name
-    and content are of two formats, and those that are turned upright, or (`turn` False) are not.
+    and content are of two formats, those of which only the first picture counts, and those that are turned
+    upright, or (`turn` False) are not.
     """
     return _counted({str(file): look_at(file) for file in files}, turn)
 
@@ -122,6 +123,8 @@ def _remarks(look: Look, turn: bool) -> Iterator[str]:
         return
     if look.kind != look.named:
         yield f"are {look.kind.upper()} by their content, whatever their names say, and read as such"
+    if look.several:
+        yield "hold more than one picture (pages or an animation), of which the first counts"
     if look.orientation != 1 and turn:
         yield "lie on their side or head by their EXIF orientation, and are turned upright"
     elif look.orientation != 1:

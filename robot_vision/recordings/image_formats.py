@@ -20,6 +20,7 @@ from robot_vision.images.compressed import compressed_size
 from robot_vision.images.decode import image_size
 from robot_vision.images.orientation import orientation_of, upright, without_orientation
 from robot_vision.recordings.base import CompressedImage, RawImage
+from robot_vision.recordings.several_pictures import holds_several
 
 _SUFFIXES = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
@@ -53,12 +54,14 @@ class Look:
         named: its format by its name.
         orientation: EXIF's, 1 to 8.
         problem: why it cannot be read; empty where nothing is seen.
+        several: it holds more than one picture, of which the first is read.
     """
 
     kind: str
     named: str
     orientation: int = 1
     problem: str = ""
+    several: bool = False
 
 
 def is_image(path: Path) -> bool:
@@ -80,13 +83,14 @@ def look_at(file: str | Path) -> Look:
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
             kind, orientation = _kind_of(data[:32]), orientation_of(data)
+            several = holds_several(kind, data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return Look("", named, 1, f"cannot be read ({reason})")
     if not kind:
         return Look(kind, named, 1, "hold no image of a known format")
     remedy = missing_decoder(kind)
-    return Look(kind, named, orientation, f"cannot be read ({remedy})" if remedy else "")
+    return Look(kind, named, orientation, f"cannot be read ({remedy})" if remedy else "", several)
 
 
 def missing_decoder(kind: str) -> str:

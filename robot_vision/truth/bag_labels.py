@@ -1,7 +1,8 @@
 """Labels of a bag's images: a topic, or a file of labelled time spans (YAML or CSV).
 
 A label on a topic holds from its message until the next one. `std_msgs/String` has no stamp, so the log's
-times are compared; `vision_msgs/Classification` has one. An empty label means none.
+times are compared; `vision_msgs/Classification` has one. An empty label means none, and so does a word for a
+missing value.
 
 The YAML file is a list in seconds from the bag's first message:
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import bisect
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,12 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.plain_yaml import YamlError, compose, construct
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.pose_checks import where
-from robot_vision.truth.tables import read_table
+from robot_vision.truth.tables import missing_label, read_table
 
 STRING = "std_msgs/msg/String"
 CLASSIFICATION = "vision_msgs/msg/Classification"
 _KEYS = ("label", "from_s", "to_s")
+_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 LABEL_KINDS = (STRING, CLASSIFICATION)
 
 # From an image's stamp and log time to its label.
@@ -57,7 +60,7 @@ def labels_of_topic(bag: BagFile, topic: str, hold_ns: int | None) -> Labeller:
         i = bisect.bisect_right(times, now) - 1
         if i < 0 or (hold_ns is not None and now - times[i] > hold_ns):
             return None
-        return rows[i][1].strip() or None
+        return rows[i][1] or None
 
     return label
 
@@ -78,11 +81,16 @@ def read_label_topic(bag: BagFile, topic: str) -> tuple[list[tuple[int, str]], b
         message, log_ns = bag.message(record), record.log_ns
         if by_header:
             stamp = message.header.stamp
-            rows.append((stamp.sec * 10**9 + stamp.nanosec or log_ns, _best(message)))
+            rows.append((stamp.sec * 10**9 + stamp.nanosec or log_ns, _best(message).strip()))
         else:
-            rows.append((log_ns, message.data))
+            rows.append((log_ns, message.data.strip()))
     rows.sort(key=lambda row: row[0])  # stable: the later of two messages at one time counts
-    return rows, by_header
+    missing = Counter(word for _, word in rows if word and missing_label(word))
+    for word, count in missing.items():
+        bag.notes.append(
+            f"{count} of {len(rows)} messages on {topic} label nothing, {missing_label(word)}"
+        )
+    return [(time, "" if word in missing else word) for time, word in rows], by_header
 
 
 def _best(message: Any) -> str:
@@ -140,6 +148,9 @@ def _yaml_values(file: Path) -> Iterator[tuple[int, Any]]:
         raise SourceError(f"{where(file, 1)}: needs a list of {{label, from_s, to_s}}")
     for node in root.value:
         line = node.start_mark.line + 1
+        for key, label in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value == "label" and label.tag != _NULL and isinstance(label, yaml.ScalarNode):
+                label.tag = _TEXT  # as written: yes, 010 and 1_0 would become True, 8 and 10
         try:
             yield line, construct(node)
         except YamlError as error:
@@ -174,6 +185,9 @@ def _span(value: Any, place: str) -> tuple[float, float, str]:
         raise SourceError(
             f"{place}: from_s {start:g} must be at least 0 and less than to_s {end:g}"
         )
-    if not str(value["label"] or "").strip():
+    label = str(value["label"] or "").strip()
+    if not label:
         raise SourceError(f"{place}: the label is empty")
-    return start, end, str(value["label"]).strip()
+    if reason := missing_label(label):
+        raise SourceError(f"{place}: the span has no label, {reason}: leave it out")
+    return start, end, label

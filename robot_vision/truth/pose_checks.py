@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,8 +89,13 @@ def rotation_from_quaternion(xyzw: NDArray[Any], place: str) -> NDArray[np.float
     return matrix_from_xyzw(q)
 
 
+MISSING_IMAGE = "whose image does not exist"
+
+
 class Skipped:
     """Frames that are left out, counted by reason, with a few names each."""
+
+    NOTE = re.compile(r"\d+ frames? skipped, ")  # how its notes begin
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}

@@ -20,6 +20,10 @@ from robot_vision.truth.pose_checks import where
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _UNIT = re.compile(r"[\[(]([^\])]*)[\])]")
 _COMMENT = ("#", "%")
+# What pandas, NumPy and spreadsheets write where a value is missing, spelled as they do.
+_MISSING = frozenset(
+    ("NaN", "nan", "NA", "<NA>", "N/A", "n/a", "#N/A", "None", "NULL", "null", "NaT")
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,16 @@ def read_lines(file: Path) -> list[str]:
     """Returns the lines of a text file; see `read_text`."""
     lines = _LINE_END.split(read_text(file))
     return lines if lines[-1] else lines[:-1]
+
+
+def missing_label(word: str) -> str:
+    """Returns why a word of a table or topic is no label; empty for a label.
+
+    Names of folders, and of columns that are classes, were chosen by people: any of them is a label.
+    """
+    if word in _MISSING:
+        return f"as the class {word!r} is what programs write for a missing value (rename it, if it is one)"
+    return "" if word else "which have no class"
 
 
 def read_table(

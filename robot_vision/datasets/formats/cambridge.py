@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
+    listed_path,
     unlisted_note,
 )
 from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
@@ -31,7 +32,13 @@ from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import image_notes
 from robot_vision.recordings.image_formats import IMAGE_SUFFIXES
-from robot_vision.truth.pose_checks import Skipped, numbers, rotation_from_quaternion, where
+from robot_vision.truth.pose_checks import (
+    MISSING_IMAGE,
+    Skipped,
+    numbers,
+    rotation_from_quaternion,
+    where,
+)
 from robot_vision.truth.tables import read_lines
 
 _LISTS = ("dataset_train.txt", "dataset_test.txt")
@@ -65,12 +72,13 @@ def open_splits(root: Path, options: Options) -> Splits:
         for number, line in _lines(file):
             place = where(file, number)
             name, *words = line.split()
+            name = listed_path(name)
             if name in seen:
-                raise SourceError(f"{place}: {name} is also in {seen[name]}")
+                raise SourceError(f"{place}: {name} is also in {seen[name]}: take one out")
             seen[name] = place
             image = _found(root / name)
             if image is None:
-                skipped.add("whose image does not exist", name)
+                skipped.add(MISSING_IMAGE, name)
                 continue
             files.append(image)
             T = checked(options, skipped, name, _pose, words, order, place)
@@ -160,5 +168,5 @@ def _focal_lengths(file: Path) -> dict[str, NDArray[np.float64]]:
                 raise SourceError(f"{where(file, number)}: no image and focal length")
             f = float(numbers(words[1:2], 1, where(file, number), "a focal length")[0])
             K = np.array([[f, 0.0, 960.0], [0.0, f, 540.0], [0.0, 0.0, 1.0]])
-            found[os.path.splitext(words[0])[0]] = K
+            found[os.path.splitext(listed_path(words[0]))[0]] = K
     return found

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from robot_vision.datasets.formats.colmap_model import Camera, Image, model_folder, read_model
 from robot_vision.datasets.image_files import (
     FileImage,
-    first_file,
+    listed_file,
+    listed_path,
     unlisted_note,
 )
 from robot_vision.datasets.posed import (
@@ -41,7 +42,7 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import inverse
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import option
-from robot_vision.truth.pose_checks import Skipped, rotation_from_quaternion
+from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, rotation_from_quaternion
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,19 @@ def open_splits(root: Path, options: Options) -> Splits:
     files: dict[bool, list[Path]] = {False: [], True: []}
     scaled: dict[str, None] = {}
     used: dict[int, int] = {}
-    for image in sorted(images, key=lambda i: [natural_key(part) for part in i.name.split("/")]):
-        file = first_file([base / image.name, base / image.name.replace("\\", "/")])
+    for image in sorted(
+        images, key=lambda i: [natural_key(p) for p in listed_path(i.name).split("/")]
+    ):
+        name = listed_path(image.name)
+        file = listed_file(base, image.name)
         if file is None:
-            skipped.add("whose image does not exist", image.name)
+            skipped.add(MISSING_IMAGE, name)
             continue
         camera = cameras[image.camera]
         size = camera.height, camera.width
         turn = is_turned(size, file)
         files[turn].append(file)
-        T = checked(options, skipped, image.name, _pose, image, options.scale)
+        T = checked(options, skipped, name, _pose, image, options.scale)
         if T is None:
             continue
         K = None if options.camera_matrix else camera.matrix
@@ -82,8 +86,8 @@ def open_splits(root: Path, options: Options) -> Splits:
             K = matrix_for_image(K, size, file, f"camera {image.camera} ({camera.model})", said)
             scaled.update(dict.fromkeys(said))
         used[image.camera] = used.get(image.camera, 0) + 1
-        sequence = image.name.rpartition("/")[0] or base.name
-        samples.append(Sample(image.name, None, T, None, sequence, FileImage(str(file), turn), K))
+        sequence = name.rpartition("/")[0] or base.name
+        samples.append(Sample(name, None, T, None, sequence, FileImage(str(file), turn), K))
     notes = [
         *skipped.notes(),
         *image_notes(files[False], turn=False),
@@ -105,7 +109,7 @@ def _images_folder(root: Path, model: Path, images: list[Image], options: Option
     above = [root, model, *list(model.parents)[:3]]
     places = [p for a in above for p in (a / "images", a)]
     for place in places:
-        if any((place / image.name).is_file() for image in images):
+        if any(listed_file(place, image.name) for image in images):
             return place
     raise SourceError(
         f"no image of {model} exists, such as {images[0].name if images else 'any'} (looked in "

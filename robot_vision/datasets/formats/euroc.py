@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
+    listed_file,
     unlisted_note,
 )
 from robot_vision.datasets.posed import (
@@ -39,7 +40,7 @@ from robot_vision.geometry.rigid import inverse
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import option
 from robot_vision.truth.bag_poses import parse_transform
-from robot_vision.truth.pose_checks import Skipped, pose_from_matrix, where
+from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, pose_from_matrix, where
 from robot_vision.truth.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.truth.tables import read_table, read_text
 
@@ -140,9 +141,9 @@ def _recording(
             raise SourceError(f"{place}: stamp {row.words[0]} is not later than the one before")
         if len(row.words) < 2:
             raise SourceError(f"{place}: a line is 'stamp,file'")
-        image = first_file([camera / "data" / row.words[1], camera / row.words[1]])
+        image = listed_file(camera / "data", row.words[1]) or listed_file(camera, row.words[1])
         if image is None:
-            skipped.add("whose image does not exist", f"{name}/{row.words[1]}")
+            skipped.add(MISSING_IMAGE, f"{name}/{row.words[1]}")
             continue
         stamps.append(stamp_ns)
         images.append(image)

@@ -29,7 +29,7 @@ from robot_vision.datasets.sample import Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
-from robot_vision.truth.pose_checks import Skipped, numbers, where
+from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, numbers, where
 from robot_vision.truth.tables import read_table
 
 _NUMBERS = ("place_id", "year", "month", "northdeg", "lat", "lon")
@@ -123,7 +123,7 @@ def _rows(root: Path, city: str, file: Path, skipped: Skipped) -> Iterator[_Row]
             images[folder] = _images(root / "Images" / folder)
         image = images[folder].get((int(place_id), said["panoid"]))
         if image is None:
-            skipped.add("whose image does not exist", f"{city} {place_id:.0f} {said['panoid']}")
+            skipped.add(MISSING_IMAGE, f"{city} {place_id:.0f} {said['panoid']}")
             continue
         date = int(year), int(month)
         yield _Row(int(place_id), date, image, float(lat), float(lon), float(heading))

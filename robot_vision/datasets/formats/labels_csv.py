@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from robot_vision.datasets.formats import image_folder
 from robot_vision.datasets.image_files import (
     FileImage,
-    first_file,
+    listed_file,
+    listed_path,
     unlisted_note,
 )
 from robot_vision.datasets.sample import Sample, Splits
@@ -31,7 +32,7 @@ from robot_vision.recordings.files import find_images, image_notes
 from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.settings.declared import option
 from robot_vision.truth.pose_checks import Skipped, where
-from robot_vision.truth.tables import Row, Table, read_table
+from robot_vision.truth.tables import Row, Table, missing_label, read_table
 
 _STAMP = re.compile(r"time|stamp|date", re.IGNORECASE)  # which no column of classes is called
 _ENDS = (".csv", ".tsv", ".txt")
@@ -77,9 +78,8 @@ class _Found:
     by_name: dict[str, list[Path]] | None = None
 
     def image(self, word: str) -> Path | None:
-        path = word.replace("\\", "/")
-        direct = [os.path.join(self.base, path + end) for end in ("", *IMAGE_SUFFIXES)]
-        found = first_file(direct)
+        path = listed_path(word)
+        found = listed_file(self.base, word, IMAGE_SUFFIXES)
         if found is not None and is_image(found):
             return found
         if self.by_name is None:
@@ -232,6 +232,7 @@ def _samples(
     at = table.columns
     needed = max(at.values()) + 1
     width = max(needed, len(table.names) or len(table.rows[0].words))
+    in_names = at["label"] >= len(table.names) > 0  # of the columns
     samples = []
     for row in table.rows:
         place = where(table.file, row.number)
@@ -249,8 +250,8 @@ def _samples(
             skipped.add(f"whose image is not under {found.base}, or several have that name", word)
             continue
         files.append(file)
-        if not label:
-            skipped.add("which have no class", word)
+        if reason := "" if label and in_names else missing_label(label):
+            skipped.add(reason, word)
             continue
         name = os.path.relpath(file, found.base).replace(os.sep, "/")
         sequence = name.rpartition("/")[0] or found.base.name

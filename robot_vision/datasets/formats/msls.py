@@ -33,7 +33,7 @@ from robot_vision.datasets.sample import Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
-from robot_vision.truth.pose_checks import Skipped, numbers, where
+from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, numbers, where
 from robot_vision.truth.tables import Table, read_table
 
 _VALIDATION = ("cph", "sf")
@@ -158,7 +158,7 @@ def _rows(
                     skipped.add("which are panoramas", name)
                     continue
             if file is None:
-                skipped.add("whose image does not exist", name)
+                skipped.add(MISSING_IMAGE, name)
                 continue
             yield _Row(side, key, file, (float(east), float(north)), lat_lon, heading)
 

@@ -30,11 +30,10 @@ from robot_vision.datasets.formats.transforms_splits import (
     PARTS,
     in_order,
     listed_parts,
-    normal_path,
     once,
     separate,
 )
-from robot_vision.datasets.image_files import FileImage, first_file
+from robot_vision.datasets.image_files import FileImage, listed_file, listed_path
 from robot_vision.datasets.posed import (
     PosedOptions,
     checked,
@@ -47,7 +46,7 @@ from robot_vision.errors import SourceError
 from robot_vision.recordings.files import image_notes
 from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, stored_size
 from robot_vision.settings.declared import option
-from robot_vision.truth.pose_checks import Skipped, pose_from_matrix, where
+from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, pose_from_matrix, where
 from robot_vision.truth.tables import read_text
 
 OPTICAL_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -121,15 +120,17 @@ def _frames(file: Path, options: Options, skipped: Skipped, notes: list[str]) ->
         if found >= 0:  # counted on from the last frame: from the start would be quadratic
             line += text.count("\n", at, found)
             at = found
-        place = where(file, line)
-        key = normal_path(path)
+        place = f"{where(file, line)}: {path}"  # many files are one line
+        key = listed_path(path)
         if key in seen:
-            raise SourceError(f"{place}: file_path {path!r} occurs twice")
+            raise SourceError(
+                f"{place}: this file_path is that of two frames: take one of them out"
+            )
         seen.add(key)
-        image = _found(file.parent, path)
+        image = listed_file(file.parent, path, IMAGE_SUFFIXES)  # synthetic scenes leave the end out
         name = f"{file.stem}/{key}" if file.stem != "transforms" else key
         if image is None:
-            skipped.add("whose image does not exist", name)
+            skipped.add(MISSING_IMAGE, name)
             continue
         T = checked(
             options, skipped, name, _pose, frame.get("transform_matrix"), place, options.scale
@@ -137,7 +138,7 @@ def _frames(file: Path, options: Options, skipped: Skipped, notes: list[str]) ->
         own = {**data, **frame}
         K, turn = None, False
         if not options.camera_matrix:
-            K, turn = _camera(own, image, place, scaled)
+            K, turn = _camera(own, image, place, file, scaled)
         files[turn].append(image)
         sequence = name.rpartition("/")[0] or file.stem  # a walk, or a camera of several
         if T is not None:
@@ -167,12 +168,6 @@ def _any_nonzero(data: Mapping[str, Any], key: str) -> bool:
     return any(d.get(key) for d in (data, *data["frames"]))
 
 
-def _found(folder: Path, path: str) -> Path | None:
-    """Returns the image; NeRF's synthetic scenes leave the suffix out, and Windows writes backslashes."""
-    image = folder / normal_path(path)
-    return first_file([folder / path, image, *(f"{image}{suffix}" for suffix in IMAGE_SUFFIXES)])
-
-
 def _pose(matrix: Any, place: str, scale: float) -> NDArray[np.float64]:
     try:
         values = np.array(matrix, np.float64)
@@ -184,7 +179,7 @@ def _pose(matrix: Any, place: str, scale: float) -> NDArray[np.float64]:
 
 
 def _camera(
-    data: Mapping[str, Any], image: Path, place: str, notes: set[str]
+    data: Mapping[str, Any], image: Path, place: str, file: Path, notes: set[str]
 ) -> tuple[NDArray[np.float64] | None, bool]:
     """Returns K of a frame in pixels of its image, and whether the image has to be turned upright for it."""
     K = _intrinsics(data, image, place)
@@ -208,7 +203,7 @@ def _camera(
     if is_turned(size, image):
         return K, True
     said: list[str] = []
-    K = matrix_for_image(K, size, image, f"the camera of {place.rpartition(':')[0]}", said)
+    K = matrix_for_image(K, size, image, f"the camera of {file}", said)
     notes.update(said)
     return K, False
 

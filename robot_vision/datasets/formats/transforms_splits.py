@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robot_vision.datasets.image_files import listed_path
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
@@ -35,11 +36,6 @@ def _only_frames(frames: list[str], spell: Callable[[str], str]) -> Callable[[st
     return lambda name: found.get(spell(name), "")
 
 
-def normal_path(path: str) -> str:
-    """Returns a path as the lists and the frames of a file may both spell it."""
-    return posixpath.normpath(path.replace("\\", "/"))
-
-
 def listed_parts(
     file: Path, data: Mapping[str, Any], samples: list[Sample], notes: list[str]
 ) -> dict[str, list[Sample]]:
@@ -57,7 +53,7 @@ def listed_parts(
     lists = {part: data[f"{part}_filenames"] for part in PARTS if data.get(f"{part}_filenames")}
     if not lists:
         return {}
-    frames = [normal_path(frame["file_path"]) for frame in data["frames"]]
+    frames = [listed_path(frame["file_path"]) for frame in data["frames"]]
     spelled = [_only_frames(frames, spell) for spell in _SPELLINGS]
     prefix = "" if file.stem == "transforms" else f"{file.stem}/"
     sample_of = {s.name.removeprefix(prefix): s for s in samples}
@@ -69,7 +65,7 @@ def listed_parts(
             raise SourceError(f"{file}: {part}_filenames must be a list of names")
         mine: set[str] = set()
         for name in names:
-            key = next(filter(None, (known(normal_path(name)) for known in spelled)), "")
+            key = next(filter(None, (known(listed_path(name)) for known in spelled)), "")
             if not key:
                 lost.add(f"as {part}_filenames names them and no frame does", name)
                 continue

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import (
     FileImage,
     first_file,
+    listed_path,
     unlisted_note,
 )
 from robot_vision.datasets.posed import (
@@ -42,7 +43,7 @@ from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.recordings.files import image_notes
 from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import option, parse_camera_matrix
-from robot_vision.truth.pose_checks import Skipped, where
+from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, where
 from robot_vision.truth.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.truth.tables import read_table
 
@@ -154,7 +155,7 @@ def _recording(
         name = f"{folder.name}/{image}"
         file = folder / image
         if first_file([file]) is None:
-            skipped.add("whose image does not exist", name)
+            skipped.add(MISSING_IMAGE, name)
             continue
         files.append(file)
         i = int(np.searchsorted(track.stamps_ns, stamp_ns))
@@ -198,14 +199,14 @@ def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
                 f"{len(words) - 1} words behind the stamp"
             )
         stamp, image = words[:2]
-        if rows and (stamp_ns, image) == rows[-1]:
+        if rows and (stamp_ns, listed_path(image)) == rows[-1]:
             twice.append(row.number)
             continue
         if rows and stamp_ns <= rows[-1][0]:
             raise SourceError(
                 f"{place}: stamp {stamp} is not later than that of line {last}: stamps must increase"
             )
-        rows.append((stamp_ns, image))
+        rows.append((stamp_ns, listed_path(image)))
         last = row.number
     if twice:
         say(f"{where(file, twice[0])}: {len(twice)} lines repeat the line above them: left out")
