@@ -180,7 +180,8 @@ def test_evaluating_needs_neither_torch_nor_ros_nor_scipy() -> None:
         "    sys.modules[name] = None\n"
         "from eval_data import QUICK, recording\n"
         "from robot_vision.evaluation.measure.metrics import evaluate_frames\n"
-        "from robot_vision.evaluation import merge, truth_sources\n"
+        "from robot_vision.evaluation import merge\n"
+        "from robot_vision.truth import reading\n"
         "assert evaluate_frames(*recording(n=40), QUICK)['pose']['frames'] == 40\n"
     )
     here = Path(__file__).parent

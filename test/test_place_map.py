@@ -180,7 +180,8 @@ TestInterleaving.settings = settings(
 FILL = """
 import resource, sys
 from place_maps import keyframe, make_map
-from robot_vision.places.map.opening import MapFullError, MapError, open_map
+from robot_vision.places.map.base import MapFullError, MapError
+from robot_vision.places.map.opening import open_map
 path, limit = sys.argv[1], int(sys.argv[2])
 places = make_map(path)
 if limit:
@@ -390,7 +391,8 @@ def test_a_read_only_file_and_folder_can_be_read(tmp_path: Path) -> None:
     script = """
     import os, sys
     import robot_vision.places.map.sqlite_map  # while it may be read
-    from robot_vision.places.map.opening import MapReadOnlyError, open_map
+    from robot_vision.places.map.base import MapReadOnlyError
+    from robot_vision.places.map.opening import open_map
     if os.getuid() == 0:
         os.setgid(65534); os.setuid(65534)
     try:
@@ -472,7 +474,7 @@ def test_a_disk_that_becomes_read_only_under_a_map_is_not_called_full(tmp_path: 
     import os, sys
     from pathlib import Path
     from place_maps import keyframe, make_map
-    from robot_vision.places.map.opening import MapReadOnlyError
+    from robot_vision.places.map.base import MapReadOnlyError
 
     disk = Path(sys.argv[1])
     major, minor = os.major(disk.stat().st_dev), os.minor(disk.stat().st_dev)

@@ -407,7 +407,7 @@ def test_processes_whose_clocks_differ_save_without_waiting_for_each_other(label
     script.write_text(
         "import itertools, os, sys, types\n"
         "from robot_vision.cli import main\n"
-        "from robot_vision.training import loop\n"
+        "from robot_vision.training.fit import loop\n"
         "pace = 1e6 if os.environ['RANK'] == '1' else 0.0\n"
         "clock = itertools.count()\n"
         "loop.time = types.SimpleNamespace(monotonic=lambda: pace * next(clock))\n"
