@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from robot_vision.address import without_secrets
 
+_SHORT = 6  # letters
 # Control characters but tab and line feed, as Python would write them.
 _VISIBLE = {c: f"\\x{c:02x}" for c in (*range(9), *range(11, 32), *range(127, 160))}
 
@@ -66,6 +67,19 @@ class ImageError(RobotVisionError):
 def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
     """Returns the one-line message for a name that is not among those allowed, with the nearest one."""
     names = list(allowed)
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(str(value), names)
+    if near and near.lower() == str(value).lower():
+        return f"Unknown {kind} {value!r}: write it {near!r}"
+    hint = f" (did you mean {near!r}?)" if near else ""
     return f"Unknown {kind} {value!r}{hint}: use one of {', '.join(names)}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns which of several names was meant, in whatever case; empty where none is near enough.
+
+    Long names that share a word, such as camera_to_base and cameras, are near by their letters only.
+    """
+    by_case = {other.lower(): other for other in names}
+    cutoff = 0.6 if len(name) <= _SHORT else 0.8
+    near = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=cutoff)
+    return by_case[near[0]] if near else ""

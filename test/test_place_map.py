@@ -330,7 +330,7 @@ def test_a_truncated_map_is_refused(tmp_path: Path, share: float) -> None:
     with make_map(path) as places:
         places.add_many(keyframe(i) for i in range(200))
     os.truncate(path, int(path.stat().st_size * share))
-    with pytest.raises(MapError, match=r"damaged|something else") as caught:
+    with pytest.raises(MapError, match=r"damaged|is empty") as caught:
         open_map(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -363,6 +363,10 @@ def test_files_that_are_no_maps_are_refused(tmp_path: Path) -> None:
         db.execute("CREATE TABLE t (x)")
     with pytest.raises(MapError, match="SQLite file of something else"):
         open_map(other)
+    (tmp_path / "nothing.db").touch()
+    for mode in ("read", "write"):
+        with pytest.raises(MapError, match="is empty and no place map: copy"):
+            open_map(tmp_path / "nothing.db", mode)
     with pytest.raises(MapError, match="is a folder and no map"):
         open_map(tmp_path)
 

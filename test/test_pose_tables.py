@@ -104,6 +104,29 @@ FILES = {
         "poses.csv",
         "milliseconds",
     ),
+    "a message in a table": (
+        "pos_x,pos_y,pos_z,ori_x,ori_y,ori_z,ori_w,sec,nsec",
+        lambda s, p, q: [*p, *q, s // 10**9, s % 10**9],
+        ",",
+        "poses.csv",
+        "tx ty tz qx qy qz qw stamp",
+    ),
+    "a plot's export": (
+        "__time,/pose/header/stamp/sec,/pose/header/stamp/nanosec,/pose/pose/position/x,/pose/pose/position/y,"
+        "/pose/pose/position/z,/pose/pose/orientation/x,/pose/pose/orientation/y,/pose/pose/orientation/z,"
+        "/pose/pose/orientation/w",
+        lambda s, p, q: [7, s // 10**9, s % 10**9, *p, *q],
+        ",",
+        "poses.csv",
+        "1 more column not used",
+    ),
+    "nanoseconds alone": (
+        "stamp_nsec,x,y,z,orientation_x,orientation_y,orientation_z,orientation_w",
+        positional,
+        ",",
+        "poses.csv",
+        "nanoseconds",
+    ),
     "tabs": (
         "stamp [s]\ttx\tty\ttz\tqx\tqy\tqz\tqw",
         lambda s, p, q: positional(seconds(s), p, q),
@@ -146,7 +169,8 @@ def test_tables_of_poses_are_read_by_their_header_or_format(tmp_path, form, writ
             "#timestamp [ns],tx,ty,tz,qx,qy,qz,qw\n1.5,0,0,0,0,0,0,1\n",
             "'1.5' is not a stamp in nanoseconds",
         ),
-        ("sec,nanosec,x,y,z,qx,qy,qz,qw\n1,5,0,0,0,0,0,0,1\n", "lacks stamp"),
+        ("seq,x,y,z,qx,qy,qz,qw\n1,0,0,0,0,0,0,1\n", "lacks stamp"),
+        ("sec,nanosec,x,y,z,qx,qy,qz,qw\n1,1.5,0,0,0,0,0,0,1\n", ":2: '1 and 1.5' is not a stamp"),
         ("stamp,tx,ty,tz,qx,qy,qz,qw\n1,0,0,0,0,0\n", ":2: .*needs 7 numbers, and there are 5"),
         ("stamp;tx;ty;tz;qx;qy;qz;qw\n1;0,5;0;0;0;0;0;1\n", ":2: .*not all are numbers"),
     ],

@@ -35,15 +35,19 @@ Report = Callable[[SourceError], None]
 
 # "tx", "p_RS_R_x [m]", "field.pose.position.x"; but not "v_RS_R_x" nor "t_max".
 _PART = r"(?:(?:_[a-z]+)+[._ ]|[._ ]?)"
-_POSITION = rf"(?:.*(?:position|translation)[._ ]?|(?:pose|pos|trans|p|t){_PART}|)"
-_QUATERNION = rf"(?:.*(?:orientation|rotation|quat(?:ernion)?)[._ ]?|(?:rot|q){_PART})"
+_POSITION = rf"(?:.*(?:position|translation)[._ /]?|(?:pose|pos|trans|p|t){_PART}|)"
+_QUATERNION = rf"(?:.*(?:orientation|rotation|quat(?:ernion)?)[._ /]?|(?:ori(?:ent)?|rot|q){_PART})"
 _TIME = r"(?:time ?stamps?|stamp|time)"
 # The header's stamp, and not the log's, where a table of messages has both.
 STAMP_COLUMN = (
     re.compile(r"(?:.*\.)?header\.stamp"),
     re.compile(rf"(?:.*\.)?{_TIME}(?:_[mun]?s(?:ec(?:ond)?s?)?)?|t(?:_[mun]?s)?"),
 )
+# A stamp in two columns, as ROS messages have it.
+_OF_STAMP = rf"(?:(?:.*[./])?(?:header[./]stamp|{_TIME})[._ /]|)"
 _COLUMNS = {
+    "sec": (re.compile(rf"{_OF_STAMP}sec(?:ond)?s?"),),
+    "nsec": (re.compile(rf"{_OF_STAMP}n(?:ano)?sec(?:ond)?s?"),),
     "stamp": STAMP_COLUMN,
     **{f"q{a}": (re.compile(_QUATERNION + a),) for a in "xyzw"},
     **{f"t{a}": (re.compile(_POSITION + a),) for a in "xyz"},
@@ -85,7 +89,9 @@ def read_pose_file(
     if not table.rows:
         raise SourceError(f"{file} has no pose: every line is empty or a comment")
     if table.columns and form != "kitti":
-        rows = _stamped(table, dict(table.columns), "as its header names the columns", report, say)
+        rows = _stamped(
+            table, _with_one_stamp(table), "as its header names the columns", report, say
+        )
     else:
         form = _form_of(table) if form == "auto" else form
         if form == "kitti":
@@ -136,6 +142,23 @@ def _kitti(table: Table, times_file: Path, report: Report) -> list[Stamped]:
     return rows
 
 
+def _with_one_stamp(table: Table) -> dict[str, int]:
+    """Returns the columns with one of the stamp; of two, seconds and nanoseconds become one word in place."""
+    columns = dict(table.columns)
+    parts = {name: columns.pop(name) for name in ("sec", "nsec") if name in columns}
+    whole = table.names[columns["stamp"]].lower() if "stamp" in columns else ""
+    if not parts or whole.endswith("header.stamp"):
+        return columns
+    if len(parts) == 1:
+        return {"stamp": next(iter(parts.values())), **columns}
+    sec, nsec = parts["sec"], parts["nsec"]
+    for row in table.rows:
+        if len(row.words) > max(sec, nsec):
+            fits = row.words[sec].isdecimal() and re.fullmatch(r"\d{1,9}", row.words[nsec])
+            row.words[sec] += f".{row.words[nsec]:0>9}" if fits else f" and {row.words[nsec]}"
+    return {**columns, "stamp": sec, "nsec": nsec}
+
+
 def _stamped(
     table: Table,
     columns: dict[str, int],
@@ -169,7 +192,7 @@ def _stamped(
             rows.append((row.number, stamp_ns, word, values[:3] * scale, xyzw))
         except SourceError as error:
             report(error)
-    extra = max(len(row.words) for row in table.rows) - 8
+    extra = max(len(row.words) for row in table.rows) - len(columns)
     order = " ".join(sorted(names, key=lambda name: columns[name]))
     if tuple(order.split()) != names or unit != "s" or extra > 0 or scale != 1:
         more = f"; {extra} more column{'s'[: extra > 1]} not used" if extra > 0 else ""

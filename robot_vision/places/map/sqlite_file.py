@@ -267,6 +267,10 @@ def _connect(path: Path, mode: Mode, frozen: bool) -> sqlite3.Connection:
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    if not db.execute("PRAGMA page_count").fetchone()[0]:
+        raise MapError(
+            f"{path} is empty and no place map: copy the map again, or delete the file and build one"
+        )
     if application != APPLICATION_ID:
         raise MapError(f"{path} is a SQLite file of something else, not a place map")
     if version > SCHEMA_VERSION:
