@@ -533,8 +533,9 @@ def test_training_images_are_refused_and_a_few_are_left_out(tiny, tmp_path):
     known = set(hashes)
     others = [s for s in others if content_hash(s) not in known]
     mixed = [*others, samples[0], samples[1]]
-    _, found = calibrate(bundle, held_out(mixed), options, tmp_path / "new")
+    new, found = calibrate(bundle, held_out(mixed), options, tmp_path / "new")
     assert found.heads["classifier"].images == len(others)
+    assert new.calibration["data"]["image_sketch"] == sketch(content_hash(s) for s in others)
     assert "2 images that were trained on are left out" in found.notes
 
 

@@ -18,8 +18,11 @@ from evaluation_bags import IMAGE_TOPIC, PERIOD, START, label, position, write_b
 from ros_helpers import python_path
 from tiny_bundle import LABELS, make_tiny_bundle
 
+from robot_vision.bundle import ModelBundle, write_manifest
 from robot_vision.cli import main
-from robot_vision.evaluation.predict.recorded import read_results, write_results
+from robot_vision.datasets import open_dataset
+from robot_vision.datasets.image_sketch import sketch
+from robot_vision.evaluation.predict.recorded import read_results, with_times_of, write_results
 from robot_vision.evaluation.predict.replay import default_batch, replay
 from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.headlines import headlines
@@ -263,6 +266,33 @@ def test_a_recording_of_the_node_is_scored_as_the_replay(
         for part in ("value", "low", "high"):
             assert getattr(live[key], part) == pytest.approx(getattr(number, part), abs=1e-5), key
     assert "data:image/jpeg" in (tmp_path / "live" / "report.html").read_text()
+
+
+def test_images_that_the_model_was_trained_or_calibrated_on_are_said(
+    bag: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = open_dataset("rosbag", bag, split="train").contents("train")  # of four different
+    model = make_tiny_bundle(tmp_path / "seen")
+    spec = ModelBundle.load(model).spec
+    training = {
+        "training_image_sketch": sketch(images[:1]),
+        "validation_image_sketch": sketch(["0"]),
+    }
+    calibration = {"data": {"image_sketch": sketch(images)}}
+    write_manifest(model, "seen", spec, training, {}, calibration)
+    words = ("--model", model, "--resamples", 0, "--bag", bag)
+    assert evaluate(*words, "--engine", "onnx", "--output", tmp_path / "out") == 0
+    said = capfd.readouterr().out
+    problems = metrics_of(tmp_path / "out")["recordings"][0]["meta"]["problems"]
+    assert problems[0].startswith("25 % of the images are among those that seen was trained on")
+    for text in (said, (tmp_path / "out/report.html").read_text()):
+        words = " ".join(text.split())
+        assert "100 % of the images are among those that seen was calibrated on" in words
+        assert "chosen" not in words
+    results = read_results(str(tmp_path / "out/results/drive"), "front", LABELS)
+    with open_source(bag) as source:  # of the node, with the bag that it saw
+        found = with_times_of(results, source, ModelBundle.load(model))
+    assert set(problems) <= set(found.meta["problems"])
 
 
 def test_poses_of_the_node_are_not_taken_for_the_truth(

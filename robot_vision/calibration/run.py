@@ -18,7 +18,7 @@ from robot_vision.calibration.material import Calibration, Material, Options
 from robot_vision.calibration.predict import BATCH, predict
 from robot_vision.calibration.temperature import log_probabilities
 from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, write_calibrated
-from robot_vision.datasets.image_sketch import found_in
+from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits, content_hash
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.natural_order import natural_key
@@ -156,15 +156,15 @@ def calibrate(
             )
     graph = calibrated_graph(bundle, found, spec)
     _verify(bundle, graph, material, found)
+    used = Splits((), tuple(material.samples), ())
     record: dict[str, Any] = {
         "data": {
             "name": data.name,
             "split": data.split,
             "options": data.options,
             "images": len(material.samples),
-            "fingerprint_sha256": Splits((), tuple(material.samples), ()).fingerprint("validation")[
-                :16
-            ],
+            "fingerprint_sha256": used.fingerprint("validation")[:16],
+            "image_sketch": sketch(used.content_hashes("validation")),  # `evaluate` says so
         },
         "of_bundle": bundle.sha256,
         "left": found.left,

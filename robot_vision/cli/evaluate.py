@@ -249,7 +249,7 @@ def _recorded(args: argparse.Namespace) -> Written:
         bag = _expanded(args.bag)[0]
         topic = image_topic(bag, args.topic)
         with open_source(bag, [topic]) as source:
-            found = with_times_of(found, source)
+            found = with_times_of(found, source, bundle)
         found.meta["image_topic"] = topic
     elif not (request.pose_topic or request.pose_file or args.tf):
         # What the node said of poses must not be taken for the truth of them.

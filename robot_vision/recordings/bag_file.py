@@ -85,13 +85,7 @@ class BagImage:
 
     def encoded(self) -> bytes:
         """Returns the compressed bytes, or what describes the raw ones followed by them."""
-        message = self._message()
-        data = bytes(memoryview(message.data))
-        if not hasattr(message, "encoding"):
-            return data
-        return (
-            f"{message.height} {message.width} {message.encoding} {message.step} ".encode() + data
-        )
+        return stored_bytes(self._message())
 
     def _message(self) -> Any:
         file, block, inner = self.place
@@ -100,3 +94,11 @@ class BagImage:
             return read_again(Record(self.topic, self.kind, 0, data, self.ros1))
         except (SourceError, ValueError, OSError) as error:
             raise ImageError("corrupt", f"{self}: it is no longer in the bag: {error}") from error
+
+
+def stored_bytes(message: Any) -> bytes:
+    """Returns what an image message is compared by: see `BagImage.encoded`."""
+    data = bytes(memoryview(message.data))
+    if not hasattr(message, "encoding"):
+        return data
+    return f"{message.height} {message.width} {message.encoding} {message.step} ".encode() + data

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.errors import SourceError, unknown
+from robot_vision.evaluation.known_images import KnownImages
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
@@ -248,7 +249,9 @@ def read_results(
     )
 
 
-def with_times_of(predictions: Predictions, source: Source) -> Predictions:
+def with_times_of(
+    predictions: Predictions, source: Source, bundle: ModelBundle | None = None
+) -> Predictions:
     """Returns recorded results with the log times of the images that they are about.
 
     Labels without a header hold by the log's time of the original bag, and a recording made later has
@@ -259,8 +262,11 @@ def with_times_of(predictions: Predictions, source: Source) -> Predictions:
         SourceError: results and images have no stamp in common.
     """
     logged: dict[int, list[int]] = {}
+    known = KnownImages(bundle) if bundle else None
     for frame in source:
         logged.setdefault(frame.stamp_ns, []).append(frame.log_ns)
+        if known:
+            known.see(frame.message)
     stamps = [int(stamp) for stamp in predictions.stamps_ns]
     results = Counter(stamps)
     unclear = {s for s, n in results.items() if n != len(logged.get(s, [])) > 1}
@@ -276,6 +282,7 @@ def with_times_of(predictions: Predictions, source: Source) -> Predictions:
         )
     kept = predictions.take(there)
     notes = [*predictions.meta["problems"], *source.problems, *source.notes]
+    notes += known.notes() if known else []
     missing = sum(max(0, len(times) - results[s]) for s, times in logged.items())
     if missing > 0:
         images = sum(len(times) for times in logged.values())

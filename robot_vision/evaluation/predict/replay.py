@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, SourceError
+from robot_vision.evaluation.known_images import KnownImages
 from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.images import to_rgb
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.pipeline import Pipeline, StageTimes
@@ -128,13 +130,14 @@ def replay(
     size = min(batch or default_batch(pipeline.engine.device), pipeline.max_batch)
     pipeline.warm_up((size,))
     speed = Speed(batch=size)
+    known = KnownImages(pipeline.bundle)
     refused: Counter[str] = Counter()
     named: list[str] = []
     frames: list[Frame] = []
     predictions: list[Prediction] = []
     begin = time.perf_counter()
     decoders = default_decoders(pipeline.engine.device)
-    with _Ahead(itertools.islice(source, limit), pipeline, size, decoders) as ahead:
+    with _Ahead(itertools.islice(source, limit), pipeline, size, decoders, known) as ahead:
         for group in _groups(ahead, size, speed):
             good: list[tuple[Frame, _Resized]] = []
             for frame, result in group:
@@ -166,7 +169,7 @@ def replay(
         "topic": frames[0].topic,
         "frame_id": frames[0].frame_id,
         "refused": dict(refused),
-        "problems": _first([*source.problems, *source.notes, *named]),
+        "problems": _first([*known.notes(), *source.problems, *source.notes, *named]),
         "speed": speed.summary(),
     }
     stamps, logged = [f.stamp_ns for f in frames], [f.log_ns for f in frames]
@@ -206,8 +209,14 @@ class _Ahead:
     """
 
     def __init__(
-        self, frames: Iterable[Frame], pipeline: Pipeline, batch: int, decoders: int
+        self,
+        frames: Iterable[Frame],
+        pipeline: Pipeline,
+        batch: int,
+        decoders: int,
+        known: KnownImages,
     ) -> None:
+        self._known = known
         self._frames = frames
         self._size = batch
         spec = pipeline.bundle.spec.input
@@ -267,6 +276,7 @@ class _Ahead:
             image = to_rgb(message, self._least)
         except ImageError as error:
             return error
+        self._known.see(message)
         decoded = time.perf_counter()
         spec = self._spec
         resize_into(image, block[row], spec.resize, spec.crop_fraction)

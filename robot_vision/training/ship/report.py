@@ -228,6 +228,8 @@ def describe_data(
     }
     # By these `robot-vision calibrate` refuses to fit on what was trained on.
     data["training_image_sketch"] = sketch(splits.content_hashes("train"))
+    if splits.validation:  # `robot-vision evaluate` says where it meets either
+        data["validation_image_sketch"] = sketch(splits.content_hashes("validation"))
     if splits.labels:
         counts = torch.bincount(
             sets["train"].targets["label"].clamp(min=-1) + 1, minlength=len(splits.labels) + 1
