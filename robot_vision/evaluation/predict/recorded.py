@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.errors import SourceError, unknown
-from robot_vision.evaluation.known_images import KnownImages
 from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.known_images import KnownImages
 from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.published_covariance import covariance_numbers

@@ -6,8 +6,8 @@ import hashlib
 from typing import Any
 
 from robot_vision.bundle import ModelBundle
-from robot_vision.recordings.bag_file import stored_bytes
 from robot_vision.datasets.image_sketch import found_in
+from robot_vision.recordings.bag_file import stored_bytes
 
 
 class KnownImages:
