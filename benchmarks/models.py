@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import ROOT, network_batch
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.spec import (
+    ClassifierSpec,
+    EpistemicSpec,
+    NetworkSpec,
+    PlaceSpec,
+    PoseSpec,
+)
 from robot_vision.errors import BundleError
 from robot_vision.images.input import InputSpec
-from robot_vision.spec import ClassifierSpec, EpistemicSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 LABELS = tuple(f"room {i}" for i in range(10))
 
@@ -53,7 +59,7 @@ EPISTEMIC_SPECS = {
 
 
 # What a bundle follows from.
-_MAKERS = ("benchmarks/models.py", "robot_vision/spec.py", "robot_vision/networks/**/*.py",
+_MAKERS = ("benchmarks/models.py", "robot_vision/contract/spec.py", "robot_vision/networks/**/*.py",
            "robot_vision/training/ship/quantise.py", "constraints/py*.txt")  # fmt: skip
 
 

@@ -36,8 +36,8 @@ from benchmarks.place_verified import (
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.datasets.sample import Splits
-from robot_vision.evaluation.place import matching
 from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.heads.place.evaluation import matching
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.keyframe import Keyframe

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.predictions import UNKNOWN, CameraPose, Hypothesis, Prediction
+from robot_vision.contract.prediction import UNKNOWN, CameraPose, Hypothesis, Prediction
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (255, 255, 255)

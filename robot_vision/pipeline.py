@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.prediction import CameraPose, Classification, Prediction
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine
 from robot_vision.errors import EngineError
 from robot_vision.geometry.rigid import symmetrised
+from robot_vision.heads.classifier.known_scores import FeatureScorer, known_scores, make_scorer
 from robot_vision.images.resizing import resize_into
-from robot_vision.open_set import FeatureScorer, known_scores, make_scorer
-from robot_vision.predictions import CameraPose, Classification, Prediction
 
 
 @dataclass

@@ -6,9 +6,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the network's tests need torch: robot_vision[train]")
 torch.set_num_threads(1)
 
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec  # noqa: E402
 from robot_vision.images.input import InputSpec  # noqa: E402
 from robot_vision.networks.network import MultiHeadNetwork  # noqa: E402
-from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec  # noqa: E402
 
 SEED_NETWORKS = (
     "alexnet",

@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 from torchvision.transforms.v2 import functional as TF
 
 from robot_vision.errors import ConfigError
+from robot_vision.heads.classifier.mixup import Mixup
 from robot_vision.training.fit.averaging import WeightAverage
-from robot_vision.training.mixup import Mixup
 from robot_vision.training.samples.augmentation import (
     BatchAugmentation,
     LayoutSettings,

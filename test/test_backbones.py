@@ -10,10 +10,10 @@ from torchvision import models
 from robot_vision.backbones import architectures
 from robot_vision.backbones.architectures import look_inside
 from robot_vision.backbones.backbone import Backbone
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.spec import ClassifierSpec, NetworkSpec
 
 IMAGENET = ClassifierSpec(tuple(f"class {i}" for i in range(1000)))
 

@@ -177,7 +177,7 @@ def test_the_runtime_imports_neither_torch_nor_ros(bundle):
         "sys.meta_path.insert(0, Block())\n"
         "import numpy as np\n"
         "import robot_vision.errors, robot_vision.geometry.rigid, robot_vision.images.decode\n"
-        "import robot_vision.predictions, robot_vision.recordings, robot_vision.cli.infer\n"
+        "import robot_vision.contract.prediction, robot_vision.recordings, robot_vision.cli.infer\n"
         "from robot_vision.pipeline import Pipeline\n"
         f"pipeline = Pipeline.load({str(bundle)!r}, engine='onnx', device='cpu')\n"
         "result = pipeline([np.zeros((480, 640, 3), np.uint8)])[0]\n"

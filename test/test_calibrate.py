@@ -12,20 +12,20 @@ from scipy.special import log_softmax, softmax
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle, write_manifest
-from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.calibration.folds import class_numbers, folds_of, resampler_of, times_of
-from robot_vision.calibration.judging import Judgement, judge
-from robot_vision.calibration.material import Options
 from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.calibration.run import Data, calibrate
-from robot_vision.calibration.temperature import cross_fitted, fit_temperature
 from robot_vision.cli import main
 from robot_vision.cli.calibrate import summary
+from robot_vision.contract.calibration import Options
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError
-from robot_vision.open_set import logit_score
+from robot_vision.heads.classifier.known_scores import logit_score
+from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperature
+from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.pipeline import Pipeline
+from robot_vision.statistics.judging import Judgement, judge
 from robot_vision.statistics.settings import EvaluationSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -501,7 +501,7 @@ def test_calibration_makes_probabilities_and_covariances_true(tiny, tmp_path):
 
 
 def test_the_curve_of_places_is_stored_and_true(tiny, tmp_path):
-    from robot_vision.places.place_probability import PlaceProbability
+    from robot_vision.heads.place.probability import PlaceProbability
 
     samples = colour_samples(500, np.random.default_rng(2), posed=True)
     settings = EvaluationSettings(place_radius_m=1.2, place_heading_deg=90, resamples=0)
@@ -611,10 +611,10 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
     pytest.importorskip("torch")
     import torch
 
+    from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PoseSpec
     from robot_vision.images.input import InputSpec
     from robot_vision.networks.export import export_bundle
     from robot_vision.networks.network import MultiHeadNetwork
-    from robot_vision.spec import ClassifierSpec, NetworkSpec, PoseSpec
 
     torch.manual_seed(0)
     spec = NetworkSpec(

@@ -14,12 +14,12 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.signature import INPUT_NAME
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.engines import available_engines, create_engine, factory, nvidia
 from robot_vision.engines.bound import BoundSession
 from robot_vision.engines.factory import ENGINES
 from robot_vision.errors import BundleError, EngineError
 from robot_vision.images.input import InputSpec
-from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 # A robot has no torch, and then no torch engine; the other engines are always here.
 TORCH = importlib.util.find_spec("torch") is not None

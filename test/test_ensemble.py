@@ -6,11 +6,11 @@ from network_helpers import random_batch, small_network, torch
 from train_data import configuration, make_labelled, make_posed
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.spec import ClassifierSpec, PlaceSpec, PoseSpec
 from robot_vision.errors import ConfigError
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.pipeline import Pipeline
-from robot_vision.spec import ClassifierSpec, PlaceSpec, PoseSpec
 from robot_vision.training.fit.ensemble import bootstrap, draws_samples
 from robot_vision.training.run import train
 from robot_vision.training.ship.calibrate import scale_variances, variance_scales

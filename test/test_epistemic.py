@@ -13,21 +13,27 @@ from scipy.stats import entropy as scipy_entropy
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
-from robot_vision.engines import create_engine
-from robot_vision.errors import ConfigError
-from robot_vision.geometry.rigid import matrix_from_xyzw
-from robot_vision.networks.checkpoint import load_network, save_network
-from robot_vision.networks.ensemble import with_monte_carlo
-from robot_vision.networks.export import export_bundle
-from robot_vision.networks.heads.epistemic import (
+from robot_vision.contract.several import (
     dominant_eigenvector,
     dropout_masks,
     mean_pose,
     mean_probabilities,
     rotation_vectors,
 )
+from robot_vision.contract.spec import (
+    ClassifierSpec,
+    EpistemicSpec,
+    NetworkSpec,
+    PlaceSpec,
+    PoseSpec,
+)
+from robot_vision.engines import create_engine
+from robot_vision.errors import ConfigError
+from robot_vision.geometry.rigid import matrix_from_xyzw
+from robot_vision.networks.checkpoint import load_network, save_network
+from robot_vision.networks.ensemble import with_monte_carlo
+from robot_vision.networks.export import export_bundle
 from robot_vision.pipeline import Pipeline
-from robot_vision.spec import ClassifierSpec, EpistemicSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 TAP = "layer2"
 

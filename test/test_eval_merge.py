@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from eval_data import QUICK, recording
 
+from robot_vision.contract.rows import COLUMNS, from_json, joined, to_json
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.metrics import (
     PlaceReference,
@@ -21,7 +22,6 @@ from robot_vision.evaluation.measure.metrics import (
 )
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
 from robot_vision.evaluation.report.text import association_lines
-from robot_vision.evaluation.scores import COLUMNS, from_json, joined, to_json
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 def test_training_and_evaluation_agree() -> None:
-    from robot_vision.training import measures
+    from robot_vision.heads.pose import measures
 
     predictions, truth = recording()
     scores = score_recording(predictions, truth, QUICK)

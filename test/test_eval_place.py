@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import PlaceReference, evaluate_frames, score_recording
-from robot_vision.evaluation.place import (
+from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
+from robot_vision.heads.place.evaluation import (
     Views,
     chance_of_hit,
     matching,
     precision_recall,
     score_places,
 )
-from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 

@@ -9,13 +9,13 @@ import pytest
 from eval_data import QUICK, recording
 
 from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording
-from robot_vision.evaluation.trajectory import align
 from robot_vision.geometry.rigid import (
     canonical_xyzw,
     matrix_from_xyzw,
     orthonormalised,
     xyzw_from_matrix,
 )
+from robot_vision.heads.pose.trajectory_errors import align
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 

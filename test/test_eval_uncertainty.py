@@ -16,8 +16,8 @@ from scipy.stats import bootstrap
 from scipy.stats import entropy as scipy_entropy
 
 from robot_vision.cli import main
+from robot_vision.contract.rows import from_json, to_json
 from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording, summarise
-from robot_vision.evaluation.scores import from_json, to_json
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.statistics.settings import EvaluationSettings
 
@@ -106,9 +106,9 @@ def test_command_reports_what_the_networks_own_answers_say(
     torch = pytest.importorskip("torch")
     from network_helpers import small_network
 
+    from robot_vision.contract.spec import ClassifierSpec, PoseSpec
     from robot_vision.networks.ensemble import with_monte_carlo
     from robot_vision.networks.export import export_bundle
-    from robot_vision.spec import ClassifierSpec, PoseSpec
 
     network = small_network(
         1,

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from robot_vision.cli import main
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec
 from robot_vision.errors import ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.spec import ClassifierSpec, NetworkSpec
 from robot_vision.studies.explain import all_stages, backbone_alone, draw_layers, grad_cam, layers
 
 

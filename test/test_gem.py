@@ -7,15 +7,15 @@ import onnxruntime
 import pytest
 import torch
 
+from robot_vision.contract.spec import NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.errors import ConfigError
+from robot_vision.heads.place.gem import GemHead
+from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.pose.covariance_layer import below_diagonal, correlation_factor
+from robot_vision.heads.pose.network import PoseNetHead
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.export import export_graph
-from robot_vision.networks.heads.covariance import below_diagonal, correlation_factor
-from robot_vision.networks.heads.gem import GemHead
-from robot_vision.networks.heads.netvlad import NetVladHead
-from robot_vision.networks.heads.posenet import PoseNetHead
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.spec import NetworkSpec, PlaceSpec, PoseSpec
 
 SHAPE = (6, 4, 5)
 SPEC = NetworkSpec(

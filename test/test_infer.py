@@ -20,8 +20,8 @@ from tiny_bundle import expected_colour, make_tiny_bundle
 
 from robot_vision.annotate import annotate, plain
 from robot_vision.cli import main
+from robot_vision.contract.prediction import CameraPose, Classification, Prediction
 from robot_vision.images.decode import to_rgb
-from robot_vision.predictions import CameraPose, Classification, Prediction
 from robot_vision.recordings import open_source
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
 

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
-from robot_vision.training.losses import loss_names, make_loss
-from robot_vision.training.losses.classification import class_weights
+from robot_vision.heads.classifier.loss import class_weights
+from robot_vision.training.fit.losses import loss_names, make_loss
 
 N, K = 7, 4
 WEIGHTS = (0.5, 1.0, 2.0, 0.7)

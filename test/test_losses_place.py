@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import rotation_error_deg, xyzw_from_matrix
-from robot_vision.training.losses import loss_names, make_loss
-from robot_vision.training.losses.place import InBatchRelation, mine_pairs
+from robot_vision.heads.place.loss import InBatchRelation, mine_pairs
+from robot_vision.training.fit.losses import loss_names, make_loss
 
 N, D = 12, 8
 NEAR = {"positive_m": 3.0, "negative_m": 5.0}

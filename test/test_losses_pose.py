@@ -10,16 +10,23 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial.transform import Rotation
 from scipy.stats import multivariate_normal
 
+from robot_vision.contract.losses import LossValue
+from robot_vision.contract.spec import PoseSpec
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import matrix_from_xyzw
-from robot_vision.networks.heads.covariance import below_diagonal, correlation_factor
-from robot_vision.networks.heads.posenet import PoseNetHead
-from robot_vision.spec import PoseSpec
-from robot_vision.training.losses import LossValue, loss_names, make_loss
-from robot_vision.training.losses.likelihood import covariance_scale, gaussian_nll, soft_bounds
-from robot_vision.training.losses.pose import PosePairs
-from robot_vision.training.losses.reprojection import NEAR
-from robot_vision.training.losses.rotations import multiply, rotate, rotation_vector, unit, xyzw_of
+from robot_vision.heads.pose.covariance_layer import below_diagonal, correlation_factor
+from robot_vision.heads.pose.losses.likelihood import covariance_scale, gaussian_nll, soft_bounds
+from robot_vision.heads.pose.losses.regression import PosePairs
+from robot_vision.heads.pose.losses.reprojection import NEAR
+from robot_vision.heads.pose.losses.rotations import (
+    multiply,
+    rotate,
+    rotation_vector,
+    unit,
+    xyzw_of,
+)
+from robot_vision.heads.pose.network import PoseNetHead
+from robot_vision.training.fit.losses import loss_names, make_loss
 
 N = 5
 QUICK = {"warm_up_steps": 0, "points": 16}

@@ -7,12 +7,12 @@ from loss_oracles import random_poses
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
-from robot_vision.networks.heads.classifier import ClassifierHead
-from robot_vision.networks.heads.gem import GemHead
-from robot_vision.networks.heads.netvlad import NetVladHead
-from robot_vision.networks.heads.posenet import PoseNetHead
-from robot_vision.spec import ClassifierSpec, PlaceSpec, PoseSpec
-from robot_vision.training.losses import make_loss
+from robot_vision.contract.spec import ClassifierSpec, PlaceSpec, PoseSpec
+from robot_vision.heads.classifier.network import ClassifierHead
+from robot_vision.heads.place.gem import GemHead
+from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.pose.network import PoseNetHead
+from robot_vision.training.fit.losses import make_loss
 
 N, C = 12, 32
 

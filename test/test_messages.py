@@ -25,12 +25,12 @@ from std_msgs.msg import Header
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.prediction import CameraPose, Hypothesis
 from robot_vision.errors import ImageError
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE, covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages.serialized import read_compressed_image, read_image
-from robot_vision.predictions import CameraPose, Hypothesis
 from robot_vision.ros.node.status import (
     classification_message,
     descriptor_message,

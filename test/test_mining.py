@@ -9,10 +9,10 @@ from scipy.spatial.transform import Rotation
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import rotation_error_deg
-from robot_vision.training.clips import ClipSampler
-from robot_vision.training.mining import TripletSampler
-from robot_vision.training.neighbours import PlaceRelation, PoseNeighbours, cover
-from robot_vision.training.place_batches import PlaceSampler
+from robot_vision.heads.place.mining import TripletSampler
+from robot_vision.heads.place.neighbours import PlaceRelation, PoseNeighbours, cover
+from robot_vision.heads.place.place_batches import PlaceSampler
+from robot_vision.heads.pose.clips import ClipSampler
 
 N = 150
 RELATION = PlaceRelation(positive_m=1.0, positive_deg=60, negative_m=2.0, negative_deg=90)

@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.checkpoint import KEY, load_network, read_header, save_network
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.spec import NetworkSpec
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from sklearn.neighbors import NearestNeighbors
 from tiny_bundle import expected_colour, make_tiny_bundle
 
 from robot_vision.bundle.bundle import REFERENCES, ModelBundle
+from robot_vision.contract.prediction import UNKNOWN, Classification
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.filters.class_model import from_hypotheses
-from robot_vision.open_set import (
+from robot_vision.heads.classifier.known_scores import (
     NEIGHBOURS,
     KnownScores,
     fit_references,
@@ -22,7 +23,6 @@ from robot_vision.open_set import (
     threshold_at,
 )
 from robot_vision.pipeline import Pipeline
-from robot_vision.predictions import UNKNOWN, Classification
 
 
 @pytest.fixture
@@ -168,8 +168,8 @@ def bundles(tmp_path_factory):
     """Bundles calibrated on solid colours near red, green and blue, by score."""
     from test_calibrate import colour_samples
 
-    from robot_vision.calibration.material import Options
     from robot_vision.calibration.run import Data, calibrate
+    from robot_vision.contract.calibration import Options
     from robot_vision.datasets.sample import Splits
 
     folder = tmp_path_factory.mktemp("open_set")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import LABELS, expected_colour, make_tiny_bundle
 
+from robot_vision.contract.prediction import UNKNOWN, CameraPose, Classification, Prediction
 from robot_vision.errors import EngineError
 from robot_vision.pipeline import Pipeline
-from robot_vision.predictions import UNKNOWN, CameraPose, Classification, Prediction
 
 SIZE = (32, 48)
 

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from robot_vision.contract.prediction import CameraPose
 from robot_vision.places.map.base import MapError
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
-from robot_vision.predictions import CameraPose
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.keyframes import Mapper
 from robot_vision.ros.places.messages import PlaceHypothesis

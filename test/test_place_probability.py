@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.places.place_probability import PlaceProbability, fit
+from robot_vision.heads.place.probability import PlaceProbability, fit
 
 
 def drawn(n: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:

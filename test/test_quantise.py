@@ -9,11 +9,11 @@ import torch
 from onnx import numpy_helper
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.engines import create_engine
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.training.config import VARIANTS, TrainingConfig
 from robot_vision.training.ship.quantise import make_variant
 

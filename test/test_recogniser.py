@@ -15,11 +15,11 @@ from scipy.spatial.transform import Rotation
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
-from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.recognition.recogniser import Odometry, Recogniser, RecogniserOptions
 from robot_vision.places.recognition.self_calibration import DEFAULT
 

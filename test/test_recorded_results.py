@@ -15,7 +15,7 @@ from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, write_results
 from robot_vision.evaluation.report.tables import file_stems
-from robot_vision.evaluation.uncertainty import score_uncertainty
+from robot_vision.heads.classifier.refusals import score_uncertainty
 from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.perception.recorded_topics import record_command, topic_pattern

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.places.place_probability import PlaceProbability
+from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.recognition.known_places import PlaceTable, learned_speed
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.places.recognition.sequence_filter import (

@@ -7,10 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.errors import ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.settings.mappings import from_mapping
-from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 SPEC = NetworkSpec(
     backbone="mobilenet_v2",

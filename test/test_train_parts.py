@@ -16,6 +16,13 @@ from train_data import configuration, make_labelled
 
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError
+from robot_vision.heads.pose.measures import (
+    classifier_metrics,
+    noise_of,
+    place_metrics,
+    pose_errors,
+    pose_metrics,
+)
 from robot_vision.images.input import InputSpec
 from robot_vision.training.config import OptimiserConfig, PlaceConfig, resolved
 from robot_vision.training.fit import loop
@@ -24,13 +31,6 @@ from robot_vision.training.fit.model import Trainee, build_network
 from robot_vision.training.fit.objectives import make_augment, make_losses
 from robot_vision.training.fit.optimiser import make_optimiser, rate_factor
 from robot_vision.training.fit.record import Recorder
-from robot_vision.training.measures import (
-    classifier_metrics,
-    noise_of,
-    place_metrics,
-    pose_errors,
-    pose_metrics,
-)
 from robot_vision.training.samples.augmentation import BatchAugmentation, make_augmentation
 from robot_vision.training.samples.data import (
     SampleSet,
@@ -273,10 +273,10 @@ def test_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["classifier", "pose", "place"])
 def test_one_batch_is_learned_by_heart(head):
+    from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
     from robot_vision.images.input import InputSpec
     from robot_vision.networks.network import MultiHeadNetwork
-    from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
-    from robot_vision.training.losses import make_loss
+    from robot_vision.training.fit.losses import make_loss
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine more threads wait for each other

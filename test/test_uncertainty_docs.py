@@ -111,12 +111,12 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
     from network_helpers import small_network
     from ros_helpers import NodeProcess
 
+    from robot_vision.contract.spec import ClassifierSpec, PoseSpec
     from robot_vision.networks.ensemble import with_monte_carlo
     from robot_vision.networks.export import export_bundle
     from robot_vision.pipeline import Pipeline
     from robot_vision.ros.node.dds import use_large_image_profile
     from robot_vision.ros.node.status import header_message, image_message
-    from robot_vision.spec import ClassifierSpec, PoseSpec
 
     use_large_image_profile()
     torch.set_num_threads(1)

@@ -12,8 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from robot_vision.bundle.bundle import GRAPH, write_manifest
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.images.input import InputSpec
-from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 LABELS = ("red", "green", "blue")
 DESCRIPTOR_SIZE = 8

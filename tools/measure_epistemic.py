@@ -22,19 +22,19 @@ import torch
 import yaml
 from scipy.stats import spearmanr
 
-from robot_vision.calibration.temperature import fit_temperature
+from robot_vision.contract.several import entropy
+from robot_vision.heads.classifier.temperature import fit_temperature
+from robot_vision.heads.pose.measures import pose_errors
 from robot_vision.images.decode import to_rgb
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.export import prepare_images
-from robot_vision.networks.heads.epistemic import entropy
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.recordings import open_source
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.studies.stress.measure import auroc
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse
-from robot_vision.training.measures import pose_errors
 from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.setup import open_splits
 from robot_vision.training.ship.calibrate import set_temperature

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo_card import card_text  # noqa: E402
 
+from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 from robot_vision.demo.drive import (  # noqa: E402
     Frame,
     evaluation_drive,
@@ -48,7 +49,6 @@ from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into  # noqa: E402
 from robot_vision.networks.export import export_bundle  # noqa: E402
 from robot_vision.networks.network import MultiHeadNetwork  # noqa: E402
-from robot_vision.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
 
 Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,9 +7,9 @@ import json
 from hypothesis import strategies as st
 
 from fuzz import scratch
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.filters.class_file import read_class_file
-from robot_vision.spec import NetworkSpec
 from robot_vision.training.config_file import read_config
 from robot_vision.truth.bag_labels import read_spans
 

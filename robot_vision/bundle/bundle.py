@@ -25,12 +25,12 @@ import yaml
 from numpy.typing import NDArray
 
 from robot_vision.bundle.signature import GraphSignature, read_signature
+from robot_vision.contract.spec import FEATURE_SCORES, NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.arrays import load_npy
 from robot_vision.files.cache_folder import user_cache
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.settings.mappings import check_mapping
-from robot_vision.spec import FEATURE_SCORES, NetworkSpec
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
@@ -60,8 +60,8 @@ class ModelBundle:
             `open_set.known_scores` and `place.probability`, which consumers read).
         files: name of each file to its sha256, as hexadecimal digits.
         graph: the bytes of `model.onnx`.
-        references: float32 (R, C), what `robot_vision.open_set` compares features with; None for a score
-            of logits.
+        references: float32 (R, C), what `heads.classifier.known_scores` compares features with; None for a
+            score of logits.
         sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle.
     """
 

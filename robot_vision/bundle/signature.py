@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from robot_vision.bundle.onnx_wire import has_external_data
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, EngineError
-from robot_vision.spec import NetworkSpec
 
 INPUT_NAME = "images"
 INPUT_TYPE = "tensor(uint8)"

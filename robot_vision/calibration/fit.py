@@ -13,9 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.calibration.covariance import BOTH, EACH, fit_variance_scales, scaled
-from robot_vision.calibration.fit_open_set import fit_open_set
-from robot_vision.calibration.fit_place import fit_place
 from robot_vision.calibration.folds import (
     blocks_of,
     class_numbers,
@@ -26,8 +23,8 @@ from robot_vision.calibration.folds import (
     resampler_of,
     units_of,
 )
-from robot_vision.calibration.judging import cross_fit, judge, log_loss
-from robot_vision.calibration.material import (
+from robot_vision.calibration.old_graphs import GraphEditor
+from robot_vision.contract.calibration import (
     FOLDS,
     MIN_LABELLED,
     Calibration,
@@ -37,10 +34,13 @@ from robot_vision.calibration.material import (
     require,
     true_poses,
 )
-from robot_vision.calibration.old_graphs import GraphEditor
-from robot_vision.calibration.temperature import cross_fitted, fit_temperature
-from robot_vision.evaluation.pose import pose_error
+from robot_vision.heads.classifier.open_set_calibration import fit_open_set
+from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperature
+from robot_vision.heads.place.calibration import fit_place
+from robot_vision.heads.pose.evaluation import pose_error
+from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.judging import cross_fit, judge, log_loss
 
 # The mean of n squared errors of three axes has a relative standard error of sqrt(2 / 3n): with 64 the
 # variances are known to within 20 % at 95 % confidence.

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.calibration.judging import Judgement
 from robot_vision.datasets.sample import Sample
-from robot_vision.evaluation.classification import score_classes, statistics
-from robot_vision.evaluation.pose import COVERAGES, normalised_squares
+from robot_vision.heads.classifier.evaluation import score_classes, statistics
+from robot_vision.heads.pose.evaluation import COVERAGES, normalised_squares
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean, quantiles
+from robot_vision.statistics.judging import Judgement
 from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error, reliability
 from robot_vision.statistics.settings import EvaluationSettings

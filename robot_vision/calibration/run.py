@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.calibration.covariance import scaled
 from robot_vision.calibration.fit import fit
-from robot_vision.calibration.material import Calibration, Material, Options
 from robot_vision.calibration.predict import BATCH, predict
-from robot_vision.calibration.temperature import log_probabilities
 from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, write_calibrated
+from robot_vision.contract.calibration import Calibration, Material, Options
+from robot_vision.contract.spec import FEATURE_SCORES
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits, content_hash
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.natural_order import natural_key
-from robot_vision.spec import FEATURE_SCORES
+from robot_vision.heads.classifier.temperature import log_probabilities
+from robot_vision.heads.pose.variance_scales import scaled
 
 # Of the images: two data sets may share a few by accident, as recordings that stand still do.
 MAX_TRAINED_ON = 0.05

@@ -24,10 +24,10 @@ from robot_vision.bundle.bundle import (
     set_unknown_threshold,
     write_manifest,
 )
-from robot_vision.calibration.material import Calibration
 from robot_vision.calibration.old_graphs import FEATURES, GraphEditor
+from robot_vision.contract.calibration import Calibration
+from robot_vision.contract.spec import FEATURE_SCORES, NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
-from robot_vision.spec import FEATURE_SCORES, NetworkSpec
 
 _HEADER = "robot_vision"  # key of the header of weights.safetensors
 

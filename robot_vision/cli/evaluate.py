@@ -21,6 +21,7 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
 from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
+from robot_vision.contract.rows import joined
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
@@ -32,7 +33,6 @@ from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, i
 from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.text import markdown, print_tables, said_lines, summary_line
 from robot_vision.evaluation.report.writing import Written, write_all
-from robot_vision.evaluation.scores import joined
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.bag_poses import POSE_KINDS

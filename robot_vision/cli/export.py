@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from robot_vision.bundle.bundle import check_target
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export_images import verification_images
-from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.images.input import RESIZE_RULES, InputSpec
-from robot_vision.networks.checkpoint_path import checkpoint_path
-from robot_vision.spec import (
+from robot_vision.contract.spec import (
     HEADS,
     LOGIT_SCORES,
     ClassifierSpec,
@@ -28,6 +25,9 @@ from robot_vision.spec import (
     PlaceSpec,
     PoseSpec,
 )
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.images.input import RESIZE_RULES, InputSpec
+from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.truth.tables import read_lines
 
 if TYPE_CHECKING:

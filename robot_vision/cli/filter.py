@@ -19,6 +19,7 @@ from rich.table import Table
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
+from robot_vision.contract.rows import joined
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.measure.metrics import score_recording
@@ -26,7 +27,6 @@ from robot_vision.evaluation.predict import runner
 from robot_vision.evaluation.predict.cache import cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.runner import Job
-from robot_vision.evaluation.scores import joined
 from robot_vision.filters.class_file import (
     ClassKnowledge,
     fitted_rates,

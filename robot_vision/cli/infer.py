@@ -25,11 +25,11 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine, at_least_1
 from robot_vision.cli.bar import progress
 from robot_vision.cli.infer_output import JsonLines, SampledTable
+from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
-from robot_vision.predictions import Prediction
 from robot_vision.recordings import Frame, Source, open_source
 
 _DECODERS = 2

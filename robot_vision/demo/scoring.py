@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.demo.recorded import Truth
-from robot_vision.evaluation import place as place_metrics
-from robot_vision.evaluation.pose import score_poses, statistics
+from robot_vision.heads.place import evaluation as place_metrics
+from robot_vision.heads.pose.evaluation import score_poses, statistics
 from robot_vision.statistics.bootstrap import mean, values
 from robot_vision.statistics.settings import EvaluationSettings
 

@@ -18,11 +18,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.settings.mappings import check_mapping
-from robot_vision.spec import NetworkSpec
 
 FORMAT_VERSION = 1
 KEY = "robot_vision"

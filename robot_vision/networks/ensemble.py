@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from robot_vision.contract.spec import EpistemicSpec
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.spec import EpistemicSpec
 
 
 def with_monte_carlo(network: MultiHeadNetwork, passes: int, seed: int = 0) -> MultiHeadNetwork:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from robot_vision.backbones.architectures import look_inside
 from robot_vision.backbones.backbone import Backbone
-from robot_vision.networks.heads.classifier import ClassifierHead
-from robot_vision.networks.heads.epistemic import join_answers
-from robot_vision.networks.heads.gem import GemHead
-from robot_vision.networks.heads.netvlad import NetVladHead
-from robot_vision.networks.heads.posenet import PoseNetHead
-from robot_vision.spec import FEATURE_SCORES, NetworkSpec
+from robot_vision.contract.several import join_answers
+from robot_vision.contract.spec import FEATURE_SCORES, NetworkSpec
+from robot_vision.heads.classifier.network import ClassifierHead
+from robot_vision.heads.place.gem import GemHead
+from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.pose.network import PoseNetHead
 
 _SAMPLED = ("classifier", "pose")  # heads that may answer several times
 

@@ -208,7 +208,7 @@ def backbone_alone(name: str, weights: str | None, size: tuple[int, int]) -> Mul
         weights: `torchvision`, a file, or None.
         size: (height, width) of the input.
     """
-    from robot_vision.spec import ClassifierSpec, NetworkSpec
+    from robot_vision.contract.spec import ClassifierSpec, NetworkSpec
 
     spec = NetworkSpec(name, InputSpec(*size), classifier=ClassifierSpec(("a", "b")))
     network = MultiHeadNetwork(spec, weights)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from robot_vision.contract.spec import HEADS, MAX_MEMBERS, MAX_PASSES
 from robot_vision.datasets.registry import DATASETS
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.images.input import InputSpec
-from robot_vision.spec import HEADS, MAX_MEMBERS, MAX_PASSES
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 BASELINES = ("knn", "softmax", "svm", "mean_pose", "retrieval", "pooling")

@@ -16,6 +16,8 @@ from lightning_fabric import Fabric
 
 from robot_vision.datasets.inspection import content_notes
 from robot_vision.errors import ConfigError
+from robot_vision.heads.place.training import fit_whitening, initialise_place
+from robot_vision.heads.pose.measures import Metrics
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.fit import loop
@@ -25,8 +27,6 @@ from robot_vision.training.fit.model import Trainee, build_network, is_frozen
 from robot_vision.training.fit.objectives import make_augment, make_losses
 from robot_vision.training.fit.record import Recorder, draw_curves
 from robot_vision.training.folder import check_folder, claim_folder, folder_of, locked
-from robot_vision.training.measures import Metrics
-from robot_vision.training.place import fit_whitening, initialise_place
 from robot_vision.training.samples.choosing import make_chooser
 from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.samples.features import FeatureCache, feature_bytes

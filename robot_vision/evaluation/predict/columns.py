@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.arrays import load_npz
-from robot_vision.predictions import Prediction
 
-FORMAT = "robot_vision.predictions/1"
+FORMAT = "robot_vision.contract.prediction/1"
 
 # Number of dimensions of each column; the first is always the frame.
 _DIMENSIONS = {

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
+from robot_vision.contract.prediction import UNKNOWN, CameraPose, Classification, Prediction
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
@@ -24,6 +25,7 @@ from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.heads.classifier.known_scores import known_scores
 from robot_vision.messages.types import (
     CLASSIFICATION,
     DIAGNOSTICS,
@@ -32,8 +34,6 @@ from robot_vision.messages.types import (
     POSE_WITH_COVARIANCE_STAMPED,
     VISION_INFO,
 )
-from robot_vision.open_set import known_scores
-from robot_vision.predictions import UNKNOWN, CameraPose, Classification, Prediction
 from robot_vision.recordings import Source
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter

@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.pipeline import Pipeline, StageTimes
-from robot_vision.predictions import Prediction
 from robot_vision.recordings import Frame, Source
 
 CPU_DECODERS = 2

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation import classification, place, pose
+from robot_vision.contract.rows import UNKNOWN_LABEL, Scores
 from robot_vision.evaluation.merge import scores_of
 from robot_vision.evaluation.report.headlines import Headline, Number, headlines
-from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
+from robot_vision.heads.classifier import evaluation as classification
+from robot_vision.heads.place import evaluation as place
+from robot_vision.heads.pose import evaluation as pose
 from robot_vision.statistics import separation as openset
 from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean
 from robot_vision.statistics.settings import EvaluationSettings

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.charts.svg import Chart, heat_table, ramp
-from robot_vision.evaluation.scores import UNKNOWN_LABEL, Scores
+from robot_vision.contract.rows import UNKNOWN_LABEL, Scores
 from robot_vision.statistics.normal import chi_squared_cdf
 
 MOST_CLASSES = 24

@@ -12,6 +12,7 @@ import numpy as np
 
 from robot_vision.charts import svg
 from robot_vision.charts.page import STYLE
+from robot_vision.contract.rows import Scores
 from robot_vision.evaluation.report import figures as plots
 from robot_vision.evaluation.report import pictures
 from robot_vision.evaluation.report.compare import Change, change_lines
@@ -31,7 +32,6 @@ from robot_vision.evaluation.report.text import (
     speed_line,
     summary_line,
 )
-from robot_vision.evaluation.scores import Scores
 
 _SHOWN = 6
 # Nothing but what the file holds may be shown or run.

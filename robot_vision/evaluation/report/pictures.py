@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.rows import Scores
 from robot_vision.errors import ImageError, RobotVisionError
-from robot_vision.evaluation.scores import Scores
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import BagSource

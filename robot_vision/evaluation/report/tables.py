@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.evaluation.scores import COLUMNS, Scores
+from robot_vision.contract.rows import COLUMNS, Scores
 
 _AXES = {3: "xyz", 4: "xyzw", 6: ("x", "y", "z", "rx", "ry", "rz")}
 _LABELS = ("true_label", "predicted_label")

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from robot_vision.contract.rows import Scores, model_of
 from robot_vision.evaluation.report.compare import Change, change_lines
 from robot_vision.evaluation.report.headlines import (
     BASELINES,
@@ -18,7 +19,6 @@ from robot_vision.evaluation.report.headlines import (
     by_section,
     headlines,
 )
-from robot_vision.evaluation.scores import Scores, model_of
 
 _PROBLEMS = 5  # of each recording that are shown
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.rows import Scores
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import write_results
@@ -21,7 +22,6 @@ from robot_vision.evaluation.report.compare import Change
 from robot_vision.evaluation.report.page import Report, render, shown_frames
 from robot_vision.evaluation.report.pictures import load_pictures
 from robot_vision.evaluation.report.tables import file_stems, write_table, write_trajectories
-from robot_vision.evaluation.scores import Scores
 
 _PACKAGES = (
     "robot_vision",

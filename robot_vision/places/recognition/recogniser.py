@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
+from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import check_descriptors
-from robot_vision.places.place_probability import PlaceProbability
 from robot_vision.places.recognition.known_places import PlaceTable, Rows, learned_speed
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.places.recognition.self_calibration import (

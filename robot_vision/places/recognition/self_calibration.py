@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.places.place_probability import MIN_MATCHES, PlaceProbability, fit
+from robot_vision.heads.place.probability import MIN_MATCHES, PlaceProbability, fit
 from robot_vision.places.recognition.known_places import PlaceTable
 
 # For no data at all: half sure at the similarity that unrelated views of one building often reach, and

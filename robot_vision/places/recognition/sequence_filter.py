@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import inverse, matrix_from_xyzw, xyzw_from_matrix
-from robot_vision.places.place_probability import PlaceProbability
+from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.recognition.known_places import PlaceTable, Rows
 from robot_vision.places.recognition.options import RecogniserOptions
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.prediction import CameraPose
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import (
     canonical_xyzw,
@@ -23,7 +24,6 @@ from robot_vision.places.verification import essential, pnp
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
-from robot_vision.predictions import CameraPose
 
 REASONS = (
     "",

@@ -14,6 +14,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from std_msgs.msg import Bool, Header
 
+from robot_vision.contract.prediction import CameraPose
 from robot_vision.filters.pose_filter import (
     LOCALISED,
     REINITIALISED,
@@ -26,7 +27,6 @@ from robot_vision.filters.pose_filter import (
 )
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix
-from robot_vision.predictions import CameraPose
 from robot_vision.ros.filters.diagnostics import (
     DISTRUSTED,
     REASONS,

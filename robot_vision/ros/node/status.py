@@ -16,9 +16,9 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionClass, VisionInfo
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
+from robot_vision.contract.prediction import CameraPose, Hypothesis, Prediction
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import canonical_xyzw
-from robot_vision.predictions import CameraPose, Hypothesis, Prediction
 
 MAX_CLASS_ID = 65535  # uint16
 

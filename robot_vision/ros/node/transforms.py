@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.prediction import CameraPose
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import (
     compose_with_covariance,
@@ -21,7 +22,6 @@ from robot_vision.geometry.rigid import (
     pose_matrix,
     xyzw_from_matrix,
 )
-from robot_vision.predictions import CameraPose
 from robot_vision.ros.node.incoming import checked_transforms, plain_frame
 
 Array = NDArray[np.float64]

@@ -14,7 +14,8 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification
 
-from robot_vision.predictions import CameraPose, Prediction
+from robot_vision.contract.prediction import CameraPose, Prediction
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.ros.node.mailbox import RateLimiter
 from robot_vision.ros.node.qos import profile, publisher_events
 from robot_vision.ros.node.status import (
@@ -28,7 +29,6 @@ from robot_vision.ros.node.status import (
 )
 from robot_vision.ros.node.transforms import base_pose
 from robot_vision.ros.perception.parameters import PerceptionParameters
-from robot_vision.spec import NetworkSpec
 
 # Returns `T_base_camera` of an optical frame; None while it is not known.
 Mounting = Callable[[str], "NDArray[np.float64] | None"]

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ImageError, RobotVisionError
 from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
-from robot_vision.predictions import Prediction
 from robot_vision.ros.node.mailbox import Mailbox
 from robot_vision.ros.node.statistics import Statistics
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.places.place_probability import PlaceProbability
+from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.recognition.known_places import PlaceTable
 from robot_vision.places.recognition.self_calibration import DEFAULT, calibrate_on_map
 

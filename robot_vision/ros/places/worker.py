@@ -10,10 +10,10 @@ from typing import Any
 
 from std_msgs.msg import Header
 
+from robot_vision.contract.prediction import CameraPose
 from robot_vision.errors import ImageError
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.pose_buffer import BACK_S
-from robot_vision.predictions import CameraPose
 from robot_vision.ros.node.incoming import checked_stamp_ns
 from robot_vision.ros.node.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.node.statistics import Statistics

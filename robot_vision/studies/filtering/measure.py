@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.rows import Scores
 from robot_vision.errors import SourceError, unknown
-from robot_vision.evaluation.classification import SMALLEST_PROBABILITY
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.predict.columns import Predictions
-from robot_vision.evaluation.scores import Scores
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
 from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean, quantiles

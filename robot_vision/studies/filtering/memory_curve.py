@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from robot_vision.charts.sheet import sheet
 from robot_vision.charts.svg import Chart
 from robot_vision.errors import SourceError
-from robot_vision.evaluation.classification import SMALLEST_PROBABILITY
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.filters.class_filter import ClassModel
+from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
 from robot_vision.studies.filtering.measure import filtered_classes
 from robot_vision.truth.tracks import Truth
 

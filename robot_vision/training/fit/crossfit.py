@@ -16,12 +16,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from robot_vision.heads.pose.measures import pose_errors
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.ensemble import BLOCK, fit_member, part_of
 from robot_vision.training.fit.record import Recorder
-from robot_vision.training.measures import pose_errors
 from robot_vision.training.ship.evaluate import Views, predict
 
 Residuals = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -24,8 +24,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robot_vision.calibration.folds import units_of
-from robot_vision.calibration.material import FOLDS
+from robot_vision.contract.calibration import FOLDS
 from robot_vision.errors import ConfigError, RobotVisionError
+from robot_vision.heads.pose.measures import Array, Metrics, noise_of, pose_spread, score
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.averaging import WeightAverage
@@ -40,7 +41,6 @@ from robot_vision.training.fit.checkpoint import (
 from robot_vision.training.fit.model import Trainee
 from robot_vision.training.fit.optimiser import make_optimiser, rate_factor, set_rate
 from robot_vision.training.fit.record import Recorder
-from robot_vision.training.measures import Array, Metrics, noise_of, pose_spread, score
 from robot_vision.training.samples.augmentation import BatchAugmentation as Augment
 from robot_vision.training.samples.choosing import Chooser
 from robot_vision.training.samples.data import Batch, batches, epoch_order, split_order, times_drawn

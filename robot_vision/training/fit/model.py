@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from robot_vision.bundle.bundle import WEIGHTS
-from robot_vision.errors import ConfigError, unknown
-from robot_vision.networks.checkpoint import load_network
-from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.settings.mappings import from_mapping
-from robot_vision.spec import (
+from robot_vision.contract.spec import (
     ClassifierSpec,
     NetworkSpec,
     PlaceSpec,
     PoseSpec,
 )
+from robot_vision.errors import ConfigError, unknown
+from robot_vision.networks.checkpoint import load_network
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.settings.mappings import from_mapping
 from robot_vision.training.config import NetworkConfig, TrainingConfig
 from robot_vision.training.config_file import expand
 from robot_vision.training.samples.data import Batch

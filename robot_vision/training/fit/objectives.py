@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
-from robot_vision.spec import NetworkSpec
+from robot_vision.heads.classifier.mixup import Mixup
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.losses import make_loss
-from robot_vision.training.mixup import Mixup
+from robot_vision.training.fit.losses import make_loss
 from robot_vision.training.samples.augmentation import BatchAugmentation, make_augmentation
 
 NONE = "none"
@@ -56,7 +56,7 @@ def relation(config: TrainingConfig) -> dict[str, float | None]:
 
 
 def _class_weights(config: TrainingConfig, spec: NetworkSpec, labels: Tensor) -> list[float]:
-    from robot_vision.training.losses.classification import class_weights
+    from robot_vision.heads.classifier.loss import class_weights
 
     assert spec.classifier is not None
     counts = torch.bincount(labels[labels >= 0], minlength=len(spec.classifier.labels))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.training.mixup import Mixup
+from robot_vision.heads.classifier.mixup import Mixup
 from robot_vision.training.samples.photometric import PhotometricSettings, photometric
 from robot_vision.training.samples.viewpoint import FILL, ViewpointSettings, draw_turn, turn
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robot_vision.heads.place.mining import TripletSampler
+from robot_vision.heads.place.neighbours import PlaceRelation, PoseNeighbours
+from robot_vision.heads.place.place_batches import PlaceSampler
+from robot_vision.heads.place.training import unwhitened
+from robot_vision.heads.pose.clips import ClipSampler
+from robot_vision.heads.pose.measures import quaternions_xyzw
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training.clips import ClipSampler
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.objectives import relation
-from robot_vision.training.measures import quaternions_xyzw
-from robot_vision.training.mining import TripletSampler
-from robot_vision.training.neighbours import PlaceRelation, PoseNeighbours
-from robot_vision.training.place import unwhitened
-from robot_vision.training.place_batches import PlaceSampler
 from robot_vision.training.samples.data import Batch
 from robot_vision.training.ship.evaluate import Views
 

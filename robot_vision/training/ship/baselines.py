@@ -15,9 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
-from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training.config import PlaceConfig, TrainingConfig
-from robot_vision.training.measures import (
+from robot_vision.heads.pose.measures import (
     Metrics,
     Targets,
     classifier_metrics,
@@ -26,6 +24,8 @@ from robot_vision.training.measures import (
     pose_metrics,
     quaternions_xyzw,
 )
+from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.training.config import PlaceConfig, TrainingConfig
 from robot_vision.training.samples.features import FeatureCache
 from robot_vision.training.ship.evaluate import Views
 

@@ -14,18 +14,22 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robot_vision.calibration.covariance import scaled
 from robot_vision.calibration.folds import folds_of, pose_losses, units_of
-from robot_vision.calibration.judging import judge
-from robot_vision.calibration.material import FOLDS
-from robot_vision.calibration.temperature import cross_fitted, fit_temperature, log_probabilities
+from robot_vision.contract.calibration import FOLDS
 from robot_vision.datasets.sample import Sample
+from robot_vision.heads.classifier.temperature import (
+    cross_fitted,
+    fit_temperature,
+    log_probabilities,
+)
+from robot_vision.heads.pose.measures import pose_errors
+from robot_vision.heads.pose.variance_scales import scaled
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.statistics.judging import judge
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.crossfit import pose_residuals, spread_of
 from robot_vision.training.fit.ensemble import BLOCK
 from robot_vision.training.fit.model import is_frozen
-from robot_vision.training.measures import pose_errors
 from robot_vision.training.ship.evaluate import Views, predict
 
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance

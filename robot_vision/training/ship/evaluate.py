@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robot_vision.heads.pose.measures import Array, Metrics, measure
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import PlaceConfig
-from robot_vision.training.measures import Array, Metrics, measure
 from robot_vision.training.samples.data import Advance, SampleSet, batches
 from robot_vision.training.samples.features import FeatureCache
 

@@ -27,9 +27,9 @@ from robot_vision.engines.base import EngineSettings
 from robot_vision.engines.nvidia import TENSORRT_VARIANT
 from robot_vision.engines.onnx import OnnxEngine
 from robot_vision.errors import ConfigError
+from robot_vision.heads.pose.measures import measure
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.record import Recorder
-from robot_vision.training.measures import measure
 from robot_vision.training.samples.data import SampleSet
 
 CALIBRATION_IMAGES = 128

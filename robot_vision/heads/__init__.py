@@ -1,0 +1,1 @@
+"""Heads: one folder each, found by name (`robot_vision.contract.registry`)."""

@@ -1,0 +1,1 @@
+"""Which class an image shows, or that it shows none of them."""

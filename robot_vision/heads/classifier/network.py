@@ -1,0 +1,98 @@
+"""Classifier head: calibrated class probabilities and a score for "none of these"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_vision.contract.several import dropout_masks, mean_probabilities
+from robot_vision.contract.spec import FEATURE_SCORES, ClassifierSpec
+
+
+class ClassifierHead(nn.Module):
+    """Pooled features, dropout, a linear layer; softmax with a temperature.
+
+    Temperature scaling is Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), eq.
+    9: p = softmax(z / T). T does not change which class is most probable. The energy score is Liu
+    et al., "Energy-based Out-of-distribution Detection" (NeurIPS 2020), eq. 4: T logsumexp(z / T),
+    here with the sign by which known images score high.
+
+    Args:
+        spec: labels, dropout, temperature and score.
+        channels: C of the tap.
+
+    Attributes:
+        temperature: buffer (), so that a calibration is saved with the weights.
+        masks: buffer (S, C) of Monte Carlo dropout, or None.
+    """
+
+    temperature: Tensor
+    masks: Tensor | None
+
+    def __init__(self, spec: ClassifierSpec, channels: int) -> None:
+        super().__init__()
+        self.score = spec.score
+        self.dropout = nn.Dropout(spec.dropout)
+        self.linear = nn.Linear(channels, len(spec.labels))
+        self.register_buffer("temperature", torch.tensor(float(spec.temperature)))
+        self.register_buffer("masks", None)
+
+    def set_passes(self, passes: int, seed: int) -> None:
+        """Draws the masks of Monte Carlo dropout; 0 passes take them away."""
+        units, rate = self.linear.in_features, self.dropout.p
+        self.masks = None
+        if passes:
+            self.masks = dropout_masks(passes, units, rate, seed).to(self.linear.weight.device)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Computes the logits, on which a classifier is trained.
+
+        Args:
+            features: (N, C), or a feature map (N, C, H, W), which is averaged over H and W.
+
+        Returns:
+            `logits` (N, K), before the temperature; after training, with Monte Carlo dropout, also
+            `logit_samples` (N, S, K).
+        """
+        if features.dim() == 4:
+            features = features.mean(dim=(2, 3))  # (N, C)
+        raw = {"logits": self.linear(self.dropout(features))}
+        if self.masks is not None and not self.training:
+            raw["logit_samples"] = self.linear(features.unsqueeze(1) * self.masks)
+        if self.score in FEATURE_SCORES:
+            raw["features"] = features
+        return raw
+
+    def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turns logits into final values.
+
+        Args:
+            raw: `logits` (N, K), and `logit_samples` (N, S, K) where the head answers several times; with a
+                score that needs them `features` (N, C).
+
+        Returns:
+            `probabilities` (N, K), which sum to 1, and `known_score` (N,), higher for known images; of
+            several answers the mean, and their `mutual_information` (N,). A score of features is computed
+            outside the graph (`known_scores`): then `features` (N, C) in place of `known_score`.
+        """
+        logits = raw["logits"].float()
+        scaled = logits / self.temperature.float()
+        probabilities = F.softmax(scaled, dim=1)
+        outputs: dict[str, Tensor] = {}
+        if "logit_samples" in raw:
+            each = F.softmax(raw["logit_samples"].float() / self.temperature.float(), dim=2)
+            probabilities, outputs["mutual_information"] = mean_probabilities(each)
+        if self.score in FEATURE_SCORES:
+            outputs["features"] = raw["features"].float()
+            return {"probabilities": probabilities, **outputs}
+        if self.score == "max_probability":
+            known = probabilities.amax(dim=1)
+        elif self.score == "max_logit":
+            known = logits.amax(dim=1)
+        else:
+            # Written out: OpenVINO 2026.4 reads ONNX's ReduceLogSumExp as one over all axes.
+            largest = scaled.amax(dim=1)  # (N,)
+            logsumexp = largest + (scaled - largest[:, None]).exp().sum(dim=1).log()
+            known = self.temperature.float() * logsumexp
+        return {"probabilities": probabilities, "known_score": known, **outputs}

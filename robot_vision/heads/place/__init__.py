@@ -1,0 +1,1 @@
+"""A descriptor by which a place is recognised: NetVLAD or GeM."""

@@ -1,0 +1,1 @@
+"""Where the camera is: PoseNet, with its covariance."""

@@ -1,0 +1,232 @@
+"""Numbers on camera poses in the map, without any alignment: what the robot gets is what is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.rows import Scores
+from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.statistics.bootstrap import Resampler, Statistic, mean, quantiles
+from robot_vision.statistics.normal import chi_squared_quantile
+
+# Metres and degrees that count together (the thresholds of Sattler et al. 2018 for indoor scenes, and the
+# 5 cm that 7-Scenes is judged by).
+THRESHOLDS = ((0.05, 2.0), (0.25, 5.0), (0.5, 10.0))
+COVERAGES = (0.5, 0.68, 0.9, 0.95)
+
+Columns = dict[str, NDArray[Any]]
+
+
+def multiply(a_xyzw: NDArray[Any], b_xyzw: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns the quaternions (..., 4) of the rotations b followed by a."""
+    av, aw, bv, bw = a_xyzw[..., :3], a_xyzw[..., 3:], b_xyzw[..., :3], b_xyzw[..., 3:]
+    vector = aw * bv + bw * av + np.cross(av, bv)
+    return np.concatenate([vector, aw * bw - (av * bv).sum(-1, keepdims=True)], axis=-1)
+
+
+def conjugate(xyzw: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns the quaternions (..., 4) of the inverse rotations."""
+    return np.asarray(xyzw * [-1.0, -1.0, -1.0, 1.0])
+
+
+def rotation_vectors(xyzw: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns axis times angle (..., 3), in radians and of at most pi, of unit quaternions (..., 4)."""
+    q = np.asarray(np.where(xyzw[..., 3:] < 0, -xyzw, xyzw))
+    sine = np.linalg.norm(q[..., :3], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, q[..., 3:])
+    # sin(a / 2) / a tends to 1 / 2.
+    factor = np.divide(angle, sine, out=np.full_like(sine, 2.0), where=sine > 1e-12)
+    return np.asarray(q[..., :3] * factor)
+
+
+def pose_error(
+    position: NDArray[Any], xyzw: NDArray[Any], true_position: NDArray[Any], true_xyzw: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Returns errors (N, 6): metres along the map's axes, then the rotation vector about them in radians.
+
+    From the estimate to the truth: `p_true = p + e[:3]` and `R_true = exp(e[3:]) @ R`.
+    """
+    turn = multiply(canonical_xyzw(true_xyzw), conjugate(canonical_xyzw(xyzw)))
+    return np.concatenate([true_position - position, rotation_vectors(turn)], axis=1)
+
+
+def normalised_squares(error: NDArray[np.float64], covariance: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns e^T C^-1 e (N,); NaN where C is not finite, symmetric and positive definite.
+
+    Args:
+        error: (N, d).
+        covariance: (N, d, d).
+    """
+    result = np.full(len(error), np.nan)
+    C = np.asarray(covariance, np.float64)
+    fine = np.asarray(np.isfinite(C).all(axis=(1, 2)))
+    C = np.where(fine[:, None, None], C, 0.0)
+    scale = np.abs(C).max(axis=(1, 2))
+    asymmetry = np.abs(C - C.transpose(0, 2, 1)).max(axis=(1, 2))
+    fine = fine & (asymmetry <= 1e-6 * scale) & (np.linalg.eigvalsh(C)[:, 0] > 1e-14 * scale)
+    solved = np.linalg.solve(C[fine], error[fine][:, :, None])[:, :, 0]
+    result[fine] = (error[fine] * solved).sum(axis=1)
+    return result
+
+
+def score_poses(
+    position: NDArray[Any],
+    xyzw: NDArray[Any],
+    covariance: NDArray[Any] | None,
+    true_position: NDArray[np.float64],
+    true_xyzw: NDArray[np.float64],
+) -> Columns:
+    """Returns the columns of `scores.COLUMNS` on poses.
+
+    Args:
+        position: (N, 3), estimated; rows that are not finite have no prediction.
+        xyzw: (N, 4), estimated; the same, and where it has no length.
+        covariance: (N, 6, 6) or None.
+        true_position: (N, 3); NaN where there is none.
+        true_xyzw: (N, 4).
+    """
+    n = len(position)
+    p, q = np.asarray(position, np.float64), np.asarray(xyzw, np.float64)
+    said = np.asarray(np.isfinite(p).all(axis=1) & np.isfinite(q).all(axis=1))
+    length = np.linalg.norm(np.where(said[:, None], q, 0.0), axis=1)
+    said = said & np.asarray(length > 1e-6)
+    columns: Columns = {
+        "position": np.where(said[:, None], p, np.nan),
+        "xyzw": np.full((n, 4), np.nan),
+        "true_position": true_position,
+        "true_xyzw": true_xyzw,
+        "pose_error": np.full((n, 6), np.nan),
+    }
+    columns["xyzw"][said] = canonical_xyzw(q[said])
+    both = said & np.isfinite(true_position[:, 0])
+    error = pose_error(p[both], q[both], true_position[both], true_xyzw[both])
+    columns["pose_error"][both] = error
+    columns["error_m"] = np.linalg.norm(columns["pose_error"][:, :3], axis=1)
+    columns["error_deg"] = np.degrees(np.linalg.norm(columns["pose_error"][:, 3:], axis=1))
+    if covariance is not None:
+        parts = {"nees": slice(0, 6), "nees_position": slice(0, 3), "nees_rotation": slice(3, 6)}
+        for name, part in parts.items():
+            columns[name] = np.full(n, np.nan)
+            columns[name][both] = normalised_squares(
+                error[:, part], covariance[both][:, part, part]
+            )
+        variances = np.diagonal(covariance, axis1=1, axis2=2).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            columns["sigma_m"] = np.sqrt(variances[:, :3].sum(axis=1))
+            columns["sigma_deg"] = np.degrees(np.sqrt(variances[:, 3:].sum(axis=1)))
+        # A covariance that is not one says nothing about any part of the pose.
+        for name in parts:
+            columns[name][np.isnan(columns["nees"])] = np.nan
+    return columns
+
+
+def statistics(error_m: NDArray[Any], error_deg: NDArray[Any]) -> dict[Any, Statistic]:
+    """Returns the headline numbers of errors (n,)."""
+    within = np.stack([(error_m <= m) & (error_deg <= d) for m, d in THRESHOLDS], axis=1)
+    return {
+        ("median_m", "p90_m"): quantiles(error_m, (0.5, 0.9)),
+        ("median_deg", "p90_deg"): quantiles(error_deg, (0.5, 0.9)),
+        ("mean_m", "mean_deg"): mean(np.stack([error_m, error_deg], axis=1)),
+        tuple(threshold_name(m, d) for m, d in THRESHOLDS): mean(within),
+    }
+
+
+def threshold_name(metres: float, degrees: float) -> str:
+    """Returns such as `within_0.05m_2deg`."""
+    return f"within_{metres:g}m_{degrees:g}deg"
+
+
+def mean_pose(
+    positions: NDArray[Any], xyzw: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the mean position (3,) and the mean rotation (4,) (Markley et al. 2007, eq. 12 and 13)."""
+    return positions.mean(axis=0), canonical_xyzw(np.linalg.eigh(xyzw.T @ xyzw)[1][:, -1])
+
+
+def measure_poses(scores: Scores, resampler: Resampler) -> dict[str, Any] | None:
+    """Returns plain data on poses; None where no frame has both an estimate and the truth."""
+    rows = np.isfinite(scores["error_m"])
+    if not rows.any():
+        return None
+    error_m, error_deg = scores["error_m"][rows], scores["error_deg"][rows]
+    return {
+        "frames": int(rows.sum()),
+        "alignment": "none",
+        **resampler.headlines(statistics(error_m, error_deg), rows),
+        "covariance": measure_covariance(scores, resampler),
+        "baselines": _baselines(scores, resampler, rows),
+    }
+
+
+def measure_covariance(scores: Scores, resampler: Resampler) -> dict[str, Any] | None:
+    """Returns plain data on the predicted covariances; None where there is none."""
+    posed = np.isfinite(scores["error_m"])
+    rows = posed & np.isfinite(scores["nees"])
+    if not rows.any():
+        return None
+    found: dict[str, Any] = {
+        "frames": int(rows.sum()),
+        "not_positive_definite": int((posed & ~rows).sum()),
+    }
+    for part, degrees in (("nees", 6), ("nees_position", 3), ("nees_rotation", 3)):
+        values = scores[part][rows]
+        bounds = [chi_squared_quantile(p, degrees) for p in COVERAGES]
+        inside = values[:, None] <= np.array(bounds)
+        names = tuple(f"coverage_{round(100 * p)}" for p in COVERAGES)
+        numbers = resampler.headlines(
+            {
+                "mean_over_ideal": mean(values / degrees),
+                "median": quantiles(values, (0.5,)),
+                names: mean(inside),
+            },
+            rows,
+        )
+        found[part] = {"degrees_of_freedom": degrees, **numbers}
+    return found
+
+
+def _baselines(
+    scores: Scores, resampler: Resampler, rows: NDArray[np.bool_]
+) -> dict[str, dict[str, Any]]:
+    true_position, true_xyzw = scores["true_position"][rows], scores["true_xyzw"][rows]
+    given = scores.extra.get("map_mean_pose")
+    if given:
+        position, xyzw = np.array(given[:3]), np.array(given[3:])
+        text = "always the mean pose of the map"
+    else:
+        position, xyzw = mean_pose(true_position, true_xyzw)
+        text = "always the mean true pose of these very frames"
+    count = len(true_position)
+    error = pose_error(
+        np.tile(position, (count, 1)), np.tile(xyzw, (count, 1)), true_position, true_xyzw
+    )
+    error_m = np.linalg.norm(error[:, :3], axis=1)
+    error_deg = np.degrees(np.linalg.norm(error[:, 3:], axis=1))
+    found: dict[str, dict[str, Any]] = {
+        "mean_pose": {
+            "text": text,
+            "frames": count,
+            **resampler.headlines(statistics(error_m, error_deg), rows),
+        }
+    }
+    where = "of the map" if scores.has_map else "of the same recording, neighbours in time left out"
+    for name, prefix, text in (
+        ("most_similar_image", "place", f"the pose of the most similar image {where}"),
+        (
+            "nearest_pose",
+            "nearest",
+            f"the pose nearest in position {where}: the best that retrieval could do",
+        ),
+    ):
+        there = rows & np.isfinite(scores[f"{prefix}_error_m"])
+        if there.any():
+            errors = scores[f"{prefix}_error_m"][there], scores[f"{prefix}_error_deg"][there]
+            found[name] = {
+                "text": text,
+                "frames": int(there.sum()),
+                **resampler.headlines(statistics(*errors), there),
+            }
+    return found

@@ -1,1 +1,0 @@
-"""One head a file: its layers, its outputs, and the paper that it follows."""
