@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.bundle.bundle import ModelBundle, file_sha256
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import BundleError, EngineError
+from robot_vision.files.whole import file_sha256
 
 
 @pytest.fixture

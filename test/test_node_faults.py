@@ -440,7 +440,7 @@ def _unknown_head(bundle: Path) -> str:
 
 def _label_count(bundle: Path) -> str:
     (bundle / "labels.txt").write_text("a\nb\n")
-    from robot_vision.bundle.bundle import file_sha256
+    from robot_vision.files.whole import file_sha256
 
     _edit(bundle, lambda d: d["files"].update({"labels.txt": file_sha256(bundle / "labels.txt")}))
     return "does not fit bundle.yaml"

@@ -231,7 +231,7 @@ def test_bundle_without_its_references_is_refused(bundles, tmp_path):
 def test_references_that_hold_a_pickle_are_refused(bundles, tmp_path):
     import yaml
 
-    from robot_vision.bundle.bundle import file_sha256
+    from robot_vision.files.whole import file_sha256
 
     broken = tmp_path / "broken"
     shutil.copytree(bundles["knn"].path, broken)

@@ -23,10 +23,11 @@ import pytest
 import yaml
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.bundle.bundle import GRAPH, MANIFEST, ModelBundle, file_sha256
+from robot_vision.bundle.bundle import GRAPH, MANIFEST, ModelBundle
 from robot_vision.errors import BundleError, ConfigError, ImageError, RobotVisionError, SourceError
 from robot_vision.files.arrays import load_npy, load_npz
 from robot_vision.files.plain_yaml import MAX_BYTES, MAX_DEPTH, YamlError, load_yaml
+from robot_vision.files.whole import file_sha256
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.base import CompressedImage, RawImage

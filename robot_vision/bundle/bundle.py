@@ -30,6 +30,7 @@ from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.arrays import load_npy
 from robot_vision.files.cache_folder import user_cache
 from robot_vision.files.plain_yaml import YamlError, load_yaml
+from robot_vision.files.whole import file_sha256, write_whole
 from robot_vision.settings.mappings import check_mapping
 
 FORMAT_VERSION = 1
@@ -162,9 +163,7 @@ def write_manifest(
         **({"calibration": dict(calibration)} if calibration else {}),
         "files": {n: file_sha256(path / n) for n in FILES if (path / n).is_file()},
     }
-    part = path / (MANIFEST + ".part")
-    part.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.replace(path / MANIFEST)
+    write_whole(path / MANIFEST, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def model_text(bundle: ModelBundle) -> str:
@@ -177,15 +176,6 @@ def set_unknown_threshold(spec: NetworkSpec, threshold: float | None) -> Network
     """Returns the spec with another open-set threshold; the graph does not depend on it."""
     assert spec.classifier is not None
     return replace(spec, classifier=replace(spec.classifier, unknown_threshold=threshold))
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the sha256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_manifest(path: Path) -> _Manifest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from robot_vision.calibration.old_graphs import FEATURES, GraphEditor
 from robot_vision.contract.calibration import Calibration
 from robot_vision.contract.spec import FEATURE_SCORES, NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.files.whole import draft_folder
 
 _HEADER = "robot_vision"  # key of the header of weights.safetensors
 
@@ -109,9 +109,7 @@ def write_calibrated(
     """
     if out.exists():
         raise BundleError(f"{out} exists already: give another --output")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
+    with draft_folder(out) as part:
         part.chmod(bundle.path.stat().st_mode & 0o777)
         for name in bundle.files:
             if name not in (GRAPH, WEIGHTS, LABELS, REFERENCES, CARD):
@@ -129,9 +127,6 @@ def write_calibrated(
             merged.pop("open_set", None)  # known scores at another temperature
         write_manifest(part, bundle.name, spec, bundle.training, bundle.metrics, merged)
         written = ModelBundle.load(part)  # what a robot would check
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return replace(written, path=out)
 
 

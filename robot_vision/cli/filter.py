@@ -27,6 +27,7 @@ from robot_vision.evaluation.predict import runner
 from robot_vision.evaluation.predict.cache import cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.runner import Job
+from robot_vision.files.whole import write_whole
 from robot_vision.filters.class_file import (
     ClassKnowledge,
     fitted_rates,
@@ -196,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
             "Nothing could be compared: the recordings have no truth of what was predicted"
         )
     document = {"model": bundle.name, "sha256": bundle.sha256, "recordings": recordings, **found}
-    (args.output / "filters.json").write_text(json.dumps(document, indent=1) + "\n")
+    write_whole(args.output / "filters.json", json.dumps(document, indent=1) + "\n")
     _show(args, found, recordings)
     return 0
 
@@ -240,7 +241,7 @@ def _draw_memory(args: argparse.Namespace, bundle: ModelBundle) -> int:
         for title, bags in (("Calibration", args.calibration_bag), ("Others", args.bag))
         if bags
     }
-    Path(args.memory_curve).expanduser().write_text(picture(curves, args.memory), encoding="utf-8")
+    write_whole(Path(args.memory_curve).expanduser(), picture(curves, args.memory))
     lines = table_lines(curves)
     header = ["memory", *(f"{t}: {w}" for t in curves for w in ("difference", "worse", "worst"))]
     _print_table(args, header, lines)

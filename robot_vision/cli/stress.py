@@ -20,6 +20,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import bag_sha256
 from robot_vision.evaluation.predict.replay import GPU_BATCH
 from robot_vision.evaluation.predict.runner import image_topic
+from robot_vision.files.whole import write_whole
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 from robot_vision.recordings.recording_folder import is_bag
@@ -183,10 +184,10 @@ def run(args: argparse.Namespace) -> int:
             print("what is done is kept: the same command continues from there", file=sys.stderr)
             raise
     document["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    (args.output / "stress.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    (args.output / "stress.svg").write_text(picture(document))
-    (args.output / "stress.md").write_text("\n".join(tables(document)) + "\n")
-    (args.output / "report.html").write_text(page(document))
+    write_whole(args.output / "stress.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_whole(args.output / "stress.svg", picture(document))
+    write_whole(args.output / "stress.md", "\n".join(tables(document)) + "\n")
+    write_whole(args.output / "report.html", page(document))
     if args.format == "json":
         print(json.dumps(document, allow_nan=False))
     else:

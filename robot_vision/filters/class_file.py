@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.files.plain_yaml import YamlError, load_yaml
+from robot_vision.files.whole import write_whole
 
 Array = NDArray[np.float64]
 _KEYS = ("prior", "training_prior", "rates")
@@ -91,7 +92,7 @@ def write_rates(path: str | Path, labels: Sequence[str], rates: NDArray[np.float
     }
     text = yaml.safe_dump({"rates": rows}, sort_keys=False, allow_unicode=True)
     try:
-        Path(path).expanduser().write_text(text, encoding="utf-8")
+        write_whole(Path(path).expanduser(), text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error}") from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.files.whole import draft_of
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.settings.mappings import check_mapping
@@ -70,24 +70,8 @@ def save_network(
         "metrics": dict(metrics or {}),
     }
     tensors = {k: v.detach().to("cpu").contiguous() for k, v in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with draft_of(path) as part:
         save_file(tensors, part, {KEY: json.dumps(data, ensure_ascii=False)})
-        part.chmod(
-            0o666 & ~current_umask()
-        )  # safetensors makes files that only their owner can read
-        part.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
-
-
-def current_umask() -> int:
-    """Returns the process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def read_header(path: str | Path) -> Header:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +29,10 @@ from robot_vision.bundle.bundle import (
 )
 from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.files.whole import draft_folder
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import network_inputs
-from robot_vision.networks.checkpoint import current_umask, save_network
+from robot_vision.networks.checkpoint import save_network
 from robot_vision.networks.model_card import write_card
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.networks.verification import verify_graph
@@ -74,8 +74,7 @@ def export_bundle(
     check_target(out, force)
     batch = prepare_images(images, network.spec.input)
     served = _for_export(network)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(out) as part:
+    with draft_folder(out) as part:
         graph = export_graph(served, batch)
         differences = verify_graph(served, graph, batch)
         (part / GRAPH).write_bytes(graph)
@@ -83,7 +82,6 @@ def export_bundle(
         write_card(part, name, served, training or {}, metrics or {}, card, differences)
         write_manifest(part, name, served.spec, training or {}, metrics or {})
         bundle = ModelBundle.load(part)  # what a robot would check, before anything is replaced
-        _swap(part, out)
     return dataclasses.replace(bundle, path=out)
 
 
@@ -187,28 +185,3 @@ def _state_shapes(model: onnx.ModelProto, outputs: Mapping[str, tuple[int, ...]]
 def _for_export(network: MultiHeadNetwork) -> MultiHeadNetwork:
     """A copy on the CPU, in float32 and evaluation mode, so that the caller's is left as it is."""
     return copy.deepcopy(network).to("cpu", torch.float32).eval()
-
-
-@contextlib.contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A temporary directory next to `out`, on its file system, gone in the end."""
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    part.chmod(0o777 & ~current_umask())
-    try:
-        yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _swap(part: Path, out: Path) -> None:
-    if not out.exists():
-        part.replace(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
-    out.replace(old)  # an empty directory may be replaced by another
-    try:
-        part.replace(out)
-    except OSError:
-        old.replace(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from rich.table import Table
 
 from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
+from robot_vision.files.whole import write_whole
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.exporting import SUFFIXES, exported
 from robot_vision.places.map.keyframe import stamped
@@ -128,12 +127,7 @@ def show(args: argparse.Namespace) -> int:
 
 def _written(path: Path, data: bytes) -> None:
     """Writes a file that is whole or not there."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        os.replace(draft, path)
+        write_whole(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise ConfigError(f"{path} cannot be written: {error}") from error

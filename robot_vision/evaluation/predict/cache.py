@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from robot_vision.errors import SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.files.natural_order import natural_key
+from robot_vision.files.whole import draft_of
 
 _KEY = "key"
 
@@ -97,7 +97,5 @@ def load_cached(file: Path, key: Key) -> tuple[Predictions | None, str]:
 def store(file: Path, predictions: Predictions, key: Key) -> None:
     """Keeps predictions; a write that is interrupted leaves nothing under the file's name."""
     predictions.meta[_KEY] = key.to_dict()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    predictions.save(part)
-    part.replace(file)
+    with draft_of(file) as part:
+        predictions.save(part)

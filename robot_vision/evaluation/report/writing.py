@@ -22,6 +22,7 @@ from robot_vision.evaluation.report.compare import Change
 from robot_vision.evaluation.report.page import Report, render, shown_frames
 from robot_vision.evaluation.report.pictures import load_pictures
 from robot_vision.evaluation.report.tables import file_stems, write_table, write_trajectories
+from robot_vision.files.whole import write_whole
 
 _PACKAGES = (
     "robot_vision",
@@ -98,7 +99,7 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
         document["bundle"] = _bundle_facts(written.bundle)
     report = folder / "report.html"
     files = [report, folder / "metrics.json"]
-    _replace(files[1], json.dumps(document, allow_nan=False))
+    write_whole(files[1], json.dumps(document, allow_nan=False))
     files.append(write_table(folder, scores))
     files += write_trajectories(folder, scores)
     if results_bags and written.bundle is not None:
@@ -126,14 +127,8 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
         changes=written.changes,
         notes=written.notes,
     )
-    _replace(report, render(page))
+    write_whole(report, render(page))
     return files
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _title(document: Mapping[str, Any], bundle: ModelBundle | None) -> str:

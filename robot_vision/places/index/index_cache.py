@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from robot_vision.address import is_server
 from robot_vision.files.cache_folder import user_cache
+from robot_vision.files.whole import draft_of
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.index.options import IndexOptions
 from robot_vision.places.map.base import Changes, MapInfo, MapReplacedError, PlaceMap
@@ -130,21 +131,12 @@ def save(index: PlaceIndex, info: MapInfo, ids: NDArray[np.int64], sums: NDArray
     if key is None:
         return False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                body = _Signed(file.write, key)
-                body.write(_MAGIC + json.dumps(header).encode() + b"\n")
-                body.write(np.stack([ids[inside], sums[inside]]).astype("<i8").tobytes())
-                faiss.write_index(state, faiss.PyCallbackIOWriter(body.write))
-                file.write(body.signature.digest())
-                file.flush()
-                os.fsync(handle)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with draft_of(path, sync=True) as part, part.open("wb") as file:
+            body = _Signed(file.write, key)
+            body.write(_MAGIC + json.dumps(header).encode() + b"\n")
+            body.write(np.stack([ids[inside], sums[inside]]).astype("<i8").tobytes())
+            faiss.write_index(state, faiss.PyCallbackIOWriter(body.write))
+            file.write(body.signature.digest())
     except (OSError, RuntimeError):  # FAISS makes a RuntimeError of a full disk
         return False
     return True

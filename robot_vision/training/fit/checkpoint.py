@@ -7,10 +7,8 @@ epoch, augmentation and dropout follow from the seed and the step (see `loop.py`
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from robot_vision.errors import BundleError, RobotVisionError
+from robot_vision.files import whole
 from robot_vision.networks.checkpoint import open_tensors
 
 FORMAT_VERSION = 1
@@ -169,15 +168,8 @@ def write_whole(path: Path, content: bytes, sync: bool = True) -> None:
     Raises:
         SaveError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")  # one process writes; a killed one leaves no litter
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        part.replace(path)
+        whole.write_whole(path, content, sync, alone=True)
     except OSError as error:
         kept = f"; the one before it is untouched ({path})" if path.exists() else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -186,6 +178,3 @@ def write_whole(path: Path, content: bytes, sync: bool = True) -> None:
             f"A checkpoint could not be written ({error.strerror or error}){kept}: {remedy} and run "
             "again with --resume"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()

@@ -27,6 +27,7 @@ from robot_vision.engines.base import EngineSettings
 from robot_vision.engines.nvidia import TENSORRT_VARIANT
 from robot_vision.engines.onnx import OnnxEngine
 from robot_vision.errors import ConfigError
+from robot_vision.files.whole import draft_folder
 from robot_vision.heads.pose.measures import measure
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.record import Recorder
@@ -56,9 +57,7 @@ def make_variant(
         ConfigError: the graph cannot be converted.
     """
     source = ModelBundle.load(bundle)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    part.chmod(0o755)
-    try:
+    with draft_folder(target) as part:
         try:
             if variant == "float16":
                 _float16(bundle / GRAPH, part / GRAPH)
@@ -77,10 +76,6 @@ def make_variant(
         training = {**source.training, "variant": variant, "variant_of": source.sha256}
         write_manifest(part, name, source.spec, training, source.metrics)
         ModelBundle.load(part)
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
 
 
