@@ -18,7 +18,7 @@ from evaluation_bags import IMAGE_TOPIC, PERIOD, START, label, position, write_b
 from ros_helpers import python_path
 from tiny_bundle import LABELS, make_tiny_bundle
 
-from robot_vision.bundle import ModelBundle, write_manifest
+from robot_vision.bundle.bundle import ModelBundle, write_manifest
 from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.image_sketch import sketch
