@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from robot_vision.messages.stamps import set_stamp, stamp_to_ns
 from robot_vision.ros.node.dds import PROFILES_FILE, PROFILES_FILE_V2
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,7 +200,7 @@ class Client:
     def diagnostics(self, part: str, newer_than: int = 0) -> tuple[int, str, dict[str, str]] | None:
         """Returns level, text and values of the newest status whose name has `part`."""
         for message in reversed(self.received["/diagnostics"]):
-            if message.header.stamp.sec * 10**9 + message.header.stamp.nanosec < newer_than:
+            if stamp_ns(message) < newer_than:
                 break
             for status in message.status:
                 if part in status.name:
@@ -236,13 +237,13 @@ def jpeg_message(image: np.ndarray, stamp_ns: int, frame: str = "front_optical")
 
 
 def set_header(message: Any, stamp_ns: int, frame: str) -> None:
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+    set_stamp(message.header.stamp, stamp_ns)
     message.header.frame_id = frame
 
 
 def stamp_ns(message: Any) -> int:
     """Returns the stamp of a message's header in nanoseconds."""
-    return int(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
+    return stamp_to_ns(message.header.stamp)
 
 
 def coloured_image(rgb: tuple[int, int, int], size: tuple[int, int] = (48, 64)) -> np.ndarray:

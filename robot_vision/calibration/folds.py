@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from robot_vision.datasets.sample import Sample
 from robot_vision.heads.classifier.evaluation import score_classes, statistics
 from robot_vision.heads.pose.evaluation import COVERAGES, normalised_squares
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean, quantiles
 from robot_vision.statistics.judging import Judgement
 from robot_vision.statistics.normal import chi_squared_quantile
@@ -51,7 +52,7 @@ def times_of(samples: Sequence[Sample], gap_s: float) -> NDArray[np.int64]:
             i * _FRAME_NS if s.stamp_ns is None else s.stamp_ns for i, s in enumerate(samples[a:b])
         ]
         found[a:b] = begin + np.array(own, np.int64) - min(own)
-        begin = int(found[a:b].max()) + round(gap_s * 1e9) + 1
+        begin = int(found[a:b].max()) + nanoseconds(gap_s) + 1
     return found
 
 

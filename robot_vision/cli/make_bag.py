@@ -14,9 +14,10 @@ from rich.progress import track
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.geometry import rigid as geometry
 from robot_vision.images.decode import image_size, to_rgb
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings import CompressedImage, Frame, Source, open_source
 from robot_vision.recordings.bag import BagSource
-from robot_vision.recordings.base import DEFAULT_FRAME, DEFAULT_TOPIC, nanoseconds
+from robot_vision.recordings.base import DEFAULT_FRAME, DEFAULT_TOPIC
 from robot_vision.recordings.files import FileSource, upright_message
 from robot_vision.recordings.image_formats import look_at
 from robot_vision.recordings.writing import STORAGES, RecordingWriter

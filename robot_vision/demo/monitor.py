@@ -20,6 +20,7 @@ from vision_msgs.msg import Classification, Detection3D
 from robot_vision.demo.relocalisation import PlacePose
 from robot_vision.demo.scoring import Answer
 from robot_vision.messages.serialized import read_image
+from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.ros.node.qos import profile
 
 RESULTS: Mapping[str, Any] = {
@@ -144,8 +145,7 @@ class DemoMonitor(Node):
         self.places_asked += 1
 
     def _on_place_pose(self, message: PoseWithCovarianceStamped) -> None:
-        stamp = message.header.stamp
-        self._place_poses[stamp.sec * 1_000_000_000 + stamp.nanosec] = message
+        self._place_poses[stamp_to_ns(message.header.stamp)] = message
 
     def _received(self, header: Any) -> Answer:
         answer = self._answer(header)
@@ -153,10 +153,10 @@ class DemoMonitor(Node):
         return answer
 
     def _answer(self, header: Any) -> Answer:
-        stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-        answer = self._pending.get(stamp_ns)
+        key = stamp_to_ns(header.stamp)
+        answer = self._pending.get(key)
         if answer is None:
-            answer = self._pending[stamp_ns] = Answer(stamp_ns)
+            answer = self._pending[key] = Answer(key)
             if len(self._pending) > _KEPT:
                 del self._pending[next(iter(self._pending))]
         return answer

@@ -13,6 +13,7 @@ from robot_vision.demo.drive import Frame
 from robot_vision.demo.world.renderer import Camera
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter
 
@@ -57,7 +58,7 @@ class Truth:
 
 def stamp_of(frame: Frame, start_ns: int) -> int:
     """Returns a frame's stamp in nanoseconds in a bag that starts at `start_ns`."""
-    return start_ns + round(frame.stamp_s * 1e9)
+    return start_ns + nanoseconds(frame.stamp_s)
 
 
 def record_drive(

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError
 from robot_vision.filters.class_model import ClassBelief, ClassModel, from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.messages.stamps import nanoseconds
 
 __all__ = ["ClassBelief", "ClassFilter", "ClassModel", "from_hypotheses"]
 
@@ -206,7 +207,7 @@ class ClassFilter:
 
     def _remember(self, camera: str, stamp_ns: int, now: int) -> None:
         """Moves into the memory what is no longer the newest frame of its camera, or too old for one."""
-        tau = round(self.model.correlation_time_s * 1e9)
+        tau = nanoseconds(self.model.correlation_time_s)
         in_force = self._in_force(now)
         for name, e in sorted(self._newest.items(), key=lambda item: item[1].stamp_ns):
             if e.remembered or (name != camera and now - e.seen_ns <= tau):

@@ -15,6 +15,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
+from robot_vision.messages.stamps import nanoseconds
 
 Array = NDArray[np.float64]
 
@@ -161,7 +162,7 @@ class OdometryBuffer:
     """
 
     def __init__(self, length_s: float = 10.0, continuity: Continuity | None = None) -> None:
-        self._length_ns = round(length_s * 1e9)
+        self._length_ns = nanoseconds(length_s)
         self._continuity = continuity or Continuity(SPEED_M_S, TURN_DEG_S)
         self._stamps: list[int] = []
         self._poses: list[Array] = []

@@ -14,6 +14,7 @@ from robot_vision.filters.hypothesis import Measurement
 from robot_vision.filters.odometry import OdometryBuffer
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, symmetrised
+from robot_vision.messages.stamps import nanoseconds
 
 Array = NDArray[np.float64]
 
@@ -108,7 +109,7 @@ class OdometryCheck:
     """
 
     def __init__(self, window_s: float = 8.0, stride_s: float = 2.0) -> None:
-        self._window_ns, self._stride_ns = round(window_s * 1e9), round(stride_s * 1e9)
+        self._window_ns, self._stride_ns = nanoseconds(window_s), nanoseconds(stride_s)
         self._poses: deque[Measurement] = deque()
 
     def clear(self) -> None:

@@ -53,6 +53,7 @@ from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.published_covariance import MIN_VARIANCE
 from robot_vision.geometry.rigid import inverse, symmetrised
+from robot_vision.messages.stamps import nanoseconds
 
 __all__ = [
     "ACCEPTED",
@@ -292,7 +293,7 @@ class PoseFilter:
             self.replays += 1
         for used in reversed(later):
             self._step(used)
-        oldest = self._before[-1][0].stamp_ns - round(self.settings.history_s * 1e9)
+        oldest = self._before[-1][0].stamp_ns - nanoseconds(self.settings.history_s)
         while len(self._before) > 1 and self._before[0][0].stamp_ns < oldest:
             self._before.pop(0)
         self._live = None
@@ -481,7 +482,7 @@ class PoseFilter:
     def _keep_within_buffer(self) -> None:
         """Moves tracks along that no measurement drew for long: the odometry of their time is forgotten."""
         newest, state = self._buffer.newest_ns, self._state
-        history_ns = round(self.settings.history_s * 1e9)
+        history_ns = nanoseconds(self.settings.history_s)
         if newest is None:
             return
         # No measurement can come before this, so none can need the tracks as they were.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, OdometryNoise, Step
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, symmetrised
+from robot_vision.messages.stamps import nanoseconds
 
 Array = NDArray[np.float64]
 
@@ -99,7 +100,7 @@ class Track:
 
     def moved(self, step: Step, model: MotionModel) -> Track:
         """Returns the track after a step."""
-        stamp_ns = self.stamp_ns + round(step.dt_s * 1e9)
+        stamp_ns = self.stamp_ns + nanoseconds(step.dt_s)
         if step.motion is not None:
             return self._by_odometry(stamp_ns, step.motion, step.dt_s, model)
         return self._coasting(stamp_ns, step.dt_s, model)

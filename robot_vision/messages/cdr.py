@@ -11,6 +11,7 @@ import struct
 from typing import Any, Union
 
 from robot_vision.errors import ImageError
+from robot_vision.messages.stamps import SECOND_NS
 
 ENCAPSULATION = 4
 _LITTLE = b"\x00\x01\x00\x00"
@@ -26,8 +27,7 @@ def _string(text: str) -> bytes:
 
 
 def _header(stamp_ns: int, frame_id: str) -> bytes:
-    sec, nanosec = divmod(stamp_ns, 10**9)
-    return _LITTLE + struct.pack("<iI", sec, nanosec) + _string(frame_id)
+    return _LITTLE + struct.pack("<iI", *divmod(stamp_ns, SECOND_NS)) + _string(frame_id)
 
 
 def image(stamp_ns: int, frame_id: str, message: Any) -> bytes:
@@ -58,12 +58,12 @@ def _order(data: Bytes) -> str:
 def stamp_of(data: Bytes) -> int:
     """Returns the header's stamp in nanoseconds, of any message that begins with a header."""
     sec, nanosec = struct.unpack_from(f"{_order(data)}iI", data, ENCAPSULATION)
-    return int(sec) * 10**9 + int(nanosec)
+    return int(sec) * SECOND_NS + int(nanosec)
 
 
 def with_stamp(data: Bytes, stamp_ns: int) -> bytes:
     """Returns a copy with another header stamp, of any message that begins with a header."""
-    stamp = struct.pack(f"{_order(data)}iI", *divmod(stamp_ns, 10**9))
+    stamp = struct.pack(f"{_order(data)}iI", *divmod(stamp_ns, SECOND_NS))
     view = memoryview(data)
     return b"".join((view[:ENCAPSULATION], stamp, view[_STAMP_END:]))
 

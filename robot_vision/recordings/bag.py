@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from robot_vision.errors import SourceError, unknown
+from robot_vision.messages.stamps import nanoseconds, stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile, Record
 from robot_vision.recordings.bag_stamps import StampNotes
-from robot_vision.recordings.base import Frame, Source, nanoseconds
+from robot_vision.recordings.base import Frame, Source
 from robot_vision.recordings.storage import slashed
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -78,10 +79,8 @@ class BagSource(Source):
                 self.problems.append(f"{name} cannot be deserialised: {error}")
                 continue
             header = message.header
-            stamp_ns = stamps.add(
-                record.topic, header.stamp.sec * 10**9 + header.stamp.nanosec, record.log_ns
-            )
-            yield Frame(stamp_ns, record.topic, header.frame_id, message, name, record.log_ns)
+            stamp = stamps.add(record.topic, stamp_to_ns(header.stamp), record.log_ns)
+            yield Frame(stamp, record.topic, header.frame_id, message, name, record.log_ns)
         stamps.finish()
 
     def records(self, topics: Collection[str]) -> Iterator[Record]:

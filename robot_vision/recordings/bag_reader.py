@@ -18,6 +18,7 @@ from rosbags.typesys import get_types_from_idl, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
 from robot_vision.errors import SourceError
+from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.messages.types import message_types
 from robot_vision.recordings.bag_survey import survey_bag
 from robot_vision.recordings.storage import merged
@@ -155,7 +156,7 @@ class BagFile:
                 order = "<" if data[1] & 1 else ">"
                 sec, nanosec, length = struct.unpack_from(order + "iII", data, 4)
                 text = data[16 : 16 + max(0, length - 1)]
-            return sec * 10**9 + nanosec, bytes(text).decode(errors="replace")
+            return sec * SECOND_NS + nanosec, bytes(text).decode(errors="replace")
         except (struct.error, IndexError) as error:
             raise SourceError(
                 f"{self.path}: a message of {len(data)} bytes has no header"

@@ -100,8 +100,3 @@ class Source(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def nanoseconds(seconds: float) -> int:
-    """Returns whole nanoseconds."""
-    return round(seconds * 1e9)

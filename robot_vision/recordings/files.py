@@ -13,13 +13,13 @@ import cv2
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.base import (
     DEFAULT_FRAME,
     DEFAULT_TOPIC,
     CompressedImage,
     Frame,
     Source,
-    nanoseconds,
 )
 from robot_vision.recordings.image_formats import (
     AS_THEY_ARE,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.recordings.storage import Channel, ros_kind, slashed
 from robot_vision.recordings.storage_blocks import Block, BlockStorage, Inner
 from robot_vision.recordings.unpacking import MAX_BYTES
@@ -103,7 +104,7 @@ class Ros1File(BlockStorage):
         elif op == _INDEX and self.blocks:
             (number,) = struct.unpack("<I", fields[b"conn"])
             entries = np.frombuffer(self.read(data_at, size), _ENTRY, size // _ENTRY.itemsize)
-            times = entries["sec"].astype(np.int64) * 10**9 + entries["nanosec"]
+            times = entries["sec"].astype(np.int64) * SECOND_NS + entries["nanosec"]
             self.blocks[-1].times[number] = times
         elif op == _BAG:
             (self._index_at,) = struct.unpack("<Q", fields[b"index_pos"])
@@ -222,4 +223,4 @@ def _inner(content: memoryview, at: int) -> tuple[dict[bytes, bytes], memoryview
 
 def _time(field: bytes) -> int:
     sec, nanosec = struct.unpack("<II", field)
-    return int(sec) * 10**9 + int(nanosec)
+    return int(sec) * SECOND_NS + int(nanosec)

@@ -28,6 +28,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.messages.types import message_types
 
 STORAGES = ("sqlite3", "mcap")
@@ -245,5 +246,5 @@ class RecordingWriter:
     def header(self, stamp_ns: int, frame_id: str) -> Any:
         """Returns a `std_msgs/Header`."""
         types = self._types.types
-        stamp = types["builtin_interfaces/msg/Time"](stamp_ns // 10**9, stamp_ns % 10**9)
+        stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, SECOND_NS))
         return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)

@@ -26,6 +26,7 @@ import yaml
 
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.plain_yaml import YamlError, compose, construct
+from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.pose_checks import where
 from robot_vision.truth.tables import missing_label, read_table
@@ -80,8 +81,7 @@ def read_label_topic(bag: BagFile, topic: str) -> tuple[list[tuple[int, str]], b
     for record in bag.raw([topic]):
         message, log_ns = bag.message(record), record.log_ns
         if by_header:
-            stamp = message.header.stamp
-            rows.append((stamp.sec * 10**9 + stamp.nanosec or log_ns, _best(message).strip()))
+            rows.append((stamp_to_ns(message.header.stamp) or log_ns, _best(message).strip()))
         else:
             rows.append((log_ns, message.data.strip()))
     rows.sort(key=lambda row: row[0])  # stable: the later of two messages at one time counts

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.geometry.trajectory import FrameTree, TrajectoryBuilder
+from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.pose_checks import rotation_from_quaternion
 
@@ -106,7 +107,9 @@ def _from_topic(
         pose = message.pose if kind == POSE else message.pose.pose
         child = message.child_frame_id.lstrip("/") if kind == ODOMETRY else ""
         frames[message.header.frame_id.lstrip("/"), child] = None
-        builder.add(_stamp(message, log_ns), *_numbers(pose.position, pose.orientation))
+        builder.add(
+            stamp_to_ns(message.header.stamp) or log_ns, *_numbers(pose.position, pose.orientation)
+        )
     if len(frames) > 1:
         raise SourceError(f"{bag.path}:{topic} changes its frames: {', '.join(map(str, frames))}")
     (above, child), *_ = frames or {("", ""): None}
@@ -188,7 +191,7 @@ def frame_tree(bag: BagFile, report: Report) -> FrameTree:
                 name = f"{bag.path}:{topic} {parent} -> {child}"
                 # Several publishers share /tf, so the log's order is not that of the stamps.
                 builder = builders.setdefault(child, TrajectoryBuilder(name, report, ordered=False))
-                builder.add(_stamp(link, log_ns), position, xyzw)
+                builder.add(stamp_to_ns(link.header.stamp) or log_ns, position, xyzw)
     tree.moving = {child: builder.build() for child, builder in builders.items()}
     tree.notes = [note for builder in builders.values() for note in builder.notes()]
     return tree
@@ -214,11 +217,6 @@ def parse_transform(text: str) -> NDArray[np.float64]:
             f"Option base_to_camera is {text!r}: use x,y,z,qx,qy,qz,qw (metres) or identity"
         ) from None
     return pose_matrix(values[:3], values[3:])
-
-
-def _stamp(message: Any, log_ns: int) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec * 10**9 + stamp.nanosec) or log_ns
 
 
 def _numbers(position: Any, orientation: Any) -> tuple[list[float], list[float]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
 from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_spans
@@ -157,7 +158,7 @@ def _labels(bag: BagFile, request: TruthRequest) -> LabelTrack | None:
     if not topic:
         return None
     rows, by_header = read_label_topic(bag, topic)
-    hold_ns = round(request.label_hold_s * 1e9) or None
+    hold_ns = nanoseconds(request.label_hold_s) or None
     held = f"held for {request.label_hold_s:g} s" if hold_ns else "held until the next"
     return LabelTrack.held(
         [time for time, _ in rows],
@@ -180,8 +181,8 @@ def spans_track(file: Path, start_ns: int) -> LabelTrack:
     """
     spans = read_spans(file)
     return LabelTrack(
-        np.array([start_ns + round(a * 1e9) for a, _, _ in spans], np.int64),
-        np.array([start_ns + round(b * 1e9) for _, b, _ in spans], np.int64),
+        np.array([start_ns + nanoseconds(a) for a, _, _ in spans], np.int64),
+        np.array([start_ns + nanoseconds(b) for _, b, _ in spans], np.int64),
         tuple(name for _, _, name in spans),
         True,
         f"spans of {file}",
@@ -203,7 +204,7 @@ def _poses(
 ) -> PoseTrack | None:
     if request.pose_source == "none":
         return None
-    max_gap_ns = round(request.max_gap_s * 1e9)
+    max_gap_ns = nanoseconds(request.max_gap_s)
     if request.pose_file:
         file = Path(request.pose_file).expanduser()
         times = Path(request.pose_times).expanduser() if request.pose_times else None

@@ -37,6 +37,7 @@ from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.geometry.rigid import inverse
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import option
 from robot_vision.truth.bag_poses import parse_transform
@@ -148,7 +149,7 @@ def _recording(
         stamps.append(stamp_ns)
         images.append(image)
     files += images
-    poses, holds = track.at(np.array(stamps, np.int64), round(options.max_gap_s * 1e9))
+    poses, holds = track.at(np.array(stamps, np.int64), nanoseconds(options.max_gap_s))
     poses = poses @ inverse(T_body_truth) @ T_body_camera
     K = _matrix(sensor, camera, images, options, say)
     samples = []

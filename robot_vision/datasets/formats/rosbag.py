@@ -20,6 +20,7 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics, numbers_of
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
@@ -173,7 +174,7 @@ def _recording(
         options.camera_frame or frame_id,
         options.base_frame,
         options.base_to_camera,
-        round(options.max_gap_s * 1e9),
+        nanoseconds(options.max_gap_s),
     )
     poses = camera_poses(bag, request, report)
     stamps = np.array([image.stamp_ns for image in images], np.int64)
@@ -250,7 +251,7 @@ def _images(
 
 def _labeller(bag: BagFile, options: Options, notes: list[str]) -> Labeller | None:
     if options.label_topic:
-        hold_ns = round(options.label_hold_s * 1e9) or None
+        hold_ns = nanoseconds(options.label_hold_s) or None
         return labels_of_topic(bag, slashed(options.label_topic), hold_ns)
     if options.label_spans:
         return labels_of_spans(bag, Path(options.label_spans).expanduser())

@@ -26,6 +26,7 @@ from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import canonical_xyzw
 from robot_vision.heads.classifier.known_scores import known_scores
+from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.messages.types import (
     CLASSIFICATION,
     DIAGNOSTICS,
@@ -361,8 +362,7 @@ def _collect(
         if topic in infos:
             info = message.method
             continue
-        stamp = message.header.stamp
-        stamp_ns = stamp.sec * 10**9 + stamp.nanosec
+        stamp_ns = stamp_to_ns(message.header.stamp)
         row = rows.setdefault((stamp_ns, seen[topic, stamp_ns]), _Row(log_ns))
         seen[topic, stamp_ns] += 1
         name = outputs[topic]

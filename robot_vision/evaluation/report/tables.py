@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.rows import COLUMNS, Scores
+from robot_vision.messages.stamps import SECOND_NS
 
 _AXES = {3: "xyz", 4: "xyzw", 6: ("x", "y", "z", "rx", "ry", "rz")}
 _LABELS = ("true_label", "predicted_label")
@@ -94,7 +95,7 @@ def write_tum(
     with path.open("w", encoding="utf-8") as file:
         file.write("# stamp_s x y z qx qy qz qw (T_map_camera, m)\n")
         for stamp, p, q in zip(stamps_ns[fine], positions[fine], xyzw[fine], strict=True):
-            seconds, nanoseconds = divmod(int(stamp), 10**9)
+            seconds, nanoseconds = divmod(int(stamp), SECOND_NS)
             numbers = " ".join(f"{v:.9f}" for v in (*p, *q))
             file.write(f"{seconds}.{nanoseconds:09d} {numbers}\n")
     return True

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.rows import Scores
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.heads.pose.evaluation import statistics as pose_statistics
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.statistics.bootstrap import (
     Resampler,
     Statistic,
@@ -89,7 +90,7 @@ def score_places(
     near_to, space = _Distances(position - centre), _Balls(position - centre)
     looks = _Balls(known)
     stamps = database.stamps_ns[stored]
-    exclude_ns = round(settings.place_exclude_s * 1e9)
+    exclude_ns = nanoseconds(settings.place_exclude_s)
     # Enough rows that a product is worth reading the database for it.
     size = int(np.clip(_CHUNK_NUMBERS // len(stored), 16, 256))
     for begin in range(0, len(asked), size):

@@ -9,6 +9,7 @@ from collections import Counter
 
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry import rigid as geometry
+from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import number_of, stamped
 
@@ -62,7 +63,7 @@ def _tum(places: PlaceMap) -> str:
         lines.append(f"# {count} keyframes of {source!r} have no stamps: they are numbered")
     for i in poses.stamps_ns.argsort(kind="stable"):
         stamp = int(poses.stamps_ns[i])
-        seconds, rest = divmod(stamp, 1_000_000_000) if times[i] else (number_of(stamp), 0)
+        seconds, rest = divmod(stamp, SECOND_NS) if times[i] else (number_of(stamp), 0)
         numbers = (*poses.positions[i].tolist(), *poses.quaternions_xyzw[i].tolist())
         lines.append(f"{seconds}.{rest:09d} " + " ".join(f"{value:.9f}" for value in numbers))
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from robot_vision.filters.class_filter import (
     from_hypotheses,
 )
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.messages.stamps import set_stamp
 from robot_vision.ros.filters.diagnostics import class_status
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.incoming import measured_stamp_ns
@@ -251,7 +252,7 @@ class ClassFiltering:
         header = header_message(source_header)
         if not camera:
             # Of all cameras: the time is that of the newest image, the frame is no camera's.
-            header.stamp.sec, header.stamp.nanosec = divmod(belief.stamp_ns, 1_000_000_000)
+            set_stamp(header.stamp, belief.stamp_ns)
             header.frame_id = self._parameters().base_frame
         publisher.publish(classification_message(header, belief.top_k(self._parameters().top_k)))
 

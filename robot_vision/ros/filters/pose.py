@@ -27,6 +27,7 @@ from robot_vision.filters.pose_filter import (
 )
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix
+from robot_vision.messages.stamps import nanoseconds, set_stamp
 from robot_vision.ros.filters.diagnostics import (
     DISTRUSTED,
     REASONS,
@@ -414,7 +415,7 @@ class PoseFiltering:
         silent_s = time.monotonic() - self._last_used
         quiet = silent_s > max(_QUIET_S, 2 * self._interval_s)
         if estimate is not None and quiet:
-            estimate = self._filter.estimate(estimate.stamp_ns + round(silent_s * 1e9))
+            estimate = self._filter.estimate(estimate.stamp_ns + nanoseconds(silent_s))
         self._condition = self._filter.condition(estimate)
         reason = REASONS[self._condition]
         self._stale = silent_s > self._parameters().stale_after_s or (quiet and reason == UNCERTAIN)
@@ -470,5 +471,5 @@ class PoseFiltering:
 
 def _header(stamp_ns: int, frame: str) -> Header:
     header = Header(frame_id=frame)
-    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    set_stamp(header.stamp, stamp_ns)
     return header

@@ -15,17 +15,13 @@ from numpy.typing import NDArray
 
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE
+from robot_vision.messages.stamps import SECOND_NS, stamp_to_ns
 
 Array = NDArray[np.float64]
 
 MAX_POSITION_M = 1e8  # map projections and earth-centred coordinates stay below 1e7 to 2e7
 _UNIT = 0.01  # by how much a quaternion's length may be off; tf2 allows as much
-MAX_STAMP_NS = (1 << 31) * 1_000_000_000  # beyond it no message can carry it
-
-
-def stamp_ns_of(header: Any) -> int:
-    """Returns a header's stamp in nanoseconds."""
-    return int(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec)
+MAX_STAMP_NS = (1 << 31) * SECOND_NS  # beyond it no message can carry it
 
 
 def checked_stamp_ns(header: Any) -> int:
@@ -34,10 +30,10 @@ def checked_stamp_ns(header: Any) -> int:
     Raises:
         MeasurementError: it is negative, or its nanoseconds reach beyond what a message can carry.
     """
-    stamp_ns = stamp_ns_of(header)
-    if not 0 <= stamp_ns < MAX_STAMP_NS:
-        raise MeasurementError("stamp", f"its stamp, {stamp_ns} ns, is no time")
-    return stamp_ns
+    time_ns = stamp_to_ns(header.stamp)
+    if not 0 <= time_ns < MAX_STAMP_NS:
+        raise MeasurementError("stamp", f"its stamp, {time_ns} ns, is no time")
+    return time_ns
 
 
 def measured_stamp_ns(header: Any) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.ros.node.image_topics import ImageTopic
 from robot_vision.ros.node.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.node.managed_node import ManagedNode
@@ -93,14 +94,14 @@ class Camera:
 
         A bag that loops, or a simulation that restarts, sends them: the frames count like any other.
         """
-        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-        age_s = (now_ns - stamp_ns) * 1e-9
+        taken_ns = stamp_to_ns(stamp)
+        age_s = (now_ns - taken_ns) * 1e-9
         if age_s < 0:  # the clock was set back after the frame was taken, or machines disagree
             self.statistics.count("stamps_ahead")
         else:
             self.statistics.sample("age", age_s)
-        back_s = (self._last_stamp_ns - stamp_ns) * 1e-9
-        self._last_stamp_ns = stamp_ns
+        back_s = (self._last_stamp_ns - taken_ns) * 1e-9
+        self._last_stamp_ns = taken_ns
         if back_s > 0:
             total = self.statistics.count("stamps_back")
             self._warn(

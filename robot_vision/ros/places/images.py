@@ -16,8 +16,8 @@ from robot_vision.errors import ConfigError, ImageError
 from robot_vision.geometry.intrinsics import Intrinsics, camera_of
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages.serialized import read_compressed_image, read_image
+from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.ros.node.image_topics import ImageTopic
-from robot_vision.ros.node.incoming import stamp_ns_of
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.parameters import PlaceParameters
@@ -146,7 +146,7 @@ class Images:
 
     def _on_image(self, data: bytes) -> None:
         try:
-            stamp_ns = stamp_ns_of(self._read(data).header)
+            stamp_ns = stamp_to_ns(self._read(data).header.stamp)
         except Exception as error:
             total = self._statistics.count("images_refused")
             self._warn("image", f"Image refused ({total} so far): {type(error).__name__}: {error}")

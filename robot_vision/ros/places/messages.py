@@ -18,6 +18,7 @@ from robot_vision.contract.prediction import UNKNOWN, CameraPose, score_of_unkno
 from robot_vision.errors import ImageError
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE
 from robot_vision.geometry.rigid import matrix_from_xyzw
+from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.ros.node.status import pose_message
 
 MAX_DRAWN = 20_000  # keyframes in a marker; of larger maps every n-th is drawn
@@ -58,7 +59,7 @@ class LoopEnd:
 
 def time_message(stamp_ns: int) -> Time:
     """Returns nanoseconds as a `builtin_interfaces/Time`."""
-    sec, nanosec = divmod(int(stamp_ns), 1_000_000_000)
+    sec, nanosec = divmod(int(stamp_ns), SECOND_NS)
     return Time(sec=sec, nanosec=nanosec)
 
 

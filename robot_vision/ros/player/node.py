@@ -26,6 +26,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.messages import cdr
+from robot_vision.messages.stamps import SECOND_NS, nanoseconds, set_stamp
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 from robot_vision.ros.node import qos
@@ -46,7 +47,7 @@ _AHEAD = 4  # images decoded before their time, so that a slow one does not brea
 _WAITING_LOG_S = 5.0
 _WARN_S = 5.0
 _SAID_AT_ONCE = 10
-_LAST_NS = (2**31 - 1) * 10**9  # that a message's time can hold
+_LAST_NS = (2**31 - 1) * SECOND_NS  # that a message's time can hold
 _STAMPS = 32  # recorded stamps whose replacement is remembered, for what comes with an image
 
 
@@ -240,7 +241,7 @@ class CameraPlayer(Node):
             else:
                 step = min(left, 1 / p.clock_hz)
                 # Never past the next message, which is logged when `left` is over.
-                self._publish_clock(item.log_ns - round(left * p.speed * 1e9))
+                self._publish_clock(item.log_ns - nanoseconds(left * p.speed))
             if self._stop.wait(step):
                 return False
 
@@ -276,7 +277,7 @@ class CameraPlayer(Node):
     def _publish_clock(self, now_ns: int) -> None:
         assert self._clock_publisher is not None
         message = Clock()
-        message.clock.sec, message.clock.nanosec = divmod(min(max(now_ns, 0), _LAST_NS), 10**9)
+        set_stamp(message.clock, min(max(now_ns, 0), _LAST_NS))
         self._clock_publisher.publish(message)
 
     def _report(self) -> None:

@@ -20,6 +20,7 @@ from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSe
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
+from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
 from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean, quantiles
@@ -73,9 +74,8 @@ def read_odometry(path: Path, topic: str, T_base_camera: Array) -> OdometryTrack
             p, q = message.pose.pose.position, message.pose.pose.orientation
             numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
             if np.all(np.isfinite(numbers)) and abs(np.linalg.norm(numbers[3:]) - 1) < 0.01:
-                stamp = message.header.stamp
                 matrix = pose_matrix(numbers[:3], numbers[3:])
-                rows[stamp.sec * 10**9 + stamp.nanosec] = matrix @ T_base_camera
+                rows[stamp_to_ns(message.header.stamp)] = matrix @ T_base_camera
     finally:
         bag.close()
     if not rows:
