@@ -27,6 +27,7 @@ from tiny_bundle import LABELS, make_tiny_bundle
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract.prediction import CameraPose, Hypothesis
 from robot_vision.errors import ImageError
+from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE, covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
 from robot_vision.images.decode import to_rgb
@@ -42,7 +43,7 @@ from robot_vision.ros.node.status import (
     transform_message,
     vision_info_message,
 )
-from robot_vision.ros.node.transforms import StaticTransforms, base_pose, transform_from_numbers
+from robot_vision.ros.node.transforms import add_static, base_pose, transform_from_numbers
 from robot_vision.ros.places.messages import PlaceHypothesis, places_message
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="front_optical")
@@ -309,12 +310,12 @@ def test_static_chains_are_composed_up_and_down() -> None:
         return matrix
 
     base_mast, mast_cam, cam_optical, base_laser = (random_transform() for _ in range(4))
-    tree = StaticTransforms()
-    tree.add("mast", "cam", mast_cam)
+    tree = FrameTree()
+    tree.fix("mast", "cam", mast_cam)
     assert tree.lookup("base_link", "cam") is None
-    tree.add("base_link", "mast", base_mast)
-    tree.add("/cam", "/optical", cam_optical)
-    tree.add("base_link", "laser", base_laser)
+    tree.fix("base_link", "mast", base_mast)
+    tree.fix("/cam", "/optical", cam_optical)
+    tree.fix("base_link", "laser", base_laser)
     assert np.allclose(tree.lookup("base_link", "optical"), base_mast @ mast_cam @ cam_optical)
     assert np.allclose(
         tree.lookup("optical", "base_link"), np.linalg.inv(base_mast @ mast_cam @ cam_optical)
@@ -324,7 +325,7 @@ def test_static_chains_are_composed_up_and_down() -> None:
     )
     assert np.array_equal(tree.lookup("cam", "cam"), np.eye(4))
     assert tree.lookup("base_link", "elsewhere") is None
-    tree.add("base_link", "mast", np.eye(4))  # a correction replaces
+    tree.fix("base_link", "mast", np.eye(4))  # a correction replaces
     assert np.allclose(tree.lookup("base_link", "cam"), mast_cam)
 
 
@@ -332,9 +333,9 @@ def test_static_loop_and_broken_transform_do_no_harm() -> None:
     from geometry_msgs.msg import TransformStamped
     from tf2_msgs.msg import TFMessage
 
-    tree = StaticTransforms()
-    tree.add("a", "b", np.eye(4))
-    tree.add("b", "a", np.eye(4))
+    tree = FrameTree()
+    tree.fix("a", "b", np.eye(4))
+    tree.fix("b", "a", np.eye(4))
     assert tree.lookup("a", "elsewhere") is None
     bad = TransformStamped(child_frame_id="c")
     bad.header.frame_id = "a"
@@ -343,6 +344,6 @@ def test_static_loop_and_broken_transform_do_no_harm() -> None:
     worse.header.frame_id = "a"
     worse.transform.translation.x = float("nan")
     refused: list[str] = []
-    tree.add_message(TFMessage(transforms=[bad, worse]), refused.append)
+    add_static(tree, TFMessage(transforms=[bad, worse]), refused.append)
     assert "quaternion" in refused[0] and "nan" in refused[1]
     assert tree.lookup("a", "c") is None and tree.lookup("a", "d") is None

@@ -88,15 +88,15 @@ def test_slow_transform_is_interpolated_as_tf2_does(rate_hz):
             tree.add_message(message(stamp, "map", "odom", 0.01 * seconds), False, refuse)
             continue
         tree.add_message(message(stamp, "odom", "base", seconds), False, refuse)
-        found = tree.lookup("map", "base", stamp, 0.1)  # at once, as the newest comes later
+        found = tree.lookup_at("map", "base", stamp, 0.1)  # at once, as the newest comes later
         live += found is not None and abs(found[0, 3] - 1.01 * seconds) < 0.03
     for stamp in images:
-        found = tree.lookup("map", "base", stamp, 0.1)
+        found = tree.lookup_at("map", "base", stamp, 0.1)
         located += found is not None and abs(found[0, 3] - 1.01 * (stamp / S - 100)) < 1e-6
     assert located == 300
     assert live >= 300 - 30 * (4 / rate_hz)  # until three periods are known
     # What stopped is not carried on, and the reason is told.
-    assert tree.lookup("map", "base", 115 * S, 0.1) is None
+    assert tree.lookup_at("map", "base", 115 * S, 0.1) is None
     why = tree.why("map", "base", 115 * S, 0.1)
     assert "of 'base' in 'odom': its newest is 5.0" in why and "comes every 0.03 s" in why
     assert "nothing joins 'base' and 'other'" in tree.why("other", "base", 100 * S, 0.1)
@@ -207,12 +207,12 @@ def test_chain_of_moving_and_fixed_transforms_is_their_product():
     )
     tree.add_message(message(tf("map", "odom", 4 * S, map_odom)), False, pytest.fail)
     tree.add_message(message(tf("odom", "base", 4 * S, odom_base)), False, pytest.fail)
-    found = tree.lookup("map", "camera", 4 * S, 0.1)
+    found = tree.lookup_at("map", "camera", 4 * S, 0.1)
     np.testing.assert_allclose(found, map_odom @ odom_base @ base_camera, atol=1e-9)
-    sideways = tree.lookup("lidar", "camera", 0, 0.1)  # joined below what moves
+    sideways = tree.lookup_at("lidar", "camera", 0, 0.1)  # joined below what moves
     np.testing.assert_allclose(sideways, np.linalg.inv(base_lidar) @ base_camera, atol=1e-9)
-    assert tree.lookup("map", "camera", 6 * S, 0.1) is None  # nothing of that time
-    assert tree.lookup("map", "gripper", 4 * S, 0.1) is None
+    assert tree.lookup_at("map", "camera", 6 * S, 0.1) is None  # nothing of that time
+    assert tree.lookup_at("map", "gripper", 4 * S, 0.1) is None
 
 
 def test_loop_of_transforms_and_numbers_that_are_not_finite_do_no_harm():
@@ -220,13 +220,13 @@ def test_loop_of_transforms_and_numbers_that_are_not_finite_do_no_harm():
     tree.add_message(
         message(tf("a", "b", S, np.eye(4)), tf("b", "a", S, np.eye(4))), False, pytest.fail
     )
-    assert tree.lookup("x", "a", S, 0.1) is None
+    assert tree.lookup_at("x", "a", S, 0.1) is None
     broken = np.eye(4)
     broken[0, 3] = np.nan
     refused = []
     tree.add_message(message(tf("map", "base", S, broken)), False, refused.append)
     assert len(refused) == 1 and "'map' to 'base'" in refused[0]
-    assert tree.lookup("map", "base", S, 0.1) is None
+    assert tree.lookup_at("map", "base", S, 0.1) is None
 
 
 def test_lookup_waits_for_the_transform_of_the_image():

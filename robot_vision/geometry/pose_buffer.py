@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import canonical_xyzw, matrix_from_xyzw
+from robot_vision.geometry.trajectory import slerp
 
 Array = NDArray[np.float64]
 BACK_S = 1.0  # a stamp that lies further back is a clock that jumped, a nearer one a late message
@@ -176,16 +177,3 @@ class PoseBuffer:
         matrix[:3, :3] = matrix_from_xyzw(q)
         matrix[:3, 3] = p
         return matrix
-
-
-def slerp(a: Array, b: Array, share: float) -> Array:
-    """Returns the rotation between two unit quaternions (4,), along the shorter way (Shoemake 1985)."""
-    cosine = float(np.dot(a, b))
-    if cosine < 0:
-        b, cosine = -b, -cosine
-    if cosine > 1 - 1e-9:  # the angle is too small to divide by its sine
-        return canonical_xyzw(a + share * (b - a))
-    angle = np.arccos(cosine)
-    return canonical_xyzw(
-        (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
-    )

@@ -1,9 +1,9 @@
-"""Poses over time, and the tree of frames that tf messages draw."""
+"""Poses over time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import (
     canonical_xyzw,
-    inverse,
     matrix_from_xyzw,
     rotation_error_deg,
 )
@@ -83,88 +82,6 @@ def slerp(
     ahead = np.where(tiny, 1 - t, np.sin((1 - t) * angle))
     behind = np.where(tiny, t, np.sin(t * angle))
     return canonical_xyzw(ahead * a + behind * b)
-
-
-@dataclass
-class FrameTree:
-    """Frames and their parents, as tf messages give them.
-
-    Attributes:
-        parents: each child's parent.
-        static: `T_parent_child` of children that do not move.
-        moving: of the others.
-        notes: what was left out of the messages.
-    """
-
-    parents: dict[str, str] = field(default_factory=dict)
-    static: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    moving: dict[str, Trajectory] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def root_of(self, frame: str) -> str:
-        """Returns the frame above all others of a frame."""
-        return self._upwards(frame)[-1]
-
-    def connects(self, top: str, frame: str) -> bool:
-        """Whether `T_top_frame` follows from the tree."""
-        return self.root_of(top) == self.root_of(frame)
-
-    def at(
-        self, top: str, frame: str, stamps_ns: NDArray[np.int64], max_gap_ns: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Returns `T_top_frame` (M, 4, 4) at stamps, and which hold: each moving link is interpolated.
-
-        Raises:
-            SourceError: the two are not connected.
-        """
-        if not self.connects(top, frame):
-            known = ", ".join(sorted(self._frames())) or "none"
-            raise SourceError(f"tf does not connect {top!r} to {frame!r}: its frames are {known}")
-        down, up = self._upwards(frame), self._upwards(top)
-        shared = next(f for f in down if f in up)
-        a, holds_a = self._from(shared, down, stamps_ns, max_gap_ns)
-        b, holds_b = self._from(shared, up, stamps_ns, max_gap_ns)
-        return np.array([inverse(tb) @ ta for ta, tb in zip(a, b, strict=True)]).reshape(
-            -1, 4, 4
-        ), holds_a & holds_b
-
-    def fixed(self, top: str, frame: str) -> NDArray[np.float64] | None:
-        """Returns `T_top_frame` where static links alone connect them, else None."""
-        if not self.connects(top, frame):
-            return None
-        down, up = self._upwards(frame), self._upwards(top)
-        shared = next(f for f in down if f in up)
-        links = [f for way in (down, up) for f in way[: way.index(shared)]]
-        if any(f not in self.static for f in links):
-            return None
-        transform: NDArray[np.float64] = self.at(top, frame, np.zeros(1, np.int64), 0)[0][0]
-        return transform
-
-    def _from(
-        self, shared: str, way: Sequence[str], stamps_ns: NDArray[np.int64], max_gap_ns: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Returns `T_shared_frame` for the first frame of a way upwards."""
-        poses = np.tile(np.eye(4), (len(stamps_ns), 1, 1))
-        holds = np.ones(len(stamps_ns), bool)
-        for child in way[: way.index(shared)]:
-            if child in self.static:
-                poses = self.static[child] @ poses
-            else:
-                link, known = self.moving[child].at(stamps_ns, max_gap_ns)
-                poses, holds = link @ poses, holds & known
-        return poses, holds
-
-    def _upwards(self, frame: str) -> list[str]:
-        way = [frame]
-        while way[-1] in self.parents:
-            parent = self.parents[way[-1]]
-            if parent in way:
-                raise SourceError(f"tf has a loop: {' -> '.join([*way, parent])}")
-            way.append(parent)
-        return way
-
-    def _frames(self) -> set[str]:
-        return set(self.parents) | set(self.parents.values())
 
 
 class Repeats:

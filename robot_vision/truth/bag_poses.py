@@ -8,7 +8,7 @@ headers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.rigid import pose_matrix
-from robot_vision.geometry.trajectory import FrameTree, TrajectoryBuilder
+from robot_vision.geometry.trajectory import Trajectory, TrajectoryBuilder
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.pose_checks import rotation_from_quaternion
@@ -74,11 +75,12 @@ def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPo
     """
     if request.source == "none":
         return None
-    tree = frame_tree(bag, report)
+    tree, notes = frame_tree(bag, report)
     if request.topic or request.source == "topic":
         return _from_topic(bag, _chosen(bag, request.topic, POSE_KINDS), tree, request, report)
-    if request.source == "tf" or tree.connects(request.map_frame, request.camera_frame):
-        return _from_tf(tree, request)
+    _refuse_loops(tree, request.map_frame, request.camera_frame)
+    if request.source == "tf" or tree.between(request.map_frame, request.camera_frame):
+        return _from_tf(tree, notes, request)
     for kinds in ((POSE, POSE_COVARIANCE), (ODOMETRY,)):
         if any(kind in kinds for kind in bag.kinds.values()):
             return _from_topic(bag, _chosen(bag, "", kinds), tree, request, report)
@@ -98,7 +100,7 @@ def _chosen(bag: BagFile, topic: str, kinds: tuple[str, ...]) -> str:
 
 
 def _from_topic(
-    bag: BagFile, topic: str, tree: FrameTree, request: PoseRequest, report: Report
+    bag: BagFile, topic: str, tree: FrameTree[Trajectory], request: PoseRequest, report: Report
 ) -> CameraPoses:
     builder = TrajectoryBuilder(f"{bag.path}:{topic}", report)
     frames: dict[tuple[str, str], None] = {}
@@ -126,14 +128,15 @@ def _from_topic(
 
 
 def _extrinsics(
-    place: str, base: str, tree: FrameTree, request: PoseRequest
+    place: str, base: str, tree: FrameTree[Trajectory], request: PoseRequest
 ) -> tuple[NDArray[np.float64], str]:
     """Returns `T_base_camera` and how it is known."""
     if request.base_to_camera:
         return parse_transform(request.base_to_camera), "moved by base_to_camera"
     if not base or base == request.camera_frame:
         return np.eye(4), "taken as the camera's own (set base_frame if they are the robot's)"
-    fixed = tree.fixed(base, request.camera_frame)
+    _refuse_loops(tree, base, request.camera_frame)
+    fixed = tree.lookup(base, request.camera_frame)
     if fixed is None:
         raise ConfigError(
             f"{place} gives poses of {base!r}, and /tf_static does not connect it to the camera's frame "
@@ -142,40 +145,61 @@ def _extrinsics(
     return fixed, f"moved from {base} to {request.camera_frame} by /tf_static"
 
 
-def _from_tf(tree: FrameTree, request: PoseRequest) -> CameraPoses:
+def _refuse_loops(tree: FrameTree[Trajectory], *frames: str) -> None:
+    for frame in frames:
+        way = tree.upwards(frame)
+        if (above := tree.parent(way[-1])) is not None:
+            raise SourceError(f"tf has a loop: {' -> '.join([*way, above])}")
+
+
+def _from_tf(
+    tree: FrameTree[Trajectory], notes: Sequence[str], request: PoseRequest
+) -> CameraPoses:
     top, camera = request.map_frame, request.camera_frame
-    if not tree.connects(top, camera):
-        root = tree.root_of(camera)
-        known = ", ".join(sorted({*tree.parents, *tree.parents.values()})) or "none"
+    if tree.between(top, camera) is None:
+        root, known = tree.upwards(camera)[-1], ", ".join(tree.frames()) or "none"
         raise ConfigError(
             f"tf does not connect {top!r} to the camera's frame {camera!r}, whose root is {root!r}: "
             f"set map_frame or camera_frame to one of {known}"
         )
+
+    def at(stamps_ns: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        holds = np.ones(len(stamps_ns), bool)
+
+        def link_at(link: Trajectory) -> NDArray[np.float64]:
+            nonlocal holds
+            poses, known = link.at(stamps_ns, request.max_gap_ns)
+            holds = holds & known
+            return poses
+
+        found = tree.lookup(top, camera, link_at)
+        assert found is not None
+        return np.broadcast_to(found, (len(stamps_ns), 4, 4)).copy(), holds
+
     return CameraPoses(
-        lambda stamps_ns: tree.at(top, camera, stamps_ns, request.max_gap_ns),
-        top,
-        "; ".join([f"poses are those of tf, from {top} to {camera}", *tree.notes]),
+        at, top, "; ".join([f"poses are those of tf, from {top} to {camera}", *notes])
     )
 
 
-def frame_tree(bag: BagFile, report: Report) -> FrameTree:
-    """Returns the tree of /tf and /tf_static.
+def frame_tree(bag: BagFile, report: Report) -> tuple[FrameTree[Trajectory], list[str]]:
+    """Returns the tree of /tf and /tf_static, and notes on what was left out.
 
     Raises:
         SourceError: a frame has two parents.
     """
-    tree = FrameTree()
+    tree: FrameTree[Trajectory] = FrameTree()
     builders: dict[str, TrajectoryBuilder] = {}
+    parents: dict[str, str] = {}
     topics = [t for t, k in bag.kinds.items() if k in TF_KINDS]
     for record in bag.raw(topics):
         topic, log_ns = record.topic, record.log_ns
         is_static = topic.rsplit("/", 1)[-1] == "tf_static"
         for link in bag.message(record).transforms:
-            parent, child = link.header.frame_id.lstrip("/"), link.child_frame_id.lstrip("/")
-            if tree.parents.setdefault(child, parent) != parent:
+            parent, child = plain_frame(link.header.frame_id), plain_frame(link.child_frame_id)
+            if parents.setdefault(child, parent) != parent:
                 raise SourceError(
                     f"{bag.path}:{topic}: frame {child!r} has two parents, "
-                    f"{tree.parents[child]!r} and {parent!r}"
+                    f"{parents[child]!r} and {parent!r}"
                 )
             position, xyzw = _numbers(link.transform.translation, link.transform.rotation)
             if is_static:
@@ -184,7 +208,7 @@ def frame_tree(bag: BagFile, report: Report) -> FrameTree:
                     if not np.all(np.isfinite(position)):
                         raise SourceError(f"{place}: translation {position} must be finite")
                     rotation_from_quaternion(np.array(xyzw), place)
-                    tree.static[child] = pose_matrix(np.array(position), np.array(xyzw))
+                    tree.fix(parent, child, pose_matrix(np.array(position), np.array(xyzw)))
                 except SourceError as error:
                     report(error)
             else:
@@ -192,9 +216,9 @@ def frame_tree(bag: BagFile, report: Report) -> FrameTree:
                 # Several publishers share /tf, so the log's order is not that of the stamps.
                 builder = builders.setdefault(child, TrajectoryBuilder(name, report, ordered=False))
                 builder.add(stamp_to_ns(link.header.stamp) or log_ns, position, xyzw)
-    tree.moving = {child: builder.build() for child, builder in builders.items()}
-    tree.notes = [note for builder in builders.values() for note in builder.notes()]
-    return tree
+    for child, builder in builders.items():
+        tree.move(parents[child], child, builder.build)
+    return tree, [note for builder in builders.values() for note in builder.notes()]
 
 
 def parse_transform(text: str) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ from robot_vision.filters.pose_filter import (
     PoseFilter,
 )
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix
 from robot_vision.messages.stamps import nanoseconds, set_stamp
 from robot_vision.ros.filters.diagnostics import (
@@ -44,7 +45,7 @@ from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import pose_message, transform_message
-from robot_vision.ros.node.transforms import StaticTransforms, subscribe_static
+from robot_vision.ros.node.transforms import subscribe_static
 
 SILENT = "silent"
 _JUDGED_S = 0.1  # between two looks at what was last heard
@@ -78,7 +79,7 @@ class PoseFiltering:
         p = parameters()
         self.statistics = Statistics(p.diagnostics_window_s)
         self._filter = PoseFilter(p.pose_settings())
-        self._statics = StaticTransforms()
+        self._statics: FrameTree[Any] = FrameTree()
         self._subscriptions: list[Any] = []
         self._end_static: Callable[[], Any] | None = None
         self._rate = RateLimiter()

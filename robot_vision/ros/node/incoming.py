@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry.frames import plain_frame
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE
 from robot_vision.messages.stamps import SECOND_NS, stamp_to_ns
 
@@ -113,11 +114,6 @@ def checked_transforms(message: Any, refuse: Callable[[str], None]) -> Iterator[
             yield CheckedTransform(parent, child, stamp_ns, *checked_pose(stamped.transform))
         except MeasurementError as error:
             refuse(f"from {parent!r} to {child!r}: {error}")
-
-
-def plain_frame(frame: str) -> str:
-    """Returns a frame's name as tf2 has it, without the leading slash that old bags and drivers send."""
-    return str(frame).lstrip("/")
 
 
 def _shown(values: Array) -> str:

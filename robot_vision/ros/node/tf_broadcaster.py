@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from robot_vision.ros.node.incoming import plain_frame
+from robot_vision.geometry.frames import plain_frame
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
 

@@ -6,7 +6,6 @@ tf2_ros is not needed for fixed transforms: they are latched, so one subscriptio
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.prediction import CameraPose
 from robot_vision.errors import ConfigError
+from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.rigid import (
     compose_with_covariance,
     inverse,
@@ -22,7 +22,7 @@ from robot_vision.geometry.rigid import (
     pose_matrix,
     xyzw_from_matrix,
 )
-from robot_vision.ros.node.incoming import checked_transforms, plain_frame
+from robot_vision.ros.node.incoming import checked_transforms
 
 Array = NDArray[np.float64]
 
@@ -50,52 +50,16 @@ def base_pose(camera: CameraPose, T_base_camera: NDArray[Any]) -> CameraPose:
     return CameraPose(matrix[:3, 3].copy(), xyzw_from_matrix(matrix[:3, :3]), covariance)
 
 
-class StaticTransforms:
-    """The tree of fixed transforms, and chains through it. Safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._parents: dict[str, tuple[str, Array]] = {}
-        self._found: dict[tuple[str, str], Array] = {}
-
-    def add(self, parent: str, child: str, T_parent_child: Array) -> None:
-        """Adds or replaces the transform of a child; a frame has one parent."""
-        with self._lock:
-            self._parents[plain_frame(child)] = (plain_frame(parent), T_parent_child)
-            self._found.clear()
-
-    def add_message(self, message: Any, refuse: Callable[[str], None]) -> None:
-        """Adds the transforms of a `tf2_msgs/TFMessage`; `refuse` hears of each that is none, and why."""
-        for t in checked_transforms(message, refuse):
-            self.add(t.parent, t.child, pose_matrix(t.position, t.xyzw))
-
-    def lookup(self, target: str, source: str) -> Array | None:
-        """Returns `T_target_source` (4, 4) if fixed transforms join the two frames; None otherwise."""
-        key = (plain_frame(target), plain_frame(source))
-        with self._lock:
-            if key not in self._found:
-                up_source, up_target = self._to_ancestors(key[1]), self._to_ancestors(key[0])
-                common = next((frame for frame in up_source if frame in up_target), None)
-                if common is None:
-                    return None
-                self._found[key] = inverse(up_target[common]) @ up_source[common]
-            return self._found[key]
-
-    def _to_ancestors(self, frame: str) -> dict[str, Array]:
-        """Returns `T_ancestor_frame` for the frame itself and each of its ancestors, nearest first."""
-        transform = np.eye(4)
-        found = {frame: transform}
-        while frame in self._parents:
-            frame, T_parent_child = self._parents[frame]
-            if frame in found:  # two publishers made a loop
-                break
-            transform = T_parent_child @ transform
-            found[frame] = transform
-        return found
+def add_static(
+    tree: FrameTree[Any], message: Any, refuse: Callable[[str], None] = lambda why: None
+) -> None:
+    """Adds the transforms of a `tf2_msgs/TFMessage`; `refuse` hears of each that is none, and why."""
+    for t in checked_transforms(message, refuse):
+        tree.fix(t.parent, t.child, pose_matrix(t.position, t.xyzw))
 
 
 def subscribe_static(
-    node: Any, transforms: StaticTransforms, refuse: Callable[[str], None]
+    node: Any, transforms: FrameTree[Any], refuse: Callable[[str], None]
 ) -> Callable[[], None]:
     """Fills `transforms` from `/tf_static`; returns what ends the subscription.
 
@@ -110,6 +74,6 @@ def subscribe_static(
     qos = QoSProfile(
         history=HistoryPolicy.KEEP_LAST, depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL
     )
-    add = functools.partial(transforms.add_message, refuse=refuse)
+    add = functools.partial(add_static, transforms, refuse=refuse)
     subscription = node.create_subscription(TFMessage, "/tf_static", add, qos)
     return lambda: node.destroy_subscription(subscription)

@@ -30,6 +30,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 
 from robot_vision.bundle.installed import find_model
 from robot_vision.errors import EngineError
+from robot_vision.geometry.frames import FrameTree
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.node.managed_node import ManagedNode
@@ -38,7 +39,6 @@ from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.status import label_info_message, vision_info_message
 from robot_vision.ros.node.topic_names import check_topics
 from robot_vision.ros.node.transforms import (
-    StaticTransforms,
     subscribe_static,
     transform_from_numbers,
 )
@@ -63,7 +63,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None
         self._cameras: dict[str, Camera] = {}
-        self._statics = StaticTransforms()
+        self._statics: FrameTree[Any] = FrameTree()
         self._release: list[Callable[[], Any]] = []
         self._info: tuple[Any, Any] | None = None
         self._paused = False

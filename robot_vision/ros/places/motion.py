@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, Continuity
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.pose_buffer import PoseBuffer
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix
 from robot_vision.ros.node.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.node.qos import profile, subscription_events
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.transforms import (
-    StaticTransforms,
     subscribe_static,
     transform_from_numbers,
 )
@@ -83,7 +83,7 @@ class Motion:
         # A silence alone is no restart: what went on meanwhile is in the odometry.
         self._continuity = Continuity(SPEED_M_S, TURN_DEG_S, gap_s=math.inf)
         self._tree = MovingTransforms()
-        self._statics = StaticTransforms()
+        self._statics: FrameTree[Any] = FrameTree()
         self._release: list[Callable[[], Any]] = []
         self._frame = self._child = ""
         self._since = time.monotonic()
@@ -190,7 +190,7 @@ class Motion:
             return np.eye(4)
         found = self._statics.lookup(body, camera_frame)
         if found is None:
-            found = self._tree.lookup(body, camera_frame, 0, 0.0)
+            found = self._tree.lookup_at(body, camera_frame, 0, 0.0)
         if found is None:
             self._statistics.count("no_transform")
             self._warn(
