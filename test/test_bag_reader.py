@@ -322,7 +322,7 @@ def test_topic_that_changes_its_type_is_said(tmp_path):
     shutil.move(write(tmp_path / "a_0", "sqlite3"), bag)
     shutil.move(tmp_path / "a_1" / "a_1.db3", bag)
     (bag / "metadata.yaml").unlink()
-    missing(bag, range(30), f"1 messages of {FRONT} are std_msgs/msg/String, and are left out")
+    missing(bag, range(30), f"1 message of {FRONT} is std_msgs/msg/String, and is left out")
 
 
 def test_files_that_are_not_read_are_named(tmp_path):
@@ -602,7 +602,7 @@ def test_rows_out_of_order_of_one_time_and_without_data(tmp_path):
         database.execute("update messages set topic_id = 9 where id = 3")
     found, problems, _ = numbers(bag)
     assert found == list(range(3, 30))
-    assert "1 messages of bag.db3 are left out: they are of topic number 9" in problems[0]
+    assert "1 message of bag.db3 is left out: it is of topic number 9" in problems[0]
     assert f"2 messages of {FRONT} hold no data" in problems[1]
 
 

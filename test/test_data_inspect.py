@@ -75,7 +75,7 @@ def test_inspect_reports_unreadable_images_and_equal_ones(tmp_path, capsys):
         capsys, "image_folder", tmp_path, "--output", tmp_path / "o", "--option", "validation=0"
     )
     assert "1 of 11 images cannot be read" in out.out
-    assert "1 images are in train and in test" in out.out
+    assert "1 image is in train and in test" in out.out
 
 
 @pytest.mark.slow

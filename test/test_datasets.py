@@ -281,8 +281,8 @@ def test_image_folder_notes_what_is_wrong(tmp_path):
     write_image(tmp_path / "train/loose.png", 1)
     splits = open_dataset("image_folder", tmp_path, validation=0)
     text = "\n".join(splits.notes)
-    assert "1 image files are empty" in text and "empty.jpg" in text
-    assert "1 files under" in text
+    assert "1 image file is empty" in text and "empty.jpg" in text
+    assert "1 file under" in text
     assert "nothing has no image" in text
     assert "loose.png" in text
     assert "one class only (cat)" in text
@@ -311,10 +311,10 @@ def test_folders_and_images_beside_a_split_are_counted(tmp_path):
     text = "\n".join(splits.notes)
     assert "4 images are in the folder extra, which is none of train, test" in text
     assert "5 images are in the folder Training" in text
-    assert f"1 images lie in {tmp_path} itself" in text
+    assert f"1 image lies in {tmp_path} itself" in text
     assert f"1 hidden folders with images lie in {tmp_path / 'train'} itself" in text
-    assert f"1 files that are no images lie in {tmp_path / 'train'} itself" in text
-    assert "test has no image of 1 classes: dog" in text
+    assert f"1 file that is no image lies in {tmp_path / 'train'} itself" in text
+    assert "test has no image of 1 class: dog" in text
 
 
 def test_classes_of_two_spellings_are_joined_or_named(tmp_path):
@@ -404,7 +404,7 @@ def test_images_in_two_splits_or_with_two_labels_are_counted(tmp_path):
         "2 of 6 test images are",
         "1 of 3 validation images are",
         "2 of 6 test images are",
-        "1 images have more than one label",
+        "1 image has more than one label",
     ]
     assert "also in train, such as train/cat/1.png = test/cat/b.png" in notes[0]
     assert "also in validation" in notes[2]

@@ -103,10 +103,10 @@ def test_seven_scenes_counts_what_lies_beside_its_frames(tmp_path):
     splits = open_dataset("seven_scenes", tmp_path, split="train")
     assert len(splits.train) == 4
     text = "\n".join(splits.notes)
-    assert "1 frame skipped, which have a pose and no image: seq-01/frame-000009" in text
+    assert "1 frame skipped, which has a pose and no image: seq-01/frame-000009" in text
     assert "1 frame skipped, as the frame has another image: frame-000000.color" in text
-    assert "1 zip files are not unpacked and are left out: seq-02.zip" in text
-    assert "1 images are outside the sequences and are left out: frame-000007.color.png" in text
+    assert "1 zip file is not unpacked and is left out: seq-02.zip" in text
+    assert "1 image is outside the sequences and is left out: frame-000007.color.png" in text
 
 
 def zero_row(line):
@@ -196,7 +196,7 @@ def test_twelve_scenes_counts_lost_frames_and_those_of_no_sequence(tmp_path):
     assert len(splits.samples) == 10
     text = "\n".join(splits.notes)
     assert "1 frame skipped, whose tracking was lost (the pose is not finite)" in text
-    assert "1 frame skipped, which are in no sequence of split.txt" in text
+    assert "1 frame skipped, which is in no sequence of split.txt" in text
     (folder / "split.txt").write_text("sequence0 [frames=5]\n")
     with pytest.raises(SourceError, match=r"split.txt:1: .*is not like 'sequence0"):
         open_dataset("twelve_scenes", folder)
@@ -449,11 +449,8 @@ def test_transforms_json_lists_may_spell_frames_otherwise(tmp_path, spelling):
         "test": ["004", "005"],
     }
     assert "6 names in lists of transforms.json are spelled otherwise" in notes
-    assert "1 frame skipped, as test_filenames names them and no frame does: gone_9" in notes
-    assert (
-        "1 frames are in no list of transforms.json and are left out: images/transforms_006"
-        in notes
-    )
+    assert "1 frame skipped, as test_filenames names it and no frame does: gone_9" in notes
+    assert "1 frame is in no list of transforms.json and left out: images/transforms_006" in notes
 
 
 def test_transforms_json_takes_no_frame_for_a_name_that_two_have(tmp_path):
@@ -468,7 +465,7 @@ def test_transforms_json_takes_no_frame_for_a_name_that_two_have(tmp_path):
     )
     numbers, notes = parts_of(tmp_path)
     assert numbers["train"] == ["001"] and numbers["test"] == ["002"]
-    assert "1 frame skipped, as train_filenames names them and no frame does" in notes
+    assert "1 frame skipped, as train_filenames names it and no frame does" in notes
 
 
 def test_transforms_json_with_equal_val_and_test_is_tested_on_them(tmp_path):
@@ -485,7 +482,7 @@ def test_transforms_json_with_equal_val_and_test_is_tested_on_them(tmp_path):
     rewritten(tmp_path, val_filenames=names[7:10], train_filenames=names[:7])
     numbers, notes = parts_of(tmp_path)
     assert numbers["validation"] == ["007", "008"] and len(numbers["test"]) == 3
-    assert "1 images are in val and in test: they are test, and validation is the others" in notes
+    assert "1 image is in val and in test: it is test, and validation is the others" in notes
     rewritten(tmp_path, train_filenames=names)
     with pytest.raises(SourceError, match="3 images are in train and in test"):
         open_dataset("transforms_json", tmp_path)
@@ -516,7 +513,7 @@ def test_transforms_json_without_train_list_and_with_other_files_says_so(tmp_pat
     assert numbers["train"] == ["000", "001", "003"] and numbers["test"] == ["002"]
     assert "transforms_val.json: not read, since there is a transforms.json" in notes
     assert "has no train_filenames: the 3 frames of no list are train" in notes
-    assert "as test_filenames names them again" in notes
+    assert "as test_filenames names it again" in notes
 
 
 def test_transforms_json_blocks_follow_the_names_and_not_the_file(tmp_path):

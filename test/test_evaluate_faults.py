@@ -153,7 +153,7 @@ def test_unsorted_and_duplicate_stamps_are_sorted_counted_and_said(
     association = run.metrics["association"]
     assert association["unsorted_stamps"] == 2 and association["duplicate_stamps"] == 1
     assert run.metrics["frames"] == 6 and association["frames"] == 7
-    assert "2 frames had a stamp before" in run.out and "1 frames had a stamp that" in run.out
+    assert "2 frames had a stamp before" in run.out and "1 frame had a stamp that" in run.out
     rows = (run.output / "drive.estimate.tum").read_text().splitlines()[1:]
     times = [float(row.split()[0]) for row in rows]
     assert times == sorted(times) and len(times) == 6

@@ -26,7 +26,7 @@ def test_images_on_both_sides_of_the_equator_are_neighbours(tmp_path, written):
     splits = open_dataset("place_folder", tmp_path, split="train")
     at = positions(splits.train)
     np.testing.assert_allclose(at[north] - at[south], [0, 20, 0], atol=1e-6)
-    assert any("1 images are south of the equator and 1 north of it" in n for n in splits.notes)
+    assert any("1 image is south of the equator and 1 north of it" in n for n in splits.notes)
     write_image(tmp_path / place_name("500010.0", "30.0", 90, "37", "").replace("@37.1@", "@@"), 2)
     with pytest.raises(SourceError, match="neither zone letter nor latitude"):
         open_dataset("place_folder", tmp_path)
@@ -130,7 +130,7 @@ def test_msls_opens_cities_of_two_zones_apart(tmp_path):
     text = "\n".join(splits.notes)
     assert "4 frames skipped, which are panoramas" in text
     assert "in no list" not in text
-    assert "miami/query has no positions (postprocessed.csv): 1 images left out" in text
+    assert "miami/query has no positions (postprocessed.csv): 1 image left out" in text
     assert "amsterdam from x = 0 km, cph from x = 100 km" in text
     one = open_dataset("msls", tmp_path / "train_val/cph")
     assert len(one.samples) == 6

@@ -191,7 +191,7 @@ def test_format_is_that_of_the_content_whatever_the_name(tmp_path, form, suffix)
     notes = image_notes([tmp_path / f"a{suffix}"])
     named = {"PPM": "PNM"}.get(form, form)
     assert (
-        notes == [] if suffix[1:].upper() == form else f"are {named} by their content" in notes[0]
+        notes == [] if suffix[1:].upper() == form else f"is {named} by its content" in notes[0]
     )
 
 
@@ -262,10 +262,10 @@ def test_files_that_hold_no_image_are_counted_by_reason(tmp_path):
     notes = image_notes([good, page, empty, link, pipe])
     text = "\n".join(notes)
     assert len(notes) == 4 and "good" not in text
-    assert f"1 image files hold no image of a known format: {page}" in text
-    assert f"1 image files are empty and cannot be read: {empty}" in text
+    assert f"1 image file holds no image of a known format: {page}" in text
+    assert f"1 image file is empty and cannot be read: {empty}" in text
     assert f"No such file or directory): {link}" in text
-    assert f"1 image files are no regular files: {pipe}" in text
+    assert f"1 image file is no regular file: {pipe}" in text
     for file in (page, empty, link, pipe):  # and a pipe does not keep its reader for ever
         with pytest.raises(ImageError):
             FileImage(str(file)).load()

@@ -457,7 +457,7 @@ def test_installed_model_is_found_by_its_name(
 ) -> None:
     folder = write_pngs(tmp_path / "run", colours(1))
     assert main(["infer", "--model", "demo", "--engine", "onnx", str(folder)]) == 0
-    assert "1 frames predicted" in capsys.readouterr().out
+    assert "1 frame predicted" in capsys.readouterr().out
 
 
 def test_an_output_that_is_a_source_is_refused(

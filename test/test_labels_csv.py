@@ -113,7 +113,7 @@ def test_what_is_left_out_is_counted(folder):
     text = "\n".join(splits.notes)
     assert len(splits.samples) == 9
     assert "1 frame skipped, which is listed before with the same class: images/000.png" in text
-    assert "1 frame skipped, which have no class: 009.png" in text
+    assert "1 frame skipped, which has no class: 009.png" in text
     assert "900.png" in text
     assert "2 images are in the folders of the listed images but in no list" in text
     (folder / "labels.csv").write_text("\n".join(["image,label", *rows, "000.png,hall"]))
@@ -174,7 +174,7 @@ def test_two_images_of_one_name_are_not_guessed_at(tmp_path):
         ("a/1.png", "x"),
         ("b/0.png", "y"),
     ]
-    assert any("or several have that name: 0.png" in note for note in splits.notes)
+    assert any("or whose name is that of several: 0.png" in note for note in splits.notes)
 
 
 def test_a_row_wider_than_the_table_is_refused(folder):

@@ -218,9 +218,9 @@ def test_repeated_stamps_are_kept_once_and_said(tmp_path):
     notes: list[str] = []
     found = read_pose_file(file, refuse, say=notes.append)
     assert found.positions[:, 0].tolist() == [0, 1, 2]
-    assert "1 poses repeat a stamp and its pose: left out (first: " in notes[0]
+    assert "1 pose repeats a stamp and its pose: left out (first: " in notes[0]
     assert "truth.txt:2)" in notes[0]
-    assert "1 poses repeat a stamp with another pose, up to 0.02 m" in notes[1]
+    assert "1 pose repeats a stamp with another pose, up to 0.02 m" in notes[1]
     assert "truth.txt:4)" in notes[1]
     file.write_text("1.0 0 0 0 0 0 0 1\n1.0 3 0 0 0 0 0 1\n")
     with pytest.raises(
@@ -302,7 +302,7 @@ def test_associations_may_name_the_colour_image_first_and_repeat_a_line(tmp_path
     (folder / "associations.txt").write_text("\n".join([*both, both[-1]]))
     splits = open_dataset("tum_rgbd", folder)
     assert len(splits.samples) == 4
-    assert any("associations.txt:5: 1 lines repeat the line above" in note for note in splits.notes)
+    assert any("associations.txt:5: 1 line repeats the line above" in note for note in splits.notes)
 
 
 def test_a_table_that_is_no_text_is_named(tmp_path, capsys):

@@ -72,7 +72,7 @@ def test_profile_writes_every_stage_of_every_frame(frames, tmp_path, capsys, eng
     layers = next(e for e in spans if e["name"].startswith("one run, by layer"))
     assert layers["args"]["layers"] > 20
     assert {e["args"]["name"] for e in events if e["ph"] == "M"} >= {"robot-vision profile"}
-    assert "1 frames could not be decoded" in capsys.readouterr().out
+    assert "1 frame could not be decoded" in capsys.readouterr().out
 
 
 @pytest.mark.slow

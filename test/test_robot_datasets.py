@@ -80,9 +80,9 @@ def test_kitti_counts_what_has_no_pose_or_no_image(tmp_path):
     assert len(splits.samples) == 5
     assert_sees(splits.samples, lambda s: int(s.name[-10:-4]))
     text = "\n".join(splits.notes)
-    assert "1 sequences have no poses and are left out: 11" in text
+    assert "1 sequence has no poses and is left out: 11" in text
     assert "1 frame skipped, beyond the 6 lines of 00.txt: 00/image_2/000006.png" in text
-    assert "1 of 6 poses have no image in image_2" in text
+    assert "1 of 6 poses has no image in image_2" in text
     with pytest.raises(SourceError, match="no poses of 11: put poses/11.txt"):
         open_dataset("kitti", tmp_path / "sequences/11")
     with pytest.raises(SourceError, match="no image_3: set camera to one of 2"):

@@ -15,6 +15,7 @@ from robot_vision.calibration.old_graphs import FEATURES, LOGITS, GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
 from robot_vision.images.resizing import network_inputs, source_size
+from robot_vision.words import counted
 
 MAX_UNREADABLE = 0.05
 BATCH = 16
@@ -79,7 +80,8 @@ def predict(
     if len(problems) > MAX_UNREADABLE * len(samples) or not rows:
         first = problems[0] if problems else "there are none"
         raise SourceError(
-            f"{len(problems)} of {len(samples)} images cannot be read: {first}; repair the data set"
+            f"{len(problems)} of {counted(len(samples), 'image cannot', 'images cannot')} be read: "
+            f"{first}; repair the data set"
         )
     return {**{n: np.concatenate(p) for n, p in parts.items()}, "rows": np.array(rows, np.int64)}
 

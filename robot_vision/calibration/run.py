@@ -23,6 +23,7 @@ from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.heads.classifier.temperature import log_probabilities
 from robot_vision.heads.pose.variance_scales import scaled
+from robot_vision.words import counted
 
 # Of the images: two data sets may share a few by accident, as recordings that stand still do.
 MAX_TRAINED_ON = 0.05
@@ -104,7 +105,14 @@ def without_trained_on(
     kept = [s for s, h in zip(samples, hashes, strict=True) if h not in shared]
     notes = []
     if len(kept) < len(samples):
-        notes.append(f"{len(samples) - len(kept)} images that were trained on are left out")
+        notes.append(
+            counted(
+                len(samples) - len(kept),
+                "image that was trained on is",
+                "images that were trained on are",
+            )
+            + " left out"
+        )
     return kept, notes
 
 
@@ -136,7 +144,12 @@ def calibrate(
     material = _material(bundle, samples, progress)
     if len(material.samples) < len(samples):
         notes.append(
-            f"{len(samples) - len(material.samples)} images that cannot be read are left out"
+            counted(
+                len(samples) - len(material.samples),
+                "image that cannot be read is",
+                "images that cannot be read are",
+            )
+            + " left out"
         )
     if {"classifier", "open_set"} & set(options.heads):
         notes += _notes_on_labels(bundle, material.samples)
@@ -201,7 +214,8 @@ def _notes_on_labels(bundle: ModelBundle, samples: Sequence[Sample]) -> list[str
     notes = []
     if strange:
         notes.append(
-            f"{sum(strange.values())} images have labels that {bundle.name} does not know "
+            f"{counted(sum(strange.values()), 'image has a label', 'images have labels')} that "
+            f"{bundle.name} does not know "
             f"({_some([f'{name}: {n}' for name, n in strange.items()])}): nothing is fitted on them, and the "
             "open set's numbers count them as unknown images; if a class is only spelled differently, "
             f"rename it (it knows {_some(list(labels))})"

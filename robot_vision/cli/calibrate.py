@@ -22,6 +22,7 @@ from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.words import counted
 
 _TITLES = {
     "ece": "expected calibration error",
@@ -197,7 +198,7 @@ def tables(found: Calibration) -> list[Table]:
     """Returns a table a head: each number before and after."""
     made = []
     for head, fitted in found.heads.items():
-        title = f"{head}: {fitted.images} images, after: cross-fitted"
+        title = f"{head}: {counted(fitted.images, 'image')}, after: cross-fitted"
         if fitted.left:
             title += ", not written"
         table = Table(title=title, title_justify="left")

@@ -20,6 +20,7 @@ from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options
 from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png
 from robot_vision.errors import ConfigError
+from robot_vision.words import counted
 
 Say = Callable[..., None]
 
@@ -140,7 +141,10 @@ def _print(console: Console, title: str, report: dict[str, Any]) -> None:
     counts = report["samples"]
     total = sum(counts.values())
     head = ", ".join(f"{n} {name}" for name, n in counts.items())
-    say(f"{title}: {total} samples ({head}) in {report['sequences']} sequences", "bold")
+    say(
+        f"{title}: {counted(total, 'sample')} ({head}) in {counted(report['sequences'], 'sequence')}",
+        "bold",
+    )
     if report["classes"]:
         _print_classes(console, say, report["classes"], counts)
     _print_images(say, report["images"], total)
@@ -177,7 +181,7 @@ def _print_images(say: Say, images: dict[str, Any], total: int) -> None:
     if len(sizes) > 4:
         array = np.array(sizes)
         text = (
-            f"{len(sizes)} sizes, {array[:, 1].min()} to {array[:, 1].max()} wide and "
+            f"{counted(len(sizes), 'size')}, {array[:, 1].min()} to {array[:, 1].max()} wide and "
             f"{array[:, 0].min()} to {array[:, 0].max()} high"
         )
     else:
@@ -185,7 +189,10 @@ def _print_images(say: Say, images: dict[str, Any], total: int) -> None:
     say(f"images ({which} decoded): {text}")
     bad = images["unreadable"]
     if bad:
-        say(f"{len(bad)} of {images['looked_at']} images cannot be read:", "red")
+        say(
+            f"{len(bad)} of {counted(images['looked_at'], 'image cannot', 'images cannot')} be read:",
+            "red",
+        )
         for line in bad[:10]:
             say(f"  {line}")
 
@@ -216,7 +223,8 @@ def _print_overlap(say: Say, overlaps: dict[str, Any], counts: dict[str, int]) -
         if same:
             example = " = ".join(same[0])
             say(
-                f"overlap: {len(same)} images are in {first} and in {second}, such as {example}",
+                f"overlap: {counted(len(same), 'image is', 'images are')} in {first} and in {second}, "
+                f"such as {example}",
                 "red",
             )
         if adjacent:

@@ -46,6 +46,7 @@ from robot_vision.demo.world.world import World
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
+from robot_vision.words import counted
 
 LEAST_ANSWERED = 0.5  # share of the frames below which the demo has failed
 MAP = "places.map"
@@ -141,7 +142,8 @@ def run(args: argparse.Namespace) -> int:
         score, seen, places = play(console, world, drive, processes, output, args.headless)
     if not score.judged:
         raise DemoError(
-            f"The node gave no complete answer to {len(drive.truth)} frames (logs: {output / 'logs'})"
+            f"The node gave no complete answer to {counted(len(drive.truth), 'frame')} (logs: "
+            f"{output / 'logs'})"
         )
     summary = score.summary(seen)
     lines = [*summary.lines(), *places.lines()]
@@ -160,7 +162,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if summary.answered < LEAST_ANSWERED * summary.sent:
         raise DemoError(
-            f"Only {summary.answered} of {summary.sent} frames were answered: the machine is too busy for "
+            f"Only {summary.answered} of {counted(summary.sent, 'frame')} were answered: the machine "
+            "is too busy for "
             f"{args.rate:g} Hz, or the network drops images; try --rate {max(args.rate / 2, 1):g}"
         )
     if places.asked < LEAST_ANSWERED * summary.answered:

@@ -38,6 +38,7 @@ from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.bag_poses import POSE_KINDS
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
+from robot_vision.words import counted
 
 __all__ = ["add_arguments", "run"]
 _WIDTH = 120  # where the output is no terminal
@@ -141,7 +142,9 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
             failures.append(job.name)
             print(f"warning: {job.name} is left out: {error}", file=sys.stderr)
     if not parts:
-        raise SourceError(f"None of the {len(jobs)} recordings could be evaluated (see above)")
+        raise SourceError(
+            f"None of the {counted(len(jobs), 'recording')} could be evaluated (see above)"
+        )
     scores = joined(parts)
     whole = document(scores, settings)
     if failures:

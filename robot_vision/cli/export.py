@@ -29,6 +29,7 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.images.input import RESIZE_RULES, InputSpec
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.truth.tables import read_lines
+from robot_vision.words import counted
 
 if TYPE_CHECKING:
     from robot_vision.bundle.bundle import ModelBundle
@@ -147,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     from robot_vision.networks.export import export_bundle
 
     images, origin = verification_images(args.images)
-    print(f"verifying on {len(images)} real images: {origin}")
+    print(f"verifying on {counted(len(images), 'real image')}: {origin}")
     if args.checkpoint:
         header = read_header(args.checkpoint)
         network = load_network(args.checkpoint)
@@ -240,11 +241,14 @@ def _initialise_place(network: MultiHeadNetwork, images: Sequence[NDArray[np.uin
     columns = features.permute(0, 2, 3, 1).flatten(0, 2)
     if len(columns) < network.spec.place.clusters:
         raise ConfigError(
-            f"{len(images)} images have {len(columns)} local descriptors, too few for "
+            f"{counted(len(images), 'image has', 'images have')} {len(columns)} local descriptors, too "
+            "few for "
             f"{network.spec.place.clusters} clusters: give more with --images, or fewer --clusters"
         )
     head.initialise(columns)
-    notes = [f"The place head's clusters are from {len(images)} images, and it is not trained"]
+    notes = [
+        f"The place head's clusters are from {counted(len(images), 'image')}, and it is not trained"
+    ]
     if network.spec.place.whitened_size:
         with torch.inference_mode():
             head.fit_whitening(torch.cat([head.aggregate(f) for f in features.split(8)]))

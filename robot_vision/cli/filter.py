@@ -53,6 +53,7 @@ from robot_vision.studies.filtering.simulated_odometry import OdometryErrors
 from robot_vision.truth.bag_poses import parse_transform
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
+from robot_vision.words import counted
 
 _WIDTH = 120  # where the output is no terminal
 _LEAST_BAGS = 3  # one left out, and two from which a standard error can be computed
@@ -249,7 +250,9 @@ def _draw_memory(args: argparse.Namespace, bundle: ModelBundle) -> int:
         curve = curves["Calibration"]
         gain = held_out(curve)
         worse = int((gain > 1e-6).sum())
-        print(f"Chosen on {len(gain)} calibration bags: class_memory {curve.chosen():g}.")
+        print(
+            f"Chosen on {counted(len(gain), 'calibration bag')}: class_memory {curve.chosen():g}."
+        )
         held = f"{gain.mean():+.4f}, worse on {worse} of {len(gain)}"
         print(f"Chosen on all but one and measured on that one: {held}.")
     print(f"wrote {args.memory_curve}")

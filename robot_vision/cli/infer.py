@@ -31,6 +31,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Frame, Source, open_source
+from robot_vision.words import counted
 
 _DECODERS = 2
 _NAMED_PROBLEMS = 20
@@ -219,13 +220,14 @@ class Tally:
             print(f"warning: and {unnamed} more", file=sys.stderr)
         sys.stderr.flush()
         words = [
-            f"{self.frames} frames predicted in {took:.1f} s ({self.frames / took:.1f} per second)"
+            f"{counted(self.frames, 'frame predicted', 'frames predicted')} in {took:.1f} s "
+            f"({self.frames / took:.1f} per second)"
         ]
         if bad:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self._reasons.most_common())
             words.append(f"{bad} bad ({reasons})")
         if problems:
-            words.append(f"{len(problems)} reading problem{'s' * (len(problems) > 1)}")
+            words.append(counted(len(problems), "reading problem"))
         if self.interrupted:
             words.append("interrupted")
         console.print("; ".join(words), highlight=False, soft_wrap=True)

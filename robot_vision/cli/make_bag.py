@@ -21,6 +21,7 @@ from robot_vision.recordings.base import DEFAULT_FRAME, DEFAULT_TOPIC
 from robot_vision.recordings.files import FileSource, upright_message
 from robot_vision.recordings.image_formats import look_at
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
+from robot_vision.words import counted
 
 _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
 
@@ -142,9 +143,9 @@ def run(args: argparse.Namespace) -> int:
             raise SourceError(f"{args.folder} has no frame that can be read: no bag is written")
     left_out = bad + len(source.problems)
     print(
-        f"{args.out}: {frames} frames at {args.rate:g} Hz, {poses} poses"
-        + (f"; {left_out} files left out" if left_out else "")
-        + (f"; {depth} depth images left out" if depth else "")
+        f"{args.out}: {counted(frames, 'frame')} at {args.rate:g} Hz, {counted(poses, 'pose')}"
+        + (f"; {counted(left_out, 'file')} left out" if left_out else "")
+        + (f"; {counted(depth, 'depth image')} left out" if depth else "")
     )
     return 1 if left_out else 0
 

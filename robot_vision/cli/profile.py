@@ -19,6 +19,7 @@ from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Source, open_source
 from robot_vision.tracing import Trace
+from robot_vision.words import agreeing, counted
 
 STAGES = ("read", "image", "preprocess", "inference", "decode")
 
@@ -85,12 +86,17 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"{args.source}: none of its frames could be decoded")
         engine = pipeline.engine
         console = Console()
-        console.print(f"{engine.name} {engine.device} {engine.precision}, {frames} frames")
+        console.print(
+            f"{engine.name} {engine.device} {engine.precision}, {counted(frames, 'frame')}"
+        )
         console.print(_stage_table(trace))
         if layers:
             console.print(_layer_table(layers))
         if refused:
-            console.print(f"{refused} frames could not be decoded and were left out")
+            console.print(
+                f"{counted(refused, 'frame')} could not be decoded and "
+                f"{agreeing(refused, 'were')} left out"
+            )
         for line in (*source.problems, *source.notes):
             console.print(f"note: {line}", highlight=False, soft_wrap=True)
         console.print(f"trace: {args.output} (open it at ui.perfetto.dev)", highlight=False)

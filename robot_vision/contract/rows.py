@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.words import counted
 
 # Columns by name: type, numbers a frame, meaning. Floats are NaN and integers -1 where there is nothing.
 COLUMNS: dict[str, tuple[str, int, str]] = {
@@ -227,9 +228,13 @@ def _require_once(singles: Sequence[Scores]) -> None:
         return
     a, b = int(pairs[again[0], 1]), int(pairs[again[0] + 1, 1])
     shared = sum({a, b} <= {int(pairs[i, 1]), int(pairs[i + 1, 1])} for i in again)
-    one, two = (f"{singles[i].recordings[0]['name']!r} ({len(singles[i])} frames)" for i in (a, b))
+    one, two = (
+        f"{singles[i].recordings[0]['name']!r} ({counted(len(singles[i]), 'frame')})"
+        for i in (a, b)
+    )
     raise ConfigError(
-        f"Recordings {one} and {two} share {shared} frames, by stamp, answers and truth: they are one "
+        f"Recordings {one} and {two} share {counted(shared, 'frame')}, by stamp, answers and truth: "
+        "they are one "
         "recording under two names, or parts that overlap, and its frames may count once only; leave one out"
     )
 

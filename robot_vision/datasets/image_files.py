@@ -16,6 +16,11 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings.files import find_images, readable, some
 from robot_vision.recordings.image_formats import file_bytes, is_image, read_image
+from robot_vision.words import agreeing, counted
+
+_IMAGE = ("image", "images")
+_OTHER = ("file that is no image", "files that are no images")
+_HIDDEN = ("hidden folder with images", "hidden folders with images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,8 @@ def unused_notes(root: Path, used: Collection[str]) -> list[str]:
         count = len(find_images(entry).images)
         if count:
             notes.append(
-                f"{count} images are in the folder {readable(entry.name)}, which is none of "
+                f"{counted(count, 'image is', 'images are')} in the folder {readable(entry.name)}, "
+                "which is none of "
                 f"{', '.join(used)}, and are left out"
             )
     return notes
@@ -92,17 +98,18 @@ def unused_notes(root: Path, used: Collection[str]) -> list[str]:
 
 def loose_notes(folder: Path) -> list[str]:
     """Returns notes that count what lies in a folder itself where a layout has folders only."""
-    names: dict[str, list[str]] = {}
+    names: dict[tuple[str, str], list[str]] = {}
     for entry in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
         if entry.name.startswith("."):
             hidden = entry.is_dir() and find_images(entry)
             if hidden and hidden.images:
-                names.setdefault("hidden folders with images", []).append(entry.name)
+                names.setdefault(_HIDDEN, []).append(entry.name)
         elif not entry.is_dir():
-            kind = "images" if is_image(entry) else "files that are no images"
+            kind = _IMAGE if is_image(entry) else _OTHER
             names.setdefault(kind, []).append(entry.name)
     return [
-        f"{len(found)} {what} lie in {folder} itself and are left out: {some(found)}"
+        f"{counted(len(found), *what)} {agreeing(len(found), 'lie')} in {folder} itself and "
+        f"{agreeing(len(found), 'are')} left out: {some(found)}"
         for what, found in names.items()
     ]
 
@@ -114,8 +121,8 @@ def unlisted_note(files: Sequence[Path]) -> list[str]:
     others = sorted(there - set(files))
     if not others:
         return []
-    verb = "image is" if len(others) == 1 else "images are"
     names = some([str(other) for other in others])
     return [
-        f"{len(others)} {verb} in the folders of the listed images but in no list, and left out: {names}"
+        f"{counted(len(others), 'image is', 'images are')} in the folders of the listed images but in "
+        f"no list, and left out: {names}"
     ]

@@ -15,6 +15,7 @@ from robot_vision.datasets.splitting import by_sequence
 from robot_vision.errors import ImageError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.words import counted
 
 # With more test poses, an even choice of this many stands for all.
 _MOST_QUERIES = 2000
@@ -239,7 +240,10 @@ def two_labels_note(splits: Splits) -> list[str]:
     if not double:
         return []
     names = " = ".join(double[0].values())
-    return [f"{len(double)} images have more than one label, such as {names}: one of them is wrong"]
+    return [
+        f"{counted(len(double), 'image has', 'images have')} more than one label, such as {names}: one of "
+        "them is wrong"
+    ]
 
 
 def _consecutive(group: Sequence[Sample]) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.recordings.files import readable, some
 from robot_vision.settings.declared import parse_options
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped
+from robot_vision.words import counted
 
 DATASETS: dict[str, str] = {
     "image_folder": "one folder per class; train, val and test folders above them are used",
@@ -155,7 +156,10 @@ def _readable(splits: Splits) -> Splits:
             for s in samples
         )
 
-    note = f"{len(odd)} names are no UTF-8, and are written with backslashes: {some(odd)}"
+    note = (
+        f"{counted(len(odd), 'name is no UTF-8, and is', 'names are no UTF-8, and are')} written with "
+        f"backslashes: {some(odd)}"
+    )
     return dataclasses.replace(
         splits,
         train=renamed(splits.train),

@@ -20,6 +20,7 @@ from robot_vision.demo.scoring import Answer, Drive, Score
 from robot_vision.demo.view import DemoView, LiveView, PlainView
 from robot_vision.demo.world.world import World
 from robot_vision.ros import EXECUTABLES
+from robot_vision.words import counted
 
 START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
 NODES = ("perception", "places")  # processes that have to run as long as the player does
@@ -119,7 +120,8 @@ def play(
             )
             if monitor.strangers:
                 console.print(
-                    f"warning: {monitor.strangers} images of another camera came on {IMAGE_TOPIC}, and "
+                    f"warning: {counted(monitor.strangers, 'image')} of another camera came on "
+                    f"{IMAGE_TOPIC}, and "
                     "took their share of the nodes: the figures are not those of this drive alone",
                     style="yellow",
                     highlight=False,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from robot_vision.demo.recorded import Truth
 from robot_vision.demo.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M
 from robot_vision.geometry.rigid import rotation_error_deg
+from robot_vision.words import counted
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,8 @@ class Relocalisation:
             return [said, carried + "not found again"]
         return [
             said,
-            carried + f"found again after {self.recovered_after} "
-            f"frame{'' if self.recovered_after == 1 else 's'}, {self.recovery_error_m:.2f} m off, "
-            f"after {self.wrong_before_recovery} wrong poses",
+            carried + f"found again after {counted(self.recovered_after, 'frame')}, "
+            f"{self.recovery_error_m:.2f} m off, after {counted(self.wrong_before_recovery, 'wrong pose')}",
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from robot_vision.geometry.rigid import (
     matrix_from_xyzw,
     rotation_error_deg,
 )
+from robot_vision.words import agreeing, counted
 
 # Two poses of one stamp are the same up to a tracker's jitter, or contradict each other.
 _CONTRADICTION_M, _CONTRADICTION_DEG = 0.1, 5.0
@@ -136,7 +137,10 @@ class Repeats:
             ),
         ):
             if names:
-                notes.append(f"{len(names)} poses {what} (first: {names[0]})")
+                notes.append(
+                    f"{counted(len(names), 'pose')} {agreeing(len(names), what)} (first: "
+                    f"{names[0]})"
+                )
         return notes
 
 

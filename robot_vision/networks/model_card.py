@@ -8,6 +8,7 @@ from typing import Any
 
 from robot_vision.bundle.bundle import CARD
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.words import counted
 
 MAX_SHOWN = 2000  # characters of a value
 MAX_LINES = 50  # of a list
@@ -67,7 +68,7 @@ def _head(network: MultiHeadNetwork, name: str) -> str:
     spec = network.spec
     if name == "classifier":
         assert spec.classifier is not None
-        return f"{len(spec.classifier.labels)} labels, score `{spec.classifier.score}`"
+        return f"{counted(len(spec.classifier.labels), 'label')}, score `{spec.classifier.score}`"
     if name == "pose":
         assert spec.pose is not None
         return f"PoseNet, poses of the camera in `{spec.pose.map_frame}`"

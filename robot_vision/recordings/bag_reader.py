@@ -23,6 +23,7 @@ from robot_vision.messages.types import message_types
 from robot_vision.recordings.bag_survey import survey_bag
 from robot_vision.recordings.storage import merged
 from robot_vision.recordings.unpacking import unpack
+from robot_vision.words import agreeing, counted
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR begins so
 
@@ -126,14 +127,22 @@ class BagFile:
                 yield Record(channel.topic, channel.kind, log_ns, data, ros1, place)
         finally:
             for what, count in left_out.items():
-                self._say(self.problems, f"{self.path}: {count} messages {what}")
+                self._say(
+                    self.problems,
+                    f"{self.path}: {counted(count, 'message')} {agreeing(count, what)}",
+                )
             if unpacked and not self._survey.says_packed:
                 self.note(
                     "its messages are compressed by zstd one by one, which no metadata.yaml says: they are "
                     "unpacked"
                 )
             if late:
-                text = f"{late} messages come after later ones, because an index is wrong"
+                text = (
+                    counted(
+                        late, "message comes after a later one", "messages come after later ones"
+                    )
+                    + ", because an index is wrong"
+                )
                 self._say(self.notes, f"{self.path}: {text}")
             for storage in self._survey.storages:
                 for text in storage.problems:
@@ -159,7 +168,7 @@ class BagFile:
             return sec * SECOND_NS + nanosec, bytes(text).decode(errors="replace")
         except (struct.error, IndexError) as error:
             raise SourceError(
-                f"{self.path}: a message of {len(data)} bytes has no header"
+                f"{self.path}: a message of {counted(len(data), 'byte')} has no header"
             ) from error
 
     def note(self, text: str) -> None:

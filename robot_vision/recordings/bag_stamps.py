@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.words import counted
 
 _LEAST = 10  # images of which the paces of the two are compared
 _LEAST_NS = 10**9
@@ -53,7 +54,7 @@ class StampNotes:
     def finish(self) -> None:
         """Leaves notes."""
         for topic, seen in self._topics.items():
-            images = f"of {seen.count} images of {topic}"
+            images = f"of {counted(seen.count, 'image')} of {topic}"
             if seen.unstamped:
                 self._bag.note(
                     f"{seen.unstamped} {images} have no stamp: the log's time is taken for it"

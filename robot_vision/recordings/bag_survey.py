@@ -20,6 +20,7 @@ from robot_vision.recordings.recording_folder import (
     surveyed,
 )
 from robot_vision.recordings.storage import Channel, Storage, Times, merged
+from robot_vision.words import agreeing, counted
 
 _REMEDY = "copy it again, or repair it (mcap recover, ros2 bag reindex, rosbag reindex), or record it again"
 _DAY_NS = 86_400 * 10**9
@@ -181,14 +182,16 @@ def _leave_out_copies(found: Survey, listed: list[str]) -> None:
             same = bool(both) and _same_data(storage, other, shared)
             if same and both == count:
                 found.notes.append(
-                    f"the {count} messages of {storage.name} are in {other.name}, too, and are read once"
+                    f"the {counted(count, 'message')} of {storage.name} "
+                    f"{agreeing(count, 'are')} in {other.name}, too, and read once"
                 )
                 copied = True
                 break
             if both > _COPIED * count:
                 what = "are in" if same else "have the topics and times of others in"
                 found.problems.append(
-                    f"{both} of {count} messages of {storage.name} {what} {other.name}, too, and both "
+                    f"{both} of {counted(count, 'message')} of {storage.name} {what} "
+                    f"{other.name}, too, and both "
                     "are read: remove one of the files, or give one by itself"
                 )
         if copied:
@@ -225,7 +228,9 @@ def _find_start(found: Survey, times: dict[str, Times]) -> None:
         if counts:
             named = ", ".join(f"{count} of {topic}" for topic, count in counts.items())
             found.notes.append(
-                f"{sum(counts.values())} messages ({named}) are logged at {_date(first)}, more than a day "
+                f"{counted(sum(counts.values()), 'message')} ({named}) "
+                f"{agreeing(sum(counts.values()), 'are')} logged at "
+                f"{_date(first)}, more than a day "
                 f"apart from the others: seconds count from {_date(start_ns)}"
             )
     found.start_ns, found.end_ns = start_ns, end_ns

@@ -28,6 +28,7 @@ from robot_vision.recordings.image_formats import (
     look_at,
     read_image,
 )
+from robot_vision.words import agreeing, counted
 
 
 @dataclass
@@ -52,7 +53,8 @@ class FoundImages:
     def notes(self) -> list[str]:
         """Returns a line for each reason to leave files out."""
         return [
-            f"{len(names)} files under {self.folder} {reason} and are left out: {some(names)}"
+            f"{counted(len(names), 'file')} under {self.folder} "
+            f"{agreeing(len(names), reason + ' and are')} left out: {some(names)}"
             for reason, names in self.left_out.items()
         ]
 
@@ -113,7 +115,8 @@ def _counted(looks: Mapping[str, Look], turn: bool = True) -> list[str]:
         for reason in _remarks(look, turn):
             by_reason.setdefault(reason, []).append(name)
     return [
-        f"{len(names)} image files {reason}: {some(names)}" for reason, names in by_reason.items()
+        f"{counted(len(names), 'image file')} {agreeing(len(names), reason)}: {some(names)}"
+        for reason, names in by_reason.items()
     ]
 
 
@@ -129,7 +132,7 @@ def _remarks(look: Look, turn: bool) -> Iterator[str]:
         yield "lie on their side or head by their EXIF orientation, and are turned upright"
     elif look.orientation != 1:
         yield (
-            "have an EXIF orientation, which is not applied: the poses and the camera matrix are of the "
+            "have an EXIF orientation, which is not applied: poses and camera matrix belong to the "
             "pixels as stored"
         )
 

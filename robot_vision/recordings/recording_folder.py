@@ -18,6 +18,7 @@ from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.recordings import storage_mcap, storage_ros1, storage_sqlite
 from robot_vision.recordings.storage import Storage, slashed
 from robot_vision.recordings.unpacking import unpack_file
+from robot_vision.words import counted
 
 BAG_SUFFIXES = (".bag", ".db3", ".mcap")
 _STORAGES = (".db3", ".mcap")
@@ -134,7 +135,7 @@ def find_files(path: Path) -> Folder:
     for plain, name in listed.items():
         if plain not in there:
             count = folder.listed[name]
-            has = "" if count is None else f", with {count} messages,"
+            has = "" if count is None else f", with {counted(count, 'message')},"
             folder.missing.append(f"{name}{has} is in {_METADATA} and not in the folder")
     if listed:
         for name in folder.files:
@@ -227,12 +228,15 @@ def differences(
     problems, notes = [], []
     if less:
         missing = sum(a - b for a, b in less.values())
-        problems.append(f"{who} promises {_listing(less)}: {missing} messages are missing")
+        problems.append(
+            f"{who} promises {_listing(less)}: {counted(missing, 'message is', 'messages are')} "
+            "missing"
+        )
     if more:
         notes.append(f"{who} speaks of {_listing(more)}: all are read")
     if total is not None and total != sum(said.values()):
         count = sum(found.values())
-        text = f"{who} speaks of {total} messages in all, and {count} are there"
+        text = f"{who} speaks of {counted(total, 'message')} in all, and {count} are there"
         if total > count:
             problems.append(text)
         elif total < count:
@@ -241,8 +245,15 @@ def differences(
 
 
 def _listing(topics: Mapping[str, tuple[int, int]]) -> str:
-    texts = [f"{a} messages on {topic}, where {b} are" for topic, (a, b) in sorted(topics.items())]
-    more = [f"other numbers on {len(texts) - _NAMED} more topics"] if len(texts) > _NAMED else []
+    texts = [
+        f"{counted(a, 'message')} on {topic}, where {b} are"
+        for topic, (a, b) in sorted(topics.items())
+    ]
+    more = (
+        [f"other numbers on {counted(len(texts) - _NAMED, 'more topic')}"]
+        if len(texts) > _NAMED
+        else []
+    )
     return ", ".join(texts[:_NAMED] + more)
 
 

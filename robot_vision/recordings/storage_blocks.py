@@ -18,6 +18,7 @@ import numpy as np
 
 from robot_vision.recordings.storage import Message, Part, Storage, Times
 from robot_vision.recordings.unpacking import unpack
+from robot_vision.words import counted
 
 MAX_RECORD = 1 << 31  # a length beyond it is damage, and must not be allocated
 _HELD = 2  # chunks that stay unpacked for random access
@@ -236,7 +237,7 @@ class BlockStorage(Storage):
             if len(found) != said:
                 self.problems.append(
                     f"{self.name} has changed while it was read: the chunk at byte {block.at} has "
-                    f"{len(found)} messages and had {said}"
+                    f"{counted(len(found), 'message')} and had {said}"
                 )
         elif problem:
             self._tell(
@@ -269,7 +270,8 @@ class BlockStorage(Storage):
 
     def _tell_cut(self, at: int) -> None:
         self.problems.append(
-            f"{self.name} was cut off or is damaged at byte {at}: of the {self.size - at} bytes from there "
+            f"{self.name} was cut off or is damaged at byte {at}: of the "
+            f"{counted(self.size - at, 'byte')} from there "
             "on, what is whole is read"
         )
 

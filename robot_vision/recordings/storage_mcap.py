@@ -12,6 +12,7 @@ import numpy as np
 from robot_vision.recordings.storage import LATEST_NS, Channel, log_time, ros_kind, slashed
 from robot_vision.recordings.storage_blocks import MAX_RECORD, Block, BlockStorage, Inner
 from robot_vision.recordings.unpacking import MAX_BYTES
+from robot_vision.words import counted
 
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
@@ -96,7 +97,8 @@ class McapFile(BlockStorage):
             self._tell_cut(at)
         elif end < self.size:
             self.problems.append(
-                f"{self.name} has {self.size - end} bytes after its end, at byte {end}, that are not read: "
+                f"{self.name} has {counted(self.size - end, 'byte')} after its end, at byte {end}, "
+                "that are not read: "
                 "were files joined? Give each by itself"
             )
 

@@ -12,6 +12,7 @@ from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.recordings.storage import Channel, ros_kind, slashed
 from robot_vision.recordings.storage_blocks import Block, BlockStorage, Inner
 from robot_vision.recordings.unpacking import MAX_BYTES
+from robot_vision.words import counted
 
 MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
@@ -43,7 +44,7 @@ class Ros1File(BlockStorage):
             )
         elif len(self._promises) < self._chunk_count:
             self.problems.append(
-                f"{self.name} says that it has {self._chunk_count} chunks, and its index has "
+                f"{self.name} says that it has {counted(self._chunk_count, 'chunk')}, and its index has "
                 f"{len(self._promises)}"
             )
         self._promise()

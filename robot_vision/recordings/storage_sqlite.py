@@ -24,6 +24,7 @@ from robot_vision.recordings.storage import (
     ros_kind,
     slashed,
 )
+from robot_vision.words import agreeing, counted
 
 MAGIC = b"SQLite format 3\0"
 _ROWS = 100_000  # that are taken in at once
@@ -109,7 +110,7 @@ class SqliteFile(Storage):
                     continue
                 yield Message(log_ns, 0, row, self.channels[number], data)
         if unread:
-            self.problems.append(f"{unread} rows of {self.name} cannot be read: {why}")
+            self.problems.append(f"{counted(unread, 'row')} of {self.name} cannot be read: {why}")
 
     @functools.cached_property
     def _log_pages(self) -> tuple[int, int]:
@@ -185,7 +186,10 @@ class SqliteFile(Storage):
             if int(number) not in self.channels:
                 strange[f"of topic number {number}, which it does not list"] = int(count)
         for what, count in strange.items():
-            self.problems.append(f"{count} messages of {self.name} are left out: they are {what}")
+            self.problems.append(
+                f"{counted(count, 'message')} of {self.name} "
+                f"{agreeing(count, 'are left out: they are')} {what}"
+            )
         rows = rows[np.isin(rows[:, 1], list(self.channels))]
         self._rows = rows[np.argsort(rows[:, 0], kind="stable")]
 

@@ -42,6 +42,7 @@ from robot_vision.training.ship.baselines import run_baselines
 from robot_vision.training.ship.calibrate import calibrate
 from robot_vision.training.ship.evaluate import Views, evaluate
 from robot_vision.training.ship.report import describe_data, machine, ship
+from robot_vision.words import counted
 
 REPORT, CURVES = "report.json", "curves.png"
 _GIB = 1 << 30
@@ -247,7 +248,13 @@ def _load(sets: dict[str, SampleSet], config: TrainingConfig, recorder: Recorder
     for name, samples in sets.items():
         if samples.unreadable:
             recorder.say(
-                f"{name}: {len(samples.unreadable)} images cannot be read and are left out:"
+                f"{name}: "
+                + counted(
+                    len(samples.unreadable),
+                    "image cannot be read and is",
+                    "images cannot be read and are",
+                )
+                + " left out:"
             )
             for reason in list(samples.unreadable.values())[:5]:
                 recorder.say(f"  {reason}")

@@ -30,6 +30,7 @@ from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.pose_checks import where
 from robot_vision.truth.tables import missing_label, read_table
+from robot_vision.words import counted
 
 STRING = "std_msgs/msg/String"
 CLASSIFICATION = "vision_msgs/msg/Classification"
@@ -88,7 +89,7 @@ def read_label_topic(bag: BagFile, topic: str) -> tuple[list[tuple[int, str]], b
     missing = Counter(word for _, word in rows if word and missing_label(word))
     for word, count in missing.items():
         bag.notes.append(
-            f"{count} of {len(rows)} messages on {topic} label nothing, {missing_label(word)}"
+            f"{count} of {counted(len(rows), 'message')} on {topic} label nothing, {missing_label(word)}"
         )
     return [(time, "" if word in missing else word) for time, word in rows], by_header
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import matrix_from_xyzw, orthonormalised
+from robot_vision.words import agreeing, counted
 
 # A quaternion printed with three decimals is off by up to 1e-3; one that is off by more is something else.
 UNIT_TOLERANCE = 2e-3
@@ -109,6 +110,6 @@ class Skipped:
         lines = []
         for reason, names in self._names.items():
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            noun = "frame" if len(names) == 1 else "frames"
-            lines.append(f"{len(names)} {noun} skipped, {reason}: {', '.join(names[:3])}{more}")
+            skipped = f"{counted(len(names), 'frame')} skipped, {agreeing(len(names), reason)}"
+            lines.append(f"{skipped}: {', '.join(names[:3])}{more}")
         return lines

@@ -29,6 +29,7 @@ from robot_vision.truth.pose_checks import (
     where,
 )
 from robot_vision.truth.tables import Table, read_table
+from robot_vision.words import counted
 
 FORMATS = ("auto", "tum", "euroc", "kitti")
 Report = Callable[[SourceError], None]
@@ -125,7 +126,8 @@ def _kitti(table: Table, times_file: Path, report: Report) -> list[Stamped]:
     stamps = read_table(times_file).rows
     if len(stamps) != len(table.rows):
         raise SourceError(
-            f"{times_file} has {len(stamps)} stamps and {table.file} {len(table.rows)} poses: each needs one"
+            f"{times_file} has {counted(len(stamps), 'stamp')} and {table.file} "
+            f"{counted(len(table.rows), 'pose')}: each needs one"
         )
     unit = unit_of_stamps([stamp.words[0] for stamp in stamps])
     rows = []
@@ -195,7 +197,7 @@ def _stamped(
     extra = max(len(row.words) for row in table.rows) - len(columns)
     order = " ".join(sorted(names, key=lambda name: columns[name]))
     if tuple(order.split()) != names or unit != "s" or extra > 0 or scale != 1:
-        more = f"; {extra} more column{'s'[: extra > 1]} not used" if extra > 0 else ""
+        more = f"; {counted(extra, 'more column')} not used" if extra > 0 else ""
         more = f", positions in {length}{more}" if scale != 1 else more
         say(f"{table.file.name} is read {how} ({order}), stamps in {_UNITS[unit]}{more}")
     return rows

@@ -25,6 +25,7 @@ from robot_vision.truth.bag_poses import (
 )
 from robot_vision.truth.pose_files import FORMATS, read_pose_file
 from robot_vision.truth.tracks import LabelTrack, PoseTrack, Truth
+from robot_vision.words import counted
 
 POSE_SOURCES = ("auto", "topic", "tf", "file", "none")
 LABEL_SOURCES = ("auto", "topic", "spans", "none")
@@ -117,7 +118,9 @@ class _Refused:
     def notes(self) -> list[str]:
         more = len(self.texts) - _NOTED
         shown = [f"pose left out: {text}" for text in self.texts[:_NOTED]]
-        return self.said + shown + ([f"and {more} more poses left out"] if more > 0 else [])
+        return (
+            self.said + shown + ([f"and {counted(more, 'more pose')} left out"] if more > 0 else [])
+        )
 
 
 def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Truth:

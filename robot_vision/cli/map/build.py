@@ -31,6 +31,7 @@ from robot_vision.places.map.keyframe import MAX_TEXT, numbered
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.places.map.opening import create_map_for, open_map
 from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.words import counted
 
 
 def build(args: argparse.Namespace) -> int:
@@ -98,7 +99,7 @@ def _go(
         def say(now: Built) -> None:
             nonlocal done
             done = now
-            bar.update(task, completed=now.views, text=f"{now.added} keyframes")
+            bar.update(task, completed=now.views, text=counted(now.added, "keyframe"))
 
         try:
             done = build_map(
@@ -128,7 +129,8 @@ def _report(
     for problem in done.first_problems:
         print(f"warning: {problem}", file=sys.stderr)
     words = [
-        f"{places.info.uri}: {done.added} keyframes added from {done.views} of {views} images",
+        f"{places.info.uri}: {counted(done.added, 'keyframe')} added from {done.views} of "
+        f"{counted(views, 'image')}",
         f"{len(places)} in the map",
     ]
     if structure is not None:
@@ -146,7 +148,10 @@ def _report(
         words.insert(1, f"{done.known} were there")
     if done.unreadable:
         reasons = ", ".join(f"{n} {reason}" for reason, n in done.unreadable.most_common())
-        words.append(f"{done.unreadable.total()} images cannot be read ({reasons})")
+        words.append(
+            f"{counted(done.unreadable.total(), 'image cannot', 'images cannot')} be read "
+            f"({reasons})"
+        )
     if interrupted:
         words.append("stopped; the same command continues from here")
     print("; ".join(words))

@@ -18,6 +18,7 @@ from robot_vision.places.map.copying import copy_map, drop_map, merge_map, plan_
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.sqlite_map import SqliteMap
+from robot_vision.words import counted
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -47,7 +48,7 @@ def merge(args: argparse.Namespace) -> int:
                 if args.dry_run:
                     ids, renamed = plan_merge(target, source)
                     print(
-                        f"{source.info.uri}: {len(ids)} of {len(source)} keyframes would be merged"
+                        f"{source.info.uri}: {len(ids)} of {counted(len(source), 'keyframe')} would be merged"
                     )
                     _say_renamed(renamed)
                     continue
@@ -55,7 +56,7 @@ def merge(args: argparse.Namespace) -> int:
                     merged = merge_map(target, source, T, say)
                 known = f", {merged.known} were there" if merged.known else ""
                 print(
-                    f"{source.info.uri}: {merged.added} keyframes added{known}; "
+                    f"{source.info.uri}: {counted(merged.added, 'keyframe')} added{known}; "
                     f"{len(target)} in {target.info.uri}"
                 )
                 _say_renamed(merged.renamed)
@@ -104,7 +105,9 @@ def prune(args: argparse.Namespace) -> int:
             )
             gone.update(_redundant(places, policy, gone, args.newest))
         if args.dry_run:
-            print(f"{places.info.uri}: {len(gone)} of {len(poses.ids)} keyframes would be removed")
+            print(
+                f"{places.info.uri}: {len(gone)} of {counted(len(poses.ids), 'keyframe')} would be removed"
+            )
             return 0
         removed = places.remove(sorted(gone))
         if isinstance(places, SqliteMap) and removed:
@@ -113,7 +116,8 @@ def prune(args: argparse.Namespace) -> int:
             except MapFullError:
                 print(f"note: {places.info.uri} keeps its size: there is no space to rewrite it")
         print(
-            f"{places.info.uri}: {removed} of {len(poses.ids)} keyframes removed; {len(places)} are left"
+            f"{places.info.uri}: {removed} of {counted(len(poses.ids), 'keyframe')} removed; "
+            f"{len(places)} are left"
         )
     return 0
 
@@ -146,7 +150,7 @@ def copy(args: argparse.Namespace) -> int:
         with PostgresMap.open(args.target, "write") as target:
             target.make_server_index()
     with open_map(args.target, "read") as target_map:
-        print(f"{target_map.info.uri}: {count} keyframes copied")
+        print(f"{target_map.info.uri}: {counted(count, 'keyframe')} copied")
     return 0
 
 
@@ -154,7 +158,7 @@ def drop(args: argparse.Namespace) -> int:
     """Removes a map."""
     try:
         with open_map(args.map, "read") as places:
-            what = f"{len(places)} keyframes"
+            what = counted(len(places), "keyframe")
     except MapMissingError:
         what = "what an interrupted copy left behind"
         if not is_server(args.map):

@@ -24,6 +24,7 @@ from robot_vision.places.map.exporting import SUFFIXES, exported
 from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.picture import draw_map
+from robot_vision.words import counted
 
 
 def info(args: argparse.Namespace) -> int:
@@ -85,7 +86,7 @@ def check(args: argparse.Namespace) -> int:
     """Reads everything; a damaged map is an error."""
     with open_map(args.map, "read") as places:
         places.check()
-        print(f"{places.info.uri}: {len(places)} keyframes, all as they were written")
+        print(f"{places.info.uri}: {counted(len(places), 'keyframe')}, all as they were written")
     return 0
 
 
@@ -98,7 +99,7 @@ def export(args: argparse.Namespace) -> int:
         sys.stdout.write(text)
         return 0
     _written(Path(args.output).expanduser(), text.encode())
-    print(f"{args.output}: {count} keyframes as {form}")
+    print(f"{args.output}: {counted(count, 'keyframe')} as {form}")
     return 0
 
 
@@ -121,7 +122,7 @@ def show(args: argparse.Namespace) -> int:
     done, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     assert done
     _written(output, data.tobytes())
-    print(f"{output}: {count} keyframes from above")
+    print(f"{output}: {counted(count, 'keyframe')} from above")
     return 0
 
 

@@ -43,6 +43,7 @@ from robot_vision.geometry.rigid import inverse
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import option
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, rotation_from_quaternion
+from robot_vision.words import counted
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def _camera_notes(
         camera = cameras[number]
         if camera.matrix is None:
             yield (
-                f"camera {number} is {camera.model}, which is no pinhole: its {count} images have no camera "
+                f"camera {number} is {camera.model}, which is no pinhole: its "
+                f"{counted(count, 'image has', 'images have')} no camera "
                 "matrix (undistort them with colmap image_undistorter, or set camera_matrix)"
             )
         elif camera.is_distorted:

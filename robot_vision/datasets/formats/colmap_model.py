@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import SourceError
 from robot_vision.truth.pose_checks import numbers, where
 from robot_vision.truth.tables import read_lines
+from robot_vision.words import counted
 
 # By COLMAP's number: name, how many parameters, how many of them are focal lengths.
 _MODELS = {
@@ -187,7 +188,9 @@ def _text_images(file: Path) -> Iterator[Image]:
             points_line = True
             count += 1
     if announced not in (None, count):
-        raise SourceError(f"{file} says that it has {announced} images, and it has {count}")
+        raise SourceError(
+            f"{file} says that it has {counted(announced, 'image')}, and it has {count}"
+        )
 
 
 def _are_numbers(line: str) -> bool:
@@ -231,7 +234,7 @@ class _Bytes:
         """Checks that nothing is left."""
         if self.at != len(self.data):
             raise SourceError(
-                f"{self.file} has {len(self.data) - self.at} bytes more than its entries have"
+                f"{self.file} has {counted(len(self.data) - self.at, 'byte')} more than its entries have"
             )
 
 

@@ -31,6 +31,7 @@ from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, numbers, where
 from robot_vision.truth.tables import read_table
+from robot_vision.words import counted
 
 _NUMBERS = ("place_id", "year", "month", "northdeg", "lat", "lon")
 _COLUMNS = {name: (re.compile(name),) for name in (*_NUMBERS, "city_id", "panoid")}
@@ -95,7 +96,7 @@ def open_splits(root: Path, options: Options) -> Splits:
     files = [p.file for p in placed]
     notes = [*skipped.notes(), *image_notes(files), *unlisted_note(files), *notes]
     notes.append(
-        f"{len({p.group for p in placed})} places: images of one stay on one side of the split"
+        f"{counted(len({p.group for p in placed}), 'place')}: images of one stay on one side of the split"
     )
     return geo_splits(placed, options, notes, np.zeros(2))
 
@@ -109,7 +110,9 @@ def _rows(root: Path, city: str, file: Path, skipped: Skipped) -> Iterator[_Row]
     for row in table.rows:
         place = where(file, row.number)
         if len(row.words) <= max(table.columns.values()):
-            raise SourceError(f"{place}: {len(row.words)} words in a row of {len(table.names)}")
+            raise SourceError(
+                f"{place}: {counted(len(row.words), 'word')} in a row of {len(table.names)}"
+            )
         said = {name: row.words[i] for name, i in table.columns.items()}
         place_id, year, month, heading, lat, lon = numbers(
             [said[name] for name in _NUMBERS], len(_NUMBERS), place, " ".join(_NUMBERS)

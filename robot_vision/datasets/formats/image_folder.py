@@ -29,6 +29,7 @@ from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import find_images, image_notes, some
 from robot_vision.settings.declared import option
+from robot_vision.words import counted
 
 _TRAIN = ("train", "training")
 _VALIDATION = ("val", "valid", "validation")
@@ -130,12 +131,16 @@ def completed(
         if strange:
             images = sum(counts[label] for label in strange)
             notes.append(
-                f"{name} has classes that train lacks: {', '.join(strange)} ({images} images, whose "
+                f"{name} has classes that train lacks: {', '.join(strange)} "
+                f"({counted(images, 'image')}, whose "
                 "class no answer can name)"
             )
         lacking = [label for label in labels if label not in counts] if part else []
         if lacking:
-            notes.append(f"{name} has no image of {len(lacking)} classes: {some(lacking)}")
+            notes.append(
+                f"{name} has no image of {counted(len(lacking), 'class', 'classes')}: "
+                f"{some(lacking)}"
+            )
     notes += _nearly_alike({*labels, *labels_of(validation), *labels_of(test or [])})
     return Splits(
         tuple(train), tuple(validation), tuple(test or ()), labels=labels, notes=tuple(notes)
@@ -246,4 +251,4 @@ def _drawn_note(name: str, part: list[Sample], options: Options) -> str:
     how = (
         "in blocks of consecutive files" if options.split == "blocks" else "at random in each class"
     )
-    return f"{name}: {len(part)} images drawn {how}, seed {options.seed}"
+    return f"{name}: {counted(len(part), 'image')} drawn {how}, seed {options.seed}"

@@ -30,6 +30,7 @@ from robot_vision.settings.declared import option
 from robot_vision.truth.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.truth.pose_files import to_ns, unit_of_stamps
 from robot_vision.truth.tables import read_lines, read_table
+from robot_vision.words import agreeing, counted
 
 _CAMERAS = ("2", "3", "0", "1")  # colour before grey, left before right
 
@@ -73,7 +74,9 @@ def open_splits(root: Path, options: Options) -> Splits:
         )
     if without:
         notes.append(
-            f"{len(without)} sequences have no poses and are left out: {', '.join(without)}"
+            counted(len(without), "sequence has no poses and is", "sequences have no poses and are")
+            + " left out: "
+            f"{', '.join(without)}"
         )
     if len(folders) - len(without) > 1:
         notes.append(several_maps_note([f.resolve().name for f in folders]))
@@ -128,14 +131,20 @@ def _sequence(
     images = {int(p.stem): p for p in below if p.stem.isdecimal()}
     if len(images) < len(below):
         notes.append(
-            f"{name}: {len(below) - len(images)} images have no number of their own: left out"
+            f"{name}: "
+            + counted(
+                len(below) - len(images),
+                "image has no number of its own",
+                "images have no number of their own",
+            )
+            + ": left out"
         )
     files += images.values()
     samples = []
     for i, file in sorted(images.items()):
         unique = f"{name}/{file.parent.name}/{file.name}"
         if i >= len(rows):
-            skipped.add(f"beyond the {len(rows)} lines of {poses.name}", unique)
+            skipped.add(f"beyond the {counted(len(rows), 'line')} of {poses.name}", unique)
             continue
         T = checked(options, skipped, unique, _pose, rows[i].words, where(poses, rows[i].number))
         if T is not None:
@@ -145,7 +154,10 @@ def _sequence(
                 Sample(unique, None, T, stamp_ns, name, FileImage(str(file), turn=False), K)
             )
     if lacking := len(rows) - len([i for i in images if i < len(rows)]):
-        notes.append(f"{name}: {lacking} of {len(rows)} poses have no image in image_{camera}")
+        notes.append(
+            f"{name}: {lacking} of {counted(len(rows), 'pose')} {agreeing(lacking, 'have')} no image in "
+            f"image_{camera}"
+        )
     notes.append(f"{name}: images are those of image_{camera}, moved from camera 0 by calib.txt")
     return samples
 
@@ -160,7 +172,9 @@ def _stamps(file: Path, count: int, say: Callable[[str], None]) -> list[int]:
         return []
     rows = read_table(file).rows
     if len(rows) < count:
-        raise SourceError(f"{file} has {len(rows)} stamps, and there are {count} poses")
+        raise SourceError(
+            f"{file} has {counted(len(rows), 'stamp')}, and there are {counted(count, 'pose')}"
+        )
     unit = unit_of_stamps([row.words[0] for row in rows])
     return [to_ns(row.words[0], unit, where(file, row.number)) for row in rows]
 

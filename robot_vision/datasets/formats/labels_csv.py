@@ -33,6 +33,7 @@ from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.settings.declared import option
 from robot_vision.truth.pose_checks import Skipped, where
 from robot_vision.truth.tables import Row, Table, missing_label, read_table
+from robot_vision.words import counted
 
 _STAMP = re.compile(r"time|stamp|date", re.IGNORECASE)  # which no column of classes is called
 _ENDS = (".csv", ".tsv", ".txt")
@@ -107,7 +108,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         table = _read(file, options)
         if "label" not in table.columns and part and part != "train":
             notes.append(
-                f"{file.name} has no column of classes and is left out: {len(table.rows)} rows"
+                f"{file.name} has no column of classes and is left out: {counted(len(table.rows), 'row')}"
             )
             continue
         if "label" not in table.columns:
@@ -128,7 +129,8 @@ def open_splits(root: Path, options: Options) -> Splits:
     classes = len({label for label, _ in seen.values()})
     if classes > 10 and classes > len(seen) / 2:
         notes.append(
-            f"{classes} classes for {len(seen)} images: set label_column if these are not classes"
+            f"{counted(classes, 'class for', 'classes for')} {counted(len(seen), 'image')}: set "
+            "label_column if these are not classes"
         )
     if not parts.get("train"):
         why = f" ({'; '.join(notes)})" if notes else ""
@@ -237,17 +239,20 @@ def _samples(
     for row in table.rows:
         place = where(table.file, row.number)
         if len(row.words) < needed or (table.delimiter == " " and len(row.words) > needed):
-            raise SourceError(f"{place}: {len(row.words)} words in a row of {needed} columns")
+            raise SourceError(
+                f"{place}: {counted(len(row.words), 'word')} in a row of {needed} columns"
+            )
         if any(row.words[width:]):  # of "living room, large" only the first part would be the class
             raise SourceError(
-                f"{place}: {len(row.words)} words in a table of {width} columns: put quotes round a word "
+                f"{place}: {counted(len(row.words), 'word')} in a table of {width} columns: put quotes "
+                "round a word "
                 "that holds the delimiter, or name all columns in the header"
             )
         word, label = row.words[at["image"]], row.words[at["label"]]
         part = _part(row.words[at["split"]], place) if "split" in at else ""
         file = found.image(word)
         if file is None:
-            skipped.add(f"whose image is not under {found.base}, or several have that name", word)
+            skipped.add(f"whose image is not under {found.base}, or whose name is that of several", word)
             continue
         files.append(file)
         if reason := "" if label and in_names else missing_label(label):

@@ -35,6 +35,7 @@ from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, numbers, where
 from robot_vision.truth.tables import Table, read_table
+from robot_vision.words import counted
 
 _VALIDATION = ("cph", "sf")
 _SIDES = ("database", "query")
@@ -128,7 +129,7 @@ def _rows(
         if not table_file.is_file():
             count = sum(1 for _ in images.iterdir()) if images.is_dir() else 0
             notes.append(
-                f"{city}/{side} has no positions (postprocessed.csv): {count} images left out"
+                f"{city}/{side} has no positions (postprocessed.csv): {counted(count, 'image')} left out"
             )
             continue
         table = _table(table_file, _POSITIONS)
@@ -172,7 +173,7 @@ def _table(file: Path, columns: Mapping[str, tuple[re.Pattern[str], ...]]) -> Ta
     for row in table.rows:
         if len(row.words) < needed:
             raise SourceError(
-                f"{where(file, row.number)}: {len(row.words)} words in a row of {needed}"
+                f"{where(file, row.number)}: {counted(len(row.words), 'word')} in a row of {needed}"
             )
     return table
 

@@ -40,6 +40,7 @@ from robot_vision.datasets.sample import Splits
 from robot_vision.errors import SourceError
 from robot_vision.recordings.files import find_images, image_notes
 from robot_vision.truth.pose_checks import Skipped, numbers
+from robot_vision.words import counted
 
 _ZONE, _LETTER, _LATITUDE, _HEADING, _HEIGHT = 3, 4, 5, 9, 12
 _PARTS = ("train", "val", "test")
@@ -170,7 +171,8 @@ def _one_half(placed: list[Placed], zones: list[_Zone], notes: list[str]) -> lis
             "both sides of the equator, where UTM's northings begin again: give all of them a letter"
         )
     notes.append(
-        f"{south.count(True)} images are south of the equator and {south.count(False)} north of it: UTM's "
+        f"{counted(south.count(True), 'image is', 'images are')} south of the equator and "
+        f"{south.count(False)} north of it: UTM's "
         "10,000,000 m are taken off the southern ones' northings"
     )
     return [

@@ -36,6 +36,7 @@ from robot_vision.truth.bag_labels import (
 )
 from robot_vision.truth.bag_poses import PoseRequest, camera_poses
 from robot_vision.truth.pose_checks import Skipped
+from robot_vision.words import counted
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,10 @@ def _recording(
         f"{bag.path.name}: images are those of {topic}, {poses.text if poses else 'no poses'}"
     )
     if unlabelled:
-        notes.append(f"{bag.path.name}: {unlabelled} images have a pose and no label")
+        notes.append(
+            f"{bag.path.name}: {counted(unlabelled, 'image has', 'images have')} a pose and no "
+            "label"
+        )
     return samples, poses.map_frame if poses else "", _camera(bag, topic, images, notes)
 
 

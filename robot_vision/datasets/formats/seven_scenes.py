@@ -30,6 +30,7 @@ from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import parse_camera_matrix
 from robot_vision.truth.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.truth.tables import read_lines, read_text
+from robot_vision.words import counted
 
 KINECT = "525,525,320,240"
 _FRAME = re.compile(r"^(frame-\d+)\.color\.\w+$", re.IGNORECASE)
@@ -71,11 +72,21 @@ def open_splits(root: Path, options: Options) -> Splits:
     loose = [p.name for p in root.iterdir() if folders and _FRAME.match(p.name)]
     if unread:
         notes.append(
-            f"{len(unread)} zip files are not unpacked and are left out: {some(sorted(unread))}"
+            counted(
+                len(unread), "zip file is not unpacked and is", "zip files are not unpacked and are"
+            )
+            + " left out: "
+            f"{some(sorted(unread))}"
         )
     if loose:
         notes.append(
-            f"{len(loose)} images are outside the sequences and are left out: {some(loose)}"
+            counted(
+                len(loose),
+                "image is outside the sequences and is",
+                "images are outside the sequences and are",
+            )
+            + " left out: "
+            f"{some(loose)}"
         )
     test = _official_test(root, {p.name for p in folders}, notes) if folders else None
     K = None

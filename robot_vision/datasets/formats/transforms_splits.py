@@ -14,6 +14,7 @@ from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import some
 from robot_vision.truth.pose_checks import Skipped
+from robot_vision.words import agreeing, counted
 
 PARTS = ("train", "val", "test")
 
@@ -79,17 +80,21 @@ def listed_parts(
     notes += lost.notes()
     if respelled:
         notes.append(
-            f"{respelled} names in lists of {file.name} are spelled otherwise than in file_path"
+            f"{counted(respelled, 'name')} in lists of {file.name} "
+            f"{agreeing(respelled, 'are')} spelled "
+            "otherwise than in file_path"
         )
     rest = [key for key in sample_of if key not in listed]
     if "train" not in lists:
         parts["train"] = [sample_of[key] for key in rest]
         notes.append(
-            f"{file.name} has no train_filenames: the {len(rest)} frames of no list are train"
+            f"{file.name} has no train_filenames: the "
+            f"{counted(len(rest), 'frame of no list is', 'frames of no list are')} train"
         )
     elif rest:
         notes.append(
-            f"{len(rest)} frames are in no list of {file.name} and are left out: {some(rest)}"
+            f"{counted(len(rest), 'frame is', 'frames are')} in no list of {file.name} and left out: "
+            f"{some(rest)}"
         )
     return parts
 
@@ -99,7 +104,12 @@ def once(samples: list[Sample], notes: list[str]) -> list[Sample]:
     by_image = {_image_of(sample): sample for sample in reversed(samples)}
     if len(by_image) < len(samples):
         notes.append(
-            f"{len(samples) - len(by_image)} frames have an image of another one, and are left out"
+            counted(
+                len(samples) - len(by_image),
+                "frame has an image of another one, and is",
+                "frames have an image of another one, and are",
+            )
+            + " left out"
         )
     return sorted(by_image.values(), key=in_order)
 
@@ -126,7 +136,8 @@ def separate(parts: dict[str, list[Sample]], notes: list[str]) -> None:
         both = sorted(images["train"] & images.get(part, set()))
         if both:
             raise SourceError(
-                f"{len(both)} images are in train and in {part}: {some(both)}; take them out of one, or set "
+                f"{counted(len(both), 'image is in train', 'images are in train')} and in {part}: "
+                f"{some(both)}; take them out of one, or set "
                 "split to blocks"
             )
     both = sorted(images.get("val", set()) & images.get("test", set()))
@@ -134,5 +145,11 @@ def separate(parts: dict[str, list[Sample]], notes: list[str]) -> None:
         parts["val"] = [s for s in parts["val"] if _image_of(s) not in both]
         how = "the others" if parts["val"] else "drawn from train"
         notes.append(
-            f"{len(both)} images are in val and in test: they are test, and validation is {how}"
+            counted(
+                len(both),
+                "image is in val and in test: it is",
+                "images are in val and in test: they are",
+            )
+            + " test, and validation is "
+            f"{how}"
         )

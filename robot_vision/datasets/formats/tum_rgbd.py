@@ -46,6 +46,7 @@ from robot_vision.settings.declared import option, parse_camera_matrix
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, where
 from robot_vision.truth.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.truth.tables import read_table
+from robot_vision.words import counted
 
 # Of the benchmark's calibration page: colour cameras, 640 x 480.
 _CAMERAS = {
@@ -196,7 +197,7 @@ def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
         elif len(words) not in ((2, 4) if pairs else (2,)):
             raise SourceError(
                 f"{place}: a line is 'stamp file'{', once or twice' * pairs}, and this one has "
-                f"{len(words) - 1} words behind the stamp"
+                f"{counted(len(words) - 1, 'word')} behind the stamp"
             )
         stamp, image = words[:2]
         if rows and (stamp_ns, listed_path(image)) == rows[-1]:
@@ -209,7 +210,13 @@ def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
         rows.append((stamp_ns, listed_path(image)))
         last = row.number
     if twice:
-        say(f"{where(file, twice[0])}: {len(twice)} lines repeat the line above them: left out")
+        say(
+            f"{where(file, twice[0])}: "
+            + counted(
+                len(twice), "line repeats the line above it", "lines repeat the line above them"
+            )
+            + ": left out"
+        )
     if not any(is_image(Path(image)) for _, image in rows):
         raise SourceError(f"{file} lists no image")
     return rows

@@ -50,6 +50,7 @@ from robot_vision.heads.pose.trajectory_errors import measure_trajectories
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
+from robot_vision.words import counted
 
 SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1
@@ -190,7 +191,9 @@ def _unknown_labels(found: Associated, labels: tuple[str, ...]) -> dict[str, int
 def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]:
     if not unknown or not labels:
         return []
-    shown = ", ".join(f"{name} ({count} frames)" for name, count in sorted(unknown.items())[:5])
+    shown = ", ".join(
+        f"{name} ({counted(count, 'frame')})" for name, count in sorted(unknown.items())[:5]
+    )
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     return [
         f"true labels that the model does not know count as unknown: {shown}{more}; it knows "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.arrays import load_npz
+from robot_vision.words import counted
 
 FORMAT = "robot_vision.contract.prediction/1"
 
@@ -88,7 +89,7 @@ class Predictions:
             if len(shape) != dimensions or shape[0] != n or (dimensions > 1 and shape[-1] != width):
                 raise ConfigError(
                     f"Column {name} has shape {shape}: it must have {dimensions} dimensions, "
-                    f"{n} frames{f' and {width} numbers a frame' if dimensions > 1 else ''}"
+                    f"{counted(n, 'frame')}{f' and {width} numbers a frame' if dimensions > 1 else ''}"
                 )
         for name in ("covariance", "spread"):
             column = getattr(self, name)

@@ -38,6 +38,7 @@ from robot_vision.messages.types import (
 from robot_vision.recordings import Source
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.words import agreeing, counted
 
 NODE = "/perception"
 TRUTH = "/evaluation/true_pose"
@@ -217,7 +218,8 @@ def read_results(
     again = sum(number > 0 for _, number in keys)
     if again:
         notes.append(
-            f"{again} of {len(keys)} results have the stamp of another: two nodes of one name, images that "
+            f"{again} of {len(keys)} results {agreeing(again, 'have')} the stamp of another: two nodes "
+            "of one name, images that "
             "share a stamp, or a recording that was looped"
         )
     said = [rows[key].results for key in keys]
@@ -274,7 +276,8 @@ def with_times_of(
     there = np.array([s in logged and s not in unclear for s in stamps], bool)
     if not there.any():
         remedy = (
-            f"several images have each stamp, and {len(stamps)} results do not say which image they are of"
+            f"several images have each stamp, and {counted(len(stamps), 'result does', 'results do')} "
+            "not say which image they are of"
             if unclear
             else "play the bag with its recorded stamps"
         )
@@ -287,15 +290,25 @@ def with_times_of(
     missing = sum(max(0, len(times) - results[s]) for s, times in logged.items())
     if missing > 0:
         images = sum(len(times) for times in logged.values())
-        notes.append(f"{missing} of {images} images have no result: the node dropped them")
+        notes.append(
+            f"{missing} of {images} images {agreeing(missing, 'have')} no result: the node dropped them"
+        )
     if unclear:
         count = sum(results[s] for s in unclear)
         notes.append(
-            f"{count} results were left out: several images have their stamp, and not each has a result"
+            f"{counted(count, 'result was', 'results were')} left out: several images have their "
+            "stamp, and not each has a result"
         )
     strange = sum(s not in logged for s in stamps)
     if strange:
-        notes.append(f"{strange} results belong to no image of the bag and were left out")
+        notes.append(
+            counted(
+                strange,
+                "result belongs to no image of the bag and was",
+                "results belong to no image of the bag and were",
+            )
+            + " left out"
+        )
     order = {s: itertools.chain(times, itertools.repeat(times[-1])) for s, times in logged.items()}
     times = np.array([next(order[int(s)]) for s in kept.stamps_ns], np.int64)
     return replace(kept, log_ns=times, meta={**predictions.meta, "problems": notes})

@@ -32,6 +32,7 @@ from robot_vision.evaluation.report.text import (
     speed_line,
     summary_line,
 )
+from robot_vision.words import counted
 
 _SHOWN = 6
 # Nothing but what the file holds may be shown or run.
@@ -169,7 +170,7 @@ def _headline_table(
     if section == "open_set":
         frames = part["known"] + part["unknown"]
     head = "".join(f"<th>{escape(BASELINES.get(n, n))}</th>" for n in names)
-    count = "" if frames is None else f"{frames} frames"
+    count = "" if frames is None else counted(frames, "frame")
     out = [
         f'<div class="scroll"><table><tr><th>{count}</th><th>network '
         f'<small class="quiet">[{level:g} % interval]</small></th>{head}</tr>'

@@ -19,6 +19,7 @@ from robot_vision.evaluation.report.headlines import (
     by_section,
     headlines,
 )
+from robot_vision.words import agreeing, counted
 
 _PROBLEMS = 5  # of each recording that are shown
 
@@ -27,7 +28,7 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
     """Returns the one sentence that says it all."""
     count = len(metrics["recordings"])
     frames = metrics["frames"]
-    words = [f"{frames} frame{'s' * (frames != 1)} of {count} recording{'s' * (count > 1)}"]
+    words = [f"{counted(frames, 'frame')} of {counted(count, 'recording')}"]
     found = {(h.section, h.key): h for h in headlines(metrics)}
     top1, recall = found.get(("classification", "top1")), found.get(("place", "recall_at_1"))
     metres, degrees = found.get(("pose", "median_m")), found.get(("pose", "median_deg"))
@@ -85,29 +86,38 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
     for key, words in (
         (
             "unsorted_stamps",
-            "frames had a stamp before that of the frame before (they were sorted)",
+            "had a stamp before that of the frame before (they were sorted)",
         ),
-        ("duplicate_stamps", "frames had a stamp that another one has (the first of each counts)"),
+        ("duplicate_stamps", "had a stamp that another one has (the first of each counts)"),
     ):
         if total.get(key):
-            lines.append(f"{total[key]} {words}")
+            lines.append(f"{counted(total[key], 'frame')} {words}")
     for key, words in (("label", "no true label"), ("pose", "no true pose")):
         missing = {k: v for k, v in total.get(key, {}).get("missing", {}).items() if v}
         if missing:
             reasons = ", ".join(f"{n} {reason}" for reason, n in missing.items())
             lines.append(
-                f"{sum(missing.values())} of {total['frames']} frames have {words}: {reasons}"
+                f"{(n := sum(missing.values()))} of {counted(total['frames'], 'frame')} "
+                f"{agreeing(n, 'have')} {words}: {reasons}"
             )
     for what, count in total.get("truth_refused", {}).items():
-        lines.append(f"{count} entries of the truth were left out: {what}")
+        lines.append(
+            f"{counted(count, 'entry of the truth was', 'entries of the truth were')} left out: "
+            f"{what}"
+        )
     for recording in metrics["recordings"]:
         meta, name = recording.get("meta", {}), recording["name"]
         for reason, count in meta.get("refused", {}).items():
-            lines.append(f"{name}: {count} frames could not be used ({reason})")
+            lines.append(
+                f"{name}: {counted(count, 'frame could', 'frames could')} not be used ({reason})"
+            )
         problems = meta.get("problems", [])
         lines += [f"{name}: {line}" for line in problems[:_PROBLEMS]]
         if len(problems) > _PROBLEMS:
-            lines.append(f"{name}: {len(problems) - _PROBLEMS} more problems are in metrics.json")
+            lines.append(
+                f"{name}: {counted(len(problems) - _PROBLEMS, 'more problem is', 'more problems are')} in "
+                "metrics.json"
+            )
         # Of one bag, what the images lack and what the truth lacks is said once.
         truth = [t for t in recording.get("truth", []) if t.removeprefix("truth: ") not in problems]
         lines += [f"{name}: {line}" for line in truth]

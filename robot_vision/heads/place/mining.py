@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.batches import EpochSampler
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.heads.place.neighbours import Indices, PoseNeighbours
+from robot_vision.words import counted
 
 CHOICES = ("best", "random")
 BLOCK = 256  # queries whose distances to the pool are in memory at once
@@ -129,7 +130,12 @@ class TripletSampler(EpochSampler):
         missing = row[self.wanted()] < 0
         if missing.any() or len(descriptors) != len(indices):
             raise ConfigError(
-                f"{int(missing.sum())} descriptors that mining needs are missing "
+                counted(
+                    int(missing.sum()),
+                    "descriptor that mining needs is",
+                    "descriptors that mining needs are",
+                )
+                + " missing "
                 f"({len(descriptors)} for {len(indices)} images): describe all images of wanted()"
             )
         if not np.isfinite(descriptors).all():

@@ -12,6 +12,7 @@ from robot_vision.geometry import rigid as geometry
 from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import number_of, stamped
+from robot_vision.words import agreeing, counted
 
 FORMATS = ("csv", "tum", "geojson")
 SUFFIXES = {".csv": "csv", ".tum": "tum", ".txt": "tum", ".geojson": "geojson", ".json": "geojson"}
@@ -60,7 +61,10 @@ def _tum(places: PlaceMap) -> str:
     times = stamped(poses.stamps_ns)
     without = Counter(s for s, is_time in zip(poses.sources, times, strict=True) if not is_time)
     for source, count in without.items():
-        lines.append(f"# {count} keyframes of {source!r} have no stamps: they are numbered")
+        lines.append(
+            f"# {counted(count, 'keyframe')} of {source!r} "
+            f"{agreeing(count, 'have no stamps: they are')} numbered"
+        )
     for i in poses.stamps_ns.argsort(kind="stable"):
         stamp = int(poses.stamps_ns[i])
         seconds, rest = divmod(stamp, SECOND_NS) if times[i] else (number_of(stamp), 0)

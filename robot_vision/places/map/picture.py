@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from robot_vision.geometry import rigid as geometry
 from robot_vision.places.map.base import PlaceMap
+from robot_vision.words import counted
 
 _MARGIN = 70
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -48,7 +49,9 @@ def draw_map(
     """
     picture = np.full((size, size, 3), 255, np.uint8)
     poses, info = places.poses(), places.info
-    title = f"{len(poses.ids)} keyframes of {info.bundle_name} in frame {info.frame_id!r}"
+    title = (
+        f"{counted(len(poses.ids), 'keyframe')} of {info.bundle_name} in frame {info.frame_id!r}"
+    )
     if not len(poses.ids):
         _write(picture, f"{title}: the map is empty", (12, 24))
         return picture

@@ -47,6 +47,7 @@ from robot_vision.places.map.sqlite_file import (
     translated,
 )
 from robot_vision.places.map.table_map import POSE, Row, TableMap
+from robot_vision.words import counted
 
 _REVISION = "SELECT revision, map_id FROM map"
 _TABLES = ("keyframe", "descriptor", "thumbnail", "structure")
@@ -188,7 +189,12 @@ class SqliteMap(TableMap):
         matched = self._one("SELECT count(*) FROM keyframe JOIN descriptor USING (id)")[0]
         descriptors = self._one("SELECT count(*) FROM descriptor")[0]
         if not keyframes == matched == descriptors:
-            raise MapError(damaged(self.path, f"{keyframes} keyframes, {descriptors} descriptors"))
+            raise MapError(
+                damaged(
+                    self.path,
+                    f"{counted(keyframes, 'keyframe')}, {counted(descriptors, 'descriptor')}",
+                )
+            )
         for keyframe in self.keyframes():
             assert keyframe.keyframe_id is not None
             try:

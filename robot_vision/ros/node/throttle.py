@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from robot_vision.words import counted
+
 
 class ThrottledLog:
     """Logs by key. Safe to use from several threads.
@@ -33,5 +35,9 @@ class ThrottledLog:
                 return
             self._last[key] = now
             self._since[key] = 0
-        more = f" ({count} times in {now - last:.0f} s)" if last is not None and count > 1 else ""
+        more = (
+            f" ({counted(count, 'time')} in {now - last:.0f} s)"
+            if last is not None and count > 1
+            else ""
+        )
         self._log(text + more)

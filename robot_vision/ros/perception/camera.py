@@ -17,6 +17,7 @@ from robot_vision.ros.perception.diagnostics import CameraHealth
 from robot_vision.ros.perception.outputs import CameraOutputs
 from robot_vision.ros.perception.parameters import PerceptionParameters
 from robot_vision.ros.perception.worker import Frame
+from robot_vision.words import counted
 
 
 class Camera:
@@ -122,7 +123,7 @@ class Camera:
             what = "no frame" if self._seen else "no frame yet"
             self._node.get_logger().warning(
                 f"Camera {self.name}: {what} on {topic} for {silent_s:.1f} s "
-                f"({publishers} publishers){self._images.advice()}"
+                f"({counted(publishers, 'publisher')}){self._images.advice()}"
             )
         advice = self._images.advice() if self._stale else ""
         return CameraHealth(self.name, topic, publishers, silent_s, self._seen, idle, advice)

@@ -9,6 +9,7 @@ from typing import Any
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import status_message
 from robot_vision.ros.perception.worker import STAGES
+from robot_vision.words import counted
 
 OK, WARN, ERROR = 0, 1, 2
 # Counters that stand in every message, so that a plot of them starts at 0.
@@ -76,7 +77,7 @@ def camera_status(
         text = (
             f"no frame for {health.silent_s:.1f} s"
             if health.seen
-            else f"no frame yet on {health.topic} ({health.publishers} publishers)"
+            else f"no frame yet on {health.topic} ({counted(health.publishers, 'publisher')})"
         )
         text += health.advice
     values: dict[str, object] = {
@@ -122,7 +123,7 @@ def node_status(
     if statistics.rate("engine_failed") > 0:
         level, text = WARN, "the network failed on some batches"
     if failures_in_a_row >= max_failures:
-        level, text = ERROR, f"the network failed {failures_in_a_row} times in a row"
+        level, text = ERROR, f"the network failed {counted(failures_in_a_row, 'time')} in a row"
     values: dict[str, object] = {"state": state, **about}
     for stage in STAGES:
         values.update(_percentiles(statistics, stage, f"{stage}_ms"))

@@ -11,6 +11,7 @@ from robot_vision.places.verification.verifier import REASONS
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import status_message
 from robot_vision.ros.places.keyframes import OFF, PAUSED, Mapper
+from robot_vision.words import counted
 
 OK, WARN, ERROR = 0, 1, 2
 # Counters that stand in every message, so that a plot of them starts at 0.
@@ -147,7 +148,7 @@ def _of_inputs(health: Health, statistics: Statistics, level: int, text: str) ->
             f"no descriptor for {health.silent_s:.1f} s"
             if health.seen
             else f"no descriptor yet on {health.descriptors} "
-            f"({health.descriptor_publishers} publishers)"
+            f"({counted(health.descriptor_publishers, 'publisher')})"
         )
     return level, text
 
@@ -166,7 +167,7 @@ def map_status(
         missing: whether that is only because it does not exist.
         failures: to open or read it, so far.
     """
-    level, text = OK, f"{size} places"
+    level, text = OK, counted(size, "place")
     if not uri:
         text = "none"
     elif info is None:
@@ -192,7 +193,7 @@ def mapping_status(name: str, mapper: Mapper, statistics: Statistics) -> Any:
     if mapper.state == PAUSED:
         level, text = ERROR, f"paused: {mapper.why}"
     elif mapper.state != OFF:
-        text = f"on: {mapper.added} keyframes added"
+        text = f"on: {counted(mapper.added, 'keyframe')} added"
     values: dict[str, object] = {
         "state": mapper.state,
         "source": mapper.source,

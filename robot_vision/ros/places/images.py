@@ -21,6 +21,7 @@ from robot_vision.ros.node.image_topics import ImageTopic
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.parameters import PlaceParameters
+from robot_vision.words import counted
 
 KEPT = 16  # images: the network answers within a few frames, or drops the image
 THUMBNAIL = 160  # pixels of the longer side
@@ -64,10 +65,15 @@ class Images:
         p, node = self._parameters, self._node
         if not self._kept:
             name = self._topic.name
-            return f"no image on {name} ({node.count_publishers(name)} publishers){self._topic.advice()}"
+            return (
+                f"no image on {name} "
+                f"({counted(node.count_publishers(name), 'publisher')}){self._topic.advice()}"
+            )
         topic = node.resolve_topic_name(p.camera_info)
         if p.verify and self._info is None:
-            return f"no camera_info on {topic} ({node.count_publishers(topic)} publishers)"
+            return (
+                f"no camera_info on {topic} ({counted(node.count_publishers(topic), 'publisher')})"
+            )
         return ""
 
     @property

@@ -26,6 +26,7 @@ from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSele
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.motion import Located
+from robot_vision.words import counted
 
 OFF, ON, PAUSED = "off", "on", "paused"
 WAITING = 64  # keyframes that are kept while the map cannot be written
@@ -313,7 +314,8 @@ class Mapper:
         total = self._statistics.count(f"map_{kind}")
         self._warn(
             "mapping",
-            f"Mapping is paused ({total} failures so far) and recognition continues: {error}. It is tried "
+            f"Mapping is paused ({counted(total, 'failure')} so far) and recognition continues: "
+            f"{error}. It is tried "
             f"again every {self._retry_s():g} s",
         )
         if kind == "unusable":  # perhaps another file stands there by now

@@ -28,6 +28,7 @@ from robot_vision.ros.node.transforms import (
 )
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.places.tf import MovingTransforms
+from robot_vision.words import counted
 
 Array = NDArray[np.float64]
 KINDS: dict[str, Any] = {
@@ -249,7 +250,8 @@ class Motion:
             total = self._statistics.count("odometry_jumps")
             self._warn(
                 "odometry jump",
-                f"{self.topic} begins again ({total} times so far), earlier poses are forgotten: {why}",
+                f"{self.topic} begins again ({counted(total, 'time')} so far), earlier poses are "
+                f"forgotten: {why}",
             )
 
     def _covariance(self, numbers: Any) -> Array | None:
@@ -285,5 +287,6 @@ class Motion:
             total = self._statistics.count("poses_back")
             self._warn(
                 "poses back",
-                f"The clock of {self.topic} went back ({total} times so far): earlier poses are forgotten",
+                f"The clock of {self.topic} went back ({counted(total, 'time')} so far): earlier poses "
+                "are forgotten",
             )

@@ -27,6 +27,7 @@ from robot_vision.ros.places.hypotheses import hypotheses_of
 from robot_vision.ros.places.map_file import Model, file_identity, refuse_model
 from robot_vision.ros.places.messages import PlaceHypothesis
 from robot_vision.ros.places.parameters import PlaceParameters
+from robot_vision.words import counted
 
 MANY = 500  # added keyframes, from which on all are asked at once
 FOLLOW_S = 1.0  # between two looks for what others did to the map
@@ -159,7 +160,8 @@ class LiveMap:
         self._note_own(None)
         info = places.info
         self._log(
-            f"Map {info.uri}: {len(index)} places of model {info.bundle_name} in frame {info.frame_id}, "
+            f"Map {info.uri}: {counted(len(index), 'place')} of model {info.bundle_name} in frame "
+            f"{info.frame_id}, "
             f"open after {time.perf_counter() - start:.2f} s"
         )
 
@@ -242,7 +244,8 @@ class LiveMap:
         ) as error:  # locked, or the server is away: what is known still serves
             total = self._statistics.count("map_failures")
             self._warn(
-                "map", f"Changes of the map cannot be read ({total} failures so far): {error}"
+                "map",
+                f"Changes of the map cannot be read ({counted(total, 'failure')} so far): {error}",
             )
 
     def _revision_of_map(self) -> int | None:
@@ -319,7 +322,7 @@ class LiveMap:
             found = self._recogniser.observe(descriptor, stamp_ns, moved, exclude)
         except RobotVisionError as error:
             total = self._statistics.count("recognition_failures")
-            self._warn("recognition", f"LiveMap failed ({total} times so far): {error}")
+            self._warn("recognition", f"LiveMap failed ({counted(total, 'time')} so far): {error}")
             return None
         if found.aliased:
             self._statistics.count("aliased")

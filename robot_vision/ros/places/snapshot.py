@@ -9,6 +9,7 @@ from robot_vision.address import is_server, name_in
 from robot_vision.errors import ConfigError
 from robot_vision.places.map.base import MapError
 from robot_vision.places.map.opening import open_map
+from robot_vision.words import counted
 
 
 def save_snapshot(uri: str, snapshot_folder: str) -> str:
@@ -44,4 +45,4 @@ def save_snapshot(uri: str, snapshot_folder: str) -> str:
         count = copy_map(places, target)
     finally:
         places.close()
-    return f"Saved {count} keyframes to {target}"
+    return f"Saved {counted(count, 'keyframe')} to {target}"

@@ -11,6 +11,7 @@ from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.keyframes import Mapper
 from robot_vision.ros.places.parameters import PlaceParameters
+from robot_vision.words import counted
 
 
 class MappingSwitch:
@@ -64,7 +65,7 @@ class MappingSwitch:
                 "pose_source is none: set it to odometry, pose or tf, since a keyframe needs a pose"
             )
         if mapper.running:
-            return f"Mapping is on already: {mapper.added} keyframes so far"
+            return f"Mapping is on already: {counted(mapper.added, 'keyframe')} so far"
         mapper.start()
         self._ended = False
         text = f"Mapping into {shown(p.map)} as {mapper.source!r}"
@@ -82,7 +83,7 @@ class MappingSwitch:
         if not mapper.running:
             return "Mapping is off"
         lost = mapper.stop()
-        text = f"Mapping ended: {mapper.added} keyframes added" + (
+        text = f"Mapping ended: {counted(mapper.added, 'keyframe')} added" + (
             f", {lost} lost since the map cannot be written" if lost else ""
         )
         self._log(text)

@@ -28,6 +28,7 @@ from robot_vision.ros.places.origin import Origin
 from robot_vision.ros.places.outputs import PlaceOutputs
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.places.recognition import Answer, LiveMap
+from robot_vision.words import counted
 
 KEY = "descriptor"
 IDLE_S = 0.1  # between two looks at the map and at deadlines while nothing comes
@@ -230,7 +231,8 @@ class PlaceWorker:
             total = self._statistics.count("stamps_back")
             self._warn(
                 "stamps",
-                f"Descriptors' stamps went back by {back_s:.1f} s ({total} times so far): the sequence "
+                f"Descriptors' stamps went back by {back_s:.1f} s ({counted(total, 'time')} so far): "
+                "the sequence "
                 "of images starts again. The cause is a bag that loops, or a clock that was set",
             )
         with self._lock:
@@ -253,7 +255,7 @@ class PlaceWorker:
             total = self._statistics.count("no_pose")
             self._warn(
                 "no pose",
-                f"No pose for the image from {self._motion.topic} ({total} times so far), "
+                f"No pose for the image from {self._motion.topic} ({counted(total, 'time')} so far), "
                 f"{self._motion.why}: places are recognised without the robot's motion, and nothing is "
                 "mapped meanwhile",
             )
@@ -290,7 +292,7 @@ class PlaceWorker:
             x, y, z = moved.position
             best = answer.hypotheses[0]
             done = (
-                f"Published {topic} to {listeners} subscribers"
+                f"Published {topic} to {counted(listeners, 'subscriber')}"
                 if listeners
                 else f"Nothing subscribes to {topic}: start the localiser, or set initialpose_topic. Found"
             )

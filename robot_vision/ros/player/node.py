@@ -37,6 +37,7 @@ from robot_vision.ros.node.throttle import ThrottledLog
 from robot_vision.ros.node.topic_names import check_topics
 from robot_vision.ros.player.parameters import PlayerParameters
 from robot_vision.ros.player.playback import Item, Pacer, Playback, ahead
+from robot_vision.words import counted
 
 _TYPES: dict[str, Any] = {
     IMAGE: Image,
@@ -114,7 +115,7 @@ class CameraPlayer(Node):
         topics = self._playback.topics
         names = ", ".join(self._names(topics.kinds))
         count = self._playback.source.count
-        frames = "" if count is None else f" ({count} frames)"
+        frames = "" if count is None else f" ({counted(count, 'frame')})"
         self.get_logger().info(f"Playing {self._playback.source.name}{frames} on {names}")
         self._say_problems()
         for note in topics.notes:
@@ -179,7 +180,7 @@ class CameraPlayer(Node):
             if time.monotonic() - logged > _WAITING_LOG_S:
                 logged = time.monotonic()
                 names = ", ".join(self._names(lacking))
-                self.get_logger().info(f"Waiting for {wanted} subscribers of {names}")
+                self.get_logger().info(f"Waiting for {counted(wanted, 'subscriber')} of {names}")
             self._stop.wait(0.02)
         return not self._stop.is_set()
 
@@ -202,7 +203,8 @@ class CameraPlayer(Node):
             due = pacer.due(item)
             for number, jump_ns in pacer.jumps[jumps:]:
                 self.get_logger().warning(
-                    f"The log jumps {jump_ns / 1e9:.0f} s ahead after {number} messages: this pause is "
+                    f"The log jumps {jump_ns / 1e9:.0f} s ahead after {counted(number, 'message')}: "
+                    "this pause is "
                     "left out"
                 )
             if not begun:  # only now is the recording open, and the part that is skipped read
@@ -285,14 +287,16 @@ class CameraPlayer(Node):
         for topic, count in self._published.items():
             rate = f" at {(count - 1) / took:.2f} Hz" if took > 0 and count > 1 else ""
             (name,) = self._names([topic])
-            self.get_logger().info(f"Published {count} images on {name}{rate}")
+            self.get_logger().info(f"Published {counted(count, 'image')} on {name}{rate}")
         if self._published:
             self.get_logger().info(
                 f"Largest delay behind the pace: {self._worst_late_s * 1e3:.1f} ms"
             )
         self._say_problems()
         if self._playback.bad_frames:
-            self.get_logger().warning(f"{self._playback.bad_frames} images could not be decoded")
+            self.get_logger().warning(
+                f"{counted(self._playback.bad_frames, 'image')} could not be decoded"
+            )
 
     def _say_problems(self) -> None:
         """Logs what is new of what the recording lacks, or says wrongly of itself."""
@@ -301,7 +305,9 @@ class CameraPlayer(Node):
         for line in new[:_SAID_AT_ONCE]:
             log.warning(line) if line in source.problems else log.info(line)
         if len(new) > _SAID_AT_ONCE:
-            log.warning(f"{len(new) - _SAID_AT_ONCE} more lines about what the recording lacks")
+            log.warning(
+                f"{counted(len(new) - _SAID_AT_ONCE, 'more line')} about what the recording lacks"
+            )
         self._said.update(new)
 
 

@@ -45,6 +45,7 @@ from robot_vision.training.samples.augmentation import BatchAugmentation as Augm
 from robot_vision.training.samples.choosing import Chooser
 from robot_vision.training.samples.data import Batch, batches, epoch_order, split_order, times_drawn
 from robot_vision.training.ship.evaluate import Views, evaluate
+from robot_vision.words import counted
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -151,7 +152,10 @@ def fit(
             average.load_state_dict({"step": state.step, "average": tensors["average"]})
         if stage.chooser is not None and "chooser" in tensors:
             stage.chooser.load(tensors["chooser"])
-        recorder.say(f"{stage.name}: resumed after {state.epoch} epochs and {state.in_epoch} steps")
+        recorder.say(
+            f"{stage.name}: resumed after {counted(state.epoch, 'epoch')} and "
+            f"{counted(state.in_epoch, 'step')}"
+        )
 
     spread = pose_spread(train.samples.targets, (validation or train).samples.targets)
     units = units_of(validation.samples.samples, FOLDS) if validation else np.zeros(0)

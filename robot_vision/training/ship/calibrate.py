@@ -31,6 +31,7 @@ from robot_vision.training.fit.crossfit import pose_residuals, spread_of
 from robot_vision.training.fit.ensemble import BLOCK
 from robot_vision.training.fit.model import is_frozen
 from robot_vision.training.ship.evaluate import Views, predict
+from robot_vision.words import counted
 
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
 _MIN_BLOCKS = 5  # of fewer, each would be judged by too little
@@ -151,7 +152,7 @@ def _variances(
 
 
 def _too_few(count: int) -> str:
-    return f"not calibrated: {count} validation images, {_MIN_IMAGES} are needed"
+    return f"not calibrated: {counted(count, 'validation image')}, {_MIN_IMAGES} are needed"
 
 
 def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
