@@ -312,7 +312,7 @@ def test_folders_and_images_beside_a_split_are_counted(tmp_path):
     assert "4 images are in the folder extra, which is none of train, test" in text
     assert "5 images are in the folder Training" in text
     assert f"1 image lies in {tmp_path} itself" in text
-    assert f"1 hidden folders with images lie in {tmp_path / 'train'} itself" in text
+    assert f"1 hidden folder with images lies in {tmp_path / 'train'} itself" in text
     assert f"1 file that is no image lies in {tmp_path / 'train'} itself" in text
     assert "test has no image of 1 class: dog" in text
 

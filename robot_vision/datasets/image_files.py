@@ -91,7 +91,7 @@ def unused_notes(root: Path, used: Collection[str]) -> list[str]:
             notes.append(
                 f"{counted(count, 'image is', 'images are')} in the folder {readable(entry.name)}, "
                 "which is none of "
-                f"{', '.join(used)}, and are left out"
+                f"{', '.join(used)}, and {agreeing(count, 'are')} left out"
             )
     return notes
 

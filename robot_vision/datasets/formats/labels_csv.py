@@ -252,7 +252,9 @@ def _samples(
         part = _part(row.words[at["split"]], place) if "split" in at else ""
         file = found.image(word)
         if file is None:
-            skipped.add(f"whose image is not under {found.base}, or whose name is that of several", word)
+            skipped.add(
+                f"whose image is not under {found.base}, or whose name is that of several", word
+            )
             continue
         files.append(file)
         if reason := "" if label and in_names else missing_label(label):
