@@ -190,9 +190,7 @@ def test_format_is_that_of_the_content_whatever_the_name(tmp_path, form, suffix)
     np.testing.assert_array_equal(to_rgb(frame.message), image)
     notes = image_notes([tmp_path / f"a{suffix}"])
     named = {"PPM": "PNM"}.get(form, form)
-    assert (
-        notes == [] if suffix[1:].upper() == form else f"is {named} by its content" in notes[0]
-    )
+    assert notes == [] if suffix[1:].upper() == form else f"is {named} by its content" in notes[0]
 
 
 @pytest.mark.parametrize(
