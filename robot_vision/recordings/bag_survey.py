@@ -183,7 +183,8 @@ def _leave_out_copies(found: Survey, listed: list[str]) -> None:
             if same and both == count:
                 found.notes.append(
                     f"the {counted(count, 'message')} of {storage.name} "
-                    f"{agreeing(count, 'are')} in {other.name}, too, and read once"
+                    f"{agreeing(count, 'are')} in {other.name}, too, and "
+                    f"{agreeing(count, 'are')} read once"
                 )
                 copied = True
                 break
