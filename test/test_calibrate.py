@@ -203,6 +203,30 @@ def test_variance_scales_of_full_covariances_maximise_the_likelihood(groups):
     assert squares.mean() == pytest.approx(6.0, rel=1e-6)  # NEES is ideal
 
 
+@pytest.mark.parametrize("groups", [BOTH, EACH])
+def test_variance_scales_leave_a_fixed_part_and_maximise_the_likelihood(groups):
+    """Of several answers: the head's part is scaled, and their spread is not."""
+    rng = np.random.default_rng(3)
+    roots, offsets = rng.normal(size=(200, 6, 6)), rng.normal(size=(200, 6, 4))
+    inside = roots @ roots.transpose(0, 2, 1) + 0.5 * np.eye(6)
+    spread = offsets @ offsets.transpose(0, 2, 1) / 4
+    true = scaled(inside, SCALE) + spread
+    errors = np.einsum("nij,nj->ni", np.linalg.cholesky(true), rng.normal(size=(200, 6)))
+
+    def loss(log_scale: np.ndarray) -> float:
+        C = scaled(inside, np.exp(log_scale)[list(groups)]) + spread
+        squares = np.einsum("ni,ni->n", errors, np.linalg.solve(C, errors[:, :, None])[:, :, 0])
+        return float((squares + np.linalg.slogdet(C)[1]).mean())
+
+    wanted = np.exp(minimize(loss, np.zeros(max(groups) + 1), method="BFGS").x)[list(groups)]
+    scale = fit_variance_scales(errors, inside + spread, groups, fixed=spread)
+    assert np.allclose(scale, wanted, rtol=1e-3)
+    # Where hardly anything is fixed, both ways of fitting find the same, with blocks too.
+    blocks, tiny = np.arange(200) // 20, np.tile(1e-12 * np.eye(6), (200, 1, 1))
+    one = fit_variance_scales(errors, inside, groups, blocks)
+    assert np.allclose(fit_variance_scales(errors, inside, groups, blocks, tiny), one, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_variance_scales_of_blocks_are_right_for_blocks_not_seen():
     """Blocks whose errors are large or small together; covariances with correlations."""

@@ -8,12 +8,13 @@ from train_data import configuration, make_labelled, make_posed
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract.spec import ClassifierSpec, PlaceSpec, PoseSpec
 from robot_vision.errors import ConfigError
+from robot_vision.heads.pose.variance_scales import BOTH, fit_variance_scales
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.pipeline import Pipeline
 from robot_vision.training.fit.ensemble import bootstrap, draws_samples
 from robot_vision.training.run import train
-from robot_vision.training.ship.calibrate import scale_variances, variance_scales
+from robot_vision.training.ship.calibrate import scale_variances
 
 TAP = "layer2"
 SPECS = {
@@ -105,9 +106,9 @@ def test_variance_scales_leave_the_spread_as_it_is():
     random = np.random.default_rng(0)
     inside, spread = np.full(6, 0.01), np.full(6, 0.03)
     errors = random.normal(0, np.sqrt(4 * inside + spread), (20_000, 6))
-    covariance = torch.diag(torch.tensor(inside + spread)).expand(len(errors), 6, 6)
-    fixed = torch.diag(torch.tensor(spread)).expand(len(errors), 6, 6)
-    found = variance_scales(torch.tensor(errors), covariance, fixed)
+    covariance = np.tile(np.diag(inside + spread), (len(errors), 1, 1))
+    fixed = np.tile(np.diag(spread), (len(errors), 1, 1))
+    found = fit_variance_scales(errors, covariance, BOTH, fixed=fixed)
     np.testing.assert_allclose(found, 4, rtol=0.1)
 
 
@@ -122,16 +123,16 @@ def test_variance_scales_of_blocks_are_right_for_blocks_not_seen(answers_differ)
         return random.normal(0, np.sqrt(np.repeat(large, 50))[:, None], (count * 50, 6))
 
     def covariances(count):
-        return torch.eye(6, dtype=torch.double).expand(count, 6, 6)
+        return np.tile(np.eye(6), (count, 1, 1))
 
-    unseen = torch.tensor(blocks(4000))
+    unseen = blocks(4000)
     nees = {False: [], True: []}
-    for _ in range(25 if answers_differ else 200):  # by bisection, with a spread
-        seen = torch.tensor(blocks(6))
+    for _ in range(25 if answers_differ else 200):
+        seen = blocks(6)
         spread = 0.01 * covariances(300) if answers_differ else None
         for by_block, found in nees.items():
-            block = torch.arange(300) // 50 if by_block else None
-            scales = variance_scales(seen, covariances(300), spread, block)
+            block = np.arange(300) // 50 if by_block else None
+            scales = fit_variance_scales(seen, covariances(300), BOTH, block, spread)
             found.append(float((unseen[:, :3] ** 2).mean()) / scales[0])
     assert np.mean(nees[False]) > 1.05
     assert abs(np.mean(nees[True]) - 1) < np.mean(nees[False]) - 1

@@ -23,6 +23,7 @@ from robot_vision.heads.pose.measures import (
     pose_errors,
     pose_metrics,
 )
+from robot_vision.heads.pose.variance_scales import fit_variance_scales
 from robot_vision.images.input import InputSpec
 from robot_vision.training.config import OptimiserConfig, PlaceConfig, resolved
 from robot_vision.training.fit import loop
@@ -41,7 +42,6 @@ from robot_vision.training.samples.data import (
 )
 from robot_vision.training.setup import make_fabric, open_splits
 from robot_vision.training.ship.baselines import nearest_pose_bound
-from robot_vision.training.ship.calibrate import variance_scales
 from robot_vision.training.ship.evaluate import Views
 
 
@@ -99,7 +99,7 @@ def test_nees_of_errors_drawn_from_the_covariance_is_one():
     assert found["nees"] == pytest.approx(1.0, abs=0.05)
     assert found["within_95_percent_ellipsoid"] == pytest.approx(0.95, abs=0.015)
     errors = pose_errors(outputs["position"], outputs["orientation_xyzw"], true)
-    scales = variance_scales(errors, outputs["pose_covariance"] / 4)
+    scales = fit_variance_scales(errors.numpy(), outputs["pose_covariance"].numpy() / 4)
     np.testing.assert_allclose(scales, 4, rtol=0.06)
 
 

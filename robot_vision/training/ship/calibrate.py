@@ -23,9 +23,9 @@ from robot_vision.heads.classifier.temperature import (
     log_probabilities,
 )
 from robot_vision.heads.pose.measures import pose_errors
-from robot_vision.heads.pose.variance_scales import scaled
+from robot_vision.heads.pose.variance_scales import BOTH, fit_variance_scales, scaled
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.statistics.judging import judge
+from robot_vision.statistics.judging import cross_fit, judge
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.crossfit import pose_residuals, spread_of
 from robot_vision.training.fit.ensemble import BLOCK
@@ -34,7 +34,6 @@ from robot_vision.training.ship.evaluate import Views, predict
 from robot_vision.words import counted
 
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
-_MIN_BLOCKS = 5  # of fewer, each would be judged by too little
 
 
 def calibrate(
@@ -115,28 +114,24 @@ def _variances(
     network: MultiHeadNetwork, errors: Tensor, covariance: Tensor, spread: Tensor, block: Tensor
 ) -> dict[str, Any]:
     """Scales the variances if that helps poses that were not fitted on; returns what was found."""
-    scales = variance_scales(errors, covariance, spread, block)
+    e, c, fixed, blocks = (v.numpy() for v in (errors, covariance, spread, block))
+    scale = fit_variance_scales(e, c, BOTH, blocks, fixed)
+    scales = float(scale[0]), float(scale[3])
     found: dict[str, Any] = {
         "frames": len(errors),
         "position_variance_scale": scales[0],
         "rotation_variance_scale": scales[1],
     }
-    after = covariance.clone()
+    after = c.copy()
     # Blocks are in the order of time: each fold has blocks of all of it.
-    number = block.unique(return_inverse=True)[1]
-    for fold in range(FOLDS if len(block.unique()) > 1 else 0):
-        own = number % FOLDS == fold
-        if bool(own.any()) and not bool(own.all()):
-            rest = ~own
-            others = variance_scales(errors[rest], covariance[rest], spread[rest], block[rest])
-            factors = np.repeat(others, 3)
-            inside = scaled((covariance - spread)[own].numpy(), factors)
-            after[own] = torch.from_numpy(inside) + spread[own]
-    judgement = judge(
-        pose_losses(errors.numpy(), covariance.numpy()),
-        pose_losses(errors.numpy(), after.numpy()),
-        block.numpy(),
-    )
+    folds = np.unique(blocks, return_inverse=True)[1].reshape(-1) % FOLDS
+    for asked, other in cross_fit(
+        folds,
+        np.ones(len(e), bool),
+        lambda seen: fit_variance_scales(e[seen], c[seen], BOTH, blocks[seen], fixed[seen]),
+    ):
+        after[asked] = scaled(c[asked], other, fixed[asked])
+    judgement = judge(pose_losses(e, c), pose_losses(e, after), blocks)
     # One block has no neighbour that could judge.
     if judgement.worse and len(block.unique()) > 1:
         text = ", ".join(f"{value:.3g}" for value in scales)
@@ -162,73 +157,6 @@ def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
     assert network.spec.classifier is not None
     classifier = replace(network.spec.classifier, temperature=temperature)
     network.spec = replace(network.spec, classifier=classifier)
-
-
-def variance_scales(
-    errors: Tensor,
-    covariance: Tensor,
-    spread: Tensor | None = None,
-    blocks: Tensor | None = None,
-) -> tuple[float, float]:
-    """Returns factors of the position's and the rotation's variances that make both NEES ideal.
-
-    A mean of three squared errors over their variances should be three, for position and rotation each.
-    Only what the head predicts is scaled: the spread of several answers is what it is.
-
-    Errors of neighbouring frames are alike, so a few blocks of time are few independent errors, and a scale
-    that makes these ideal is too small for others. With `blocks` each is judged by the scale that the
-    others give, and what its NEES is above the ideal on average is added to the scale of all.
-
-    Args:
-        errors: (N, 6), metres and radians.
-        covariance: (N, 6, 6), of which the spread is a part.
-        spread: (N, 6, 6), by which several answers differ; None where there is one.
-        blocks: (N,), the block of time of each; None, or fewer than `_MIN_BLOCKS`, for errors that are
-            taken as they are.
-    """
-    scales = []
-    for part in (slice(0, 3), slice(3, 6)):
-        e, c = errors[:, part], covariance[:, part, part]
-        fixed = None if spread is None or not bool(spread.any()) else spread[:, part, part]
-        wanted = 1.0
-        names = [] if blocks is None else blocks.unique().tolist()
-        if blocks is not None and len(names) >= _MIN_BLOCKS:
-            total = 0.0
-            for name in names:
-                own, others = blocks == name, blocks != name
-                scale = _scale_for(e[others], c[others], _rows(fixed, others), 1.0)
-                total += _nees(e[own], _with_scale(c[own], _rows(fixed, own), scale)) * int(
-                    own.sum()
-                )
-            wanted = min(1.0, 3.0 * len(e) / total) if total > 0 else 1.0
-        scales.append(_scale_for(e, c, fixed, wanted))
-    return scales[0], scales[1]
-
-
-def _rows(spread: Tensor | None, rows: Tensor) -> Tensor | None:
-    return None if spread is None else spread[rows]
-
-
-def _with_scale(covariance: Tensor, spread: Tensor | None, scale: float) -> Tensor:
-    return covariance * scale if spread is None else (covariance - spread) * scale + spread
-
-
-def _scale_for(errors: Tensor, covariance: Tensor, spread: Tensor | None, wanted: float) -> float:
-    """Returns the factor with which the mean of (N, 3) squared errors over variances is 3 `wanted`."""
-    if spread is None:
-        return max(_nees(errors, covariance) / (3.0 * wanted), 1e-6)
-    low, high = math.log(1e-6), math.log(1e6)  # NEES falls as the factor grows
-    for _ in range(60):
-        middle = (low + high) / 2
-        scaled = _with_scale(covariance, spread, math.exp(middle))
-        low, high = (middle, high) if _nees(errors, scaled) > 3.0 * wanted else (low, middle)
-    return math.exp((low + high) / 2)
-
-
-def _nees(errors: Tensor, covariance: Tensor) -> float:
-    return float(
-        (errors * torch.linalg.solve(covariance, errors[:, :, None])[:, :, 0]).sum(1).mean()
-    )
 
 
 @torch.no_grad()
