@@ -20,11 +20,11 @@ from robot_vision.datasets.image_files import FileImage
 from robot_vision.errors import ImageError
 from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.images.orientation import orientation_of, upright
+from robot_vision.images.several_pictures import holds_several
 from robot_vision.messages.serialized import read_compressed_image
 from robot_vision.recordings import open_source
 from robot_vision.recordings.files import find_images, image_notes, upright_message
 from robot_vision.recordings.image_formats import missing_decoder, read_image
-from robot_vision.recordings.several_pictures import holds_several
 from robot_vision.ros.player.playback import Playback
 
 # Four quarters of four colours: each of the eight orientations looks different.

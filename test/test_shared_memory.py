@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ros_helpers import own_environment
 
-from robot_vision.ros.node.shared_memory import FOLDER, remove_dead_segments
+from robot_vision.ros.node.dds import FOLDER, remove_dead_segments
 
 SEGMENT = "fastdds_0123456789abcdef"
 # Says which segments it has, and talks to itself through them for as long as it lives.

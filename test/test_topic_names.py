@@ -10,7 +10,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from robot_vision.errors import ConfigError  # noqa: E402
-from robot_vision.ros.node.topic_names import check_topics  # noqa: E402
+from robot_vision.ros.node.graph import check_topics  # noqa: E402
 
 
 @pytest.fixture(scope="module")

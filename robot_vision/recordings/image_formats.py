@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from robot_vision.images.compressed import compressed_size
 from robot_vision.images.decode import image_size
 from robot_vision.images.orientation import orientation_of, upright, without_orientation
+from robot_vision.images.several_pictures import holds_several
 from robot_vision.recordings.base import CompressedImage, RawImage
-from robot_vision.recordings.several_pictures import holds_several
 
 _SUFFIXES = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),

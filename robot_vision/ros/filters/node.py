@@ -25,10 +25,10 @@ from robot_vision.errors import RobotVisionError
 from robot_vision.ros.filters.classes import ClassFiltering
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.filters.pose import PoseFiltering
+from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.status import status_message
-from robot_vision.ros.node.topic_names import check_topics
 from robot_vision.ros.node.transitions import SUCCESS, reported
 
 NODE_NAME = "filters"

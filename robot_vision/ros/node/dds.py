@@ -1,15 +1,23 @@
-"""Makes large images arrive over Fast DDS, the default middleware.
+"""Makes large images arrive over Fast DDS, the default middleware, and gives back what killed processes left.
 
 Its default shared-memory segment (512 KiB) holds no camera image, which then goes over UDP in fragments: a
 best-effort subscriber loses nearly all of them. The profile `config/fastdds_large_images.xml` has a segment
 that holds some. It has to be chosen before the middleware starts, in every process that publishes or
 subscribes to images.
+
+Fast DDS removes a process's segment when the process ends, and nobody removes that of one that was killed
+(SIGKILL, a crash, the kernel out of memory): 32 MiB each time. A node that is started again and again so
+fills a container's /dev/shm, images go over UDP, and most are lost. The files of ports are small and used
+again, and stay.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,3 +63,50 @@ def _is_version_2(environment: Mapping[str, str]) -> bool:
     if distro:
         return distro in _DISTROS_V2
     return any((p / "share" / "fastrtps").is_dir() for p in _prefixes(environment))
+
+
+FOLDER = Path("/dev/shm")
+# Fast DDS 3 and 2. The owner of a segment holds a lock on the file next to it as long as it lives, which is
+# also how `fastdds shm clean` knows the dead ones.
+_LOCK_FILE = re.compile(r"(fastdds|fastrtps)_[0-9a-f]{16}_el")
+_OWNERLESS_S = 10.0  # younger ones may be of a process that has not taken its lock yet
+
+
+def remove_dead_segments(folder: Path = FOLDER, older_than_s: float = _OWNERLESS_S) -> int:
+    """Removes the Fast DDS segments of this user's dead processes.
+
+    Args:
+        folder: where the system keeps shared memory.
+        older_than_s: segments that were made later stay.
+
+    Returns:
+        How many bytes were given back.
+    """
+    freed = 0
+    try:
+        names = [name for name in os.listdir(folder) if _LOCK_FILE.fullmatch(name)]
+    except OSError:
+        return 0  # no Linux, or a container without /dev/shm: there is nothing to give back
+    for name in names:
+        try:
+            freed += _remove_if_dead(folder / name, older_than_s)
+        except OSError:  # alive, another user's, or gone in the meantime
+            continue
+    return freed
+
+
+def _remove_if_dead(lock: Path, older_than_s: float) -> int:
+    segment = lock.with_name(lock.name.removesuffix("_el"))
+    # Anyone who may write in /dev/shm may put a link there.
+    descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.getuid() or time.time() - status.st_mtime < older_than_s:
+            return 0
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        size = segment.lstat().st_size if segment.exists() else 0
+        segment.unlink(missing_ok=True)
+        lock.unlink()
+        return size
+    finally:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from robot_vision.ros.node.graph_watch import GraphWatch
+from robot_vision.ros.node.graph import GraphWatch
 from robot_vision.ros.node.managed_parameters import ManagedParameters
 from robot_vision.ros.node.parameter_files import ignored_sections
 from robot_vision.ros.node.parameters import NodeParameters

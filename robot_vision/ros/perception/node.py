@@ -33,11 +33,11 @@ from robot_vision.errors import EngineError
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.pipeline import Pipeline
+from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.status import label_info_message, vision_info_message
-from robot_vision.ros.node.topic_names import check_topics
 from robot_vision.ros.node.transforms import (
     subscribe_static,
     transform_from_numbers,

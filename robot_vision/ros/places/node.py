@@ -32,10 +32,10 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.errors import ConfigError, EngineError
 from robot_vision.places.map.base import MapError, PlaceMap
+from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile, subscription_events
-from robot_vision.ros.node.topic_names import check_topics
 from robot_vision.ros.node.transitions import SUCCESS, reported
 from robot_vision.ros.places.diagnostics import Health, map_status, mapping_status, node_status
 from robot_vision.ros.places.images import Images

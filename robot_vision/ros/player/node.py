@@ -30,11 +30,10 @@ from robot_vision.messages.stamps import SECOND_NS, nanoseconds, set_stamp
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
 from robot_vision.ros.node import qos
-from robot_vision.ros.node.graph_watch import GraphWatch
+from robot_vision.ros.node.graph import GraphWatch, check_topics
 from robot_vision.ros.node.parameters import NodeParameters
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.throttle import ThrottledLog
-from robot_vision.ros.node.topic_names import check_topics
 from robot_vision.ros.player.parameters import PlayerParameters
 from robot_vision.ros.player.playback import Item, Pacer, Playback, ahead
 from robot_vision.words import counted

@@ -1,8 +1,11 @@
-"""What the graph of a robot has twice: nodes of one name, and topics with a publisher too many."""
+"""The graph of a robot: names and topics that are there twice, and inputs that must differ."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from robot_vision.errors import ConfigError
 
 # Topics on which many nodes publish by design.
 _SHARED = {"/tf", "/tf_static", "/diagnostics", "/rosout", "/parameter_events"}
@@ -56,3 +59,32 @@ class GraphWatch:
 def _full(name: str, namespace: str) -> str:
     # As rmw says of what is no ROS node, or not known to be one yet.
     return "a node without a name" if "UNKNOWN" in name else f"{namespace.rstrip('/')}/{name}"
+
+
+def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -> None:
+    """Refuses inputs that are no topics, the node's own, or one in its namespace and after remapping.
+
+    Args:
+        node: resolves the names.
+        parameter: that has them.
+        topics: what each is of, and its name.
+
+    Raises:
+        ConfigError: a name is not allowed, the node's own, or that of another input.
+    """
+    users: dict[str, str] = {}
+    for user, topic in topics:
+        try:
+            name = node.resolve_topic_name(topic)
+        except Exception as error:  # rclpy does not export rcl's
+            raise ConfigError(
+                f"{parameter} has {topic!r} for {user}: a topic has letters, digits, _ and single slashes, "
+                "and no part of it begins with a digit"
+            ) from error
+        if name.startswith(f"{node.get_fully_qualified_name()}/"):
+            raise ConfigError(f"{parameter} has {name} for {user}: the node itself publishes there")
+        if name in users:
+            raise ConfigError(
+                f"{parameter} has {name} for {users[name]} and for {user}: give each a topic of its own"
+            )
+        users[name] = user
