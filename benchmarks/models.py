@@ -18,21 +18,23 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import ROOT, network_batch
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.contract.spec import (
-    ClassifierSpec,
-    EpistemicSpec,
-    NetworkSpec,
-    PlaceSpec,
-    PoseSpec,
-)
+from robot_vision.contract.epistemic import EpistemicSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import InputSpec
 
 LABELS = tuple(f"room {i}" for i in range(10))
 
 
 def _three_heads(place: PlaceSpec) -> NetworkSpec:
-    return NetworkSpec("resnet18", InputSpec(), ClassifierSpec(LABELS), PoseSpec(), place)
+    return NetworkSpec(
+        "resnet18",
+        InputSpec(),
+        heads={"classifier": ClassifierSpec(LABELS), "pose": PoseSpec(), "place": place},
+    )
 
 
 SPECS = {
@@ -40,7 +42,7 @@ SPECS = {
     # Whitening 64 x 512 numbers takes a matrix of 67 MB, half again as much as all of ResNet-18.
     "three_heads_64_clusters": _three_heads(PlaceSpec(clusters=64, whitened_size=512)),
     "three_heads_64_clusters_not_whitened": _three_heads(PlaceSpec(clusters=64)),
-    "classifier_alone": NetworkSpec("resnet18", classifier=ClassifierSpec(LABELS)),
+    "classifier_alone": NetworkSpec("resnet18", heads={"classifier": ClassifierSpec(LABELS)}),
 }
 
 
@@ -48,7 +50,12 @@ def _several(epistemic: EpistemicSpec | None) -> NetworkSpec:
     """Three heads, with the dropout that makes passes differ; and networks that answer once."""
     classifier, pose = ClassifierSpec(LABELS, dropout=0.2), PoseSpec(dropout=0.2)
     place = PlaceSpec(clusters=16, whitened_size=512)
-    return NetworkSpec("resnet18", InputSpec(), classifier, pose, place, epistemic)
+    return NetworkSpec(
+        "resnet18",
+        InputSpec(),
+        heads={"classifier": classifier, "pose": pose, "place": place},
+        epistemic=epistemic,
+    )
 
 
 EPISTEMIC_SPECS = {

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.prediction import UNKNOWN, CameraPose, Hypothesis, Prediction
+from robot_vision.contract.prediction import Prediction
+from robot_vision.geometry.camera_pose import CameraPose
+from robot_vision.heads.classifier.answer import UNKNOWN, Hypothesis
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (255, 255, 255)

@@ -11,17 +11,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.contract.prediction import CameraPose, Classification, Prediction
+from robot_vision.contract.prediction import Prediction
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine
 from robot_vision.errors import EngineError
-from robot_vision.geometry.rigid import symmetrised
-from robot_vision.heads.classifier.known_scores import FeatureScorer, known_scores, make_scorer
 from robot_vision.images.resizing import resize_into
 
 
@@ -42,9 +41,6 @@ class Pipeline:
         engine: runs the bundle's graph.
         max_batch: larger batches are split; it bounds the memory on the device. It becomes less when
             the device runs out of it.
-
-    Attributes:
-        known_scores: how the known score is distributed over known images; None where nobody calibrated it.
     """
 
     def __init__(self, bundle: ModelBundle, engine: Engine, max_batch: int = 16) -> None:
@@ -53,12 +49,10 @@ class Pipeline:
         self.engine = engine
         self.max_batch = max_batch
         self.times = StageTimes()
-        classifier = bundle.spec.classifier
-        self.known_scores = known_scores(bundle)
-        self._scorer: FeatureScorer | None = None
-        if classifier and bundle.references is not None:
-            classes = len(classifier.labels)
-            self._scorer = make_scorer(classifier.score, bundle.references, classes)
+        self._decoders = {
+            head.name: head.decoder(spec, bundle.spec.epistemic, bundle.material[head.name])
+            for head, spec in bundle.spec.bound
+        }
         size = bundle.spec.input
         self._batch = np.empty((0, size.height, size.width, 3), np.uint8)
 
@@ -127,7 +121,7 @@ class Pipeline:
         self.times = times
         return results
 
-    def _run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def _run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Runs the engine; a batch that it fails on is halved, until it is one image.
 
         What fails on many images and works on fewer is the device's memory, which others may share: from
@@ -166,39 +160,11 @@ class Pipeline:
             resize_into(image, target, spec.resize, spec.crop_fraction)
         return batch
 
-    def decode(self, outputs: dict[str, NDArray[np.float32]]) -> list[Prediction]:
+    def decode(self, outputs: dict[str, NDArray[Any]]) -> list[Prediction]:
         """Turns an engine's arrays (N, ...) into N predictions."""
-        spec = self.bundle.spec
-        count = len(next(iter(outputs.values())))
-        known = self._scorer(outputs["features"]) if self._scorer else outputs.get("known_score")
-        results = []
-        for i in range(count):
-            classification = pose = descriptor = None
-            if spec.classifier:
-                assert known is not None
-                score = float(known[i])
-                classification = Classification(
-                    spec.classifier.labels,
-                    outputs["probabilities"][i],
-                    score,
-                    float(outputs["mutual_information"][i]) if spec.epistemic else None,
-                    self.known_scores.rarity(score) if self.known_scores else None,
-                )
-            if spec.pose:
-                # Unit to float64 and not float32 precision: consumers check |q| = 1 to 1e-4 or closer.
-                quaternion = outputs["orientation_xyzw"][i].astype(np.float64)
-                pose = CameraPose(
-                    outputs["position"][i].astype(np.float64),
-                    quaternion / np.linalg.norm(quaternion),
-                    symmetrised(outputs["pose_covariance"][i].astype(np.float64)),
-                    symmetrised(outputs["pose_spread"][i].astype(np.float64))
-                    if spec.epistemic
-                    else None,
-                )
-            if spec.place:
-                descriptor = outputs["descriptor"][i]
-            results.append(Prediction(classification, pose, descriptor))
-        return results
+        names = tuple(self._decoders)
+        rows = zip(*(decode(outputs) for decode in self._decoders.values()), strict=True)
+        return [Prediction(dict(zip(names, row, strict=True))) for row in rows]
 
     def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Runs the network for each batch size, so that the first frame is not the slow one."""

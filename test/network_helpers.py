@@ -6,7 +6,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the network's tests need torch: robot_vision[train]")
 torch.set_num_threads(1)
 
-from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec  # noqa: E402
+from robot_vision.contract.spec import NetworkSpec  # noqa: E402
+from robot_vision.heads.classifier.spec import ClassifierSpec  # noqa: E402
+from robot_vision.heads.place.spec import PlaceSpec  # noqa: E402
+from robot_vision.heads.pose.spec import PoseSpec  # noqa: E402
 from robot_vision.images.input import InputSpec  # noqa: E402
 from robot_vision.networks.network import MultiHeadNetwork  # noqa: E402
 
@@ -37,7 +40,7 @@ def small_spec(backbone="resnet18", size=64, labels=("a", "b", "c"), **heads):
         "pose": PoseSpec(hidden=32),
         "place": PlaceSpec(clusters=4),
     }
-    return NetworkSpec(backbone, InputSpec(size, size), **{**every, **heads})
+    return NetworkSpec(backbone, InputSpec(size, size), {**every, **heads})
 
 
 def small_network(seed=0, **kwargs):

@@ -10,8 +10,9 @@ from torchvision import models
 from robot_vision.backbones import architectures
 from robot_vision.backbones.architectures import look_inside
 from robot_vision.backbones.backbone import Backbone
-from robot_vision.contract.spec import ClassifierSpec, NetworkSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.network import MultiHeadNetwork
 
@@ -26,7 +27,7 @@ def parameters(module):
 @pytest.mark.parametrize("name", seed_networks(heavy=()))
 def test_classifier_network_has_torchvisions_parameter_count(name):
     with torch.device("meta"):
-        network = MultiHeadNetwork(NetworkSpec(name, classifier=IMAGENET))
+        network = MultiHeadNetwork(NetworkSpec(name, heads={"classifier": IMAGENET}))
     # torchvision's own figure, which counts GoogLeNet without its auxiliary classifiers.
     expected = models.get_model_weights(name).DEFAULT.meta["num_params"]
     assert parameters(network) == expected
@@ -39,7 +40,7 @@ def test_every_torchvision_network_is_understood(name):
     assert inside.features and inside.stages
     if inside.linear_end:
         with torch.device("meta"):
-            network = MultiHeadNetwork(NetworkSpec(name, classifier=IMAGENET))
+            network = MultiHeadNetwork(NetworkSpec(name, heads={"classifier": IMAGENET}))
             without_auxiliary = architectures.skeleton(name)
         assert parameters(network) == parameters(without_auxiliary)
     else:
@@ -57,7 +58,9 @@ def test_weights_file_gives_torchvisions_logits(name, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(theirs.state_dict(), file)
     size = InputSpec(96, 80)
-    ours = MultiHeadNetwork(NetworkSpec(name, size, classifier=IMAGENET), str(file)).eval()
+    ours = MultiHeadNetwork(
+        NetworkSpec(name, size, heads={"classifier": IMAGENET}), str(file)
+    ).eval()
     images = torch.randint(0, 256, (2, 96, 80, 3), dtype=torch.uint8)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (size.mean, size.std))
     normalised = (images.permute(0, 3, 1, 2) / 255 - mean) / std

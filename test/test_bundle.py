@@ -38,7 +38,7 @@ def test_load_returns_what_was_written(bundle):
     loaded = ModelBundle.load(bundle)
     assert loaded.name == "tiny"
     assert loaded.spec.classifier.labels == ("red", "green", "blue")
-    assert loaded.spec.heads == ("classifier", "pose", "place")
+    assert tuple(loaded.spec.heads) == ("classifier", "pose", "place")
     assert loaded.graph == (bundle / "model.onnx").read_bytes()
     assert loaded.sha256 == file_sha256(bundle / "bundle.yaml")
 

@@ -635,7 +635,9 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
     pytest.importorskip("torch")
     import torch
 
-    from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PoseSpec
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.heads.classifier.spec import ClassifierSpec
+    from robot_vision.heads.pose.spec import PoseSpec
     from robot_vision.images.input import InputSpec
     from robot_vision.networks.export import export_bundle
     from robot_vision.networks.network import MultiHeadNetwork
@@ -644,8 +646,10 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
     spec = NetworkSpec(
         "mobilenet_v2",
         InputSpec(32, 32),
-        ClassifierSpec(LABELS),
-        PoseSpec(tap="features.6", hidden=16, covariance="cholesky"),
+        heads={
+            "classifier": ClassifierSpec(LABELS),
+            "pose": PoseSpec(tap="features.6", hidden=16, covariance="cholesky"),
+        },
     )
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(4)]

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from network_helpers import distinct_batch, small_network, torch
 from scipy.special import logsumexp, softmax
 
-from robot_vision.contract.spec import ClassifierSpec
 from robot_vision.heads.classifier.network import ClassifierHead
+from robot_vision.heads.classifier.spec import ClassifierSpec
 
 LABELS = tuple("abcde")
 

@@ -14,11 +14,14 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.signature import INPUT_NAME
-from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.engines import available_engines, create_engine, factory, nvidia
 from robot_vision.engines.bound import BoundSession
 from robot_vision.engines.factory import ENGINES
 from robot_vision.errors import BundleError, EngineError
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import InputSpec
 
 # A robot has no torch, and then no torch engine; the other engines are always here.
@@ -34,9 +37,11 @@ PLACES += [("onnx", "bound cpu")]
 SPEC = NetworkSpec(
     "resnet18",
     InputSpec(64, 96),
-    ClassifierSpec(("door", "hall", "stairs"), temperature=1.3, score="energy"),
-    PoseSpec(hidden=32),
-    PlaceSpec(clusters=4, whitened_size=16),
+    heads={
+        "classifier": ClassifierSpec(("door", "hall", "stairs"), temperature=1.3, score="energy"),
+        "pose": PoseSpec(hidden=32),
+        "place": PlaceSpec(clusters=4, whitened_size=16),
+    },
 )
 
 
@@ -106,8 +111,8 @@ def reference(bundle):
 def test_outputs_have_the_promised_names_shapes_and_types(engine, bundle):
     outputs = engine.run(images(2))
     assert list(outputs) == list(bundle.spec.outputs)
-    for name, shape in bundle.spec.outputs.items():
-        assert outputs[name].shape == (2, *shape)
+    for name, promised in bundle.spec.outputs.items():
+        assert outputs[name].shape == (2, *promised.shape)
         assert outputs[name].dtype == np.float32
 
 

@@ -6,8 +6,10 @@ from network_helpers import random_batch, small_network, torch
 from train_data import configuration, make_labelled, make_posed
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.contract.spec import ClassifierSpec, PlaceSpec, PoseSpec
 from robot_vision.errors import ConfigError
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.heads.pose.variance_scales import BOTH, fit_variance_scales
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo

@@ -13,6 +13,7 @@ from scipy.stats import entropy as scipy_entropy
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
+from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.several import (
     dominant_eigenvector,
     dropout_masks,
@@ -20,16 +21,13 @@ from robot_vision.contract.several import (
     mean_probabilities,
     rotation_vectors,
 )
-from robot_vision.contract.spec import (
-    ClassifierSpec,
-    EpistemicSpec,
-    NetworkSpec,
-    PlaceSpec,
-    PoseSpec,
-)
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import matrix_from_xyzw
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_monte_carlo
 from robot_vision.networks.export import export_bundle
@@ -252,7 +250,7 @@ def test_spec_round_trip_and_place_alone_is_refused():
     assert NetworkSpec.from_dict(spec.to_dict()) == spec
     assert "epistemic" not in dropout_network().spec.to_dict()  # older versions read it
     with pytest.raises(ConfigError, match="neither"):
-        NetworkSpec(place=PlaceSpec(), epistemic=EpistemicSpec(4))
+        NetworkSpec(heads={"place": PlaceSpec()}, epistemic=EpistemicSpec(4))
 
 
 @pytest.fixture(scope="module")

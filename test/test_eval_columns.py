@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from eval_data import LABELS, recording
 
-from robot_vision.contract.prediction import CameraPose, Classification, Prediction
+from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.heads.classifier.answer import Classification
+from robot_vision.heads.place.answer import Descriptor
+from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.statistics.settings import EvaluationSettings
 
 
@@ -74,13 +77,19 @@ def test_columns_that_do_not_fit_are_refused(changes: dict[str, Any], message: s
 
 def test_results_of_the_pipeline_become_columns_with_holes() -> None:
     classification = Classification(LABELS[:2], np.array([0.25, 0.75], np.float32), 3.0)
-    pose = CameraPose(np.arange(3.0), np.array([0, 0, 0, 1.0]), np.eye(6))
+    pose = PoseAnswer(np.arange(3.0), np.array([0, 0, 0, 1.0]), np.eye(6))
     found = Predictions.of(
         [10, 20, 30],
         [
-            Prediction(classification, pose, np.ones(4, np.float32)),
+            Prediction(
+                {
+                    "classifier": classification,
+                    "pose": pose,
+                    "place": Descriptor(np.ones(4, np.float32)),
+                }
+            ),
             Prediction(),
-            Prediction(classification, None, None),
+            Prediction({"classifier": classification}),
         ],
         "drive",
     )

@@ -106,7 +106,8 @@ def test_command_reports_what_the_networks_own_answers_say(
     torch = pytest.importorskip("torch")
     from network_helpers import small_network
 
-    from robot_vision.contract.spec import ClassifierSpec, PoseSpec
+    from robot_vision.heads.classifier.spec import ClassifierSpec
+    from robot_vision.heads.pose.spec import PoseSpec
     from robot_vision.networks.ensemble import with_monte_carlo
     from robot_vision.networks.export import export_bundle
 
@@ -134,7 +135,7 @@ def test_command_reports_what_the_networks_own_answers_say(
     kept = energy >= threshold
     assert network.spec.classifier is not None
     classifier = replace(network.spec.classifier, unknown_threshold=threshold)
-    network.spec = replace(network.spec, classifier=classifier)
+    network.spec = network.spec.with_heads(classifier=classifier)
 
     export_bundle(network, tmp_path / "model", "several", list(images))
     with RecordingWriter(tmp_path / "drive") as bag:

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from robot_vision.cli import main
-from robot_vision.contract.spec import ClassifierSpec, NetworkSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.studies.explain import all_stages, backbone_alone, draw_layers, grad_cam, layers
@@ -17,7 +18,9 @@ from robot_vision.studies.explain import all_stages, backbone_alone, draw_layers
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    spec = NetworkSpec("resnet18", InputSpec(64, 96), classifier=ClassifierSpec(("a", "b", "c")))
+    spec = NetworkSpec(
+        "resnet18", InputSpec(64, 96), heads={"classifier": ClassifierSpec(("a", "b", "c"))}
+    )
     return MultiHeadNetwork(spec).eval()
 
 

@@ -19,7 +19,7 @@ from network_helpers import (
 
 from robot_vision import cli
 from robot_vision.backbones.exact_pooling import ExactPool
-from robot_vision.bundle.bundle import FILES, REFERENCES, ModelBundle
+from robot_vision.bundle.bundle import CARD, GRAPH, WEIGHTS, ModelBundle
 from robot_vision.bundle.signature import GraphSignature, read_signature
 from robot_vision.cli.export import read_labels
 from robot_vision.errors import BundleError, ConfigError
@@ -67,7 +67,7 @@ def test_bundle_is_complete_and_loads(exported):
     loaded = ModelBundle.load(bundle.path)
     assert loaded.sha256 == bundle.sha256
     assert loaded.spec == network.spec == bundle.spec
-    assert set(loaded.files) == set(FILES) - {REFERENCES}  # scores of features alone have it
+    assert set(loaded.files) == {GRAPH, WEIGHTS, "labels.txt", CARD}
     assert (loaded.name, loaded.metrics["top1"]) == ("three-heads", 0.25)
     card = (bundle.path / "README.md").read_text()
     assert "# three-heads" in card and "median_m: 1.5" in card and "data: photographs" in card

@@ -7,12 +7,14 @@ import onnxruntime
 import pytest
 import torch
 
-from robot_vision.contract.spec import NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
 from robot_vision.heads.place.gem import GemHead
 from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.covariance_layer import below_diagonal, correlation_factor
 from robot_vision.heads.pose.network import PoseNetHead
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.export import export_graph
 from robot_vision.networks.network import MultiHeadNetwork
@@ -21,8 +23,10 @@ SHAPE = (6, 4, 5)
 SPEC = NetworkSpec(
     backbone="resnet18",
     input=InputSpec(height=64, width=64),
-    pose=PoseSpec(hidden=16, covariance="cholesky"),
-    place=PlaceSpec(pooling="gem", whitened_size=32),
+    heads={
+        "pose": PoseSpec(hidden=16, covariance="cholesky"),
+        "place": PlaceSpec(pooling="gem", whitened_size=32),
+    },
 )
 
 

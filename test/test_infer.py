@@ -20,7 +20,10 @@ from tiny_bundle import expected_colour, make_tiny_bundle
 
 from robot_vision.annotate import annotate, plain
 from robot_vision.cli import main
-from robot_vision.contract.prediction import CameraPose, Classification, Prediction
+from robot_vision.contract.prediction import Prediction
+from robot_vision.heads.classifier.answer import Classification
+from robot_vision.heads.place.answer import Descriptor
+from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
@@ -369,8 +372,14 @@ def prediction(labels: int = 3) -> Prediction:
     names = tuple(f"label {i}" for i in range(labels))
     probabilities = np.linspace(1, 0.1, labels, dtype=np.float32)
     classification = Classification(names, probabilities / probabilities.sum(), 0.3)
-    pose = CameraPose(np.array([1.0, -2.0, 0.5]), np.array([0, 0.6, 0, 0.8]), np.eye(6) * 0.01)
-    return Prediction(classification, pose, np.linspace(-1, 1, 512, dtype=np.float32))
+    pose = PoseAnswer(np.array([1.0, -2.0, 0.5]), np.array([0, 0.6, 0, 0.8]), np.eye(6) * 0.01)
+    return Prediction(
+        {
+            "classifier": classification,
+            "pose": pose,
+            "place": Descriptor(np.linspace(-1, 1, 512, dtype=np.float32)),
+        }
+    )
 
 
 @pytest.mark.parametrize("size", [(240, 320), (480, 640), (1080, 1920), (720, 1280), (400, 90)])
@@ -388,7 +397,7 @@ def test_drawing_keeps_the_size_and_the_middle_of_the_image(size: tuple[int, int
 def test_drawn_bars_are_as_long_as_the_probabilities() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     classification = Classification(("a", "b"), np.array([0.75, 0.25], np.float32), 1.0)
-    drawn = annotate(image, Prediction(classification), top_k=2)
+    drawn = annotate(image, Prediction({"classifier": classification}), top_k=2)
     greens = (drawn == (80, 200, 120)).all(axis=2).any(axis=0).nonzero()[0].max()
     blues = (drawn == (90, 150, 220)).all(axis=2).any(axis=0).nonzero()[0].max()
     assert greens / blues == pytest.approx(3.0, rel=0.05)

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import multivariate_normal
 
 from robot_vision.contract.losses import LossValue
-from robot_vision.contract.spec import PoseSpec
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.heads.pose.covariance_layer import below_diagonal, correlation_factor
@@ -26,6 +25,7 @@ from robot_vision.heads.pose.losses.rotations import (
     xyzw_of,
 )
 from robot_vision.heads.pose.network import PoseNetHead
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.training.fit.losses import loss_names, make_loss
 
 N = 5

@@ -7,11 +7,13 @@ from loss_oracles import random_poses
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
-from robot_vision.contract.spec import ClassifierSpec, PlaceSpec, PoseSpec
 from robot_vision.heads.classifier.network import ClassifierHead
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.gem import GemHead
 from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.network import PoseNetHead
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.training.fit.losses import make_loss
 
 N, C = 12, 32

@@ -25,11 +25,12 @@ from std_msgs.msg import Header
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.contract.prediction import CameraPose, Hypothesis
 from robot_vision.errors import ImageError
+from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE, covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
+from robot_vision.heads.classifier.answer import Hypothesis
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.ros.node.status import (
@@ -43,7 +44,11 @@ from robot_vision.ros.node.status import (
     transform_message,
     vision_info_message,
 )
-from robot_vision.ros.node.transforms import add_static, base_pose, transform_from_numbers
+from robot_vision.ros.node.transforms import (
+    add_static,
+    base_pose,
+    transform_from_numbers,
+)
 from robot_vision.ros.places.messages import PlaceHypothesis, places_message
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="front_optical")

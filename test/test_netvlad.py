@@ -8,10 +8,10 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_sample_images
 from sklearn.decomposition import PCA
 
-from robot_vision.contract.spec import PlaceSpec
 from robot_vision.errors import ConfigError
 from robot_vision.heads.place.kmeans import kmeans
 from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.place.spec import PlaceSpec
 
 
 def head(clusters=4, channels=6, seed=0, **settings):

@@ -58,7 +58,7 @@ def test_outputs_are_those_that_the_spec_names(heads, count):
     network = small_network(**heads)
     with torch.inference_mode():
         outputs = network(random_batch(count))
-    shapes = {name: (count, *shape) for name, shape in network.spec.outputs.items()}
+    shapes = {name: (count, *output.shape) for name, output in network.spec.outputs.items()}
     assert {name: tuple(value.shape) for name, value in outputs.items()} == shapes
     assert list(outputs) == list(shapes)
     assert all(value.dtype == torch.float32 for value in outputs.values())
@@ -302,8 +302,14 @@ def test_head_on_an_impossible_tap_is_a_config_error():
 
 @pytest.mark.slow
 def test_input_too_small_for_the_backbone_is_a_config_error():
-    spec = NetworkSpec("googlenet", InputSpec(16, 16), ClassifierSpec(("a", "b")))
+    spec = NetworkSpec(
+        "googlenet", InputSpec(16, 16), heads={"classifier": ClassifierSpec(("a", "b"))}
+    )
     network = MultiHeadNetwork(spec).eval()  # GoogLeNet can; AlexNet cannot
     assert network(random_batch(1, 16))["probabilities"].shape == (1, 2)
     with pytest.raises(ConfigError, match="alexnet cannot take an input of 16 x 16"):
-        MultiHeadNetwork(NetworkSpec("alexnet", InputSpec(16, 16), ClassifierSpec(("a", "b"))))
+        MultiHeadNetwork(
+            NetworkSpec(
+                "alexnet", InputSpec(16, 16), heads={"classifier": ClassifierSpec(("a", "b"))}
+            )
+        )

@@ -9,14 +9,16 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 from tiny_bundle import expected_colour, make_tiny_bundle
 
-from robot_vision.bundle.bundle import REFERENCES, ModelBundle
-from robot_vision.contract.prediction import UNKNOWN, Classification
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.filters.class_model import from_hypotheses
+from robot_vision.heads.classifier.answer import UNKNOWN, Classification
+from robot_vision.heads.classifier.head import REFERENCES
 from robot_vision.heads.classifier.known_scores import (
     NEIGHBOURS,
     KnownScores,
     fit_references,
+    known_scores,
     logit_score,
     make_scorer,
     shrunk_covariance,
@@ -259,7 +261,7 @@ def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
             for s in colour_samples(40, np.random.default_rng(9))
         ]
         said = [p.classification for p in pipeline(images)]
-        known = pipeline.known_scores
+        known = known_scores(bundle.calibration)
     at = next(i for i, c in enumerate(said) if 0.6 < c.rarity < 0.9)
     client = Client()
     node = NodeProcess(

@@ -27,11 +27,12 @@ from ros_helpers import (
 from scipy.spatial.transform import Rotation
 from tiny_bundle import LABELS, make_tiny_bundle
 
+from robot_vision.geometry.camera_pose import base_pose
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
 from robot_vision.images.decode import to_rgb
 from robot_vision.pipeline import Pipeline
-from robot_vision.ros.node.transforms import base_pose, transform_from_numbers
+from robot_vision.ros.node.transforms import transform_from_numbers
 
 pytestmark = pytest.mark.ros
 NODE = "/perception"

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import LABELS, expected_colour, make_tiny_bundle
 
-from robot_vision.contract.prediction import UNKNOWN, CameraPose, Classification, Prediction
+from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import EngineError
+from robot_vision.heads.classifier.answer import UNKNOWN, Classification
+from robot_vision.heads.place.answer import Descriptor
+from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.pipeline import Pipeline
 
 SIZE = (32, 48)
@@ -161,16 +164,20 @@ def test_no_image_is_lost_while_the_batch_becomes_smaller(most):
     assert pipeline.max_batch <= most
 
 
+def of(answer):
+    return Prediction({"head": answer})
+
+
 @pytest.mark.parametrize(
     ("prediction", "name"),
     [
         (Prediction(), ""),
-        (Prediction(Classification(("a", "b"), np.array([0.5, 0.5], np.float32), 3e38)), ""),
-        (Prediction(Classification(("a",), np.array([np.nan], np.float32), 1.0)), "probabilities"),
-        (Prediction(Classification(("a",), np.ones(1, np.float32), math.nan)), "known_score"),
-        (Prediction(None, CameraPose(np.array([0, np.inf, 0]), np.ones(4), np.eye(6))), "position"),
-        (Prediction(None, CameraPose(np.ones(3), np.full(4, np.nan), np.eye(6))), "orientation"),
-        (Prediction(descriptor=np.array([1, -np.inf, np.inf], np.float32)), "descriptor"),
+        (of(Classification(("a", "b"), np.array([0.5, 0.5], np.float32), 3e38)), ""),
+        (of(Classification(("a",), np.array([np.nan], np.float32), 1.0)), "probabilities"),
+        (of(Classification(("a",), np.ones(1, np.float32), math.nan)), "known_score"),
+        (of(PoseAnswer(np.array([0, np.inf, 0]), np.ones(4), np.eye(6))), "position"),
+        (of(PoseAnswer(np.ones(3), np.full(4, np.nan), np.eye(6))), "orientation"),
+        (of(Descriptor(np.array([1, -np.inf, np.inf], np.float32))), "descriptor"),
     ],
 )
 def test_a_prediction_names_its_first_answer_that_is_not_finite(prediction, name):

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from robot_vision.contract.prediction import CameraPose
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.places.map.base import MapError
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.ros.node.statistics import Statistics

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from network_helpers import distinct_batch, small_network, torch
 from scipy.spatial.transform import Rotation
 
-from robot_vision.contract.spec import PoseSpec
 from robot_vision.errors import ConfigError
 from robot_vision.heads.pose.network import PoseNetHead
+from robot_vision.heads.pose.spec import PoseSpec
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

@@ -9,8 +9,11 @@ import torch
 from onnx import numpy_helper
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.engines import create_engine
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
@@ -38,9 +41,11 @@ def bundles(tmp_path_factory):
     spec = NetworkSpec(
         "resnet18",
         InputSpec(64, 96),
-        ClassifierSpec(("door", "hall", "stairs")),
-        PoseSpec(),
-        PlaceSpec(clusters=4, whitened_size=16),
+        heads={
+            "classifier": ClassifierSpec(("door", "hall", "stairs")),
+            "pose": PoseSpec(),
+            "place": PlaceSpec(clusters=4, whitened_size=16),
+        },
     )
     folder = tmp_path_factory.mktemp("variants")
     export_bundle(MultiHeadNetwork(spec).eval(), folder / "float32", "resnet", list(IMAGES))

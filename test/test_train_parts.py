@@ -273,7 +273,10 @@ def test_file_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["classifier", "pose", "place"])
 def test_one_batch_is_learned_by_heart(head):
-    from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.heads.classifier.spec import ClassifierSpec
+    from robot_vision.heads.place.spec import PlaceSpec
+    from robot_vision.heads.pose.spec import PoseSpec
     from robot_vision.images.input import InputSpec
     from robot_vision.networks.network import MultiHeadNetwork
     from robot_vision.training.fit.losses import make_loss
@@ -287,7 +290,7 @@ def test_one_batch_is_learned_by_heart(head):
         "place": PlaceSpec(clusters=4),
     }
     network = MultiHeadNetwork(
-        NetworkSpec("shufflenet_v2_x0_5", InputSpec(32, 32), **{head: parts[head]})
+        NetworkSpec("shufflenet_v2_x0_5", InputSpec(32, 32), {head: parts[head]})
     )
     poses = random_poses(8, 5).float()
     batch = {

@@ -111,7 +111,8 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
     from network_helpers import small_network
     from ros_helpers import NodeProcess
 
-    from robot_vision.contract.spec import ClassifierSpec, PoseSpec
+    from robot_vision.heads.classifier.spec import ClassifierSpec
+    from robot_vision.heads.pose.spec import PoseSpec
     from robot_vision.networks.ensemble import with_monte_carlo
     from robot_vision.networks.export import export_bundle
     from robot_vision.pipeline import Pipeline

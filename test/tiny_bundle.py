@@ -12,7 +12,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from robot_vision.bundle.bundle import GRAPH, write_manifest
-from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.contract.spec import NetworkSpec
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import InputSpec
 
 LABELS = ("red", "green", "blue")
@@ -37,11 +40,15 @@ def make_tiny_bundle(
     spec = NetworkSpec(
         backbone="resnet18",
         input=InputSpec(*size),
-        classifier=ClassifierSpec(labels, unknown_threshold=unknown_threshold)
-        if "classifier" in heads
-        else None,
-        pose=PoseSpec() if "pose" in heads else None,
-        place=PlaceSpec(clusters=1, descriptor_size=DESCRIPTOR_SIZE) if "place" in heads else None,
+        heads={
+            "classifier": ClassifierSpec(labels, unknown_threshold=unknown_threshold)
+            if "classifier" in heads
+            else None,
+            "pose": PoseSpec() if "pose" in heads else None,
+            "place": PlaceSpec(clusters=1, descriptor_size=DESCRIPTOR_SIZE)
+            if "place" in heads
+            else None,
+        },
     )
     (path / GRAPH).write_bytes(_graph(spec).SerializeToString())
     (path / "README.md").write_text("Test bundle: answers depend on the mean colour.\n")
@@ -92,8 +99,8 @@ def _graph(spec: NetworkSpec) -> onnx.ModelProto:
         node("MatMul", ["colour", const("w_place", rng.normal(size=(3, DESCRIPTOR_SIZE)))], "proj")
         node("Add", ["proj", const("b_place", rng.normal(size=DESCRIPTOR_SIZE))], "shifted")
         node("LpNormalization", ["shifted"], "descriptor", axis=1, p=2)
-    for name, shape in spec.outputs.items():
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]))
+    for name, output in spec.outputs.items():
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *output.shape]))
     images = helper.make_tensor_value_info(
         "images", TensorProto.UINT8, ["N", spec.input.height, spec.input.width, 3]
     )

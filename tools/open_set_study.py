@@ -30,12 +30,13 @@ from sklearn.linear_model import LogisticRegression
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.predict import predict
-from robot_vision.contract.spec import FEATURE_SCORES, KNOWN_SCORES, ClassifierSpec, NetworkSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.datasets import open_dataset
 from robot_vision.demo.drive import evaluation_drive, mapping_drive
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.heads.classifier.known_scores import fit_references, logit_score, make_scorer
+from robot_vision.heads.classifier.spec import FEATURE_SCORES, KNOWN_SCORES, ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into
 from robot_vision.networks.network import MultiHeadNetwork
@@ -117,7 +118,9 @@ def extract(
     images: Iterable[NDArray[np.uint8]], weights: str, size: tuple[int, int]
 ) -> NDArray[Any]:
     """Returns the pooled features (N, 1280) of a MobileNetV2 with ImageNet weights."""
-    spec = NetworkSpec("mobilenet_v2", InputSpec(*size), ClassifierSpec(("a", "b")))
+    spec = NetworkSpec(
+        "mobilenet_v2", InputSpec(*size), heads={"classifier": ClassifierSpec(("a", "b"))}
+    )
     network = MultiHeadNetwork(spec, weights).eval()
     found, batch = [], []
 

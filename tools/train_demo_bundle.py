@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo_card import card_text  # noqa: E402
 
-from robot_vision.contract.spec import ClassifierSpec, NetworkSpec, PlaceSpec, PoseSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.demo.drive import (  # noqa: E402
     Frame,
     evaluation_drive,
@@ -45,6 +45,9 @@ from robot_vision.demo.world.home import default_world  # noqa: E402
 from robot_vision.demo.world.sensor import Sensor, render_frames  # noqa: E402
 from robot_vision.errors import ConfigError, RobotVisionError  # noqa: E402
 from robot_vision.geometry.rigid import xyzw_from_matrix  # noqa: E402
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into  # noqa: E402
 from robot_vision.networks.export import export_bundle  # noqa: E402
@@ -146,9 +149,11 @@ def demo_spec() -> NetworkSpec:
     return NetworkSpec(
         backbone="mobilenet_v2",
         input=InputSpec(height=120, width=160),
-        classifier=ClassifierSpec(world.labels, tap=f"features.{LAST}", dropout=0.1),
-        pose=PoseSpec(tap=middle, reduce_channels=32, hidden=512, dropout=0.1),
-        place=PlaceSpec(tap=middle, clusters=16, whitened_size=128),
+        heads={
+            "classifier": ClassifierSpec(world.labels, tap=f"features.{LAST}", dropout=0.1),
+            "pose": PoseSpec(tap=middle, reduce_channels=32, hidden=512, dropout=0.1),
+            "place": PlaceSpec(tap=middle, clusters=16, whitened_size=128),
+        },
     )
 
 
@@ -412,7 +417,7 @@ def calibrate(network: MultiHeadNetwork, data: Data) -> None:
     classifier = replace(
         network.spec.classifier, temperature=temperature, unknown_threshold=threshold
     )
-    network.spec = replace(network.spec, classifier=classifier)
+    network.spec = network.spec.with_heads(classifier=classifier)
     away = data.positions - raw["position"]
     turn = rotation_error(raw["quaternion_xyzw"], data.quaternions)
     squares = torch.cat([away, turn], 1).square()

@@ -3,8 +3,7 @@
     bundle.yaml          format version, name, network and heads, training, scores, sha256 of every file
     model.onnx           one graph: uint8 RGB (N, H, W, 3) in, final values out
     weights.safetensors  the same weights, to train on (only the torch engine reads them)
-    labels.txt           one label a line, when there is a classifier
-    open_set.npy         features of known images, where the known score compares with them
+    labels.txt, ...      files of heads (`Head.files`): labels, features of known images
     README.md            the model card
 
 Loading checks all of it. The graph's bytes are hashed and handed to the engine from memory, so what was
@@ -15,19 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from robot_vision.bundle.signature import GraphSignature, read_signature
-from robot_vision.contract.spec import FEATURE_SCORES, NetworkSpec
+from robot_vision.contract import registry
+from robot_vision.contract.head import Material
+from robot_vision.contract.spec import NetworkSpec, bound_settings, kind_of
 from robot_vision.errors import BundleError, ConfigError
-from robot_vision.files.arrays import load_npy
 from robot_vision.files.cache_folder import user_cache
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.files.whole import file_sha256, write_whole
@@ -37,10 +35,7 @@ FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
 GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
-LABELS = "labels.txt"
 CARD = "README.md"
-REFERENCES = "open_set.npy"
-FILES = (GRAPH, WEIGHTS, LABELS, REFERENCES, CARD)
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 2 << 30  # protobuf, hence ONNX without external data, ends at 2 GiB
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy", ".npz")
@@ -61,8 +56,7 @@ class ModelBundle:
             `open_set.known_scores` and `place.probability`, which consumers read).
         files: name of each file to its sha256, as hexadecimal digits.
         graph: the bytes of `model.onnx`.
-        references: float32 (R, C), what `heads.classifier.known_scores` compares features with; None for a
-            score of logits.
+        material: head's name to what the bundle holds for it next to the graph.
         sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle.
     """
 
@@ -75,7 +69,7 @@ class ModelBundle:
     graph: bytes = field(repr=False)
     sha256: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    references: NDArray[np.float32] | None = field(default=None, repr=False)
+    material: Mapping[str, Material] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> ModelBundle:
@@ -88,18 +82,33 @@ class ModelBundle:
         """
         path = Path(path).expanduser()
         manifest = _read_manifest(path)
-        _refuse_pickles(path)
+        _refuse_pickles(path, manifest.files)
         contents = {name: _read_verified(path / name, sha) for name, sha in manifest.files.items()}
+        heads = bound_settings(manifest.network["heads"])
+        files = {
+            head.name: {f: contents[head.key(f)] for f in head.files if head.key(f) in contents}
+            for head, _ in heads
+        }
         network = dict(manifest.network)
-        if LABELS in contents:
-            _add_labels(network, contents[LABELS], path)
         try:
+            network["heads"] = {
+                head.name: {**kind_of(head), **head.from_bundle(settings, files[head.name])}
+                for head, settings in heads
+            }
             spec = NetworkSpec.from_dict(network)
         except ConfigError as error:
             raise BundleError(f"{path / MANIFEST}: {error}") from error
         graph = contents[GRAPH]
         _check_graph(path / GRAPH, graph, spec)
-        references = _references(path / REFERENCES, contents.get(REFERENCES), spec)
+        try:
+            material = {
+                head.name: Material(
+                    head.own(manifest.calibration), head.read_files(own, files[head.name])
+                )
+                for head, own in spec.bound
+            }
+        except ConfigError as error:
+            raise BundleError(f"{path}: {error}") from error
         return cls(
             path=path,
             name=manifest.name,
@@ -110,8 +119,13 @@ class ModelBundle:
             graph=graph,
             sha256=manifest.sha256,
             calibration=manifest.calibration,
-            references=references,
+            material=material,
         )
+
+    @property
+    def references(self) -> Any:
+        """What a classifier compares features with; until all facets are through."""
+        return next((v for m in self.material.values() for v in m.files.values()), None)
 
     @property
     def cache(self) -> Path:
@@ -142,7 +156,7 @@ def write_manifest(
     metrics: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `labels.txt` and `bundle.yaml` for the other files that already lie in `path`.
+    """Writes `bundle.yaml`, and heads' files that come from the spec, for the files that lie in `path`.
 
     The manifest is written last and moved into place, so an interrupted write leaves no valid bundle.
     """
@@ -151,9 +165,13 @@ def write_manifest(
             f"Bundle name {name!r}: use letters, digits, '.', '_' and '-', at most 100"
         )
     network = spec.to_dict()
-    if spec.classifier:
-        (path / LABELS).write_text("\n".join(spec.classifier.labels) + "\n", encoding="utf-8")
-        del network["heads"]["classifier"]["labels"]
+    owned = []
+    for head, settings in spec.bound:
+        said, contents = head.to_bundle(settings)
+        network["heads"][head.name] = {**kind_of(head), **said}
+        for file, content in contents.items():
+            (path / head.key(file)).write_bytes(content)
+        owned += [head.key(file) for file in head.files]
     data = {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -161,7 +179,9 @@ def write_manifest(
         "training": dict(training),
         "metrics": dict(metrics),
         **({"calibration": dict(calibration)} if calibration else {}),
-        "files": {n: file_sha256(path / n) for n in FILES if (path / n).is_file()},
+        "files": {
+            n: file_sha256(path / n) for n in (GRAPH, WEIGHTS, *owned, CARD) if (path / n).is_file()
+        },
     }
     write_whole(path / MANIFEST, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
@@ -170,12 +190,6 @@ def model_text(bundle: ModelBundle) -> str:
     """Returns which model it is in a line: name, backbone, heads and the sha256 of the bundle."""
     heads = "+".join(bundle.spec.heads)
     return f"{bundle.name} {bundle.spec.backbone} {heads} sha256:{bundle.sha256}"
-
-
-def set_unknown_threshold(spec: NetworkSpec, threshold: float | None) -> NetworkSpec:
-    """Returns the spec with another open-set threshold; the graph does not depend on it."""
-    assert spec.classifier is not None
-    return replace(spec, classifier=replace(spec.classifier, unknown_threshold=threshold))
 
 
 def _read_manifest(path: Path) -> _Manifest:
@@ -212,9 +226,22 @@ def _read_manifest(path: Path) -> _Manifest:
         fields = check_mapping("bundle", data, needed, free_form)
         if not isinstance(fields["name"], str) or not _NAME.fullmatch(fields["name"]):
             raise ConfigError(f"name is {fields['name']!r}: use letters, digits, '.', '_' and '-'")
-        files = check_mapping("files", fields["files"], (GRAPH,), FILES[1:])
         optional = ("input", "epistemic")
         network = check_mapping("network", fields["network"], ("backbone", "heads"), optional)
+        owned = []
+        for head, settings in bound_settings(network["heads"]):
+            if not isinstance(settings, Mapping):
+                raise ConfigError(
+                    f"{head.name} is {type(settings).__name__}: it must be a mapping of settings"
+                )
+            owned += [head.key(file) for file in head.files]
+        allowed = (WEIGHTS, *owned, CARD)
+        files = fields["files"]
+        for file in files if isinstance(files, Mapping) else ():
+            for kind in registry.BUILT_IN if file not in (GRAPH, *allowed) else ():
+                if file in registry.head(kind).files:
+                    raise ConfigError(f"files has {file}, but there is no {kind} head")
+        files = check_mapping("files", files, (GRAPH,), allowed)
         free = {key: fields.get(key) or {} for key in free_form}
         for key, value in free.items():
             if not isinstance(value, Mapping):
@@ -233,9 +260,9 @@ def _read_manifest(path: Path) -> _Manifest:
     )
 
 
-def _refuse_pickles(path: Path) -> None:
-    # An .npy file may hold pickled objects: the one of the format is read so that these are refused.
-    names = [p for p in path.iterdir() if p.name != REFERENCES]
+def _refuse_pickles(path: Path, listed: Collection[str]) -> None:
+    # An .npy file may hold pickled objects: those of heads are read so that these are refused.
+    names = [p for p in path.iterdir() if p.suffix != ".npy" or p.name not in listed]
     bad = sorted(p.name for p in names if p.suffix.lower() in _PICKLES)
     if bad:
         raise BundleError(
@@ -260,41 +287,6 @@ def _read_verified(file: Path, sha256: object) -> bytes:
             f"{str(sha256)[:12]}...: it was altered or cut off; copy or export the bundle again"
         )
     return content
-
-
-def _add_labels(network: dict[str, Any], content: bytes, path: Path) -> None:
-    heads = network.get("heads")
-    if not isinstance(heads, Mapping) or not isinstance(heads.get("classifier"), Mapping):
-        raise BundleError(f"{path / LABELS} exists, but {MANIFEST} has no classifier head")
-    try:
-        labels = content.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path / LABELS} is not UTF-8: {error}") from error
-    network["heads"] = {**heads, "classifier": {**heads["classifier"], "labels": labels}}
-
-
-def _references(file: Path, content: bytes | None, spec: NetworkSpec) -> NDArray[np.float32] | None:
-    """Reads what features are compared with, and checks that it is there where it is needed."""
-    classifier = spec.classifier
-    wanted = classifier is not None and classifier.score in FEATURE_SCORES
-    if content is None:
-        if wanted and classifier is not None:
-            raise BundleError(
-                f"{file} is missing: the known score {classifier.score!r} compares with it; make it with "
-                "`robot-vision calibrate`, or use a score of logits"
-            )
-        return None
-    if not wanted or classifier is None:
-        raise BundleError(f"{file} exists, but {MANIFEST} has no score that compares features")
-    try:
-        array = load_npy(content)
-    except ValueError as error:
-        raise BundleError(f"{file} cannot be read as an array of numbers: {error}") from error
-    if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != classifier.feature_size:
-        raise BundleError(
-            f"{file} holds {array.dtype} {array.shape}: it must be float32 (R, {classifier.feature_size})"
-        )
-    return np.asarray(array)
 
 
 def _check_graph(file: Path, graph: bytes, spec: NetworkSpec) -> None:

@@ -12,7 +12,10 @@ from robot_vision.errors import BundleError, EngineError
 
 INPUT_NAME = "images"
 INPUT_TYPE = "tensor(uint8)"
-OUTPUT_TYPE = "tensor(float)"
+_TYPES = {
+    "float32": "float",
+    "float16": "float16",
+}  # ONNX Runtime's names, where they are not NumPy's
 
 Shape = tuple["int | None", ...]  # None is a dynamic axis
 
@@ -28,7 +31,10 @@ class GraphSignature:
     def of(cls, spec: NetworkSpec) -> GraphSignature:
         """Returns the signature that a bundle with this spec must have."""
         shape = (None, spec.input.height, spec.input.width, 3)
-        outputs = {name: (OUTPUT_TYPE, (None, *size)) for name, size in spec.outputs.items()}
+        outputs = {
+            name: (f"tensor({_TYPES.get(o.dtype, o.dtype)})", (None, *o.shape))
+            for name, o in spec.outputs.items()
+        }
         return cls({INPUT_NAME: (INPUT_TYPE, shape)}, outputs)
 
     def difference(self, expected: GraphSignature) -> str:

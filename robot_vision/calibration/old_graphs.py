@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.onnx_graph import OnnxGraph
-from robot_vision.contract.spec import FEATURE_SCORES
 from robot_vision.errors import BundleError
+from robot_vision.heads.classifier.spec import FEATURE_SCORES
 
 TEMPERATURE = "calibration.temperature"
 COVARIANCE_SCALE = "calibration.covariance_scale"

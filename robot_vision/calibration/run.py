@@ -16,11 +16,11 @@ from robot_vision.calibration.fit import fit
 from robot_vision.calibration.predict import BATCH, predict
 from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, write_calibrated
 from robot_vision.contract.calibration import Calibration, Material, Options
-from robot_vision.contract.spec import FEATURE_SCORES
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits, content_hash
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.natural_order import natural_key
+from robot_vision.heads.classifier.spec import FEATURE_SCORES
 from robot_vision.heads.classifier.temperature import log_probabilities
 from robot_vision.heads.pose.variance_scales import scaled
 from robot_vision.words import counted

@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 from robot_vision.bundle.bundle import (
     CARD,
     GRAPH,
-    LABELS,
-    REFERENCES,
     WEIGHTS,
     ModelBundle,
-    set_unknown_threshold,
     write_manifest,
 )
 from robot_vision.calibration.old_graphs import FEATURES, GraphEditor
 from robot_vision.contract.calibration import Calibration
-from robot_vision.contract.spec import FEATURE_SCORES, NetworkSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.whole import draft_folder
+from robot_vision.heads.classifier.head import LABELS, REFERENCES
+from robot_vision.heads.classifier.spec import FEATURE_SCORES
 
 _HEADER = "robot_vision"  # key of the header of weights.safetensors
 
@@ -55,7 +54,7 @@ def calibrated_spec(bundle: ModelBundle, found: Calibration, score: str, width: 
     elif found.temperature is not None and classifier.score in ("max_probability", "energy"):
         # The threshold was for scores at another temperature.
         classifier = replace(classifier, unknown_threshold=None)
-    return replace(spec, classifier=classifier)
+    return spec.with_heads(classifier=classifier)
 
 
 def calibrated_graph(bundle: ModelBundle, found: Calibration, spec: NetworkSpec) -> bytes:
@@ -80,7 +79,8 @@ def _is_same_network(bundle: ModelBundle, found: Calibration, spec: NetworkSpec)
         return False
     if spec.classifier is None or bundle.spec.classifier is None:
         return spec == bundle.spec
-    return spec == set_unknown_threshold(bundle.spec, spec.classifier.unknown_threshold)
+    own = replace(bundle.spec.classifier, unknown_threshold=spec.classifier.unknown_threshold)
+    return spec == bundle.spec.with_heads(classifier=own)
 
 
 def write_calibrated(

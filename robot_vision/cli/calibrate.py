@@ -17,9 +17,9 @@ from robot_vision.calibration.run import Data, calibrate, check_output, heads_wi
 from robot_vision.cli.arguments import add_data_options, add_same_place, data_options
 from robot_vision.cli.bar import progress
 from robot_vision.contract.calibration import DEFAULT_SCORE, HEADS, Calibration, Options
-from robot_vision.contract.spec import KNOWN_SCORES
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.heads.classifier.spec import KNOWN_SCORES
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.words import counted

@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 from robot_vision.bundle.bundle import check_target
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export_images import verification_images
-from robot_vision.contract.spec import (
-    HEADS,
-    LOGIT_SCORES,
-    ClassifierSpec,
-    EpistemicSpec,
-    NetworkSpec,
-    PlaceSpec,
-    PoseSpec,
-)
+from robot_vision.contract import registry
+from robot_vision.contract.epistemic import EpistemicSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.heads.classifier.spec import LOGIT_SCORES, ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.images.input import RESIZE_RULES, InputSpec
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.truth.tables import read_lines
@@ -93,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument(
         "--heads",
         default="classifier",
-        help=f"heads of the network, with commas, out of {', '.join(HEADS)} (default: %(default)s)",
+        help=f"heads of the network, with commas, out of {', '.join(registry.names())} "
+        "(default: %(default)s)",
     )
     new.add_argument(
         "--input",
@@ -186,19 +184,21 @@ def from_torchvision(
 
     heads = [head.strip() for head in args.heads.split(",") if head.strip()]
     for head in heads:
-        if head not in HEADS:
-            raise ConfigError(unknown("head", head, HEADS))
+        if head not in registry.names():
+            raise ConfigError(unknown("head", head, registry.names()))
     height, width = _input_size(args.input)
     spec = NetworkSpec(
         backbone=args.torchvision,
         input=InputSpec(height, width, args.resize, args.crop_fraction),
-        classifier=ClassifierSpec(read_labels(args.labels), score=args.score)
-        if "classifier" in heads
-        else None,
-        pose=PoseSpec() if "pose" in heads else None,
-        place=PlaceSpec(clusters=args.clusters, whitened_size=args.whitened_size)
-        if "place" in heads
-        else None,
+        heads={
+            "classifier": ClassifierSpec(read_labels(args.labels), score=args.score)
+            if "classifier" in heads
+            else None,
+            "pose": PoseSpec() if "pose" in heads else None,
+            "place": PlaceSpec(clusters=args.clusters, whitened_size=args.whitened_size)
+            if "place" in heads
+            else None,
+        },
     )
     weights = {"download": "torchvision", "none": None}.get(args.weights, args.weights)
     network = MultiHeadNetwork(spec, weights).eval()
@@ -320,5 +320,5 @@ def _report(bundle: ModelBundle) -> None:
     size = bundle.spec.input
     print(f"wrote {bundle.path} ({bundle.name}, sha256 {bundle.sha256[:12]})")
     print(f"  {bundle.spec.backbone}, {size.height} x {size.width}, {size.resize}")
-    for output, shape in bundle.spec.outputs.items():
-        print(f"  {output}: ({', '.join(['N', *map(str, shape)])})")
+    for name, output in bundle.spec.outputs.items():
+        print(f"  {name}: {output.text}")

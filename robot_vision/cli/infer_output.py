@@ -14,9 +14,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from robot_vision.contract.prediction import CameraPose, Prediction
+from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.recordings import Frame
 
 _ROWS = 24

@@ -7,241 +7,125 @@ A `NetworkSpec` is plain data. It is written into `bundle.yaml` and into the hea
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from robot_vision.errors import ConfigError, unknown
+from robot_vision.contract import registry
+from robot_vision.contract.epistemic import EpistemicSpec
+from robot_vision.contract.head import Head, Output, plain
+from robot_vision.errors import ConfigError
 from robot_vision.images.input import InputSpec
-from robot_vision.settings.checks import require
 from robot_vision.settings.mappings import check_mapping, from_mapping
 
-KNOWN_SCORES = ("max_probability", "max_logit", "energy", "knn", "mahalanobis")
-FEATURE_SCORES = ("knn", "mahalanobis")  # these compare features with those of known images
-LOGIT_SCORES = tuple(score for score in KNOWN_SCORES if score not in FEATURE_SCORES)
-HEADS = ("classifier", "pose", "place")
-POOLINGS = ("netvlad", "gem")
-COVARIANCES = ("diagonal", "cholesky")
-MAX_PASSES = 256
-MAX_MEMBERS = 32
-
-
-@dataclass(frozen=True)
-class ClassifierSpec:
-    """The classifier head: dropout, then a linear layer on the tap's pooled features.
-
-    Attributes:
-        labels: class names in the order of the network's outputs (kept in `labels.txt`).
-        tap: the backbone's feature tap; empty for the backbone's default.
-        dropout: probability while training.
-        temperature: logits are divided by it before the softmax (Guo et al. 2017, eq. 9).
-        score: what `known_score` is: high for images like those trained on.
-        unknown_threshold: below this `known_score` the answer is `unknown`; None never says so.
-        feature_size: numbers in `features`, which the graph gives in place of `known_score` where the
-            score needs them (`FEATURE_SCORES`); 0 else.
-    """
-
-    labels: tuple[str, ...]
-    tap: str = ""
-    dropout: float = 0.0
-    temperature: float = 1.0
-    score: str = "max_probability"
-    unknown_threshold: float | None = None
-    feature_size: int = 0
-
-    def __post_init__(self) -> None:
-        require(len(self.labels) >= 2, "number of labels", len(self.labels), "at least 2")
-        require(len(set(self.labels)) == len(self.labels), "labels", self.labels, "all different")
-        bad = [label for label in self.labels if not label.strip() or "\n" in label]
-        require(not bad, "label", bad[:1], "a non-empty single line")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
-        require(
-            self.temperature > 0 and math.isfinite(self.temperature),
-            "temperature",
-            self.temperature,
-            "positive and finite",
-        )
-        if self.score not in KNOWN_SCORES:
-            raise ConfigError(unknown("score", self.score, KNOWN_SCORES))
-        require(0 <= self.feature_size <= 1 << 16, "feature_size", self.feature_size, "0 to 2^16")
-
-
-@dataclass(frozen=True)
-class PoseSpec:
-    """The pose head (PoseNet): position and unit quaternion of the camera in the map.
-
-    Attributes:
-        map_frame: frame in which poses are given.
-        tap: the backbone's feature tap; empty for the backbone's default.
-        reduce_channels: 0 pools the tap as the paper does; otherwise a 1 x 1 convolution to this many
-            channels keeps the feature map's layout, which is flattened.
-        hidden: width of the fully connected layer before the two regressors (2048 in the paper).
-        dropout: probability while training.
-        covariance: `diagonal` (six variances) or `cholesky` (variances and correlations: the whole
-            6 x 6 matrix, by its Cholesky factor).
-    """
-
-    map_frame: str = "map"
-    tap: str = ""
-    reduce_channels: int = 0
-    hidden: int = 2048
-    dropout: float = 0.0
-    covariance: str = "diagonal"
-
-    def __post_init__(self) -> None:
-        require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
-        require(
-            0 <= self.reduce_channels <= 4096, "reduce_channels", self.reduce_channels, "0 to 4096"
-        )
-        require(1 <= self.hidden <= 65536, "hidden", self.hidden, "from 1 to 65536")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
-        if self.covariance not in COVARIANCES:
-            raise ConfigError(unknown("pose covariance", self.covariance, COVARIANCES))
-
-
-@dataclass(frozen=True)
-class PlaceSpec:
-    """The place head (NetVLAD or GeM): an L2-normalised global descriptor.
-
-    Attributes:
-        tap: the backbone's feature tap; empty for the backbone's default (its last feature map).
-        clusters: K, the number of NetVLAD's cluster centres; GeM has none.
-        whitened_size: size after PCA whitening; 0 for none (then the descriptor has K * C numbers
-            with NetVLAD, C with GeM).
-        descriptor_size: numbers in a descriptor; 0 until the network is built.
-        pooling: `netvlad` or `gem`.
-    """
-
-    tap: str = ""
-    clusters: int = 64
-    whitened_size: int = 0
-    descriptor_size: int = 0
-    pooling: str = "netvlad"
-
-    def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise ConfigError(unknown("place pooling", self.pooling, POOLINGS))
-        require(1 <= self.clusters <= 4096, "clusters", self.clusters, "from 1 to 4096")
-        require(0 <= self.whitened_size <= 65536, "whitened_size", self.whitened_size, "0 to 65536")
-        require(
-            0 <= self.descriptor_size <= 1 << 20,
-            "descriptor_size",
-            self.descriptor_size,
-            "0 to 2^20",
-        )
-
-
-@dataclass(frozen=True)
-class EpistemicSpec:
-    """Several answers of classifier and pose head to one run of the backbone.
-
-    Where they disagree, the training data left the answer open.
-
-    Attributes:
-        passes: Monte Carlo dropout passes through each head, by masks that are part of the graph; 0 for
-            none.
-        members: heads on the one backbone, each trained from its own seed; 1 for the head alone.
-        seed: of the masks.
-    """
-
-    passes: int = 0
-    members: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(
-            self.passes == 0 or 2 <= self.passes <= MAX_PASSES,
-            "epistemic passes",
-            self.passes,
-            f"0, or from 2 to {MAX_PASSES}",
-        )
-        require(
-            1 <= self.members <= MAX_MEMBERS,
-            "epistemic members",
-            self.members,
-            f"from 1 to {MAX_MEMBERS}",
-        )
-        require(
-            self.passes > 0 or self.members > 1,
-            "epistemic",
-            (self.passes, self.members),
-            "several passes or several members; leave it out for a single answer",
-        )
-        require(0 <= self.seed < 2**32, "epistemic seed", self.seed, "from 0 to 2^32 - 1")
-
-    @property
-    def samples(self) -> int:
-        """How many answers a head gives to an image."""
-        return max(self.passes, 1) * self.members
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_TAKEN = ("stamp_ns", "source", "topic", "frame_id", "error")  # keys of every JSON line
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A backbone, its input and its heads; a head that is None is absent.
+    """A backbone, its input and its heads.
 
-    `epistemic` is None where each head answers once.
+    Attributes:
+        heads: name to settings, in the order of outputs, topics and tables; given in any order, and those
+            that are None are left out. Not to be changed.
+        epistemic: how often heads answer; None where each answers once.
     """
 
     backbone: str = "resnet18"
     input: InputSpec = field(default_factory=InputSpec)
-    classifier: ClassifierSpec | None = None
-    pose: PoseSpec | None = None
-    place: PlaceSpec | None = None
+    heads: Mapping[str, Any] = field(default_factory=dict, hash=False)
     epistemic: EpistemicSpec | None = None
 
     def __post_init__(self) -> None:
-        require(bool(self.heads), "heads", self.heads, f"at least one of {', '.join(HEADS)}")
-        if self.epistemic and not (self.classifier or self.pose):
+        given = {name: spec for name, spec in self.heads.items() if spec is not None}
+        if not given:
             raise ConfigError(
-                "epistemic is of classifier and pose heads, and the network has neither: leave it out"
+                f"heads is empty: it must name at least one of {', '.join(registry.names())}"
             )
-        if self.epistemic and self.epistemic.passes:
-            for name, head in (("classifier", self.classifier), ("pose", self.pose)):
-                if head and not head.dropout:
-                    raise ConfigError(
-                        f"The {name} head has dropout 0, so all Monte Carlo passes would be the same: "
-                        f"train it with dropout (network.{name}.dropout, for instance 0.2)"
-                    )
+        order = registry.in_order((name, spec.KIND) for name, spec in given.items())
+        object.__setattr__(self, "heads", {name: given[name] for name in order})
+        self._check_names()
+        self._check_epistemic()
+
+    def _check_names(self) -> None:
+        for name, spec in self.heads.items():
+            if name != spec.KIND and (not _NAME.fullmatch(name) or name in registry.names()):
+                raise ConfigError(
+                    f"Name {name!r} of a {spec.KIND} head: use small letters, digits and _, and not the "
+                    "name of another kind of head"
+                )
+        keys = [*_TAKEN, *(head.json_key for head, _ in self.bound)]
+        outputs = [o for head, spec in self.bound for o in head.outputs(spec, self.epistemic)]
+        for names in (keys, outputs):
+            name, count = Counter(names).most_common(1)[0]
+            if count > 1:
+                raise ConfigError(f"{name!r} would be said by two heads: rename one")
+
+    def _check_epistemic(self) -> None:
+        if not self.epistemic:
+            return
+        sampled = [(head.name, spec) for head, spec in self.bound if head.sampled]
+        if not sampled:
+            can = [kind for kind in registry.BUILT_IN if registry.head(kind).sampled]
+            raise ConfigError(
+                f"epistemic is of heads that can answer several times, such as {' and '.join(can)}, and the "
+                "network has none: leave it out"
+            )
+        for name, spec in sampled:
+            if self.epistemic.passes and not spec.dropout:
+                raise ConfigError(
+                    f"The {name} head has dropout 0, so all Monte Carlo passes would be the same: "
+                    f"train it with dropout (network.{name}.dropout, for instance 0.2)"
+                )
+
+    @functools.cached_property
+    def bound(self) -> tuple[tuple[Head[Any, Any], Any], ...]:
+        """Each head under its name, with its settings."""
+        return tuple(
+            (registry.head(spec.KIND).named(name), spec) for name, spec in self.heads.items()
+        )
+
+    @functools.cached_property
+    def outputs(self) -> dict[str, Output]:
+        """The graph's outputs by their names."""
+        return {
+            name: output
+            for head, spec in self.bound
+            for name, output in head.outputs(spec, self.epistemic).items()
+        }
+
+    def with_heads(self, **changes: Any) -> NetworkSpec:
+        """Returns a copy with these heads added or replaced; None takes one away."""
+        return dataclasses.replace(self, heads={**self.heads, **changes})
+
+    # Until all facets are through:
 
     @property
-    def heads(self) -> tuple[str, ...]:
-        """Names of the heads that are there, in the fixed order of `HEADS`."""
-        return tuple(name for name in HEADS if getattr(self, name) is not None)
+    def classifier(self) -> Any:
+        """Settings of the classifier."""
+        return self.heads.get("classifier")
 
     @property
-    def outputs(self) -> dict[str, tuple[int, ...]]:
-        """Names of the graph's float32 outputs and their shapes without the batch axis."""
-        outputs: dict[str, tuple[int, ...]] = {}
-        if self.classifier:
-            outputs["probabilities"] = (len(self.classifier.labels),)
-            if self.classifier.score in FEATURE_SCORES:
-                outputs["features"] = (self.classifier.feature_size,)
-            else:
-                outputs["known_score"] = ()
-            if self.epistemic:
-                outputs["mutual_information"] = ()  # nats
-        if self.pose:
-            outputs["position"] = (3,)  # metres, in the map frame
-            outputs["orientation_xyzw"] = (4,)  # unit, w >= 0
-            outputs["pose_covariance"] = (
-                6,
-                6,
-            )  # x y z (m), then rotation about the map's X Y Z (rad)
-            if self.epistemic:
-                outputs["pose_spread"] = (
-                    6,
-                    6,
-                )  # the part of pose_covariance that answers differ by
-        if self.place:
-            outputs["descriptor"] = (self.place.descriptor_size,)  # L2 norm 1
-        return outputs
+    def pose(self) -> Any:
+        """Settings of the pose head."""
+        return self.heads.get("pose")
+
+    @property
+    def place(self) -> Any:
+        """Settings of the place head."""
+        return self.heads.get("place")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data (lists, dicts, numbers, strings) that `from_dict` reads back."""
-        data: dict[str, Any] = {"backbone": self.backbone, "input": _plain(self.input)}
-        data["heads"] = {name: _plain(getattr(self, name)) for name in self.heads}
+        heads = {head.name: {**kind_of(head), **plain(spec)} for head, spec in self.bound}
+        data: dict[str, Any] = {"backbone": self.backbone, "input": plain(self.input)}
+        data["heads"] = heads
         if self.epistemic:
-            data["epistemic"] = _plain(self.epistemic)
+            data["epistemic"] = plain(self.epistemic)
         return data
 
     @classmethod
@@ -253,20 +137,41 @@ class NetworkSpec:
         """
         optional = ("input", "epistemic")
         fields = check_mapping("network", data, required=("backbone", "heads"), optional=optional)
-        heads = check_mapping("heads", fields["heads"], required=(), optional=HEADS)
-        kinds = {"classifier": ClassifierSpec, "pose": PoseSpec, "place": PlaceSpec}
         if not isinstance(fields["backbone"], str):
             raise ConfigError(f"backbone is {fields['backbone']!r}: it must be a network's name")
+        heads = {}
+        for head, settings in bound_settings(fields["heads"]):
+            heads[head.name] = from_mapping(head.Spec, head.name, settings)
         return cls(
             backbone=fields["backbone"],
             input=from_mapping(InputSpec, "input", fields.get("input") or {}),
+            heads=heads,
             epistemic=from_mapping(EpistemicSpec, "epistemic", fields["epistemic"])
             if fields.get("epistemic")
             else None,
-            **{name: from_mapping(kinds[name], name, settings) for name, settings in heads.items()},
         )
 
 
-def _plain(spec: Any) -> dict[str, Any]:
-    items = dataclasses.asdict(spec).items()
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in items}
+def kind_of(head: Head[Any, Any]) -> dict[str, str]:
+    """Returns the setting `kind` of a head whose name does not say it."""
+    return {} if head.name == head.kind else {"kind": head.kind}
+
+
+def bound_settings(heads: object) -> list[tuple[Head[Any, Any], Any]]:
+    """Returns each head of a mapping `heads:` under its name, and its settings without `kind`.
+
+    Raises:
+        ConfigError: `heads` is no mapping, or a head is not there.
+    """
+    if not isinstance(heads, Mapping):
+        raise ConfigError(f"heads is {type(heads).__name__}: it must be a mapping of settings")
+    found = []
+    for name, settings in heads.items():
+        if isinstance(settings, Mapping) and "kind" in settings:
+            kind = settings["kind"]
+            settings = {key: value for key, value in settings.items() if key != "kind"}
+            head = registry.head(str(kind), f"kind of head {name!r}")
+        else:
+            head = registry.head(str(name), "key of heads")
+        found.append((head.named(str(name)), settings))
+    return found

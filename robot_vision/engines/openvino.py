@@ -91,7 +91,7 @@ class OpenVinoEngine:
         for name, port in ports.items():
             shape = port.get_partial_shape()
             actual = [d.get_length() if d.is_static else None for d in shape]
-            if actual[1:] != list(self._outputs[name]) or not actual:
+            if actual[1:] != list(self._outputs[name].shape) or not actual:
                 # Seen: an operator of which OpenVINO's reader ignored an attribute.
                 raise EngineError(
                     f"OpenVINO misreads {self._bundle_name}: it gives {name} the shape {shape}; "

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.prediction import UNKNOWN, Hypothesis
 from robot_vision.errors import ConfigError
 from robot_vision.filters import markov_chain
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.heads.classifier.answer import UNKNOWN, Hypothesis
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from robot_vision.contract.spec import EpistemicSpec
+from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.networks.network import MultiHeadNetwork
 
 

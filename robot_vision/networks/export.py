@@ -28,6 +28,7 @@ from robot_vision.bundle.bundle import (
     write_manifest,
 )
 from robot_vision.bundle.signature import INPUT_NAME
+from robot_vision.contract.head import Output
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.whole import draft_folder
 from robot_vision.images.input import InputSpec
@@ -172,13 +173,13 @@ def _no_fused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _state_shapes(model: onnx.ModelProto, outputs: Mapping[str, tuple[int, ...]]) -> None:
+def _state_shapes(model: onnx.ModelProto, outputs: Mapping[str, Output]) -> None:
     """Writes the outputs' shapes into the graph, some of which the exporter could not infer."""
     for value in model.graph.output:
         shape = value.type.tensor_type.shape
         del shape.dim[:]
         shape.dim.add().dim_param = "N"
-        for size in outputs[value.name]:
+        for size in outputs[value.name].shape:
             shape.dim.add().dim_value = size
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from robot_vision.bundle.bundle import CARD
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.words import counted
 
 MAX_SHOWN = 2000  # characters of a value
 MAX_LINES = 50  # of a list
@@ -33,7 +32,9 @@ def write_card(
     counts |= {n: sum(p.numel() for p in head.parameters()) for n, head in network.heads.items()}
     lines += ["| part | what | parameters |", "| --- | --- | --- |"]
     lines += [f"| backbone | {spec.backbone} | {counts['backbone']:,} |"]
-    lines += [f"| {head} | {_head(network, head)} | {counts[head]:,} |" for head in spec.heads]
+    lines += [
+        f"| {head.name} | {head.about(own)} | {counts[head.name]:,} |" for head, own in spec.bound
+    ]
     if spec.epistemic:
         what = f"members {spec.epistemic.members}, dropout passes {spec.epistemic.passes}"
         lines.append(f"| several answers | {what} | |")
@@ -45,7 +46,7 @@ def write_card(
         "",
         "| output | shape |",
         "| --- | --- |",
-        *(f"| `{n}` | ({', '.join(['N', *map(str, s)])}) |" for n, s in spec.outputs.items()),
+        *(f"| `{name}` | {output.text} |" for name, output in spec.outputs.items()),
         "",
         "## Training",
         "",
@@ -62,23 +63,6 @@ def write_card(
         *(f"- `{output}`: {value:.1e}" for output, value in differences.items()),
     ]
     (path / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-
-
-def _head(network: MultiHeadNetwork, name: str) -> str:
-    spec = network.spec
-    if name == "classifier":
-        assert spec.classifier is not None
-        return f"{counted(len(spec.classifier.labels), 'label')}, score `{spec.classifier.score}`"
-    if name == "pose":
-        assert spec.pose is not None
-        return f"PoseNet, poses of the camera in `{spec.pose.map_frame}`"
-    assert spec.place is not None
-    whitening = ", whitened" if spec.place.whitened_size else ""
-    if spec.place.pooling == "gem":
-        return f"GeM, {spec.place.descriptor_size} numbers{whitening}"
-    return (
-        f"NetVLAD, {spec.place.clusters} clusters, {spec.place.descriptor_size} numbers{whitening}"
-    )
 
 
 def _listing(data: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from robot_vision.backbones.architectures import look_inside
 from robot_vision.backbones.backbone import Backbone
 from robot_vision.contract.several import join_answers
-from robot_vision.contract.spec import FEATURE_SCORES, NetworkSpec
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.heads.classifier.network import ClassifierHead
+from robot_vision.heads.classifier.spec import FEATURE_SCORES
 from robot_vision.heads.place.gem import GemHead
 from robot_vision.heads.place.netvlad import NetVladHead
 from robot_vision.heads.pose.network import PoseNetHead
@@ -66,10 +67,10 @@ class MultiHeadNetwork(nn.Module):
             else:
                 place = GemHead(spec.place, shapes["place"])
             self.heads["place"] = place
-            spec = replace(spec, place=replace(spec.place, descriptor_size=place.size))
+            spec = spec.with_heads(place=replace(spec.place, descriptor_size=place.size))
         if spec.classifier and spec.classifier.score in FEATURE_SCORES:
             width = shapes["classifier"][0]
-            spec = replace(spec, classifier=replace(spec.classifier, feature_size=width))
+            spec = spec.with_heads(classifier=replace(spec.classifier, feature_size=width))
         self.spec = spec
         self._set_normalisation()
         self.classifier_is_pretrained = self._take_classification_layer()
@@ -212,7 +213,7 @@ def _taps(spec: NetworkSpec) -> dict[str, str]:
     inside = look_inside(spec.backbone)
     taps = {}
     for name in spec.heads:
-        wanted = getattr(spec, name).tap
+        wanted = spec.heads[name].tap
         if not wanted:
             wanted = inside.features if name == "classifier" else inside.require_feature_map()
         taps[name] = wanted

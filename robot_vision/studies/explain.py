@@ -208,9 +208,10 @@ def backbone_alone(name: str, weights: str | None, size: tuple[int, int]) -> Mul
         weights: `torchvision`, a file, or None.
         size: (height, width) of the input.
     """
-    from robot_vision.contract.spec import ClassifierSpec, NetworkSpec
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.heads.classifier.spec import ClassifierSpec
 
-    spec = NetworkSpec(name, InputSpec(*size), classifier=ClassifierSpec(("a", "b")))
+    spec = NetworkSpec(name, InputSpec(*size), heads={"classifier": ClassifierSpec(("a", "b"))})
     network = MultiHeadNetwork(spec, weights)
     network.spec = replace(network.spec)
     return network.eval()

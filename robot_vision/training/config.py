@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robot_vision.contract.spec import HEADS, MAX_MEMBERS, MAX_PASSES
+from robot_vision.contract import registry
+from robot_vision.contract.epistemic import MAX_MEMBERS, MAX_PASSES
 from robot_vision.datasets.registry import DATASETS
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.images.input import InputSpec
@@ -267,7 +268,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Checks what has a range or a list of allowed values."""
         if not self.heads:
-            raise ConfigError(f"heads is empty: name at least one of {', '.join(HEADS)}")
+            raise ConfigError(f"heads is empty: name at least one of {', '.join(registry.names())}")
         if self.loop.sampler == "balanced" and "classifier" not in self.heads:
             raise ConfigError("loop.sampler balanced draws by class: it needs the classifier head")
         several = self.epistemic.members > 1 or self.epistemic.passes
@@ -277,7 +278,7 @@ class TrainingConfig:
             )
         loop, optimiser, place = self.loop, self.optimiser, self.place
         for what, values, allowed in (
-            ("head", self.heads, HEADS),
+            ("head", self.heads, registry.names()),
             ("baseline", self.baselines, BASELINES),
             ("variant", self.variants, VARIANTS),
             ("precision", (loop.precision,), PRECISIONS),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
-from robot_vision.contract.prediction import UNKNOWN, CameraPose, Classification, Prediction
+from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
@@ -25,7 +25,9 @@ from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.heads.classifier.answer import UNKNOWN, Classification
 from robot_vision.heads.classifier.known_scores import known_scores
+from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.messages.types import (
     CLASSIFICATION,
@@ -75,7 +77,7 @@ def write_results(
     frame_id = predictions.meta["frame_id"]
     threshold = spec.classifier.unknown_threshold if spec.classifier else None
     map_frame = spec.pose.map_frame if spec.pose else "map"
-    familiar = known_scores(bundle)
+    familiar = known_scores(bundle.calibration)
     with RecordingWriter(path, "mcap") as bag:
         make = bag.types
         order = np.argsort(predictions.stamps_ns, kind="stable")
@@ -138,15 +140,17 @@ def _descriptor(
 
 def _prediction(rows: Predictions, i: int) -> Prediction:
     """Returns what the network said by several answers of frame i."""
-    classes = pose = None
+    answers: dict[str, Any] = {}
     if rows.mutual_information is not None and rows.probabilities is not None:
         information = float(rows.mutual_information[i])
-        classes = Classification(rows.labels, rows.probabilities[i], 1.0, information)
+        answers["classifier"] = Classification(rows.labels, rows.probabilities[i], 1.0, information)
     if rows.spread is not None and rows.position is not None:
         assert rows.orientation_xyzw is not None
         covariance = np.full((6, 6), np.nan) if rows.covariance is None else rows.covariance[i]
-        pose = CameraPose(rows.position[i], rows.orientation_xyzw[i], covariance, rows.spread[i])
-    return Prediction(classes, pose)
+        answers["pose"] = PoseAnswer(
+            rows.position[i], rows.orientation_xyzw[i], covariance, rows.spread[i]
+        )
+    return Prediction(answers)
 
 
 def _diagnostics(

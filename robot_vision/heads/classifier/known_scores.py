@@ -20,22 +20,19 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.spec import FEATURE_SCORES, LOGIT_SCORES
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.heads.classifier.spec import FEATURE_SCORES, LOGIT_SCORES
 
 NEIGHBOURS = 5  # k of knn: a class with so few images still has itself as neighbours
 MAX_REFERENCES = 4096  # of knn: 4096 x 1280 float32 are 20 MB and a millisecond a frame
 # FAISS pays where there is much to search; below, a matrix product is as fast.
 _FAISS_FROM = 1024
 _SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.975, 0.98, 0.985, 0.99, 0.995)
-
-if TYPE_CHECKING:
-    from robot_vision.bundle.bundle import ModelBundle
 
 Floats: TypeAlias = "NDArray[np.floating[Any]]"  # as text: NumPy before 1.22 cannot say it
 
@@ -219,13 +216,16 @@ def _stratified(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.
     return np.sort(order[np.argsort(place[order], kind="stable")][:limit])
 
 
-def known_scores(bundle: ModelBundle) -> KnownScores | None:
-    """Returns the distribution that a bundle's calibration found; None where it has none.
+def known_scores(calibration: Mapping[str, Any]) -> KnownScores | None:
+    """Returns the distribution that a calibration found; None where it has none.
+
+    Args:
+        calibration: the head's records in the bundle.
 
     Raises:
-        ConfigError: the bundle's record of it is damaged.
+        ConfigError: the record is damaged.
     """
-    found = bundle.calibration.get("open_set") or {}
+    found = calibration.get("open_set") or {}
     data = found.get("known_scores") if isinstance(found, Mapping) else None
     return None if data is None else KnownScores.from_dict(data)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.contract.several import dropout_masks, mean_probabilities
-from robot_vision.contract.spec import FEATURE_SCORES, ClassifierSpec
+from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
 
 
 class ClassifierHead(nn.Module):

@@ -17,7 +17,6 @@ from robot_vision.contract.calibration import (
     Options,
     require,
 )
-from robot_vision.contract.spec import FEATURE_SCORES
 from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier.known_scores import (
     KnownScores,
@@ -26,6 +25,7 @@ from robot_vision.heads.classifier.known_scores import (
     make_scorer,
     threshold_at,
 )
+from robot_vision.heads.classifier.spec import FEATURE_SCORES
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean
 from robot_vision.statistics.judging import cross_fit
 from robot_vision.statistics.separation import separation

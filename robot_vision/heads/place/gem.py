@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_vision.contract.spec import PlaceSpec
 from robot_vision.errors import ConfigError
 from robot_vision.heads.place.netvlad import l2_normalised
+from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.place.whitening import pca_whitening
 
 START_POWER = 3.0  # the paper's initial p

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_vision.contract.spec import PlaceSpec
 from robot_vision.errors import ConfigError
 from robot_vision.heads.place.kmeans import kmeans, nearest_two
+from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.place.whitening import pca_whitening
 
 ASSIGNMENT_RATIO = 100.0  # nearest to second nearest cluster, as in the authors' code

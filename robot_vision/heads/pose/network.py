@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.contract.several import SAMPLES, dropout_masks, mean_pose, sampled
-from robot_vision.contract.spec import PoseSpec
 from robot_vision.errors import ConfigError
 from robot_vision.heads.pose.covariance_layer import (
     CORRELATIONS,
@@ -15,6 +14,7 @@ from robot_vision.heads.pose.covariance_layer import (
     correlation_factor,
     log_variance_bounds,
 )
+from robot_vision.heads.pose.spec import PoseSpec
 
 MAX_POSITION = 1e6  # m
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.prediction import CameraPose
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import (
     canonical_xyzw,

@@ -14,7 +14,6 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from std_msgs.msg import Bool, Header
 
-from robot_vision.contract.prediction import CameraPose
 from robot_vision.filters.pose_filter import (
     LOCALISED,
     REINITIALISED,
@@ -26,6 +25,7 @@ from robot_vision.filters.pose_filter import (
     PoseFilter,
 )
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix
 from robot_vision.messages.stamps import nanoseconds, set_stamp

@@ -16,9 +16,11 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Classification, LabelInfo, ObjectHypothesis, VisionClass, VisionInfo
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
-from robot_vision.contract.prediction import CameraPose, Hypothesis, Prediction
+from robot_vision.contract.prediction import Prediction
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.heads.classifier.answer import Hypothesis
 
 MAX_CLASS_ID = 65535  # uint16
 

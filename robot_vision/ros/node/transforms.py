@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.prediction import CameraPose
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.rigid import (
-    compose_with_covariance,
-    inverse,
     matrix_from_rpy,
     pose_matrix,
-    xyzw_from_matrix,
 )
 from robot_vision.ros.node.incoming import checked_transforms
 
@@ -35,19 +31,6 @@ def transform_from_numbers(numbers: Sequence[float]) -> Array:
     matrix[:3, :3] = matrix_from_rpy(np.asarray(numbers[3:], np.float64))
     matrix[:3, 3] = numbers[:3]
     return matrix
-
-
-def base_pose(camera: CameraPose, T_base_camera: NDArray[Any]) -> CameraPose:
-    """Returns `T_map_base` with its covariance, from `T_map_camera` and the camera's mounting.
-
-    `T_map_base = T_map_camera @ inverse(T_base_camera)`. An error in the camera's rotation swings the base
-    on the lever between them, which adds to the variance of its position.
-    """
-    T_map_camera = pose_matrix(camera.position, camera.orientation_xyzw)
-    matrix, covariance = compose_with_covariance(
-        T_map_camera, camera.covariance, inverse(T_base_camera)
-    )
-    return CameraPose(matrix[:3, 3].copy(), xyzw_from_matrix(matrix[:3, :3]), covariance)
 
 
 def add_static(

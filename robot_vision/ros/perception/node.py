@@ -31,6 +31,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 from robot_vision.bundle.installed import find_model
 from robot_vision.errors import EngineError
 from robot_vision.geometry.frames import FrameTree
+from robot_vision.heads.classifier.known_scores import known_scores
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.node.graph import check_topics
@@ -253,7 +254,10 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         classifier = self._pipeline.bundle.spec.classifier
         own = self.parameters.unknown_threshold
         if math.isnan(own):
-            share, known = self.parameters.known_share, self._pipeline.known_scores
+            share, known = (
+                self.parameters.known_share,
+                known_scores(self._pipeline.bundle.calibration),
+            )
             if share and known:
                 return known.threshold(share)
             if share and classifier:

@@ -14,8 +14,9 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification
 
-from robot_vision.contract.prediction import CameraPose, Prediction
+from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.ros.node.mailbox import RateLimiter
 from robot_vision.ros.node.qos import profile, publisher_events
 from robot_vision.ros.node.status import (
@@ -27,7 +28,6 @@ from robot_vision.ros.node.status import (
     transform_message,
     uncertainty_message,
 )
-from robot_vision.ros.node.transforms import base_pose
 from robot_vision.ros.perception.parameters import PerceptionParameters
 
 # Returns `T_base_camera` of an optical frame; None while it is not known.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robot_vision.contract.prediction import CameraPose
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.rigid import rotation_error_deg
 from robot_vision.ros.places.messages import PlaceHypothesis
 from robot_vision.ros.places.parameters import PlaceParameters

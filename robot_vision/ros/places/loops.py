@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.prediction import CameraPose
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.places.map.keyframe_policy import KeyframeSelector
 from robot_vision.ros.node.statistics import Statistics

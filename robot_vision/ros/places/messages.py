@@ -14,10 +14,11 @@ from std_msgs.msg import ColorRGBA, Header
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
-from robot_vision.contract.prediction import UNKNOWN, CameraPose, score_of_unknown
 from robot_vision.errors import ImageError
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE
 from robot_vision.geometry.rigid import matrix_from_xyzw
+from robot_vision.heads.classifier.answer import UNKNOWN, score_of_unknown
 from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.ros.node.status import pose_message
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.prediction import CameraPose
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.anchor import Anchor

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection3D, Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
-from robot_vision.contract.prediction import CameraPose
+from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.ros.node.mailbox import RateLimiter
 from robot_vision.ros.node.qos import profile, publisher_events
 from robot_vision.ros.node.status import pose_message

@@ -10,15 +10,14 @@ from typing import Any
 
 from std_msgs.msg import Header
 
-from robot_vision.contract.prediction import CameraPose
 from robot_vision.errors import ImageError
 from robot_vision.filters.refusal import MeasurementError
+from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.geometry.pose_buffer import BACK_S
 from robot_vision.ros.node.incoming import checked_stamp_ns
 from robot_vision.ros.node.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import header_message
-from robot_vision.ros.node.transforms import base_pose
 from robot_vision.ros.places.images import Images, thumbnail
 from robot_vision.ros.places.keyframes import KeyframeView, Mapper
 from robot_vision.ros.places.loops import Loops

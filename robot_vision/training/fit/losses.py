@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from robot_vision.contract.spec import HEADS
+from robot_vision.contract import registry
 from robot_vision.errors import ConfigError, unknown
 
 _LOSSES: dict[str, dict[str, str]] = {
@@ -33,7 +33,7 @@ def loss_names(head: str) -> tuple[str, ...]:
         ConfigError: an unknown head.
     """
     if head not in _LOSSES:
-        raise ConfigError(unknown("head", head, HEADS))
+        raise ConfigError(unknown("head", head, registry.names()))
     return tuple(_LOSSES[head])
 
 

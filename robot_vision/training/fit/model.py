@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from robot_vision.bundle.bundle import WEIGHTS
-from robot_vision.contract.spec import (
-    ClassifierSpec,
-    NetworkSpec,
-    PlaceSpec,
-    PoseSpec,
-)
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.settings.mappings import from_mapping
@@ -47,7 +44,7 @@ def build_network(
         network = _extended(config, labels, map_frame)
     else:
         heads = {name: _head(config.network, name, labels, map_frame) for name in config.heads}
-        spec = NetworkSpec(config.network.backbone, config.network.input, **heads)
+        spec = NetworkSpec(config.network.backbone, config.network.input, heads)
         weights = config.network.weights
         if weights and weights != "torchvision":
             weights = expand(weights)
@@ -74,7 +71,7 @@ def _extended(config: TrainingConfig, labels: tuple[str, ...], map_frame: str) -
                 f"{path} has a {name} head already: name the heads to add, or leave out init_from"
             )
     new = {name: _head(config.network, name, labels, map_frame) for name in config.heads}
-    network = MultiHeadNetwork(replace(old.spec, **new))
+    network = MultiHeadNetwork(old.spec.with_heads(**new))
     state = network.state_dict()
     kept = old.state_dict()
     missing = [key for key in kept if key not in state]

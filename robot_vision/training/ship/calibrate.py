@@ -156,7 +156,7 @@ def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
     head.temperature.fill_(temperature)
     assert network.spec.classifier is not None
     classifier = replace(network.spec.classifier, temperature=temperature)
-    network.spec = replace(network.spec, classifier=classifier)
+    network.spec = network.spec.with_heads(classifier=classifier)
 
 
 @torch.no_grad()

@@ -1,0 +1,85 @@
+"""Which heads there are, by name; a head's package is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from robot_vision.contract.head import Head
+from robot_vision.errors import ConfigError, unknown
+
+GROUP = "robot_vision.heads"  # entry points of other packages: KIND = "module:HEAD"
+# The order of outputs, topics and tables.
+BUILT_IN = {kind: f"robot_vision.heads.{kind}:HEAD" for kind in ("classifier", "pose", "place")}
+
+
+def names() -> tuple[str, ...]:
+    """Returns the kinds of heads, built-in ones in their order and then those of other packages.
+
+    Only the packages' metadata are read.
+    """
+    return (*BUILT_IN, *sorted(set(_installed()) - set(BUILT_IN)))
+
+
+def head(kind: str, what: str = "head") -> Head[Any, Any]:
+    """Returns a head, named as its kind.
+
+    A built-in head comes before one of the same name from another package.
+
+    Args:
+        kind: one of `names()`.
+        what: what an unknown one is called in the refusal.
+
+    Raises:
+        ConfigError: there is none, two packages bring one of that name, or its package cannot be imported.
+    """
+    if kind in BUILT_IN:
+        return _load(kind, BUILT_IN[kind], "robot_vision")
+    found = _installed().get(kind, ())
+    if not found:
+        raise ConfigError(
+            f"{unknown(what, kind, names())}, or pip install the package that brings it"
+        )
+    if len(found) > 1:
+        packages = " and ".join(sorted(package for _, package in found))
+        raise ConfigError(f"Head {kind!r} is brought by {packages}: uninstall all but one")
+    return _load(kind, *found[0])
+
+
+def in_order(kinds: Iterable[tuple[str, str]]) -> list[str]:
+    """Returns the names of (name, kind) pairs in the order of outputs, topics and tables."""
+    order = list(BUILT_IN)
+    pairs = list(kinds)
+
+    def rank(pair: tuple[str, str]) -> tuple[int, str]:
+        kind = pair[1]
+        return (order.index(kind), "") if kind in BUILT_IN else (len(order), kind)
+
+    return [name for name, _ in sorted(pairs, key=rank)]
+
+
+@cache
+def _installed() -> dict[str, tuple[tuple[str, str], ...]]:
+    """Returns kind to (module:HEAD, package), of all packages that bring it."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for entry in metadata.entry_points(group=GROUP):
+        package = entry.dist.name if entry.dist else "a package"
+        found.setdefault(entry.name, set()).add((entry.value, package))
+    return {kind: tuple(sorted(entries)) for kind, entries in found.items()}
+
+
+@cache
+def _load(kind: str, value: str, package: str) -> Head[Any, Any]:
+    module, _, attribute = value.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a package of others may fail in any way
+        raise ConfigError(
+            f"Head {kind!r} of {package} cannot be imported ({value}): {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(loaded, Head) or loaded.kind != kind:
+        raise ConfigError(f"Head {kind!r} of {package}: {value} is no Head of that kind")
+    return loaded

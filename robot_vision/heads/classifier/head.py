@@ -1,0 +1,184 @@
+"""The classifier, as all who use its answers see it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.epistemic import EpistemicSpec
+from robot_vision.contract.head import Arrays, Column, Head, Material, Output, plain, short
+from robot_vision.errors import ConfigError
+from robot_vision.files.arrays import load_npy
+from robot_vision.heads.classifier.answer import Classification
+from robot_vision.heads.classifier.known_scores import known_scores, make_scorer
+from robot_vision.heads.classifier.options import ClassifierOptions
+from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
+from robot_vision.words import counted
+
+LABELS = "labels.txt"
+REFERENCES = "open_set.npy"
+
+
+class ClassifierHead(Head[ClassifierSpec, Classification]):
+    """One of several classes, or `unknown`."""
+
+    kind: ClassVar[str] = "classifier"
+    answer_key: ClassVar[str] = "classification"
+    Spec = ClassifierSpec
+    Answer = Classification
+    Options = ClassifierOptions
+    sampled: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = (LABELS, REFERENCES)
+
+    def outputs(self, spec: ClassifierSpec, several: EpistemicSpec | None) -> dict[str, Output]:
+        found = {"probabilities": Output((len(spec.labels),))}
+        if spec.score in FEATURE_SCORES:
+            found["features"] = Output((spec.feature_size,))
+        else:
+            found["known_score"] = Output()
+        if several:
+            found["mutual_information"] = Output()  # nats
+        return {self.key(word): output for word, output in found.items()}
+
+    def decoder(
+        self, spec: ClassifierSpec, several: EpistemicSpec | None, material: Material
+    ) -> Callable[[Arrays], list[Classification]]:
+        known = known_scores(material.calibration)
+        references = material.files.get(REFERENCES)
+        scorer = None
+        if references is not None:
+            scorer = make_scorer(spec.score, references, len(spec.labels))
+        p_key, i_key = self.key("probabilities"), self.key("mutual_information")
+        k_key = self.key("features" if scorer else "known_score")
+
+        def decode(outputs: Arrays) -> list[Classification]:
+            scores = scorer(outputs[k_key]) if scorer else outputs[k_key]
+            information = outputs[i_key].tolist() if several else [None] * len(scores)
+            return [
+                Classification(spec.labels, p, s, i, known.rarity(s) if known else None)
+                for p, s, i in zip(outputs[p_key], scores.tolist(), information, strict=True)
+            ]
+
+        return decode
+
+    def to_bundle(self, spec: ClassifierSpec) -> tuple[dict[str, Any], dict[str, bytes]]:
+        settings = plain(spec)
+        labels = "\n".join(settings.pop("labels")) + "\n"
+        return settings, {LABELS: labels.encode()}
+
+    def from_bundle(
+        self, settings: Mapping[str, Any], files: Mapping[str, bytes]
+    ) -> Mapping[str, Any]:
+        if LABELS not in files:
+            return settings
+        try:
+            return {**settings, "labels": files[LABELS].decode("utf-8").splitlines()}
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self.key(LABELS)} is not UTF-8: {error}") from error
+
+    def read_files(self, spec: ClassifierSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
+        file, content = self.key(REFERENCES), files.get(REFERENCES)
+        wanted = spec.score in FEATURE_SCORES
+        if content is None:
+            if wanted:
+                raise ConfigError(
+                    f"{file} is missing: the known score {spec.score!r} compares with it; make it with "
+                    "`robot-vision calibrate`, or use a score of logits"
+                )
+            return {}
+        if not wanted:
+            raise ConfigError(f"{file} exists, but there is no score that compares features")
+        try:
+            array: NDArray[Any] = load_npy(content)
+        except ValueError as error:
+            raise ConfigError(f"{file} cannot be read as an array of numbers: {error}") from error
+        if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != spec.feature_size:
+            raise ConfigError(
+                f"{file} holds {array.dtype} {array.shape}: it must be float32 (R, {spec.feature_size})"
+            )
+        return {REFERENCES: array}
+
+    def resolve(
+        self, options: ClassifierOptions, spec: ClassifierSpec, material: Material
+    ) -> ClassifierOptions:
+        """Returns the options with the threshold in force; -inf for none."""
+        threshold = options.unknown_threshold
+        if math.isnan(threshold):
+            known = known_scores(material.calibration) if options.known_share else None
+            own = spec.unknown_threshold
+            threshold = (
+                known.threshold(options.known_share) if known else -math.inf if own is None else own
+            )
+        return dataclasses.replace(options, unknown_threshold=threshold)
+
+    def json(
+        self, answer: Classification, spec: ClassifierSpec, options: ClassifierOptions, attach: Any
+    ) -> Any:
+        best = answer.top_k(options.top_k, options.unknown_threshold)
+        return {
+            "results": [{"label": h.label, "score": short(h.score)} for h in best],
+            "known_score": short(answer.known_score),
+        }
+
+    def heading(self, spec: ClassifierSpec) -> str:
+        return "labels"
+
+    def cell(self, answer: Classification, spec: ClassifierSpec, options: ClassifierOptions) -> str:
+        best = answer.top_k(options.top_k, options.unknown_threshold)
+        return ", ".join(f"{h.label} {100 * h.score:.0f}%" for h in best)
+
+    def tally(
+        self, answer: Classification, spec: ClassifierSpec, options: ClassifierOptions
+    ) -> str | None:
+        return answer.top_k(1, options.unknown_threshold)[0].label
+
+    def about(self, spec: ClassifierSpec) -> str:
+        return f"{counted(len(spec.labels), 'label')}, score `{spec.score}`"
+
+    def doubts(self, answer: Classification) -> Mapping[str, float]:
+        """Entropy and mutual information in nats, where the head answers several times."""
+        if answer.mutual_information is None:
+            return {}
+        return {
+            self.key("entropy"): answer.entropy,
+            self.key("mutual_information"): answer.mutual_information,
+        }
+
+    def columns(self, spec: ClassifierSpec) -> Mapping[str, Column]:
+        found = {
+            "probabilities": Column((len(spec.labels),), "float32"),
+            "known_score": Column(),
+            "mutual_information": Column(),
+        }
+        return {self.key(word): column for word, column in found.items()}
+
+    def pack(self, answer: Classification) -> dict[str, Any]:
+        row = {
+            "probabilities": answer.probabilities,
+            "known_score": answer.known_score,
+            "mutual_information": answer.mutual_information,
+        }
+        return {self.key(word): value for word, value in row.items()}
+
+    def unpack(
+        self, row: Mapping[str, Any], spec: ClassifierSpec, material: Material
+    ) -> Classification:
+        known = known_scores(material.calibration)
+        score = row.get(self.key("known_score"))
+        score = 1.0 if score is None else float(score)
+        information = row.get(self.key("mutual_information"))
+        return Classification(
+            spec.labels,
+            row[self.key("probabilities")],
+            score,
+            None if information is None else float(information),
+            known.rarity(score) if known else None,
+        )
+
+
+HEAD = ClassifierHead()

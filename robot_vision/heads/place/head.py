@@ -1,0 +1,63 @@
+"""The place head, as all who use its answers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from robot_vision.contract.epistemic import EpistemicSpec
+from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
+from robot_vision.heads.place.answer import Descriptor
+from robot_vision.heads.place.spec import PlaceSpec
+
+
+class PlaceHead(Head[PlaceSpec, Descriptor]):
+    """A global descriptor, by which a map is searched."""
+
+    kind: ClassVar[str] = "place"
+    answer_key: ClassVar[str] = "descriptor"
+    Spec = PlaceSpec
+    Answer = Descriptor
+
+    def taps(self, spec: PlaceSpec) -> tuple[Tap, ...]:
+        return (Tap(spec.tap, "map"),)
+
+    def outputs(self, spec: PlaceSpec, several: EpistemicSpec | None) -> dict[str, Output]:
+        return {self.key("descriptor"): Output((spec.descriptor_size,))}  # L2 norm 1
+
+    def decoder(
+        self, spec: PlaceSpec, several: EpistemicSpec | None, material: Material
+    ) -> Callable[[Arrays], list[Descriptor]]:
+        key = self.key("descriptor")
+        return lambda outputs: [Descriptor(values) for values in outputs[key]]
+
+    def json(self, answer: Descriptor, spec: PlaceSpec, options: Any, attach: Any) -> Any:
+        return short_numbers(answer.values)
+
+    def heading(self, spec: PlaceSpec) -> str:
+        return "descriptor"
+
+    def cell(self, answer: Descriptor, spec: PlaceSpec, options: Any) -> str:
+        first = " ".join(f"{v:+.2f}" for v in answer.values[:3])
+        return f"{first} ... ({len(answer.values)})"
+
+    def about(self, spec: PlaceSpec) -> str:
+        whitening = ", whitened" if spec.whitened_size else ""
+        size = f"{spec.descriptor_size} numbers{whitening}"
+        return (
+            f"GeM, {size}"
+            if spec.pooling == "gem"
+            else f"NetVLAD, {spec.clusters} clusters, {size}"
+        )
+
+    def columns(self, spec: PlaceSpec) -> Mapping[str, Column]:
+        return {self.key("descriptor"): Column((-1,), "float32")}
+
+    def pack(self, answer: Descriptor) -> dict[str, Any]:
+        return {self.key("descriptor"): answer.values}
+
+    def unpack(self, row: Mapping[str, Any], spec: PlaceSpec, material: Material) -> Descriptor:
+        return Descriptor(row[self.key("descriptor")])
+
+
+HEAD = PlaceHead()

@@ -1,0 +1,113 @@
+"""The pose head, as all who use its answers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from robot_vision.contract.epistemic import EpistemicSpec
+from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
+from robot_vision.geometry.rigid import symmetrised
+from robot_vision.heads.pose.answer import PoseAnswer
+from robot_vision.heads.pose.spec import PoseSpec
+
+
+class PoseHead(Head[PoseSpec, PoseAnswer]):
+    """The camera's pose in the map."""
+
+    kind: ClassVar[str] = "pose"
+    answer_key: ClassVar[str] = "pose"
+    Spec = PoseSpec
+    Answer = PoseAnswer
+    sampled: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"mounting"})
+
+    def taps(self, spec: PoseSpec) -> tuple[Tap, ...]:
+        return (Tap(spec.tap, "map"),)
+
+    def outputs(self, spec: PoseSpec, several: EpistemicSpec | None) -> dict[str, Output]:
+        found = {
+            "position": Output((3,)),  # metres, in the map frame
+            "orientation_xyzw": Output((4,), same="up_to_sign"),  # unit, w >= 0
+            # x y z (m), then rotation about the map's X Y Z (rad)
+            "pose_covariance": Output((6, 6)),
+        }
+        if several:  # the part of pose_covariance that answers differ by
+            found["pose_spread"] = Output((6, 6))
+        return {self.key(word): output for word, output in found.items()}
+
+    def decoder(
+        self, spec: PoseSpec, several: EpistemicSpec | None, material: Material
+    ) -> Callable[[Arrays], list[PoseAnswer]]:
+        words = ("position", "orientation_xyzw", "pose_covariance", "pose_spread")
+        keys = [self.key(word) for word in words[: 4 if several else 3]]
+
+        def decode(outputs: Arrays) -> list[PoseAnswer]:
+            # Unit to float64 and not float32 precision: consumers check |q| = 1 to 1e-4 or closer.
+            position, q, *matrices = (outputs[key].astype(np.float64) for key in keys)
+            return [
+                PoseAnswer(
+                    position[i],
+                    q[i] / np.linalg.norm(q[i]),
+                    *(symmetrised(matrix[i]) for matrix in matrices),
+                )
+                for i in range(len(q))
+            ]
+
+        return decode
+
+    def json(self, answer: PoseAnswer, spec: PoseSpec, options: Any, attach: Any) -> Any:
+        return {
+            "frame_id": spec.map_frame,
+            "position": short_numbers(answer.position),
+            "orientation_xyzw": answer.orientation_xyzw.tolist(),
+            "covariance": short_numbers(answer.covariance.reshape(-1)),
+        }
+
+    def heading(self, spec: PoseSpec) -> str:
+        return f"pose in {spec.map_frame}"
+
+    def cell(self, answer: PoseAnswer, spec: PoseSpec, options: Any) -> str:
+        x, y, z = answer.position
+        deviation = float(np.sqrt(np.trace(answer.covariance[:3, :3])))
+        return f"({x:.2f}, {y:.2f}, {z:.2f}) ± {deviation:.2f} m"
+
+    def about(self, spec: PoseSpec) -> str:
+        return f"PoseNet, poses of the camera in `{spec.map_frame}`"
+
+    def doubts(self, answer: PoseAnswer) -> Mapping[str, float]:
+        """Roots of the traces of both blocks of the covariance and of the part by which answers differ."""
+        found: dict[str, float] = {}
+        if answer.spread is not None:
+            for name, matrix in (("sigma", answer.covariance), ("spread", answer.spread)):
+                variances = np.maximum(np.diagonal(matrix), 0.0)
+                found[self.key(f"position_{name}_m")] = float(np.sqrt(variances[:3].sum()))
+                found[self.key(f"rotation_{name}_rad")] = float(np.sqrt(variances[3:].sum()))
+        return found
+
+    def columns(self, spec: PoseSpec) -> Mapping[str, Column]:
+        found = {
+            "position": Column((3,)),
+            "orientation_xyzw": Column((4,)),
+            "covariance": Column((6, 6)),
+            "spread": Column((6, 6)),
+        }
+        return {self.key(word): column for word, column in found.items()}
+
+    def pack(self, answer: PoseAnswer) -> dict[str, Any]:
+        words = ("position", "orientation_xyzw", "covariance", "spread")
+        return {self.key(word): getattr(answer, word) for word in words}
+
+    def unpack(self, row: Mapping[str, Any], spec: PoseSpec, material: Material) -> PoseAnswer:
+        covariance = row.get(self.key("covariance"))
+        return PoseAnswer(
+            row[self.key("position")],
+            row[self.key("orientation_xyzw")],
+            np.full((6, 6), np.nan) if covariance is None else covariance,
+            row.get(self.key("spread")),
+        )
+
+
+HEAD = PoseHead()

@@ -1,0 +1,149 @@
+"""Outside heads/ no code names a head, its answers or its outputs.
+
+Read are imports, strings, attributes and keywords. Words that mean other things too, such as a place of the
+map, are looked for in the rooms that serve all heads alike and not in the rooms that live on one of them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from robot_vision.contract import registry
+from robot_vision.contract.epistemic import EpistemicSpec
+
+PACKAGE = Path(__file__).resolve().parents[1] / "robot_vision"
+
+# What lives on the answers of one head, and names it on purpose.
+CONSUMERS = (
+    "places/",
+    "filters/",
+    "studies/",
+    "demo/",
+    "ros/places/",
+    "ros/filters/",
+    "cli/map/",
+    "cli/demo.py",
+    "cli/explain.py",
+    "cli/filter.py",
+)
+# The ground, and formats of files: a pose, a position or a class label is there what it is everywhere.
+GROUND = (
+    "backbones/",
+    "charts/",
+    "datasets/",
+    "files/",
+    "geometry/",
+    "images/",
+    "messages/",
+    "recordings/",
+    "ros/node/",
+    "ros/player/",
+    "statistics/",
+    "truth/",
+)
+
+# Files that name heads still; each goes with the facet that ends it.
+PENDING = """
+annotate.py
+calibration/fit.py
+calibration/folds.py
+calibration/old_graphs.py
+calibration/predict.py
+calibration/run.py
+calibration/writing.py
+cli/calibrate.py
+cli/evaluate.py
+cli/export.py
+cli/infer.py
+cli/infer_output.py
+cli/info.py
+cli/make_bag.py
+cli/stress.py
+contract/calibration.py
+contract/prediction.py
+contract/rows.py
+contract/several.py
+contract/spec.py
+evaluation/measure/association.py
+evaluation/measure/metrics.py
+evaluation/predict/columns.py
+evaluation/predict/recorded.py
+evaluation/report/compare.py
+evaluation/report/figures.py
+evaluation/report/headlines.py
+evaluation/report/page.py
+evaluation/report/tables.py
+evaluation/report/text.py
+networks/network.py
+networks/verification.py
+ros/node/status.py
+ros/perception/node.py
+ros/perception/outputs.py
+ros/perception/recorded_topics.py
+training/config.py
+training/fit/crossfit.py
+training/fit/ensemble.py
+training/fit/loop.py
+training/fit/losses.py
+training/fit/model.py
+training/fit/objectives.py
+training/run.py
+training/samples/augmentation.py
+training/samples/choosing.py
+training/setup.py
+training/ship/baselines.py
+training/ship/calibrate.py
+training/ship/evaluate.py
+training/ship/quantise.py
+training/ship/report.py
+"""
+
+
+def _words() -> set[str]:
+    """Returns the names of all built-in heads, of their answers and of their outputs."""
+    settings = {"classifier": {"labels": ("a", "b")}}
+    words: set[str] = set()
+    for kind in registry.BUILT_IN:
+        head = registry.head(kind)
+        spec = head.Spec(**settings.get(kind, {}))
+        words |= {kind, head.answer_key, *head.outputs(spec, EpistemicSpec(passes=2))}
+    return words
+
+
+def _named(path: Path, words: set[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "robot_vision.heads"
+        ):
+            yield f"imports {node.module}"
+        elif isinstance(node, ast.Constant) and node.value in words:
+            yield f"string {node.value!r} in line {node.lineno}"
+        elif isinstance(node, ast.Attribute) and node.attr in words:
+            yield f"attribute {node.attr} in line {node.lineno}"
+        elif isinstance(node, ast.keyword) and node.arg in words:
+            yield f"keyword {node.arg} in line {node.value.lineno}"
+
+
+def test_no_file_outside_heads_names_one() -> None:
+    words, found = _words(), {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = str(path.relative_to(PACKAGE))
+        if name.startswith(("heads/", *CONSUMERS, *GROUND)) or name == "contract/registry.py":
+            continue
+        if lines := list(_named(path, words)):
+            found[name] = lines
+    pending = {name for name in PENDING.split() if not name.startswith(GROUND)}
+    new = {name: lines for name, lines in found.items() if name not in pending}
+    assert not new
+    assert not pending - set(found), "these name no head any more: take them off PENDING"
+
+
+@pytest.mark.parametrize("room", GROUND)
+def test_the_ground_imports_no_head(room: str) -> None:
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        if str(path.relative_to(PACKAGE)) not in PENDING.split():
+            assert not list(_named(path, set())), path
