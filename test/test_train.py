@@ -289,7 +289,7 @@ def test_heads_are_added_without_changing_what_the_others_answer(labelled, posed
     second = run(config)
     old = load_network(first.bundle / "weights.safetensors")
     new = load_network(second.bundle / "weights.safetensors")
-    assert new.spec.heads == ("classifier", "pose", "place")
+    assert tuple(new.spec.heads) == ("classifier", "pose", "place")
     images = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
     with torch.no_grad():
         before, after = old(images), new(images)

@@ -166,7 +166,7 @@ def test_relocalise_in_my_own_lab_from_a_bag(tmp_path, monkeypatch):
     done, left = run_tutorial(2)
     assert [words[0] for words in done] == ["data", "data", "train"]
     bundle = ModelBundle.load("runs/my_lab/bundle")
-    assert bundle.spec.heads == ("pose", "place") and bundle.spec.pose.map_frame == "map"
+    assert tuple(bundle.spec.heads) == ("pose", "place") and bundle.spec.pose.map_frame == "map"
     card = Path("runs/my_lab/bundle/README.md").read_text(encoding="utf-8")
     for words in ("NEES / ideal", "most similar image", "average pooling"):
         assert words in card
@@ -180,5 +180,5 @@ def test_posenet_on_seven_scenes(tmp_path, monkeypatch):
     done, _ = run_tutorial(3)
     assert [words[0] for words in done] == ["train"]
     bundle = ModelBundle.load("runs/posenet_redkitchen/bundle")
-    assert bundle.spec.backbone == "googlenet" and bundle.spec.heads == ("pose",)
+    assert bundle.spec.backbone == "googlenet" and tuple(bundle.spec.heads) == ("pose",)
     assert "always the mean pose" in Path(bundle.path, "README.md").read_text(encoding="utf-8")
