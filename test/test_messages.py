@@ -46,7 +46,6 @@ from robot_vision.ros.node.status import (
 )
 from robot_vision.ros.node.transforms import (
     add_static,
-    base_pose,
     transform_from_numbers,
 )
 from robot_vision.ros.places.messages import PlaceHypothesis, places_message
