@@ -1,12 +1,14 @@
-"""The place node's map: whose descriptors it holds, whether it is there, opening it or making it."""
+"""The place node's map: whose descriptors it holds, opening, making and copying it."""
 
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from robot_vision.address import is_server, shown
+from robot_vision.address import is_server, name_in, shown
+from robot_vision.errors import ConfigError
 from robot_vision.places.map.base import (
     MapError,
     MapInfo,
@@ -16,6 +18,7 @@ from robot_vision.places.map.base import (
 )
 from robot_vision.places.map.opening import create_map, open_map
 from robot_vision.places.map.sqlite_file import identity
+from robot_vision.words import counted
 
 
 @dataclass(frozen=True)
@@ -96,3 +99,39 @@ def refuse_model(info: MapInfo, model: Model | None) -> None:
     """Raises `MapError` if a map is of another model than the one that is known."""
     if model is not None:
         refuse_other_model(info, model)
+
+
+def save_snapshot(uri: str, snapshot_folder: str) -> str:
+    """Copies a map to a file named after it and the time; returns what to tell the operator.
+
+    Args:
+        uri: of the map.
+        snapshot_folder: where to; empty is next to the map.
+
+    Raises:
+        ConfigError: there is no map, or nowhere to copy it to.
+        MapError: the map cannot be read or the copy not be written.
+    """
+    from robot_vision.places.map.copying import copy_map
+
+    if not uri:
+        raise ConfigError("map is empty: there is nothing to save")
+    folder = Path(snapshot_folder).expanduser() if snapshot_folder else None
+    if is_server(uri):
+        if folder is None:
+            raise ConfigError("The map is on a server: set snapshot_folder to a folder here")
+        stem = name_in(uri) or "map"
+    else:
+        path = Path(uri).expanduser()
+        folder, stem = folder or path.absolute().parent, path.stem
+    target = folder / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}.map"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MapError(f"{folder} cannot be made: {error}") from error
+    places = open_map(uri, "read")
+    try:
+        count = copy_map(places, target)
+    finally:
+        places.close()
+    return f"Saved {counted(count, 'keyframe')} to {target}"

@@ -41,14 +41,13 @@ from robot_vision.ros.places.diagnostics import Health, map_status, mapping_stat
 from robot_vision.ros.places.images import Images
 from robot_vision.ros.places.keyframes import Mapper
 from robot_vision.ros.places.loops import Loops
-from robot_vision.ros.places.map_file import Model, model_of, open_or_make
+from robot_vision.ros.places.map_file import Model, model_of, open_or_make, save_snapshot
 from robot_vision.ros.places.motion import Motion
 from robot_vision.ros.places.origin import Origin
 from robot_vision.ros.places.outputs import PlaceOutputs
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.places.recognition import LiveMap
 from robot_vision.ros.places.services import Outcome, Services
-from robot_vision.ros.places.snapshot import save_snapshot
 from robot_vision.ros.places.when_to_map import MappingSwitch
 from robot_vision.ros.places.worker import PlaceWorker
 
