@@ -121,7 +121,7 @@ def test_relocalise_publishes_a_pose_that_nav2_takes(robot):
     success, text = robot.trigger("relocalise")
     robot.client.node.destroy_timer(stop)
     assert success, text
-    assert "Published /initialpose to 1 subscribers" in text
+    assert "Published /initialpose to 1 subscriber:" in text
     (message,) = wait_until(lambda: list(robot.initial), what="/initialpose")
     accepted_by_nav2(message)
     T = matrix(message.pose.pose)
