@@ -1,4 +1,6 @@
-"""What torchvision's classification networks look like inside, found by looking and not from a table.
+"""What classification networks look like inside, found by looking and not from a table.
+
+These are torchvision's, and a few small ones of this package (`OWN`).
 
 A network is built and run once on torch's `meta` device, which has shapes and no data, so that the
 size of every intermediate tensor is known in a second and without memory.
@@ -7,7 +9,7 @@ size of every intermediate tensor is known in a second and without memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,16 +17,24 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from robot_vision.backbones.small import LeNet, PulpResNet8, ResNet8
 from robot_vision.errors import ConfigError, unknown
+
+Shape = tuple[int, ...]
 
 # Both were trained on pixels scaled to [-1, 1]; torchvision converts inside the network when asked
 # to (transform_input), and we do so in the normalisation, where it costs nothing. Both have
 # auxiliary classifiers, which only serve torchvision's own training from scratch: they are never
 # built here.
 INCEPTIONS = ("googlenet", "inception_v3")
-_LOOK_SIZE = (224, 224)  # every network accepts it, and those with fixed positions accept only it
-
-Shape = tuple[int, ...]
+# (channels, height, width): every network of torchvision accepts it, and those with fixed positions no other.
+_LOOK = (3, 224, 224)
+# Networks of this package: what builds them, and the input for which they were made.
+OWN: Mapping[str, tuple[Callable[[], nn.Module], Shape]] = {
+    "lenet": (LeNet, (1, 28, 28)),
+    "pulp_resnet8": (PulpResNet8, (1, 200, 200)),
+    "resnet8": (ResNet8, (1, 200, 200)),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Architecture:
     Attributes:
         name: torchvision's name.
         nodes: every tensor (N, C) or (N, C, H, W) inside, in the order in which it is computed,
-            with its shape without the batch axis for a 224 x 224 input.
+            with its shape without the batch axis for `input`.
         taps: names by which a tensor can be tapped (a layer's or stage's name) to the node.
         stages: the taps worth listing: the top level and its numbered parts.
         features: the tap before the classification layer, behind which classifier = linear layer.
@@ -42,7 +52,8 @@ class Architecture:
         last_layer: name of torchvision's classification layer, e.g. `fc`.
         linear_end: whether that is a linear layer with bias directly on `features` (false for SqueezeNet
             and MaxViT).
-        keys: names of every parameter and buffer of torchvision's network to their shapes.
+        keys: names of every parameter and buffer of the whole network to their shapes.
+        input: (channels, height, width) of the images for which it was made.
     """
 
     name: str
@@ -54,6 +65,7 @@ class Architecture:
     last_layer: str
     linear_end: bool
     keys: Mapping[str, Shape]
+    input: Shape
 
     def resolve(self, tap: str) -> str:
         """Returns the node of a tap.
@@ -76,31 +88,33 @@ class Architecture:
 
 
 def names() -> list[str]:
-    """Returns torchvision's classification networks by name."""
-    return list(models.list_models(module=models))
+    """Returns the classification networks by name: this package's, then torchvision's."""
+    return [*OWN, *models.list_models(module=models)]
 
 
 def check_name(name: str) -> None:
-    """Raises ConfigError with the nearest names when torchvision has no such network."""
+    """Raises ConfigError with the nearest names when there is no such network."""
     if name in names():
         return
     import difflib
 
     near = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5)
     raise ConfigError(
-        f"Unknown backbone {name!r}: use one of torchvision's classification networks, "
+        f"Unknown backbone {name!r}: use {', '.join(OWN)} or one of torchvision's classification networks, "
         f"{'such as' if near else 'for example'} {', '.join(near or ['resnet18', 'mobilenet_v2'])}"
     )
 
 
 def build(name: str, initialise: bool = True) -> nn.Module:
-    """Builds torchvision's whole network without weights (auxiliary classifiers left out).
+    """Builds a whole network without weights (auxiliary classifiers left out).
 
     Args:
-        name: torchvision's name.
+        name: of the network.
         initialise: false skips GoogLeNet's and Inception's slow initialisation.
     """
     check_name(name)
+    if name in OWN:
+        return OWN[name][0]()
     options = {"aux_logits": False, "init_weights": initialise} if name in INCEPTIONS else {}
     model: nn.Module = models.get_model(name, weights=None, **options)
     return model
@@ -121,14 +135,15 @@ def look_inside(name: str) -> Architecture:
     """Returns what a network looks like inside.
 
     Raises:
-        ConfigError: torchvision has no classification network of that name.
+        ConfigError: there is no classification network of that name.
     """
     check_name(name)
+    look = OWN[name][1] if name in OWN else _LOOK
     model = skeleton(name)
     with torch.device("meta"):
         inside = get_graph_node_names(model, suppress_diff_warning=True)[1][1:]  # [0] is the input
         extractor = create_feature_extractor(model, inside, suppress_diff_warning=True).eval()
-        outputs = extractor(torch.empty(1, 3, *_LOOK_SIZE))
+        outputs = extractor(torch.empty(1, *look))
     tensors = {node: out for node, out in outputs.items() if isinstance(out, Tensor)}
     modules = dict(model.named_modules())
     last_layer = [node for node in tensors if any(True for _ in _parameters(modules.get(node)))][-1]
@@ -151,6 +166,7 @@ def look_inside(name: str) -> Architecture:
         last_layer=last_layer,
         linear_end=linear and list(tensors)[-1] == last_layer,
         keys={key: tuple(value.shape) for key, value in model.state_dict().items()},
+        input=look,
     )
 
 

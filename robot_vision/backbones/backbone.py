@@ -1,4 +1,4 @@
-"""Backbone: any torchvision classification network, cut at named taps."""
+"""Backbone: a classification network of torchvision or of `small`, cut at named taps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robot_vision.images.input import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Backbone(nn.Module):
-    """A torchvision network that returns the tensors at its taps, and has nothing behind the last.
+    """A network that returns the tensors at its taps, and has nothing behind the last.
 
     A tap is named like the layer or stage whose output it is (`layer4`, `features.18`,
     `inception4d`); `architectures.look_inside(name).stages` lists them. Auxiliary classifiers
@@ -23,7 +23,7 @@ class Backbone(nn.Module):
     classifier on the default tap the network has exactly torchvision's parameters.
 
     Args:
-        name: torchvision's name, e.g. `resnet18`.
+        name: e.g. `resnet18`; `architectures.names()` lists them.
         taps: which tensors to return; empty means the default tap of a classifier.
         weights: None (random), `torchvision` (downloaded by torchvision into its own cache), or a
             file: `.safetensors`, or torchvision's `.pth`, which is read without running pickled
@@ -76,7 +76,8 @@ class Backbone(nn.Module):
         into its normalisation, where it costs nothing.
         """
         if self.architecture.name not in architectures.INCEPTIONS:
-            return (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+            channels = self.architecture.input[0]
+            return (1.0,) * channels, (0.0,) * channels
         scale = tuple(std / 0.5 for std in IMAGENET_STD)
         shift = tuple((mean - 0.5) / 0.5 for mean in IMAGENET_MEAN)
         return scale, shift
@@ -85,7 +86,7 @@ class Backbone(nn.Module):
         """Runs the network up to its last tap.
 
         Args:
-            images: normalised RGB (N, 3, H, W).
+            images: normalised (N, 3, H, W), or (N, 1, H, W) where the network takes grey ones.
 
         Returns:
             For each tap a tensor (N, C) or (N, C, h, w).
@@ -138,12 +139,12 @@ class Backbone(nn.Module):
             wanted = sorted(set(self._nodes.values()))
             body = create_feature_extractor(model, wanted, suppress_diff_warning=True).eval()
             try:
-                outputs = body(torch.empty(1, 3, *input_size))
+                outputs = body(torch.empty(1, self.architecture.input[0], *input_size))
             except (RuntimeError, AssertionError, ValueError) as error:
                 first = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ConfigError(
                     f"{name} cannot take an input of {input_size[0]} x {input_size[1]} pixels "
-                    f"({first}): use a larger one, 224 x 224 for instance"
+                    f"({first}): use {'x'.join(map(str, self.architecture.input[1:]))} for instance"
                 ) from error
         return {tap: tuple(outputs[node].shape[1:]) for tap, node in self._nodes.items()}
 

@@ -58,7 +58,7 @@ def read_weights(
 def _download(name: str) -> dict[str, Tensor]:
     try:
         default = models.get_model_weights(name).DEFAULT
-    except AttributeError as error:
+    except (AttributeError, ValueError) as error:
         raise ConfigError(f"torchvision has no weights for {name}: give a file, or none") from error
     try:
         # Through the builder and not the file, because it also renames DenseNet's old keys.

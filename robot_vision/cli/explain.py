@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", help="model bundle: a directory, or the name of an installed model"
     )
     what.add_argument(
-        "--backbone", help="name of a torchvision network, to show its stages without a bundle"
+        "--backbone", help="name of a network, to show its stages without a bundle"
     )
     parser.add_argument(
         "--weights",
