@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--model", help="model bundle: a directory, or the name of an installed model"
     )
-    what.add_argument(
-        "--backbone", help="name of a network, to show its stages without a bundle"
-    )
+    what.add_argument("--backbone", help="name of a network, to show its stages without a bundle")
     parser.add_argument(
         "--weights",
         help="with --backbone: torchvision for its own weights, or a file (default: random numbers)",
