@@ -562,6 +562,12 @@ def test_transforms_json_of_one_line_names_the_frame(tmp_path):
         open_dataset("transforms_json", tmp_path)
 
 
+def test_transforms_json_without_frames_says_that(tmp_path):
+    (tmp_path / "transforms.json").write_text('{"frames": []}')
+    with pytest.raises(SourceError, match="json has no frame: its list named frames is empty"):
+        open_dataset("transforms_json", tmp_path)
+
+
 def test_images_of_another_computer_are_missing_with_the_remedy_and_no_other_note(tmp_path):
     transforms(tmp_path, 4)
     rewritten(

@@ -142,6 +142,31 @@ def test_names_of_columns_and_folders_are_classes_whatever_they_are(folder):
     assert open_dataset("image_folder", folder / "rooms").labels == ("None", "null")
 
 
+def labelled(folder, head, row):
+    (folder / "labels.csv").write_text("\n".join([head, *(row(i) for i in range(12))]))
+    return open_dataset("labels_csv", folder).notes
+
+
+def test_columns_and_tables_that_are_not_used_are_named(folder):
+    notes = labelled(folder, "image,label,label2", lambda i: f"{i:03},{i % 2},{i % 3}")
+    assert any("'label' the classes, and other columns are not used: label2" in n for n in notes)
+    notes = labelled(folder, "image,label", lambda i: f"{i:03},{i % 2}")
+    assert not any("not used" in n for n in notes)
+    (folder / "labels.csv").rename(folder / "train.csv")
+    (folder / "more.csv").write_text("image,label\n000,2\n")
+    notes = open_dataset("labels_csv", folder).notes
+    assert "not read, since there is train.csv: more.csv" in notes
+
+
+def test_classes_that_may_be_one_or_several_are_named(folder):
+    notes = labelled(folder, "image,label", lambda i: f"{i:03},{('1', '1.0', '2')[i % 3]}")
+    assert "'1' and '1.0' are classes of their own: rename them if they are one" in notes
+    words = ("hall", '"hall, kitchen"', "kitchen", "large; bright")
+    notes = labelled(folder, "image,label", lambda i: f"{i:03},{words[i % 4]}")
+    (note,) = (n for n in notes if "made of names of others" in n)
+    assert note.startswith("1 class is made of names of others, such as 'hall, kitchen'")
+
+
 def test_an_open_choice_of_columns_is_refused_and_can_be_set(folder):
     rows = [f"{n}.png,{c},{i}" for i, (n, c) in enumerate(zip(NAMES, LABELS, strict=True))]
     (folder / "labels.csv").write_text("\n".join(["photo,room,person", *rows]))

@@ -14,6 +14,7 @@ each class's files, in natural order, into blocks of time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -186,15 +187,34 @@ def _classes_under(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
 
 
 def _nearly_alike(labels: set[str]) -> list[str]:
-    """Returns a note for classes whose names differ in upper and lower case, spaces, - and _ only."""
+    """Returns notes for classes that may be meant as one, and for those made of several."""
     alike: dict[str, list[str]] = {}
     for label in sorted(labels):
-        alike.setdefault(re.sub(r"[\s_-]+", " ", label.casefold()).strip(), []).append(label)
-    return [
-        f"{' and '.join(map(repr, names))} are classes of their own: rename folders if they are one"
+        alike.setdefault(_spelled(label), []).append(label)
+    made = sorted(label for label in labels if _is_list_of(label, labels))
+    notes = [
+        f"{' and '.join(map(repr, names))} are classes of their own: rename them if they are one"
         for names in alike.values()
         if len(names) > 1
     ]
+    if made:
+        what = counted(len(made), "class is", "classes are")
+        notes.append(
+            f"{what} made of names of others, such as {made[0]!r}: an image has one class, so choose"
+        )
+    return notes
+
+
+def _spelled(label: str) -> str:
+    """Returns a label without what may be chance: case, spaces, - and _, and how a number is written."""
+    with contextlib.suppress(ValueError):  # a column of numbers that lacks one becomes 1.0, 2.0
+        return f"{float(label):g}"
+    return re.sub(r"[\s_-]+", " ", label.casefold()).strip()
+
+
+def _is_list_of(label: str, labels: set[str]) -> bool:
+    parts = [part.strip() for part in re.split(r"[,;|]", label)]
+    return len(parts) > 1 and all(part in labels for part in parts)
 
 
 def _natural(path: Path) -> tuple[tuple[int, int, str], ...]:

@@ -28,7 +28,7 @@ from robot_vision.datasets.image_files import (
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
-from robot_vision.recordings.files import find_images, image_notes
+from robot_vision.recordings.files import find_images, image_notes, some
 from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.settings.declared import option
 from robot_vision.truth.pose_checks import Skipped, where
@@ -95,12 +95,13 @@ class _Found:
 
 def open_splits(root: Path, options: Options) -> Splits:
     """Opens `root`, a table or its folder; see `registry.open_dataset`."""
-    tables = _tables(root)
+    notes: list[str] = []
+    tables = _tables(root, notes)
     folder = root if root.is_dir() else root.parent
     base = folder / Path(options.images).expanduser() if options.images else folder
     if not base.is_dir():
         raise ConfigError(f"Option images is {options.images!r}: {base} is not a folder")
-    found, skipped, notes = _Found(base), Skipped(), list[str]()
+    found, skipped = _Found(base), Skipped()
     parts: dict[str, list[Sample]] = {}
     seen: dict[Path, tuple[str, str]] = {}
     files: list[Path] = []
@@ -113,6 +114,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             continue
         if "label" not in table.columns:
             raise SourceError(f"{file} has no column of classes")
+        notes += _unused_columns(table)
         for sample, place, role in _samples(table, found, skipped, files):
             path = Path(str(sample.source))
             label, before = seen.setdefault(path, (str(sample.label), place))
@@ -145,7 +147,7 @@ def _in_order(samples: list[Sample] | None) -> list[Sample] | None:
     return sorted(samples, key=lambda s: [natural_key(part) for part in s.name.split("/")])
 
 
-def _tables(root: Path) -> dict[str, Path]:
+def _tables(root: Path, notes: list[str]) -> dict[str, Path]:
     """Returns the table of each part; of "" where there is one for all."""
     if not root.is_dir():
         return {"": root}
@@ -153,11 +155,27 @@ def _tables(root: Path) -> dict[str, Path]:
     csv = [p for p in below if p.suffix.lower() != ".txt"] or below
     by_part = {part: p for part, names in _PARTS.items() for p in csv if p.stem.lower() in names}
     if "train" in by_part:
+        if others := [p.name for p in csv if p not in by_part.values()]:
+            notes.append(f"not read, since there is {by_part['train'].name}: {some(others)}")
         return by_part
     if len(csv) != 1:
         there = ", ".join(p.name for p in csv) or "none"
         raise SourceError(f"{root} has not one table of labels (there: {there}): give the file")
     return {"": csv[0]}
+
+
+def _unused_columns(table: Table) -> list[str]:
+    """Returns a note that names the columns that are neither image, class nor split."""
+    used = table.columns
+    if used["label"] >= len(table.names):  # no names, or all others are classes
+        return []
+    rest = [name for i, name in enumerate(table.names) if i not in used.values()]
+    chosen = f"{table.names[used['image']]!r} are the images and {table.names[used['label']]!r} the classes"
+    return (
+        [f"{table.file.name}: {chosen}, and other columns are not used: {some(rest)}"]
+        if rest
+        else []
+    )
 
 
 def _read(file: Path, options: Options) -> Table:

@@ -102,6 +102,8 @@ def _load(file: Path) -> tuple[dict[str, Any], str]:
         raise SourceError(f"{where(file, error.lineno)}: not JSON: {error.msg}") from error
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list):
         raise SourceError(f"{where(file, 1)}: not a transforms file: it needs a list named frames")
+    if not data["frames"]:
+        raise SourceError(f"{file} has no frame: its list named frames is empty")
     return data, text
 
 
