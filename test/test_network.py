@@ -167,7 +167,7 @@ def test_checkpoint_gives_the_same_network(checkpoint, tiny):
 @pytest.mark.parametrize("backbone", ["googlenet", "mobilenet_v2", "regnet_y_400mf"])
 def test_checkpoint_of_any_backbone_and_calibration_round_trips(backbone, tmp_path):
     network = small_network(backbone=backbone, place=PlaceSpec(clusters=2, whitened_size=8))
-    network.heads["classifier"].temperature.fill_(2.5)
+    network.heads["classifier"].constants["temperature"].fill_(2.5)
     network.heads["pose"].set_position_statistics(torch.randn(9, 3) + 4)
     save_network(network, tmp_path / "n.safetensors")
     loaded = load_network(tmp_path / "n.safetensors")

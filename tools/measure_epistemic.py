@@ -147,7 +147,7 @@ def _information(found: dict[str, torch.Tensor], way: MultiHeadNetwork) -> np.nd
 
 
 def _energy(found: dict[str, torch.Tensor], way: MultiHeadNetwork) -> np.ndarray:
-    t = float(way.heads["classifier"].temperature)  # type: ignore[arg-type]
+    t = float(way.heads["classifier"].constants["temperature"])  # type: ignore[arg-type]
     return (t * (found["logits"].double() / t).logsumexp(1)).numpy()
 
 

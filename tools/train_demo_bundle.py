@@ -410,7 +410,7 @@ def calibrate(network: MultiHeadNetwork, data: Data) -> None:
     grid = torch.logspace(-1, 1, 200)
     losses = torch.stack([F.cross_entropy(raw["logits"] / t, data.rooms) for t in grid])
     temperature = float(grid[losses.argmin()])
-    network.heads["classifier"].temperature.fill_(temperature)
+    network.heads["classifier"].constants["temperature"].fill_(temperature)
     known = network.heads["classifier"].decode(raw)["known_score"]
     threshold = round(float(known.quantile(0.02)), 3)  # keeps 98 of 100 frames of known rooms
     assert network.spec.classifier is not None

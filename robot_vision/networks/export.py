@@ -28,6 +28,7 @@ from robot_vision.bundle.bundle import (
     write_manifest,
 )
 from robot_vision.bundle.signature import INPUT_NAME
+from robot_vision.contract.constants import Constants, graph_name
 from robot_vision.contract.head import Output
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.whole import draft_folder
@@ -125,6 +126,7 @@ def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
         torch.no_grad(),
         exact_pooling(network, images),
         _no_fused_attention(),
+        _distinct_constants(network) as constants,
         tempfile.TemporaryDirectory() as folder,
     ):
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -146,6 +148,7 @@ def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
             ) from error
         model = onnx.load(os.path.join(folder, GRAPH))
     _state_shapes(model, network.spec.outputs)
+    _name_constants(model, constants)
     return model.SerializeToString(deterministic=True)
 
 
@@ -181,6 +184,52 @@ def _state_shapes(model: onnx.ModelProto, outputs: Mapping[str, Output]) -> None
         shape.dim.add().dim_param = "N"
         for size in outputs[value.name].shape:
             shape.dim.add().dim_value = size
+
+
+@contextlib.contextmanager
+def _distinct_constants(network: MultiHeadNetwork) -> Iterator[dict[str, NDArray[Any]]]:
+    """Gives each constant a value of its own, since the exporter makes one initialiser of equal ones.
+
+    Yields:
+        `constants.HEAD.NAME` to the value that it has before and after.
+    """
+    found = {
+        f"constants.{head}.{name}": value
+        for head, module in network.heads.items()
+        for inner in module.modules()
+        if isinstance(inner, Constants)
+        for name, value in inner.named_buffers()
+    }
+    before = {name: value.clone() for name, value in found.items()}
+    generator = torch.Generator().manual_seed(0)
+    for value in found.values():
+        value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    try:
+        yield {name: value.numpy() for name, value in before.items()}
+    finally:
+        for name, value in found.items():
+            value.copy_(before[name])
+
+
+def _name_constants(model: onnx.ModelProto, values: Mapping[str, NDArray[Any]]) -> None:
+    """Gives what calibration sets the names by which it is found, and its values.
+
+    Raises:
+        BundleError: the exporter folded one into others.
+    """
+    names = {t.name: name for t in model.graph.initializer if (name := graph_name(t.name))}
+    for name in values:
+        if name not in names.values():
+            raise BundleError(
+                f"The graph does not hold {name}: a constant must meet data as it is, without a cast or "
+                "any other function of it alone"
+            )
+    for tensor in model.graph.initializer:
+        if name := names.get(tensor.name):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values[name], name))
+    for node in model.graph.node:
+        for i, old in enumerate(node.input):
+            node.input[i] = names.get(old, old)
 
 
 def _for_export(network: MultiHeadNetwork) -> MultiHeadNetwork:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_vision.contract.constants import Constants
 from robot_vision.contract.several import dropout_masks, mean_probabilities
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
 
@@ -23,11 +23,10 @@ class ClassifierHead(nn.Module):
         channels: C of the tap.
 
     Attributes:
-        temperature: buffer (), so that a calibration is saved with the weights.
+        constants: `temperature` ().
         masks: buffer (S, C) of Monte Carlo dropout, or None.
     """
 
-    temperature: Tensor
     masks: Tensor | None
 
     def __init__(self, spec: ClassifierSpec, channels: int) -> None:
@@ -35,7 +34,8 @@ class ClassifierHead(nn.Module):
         self.score = spec.score
         self.dropout = nn.Dropout(spec.dropout)
         self.linear = nn.Linear(channels, len(spec.labels))
-        self.register_buffer("temperature", torch.tensor(float(spec.temperature)))
+        self.constants = Constants(temperature=())
+        self.constants["temperature"].fill_(spec.temperature)
         self.register_buffer("masks", None)
 
     def set_passes(self, passes: int, seed: int) -> None:
@@ -52,36 +52,34 @@ class ClassifierHead(nn.Module):
             features: (N, C), or a feature map (N, C, H, W), which is averaged over H and W.
 
         Returns:
-            `logits` (N, K), before the temperature; after training, with Monte Carlo dropout, also
-            `logit_samples` (N, S, K).
+            `logits` (N, K), before the temperature; the pooled `features` (N, C); after training, with
+            Monte Carlo dropout, also `logit_samples` (N, S, K).
         """
         if features.dim() == 4:
             features = features.mean(dim=(2, 3))  # (N, C)
-        raw = {"logits": self.linear(self.dropout(features))}
+        raw = {"logits": self.linear(self.dropout(features)), "features": features}
         if self.masks is not None and not self.training:
             raw["logit_samples"] = self.linear(features.unsqueeze(1) * self.masks)
-        if self.score in FEATURE_SCORES:
-            raw["features"] = features
         return raw
 
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turns logits into final values.
 
         Args:
-            raw: `logits` (N, K), and `logit_samples` (N, S, K) where the head answers several times; with a
-                score that needs them `features` (N, C).
+            raw: `logits` (N, K), `features` (N, C), and `logit_samples` (N, S, K) where the head answers
+                several times.
 
         Returns:
             `probabilities` (N, K), which sum to 1, and `known_score` (N,), higher for known images; of
             several answers the mean, and their `mutual_information` (N,). A score of features is computed
             outside the graph (`known_scores`): then `features` (N, C) in place of `known_score`.
         """
-        logits = raw["logits"].float()
-        scaled = logits / self.temperature.float()
+        logits, temperature = raw["logits"].float(), self.constants["temperature"]
+        scaled = logits / temperature
         probabilities = F.softmax(scaled, dim=1)
         outputs: dict[str, Tensor] = {}
         if "logit_samples" in raw:
-            each = F.softmax(raw["logit_samples"].float() / self.temperature.float(), dim=2)
+            each = F.softmax(raw["logit_samples"].float() / temperature, dim=2)
             probabilities, outputs["mutual_information"] = mean_probabilities(each)
         if self.score in FEATURE_SCORES:
             outputs["features"] = raw["features"].float()
@@ -94,5 +92,5 @@ class ClassifierHead(nn.Module):
             # Written out: OpenVINO 2026.4 reads ONNX's ReduceLogSumExp as one over all axes.
             largest = scaled.amax(dim=1)  # (N,)
             logsumexp = largest + (scaled - largest[:, None]).exp().sum(dim=1).log()
-            known = self.temperature.float() * logsumexp
+            known = temperature * logsumexp
         return {"probabilities": probabilities, "known_score": known, **outputs}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_vision.contract.constants import Constants
 from robot_vision.contract.several import SAMPLES, dropout_masks, mean_pose, sampled
 from robot_vision.errors import ConfigError
 from robot_vision.heads.pose.covariance_layer import (
@@ -40,6 +41,8 @@ class PoseNetHead(nn.Module):
         position_mean: buffer (3,), metres: the centre of the training positions.
         position_scale: buffer (), metres: their spread; one number, so that distances keep their
             ratio.
+        constants: `covariance_factor` (6, 6), which multiplies the covariance of each answer, so that the
+            spread of several is left as it is.
         masks: buffer (S, hidden) of Monte Carlo dropout, or None.
 
     Raises:
@@ -87,9 +90,10 @@ class PoseNetHead(nn.Module):
         self.register_buffer("position_mean", torch.zeros(3))
         self.register_buffer("position_scale", torch.ones(()))
         self.register_buffer("masks", None)
-        # Constants: on the CPU even when the rest is built without data, and not saved.
+        self.constants = Constants(covariance_factor=(6, 6))
+        # What never changes: on the CPU even when the rest is built without data, and not saved.
         low, high = log_variance_bounds()
-        constants = {
+        unchanging = {
             "position_axes": torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], device="cpu"),
             "identity": torch.tensor([0.0, 0.0, 0.0, 1.0], device="cpu"),
             "diagonal": torch.eye(6, device="cpu"),
@@ -97,7 +101,7 @@ class PoseNetHead(nn.Module):
             "log_variance_high": high,
             "below_diagonal": below_diagonal(),
         }
-        for name, value in constants.items():
+        for name, value in unchanging.items():
             self.register_buffer(name, value, persistent=False)
 
     def set_passes(self, passes: int, seed: int) -> None:
@@ -213,4 +217,5 @@ class PoseNetHead(nn.Module):
             covariance = factor @ factor.transpose(1, 2)
         else:
             covariance = bounded.exp().unsqueeze(2) * self.diagonal.float()  # (N, 6, 6)
+        covariance = covariance * self.constants["covariance_factor"]
         return {"position": position, "orientation_xyzw": q, "pose_covariance": covariance}

@@ -153,7 +153,7 @@ def _too_few(count: int) -> str:
 def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
     """Puts a temperature into the head and into the network's spec."""
     head: Any = network.heads["classifier"]
-    head.temperature.fill_(temperature)
+    head.constants["temperature"].fill_(temperature)
     assert network.spec.classifier is not None
     classifier = replace(network.spec.classifier, temperature=temperature)
     network.spec = network.spec.with_heads(classifier=classifier)
