@@ -56,6 +56,7 @@ ROS = ("ros/", "demo/monitor.py", "demo/play.py", "cli/demo.py")
 TORCH = (
     "backbones/",
     "contract/batches.py",
+    "contract/constants.py",
     "contract/losses.py",
     "contract/several.py",
     "contract/training.py",
