@@ -705,6 +705,30 @@ def test_images_without_a_stamp_are_counted(tmp_path):
     whole(bag, f"4 of 30 images of {FRONT} have no stamp: the log's time is taken for it")
 
 
+def test_images_of_several_frames_on_one_topic_are_said(tmp_path):
+    with RecordingWriter(tmp_path / "bag", "mcap") as bag:
+        for i in range(6):
+            pixels = np.zeros((4, 4, 3), np.uint8)
+            bag.image(FRONT, START + i * PERIOD, ("left", "right")[i % 3 == 0], pixels)
+    expected = (
+        f"the images of {FRONT} have 2 values of frame_id, 'left' (4), 'right' (2): one camera is "
+        "taken"
+    )
+    with open_source(tmp_path / "bag") as source:
+        assert len(list(source)) == 6 and any(expected in note for note in source.notes)
+    notes = open_dataset("rosbag", tmp_path / "bag", split="train").notes
+    assert any(expected in note for note in notes)
+
+
+def test_start_behind_the_end_is_said(tmp_path):
+    bag = write(tmp_path / "bag")
+    with open_source(bag, start_s=100.0) as source:
+        assert list(source) == []
+        assert "lasts 2.900 s, and 100 s are to be skipped: nothing is read" in source.problems[0]
+    with open_source(bag, start_s=2.0) as source:
+        assert len(list(source)) == 10 and source.problems == []
+
+
 def test_log_that_runs_otherwise_than_the_stamps_is_said(tmp_path):
     bag = write(tmp_path / "bag", log=lambda i: START)
     whole(bag, f"the stamps of {FRONT} span 2.900 s, and the log's times of its images 0.000 s")

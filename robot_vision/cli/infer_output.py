@@ -159,7 +159,7 @@ class SampledTable:
             table.add_row(*(Text(cell) for cell in cells))
         parts: list[Table | Text] = [table] if self._rows else []
         if self._stride > 1:
-            parts.append(Text(f"every {self._stride}th of {self._count} frames is shown"))
+            parts.append(Text(f"one of every {self._stride} of {self._count} frames is shown"))
         if self._count > 1 and self._labels:
             counts = ", ".join(f"{label} {n}" for label, n in self._labels.most_common(10))
             more = len(self._labels) - 10

@@ -61,6 +61,7 @@ class BagSource(Source):
         whole = start_s == 0 and duration_s is None
         self._from_ns = None if whole else self.start_ns + nanoseconds(start_s)
         self._until_ns = None
+        self._check_start(start_s, (self._bag.end_ns - self.start_ns) / 1e9)
         if self._from_ns is not None and duration_s is not None:
             self._until_ns = self._from_ns + nanoseconds(duration_s)
         if whole:
@@ -79,7 +80,9 @@ class BagSource(Source):
                 self.problems.append(f"{name} cannot be deserialised: {error}")
                 continue
             header = message.header
-            stamp = stamps.add(record.topic, stamp_to_ns(header.stamp), record.log_ns)
+            stamp = stamps.add(
+                record.topic, (stamp_to_ns(header.stamp), header.frame_id), record.log_ns
+            )
             yield Frame(stamp, record.topic, header.frame_id, message, name, record.log_ns)
         stamps.finish()
 
@@ -91,7 +94,7 @@ class BagSource(Source):
                 with contextlib.suppress(
                     SourceError
                 ):  # what has no header is counted by who plays it
-                    stamps.add(record.topic, self._bag.header(record)[0], record.log_ns)
+                    stamps.add(record.topic, self._bag.header(record), record.log_ns)
             try:
                 data = self._bag.cdr(record)
             except SourceError as error:

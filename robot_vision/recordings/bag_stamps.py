@@ -1,4 +1,4 @@
-"""Compares the stamps of a bag's images with the times of its log, and notes where they say different things.
+"""Compares the headers of a bag's images with its log and each other, and notes where they disagree.
 
 Seconds of a recording, labels without a header and the pace of the player go by the log; poses and labels
 with a header go by the stamps. A constant difference does no harm: another clock, or a bag recorded again.
@@ -6,7 +6,8 @@ with a header go by the stamps. A constant difference does no harm: another cloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.words import counted
@@ -24,6 +25,7 @@ class _Seen:
     last_ns: int = 0
     stamps: tuple[int, int] = (2**63, -(2**63))
     logged: tuple[int, int] = (2**63, -(2**63))
+    frames: Counter[str] = field(default_factory=Counter)
 
 
 class StampNotes:
@@ -37,10 +39,12 @@ class StampNotes:
         self._bag = bag
         self._topics: dict[str, _Seen] = {}
 
-    def add(self, topic: str, stamp_ns: int, log_ns: int) -> int:
-        """Takes in an image; returns its stamp, or the log's time where it has none."""
+    def add(self, topic: str, header: tuple[int, str], log_ns: int) -> int:
+        """Takes in an image's stamp and frame; returns its stamp, or the log's time where it has none."""
+        stamp_ns, frame = header
         seen = self._topics.setdefault(topic, _Seen())
         seen.count += 1
+        seen.frames[frame] += 1
         if not stamp_ns:
             seen.unstamped += 1
             return log_ns
@@ -61,6 +65,13 @@ class StampNotes:
                 )
             if seen.repeated:
                 self._bag.note(f"{seen.repeated} {images} have the stamp of the image before")
+            if len(seen.frames) > 1:
+                frames = [f"{frame!r} ({count})" for frame, count in seen.frames.most_common(5)]
+                self._bag.note(
+                    f"the images of {topic} have {len(seen.frames)} values of frame_id, "
+                    f"{', '.join(frames)}: one camera is "
+                    "taken for all; give cameras topics of their own"
+                )
             stamps, logged = seen.stamps[1] - seen.stamps[0], seen.logged[1] - seen.logged[0]
             apart = abs(stamps - logged)
             if seen.count >= _LEAST and apart > max(_LEAST_NS, _SHARE * max(stamps, logged)):

@@ -91,6 +91,13 @@ class Source(ABC):
     def __iter__(self) -> Iterator[Frame]:
         """Yields frames."""
 
+    def _check_start(self, start_s: float, length_s: float) -> None:
+        """Notes a start behind the end as a problem: nothing would come, and nobody know why."""
+        if start_s > length_s:
+            self.problems.append(
+                f"{self.name} lasts {length_s:.3f} s, and {start_s:g} s are to be skipped: nothing is read"
+            )
+
     def close(self) -> None:
         """Closes files that are open."""
         return None

@@ -182,6 +182,7 @@ class FileSource(Source):
         ]
         self._root = root
         super().__init__(name, (DEFAULT_TOPIC,), len(self._chosen))
+        self._check_start(start_s, stamps[-1] / 1e9)
         looks = {str(file): look_at(file) for _, file in self._chosen}
         passed_on = {(look.kind or look.named) in AS_THEY_ARE for look in looks.values()}
         # What cannot be read is a problem when its turn comes.

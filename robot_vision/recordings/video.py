@@ -48,6 +48,8 @@ class VideoSource(Source):
         )
         whole = start_s == 0 and duration_s is None
         super().__init__(str(path), (DEFAULT_TOPIC,), frames if whole and frames > 0 else None)
+        if frames > 0:
+            self._check_start(start_s, frames * self._period_ns / 1e9)
 
     def _open(self) -> cv2.VideoCapture:
         try:

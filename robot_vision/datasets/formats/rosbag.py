@@ -234,7 +234,7 @@ def _images(
     for number, record in enumerate(bag.raw([topic])):
         log_ns = record.log_ns
         stamp_ns, frame = bag.header(record)
-        stamp_ns = stamps.add(topic, stamp_ns, log_ns)
+        stamp_ns = stamps.add(topic, (stamp_ns, frame), log_ns)
         frame_id = frame_id or frame.lstrip("/")
         if number % options.every:
             continue
