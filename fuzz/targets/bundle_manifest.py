@@ -9,8 +9,9 @@ import yaml
 from onnx import TensorProto, helper
 
 from fuzz import scratch
-from robot_vision.bundle.bundle import GRAPH, LABELS, MANIFEST, ModelBundle
+from robot_vision.bundle.bundle import GRAPH, MANIFEST, ModelBundle
 from robot_vision.errors import BundleError
+from robot_vision.heads.classifier.head import LABELS
 
 MAX_LEN = 1 << 12
 ALLOWED_S = 10.0
