@@ -9,13 +9,9 @@ from eval_data import LABELS, QUICK, recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robot_vision.contract.rows import label_indices
 from robot_vision.evaluation.measure.metrics import score_recording, summarise
-from robot_vision.heads.classifier.evaluation import (
-    label_indices,
-    measure_classes,
-    score_classes,
-    statistics,
-)
+from robot_vision.heads.classifier.evaluation import measure_classes, score_classes, statistics
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.reliability import (
     BINS,

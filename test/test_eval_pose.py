@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 
 from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording
 from robot_vision.geometry.rigid import canonical_xyzw
-from robot_vision.heads.pose.evaluation import (
-    mean_pose,
-    normalised_squares,
-    pose_error,
-    rotation_vectors,
-    score_poses,
-)
+from robot_vision.geometry.rotations import mean_pose, pose_error, rotation_vectors
+from robot_vision.heads.pose.evaluation import normalised_squares, score_poses
 from robot_vision.statistics.normal import chi_squared_cdf, chi_squared_quantile
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")

@@ -39,7 +39,6 @@ PENDING = """
 contract.calibration imports bundle.bundle
 contract.calibration imports calibration.predict
 contract.calibration imports datasets.sample
-contract.calibration imports heads.classifier.evaluation
 heads.classifier.open_set_calibration imports bundle.bundle
 heads.classifier.refusals imports evaluation.predict.columns
 heads.place.calibration imports bundle.bundle

@@ -47,10 +47,11 @@ from robot_vision.demo.drive import evaluation_drive
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.geometry.rotations import pose_error
 from robot_vision.heads.classifier.known_scores import make_scorer
 from robot_vision.heads.place.evaluation import Views, score_places
 from robot_vision.heads.place.probability import fit as fit_place_probability
-from robot_vision.heads.pose.evaluation import normalised_squares, pose_error
+from robot_vision.heads.pose.evaluation import normalised_squares
 from robot_vision.images.resizing import resize_into
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean
 from robot_vision.statistics.settings import EvaluationSettings

@@ -34,10 +34,10 @@ from robot_vision.contract.calibration import (
     require,
     true_poses,
 )
+from robot_vision.geometry.rotations import pose_error
 from robot_vision.heads.classifier.open_set_calibration import fit_open_set
 from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperature
 from robot_vision.heads.place.calibration import fit_place
-from robot_vision.heads.pose.evaluation import pose_error
 from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.judging import cross_fit, judge, log_loss

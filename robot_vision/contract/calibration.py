@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.predict import Outputs
+from robot_vision.contract.rows import label_indices
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.heads.classifier.evaluation import label_indices
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.statistics.settings import EvaluationSettings
 

@@ -293,3 +293,11 @@ def from_json(data: dict[str, Any]) -> Scores:
         return scores
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         raise SourceError(f"The rows of an evaluation cannot be read: {error}") from error
+
+
+def label_indices(names: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Returns each name's index among the model's labels; -1: none; -2: not among them."""
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array(
+        [NO_LABEL if n is None else index.get(n, UNKNOWN_LABEL) for n in names], np.int64
+    )

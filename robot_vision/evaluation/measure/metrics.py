@@ -33,19 +33,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import COLUMNS, Scores, empty_columns, joined
+from robot_vision.contract.rows import COLUMNS, Scores, empty_columns, joined, label_indices
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.association import Associated, associate
 from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.geometry.rotations import mean_pose
 from robot_vision.heads.classifier.evaluation import (
-    label_indices,
     measure_classes,
     measure_open_set,
     score_classes,
 )
 from robot_vision.heads.classifier.refusals import measure_uncertainty, score_uncertainty
 from robot_vision.heads.place.evaluation import Views, measure_places, score_places
-from robot_vision.heads.pose.evaluation import mean_pose, measure_poses, score_poses
+from robot_vision.heads.pose.evaluation import measure_poses, score_poses
 from robot_vision.heads.pose.trajectory_errors import measure_trajectories
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.settings import EvaluationSettings

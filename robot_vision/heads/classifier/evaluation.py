@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import NO_LABEL, UNKNOWN_LABEL, Scores
+from robot_vision.contract.rows import UNKNOWN_LABEL, Scores
 from robot_vision.statistics.bootstrap import (
     Resampler,
     Statistic,
@@ -29,14 +29,6 @@ from robot_vision.statistics.separation import TRUE_POSITIVE_RATE, separation
 # A true class of probability 0 would make the mean infinite, whatever the other frames say.
 SMALLEST_PROBABILITY = 1e-12
 _CHUNK_NUMBERS = 2_000_000
-
-
-def label_indices(names: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int64]:
-    """Returns each name's index among the model's labels; -1: none; -2: not among them."""
-    index = {label: i for i, label in enumerate(labels)}
-    return np.array(
-        [NO_LABEL if n is None else index.get(n, UNKNOWN_LABEL) for n in names], np.int64
-    )
 
 
 def score_classes(

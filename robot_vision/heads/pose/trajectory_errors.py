@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.rows import Scores
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
-from robot_vision.heads.pose.evaluation import conjugate, multiply, rotation_vectors
+from robot_vision.geometry.rotations import conjugate, multiply, rotation_vectors
 from robot_vision.statistics.bootstrap import Resampler, plain, root_mean_square
 from robot_vision.statistics.settings import EvaluationSettings
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import UNKNOWN_LABEL
+from robot_vision.contract.rows import UNKNOWN_LABEL, label_indices
 from robot_vision.evaluation.measure.association import Associated, associate
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
-from robot_vision.heads.classifier.evaluation import label_indices, score_classes
+from robot_vision.heads.classifier.evaluation import score_classes
 from robot_vision.heads.pose.evaluation import score_poses
 from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
