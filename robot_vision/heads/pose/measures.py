@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_vision.geometry import rotations
 from robot_vision.heads.classifier import evaluation as classification
 from robot_vision.heads.place import evaluation as places
 from robot_vision.heads.pose import evaluation as poses
@@ -82,7 +83,7 @@ def pose_errors(position: Tensor, xyzw: Tensor, T_map_camera: Tensor) -> Tensor:
 
     The rotation is the one from the prediction to the truth, `R_true = exp(delta) @ R_predicted`.
     """
-    error = poses.pose_error(
+    error = rotations.pose_error(
         position.double().numpy(),
         xyzw.double().numpy(),
         T_map_camera[:, :3, 3].double().numpy(),
@@ -305,7 +306,7 @@ def mean_pose(targets: Targets) -> tuple[Tensor, Tensor]:
     """Returns the mean position (3,) and the mean rotation as quaternion (4,) of the true poses."""
     known = targets["has_pose"]
     T_map_camera = targets["T_map_camera"][known].double()
-    position, xyzw = poses.mean_pose(
+    position, xyzw = rotations.mean_pose(
         T_map_camera[:, :3, 3].numpy(), quaternions_xyzw(T_map_camera[:, :3, :3]).numpy()
     )
     return torch.from_numpy(position), torch.from_numpy(xyzw)
