@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from network_helpers import (
@@ -23,7 +24,9 @@ from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.networks.checkpoint import KEY, load_network, read_header, save_network
+from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +316,35 @@ def test_input_too_small_for_the_backbone_is_a_config_error():
                 "alexnet", InputSpec(16, 16), heads={"classifier": ClassifierSpec(("a", "b"))}
             )
         )
+
+
+def test_network_of_grey_images_takes_rgb_and_sees_what_opencv_makes_grey(tmp_path):
+    spec = NetworkSpec(
+        "lenet",
+        InputSpec(28, 28, channels=1),
+        {"classifier": ClassifierSpec(tuple("0123456789"))},
+    )
+    network = MultiHeadNetwork(spec).eval()
+    images = random_batch(2, 28)
+    grey = [cv2.cvtColor(i, cv2.COLOR_RGB2GRAY) for i in images.numpy()]
+    seen = network.normalise(images)
+    assert seen.shape == (2, 1, 28, 28)
+    np.testing.assert_allclose(seen[:, 0] * 255, np.array(grey), atol=0.51)  # OpenCV rounds
+    bundle = export_bundle(network, tmp_path / "bundle", "digits", list(images.numpy()))
+    assert bundle.spec == network.spec and bundle.spec.input.mean == (0.0,)
+    (answer, _) = Pipeline.load(bundle.path, device="cpu")(list(images.numpy()))
+    np.testing.assert_allclose(
+        answer["classifier"].probabilities, network(images)["probabilities"][0].detach(), atol=1e-5
+    )
+
+
+def test_channels_that_are_not_the_backbones_are_refused():
+    heads = {"classifier": ClassifierSpec(("a", "b"))}
+    with pytest.raises(
+        ConfigError, match=r"lenet takes grey images: set input\.channels to 1 .*28"
+    ):
+        MultiHeadNetwork(NetworkSpec("lenet", InputSpec(28, 28), heads))
+    with pytest.raises(ConfigError, match="resnet18 takes RGB images"):
+        MultiHeadNetwork(NetworkSpec("resnet18", InputSpec(64, 64, channels=1), heads))
+    with pytest.raises(ConfigError, match="input channels is 2"):
+        InputSpec(channels=2)

@@ -180,6 +180,7 @@ def from_torchvision(
     args: argparse.Namespace, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[MultiHeadNetwork, dict[str, Any], str]:
     """Builds a network from torchvision's weights, and says in its card what is not trained."""
+    from robot_vision.backbones.architectures import look_inside
     from robot_vision.networks.network import MultiHeadNetwork
 
     heads = [head.strip() for head in args.heads.split(",") if head.strip()]
@@ -187,9 +188,10 @@ def from_torchvision(
         if head not in registry.names():
             raise ConfigError(unknown("head", head, registry.names()))
     height, width = _input_size(args.input)
+    channels = look_inside(args.torchvision).input[0]
     spec = NetworkSpec(
         backbone=args.torchvision,
-        input=InputSpec(height, width, args.resize, args.crop_fraction),
+        input=InputSpec(height, width, args.resize, args.crop_fraction, channels=channels),
         heads={
             "classifier": ClassifierSpec(read_labels(args.labels), score=args.score)
             if "classifier" in heads

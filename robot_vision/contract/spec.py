@@ -123,6 +123,8 @@ class NetworkSpec:
         """Returns plain data (lists, dicts, numbers, strings) that `from_dict` reads back."""
         heads = {head.name: {**kind_of(head), **plain(spec)} for head, spec in self.bound}
         data: dict[str, Any] = {"backbone": self.backbone, "input": plain(self.input)}
+        if self.input.channels == 3:
+            del data["input"]["channels"]  # bundles say it since there are others
         data["heads"] = heads
         if self.epistemic:
             data["epistemic"] = plain(self.epistemic)

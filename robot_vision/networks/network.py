@@ -13,11 +13,13 @@ from robot_vision.backbones.architectures import look_inside
 from robot_vision.backbones.backbone import Backbone
 from robot_vision.contract.several import join_answers
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier.network import ClassifierHead
 from robot_vision.heads.classifier.spec import FEATURE_SCORES
 from robot_vision.heads.place.gem import GemHead
 from robot_vision.heads.place.netvlad import NetVladHead
 from robot_vision.heads.pose.network import PoseNetHead
+from robot_vision.images.input import GREY
 
 _SAMPLED = ("classifier", "pose")  # heads that may answer several times
 
@@ -55,6 +57,12 @@ class MultiHeadNetwork(nn.Module):
         size = (spec.input.height, spec.input.width)
         taps = tuple(self._taps.values())
         self.backbone = Backbone(spec.backbone, taps, backbone_weights, size)
+        channels, height, width = self.backbone.architecture.input
+        if channels != spec.input.channels:
+            raise ConfigError(
+                f"{spec.backbone} takes {'grey' if channels == 1 else 'RGB'} images: set input.channels to "
+                f"{channels} (it was made for {height} x {width} pixels)"
+            )
         shapes = {head: self.backbone.shapes[tap] for head, tap in self._taps.items()}
         self.heads = nn.ModuleDict()
         for name in _SAMPLED:
@@ -159,10 +167,13 @@ class MultiHeadNetwork(nn.Module):
         return [self.heads[name], *others]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turns RGB uint8 (N, H, W, 3) into what the backbone expects, (N, 3, H, W)."""
+        """Turns RGB uint8 (N, H, W, 3) into what the backbone expects, (N, 3, H, W) or (N, 1, H, W)."""
         # The cast comes first: TensorRT takes uint8 for an input alone, not for what a transposition gives.
         pixels = images.to(self.pixel_scale.dtype).permute(0, 3, 1, 2)
-        return pixels * self.pixel_scale + self.pixel_shift
+        pixels = pixels * self.pixel_scale
+        if self.spec.input.channels == 1:
+            pixels = pixels.sum(1, keepdim=True)
+        return pixels + self.pixel_shift
 
     @property
     def taps(self) -> dict[str, str]:
@@ -183,8 +194,10 @@ class MultiHeadNetwork(nn.Module):
             own_scale, own_shift = (torch.tensor(v) for v in self.backbone.input_affine)
             scale = own_scale / (255.0 * std)
             shift = own_shift - own_scale * mean / std
-        self.register_buffer("pixel_scale", scale.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_shift", shift.view(1, 3, 1, 1), persistent=False)
+            if self.spec.input.channels == 1:
+                scale = scale * torch.tensor(GREY)
+        self.register_buffer("pixel_scale", scale.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("pixel_shift", shift.view(1, -1, 1, 1), persistent=False)
 
     def _take_classification_layer(self) -> bool:
         layer = self.backbone.classification_layer
