@@ -171,6 +171,42 @@ def test_leaving_the_map_is_noticed() -> None:
     assert belief.off_map > 0.8
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.7, 0.0], ids=["true", "short", "frozen"])
+def test_edge_of_the_map_does_not_carry_belief_along(scale: float) -> None:
+    """Past its last keyframe, images still look most like that one, and less and less so."""
+    places = table(np.arange(0, 20.1, 0.5))
+    found = SequenceFilter(RecogniserOptions(), PROBABILITY)
+    descriptors = np.eye(90, dtype=np.float32)  # each image has news
+    inside = []
+    for i in range(80):
+        x, stamp = 0.5 * i, i * SECOND
+        gap = np.abs(places.positions[:, 0] - x)
+        similarities = 0.75 - 0.2 * gap  # as likely right as wrong at 1.25 m
+        order = np.argsort(-similarities, kind="stable")[:20]
+        odometry = moved(scale * x, stamp)
+        belief = found.observe(places, order, similarities[order], stamp, odometry, descriptors[i])
+        assert total(belief) == pytest.approx(1)
+        assert 0 <= belief.nearby <= belief.off_map + 1e-12
+        if 2 <= x <= 20:
+            inside.append(1 - belief.off_map)
+        elif x >= 22.5:
+            assert belief.off_map > 0.9, x
+    assert np.mean(inside) > 0.95
+
+
+def test_small_steps_add_up_to_where_the_camera_is() -> None:
+    """Keyframes 2 m apart: no step of 0.5 m is nearer to the next one, four of them are there."""
+    places = table(np.arange(0, 20, 2.0))
+    found = SequenceFilter(RecogniserOptions(), PROBABILITY)
+    found.observe(places, np.array([3]), np.array([0.9]), 0, moved(0.0, 0))
+    for i in range(1, 4):
+        stamp = i * SECOND
+        nothing = np.arange(10), np.full(10, 0.5)  # images that say nothing
+        belief = found.observe(places, *nothing, stamp, moved(0.5 * i, stamp))
+    most = int(belief.mass.argmax())
+    assert belief.cameras.positions[most, 0] == pytest.approx(7.5, abs=0.3)
+
+
 def test_kidnapped_camera_is_found_again() -> None:
     places = table(np.arange(0, 100, 2.0))
     found = SequenceFilter(RecogniserOptions(), PROBABILITY)

@@ -307,6 +307,14 @@ class Recogniser:
         elsewhere = ~self._table.same_place(first, rows, o.radius_m, o.heading_deg)
         within = np.where(elsewhere, density, 0.0)
         order = np.lexsort((-similarities, -within, elsewhere))[: o.top_k]
-        near = [self._table.same_place(rows[i], states, o.radius_m, o.heading_deg) for i in order]
-        probabilities = np.array([float(belief.mass[n].sum()) for n in near])
+        near = [self._within(rows[i], belief) for i in order]
+        probabilities = np.array([float(belief.mass @ n) for n in near])
         return order, np.minimum(probabilities, 1.0)
+
+    def _within(self, row: int, belief: Belief) -> NDArray[np.bool_]:
+        """Returns for which keyframes of a belief the camera is at the place of a row."""
+        o, cameras, table = self.options, belief.cameras, self._table
+        gap = np.linalg.norm(cameras.positions - table.positions[row], axis=1)
+        cosine = np.abs(cameras.quaternions_xyzw @ table.quaternions_xyzw[row])
+        ahead = cosine >= np.cos(np.radians(o.heading_deg) / 2) - 1e-12
+        return np.asarray((gap <= o.radius_m * (1 + 1e-12)) & ahead)

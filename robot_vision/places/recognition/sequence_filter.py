@@ -11,7 +11,12 @@ likelihood (the forward algorithm; Cummins and Newman 2008 recognise places so).
 with `ratio` the calibrated likelihood ratio of the best match's similarity and `slope` how sharply
 similarity tells right from wrong among one image's matches: for a first image, this gives the calibrated
 probability again. *Transition*: a keyframe is reached in proportion to its weight times a kernel of how far
-it is from where the motion leads; where there is no keyframe the camera has left the map.
+it is from where the motion leads; where there is no keyframe the camera has left the map. With odometry
+each keyframe's share remembers where in the place the camera is (`cameras`), so that steps add up.
+
+*Just off the map* the images still look like the keyframes at its edge, and the best match is near where the
+camera was. That is no evidence for being in the map: `nearby` is the part of "not in the map" that sees the
+same matches, so that there only the similarity itself decides (`ratio`), whatever odometry says.
 
 Images that follow too soon show the same and would be counted twice, so a belief is kept only from images
 with news; each image is judged by the belief that was kept last.
@@ -25,8 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.geometry import inverse
 from robot_vision.geometry.rigid import inverse, matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.heads.place.probability import PlaceProbability
+from robot_vision.places.cameras import Cameras, kernel, mixed
 from robot_vision.places.recognition.known_places import PlaceTable, Rows
 from robot_vision.places.recognition.options import RecogniserOptions
 
@@ -35,7 +42,8 @@ Array = NDArray[np.float64]
 # Reached instead of a keyframe: "off the map" weighs as much as this many places just where one is. Without
 # odometry nobody knows which way the camera went, and where no keyframe is it may be off the map: with a
 # twentieth there too, the filter carried its certainty 0.3 m past the edge of the kitchen's map.
-LEAVE, LEAVE_BLIND = 0.1, 0.5
+LEAVE, LEAVE_BLIND = 0.01, 0.5
+_BACK = 0.01  # of cameras just off the map, those that are in it again at the next image with news
 MAX_LOG_RATIO = 5.0  # one image alone is never surer: calibrations rest on hundreds of matches
 _KEPT = 128  # keyframes with a belief of their own; the rest share what is left
 _PAIRS = (
@@ -68,12 +76,16 @@ class Belief:
         mass: float64 (n,) of each.
         rest: of all keyframes, spread as the map's prior is.
         off_map: of not being in the map.
+        nearby: the part of `off_map` that is just past the keyframes named; known with odometry only.
+        cameras: where the camera is if it is at each of the keyframes.
     """
 
     ids: NDArray[np.int64]
     mass: Array
     rest: float
     off_map: float
+    nearby: float
+    cameras: Cameras
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +151,7 @@ class SequenceFilter:
             kept = self._kept = None
         if kept is None:
             off_map = 1 - self.options.in_map
-            before = Belief(np.zeros(0, np.int64), np.zeros(0), self.options.in_map, off_map)
+            before = self._nowhere(table, self.options.in_map, off_map)
             news = True
         else:
             step_s = (stamp_ns - kept.stamp_ns) / 1e9
@@ -150,6 +162,15 @@ class SequenceFilter:
         if news:
             self._kept = _Kept(belief, stamp_ns, odometry, descriptor)
         return belief
+
+    @property
+    def _place(self) -> Array:
+        """Variance (2,) of a camera that is at a keyframe."""
+        return np.array([self.options.radius_m / 2, self.options.heading_deg / 2]) ** 2
+
+    def _nowhere(self, table: PlaceTable, rest: float, off_map: float) -> Belief:
+        none = Cameras.at(table, np.zeros(0, np.intp), self._place)
+        return Belief(np.zeros(0, np.int64), np.zeros(0), rest, off_map, 0.0, none)
 
     def _usable(self, odometry: Odometry | None, stamp_ns: int) -> Odometry | None:
         if odometry is None:
@@ -203,45 +224,48 @@ class SequenceFilter:
         rows, mass = rows[there], belief.mass[there]
         rest = belief.rest + float(belief.mass[~there].sum())
         kidnap, enter = -np.expm1(-np.array([o.kidnap_per_s, o.enter_per_s]) * step_s)
-        to_rest = rest + belief.off_map * enter + kidnap * mass.sum()
-        off_map = belief.off_map * (1 - enter)
-        mass = mass * (1 - kidnap)
-        empty = Belief(np.zeros(0, np.int64), np.zeros(0), to_rest, off_map)
+        far = belief.off_map - belief.nearby
+        to_rest = rest + far * enter + kidnap * float(mass.sum())
+        # None is nearby without odometry; a step beyond a place's radius leads away.
+        step_m = np.inf if motion is None else float(np.linalg.norm(motion[:3, 3]))
+        stays = float(np.exp(-((step_m / o.radius_m) ** 2)))
+        nearby = belief.nearby * stays
+        back = nearby * _BACK if mass.sum() > 0 else 0.0
+        nearby, off_map = nearby - back, far * (1 - enter) + belief.nearby * (1 - stays)
+        mass = mass * (1 - kidnap + back / max(float(mass.sum()), 1e-300))
         if not len(rows):
-            return empty
-        positions, q = table.positions[rows], table.quaternions_xyzw[rows]
-        flat_m = flat_deg = 0.0
-        sigma_m, sigma_deg = o.radius_m / 2, o.heading_deg / 2
+            return self._nowhere(table, to_rest, off_map + nearby)
+        flat = np.zeros(2)
         if motion is None:
-            flat_m, flat_deg = self.speed_m_s * step_s, o.max_turn_deg_s * step_s
+            flat = np.array([self.speed_m_s, o.max_turn_deg_s]) * step_s
+            cameras = Cameras.at(table, rows, np.zeros(2))
         else:
-            rotation = matrix_from_xyzw(q)
-            positions = positions + rotation @ motion[:3, 3]
-            q = _turned(q, motion[:3, :3])
-            distance = float(np.linalg.norm(motion[:3, 3]))
-            sigma_m = float(np.hypot(sigma_m, o.odometry_noise * distance))
-            sigma_deg = float(np.hypot(sigma_deg, o.odometry_noise_deg_m * distance))
-        targets = table.near(positions, flat_m + 3 * sigma_m)
+            noise = step_m * np.array([o.odometry_noise, o.odometry_noise_deg_m])
+            cameras = belief.cameras[there].moved(motion, noise**2)
+        sigma = np.sqrt(cameras.variance + self._place)  # (A, 2)
+        targets = table.near(cameras.positions, flat[0] + 3 * float(sigma[:, 0].max()))
         if targets is None or len(targets) * _LEAST > _PAIRS:
             # Too far to say where to: in the map, and nothing more.
-            return Belief(empty.ids, empty.mass, to_rest + float(mass.sum()), off_map)
+            return self._nowhere(table, to_rest + float(mass.sum()), off_map + nearby)
         if not len(targets):
-            return Belief(empty.ids, empty.mass, to_rest, off_map + float(mass.sum()))
+            return self._nowhere(table, to_rest, off_map + nearby + float(mass.sum()))
         if len(targets) * len(rows) > _PAIRS:
             some = np.argsort(-mass)[: _PAIRS // len(targets)]
-            mass, positions, q = (
-                mass[some] * mass.sum() / mass[some].sum(),
-                positions[some],
-                q[some],
-            )
-        kernel = _kernel(
-            positions, q, table, targets, (flat_m, sigma_m), (flat_deg, sigma_deg)
-        )  # (A, M)
+            mass = mass[some] * mass.sum() / mass[some].sum()
+            cameras, sigma = cameras[some], sigma[some]
+        reached = kernel(cameras, table, targets, flat, sigma)  # (A, M)
         leave = LEAVE_BLIND if motion is None else LEAVE
-        reach = kernel @ table.weights[targets] + leave
-        moved = table.weights[targets] * ((mass / reach) @ kernel)
-        off_map += float((mass * leave / reach).sum())
-        return Belief(table.ids[targets], moved, to_rest, off_map)
+        reach = reached @ table.weights[targets] + leave
+        flow = (mass / reach)[:, None] * reached
+        left = float((mass * leave / reach).sum())
+        off_map += nearby + left
+        nearby += left * stays
+        moved = table.weights[targets] * flow.sum(axis=0)
+        keyframes = Cameras.at(table, targets, self._place)
+        if motion is None:
+            return Belief(table.ids[targets], moved, to_rest, off_map, nearby, keyframes)
+        cameras = cameras.gathered(flow, keyframes)
+        return Belief(table.ids[targets], moved, to_rest, off_map, nearby, cameras)
 
     def _update(self, table: PlaceTable, before: Belief, rows: Rows, similarities: Array) -> Belief:
         """Returns the belief after an image with these matches."""
@@ -251,12 +275,17 @@ class SequenceFilter:
         prior = table.weights / table.places
         slope = p.similarity + p.margin if self.sharpness is None else self.sharpness
         ratio = np.exp(np.clip(p.log_ratio(similarities[0]), -MAX_LOG_RATIO, MAX_LOG_RATIO))
-        share = np.exp(slope * (similarities - similarities[0]))  # (k,)
+        behind = np.exp(slope * (similarities - similarities[0]))  # (k,)
         # Every keyframe that the prediction or the image names gets a mass of its own.
         named = table.rows_of(before.ids)
         states = np.union1d(named, rows)
         mass = before.rest * prior[states]
-        mass[np.searchsorted(states, named)] += before.mass
+        at = np.searchsorted(states, named)
+        share = np.zeros((len(states), 1))
+        share[at, 0] = before.mass / np.maximum(before.mass + mass[at], 1e-300)
+        mass[at] += before.mass
+        keyframes = Cameras.at(table, states, self._place)
+        cameras = mixed(keyframes, keyframes.replaced(at, before.cameras), share)
         found = np.searchsorted(states, rows)
         # Of a place with more keyframes than are looked up, the others are as similar as the last match,
         # at most; matches of the place stand in for those without a mass of their own.
@@ -267,45 +296,26 @@ class SequenceFilter:
         there = places[slot] == table.views[states]
         listed = np.bincount(slot[there], prior[states][there], len(places))
         unlisted = np.maximum(1 / table.places - listed, 0.0)
-        shares = np.where(there, share[-1], 0.0)
-        shares[found] = share
-        norm = float(prior[states] @ shares) + float(unlisted.sum()) * share[-1]
+        shares = np.where(there, behind[-1], 0.0)
+        shares[found] = behind
+        norm = float(prior[states] @ shares) + float(unlisted.sum()) * behind[-1]
         factor = (1 - o.miss) * float(ratio) * shares / norm + o.miss
         mass = mass * factor
-        last = (1 - o.miss) * float(ratio) * share[-1] / norm + o.miss
+        shown = (1 - o.miss / factor)[:, None]  # that the image shows the keyframe's place
+        cameras = mixed(cameras, cameras.seen_at(keyframes), shown)
+        last = (1 - o.miss) * float(ratio) * behind[-1] / norm + o.miss
         mass[found] += before.rest * (unlisted / matches)[of_place] * last
         unseen = max(0.0, 1 - float(prior[states].sum()) - float(unlisted.sum()))
         rest = before.rest * unseen * o.miss
-        total = float(mass.sum()) + rest + before.off_map
-        mass, rest, off_map = mass / total, rest / total, before.off_map / total
+        nearby = before.nearby
+        if nearby > 0 and before.mass.sum() > 0:
+            seen = (1 - o.miss) * shares[at] / norm + o.miss
+            nearby *= max(1.0, float(before.mass @ seen) / float(before.mass.sum()))
+        off_map = before.off_map - before.nearby + nearby
+        total = float(mass.sum()) + rest + off_map
+        mass, rest, off_map, nearby = mass / total, rest / total, off_map / total, nearby / total
         if len(states) > _KEPT:
             kept = np.sort(np.argpartition(-mass, _KEPT)[:_KEPT])
             rest += float(mass.sum() - mass[kept].sum())
-            states, mass = states[kept], mass[kept]
-        return Belief(table.ids[states], mass, rest, off_map)
-
-
-def _turned(q: Array, rotation: Array) -> Array:
-    """Returns quaternions (A, 4) after a rotation on their right."""
-    x, y, z, w = xyzw_from_matrix(rotation)
-    right = np.array([[w, z, -y, x], [-z, w, x, y], [y, -x, w, z], [-x, -y, -z, w]])
-    return np.asarray(q @ right.T)
-
-
-def _kernel(
-    positions: Array,
-    q: Array,
-    table: PlaceTable,
-    targets: Rows,
-    metres: tuple[float, float],
-    degrees: tuple[float, float],
-) -> Array:
-    """Returns (A, M): 1 within the flat reach, falling off as a normal beyond it, in place and heading."""
-    there = table.positions[targets]
-    centre = there.mean(axis=0)
-    a, b = positions - centre, there - centre
-    square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * (a @ b.T)
-    gap = np.maximum(np.sqrt(np.maximum(square, 0)) - metres[0], 0) / metres[1]
-    turn = 2 * np.degrees(np.arccos(np.clip(np.abs(q @ table.quaternions_xyzw[targets].T), 0, 1)))
-    turn = np.maximum(turn - degrees[0], 0) / degrees[1]
-    return np.asarray(np.exp(-(gap**2 + turn**2) / 2))
+            states, mass, cameras = states[kept], mass[kept], cameras[kept]
+        return Belief(table.ids[states], mass, rest, off_map, nearby, cameras)
