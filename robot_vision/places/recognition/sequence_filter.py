@@ -30,10 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import inverse
-from robot_vision.geometry.rigid import inverse, matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.geometry.rigid import inverse
 from robot_vision.heads.place.probability import PlaceProbability
-from robot_vision.places.cameras import Cameras, kernel, mixed
+from robot_vision.places.recognition.cameras import Cameras, kernel, mixed
 from robot_vision.places.recognition.known_places import PlaceTable, Rows
 from robot_vision.places.recognition.options import RecogniserOptions
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.places.recognition.known_places import PlaceTable, Rows
 
 Array = NDArray[np.float64]
