@@ -67,10 +67,10 @@ def pooled_descriptors(bundle: Path, stored: Views, queries: Views) -> dict[str,
     """Returns descriptors without training, of map and queries, by name."""
     import torch
 
+    from robot_vision.contract.pooling import poolings
     from robot_vision.networks.checkpoint import load_network
     from robot_vision.training.samples.data import SampleSet
     from robot_vision.training.samples.features import FeatureCache
-    from robot_vision.training.ship.baselines import poolings
 
     torch.set_num_threads(1)
     network = load_network(bundle / "weights.safetensors")
@@ -78,7 +78,7 @@ def pooled_descriptors(bundle: Path, stored: Views, queries: Views) -> dict[str,
     for views in (stored, queries):
         samples = SampleSet.of(views.samples, (), network.spec.input)
         cache = FeatureCache.compute(network, samples, ("place",), torch.device("cpu"), 1)
-        pooled.append(poolings(cache.features["place"].float()))
+        pooled.append(poolings(cache.features["place"][0].float()))
     return {
         f"{part} {name}": values[name].numpy()
         for part, values in zip(("map", "queries"), pooled, strict=True)

@@ -31,12 +31,12 @@ from lightning_fabric import Fabric
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import parse
 from robot_vision.training.fit import loop
-from robot_vision.training.fit.model import Trainee, build_network
-from robot_vision.training.fit.objectives import make_augment, make_losses
+from robot_vision.training.fit.model import Trainee, build_network, make_losses
 from robot_vision.training.fit.optimiser import make_optimiser
 from robot_vision.training.fit.record import Bar, Recorder
+from robot_vision.training.samples.augmentation import make_augment
 from robot_vision.training.samples.data import SampleSet
-from robot_vision.training.setup import make_fabric, open_splits
+from robot_vision.training.setup import facts_of, make_fabric, open_splits
 from robot_vision.training.ship.evaluate import Views
 
 WAYS = ("bare", "memory", "augmented", "files")
@@ -65,7 +65,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     fabric = make_fabric(config)
     fabric.launch()
     splits = open_splits(config)
-    network = build_network(config, splits.labels)
+    network = build_network(config, facts_of(config, splits))
     fabric.to_device(network)
     kept, uncached = (
         SampleSet.of(splits.train, splits.labels, network.spec.input) for _ in range(2)

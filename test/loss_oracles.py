@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from robot_vision.contract import registry
+
 
 def norm(x, kind):
     return np.abs(x).sum() if kind == "l1" else np.sqrt((x**2).sum())
@@ -26,3 +28,11 @@ def random_poses(rng, n, spread=3.0):
     T[:, :3, :3] = Rotation.random(n, rng=rng).as_matrix()
     T[:, :3, 3] = spread * rng.standard_normal((n, 3))
     return T
+
+
+def loss_names(head):
+    return tuple(registry.head(head).trainer().losses)
+
+
+def make_loss(head, name, **settings):
+    return registry.head(head).trainer().make_loss(name, **settings)

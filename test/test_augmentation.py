@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 from torchvision.transforms.v2 import functional as TF
 
 from robot_vision.errors import ConfigError
-from robot_vision.heads.classifier.mixup import Mixup
 from robot_vision.training.fit.averaging import WeightAverage
 from robot_vision.training.samples.augmentation import (
     BatchAugmentation,
@@ -20,6 +19,7 @@ from robot_vision.training.samples.augmentation import (
     make_augmentation,
     moved,
 )
+from robot_vision.training.samples.mixup import Mixup
 from robot_vision.training.samples.photometric import PhotometricSettings, photometric
 from robot_vision.training.samples.viewpoint import ViewpointSettings, turn
 
@@ -289,7 +289,7 @@ def test_generator_may_stand_for_the_epoch():
 @pytest.mark.slow
 def test_mixup_is_the_papers_formula():
     batch = a_batch()
-    out = Mixup(3, alpha=1.0)(batch, 2)
+    out = Mixup({"label": 3}, alpha=1.0)(batch, 2)
     assert out["images"].dtype == torch.uint8
     assert torch.equal(out["images"][3], batch["images"][3]) and not out["soft_label"][3].any()
     flat = batch["images"].double().flatten(1)
@@ -310,12 +310,12 @@ def test_mixup_is_the_papers_formula():
 
 def test_mixup_follows_from_seed_epoch_and_batch():
     batch = a_batch()
-    first = Mixup(3)(batch, 0)["soft_label"]
-    assert torch.equal(Mixup(3)(batch, 0)["soft_label"], first)
-    assert not torch.equal(Mixup(3)(batch, 1)["soft_label"], first)
-    assert not torch.equal(Mixup(3, seed=1)(batch, 0)["soft_label"], first)
+    first = Mixup({"label": 3})(batch, 0)["soft_label"]
+    assert torch.equal(Mixup({"label": 3})(batch, 0)["soft_label"], first)
+    assert not torch.equal(Mixup({"label": 3})(batch, 1)["soft_label"], first)
+    assert not torch.equal(Mixup({"label": 3}, seed=1)(batch, 0)["soft_label"], first)
     alone = {key: value[:1] for key, value in batch.items()}
-    assert Mixup(3)(alone, 0)["soft_label"].tolist() == [[1.0, 0.0, 0.0]]
+    assert Mixup({"label": 3})(alone, 0)["soft_label"].tolist() == [[1.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,9 @@ def test_weights_file_gives_torchvisions_logits(name, tmp_path):
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (size.mean, size.std))
     normalised = (images.permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.inference_mode():
-        expected, actual = theirs(normalised), ours.raw(images)["logits"]
+        expected, actual = theirs(normalised), ours.raw(images)["classifier"]["logits"]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-    assert ours.classifier_is_pretrained
+    assert ours.pretrained == {"classifier"}
     file.unlink()
 
 

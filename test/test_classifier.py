@@ -71,7 +71,9 @@ def test_one_batch_is_overfit():
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(25):
         optimiser.zero_grad()
-        loss = torch.nn.functional.cross_entropy(network.raw(images)["logits"], labels)
+        loss = torch.nn.functional.cross_entropy(
+            network.raw(images)["classifier"]["logits"], labels
+        )
         loss.backward()
         optimiser.step()
     assert float(loss.detach()) < 0.05

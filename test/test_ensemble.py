@@ -72,14 +72,14 @@ def test_members_and_passes_combine_and_survive_a_checkpoint(tmp_path):
     assert both.spec.epistemic.samples == 12
     images = random_batch(3)
     with torch.inference_mode():
-        raw, expected = both.raw(images), both(images)
+        raw, expected = both.raw(images)["classifier"], both(images)
     assert raw["logit_samples"].shape == (3, 12, 3)
     # Masks differ from member to member, and heads keep their weights.
     masks = [head.masks for head in both.every("pose")]
     assert not torch.equal(masks[0], masks[1])
     with torch.inference_mode():
         np.testing.assert_allclose(
-            raw["logits"], whole.raw(images)["logits"], atol=1e-6
+            raw["logits"], whole.raw(images)["classifier"]["logits"], atol=1e-6
         )  # fmt: skip
     save_network(both, tmp_path / "n.safetensors")
     again = load_network(tmp_path / "n.safetensors")
@@ -94,7 +94,7 @@ def test_calibration_reaches_every_member():
     images = random_batch(3)
     with torch.inference_mode():
         before = whole(images)
-        scale_variances(whole, (4.0, 9.0))
+        scale_variances(whole, "pose", (4.0, 9.0))
         after = whole(images)
     inside = before["pose_covariance"] - before["pose_spread"]
     scaled = after["pose_covariance"] - after["pose_spread"]

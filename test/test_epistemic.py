@@ -14,19 +14,15 @@ from scipy.stats import entropy as scipy_entropy
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.contract.epistemic import EpistemicSpec
-from robot_vision.contract.several import (
-    dominant_eigenvector,
-    dropout_masks,
-    mean_pose,
-    mean_probabilities,
-    rotation_vectors,
-)
+from robot_vision.contract.several import dropout_masks
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import matrix_from_xyzw
+from robot_vision.heads.classifier.network import mean_probabilities
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.pose.several import dominant_eigenvector, mean_pose, rotation_vectors
 from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.ensemble import with_monte_carlo
@@ -168,7 +164,7 @@ def test_passes_change_the_covariance_and_not_the_answer():
     images = random_batch(5)
     with torch.inference_mode():
         a, b = once(images), often(images)
-        samples = often.raw(images)
+        samples = {k: v for raw in often.raw(images).values() for k, v in raw.items()}
     assert set(b) == set(a) | {"mutual_information", "pose_spread"} == set(often.spec.outputs)
     np.testing.assert_allclose(samples["logit_samples"].mean(1), samples["logits"], atol=1e-4)
     np.testing.assert_allclose(b["position"], a["position"], atol=1e-4)
@@ -192,21 +188,24 @@ def test_spread_of_passes_agrees_with_many_independent_passes():
     head = network.heads["pose"].train()
     torch.manual_seed(0)
     with torch.inference_mode():
-        repeated = features["pose"].mean((2, 3)).repeat_interleave(1000, 0)
+        repeated = features["pose"][0].mean((2, 3)).repeat_interleave(1000, 0)
         draws = head(repeated)["position"].unflatten(0, (4, 1000))
     truth = draws.var(1).sum(1).sqrt()
     ratios = []
     for seed in range(20):
         head.eval().set_passes(8, seed)
         with torch.inference_mode():
-            spread = head.decode(head(features["pose"]))["pose_spread"]
+            spread = head.decode(head(*features["pose"]))["pose_spread"]
         ratios.append(spread.diagonal(dim1=1, dim2=2)[:, :3].sum(1).sqrt() / truth)
     assert torch.stack(ratios).mean().item() == pytest.approx(1, abs=0.1)
 
 
 def test_training_mode_makes_no_passes():
     network = dropout_network(passes=4).train()
-    assert not {"logit_samples", "position_samples"} & set(network.raw(random_batch(2)))
+    raw = network.raw(random_batch(2))
+    assert not {"logit_samples", "position_samples"} & {
+        word for own in raw.values() for word in own
+    }
 
 
 @pytest.mark.slow

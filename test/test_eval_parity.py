@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 def test_training_and_evaluation_agree() -> None:
-    from robot_vision.heads.pose import measures
+    from robot_vision.heads.classifier.training import classifier_metrics
+    from robot_vision.heads.pose.training import pose_metrics, score
 
     predictions, truth = recording()
     scores = score_recording(predictions, truth, QUICK)
@@ -27,9 +28,7 @@ def test_training_and_evaluation_agree() -> None:
         "T_map_camera": torch.from_numpy(np.array(poses)),
         "has_pose": torch.ones(len(poses), dtype=torch.bool),
     }
-    classes = measures.classifier_metrics(
-        torch.from_numpy(predictions.probabilities), targets, LABELS
-    )
+    classes = classifier_metrics(torch.from_numpy(predictions.probabilities), targets, LABELS)
     for theirs, ours in (("accuracy", "top1"), ("macro_recall", "macro_recall"), ("nll", "nll")):
         value = found["classification"][ours]["value"]
         assert classes[theirs] == pytest.approx(value, abs=1e-6), ours
@@ -38,7 +37,7 @@ def test_training_and_evaluation_agree() -> None:
         "orientation_xyzw": torch.from_numpy(predictions.orientation_xyzw),
         "pose_covariance": torch.from_numpy(predictions.covariance),
     }
-    numbers = measures.pose_metrics(outputs, targets)
+    numbers = pose_metrics(score(outputs, targets))
     pose = found["pose"]
     nees = pose["covariance"]["nees"]
     for theirs, value in (

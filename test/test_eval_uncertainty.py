@@ -125,10 +125,10 @@ def test_command_reports_what_the_networks_own_answers_say(
     names = rng.choice(["a", "b", "c", "garage"], 30)
     with torch.inference_mode():
         raw = network.raw(torch.from_numpy(images))
-    p = softmax(raw["logit_samples"].double().numpy(), axis=2)
+    p = softmax(raw["classifier"]["logit_samples"].double().numpy(), axis=2)
     information = scipy_entropy(p.mean(1), axis=1) - scipy_entropy(p, axis=2).mean(1)
-    position = raw["position_samples"].double().numpy()
-    energy = np.log(np.exp(raw["logits"].double().numpy()).sum(1))
+    position = raw["pose"]["position_samples"].double().numpy()
+    energy = np.log(np.exp(raw["classifier"]["logits"].double().numpy()).sum(1))
     ordered = np.sort(energy)[5:26]
     widest = int(np.diff(ordered).argmax())  # the threshold lies in a gap, whatever the rounding
     threshold = float(ordered[widest : widest + 2].mean())

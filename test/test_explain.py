@@ -76,10 +76,10 @@ def check_stages(name, image):
     assert len(found) >= 5
     names = [layer.name for layer in found]
     stages = network.backbone.architecture.stages
-    assert names[:5] == list(stages[:5]) and network.taps["classifier"] in names
+    assert names[:5] == list(stages[:5]) and network.taps["classifier"][0] in names
     with torch.no_grad():
-        features = network.forward_features(torch.from_numpy(image[None]))["classifier"][0]
-    last = next(x for x in found if x.name == network.taps["classifier"])
+        features = network.forward_features(torch.from_numpy(image[None]))["classifier"][0][0]
+    last = next(x for x in found if x.name == network.taps["classifier"][0])
     torch.testing.assert_close(last.values, features)
     picture = draw_layers(found, image)
     assert picture.shape[0] == (len(found) + 1) * 76 and picture.std() > 10

@@ -300,7 +300,7 @@ def test_place_head_from_torchvision_is_initialised_on_the_images(tmp_path, caps
     assert cli.main([*command, "--out", str(tmp_path / "b")]) == 0
     assert "measuring speed only" in capsys.readouterr().err
     bundle = ModelBundle.load(tmp_path / "b")
-    assert bundle.spec.heads == ("classifier", "pose", "place")
+    assert tuple(bundle.spec.heads) == ("classifier", "pose", "place")
     assert (bundle.spec.input.height, bundle.spec.input.width) == (96, 128)
     assert bundle.spec.place.descriptor_size == 8 * 512
     head = load_network(bundle.path / "weights.safetensors").heads["place"]

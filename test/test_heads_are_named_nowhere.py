@@ -66,7 +66,6 @@ cli/stress.py
 contract/calibration.py
 contract/prediction.py
 contract/rows.py
-contract/several.py
 contract/spec.py
 evaluation/measure/association.py
 evaluation/measure/metrics.py
@@ -78,28 +77,12 @@ evaluation/report/headlines.py
 evaluation/report/page.py
 evaluation/report/tables.py
 evaluation/report/text.py
-networks/network.py
 networks/verification.py
 ros/node/status.py
 ros/perception/node.py
 ros/perception/outputs.py
 ros/perception/recorded_topics.py
-training/config.py
-training/fit/crossfit.py
-training/fit/ensemble.py
-training/fit/loop.py
-training/fit/losses.py
-training/fit/model.py
-training/fit/objectives.py
-training/run.py
-training/samples/augmentation.py
-training/samples/choosing.py
-training/setup.py
-training/ship/baselines.py
 training/ship/calibrate.py
-training/ship/evaluate.py
-training/ship/quantise.py
-training/ship/report.py
 """
 
 

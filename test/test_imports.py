@@ -43,11 +43,6 @@ heads.classifier.open_set_calibration imports bundle.bundle
 heads.classifier.refusals imports evaluation.predict.columns
 heads.place.calibration imports bundle.bundle
 heads.place.calibration imports calibration.folds
-heads.place.training imports networks.network
-heads.place.training imports training.config
-heads.place.training imports training.samples.data
-heads.place.training imports training.ship.evaluate
-heads.pose.measures imports training.config
 """
 
 # Who may import what not every robot or laptop has.
@@ -57,6 +52,7 @@ TORCH = (
     "contract/batches.py",
     "contract/constants.py",
     "contract/losses.py",
+    "contract/pooling.py",
     "contract/several.py",
     "contract/training.py",
     "heads/",

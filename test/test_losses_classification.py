@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from loss_oracles import loss_names, make_loss
 from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier.loss import class_weights
-from robot_vision.training.fit.losses import loss_names, make_loss
 
 N, K = 7, 4
 WEIGHTS = (0.5, 1.0, 2.0, 0.7)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from loss_oracles import random_poses
+from loss_oracles import loss_names, make_loss, random_poses
 from pytorch_metric_learning.losses import MultiSimilarityLoss as TheirLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 from torch.nn import functional as F
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import rotation_error_deg, xyzw_from_matrix
 from robot_vision.heads.place.loss import InBatchRelation, mine_pairs
-from robot_vision.training.fit.losses import loss_names, make_loss
 
 N, D = 12, 8
 NEAR = {"positive_m": 3.0, "negative_m": 5.0}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from loss_oracles import norm, quaternion_distance, random_poses, residual
+from loss_oracles import loss_names, make_loss, norm, quaternion_distance, random_poses, residual
 from scipy.optimize import minimize_scalar
 from scipy.spatial.transform import Rotation
 from scipy.stats import multivariate_normal
@@ -26,7 +26,6 @@ from robot_vision.heads.pose.losses.rotations import (
 )
 from robot_vision.heads.pose.network import PoseNetHead
 from robot_vision.heads.pose.spec import PoseSpec
-from robot_vision.training.fit.losses import loss_names, make_loss
 
 N = 5
 QUICK = {"warm_up_steps": 0, "points": 16}

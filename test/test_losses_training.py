@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from loss_oracles import random_poses
+from loss_oracles import make_loss, random_poses
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
@@ -14,7 +14,6 @@ from robot_vision.heads.place.netvlad import NetVladHead
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.network import PoseNetHead
 from robot_vision.heads.pose.spec import PoseSpec
-from robot_vision.training.fit.losses import make_loss
 
 N, C = 12, 32
 

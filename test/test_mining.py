@@ -192,7 +192,7 @@ def test_mining_wants_only_what_it_needs_and_says_what_is_missing(rng):
     sampler = triplets(floor(rng), queries=5, pool=10)
     wanted = sampler.wanted()
     assert len(wanted) < N and (np.diff(wanted) > 0).all()
-    with pytest.raises(ConfigError, match="1 descriptors that mining needs are missing"):
+    with pytest.raises(ConfigError, match="1 descriptor that mining needs is missing"):
         sampler.mine(wanted[1:], np.zeros((len(wanted) - 1, 4)))
     with pytest.raises(ConfigError, match="not finite"):
         sampler.mine(wanted, np.full((len(wanted), 4), np.nan))

@@ -241,12 +241,12 @@ def test_one_batch_is_overfit():
     images = distinct_batch(4)
     images[2:] = images[:2] // 2 + 60  # 0 and 2, 1 and 3 are one place each, in another light
     with torch.inference_mode():
-        columns = network.forward_features(images)["place"].permute(0, 2, 3, 1).flatten(0, 2)
+        columns = network.forward_features(images)["place"][0].permute(0, 2, 3, 1).flatten(0, 2)
         network.heads["place"].initialise(columns)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(25):
         optimiser.zero_grad()
-        d = network.raw(images)["descriptor"]
+        d = network.raw(images)["place"]["descriptor"]
         same, other = (d[:2] - d[2:]).square().sum(1), (d[:2] - d[2:].flip(0)).square().sum(1)
         loss = (same - other + 1.5).clamp(min=0).mean()
         loss.backward()

@@ -106,15 +106,15 @@ def test_heads_from_features_are_heads_from_images(network):
     images = random_batch(2)
     with torch.inference_mode():
         features = network.forward_features(images)
-        assert {k: tuple(v.shape) for k, v in features.items()} == {
-            "classifier": (2, 512),
-            "pose": (2, 512, 2, 2),
-            "place": (2, 512, 2, 2),
+        assert {k: [tuple(v.shape) for v in taps] for k, taps in features.items()} == {
+            "classifier": [(2, 512)],
+            "pose": [(2, 512, 2, 2)],
+            "place": [(2, 512, 2, 2)],
         }
         raw = network.raw_from_features(features)
         for name, value in network.decode(raw).items():
             assert value.equal(network(images)[name])
-        assert network.raw_from_features({"pose": features["pose"]}).keys() == {
+        assert network.raw_from_features({"pose": features["pose"]})["pose"].keys() == {
             "position",
             "quaternion_xyzw",
             "log_variance",
@@ -182,7 +182,7 @@ def test_checkpoint_of_any_backbone_and_calibration_round_trips(backbone, tmp_pa
 
 def test_loaded_network_can_be_trained(checkpoint):
     network = load_network(checkpoint).train()
-    network.raw(random_batch(2))["logits"].sum().backward()
+    network.raw(random_batch(2))["classifier"]["logits"].sum().backward()
     assert all(p.requires_grad for p in network.parameters())
     assert network.heads["classifier"].linear.weight.grad.abs().sum() > 0
 

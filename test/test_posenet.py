@@ -116,7 +116,7 @@ def test_one_batch_is_overfit():
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(60):
         optimiser.zero_grad()
-        raw = network.raw(images)
+        raw = network.raw(images)["pose"]
         q = torch.nn.functional.normalize(raw["quaternion_xyzw"], dim=1)
         loss = (raw["position"] - positions).norm(dim=1).mean() + 10 * (q - targets).norm(
             dim=1

@@ -368,7 +368,7 @@ def test_unreadable_images_are_named_and_the_run_goes_on(tmp_path):
     card = (result.bundle / "README.md").read_text()
     assert "could not be read" in card
     shared = r"\*\*1 of \d+ test images are, byte for byte, also in \w+, such as train/red/003.png"
-    assert re.search(shared, card) and "names are no UTF-8" in card
+    assert re.search(shared, card) and "name is no UTF-8" in card
     for i in range(6):
         (data / "train" / "green" / f"{i:03d}.png").write_bytes(b"nothing")
     with pytest.raises(SourceError, match="more than 5%"):

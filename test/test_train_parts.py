@@ -14,25 +14,27 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 from train_data import configuration, make_labelled
 
+from robot_vision.contract import registry
+from robot_vision.contract.training import DataFacts
 from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError
-from robot_vision.heads.pose.measures import (
-    classifier_metrics,
-    noise_of,
-    place_metrics,
-    pose_errors,
-    pose_metrics,
-)
+from robot_vision.heads.classifier.training import classifier_metrics
+from robot_vision.heads.place.training import PlaceConfig
+from robot_vision.heads.pose.baselines import nearest
+from robot_vision.heads.pose.training import pose_errors, pose_metrics, score
 from robot_vision.heads.pose.variance_scales import fit_variance_scales
 from robot_vision.images.input import InputSpec
-from robot_vision.training.config import OptimiserConfig, PlaceConfig, resolved
+from robot_vision.training.config import OptimiserConfig, resolved
 from robot_vision.training.fit import loop
 from robot_vision.training.fit.checkpoint import SaveError, load_state, save_state, write_whole
-from robot_vision.training.fit.model import Trainee, build_network
-from robot_vision.training.fit.objectives import make_augment, make_losses
+from robot_vision.training.fit.model import Trainee, build_network, make_losses
 from robot_vision.training.fit.optimiser import make_optimiser, rate_factor
 from robot_vision.training.fit.record import Recorder
-from robot_vision.training.samples.augmentation import BatchAugmentation, make_augmentation
+from robot_vision.training.samples.augmentation import (
+    BatchAugmentation,
+    make_augment,
+    make_augmentation,
+)
 from robot_vision.training.samples.data import (
     SampleSet,
     batches,
@@ -40,9 +42,8 @@ from robot_vision.training.samples.data import (
     split_order,
     times_drawn,
 )
-from robot_vision.training.setup import make_fabric, open_splits
-from robot_vision.training.ship.baselines import nearest_pose_bound
-from robot_vision.training.ship.evaluate import Views
+from robot_vision.training.setup import facts_of, make_fabric, open_splits
+from robot_vision.training.ship.evaluate import Scoring, Views
 
 
 def random_poses(count, seed=0, spread=1.0):
@@ -95,7 +96,7 @@ def test_nees_of_errors_drawn_from_the_covariance_is_one():
         "pose_covariance": torch.diag(torch.from_numpy(sigma**2)).expand(count, 6, 6),
     }
     targets = {"T_map_camera": true, "has_pose": torch.ones(count, dtype=torch.bool)}
-    found = pose_metrics(outputs, targets)
+    found = pose_metrics(score(outputs, targets))
     assert found["nees"] == pytest.approx(1.0, abs=0.05)
     assert found["within_95_percent_ellipsoid"] == pytest.approx(0.95, abs=0.015)
     errors = pose_errors(outputs["position"], outputs["orientation_xyzw"], true)
@@ -118,22 +119,34 @@ def test_recall_counts_answerable_queries_and_what_is_near_and_turned_alike():
         [[0.5, 0.4, 0.9, 0.1], [0.3, 0.2, 0.1, 0.8], [0.9, 0.1, 0.1, 0.1], [0.9, 0.1, 0.1, 0.1]]
     )
     strict = PlaceConfig(positive_m=0.25, positive_deg=20.0)
-    found = place_metrics(similarity, asked, torch.eye(4), known, strict)
+
+    def measured(settings):
+        stored = {"descriptor": torch.eye(4)}, known
+        trainer = registry.head("place").trainer()
+        return trainer.measure({"descriptor": similarity}, asked, None, settings, stored)[0]
+
+    found = measured(strict)
     assert (found["queries"], found["answerable"]) == (3, 2)
     assert (found["recall_at_1"], found["recall_at_5"]) == (0.0, 1.0)
-    found = place_metrics(similarity, asked, torch.eye(4), known, PlaceConfig(positive_m=0.25))
+    found = measured(PlaceConfig(positive_m=0.25))
     assert (found["answerable"], found["recall_at_1"]) == (2, 0.5)
 
 
 def test_noise_of_two_scores_is_that_of_paired_samples():
     """36 images all right, as in a small validation set: what differs is what hard images cost."""
     rng = np.random.default_rng(0)
+    trainers = {kind: registry.head(kind).trainer() for kind in ("classifier", "pose")}
+
+    def noise_of(now, best, spread, units):
+        return Scoring(trainers, {"classifier": None, "pose": spread}, units).noise(now, best)
+
     scores, told, alone = [], [], []
     for row in rng.gamma(0.3, size=(3000, 36)):
         best, now = (1 - 0.01 * row * rng.gamma(20, 1 / 20, 36) for _ in range(2))
         scores.append(now.mean() - best.mean())
         alone.append(now.mean())
-        told.append(noise_of({"c": now[:, None]}, {"c": best[:, None]}, (1.0, 1.0), np.arange(36)))
+        each = {"classifier": now[:, None]}, {"classifier": best[:, None]}
+        told.append(noise_of(*each, (1.0, 1.0), np.arange(36)))
     assert np.sqrt(np.mean(np.square(told))) == pytest.approx(np.std(scores), rel=0.1)
     assert np.std(scores) < 0.5 * np.std(alone)  # what pairing is worth
     poses = {"pose": rng.gamma(2, size=(40, 2))}
@@ -202,7 +215,7 @@ def test_nan_loss_stops_with_the_names_of_the_batch(tmp_path):
         configuration("image_folder", make_labelled(tmp_path / "data"), tmp_path / "run")
     )
     splits = open_splits(config)
-    network = build_network(config, splits.labels)
+    network = build_network(config, facts_of(config, splits))
     samples = SampleSet.of(splits.train, splits.labels, network.spec.input)
     samples.load(2)
     with torch.no_grad():
@@ -279,7 +292,6 @@ def test_one_batch_is_learned_by_heart(head):
     from robot_vision.heads.pose.spec import PoseSpec
     from robot_vision.images.input import InputSpec
     from robot_vision.networks.network import MultiHeadNetwork
-    from robot_vision.training.fit.losses import make_loss
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine more threads wait for each other
@@ -301,7 +313,9 @@ def test_one_batch_is_learned_by_heart(head):
         "place": torch.arange(8) % 4,  # of pictures of noise: nothing but training makes two alike
     }
     name = {"classifier": "cross_entropy", "pose": "homoscedastic", "place": "triplet"}[head]
-    trainee = Trainee(network, {head: make_loss(head, name)}, {head: 1.0}, False).train()
+    trainee = Trainee(
+        network, {head: registry.head(head).trainer().make_loss(name)}, {head: 1.0}, False
+    ).train()
     optimiser = torch.optim.Adam(trainee.parameters(), lr=3e-3)
     steps = {"classifier": 40, "pose": 100, "place": 40}[head]
     for step in range(steps):
@@ -312,7 +326,7 @@ def test_one_batch_is_learned_by_heart(head):
         total.backward()
         optimiser.step()
     with torch.no_grad():
-        raw = network.raw(batch["images"])  # still in training mode, in which it was learned
+        raw = network.raw(batch["images"])[head]  # still in training mode, in which it was learned
     torch.set_num_threads(threads)
     if head == "classifier":
         assert raw["logits"].argmax(1).tolist() == batch["label"].tolist()
@@ -349,7 +363,7 @@ def test_nearest_training_pose_is_the_nearest_far_from_the_origin():
         T[:, :3, 3] = torch.from_numpy(positions).float()
         return {"T_map_camera": T, "has_pose": torch.ones(len(T), dtype=torch.bool)}
 
-    found = nearest_pose_bound(targets(seen), targets(asked))
+    found = pose_metrics(score(nearest(targets(seen), targets(asked)), targets(asked)))
     expected = cKDTree(seen).query(asked)[0]
     assert found["mean_position_m"] == pytest.approx(expected.mean(), abs=1e-4)
 
@@ -378,7 +392,7 @@ def test_squashed_images_have_oblong_pixels(tmp_path):
 
 
 def resolved_spec(config):
-    return build_network(resolved(config), ()).spec
+    return build_network(resolved(config), DataFacts()).spec
 
 
 def test_headings_are_not_asked_of_places_that_have_none(tmp_path):
@@ -390,7 +404,9 @@ def test_headings_are_not_asked_of_places_that_have_none(tmp_path):
     groups = {"heads": ["place"], "data": {"options": options}}
     config = configuration("place_folder", tmp_path, tmp_path / "run", **groups, place=place)
     assert len(open_splits(config).train) == 8
-    turned = replace(config, place=replace(config.place, positive_deg=30.0))
+    turned = replace(
+        config, settings={"place": replace(config.settings["place"], positive_deg=30.0)}
+    )
     with pytest.raises(ConfigError, match="positive_deg.*need orientations"):
         open_splits(turned)
 

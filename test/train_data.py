@@ -69,5 +69,7 @@ def configuration(kind: str, path: Path, output: Path, **groups: Any) -> Trainin
         "augmentation": {"name": "none"},
     }
     for key, value in groups.items():
-        data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
+        old = data.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        data[key] = {**old, **value} if both else value
     return parse(TrainingConfig, "", data)

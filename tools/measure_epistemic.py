@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from robot_vision.heads.pose.measures import pose_errors
 from scipy.stats import spearmanr
 
-from robot_vision.contract.several import entropy
+from robot_vision.heads.classifier.network import entropy
 from robot_vision.heads.classifier.temperature import fit_temperature
-from robot_vision.heads.pose.measures import pose_errors
 from robot_vision.images.decode import to_rgb
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
@@ -100,12 +100,12 @@ def classifier(
     )
     cached: dict[str, dict[str, torch.Tensor]] = {}
     for title, way in ways(network):
-        held_out = predict(way, Views(sets["validation"]), ("classifier",), CPU)
+        held_out = predict(way, Views(sets["validation"]), ("classifier",), CPU)["classifier"]
         logits = held_out.get("logit_samples", held_out["logits"])
         set_temperature(
             way, fit_temperature(logits.numpy(), sets["validation"].targets["label"].numpy())
         )
-        found = predict(way, Views(sets["test"]), ("classifier",), CPU)
+        found = predict(way, Views(sets["test"]), ("classifier",), CPU)["classifier"]
         true = sets["test"].targets["label"]
         p = found["probabilities"].double()
         right = (p.argmax(1) == true).numpy()
@@ -126,11 +126,12 @@ def _strange(
 ) -> dict[str, torch.Tensor]:
     if "features" not in cached:  # all ways share the backbone
         with torch.inference_mode():
-            parts = [way.forward_features(batch)["classifier"] for batch in images.split(32)]
+            parts = [way.forward_features(batch)["classifier"][0] for batch in images.split(32)]
         cached["features"] = {"classifier": torch.cat(parts)}
     head = way.heads["classifier"]
     with torch.inference_mode():
-        raw = way.raw_from_features({"classifier": cached["features"]["classifier"]})
+        features = {"classifier": [cached["features"]["classifier"]]}
+        raw = way.raw_from_features(features)["classifier"]
         return {**raw, **head.decode(raw)}  # type: ignore[operator]
 
 
@@ -158,7 +159,7 @@ def pose(network: MultiHeadNetwork, test: SampleSet) -> None:
         "rank correlation of error and sigma | of error and spread |\n" + "| --- " * 11 + "|"
     )
     for title, way in ways(network):
-        found = predict(way, Views(test), ("pose",), CPU)
+        found = predict(way, Views(test), ("pose",), CPU)["pose"]
         errors = pose_errors(
             found["position"], found["orientation_xyzw"], test.targets["T_map_camera"]
         )

@@ -127,7 +127,7 @@ def extract(
     def flush() -> None:
         if batch:
             with torch.inference_mode():
-                value = network.forward_features(torch.from_numpy(np.stack(batch)))["classifier"]
+                value = network.forward_features(torch.from_numpy(np.stack(batch)))["classifier"][0]
             found.append((value.mean(dim=(2, 3)) if value.dim() == 4 else value).numpy())
             batch.clear()
 

@@ -299,7 +299,8 @@ def heads(
     features = {"classifier": stages.trained(middle), "pose": middle}
     if place:
         features["place"] = middle
-    return network.raw_from_features(features)
+    raw = network.raw_from_features({name: [value] for name, value in features.items()})
+    return {word: value for own in raw.values() for word, value in own.items()}
 
 
 def train_classifier(network: MultiHeadNetwork, data: Data, args: argparse.Namespace) -> None:
@@ -441,7 +442,9 @@ def measure(network: MultiHeadNetwork, sets: dict[str, Data]) -> dict[str, float
     test, mapping = sets["test"], sets["mapping"]
     raw, mapped = predict(network, test, place=True), predict(network, mapping, place=True)
     found = scores(raw, test)
-    final = network.decode(raw)
+    final: dict[str, Tensor] = {}
+    for head in network.heads.values():
+        final |= head.decode(raw)
     away = (raw["position"] - test.positions).norm(dim=1)
     found["p90_position_error_m"] = float(away.quantile(0.9))
     residual = torch.cat(

@@ -86,6 +86,24 @@ class Architecture:
             f"head, or name one of its taps: {', '.join(self.stages)}"
         )
 
+    def of_stride(self, stride: int) -> str:
+        """Returns the last stage whose feature map has one pixel for `stride` of the input's, each way.
+
+        Raises:
+            ConfigError: there is none; the message names the strides that there are.
+        """
+        strides = {}
+        for stage in self.stages:
+            shape = self.nodes[self.taps[stage]]
+            if len(shape) == 3:
+                strides[round(self.input[1] / shape[1])] = stage
+        if stride not in strides:
+            raise ConfigError(
+                f"{self.name} has no feature map of stride {stride}: use one of "
+                f"{', '.join(map(str, strides))}"
+            )
+        return strides[stride]
+
 
 def names() -> list[str]:
     """Returns the classification networks by name: this package's, then torchvision's."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,8 @@ from robot_vision.cli.export_images import verification_images
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.heads.classifier.spec import LOGIT_SCORES, ClassifierSpec
-from robot_vision.heads.place.spec import PlaceSpec
-from robot_vision.heads.pose.spec import PoseSpec
+from robot_vision.contract.training import DataFacts, Features
+from robot_vision.errors import ConfigError, SourceError
 from robot_vision.images.input import RESIZE_RULES, InputSpec
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.truth.tables import read_lines
@@ -114,7 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument(
         "--score",
         default="max_probability",
-        choices=LOGIT_SCORES,
         help="score that tells known from unknown images (default: %(default)s)",
     )
     new.add_argument(
@@ -183,30 +181,29 @@ def from_torchvision(
     from robot_vision.backbones.architectures import look_inside
     from robot_vision.networks.network import MultiHeadNetwork
 
-    heads = [head.strip() for head in args.heads.split(",") if head.strip()]
-    for head in heads:
-        if head not in registry.names():
-            raise ConfigError(unknown("head", head, registry.names()))
+    kinds = [kind.strip() for kind in args.heads.split(",") if kind.strip()]
+    trainers = {kind: registry.head(kind).trainer() for kind in kinds}
+    given = {"score": args.score, "clusters": args.clusters, "whitened_size": args.whitened_size}
+    labelled = any(trainer.truth == "label" for trainer in trainers.values())
+    facts = DataFacts({"label": read_labels(args.labels)} if labelled else {})
+    specs = {}
+    for kind, trainer in trainers.items():
+        fields = {field.name for field in dataclasses.fields(trainer.head.Spec)}
+        own = {name: value for name, value in given.items() if name in fields}
+        specs[kind] = trainer.spec(own, facts)
     height, width = _input_size(args.input)
     channels = look_inside(args.torchvision).input[0]
-    spec = NetworkSpec(
-        backbone=args.torchvision,
-        input=InputSpec(height, width, args.resize, args.crop_fraction, channels=channels),
-        heads={
-            "classifier": ClassifierSpec(read_labels(args.labels), score=args.score)
-            if "classifier" in heads
-            else None,
-            "pose": PoseSpec() if "pose" in heads else None,
-            "place": PlaceSpec(clusters=args.clusters, whitened_size=args.whitened_size)
-            if "place" in heads
-            else None,
-        },
-    )
+    size = InputSpec(height, width, args.resize, args.crop_fraction, channels=channels)
+    spec = NetworkSpec(args.torchvision, size, specs)
     weights = {"download": "torchvision", "none": None}.get(args.weights, args.weights)
     network = MultiHeadNetwork(spec, weights).eval()
-    notes = [*network.backbone.weight_notes, *_untrained(network, weights)]
-    if spec.place:
-        notes += _initialise_place(network, images)
+    notes = list(network.backbone.weight_notes)
+    if weights is None:
+        notes.append("The weights are random: this bundle is for measuring speed only")
+    _prepare(network, trainers, images)
+    for kind, trainer in trainers.items():
+        taken = kind in network.pretrained or weights is None
+        notes += filter(None, [trainer.untrained(taken, len(images))])
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     origin = {
@@ -218,43 +215,26 @@ def from_torchvision(
     return network, training, card + "".join(f"\n\n**{note}.**" for note in notes)
 
 
-def _untrained(network: MultiHeadNetwork, weights: str | None) -> list[str]:
-    notes = []
-    if weights is None:
-        notes.append("The weights are random: this bundle is for measuring speed only")
-    if network.spec.classifier and not network.classifier_is_pretrained and weights is not None:
-        notes.append("The classifier is not trained: the weights have no layer for these labels")
-    if network.spec.pose:
-        notes.append("The pose head is not trained: its poses mean nothing")
-    return notes
-
-
-def _initialise_place(network: MultiHeadNetwork, images: Sequence[NDArray[np.uint8]]) -> list[str]:
-    """Sets NetVLAD's clusters (and whitening, where there are enough) from the images' features."""
+def _prepare(
+    network: MultiHeadNetwork, trainers: Mapping[str, Any], images: Sequence[NDArray[np.uint8]]
+) -> None:
+    """Sets what heads take from images before any training."""
     import torch
 
     from robot_vision.networks.export import prepare_images
 
-    assert network.spec.place is not None
-    head: Any = network.heads["place"]
     batch = torch.from_numpy(prepare_images(images, network.spec.input))
+    none = torch.zeros(len(batch), dtype=torch.bool)
     with torch.inference_mode():
-        features = torch.cat([network.forward_features(b)["place"] for b in batch.split(8)])
-    columns = features.permute(0, 2, 3, 1).flatten(0, 2)
-    if len(columns) < network.spec.place.clusters:
-        raise ConfigError(
-            f"{counted(len(images), 'image has', 'images have')} {len(columns)} local descriptors, too "
-            "few for "
-            f"{network.spec.place.clusters} clusters: give more with --images, or fewer --clusters"
-        )
-    head.initialise(columns)
-    notes = [
-        f"The place head's clusters are from {counted(len(images), 'image')}, and it is not trained"
-    ]
-    if network.spec.place.whitened_size:
-        with torch.inference_mode():
-            head.fit_whitening(torch.cat([head.aggregate(f) for f in features.split(8)]))
-    return notes
+        for name, trainer in trainers.items():
+
+            def of(index: torch.Tensor, name: str = name) -> tuple[torch.Tensor, ...]:
+                parts = [network.forward_features(b)[name] for b in batch[index].split(8)]
+                return tuple(torch.cat(tap) for tap in zip(*parts, strict=True))
+
+            features = Features({"sequence": none.long(), "has_pose": none}, of)
+            spec = network.spec.heads[name]
+            trainer.prepare(network.heads[name], spec, trainer.Settings(), features, seed=0)
 
 
 def read_labels(source: str) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ A sample is light (no pixels), can be pickled to a worker process, and loads its
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,7 @@ class Sample:
         camera_matrix: float64 (3, 3) in pixels of the image as loaded, where it differs from image to
             image; else None, and `Splits.camera_matrix` holds.
         intrinsics: of the camera with its lens and the size of its images, where the recording tells them.
+        truth: what else is known of the image, by words such as `label:lights`.
     """
 
     name: str
@@ -65,6 +66,17 @@ class Sample:
     source: ImageSource
     camera_matrix: NDArray[np.float64] | None = None
     intrinsics: Intrinsics | None = None
+    truth: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, word: str) -> Any:
+        """Returns what a word of truth says of this image, None where nothing does."""
+        return self.label if word == "label" else self.truth.get(word)
+
+    @property
+    def stratum(self) -> Hashable:
+        """Which samples are alike to a draw: those with the same labels."""
+        more = [(w, v) for w, v in sorted(self.truth.items()) if w.startswith("label:")]
+        return (self.label, *more) if more else self.label
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +104,10 @@ class Splits:
     notes: tuple[str, ...] = ()
     has_orientation: bool = True
     _contents: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def labels_of(self, word: str) -> tuple[str, ...]:
+        """Returns the classes that a word of truth has among the training samples, sorted."""
+        return self.labels if word == "label" else labels_of(self.train, word)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Returns a split by its name.
@@ -138,7 +154,8 @@ class Splits:
                 if pose is None
                 else ",".join(f"{v + 0.0:.4f}" for v in pose[:3].ravel().round(4))
             )
-            lines.append(f"{content} {sample.label!r} {text}")
+            more = "".join(f" {word}={value!r}" for word, value in sorted(sample.truth.items()))
+            lines.append(f"{content} {sample.label!r} {text}{more}")
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -152,6 +169,7 @@ def content_hash(sample: Sample) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def labels_of(samples: Iterable[Sample]) -> tuple[str, ...]:
-    """Returns the labels that occur, sorted."""
-    return tuple(sorted({sample.label for sample in samples if sample.label is not None}))
+def labels_of(samples: Iterable[Sample], word: str = "label") -> tuple[str, ...]:
+    """Returns the labels that occur under a word of truth, sorted."""
+    found = (sample.of(word) for sample in samples)
+    return tuple(sorted({label for label in found if label is not None}))

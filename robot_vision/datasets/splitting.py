@@ -192,9 +192,9 @@ def draw_stratified(
     Returns:
         The samples that stay and those drawn, both in their old order.
     """
-    units: dict[str | None, dict[Hashable, None]] = defaultdict(dict)
+    units: dict[Hashable, dict[Hashable, None]] = defaultdict(dict)
     for sample in samples:
-        units[sample.label][unit(sample)] = None
+        units[sample.stratum][unit(sample)] = None
     drawn = set()
     for i, label in enumerate(sorted(units, key=str)):
         names = list(units[label])
@@ -205,5 +205,5 @@ def draw_stratified(
         # A generator for each class: adding a class does not change the draw of the others before it.
         order = np.random.default_rng([seed, i]).permutation(len(names))
         drawn |= {(label, names[j]) for j in order[:count]}
-    kept = [s for s in samples if (s.label, unit(s)) not in drawn]
-    return kept, [s for s in samples if (s.label, unit(s)) in drawn]
+    kept = [s for s in samples if (s.stratum, unit(s)) not in drawn]
+    return kept, [s for s in samples if (s.stratum, unit(s)) in drawn]

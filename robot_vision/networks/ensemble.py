@@ -17,7 +17,7 @@ from robot_vision.networks.network import MultiHeadNetwork
 
 
 def with_monte_carlo(network: MultiHeadNetwork, passes: int, seed: int = 0) -> MultiHeadNetwork:
-    """Returns a copy whose classifier and pose head make this many passes with dropout; 0 takes them away.
+    """Returns a copy whose heads make this many passes with dropout, where they can; 0 takes them away.
 
     Args:
         network: any; it is not changed.
@@ -39,7 +39,7 @@ def with_members(
 
     Args:
         network: its heads are the first members; it is not changed.
-        others: for each further member, `classifier` and `pose` to trained heads of the same settings;
+        others: for each further member, names to trained heads of the same settings;
             a head that one lacks is the network's own.
     """
     old = network.spec.epistemic

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,17 +11,13 @@ from torch import Tensor, nn
 
 from robot_vision.backbones.architectures import look_inside
 from robot_vision.backbones.backbone import Backbone
-from robot_vision.contract.several import join_answers
+from robot_vision.contract import registry
+from robot_vision.contract.head import Head, Tap
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
-from robot_vision.heads.classifier.network import ClassifierHead
-from robot_vision.heads.classifier.spec import FEATURE_SCORES
-from robot_vision.heads.place.gem import GemHead
-from robot_vision.heads.place.netvlad import NetVladHead
-from robot_vision.heads.pose.network import PoseNetHead
 from robot_vision.images.input import GREY
 
-_SAMPLED = ("classifier", "pose")  # heads that may answer several times
+Raw = dict[str, dict[str, Tensor]]  # head's name to what its module computes
 
 
 class MultiHeadNetwork(nn.Module):
@@ -33,15 +29,15 @@ class MultiHeadNetwork(nn.Module):
     Args:
         spec: backbone, input and heads.
         backbone_weights: None, `torchvision` or a file; see `Backbone`. Where it holds
-            torchvision's classification layer and the classifier has as many labels on the default
-            tap, that layer becomes the classifier.
+            torchvision's classification layer, a head on the default tap may take it.
 
     Attributes:
-        spec: the given one, with taps and `descriptor_size` filled in.
+        spec: the given one, with the sizes filled in that follow from the backbone.
         backbone: the `Backbone`.
-        heads: name to head, in the fixed order of `NetworkSpec.heads`.
+        heads: name to head, in the order of `NetworkSpec.heads`.
         members: the further heads of an ensemble: for each member name to head.
-        classifier_is_pretrained: whether torchvision's classification layer became the classifier.
+        taps: head's name to the backbone's taps that it reads.
+        pretrained: the heads that took torchvision's classification layer.
 
     Raises:
         ConfigError: an unknown backbone or tap, or sizes that do not fit together.
@@ -53,9 +49,9 @@ class MultiHeadNetwork(nn.Module):
 
     def __init__(self, spec: NetworkSpec, backbone_weights: str | None = None) -> None:
         super().__init__()
-        self._taps = _taps(spec)
+        self.taps = {h.name: _resolved(spec.backbone, h.taps(own)) for h, own in spec.bound}
         size = (spec.input.height, spec.input.width)
-        taps = tuple(self._taps.values())
+        taps = tuple(tap for taps in self.taps.values() for tap in taps)
         self.backbone = Backbone(spec.backbone, taps, backbone_weights, size)
         channels, height, width = self.backbone.architecture.input
         if channels != spec.input.channels:
@@ -63,27 +59,26 @@ class MultiHeadNetwork(nn.Module):
                 f"{spec.backbone} takes {'grey' if channels == 1 else 'RGB'} images: set input.channels to "
                 f"{channels} (it was made for {height} x {width} pixels)"
             )
-        shapes = {head: self.backbone.shapes[tap] for head, tap in self._taps.items()}
-        self.heads = nn.ModuleDict()
-        for name in _SAMPLED:
-            if name in shapes:
-                self.heads[name] = sampled_head(spec, name, shapes[name])
-        if spec.place:
-            place: NetVladHead | GemHead
-            if spec.place.pooling == "netvlad":
-                place = NetVladHead(spec.place, shapes["place"])
-            else:
-                place = GemHead(spec.place, shapes["place"])
-            self.heads["place"] = place
-            spec = spec.with_heads(place=replace(spec.place, descriptor_size=place.size))
-        if spec.classifier and spec.classifier.score in FEATURE_SCORES:
-            width = shapes["classifier"][0]
-            spec = spec.with_heads(classifier=replace(spec.classifier, feature_size=width))
         self.spec = spec
+        self.heads = nn.ModuleDict()
+        built = {}
+        for head, own in spec.bound:
+            if hasattr(self.heads, head.name):
+                raise ConfigError(f"A head cannot be called {head.name!r}: choose another name")
+            self.heads[head.name] = self.new_head(head.name)
+            built[head.name] = head.trainer().built(own, self.heads[head.name])
+        self.spec = spec = spec.with_heads(**built)
         self._set_normalisation()
-        self.classifier_is_pretrained = self._take_classification_layer()
+        self.pretrained = self._take_classification_layer()
         self.members = nn.ModuleList()
         self.build_epistemic()
+
+    def new_head(self, name: str) -> nn.Module:
+        """Builds a head of the spec with random weights."""
+        (head,) = (head for head, _ in self.spec.bound if head.name == name)
+        shapes = [self.backbone.shapes[tap] for tap in self.taps[name]]
+        module: nn.Module = head.trainer().module(self.spec.heads[name], shapes)
+        return module
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predicts final values.
@@ -96,70 +91,68 @@ class MultiHeadNetwork(nn.Module):
         """
         return self.decode(self.raw(images))
 
-    def raw(self, images: Tensor) -> dict[str, Tensor]:
+    def raw(self, images: Tensor) -> Raw:
         """Computes what losses are computed on.
 
         Args:
             images: RGB uint8 (N, H, W, 3).
 
         Returns:
-            Of the heads that are there: `logits` (N, K); `position` (N, 3), `quaternion_xyzw` (N,
-            4), `log_variance` (N, 6), and with a full covariance `correlation` (N, 15);
-            `descriptor` (N, D). The heads' docstrings say what each is. After training, with several
-            answers (`NetworkSpec.epistemic`), also those of classifier and pose head (N, S, ...).
+            For each head what its module says, such as `logits` (N, K) of a classifier; the modules'
+            docstrings say what each is. After training, with several answers (`NetworkSpec.epistemic`), also
+            those of the heads that give them (N, S, ...).
         """
         return self.raw_from_features(self.forward_features(images))
 
-    def forward_features(self, images: Tensor) -> dict[str, Tensor]:
+    def forward_features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """Runs the backbone alone.
 
         Args:
             images: RGB uint8 (N, H, W, 3).
 
         Returns:
-            Head's name to its tap's features, (N, C) or (N, C, h, w). A head that trains alone on a
+            Head's name to its taps' features, each (N, C) or (N, C, h, w). A head that trains alone on a
             frozen backbone can keep them.
         """
-        taps = self.backbone(self.normalise(images))
-        return {head: taps[tap] for head, tap in self._taps.items()}
+        found = self.backbone(self.normalise(images))
+        return {name: [found[tap] for tap in taps] for name, taps in self.taps.items()}
 
-    def raw_from_features(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def raw_from_features(self, features: Mapping[str, list[Tensor]]) -> Raw:
         """Runs the heads whose features are given, as `raw` does."""
-        raw: dict[str, Tensor] = {}
-        for name, feature in features.items():
-            answers = [self.heads[name](feature)]
-            if not self.training:
-                answers += [head(feature) for head in self.every(name)[1:]]
-            raw.update(join_answers(answers) if len(answers) > 1 else answers[0])
+        raw: Raw = {}
+        for name, tensors in features.items():
+            head: Any = self.heads[name]
+            raw[name] = head(*tensors)
+            others = [] if self.training else self.every(name)[1:]
+            if others:
+                raw[name] = head.join([raw[name], *(other(*tensors) for other in others)])
         return raw
 
-    def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Turns what `raw` returned into final values, in the order of `NetworkSpec.outputs`."""
+    def decode(self, raw: Raw) -> dict[str, Tensor]:
+        """Turns what `raw` returned into final values, by the names of `NetworkSpec.outputs`."""
         outputs: dict[str, Tensor] = {}
-        head: Any  # ModuleDict knows modules only, and not that heads decode
-        for head in self.heads.values():
-            outputs.update(head.decode(raw))
+        for head, _ in self.spec.bound:
+            if head.name in raw:
+                module: Any = self.heads[head.name]
+                decoded = module.decode(raw[head.name])
+                outputs.update({head.key(word): value for word, value in decoded.items()})
         return outputs
 
     def build_epistemic(self) -> None:
         """Makes what `spec.epistemic` asks for: masks, and further members, whose weights are random."""
         wanted = self.spec.epistemic
+        sampled = [head for head, _ in self.spec.bound if head.sampled]
         while len(self.members) < (wanted.members - 1 if wanted else 0):
-            member = nn.ModuleDict()
-            for name in _SAMPLED:
-                if name in self.heads:
-                    shape = self.backbone.shapes[self._taps[name]]
-                    member[name] = sampled_head(self.spec, name, shape)
+            member = nn.ModuleDict({head.name: self.new_head(head.name) for head in sampled})
             device = next(self.heads.parameters()).device
             # Without data, constants stay where they have some.
             self.members.append(member if device.type == "meta" else member.to(device))
         self.members = self.members[: wanted.members - 1 if wanted else 0]
         passes, seed = (wanted.passes, wanted.seed) if wanted else (0, 0)
-        for number, heads in enumerate([self.heads, *self.members]):
-            for place, name in enumerate(_SAMPLED):
-                if name in heads:  # type: ignore[operator]
-                    head: Any = heads[name]  # type: ignore[index]
-                    head.set_passes(passes, seed + 2 * number + place)
+        for head in sampled:
+            module: Any
+            for number, module in enumerate(self.every(head.name)):
+                module.set_passes(passes, (seed + 2 * number + _offset(head)) % 2**32)
 
     def every(self, name: str) -> list[nn.Module]:
         """Returns a head and those of the same name in an ensemble's other members."""
@@ -174,11 +167,6 @@ class MultiHeadNetwork(nn.Module):
         if self.spec.input.channels == 1:
             pixels = pixels.sum(1, keepdim=True)
         return pixels + self.pixel_shift
-
-    @property
-    def taps(self) -> dict[str, str]:
-        """Head's name to the backbone's tap that it reads."""
-        return dict(self._taps)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters of `backbone` and of each head by name."""
@@ -199,35 +187,35 @@ class MultiHeadNetwork(nn.Module):
         self.register_buffer("pixel_scale", scale.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_shift", shift.view(1, -1, 1, 1), persistent=False)
 
-    def _take_classification_layer(self) -> bool:
+    def _take_classification_layer(self) -> frozenset[str]:
         layer = self.backbone.classification_layer
         self.backbone.classification_layer = None  # taken or not, it need not be kept
-        if layer is None or "classifier" not in self.heads:
-            return False
-        head = self.heads["classifier"]
-        assert isinstance(head, ClassifierHead)
-        at_default = self._taps["classifier"] == self.backbone.architecture.features
-        if not at_default or head.linear.weight.shape != layer[0].shape:
-            return False
-        head.linear.load_state_dict({"weight": layer[0], "bias": layer[1]})
-        return True
+        if layer is None:
+            return frozenset()
+        default = (self.backbone.architecture.features,)
+        return frozenset(
+            head.name
+            for head, _ in self.spec.bound
+            if self.taps[head.name] == default
+            and head.trainer().take_layer(self.heads[head.name], *layer)
+        )
 
 
-def sampled_head(spec: NetworkSpec, name: str, shape: tuple[int, ...]) -> nn.Module:
-    """Builds a `classifier` or `pose` head with random weights, for a tap of that shape."""
-    if name == "classifier":
-        assert spec.classifier
-        return ClassifierHead(spec.classifier, shape[0])
-    assert spec.pose
-    return PoseNetHead(spec.pose, shape)
+def _offset(head: Head[Any, Any]) -> int:
+    """Returns what tells the seeds of a network's heads apart."""
+    if head.name in registry.BUILT_IN:
+        return list(registry.BUILT_IN).index(head.name)
+    return zlib.crc32(head.name.encode())
 
 
-def _taps(spec: NetworkSpec) -> dict[str, str]:
-    inside = look_inside(spec.backbone)
-    taps = {}
-    for name in spec.heads:
-        wanted = spec.heads[name].tap
-        if not wanted:
-            wanted = inside.features if name == "classifier" else inside.require_feature_map()
-        taps[name] = wanted
-    return taps
+def _resolved(backbone: str, taps: tuple[Tap, ...]) -> tuple[str, ...]:
+    inside = look_inside(backbone)
+    names = []
+    for tap in taps:
+        if tap.stride is not None:
+            names.append(inside.of_stride(tap.stride))
+        elif tap.kind == "map":
+            names.append(tap.name or inside.require_feature_map())
+        else:
+            names.append(tap.name or inside.features)
+    return tuple(names)

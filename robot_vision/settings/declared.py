@@ -1,6 +1,6 @@
-"""Options of data sets: dataclass fields that carry their own description and range.
+"""Dataclass fields that carry their own description and range: options of data sets, settings of training.
 
-The same options come as text from the command line and as values from a YAML file.
+The options of data sets come as text from the command line and as values from a YAML file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,43 @@ def option(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declares a field: its default (not None for numbers), what it means, and what is allowed."""
+    """Declares a field: its default, what it means, and what is allowed.
+
+    Args:
+        default: a value, or what is called to make one: `dict`. An option of a data set has its type.
+        text: stands alone in a list of settings.
+        low: smallest number.
+        high: largest number.
+        choices: the words that are allowed.
+    """
     metadata = {"text": text, "low": low, "high": high, "choices": choices}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_declared(where: str, settings: Any) -> None:
+    """Checks the ranges and choices of a dataclass, and of those inside it.
+
+    Args:
+        where: the name of the group; empty for the outermost.
+        settings: the dataclass.
+
+    Raises:
+        ConfigError: the first value that is not allowed, by its name.
+    """
+    for field in dataclasses.fields(settings):
+        name = f"{where}.{field.name}" if where else field.name
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            check_declared(name, value)
+        low, high = field.metadata.get("low"), field.metadata.get("high")
+        if value is not None and low is not None and not low <= value <= high:
+            raise ConfigError(f"{name} is {value:g}: it must be from {low:g} to {high:g}")
+        choices = field.metadata.get("choices")
+        for word in value if isinstance(value, tuple) else (value,):
+            if choices and word not in choices:
+                raise ConfigError(unknown(name, word, choices))
 
 
 def parse_options(cls: type[T], kind: str, given: Mapping[str, Any]) -> T:

@@ -95,7 +95,7 @@ def grad_cam(
     labels = network.spec.classifier.labels
     if label is not None and label not in labels:
         raise ConfigError(unknown("label", label, labels))
-    tap = network.taps["classifier"]
+    (tap,) = network.taps["classifier"]
     wanted = (
         tap
         if len(network.backbone.shapes[tap]) == 3

@@ -7,100 +7,106 @@ null and `resolved` (in `setup.py`) fills it in and prints it.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import MAX_MEMBERS, MAX_PASSES
+from robot_vision.contract.training import Trainer
 from robot_vision.datasets.registry import DATASETS
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.images.input import InputSpec
+from robot_vision.settings.declared import check_declared, option
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-BASELINES = ("knn", "softmax", "svm", "mean_pose", "retrieval", "pooling")
 VARIANTS = ("int8", "int8-vnni", "int8-tensorrt", "float16")
-CLASS_WEIGHTS = ("none", "sqrt_inverse", "inverse", "effective")
-
-
-def _doc(default: Any, text: str) -> Any:
-    """A field with its default and its text, which `robot-vision train --settings` prints."""
-    if isinstance(default, (dict, list)) or callable(default):
-        make = default if callable(default) else lambda: type(default)(default)
-        return field(default_factory=make, metadata={"text": text})
-    return field(default=default, metadata={"text": text})
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where the samples come from."""
 
-    kind: str = _doc(
+    kind: str = option(
         "",
         f"kind of the data set: {', '.join(DATASETS)}; `robot-vision data formats KIND` lists its options",
     )
-    path: str = _doc("", "folder or file of the data set; $VARIABLES and ~ are expanded")
-    options: dict[str, Any] = _doc(dict, "options of this kind of data set")
-    threads: int = _doc(4, "threads that read and decode images ahead of the training step")
-    memory_gib: float = _doc(4.0, "memory for resized images and cached features, in GiB")
+    path: str = option("", "folder or file of the data set; $VARIABLES and ~ are expanded")
+    options: dict[str, Any] = option(dict, "options of this kind of data set")
+    threads: int = option(
+        4, "threads that read and decode images ahead of the training step", low=1, high=256
+    )
+    memory_gib: float = option(
+        4.0, "memory for resized images and cached features, in GiB", low=0, high=1e6
+    )
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Which network, from which weights, and which parts of it are trained."""
 
-    backbone: str = _doc("resnet18", "torchvision's name of the backbone")
-    weights: str | None = _doc(
+    backbone: str = option("resnet18", "torchvision's name of the backbone")
+    weights: str | None = option(
         "torchvision",
         "initial weights of the backbone: torchvision (downloads them), a file, or null for random "
         "numbers",
     )
-    init_from: str | None = _doc(
+    init_from: str | None = option(
         None,
         "bundle or checkpoint to start from: its backbone and heads are kept and frozen, and the "
         "heads of this config are added; replaces backbone, weights and input",
     )
-    input: InputSpec = _doc(InputSpec, "input size and resize rule")
-    freeze: tuple[str, ...] = _doc(
+    input: InputSpec = option(InputSpec, "input size and resize rule")
+    freeze: tuple[str, ...] = option(
         (), "stages or layers that are not trained; `all` for the whole backbone"
     )
-    freeze_until: str | None = _doc(
+    freeze_until: str | None = option(
         None, "last stage that is not trained; all stages before it are frozen too"
     )
-    freeze_batch_norm: bool | None = _doc(
+    freeze_batch_norm: bool | None = option(
         None, "keep the running statistics of batch norm; null: only with pretrained weights"
     )
-    reinitialise: tuple[str, ...] = _doc(
+    reinitialise: tuple[str, ...] = option(
         (), "layers of the backbone that start from random numbers"
     )
-    classifier: dict[str, Any] = _doc(
-        dict, "settings of the classifier head, as in bundle.yaml (its labels come from the data)"
+    heads: Mapping[str, dict[str, Any]] = option(
+        dict, "settings of each head as in bundle.yaml, under its name; labels come from the data"
     )
-    pose: dict[str, Any] = _doc(dict, "settings of the pose head, as in bundle.yaml")
-    place: dict[str, Any] = _doc(dict, "settings of the place head, as in bundle.yaml")
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
     """AdamW or SGD with warm-up and a cosine."""
 
-    name: str = _doc("adamw", "adamw or sgd (Nesterov momentum 0.9)")
-    learning_rate: float = _doc(1e-3, "peak learning rate of the heads")
-    backbone_learning_rate: float | None = _doc(
+    name: str = option("adamw", "adamw or sgd (Nesterov momentum 0.9)", choices=("adamw", "sgd"))
+    learning_rate: float = option(1e-3, "peak learning rate of the heads", low=0, high=100)
+    backbone_learning_rate: float | None = option(
         None,
         "peak learning rate of the backbone; null: with pretrained weights a tenth of the heads' "
         "rate, otherwise the same",
+        low=0,
+        high=100,
     )
-    weight_decay: float = _doc(
-        0.02, "weight decay of matrices and kernels; biases and norms have none"
+    weight_decay: float = option(
+        0.02, "weight decay of matrices and kernels; biases and norms have none", low=0, high=100
     )
-    warmup: float = _doc(0.05, "share of all steps over which the learning rate rises from zero")
-    final: float = _doc(0.01, "share of the peak learning rate at which the cosine ends")
-    clip_norm: float = _doc(
-        5.0, "largest norm of the gradients, which are scaled down to it; 0 is unlimited"
+    warmup: float = option(
+        0.05, "share of all steps over which the learning rate rises from zero", low=0, high=1
     )
-    ema: float = _doc(
+    final: float = option(
+        0.01, "share of the peak learning rate at which the cosine ends", low=0, high=1
+    )
+    clip_norm: float = option(
+        5.0,
+        "largest norm of the gradients, which are scaled down to it; 0 is unlimited",
+        low=0,
+        high=1e9,
+    )
+    ema: float = option(
         0.995,
         "decay of the averaged weights, which are the ones exported; 0 exports the last weights",
+        low=0,
+        high=0.999999,
     )
 
 
@@ -108,130 +114,75 @@ class OptimiserConfig:
 class LoopConfig:
     """How long, on what, with how much care."""
 
-    epochs: int | None = _doc(
+    epochs: int | None = option(
         None,
         "passes over the training images; null: 12 to fine-tune a pretrained network, 40 to train "
         "heads alone, 60 to train from random weights",
+        low=0,
+        high=1e6,
     )
-    batch_size: int = _doc(32, "images per step, over all processes together")
-    head_epochs: int = _doc(
+    batch_size: int = option(32, "images per step, over all processes together", low=1, high=1e6)
+    head_epochs: int = option(
         20,
         "epochs in which the heads alone are trained, on cached features, before a pretrained "
         "backbone is fine-tuned, so that random heads do not spoil it (Kumar et al., ICLR 2022)",
+        low=0,
+        high=1e6,
     )
-    patience: int = _doc(
-        0, "epochs without a better validation score after which training stops; 0: never"
+    patience: int = option(
+        0,
+        "epochs without a better validation score after which training stops; 0: never",
+        low=0,
+        high=1e6,
     )
-    validate_every: int = _doc(1, "epochs between validations")
-    precision: str = _doc(
-        "float32", "numeric precision of training: float32, bfloat16 or float16 (mixed)"
+    validate_every: int = option(1, "epochs between validations", low=1, high=1e6)
+    precision: str = option(
+        "float32",
+        "numeric precision of training: float32, bfloat16 or float16 (mixed)",
+        choices=("float32", "bfloat16", "float16"),
     )
-    seed: int = _doc(0, "seed of everything random")
-    sampler: str = _doc(
+    seed: int = option(0, "seed of everything random", low=0, high=2**32 - 1)
+    sampler: str = option(
         "shuffle",
         "how images are drawn: shuffle, or balanced, which draws every class equally often",
+        choices=("shuffle", "balanced"),
     )
-    cache_features: bool = _doc(
+    cache_features: bool = option(
         True,
         "run a frozen backbone once instead of in every epoch, if nothing is augmented",
     )
-    checkpoint_seconds: float = _doc(
+    checkpoint_seconds: float = option(
         120.0,
         "seconds between two writes of last.safetensors, which is also written at the end of each "
         "stage",
+        low=0,
+        high=1e9,
     )
-    accelerator: str = _doc("auto", "device of training: auto, cpu or cuda")
-    devices: int = _doc(1, "processes on this machine; torchrun overrides it")
-    nodes: int = _doc(1, "number of machines")
-    threads: int = _doc(0, "CPU threads of the network; 0 lets torch choose")
-
-
-@dataclass(frozen=True)
-class ClassifierConfig:
-    """How the classifier is trained."""
-
-    loss: str = _doc("cross_entropy", "name of the classifier's loss")
-    settings: dict[str, Any] = _doc(
-        lambda: {"label_smoothing": 0.05}, "settings of the classifier's loss"
+    accelerator: str = option(
+        "auto", "device of training: auto, cpu or cuda", choices=("auto", "cpu", "cuda")
     )
-    class_weights: str = _doc(
-        "none",
-        "weight of each class in the loss: none, sqrt_inverse (of the frequency), inverse or "
-        "effective",
-    )
-    weight: float = _doc(1.0, "weight of the classifier's loss in joint training")
-    calibrate: bool = _doc(True, "fit the softmax temperature on the validation images")
-
-
-@dataclass(frozen=True)
-class PoseConfig:
-    """How the pose head is trained."""
-
-    loss: str = _doc(
-        "heteroscedastic",
-        "name of the pose head's loss; homoscedastic and beta learn no covariance",
-    )
-    settings: dict[str, Any] = _doc(dict, "settings of the pose head's loss")
-    weight: float = _doc(1.0, "weight of the pose head's loss in joint training")
-    clips: int = _doc(1, "frames per clip, for settings.relative (MapNet: 3); 1 uses single frames")
-    clip_spacing: int = _doc(10, "distance between the frames of a clip, in frames")
-    calibrate: bool = _doc(True, "scale the variances to match the errors on the validation frames")
-    folds: int = _doc(
-        4,
-        "folds of training blocks to calibrate on, if there are no validation frames and the "
-        "backbone is frozen",
-    )
-
-
-@dataclass(frozen=True)
-class PlaceConfig:
-    """How the place head is trained."""
-
-    loss: str = _doc(
-        "triplet",
-        "name of the place head's loss: triplet, multi_similarity, or none (k-means alone)",
-    )
-    settings: dict[str, Any] = _doc(dict, "settings of the place head's loss")
-    weight: float = _doc(1.0, "weight of the place head's loss in joint training")
-    positive_m: float = _doc(
-        10.0, "largest distance between two images of the same place, in metres"
-    )
-    positive_deg: float | None = _doc(
-        None, "largest turn between two images of the same place, in degrees; null: any"
-    )
-    negative_m: float = _doc(
-        25.0, "images further apart than this show different places, in metres"
-    )
-    negative_deg: float | None = _doc(
-        None,
-        "images turned by more than this show different places, in degrees; null: the turn does not"
-        " count",
-    )
-    negatives: int = _doc(10, "hardest negatives per query, for triplet")
-    queries: int = _doc(
-        0, "queries between two minings, which make an epoch, for triplet; 0 for all"
-    )
-    images_per_place: int = _doc(4, "images of each place in a batch, for multi_similarity")
-    kmeans_images: int = _doc(
-        1000, "training images whose features are clustered to initialise the head"
-    )
-    kmeans_ratio: float = _doc(
-        100.0,
-        "NetVLAD's initial ratio between the assignment to the nearest cluster and that to the "
-        "second nearest, on average; above 1; a smaller, softer value separates near viewpoints "
-        "better",
-    )
+    devices: int = option(1, "processes on this machine; torchrun overrides it", low=1, high=1e4)
+    nodes: int = option(1, "number of machines", low=1, high=1e5)
+    threads: int = option(0, "CPU threads of the network; 0 lets torch choose", low=0, high=1024)
 
 
 @dataclass(frozen=True)
 class EpistemicConfig:
     """Several answers of classifier and pose head to one run of the backbone."""
 
-    members: int = _doc(
-        1, "heads of an ensemble; those after the first are trained on the trained backbone"
+    members: int = option(
+        1,
+        "heads of an ensemble; those after the first are trained on the trained backbone",
+        low=1,
+        high=MAX_MEMBERS,
     )
-    passes: int = _doc(0, "passes of Monte Carlo dropout (needs dropout in the heads); 0 for none")
-    bootstrap: bool | None = _doc(
+    passes: int = option(
+        0,
+        "passes of Monte Carlo dropout (needs dropout in the heads); 0 for none",
+        low=0,
+        high=MAX_PASSES,
+    )
+    bootstrap: bool | None = option(
         None,
         "train each further member on a bootstrap sample of the images instead of all of them; "
         "null: only if the classifier alone is trained, whose linear layers would otherwise all be "
@@ -241,88 +192,95 @@ class EpistemicConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One run: `robot-vision train config.yaml`."""
+    """One run: `robot-vision train config.yaml`.
 
-    heads: tuple[str, ...] = _doc((), "heads to train: any of classifier, pose, place")
-    name: str = _doc("model", "name of the bundle")
-    output: str = _doc("", "folder of the run; empty: runs/NAME")
-    data: DataConfig = _doc(DataConfig, "")
-    network: NetworkConfig = _doc(NetworkConfig, "")
-    optimiser: OptimiserConfig = _doc(OptimiserConfig, "")
-    loop: LoopConfig = _doc(LoopConfig, "")
-    augmentation: dict[str, Any] | None = _doc(
+    Attributes:
+        kinds: kind of each head whose name does not say it; in YAML part of `heads`.
+        settings: of each head that is trained, under its name; those that are not given are the defaults.
+    """
+
+    heads: tuple[str, ...] = option(
+        (),
+        "heads to train, by their kinds; or a mapping of names to kinds, such as {lights: {kind: "
+        "classifier}}, where one backbone has several of a kind",
+    )
+    name: str = option("model", "name of the bundle")
+    output: str = option("", "folder of the run; empty: runs/NAME")
+    data: DataConfig = option(DataConfig, "")
+    network: NetworkConfig = option(NetworkConfig, "")
+    optimiser: OptimiserConfig = option(OptimiserConfig, "")
+    loop: LoopConfig = option(LoopConfig, "")
+    augmentation: dict[str, Any] | None = option(
         None,
         "name of the augmentation (none, labels, poses), its settings, and mixup (alpha, for "
         "classifiers alone); null: none if the whole backbone is frozen, labels for classifiers "
         "alone, otherwise poses",
     )
-    classifier: ClassifierConfig = _doc(ClassifierConfig, "")
-    pose: PoseConfig = _doc(PoseConfig, "")
-    place: PlaceConfig = _doc(PlaceConfig, "")
-    epistemic: EpistemicConfig = _doc(EpistemicConfig, "")
-    baselines: tuple[str, ...] = _doc(
-        (), f"baselines to compare with: any of {', '.join(BASELINES)}"
+    settings: Mapping[str, Any] = option(dict, "")
+    epistemic: EpistemicConfig = option(EpistemicConfig, "")
+    baselines: tuple[str, ...] = option((), "baselines to compare with, by their words")
+    variants: tuple[str, ...] = option(
+        (), f"further bundles to write: any of {', '.join(VARIANTS)}", choices=VARIANTS
     )
-    variants: tuple[str, ...] = _doc((), f"further bundles to write: any of {', '.join(VARIANTS)}")
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks what has a range or a list of allowed values."""
         if not self.heads:
             raise ConfigError(f"heads is empty: name at least one of {', '.join(registry.names())}")
-        if self.loop.sampler == "balanced" and "classifier" not in self.heads:
-            raise ConfigError("loop.sampler balanced draws by class: it needs the classifier head")
-        several = self.epistemic.members > 1 or self.epistemic.passes
-        if several and not {"classifier", "pose"} & set(self.heads):
+        given = {name: self.settings.get(name) or t.Settings() for name, t in self.trainers.items()}
+        network = {name: dict(self.network.heads.get(name) or {}) for name in self.trainers}
+        object.__setattr__(self, "settings", given)
+        object.__setattr__(self, "network", replace(self.network, heads=network))
+        check_declared("", self)
+        for name, settings in given.items():
+            check_declared(name, settings)
+        trainers = self.trainers.values()
+        if self.loop.sampler == "balanced" and not any(t.balances for t in trainers):
             raise ConfigError(
-                "epistemic is of classifier and pose heads: leave it out where only places are trained"
+                f"loop.sampler balanced draws by class, and no class is learned by {', '.join(self.heads)}"
             )
-        loop, optimiser, place = self.loop, self.optimiser, self.place
-        for what, values, allowed in (
-            ("head", self.heads, registry.names()),
-            ("baseline", self.baselines, BASELINES),
-            ("variant", self.variants, VARIANTS),
-            ("precision", (loop.precision,), PRECISIONS),
-            ("sampler", (loop.sampler,), ("shuffle", "balanced")),
-            ("class_weights", (self.classifier.class_weights,), CLASS_WEIGHTS),
-            ("optimiser name", (optimiser.name,), ("adamw", "sgd")),
-            ("accelerator", (loop.accelerator,), ("auto", "cpu", "cuda")),
-        ):
-            for value in values:
-                if value not in allowed:
-                    raise ConfigError(unknown(what, value, allowed))
-        for what, number, low, high in (
-            ("loop.epochs", loop.epochs or 0, 0, 1e6),
-            ("loop.head_epochs", loop.head_epochs, 0, 1e6),
-            ("loop.batch_size", loop.batch_size, 1, 1e6),
-            ("loop.patience", loop.patience, 0, 1e6),
-            ("loop.validate_every", loop.validate_every, 1, 1e6),
-            ("loop.checkpoint_seconds", loop.checkpoint_seconds, 0, 1e9),
-            ("loop.seed", loop.seed, 0, 2**32 - 1),
-            ("loop.devices", loop.devices, 1, 1e4),
-            ("loop.nodes", loop.nodes, 1, 1e5),
-            ("loop.threads", loop.threads, 0, 1024),
-            ("data.threads", self.data.threads, 1, 256),
-            ("data.memory_gib", self.data.memory_gib, 0, 1e6),
-            ("optimiser.learning_rate", optimiser.learning_rate, 0, 100),
-            ("optimiser.backbone_learning_rate", optimiser.backbone_learning_rate or 0, 0, 100),
-            ("optimiser.weight_decay", optimiser.weight_decay, 0, 100),
-            ("optimiser.warmup", optimiser.warmup, 0, 1),
-            ("optimiser.final", optimiser.final, 0, 1),
-            ("optimiser.clip_norm", optimiser.clip_norm, 0, 1e9),
-            ("optimiser.ema", optimiser.ema, 0, 0.999999),
-            ("place.negatives", place.negatives, 1, 1000),
-            ("place.queries", place.queries, 0, 1e9),
-            ("place.images_per_place", place.images_per_place, 2, 1000),
-            ("place.kmeans_ratio", place.kmeans_ratio, 1.01, 1e9),
-            ("epistemic.members", self.epistemic.members, 1, MAX_MEMBERS),
-            ("epistemic.passes", self.epistemic.passes, 0, MAX_PASSES),
-            ("pose.folds", self.pose.folds, 2, 100),
-            ("pose.clips", self.pose.clips, 1, 1000),
-            ("pose.clip_spacing", self.pose.clip_spacing, 1, 100000),
-            ("place.kmeans_images", place.kmeans_images, 1, 1e9),
-        ):
-            if not low <= number <= high:
-                raise ConfigError(f"{what} is {number:g}: it must be from {low:g} to {high:g}")
+        several = self.epistemic.members > 1 or self.epistemic.passes
+        if several and not any(t.head.sampled for t in trainers):
+            can = [kind for kind in registry.BUILT_IN if registry.head(kind).sampled]
+            raise ConfigError(
+                f"epistemic is of {' and '.join(can)} heads, and this run trains {', '.join(self.heads)}: "
+                "leave it out"
+            )
+        known = [word for t in trainers for word in t.baselines]
+        for word in self.baselines:
+            if word not in known:
+                # Those of a head that this run does not train make no sense here, and do no harm.
+                known += [w for t in every_kind() for w in t.baselines]
+                if word not in known:
+                    raise ConfigError(unknown("baseline", word, dict.fromkeys(known)))
+
+    @functools.cached_property
+    def trainers(self) -> dict[str, Trainer[Any]]:
+        """What trains each head, by its name."""
+        return {name: trainer_of(name, self.kinds.get(name, name)) for name in self.heads}
+
+
+def trainer_of(name: str, kind: str) -> Trainer[Any]:
+    """Returns what trains a head of this name.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    if kind not in registry.names():
+        raise ConfigError(unknown("head", kind, registry.names()))
+    trainer: Trainer[Any] = registry.head(kind).named(name).trainer()
+    return trainer
+
+
+def every_kind() -> Iterator[Trainer[Any]]:
+    """Yields a trainer of each kind; a package of others that cannot be imported is left out."""
+    for kind in registry.names():
+        try:
+            yield trainer_of(kind, kind)
+        except ConfigError:
+            if kind in registry.BUILT_IN:
+                raise
 
 
 def resolved(config: TrainingConfig) -> TrainingConfig:

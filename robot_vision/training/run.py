@@ -14,33 +14,38 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from robot_vision.contract.training import Metrics
 from robot_vision.datasets.inspection import content_notes
 from robot_vision.errors import ConfigError
-from robot_vision.heads.place.training import fit_whitening, initialise_place
-from robot_vision.heads.pose.measures import Metrics
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.fit import loop
 from robot_vision.training.fit.checkpoint import write_whole
-from robot_vision.training.fit.ensemble import answer_often
-from robot_vision.training.fit.model import Trainee, build_network, is_frozen
-from robot_vision.training.fit.objectives import make_augment, make_losses
+from robot_vision.training.fit.ensemble import answer_often, needs_images
+from robot_vision.training.fit.model import (
+    build_network,
+    is_frozen,
+    make_chooser,
+    make_trainee,
+    prepare_heads,
+)
 from robot_vision.training.fit.record import Recorder, draw_curves
 from robot_vision.training.folder import check_folder, claim_folder, folder_of, locked
-from robot_vision.training.samples.choosing import make_chooser
+from robot_vision.training.samples.augmentation import make_augment
 from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.samples.features import FeatureCache, feature_bytes
 from robot_vision.training.setup import (
     Plan,
+    facts_of,
     is_frozen_by_config,
     is_pretrained,
     make_fabric,
     open_splits,
+    sample_set,
     stages,
 )
-from robot_vision.training.ship.baselines import run_baselines
 from robot_vision.training.ship.calibrate import calibrate
-from robot_vision.training.ship.evaluate import Views, evaluate
+from robot_vision.training.ship.evaluate import Views, evaluate, features_of, run_baselines
 from robot_vision.training.ship.report import describe_data, machine, ship
 from robot_vision.words import counted
 
@@ -112,12 +117,12 @@ def _run(
     splits = open_splits(config)
     for note in splits.notes:  # such as frames that were left out
         recorder.say(f"data: {note}")
-    network = build_network(config, splits.labels, splits.map_frame)
+    network = build_network(config, facts_of(config, splits))
     weight_notes = network.backbone.weight_notes
     for note in weight_notes:
         recorder.say(f"weights: {note}")
     sets = {
-        name: SampleSet.of(splits.split(name), splits.labels, network.spec.input)
+        name: sample_set(config, splits, name, network.spec)
         for name in ("train", "validation", "test")
     }
     _load(sets, config, recorder)
@@ -126,11 +131,6 @@ def _run(
         recorder.say(f"data: {note}")
     if not len(sets["train"]):
         raise ConfigError(f"No training image of {config.data.path} can be read")
-    if "pose" in config.heads:
-        targets = sets["train"].targets
-        pose: Any = network.heads["pose"]
-        pose.set_position_statistics(targets["T_map_camera"][targets["has_pose"]][:, :3, 3])
-
     if first:
         # Not before: a run that cannot begin, for want of weights or images, leaves no folder behind.
         claim_folder(folder, config)
@@ -151,7 +151,10 @@ def _run(
 
     recorder.say("calibrating and measuring")
     views = _cached(network, sets, config, fabric, recorder)
-    fit_whitening(network, views["train"], config, fabric.device)
+    with torch.no_grad():
+        for name, trainer in config.trainers.items():
+            seen = features_of(network, views["train"], trainer)
+            trainer.finish(network.heads[name], network.spec.heads[name], seen)
     calibration = calibrate(network, views, config, folder, fabric)
     for head, result in calibration.items():
         if isinstance(result, dict) and "left" in result:
@@ -207,23 +210,22 @@ def _fit_stage(
     # Only a last stage is augmented: the heads of a network that is then fine-tuned are a start.
     if not plan.whole and not is_frozen_by_config(config):
         augment = None
-    # The reprojection loss looks at the images' size.
-    cacheable = config.loop.cache_features and config.pose.loss != "reprojection"
+    cacheable = config.loop.cache_features and not needs_images(config)
     cached = not plan.whole and augment is None and cacheable
     train_views, validation_views = Views(sets["train"]), Views(sets["validation"])
     if cached:
         views = _cached(network, sets, config, fabric, recorder, ("train", "validation"))
         train_views, validation_views = views["train"], views["validation"]
     fresh = not (resume and (place / loop.LAST).is_file())
-    if "place" in config.heads and fresh and is_first:
-        initialise_place(network, train_views, config, fabric.device)
-    losses = make_losses(config, network.spec, sets["train"].targets)
-    if losses:
-        weights = {head: getattr(config, head).weight for head in losses}
-        trainee = Trainee(network, losses, weights, bool(config.network.freeze_batch_norm))
-        chooser = make_chooser(
-            config, tuple(losses), network, train_views, fabric.global_rank, fabric.world_size
-        )
+    if fresh and is_first:
+        prepare_heads(config, network, train_views)
+    trainee = make_trainee(
+        config, network, train_views, frozen_norms=bool(config.network.freeze_batch_norm)
+    )
+    if trainee.losses:
+        heads = tuple(trainee.losses)
+        rank, world = fabric.global_rank, fabric.world_size
+        chooser = make_chooser(config, heads, network, train_views, rank, world)
         stage = loop.Stage(plan.name, plan.epochs, augment, chooser)
         validation = validation_views if len(validation_views) else None
         state = loop.fit(
@@ -290,7 +292,7 @@ def _measure(
     for name in ("validation", "test"):
         if len(views[name]):
             report["metrics"][name] = evaluate(
-                network, views[name], views["train"], config.heads, config.place, fabric.device
+                network, views[name], views["train"], config.heads, config, fabric.device
             )
     return report
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from robot_vision.datasets.registry import open_dataset
-from robot_vision.datasets.sample import Splits
+from robot_vision.contract.spec import NetworkSpec
+from robot_vision.contract.training import DataFacts, Target
+from robot_vision.datasets.registry import dataset_options, open_dataset
+from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import expand
 from robot_vision.training.fit.model import build_network, is_frozen
+from robot_vision.training.samples.data import SampleSet
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,33 +64,38 @@ def open_splits(config: TrainingConfig) -> Splits:
     """
     if not config.data.kind or not config.data.path:
         raise ConfigError("data.kind and data.path are needed: which data set, and where it is")
-    splits = open_dataset(config.data.kind, expand(config.data.path), **config.data.options)
+    splits = open_dataset(config.data.kind, expand(config.data.path), **_options(config))
     if not splits.train:
         raise ConfigError(f"{config.data.path} has no training images: choose another split")
-    if "classifier" in config.heads and len(splits.labels) < 2:
-        found = ", ".join(splits.labels) or "none"
-        raise ConfigError(
-            f"A classifier needs at least two classes; {config.data.path} has {len(splits.labels)} "
-            f"({found}): add images of another class, or leave the head out"
-        )
-    posed = sum(s.T_map_camera is not None for s in splits.train)
-    for head in ("pose", "place"):
-        if head in config.heads and posed < 2:
-            raise ConfigError(
-                f"The {head} head needs poses; {posed} of {len(splits.train)} training images of "
-                f"{config.data.path} have one"
-            )
-    if "pose" in config.heads and not splits.has_orientation:
-        raise ConfigError(
-            f"The pose head needs orientations, which {config.data.path} does not have"
-        )
-    turned = config.place.positive_deg is not None or config.place.negative_deg is not None
-    if "place" in config.heads and turned and not splits.has_orientation:
-        raise ConfigError(
-            f"place.positive_deg and place.negative_deg need orientations, which {config.data.path} does not "
-            "have: set both to null"
-        )
+    for name, trainer in config.trainers.items():
+        trainer.check(config.settings[name], splits, config.data.path)
     return splits
+
+
+def _options(config: TrainingConfig) -> dict[str, Any]:
+    """Returns the data set's options: one that can look for further truth is asked for that of the heads."""
+    words = [word for t in config.trainers.values() if ":" in (word := t.word())]
+    if words and "truth" in dataset_options(config.data.kind):
+        return {"truth": words, **config.data.options}
+    return dict(config.data.options)
+
+
+def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
+    """Returns what the heads' settings take from the data."""
+    words = {trainer.word() for trainer in config.trainers.values()}
+    return DataFacts({word: splits.labels_of(word) for word in words}, splits.map_frame)
+
+
+def sample_set(config: TrainingConfig, splits: Splits, name: str, spec: NetworkSpec) -> SampleSet:
+    """Returns a split's samples, with what the heads learn of them."""
+
+    def learned(samples: Sequence[Sample]) -> dict[str, Target]:
+        found: dict[str, Target] = {}
+        for head, trainer in config.trainers.items():
+            found |= trainer.targets(samples, spec.heads[head])
+        return found
+
+    return SampleSet.of(splits.split(name), splits.labels, spec.input, learned)
 
 
 def is_frozen_by_config(config: TrainingConfig) -> bool:
@@ -133,13 +142,14 @@ def describe_plan(config: TrainingConfig) -> list[str]:
     """Returns what a run would do, in lines, after opening its data and building its network."""
     config = resolved(config)
     splits = open_splits(config)
-    network = build_network(config, splits.labels, splits.map_frame)
+    network = build_network(config, facts_of(config, splits))
     lines = [
         f"# images: train {len(splits.train)}, validation {len(splits.validation)}, test {len(splits.test)}",
         *(f"# {note}" for note in (*splits.notes, *network.backbone.weight_notes)),
     ]
-    if splits.labels:
-        lines.append(f"# labels: {', '.join(splits.labels)}")
+    for word, labels in facts_of(config, splits).labels.items():
+        if labels:
+            lines.append(f"# {word.replace('label', 'labels', 1)}: {', '.join(labels)}")
     total = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     lines.append(f"# {network.spec.backbone}: {trained:,} of {total:,} parameters are trained")

@@ -233,8 +233,8 @@ def _drawn(
         )
         kept: list[Sample] = []
         drawn: list[Sample] = []
-        for label in labels_of(samples):
-            mine = [s for s in samples if s.label == label]
+        for stratum in sorted({s.stratum for s in samples}, key=str):
+            mine = [s for s in samples if s.stratum == stratum]
             # At least one block of a class that has two, as with the draw of single images.
             # Blocks end where a folder below the class does.
             folders = Counter(s.sequence for s in mine).values()

@@ -5,6 +5,8 @@ The header says which is which (`file_name`, `image`, `id`, ...; `label`, `class
 images, and the only other one that of the classes. A table with a column for each class, 1 in one of them
 and 0 in the others, has its class there.
 
+Further columns of classes, of the names in `truth`, are what classifiers of those names learn.
+
 Layouts: one file, with or without a column `split` of train, val and test; or a folder with train.csv and
 perhaps val.csv and test.csv. What no table says is drawn as from image folders. Images are looked for next to
 the table and below, by their path, or by their name where it is the only one; an id may leave the suffix out.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -30,7 +32,7 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import find_images, image_notes, some
 from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
-from robot_vision.settings.declared import option
+from robot_vision.settings.declared import names_in, option
 from robot_vision.truth.pose_checks import Skipped, where
 from robot_vision.truth.tables import Row, Table, missing_label, read_table
 from robot_vision.words import counted
@@ -69,6 +71,11 @@ class Options(image_folder.Options):
     label_column: str = option(
         "", "name of the column of classes, if the header does not make it clear"
     )
+    truth: str = option(
+        "",
+        "further columns of classes, with commas: label:NAME for column NAME; training asks for those that "
+        "its heads learn",
+    )
 
 
 @dataclass
@@ -103,26 +110,27 @@ def open_splits(root: Path, options: Options) -> Splits:
         raise ConfigError(f"Option images is {options.images!r}: {base} is not a folder")
     found, skipped = _Found(base), Skipped()
     parts: dict[str, list[Sample]] = {}
-    seen: dict[Path, tuple[str, str]] = {}
+    seen: dict[Path, tuple[str, str]] = {}  # the classes, and where
     files: list[Path] = []
     for part, file in tables.items():
         table = _read(file, options)
-        if "label" not in table.columns and part and part != "train":
+        if not _classes_of(table.columns) and part and part != "train":
             notes.append(
                 f"{file.name} has no column of classes and is left out: {counted(len(table.rows), 'row')}"
             )
             continue
-        if "label" not in table.columns:
+        if not _classes_of(table.columns):
             raise SourceError(f"{file} has no column of classes")
         notes += _unused_columns(table)
         for sample, place, role in _samples(table, found, skipped, files):
             path = Path(str(sample.source))
-            label, before = seen.setdefault(path, (str(sample.label), place))
-            if before != place and label == sample.label:
+            mine = " ".join(str(value) for value in (sample.label, *sample.truth.values()) if value)
+            label, before = seen.setdefault(path, (mine, place))
+            if before != place and label == mine:
                 skipped.add("which is listed before with the same class", sample.name)
             elif before != place:
                 raise SourceError(
-                    f"{place}: {sample.name} is {sample.label!r}, and {label!r} in {before}: an image has "
+                    f"{place}: {sample.name} is {mine!r}, and {label!r} in {before}: an image has "
                     "one class"
                 )
             else:
@@ -167,10 +175,12 @@ def _tables(root: Path, notes: list[str]) -> dict[str, Path]:
 def _unused_columns(table: Table) -> list[str]:
     """Returns a note that names the columns that are neither image, class nor split."""
     used = table.columns
-    if used["label"] >= len(table.names):  # no names, or all others are classes
+    classes = [used[word] for word in _classes_of(used)]
+    if max(classes) >= len(table.names):  # no names, or all others are classes
         return []
     rest = [name for i, name in enumerate(table.names) if i not in used.values()]
-    chosen = f"{table.names[used['image']]!r} are the images and {table.names[used['label']]!r} the classes"
+    named = " and ".join(repr(table.names[i]) for i in sorted(classes))
+    chosen = f"{table.names[used['image']]!r} are the images and {named} the classes"
     return (
         [f"{table.file.name}: {chosen}, and other columns are not used: {some(rest)}"]
         if rest
@@ -181,25 +191,32 @@ def _unused_columns(table: Table) -> list[str]:
 def _read(file: Path, options: Options) -> Table:
     """Returns the table with its columns image, label and perhaps split; classes in columns made one."""
     wanted = dict(_COLUMNS)
-    for name, given in (("image", options.image_column), ("label", options.label_column)):
-        if given:
-            wanted[name] = (re.compile(re.escape(given.lower())),)
-    table = read_table(file, wanted, least=1)
+    given = {"image": options.image_column, "label": options.label_column}
+    further = {word: word.partition(":")[2] for word in names_in(options.truth)}
+    for word in further:
+        if not word.startswith("label:"):
+            raise ConfigError(
+                f"Option truth has {word!r}: a table gives label:NAME, of column NAME"
+            )
+    for name, column in {**given, **further}.items():
+        if column:
+            wanted[name] = (re.compile(re.escape(column.lower())),)
+    # Further columns first: one that is called lights, or class, is not the label's as well.
+    table = read_table(file, {**{word: wanted.pop(word) for word in further}, **wanted}, least=1)
     if any(name.lower().endswith(IMAGE_SUFFIXES) for name in table.names):
         table = read_table(file)  # a first row with an image is none of names
     if not table.rows:
         raise SourceError(f"{file} has no row")
-    for name, given in (("image", options.image_column), ("label", options.label_column)):
-        if given and name not in table.columns:
-            raise ConfigError(
-                f"{unknown(f'{name}_column', given, table.names or ['none'])} (in {file})"
-            )
+    for name, column in {**given, **further}.items():
+        if column and name not in table.columns:
+            what = "column of classes" if name in further else f"{name}_column"
+            raise ConfigError(f"{unknown(what, column, table.names or ['none'])} (in {file})")
     columns = dict(table.columns)
     width = len(table.names) or len(table.rows[0].words)
     if "image" not in columns:
         columns["image"] = _column_of_images(table, width)
     rest = [i for i in range(width) if i not in columns.values()]
-    if "label" not in columns and rest:
+    if "label" not in columns and rest and not further:
         if len(rest) == 1 and not (table.names and _STAMP.match(table.names[rest[0]])):
             columns["label"] = rest[0]
         elif table.names and _one_hot(table, rest):
@@ -251,8 +268,9 @@ def _samples(
     """Returns each sample with its file and line, and its part (empty where no column says)."""
     at = table.columns
     needed = max(at.values()) + 1
+    words = _classes_of(at)
     width = max(needed, len(table.names) or len(table.rows[0].words))
-    in_names = at["label"] >= len(table.names) > 0  # of the columns
+    in_names = at.get("label", 0) >= len(table.names) > 0  # of the columns
     samples = []
     for row in table.rows:
         place = where(table.file, row.number)
@@ -266,7 +284,7 @@ def _samples(
                 "round a word "
                 "that holds the delimiter, or name all columns in the header"
             )
-        word, label = row.words[at["image"]], row.words[at["label"]]
+        word, classes = row.words[at["image"]], {w: row.words[at[w]] for w in words}
         part = _part(row.words[at["split"]], place) if "split" in at else ""
         file = found.image(word)
         if file is None:
@@ -275,15 +293,27 @@ def _samples(
             )
             continue
         files.append(file)
-        if reason := "" if label and in_names else missing_label(label):
-            skipped.add(reason, word)
+        missing = {w: missing_label(c) for w, c in classes.items() if not (c and in_names)}
+        truth = {w: c for w, c in classes.items() if not missing.get(w)}
+        if not truth:
+            skipped.add(next(iter(missing.values())), word)
             continue
+        label = truth.pop("label", None)
         name = os.path.relpath(file, found.base).replace(os.sep, "/")
         sequence = name.rpartition("/")[0] or found.base.name
         samples.append(
-            (Sample(name, label, None, None, sequence, FileImage(str(file))), place, part)
+            (
+                Sample(name, label, None, None, sequence, FileImage(str(file)), truth=truth),
+                place,
+                part,
+            )
         )
     return samples
+
+
+def _classes_of(columns: Mapping[str, int]) -> tuple[str, ...]:
+    """Returns the words of truth among the columns: label, and label:NAME."""
+    return tuple(word for word in columns if word.partition(":")[0] == "label")
 
 
 def _part(word: str, place: str) -> str:

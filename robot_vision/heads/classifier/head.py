@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from robot_vision.words import counted
 
 LABELS = "labels.txt"
 REFERENCES = "open_set.npy"
+
+if TYPE_CHECKING:
+    from robot_vision.contract.training import Trainer
 
 
 class ClassifierHead(Head[ClassifierSpec, Classification]):
@@ -179,6 +182,12 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
             None if information is None else float(information),
             known.rarity(score) if known else None,
         )
+
+    def trainer(self) -> Trainer[ClassifierSpec]:
+        """See `Head.trainer`."""
+        from robot_vision.heads.classifier.training import ClassifierTrainer
+
+        return ClassifierTrainer(self)
 
 
 HEAD = ClassifierHead()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.contract.constants import Constants
-from robot_vision.contract.several import dropout_masks, mean_probabilities
+from robot_vision.contract.several import dropout_masks, join_answers
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
 
 
@@ -62,6 +65,11 @@ class ClassifierHead(nn.Module):
             raw["logit_samples"] = self.linear(features.unsqueeze(1) * self.masks)
         return raw
 
+    def join(self, answers: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Brings the answers of an ensemble's heads together: all of them, and their mean."""
+        raw = join_answers(answers, {"logits": "logit_samples"})
+        return {**raw, "logits": torch.stack([a["logits"] for a in answers]).mean(dim=0)}
+
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turns logits into final values.
 
@@ -94,3 +102,25 @@ class ClassifierHead(nn.Module):
             logsumexp = largest + (scaled - largest[:, None]).exp().sum(dim=1).log()
             known = temperature * logsumexp
         return {"probabilities": probabilities, "known_score": known, **outputs}
+
+
+def mean_probabilities(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Averages class probabilities and measures the disagreement.
+
+    The mutual information of class and answer, `H(mean p) - mean H(p)` (Houlsby et al. 2011, eq. 2): zero
+    where all answers are alike, however unsure each is; at most log S and log K.
+
+    Args:
+        probabilities: (N, S, K).
+
+    Returns:
+        The mean (N, K), and the mutual information (N,) in nats.
+    """
+    mean = probabilities.mean(dim=1)
+    information = entropy(mean) - entropy(probabilities).mean(dim=1)
+    return mean, information.clamp(min=0.0)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Returns the entropy in nats over the last axis; 0 log 0 is 0."""
+    return -(probabilities * probabilities.clamp(min=1e-30).log()).sum(dim=-1)

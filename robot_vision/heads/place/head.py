@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
 from robot_vision.heads.place.answer import Descriptor
 from robot_vision.heads.place.spec import PlaceSpec
+
+if TYPE_CHECKING:
+    from robot_vision.contract.training import Trainer
 
 
 class PlaceHead(Head[PlaceSpec, Descriptor]):
@@ -58,6 +61,12 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
 
     def unpack(self, row: Mapping[str, Any], spec: PlaceSpec, material: Material) -> Descriptor:
         return Descriptor(row[self.key("descriptor")])
+
+    def trainer(self) -> Trainer[PlaceSpec]:
+        """See `Head.trainer`."""
+        from robot_vision.heads.place.training import PlaceTrainer
+
+        return PlaceTrainer(self)
 
 
 HEAD = PlaceHead()

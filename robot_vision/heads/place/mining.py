@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from robot_vision.contract.batches import EpochSampler
+from robot_vision.contract.training import Sampled
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.heads.place.neighbours import Indices, PoseNeighbours
 from robot_vision.words import counted
@@ -237,3 +240,49 @@ class TripletSampler(EpochSampler):
             return near[: self.positives]
         distance = np.square(descriptors[row[near]] - descriptors[row[query]]).sum(axis=1)
         return near[np.argsort(distance, kind="stable")[: self.positives]]
+
+
+class Mined(Sampled):
+    """Chooses hard negatives, by the descriptors of the network as it is at the epoch's start.
+
+    Args:
+        sampler: of tuples.
+        describe: returns descriptors of the images of these numbers.
+    """
+
+    def __init__(self, sampler: TripletSampler, describe: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(sampler)
+        self.describe = describe
+        self._planned = -1  # the epoch whose plan is made
+
+    def batches(self, epoch: int) -> Sequence[dict[str, Tensor]]:
+        """See `Chooser.batches`; mines unless a checkpoint brought the epoch's plan."""
+        self.sampler.set_epoch(epoch)
+        if self._planned != epoch:
+            wanted = self.sampler.wanted()
+            self.sampler.mine(wanted, self.describe(torch.from_numpy(wanted)).numpy())
+        self._planned = epoch
+        return super().batches(epoch)
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the plan of this epoch and the hardest negatives of each query."""
+        data = self.sampler.state_dict()
+        plan = data["plan"] or []
+        return {
+            "epoch": torch.tensor(data["epoch"]),
+            "hardest": torch.from_numpy(data["hardest"]),
+            "plan": torch.tensor([i for batch in plan for i in batch], dtype=torch.int64),
+            "lengths": torch.tensor([len(batch) for batch in plan], dtype=torch.int64),
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Goes on with the plan of a checkpoint."""
+        parts = state["plan"].split(state["lengths"].tolist())
+        self._planned = int(state["epoch"])
+        self.sampler.load_state_dict(
+            {
+                "epoch": self._planned,
+                "plan": [part.tolist() for part in parts],
+                "hardest": state["hardest"].numpy(),
+            }
+        )

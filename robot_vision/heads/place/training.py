@@ -1,83 +1,296 @@
-"""The place head's own steps: k-means before training, mined tuples during it, whitening after it."""
+"""How place heads are trained: k-means before, mined tuples during it, whitening after, and recall."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training.config import TrainingConfig
-from robot_vision.training.samples.data import batches
-from robot_vision.training.ship.evaluate import Views
+from robot_vision.contract.training import (
+    NONE,
+    Chooser,
+    DataFacts,
+    Features,
+    HeadSettings,
+    Metrics,
+    Sampled,
+    Shape,
+    Share,
+    Targets,
+    Trainer,
+    poses_of,
+    require_poses,
+)
+from robot_vision.errors import ConfigError
+from robot_vision.heads.place import evaluation as places
+from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.settings.declared import option
+from robot_vision.settings.mappings import from_mapping
+from robot_vision.statistics.bootstrap import mean, values
+from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.words import counted
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _COLUMNS = 50_000  # descriptors for k-means: the authors' code takes as many
 _CHUNK = 64
 
 
-@torch.no_grad()
-def place_features(
-    network: MultiHeadNetwork, views: Views, device: torch.device, index: Tensor
-) -> Tensor:
-    """Returns the place head's feature maps of some samples, on the CPU."""
-    if views.cache is not None:
-        return views.cache.features["place"][index]
-    network.eval()
-    found = []
-    for batch in batches(views.samples, list(index.split(_CHUNK))):
-        found.append(network.forward_features(batch["images"].to(device))["place"].cpu())
-    return torch.cat(found)
+@dataclass(frozen=True)
+class PlaceConfig(HeadSettings):
+    """How a place head is trained."""
+
+    loss: str = option(
+        "triplet",
+        "name of the place head's loss: triplet, multi_similarity, or none (k-means alone)",
+    )
+    settings: dict[str, Any] = option(dict, "settings of the place head's loss")
+    weight: float = option(1.0, "weight of the place head's loss in joint training")
+    positive_m: float = option(
+        10.0, "largest distance between two images of the same place, in metres"
+    )
+    positive_deg: float | None = option(
+        None, "largest turn between two images of the same place, in degrees; null: any"
+    )
+    negative_m: float = option(
+        25.0, "images further apart than this show different places, in metres"
+    )
+    negative_deg: float | None = option(
+        None,
+        "images turned by more than this show different places, in degrees; null: the turn does not"
+        " count",
+    )
+    negatives: int = option(10, "hardest negatives per query, for triplet", low=1, high=1000)
+    queries: int = option(
+        0,
+        "queries between two minings, which make an epoch, for triplet; 0 for all",
+        low=0,
+        high=1e9,
+    )
+    images_per_place: int = option(
+        4, "images of each place in a batch, for multi_similarity", low=2, high=1000
+    )
+    kmeans_images: int = option(
+        1000,
+        "training images whose features are clustered to initialise the head",
+        low=1,
+        high=1e9,
+    )
+    kmeans_ratio: float = option(
+        100.0,
+        "NetVLAD's initial ratio between the assignment to the nearest cluster and that to the "
+        "second nearest, on average; above 1; a smaller, softer value separates near viewpoints "
+        "better",
+        low=1.01,
+        high=1e9,
+    )
+
+    @property
+    def relation(self) -> dict[str, float | None]:
+        """What counts as the same place and what as another, as losses and mining take it."""
+        return {
+            "positive_m": self.positive_m,
+            "positive_deg": self.positive_deg,
+            "negative_m": self.negative_m,
+            "negative_deg": self.negative_deg,
+        }
 
 
-@torch.no_grad()
-def initialise_place(
-    network: MultiHeadNetwork, train: Views, config: TrainingConfig, device: torch.device
-) -> None:
-    """Sets NetVLAD's centres and assignment by k-means on training features; GeM needs none.
+class PlaceTrainer(Trainer[PlaceSpec]):
+    """See `Trainer`."""
 
-    Whitening, where there is one, is fitted too, so that validation during training means something.
-    """
-    head: Any = network.heads["place"]
-    if hasattr(head, "initialise"):
-        generator = torch.Generator().manual_seed(config.loop.seed)
-        some = torch.randperm(len(train), generator=generator)[: config.place.kmeans_images]
-        maps = place_features(network, train, device, some)  # (n, C, h, w)
-        columns = maps.permute(0, 2, 3, 1).flatten(0, 2)  # (n h w, C)
-        chosen = torch.randperm(len(columns), generator=generator)[:_COLUMNS]
-        head.initialise(
-            columns[chosen].to(device), config.loop.seed, ratio=config.place.kmeans_ratio
+    Settings = PlaceConfig
+    losses = {
+        "triplet": "robot_vision.heads.place.loss:TripletRankingLoss",
+        "multi_similarity": "robot_vision.heads.place.loss:MultiSimilarityLoss",
+    }
+    baselines = {"pooling": "descriptors that need no training"}
+    harms = frozenset({"flip", "crop", "mixup"})
+    truth = "pose"
+    columns = {
+        "recall_at_1": ("recall@1", "{:.4f}"),
+        "recall_at_5": ("recall@5", "{:.4f}"),
+        "answerable": ("answerable queries", "{:d}"),
+        "numbers": ("numbers", "{:d}"),
+    }
+    ranked = ("recall_at_1", 1)
+    looks_up = True
+
+    def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> PlaceSpec:
+        """See `Trainer.spec`."""
+        return from_mapping(PlaceSpec, f"network.{self.name}", settings)
+
+    def check(self, settings: PlaceConfig, splits: Any, where: str) -> None:
+        """See `Trainer.check`."""
+        require_poses(self.name, splits, where)
+        turned = settings.positive_deg is not None or settings.negative_deg is not None
+        if turned and not splits.has_orientation:
+            raise ConfigError(
+                f"{self.name}.positive_deg and {self.name}.negative_deg need orientations, which {where} "
+                "does not have: set both to null"
+            )
+
+    def module(self, spec: PlaceSpec, shapes: Sequence[Shape]) -> nn.Module:
+        """See `Trainer.module`."""
+        from robot_vision.heads.place.gem import GemHead
+        from robot_vision.heads.place.netvlad import NetVladHead
+
+        return (NetVladHead if spec.pooling == "netvlad" else GemHead)(spec, shapes[0])
+
+    def built(self, spec: PlaceSpec, module: Any) -> PlaceSpec:
+        """Fills in the size of the descriptor."""
+        return replace(spec, descriptor_size=module.size)
+
+    def untrained(self, pretrained: bool, images: int) -> str:
+        """See `Trainer.untrained`."""
+        return f"The {self.name} head's clusters are from {counted(images, 'image')}, and it is not trained"
+
+    def prepare(
+        self, module: Any, spec: PlaceSpec, settings: PlaceConfig, features: Features, seed: int
+    ) -> None:
+        """Sets NetVLAD's centres and assignment by k-means on training features; GeM needs none.
+
+        Whitening, where there is one, is fitted too, so that validation during training means something.
+        """
+        import torch
+
+        if hasattr(module, "initialise"):
+            generator = torch.Generator().manual_seed(seed)
+            some = torch.randperm(len(features), generator=generator)[: settings.kmeans_images]
+            (maps,) = features.of(some)  # (n, C, h, w)
+            columns = maps.permute(0, 2, 3, 1).flatten(0, 2)  # (n h w, C)
+            chosen = torch.randperm(len(columns), generator=generator)[:_COLUMNS]
+            module.initialise(
+                columns[chosen].to(features.device), seed, ratio=settings.kmeans_ratio
+            )
+        self.finish(module, spec, features)
+
+    def loss(self, settings: PlaceConfig, spec: PlaceSpec, targets: Targets) -> nn.Module | None:
+        """See `Trainer.loss`."""
+        if settings.loss == NONE:
+            return None
+        return self.make_loss(settings.loss, **{**settings.relation, **settings.settings})
+
+    def chooser(
+        self, module: Any, spec: PlaceSpec, settings: PlaceConfig, features: Features, share: Share
+    ) -> Chooser | None:
+        """See `Trainer.chooser`: mined tuples, or images by place."""
+        from robot_vision.heads.place.mining import Mined, TripletSampler
+        from robot_vision.heads.place.neighbours import PlaceRelation, PoseNeighbours
+        from robot_vision.heads.place.place_batches import PlaceSampler
+
+        relation: Any = settings.relation
+        positions, xyzw = poses_of(features.targets)
+        near = PoseNeighbours(positions, PlaceRelation(**relation), xyzw)
+        if settings.loss != "triplet":
+            places = max(2, share.batch_size // (settings.images_per_place * share.world))
+            return Sampled(
+                PlaceSampler(
+                    near, places, settings.images_per_place, share.seed, share.rank, share.world
+                )
+            )
+        sampler = TripletSampler(
+            near,
+            queries_per_batch=max(1, share.batch_size // ((2 + settings.negatives) * share.world)),
+            negatives=settings.negatives,
+            queries=settings.queries,
+            seed=share.seed,
+            rank=share.rank,
+            world_size=share.world,
         )
-    fit_whitening(network, train, config, device)
+        return Mined(sampler, lambda index: unwhitened(module, features, index))
+
+    def finish(self, module: Any, spec: PlaceSpec, features: Features) -> None:
+        """Fits PCA whitening on the descriptors of the training images, where the head has one."""
+        import torch
+
+        if spec.whitened_size:
+            descriptors = unwhitened(module, features, torch.arange(len(features)))
+            module.fit_whitening(descriptors.to(features.device))
+
+    def measure(
+        self,
+        outputs: Targets,
+        targets: Targets,
+        spec: PlaceSpec,
+        settings: Any,
+        stored: tuple[Targets, Targets] | None = None,
+    ) -> tuple[Metrics, NDArray[np.float64] | None]:
+        """Measures retrieval over the answerable queries: those with at least one image of the same place.
+
+        Samples without a pose are no queries.
+
+        Returns:
+            recall_at_1, _5 and _10, queries, and how many of them are answerable; each sample's share.
+        """
+        if stored is None:
+            return {}, None
+        rule = EvaluationSettings(
+            place_radius_m=settings.positive_m, place_heading_deg=settings.positive_deg
+        )
+        found = places.score_places(_views(outputs, targets), _views(*stored), rule, False)
+        answerable = found["place_positives"] > 0
+        metrics: Metrics = {
+            "queries": int((found["place_match"] >= 0).sum()),
+            "answerable": int(answerable.sum()),
+        }
+        if not answerable.any():
+            return metrics, None
+        rank = found["place_rank"][answerable]
+        hits = {f"recall_at_{k}": mean(rank < k) for k in (1, 5, 10)}
+        metrics.update(values(hits, len(rank)))
+        each = np.full((len(answerable), 1), np.nan)
+        each[answerable, 0] = (rank < 1) + 0.01 * (rank < 5)
+        return metrics, each
+
+    def score(self, metrics: Metrics, reference: Any) -> float | None:
+        """Returns recall@1 plus a hundredth of recall@5."""
+        if "recall_at_1" not in metrics:
+            return None
+        return float(metrics["recall_at_1"] + 0.01 * metrics["recall_at_5"])
+
+    def run_baselines(
+        self,
+        names: Sequence[str],
+        seen: Features,
+        asked: Features,
+        spec: PlaceSpec,
+        settings: Any,
+        seed: int,
+    ) -> dict[str, Metrics]:
+        """Measures untrained descriptors: average pooling, GeM and the flattened map."""
+        from robot_vision.contract.pooling import poolings
+
+        if "pooling" not in names:
+            return {}
+        stored, wanted = poolings(seen.first()), poolings(asked.first())
+        found = {}
+        for name, descriptors in stored.items():
+            database = {"descriptor": descriptors}, seen.targets
+            said = {"descriptor": wanted[name]}
+            found[name], _ = self.measure(said, asked.targets, spec, settings, database)
+            found[name]["numbers"] = descriptors.shape[1]
+        return found
 
 
-@torch.no_grad()
-def fit_whitening(
-    network: MultiHeadNetwork, train: Views, config: TrainingConfig, device: torch.device
-) -> None:
-    """Fits PCA whitening on the descriptors of the training images, where the head has one."""
-    place = network.spec.place
-    if "place" not in config.heads or place is None or not place.whitened_size:
-        return
-    descriptors = unwhitened(network, train, torch.arange(len(train)))
-    head: Any = network.heads["place"]
-    head.fit_whitening(descriptors.to(device))
+def _views(outputs: Targets, targets: Targets) -> places.Views:
+    position, xyzw = poses_of(targets)
+    none = np.zeros(len(position), np.int64)  # stamps: nothing is left out by them
+    return places.Views(outputs["descriptor"].float().numpy(), position, xyzw, none)
 
 
-@torch.no_grad()
-def unwhitened(network: MultiHeadNetwork, views: Views, index: Tensor) -> Tensor:
+def unwhitened(module: Any, features: Features, index: Tensor) -> Tensor:
     """Returns descriptors of some samples as they are before whitening, on the CPU."""
-    head: Any = network.heads["place"]
-    device, mode = head_device(network), network.training
-    network.eval()
-    parts = [
-        head.aggregate(place_features(network, views, device, part).to(device)).cpu()
-        for part in index.split(_CHUNK)
-    ]
-    network.train(mode)
-    return torch.cat(parts)
+    import torch
 
-
-def head_device(network: MultiHeadNetwork) -> torch.device:
-    """Returns where the network is."""
-    return network.pixel_scale.device
+    with torch.no_grad():
+        return torch.cat(
+            [
+                module.aggregate(*(f.to(features.device) for f in features.of(part))).cpu()
+                for part in index.split(_CHUNK)
+            ]
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from robot_vision.contract.head import Arrays, Column, Head, Material, Output, T
 from robot_vision.geometry.rigid import symmetrised
 from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.heads.pose.spec import PoseSpec
+
+if TYPE_CHECKING:
+    from robot_vision.contract.training import Trainer
 
 
 class PoseHead(Head[PoseSpec, PoseAnswer]):
@@ -108,6 +111,12 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
             np.full((6, 6), np.nan) if covariance is None else covariance,
             row.get(self.key("spread")),
         )
+
+    def trainer(self) -> Trainer[PoseSpec]:
+        """See `Head.trainer`."""
+        from robot_vision.heads.pose.training import PoseTrainer
+
+        return PoseTrainer(self)
 
 
 HEAD = PoseHead()

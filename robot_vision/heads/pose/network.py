@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.contract.constants import Constants
-from robot_vision.contract.several import SAMPLES, dropout_masks, mean_pose, sampled
+from robot_vision.contract.several import dropout_masks, join_answers
 from robot_vision.errors import ConfigError
 from robot_vision.heads.pose.covariance_layer import (
     CORRELATIONS,
@@ -15,9 +17,17 @@ from robot_vision.heads.pose.covariance_layer import (
     correlation_factor,
     log_variance_bounds,
 )
+from robot_vision.heads.pose.several import mean_pose
 from robot_vision.heads.pose.spec import PoseSpec
 
 MAX_POSITION = 1e6  # m
+# What the head computes, to the name of the same of several answers (N, S, ...).
+SAMPLES = {
+    "position": "position_samples",
+    "quaternion_xyzw": "quaternion_samples",
+    "log_variance": "log_variance_samples",
+    "correlation": "correlation_samples",
+}
 
 
 class PoseNetHead(nn.Module):
@@ -144,7 +154,8 @@ class PoseNetHead(nn.Module):
         hidden = F.relu(self.hidden(features))  # (N, hidden)
         raw = self._regress(self.dropout(hidden))
         if self.masks is not None and not self.training:
-            raw.update(sampled(self._regress(hidden.unsqueeze(1) * self.masks)))  # (N, S, hidden)
+            each = self._regress(hidden.unsqueeze(1) * self.masks)  # (N, S, hidden)
+            raw.update({SAMPLES[name]: value for name, value in each.items()})
         return raw
 
     def _regress(self, hidden: Tensor) -> dict[str, Tensor]:
@@ -161,6 +172,10 @@ class PoseNetHead(nn.Module):
         if self.correlation is not None:
             raw["correlation"] = self.correlation(hidden)
         return raw
+
+    def join(self, answers: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Brings the answers of an ensemble's heads together."""
+        return join_answers(answers, SAMPLES)
 
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turns the regressed numbers into final values, which are finite for any finite input.
@@ -179,7 +194,6 @@ class PoseNetHead(nn.Module):
         # (N, S, ...) as (N * S, ...), through the same arithmetic, and back. The sizes are written into the
         # graph as numbers: OpenVINO finds no output shapes through computed ones.
         samples = {name: raw[sample] for name, sample in SAMPLES.items() if sample in raw}
-        samples.pop("logits", None)
         count = int(samples["position"].shape[1])
         flat = {name: v.reshape(-1, int(v.shape[2])) for name, v in samples.items()}
         each = {

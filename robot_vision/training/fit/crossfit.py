@@ -16,7 +16,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from robot_vision.heads.pose.measures import pose_errors
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
@@ -24,65 +23,61 @@ from robot_vision.training.fit.ensemble import BLOCK, fit_member, part_of
 from robot_vision.training.fit.record import Recorder
 from robot_vision.training.ship.evaluate import Views, predict
 
-Residuals = tuple[Tensor, Tensor, Tensor, Tensor]
 
-
-def pose_residuals(
-    network: MultiHeadNetwork, train: Views, config: TrainingConfig, folder: Path, fabric: Fabric
-) -> Residuals:
-    """Returns what the head says of training frames held out in turn.
+def held_out(
+    network: MultiHeadNetwork,
+    name: str,
+    folds: int,
+    train: Views,
+    known: Tensor,
+    config: TrainingConfig,
+    folder: Path,
+    fabric: Fabric,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Returns what a head says of training samples held out in turn.
 
     Every fold's head answers as often as the network does: by passes, and by as many members.
 
     Args:
         network: with a frozen backbone; it is not changed.
+        name: of the head.
+        folds: how many.
         train: with cached features.
-        config: of the run; `pose.folds` is the number of folds.
+        known: bool (N,), the samples that have the head's truth.
+        config: of the run.
         folder: for the folds' checkpoints, removed in the end.
         fabric: launched, one process.
 
     Returns:
-        Errors (N, 6), predicted covariances (N, 6, 6), the part of them by which answers differ, and the
-        block of time (N,) that each frame is of.
+        Outputs (M, ...) by the head's words, the samples (M,) that they are of, and the block of time (M,)
+        that each is of.
     """
-    assert train.cache is not None and network.spec.pose is not None
-    assert config.loop.epochs is not None
-    known = train.samples.targets["has_pose"]
+    assert train.cache is not None
     block = torch.arange(len(train)) // BLOCK
-    fold_of = block % config.pose.folds
-    alone = replace(config, heads=("pose",))
+    fold_of = block % folds
+    alone = replace(config, heads=(name,))
     wanted, quiet = config.epistemic, Recorder(None, quiet=True)
-    errors, covariances, spreads, blocks = [], [], [], []
-    for fold in range(config.pose.folds):
+    outputs, rows = [], []
+    for fold in range(folds):
         seen = ((fold_of != fold) & known).nonzero().flatten()
         asked = ((fold_of == fold) & known).nonzero().flatten()
         if not len(seen) or not len(asked):
             continue
-        part, held_out = part_of(train, seen), part_of(train, asked)
+        part, rest = part_of(train, seen), part_of(train, asked)
         place = folder / f"fold{fold}"
         members = [
             fit_member(network, number, part, None, alone, place / str(number), fabric, quiet)
             for number in range(wanted.members)
         ]
         other = with_members(network, [])
-        other.heads["pose"] = members[0]["pose"]
+        other.heads[name] = members[0][name]
         if wanted.members > 1:
             other = with_members(other, members[1:])
         if wanted.passes:
             other = with_monte_carlo(other, wanted.passes, config.loop.seed)
         fabric.to_device(other)
-        outputs = predict(other, held_out, ("pose",), fabric.device)
-        true = held_out.samples.targets["T_map_camera"]
-        errors.append(pose_errors(outputs["position"], outputs["orientation_xyzw"], true))
-        covariances.append(outputs["pose_covariance"].double())
-        spreads.append(spread_of(outputs))
-        blocks.append(block[asked])
+        outputs.append(predict(other, rest, (name,), fabric.device)[name])
+        rows.append(asked)
         shutil.rmtree(place, ignore_errors=True)
-    return torch.cat(errors), torch.cat(covariances), torch.cat(spreads), torch.cat(blocks)
-
-
-def spread_of(outputs: dict[str, Tensor]) -> Tensor:
-    """Returns the answers' spread (N, 6, 6): zero where there is one answer."""
-    spread = outputs.get("pose_spread")
-    zero = torch.zeros_like(outputs["pose_covariance"])
-    return (zero if spread is None else spread).double()
+    index = torch.cat(rows)
+    return {w: torch.cat([o[w] for o in outputs]) for w in outputs[0]}, index, block[index]

@@ -3,10 +3,9 @@
 The backbone stays as it is, so that a member costs what a probe costs. Members start from other random
 numbers and see the images in another order (Lakshminarayanan et al., NeurIPS 2017). That is not enough for a
 linear layer on frozen features, whose loss has one minimum: its members would agree about everything. So
-each further classifier is also trained on its own bootstrap sample of the images (Breiman 1996), by default.
-A pose head has a hidden layer, and needs every image: of a part of the scene that it was not shown it knows
-nothing. Where a recording is sampled nevertheless, whole stretches are drawn, as neighbouring frames are
-alike.
+each further linear head is also trained on its own bootstrap sample of the images (Breiman 1996), by default.
+A head with a hidden layer needs every image: of a part of the scene that it was not shown it knows nothing.
+Where a recording is sampled nevertheless, whole stretches are drawn, as neighbouring frames are alike.
 """
 
 from __future__ import annotations
@@ -21,19 +20,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
-from robot_vision.networks.network import MultiHeadNetwork, sampled_head
+from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit import loop
-from robot_vision.training.fit.model import Trainee
-from robot_vision.training.fit.objectives import make_augment, make_losses
+from robot_vision.training.fit.model import make_chooser, make_trainee, prepare_heads
 from robot_vision.training.fit.record import Recorder
-from robot_vision.training.samples.choosing import make_chooser
+from robot_vision.training.samples.augmentation import make_augment
 from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.samples.features import FeatureCache
 from robot_vision.training.ship.evaluate import Views
 
 BLOCK = 50  # neighbouring frames that stay together, in a bootstrap sample and in a fold
-SAMPLED = ("classifier", "pose")
 
 
 def answer_often(
@@ -59,13 +56,13 @@ def answer_often(
         resume: continue where an interrupted run stopped.
     """
     wanted = config.epistemic
-    heads = tuple(name for name in config.heads if name in SAMPLED)
+    heads = tuple(name for name, t in config.trainers.items() if t.head.sampled)
     alone = replace(config, heads=heads) if heads else config
     # What the first member's last stage saw: augmented images, unless the backbone is frozen.
     aspect = sets["train"].pixel_aspect
     augment = make_augment(alone, network.spec, aspect) if heads else None
     train, validation = views["train"], views["validation"]
-    if augment is not None or config.pose.loss == "reprojection":
+    if augment is not None or needs_images(alone):
         train = Views(sets["train"])
     others = []
     for number in range(1, wanted.members):
@@ -126,32 +123,31 @@ def fit_member(
     other.backbone.freeze(everything)
     torch.manual_seed(seeded.loop.seed)
     for name in config.heads:
-        other.heads[name] = sampled_head(other.spec, name, other.backbone.shapes[other.taps[name]])
-    if "pose" in config.heads:
-        targets = train.samples.targets
-        pose: Any = other.heads["pose"]
-        pose.set_position_statistics(targets["T_map_camera"][targets["has_pose"]][:, :3, 3])
-    losses = make_losses(seeded, other.spec, train.samples.targets)
-    weights = {head: getattr(config, head).weight for head in losses}
+        other.heads[name] = other.new_head(name)
+    prepare_heads(seeded, other, train)
+    trainee = make_trainee(seeded, other, train, frozen_norms=True)
     rank, world = fabric.global_rank, fabric.world_size
-    chooser = make_chooser(seeded, tuple(losses), other, train, rank, world)
+    chooser = make_chooser(seeded, tuple(trainee.losses), other, train, rank, world)
     stage = loop.Stage(f"member {number + 1}", config.loop.epochs, augment, chooser)
     if resume and loop.finished(folder, train) is not None:
         loop.load_best(other, folder)
     else:
         fabric.to_device(other)
-        trainee = Trainee(other, losses, weights, frozen_norms=True)
         loop.fit(trainee, train, validation, seeded, stage, folder, fabric, recorder, resume)
     return {name: other.heads[name].to("cpu") for name in config.heads}
 
 
+def needs_images(config: TrainingConfig) -> bool:
+    """Whether a head's loss looks at the images, so that cached features do not do."""
+    return any(t.needs_images(config.settings[name]) for name, t in config.trainers.items())
+
+
 def draws_samples(config: TrainingConfig) -> bool:
     """Whether further members see a bootstrap sample of the images."""
-    if config.pose.clips > 1:
-        # Frames of a clip are found by where they stand in the sequence, which a sample tears apart.
-        return False
+    if any(t.keeps_order(config.settings[name]) for name, t in config.trainers.items()):
+        return False  # a sample tears the sequence apart
     wanted = config.epistemic.bootstrap
-    return config.heads == ("classifier",) if wanted is None else wanted
+    return all(t.linear for t in config.trainers.values()) if wanted is None else wanted
 
 
 def bootstrap(count: int, block: int, seed: int) -> Tensor:
@@ -171,5 +167,7 @@ def part_of(views: Views, index: Tensor) -> Views:
         targets={key: value[index] for key, value in whole.targets.items()},
         pixels=None if whole.pixels is None else whole.pixels[index],
     )
-    features = None if cache is None else {h: v[index] for h, v in cache.features.items()}
+    features: dict[str, list[Tensor]] | None = None
+    if cache is not None:
+        features = {head: [v[index] for v in values] for head, values in cache.features.items()}
     return Views(part, None if features is None else FeatureCache(features))

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from robot_vision.calibration.folds import units_of
 from robot_vision.contract.calibration import FOLDS
+from robot_vision.contract.spec import NetworkSpec
+from robot_vision.contract.training import Chooser, Metrics
 from robot_vision.errors import ConfigError, RobotVisionError
-from robot_vision.heads.pose.measures import Array, Metrics, noise_of, pose_spread, score
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.averaging import WeightAverage
@@ -42,9 +43,8 @@ from robot_vision.training.fit.model import Trainee
 from robot_vision.training.fit.optimiser import make_optimiser, rate_factor, set_rate
 from robot_vision.training.fit.record import Recorder
 from robot_vision.training.samples.augmentation import BatchAugmentation as Augment
-from robot_vision.training.samples.choosing import Chooser
 from robot_vision.training.samples.data import Batch, batches, epoch_order, split_order, times_drawn
-from robot_vision.training.ship.evaluate import Views, evaluate
+from robot_vision.training.ship.evaluate import Array, Scoring, Views, evaluate
 from robot_vision.words import counted
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -157,8 +157,13 @@ def fit(
             f"{counted(state.in_epoch, 'step')}"
         )
 
-    spread = pose_spread(train.samples.targets, (validation or train).samples.targets)
-    units = units_of(validation.samples.samples, FOLDS) if validation else np.zeros(0)
+    scoring = Scoring.of(
+        {name: config.trainers[name] for name in heads},
+        train.samples.targets,
+        (validation or train).samples.targets,
+        units_of(validation.samples.samples, FOLDS) if validation else np.zeros(0),
+    )
+    classes = balanced_by(config, network.spec)
     world, rank = fabric.world_size, fabric.global_rank
     per_epoch = len(split_order(torch.arange(len(train)), loop.batch_size, rank, world))
     interrupted = _Interrupt(enabled=world == 1)
@@ -201,7 +206,7 @@ def fit(
                 chosen = list(stage.chooser.batches(epoch))
                 steps = len(chosen) * stage.epochs
             else:
-                order = epoch_order(train.samples.targets, loop.sampler, loop.seed, epoch)
+                order = epoch_order(train.samples.targets, loop.sampler, loop.seed, epoch, classes)
                 parts_of = (
                     split_order(column, loop.batch_size, rank, world)
                     for column in (order, times_drawn(order))
@@ -266,7 +271,7 @@ def fit(
             if validation is not None and due:
                 with average.applied(network) if average else contextlib.nullcontext():
                     metrics, each = _validate(network, validation, train, heads, config, fabric)
-                entry["validation"], entry["score"] = metrics, score(metrics, spread)
+                entry["validation"], entry["score"] = metrics, scoring.score(metrics)
                 if not math.isfinite(entry["score"]):
                     # Nothing in the validation images has a target: they cannot choose an epoch.
                     entry["score"], state.best_epoch = None, epoch
@@ -285,7 +290,7 @@ def fit(
                     keep_best()
                 else:
                     peak = {head: np.array(numbers) for head, numbers in state.peak.items()}
-                    entry["noise"] = noise_of(each, peak, spread, units)
+                    entry["noise"] = scoring.noise(each, peak)
                     if entry["score"] >= state.best_score - entry["noise"]:
                         state.best_epoch = epoch
                         keep_best()
@@ -400,12 +405,18 @@ def _validate(
             validation,
             train,
             heads,
-            config.place,
+            config,
             fabric.device,
             config.data.threads,
             each,
         )
     return fabric.broadcast((metrics, each))
+
+
+def balanced_by(config: TrainingConfig, spec: NetworkSpec) -> str:
+    """Returns the target whose classes a balanced epoch has equally often: the first head's that has some."""
+    found = (key for name, t in config.trainers.items() for key in t.classes(spec.heads[name]))
+    return next(found, "label")
 
 
 class _Interrupt:

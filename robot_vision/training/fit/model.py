@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robot_vision.bundle.bundle import WEIGHTS
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.contract.training import Chooser, DataFacts, Share
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.heads.classifier.spec import ClassifierSpec
-from robot_vision.heads.place.spec import PlaceSpec
-from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.settings.mappings import from_mapping
 from robot_vision.training.config import NetworkConfig, TrainingConfig
 from robot_vision.training.config_file import expand
 from robot_vision.training.samples.data import Batch
+from robot_vision.training.ship.evaluate import Views, features_of
 
-_KINDS: dict[str, Any] = {"classifier": ClassifierSpec, "pose": PoseSpec, "place": PlaceSpec}
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-def build_network(
-    config: TrainingConfig, labels: tuple[str, ...], map_frame: str = "map"
-) -> MultiHeadNetwork:
+def build_network(config: TrainingConfig, facts: DataFacts) -> MultiHeadNetwork:
     """Builds the run's network on the CPU, with its parts frozen as the configuration says.
 
     Args:
         config: resolved.
-        labels: of the classifier.
-        map_frame: of the poses, where the configuration names none.
+        facts: what the heads' settings take from the data.
 
     Raises:
         ConfigError: unknown names, or sizes that do not fit together.
         BundleError: weights that are absent or of another network.
     """
     torch.manual_seed(config.loop.seed)
+    new = {
+        name: trainer.spec(config.network.heads[name], facts)
+        for name, trainer in config.trainers.items()
+    }
     if config.network.init_from:
-        network = _extended(config, labels, map_frame)
+        network = _extended(config.network.init_from, new)
     else:
-        heads = {name: _head(config.network, name, labels, map_frame) for name in config.heads}
-        spec = NetworkSpec(config.network.backbone, config.network.input, heads)
+        spec = NetworkSpec(config.network.backbone, config.network.input, new)
         weights = config.network.weights
         if weights and weights != "torchvision":
             weights = expand(weights)
@@ -56,21 +53,20 @@ def build_network(
     return network
 
 
-def _extended(config: TrainingConfig, labels: tuple[str, ...], map_frame: str) -> MultiHeadNetwork:
+def _extended(init_from: str, new: dict[str, object]) -> MultiHeadNetwork:
     """A bundle's network with further heads; everything that was there keeps its numbers."""
-    path = Path(expand(config.network.init_from or ""))
+    path = Path(expand(init_from))
     old = load_network(path / WEIGHTS if path.is_dir() else path)
     if old.spec.epistemic:
         raise ConfigError(
             f"{path} answers several times, which a further head could not: start from the network with "
             "one answer, and export with --monte-carlo in the end"
         )
-    for name in config.heads:
+    for name in new:
         if name in old.spec.heads:
             raise ConfigError(
                 f"{path} has a {name} head already: name the heads to add, or leave out init_from"
             )
-    new = {name: _head(config.network, name, labels, map_frame) for name in config.heads}
     network = MultiHeadNetwork(old.spec.with_heads(**new))
     state = network.state_dict()
     kept = old.state_dict()
@@ -78,17 +74,6 @@ def _extended(config: TrainingConfig, labels: tuple[str, ...], map_frame: str) -
     assert not missing, missing
     network.load_state_dict({**state, **kept})
     return network
-
-
-def _head(config: NetworkConfig, name: str, labels: tuple[str, ...], map_frame: str) -> Any:
-    settings = dict(getattr(config, name))
-    if name == "classifier":
-        if "labels" in settings:
-            raise ConfigError("network.classifier.labels: the labels are those of the data")
-        settings["labels"] = list(labels)
-    elif name == "pose":
-        settings.setdefault("map_frame", map_frame)
-    return from_mapping(_KINDS[name], f"network.{name}", settings)
 
 
 def frozen_stages(network: MultiHeadNetwork, config: NetworkConfig) -> tuple[str, ...]:
@@ -165,24 +150,25 @@ class Trainee(nn.Module):
         self.losses = nn.ModuleDict(losses)
         self.weights = weights
         self.frozen_norms = frozen_norms
+        self._trainers = {h.name: h.trainer() for h, _ in network.spec.bound if h.name in losses}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the losses.
 
         Args:
-            batch: `images` uint8 (N, H, W, 3), or `feature:<head>` tensors from the cache; and targets.
+            batch: `images` uint8 (N, H, W, 3), or `feature:<head>:<tap>` tensors from the cache; and targets.
 
         Returns:
             The weighted sum (), and each head's total and parts by name, detached.
         """
         raw = self.network.raw_from_features(self.features(batch))
-        total = torch.zeros((), device=next(iter(raw.values())).device)
+        total = torch.zeros((), device=self.network.pixel_scale.device)
         parts: dict[str, Tensor] = {}
-        raw = {key: tensor.float() for key, tensor in raw.items()}
         for name, loss in self.losses.items():
+            own = {key: tensor.float() for key, tensor in raw[name].items()}
             # Mixed precision is for the network: distances of descriptors need all their digits.
             with torch.autocast(total.device.type, enabled=False):
-                value = loss(raw, batch)
+                value = loss(own, self._trainers[name].own(batch))
             total = total + self.weights[name] * value.total
             parts[name] = value.total.detach()
             parts.update(
@@ -190,9 +176,13 @@ class Trainee(nn.Module):
             )
         return total, parts
 
-    def features(self, batch: Batch) -> dict[str, Tensor]:
+    def features(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Returns the features of the heads that are trained, from the cache or from the backbone."""
-        cached = {k[len("feature:") :]: v for k, v in batch.items() if k.startswith("feature:")}
+        cached: dict[str, list[Tensor]] = {}
+        for key, value in batch.items():
+            kind, _, rest = key.partition(":")
+            if kind == "feature":
+                cached.setdefault(rest.partition(":")[0], []).append(value)
         if cached:
             return cached
         features = self.network.forward_features(batch["images"])
@@ -209,3 +199,77 @@ class Trainee(nn.Module):
             if name not in self.losses:
                 head.eval()
         return self
+
+
+def make_losses(
+    config: TrainingConfig, spec: NetworkSpec, targets: dict[str, Tensor]
+) -> dict[str, nn.Module]:
+    """Builds the losses of the heads that are trained.
+
+    Args:
+        config: of the run.
+        spec: of the network.
+        targets: of the training set, from which class weights follow.
+
+    Returns:
+        Head to loss; a head whose loss is `none` is left out.
+    """
+    losses = {}
+    for name, trainer in config.trainers.items():
+        loss = trainer.loss(config.settings[name], spec.heads[name], trainer.own(targets))
+        if loss is not None:
+            losses[name] = loss
+    return losses
+
+
+def make_trainee(
+    config: TrainingConfig, network: MultiHeadNetwork, train: Views, frozen_norms: bool
+) -> Trainee:
+    """Returns what is trained of a network: the heads that have a loss, with these."""
+    losses = make_losses(config, network.spec, train.samples.targets)
+    weights = {name: config.settings[name].weight for name in losses}
+    return Trainee(network, losses, weights, frozen_norms)
+
+
+def make_chooser(
+    config: TrainingConfig,
+    heads: Sequence[str],
+    network: MultiHeadNetwork,
+    train: Views,
+    rank: int,
+    world: int,
+) -> Chooser | None:
+    """Returns what chooses the batches, or None for all images in random order.
+
+    Where several heads choose, the last of them in the network's order does.
+
+    Args:
+        config: of the run.
+        heads: that are trained.
+        network: that describes images for mining.
+        train: training samples.
+        rank: of this process.
+        world: number of processes.
+    """
+    share = Share(config.loop.batch_size, config.loop.seed, rank, world)
+    for name in reversed([name for name in network.spec.heads if name in heads]):
+        trainer = config.trainers[name]
+        chooser = trainer.chooser(
+            network.heads[name],
+            network.spec.heads[name],
+            config.settings[name],
+            features_of(network, train, trainer),
+            share,
+        )
+        if chooser is not None:
+            return chooser
+    return None
+
+
+def prepare_heads(config: TrainingConfig, network: MultiHeadNetwork, train: Views) -> None:
+    """Sets what the training images say before the first step: statistics, clusters."""
+    with torch.no_grad():
+        for name, trainer in config.trainers.items():
+            features = features_of(network, train, trainer)
+            spec, settings = network.spec.heads[name], config.settings[name]
+            trainer.prepare(network.heads[name], spec, settings, features, config.loop.seed)

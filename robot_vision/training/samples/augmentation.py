@@ -20,8 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_vision.contract.spec import NetworkSpec
+from robot_vision.contract.training import NONE
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.heads.classifier.mixup import Mixup
+from robot_vision.training.config import TrainingConfig
+from robot_vision.training.samples.mixup import Mixup
 from robot_vision.training.samples.photometric import PhotometricSettings, photometric
 from robot_vision.training.samples.viewpoint import FILL, ViewpointSettings, draw_turn, turn
 
@@ -163,7 +166,7 @@ class PoseAugmentation:
         K = viewpoint.matrix(image.shape[0], image.shape[1])
         rotation, zoom = draw_turn(viewpoint, rng)
         pose = np.asarray(T_map_camera, np.float64)
-        if viewpoint.roll_deg or viewpoint.tilt_deg or viewpoint.zoom > 1:
+        if viewpoint.moves:
             image, pose, K = turn(image, pose, K, rotation, zoom)
         return Augmented(photometric(image, self.settings.photometric, rng), pose, K)
 
@@ -262,3 +265,74 @@ class BatchAugmentation:
 def _seed(seed: int, epoch: int, index: int) -> int:
     """Mixes three numbers into one of 64 bits, so that neighbours have nothing in common."""
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def augmentation_settings(config: TrainingConfig) -> dict[str, Any]:
+    """Returns the augmentation's name and settings, the defaults filled in."""
+    if config.augmentation is not None:
+        return {"name": NONE, **config.augmentation}
+    if "all" in config.network.freeze or config.network.init_from:
+        return {"name": NONE}
+    harms = harms_of(config)
+    if not harms:
+        return {"name": "labels"}
+    return {"name": "poses", **({"roll_deg": 0.0} if "viewpoint" in harms else {})}
+
+
+def harms_of(config: TrainingConfig) -> dict[str, str]:
+    """Returns the augmentations that make the truth of a head untrue, to its name."""
+    return {harm: name for name, t in config.trainers.items() for harm in sorted(t.harms)}
+
+
+def make_augment(
+    config: TrainingConfig, spec: NetworkSpec, pixel_aspect: float = 1.0
+) -> BatchAugmentation | None:
+    """Builds the augmentation, or None where there is none.
+
+    Args:
+        config: of the run.
+        spec: of the network.
+        pixel_aspect: of the network's input, see `SampleSet.pixel_aspect`: a camera that is turned about its
+            axis turns a squashed image otherwise.
+
+    Raises:
+        ConfigError: an unknown name or setting, or one that makes poses or labels untrue.
+    """
+    settings = augmentation_settings(config)
+    name, alpha = settings.pop("name"), settings.pop("mixup", 0.0)
+    harms = harms_of(config)
+    if name == "labels" and harms.keys() & {"flip", "crop"}:
+        raise ConfigError(f"augmentation 'labels' makes {_untrue(harms, 'flip', 'crop')}")
+    mixup = None
+    if alpha:
+        classes = {n: t.classes(spec.heads[n]) for n, t in config.trainers.items()}
+        for head, own in classes.items():
+            if not own:
+                harms["mixup"] = head
+        if "mixup" in harms:
+            raise ConfigError(f"mixup makes {_untrue(harms, 'mixup')}")
+        counts = {key: count for own in classes.values() for key, count in own.items()}
+        mixup = Mixup(counts, float(alpha), config.loop.seed)
+    if name == NONE and mixup is None:
+        return None
+    if name == "poses":
+        settings.setdefault("pixel_aspect", pixel_aspect)
+        matrix, size = settings.get("camera_matrix") or (), (spec.input.width, spec.input.height)
+        if any(not 0 <= c <= side for c, side in zip(matrix[2:], size, strict=False)):
+            raise ConfigError(
+                f"augmentation.camera_matrix is {tuple(matrix)}, whose centre lies outside of the network's "
+                f"input of {size[0]} x {size[1]}: give it in pixels of the input"
+            )
+    augment = make_augmentation(name, config.loop.seed, **settings)
+    if isinstance(augment, PoseAugmentation) and augment.settings.viewpoint.moves:
+        if "viewpoint" in harms:
+            raise ConfigError(
+                f"a turned camera makes the truth of the {harms['viewpoint']} head untrue: use roll_deg: 0, "
+                "tilt_deg: 0 and zoom: 1"
+            )
+    return BatchAugmentation(augment, mixup)
+
+
+def _untrue(harms: dict[str, str], *which: str) -> str:
+    name = next(harms[harm] for harm in which if harm in harms)
+    return f"the truth of the {name} head untrue: use name: poses, without mixup"

@@ -7,7 +7,7 @@ see the same pixels. What fits in memory is decoded once; more is decoded by thr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_vision.contract.training import Target
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.images.input import InputSpec
@@ -37,7 +38,8 @@ class SampleSet:
     Attributes:
         samples: those that can be read, as far as is known.
         targets: `label` int64 (N,), -1 for none; `T_map_camera` float32 (N, 4, 4), the identity for
-            none; `has_pose` bool (N,); `sequence` int64 (N,).
+            none; `has_pose` bool (N,); `sequence` int64 (N,); and what else the heads learn.
+        none: for targets that say so themselves, the value for none.
         input: the size to which images are resized.
         pixels: RGB uint8 (N, height, width, 3), or None where images are read again for every batch.
         unreadable: name of each image that could not be read to the reason.
@@ -45,13 +47,27 @@ class SampleSet:
 
     samples: tuple[Sample, ...]
     targets: dict[str, Tensor]
+    none: dict[str, Any]
     input: InputSpec
     pixels: Tensor | None = None
     unreadable: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], labels: Sequence[str], spec: InputSpec) -> SampleSet:
-        """Takes samples; a label that is not among `labels` counts as none."""
+    def of(
+        cls,
+        samples: Sequence[Sample],
+        labels: Sequence[str],
+        spec: InputSpec,
+        learned: Callable[[Sequence[Sample]], Mapping[str, Target]] = lambda samples: {},
+    ) -> SampleSet:
+        """Takes samples.
+
+        Args:
+            samples: of one split.
+            labels: of the training samples; a label that is not among them counts as none.
+            spec: of the network's input.
+            learned: returns what else the heads learn of samples.
+        """
         index = {label: i for i, label in enumerate(labels)}
         sequences = {name: i for i, name in enumerate(dict.fromkeys(s.sequence for s in samples))}
         poses = np.tile(np.eye(4, dtype=np.float32), (len(samples), 1, 1))
@@ -68,7 +84,10 @@ class SampleSet:
             ),
             "sequence": torch.tensor([sequences[s.sequence] for s in samples], dtype=torch.int64),
         }
-        return cls(tuple(samples), targets, spec)
+        none: dict[str, Any] = {"label": -1, "has_pose": False}
+        for name, target in learned(samples).items():
+            targets[name], none[name] = target
+        return cls(tuple(samples), targets, none, spec)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -131,7 +150,7 @@ class SampleSet:
         self.targets = {key: value[torch.from_numpy(good)] for key, value in self.targets.items()}
 
     def batch(self, index: Tensor) -> Batch:
-        """Returns one batch; images that cannot be read become black, without label and pose.
+        """Returns one batch; images that cannot be read become black, without a truth.
 
         Args:
             index: int64 (n,).
@@ -145,7 +164,8 @@ class SampleSet:
         for k, i in enumerate(index.tolist()):
             if not self._read(i, images[k]):
                 images[k] = 0
-                batch["label"][k], batch["has_pose"][k] = -1, False
+                for key, value in self.none.items():
+                    batch[key][k] = value
         batch["images"] = torch.from_numpy(images)
         return batch
 
@@ -213,7 +233,9 @@ def batches(
                 future.cancel()
 
 
-def epoch_order(targets: dict[str, Tensor], sampler: str, seed: int, epoch: int) -> Tensor:
+def epoch_order(
+    targets: dict[str, Tensor], sampler: str, seed: int, epoch: int, classes: str = "label"
+) -> Tensor:
     """Returns the order of an epoch's samples, the same in every process.
 
     Args:
@@ -222,12 +244,13 @@ def epoch_order(targets: dict[str, Tensor], sampler: str, seed: int, epoch: int)
             equally often.
         seed: of the run.
         epoch: whose order.
+        classes: the target that is balanced.
 
     Returns:
         int64 (N,).
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    labels = targets["label"]
+    labels = targets[classes]
     if sampler == "shuffle":
         return torch.randperm(len(labels), generator=generator)
     known = labels >= 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,10 +17,10 @@ class FeatureCache:
     """Features of a sample set, on the CPU; heads with the same tap share them.
 
     Attributes:
-        features: head's name to (N, C) or (N, C, h, w), in the type that the backbone gave.
+        features: head's name to those of its taps, (N, C) or (N, C, h, w), as the backbone gave them.
     """
 
-    def __init__(self, features: dict[str, Tensor]) -> None:
+    def __init__(self, features: dict[str, list[Tensor]]) -> None:
         self.features = features
 
     @classmethod
@@ -36,33 +38,35 @@ class FeatureCache:
         `no_grad` and not `inference_mode`: a loss may later save the features for its backward pass.
         """
         network.eval()
-        stores: dict[str, Tensor] = {}
+        stores: dict[str, Tensor] = {}  # by tap
         order = list(torch.arange(len(samples)).split(_CHUNK))
         with torch.no_grad():
             for batch in batches(samples, order, threads):
                 features = network.forward_features(batch["images"].to(device))
-                shared: dict[int, Tensor] = {}
-                for head in heads:
-                    value = features[head]
-                    if head not in stores:
-                        twin = shared.get(id(value))
-                        empty = torch.empty(len(samples), *value.shape[1:], dtype=value.dtype)
-                        stores[head] = empty if twin is None else twin
-                    if id(value) not in shared:
-                        stores[head][batch["index"]] = value.cpu()
-                    shared[id(value)] = stores[head]
+                found = {
+                    tap: value
+                    for head in heads
+                    for tap, value in zip(network.taps[head], features[head], strict=True)
+                }
+                for tap, value in found.items():
+                    if tap not in stores:
+                        stores[tap] = torch.empty(len(samples), *value.shape[1:], dtype=value.dtype)
+                    stores[tap][batch["index"]] = value.cpu()
                 advance(len(batch["index"]))
-        return cls(stores)
+        if not stores:
+            return cls({})
+        return cls({head: [stores[tap] for tap in network.taps[head]] for head in heads})
 
     def batch(self, samples: SampleSet, index: Tensor) -> Batch:
-        """Returns targets, and `feature:<head>` in place of images."""
+        """Returns targets, and `feature:<head>:<tap's number>` in place of images."""
         batch = {key: value[index] for key, value in samples.targets.items()}
         batch["index"] = index
-        batch.update({f"feature:{head}": value[index] for head, value in self.features.items()})
+        for head, values in self.features.items():
+            batch.update({f"feature:{head}:{i}": value[index] for i, value in enumerate(values)})
         return batch
 
 
 def feature_bytes(network: MultiHeadNetwork, heads: tuple[str, ...], count: int) -> int:
     """Returns how much memory the features of `count` images take."""
-    shapes = {network.taps[h]: network.backbone.shapes[network.taps[h]] for h in heads}
-    return sum(4 * count * int(torch.Size(shape).numel()) for shape in shapes.values())
+    taps = {tap for head in heads for tap in network.taps[head]}
+    return sum(4 * count * math.prod(network.backbone.shapes[tap]) for tap in taps)

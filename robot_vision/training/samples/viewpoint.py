@@ -60,6 +60,11 @@ class ViewpointSettings:
         if self.tilt_deg and not self.camera_matrix:
             raise ConfigError("tilt_deg needs the camera's own camera_matrix: give fx, fy, cx, cy")
 
+    @property
+    def moves(self) -> bool:
+        """Whether anything is turned or zoomed."""
+        return bool(self.roll_deg or self.tilt_deg or self.zoom > 1)
+
     def matrix(self, height: int, width: int) -> Array:
         """Returns K (3, 3) for images of that size. Pixel (0, 0)'s centre is at (0, 0)."""
         focal = 0.5 * width / math.tan(math.radians(30))

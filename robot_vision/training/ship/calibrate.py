@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from robot_vision.heads.classifier.temperature import (
     fit_temperature,
     log_probabilities,
 )
-from robot_vision.heads.pose.measures import pose_errors
+from robot_vision.heads.pose.training import pose_errors
 from robot_vision.heads.pose.variance_scales import BOTH, fit_variance_scales, scaled
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.statistics.judging import cross_fit, judge
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.fit.crossfit import pose_residuals, spread_of
+from robot_vision.training.fit.crossfit import held_out
 from robot_vision.training.fit.ensemble import BLOCK
 from robot_vision.training.fit.model import is_frozen
 from robot_vision.training.ship.evaluate import Views, predict
@@ -56,43 +56,69 @@ def calibrate(
         What was found, for the report, by head; or why there was nothing.
     """
     found: dict[str, Any] = {}
-    validation = views["validation"]
-    targets, device = validation.samples.targets, fabric.device
-    if "classifier" in config.heads and config.classifier.calibrate:
-        known = targets["label"] >= 0
-        if int(known.sum()) < _MIN_IMAGES:
-            found["classifier"] = _too_few(int(known.sum()))
-        else:
-            outputs = predict(network, validation, ("classifier",), device)
-            logits = outputs.get("logit_samples", outputs["logits"])
-            rows = known.nonzero().flatten().tolist()
-            samples = [validation.samples.samples[i] for i in rows]
-            found["classifier"] = _temperature(
-                network, logits[known].numpy(), targets["label"][known].numpy(), samples
-            )
-    if "pose" in config.heads and config.pose.calibrate:
-        known = targets["has_pose"]
-        if int(known.sum()) >= _MIN_IMAGES:
-            outputs = predict(network, validation, ("pose",), device)
-            position, xyzw = outputs["position"][known], outputs["orientation_xyzw"][known]
-            errors = pose_errors(position, xyzw, targets["T_map_camera"][known])
-            covariance = outputs["pose_covariance"][known].double()
-            spread = spread_of(outputs)[known]
-            block = (torch.arange(len(known)) // BLOCK)[known]
-            on = "validation frames"
-        elif views["train"].cache is not None and is_frozen(network) and fabric.world_size == 1:
-            errors, covariance, spread, block = pose_residuals(
-                network, views["train"], config, folder, fabric
-            )
-            on = f"training frames, held out in {config.pose.folds} folds"
-        else:
-            return {**found, "pose": _too_few(int(known.sum()))}
-        found["pose"] = {"on": on, **_variances(network, errors, covariance, spread, block)}
+    for name, trainer in config.trainers.items():
+        if not getattr(config.settings[name], "calibrate", False):
+            continue
+        targets = trainer.own(views["validation"].samples.targets)
+        if trainer.truth == "label":
+            found[name] = _classes(network, name, targets, views["validation"], fabric)
+        elif trainer.truth == "pose":
+            found[name] = _poses(network, name, targets, views, config, folder, fabric)
     return found
+
+
+def _classes(
+    network: MultiHeadNetwork,
+    name: str,
+    targets: Mapping[str, Tensor],
+    validation: Views,
+    fabric: Fabric,
+) -> Any:
+    known = targets["label"] >= 0
+    if int(known.sum()) < _MIN_IMAGES:
+        return _too_few(int(known.sum()))
+    outputs = predict(network, validation, (name,), fabric.device)[name]
+    logits = outputs.get("logit_samples", outputs["logits"])
+    samples = [validation.samples.samples[i] for i in known.nonzero().flatten().tolist()]
+    labels = targets["label"][known].numpy()
+    return _temperature(network, name, logits[known].numpy(), labels, samples)
+
+
+def _poses(
+    network: MultiHeadNetwork,
+    name: str,
+    targets: Mapping[str, Tensor],
+    views: dict[str, Views],
+    config: TrainingConfig,
+    folder: Path,
+    fabric: Fabric,
+) -> Any:
+    known, train = targets["has_pose"], views["train"]
+    folds = config.settings[name].folds
+    if int(known.sum()) >= _MIN_IMAGES:
+        outputs = predict(network, views["validation"], (name,), fabric.device)[name]
+        index = known.nonzero().flatten()
+        outputs = {word: value[index] for word, value in outputs.items()}
+        block, poses = index // BLOCK, targets["T_map_camera"]
+        on = "validation frames"
+    elif train.cache is not None and is_frozen(network) and fabric.world_size == 1:
+        seen = train.samples.targets
+        outputs, index, block = held_out(
+            network, name, folds, train, seen["has_pose"], config, folder, fabric
+        )
+        poses = seen["T_map_camera"]
+        on = f"training frames, held out in {folds} folds"
+    else:
+        return _too_few(int(known.sum()))
+    errors = pose_errors(outputs["position"], outputs["orientation_xyzw"], poses[index])
+    covariance = outputs["pose_covariance"].double()
+    spread = outputs.get("pose_spread", torch.zeros_like(covariance)).double()
+    return {"on": on, **_variances(network, name, errors, covariance, spread, block)}
 
 
 def _temperature(
     network: MultiHeadNetwork,
+    name: str,
     logits: NDArray[Any],
     labels: NDArray[np.int64],
     samples: Sequence[Sample],
@@ -104,14 +130,19 @@ def _temperature(
     judgement = judge(-before, -after, units_of(samples, FOLDS))
     fitted = fit_temperature(logits, labels)
     if judgement.better:
-        set_temperature(network, fitted)
+        set_temperature(network, name, fitted)
         return {"temperature": fitted}
     why = f"temperature {fitted:.4g} gives a negative log likelihood of {judgement}"
     return {"temperature": 1.0, "left": why}
 
 
 def _variances(
-    network: MultiHeadNetwork, errors: Tensor, covariance: Tensor, spread: Tensor, block: Tensor
+    network: MultiHeadNetwork,
+    name: str,
+    errors: Tensor,
+    covariance: Tensor,
+    spread: Tensor,
+    block: Tensor,
 ) -> dict[str, Any]:
     """Scales the variances if that helps poses that were not fitted on; returns what was found."""
     e, c, fixed, blocks = (v.numpy() for v in (errors, covariance, spread, block))
@@ -142,7 +173,7 @@ def _variances(
             "rotation_variance_scale": 1.0,
             "left": why,
         }
-    scale_variances(network, scales)
+    scale_variances(network, name, scales)
     return found
 
 
@@ -150,20 +181,19 @@ def _too_few(count: int) -> str:
     return f"not calibrated: {counted(count, 'validation image')}, {_MIN_IMAGES} are needed"
 
 
-def set_temperature(network: MultiHeadNetwork, temperature: float) -> None:
-    """Puts a temperature into the head and into the network's spec."""
-    head: Any = network.heads["classifier"]
+def set_temperature(network: MultiHeadNetwork, name: str, temperature: float) -> None:
+    """Puts a temperature into a classifier and into the network's spec."""
+    head: Any = network.heads[name]
     head.constants["temperature"].fill_(temperature)
-    assert network.spec.classifier is not None
-    classifier = replace(network.spec.classifier, temperature=temperature)
-    network.spec = network.spec.with_heads(classifier=classifier)
+    changed = replace(network.spec.heads[name], temperature=temperature)
+    network.spec = network.spec.with_heads(**{name: changed})
 
 
 @torch.no_grad()
-def scale_variances(network: MultiHeadNetwork, scales: tuple[float, float]) -> None:
-    """Multiplies the pose head's variances by factors for position and rotation."""
+def scale_variances(network: MultiHeadNetwork, name: str, scales: tuple[float, float]) -> None:
+    """Multiplies a pose head's variances by factors for position and rotation."""
     head: Any
-    for head in network.every("pose"):
+    for head in network.every(name):
         bias = head.log_variance.bias
         bias[:3] += math.log(scales[0])
         bias[3:] += math.log(scales[1])

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from robot_vision.heads.pose.measures import Array, Metrics, measure
+from robot_vision.contract.training import Features, Metrics, Targets, Trainer
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training.config import PlaceConfig
+from robot_vision.statistics.judging import judge
+from robot_vision.training.config import TrainingConfig
 from robot_vision.training.samples.data import Advance, SampleSet, batches
 from robot_vision.training.samples.features import FeatureCache
 
 _CHUNK = 64
+
+Array = NDArray[np.float64]
+Outputs = dict[str, dict[str, Tensor]]  # head's name to what it computes and decodes
+Trainers = Mapping[str, Trainer[Any]]
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,26 @@ class Views:
         return len(self.samples)
 
 
+def features_of(network: MultiHeadNetwork, views: Views, trainer: Trainer[Any]) -> Features:
+    """Returns a split as a head sees it: features come from the cache, or else from the backbone."""
+    device, name = network.pixel_scale.device, trainer.name
+
+    @torch.no_grad()
+    def of(index: Tensor) -> tuple[Tensor, ...]:
+        if views.cache is not None:
+            return tuple(value[index] for value in views.cache.features[name])
+        mode = network.training
+        network.eval()
+        parts = [
+            network.forward_features(batch["images"].to(device))[name]
+            for batch in batches(views.samples, list(index.split(_CHUNK)))
+        ]
+        network.train(mode)
+        return tuple(torch.cat([part.cpu() for part in tap]) for tap in zip(*parts, strict=True))
+
+    return Features(trainer.own(views.samples.targets), of, device)
+
+
 @torch.no_grad()
 def predict(
     network: MultiHeadNetwork,
@@ -36,32 +64,32 @@ def predict(
     device: torch.device,
     threads: int = 2,
     advance: Advance = lambda n: None,
-) -> dict[str, Tensor]:
+) -> Outputs:
     """Returns raw and decoded outputs of some heads for every sample, on the CPU in float32."""
     network.eval()
-    parts: dict[str, list[Tensor]] = {}
+    parts: dict[str, dict[str, list[Tensor]]] = {name: {} for name in heads}
     order = list(torch.arange(len(views)).split(_CHUNK))
 
-    def raw_outputs() -> Any:
+    def features() -> Any:
         if views.cache is not None:
             for index in order:
-                features = {h: views.cache.features[h][index].to(device) for h in heads}
-                yield network.raw_from_features(features), len(index)
+                kept = views.cache.features
+                yield {h: [v[index].to(device) for v in kept[h]] for h in heads}, len(index)
         else:
             for batch in batches(views.samples, order, threads):
-                features = network.forward_features(batch["images"].to(device))
-                kept = {h: features[h] for h in heads}
-                yield network.raw_from_features(kept), len(batch["index"])
+                found = network.forward_features(batch["images"].to(device))
+                yield {h: found[h] for h in heads}, len(batch["index"])
 
-    for raw, count in raw_outputs():
-        outputs = dict(raw)
-        for head in heads:
-            part: Any = network.heads[head]
-            outputs.update(part.decode(raw))
-        for key, value in outputs.items():
-            parts.setdefault(key, []).append(value.float().cpu())
+    for found, count in features():
+        for name, raw in network.raw_from_features(found).items():
+            head: Any = network.heads[name]
+            for word, value in {**raw, **head.decode(raw)}.items():
+                parts[name].setdefault(word, []).append(value.float().cpu())
         advance(count)
-    return {key: torch.cat(values) for key, values in parts.items()}
+    return {
+        name: {word: torch.cat(values) for word, values in words.items()}
+        for name, words in parts.items()
+    }
 
 
 def evaluate(
@@ -69,7 +97,7 @@ def evaluate(
     views: Views,
     database: Views | None,
     heads: tuple[str, ...],
-    place: PlaceConfig,
+    config: TrainingConfig,
     device: torch.device,
     threads: int = 2,
     each: dict[str, Array] | None = None,
@@ -79,9 +107,9 @@ def evaluate(
     Args:
         network: on `device`.
         views: the split.
-        database: where places are looked up: the training images.
+        database: where a head looks up what it looks up: the training images.
         heads: to measure.
-        place: what counts as the same place.
+        config: of the run.
         device: of the network.
         threads: that read images.
         each: see `measure`.
@@ -91,16 +119,123 @@ def evaluate(
     """
     outputs = predict(network, views, heads, device, threads)
     stored = None
-    if "place" in heads and database is not None:
-        stored = predict(network, database, ("place",), device, threads)["descriptor"]
-    labels = network.spec.classifier.labels if network.spec.classifier else ()
-    return measure(
-        outputs,
-        views.samples.targets,
-        stored,
-        None if database is None else database.samples.targets,
-        labels,
-        heads,
-        place,
-        each,
-    )
+    looking = tuple(name for name in heads if config.trainers[name].looks_up)
+    if looking and database is not None:
+        found = predict(network, database, looking, device, threads)
+        stored = found, database.samples.targets
+    return measure(outputs, views.samples.targets, stored, network.spec.heads, config, each)
+
+
+def measure(
+    outputs: Mapping[str, Targets],
+    targets: Targets,
+    stored: tuple[Mapping[str, Targets], Targets] | None,
+    specs: Mapping[str, Any],
+    config: TrainingConfig,
+    each: dict[str, Array] | None = None,
+) -> dict[str, Metrics]:
+    """Measures final values, wherever they come from.
+
+    Args:
+        outputs: of each head to measure, by the words of `Head.outputs`, (N, ...).
+        targets: of the N samples.
+        stored: the same of the training images, for heads that look up.
+        specs: of the network's heads.
+        config: of the run.
+        each: gets for each head what its score averages, a row for each of the N samples; NaN where a sample
+            has no truth.
+
+    Returns:
+        Head to its metrics.
+    """
+    metrics: dict[str, Metrics] = {}
+    for name, own in outputs.items():
+        trainer = config.trainers[name]
+        database = (
+            (stored[0][name], trainer.own(stored[1])) if stored and name in stored[0] else None
+        )
+        settings = config.settings[name]
+        found, rows = trainer.measure(own, trainer.own(targets), specs[name], settings, database)
+        if found:
+            metrics[name] = found
+        if each is not None and rows is not None:
+            each[name] = rows
+    return metrics
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One number by which checkpoints are compared, higher is better: the mean of the heads' scores.
+
+    Attributes:
+        trainers: of the heads.
+        references: of each head, what its score compares with.
+        units: (N,), which validation samples are alike and count as one.
+    """
+
+    trainers: Trainers
+    references: Mapping[str, Any]
+    units: NDArray[Any]
+
+    @classmethod
+    def of(cls, trainers: Trainers, train: Targets, held_out: Targets, units: Any) -> Scoring:
+        """Takes the targets of the training samples, and of those that are scored."""
+        references = {n: t.reference(t.own(train), t.own(held_out)) for n, t in trainers.items()}
+        return cls(trainers, references, units)
+
+    def score(self, metrics: Mapping[str, Metrics]) -> float:
+        """Returns the score; NaN where no sample has a truth."""
+        scores = [self.trainers[n].score(m, self.references[n]) for n, m in metrics.items()]
+        values = [score for score in scores if score is not None]
+        return float(np.mean(values)) if values else float("nan")
+
+    def noise(self, now: Mapping[str, Array], best: Mapping[str, Array]) -> float:
+        """Returns the standard error of the difference of two scores on the same samples.
+
+        Samples are paired: what makes one hard is on both sides.
+
+        Args:
+            now: what `measure` gave for each sample.
+            best: of other weights.
+        """
+        squares = 0.0
+        heads = set(now) & set(best)
+        for name in heads:
+            trainer, reference = self.trainers[name], self.references[name]
+            sides = [trainer.shares(numbers[name], reference) for numbers in (best, now)]
+            there = np.isfinite(sides[0]) & np.isfinite(sides[1])
+            if there.any():
+                squares += judge(sides[0][there], sides[1][there], self.units[there]).noise ** 2
+        return float(np.sqrt(squares)) / max(len(heads), 1)
+
+
+def run_baselines(
+    network: MultiHeadNetwork, train: Views, held_out: Views, config: TrainingConfig
+) -> dict[str, dict[str, Metrics]]:
+    """Runs the baselines that the configuration names and that make sense for its heads.
+
+    None of them sees a held-out image before it is measured on it.
+
+    Args:
+        network: whose backbone gives the features.
+        train: to fit on or to look up in.
+        held_out: to measure on.
+        config: of the run.
+
+    Returns:
+        Head to baseline's name to its metrics.
+    """
+    found = {}
+    for name, trainer in config.trainers.items():
+        names = [word for word in config.baselines if word in trainer.baselines]
+        if names:
+            seen, asked = (features_of(network, views, trainer) for views in (train, held_out))
+            found[name] = trainer.run_baselines(
+                names,
+                seen,
+                asked,
+                network.spec.heads[name],
+                config.settings[name],
+                config.loop.seed,
+            )
+    return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from robot_vision.engines.nvidia import TENSORRT_VARIANT
 from robot_vision.engines.onnx import OnnxEngine
 from robot_vision.errors import ConfigError
 from robot_vision.files.whole import draft_folder
-from robot_vision.heads.pose.measures import measure
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.record import Recorder
 from robot_vision.training.samples.data import SampleSet
+from robot_vision.training.ship.evaluate import measure
 
 CALIBRATION_IMAGES = 128
 _CHUNK = 32
@@ -164,24 +165,24 @@ def measure_bundle(
     engine = OnnxEngine(bundle, EngineSettings("cpu", threads=config.loop.threads))
     recorder.say(f"measuring {path.name}")
 
-    def outputs(samples: SampleSet, only: str | None = None) -> dict[str, torch.Tensor]:
-        parts: dict[str, list[Any]] = {}
-        for index in torch.arange(len(samples)).split(_CHUNK):
-            for name, value in engine.run(samples.batch(index)["images"].numpy()).items():
-                if only in (None, name):
-                    parts.setdefault(name, []).append(value)
-        return {name: torch.from_numpy(np.concatenate(values)) for name, values in parts.items()}
+    bound = {head.name: head for head, _ in bundle.spec.bound}
+    looking = [name for name, trainer in config.trainers.items() if trainer.looks_up]
 
-    stored = outputs(train, "descriptor")["descriptor"] if "place" in config.heads else None
-    labels = bundle.spec.classifier.labels if bundle.spec.classifier else ()
+    def outputs(samples: SampleSet, heads: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
+        parts: dict[str, dict[str, list[Any]]] = {name: {} for name in heads}
+        for index in torch.arange(len(samples)).split(_CHUNK):
+            found = engine.run(samples.batch(index)["images"].numpy())
+            for name, words in parts.items():
+                for word, value in bound[name].own(found).items():
+                    words.setdefault(word, []).append(value)
+        return {
+            name: {word: torch.from_numpy(np.concatenate(v)) for word, v in words.items()}
+            for name, words in parts.items()
+        }
+
+    stored = (outputs(train, looking), train.targets) if looking else None
     metrics = measure(
-        outputs(held_out),
-        held_out.targets,
-        stored,
-        train.targets,
-        labels,
-        config.heads,
-        config.place,
+        outputs(held_out, config.heads), held_out.targets, stored, bundle.spec.heads, config
     )
     image = held_out.batch(torch.tensor([0]))["images"].numpy()
     times = []

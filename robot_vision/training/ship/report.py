@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,6 @@ from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.ship.quantise import make_variant, measure_bundle
 
 _VERIFIED = 16  # images on which torch and ONNX are compared
-
-# Metrics of the tables, with their titles and how they are printed.
-COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
-    "classifier": {
-        "accuracy": ("accuracy", "{:.4f}"),
-        "macro_recall": ("macro recall", "{:.4f}"),
-        "errors": ("errors", "{:d}"),
-        "nll": ("nll", "{:.4f}"),
-        "ece": ("ece", "{:.4f}"),
-    },
-    "pose": {
-        "median_position_m": ("median m", "{:.3f}"),
-        "median_rotation_deg": ("median deg", "{:.2f}"),
-        "mean_position_m": ("mean m", "{:.3f}"),
-        "mean_rotation_deg": ("mean deg", "{:.2f}"),
-        "nees": ("NEES / ideal", "{:.2f}"),
-    },
-    "place": {
-        "recall_at_1": ("recall@1", "{:.4f}"),
-        "recall_at_5": ("recall@5", "{:.4f}"),
-        "answerable": ("answerable queries", "{:d}"),
-        "numbers": ("numbers", "{:d}"),
-    },
-}
 
 
 def ship(
@@ -84,7 +61,7 @@ def ship(
     if config.variants:
         card = card_text(config, report)
         export_bundle(cpu, bundle, config.name, images, training, metrics, card, force=True)
-    for line in tables(report):
+    for line in tables(config, report):
         recorder.say(line)
     return bundle
 
@@ -123,7 +100,7 @@ def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
         lines.append(f"Images that could not be read and were left out: {_pairs(counts)}.")
     for note in data.get("shared", ()):
         lines += ["", f"**{note}.**"]
-    lines += ["", *tables(report)]
+    lines += ["", *tables(config, report)]
     if report.get("baselines"):
         lines += ["", f"Baselines look at the features of {report['baseline_features']}."]
     if "validation" in report["metrics"]:
@@ -137,17 +114,18 @@ def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
     for head, result in report.get("calibration", {}).items():
         if isinstance(result, dict) and "left" in result:
             lines += ["", f"The {head}'s calibration is left as it was: {result['left']}."]
-    note = _honest(report)
+    note = _honest(config, report)
     if note:
         lines += ["", note]
     return "\n".join(lines)
 
 
-def tables(report: dict[str, Any]) -> list[str]:
+def tables(config: TrainingConfig, report: dict[str, Any]) -> list[str]:
     """Returns one Markdown table a head: the trained head, its variants and the baselines."""
     split = _held_out(report)
     lines: list[str] = []
-    for head, columns in COLUMNS.items():
+    for head, trainer in config.trainers.items():
+        columns = trainer.columns
         rows: list[tuple[str, dict[str, Any]]] = []
         for name, heads in report["metrics"].items():
             if head in heads:
@@ -176,16 +154,12 @@ def _held_out(report: dict[str, Any]) -> str:
     return next((n for n in ("test", "validation", "train") if images.get(n)), "validation")
 
 
-def _honest(report: dict[str, Any]) -> str:
+def _honest(config: TrainingConfig, report: dict[str, Any]) -> str:
     """Says so where a baseline beats the trained head."""
     split = "test" if "test" in report["metrics"] else "validation"
-    better = {
-        "classifier": ("accuracy", 1),
-        "pose": ("median_position_m", -1),
-        "place": ("recall_at_1", 1),
-    }
     notes = []
-    for head, (key, sign) in better.items():
+    for head, trainer in config.trainers.items():
+        key, sign = trainer.ranked
         own = report["metrics"].get(split, {}).get(head, {}).get(key)
         found = report.get("baselines", {}).get(head, {})
         stronger = [
@@ -230,11 +204,12 @@ def describe_data(
     data["training_image_sketch"] = sketch(splits.content_hashes("train"))
     if splits.validation:  # `robot-vision evaluate` says where it meets either
         data["validation_image_sketch"] = sketch(splits.content_hashes("validation"))
-    if splits.labels:
-        counts = torch.bincount(
-            sets["train"].targets["label"].clamp(min=-1) + 1, minlength=len(splits.labels) + 1
-        )[1:].tolist()
-        data["training_images_by_class"] = dict(zip(splits.labels, counts, strict=True))
+    for word in dict.fromkeys(("label", *(t.word() for t in config.trainers.values()))):
+        labels = splits.labels_of(word)
+        if labels:
+            counts = Counter(sample.of(word) for sample in sets["train"].samples)
+            name = word.partition(":")[2] or "class"
+            data[f"training_images_by_{name}"] = {label: counts[label] for label in labels}
     unreadable = {n: list(s.unreadable) for n, s in sets.items() if s.unreadable}
     if unreadable:
         data["unreadable"] = unreadable

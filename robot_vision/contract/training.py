@@ -1,0 +1,335 @@
+"""What a head brings to its training. Torch is imported by what uses it, so that settings are read without.
+
+`heads/KIND/training.py` subclasses `Trainer`; its settings are the section of the head's name in a training
+configuration. A head finds what is its own by the words of its kind: `targets["label"]` is the target
+`lights.label` of a classifier that is named `lights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.head import Head
+from robot_vision.errors import ConfigError
+from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.settings.by_name import make_by_name
+from robot_vision.settings.declared import option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NONE = "none"  # name of no loss, no augmentation, no weights
+Metrics = dict[str, Any]
+Targets = Mapping[str, "Tensor"]
+Shape = tuple[int, ...]
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How a head is trained; each kind says which loss is the default."""
+
+    loss: str = option("", "name of the head's loss, or none")
+    settings: dict[str, Any] = option(dict, "settings of the head's loss")
+    weight: float = option(1.0, "weight of the head's loss in joint training")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a head's settings take from the data.
+
+    Attributes:
+        labels: of each word of truth that is a class, the classes of the training images, sorted.
+        map_frame: of the poses.
+    """
+
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    map_frame: str = "map"
+
+
+class Target(NamedTuple):
+    """What a head learns, of every sample.
+
+    Attributes:
+        values: (N, ...).
+        none: the value that says that a sample has no truth.
+    """
+
+    values: Tensor
+    none: Any
+
+
+@dataclass(frozen=True)
+class Features:
+    """One split, as a head sees it.
+
+    Attributes:
+        targets: of all samples, those of the head by their words.
+        of: returns what the head's taps give for the samples of these numbers, on the CPU.
+        device: of the head.
+    """
+
+    targets: Targets
+    of: Callable[[Tensor], tuple[Tensor, ...]]
+    device: Any = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.targets["sequence"])
+
+    def first(self) -> Tensor:
+        """Returns the first tap of every sample as float32."""
+        import torch
+
+        return self.of(torch.arange(len(self)))[0].float()
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's share of the batches.
+
+    Attributes:
+        batch_size: images in a step, of all processes.
+        seed: of everything random.
+        rank: of this process.
+        world: number of processes.
+    """
+
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+
+class Chooser(Protocol):
+    """Chooses a process's batches, from the seed and what it remembers."""
+
+    def batches(self, epoch: int) -> Sequence[dict[str, Tensor]]:
+        """Returns the batches of an epoch: `index` int64 (n,), and more if the loss wants it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns what it remembers, for a checkpoint."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Goes on from a checkpoint."""
+
+
+class Sampled:
+    """A chooser whose sampler is determined by seed and epoch alone."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def batches(self, epoch: int) -> Sequence[dict[str, Tensor]]:
+        """See `Chooser.batches`."""
+        import torch
+
+        self.sampler.set_epoch(epoch)
+        return [{"index": torch.tensor(batch, dtype=torch.int64)} for batch in self.sampler]
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing is remembered."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Nothing is remembered."""
+
+
+class Trainer(Generic[S]):
+    """What training knows of a kind of head, for one head of that kind.
+
+    A head's module is called with the tensors of its taps, (N, C) or (N, C, h, w), and returns what losses
+    are computed on; its `decode` makes final values of these, by the words of `Head.outputs`. A head that
+    may answer several times has `set_passes(passes, seed)`, and `join(answers)` for those of an ensemble.
+
+    Attributes:
+        Settings: a `HeadSettings`.
+        losses: name to `module:Class`.
+        baselines: word in `baselines:` to what it does.
+        harms: of flip, crop, mixup and viewpoint: augmentations that make its truth untrue.
+        truth: the word of what a sample must have.
+        columns: metrics in tables, to their titles and formats.
+        ranked: the metric by which a baseline is better, and 1 where more is better, else -1.
+        looks_up: measured by what it finds among the training images.
+        balances: it learns classes, which batches may have equally often.
+        linear: a linear layer, whose members all learn the same of the same features.
+    """
+
+    Settings: type[HeadSettings] = HeadSettings
+    losses: ClassVar[Mapping[str, str]] = {}
+    baselines: ClassVar[Mapping[str, str]] = {}
+    harms: ClassVar[frozenset[str]] = frozenset()
+    truth: ClassVar[str]
+    columns: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    ranked: ClassVar[tuple[str, int]]
+    looks_up: ClassVar[bool] = False
+    balances: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+
+    def __init__(self, head: Head[Any, Any]) -> None:
+        self.head = head
+        self.name = head.name
+
+    # Settings and data
+
+    def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> S:
+        """Returns what the network is built from: the section `network.NAME`, and the data.
+
+        Raises:
+            ConfigError: an unknown setting, or one that the data say.
+        """
+        raise NotImplementedError
+
+    def word(self) -> str:
+        """Returns the word of truth that the head learns from."""
+        return self.truth
+
+    def own(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns targets, or a batch, as the head knows them: its own under their words."""
+        return {**targets, **self.head.own(targets)}
+
+    def check(self, settings: Any, splits: Any, where: str) -> None:
+        """Raises ConfigError where the data (a `datasets.sample.Splits`, of `where`) lack the truth."""
+
+    def targets(self, samples: Sequence[Any], spec: S) -> dict[str, Target]:
+        """Returns targets by `Head.key`, besides label, pose and sequence, which every sample set has."""
+        return {}
+
+    def classes(self, spec: S) -> dict[str, int]:
+        """Returns the targets that are classes, by `Head.key`, and how many classes there are."""
+        return {}
+
+    def needs_images(self, settings: Any) -> bool:
+        """Whether the loss looks at the images, so that features of them do not do."""
+        return False
+
+    def keeps_order(self, settings: Any) -> bool:
+        """Whether images must stay next to their neighbours of the sequence."""
+        return False
+
+    # The module
+
+    def module(self, spec: S, shapes: Sequence[Shape]) -> nn.Module:
+        """Builds it with random weights, for taps of these shapes."""
+        raise NotImplementedError
+
+    def built(self, spec: S, module: Any) -> S:
+        """Returns the spec with what follows from the module: sizes."""
+        return spec
+
+    def take_layer(self, module: Any, weight: Tensor, bias: Tensor) -> bool:
+        """Puts a backbone's own classification layer in, where it fits; returns whether it did."""
+        return False
+
+    def untrained(self, pretrained: bool, images: int) -> str:
+        """Returns what a bundle must say whose head has seen no training; empty where that is nothing.
+
+        Args:
+            pretrained: whether `take_layer` took a layer, or there was none to take.
+            images: that it was prepared by.
+        """
+        return f"The {self.name} head is not trained: its answers mean nothing"
+
+    # A run, in its order
+
+    def prepare(self, module: Any, spec: S, settings: Any, features: Features, seed: int) -> None:
+        """Sets what data say before the first step: statistics, clusters."""
+
+    def loss(self, settings: Any, spec: S, targets: Targets) -> nn.Module | None:
+        """Builds the loss; None for none."""
+        if settings.loss == NONE:
+            return None
+        return self.make_loss(settings.loss, **settings.settings)
+
+    def make_loss(self, name: str, **settings: Any) -> nn.Module:
+        """Builds a loss of `losses`: a module called as `loss(raw, batch)` that gives a `LossValue`.
+
+        Its parameters, if it has any, are learned with the network's and belong into the optimiser and
+        the checkpoint (without weight decay).
+
+        Raises:
+            ConfigError: an unknown name or setting (the message names the nearest), or a value out of
+                range.
+        """
+        made: nn.Module = make_by_name(f"{self.name} loss", self.losses, name, settings)
+        return made
+
+    def chooser(
+        self, module: Any, spec: S, settings: Any, features: Features, share: Share
+    ) -> Chooser | None:
+        """Returns what chooses the batches, or None for all images in random order."""
+        return None
+
+    def finish(self, module: Any, spec: S, features: Features) -> None:
+        """Sets what data say after the last step: whitening."""
+
+    # What it is worth
+
+    def measure(
+        self,
+        outputs: Targets,
+        targets: Targets,
+        spec: S,
+        settings: Any,
+        stored: tuple[Targets, Targets] | None = None,
+    ) -> tuple[Metrics, NDArray[np.float64] | None]:
+        """Measures final values, wherever they come from.
+
+        Args:
+            outputs: by the words of `Head.outputs`, (N, ...).
+            targets: of the N samples, by their words.
+            spec: of the head.
+            settings: of its training.
+            stored: outputs and targets of the training images, where the head `looks_up`.
+
+        Returns:
+            The metrics, and what `score` averages, a row for each of the N samples: NaN where one has no
+            truth; None where there is nothing.
+        """
+        raise NotImplementedError
+
+    def reference(self, train: Targets, targets: Targets) -> Any:
+        """Returns what `score` and `shares` compare with: what an answer without an image is worth."""
+        return None
+
+    def score(self, metrics: Metrics, reference: Any) -> float | None:
+        """Returns the number by which checkpoints are compared, higher is better; None without truth."""
+        return None
+
+    def shares(self, each: NDArray[np.float64], reference: Any) -> NDArray[np.float64]:
+        """Returns each sample's share (N,) in the score, of the rows that `measure` gave."""
+        mean: NDArray[np.float64] = each.mean(axis=1)
+        return mean
+
+    def run_baselines(
+        self,
+        names: Sequence[str],
+        seen: Features,
+        asked: Features,
+        spec: S,
+        settings: Any,
+        seed: int,
+    ) -> dict[str, Metrics]:
+        """Returns what simple methods make of the same features, by their titles."""
+        return {}
+
+
+def poses_of(targets: Targets) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the true positions (N, 3), NaN where there is none, and quaternions (N, 4) of samples."""
+    poses = targets["T_map_camera"].double().numpy()
+    known = targets["has_pose"].numpy()
+    xyzw = np.array([xyzw_from_matrix(pose[:3, :3]) for pose in poses]).reshape(-1, 4)
+    return np.where(known[:, None], poses[:, :3, 3], np.nan), xyzw
+
+
+def require_poses(name: str, splits: Any, where: str) -> None:
+    """Raises ConfigError unless two training samples have poses."""
+    posed = sum(s.T_map_camera is not None for s in splits.train)
+    if posed < 2:
+        raise ConfigError(
+            f"The {name} head needs poses; {posed} of {len(splits.train)} training images of {where} have one"
+        )

@@ -1,0 +1,227 @@
+"""How classifiers are trained: their settings, targets, loss, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.training import (
+    NONE,
+    DataFacts,
+    Features,
+    HeadSettings,
+    Metrics,
+    Shape,
+    Target,
+    Targets,
+    Trainer,
+)
+from robot_vision.errors import ConfigError
+from robot_vision.heads.classifier import evaluation as classification
+from robot_vision.heads.classifier.spec import FEATURE_SCORES, LOGIT_SCORES, ClassifierSpec
+from robot_vision.settings.declared import option
+from robot_vision.settings.mappings import from_mapping
+from robot_vision.statistics.bootstrap import values
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(HeadSettings):
+    """How a classifier is trained."""
+
+    loss: str = option("cross_entropy", "name of the classifier's loss")
+    settings: dict[str, Any] = option(
+        lambda: {"label_smoothing": 0.05}, "settings of the classifier's loss"
+    )
+    class_weights: str = option(
+        NONE,
+        "weight of each class in the loss: none, sqrt_inverse (of the frequency), inverse or "
+        "effective",
+        choices=(NONE, "sqrt_inverse", "inverse", "effective"),
+    )
+    weight: float = option(1.0, "weight of the classifier's loss in joint training")
+    calibrate: bool = option(True, "fit the softmax temperature on the validation images")
+
+
+class ClassifierTrainer(Trainer[ClassifierSpec]):
+    """See `Trainer`. A classifier of another name than its kind learns the labels of that name."""
+
+    Settings = ClassifierConfig
+    losses = {"cross_entropy": "robot_vision.heads.classifier.loss:CrossEntropy"}
+    baselines = {
+        "knn": "the classes of the most similar training images",
+        "softmax": "a linear softmax",
+        "svm": "a linear support vector machine",
+    }
+    truth = "label"
+    columns = {
+        "accuracy": ("accuracy", "{:.4f}"),
+        "macro_recall": ("macro recall", "{:.4f}"),
+        "errors": ("errors", "{:d}"),
+        "nll": ("nll", "{:.4f}"),
+        "ece": ("ece", "{:.4f}"),
+    }
+    ranked = ("accuracy", 1)
+    balances = True
+    linear = True
+
+    def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> ClassifierSpec:
+        """See `Trainer.spec`."""
+        where = f"network.{self.name}"
+        if "labels" in settings:
+            raise ConfigError(f"{where}.labels: the labels are those of the data")
+        labels = facts.labels.get(self.word(), ())
+        spec = from_mapping(ClassifierSpec, where, {**settings, "labels": list(labels)})
+        if spec.score in FEATURE_SCORES:
+            raise ConfigError(
+                f"{where}.score is {spec.score!r}, which compares images with known ones: leave it to "
+                f"`robot-vision calibrate`, and use one of {', '.join(LOGIT_SCORES)} here"
+            )
+        return spec
+
+    def word(self) -> str:
+        """Returns `label`, and `label:NAME` for a classifier that is not named as its kind."""
+        return self.truth if self.name == self.head.kind else f"{self.truth}:{self.name}"
+
+    def check(self, settings: ClassifierConfig, splits: Any, where: str) -> None:
+        """See `Trainer.check`."""
+        labels = splits.labels_of(self.word())
+        if len(labels) < 2:
+            what = "A classifier" if self.word() == self.truth else f"Classifier {self.name}"
+            raise ConfigError(
+                f"{what} needs at least two classes; {where} has {len(labels)} of {self.word()} "
+                f"({', '.join(labels) or 'none'}): add images of another class, or leave the head out"
+            )
+
+    def targets(self, samples: Sequence[Any], spec: ClassifierSpec) -> dict[str, Target]:
+        """Returns `label` int64 (N,), -1 for none or a label that is not among the spec's."""
+        import torch
+
+        index = {label: i for i, label in enumerate(spec.labels)}
+        numbers = [index.get(sample.of(self.word()) or "", -1) for sample in samples]
+        return {self.head.key("label"): Target(torch.tensor(numbers, dtype=torch.int64), -1)}
+
+    def classes(self, spec: ClassifierSpec) -> dict[str, int]:
+        """See `Trainer.classes`."""
+        return {self.head.key("label"): len(spec.labels)}
+
+    def module(self, spec: ClassifierSpec, shapes: Sequence[Shape]) -> nn.Module:
+        """See `Trainer.module`."""
+        from robot_vision.heads.classifier.network import ClassifierHead
+
+        return ClassifierHead(spec, shapes[0][0])
+
+    def built(self, spec: ClassifierSpec, module: Any) -> ClassifierSpec:
+        """Fills in the number of features, where the score compares them."""
+        if spec.score not in FEATURE_SCORES:
+            return spec
+        return replace(spec, feature_size=module.linear.in_features)
+
+    def take_layer(self, module: Any, weight: Tensor, bias: Tensor) -> bool:
+        """See `Trainer.take_layer`."""
+        fits: bool = module.linear.weight.shape == weight.shape
+        if fits:
+            module.linear.load_state_dict({"weight": weight, "bias": bias})
+        return fits
+
+    def untrained(self, pretrained: bool, images: int) -> str:
+        """See `Trainer.untrained`."""
+        if pretrained:
+            return ""
+        return f"The {self.name} is not trained: the weights have no layer for these labels"
+
+    def loss(
+        self, settings: ClassifierConfig, spec: ClassifierSpec, targets: Targets
+    ) -> nn.Module | None:
+        """See `Trainer.loss`."""
+        import torch
+
+        from robot_vision.heads.classifier.loss import class_weights
+
+        if settings.loss == NONE:
+            return None
+        weights = {}
+        if settings.class_weights != NONE:
+            labels = targets["label"]
+            counts = torch.bincount(labels[labels >= 0], minlength=len(spec.labels)).tolist()
+            weights = {"class_weights": class_weights(counts, settings.class_weights)}
+        return self.make_loss(settings.loss, **{**settings.settings, **weights})
+
+    def measure(
+        self,
+        outputs: Targets,
+        targets: Targets,
+        spec: ClassifierSpec,
+        settings: Any,
+        stored: tuple[Targets, Targets] | None = None,
+    ) -> tuple[Metrics, NDArray[np.float64] | None]:
+        """See `Trainer.measure`; each sample: right or not, less a hundredth of the nll."""
+        labels = targets["label"].numpy()
+        columns = classification.score_classes(outputs["probabilities"].numpy(), labels)
+        right = (columns["predicted_label"] == labels).astype(np.float64)
+        loss = -np.log(np.maximum(columns["true_probability"], 1e-12))
+        each = (right - 0.01 * loss)[:, None]
+        return classifier_metrics(outputs["probabilities"], targets, spec.labels), each
+
+    def score(self, metrics: Metrics, reference: Any) -> float | None:
+        """Returns the accuracy less a hundredth of the nll, which tells apart what few images cannot."""
+        if "accuracy" not in metrics:
+            return None
+        return float(metrics["accuracy"] - 0.01 * metrics["nll"])
+
+    def run_baselines(
+        self,
+        names: Sequence[str],
+        seen: Features,
+        asked: Features,
+        spec: ClassifierSpec,
+        settings: Any,
+        seed: int,
+    ) -> dict[str, Metrics]:
+        """See `Trainer.run_baselines`."""
+        from robot_vision.heads.classifier.baselines import TITLES, probabilities_of
+
+        found = {}
+        for name in (name for name in TITLES if name in names):
+            probabilities = probabilities_of(name, seen, asked, len(spec.labels), seed)
+            metrics = classifier_metrics(probabilities, asked.targets, spec.labels)
+            if name == "svm":  # decisions without probabilities
+                metrics.pop("nll", None), metrics.pop("ece", None)
+            found[TITLES[name]] = metrics
+        return found
+
+
+def classifier_metrics(probabilities: Tensor, targets: Targets, labels: tuple[str, ...]) -> Metrics:
+    """Measures class probabilities.
+
+    Args:
+        probabilities: (N, K).
+        targets: `label`; samples with -1 are left out.
+        labels: names of the K classes.
+
+    Returns:
+        accuracy, macro_recall (the mean over the classes that occur), nll (nats), ece (expected
+        calibration error, see `statistics.reliability`), errors, images, recall by label.
+    """
+    known = targets["label"] >= 0
+    y = targets["label"][known].numpy()
+    if len(y) == 0:
+        return {"images": 0}
+    columns = classification.score_classes(probabilities[known].numpy(), y)
+    right = columns["predicted_label"] == y
+    found = values(classification.statistics({**columns, "true_label": y}), len(y))
+    return {
+        "accuracy": found["top1"],
+        "macro_recall": found["macro_recall"],
+        "nll": found["nll"],
+        "ece": found["ece"],
+        "errors": int((~right).sum()),
+        "images": len(y),
+        "recall": {n: float(right[y == i].mean()) for i, n in enumerate(labels) if (y == i).any()},
+    }

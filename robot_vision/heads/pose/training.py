@@ -1,0 +1,290 @@
+"""How pose heads are trained: their settings, loss, clips of neighbours, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.training import (
+    Chooser,
+    DataFacts,
+    Features,
+    HeadSettings,
+    Metrics,
+    Sampled,
+    Shape,
+    Share,
+    Targets,
+    Trainer,
+    poses_of,
+    require_poses,
+)
+from robot_vision.errors import ConfigError
+from robot_vision.geometry import rotations
+from robot_vision.heads.pose import evaluation as poses
+from robot_vision.heads.pose.spec import PoseSpec
+from robot_vision.settings.by_name import make_by_name
+from robot_vision.settings.declared import option
+from robot_vision.settings.mappings import from_mapping
+from robot_vision.statistics.bootstrap import values
+from robot_vision.statistics.normal import chi_squared_quantile
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+IDEAL_NEES = 6.0  # the mean of a chi-squared variable with six degrees of freedom
+
+
+@dataclass(frozen=True)
+class PoseConfig(HeadSettings):
+    """How a pose head is trained."""
+
+    loss: str = option(
+        "heteroscedastic",
+        "name of the pose head's loss; homoscedastic and beta learn no covariance",
+    )
+    settings: dict[str, Any] = option(dict, "settings of the pose head's loss")
+    weight: float = option(1.0, "weight of the pose head's loss in joint training")
+    clips: int = option(
+        1,
+        "frames per clip, for settings.relative (MapNet: 3); 1 uses single frames",
+        low=1,
+        high=1000,
+    )
+    clip_spacing: int = option(
+        10, "distance between the frames of a clip, in frames", low=1, high=100000
+    )
+    calibrate: bool = option(
+        True, "scale the variances to match the errors on the validation frames"
+    )
+    folds: int = option(
+        4,
+        "folds of training blocks to calibrate on, if there are no validation frames and the "
+        "backbone is frozen",
+        low=2,
+        high=100,
+    )
+
+
+class PoseTrainer(Trainer[PoseSpec]):
+    """See `Trainer`."""
+
+    Settings = PoseConfig
+    losses = {
+        "beta": "robot_vision.heads.pose.losses.regression:BetaLoss",
+        "homoscedastic": "robot_vision.heads.pose.losses.regression:HomoscedasticLoss",
+        "reprojection": "robot_vision.heads.pose.losses.reprojection:ReprojectionLoss",
+        "heteroscedastic": "robot_vision.heads.pose.losses.likelihood:GaussianLikelihood",
+    }
+    baselines = {
+        "mean_pose": "always the mean pose",
+        "retrieval": "the pose of the most similar training image",
+    }
+    harms = frozenset({"flip", "crop", "mixup"})
+    truth = "pose"
+    columns = {
+        "median_position_m": ("median m", "{:.3f}"),
+        "median_rotation_deg": ("median deg", "{:.2f}"),
+        "mean_position_m": ("mean m", "{:.3f}"),
+        "mean_rotation_deg": ("mean deg", "{:.2f}"),
+        "nees": ("NEES / ideal", "{:.2f}"),
+    }
+    ranked = ("median_position_m", -1)
+
+    def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> PoseSpec:
+        """See `Trainer.spec`; the map frame is the data's, where the settings name none."""
+        settings = {"map_frame": facts.map_frame, **settings}
+        return from_mapping(PoseSpec, f"network.{self.name}", settings)
+
+    def check(self, settings: PoseConfig, splits: Any, where: str) -> None:
+        """See `Trainer.check`."""
+        require_poses(self.name, splits, where)
+        if not splits.has_orientation:
+            raise ConfigError(
+                f"The {self.name} head needs orientations, which {where} does not have"
+            )
+
+    def needs_images(self, settings: PoseConfig) -> bool:
+        """The reprojection loss looks at the images' size."""
+        return settings.loss == "reprojection"
+
+    def keeps_order(self, settings: PoseConfig) -> bool:
+        """Frames of a clip are found by where they stand in the sequence."""
+        return settings.clips > 1
+
+    def module(self, spec: PoseSpec, shapes: Sequence[Shape]) -> nn.Module:
+        """See `Trainer.module`."""
+        from robot_vision.heads.pose.network import PoseNetHead
+
+        return PoseNetHead(spec, shapes[0])
+
+    def untrained(self, pretrained: bool, images: int) -> str:
+        """See `Trainer.untrained`."""
+        return f"The {self.name} head is not trained: its poses mean nothing"
+
+    def prepare(
+        self, module: Any, spec: PoseSpec, settings: PoseConfig, features: Features, seed: int
+    ) -> None:
+        """Sets the positions' mean and spread."""
+        targets = features.targets
+        if bool(targets["has_pose"].any()):
+            positions = targets["T_map_camera"][targets["has_pose"]][:, :3, 3]
+            module.set_position_statistics(positions)
+
+    def make_loss(self, name: str, **settings: Any) -> nn.Module:
+        """See `Trainer.make_loss`; `relative`, a mapping of settings, adds `RelativePoseLoss` to any."""
+        relative = settings.pop("relative", None)
+        loss = super().make_loss(name, **settings)
+        if relative is None:
+            return loss
+        if not isinstance(relative, dict):
+            raise ConfigError(f"relative is {relative!r}: it must be a mapping of settings")
+        table = {"relative": "robot_vision.heads.pose.losses.relative:RelativePoseLoss"}
+        added: nn.Module = make_by_name("loss", table, "relative", relative, absolute=loss)
+        return added
+
+    def chooser(
+        self, module: Any, spec: PoseSpec, settings: PoseConfig, features: Features, share: Share
+    ) -> Chooser | None:
+        """See `Trainer.chooser`: clips of neighbours, where they are wanted."""
+        from robot_vision.heads.pose.clips import ClipSampler
+
+        if settings.clips == 1:
+            return None
+        count = max(1, share.batch_size // (settings.clips * share.world))
+        sequence = features.targets["sequence"].numpy().astype(np.int64)
+        return Sampled(
+            ClipSampler(
+                sequence, count, settings.clips, settings.clip_spacing, share.seed, share.rank, share.world
+            )
+        )  # fmt: skip
+
+    def measure(
+        self,
+        outputs: Targets,
+        targets: Targets,
+        spec: PoseSpec,
+        settings: Any,
+        stored: tuple[Targets, Targets] | None = None,
+    ) -> tuple[Metrics, NDArray[np.float64] | None]:
+        """See `Trainer.measure`; each sample: metres and degrees."""
+        if not bool(targets["has_pose"].any()):
+            return {"frames": 0}, None
+        columns = score(outputs, targets)
+        each = np.stack([columns["error_m"], columns["error_deg"]], axis=1)
+        return pose_metrics(columns), each
+
+    def reference(self, train: Targets, targets: Targets) -> tuple[float, float]:
+        """Returns the median errors (m, deg) of always answering the training set's mean pose."""
+        if not bool(train["has_pose"].any()) or not bool(targets["has_pose"].any()):
+            return 1.0, 1.0
+        found = pose_metrics(score(always_the_mean(train, targets), targets))
+        return max(found["median_position_m"], 1e-3), max(found["median_rotation_deg"], 1e-3)
+
+    def score(self, metrics: Metrics, reference: Any) -> float | None:
+        """Returns one, less the mean of both median errors over those of the mean pose."""
+        if "median_position_m" not in metrics:
+            return None
+        metres, degrees = metrics["median_position_m"], metrics["median_rotation_deg"]
+        share = metres / reference[0] + degrees / reference[1]
+        return float(1 - share / 2)
+
+    def shares(self, each: NDArray[np.float64], reference: Any) -> NDArray[np.float64]:
+        """Errors count up to twice those of the mean pose: `score` takes medians, which no outlier moves."""
+        return super().shares(1 - np.minimum(each / np.array(reference), 2.0), reference)
+
+    def run_baselines(
+        self,
+        names: Sequence[str],
+        seen: Features,
+        asked: Features,
+        spec: PoseSpec,
+        settings: Any,
+        seed: int,
+    ) -> dict[str, Metrics]:
+        """See `Trainer.run_baselines`."""
+        from robot_vision.heads.pose import baselines
+
+        answers: dict[str, Any] = {}
+        if "mean_pose" in names:
+            answers["always the mean pose"] = always_the_mean(seen.targets, asked.targets)
+        if "retrieval" in names:
+            answers |= baselines.most_similar(seen, asked)
+            nearest = baselines.nearest(seen.targets, asked.targets)
+            answers["nearest training pose (the most that retrieval allows)"] = nearest
+        return {
+            title: self.measure(a, asked.targets, spec, settings)[0] for title, a in answers.items()
+        }
+
+
+def score(outputs: Mapping[str, Any], targets: Targets) -> poses.Columns:
+    """Returns the columns of `score_poses` (N, ...) on final values: NaN where a sample has no true pose.
+
+    Args:
+        outputs: `position`, `orientation_xyzw`, and `pose_covariance` where there is one.
+        targets: `T_map_camera`, `has_pose`.
+    """
+    covariance = outputs.get("pose_covariance")
+    return poses.score_poses(
+        np.asarray(outputs["position"]),
+        np.asarray(outputs["orientation_xyzw"]),
+        None if covariance is None else np.asarray(covariance, np.float64),
+        *poses_of(targets),
+    )
+
+
+def pose_errors(position: Tensor, xyzw: Tensor, T_map_camera: Tensor) -> Tensor:
+    """Returns errors (N, 6) from estimates to true poses; see `rotations.pose_error`."""
+    import torch
+
+    known = torch.ones(len(position), dtype=torch.bool)
+    estimates = {"position": position, "orientation_xyzw": xyzw}
+    columns = score(estimates, {"T_map_camera": T_map_camera, "has_pose": known})
+    return torch.from_numpy(columns["pose_error"])
+
+
+def pose_metrics(columns: poses.Columns) -> Metrics:
+    """Measures poses.
+
+    Args:
+        columns: of `score`.
+
+    Returns:
+        Median and mean position error (m) and rotation error (deg); nees: the mean normalised
+        estimation error squared over its ideal (1 is honest, more is overconfident); frames.
+    """
+    metres, degrees = columns["error_m"], columns["error_deg"]
+    known = np.isfinite(metres)
+    metres, degrees = metres[known], degrees[known]
+    found = values(poses.statistics(metres, degrees), len(metres))
+    metrics: Metrics = {
+        "median_position_m": found["median_m"],
+        "median_rotation_deg": found["median_deg"],
+        "mean_position_m": found["mean_m"],
+        "mean_rotation_deg": found["mean_deg"],
+        "within_25cm_5deg": found[poses.threshold_name(0.25, 5.0)],
+        "frames": len(metres),
+    }
+    if "nees" in columns:
+        nees = columns["nees"][known]
+        nees = nees[np.isfinite(nees)]
+        metrics["nees"] = float(nees.mean()) / IDEAL_NEES
+        metrics["within_95_percent_ellipsoid"] = float(
+            (nees <= chi_squared_quantile(0.95, 6)).mean()
+        )
+    return metrics
+
+
+def always_the_mean(train: Targets, targets: Targets) -> dict[str, NDArray[np.float64]]:
+    """Returns the answer that never looks at the image: the training set's mean pose."""
+    position, xyzw = poses_of(train)
+    known, count = np.isfinite(position[:, 0]), len(targets["has_pose"])
+    mean, turn = rotations.mean_pose(position[known], xyzw[known])
+    return {
+        "position": np.broadcast_to(mean, (count, 3)),
+        "orientation_xyzw": np.broadcast_to(turn, (count, 4)),
+    }
