@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from robot_vision.address import without_secrets
+from robot_vision.text.address import without_secrets
 
 _SHORT = 6  # letters
 # Control characters but tab and line feed, as Python would write them.

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from place_maps import keyframe, make_map, server, server_uri
 
-from robot_vision.address import name_in, shown, without_secrets
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.places.map.opening import open_map
 from robot_vision.ros.places.map_file import open_or_make
+from robot_vision.text.address import name_in, shown, without_secrets
 
 __all__ = ["server", "server_uri"]  # fixtures
 

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "robot_vision"
 
 # From the ground up; the rooms of one line know nothing of each other.
 FLOORS = """
-address
-errors words
+text
+errors
 tracing files settings charts statistics
 geometry
 images messages

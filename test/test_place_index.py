@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from place_maps import keyframe, make_map, server, server_uri, unit, uri
 
 from benchmarks.place_world import PlaceWorld
-from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.index.index_cache import cache_path, open_index, read_cache, refresh
 from robot_vision.places.index.options import IndexOptions
 from robot_vision.places.map.base import MapReplacedError, PlaceMap
+from robot_vision.text.address import is_server
 
 __all__ = ["server", "server_uri", "uri"]  # fixtures
 SMALL = IndexOptions(exact_numbers=16 * 1000)  # so that some thousand places have cells

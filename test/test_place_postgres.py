@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from place_maps import DIMENSION, keyframe, make_map, server, server_uri, unit, uri
 
-from robot_vision.address import is_server
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError
 from robot_vision.places.index.index_cache import cache_path, open_index, refresh
@@ -23,6 +22,7 @@ from robot_vision.places.map.opening import create_map, open_map
 from robot_vision.places.map.postgres_map import PostgresMap
 from robot_vision.places.map.postgres_server import Address
 from robot_vision.ros.places.map_file import Model, open_or_make
+from robot_vision.text.address import is_server
 
 __all__ = ["server", "server_uri", "uri"]  # fixtures
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 
 @pytest.mark.parametrize(

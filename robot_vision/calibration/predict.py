@@ -15,7 +15,7 @@ from robot_vision.calibration.old_graphs import FEATURES, LOGITS, GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
 from robot_vision.images.resizing import network_inputs, source_size
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 MAX_UNREADABLE = 0.05
 BATCH = 16

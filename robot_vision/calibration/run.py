@@ -23,7 +23,7 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.heads.classifier.spec import FEATURE_SCORES
 from robot_vision.heads.classifier.temperature import log_probabilities
 from robot_vision.heads.pose.variance_scales import scaled
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 # Of the images: two data sets may share a few by accident, as recordings that stand still do.
 MAX_TRAINED_ON = 0.05

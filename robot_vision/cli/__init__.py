@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from robot_vision import __version__
-from robot_vision.address import shown, without_secrets
 from robot_vision.errors import RobotVisionError
+from robot_vision.text.address import shown, without_secrets
 
 _DESCRIPTION = (
     "Runs, evaluates, trains, calibrates and exports the models of robot_vision, and builds place maps. "

@@ -22,7 +22,7 @@ from robot_vision.errors import ConfigError, unknown
 from robot_vision.heads.classifier.spec import KNOWN_SCORES
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.statistics.settings import EvaluationSettings
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _TITLES = {
     "ece": "expected calibration error",

@@ -20,7 +20,7 @@ from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options
 from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png
 from robot_vision.errors import ConfigError
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 Say = Callable[..., None]
 

@@ -46,7 +46,7 @@ from robot_vision.demo.world.world import World
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 LEAST_ANSWERED = 0.5  # share of the frames below which the demo has failed
 MAP = "places.map"

@@ -35,10 +35,10 @@ from robot_vision.evaluation.report.text import markdown, print_tables, said_lin
 from robot_vision.evaluation.report.writing import Written, write_all
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import POSE_KINDS
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
-from robot_vision.words import counted
 
 __all__ = ["add_arguments", "run"]
 _WIDTH = 120  # where the output is no terminal

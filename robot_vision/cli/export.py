@@ -24,8 +24,8 @@ from robot_vision.contract.training import DataFacts, Features
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.images.input import RESIZE_RULES, InputSpec
 from robot_vision.networks.checkpoint_path import checkpoint_path
+from robot_vision.text.counts import counted
 from robot_vision.truth.tables import read_lines
-from robot_vision.words import counted
 
 if TYPE_CHECKING:
     from robot_vision.bundle.bundle import ModelBundle

@@ -50,10 +50,10 @@ from robot_vision.studies.filtering.measure import (
 )
 from robot_vision.studies.filtering.memory_curve import held_out, memory_curve, picture, table_lines
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors
+from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import parse_transform
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
-from robot_vision.words import counted
 
 _WIDTH = 120  # where the output is no terminal
 _LEAST_BAGS = 3  # one left out, and two from which a standard error can be computed

@@ -31,7 +31,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Frame, Source, open_source
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _DECODERS = 2
 _NAMED_PROBLEMS = 20

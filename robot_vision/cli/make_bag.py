@@ -21,7 +21,7 @@ from robot_vision.recordings.base import DEFAULT_FRAME, DEFAULT_TOPIC
 from robot_vision.recordings.files import FileSource, upright_message
 from robot_vision.recordings.image_formats import look_at
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
 

@@ -18,8 +18,8 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Source, open_source
+from robot_vision.text.counts import agreeing, counted
 from robot_vision.tracing import Trace
-from robot_vision.words import agreeing, counted
 
 STAGES = ("read", "image", "preprocess", "inference", "decode")
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 # Columns by name: type, numbers a frame, meaning. Floats are NaN and integers -1 where there is nothing.
 COLUMNS: dict[str, tuple[str, int, str]] = {

@@ -16,7 +16,7 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings.files import find_images, readable, some
 from robot_vision.recordings.image_formats import file_bytes, is_image, read_image
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 _IMAGE = ("image", "images")
 _OTHER = ("file that is no image", "files that are no images")

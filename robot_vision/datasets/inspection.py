@@ -15,7 +15,7 @@ from robot_vision.datasets.splitting import by_sequence
 from robot_vision.errors import ImageError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 # With more test poses, an even choice of this many stands for all.
 _MOST_QUERIES = 2000

@@ -15,8 +15,8 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.recordings.files import readable, some
 from robot_vision.settings.declared import parse_options
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped
-from robot_vision.words import counted
 
 DATASETS: dict[str, str] = {
     "image_folder": "one folder per class; train, val and test folders above them are used",

@@ -20,7 +20,7 @@ from robot_vision.demo.scoring import Answer, Drive, Score
 from robot_vision.demo.view import DemoView, LiveView, PlainView
 from robot_vision.demo.world.world import World
 from robot_vision.ros import EXECUTABLES
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
 NODES = ("perception", "places")  # processes that have to run as long as the player does

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from robot_vision.demo.recorded import Truth
 from robot_vision.demo.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M
 from robot_vision.geometry.rigid import rotation_error_deg
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 
 @dataclass(frozen=True)

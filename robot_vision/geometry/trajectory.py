@@ -14,7 +14,7 @@ from robot_vision.geometry.rigid import (
     matrix_from_xyzw,
     rotation_error_deg,
 )
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 # Two poses of one stamp are the same up to a tracker's jitter, or contradict each other.
 _CONTRADICTION_M, _CONTRADICTION_DEG = 0.1, 5.0

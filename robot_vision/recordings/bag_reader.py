@@ -23,7 +23,7 @@ from robot_vision.messages.types import message_types
 from robot_vision.recordings.bag_survey import survey_bag
 from robot_vision.recordings.storage import merged
 from robot_vision.recordings.unpacking import unpack
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR begins so
 

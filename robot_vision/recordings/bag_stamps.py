@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from robot_vision.recordings.bag_reader import BagFile
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _LEAST = 10  # images of which the paces of the two are compared
 _LEAST_NS = 10**9

@@ -20,7 +20,7 @@ from robot_vision.recordings.recording_folder import (
     surveyed,
 )
 from robot_vision.recordings.storage import Channel, Storage, Times, merged
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 _REMEDY = "copy it again, or repair it (mcap recover, ros2 bag reindex, rosbag reindex), or record it again"
 _DAY_NS = 86_400 * 10**9

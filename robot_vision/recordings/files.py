@@ -28,7 +28,7 @@ from robot_vision.recordings.image_formats import (
     look_at,
     read_image,
 )
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 
 @dataclass

@@ -18,7 +18,7 @@ from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.recordings import storage_mcap, storage_ros1, storage_sqlite
 from robot_vision.recordings.storage import Storage, slashed
 from robot_vision.recordings.unpacking import unpack_file
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 BAG_SUFFIXES = (".bag", ".db3", ".mcap")
 _STORAGES = (".db3", ".mcap")

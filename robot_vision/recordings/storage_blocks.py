@@ -18,7 +18,7 @@ import numpy as np
 
 from robot_vision.recordings.storage import Message, Part, Storage, Times
 from robot_vision.recordings.unpacking import unpack
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 MAX_RECORD = 1 << 31  # a length beyond it is damage, and must not be allocated
 _HELD = 2  # chunks that stay unpacked for random access

@@ -12,7 +12,7 @@ import numpy as np
 from robot_vision.recordings.storage import LATEST_NS, Channel, log_time, ros_kind, slashed
 from robot_vision.recordings.storage_blocks import MAX_RECORD, Block, BlockStorage, Inner
 from robot_vision.recordings.unpacking import MAX_BYTES
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07

@@ -12,7 +12,7 @@ from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.recordings.storage import Channel, ros_kind, slashed
 from robot_vision.recordings.storage_blocks import Block, BlockStorage, Inner
 from robot_vision.recordings.unpacking import MAX_BYTES
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07

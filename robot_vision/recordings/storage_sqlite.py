@@ -24,7 +24,7 @@ from robot_vision.recordings.storage import (
     ros_kind,
     slashed,
 )
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 MAGIC = b"SQLite format 3\0"
 _ROWS = 100_000  # that are taken in at once

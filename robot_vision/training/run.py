@@ -18,6 +18,7 @@ from robot_vision.contract.training import Metrics
 from robot_vision.datasets.inspection import content_notes
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.fit import loop
 from robot_vision.training.fit.checkpoint import write_whole
@@ -47,7 +48,6 @@ from robot_vision.training.setup import (
 from robot_vision.training.ship.calibrate import calibrate
 from robot_vision.training.ship.evaluate import Views, evaluate, features_of, run_baselines
 from robot_vision.training.ship.report import describe_data, machine, ship
-from robot_vision.words import counted
 
 REPORT, CURVES = "report.json", "curves.png"
 _GIB = 1 << 30

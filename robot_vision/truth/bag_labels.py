@@ -28,9 +28,9 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.plain_yaml import YamlError, compose, construct
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import where
 from robot_vision.truth.tables import missing_label, read_table
-from robot_vision.words import counted
 
 STRING = "std_msgs/msg/String"
 CLASSIFICATION = "vision_msgs/msg/Classification"

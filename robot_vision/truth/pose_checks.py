@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import matrix_from_xyzw, orthonormalised
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 # A quaternion printed with three decimals is off by up to 1e-3; one that is off by more is something else.
 UNIT_TOLERANCE = 2e-3

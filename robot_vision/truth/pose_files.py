@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.geometry.rigid import canonical_xyzw, xyzw_from_matrix
 from robot_vision.geometry.trajectory import Repeats, Trajectory
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import (
     numbers,
     pose_from_matrix,
@@ -29,7 +30,6 @@ from robot_vision.truth.pose_checks import (
     where,
 )
 from robot_vision.truth.tables import Table, read_table
-from robot_vision.words import counted
 
 FORMATS = ("auto", "tum", "euroc", "kitti")
 Report = Callable[[SourceError], None]

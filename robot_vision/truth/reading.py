@@ -16,6 +16,7 @@ from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
+from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_spans
 from robot_vision.truth.bag_poses import (
     POSE_KINDS,
@@ -25,7 +26,6 @@ from robot_vision.truth.bag_poses import (
 )
 from robot_vision.truth.pose_files import FORMATS, read_pose_file
 from robot_vision.truth.tracks import LabelTrack, PoseTrack, Truth
-from robot_vision.words import counted
 
 POSE_SOURCES = ("auto", "topic", "tf", "file", "none")
 LABEL_SOURCES = ("auto", "topic", "spans", "none")

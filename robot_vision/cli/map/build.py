@@ -31,7 +31,7 @@ from robot_vision.places.map.keyframe import MAX_TEXT, numbered
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.places.map.opening import create_map_for, open_map
 from robot_vision.places.verification.builder import StructureBuilder
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 
 def build(args: argparse.Namespace) -> int:

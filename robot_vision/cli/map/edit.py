@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.address import is_server, shown
 from robot_vision.cli.bar import progress
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry import rigid as geometry
@@ -18,7 +17,8 @@ from robot_vision.places.map.copying import copy_map, drop_map, merge_map, plan_
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.sqlite_map import SqliteMap
-from robot_vision.words import counted
+from robot_vision.text.address import is_server, shown
+from robot_vision.text.counts import counted
 
 
 def merge(args: argparse.Namespace) -> int:

@@ -16,7 +16,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from robot_vision.address import is_server
 from robot_vision.errors import ConfigError
 from robot_vision.files.whole import write_whole
 from robot_vision.places.map.base import PlaceMap
@@ -24,7 +23,8 @@ from robot_vision.places.map.exporting import SUFFIXES, exported
 from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.picture import draw_map
-from robot_vision.words import counted
+from robot_vision.text.address import is_server
+from robot_vision.text.counts import counted
 
 
 def info(args: argparse.Namespace) -> int:

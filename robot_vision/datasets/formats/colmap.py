@@ -42,8 +42,8 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import inverse
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import option
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, rotation_from_quaternion
-from robot_vision.words import counted
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import numbers, where
 from robot_vision.truth.tables import read_lines
-from robot_vision.words import counted
 
 # By COLMAP's number: name, how many parameters, how many of them are focal lengths.
 _MODELS = {

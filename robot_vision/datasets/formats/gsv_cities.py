@@ -29,9 +29,9 @@ from robot_vision.datasets.sample import Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, numbers, where
 from robot_vision.truth.tables import read_table
-from robot_vision.words import counted
 
 _NUMBERS = ("place_id", "year", "month", "northdeg", "lat", "lon")
 _COLUMNS = {name: (re.compile(name),) for name in (*_NUMBERS, "city_id", "panoid")}

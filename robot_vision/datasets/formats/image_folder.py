@@ -30,7 +30,7 @@ from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import find_images, image_notes, some
 from robot_vision.settings.declared import option
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _TRAIN = ("train", "training")
 _VALIDATION = ("val", "valid", "validation")

@@ -27,10 +27,10 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import image_notes
 from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import option
+from robot_vision.text.counts import agreeing, counted
 from robot_vision.truth.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.truth.pose_files import to_ns, unit_of_stamps
 from robot_vision.truth.tables import read_lines, read_table
-from robot_vision.words import agreeing, counted
 
 _CAMERAS = ("2", "3", "0", "1")  # colour before grey, left before right
 

@@ -33,9 +33,9 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import find_images, image_notes, some
 from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.settings.declared import names_in, option
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import Skipped, where
 from robot_vision.truth.tables import Row, Table, missing_label, read_table
-from robot_vision.words import counted
 
 _STAMP = re.compile(r"time|stamp|date", re.IGNORECASE)  # which no column of classes is called
 _ENDS = (".csv", ".tsv", ".txt")

@@ -39,8 +39,8 @@ from robot_vision.datasets.posed import checked
 from robot_vision.datasets.sample import Splits
 from robot_vision.errors import SourceError
 from robot_vision.recordings.files import find_images, image_notes
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import Skipped, numbers
-from robot_vision.words import counted
 
 _ZONE, _LETTER, _LATITUDE, _HEADING, _HEIGHT = 3, 4, 5, 9, 12
 _PARTS = ("train", "val", "test")

@@ -28,6 +28,7 @@ from robot_vision.recordings.bag_stamps import StampNotes
 from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
 from robot_vision.settings.declared import option
+from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import (
     LABEL_KINDS,
     Labeller,
@@ -36,7 +37,6 @@ from robot_vision.truth.bag_labels import (
 )
 from robot_vision.truth.bag_poses import PoseRequest, camera_poses
 from robot_vision.truth.pose_checks import Skipped
-from robot_vision.words import counted
 
 
 @dataclass(frozen=True)

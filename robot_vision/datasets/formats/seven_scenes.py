@@ -28,9 +28,9 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import image_notes, some
 from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import parse_camera_matrix
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.truth.tables import read_lines, read_text
-from robot_vision.words import counted
 
 KINECT = "525,525,320,240"
 _FRAME = re.compile(r"^(frame-\d+)\.color\.\w+$", re.IGNORECASE)

@@ -13,8 +13,8 @@ from robot_vision.datasets.sample import Sample
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import some
+from robot_vision.text.counts import agreeing, counted
 from robot_vision.truth.pose_checks import Skipped
-from robot_vision.words import agreeing, counted
 
 PARTS = ("train", "val", "test")
 

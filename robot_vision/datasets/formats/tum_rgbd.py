@@ -43,10 +43,10 @@ from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.recordings.files import image_notes
 from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import option, parse_camera_matrix
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, where
 from robot_vision.truth.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.truth.tables import read_table
-from robot_vision.words import counted
 
 # Of the benchmark's calibration page: colour cameras, 640 x 480.
 _CAMERAS = {

@@ -49,8 +49,8 @@ from robot_vision.heads.pose.evaluation import measure_poses, score_poses
 from robot_vision.heads.pose.trajectory_errors import measure_trajectories
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.text.counts import counted
 from robot_vision.truth.tracks import Truth
-from robot_vision.words import counted
 
 SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.arrays import load_npz
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 FORMAT = "robot_vision.contract.prediction/1"
 

@@ -40,7 +40,7 @@ from robot_vision.messages.types import (
 from robot_vision.recordings import Source
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 NODE = "/perception"
 TRUTH = "/evaluation/true_pose"

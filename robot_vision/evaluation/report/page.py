@@ -32,7 +32,7 @@ from robot_vision.evaluation.report.text import (
     speed_line,
     summary_line,
 )
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _SHOWN = 6
 # Nothing but what the file holds may be shown or run.

@@ -19,7 +19,7 @@ from robot_vision.evaluation.report.headlines import (
     by_section,
     headlines,
 )
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 _PROBLEMS = 5  # of each recording that are shown
 

@@ -18,7 +18,7 @@ from robot_vision.heads.classifier.answer import Classification
 from robot_vision.heads.classifier.known_scores import known_scores, make_scorer
 from robot_vision.heads.classifier.options import ClassifierOptions
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 LABELS = "labels.txt"
 REFERENCES = "open_set.npy"

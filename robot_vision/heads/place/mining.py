@@ -14,7 +14,7 @@ from robot_vision.contract.batches import EpochSampler
 from robot_vision.contract.training import Sampled
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.heads.place.neighbours import Indices, PoseNeighbours
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 CHOICES = ("best", "random")
 BLOCK = 256  # queries whose distances to the pool are in memory at once

@@ -26,12 +26,12 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.address import is_server
 from robot_vision.files.cache_folder import user_cache
 from robot_vision.files.whole import draft_of
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.index.options import IndexOptions
 from robot_vision.places.map.base import Changes, MapInfo, MapReplacedError, PlaceMap
+from robot_vision.text.address import is_server
 
 faiss: Any = _faiss  # its stubs lack the callbacks
 _MAGIC = b"robot_vision place index 3\n"

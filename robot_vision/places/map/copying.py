@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.address import is_server, shown
 from robot_vision.errors import ConfigError
 from robot_vision.geometry import rigid as geometry
 from robot_vision.places.map.base import MapError, MapInfo, MapMissingError, PlaceMap
 from robot_vision.places.map.keyframe import Keyframe, named
 from robot_vision.places.map.opening import create_map, open_map, refuse_mistyped
 from robot_vision.places.map.sqlite_file import give_name
+from robot_vision.text.address import is_server, shown
 
 Say = Callable[[int, int], None]
 _BATCH = 200

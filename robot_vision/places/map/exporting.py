@@ -12,7 +12,7 @@ from robot_vision.geometry import rigid as geometry
 from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import number_of, stamped
-from robot_vision.words import agreeing, counted
+from robot_vision.text.counts import agreeing, counted
 
 FORMATS = ("csv", "tum", "geojson")
 SUFFIXES = {".csv": "csv", ".tum": "tum", ".txt": "tum", ".geojson": "geojson", ".json": "geojson"}

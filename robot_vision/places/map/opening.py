@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robot_vision.address import ENCODE, is_mistyped, is_server, shown
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.places.map.base import (
@@ -23,6 +22,7 @@ from robot_vision.places.map.base import (
     PlaceMap,
     refuse_other_model,
 )
+from robot_vision.text.address import ENCODE, is_mistyped, is_server, shown
 
 
 def refuse_mistyped(uri: str | Path) -> None:

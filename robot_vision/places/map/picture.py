@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from robot_vision.charts.paths import FromAbove, at, write
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.places.map.base import PlaceMap
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _COVER = (214, 232, 214)
 # RGB, distinguishable by people who cannot tell red from green (Okabe and Ito).

@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.address import ENCODE, NAME, shown
 from robot_vision.errors import ConfigError
 from robot_vision.places.map.base import (
     MapBusyError,
@@ -26,6 +25,7 @@ from robot_vision.places.map.base import (
     MapReadOnlyError,
     Mode,
 )
+from robot_vision.text.address import ENCODE, NAME, shown
 
 try:
     import psycopg
@@ -92,7 +92,7 @@ class Address:
     Attributes:
         server: what libpq takes, with whatever password it was given.
         name: of the map.
-        shown: the URI as `robot_vision.address.shown` writes it, for messages.
+        shown: the URI as `robot_vision.text.address.shown` writes it, for messages.
     """
 
     server: str

@@ -47,7 +47,7 @@ from robot_vision.places.map.sqlite_file import (
     translated,
 )
 from robot_vision.places.map.table_map import POSE, Row, TableMap
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _REVISION = "SELECT revision, map_id FROM map"
 _TABLES = ("keyframe", "descriptor", "thumbnail", "structure")

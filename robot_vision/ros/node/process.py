@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from robot_vision.address import without_secrets
 from robot_vision.errors import RobotVisionError
 from robot_vision.ros.node.dds import remove_dead_segments, use_large_image_profile
 from robot_vision.ros.node.parameter_files import ignored_sections
+from robot_vision.text.address import without_secrets
 
 POLL_S = 0.25  # how long a signal may wait while nothing else happens
 # A second signal ends the process at once. One that comes sooner is the first, delivered twice: to the

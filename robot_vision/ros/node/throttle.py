@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 
 class ThrottledLog:

@@ -17,7 +17,7 @@ from robot_vision.ros.perception.diagnostics import CameraHealth
 from robot_vision.ros.perception.outputs import CameraOutputs
 from robot_vision.ros.perception.parameters import PerceptionParameters
 from robot_vision.ros.perception.worker import Frame
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 
 class Camera:

@@ -9,7 +9,7 @@ from typing import Any
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import status_message
 from robot_vision.ros.perception.worker import STAGES
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 OK, WARN, ERROR = 0, 1, 2
 # Counters that stand in every message, so that a plot of them starts at 0.

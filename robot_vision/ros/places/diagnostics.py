@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from robot_vision.address import shown
 from robot_vision.places.map.base import MapInfo
 from robot_vision.places.verification.verifier import REASONS
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import status_message
 from robot_vision.ros.places.keyframes import OFF, PAUSED, Mapper
-from robot_vision.words import counted
+from robot_vision.text.address import shown
+from robot_vision.text.counts import counted
 
 OK, WARN, ERROR = 0, 1, 2
 # Counters that stand in every message, so that a plot of them starts at 0.

@@ -21,7 +21,7 @@ from robot_vision.ros.node.image_topics import ImageTopic
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.parameters import PlaceParameters
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 KEPT = 16  # images: the network answers within a few frames, or drops the image
 THUMBNAIL = 160  # pixels of the longer side

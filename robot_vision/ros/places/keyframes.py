@@ -26,7 +26,7 @@ from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSele
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.motion import Located
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 OFF, ON, PAUSED = "off", "on", "paused"
 WAITING = 64  # keyframes that are kept while the map cannot be written

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from robot_vision.address import is_server, name_in, shown
 from robot_vision.errors import ConfigError
 from robot_vision.places.map.base import (
     MapError,
@@ -18,7 +17,8 @@ from robot_vision.places.map.base import (
 )
 from robot_vision.places.map.opening import create_map, open_map
 from robot_vision.places.map.sqlite_file import identity
-from robot_vision.words import counted
+from robot_vision.text.address import is_server, name_in, shown
+from robot_vision.text.counts import counted
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from robot_vision.ros.node.transforms import (
 )
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.places.tf import MovingTransforms
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 Array = NDArray[np.float64]
 KINDS: dict[str, Any] = {

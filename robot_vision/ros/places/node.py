@@ -27,7 +27,6 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from vision_msgs.msg import VisionInfo
 
-from robot_vision.address import shown
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.errors import ConfigError, EngineError
@@ -50,6 +49,7 @@ from robot_vision.ros.places.recognition import LiveMap
 from robot_vision.ros.places.services import Outcome, Services
 from robot_vision.ros.places.when_to_map import MappingSwitch
 from robot_vision.ros.places.worker import PlaceWorker
+from robot_vision.text.address import shown
 
 NODE_NAME = "places"
 

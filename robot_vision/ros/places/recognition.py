@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.address import is_server, shown
 from robot_vision.errors import RobotVisionError
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.places.map.base import (
@@ -27,7 +26,8 @@ from robot_vision.ros.places.hypotheses import hypotheses_of
 from robot_vision.ros.places.map_file import Model, file_identity, refuse_model
 from robot_vision.ros.places.messages import PlaceHypothesis
 from robot_vision.ros.places.parameters import PlaceParameters
-from robot_vision.words import counted
+from robot_vision.text.address import is_server, shown
+from robot_vision.text.counts import counted
 
 MANY = 500  # added keyframes, from which on all are asked at once
 FOLLOW_S = 1.0  # between two looks for what others did to the map

@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from robot_vision.address import shown
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.keyframes import Mapper
 from robot_vision.ros.places.parameters import PlaceParameters
-from robot_vision.words import counted
+from robot_vision.text.address import shown
+from robot_vision.text.counts import counted
 
 
 class MappingSwitch:

@@ -27,7 +27,7 @@ from robot_vision.ros.places.origin import Origin
 from robot_vision.ros.places.outputs import PlaceOutputs
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.places.recognition import Answer, LiveMap
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 KEY = "descriptor"
 IDLE_S = 0.1  # between two looks at the map and at deadlines while nothing comes

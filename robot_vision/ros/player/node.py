@@ -36,7 +36,7 @@ from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.throttle import ThrottledLog
 from robot_vision.ros.player.parameters import PlayerParameters
 from robot_vision.ros.player.playback import Item, Pacer, Playback, ahead
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 _TYPES: dict[str, Any] = {
     IMAGE: Image,

@@ -29,6 +29,7 @@ from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.training import Chooser, Metrics
 from robot_vision.errors import ConfigError, RobotVisionError
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.averaging import WeightAverage
 from robot_vision.training.fit.checkpoint import (
@@ -45,7 +46,6 @@ from robot_vision.training.fit.record import Recorder
 from robot_vision.training.samples.augmentation import BatchAugmentation as Augment
 from robot_vision.training.samples.data import Batch, batches, epoch_order, split_order, times_drawn
 from robot_vision.training.ship.evaluate import Array, Scoring, Views, evaluate
-from robot_vision.words import counted
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 

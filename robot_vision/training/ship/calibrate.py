@@ -26,12 +26,12 @@ from robot_vision.heads.pose.training import pose_errors
 from robot_vision.heads.pose.variance_scales import BOTH, fit_variance_scales, scaled
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.statistics.judging import cross_fit, judge
+from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.crossfit import held_out
 from robot_vision.training.fit.ensemble import BLOCK
 from robot_vision.training.fit.model import is_frozen
 from robot_vision.training.ship.evaluate import Views, predict
-from robot_vision.words import counted
 
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
 

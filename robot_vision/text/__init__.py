@@ -1,0 +1,1 @@
+"""Words of messages: counts that fit their nouns, and addresses without their secrets."""
