@@ -31,7 +31,7 @@ from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.statistics.bootstrap import mean, values
 from robot_vision.statistics.settings import EvaluationSettings
-from robot_vision.words import counted
+from robot_vision.text.counts import counted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
