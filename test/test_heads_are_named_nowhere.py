@@ -48,7 +48,6 @@ GROUND = (
 
 # Files that name heads still; each goes with the facet that ends it.
 PENDING = """
-annotate.py
 calibration/fit.py
 calibration/folds.py
 calibration/old_graphs.py
@@ -58,8 +57,6 @@ calibration/writing.py
 cli/calibrate.py
 cli/evaluate.py
 cli/export.py
-cli/infer.py
-cli/infer_output.py
 cli/info.py
 cli/make_bag.py
 cli/stress.py

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,12 +20,18 @@ from ros_helpers import python_path
 from rosbags.highlevel import AnyReader
 from tiny_bundle import expected_colour, make_tiny_bundle
 
-from robot_vision.annotate import annotate, plain
+from robot_vision.annotate import annotate as annotate_answers
 from robot_vision.cli import main
+from robot_vision.contract.head import Material
 from robot_vision.contract.prediction import Prediction
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.heads.classifier.answer import Classification
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.answer import Descriptor
+from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.answer import PoseAnswer
+from robot_vision.heads.pose.spec import PoseSpec
+from robot_vision.images.canvas import plain
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
@@ -366,6 +374,19 @@ def test_kitchen_frames_are_repackaged(data_dir: Path, tmp_path: Path, bundle: P
 
 
 # Drawing
+
+
+def annotate(image: np.ndarray, answers: Prediction, footer: str = "", **given: Any) -> np.ndarray:
+    labels = answers["classifier"].labels if "classifier" in answers.answers else ("a", "b")
+    heads = {"classifier": ClassifierSpec(labels), "pose": PoseSpec(), "place": PlaceSpec()}
+    spec = NetworkSpec(heads=heads)
+    options = {
+        head.name: head.resolve(
+            head.options({"unknown_threshold": -math.inf, **given}), own, Material()
+        )
+        for head, own in spec.bound
+    }
+    return annotate_answers(image, answers, spec, options, footer)
 
 
 def prediction(labels: int = 3) -> Prediction:

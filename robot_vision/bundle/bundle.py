@@ -127,6 +127,13 @@ class ModelBundle:
         """What a classifier compares features with; until all facets are through."""
         return next((v for m in self.material.values() for v in m.files.values()), None)
 
+    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns each head's options as they hold for this model, out of flat settings."""
+        return {
+            head.name: head.resolve(head.options(given), spec, self.material[head.name])
+            for head, spec in self.spec.bound
+        }
+
     @property
     def cache(self) -> Path:
         """Folder for what an engine builds from this very bundle; it need not exist, and is safe to delete.

@@ -7,12 +7,12 @@ import itertools
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, Union
+from typing import Any, TypeVar, Union
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from robot_vision.cli.arguments import add_engine, at_least_1
 from robot_vision.cli.bar import progress
 from robot_vision.cli.infer_output import JsonLines, SampledTable
 from robot_vision.contract.prediction import Prediction
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
@@ -127,11 +128,10 @@ def run(args: argparse.Namespace) -> int:
         )
         pipeline.warm_up((args.batch,))
         spec = pipeline.bundle.spec
-        output = stack.enter_context(
-            JsonLines(args.output, spec, args.top_k, not args.no_descriptor)
-        )
+        options = pipeline.bundle.options({"top_k": args.top_k})
+        output = stack.enter_context(JsonLines(args.output, spec, options, not args.no_descriptor))
         pictures = _folder(args.annotate)
-        table = SampledTable(spec, args.top_k)
+        table = SampledTable(spec, options)
         tally = Tally(opened)
         bar = stack.enter_context(_bar(opened, args.limit))
         task = bar.tasks[0].id
@@ -161,8 +161,8 @@ def run(args: argparse.Namespace) -> int:
                             frame,
                             to_rgb(frame.message),  # whole, where the network's may be reduced
                             prediction,
-                            pipeline,
-                            args.top_k,
+                            spec,
+                            options,
                         )
                 bar.advance(task)
         except KeyboardInterrupt:
@@ -308,12 +308,10 @@ def _picture(
     frame: Frame,
     image: NDArray[np.uint8],
     prediction: Prediction,
-    pipeline: Pipeline,
-    top_k: int,
+    spec: NetworkSpec,
+    options: Mapping[str, Any],
 ) -> None:
-    classifier = pipeline.bundle.spec.classifier
-    threshold = classifier.unknown_threshold if classifier else None
-    drawn = annotate(image, prediction, top_k, threshold)
+    drawn = annotate(image, prediction, spec, options)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in frame.name)[-80:]
     file = folder / f"{number:06d}_{name}.jpg"
     if not cv2.imwrite(str(file), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +16,6 @@ from rich.text import Text
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
-from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.recordings import Frame
 
 _ROWS = 24
@@ -29,17 +27,18 @@ class JsonLines:
     Args:
         path: the file; `-` for standard output; None writes nothing.
         spec: the network.
-        top_k: labels per frame.
-        descriptors: whether descriptors are written.
+        options: heads' names to their options in force.
+        large: whether answers of many numbers, descriptors, are written.
 
     Raises:
         ConfigError: the file cannot be written.
     """
 
-    def __init__(self, path: str | None, spec: NetworkSpec, top_k: int, descriptors: bool) -> None:
-        self._spec = spec
-        self._top_k = top_k
-        self._descriptors = descriptors
+    def __init__(
+        self, path: str | None, spec: NetworkSpec, options: Mapping[str, Any], large: bool
+    ) -> None:
+        self._heads = [(head, own) for head, own in spec.bound if large or not head.large_json]
+        self._options = options
         self._file: IO[str] | None = None
         self._path = path
         if path == "-":
@@ -65,22 +64,9 @@ class JsonLines:
         if self._file is None:
             return
         record = _frame(frame)
-        if prediction.classification is not None and self._spec.classifier is not None:
-            threshold = self._spec.classifier.unknown_threshold
-            best = prediction.classification.top_k(self._top_k, threshold)
-            record["classification"] = {
-                "results": [{"label": h.label, "score": _short(h.score)} for h in best],
-                "known_score": _short(prediction.classification.known_score),
-            }
-        if prediction.pose is not None and self._spec.pose is not None:
-            record["pose"] = {
-                "frame_id": self._spec.pose.map_frame,
-                "position": _numbers(prediction.pose.position),
-                "orientation_xyzw": prediction.pose.orientation_xyzw.tolist(),
-                "covariance": _numbers(prediction.pose.covariance.reshape(-1)),
-            }
-        if prediction.descriptor is not None and self._descriptors:
-            record["descriptor"] = _numbers(prediction.descriptor)
+        for head, own in self._heads:
+            if (answer := prediction.get(head.name)) is not None:
+                record[head.json_key] = head.json(answer, own, self._options[head.name], None)
         self._write(record)
 
     def error(self, frame: Frame, reason: str, message: str) -> None:
@@ -103,42 +89,36 @@ def _frame(frame: Frame) -> dict[str, Any]:
     }
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.7g}")
-
-
-def _numbers(values: NDArray[Any]) -> list[float]:
-    return [_short(float(v)) for v in values]
-
-
 class SampledTable:
-    """A table of the frames, thinned out evenly when they are many, and a count of first labels."""
+    """A table of the frames, thinned out evenly when they are many, and a count of first labels.
 
-    def __init__(self, spec: NetworkSpec, top_k: int) -> None:
-        self._spec = spec
-        self._top_k = top_k
+    Args:
+        spec: the network.
+        options: heads' names to their options in force.
+    """
+
+    def __init__(self, spec: NetworkSpec, options: Mapping[str, Any]) -> None:
+        self._heads = spec.bound
+        self._options = options
         self._rows: list[tuple[int, list[str]]] = []
         self._stride = 1
         self._count = 0
-        self._labels: Counter[str] = Counter()
+        self._tallies: dict[str, Counter[str]] = {head.name: Counter() for head, _ in spec.bound}
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
         """Takes a frame; keeps it if it falls on the present stride."""
         number = self._count
         self._count += 1
-        cells = [frame.name, f"{frame.stamp_ns / 1e9:.3f}"]
-        if prediction.classification is not None and self._spec.classifier is not None:
-            threshold = self._spec.classifier.unknown_threshold
-            best = prediction.classification.top_k(self._top_k, threshold)
-            self._labels[best[0].label] += 1
-            cells.append(", ".join(f"{h.label} {100 * h.score:.0f}%" for h in best))
+        answers = [
+            (h, a, own) for h, own in self._heads if (a := prediction.get(h.name)) is not None
+        ]
+        for head, answer, own in answers:
+            if (word := head.tally(answer, own, self._options[head.name])) is not None:
+                self._tallies[head.name][word] += 1
         if number % self._stride:
             return
-        if prediction.pose is not None:
-            cells.append(_pose(prediction.pose))
-        if prediction.descriptor is not None:
-            head = " ".join(f"{v:+.2f}" for v in prediction.descriptor[:3])
-            cells.append(f"{head} ... ({len(prediction.descriptor)})")
+        cells = [frame.name, f"{frame.stamp_ns / 1e9:.3f}"]
+        cells += [head.cell(answer, own, self._options[head.name]) for head, answer, own in answers]
         self._rows.append((number, cells))
         if len(self._rows) > 2 * _ROWS:
             self._stride *= 2
@@ -149,25 +129,17 @@ class SampledTable:
         table = Table(title_justify="left")
         table.add_column("frame", overflow="fold")
         table.add_column("stamp, s", justify="right", no_wrap=True)
-        if self._spec.classifier:
-            table.add_column("labels", overflow="fold")
-        if self._spec.pose:
-            table.add_column(f"pose in {self._spec.pose.map_frame}")
-        if self._spec.place:
-            table.add_column("descriptor")
+        for head, own in self._heads:
+            table.add_column(head.heading(own), overflow="fold")
         for _, cells in self._rows:
             table.add_row(*(Text(cell) for cell in cells))
         parts: list[Table | Text] = [table] if self._rows else []
         if self._stride > 1:
             parts.append(Text(f"one of every {self._stride} of {self._count} frames is shown"))
-        if self._count > 1 and self._labels:
-            counts = ", ".join(f"{label} {n}" for label, n in self._labels.most_common(10))
-            more = len(self._labels) - 10
-            parts.append(Text(f"first labels: {counts}" + (f", {more} more" if more > 0 else "")))
+        for name, tally in self._tallies.items():
+            if self._count > 1 and tally:
+                counts = ", ".join(f"{word} {n}" for word, n in tally.most_common(10))
+                more = f", {len(tally) - 10} more" if len(tally) > 10 else ""
+                of = f" of {name}" if sum(map(bool, self._tallies.values())) > 1 else ""
+                parts.append(Text(f"first labels{of}: {counts}{more}"))
         return Group(*parts)
-
-
-def _pose(pose: CameraPose) -> str:
-    x, y, z = pose.position
-    spread = float(np.sqrt(np.trace(pose.covariance[:3, :3])))
-    return f"({x:.2f}, {y:.2f}, {z:.2f}) ± {spread:.2f} m"

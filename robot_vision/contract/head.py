@@ -10,13 +10,16 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from robot_vision.images.canvas import Canvas
 
 DTYPES = ("float32", "float16", "uint8", "uint16", "int32", "int64", "bool")
 COMPARISONS = {"relative": 1e-3, "up_to_sign": 1e-3, "share": 0.999}  # to their tolerances
@@ -137,6 +140,7 @@ class Head(Generic[S, A]):
         Answer: what it says of an image.
         Options: frozen dataclass of settings of node and command line.
         sampled: whether it may answer several times; its `Spec` then has `dropout`.
+        large_json: whether its JSON is long, so that `infer --no-descriptor` leaves it out.
         files: of a bundle, besides the graph and the weights.
         needs: of `mounting` and `camera_info`: what the node shall listen to.
     """
@@ -147,6 +151,7 @@ class Head(Generic[S, A]):
     Answer: type[A]
     Options: type[Any] = NoOptions
     sampled: ClassVar[bool] = False
+    large_json: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -229,6 +234,16 @@ class Head(Generic[S, A]):
         """Returns its topics; for None all that there could be, for recordings without a bundle."""
         return ()
 
+    def options(self, given: Mapping[str, Any]) -> Any:
+        """Returns its options out of flat settings; those that are not given have their defaults.
+
+        Args:
+            given: by `key`, or by the option's name for all heads of a kind.
+        """
+        names = [f.name for f in dataclasses.fields(self.Options)]
+        keys = {name: self.key(name) if self.key(name) in given else name for name in names}
+        return self.Options(**{name: given[key] for name, key in keys.items() if key in given})
+
     def resolve(self, options: Any, spec: S, material: Material) -> Any:
         """Returns the options as they hold for a model: thresholds and frames are filled in."""
         return options
@@ -243,7 +258,7 @@ class Head(Generic[S, A]):
 
     # For people
 
-    def draw(self, canvas: Any, answer: A, spec: S, options: Any) -> None:
+    def draw(self, canvas: Canvas, answer: A, spec: S, options: Any) -> None:
         """Draws an answer onto the image that it is about."""
 
     def json(self, answer: A, spec: S, options: Any, attach: Any) -> Any:

@@ -15,9 +15,11 @@ from robot_vision.contract.head import Arrays, Column, Head, Material, Output, p
 from robot_vision.errors import ConfigError
 from robot_vision.files.arrays import load_npy
 from robot_vision.heads.classifier.answer import Classification
+from robot_vision.heads.classifier.drawing import draw_labels
 from robot_vision.heads.classifier.known_scores import known_scores, make_scorer
 from robot_vision.heads.classifier.options import ClassifierOptions
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
+from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
 
 LABELS = "labels.txt"
@@ -118,6 +120,16 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
                 known.threshold(options.known_share) if known else -math.inf if own is None else own
             )
         return dataclasses.replace(options, unknown_threshold=threshold)
+
+    def draw(
+        self,
+        canvas: Canvas,
+        answer: Classification,
+        spec: ClassifierSpec,
+        options: ClassifierOptions,
+    ) -> None:
+        title = "" if self.name == self.kind else f"{self.name} "
+        draw_labels(canvas, answer.top_k(options.top_k, options.unknown_threshold), title)
 
     def json(
         self, answer: Classification, spec: ClassifierSpec, options: ClassifierOptions, attach: Any

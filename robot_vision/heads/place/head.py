@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
 from robot_vision.heads.place.answer import Descriptor
+from robot_vision.heads.place.drawing import descriptor_colours
 from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
     from robot_vision.contract.training import Trainer
@@ -19,6 +21,7 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
 
     kind: ClassVar[str] = "place"
     answer_key: ClassVar[str] = "descriptor"
+    large_json = True
     Spec = PlaceSpec
     Answer = Descriptor
 
@@ -33,6 +36,9 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     ) -> Callable[[Arrays], list[Descriptor]]:
         key = self.key("descriptor")
         return lambda outputs: [Descriptor(values) for values in outputs[key]]
+
+    def draw(self, canvas: Canvas, answer: Descriptor, spec: PlaceSpec, options: Any) -> None:
+        canvas.strip(descriptor_colours(answer.values))
 
     def json(self, answer: Descriptor, spec: PlaceSpec, options: Any, attach: Any) -> Any:
         return short_numbers(answer.values)

@@ -11,7 +11,9 @@ from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
 from robot_vision.geometry.rigid import symmetrised
 from robot_vision.heads.pose.answer import PoseAnswer
+from robot_vision.heads.pose.drawing import pose_lines
 from robot_vision.heads.pose.spec import PoseSpec
+from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
     from robot_vision.contract.training import Trainer
@@ -60,6 +62,9 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
             ]
 
         return decode
+
+    def draw(self, canvas: Canvas, answer: PoseAnswer, spec: PoseSpec, options: Any) -> None:
+        canvas.lines(*pose_lines(answer))
 
     def json(self, answer: PoseAnswer, spec: PoseSpec, options: Any, attach: Any) -> Any:
         return {

@@ -243,7 +243,10 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         if result.full_image is not None:
             from robot_vision.annotate import annotate
 
-            drawn = annotate(result.full_image, result.prediction, p.top_k, self._threshold())
+            assert self._pipeline is not None
+            bundle = self._pipeline.bundle
+            options = bundle.options(vars(p))
+            drawn = annotate(result.full_image, result.prediction, bundle.spec, options)
             camera.outputs.publish_annotated(result.header, drawn)
             return True
         return sent.anything

@@ -1,0 +1,133 @@
+"""A picture for people to watch: an image with bars, lines, strips and overlays on it.
+
+What is drawn is laid out at the end, so that nobody who draws knows where the others do.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE = (255, 255, 255)
+_MIN_HEIGHT = 160
+_MAX_WIDTH = 2048
+
+Colour = tuple[int, int, int]  # RGB
+Pixels = NDArray[np.uint8]
+
+
+class Canvas:
+    """Collects what is to be drawn on an image.
+
+    Args:
+        image: RGB uint8 (H, W, 3); not altered.
+    """
+
+    def __init__(self, image: Pixels) -> None:
+        self._image = image
+        self._overlays: list[tuple[Pixels, float]] = []
+        self._bars: list[Sequence[tuple[str, float, Colour]]] = []
+        self._strips: list[Pixels] = []
+        self._lines: list[str] = []
+
+    def overlay(self, colours: Pixels, alpha: float = 0.5) -> None:
+        """Lays colours (h, w, 3) over the whole image, enlarged to its size; alpha is their share."""
+        self._overlays.append((colours, alpha))
+
+    def bars(self, rows: Sequence[tuple[str, float, Colour]]) -> None:
+        """Adds horizontal bars to the top: text, length from 0 to 1, and colour of each.
+
+        Those that do not fit into the upper half are left out.
+        """
+        self._bars.append(rows)
+
+    def lines(self, *texts: str) -> None:
+        """Adds lines of text to the bottom."""
+        self._lines += texts
+
+    def strip(self, colours: Pixels) -> None:
+        """Adds a strip of colours (W, 3), from left to right, to the bottom."""
+        self._strips.append(colours)
+
+    def finish(self) -> Pixels:
+        """Returns the picture, RGB uint8 (H, W, 3).
+
+        Images of less than 160 rows come back enlarged by a whole factor.
+        """
+        canvas = _roomy_copy(self._image)
+        height, width = canvas.shape[:2]
+        for colours, alpha in self._overlays:
+            over = cv2.resize(colours, (width, height), interpolation=cv2.INTER_NEAREST)
+            canvas[:] = cv2.addWeighted(over, alpha, canvas, 1 - alpha, 0).reshape(canvas.shape)
+        scale = min(max(height / 480, 0.75), width / 320, 4.0) * 0.55
+        line = round(36 * scale) + 4
+        fits = max(1, (height // 2) // line // max(len(self._bars), 1))
+        _draw_bars(canvas, [row for rows in self._bars for row in rows[:fits]], line, scale)
+        strip = max(4, line // 3)
+        bottom = height - strip * len(self._strips)
+        _draw_lines(canvas, self._lines, bottom, line, scale)
+        for i, colours in enumerate(self._strips):
+            canvas[bottom + i * strip :][:strip] = cv2.resize(
+                colours[None], (width, strip), interpolation=cv2.INTER_NEAREST
+            )
+        return canvas
+
+
+def _roomy_copy(image: Pixels) -> Pixels:
+    factor = min(-(-_MIN_HEIGHT // image.shape[0]), max(1, _MAX_WIDTH // image.shape[1]))
+    if factor > 1:
+        return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+    return np.array(image, np.uint8, order="C", copy=True)
+
+
+def _shade(canvas: Pixels, top: int, bottom: int, left: int, right: int) -> None:
+    """Darkens a region so that white text on it can be read on any image."""
+    region = canvas[max(top, 0) : bottom, left:right]
+    if region.size:
+        region[:] = cv2.convertScaleAbs(region, alpha=0.35).reshape(region.shape)
+
+
+def _draw_bars(
+    canvas: Pixels, rows: Sequence[tuple[str, float, Colour]], line: int, scale: float
+) -> None:
+    if not rows:
+        return
+    panel = min(canvas.shape[1], round(300 * scale / 0.55))
+    _shade(canvas, 0, line * len(rows) + line // 4, 0, panel)
+    for i, (text, share, colour) in enumerate(rows):
+        top = i * line + line // 4
+        right = round(min(max(share, 0.0), 1.0) * (panel - 1))
+        cv2.rectangle(canvas, (0, top), (right, top + line - 4), colour, cv2.FILLED)
+        _put(canvas, text, top + line - 4 - line // 4, panel, scale)
+
+
+def _draw_lines(canvas: Pixels, lines: Sequence[str], bottom: int, line: int, scale: float) -> None:
+    if not lines:
+        return
+    _shade(canvas, bottom - line * len(lines) - line // 4, bottom, 0, canvas.shape[1])
+    for i, text in enumerate(reversed(lines)):
+        _put(canvas, text, bottom - line // 3 - i * line, canvas.shape[1], scale)
+
+
+def _put(canvas: Pixels, text: str, baseline: int, width: int, scale: float) -> None:
+    thickness = max(1, round(scale * 1.6))
+    left = max(2, round(6 * scale))
+    (needed, _), _ = cv2.getTextSize(text, _FONT, scale, thickness)
+    if needed > width - 2 * left:  # smaller down to a limit, then cut
+        scale = max(scale * (width - 2 * left) / needed, scale * 0.7)
+        while (
+            len(text) > 4
+            and cv2.getTextSize(text, _FONT, scale, thickness)[0][0] > width - 2 * left
+        ):
+            text = text[:-4] + "..." if text.endswith("...") else text[:-3] + "..."
+    cv2.putText(canvas, text, (left, baseline), _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
+
+
+def plain(text: str) -> str:
+    """Returns text in the letters that OpenCV's built-in font has: accents are dropped."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() or "?"
