@@ -84,6 +84,7 @@ class ClassFilter:
     _newest: dict[str, _Evidence] = field(default_factory=dict, repr=False)
     _memory: tuple[int, Array] | None = field(default=None, repr=False)
     _belief: tuple[int, Array] | None = field(default=None, repr=False)
+    _prediction: tuple[tuple[int, Array], int, Array] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._prepare()
@@ -94,6 +95,7 @@ class ClassFilter:
         self._base = self._chain.stationary(base)
         self._base = np.where(base > 0, np.maximum(self._base, 1e-12), 0.0)
         self._base /= self._base.sum()
+        self._prediction = None
 
     def reset(self) -> None:
         """Forgets every frame."""
@@ -225,7 +227,11 @@ class ClassFilter:
         if self._memory is None:
             return now, self._base
         last, past = self._memory
-        moved = self._moved(past, now - last)
+        # What a frame was judged by is asked for again when the next one comes.
+        known = self._prediction
+        if known is None or known[0] is not self._memory or known[1] != now:
+            known = self._prediction = self._memory, now, self._moved(past, now - last)
+        moved = known[2]
         # What exists is never quite excluded, or no later frame could bring it back.
         return max(now, last), np.where(self._base > 0, np.maximum(moved, 1e-300), 0.0)
 

@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 _TERMS = 20  # of a power series with an argument of at most 1: the rest is below 1e-19
 _LONGEST = 64  # halvings of the interval; beyond, every chain has forgotten where it was
 _SHORT = 64.0  # changes that a state expects in an interval up to which a distribution is moved by itself
+_MIXING = 64  # steps in which a chain may forget where it was, before a matrix of a long interval is made
+_ROUNDING = 1e-15  # of what is left out of a sum
+_STILL = 1e-12  # of what a distribution may still change by when it counts as settled
 _KEPT = 4  # matrices of long intervals that are kept
 
 
@@ -122,24 +125,30 @@ class RateChain:
     def moved(self, p: NDArray[np.float64], dt_s: float) -> Array:
         """Returns a row of weights (K,) moved by an interval; their sum stays the same."""
         r = self._rate * dt_s
-        if r < np.finfo(np.float64).tiny:
-            return np.array(p, np.float64)
-        if r > _SHORT:
-            return np.asarray(p @ self._matrix(dt_s))
-        # Uniformisation, as in `transition`, for one row. In steps: e^-r alone would lose digits.
-        moved, steps = np.asarray(p, np.float64), math.ceil(r)
-        share = r / steps
-        step = self._Q * (dt_s / steps / share)
-        for _ in range(steps):
-            term = moved * math.exp(-share)
-            total = term.copy()
-            for k in range(1, _TERMS):
-                term = np.maximum(term + term @ step, 0.0) * (share / k)
-                total += term
-                if share ** (k + 1) < 1e-16 * math.factorial(k + 1):
-                    break
-            moved = total * (moved.sum() / total.sum()) if total.sum() > 0 else total
-        return moved
+        term = np.asarray(p, np.float64)
+        size = float(np.abs(term).sum())
+        if r < np.finfo(np.float64).tiny or size == 0:
+            return term.copy()
+        # Uniformisation, as in `transition`, for one row: P = sum_k w_k S^k with S = I + Q / rate and Poisson
+        # weights w. No step changes more than the one before, so that where one changes next to nothing the
+        # rest of the sum is known: a chain that has forgotten where it was costs no more for long intervals.
+        most = math.ceil(r + 12 * math.sqrt(r) + 20)  # the weights beyond are below 1e-16 together
+        weight = -r  # its logarithm
+        total, left = math.exp(weight) * term, 1 - math.exp(weight)
+        for k in range(1, most if r <= _SHORT else _MIXING):
+            before, term = term, np.maximum(term + term @ self._Q / self._rate, 0.0)
+            change = float(np.abs(term - before).sum())
+            if change * (most - k) <= _STILL * size:
+                return np.asarray((total + left * term) * (size / (total + left * term).sum()))
+            weight += math.log(r / k)
+            total += math.exp(weight) * term
+            left -= math.exp(weight)
+            if k > r and left < _ROUNDING:
+                break
+        else:
+            if r > _SHORT:
+                return np.asarray(p @ self._matrix(dt_s))
+        return np.asarray(total * (size / total.sum()))
 
     def _matrix(self, dt_s: float) -> Array:
         found = self._long.pop(dt_s, None)
