@@ -78,7 +78,7 @@ def test_row_moved_by_jumps_is_its_product_with_the_matrix_exponential(share, dw
 @pytest.mark.slow
 @pytest.mark.parametrize("given_rates", [False, True])
 def test_thousand_classes_at_irregular_stamps_take_milliseconds(given_rates):
-    """420 ms a step it was, for a matrix of each interval, then 49 ms for copies of Q and terms done twice."""
+    """420 ms a step it was, for a matrix of each interval; then 49 ms, for copies of Q."""
     rng = np.random.default_rng(0)
     K = 1000
     rates = rng.uniform(0, 0.2 / K, (K, K)) if given_rates else None
