@@ -15,7 +15,9 @@ Array = NDArray[np.float64]
 _TERMS = 20  # of a power series with an argument of at most 1: the rest is below 1e-19
 _LONGEST = 64  # halvings of the interval; beyond, every chain has forgotten where it was
 _SHORT = 64.0  # changes that a state expects in an interval up to which a distribution is moved by itself
-_MIXING = 64  # steps in which a chain may forget where it was, before a matrix of a long interval is made
+_MIXING = (
+    64  # steps in which a chain may forget where it was, before a matrix of a long interval is made
+)
 _ROUNDING = 1e-15  # of what is left out of a sum
 _STILL = 1e-12  # of what a distribution may still change by when it counts as settled
 _KEPT = 4  # matrices of long intervals that are kept
