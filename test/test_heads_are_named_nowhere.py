@@ -57,7 +57,6 @@ calibration/writing.py
 cli/calibrate.py
 cli/evaluate.py
 cli/export.py
-cli/info.py
 cli/make_bag.py
 cli/stress.py
 contract/calibration.py
@@ -74,7 +73,6 @@ evaluation/report/headlines.py
 evaluation/report/page.py
 evaluation/report/tables.py
 evaluation/report/text.py
-networks/verification.py
 ros/node/status.py
 ros/perception/node.py
 ros/perception/outputs.py

@@ -62,18 +62,15 @@ def _bundle_table(bundle: ModelBundle) -> Table:
     table = Table(title=f"Bundle {bundle.name} (verified)", show_header=False, title_justify="left")
     table.add_row("sha256", bundle.sha256)
     table.add_row("backbone", spec.backbone)
-    table.add_row("input", f"{spec.input.height} x {spec.input.width} RGB, {spec.input.resize}")
-    if spec.classifier:
-        labels = spec.classifier.labels
-        shown = ", ".join(labels[:8]) + (f", ... ({len(labels)})" if len(labels) > 8 else "")
-        table.add_row("classifier", shown)
-    if spec.pose:
-        table.add_row("pose", f"in frame {spec.pose.map_frame!r}")
+    colour = "grey" if spec.input.channels == 1 else "RGB"
+    table.add_row(
+        "input", f"{spec.input.height} x {spec.input.width} {colour}, {spec.input.resize}"
+    )
+    for head, own in spec.bound:
+        table.add_row(head.name, head.about(own))
     if spec.epistemic:
         several = f"{spec.epistemic.members} heads, {spec.epistemic.passes} dropout passes"
         table.add_row("answers", several)
-    if spec.place:
-        table.add_row("place", f"descriptor of {spec.place.descriptor_size} numbers")
     parts = (
         ("training", bundle.training),
         ("metrics", bundle.metrics),

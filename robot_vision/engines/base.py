@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,14 +43,14 @@ class Engine(Protocol):
     precision: str
     streams: int
 
-    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Runs the network once.
 
         Args:
             batch: RGB uint8 (N, H, W, 3), C-contiguous, of the bundle's input size, N >= 1.
 
         Returns:
-            The outputs that `NetworkSpec.outputs` names, each float32 (N, ...); they stay valid
+            The outputs that `NetworkSpec.outputs` names, each (N, ...) of its type; they stay valid
             after the next run.
 
         Raises:

@@ -37,7 +37,7 @@ class BoundSession:
         self._lock = threading.Lock()
         self._idle: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}
 
-    def run(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def run(self, batch: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """Returns the outputs for a C-contiguous batch; they are the caller's own."""
         with self._lock:
             idle = self._idle.setdefault(batch.shape, [])
@@ -45,7 +45,7 @@ class BoundSession:
         place, binding = ready or self._bind(batch.shape)
         place.update_inplace(batch)
         self._session.run_with_iobinding(binding)
-        outputs: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+        outputs: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
         with self._lock:  # not after a failure: what the device is out of is then freed
             idle.append((place, binding))
         return outputs

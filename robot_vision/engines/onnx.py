@@ -103,7 +103,7 @@ class OnnxEngine:
             else BoundSession(self._session, INPUT_NAME, self._names, "cuda", gpu)
         )
 
-    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`."""
         try:
             if self._bound:

@@ -112,7 +112,7 @@ class OpenVinoEngine:
                     self._compiled[size] = self._compile(size)
             return self._compiled[size]
 
-    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`."""
         compiled = self._graph_for(len(batch))
         request = compiled.requests.get()

@@ -50,6 +50,8 @@ class TorchEngine:
             threads = settings.threads or torch.get_num_threads()
             torch.set_num_threads(max(1, threads // self.streams))
         self._dtype = getattr(torch, self.precision)
+        # What a lower precision computes is given in the type that the bundle promises.
+        self._types = {name: getattr(torch, o.dtype) for name, o in bundle.spec.outputs.items()}
         self._streams = threading.local()
         try:
             network = load_network(bundle.path / WEIGHTS)
@@ -65,7 +67,7 @@ class TorchEngine:
             raise EngineError(f"{bundle.name}: {WEIGHTS} and the graph are of different networks")
 
     @torch.inference_mode()
-    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`."""
         try:
             images = torch.from_numpy(batch)
@@ -77,7 +79,10 @@ class TorchEngine:
                     images = images.pin_memory()
                 outputs = self._network(images.to(self.device, non_blocking=True))
                 # A copy to the CPU waits for this thread's stream alone.
-                return {name: value.float().cpu().numpy() for name, value in outputs.items()}
+                return {
+                    name: value.to(self._types[name]).cpu().numpy()
+                    for name, value in outputs.items()
+                }
         except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one
             raise EngineError(
                 f"torch failed on {self.device}: {str(error).splitlines()[0]}"

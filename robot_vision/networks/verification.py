@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from robot_vision.bundle.signature import INPUT_NAME
+from robot_vision.contract.head import COMPARISONS
 from robot_vision.errors import BundleError
 from robot_vision.networks.network import MultiHeadNetwork
 
-TOLERANCE = 1e-3
 SINGLES = 4  # images that are also run alone
 
-Differences = Mapping[str, float]  # output to its largest relative difference
-Arrays = dict[str, NDArray[np.float32]]
+Differences = Mapping[str, float]  # output to its largest difference
+Arrays = dict[str, NDArray[Any]]
 
 
 def verify_graph(
     network: MultiHeadNetwork,
     graph: bytes,
     batch: NDArray[np.uint8],
-    tolerance: float = TOLERANCE,
 ) -> Differences:
     """Compares torch with ONNX Runtime, for all images as one batch and for some of them alone.
 
-    The relative difference of an output is the largest absolute difference over the largest absolute value
-    that torch gives over all images. q and -q are one rotation, and may differ where w is near zero.
+    How an output is compared, and what is allowed, its head says (`Output.same`). A relative difference is
+    the largest absolute one over the largest absolute value that torch gives over all images; of whole
+    numbers it is the share that differ.
 
     Args:
         network: on the CPU, in evaluation mode.
         graph: the ONNX file's bytes.
         batch: uint8 (N, height, width, 3), N >= 2.
-        tolerance: the largest relative difference allowed.
 
     Returns:
-        Each output's largest relative difference.
+        Each output's largest difference.
 
     Raises:
         BundleError: a difference is larger, or an output is not finite; the message names the output, the
@@ -65,12 +65,17 @@ def verify_graph(
         runs.append(("a batch of 1", i, actual, {n: v[i : i + 1] for n, v in expected.items()}))
     for size, first, actual, wanted in runs:
         for name, value in wanted.items():
-            difference, image = _largest(name, actual[name], value, scales[name])
+            output = network.spec.outputs[name]
+            allowed = COMPARISONS[output.same] if output.tolerance is None else output.tolerance
+            what = "relative"
+            if output.same == "share":
+                allowed, what = 1 - allowed, "share of its numbers"
+            difference, image = _largest(output.same, actual[name], value, scales[name])
             worst[name] = max(worst[name], difference)
-            if not difference <= tolerance:  # so that NaN is refused too
+            if not difference <= allowed:  # so that NaN is refused too
                 raise BundleError(
                     f"The ONNX graph is not written: its output {name!r} differs from torch's by "
-                    f"{difference:.3g} (relative; at most {tolerance:g} is allowed) on image "
+                    f"{difference:.3g} ({what}; at most {allowed:.3g} is allowed) on image "
                     f"{first + image} in {size}"
                 )
     return worst
@@ -91,13 +96,16 @@ def _torch_outputs(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> Array
 
 
 def _largest(
-    name: str, actual: NDArray[np.float32], wanted: NDArray[np.float32], scale: float
+    same: str, actual: NDArray[Any], wanted: NDArray[Any], scale: float
 ) -> tuple[float, int]:
-    """Returns the largest relative difference and the image that has it."""
+    """Returns the largest difference and the image that has it."""
     if actual.shape != wanted.shape:
         return float("inf"), 0
-    if name == "orientation_xyzw":
-        # Near w = 0 the sign is a matter of rounding.
+    if same == "share":
+        shares = (actual != wanted).reshape(len(wanted), -1).mean(axis=1)
+        return float(shares.max()), int(shares.argmax())
+    if same == "up_to_sign":
+        # q and -q are one rotation, and near w = 0 the sign is a matter of rounding.
         sign = np.where((actual * wanted).sum(axis=1, keepdims=True) < 0, -1, 1)
         actual = actual * sign
     difference = np.abs(actual.astype(np.float64) - wanted).reshape(len(wanted), -1).max(axis=1)

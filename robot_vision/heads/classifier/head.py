@@ -153,7 +153,8 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
         return answer.top_k(1, options.unknown_threshold)[0].label
 
     def about(self, spec: ClassifierSpec) -> str:
-        return f"{counted(len(spec.labels), 'label')}, score `{spec.score}`"
+        shown = ", ".join(spec.labels[:8]) + (", ..." if len(spec.labels) > 8 else "")
+        return f"{counted(len(spec.labels), 'label')} ({shown}), score `{spec.score}`"
 
     def doubts(self, answer: Classification) -> Mapping[str, float]:
         """Entropy and mutual information in nats, where the head answers several times."""
