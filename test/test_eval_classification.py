@@ -9,9 +9,10 @@ from eval_data import LABELS, QUICK, recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robot_vision.contract.metrics import measure
 from robot_vision.contract.rows import label_indices
-from robot_vision.evaluation.measure.metrics import score_recording, summarise
-from robot_vision.heads.classifier.evaluation import measure_classes, score_classes, statistics
+from robot_vision.evaluation.measure.metrics import score_recording, sections_of, summarise
+from robot_vision.heads.classifier.evaluation import score_classes, statistics
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.reliability import (
     BINS,
@@ -196,8 +197,8 @@ def test_frames_without_prediction_or_label_are_left_out() -> None:
     resampler = Resampler(scores["stamps_ns"], scores.bounds, QUICK)
     assert np.all(scores["predicted_label"][::2] == -1)
     found, expected = (
-        measure_classes(scores, resampler),
-        measure_classes(kept, Resampler(kept["stamps_ns"], kept.bounds, QUICK)),
+        measure(sections_of(scores)["classification"], resampler),
+        summarise(kept, QUICK)["classification"],
     )
     assert found is not None and expected is not None
     assert found["frames"] == expected["frames"]

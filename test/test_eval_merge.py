@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from eval_data import QUICK, recording
 
-from robot_vision.contract.rows import COLUMNS, from_json, joined, to_json
+from robot_vision.contract.rows import from_json, joined, to_json
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.metrics import (
     PlaceReference,
@@ -81,7 +81,7 @@ def test_rows_come_back_from_json_to_the_bit() -> None:
     scores = score_recording(*recording(), QUICK)
     scores.columns["error_m"][3], scores.columns["error_deg"][4] = np.nan, np.inf
     again = from_json(through_json(to_json(scores)))
-    for name in COLUMNS:
+    for name in scores.table:
         assert again[name].tobytes() == scores[name].tobytes(), name
         assert again[name].dtype == scores[name].dtype
     assert (again.labels, again.heads, again.recordings) == (

@@ -7,6 +7,7 @@ import json
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,16 @@ from scipy.stats import bootstrap
 from scipy.stats import entropy as scipy_entropy
 
 from robot_vision.cli import main
+from robot_vision.contract import registry
 from robot_vision.contract.rows import from_json, to_json
 from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording, summarise
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.statistics.settings import EvaluationSettings
+
+
+def with_threshold(threshold: float) -> list[tuple[Any, ClassifierSpec]]:
+    return [(registry.head("classifier"), ClassifierSpec(LABELS, unknown_threshold=threshold))]
 
 
 def test_shares_are_those_counted_frame_by_frame() -> None:
@@ -29,7 +36,7 @@ def test_shares_are_those_counted_frame_by_frame() -> None:
     score[[3, 190]] = np.nan  # of these nothing was said
     predictions = replace(predictions, known_score=score)
     threshold = float(np.nanquantile(score, 0.3))
-    scores = score_recording(predictions, truth, QUICK, unknown_threshold=threshold)
+    scores = score_recording(predictions, truth, QUICK, bound=with_threshold(threshold))
     found = summarise(scores, QUICK)["uncertainty"]
     count = {"all": [0, 0], "known": [0, 0, 0], "other": [0, 0]}
     assert predictions.probabilities is not None
@@ -89,7 +96,7 @@ def test_model_that_answers_once_and_refuses_nothing_has_no_such_part() -> None:
 
 def test_rows_of_files_without_these_columns_are_read() -> None:
     predictions, truth = recording(n=40)
-    data = to_json(score_recording(predictions, truth, QUICK, unknown_threshold=0.0))
+    data = to_json(score_recording(predictions, truth, QUICK, bound=with_threshold(0.0)))
     kept = np.frombuffer(zlib.decompress(base64.b64decode(data["columns"]["kept"])), "<i8")
     assert set(kept) <= {0, 1}
     for name in ("kept", "mutual_information", "spread_m", "spread_deg"):

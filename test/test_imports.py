@@ -40,7 +40,6 @@ contract.calibration imports bundle.bundle
 contract.calibration imports calibration.predict
 contract.calibration imports datasets.sample
 heads.classifier.open_set_calibration imports bundle.bundle
-heads.classifier.refusals imports evaluation.predict.columns
 heads.place.calibration imports bundle.bundle
 heads.place.calibration imports calibration.folds
 """

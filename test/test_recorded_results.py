@@ -12,13 +12,14 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, write_results
 from robot_vision.evaluation.report.tables import file_stems
-from robot_vision.heads.classifier.refusals import score_uncertainty
 from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.perception.recorded_topics import record_command, topic_pattern
+from robot_vision.truth.tracks import Truth
 
 CAMERAS = ("/robot1/perception/camera", "/robot2/perception/camera", "/robot2/perception/rear")
 
@@ -110,10 +111,11 @@ def test_uncertainty_is_written_and_read_back(tmp_path: Path) -> None:
     bundle = ModelBundle.load(make_tiny_bundle(tmp_path / "tiny"))
     write_results(tmp_path / "results", said, bundle, top_k=3)
     back = read_results(tmp_path / "results")
-    expected, found = score_uncertainty(said, None), score_uncertainty(back, None)
-    assert found.keys() == expected.keys() == {"mutual_information", "spread_m", "spread_deg"}
-    for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-3, err_msg=name)
+    expected, found = (score_recording(p, Truth()) for p in (said, back))
+    assert (expected["kept"] == -1).all() and (found["kept"] == -1).all()
+    for name in ("mutual_information", "spread_m", "spread_deg"):
+        assert np.isfinite(expected[name]).all()
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, err_msg=name)
 
 
 # What is recorded; `ros2 bag record` searches for the pattern in a topic's name

@@ -123,7 +123,6 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     _require_different(jobs)
     outcomes = _predicted(every, args)
     reference = _reference(outcomes.pop(), request, args) if args.map_bag else None
-    threshold = bundle.spec.classifier.unknown_threshold if bundle.spec.classifier else None
     parts, predictions, failures = [], {}, []
     for outcome in outcomes:
         job = outcome.job
@@ -134,7 +133,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
             found.meta["model"] = model_text(bundle)
             truth = read_truth(Path(job.bag), request, found.meta["frame_id"])
             mapped_places = reference and reference[0]
-            parts.append(score_recording(found, truth, settings, mapped_places, threshold))
+            parts.append(score_recording(found, truth, settings, mapped_places, bundle.spec.bound))
             predictions[job.name] = found
         except RobotVisionError as error:
             if len(jobs) == 1:

@@ -1,95 +1,92 @@
 """What is left of a frame once it was compared with the truth: a row of numbers.
 
 All metrics follow from these rows, and no row depends on another recording. So the rows of many recordings,
-evaluated wherever, put together give exactly what one evaluation of all of them gives.
+evaluated wherever, put together give exactly what one evaluation of all of them gives. Each head says which
+columns it has (`Judge.rows`); those of a head under another name than its kind carry the name.
 """
 
 from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract import registry
+from robot_vision.contract.head import Head
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.text.counts import counted
 
-# Columns by name: type, numbers a frame, meaning. Floats are NaN and integers -1 where there is nothing.
-COLUMNS: dict[str, tuple[str, int, str]] = {
-    "stamps_ns": ("<i8", 1, "of the image"),
-    "source_index": ("<i8", 1, "row of the predictions given"),
-    "true_label": (
+UNKNOWN_LABEL = -2
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class RowColumn:
+    """One number, or a few, of each frame.
+
+    Attributes:
+        dtype: `<f8`, NaN where there is nothing, or `<i8`, then -1.
+        width: numbers a frame.
+        text: what it is.
+        optional: whether evaluations of earlier versions may lack it.
+        identity: whether it tells that two recordings hold one frame: it follows from the frame alone.
+        label: whether it is an index into the head's labels.
+    """
+
+    dtype: str
+    width: int
+    text: str
+    optional: bool = False
+    identity: bool = False
+    label: bool = False
+
+    def empty(self, count: int) -> NDArray[Any]:
+        """Returns the column with nothing in it."""
+        shape = (count,) if self.width == 1 else (count, self.width)
+        return np.full(shape, -1 if self.dtype == "<i8" else np.nan, self.dtype)
+
+
+TRUE_LABEL = "true_label"
+SHARED = {
+    "stamps_ns": RowColumn("<i8", 1, "of the image"),
+    "source_index": RowColumn("<i8", 1, "row of the predictions given"),
+    TRUE_LABEL: RowColumn(
         "<i8",
         1,
         "index in `labels`; -1: none; -2: a label that the model does not know",
+        label=True,
     ),
-    "predicted_label": ("<i8", 1, "index of the most probable class"),
-    "label_rank": ("<i8", 1, "how many classes come before the true one"),
-    "confidence": ("<f8", 1, "probability of the predicted class"),
-    "true_probability": ("<f8", 1, "probability of the true class"),
-    "brier": ("<f8", 1, "squared distance of probabilities and truth, from 0 to 2"),
-    "known_score": ("<f8", 1, "high for images like those trained on"),
-    "kept": ("<i8", 1, "1: the known score reaches the model's threshold; 0: called unknown"),
-    "mutual_information": ("<f8", 1, "of several answers, nats"),
-    "spread_m": (
-        "<f8",
-        1,
-        "by which several answers differ: root of the trace of their covariance",
-    ),
-    "spread_deg": ("<f8", 1, "by which the rotations of several answers differ, degrees"),
-    "position": ("<f8", 3, "estimated, m"),
-    "xyzw": ("<f8", 4, "estimated"),
-    "true_position": ("<f8", 3, "m"),
-    "true_xyzw": ("<f8", 4, "true orientation"),
-    "pose_error": ("<f8", 6, "m along and rad about the map's axes, from estimate to truth"),
-    "error_m": ("<f8", 1, "position error"),
-    "error_deg": ("<f8", 1, "rotation error"),
-    "sigma_m": ("<f8", 1, "predicted: root of the position covariance's trace"),
-    "sigma_deg": ("<f8", 1, "predicted: root of the rotation covariance's trace"),
-    "nees": ("<f8", 1, "normalised estimation error squared, 6 degrees of freedom"),
-    "nees_position": ("<f8", 1, "3 degrees of freedom"),
-    "nees_rotation": ("<f8", 1, "3 degrees of freedom"),
-    "place_match": ("<i8", 1, "the most similar image: row here, or of the map"),
-    "place_similarity": ("<f8", 1, "cosine of the most similar image"),
-    "place_rank": ("<i8", 1, "how many images come before the first that shows the same place"),
-    "place_positives": ("<i8", 1, "images that show the same place"),
-    "place_database": ("<i8", 1, "images that were looked up in"),
-    "place_error_m": ("<f8", 1, "true distance of the most similar image's camera"),
-    "place_error_deg": ("<f8", 1, "true rotation to it"),
-    "nearest_error_m": (
-        "<f8",
-        1,
-        "distance of the nearest image's pose: what retrieval could do at best",
-    ),
-    "nearest_error_deg": ("<f8", 1, "rotation to it"),
+    "true_position": RowColumn("<f8", 3, "m", identity=True),
+    "true_xyzw": RowColumn("<f8", 4, "true orientation", identity=True),
 }
 
-_LATER = (
-    "kept",
-    "mutual_information",
-    "spread_m",
-    "spread_deg",
-)  # not in files of the first releases
 
-# What does not depend on the recording that a frame is in: its stamp, its truth and the answers to it. The
-# stamp is first.
-_OF_A_FRAME = (
-    "stamps_ns",
-    "confidence",
-    "brier",
-    "known_score",
-    "position",
-    "xyzw",
-    "true_position",
-    "true_xyzw",
-)
+def label_indices(names: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Returns each name's index among the model's labels; -1: none; -2: not among them."""
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array(
+        [NO_LABEL if n is None else index.get(n, UNKNOWN_LABEL) for n in names], np.int64
+    )
 
-UNKNOWN_LABEL = -2
-NO_LABEL = -1
+
+def heads_of(names: Sequence[str], facts: Mapping[str, Mapping[str, Any]]) -> list[Head[Any, Any]]:
+    """Returns the heads that an evaluation may have numbers of: the package's own, and all that it names.
+
+    Args:
+        names: of the heads that were evaluated.
+        facts: of those that have any (`Judge.facts`); `kind` where it is not the name.
+
+    Raises:
+        ConfigError: the package of a head is not installed.
+    """
+    kinds = {name: name for name in registry.BUILT_IN}
+    kinds.update((name, facts.get(name, {}).get("kind", name)) for name in names)
+    return [registry.head(kinds[n]).named(n) for n in registry.in_order(kinds.items())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +94,15 @@ class Scores:
     """Rows of one or more recordings.
 
     Attributes:
-        columns: by the names of `COLUMNS`, (N,) or (N, numbers); all are there.
+        columns: by name, (N,) or (N, numbers); all of `table` are there.
         recordings: plain data of each recording, in the order of the rows: name, frames, association,
             meta. Rows of a recording are in the order of their stamps.
         labels: the model's classes.
-        heads: which of classifier, pose, place were evaluated.
+        heads: names of those that were evaluated.
         has_map: whether places were looked up in a map and not in the recording itself.
+        extra: facts of the map.
+        facts: of heads that go by another name than their kind: `kind`, and what their columns depend on.
+        totals: by name, a row a recording: sums over its frames that are not resampled.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -111,6 +111,8 @@ class Scores:
     heads: tuple[str, ...] = ()
     has_map: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    totals: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -121,10 +123,20 @@ class Scores:
         return self.columns[name]
 
     @property
+    def table(self) -> dict[str, RowColumn]:
+        """Which columns there are."""
+        return table(self.heads, self.facts)
+
+    @property
     def bounds(self) -> list[tuple[int, int]]:
         """First row and end of each recording."""
         ends = np.cumsum([r["frames"] for r in self.recordings]).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """Which recording (N,) each row is of."""
+        return np.repeat(np.arange(len(self.recordings)), [b - a for a, b in self.bounds])
 
     @property
     def relative_s(self) -> NDArray[np.float64]:
@@ -133,14 +145,67 @@ class Scores:
         parts = [(stamps[a:b] - stamps[a]) / 1e9 if b > a else stamps[a:b] for a, b in self.bounds]
         return np.concatenate([*parts, np.zeros(0)]).astype(np.float64)
 
+    def each(self) -> Iterator[Rows]:
+        """Yields the rows as each head sees them, the package's own heads first."""
+        for head in heads_of(self.heads, self.facts):
+            yield Rows(self, head)
 
-def empty_columns(count: int) -> dict[str, NDArray[Any]]:
-    """Returns all columns with nothing in them."""
-    columns = {}
-    for name, (dtype, width, _) in COLUMNS.items():
-        shape = (count,) if width == 1 else (count, width)
-        columns[name] = np.full(shape, -1 if dtype == "<i8" else np.nan, dtype)
-    return columns
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows as one head sees them: its columns by their words, and those that all share."""
+
+    scores: Scores
+    head: Head[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, word: str) -> NDArray[Any]:
+        """Returns a column of the head, or of another head or all by its name."""
+        columns = self.scores.columns
+        name = self.head.key(word)
+        return columns[name if name in columns else word]
+
+    def total(self, word: str) -> NDArray[Any]:
+        """Returns a total, summed over the recordings."""
+        found: NDArray[Any] = self.scores.totals[self.head.key(word)].sum(axis=0)
+        return found
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The head's classes."""
+        own = self.scores.facts.get(self.head.name, {}).get("labels")
+        return self.scores.labels if own is None else tuple(own)
+
+    def apart(self, order: NDArray[Any], count: int, seconds: float = 1.0) -> list[int]:
+        """Returns the first of an order that are not neighbours in time: those look all the same."""
+        owner, stamps = self.scores.owner, self["stamps_ns"]
+        chosen: list[int] = []
+        for i in order:
+            near = any(
+                owner[i] == owner[j] and abs(int(stamps[i]) - int(stamps[j])) < seconds * 1e9
+                for j in chosen
+            )
+            if not near:
+                chosen.append(int(i))
+                if len(chosen) == count:
+                    break
+        return chosen
+
+
+def table(
+    names: Sequence[str] = (), facts: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, RowColumn]:
+    """Returns all columns by their names; see `heads_of`."""
+    found = dict(SHARED)
+    for head in heads_of(names, facts or {}):
+        judge = head.judge()
+        own = dict(judge.rows((facts or {}).get(head.name, {})))
+        if "label" in judge.truth:
+            own[TRUE_LABEL] = SHARED[TRUE_LABEL]
+        found.update({head.key(word): column for word, column in own.items()})
+    return found
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
@@ -158,20 +223,32 @@ def joined(parts: Sequence[Scores]) -> Scores:
         if a == b:
             raise ConfigError(f"Recording {a!r} occurs twice: its frames may count once only")
     _require_one_model(singles)
-    first = parts[0]
-    for part in parts[1:]:
-        if part.labels and first.labels and part.labels != first.labels:
+    first, facts = parts[0], dict[str, dict[str, Any]]()
+    for part in parts:
+        shared = facts.keys() & part.facts.keys()
+        if (part.labels and first.labels and part.labels != first.labels) or any(
+            facts[name] != part.facts[name] for name in shared
+        ):
             raise ConfigError("The evaluations are of models with different labels: evaluate again")
         if part.has_map != first.has_map or part.extra != first.extra:
             raise ConfigError("The evaluations looked places up in different maps: evaluate again")
-    _require_once(singles)
+        facts.update(part.facts)
+    heads = {name for part in parts for name in part.heads}
+    ordered = tuple(head.name for head in heads_of(sorted(heads), facts) if head.name in heads)
+    columns = table(ordered, facts)
+    _require_once(singles, columns)
     return Scores(
-        {name: np.concatenate([s.columns[name] for s in singles]) for name in COLUMNS},
+        {
+            name: np.concatenate([s.columns.get(name, column.empty(len(s))) for s in singles])
+            for name, column in columns.items()
+        },
         tuple(s.recordings[0] for s in singles),
         next((p.labels for p in parts if p.labels), ()),
-        tuple(h for h in ("classifier", "pose", "place") if any(h in p.heads for p in parts)),
+        ordered,
         first.has_map,
         first.extra,
+        facts,
+        {name: np.concatenate([s.totals[name] for s in singles]) for name in singles[0].totals},
     )
 
 
@@ -200,7 +277,7 @@ def _require_one_model(singles: Sequence[Scores]) -> None:
             )
 
 
-def _require_once(singles: Sequence[Scores]) -> None:
+def _require_once(singles: Sequence[Scores], columns: Mapping[str, RowColumn]) -> None:
     """Refuses frames that are in two recordings: a bag under another name, or parts that overlap.
 
     They have one stamp and, to the bit, the same answers and truth.
@@ -212,8 +289,10 @@ def _require_once(singles: Sequence[Scores]) -> None:
     if not len(suspects):
         return
     parts = []
-    for name in _OF_A_FRAME:
-        column = np.concatenate([s.columns[name] for s in singles])[suspects]
+    for name in ("stamps_ns", *(n for n, c in columns.items() if c.identity)):
+        column = np.concatenate(
+            [s.columns.get(name, columns[name].empty(len(s))) for s in singles]
+        )[suspects]
         parts.append(column.reshape(len(suspects), -1).astype(np.float64))
     rows = np.concatenate(parts, axis=1)
     said = np.isfinite(rows[:, 1:]).any(axis=1)
@@ -233,37 +312,54 @@ def _require_once(singles: Sequence[Scores]) -> None:
         for i in (a, b)
     )
     raise ConfigError(
-        f"Recordings {one} and {two} share {counted(shared, 'frame')}, by stamp, answers and truth: "
-        "they are one "
+        f"Recordings {one} and {two} share {counted(shared, 'frame')}, by stamp, answers and truth: they are one "
         "recording under two names, or parts that overlap, and its frames may count once only; leave one out"
     )
 
 
 def _split(part: Scores) -> list[Scores]:
     return [
-        Scores({n: c[a:b] for n, c in part.columns.items()}, (recording,))
-        for recording, (a, b) in zip(part.recordings, part.bounds, strict=True)
+        Scores(
+            {n: c[a:b] for n, c in part.columns.items()},
+            (recording,),
+            totals={n: t[i : i + 1] for n, t in part.totals.items()},
+        )
+        for i, (recording, (a, b)) in enumerate(zip(part.recordings, part.bounds, strict=True))
     ]
+
+
+def _packed(values: NDArray[Any]) -> str:
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 6)).decode()
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
     """Returns plain data; columns are little-endian arrays, deflated, in base64: exact, NaN included."""
-    columns = {
-        name: base64.b64encode(
-            zlib.compress(np.ascontiguousarray(values, COLUMNS[name][0]).tobytes(), 6)
-        ).decode()
-        for name, values in scores.columns.items()
-    }
-    return {
+    columns = scores.table
+    found = {
         "count": len(scores),
-        "columns": columns,
-        "types": {name: [dtype, width] for name, (dtype, width, _) in COLUMNS.items()},
+        "columns": {
+            name: _packed(np.asarray(scores[name], column.dtype))
+            for name, column in columns.items()
+        },
+        "types": {name: [column.dtype, column.width] for name, column in columns.items()},
         "recordings": list(scores.recordings),
         "labels": list(scores.labels),
         "heads": list(scores.heads),
         "has_map": scores.has_map,
         "extra": scores.extra,
     }
+    if scores.facts:
+        found["facts"] = scores.facts
+    if scores.totals:
+        found["totals"] = {
+            name: [total.dtype.str, list(total.shape), _packed(total)]
+            for name, total in scores.totals.items()
+        }
+    return found
+
+
+def _unpacked(text: str, dtype: str) -> NDArray[Any]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
 
 
 def from_json(data: dict[str, Any]) -> Scores:
@@ -271,33 +367,32 @@ def from_json(data: dict[str, Any]) -> Scores:
 
     Raises:
         SourceError: it is something else.
+        ConfigError: it is of a head whose package is not installed.
     """
     try:
         count = int(data["count"])
-        columns = empty_columns(count)
-        for name, (dtype, width, _) in COLUMNS.items():
-            if name in _LATER and name not in data["columns"]:
-                continue
-            flat = np.frombuffer(zlib.decompress(base64.b64decode(data["columns"][name])), dtype)
-            columns[name] = flat.reshape((count,) if width == 1 else (count, width)).copy()
+        heads, facts = tuple(data["heads"]), dict(data.get("facts", {}))
+        columns = {}
+        for name, column in table(heads, facts).items():
+            columns[name] = column.empty(count)
+            if name in data["columns"] or not column.optional:
+                flat = _unpacked(data["columns"][name], column.dtype)
+                columns[name] = flat.reshape(columns[name].shape).copy()
         scores = Scores(
             columns,
             tuple(data["recordings"]),
             tuple(data["labels"]),
-            tuple(data["heads"]),
+            heads,
             bool(data["has_map"]),
             dict(data["extra"]),
+            facts,
+            {
+                name: _unpacked(text, dtype).reshape(shape)
+                for name, (dtype, shape, text) in data.get("totals", {}).items()
+            },
         )
         if sum(r["frames"] for r in scores.recordings) != count:
             raise ValueError(f"its recordings do not have {count} frames")
         return scores
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         raise SourceError(f"The rows of an evaluation cannot be read: {error}") from error
-
-
-def label_indices(names: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int64]:
-    """Returns each name's index among the model's labels; -1: none; -2: not among them."""
-    index = {label: i for i, label in enumerate(labels)}
-    return np.array(
-        [NO_LABEL if n is None else index.get(n, UNKNOWN_LABEL) for n in names], np.int64
-    )

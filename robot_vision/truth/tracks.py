@@ -111,12 +111,14 @@ class Truth:
         poses: None where there are none.
         refused: how many entries failed their checks and were left out, by what they are.
         notes: for people, a line each.
+        others: labels for heads by another name than their kind, by that name.
     """
 
     labels: LabelTrack | None = None
     poses: PoseTrack | None = None
     refused: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    others: dict[str, LabelTrack] = field(default_factory=dict)
 
     @classmethod
     def of_arrays(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Associated:
         predictions: stamps increase and differ.
         source_index: int64 (N,), which row of the predictions given each one was.
         labels: (N,), None where there is none.
+        others: the same for heads by another name than their kind, by that name.
         position: float64 (N, 3), true, metres; NaN where there is none.
         xyzw: float64 (N, 4), true; NaN where there is none.
         counts: plain data: frames, unsorted_stamps, duplicate_stamps, and for label and pose how many
@@ -36,6 +37,7 @@ class Associated:
     position: NDArray[np.float64]
     xyzw: NDArray[np.float64]
     counts: dict[str, Any]
+    others: dict[str, Sequence[str | None]] = field(default_factory=dict)
 
     @property
     def has_pose(self) -> NDArray[np.bool_]:
@@ -63,13 +65,17 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
         "unsorted_stamps": int((np.diff(given) < 0).sum()),
         "duplicate_stamps": int((~first).sum()),
     }
-    labels: Sequence[str | None] = [None] * len(stamps)
     position, xyzw = np.full((len(stamps), 3), np.nan), np.full((len(stamps), 4), np.nan)
-    if truth.labels is not None:
-        times = stamps if not truth.labels.by_log or frames.log_ns is None else frames.log_ns
-        labels = truth.labels.at(times)
-        counts["label"] = _found(labels, _label_reasons(truth.labels, times, labels))
-        _require_overlap("labels", counts["label"], times, truth.labels.starts_ns)
+    named: dict[str, Sequence[str | None]] = {}
+    for name, track in {"": truth.labels, **truth.others}.items():
+        if track is None:
+            continue
+        times = stamps if not track.by_log or frames.log_ns is None else frames.log_ns
+        word = f"label:{name}" if name else "label"
+        named[name] = track.at(times)
+        counts[word] = _found(named[name], _label_reasons(track, times, named[name]))
+        _require_overlap("labels", counts[word], times, track.starts_ns)
+    labels = named.pop("", [None] * len(stamps))
     if truth.poses is not None:
         matrices, holds = truth.poses.at(stamps)
         position[holds] = matrices[holds, :3, 3]
@@ -77,7 +83,7 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
             xyzw[i] = xyzw_from_matrix(matrices[i, :3, :3])
         counts["pose"] = _found(holds, _pose_reasons(truth.poses, stamps, holds))
         _require_overlap("poses", counts["pose"], stamps, truth.poses.stamps_ns)
-    return Associated(frames, index, tuple(labels), position, xyzw, counts)
+    return Associated(frames, index, tuple(labels), position, xyzw, counts, named)
 
 
 def _found(values: Any, reasons: list[str]) -> dict[str, Any]:

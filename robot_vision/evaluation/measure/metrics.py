@@ -1,6 +1,6 @@
 """From predictions and truth to numbers, in two steps.
 
-`score_recording` compares the frames of one recording with the truth: a row of numbers each (`scores`).
+`score_recording` compares the frames of one recording with the truth: a row of numbers each.
 `summarise` turns the rows of any number of recordings into metrics: plain data, ready for JSON. A number
 with an interval is `{"value", "low", "high"}`; None stands where there is no such number. The layout:
 
@@ -19,34 +19,38 @@ with an interval is `{"value", "low", "high"}`; None stands where there is no su
     place           queries, answerable, recall_at_1, ..., average_precision, recall_at_100_precision,
                     precision_recall, distance_error, retrieved_pose, matches, baselines.chance
 
-A part for which there was nothing is None. docs/evaluation.md explains every number.
+Parts of a head under another name than its kind carry the name (`lights.classification`). A part for which
+there was nothing is None. docs/evaluation.md explains every number.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import COLUMNS, Scores, empty_columns, joined, label_indices
+from robot_vision.contract import registry
+from robot_vision.contract.head import Head
+from robot_vision.contract.metrics import Frames, FrameTruth, Judge, Reference, Section, measure
+from robot_vision.contract.rows import (
+    SHARED,
+    TRUE_LABEL,
+    Rows,
+    Scores,
+    heads_of,
+    joined,
+    label_indices,
+    table,
+)
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.association import Associated, associate
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rotations import mean_pose
-from robot_vision.heads.classifier.evaluation import (
-    measure_classes,
-    measure_open_set,
-    score_classes,
-)
-from robot_vision.heads.classifier.refusals import measure_uncertainty, score_uncertainty
-from robot_vision.heads.place.evaluation import Views, measure_places, score_places
-from robot_vision.heads.pose.evaluation import measure_poses, score_poses
-from robot_vision.heads.pose.trajectory_errors import measure_trajectories
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.text.counts import counted
@@ -56,14 +60,15 @@ SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1
 
 Metrics = dict[str, Any]
+Bound = Sequence[tuple[Head[Any, Any], Any]]  # heads with their settings, as `NetworkSpec.bound`
 
 
 @dataclass(frozen=True, eq=False)
 class PlaceReference:
-    """A mapping recording, whose images places are looked up in.
+    """A mapping recording, whose images answers are looked up in.
 
     Attributes:
-        predictions: with descriptors.
+        predictions: of it.
         truth: with poses.
     """
 
@@ -71,20 +76,48 @@ class PlaceReference:
     truth: Truth
 
     @cached_property
-    def views(self) -> Views:
+    def found(self) -> Associated:
         """Its frames, in the order of their stamps.
 
         Raises:
-            ConfigError: it has no descriptors or no poses.
+            ConfigError: it has no poses.
         """
         found = associate(self.predictions, self.truth)
-        if found.predictions.descriptor is None or not found.has_pose.any():
-            what = "descriptors" if found.predictions.descriptor is None else "true poses"
-            raise ConfigError(
-                f"The mapping recording {self.predictions.recording!r} has no {what}: places cannot be "
-                "looked up in it"
-            )
-        return _views(found)
+        if not found.has_pose.any():
+            raise self.lacks("true poses")
+        return found
+
+    def lacks(self, what: str) -> ConfigError:
+        """Returns why nothing can be looked up in it."""
+        return ConfigError(
+            f"The mapping recording {self.predictions.recording!r} has no {what}: places cannot be looked "
+            "up in it"
+        )
+
+    def frames(self, head: Head[Any, Any], judge: Judge) -> Reference:
+        """Returns it as a head sees it.
+
+        Raises:
+            ConfigError: it lacks what the head said.
+        """
+        frames = _frames(self.found, head, ())
+        missing = [word for word in judge.needs if word not in frames.columns]
+        if missing:
+            raise self.lacks(f"{missing[0]}s")
+        return Reference(self.predictions.recording, frames)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns plain data: which map it is, and the mean of its poses."""
+        found = self.found
+        position, xyzw = mean_pose(found.position[found.has_pose], found.xyzw[found.has_pose])
+        return {
+            "map": {
+                "name": self.predictions.recording,
+                "frames": len(found.position),
+                "meta": self.predictions.meta,
+            },
+            "map_mean_pose": [*position.tolist(), *xyzw.tolist()],
+        }
 
 
 def score_recording(
@@ -92,7 +125,7 @@ def score_recording(
     truth: Truth,
     settings: EvaluationSettings | None = None,
     reference: PlaceReference | None = None,
-    unknown_threshold: float | None = None,
+    bound: Bound = (),
 ) -> Scores:
     """Compares the frames of one recording with the truth.
 
@@ -101,7 +134,8 @@ def score_recording(
         truth: of the same.
         settings: what counts as the same place.
         reference: a map; None looks places up in the recording itself.
-        unknown_threshold: of the model; None for one that calls nothing unknown.
+        bound: the model's heads with their settings; without them the package's own, as far as they said
+            something.
 
     Raises:
         ConfigError: the truth asks for something that was not predicted at all.
@@ -109,48 +143,39 @@ def score_recording(
     """
     settings = settings or EvaluationSettings()
     found = associate(predictions, truth)
-    frames = found.predictions
-    n = len(frames)
-    columns = empty_columns(n)
+    frames, n = found.predictions, len(found.predictions)
+    facts = {head.name: head.judge().facts(spec) for head, spec in bound}
+    named = {
+        head.name: {"kind": head.kind, **facts[head.name]}
+        for head, _ in bound
+        if head.name not in registry.BUILT_IN
+    }
+    columns = {name: column.empty(n) for name, column in table(tuple(named), named).items()}
     columns["stamps_ns"], columns["source_index"] = frames.stamps_ns, found.source_index
     columns["true_position"], columns["true_xyzw"] = found.position, found.xyzw
-    heads = []
-    columns["true_label"] = label_indices(found.labels, frames.labels)
-    if frames.probabilities is not None:
-        heads.append("classifier")
-        columns.update(score_classes(frames.probabilities, columns["true_label"]))
-        if frames.known_score is not None:
-            columns["known_score"] = np.asarray(frames.known_score, np.float64)
-    if frames.position is not None and frames.orientation_xyzw is not None:
-        heads.append("pose")
-        columns.update(
-            score_poses(
-                frames.position,
-                frames.orientation_xyzw,
-                frames.covariance,
-                found.position,
-                found.xyzw,
-            )
-        )
-    columns.update(score_uncertainty(frames, unknown_threshold))
-    extra: dict[str, Any] = {}
-    if frames.descriptor is not None:
-        heads.append("place")
-        own = _views(found)
-        database = own
-        if reference is not None:
-            database = reference.views
-            if database.descriptor.shape[1] != own.descriptor.shape[1]:
-                raise ConfigError(
-                    f"Descriptors of {predictions.recording!r} have {own.descriptor.shape[1]} numbers, "
-                    f"those of the map {database.descriptor.shape[1]}: use one model for both"
-                )
-        columns.update(score_places(own, database, settings, reference is None))
-    if reference is not None:
-        extra = _map_facts(reference)
-    _require_heads(found, heads, truth)
-    unknown_labels = _unknown_labels(found, frames.labels)
-    recording = {
+    columns[TRUE_LABEL] = label_indices(found.labels, frames.labels)
+    totals: dict[str, NDArray[Any]] = {}
+    judged: dict[str, Judge] = {}
+    for head in heads_of(tuple(named), named):
+        judge, own = head.judge(), named.get(head.name, {})
+        part = _frames(found, head, tuple(own.get("labels", frames.labels)))
+        if any(word not in part.columns for word in judge.needs):
+            continue
+        judged[head.name] = judge
+        columns[head.key(TRUE_LABEL)] = part.truth.label
+        looked_up_in = reference.frames(head, judge) if reference and judge.reference else None
+        recording = judge.begin(facts.get(head.name, {}), settings, looked_up_in)
+        recording.add(part)
+        rows, sums = recording.finish()
+        columns.update({head.key(word): column for word, column in rows.items()})
+        totals.update({head.key(word): total[None] for word, total in sums.items()})
+    if reference is not None and not any(judge.reference for judge in judged.values()):
+        raise reference.lacks("answers of this model that are looked up")
+    _require_heads(found, judged.values(), truth)
+    unknown_labels = dict(
+        Counter(n for n in found.labels if n is not None and n not in frames.labels)
+    )
+    facts_of_recording = {
         "name": predictions.recording,
         "frames": n,
         "start_ns": int(frames.stamps_ns[0]) if n else None,
@@ -160,32 +185,32 @@ def score_recording(
         "unknown_labels": unknown_labels,
         "meta": predictions.meta,
     }
-    typed = {name: np.asarray(columns[name], dtype) for name, (dtype, _, _) in COLUMNS.items()}
-    return Scores(typed, (recording,), frames.labels, tuple(heads), reference is not None, extra)
+    named = {name: own for name, own in named.items() if name in judged}
+    types = table(tuple(judged), named)
+    return Scores(
+        {name: np.asarray(columns[name], column.dtype) for name, column in types.items()},
+        (facts_of_recording,),
+        frames.labels,
+        tuple(judged),
+        reference is not None,
+        reference.facts() if reference else {},
+        named,
+        totals,
+    )
 
 
-def _views(found: Associated) -> Views:
-    descriptor: NDArray[Any] | None = found.predictions.descriptor
-    assert descriptor is not None
-    return Views(descriptor, found.position, found.xyzw, found.predictions.stamps_ns)
-
-
-def _map_facts(reference: PlaceReference) -> dict[str, Any]:
-    views = reference.views
-    there = np.isfinite(views.position[:, 0])
-    position, xyzw = mean_pose(views.position[there], views.xyzw[there])
-    return {
-        "map": {
-            "name": reference.predictions.recording,
-            "frames": len(there),
-            "meta": reference.predictions.meta,
-        },
-        "map_mean_pose": [*position.tolist(), *xyzw.tolist()],
+def _frames(found: Associated, head: Head[Any, Any], labels: tuple[str, ...]) -> Frames:
+    """Returns frames as a head sees them: what it said, and what is true of that."""
+    said = {f.name: getattr(found.predictions, f.name) for f in fields(found.predictions)}
+    columns = {
+        name: column
+        for name, column in said.items()
+        if isinstance(column, np.ndarray) and name not in SHARED and name != "log_ns"
     }
-
-
-def _unknown_labels(found: Associated, labels: tuple[str, ...]) -> dict[str, int]:
-    return dict(Counter(n for n in found.labels if n is not None and n not in labels))
+    names = found.labels if head.name == head.kind else found.others.get(head.name)
+    true = label_indices(names or [None] * len(found.position), labels)
+    truth = FrameTruth(true, found.position, found.xyzw)
+    return Frames(found.predictions.stamps_ns, head.own(columns), truth)
 
 
 def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]:
@@ -201,17 +226,28 @@ def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]
     ]
 
 
-def _require_heads(found: Associated, heads: list[str], truth: Truth) -> None:
-    if truth.labels is not None and "classifier" not in heads and truth.poses is None:
-        raise ConfigError(
-            f"The truth of {found.predictions.recording!r} has labels, and the model has no classifier head: "
-            "give poses, or a model that classifies"
-        )
-    if truth.poses is not None and not {"pose", "place"} & set(heads) and truth.labels is None:
-        raise ConfigError(
-            f"The truth of {found.predictions.recording!r} has poses, and the model has neither a pose nor "
-            "a place head: give labels, or a model that has one"
-        )
+def _require_heads(found: Associated, judges: Iterable[Judge], truth: Truth) -> None:
+    there = {word for word, track in (("label", truth.labels), ("pose", truth.poses)) if track}
+    there |= {f"label:{name}" for name in truth.others}
+    if len(there) != 1 or any({w.partition(":")[0] for w in there} & j.truth for j in judges):
+        return
+    word = next(iter(there)).partition(":")[0]
+    kinds = [kind for kind in registry.BUILT_IN if word in registry.head(kind).judge().truth]
+    lacks = f"no {kinds[0]} head" if len(kinds) == 1 else f"neither a {' nor a '.join(kinds)} head"
+    other = "labels" if word == "pose" else "poses"
+    raise ConfigError(
+        f"The truth of {found.predictions.recording!r} has {word}s, and the model has {lacks}: give {other}, "
+        "or a model that has one"
+    )
+
+
+def sections_of(scores: Scores) -> dict[str, list[tuple[Rows, Section]]]:
+    """Returns the sections of metrics.json by key, each with the rows as its heads see them."""
+    found: dict[str, list[tuple[Rows, Section]]] = {}
+    for rows in scores.each():
+        for section in rows.head.judge().sections():
+            found.setdefault(rows.head.key(section.key), []).append((rows, section))
+    return found
 
 
 def summarise(scores: Scores, settings: EvaluationSettings | None = None) -> Metrics:
@@ -219,7 +255,7 @@ def summarise(scores: Scores, settings: EvaluationSettings | None = None) -> Met
     settings = settings or EvaluationSettings()
     resampler = Resampler(scores["stamps_ns"], scores.bounds, settings)
     counts = [r["association"] for r in scores.recordings]
-    return {
+    metrics = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "settings": settings.to_dict(),
@@ -230,13 +266,12 @@ def summarise(scores: Scores, settings: EvaluationSettings | None = None) -> Met
         "association": _summed(counts),
         "map": scores.extra.get("map"),
         "bootstrap": resampler.describe(),
-        "classification": measure_classes(scores, resampler),
-        "open_set": measure_open_set(scores, resampler),
-        "uncertainty": measure_uncertainty(scores, resampler),
-        "pose": measure_poses(scores, resampler),
-        "trajectory": measure_trajectories(scores, settings),
-        "place": measure_places(scores, resampler),
     }
+    if scores.facts:
+        metrics["kinds"] = {name: own["kind"] for name, own in scores.facts.items()}
+    for key, given in sections_of(scores).items():
+        metrics[key] = measure(given, resampler)
+    return metrics
 
 
 def _summed(parts: list[dict[str, Any]]) -> dict[str, Any]:

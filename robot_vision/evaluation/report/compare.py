@@ -16,17 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import UNKNOWN_LABEL, Scores
+from robot_vision.contract.metrics import numbers
+from robot_vision.contract.rows import Scores
+from robot_vision.evaluation.measure.metrics import sections_of
 from robot_vision.evaluation.merge import scores_of
 from robot_vision.evaluation.report.headlines import Headline, Number, headlines
-from robot_vision.heads.classifier import evaluation as classification
-from robot_vision.heads.place import evaluation as place
-from robot_vision.heads.pose import evaluation as pose
-from robot_vision.statistics import separation as openset
-from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean
+from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights
 from robot_vision.statistics.settings import EvaluationSettings
 
-Statistics = dict["str | tuple[str, ...]", Statistic]
 _LEAST_SHARED = 0.5  # of the frames of the smaller evaluation
 
 
@@ -81,7 +78,7 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> tuple[list[Change
         else:
             was, now = before[key], headline.number
             difference = _unpaired(now, was)
-        verdict = _verdict(difference, headline.more_is_better)
+        verdict = _verdict(difference, headline.metric.more_is_better)
         changes.append(Change(headline, was, now, difference, key in paired, verdict))
     return changes, notes
 
@@ -125,21 +122,24 @@ def _paired(
     resampler = Resampler(a["stamps_ns"], a.bounds, settings)
     without = Resampler(a["stamps_ns"], a.bounds, replace(settings, resamples=0))
     found: dict[tuple[str, str], tuple[Number, Number, Number]] = {}
-    for section in ("classification", "open_set", "pose", "place"):
-        mask = _usable(section, a) & _usable(section, b)
-        if section == "classification" and a.labels != b.labels:
-            continue
-        if not mask.any():
-            continue
-        ours, theirs = _statistics(section, a, mask), _statistics(section, b, mask)
-        differences = {
-            name: _difference(ours[name], theirs[name]) for name in ours if name in theirs
-        }
-        values = [without.headlines(part, mask) for part in (theirs, ours)]
-        for key, value in resampler.headlines(differences, mask).items():
-            if value["value"] is not None:
-                was, now = Number.of(values[0][key]), Number.of(values[1][key])
-                found[section, key] = was, now, Number.of(value)
+    then = sections_of(b)
+    for key, given in sections_of(a).items():
+        for (ours, section), (theirs, _) in zip(given, then.get(key, ()), strict=False):
+            for part in section.parts:
+                mask = part.usable(ours) & part.usable(theirs)
+                if not mask.any() or not part.paired(ours, theirs):
+                    continue
+                now, was = part.statistics(ours, mask), part.statistics(theirs, mask)
+                values = [numbers(each, mask, without) for each in (was, now)]
+                differences = {
+                    name: _difference(mine, other)
+                    for name, mine in now.items()
+                    if callable(mine) and callable(other := was.get(name))
+                }
+                for name, value in resampler.headlines(differences, mask).items():
+                    if value["value"] is not None:
+                        before, after = (Number.of(each[name]) for each in values)
+                        found[key, name] = before, after, Number.of(value)
     return found
 
 
@@ -148,31 +148,6 @@ def _difference(ours: Statistic, theirs: Statistic) -> Statistic:
         return np.asarray(ours(w)) - np.asarray(theirs(w))
 
     return statistic
-
-
-def _usable(section: str, s: Scores) -> NDArray[np.bool_]:
-    if section == "classification":
-        return (s["true_label"] >= 0) & (s["predicted_label"] >= 0)
-    if section == "open_set":
-        known = (s["true_label"] >= 0) | (s["true_label"] == UNKNOWN_LABEL)
-        return known & np.isfinite(s["known_score"])
-    if section == "pose":
-        return np.isfinite(s["error_m"])
-    return (s["place_match"] >= 0) & (s["place_positives"] > 0)
-
-
-def _statistics(section: str, s: Scores, mask: NDArray[np.bool_]) -> Statistics:
-    c = {name: column[mask] for name, column in s.columns.items()}
-    if section == "classification":
-        return classification.statistics(c)
-    if section == "open_set":
-        names = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
-        return {names: openset.separation(c["known_score"], c["true_label"] >= 0)}
-    if section == "pose":
-        return pose.statistics(c["error_m"], c["error_deg"])
-    # Among answerable queries alone: then both evaluations ask the same questions.
-    recalls = tuple(f"recall_at_{k}" for k in place.RECALLS)
-    return {recalls: mean(np.stack([c["place_rank"] < k for k in place.RECALLS], axis=1))}
 
 
 def _unpaired(new: Number, old: Number) -> Number:
@@ -209,7 +184,7 @@ def change_lines(changes: list[Change], notes: list[str]) -> list[list[str]]:
     """Returns rows of a table: words, old, new, difference and verdict."""
     rows = []
     for change in changes:
-        h = change.headline
+        h = change.headline.metric
         sign = "+" if (change.difference.value or 0) > 0 else ""
         rows.append(
             [

@@ -1,4 +1,4 @@
-"""Which numbers come first, what they are called, and how they are written."""
+"""Which numbers come first, what they are called, and how they are written: as the heads' tables say."""
 
 from __future__ import annotations
 
@@ -7,61 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robot_vision.charts.svg import number
-
-SECTIONS = {
-    "classification": "Classification",
-    "open_set": "Known or unknown",
-    "uncertainty": "Unknown images, and several answers to one",
-    "pose": "Camera pose in the map, without alignment",
-    "place": "Place recognition",
-}
-
-# Section, key, words, unit (% for shares), and whether more is better.
-_HEADLINES: tuple[tuple[str, str, str, str, bool], ...] = (
-    ("classification", "top1", "Top-1 accuracy", "%", True),
-    ("classification", "top5", "Top-5 accuracy", "%", True),
-    ("classification", "macro_recall", "Macro recall", "%", True),
-    ("classification", "macro_precision", "Macro precision", "%", True),
-    ("classification", "nll", "Negative log likelihood", "", False),
-    ("classification", "brier", "Brier score", "", False),
-    ("classification", "ece", "Expected calibration error", "%", False),
-    ("classification", "aurc", "Area under risk-coverage", "", False),
-    ("open_set", "auroc", "AUROC", "%", True),
-    ("open_set", "aupr_known", "AUPR, known", "%", True),
-    ("open_set", "aupr_unknown", "AUPR, unknown", "%", True),
-    ("open_set", "fpr_at_95_tpr", "False positives at 95 % true positives", "%", False),
-    ("uncertainty", "kept", "Kept, of all frames", "%", True),
-    ("uncertainty", "known_kept", "Kept, of known classes", "%", True),
-    ("uncertainty", "unknown_refused", "Called unknown, of other labels", "%", True),
-    ("uncertainty", "kept_and_wrong", "Kept and wrong", "%", False),
-    ("uncertainty", "mutual_information", "Mean mutual information", "nats", False),
-    ("uncertainty", "spread_m", "Median spread of positions", "m", False),
-    ("uncertainty", "spread_deg", "Median spread of rotations", "deg", False),
-    ("pose", "median_m", "Median position error", "m", False),
-    ("pose", "median_deg", "Median rotation error", "deg", False),
-    ("pose", "mean_m", "Mean position error", "m", False),
-    ("pose", "mean_deg", "Mean rotation error", "deg", False),
-    ("pose", "p90_m", "90th percentile of position", "m", False),
-    ("pose", "p90_deg", "90th percentile of rotation", "deg", False),
-    ("pose", "within_0.05m_2deg", "Within 0.05 m and 2 deg", "%", True),
-    ("pose", "within_0.25m_5deg", "Within 0.25 m and 5 deg", "%", True),
-    ("pose", "within_0.5m_10deg", "Within 0.5 m and 10 deg", "%", True),
-    ("place", "recall_at_1", "Recall@1", "%", True),
-    ("place", "recall_at_5", "Recall@5", "%", True),
-    ("place", "recall_at_10", "Recall@10", "%", True),
-    ("place", "recall_at_20", "Recall@20", "%", True),
-    ("place", "average_precision", "Average precision", "%", True),
-    ("place", "recall_at_100_precision", "Recall at 100 % precision", "%", True),
-)
-
-BASELINES = {
-    "class_prior": "class prior",
-    "chance": "chance",
-    "max_probability": "max. probability",
-    "mean_pose": "mean pose",
-    "most_similar_image": "most similar image",
-    "nearest_pose": "nearest position",
-}
+from robot_vision.contract.head import Head
+from robot_vision.contract.metrics import Baseline, Metric, Section
+from robot_vision.contract.rows import heads_of
 
 
 @dataclass(frozen=True)
@@ -94,54 +42,105 @@ def _digits(value: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Headline:
-    """One row of the headline table.
+    """One row of a headline table.
 
     Attributes:
-        section: a key of `SECTIONS`.
-        key: its name in `metrics.json`.
-        words: for people.
-        unit: `%`, `m`, `deg` or none.
-        more_is_better: whether it shall be high.
+        section: key of its part of `metrics.json`.
+        metric: what it is.
         number: of the network.
         baselines: by name.
     """
 
     section: str
-    key: str
-    words: str
-    unit: str
-    more_is_better: bool
+    metric: Metric
     number: Number
     baselines: dict[str, Number] = field(default_factory=dict)
 
+    @property
+    def key(self) -> str:
+        """Its name in `metrics.json`."""
+        return self.metric.key
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of metrics.json for people.
+
+    Attributes:
+        key: of it.
+        title: of its tables.
+        section: that says what it is; the first where several heads have it.
+        numbers: of metrics.json.
+        lines: those of `section.metrics` that there are.
+    """
+
+    key: str
+    title: str
+    section: Section
+    numbers: Mapping[str, Any]
+    lines: list[Headline]
+
+    @property
+    def baselines(self) -> dict[str, Baseline]:
+        """The baselines that any of the lines has."""
+        there = {name for line in self.lines for name in line.baselines}
+        return {name: b for name, b in self.section.baselines.items() if name in there}
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Returns the header and the cells of its table."""
+        header = ["", "network", *(b.words for b in self.baselines.values())]
+        cells = []
+        for line in self.lines:
+            unit, each = line.metric.unit, (line.baselines.get(name) for name in self.baselines)
+            others = (b.text(unit, interval=False) if b else "" for b in each)
+            cells.append([line.metric.words, line.number.text(unit), *others])
+        return header, cells
+
+
+def heads(metrics: Mapping[str, Any]) -> list[Head[Any, Any]]:
+    """Returns the heads that metrics may be of."""
+    kinds = {name: {"kind": kind} for name, kind in metrics.get("kinds", {}).items()}
+    return heads_of(tuple(metrics.get("heads", ())), kinds)
+
+
+def chapters(metrics: Mapping[str, Any]) -> list[Chapter]:
+    """Returns the parts of metrics.json for which there are numbers."""
+    found: dict[str, Chapter] = {}
+    for head in heads(metrics):
+        for section in head.judge().sections():
+            key = head.key(section.key)
+            numbers = metrics.get(key)
+            if not numbers:
+                continue
+            lines = _lines(key, section, numbers)
+            if key in found:
+                found[key].lines.extend(lines)
+            elif lines or section.table:
+                named = "" if head.name == head.kind else f" ({head.name})"
+                found[key] = Chapter(key, section.title + named, section, numbers, lines)
+    return list(found.values())
+
+
+def _lines(key: str, section: Section, numbers: Mapping[str, Any]) -> list[Headline]:
+    def there(value: Any) -> bool:
+        return isinstance(value, Mapping) and value.get("value") is not None
+
+    return [
+        Headline(
+            key,
+            metric,
+            Number.of(numbers[metric.key]),
+            {
+                name: Number.of(values[metric.key])
+                for name, values in numbers.get("baselines", {}).items()
+                if there(values.get(metric.key))
+            },
+        )
+        for metric in section.metrics
+        if there(numbers.get(metric.key))
+    ]
+
 
 def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
-    """Returns the rows for which there are numbers."""
-    found = []
-    for section, key, words, unit, better in _HEADLINES:
-        part = metrics.get(section)
-        if not part or not isinstance(part.get(key), Mapping) or part[key].get("value") is None:
-            continue
-        baselines = {
-            name: Number.of(values[key])
-            for name, values in part.get("baselines", {}).items()
-            if isinstance(values.get(key), Mapping) and values[key].get("value") is not None
-        }
-        number_ = Number.of(part[key])
-        found.append(Headline(section, key, words, unit, better, number_, baselines))
-    return found
-
-
-def by_section(rows: list[Headline]) -> dict[str, list[Headline]]:
-    """Returns the rows of each section that has any."""
-    return {
-        s: [r for r in rows if r.section == s]
-        for s in SECTIONS
-        if any(r.section == s for r in rows)
-    }
-
-
-def baseline_names(rows: list[Headline]) -> list[str]:
-    """Returns the baselines that any of the rows has, in a fixed order."""
-    there = {name for row in rows for name in row.baselines}
-    return [n for n in BASELINES if n in there] + sorted(there - set(BASELINES))
+    """Returns the rows of all tables."""
+    return [line for chapter in chapters(metrics) for line in chapter.lines]

@@ -12,20 +12,11 @@ import numpy as np
 
 from robot_vision.charts import svg
 from robot_vision.charts.page import STYLE
+from robot_vision.contract.metrics import Shown
 from robot_vision.contract.rows import Scores
-from robot_vision.evaluation.report import figures as plots
-from robot_vision.evaluation.report import pictures
+from robot_vision.evaluation.measure.metrics import sections_of
 from robot_vision.evaluation.report.compare import Change, change_lines
-from robot_vision.evaluation.report.headlines import (
-    BASELINES,
-    SECTIONS,
-    Headline,
-    Number,
-    baseline_names,
-    by_section,
-    headlines,
-)
-from robot_vision.evaluation.report.pictures import Shown
+from robot_vision.evaluation.report.headlines import Chapter, Headline, Number, chapters
 from robot_vision.evaluation.report.text import (
     association_lines,
     said_lines,
@@ -34,28 +25,8 @@ from robot_vision.evaluation.report.text import (
 )
 from robot_vision.text.counts import counted
 
-_SHOWN = 6
 # Nothing but what the file holds may be shown or run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_MEANINGS = {
-    "classification": (
-        "How often the most probable class is the true one, and whether probabilities mean what they say. "
-        "The class prior always answers with the shares of the classes."
-    ),
-    "open_set": "Whether the known score tells images of known classes from all others.",
-    "uncertainty": (
-        "What the model's own threshold calls unknown, and by how much its answers to one image differ where "
-        "it answers several times."
-    ),
-    "pose": (
-        "Distance and angle between the estimated and the true camera, in the map's frame, as the robot gets "
-        "them. Retrieval answers with the pose of the most similar image."
-    ),
-    "place": (
-        "Whether the most similar image shows the same place: its camera was at most {radius:g} m away and "
-        "turned by at most {heading:g} deg. Of {queries} queries {answerable} have such an image in {where}."
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -83,24 +54,12 @@ class Report:
     notes: Sequence[str] = ()
 
 
-def shown_frames(scores: Scores) -> dict[str, list[Shown]]:
-    """Returns the frames of each section's gallery, whose pictures `Report.images` should hold."""
+def shown_frames(scores: Scores) -> dict[str, list[tuple[str, list[Shown]]]]:
+    """Returns title and frames of each section's galleries, whose pictures `Report.images` should hold."""
     return {
-        "Surest mistakes": pictures.worst_classes(scores, _SHOWN),
-        "Furthest off": pictures.worst_poses(scores, _SHOWN),
-        "Most confident wrong matches (query left, match right)": pictures.matches(
-            scores, _SHOWN, False
-        ),
-        "Surest right matches": pictures.matches(scores, 2, True),
+        key: [(g.title, g.frames(rows)) for rows, section in given for g in section.galleries]
+        for key, given in sections_of(scores).items()
     }
-
-
-_GALLERIES = {
-    "Surest mistakes": "classification",
-    "Furthest off": "pose",
-    "Most confident wrong matches (query left, match right)": "place",
-    "Surest right matches": "place",
-}
 
 
 def render(report: Report) -> str:
@@ -116,26 +75,26 @@ def render(report: Report) -> str:
         f"<h1>{escape(report.title)}</h1>",
         f'<p class="lead">{escape(summary_line(metrics))}</p>',
     ]
-    figures = plots.figures(report.scores, metrics)
-    galleries = shown_frames(report.scores)
-    sections = by_section(headlines(metrics))
-    for section, rows in sections.items():
-        out.append(f"<h2>{escape(SECTIONS[section])}</h2>")
-        out.append(f'<p class="quiet">{escape(_meaning(section, metrics))}</p>')
-        out.append(_headline_table(rows, level, metrics, section))
-        if figures.get(section):
-            out.append(
-                f'<div class="grid">{"".join(f"<div>{f}</div>" for f in figures[section])}</div>'
-            )
-        for title, shown in galleries.items():
-            if _GALLERIES[title] == section and shown:
-                out.append(_gallery(title, shown, report))
+    galleries, given = shown_frames(report.scores), sections_of(report.scores)
+    every = chapters(metrics)
+    for chapter in every:
+        if not chapter.lines:
+            continue
+        out.append(_headline_table(chapter, level, metrics))
+        figures = [
+            figure
+            for rows, section in given[chapter.key]
+            if section.figures
+            for figure in section.figures(rows, chapter.numbers)
+        ]
+        if figures:
+            out.append(f'<div class="grid">{"".join(f"<div>{f}</div>" for f in figures)}</div>')
+        out += [_gallery(title, shown, report) for title, shown in galleries[chapter.key] if shown]
     said = said_lines(report.scores)
     if said:
         items = "".join(f"<li>{escape(line)}</li>" for line in said)
         out.append(f"<h2>What the network said</h2><ul>{items}</ul>")
-    if metrics.get("trajectory"):
-        out.append(_trajectories(metrics["trajectory"]))
+    out += [_table(chapter, metrics) for chapter in every if chapter.section.table]
     if report.changes:
         out.append(_changes(report))
     out.append(_used(metrics))
@@ -147,46 +106,30 @@ def render(report: Report) -> str:
     return "".join([*out, "</main></body></html>\n"])
 
 
-def _meaning(section: str, metrics: Mapping[str, Any]) -> str:
-    text = _MEANINGS[section]
-    if section != "place":
-        return text
-    settings, part = metrics["settings"], metrics["place"]
-    return text.format(
-        radius=settings["place_radius_m"],
-        heading=settings["place_heading_deg"] or 180,
-        queries=part["queries"],
-        answerable=part["answerable"],
-        where=part["looked_up_in"],
-    )
+def _heading(chapter: Chapter, metrics: Mapping[str, Any]) -> str:
+    meaning = chapter.section.meaning
+    text = meaning if isinstance(meaning, str) else meaning(metrics["settings"], chapter.numbers)
+    return f'<h2>{escape(chapter.title)}</h2><p class="quiet">{escape(text)}</p>'
 
 
-def _headline_table(
-    rows: list[Headline], level: float, metrics: Mapping[str, Any], section: str
-) -> str:
-    names = baseline_names(rows)
-    part = metrics[section]
-    frames = part.get("frames", part.get("queries"))
-    if section == "open_set":
-        frames = part["known"] + part["unknown"]
-    head = "".join(f"<th>{escape(BASELINES.get(n, n))}</th>" for n in names)
+def _headline_table(chapter: Chapter, level: float, metrics: Mapping[str, Any]) -> str:
+    numbers, baselines, shown = chapter.numbers, chapter.baselines, chapter.section.shown
+    frames = numbers.get("frames") if shown is None else shown(numbers)
+    head = "".join(f"<th>{escape(baseline.words)}</th>" for baseline in baselines.values())
     count = "" if frames is None else counted(frames, "frame")
     out = [
+        _heading(chapter, metrics),
         f'<div class="scroll"><table><tr><th>{count}</th><th>network '
-        f'<small class="quiet">[{level:g} % interval]</small></th>{head}</tr>'
+        f'<small class="quiet">[{level:g} % interval]</small></th>{head}</tr>',
     ]
-    for row in rows:
-        cells = "".join(_baseline_cell(row, name) for name in names)
-        value = row.number.text(row.unit, interval=False)
+    for row in chapter.lines:
+        cells = "".join(_baseline_cell(row, n, b.bound) for n, b in baselines.items())
+        value = row.number.text(row.metric.unit, interval=False)
         out.append(
-            f"<tr><td>{escape(row.words)}</td><td><b>{escape(value)}</b> "
-            f"<small>{escape(_interval(row.number, row.unit))}</small></td>{cells}</tr>"
+            f"<tr><td>{escape(row.metric.words)}</td><td><b>{escape(value)}</b> "
+            f"<small>{escape(_interval(row.number, row.metric.unit))}</small></td>{cells}</tr>"
         )
-    texts = [
-        f"{BASELINES.get(n, n)}: {part['baselines'][n]['text']}"
-        for n in names
-        if part.get("baselines", {}).get(n, {}).get("text")
-    ]
+    texts = [f"{b.words}: {numbers['baselines'][n]['text']}" for n, b in baselines.items()]
     out.append(f'</table></div><p class="quiet">{escape("; ".join(texts))}</p>')
     return "".join(out)
 
@@ -196,24 +139,22 @@ def _interval(number: Number, unit: str) -> str:
     return text[text.index("[") : text.index("]") + 1] if "[" in text else ""
 
 
-def _baseline_cell(row: Headline, name: str) -> str:
+def _baseline_cell(row: Headline, name: str, bound: bool) -> str:
     baseline = row.baselines.get(name)
     if baseline is None or baseline.value is None:
         return "<td></td>"
-    text = escape(baseline.text(row.unit, interval=False))
+    text = escape(baseline.text(row.metric.unit, interval=False))
     # The bound knows the truth; nobody is blamed for not reaching it.
-    if name == "nearest_pose" or row.number.value is None or row.number.value == baseline.value:
+    if bound or row.number.value is None or row.number.value == baseline.value:
         return f"<td>{text}</td>"
-    beaten = (row.number.value > baseline.value) == row.more_is_better
+    beaten = (row.number.value > baseline.value) == row.metric.more_is_better
     mark = "" if beaten else ' <span class="bad" title="better than the network">&#9650;</span>'
     return f"<td>{text}{mark}</td>"
 
 
 def _gallery(title: str, shown: list[Shown], report: Report) -> str:
     relative = report.scores.relative_s
-    owner = np.repeat(
-        np.arange(len(report.scores.recordings)), [b - a for a, b in report.scores.bounds]
-    )
+    owner = report.scores.owner
     out = [f'<h3>{escape(title)}</h3><div class="frames">']
     some = False
     for item in shown:
@@ -244,39 +185,12 @@ def _image(data: str) -> str:
     return f'<img alt="frame" src="{data}">'
 
 
-def _trajectories(trajectory: Mapping[str, Any]) -> str:
-    out = [
-        "<h2>Trajectory</h2>",
-        '<p class="quiet">Absolute (ATE) and relative (RPE) trajectory errors as evo computes them, root '
-        "mean square, after the alignment named. An aligned error says less about a robot than the errors "
-        "above.</p>",
-        '<div class="scroll"><table><tr><th>recording</th><th>alignment</th><th>ATE, m</th><th>ATE, deg</th>'
-        "<th>RPE, m</th><th>RPE, deg</th><th>over</th></tr>",
-    ]
-    for recording in trajectory["recordings"]:
-        for kind, parts in (recording.get("alignments") or {}).items():
-            if not parts:
-                continue
-            for delta in parts.get("rpe") or [{}]:
-                cells = [
-                    _rmse(parts.get("ate"), "m"),
-                    _rmse(parts.get("ate"), "deg"),
-                    _rmse(delta, "m"),
-                    _rmse(delta, "deg"),
-                    f"{delta.get('delta_s', 0):.3g} s" if delta else "",
-                ]
-                tds = "".join(f"<td>{escape(c)}</td>" for c in cells)
-                out.append(
-                    f"<tr><td>{escape(recording['name'])}</td><td>{escape(kind)}</td>{tds}</tr>"
-                )
-    return "".join([*out, "</table></div>"])
-
-
-def _rmse(part: Mapping[str, Any] | None, unit: str) -> str:
-    value = (part or {}).get(f"rmse_{unit}")
-    if isinstance(value, Mapping):
-        value = value.get("value")
-    return "-" if value is None else svg.number(float(f"{value:.4g}"))
+def _table(chapter: Chapter, metrics: Mapping[str, Any]) -> str:
+    assert chapter.section.table is not None
+    header, rows = chapter.section.table(chapter.numbers)
+    lines = [f"<tr>{''.join(f'<th>{escape(c)}</th>' for c in header)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows]
+    return f'{_heading(chapter, metrics)}<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
 def _changes(report: Report) -> str:
@@ -311,7 +225,24 @@ def _speed(metrics: Mapping[str, Any]) -> str:
     if not speeds:
         return ""
     line = escape(speed_line(metrics))
-    return f"<h2>Speed</h2><p>{line}</p><div class='grid'><div>{plots.stage_times(speeds[0])}</div></div>"
+    return (
+        f"<h2>Speed</h2><p>{line}</p><div class='grid'><div>{_stage_times(speeds[0])}</div></div>"
+    )
+
+
+def _stage_times(speed: Mapping[str, Any]) -> str:
+    """Milliseconds a frame of each stage: median, and 95th percentile."""
+    stages = [(n, s) for n, s in speed["stages"].items() if n != "wait"]
+    top = max(s["p95_ms"] for _, s in stages) * 1.1 or 1.0
+    chart = svg.Chart("Time by stage", "", "ms a frame", (0, len(stages)), (0, top))
+    chart.x.ticks = lambda: []  # type: ignore[method-assign]
+    for i, (name, s) in enumerate(stages):
+        chart.bars(np.array([i + 0.15, i + 0.5]), np.array([s["p50_ms"]]), "c0")
+        chart.bars(np.array([i + 0.5, i + 0.85]), np.array([s["p95_ms"]]), "c1")
+        chart.note(i + 0.15, top * 0.94, name)
+    chart.line([-2, -1], [0, 0], "c0", "median")
+    chart.line([-2, -1], [0, 0], "c1", "95th percentile")
+    return chart.render()
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

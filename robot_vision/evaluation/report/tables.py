@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import COLUMNS, Scores
+from robot_vision.contract.rows import Scores
 from robot_vision.messages.stamps import SECOND_NS
 
 _AXES = {3: "xyz", 4: "xyzw", 6: ("x", "y", "z", "rx", "ry", "rz")}
-_LABELS = ("true_label", "predicted_label")
 
 
 def write_table(folder: Path, scores: Scores) -> Path:
@@ -50,14 +49,17 @@ def _table(scores: Scores) -> dict[str, Any]:
         for _ in range(a, b)
     ]
     table: dict[str, Any] = {"recording": names}
-    for name, (dtype, width, _) in COLUMNS.items():
-        column = scores[name]
+    each = {rows.head.name: rows for rows in scores.each()}
+    for name, about in scores.table.items():
+        column, width = scores[name], about.width
         if name == "stamps_ns":
             table["stamp_ns"] = column
-        elif name in _LABELS:
+        elif about.label:
             if (column != -1).any():
-                table[name] = [_label(scores, int(i)) for i in column]
-        elif (column == -1).all() if dtype == "<i8" else np.isnan(column).all():
+                rows = each.get(name.rpartition(".")[0])
+                labels = rows.labels if rows else scores.labels
+                table[name] = [_label(labels, int(i)) for i in column]
+        elif (column == -1).all() if about.dtype == "<i8" else np.isnan(column).all():
             continue
         elif width == 1:
             table[name] = column
@@ -67,12 +69,10 @@ def _table(scores: Scores) -> dict[str, Any]:
     return table
 
 
-def _label(scores: Scores, index: int) -> str:
-    return (
-        scores.labels[index]
-        if index >= 0
-        else ("" if index == -1 else "(not a class of the model)")
-    )
+def _label(labels: Sequence[str], index: int) -> str:
+    if index >= 0:
+        return labels[index]
+    return "" if index == -1 else "(not a class of the model)"
 
 
 def _text(column: Any) -> list[str]:
@@ -117,11 +117,16 @@ def write_trajectories(folder: Path, scores: Scores) -> list[Path]:
     """Writes `<recording>.estimate.tum` and `<recording>.truth.tum` and returns those that there are."""
     written = []
     stems = file_stems([recording["name"] for recording in scores.recordings])
+    kinds = {"truth": ("true_position", "true_xyzw")}
+    for rows in scores.each():
+        columns = rows.head.judge().trajectory
+        if columns:
+            kinds[rows.head.key("estimate")] = (
+                rows.head.key(columns[0]),
+                rows.head.key(columns[1]),
+            )
     for stem, (a, b) in zip(stems, scores.bounds, strict=True):
-        for kind, position, xyzw in (
-            ("estimate", "position", "xyzw"),
-            ("truth", "true_position", "true_xyzw"),
-        ):
+        for kind, (position, xyzw) in sorted(kinds.items()):
             path = folder / f"{stem}.{kind}.tum"
             if write_tum(path, scores["stamps_ns"][a:b], scores[position][a:b], scores[xyzw][a:b]):
                 written.append(path)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from string import Formatter
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from robot_vision.contract.rows import Scores, model_of
 from robot_vision.evaluation.report.compare import Change, change_lines
 from robot_vision.evaluation.report.headlines import (
-    BASELINES,
-    SECTIONS,
-    Headline,
-    baseline_names,
-    by_section,
-    headlines,
+    chapters,
+    heads,
 )
 from robot_vision.text.counts import agreeing, counted
 
@@ -29,17 +25,11 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
     count = len(metrics["recordings"])
     frames = metrics["frames"]
     words = [f"{counted(frames, 'frame')} of {counted(count, 'recording')}"]
-    found = {(h.section, h.key): h for h in headlines(metrics)}
-    top1, recall = found.get(("classification", "top1")), found.get(("place", "recall_at_1"))
-    metres, degrees = found.get(("pose", "median_m")), found.get(("pose", "median_deg"))
-    if top1:
-        words.append(f"top-1 {top1.number.text('%')}")
-    if metres and degrees:
-        words.append(
-            f"median pose error {metres.number.text('m')} and {degrees.number.text('deg')}"
-        )
-    if recall:
-        words.append(f"recall@1 {recall.number.text('%')}")
+    for chapter in chapters(metrics):
+        texts = {line.key: line.number.text(line.metric.unit) for line in chapter.lines}
+        asked = [key for _, key, _, _ in Formatter().parse(chapter.section.headline) if key]
+        if asked and all(key in texts for key in asked):
+            words.append(chapter.section.headline.format(**texts))
     if len(words) == 1:
         words.append(_why_not(metrics))
     return "; ".join(words)
@@ -50,32 +40,12 @@ def _why_not(metrics: Mapping[str, Any]) -> str:
     truth = [k for k in ("label", "pose") if metrics["association"].get(k, {}).get("found")]
     if not truth:
         return "no truth was found, so nothing could be scored"
-    if "place" in metrics["heads"] and "pose" in truth:
-        gap = metrics["settings"]["place_exclude_s"]
-        return (
-            f"nothing could be scored: beyond {gap:g} s around each image there is none to look it up in "
-            "(lower --place-exclude, or give --map-bag)"
-        )
-    heads = ", ".join(metrics["heads"])
-    return f"nothing could be scored: the model ({heads}) predicts nothing that the truth covers"
-
-
-def table_rows(section: str, rows: Sequence[Headline]) -> tuple[list[str], list[list[str]]]:
-    """Returns the header and the cells of a section's table."""
-    names = baseline_names(list(rows))
-    header = ["", "network", *(BASELINES.get(n, n) for n in names)]
-    cells = [
-        [
-            row.words,
-            row.number.text(row.unit),
-            *(
-                row.baselines[n].text(row.unit, interval=False) if n in row.baselines else ""
-                for n in names
-            ),
-        ]
-        for row in rows
-    ]
-    return header, cells
+    for head in heads(metrics):
+        why = head.judge().why_not(metrics["settings"]) if head.name in metrics["heads"] else ""
+        if why and head.judge().truth & set(truth):
+            return why
+    names = ", ".join(metrics["heads"])
+    return f"nothing could be scored: the model ({names}) predicts nothing that the truth covers"
 
 
 def association_lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -92,7 +62,8 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
     ):
         if total.get(key):
             lines.append(f"{counted(total[key], 'frame')} {words}")
-    for key, words in (("label", "no true label"), ("pose", "no true pose")):
+    for key in [k for k, v in total.items() if isinstance(v, Mapping) and "missing" in v]:
+        words = f"no true {key}"
         missing = {k: v for k, v in total.get(key, {}).get("missing", {}).items() if v}
         if missing:
             reasons = ", ".join(f"{n} {reason}" for reason, n in missing.items())
@@ -124,20 +95,9 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def said_lines(scores: Scores, most: int = 8) -> list[str]:
-    """Returns which classes the network saw most often, where no labels tell whether it was right."""
-    said = scores["predicted_label"][scores["predicted_label"] >= 0]
-    if len(said) == 0 or (scores["true_label"] >= 0).any():
-        return []
-    classes, counts = np.unique(said, return_counts=True)
-    lines = []
-    for i in np.argsort(-counts, kind="stable")[:most]:
-        mean = float(scores["confidence"][scores["predicted_label"] == classes[i]].mean())
-        share = 100 * counts[i] / len(said)
-        lines.append(
-            f"{scores.labels[classes[i]]}: {share:.1f} % of the frames, mean probability {mean:.2f}"
-        )
-    return lines
+def said_lines(scores: Scores) -> list[str]:
+    """Returns lines on the answers where there is no truth to judge them by."""
+    return [line for rows in scores.each() for line in rows.head.judge().said(rows)]
 
 
 def speed_line(metrics: Mapping[str, Any]) -> str:
@@ -160,9 +120,9 @@ def print_tables(
     notes: Sequence[str] = (),
 ) -> None:
     """Prints the headline tables, what could not be used, and what changed."""
-    for section, rows in by_section(headlines(metrics)).items():
-        header, cells = table_rows(section, rows)
-        _print_table(console, SECTIONS[section], header, cells)
+    for chapter in chapters(metrics):
+        if chapter.lines:
+            _print_table(console, chapter.title, *chapter.rows())
     if changes:
         header = ["", "old", "new", "difference", ""]
         _print_table(
@@ -192,9 +152,10 @@ def markdown(
     """Returns the tables for a pull request."""
     lines = [f"**{summary_line(metrics)}**", ""]
     level = 100 * metrics["bootstrap"]["confidence"]
-    for section, rows in by_section(headlines(metrics)).items():
-        header, cells = table_rows(section, rows)
-        lines += [*_markdown_table([SECTIONS[section], *header[1:]], cells), ""]
+    for chapter in chapters(metrics):
+        header, cells = chapter.rows()
+        if cells:
+            lines += [*_markdown_table([chapter.title, *header[1:]], cells), ""]
     if changes:
         header = ["Since the earlier evaluation", "old", "new", "difference", "verdict"]
         lines += [*_markdown_table(header, change_lines(list(changes), list(notes))), ""]

@@ -177,10 +177,11 @@ def _facts(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def _images(written: Written) -> dict[int, str]:
     """Returns the pictures of the frames that the report shows, by their row."""
     scores = written.scores
-    owner = np.repeat(np.arange(len(scores.recordings)), [b - a for a, b in scores.bounds])
+    owner = scores.owner
     wanted: dict[str, dict[int, tuple[int, int]]] = {}
     of_map: dict[int, tuple[int, int]] = {}
-    for shown in shown_frames(scores).values():
+    galleries = shown_frames(scores).values()
+    for shown in [frames for gallery in galleries for _, frames in gallery]:
         for item in shown:
             recording = int(owner[item.row])
             name, start = scores.recordings[recording]["name"], scores.bounds[recording][0]

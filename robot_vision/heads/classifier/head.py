@@ -202,5 +202,11 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
 
         return ClassifierTrainer(self)
 
+    def judge(self) -> Any:
+        """See `Head.judge`."""
+        from robot_vision.heads.classifier.judging import ClassifierJudge
+
+        return ClassifierJudge()
+
 
 HEAD = ClassifierHead()

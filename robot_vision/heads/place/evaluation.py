@@ -7,23 +7,20 @@ heading. A query is answerable when there is such an image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import Scores
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
-from robot_vision.heads.pose.evaluation import statistics as pose_statistics
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.statistics.bootstrap import (
-    Resampler,
     Statistic,
     Weights,
     group_sums,
     groups,
-    mean,
 )
 from robot_vision.statistics.settings import EvaluationSettings
 
@@ -48,6 +45,14 @@ class Views:
     position: NDArray[np.float64]
     xyzw: NDArray[np.float64]
     stamps_ns: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Views]) -> Views:
+        """Returns the frames of all parts, one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        names = ("descriptor", "position", "xyzw", "stamps_ns")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -354,82 +359,3 @@ def chance_of_hit(
         left = np.maximum(database - i, 1)
         miss *= np.clip((database - positives - i) / left, 0.0, 1.0)
     return 1.0 - miss
-
-
-def measure_places(scores: Scores, resampler: Resampler) -> dict[str, Any] | None:
-    """Returns plain data on places; None where nothing was looked up."""
-    rows = scores["place_match"] >= 0
-    if not rows.any():
-        return None
-    rank, positives = scores["place_rank"], scores["place_positives"]
-    answerable = rows & (positives > 0)
-    right = answerable & (rank == 0)
-    names = tuple(f"recall_at_{k}" for k in RECALLS)
-    found: dict[str, Any] = {
-        "queries": int(rows.sum()),
-        "answerable": int(answerable.sum()),
-        "looked_up_in": "map"
-        if scores.has_map
-        else "the same recording, neighbours in time left out",
-    }
-    hits = np.stack([rank[answerable] < k for k in RECALLS], axis=1)
-    found.update(resampler.headlines({names: mean(hits)}, answerable))
-    similarity = scores["place_similarity"][rows]
-    pair = ("average_precision", "recall_at_100_precision")
-    found.update(
-        resampler.headlines({pair: matching(similarity, right[rows], answerable[rows])}, rows)
-    )
-    found["precision_recall"] = precision_recall(similarity, right[rows], answerable[rows])
-    found["distance_error"] = _histogram(scores["place_error_m"][rows])
-    found["matches"] = _matches(scores, rows, right)
-    errors = scores["place_error_m"][rows], scores["place_error_deg"][rows]
-    found["retrieved_pose"] = {
-        "text": "the true pose of the most similar image as the answer",
-        "frames": int(rows.sum()),
-        **resampler.headlines(pose_statistics(*errors), rows),
-    }
-    chances = np.stack(
-        [
-            chance_of_hit(positives[answerable], scores["place_database"][answerable], k)
-            for k in RECALLS
-        ],
-        axis=1,
-    )
-    found["baselines"] = {
-        "chance": {
-            "text": "images at random instead of the most similar ones",
-            **resampler.headlines({names: mean(chances)}, answerable),
-        }
-    }
-    return found
-
-
-def _histogram(error_m: NDArray[np.float64]) -> dict[str, Any]:
-    """Returns counts of distances in bins that double, from 0.05 m on; the last one is open."""
-    edges = [0.0, *(0.05 * 2.0**i for i in range(12))]
-    counts = np.histogram(error_m, [*edges, np.inf])[0]
-    return {"edges_m": edges, "counts": counts.tolist()}
-
-
-def _matches(
-    scores: Scores, rows: NDArray[np.bool_], right: NDArray[np.bool_]
-) -> dict[str, list[dict[str, Any]]]:
-    """Returns the surest right matches and the surest wrong ones, as rows of the scores."""
-    owner = np.repeat(np.arange(len(scores.recordings)), [b - a for a, b in scores.bounds])
-    lists = {}
-    for name, mask in (("best", right), ("worst", rows & ~right)):
-        index = np.flatnonzero(mask)
-        order = np.argsort(-scores["place_similarity"][index], kind="stable")
-        lists[name] = [
-            {
-                "recording": scores.recordings[owner[i]]["name"],
-                "row": int(i - scores.bounds[owner[i]][0]),
-                "match_row": int(scores["place_match"][i]),
-                "similarity": float(scores["place_similarity"][i]),
-                "error_m": float(scores["place_error_m"][i]),
-                "error_deg": float(scores["place_error_deg"][i]),
-                "answerable": bool(scores["place_positives"][i] > 0),
-            }
-            for i in index[order[:WORST]]
-        ]
-    return lists

@@ -74,5 +74,11 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
 
         return PlaceTrainer(self)
 
+    def judge(self) -> Any:
+        """See `Head.judge`."""
+        from robot_vision.heads.place.judging import PlaceJudge
+
+        return PlaceJudge()
+
 
 HEAD = PlaceHead()

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import Scores
 from robot_vision.geometry.rigid import canonical_xyzw
-from robot_vision.geometry.rotations import mean_pose, pose_error
-from robot_vision.statistics.bootstrap import Resampler, Statistic, mean, quantiles
-from robot_vision.statistics.normal import chi_squared_quantile
+from robot_vision.geometry.rotations import pose_error
+from robot_vision.statistics.bootstrap import Statistic, mean, quantiles
 
 # Metres and degrees that count together (the thresholds of Sattler et al. 2018 for indoor scenes, and the
 # 5 cm that 7-Scenes is judged by).
@@ -105,89 +103,3 @@ def statistics(error_m: NDArray[Any], error_deg: NDArray[Any]) -> dict[Any, Stat
 def threshold_name(metres: float, degrees: float) -> str:
     """Returns such as `within_0.05m_2deg`."""
     return f"within_{metres:g}m_{degrees:g}deg"
-
-
-def measure_poses(scores: Scores, resampler: Resampler) -> dict[str, Any] | None:
-    """Returns plain data on poses; None where no frame has both an estimate and the truth."""
-    rows = np.isfinite(scores["error_m"])
-    if not rows.any():
-        return None
-    error_m, error_deg = scores["error_m"][rows], scores["error_deg"][rows]
-    return {
-        "frames": int(rows.sum()),
-        "alignment": "none",
-        **resampler.headlines(statistics(error_m, error_deg), rows),
-        "covariance": measure_covariance(scores, resampler),
-        "baselines": _baselines(scores, resampler, rows),
-    }
-
-
-def measure_covariance(scores: Scores, resampler: Resampler) -> dict[str, Any] | None:
-    """Returns plain data on the predicted covariances; None where there is none."""
-    posed = np.isfinite(scores["error_m"])
-    rows = posed & np.isfinite(scores["nees"])
-    if not rows.any():
-        return None
-    found: dict[str, Any] = {
-        "frames": int(rows.sum()),
-        "not_positive_definite": int((posed & ~rows).sum()),
-    }
-    for part, degrees in (("nees", 6), ("nees_position", 3), ("nees_rotation", 3)):
-        values = scores[part][rows]
-        bounds = [chi_squared_quantile(p, degrees) for p in COVERAGES]
-        inside = values[:, None] <= np.array(bounds)
-        names = tuple(f"coverage_{round(100 * p)}" for p in COVERAGES)
-        numbers = resampler.headlines(
-            {
-                "mean_over_ideal": mean(values / degrees),
-                "median": quantiles(values, (0.5,)),
-                names: mean(inside),
-            },
-            rows,
-        )
-        found[part] = {"degrees_of_freedom": degrees, **numbers}
-    return found
-
-
-def _baselines(
-    scores: Scores, resampler: Resampler, rows: NDArray[np.bool_]
-) -> dict[str, dict[str, Any]]:
-    true_position, true_xyzw = scores["true_position"][rows], scores["true_xyzw"][rows]
-    given = scores.extra.get("map_mean_pose")
-    if given:
-        position, xyzw = np.array(given[:3]), np.array(given[3:])
-        text = "always the mean pose of the map"
-    else:
-        position, xyzw = mean_pose(true_position, true_xyzw)
-        text = "always the mean true pose of these very frames"
-    count = len(true_position)
-    error = pose_error(
-        np.tile(position, (count, 1)), np.tile(xyzw, (count, 1)), true_position, true_xyzw
-    )
-    error_m = np.linalg.norm(error[:, :3], axis=1)
-    error_deg = np.degrees(np.linalg.norm(error[:, 3:], axis=1))
-    found: dict[str, dict[str, Any]] = {
-        "mean_pose": {
-            "text": text,
-            "frames": count,
-            **resampler.headlines(statistics(error_m, error_deg), rows),
-        }
-    }
-    where = "of the map" if scores.has_map else "of the same recording, neighbours in time left out"
-    for name, prefix, text in (
-        ("most_similar_image", "place", f"the pose of the most similar image {where}"),
-        (
-            "nearest_pose",
-            "nearest",
-            f"the pose nearest in position {where}: the best that retrieval could do",
-        ),
-    ):
-        there = rows & np.isfinite(scores[f"{prefix}_error_m"])
-        if there.any():
-            errors = scores[f"{prefix}_error_m"][there], scores[f"{prefix}_error_deg"][there]
-            found[name] = {
-                "text": text,
-                "frames": int(there.sum()),
-                **resampler.headlines(statistics(*errors), there),
-            }
-    return found

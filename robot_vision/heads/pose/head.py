@@ -123,5 +123,11 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
 
         return PoseTrainer(self)
 
+    def judge(self) -> Any:
+        """See `Head.judge`."""
+        from robot_vision.heads.pose.judging import PoseJudge
+
+        return PoseJudge()
+
 
 HEAD = PoseHead()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.rows import Scores
+from robot_vision.contract.rows import Rows
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.geometry.rotations import conjugate, multiply, rotation_vectors
 from robot_vision.statistics.bootstrap import Resampler, plain, root_mean_square
@@ -91,25 +91,25 @@ def relative_errors(
     return metres, np.degrees(np.linalg.norm(off, axis=1))
 
 
-def measure_trajectories(scores: Scores, settings: EvaluationSettings) -> dict[str, Any] | None:
+def measure_trajectories(rows: Rows, settings: EvaluationSettings) -> dict[str, Any] | None:
     """Returns plain data on each recording with three or more poses; None where there is none."""
-    found = []
+    found, scores = [], rows.scores
     for recording, (a, b) in zip(scores.recordings, scores.bounds, strict=True):
-        rows = a + np.flatnonzero(np.isfinite(scores["error_m"][a:b]))
-        if len(rows) >= 3:
-            found.append(_measure(recording["name"], scores, rows, settings))
+        posed = a + np.flatnonzero(np.isfinite(rows["error_m"][a:b]))
+        if len(posed) >= 3:
+            found.append(_measure(recording["name"], rows, posed, settings))
     return {"recordings": found} if found else None
 
 
 def _measure(
-    name: str, scores: Scores, rows: NDArray[Any], settings: EvaluationSettings
+    name: str, rows: Rows, index: NDArray[Any], settings: EvaluationSettings
 ) -> dict[str, Any]:
-    stamps = scores["stamps_ns"][rows]
-    p, q = scores["position"][rows], scores["xyzw"][rows]
-    true_p, true_q = scores["true_position"][rows], scores["true_xyzw"][rows]
-    resampler = Resampler(stamps, [(0, len(rows))], settings)
+    stamps = rows["stamps_ns"][index]
+    p, q = rows["position"][index], rows["xyzw"][index]
+    true_p, true_q = rows["true_position"][index], rows["true_xyzw"][index]
+    resampler = Resampler(stamps, [(0, len(index))], settings)
     interval_s = float(np.median(np.diff(stamps))) / 1e9
-    deltas = sorted({1, min(len(rows) - 1, max(1, round(settings.rpe_delta_s / interval_s)))})
+    deltas = sorted({1, min(len(index) - 1, max(1, round(settings.rpe_delta_s / interval_s)))})
     aligned: dict[str, Any] = {}
     for kind in settings.alignments:
         alignment = align(p, true_p, kind)
@@ -129,11 +129,11 @@ def _measure(
                 {
                     "delta_frames": delta,
                     "delta_s": delta * interval_s,
-                    "pairs": len(rows) - delta,
+                    "pairs": len(index) - delta,
                     **_errors(
                         *relative_errors(moved, turned, true_p, true_q, delta),
                         resampler,
-                        np.arange(len(rows) - delta),
+                        np.arange(len(index) - delta),
                     ),
                 }
                 for delta in deltas
@@ -141,7 +141,7 @@ def _measure(
         }
     return {
         "name": name,
-        "frames": len(rows),
+        "frames": len(index),
         "true_length_m": float(np.linalg.norm(np.diff(true_p, axis=0), axis=1).sum()),
         "estimated_length_m": float(np.linalg.norm(np.diff(p, axis=0), axis=1).sum()),
         "alignments": aligned,

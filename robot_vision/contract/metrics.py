@@ -1,0 +1,311 @@
+"""How a head's answers are judged: rows of numbers for each frame, and ONE table of what follows from them.
+
+The table (`Section`, `Metric`) serves metrics.json, the terminal, the report and `--compare`. Per-frame
+numbers that are sums (of pixels, say) make a metric of whole images too: it is a function of sums over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.rows import RowColumn, Rows
+from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic
+
+Columns = dict[str, NDArray[Any]]
+Mask = NDArray[np.bool_]
+Numbers = Mapping[str, Any]  # a part of metrics.json
+Statistics = Mapping[Any, "Statistic | float"]  # by key, or by several; a number needs no interval
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTruth:
+    """What is true of n frames.
+
+    Attributes:
+        label: int64 (n,), index among the head's labels; see `contract.rows`.
+        position: float64 (n, 3), of the camera in the map, metres; NaN where there is none.
+        xyzw: float64 (n, 4).
+        numbers: by name, float64 (n,).
+        image: `image(name, i)` reads the true image of frame i, or None.
+    """
+
+    label: NDArray[np.int64]
+    position: NDArray[np.float64]
+    xyzw: NDArray[np.float64]
+    numbers: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    image: Callable[[str, int], NDArray[Any] | None] = lambda name, i: None
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Some frames of a recording, in the order of their stamps.
+
+    Attributes:
+        stamps_ns: int64 (n,).
+        columns: what the head said, by the words of `Head.columns`, (n, ...); absent ones are not there.
+        truth: of the same frames.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    columns: Mapping[str, NDArray[Any]]
+    truth: FrameTruth
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A mapping recording, in which answers are looked up.
+
+    Attributes:
+        name: of the recording.
+        frames: of it, all.
+    """
+
+    name: str
+    frames: Frames
+
+
+class Recording(Protocol):
+    """Scores one recording. Frames come once, in the order of their stamps, some at a time."""
+
+    def add(self, frames: Frames) -> None:
+        """Scores frames; nothing of the size of an image is kept."""
+
+    def finish(self) -> tuple[Columns, Columns]:
+        """Returns the columns of all frames by their words, and totals."""
+
+
+class EachAlone:
+    """A recording whose rows depend on nothing but their own frames."""
+
+    def __init__(self, score: Callable[[Frames], Columns]) -> None:
+        self._score, self._parts = score, list[Columns]()
+
+    def add(self, frames: Frames) -> None:
+        """Scores frames."""
+        self._parts.append(self._score(frames))
+
+    def finish(self) -> tuple[Columns, Columns]:
+        """Returns their columns."""
+        return {
+            word: np.concatenate([part[word] for part in self._parts]) for word in self._parts[0]
+        }, {}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of metrics.json, as tables show it.
+
+    Attributes:
+        key: its name.
+        words: for people.
+        unit: `%` for shares, `m`, `deg`, `nats` or none.
+        more_is_better: whether it shall be high.
+    """
+
+    key: str
+    words: str
+    unit: str = ""
+    more_is_better: bool = True
+
+
+def always(ours: Rows, theirs: Rows) -> bool:
+    """Whatever the evaluations, they can be compared frame by frame."""
+    return True
+
+
+def never(ours: Rows, theirs: Rows) -> bool:
+    """Only the intervals can be compared."""
+    return False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Numbers that follow from the same rows.
+
+    Attributes:
+        usable: rows that count.
+        statistics: of the rows of a mask, by key.
+        paired: whether `--compare` may pair the frames of two evaluations.
+        optional: whether the keys are left out, and not None, where no row counts.
+    """
+
+    usable: Callable[[Rows], Mask]
+    statistics: Callable[[Rows, Mask], Statistics]
+    paired: Callable[[Rows, Rows], bool] = always
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an answer without the network would get.
+
+    Attributes:
+        words: for people.
+        text: a sentence on it.
+        statistics: of rows of a mask, by key of the section's metrics.
+        usable: which rows of the section's first part count.
+        counted: whether metrics.json says how many those are.
+        bound: whether it knows the truth, so that nobody is blamed for not reaching it.
+    """
+
+    words: str
+    text: str | Callable[[Rows], str]
+    statistics: Callable[[Rows, Mask], Statistics]
+    usable: Callable[[Rows, Mask], Mask] | None = None
+    counted: bool = False
+    bound: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame to show.
+
+    Attributes:
+        row: of the scores.
+        lines: what is said beneath it.
+        match: the row of a second picture next to it; -1 for none.
+        good: a success and not a failure.
+    """
+
+    row: int
+    lines: tuple[str, ...]
+    match: int = -1
+    good: bool = False
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Frames that the report shows."""
+
+    title: str
+    frames: Callable[[Rows], list[Shown]]
+
+
+def _frames(rows: Rows, mask: Mask) -> dict[str, Any]:
+    return {"frames": int(mask.sum())}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of metrics.json, of one head. Sections of several heads with one key are joined.
+
+    Attributes:
+        key: in metrics.json.
+        title: of its tables.
+        meaning: what it says, for people; of the settings and its numbers.
+        metrics: what tables show, in their order.
+        parts: how the numbers are made; a section without any is made of its details alone.
+        baselines: by key.
+        counts: what comes first in metrics.json, of the rows that any part uses.
+        shown: how many frames the tables are of; None takes `frames`.
+        details: what comes last: curves, numbers a class.
+        figures: SVG, of the rows and the section's numbers.
+        galleries: frames to show.
+        headline: its part of the one-sentence summary, with the metrics' keys in braces.
+        table: of a section without metrics: header and cells.
+    """
+
+    key: str
+    title: str
+    meaning: str | Callable[[Numbers, Numbers], str] = ""
+    metrics: Sequence[Metric] = ()
+    parts: Sequence[Part] = ()
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    counts: Callable[[Rows, Mask], dict[str, Any]] = _frames
+    shown: Callable[[Numbers], int] | None = None
+    details: Callable[[Rows, Resampler], dict[str, Any]] | None = None
+    figures: Callable[[Rows, Numbers], list[str]] | None = None
+    galleries: Sequence[Gallery] = ()
+    headline: str = ""
+    table: Callable[[Numbers], tuple[list[str], list[list[str]]]] | None = None
+
+
+class Judge:
+    """What scores a head's answers.
+
+    Attributes:
+        truth: of `label`, `pose`, `number:NAME`, `image:NAME`: any of these it can judge by.
+        needs: columns without which the head said nothing.
+        row_columns: see `rows`.
+        reference: whether it looks answers up in a mapping recording.
+        trajectory: columns of estimated position and orientation, to be written as a trajectory.
+    """
+
+    truth: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[tuple[str, ...]] = ()
+    row_columns: ClassVar[Mapping[str, RowColumn]] = {}
+    reference: ClassVar[bool] = False
+    trajectory: ClassVar[tuple[str, str] | None] = None
+
+    def facts(self, spec: Any) -> dict[str, Any]:
+        """Returns plain data of the head's settings that rows and scores depend on."""
+        return {}
+
+    def rows(self, facts: Mapping[str, Any]) -> Mapping[str, RowColumn]:
+        """Returns the columns of a frame's row."""
+        return self.row_columns
+
+    def begin(
+        self, facts: Mapping[str, Any], settings: Any, reference: Reference | None
+    ) -> Recording:
+        """Returns what scores a recording."""
+        return EachAlone(lambda frames: self.score(frames, facts))
+
+    def score(self, frames: Frames, facts: Mapping[str, Any]) -> Columns:
+        """Returns columns of `rows`, of frames that are scored one by one."""
+        raise NotImplementedError
+
+    def sections(self) -> Sequence[Section]:
+        """Returns its parts of metrics.json."""
+        raise NotImplementedError
+
+    def said(self, rows: Rows) -> list[str]:
+        """Returns lines on the answers where there is no truth to judge them by."""
+        return []
+
+    def why_not(self, settings: Numbers) -> str:
+        """Returns why nothing was scored although there is truth; empty where it cannot say."""
+        return ""
+
+
+def numbers(statistics: Statistics, rows: Mask, resampler: Resampler) -> dict[str, Headline]:
+    """Returns each number with its interval."""
+    fixed = {name: s for name, s in statistics.items() if not callable(s)}
+    found = resampler.headlines({n: s for n, s in statistics.items() if callable(s)}, rows)
+    found.update({n: {"value": v, "low": None, "high": None} for n, v in fixed.items()})
+    return found
+
+
+def measure(given: Sequence[tuple[Rows, Section]], resampler: Resampler) -> dict[str, Any] | None:
+    """Returns plain data of the sections of one key; None where there was nothing."""
+    rows, section = given[0]
+    parts = [(each, part, part.usable(each)) for each, own in given for part in own.parts]
+    there = np.zeros(len(rows), bool)
+    for _, _, mask in parts:
+        there |= mask
+    if parts and not there.any():
+        return None
+    made: dict[str, Any] = section.counts(rows, there) if parts else {}
+    for each, part, mask in parts:
+        if mask.any() or not part.optional:
+            made.update(numbers(part.statistics(each, mask), mask, resampler))
+    if section.details is not None:
+        made.update(section.details(rows, resampler))
+    for name, baseline in section.baselines.items():
+        first = parts[0][2]
+        mask = first if baseline.usable is None else baseline.usable(rows, first)
+        if not (mask.any() or baseline.usable is None):
+            continue
+        text = baseline.text if isinstance(baseline.text, str) else baseline.text(rows)
+        count = {"frames": int(mask.sum())} if baseline.counted else {}
+        made.setdefault("baselines", {})[name] = {
+            "text": text,
+            **count,
+            **numbers(baseline.statistics(rows, mask), mask, resampler),
+        }
+    return made or None
