@@ -312,8 +312,9 @@ def _require_once(singles: Sequence[Scores], columns: Mapping[str, RowColumn]) -
         for i in (a, b)
     )
     raise ConfigError(
-        f"Recordings {one} and {two} share {counted(shared, 'frame')}, by stamp, answers and truth: they are one "
-        "recording under two names, or parts that overlap, and its frames may count once only; leave one out"
+        f"Recordings {one} and {two} share {counted(shared, 'frame')}, by stamp, answers and truth: they "
+        "are one recording under two names, or parts that overlap, and its frames may count once only; leave "
+        "one out"
     )
 
 
