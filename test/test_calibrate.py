@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle, write_manifest
-from robot_vision.calibration.folds import class_numbers, folds_of, resampler_of, times_of
+from robot_vision.calibration.folds import folds_of, resampler_of, times_of
 from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.calibration.run import Data, calibrate
 from robot_vision.cli import main
@@ -21,6 +21,9 @@ from robot_vision.contract.calibration import Options
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError
+from robot_vision.heads.classifier.fitting import class_numbers
+from robot_vision.heads.classifier.graph_scores import put_score
+from robot_vision.heads.classifier.head import HEAD as CLASSIFIER
 from robot_vision.heads.classifier.known_scores import logit_score
 from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperature
 from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
@@ -340,7 +343,7 @@ def test_edited_graph_computes_what_was_asked_for(tiny, which, score):
         0, 256, (3, bundle.spec.input.height, bundle.spec.input.width, 3), np.uint8
     )
     editor = GraphEditor(bundle.graph)
-    editor.expose("logits")
+    editor.expose("logits", "classifier", "logits")
     before = run_graph(editor.to_bytes(), images)
     assert np.allclose(
         before["probabilities"], softmax(before["logits"] / editor.temperature(), axis=1), atol=1e-6
@@ -350,9 +353,9 @@ def test_edited_graph_computes_what_was_asked_for(tiny, which, score):
     first.scale_covariance(SCALE)
     # Calibrated a second time, and with another score first: nothing adds up.
     editor = GraphEditor(first.to_bytes())
-    editor.set_score("energy")
+    put_score(editor, CLASSIFIER, "energy")
     editor.set_temperature(1.7)
-    editor.set_score(score)
+    put_score(editor, CLASSIFIER, score)
     after = run_graph(editor.to_bytes(), images)
     wanted = softmax(before["logits"].astype(float) / 1.7, axis=1)
     assert np.allclose(after["probabilities"], wanted, atol=1e-6)
@@ -441,7 +444,7 @@ def test_what_is_worse_on_images_left_out_is_not_written_and_said(tiny, tmp_path
     samples = true_samples(200)
     options = Options(("classifier", "pose"), settings=EvaluationSettings(resamples=50))
     new, found = calibrate(tiny, held_out(samples), options, tmp_path / "new")
-    assert found.temperature is None
+    assert not found.constants
     assert set(found.left) >= {"classifier"}
     line = next(line for line in summary(found) if line.startswith("classifier"))
     numbers = found.heads["classifier"]
@@ -460,10 +463,14 @@ def test_what_is_worse_on_images_left_out_is_not_written_and_said(tiny, tmp_path
 def test_a_threshold_alone_leaves_graph_and_weights_to_the_byte(tmp_path):
     bundle = ModelBundle.load(make_tiny_bundle(tmp_path / "tiny", unknown_threshold=0.5))
     samples = true_samples(200)
-    options = Options(("open_set",), score="max_probability")
+    options = Options(("open_set",), {"score": "max_probability"})
     new, found = calibrate(bundle, held_out(samples), options, tmp_path / "new")
     assert new.graph == bundle.graph
-    assert new.spec.classifier.unknown_threshold == pytest.approx(found.threshold) != 0.5
+    assert (
+        new.spec.classifier.unknown_threshold
+        == pytest.approx(found.heads["open_set"].values["threshold"])
+        != 0.5
+    )
 
 
 def test_labels_that_the_bundle_does_not_know_are_named_with_their_number(tiny, tmp_path):
@@ -491,8 +498,9 @@ def test_calibration_makes_probabilities_and_covariances_true(tiny, tmp_path):
     samples = colour_samples(600, np.random.default_rng(0), posed=True)
     options = Options(("classifier", "open_set", "pose"), settings=EvaluationSettings(resamples=50))
     new, found = calibrate(tiny, held_out(samples), options, tmp_path / "new")
-    assert found.temperature == pytest.approx(TRUE_TEMPERATURE, rel=0.2)
-    assert np.allclose(found.covariance_scale, SCALE, rtol=0.2)
+    temperature = float(found.constants["classifier"]["temperature"])
+    assert temperature == pytest.approx(TRUE_TEMPERATURE, rel=0.2)
+    assert np.allclose(found.heads["pose"].values["variance_scale"], SCALE, rtol=0.2)
     classes, pose = found.heads["classifier"], found.heads["pose"]
     assert classes.before["ece"]["value"] > 0.08
     assert classes.after["ece"]["value"] < 0.06
@@ -515,7 +523,7 @@ def test_calibration_makes_probabilities_and_covariances_true(tiny, tmp_path):
     kept = np.mean([a.classification.known_score >= threshold for a in after])
     assert 0.91 < kept < 0.98
     ratio = after[0].pose.covariance.diagonal() / before[0].pose.covariance.diagonal()
-    assert np.allclose(ratio, found.covariance_scale, rtol=1e-5)
+    assert np.allclose(ratio, found.heads["pose"].values["variance_scale"], rtol=1e-5)
     record = new.calibration
     assert record["of_bundle"] == tiny.sha256
     assert record["classifier"]["images"] == 600
@@ -656,7 +664,9 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
     bundle = export_bundle(MultiHeadNetwork(spec), tmp_path / "old", "net", images)
     samples = colour_samples(150, rng, posed=True)
     options = Options(
-        ("classifier", "open_set", "pose"), score=score, settings=EvaluationSettings(resamples=0)
+        ("classifier", "open_set", "pose"),
+        {"score": score},
+        settings=EvaluationSettings(resamples=0),
     )
     new, _ = calibrate(bundle, held_out(samples), options, tmp_path / "new")
     with Pipeline.load(new.path, "onnx") as graph, Pipeline.load(new.path, "torch") as network:

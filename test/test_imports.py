@@ -36,12 +36,6 @@ ROOMS = {room: floor for floor, line in enumerate(FLOORS.split("\n")) for room i
 
 # Imports that go upwards still; each line goes with the step that ends it.
 PENDING = """
-contract.calibration imports bundle.bundle
-contract.calibration imports calibration.predict
-contract.calibration imports datasets.sample
-heads.classifier.open_set_calibration imports bundle.bundle
-heads.place.calibration imports bundle.bundle
-heads.place.calibration imports calibration.folds
 """
 
 # Who may import what not every robot or laptop has.

@@ -180,7 +180,7 @@ def bundles(tmp_path_factory):
     data = Data(Splits((), tuple(samples), ()), "validation", "colours", {})
     made = {}
     for score in ("energy", "knn", "mahalanobis"):
-        options = Options(("classifier", "open_set"), score=score)
+        options = Options(("classifier", "open_set"), {"score": score})
         made[score] = calibrate(plain, data, options, folder / score)[0]
     return made
 

@@ -37,7 +37,6 @@ from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse
 from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.setup import open_splits
-from robot_vision.training.ship.calibrate import set_temperature
 from robot_vision.training.ship.evaluate import Views, predict
 
 CPU = torch.device("cpu")
@@ -102,8 +101,9 @@ def classifier(
     for title, way in ways(network):
         held_out = predict(way, Views(sets["validation"]), ("classifier",), CPU)["classifier"]
         logits = held_out.get("logit_samples", held_out["logits"])
-        set_temperature(
-            way, fit_temperature(logits.numpy(), sets["validation"].targets["label"].numpy())
+        true = sets["validation"].targets["label"].numpy()
+        way.heads["classifier"].constants["temperature"].fill_(  # type: ignore[union-attr,operator]
+            fit_temperature(logits.numpy(), true)
         )
         found = predict(way, Views(sets["test"]), ("classifier",), CPU)["classifier"]
         true = sets["test"].targets["label"]

@@ -30,13 +30,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.calibration.folds import (
-    FOLD_BLOCK,
-    class_numbers,
-    match_numbers,
-    pose_numbers,
-    resampler_of,
-)
+from robot_vision.calibration.folds import FOLD_BLOCK, resampler_of
 from robot_vision.calibration.predict import predict
 from robot_vision.calibration.run import Data, calibrate
 from robot_vision.charts.sheet import sheet
@@ -48,10 +42,13 @@ from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.geometry.rotations import pose_error
+from robot_vision.heads.classifier.fitting import class_numbers
 from robot_vision.heads.classifier.known_scores import make_scorer
 from robot_vision.heads.place.evaluation import Views, score_places
+from robot_vision.heads.place.fitting import match_numbers
 from robot_vision.heads.place.probability import fit as fit_place_probability
 from robot_vision.heads.pose.evaluation import normalised_squares
+from robot_vision.heads.pose.fitting import pose_numbers
 from robot_vision.images.resizing import resize_into
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean
 from robot_vision.statistics.settings import EvaluationSettings

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 _TRANSPARENT = ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear")
 
 
+_INNER = "raw."
+
+
+def constant_name(head: str, word: str) -> str:
+    """Returns the name of an initialiser that calibration sets."""
+    return f"constants.{head}.{word}"
+
+
+def inner_name(head: str, word: str) -> str:
+    """Returns the name of a value that a head's module computes before its answer is decoded."""
+    return f"{_INNER}{head}.{word}"
+
+
 class OnnxGraph:
     """A graph that is being changed.
 
@@ -53,6 +66,7 @@ class OnnxGraph:
 
     def to_bytes(self) -> bytes:
         """Returns the changed graph, without what nothing uses any more, after checking it."""
+        self._sort()
         self._prune()
         try:
             self._onnx.checker.check_model(self._model)
@@ -74,7 +88,57 @@ class OnnxGraph:
             name = producers[name].input[0]
         return name
 
-    def _constant(self, name: str) -> NDArray[Any] | None:
+    def value(self, head: str, word: str) -> str:
+        """Returns the name of a value that a head's module computes before its answer is decoded.
+
+        Raises:
+            BundleError: the graph does not name it.
+        """
+        name = inner_name(head, word)
+        if name not in self._producers():
+            raise BundleError(f"{self._name} has no value {name}: export the bundle again")
+        return name
+
+    def constants(self, head: str) -> dict[str, NDArray[Any]]:
+        """Returns the constants of a head, by their words."""
+        start = constant_name(head, "")
+        return {
+            tensor.name[len(start) :]: self._onnx.numpy_helper.to_array(tensor)
+            for tensor in self._graph.initializer
+            if tensor.name.startswith(start)
+        }
+
+    def constant_of(self, head: str, word: str) -> str:
+        """Returns the name of a constant of a head."""
+        return constant_name(head, word)
+
+    def set_constant(self, head: str, word: str, value: NDArray[Any]) -> None:
+        """Gives a constant of a head another value."""
+        before = self.constants(head)[word]
+        self.put(constant_name(head, word), value.astype(before.dtype).reshape(before.shape))
+
+    def expose(self, output: str, head: str, word: str, width: int | None = None) -> None:
+        """Makes a value that a head's module computes an output, float32.
+
+        Args:
+            output: its name; one that is there stays.
+            head: whose value.
+            word: which value.
+            width: numbers for an image; None leaves the shape open.
+        """
+        if output in self._outputs():
+            return
+        inner = self.value(head, word)
+        if inner != output:
+            self._free_output(output)  # of a value that happens to have this name
+            self.add("Identity" if self._is_float(inner) else "Cast", [inner], output)
+        ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in self._graph.value_info}
+        shape = ("N", width, *[None] * (ranks.get(inner, 2) - 2))
+        kind = self._onnx.TensorProto.FLOAT
+        self._graph.output.append(self._onnx.helper.make_tensor_value_info(output, kind, shape))
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """Returns the value of a name that does not depend on the input; None for another."""
         for tensor in self._graph.initializer:
             if tensor.name == name:
                 return np.asarray(self._onnx.numpy_helper.to_array(tensor))
@@ -90,26 +154,28 @@ class OnnxGraph:
         node = self._producers().get(name)
         return node is None or node.op_type != "Cast" or node.attribute[0].i == 1
 
-    def _put(self, name: str, value: NDArray[Any]) -> None:
-        """Adds or replaces an initialiser."""
+    def put(self, name: str, value: NDArray[Any]) -> str:
+        """Adds or replaces an initialiser; returns its name."""
         for tensor in list(self._graph.initializer):
             if tensor.name == name:
                 self._graph.initializer.remove(tensor)
         self._graph.initializer.append(self._onnx.numpy_helper.from_array(value, name))
+        return name
 
-    def _add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Adds a node; returns its output."""
         if kind == "Cast":
             attributes["to"] = self._onnx.TensorProto.FLOAT
         node = self._onnx.helper.make_node(kind, inputs, [output], output, **attributes)
         self._graph.node.append(node)
         return output
 
-    def _reduce(self, kind: str, name: str, output: str) -> str:
+    def reduce(self, kind: str, name: str, output: str) -> str:
         """Adds a reduction over axis 1; its axes are an input since operator set 18."""
         if self._opset < 18:
-            return self._add(kind, [name], output, axes=[1], keepdims=0)
-        self._put("calibration.axis", np.array([1], np.int64))
-        return self._add(kind, [name, "calibration.axis"], output, keepdims=0)
+            return self.add(kind, [name], output, axes=[1], keepdims=0)
+        self.put("calibration.axis", np.array([1], np.int64))
+        return self.add(kind, [name, "calibration.axis"], output, keepdims=0)
 
     def _free_output(self, name: str) -> str:
         """Renames what an output is now, so that something else can take its name; returns the new name.
@@ -128,21 +194,19 @@ class OnnxGraph:
                     node.input[i] = inner
         return inner
 
-    def _drop_output(self, name: str) -> None:
+    def drop_output(self, name: str) -> None:
+        """Takes away an output, and what it alone was computed for; its name is free then."""
         for output in list(self._graph.output):
             if output.name == name:
                 self._graph.output.remove(output)
+        self._free_output(name)
+        self._prune()
 
-    def _ensure_output(self, name: str, shape: tuple[Any, ...]) -> None:
-        if name not in self._outputs():
-            kind = self._onnx.TensorProto.FLOAT
-            self._graph.output.append(self._onnx.helper.make_tensor_value_info(name, kind, shape))
-
-    def set_width(self, name: str, width: int) -> None:
-        """Writes how many numbers an output has for an image."""
-        for output in self._graph.output:
-            if output.name == name:
-                output.type.tensor_type.shape.dim[1].dim_value = width
+    def add_output(self, name: str, shape: tuple[int, ...]) -> None:
+        """Makes what is added under this name an output."""
+        kind = self._onnx.TensorProto.FLOAT
+        value = self._onnx.helper.make_tensor_value_info(name, kind, ("N", *shape))
+        self._graph.output.append(value)
 
     def _sort(self) -> None:
         """Puts nodes after what they need, as ONNX asks for; the order is kept where it may be."""
@@ -167,7 +231,7 @@ class OnnxGraph:
         """Takes away what no output depends on."""
         producers = self._producers()
         needed: set[str] = set()
-        stack = self._outputs()
+        stack = self._outputs() + [name for name in producers if name.startswith(_INNER)]
         while stack:
             name = stack.pop()
             if name not in needed:

@@ -7,44 +7,114 @@ where "after" is better than the bundle as it is, by more than noise (`judging`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.calibration.folds import (
-    blocks_of,
-    class_numbers,
-    folds_of,
-    left_alone,
-    pose_losses,
-    pose_numbers,
-    resampler_of,
-    units_of,
-)
+from robot_vision.bundle.bundle import GRAPH, ModelBundle
+from robot_vision.calibration.folds import blocks_of, folds_of, resampler_of, times_of, units_of
 from robot_vision.calibration.old_graphs import GraphEditor
+from robot_vision.contract import registry
 from robot_vision.contract.calibration import (
     FOLDS,
-    MIN_LABELLED,
-    Calibration,
+    Fit,
     Fitted,
-    Material,
+    Fitter,
     Options,
-    require,
-    true_poses,
 )
-from robot_vision.geometry.rotations import pose_error
-from robot_vision.heads.classifier.open_set_calibration import fit_open_set
-from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperature
-from robot_vision.heads.place.calibration import fit_place
-from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
-from robot_vision.statistics.bootstrap import Resampler
-from robot_vision.statistics.judging import cross_fit, judge, log_loss
+from robot_vision.contract.head import Head
+from robot_vision.contract.spec import NetworkSpec
+from robot_vision.datasets.sample import Sample
+from robot_vision.settings.declared import parse_options
 
-# The mean of n squared errors of three axes has a relative standard error of sqrt(2 / 3n): with 64 the
-# variances are known to within 20 % at 95 % confidence.
-MIN_POSED = 64
+
+@dataclass
+class Calibration:
+    """All that was fitted.
+
+    Attributes:
+        spec: of the calibrated bundle.
+        heads: part's word to what was fitted.
+        owners: part's word to the head.
+        notes: a line each.
+    """
+
+    spec: NetworkSpec
+    heads: dict[str, Fitted] = field(default_factory=dict)
+    owners: dict[str, Head[Any, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def left(self) -> dict[str, str]:
+        """Why which parts are left as they are."""
+        return {name: part.left for name, part in self.heads.items() if part.left}
+
+    @property
+    def written(self) -> list[tuple[Head[Any, Any], Fitted]]:
+        """The parts that get new numbers."""
+        return [(self.owners[n], part) for n, part in self.heads.items() if not part.left]
+
+    @property
+    def constants(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """New values of constants, by head."""
+        found: dict[str, dict[str, NDArray[Any]]] = {}
+        for head, part in self.written:
+            found.setdefault(head.name, {}).update(part.constants)
+        return found
+
+    def merged(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what `bundle.yaml` keeps, by part, with what it had before that still holds."""
+        new = {name: part.record() for name, part in self.heads.items() if not part.left}
+        undone = {head.key(word) for head, part in self.written for word in part.undoes}
+        return {**{k: v for k, v in before.items() if k not in undone}, **new}
+
+
+@dataclass
+class Material:
+    """Samples and what the bundle says of them.
+
+    Attributes:
+        samples: (N), those that could be read.
+        outputs: of `predict`.
+    """
+
+    samples: Sequence[Sample]
+    outputs: Mapping[str, NDArray[Any]]
+
+    def truth(self, word: str) -> list[Any]:
+        """Returns what is true of each sample (N); None where nobody knows."""
+        return [truth_of(sample, word) for sample in self.samples]
+
+
+def truth_of(sample: Sample, word: str) -> Any:
+    """Returns what is true of a sample by the word of `Fitter.truth`; None where nobody knows."""
+    known = {"label": sample.label, "pose": sample.T_map_camera}
+    return known[word] if word in known else getattr(sample, "truth", {}).get(word)
+
+
+def all_parts() -> tuple[str, ...]:
+    """Returns the words of all heads that there are, under their default names."""
+    fitters = [fitter for kind in registry.names() if (fitter := registry.head(kind).fitter())]
+    return tuple(part for fitter in fitters for part in fitter.parts)
+
+
+def parts_of(spec: NetworkSpec) -> Iterator[tuple[Fitter[Any], Any, str, str]]:
+    """Yields fitter, settings, part and its word of `--heads`."""
+    for head, own in spec.bound:
+        fitter = head.fitter()
+        if fitter is not None:
+            for part in fitter.parts:
+                yield fitter, own, part, head.key(part)
+
+
+def options_for(fitter: Fitter[Any], options: Options) -> Any:
+    """Returns a fitter's own options."""
+    names = fitter.Options.__dataclass_fields__
+    given = {name: value for name, value in options.given.items() if name in names}
+    return parse_options(fitter.Options, fitter.head.name, given)
 
 
 def fit(
@@ -55,98 +125,69 @@ def fit(
     Args:
         bundle: as it is.
         material: held out.
-        reference: other images, that may have been trained on: features are compared with those of the
-            labelled ones, and places are looked up in those with poses. None takes other folds of
+        reference: other images, that may have been trained on, to compare with. None takes other folds of
             `material` instead, and looks places up in it without neighbours in time.
         options: what and how.
 
     Raises:
         ConfigError: too few images; the message says how many are needed.
     """
-    resampler = resampler_of(material.samples, options.settings)
-    folds = folds_of(material.samples, FOLDS, options.seed)
-    units = units_of(material.samples, FOLDS)
-    found = Calibration()
-    if "classifier" in options.heads:
-        _fit_classifier(found, bundle, material, folds, units, resampler)
-    if "open_set" in options.heads:
-        fit_open_set(found, bundle, material, reference, folds, resampler, options)
-    if "pose" in options.heads:
-        groups = EACH if options.per_axis else BOTH
-        _fit_pose(found, material, folds, units, resampler, groups)
-    if "place" in options.heads:
-        fit_place(found, bundle, material, reference, folds, units, resampler, options)
+    found = Calibration(bundle.spec)
+    shared: Fit[Any] = Fit(
+        spec=None,
+        outputs=material.outputs,
+        truth=(),
+        folds=folds_of(material.samples, FOLDS, options.seed),
+        units=units_of(material.samples, FOLDS),
+        blocks=blocks_of(material.samples),
+        constants={},
+        resampler=resampler_of(material.samples, options.settings),
+        times=partial(times_of, material.samples),
+        model=bundle.name,
+        seed=options.seed,
+        settings=options.settings,
+    )
+    graphs: list[GraphEditor] = []  # one, where a head is fitted
+    for fitter, was, part, word in parts_of(bundle.spec):
+        if word not in options.parts:
+            continue
+        graphs = graphs or [GraphEditor(bundle.graph, str(bundle.path / GRAPH))]
+        head, own, truth = fitter.head, options_for(fitter, options), fitter.truth(part)
+        given = replace(
+            shared,
+            spec=found.spec.heads[head.name],
+            was=was,
+            truth=material.truth(truth),
+            constants=graphs[0].constants(head.name),
+            record=bundle.material[head.name].calibration.get(part) or {},
+            old=graphs[0].is_old(head.name),
+        )
+        if reference is not None and fitter.compares(part, own):
+            given.reference = reference.outputs, reference.truth(truth)
+        found.notes += [
+            n for n in fitter.notes(was, bundle.name, given.truth) if n not in found.notes
+        ]
+        fitted = fitter.fit(part, given, own)
+        found.heads[word], found.owners[word] = fitted, head
+        if not fitted.left:
+            changed: Any = replace(given.spec, **fitted.spec)
+            found.spec = found.spec.with_heads(**{head.name: changed})
+    for head, fitted in found.written:
+        undone = {head.key(word): note for word, note in fitted.undoes.items()}
+        new = [word for word in undone if word in found.heads and not found.left.get(word)]
+        found.notes += [note for word, note in undone.items() if word not in new]
     return found
 
 
-def _fit_classifier(
-    found: Calibration,
-    bundle: ModelBundle,
-    material: Material,
-    folds: NDArray[np.int64],
-    units: NDArray[np.int64],
-    resampler: Resampler,
-) -> None:
-    labels = material.labels(bundle)
-    rows = labels >= 0
-    require("classifier", int(rows.sum()), MIN_LABELLED, "images with a label of the model")
-    z = np.asarray(material.outputs["logits"], np.float64)[rows]
-    true = labels[rows]
-    now = GraphEditor(bundle.graph).temperature()
-    before = np.asarray(material.outputs["probabilities"], np.float64)[rows]
-    after = np.exp(cross_fitted(z, true, folds[rows], now))
-    fitted = fit_temperature(z, true, now)
-    numbers = (
-        class_numbers(before, true, resampler, rows),
-        class_numbers(after, true, resampler, rows),
-    )
-    at = np.arange(len(true)), true
-    judgement = judge(log_loss(before[at]), log_loss(after[at]), units[rows])
-    left = left_alone(
-        judgement, numbers, f"temperature {fitted:.4g}", f"it stays {now:.4g}", sure=True
-    )
-    if not left:
-        found.temperature = fitted
-    found.heads["classifier"] = Fitted(
-        {"temperature": float(f"{fitted:.6g}")}, *numbers, int(rows.sum()), left
-    )
-
-
-def _fit_pose(
-    found: Calibration,
-    material: Material,
-    folds: NDArray[np.int64],
-    units: NDArray[np.int64],
-    resampler: Resampler,
-    groups: Sequence[int],
-) -> None:
-    rows = material.posed
-    require("pose", int(rows.sum()), MIN_POSED, "images with a true pose")
-    true = true_poses(material, rows)
-    out = material.outputs
-    errors = pose_error(
-        out["position"][rows].astype(np.float64), out["orientation_xyzw"][rows], true[0], true[1]
-    )
-    covariances = out["pose_covariance"][rows].astype(np.float64)
-    every = np.ones(len(errors), bool)
-    blocks = blocks_of(material.samples)[rows]
-    after = covariances.copy()
-    for asked, scale in cross_fit(
-        folds[rows],
-        every,
-        lambda seen: fit_variance_scales(errors[seen], covariances[seen], groups, blocks[seen]),
-    ):
-        after[asked] = scaled(covariances[asked], scale)
-    scale = fit_variance_scales(errors, covariances, groups, blocks)
-    numbers = (
-        pose_numbers(errors, covariances, resampler, rows),
-        pose_numbers(errors, after, resampler, rows),
-    )
-    judgement = judge(pose_losses(errors, covariances), pose_losses(errors, after), units[rows])
-    text = ", ".join(f"{v:.3g}" for v in scale)
-    left = left_alone(judgement, numbers, f"variances times {text}", "they stay as they are")
-    if not left:
-        found.covariance_scale = scale
-    found.heads["pose"] = Fitted(
-        {"variance_scale": [float(f"{v:.6g}") for v in scale]}, *numbers, len(errors), left
-    )
+def calibrated_graph(bundle: ModelBundle, found: Calibration) -> bytes:
+    """Returns the graph with the new numbers in it, to the byte the old one where there are none."""
+    changes = [(head, part) for head, part in found.written if part.constants or part.edit]
+    if not changes:
+        return bundle.graph
+    editor = GraphEditor(bundle.graph, str(bundle.path / GRAPH))
+    for head, part in changes:
+        for word, value in part.constants.items():
+            editor.set_constant(head.name, word, value)
+        if part.edit is not None:
+            part.edit(editor)
+    return editor.to_bytes()

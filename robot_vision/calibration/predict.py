@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.bundle import GRAPH, ModelBundle
 from robot_vision.bundle.signature import INPUT_NAME
-from robot_vision.calibration.old_graphs import FEATURES, LOGITS, GraphEditor
+from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.datasets.sample import Sample
 from robot_vision.errors import BundleError, ImageError, SourceError
 from robot_vision.images.resizing import network_inputs, source_size
@@ -35,8 +36,7 @@ def predict(
     Args:
         bundle: whose graph and input size.
         samples: read and resized as the node does it.
-        graph: instead of the bundle's own, to which `logits` and `features` are added as outputs, where it
-            has a classifier.
+        graph: instead of the bundle's own, to which what fitters need is added as outputs.
         progress: is called with the number of images done since.
 
     Returns:
@@ -87,13 +87,13 @@ def predict(
 
 
 def exposed(bundle: ModelBundle) -> bytes:
-    """Returns a bundle's graph with `logits` and, where they can be found, `features` as further outputs."""
-    if bundle.spec.classifier is None:
+    """Returns a bundle's graph with what fitters need of it as further outputs, where it can be found."""
+    fitters = [(head, fitter) for head, _ in bundle.spec.bound if (fitter := head.fitter())]
+    wanted = [(head, word) for head, fitter in fitters for word in fitter.inner]
+    if not wanted:
         return bundle.graph
-    editor = GraphEditor(bundle.graph, str(bundle.path / "model.onnx"))
-    editor.expose(LOGITS)
-    try:
-        editor.expose(FEATURES)
-    except BundleError:
-        return editor.to_bytes()  # scores of logits still work
+    editor = GraphEditor(bundle.graph, str(bundle.path / GRAPH))
+    for head, word in wanted:
+        with contextlib.suppress(BundleError):  # fits that need it say so
+            editor.expose(head.key(word), head.name, word)
     return editor.to_bytes()

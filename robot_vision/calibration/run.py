@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,22 @@ from typing import Any
 import numpy as np
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.calibration.fit import fit
+from robot_vision.calibration.fit import (
+    Calibration,
+    Material,
+    calibrated_graph,
+    fit,
+    options_for,
+    parts_of,
+    truth_of,
+)
 from robot_vision.calibration.predict import BATCH, predict
-from robot_vision.calibration.writing import calibrated_graph, calibrated_spec, write_calibrated
-from robot_vision.contract.calibration import Calibration, Material, Options
+from robot_vision.calibration.writing import write_calibrated
+from robot_vision.contract.calibration import Options
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits, content_hash
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.natural_order import natural_key
-from robot_vision.heads.classifier.spec import FEATURE_SCORES
-from robot_vision.heads.classifier.temperature import log_probabilities
-from robot_vision.heads.pose.variance_scales import scaled
 from robot_vision.text.counts import counted
 
 # Of the images: two data sets may share a few by accident, as recordings that stand still do.
@@ -68,18 +72,12 @@ class Data:
 
 
 def heads_with_truth(bundle: ModelBundle, samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Returns what can be calibrated: heads of the bundle of which the samples tell the truth."""
-    spec = bundle.spec
-    labels = set(spec.classifier.labels) if spec.classifier else set()
-    labelled = any(s.label in labels for s in samples)
-    posed = any(s.T_map_camera is not None for s in samples)
-    there = {
-        "classifier": labelled,
-        "open_set": labelled,
-        "pose": posed and spec.pose is not None,
-        "place": posed and spec.place is not None,
-    }
-    return tuple(name for name, yes in there.items() if yes)
+    """Returns what can be calibrated: parts of the bundle's heads of which the samples tell the truth."""
+    return tuple(
+        word
+        for fitter, spec, part, word in parts_of(bundle.spec)
+        if any(fitter.knows(spec, truth_of(s, fitter.truth(part))) for s in samples)
+    )
 
 
 def without_trained_on(
@@ -151,23 +149,17 @@ def calibrate(
             )
             + " left out"
         )
-    if {"classifier", "open_set"} & set(options.heads):
-        notes += _notes_on_labels(bundle, material.samples)
     reference = None
-    compares = "open_set" in options.heads and options.score in FEATURE_SCORES
-    if data.reference and (compares or "place" in options.heads):
+    asked = [
+        f.compares(p, options_for(f, options))
+        for f, _, p, w in parts_of(bundle.spec)
+        if w in options.parts
+    ]
+    if data.reference and any(asked):
         reference = _material(bundle, data.reference, progress)
     found = fit(bundle, material, reference, options)
     found.notes = notes + found.notes
-    width = material.outputs["features"].shape[1] if "features" in material.outputs else 0
-    spec = calibrated_spec(bundle, found, options.score, width)
-    if bundle.spec.classifier and bundle.spec.classifier.unknown_threshold is not None:
-        if spec.classifier and spec.classifier.unknown_threshold is None:
-            found.notes.append(
-                "the threshold of unknown images is dropped, since it was for scores at another "
-                "temperature: calibrate open_set too"
-            )
-    graph = calibrated_graph(bundle, found, spec)
+    graph = calibrated_graph(bundle, found)
     _verify(bundle, graph, material, found)
     used = Splits((), tuple(material.samples), ())
     record: dict[str, Any] = {
@@ -181,9 +173,8 @@ def calibrate(
         },
         "of_bundle": bundle.sha256,
         "left": found.left,
-        **found.record(),
     }
-    return write_calibrated(bundle, out, spec, graph, found, record), found
+    return write_calibrated(bundle, out, graph, found, record), found
 
 
 def check_output(out: Path) -> None:
@@ -204,52 +195,18 @@ def check_output(out: Path) -> None:
         ) from error
 
 
-def _notes_on_labels(bundle: ModelBundle, samples: Sequence[Sample]) -> list[str]:
-    """Returns what labels and bundle do not have in common, by name and number."""
-    assert bundle.spec.classifier is not None
-    labels = bundle.spec.classifier.labels
-    counts = Counter(s.label for s in samples if s.label is not None)
-    strange = {name: n for name, n in counts.most_common() if name not in labels}
-    unseen = [name for name in labels if name not in counts]
-    notes = []
-    if strange:
-        notes.append(
-            f"{counted(sum(strange.values()), 'image has a label', 'images have labels')} that "
-            f"{bundle.name} does not know "
-            f"({_some([f'{name}: {n}' for name, n in strange.items()])}): nothing is fitted on them, and the "
-            "open set's numbers count them as unknown images; if a class is only spelled differently, "
-            f"rename it (it knows {_some(list(labels))})"
-        )
-    if unseen:
-        notes.append(
-            f"no image shows {_some(unseen)}, which {bundle.name} knows: its answers about them "
-            "were not checked"
-        )
-    return notes
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    more = f", {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def _material(bundle: ModelBundle, samples: Sequence[Sample], progress: Progress) -> Material:
     outputs = predict(bundle, samples, progress=progress)
     return Material([samples[i] for i in outputs["rows"]], outputs)
 
 
 def _verify(bundle: ModelBundle, graph: bytes, material: Material, found: Calibration) -> None:
-    """Refuses a graph whose answers are not the calibrated ones, or whose classes changed."""
+    """Refuses a graph whose answers are not the calibrated ones."""
     some = predict(bundle, list(material.samples[:BATCH]), graph)
     count = len(some["rows"])
-    old = {name: value[:count] for name, value in material.outputs.items()}
-    wanted: dict[str, Any] = {}
-    if found.temperature is not None:
-        wanted["probabilities"] = np.exp(log_probabilities(old["logits"], found.temperature))
-        if (some["probabilities"].argmax(1) != old["probabilities"].argmax(1)).any():
-            raise BundleError(f"{bundle.name}: its classes would change; it is not calibrated")
-    if found.covariance_scale is not None:
-        wanted["pose_covariance"] = scaled(old["pose_covariance"], found.covariance_scale)
+    wanted = {
+        name: value[:count] for _, part in found.written for name, value in part.expected.items()
+    }
     for name, value in wanted.items():
         gap = np.abs(some[name] - value).max() / max(np.abs(value).max(), 1e-12)
         if not gap <= _SAME:

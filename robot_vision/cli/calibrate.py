@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,36 +14,17 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
+from robot_vision.calibration.fit import Calibration, all_parts, parts_of
 from robot_vision.calibration.run import Data, calibrate, check_output, heads_with_truth
 from robot_vision.cli.arguments import add_data_options, add_same_place, data_options
 from robot_vision.cli.bar import progress
-from robot_vision.contract.calibration import DEFAULT_SCORE, HEADS, Calibration, Options
+from robot_vision.contract import registry
+from robot_vision.contract.calibration import Options
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.heads.classifier.spec import KNOWN_SCORES
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.text.counts import counted
-
-_TITLES = {
-    "ece": "expected calibration error",
-    "nll": "negative log likelihood",
-    "brier": "Brier score",
-    "top1": "accuracy (never changes)",
-    "share_kept": "known images kept",
-    "auroc": "AUROC, known and unknown",
-    "aupr_known": "AUPR, known",
-    "aupr_unknown": "AUPR, unknown",
-    "fpr_at_95_tpr": "unknown kept at 95 % known",
-    "nees": "NEES over its ideal (1)",
-    "nees_position": "  of the position",
-    "nees_rotation": "  of the rotation",
-    "nees_median": "  median (0.89)",
-    "coverage_50": "within the 50 % ellipsoid",
-    "coverage_68": "within the 68 % ellipsoid",
-    "coverage_90": "within the 90 % ellipsoid",
-    "coverage_95": "within the 95 % ellipsoid",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,26 +64,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heads",
         default="",
-        help=f"heads to calibrate, with commas, out of {', '.join(HEADS)} (default: all that have truth)",
+        help=f"heads to calibrate, with commas, out of {', '.join(all_parts())} (default: all that have "
+        "truth)",
     )
-    parser.add_argument(
-        "--score",
-        choices=KNOWN_SCORES,
-        default=DEFAULT_SCORE,
-        help="score that tells known from unknown images (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--keep",
-        type=float,
-        default=0.95,
-        metavar="SHARE",
-        help="share of known images that should not be called unknown (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--per-axis",
-        action="store_true",
-        help="fit one variance scale per axis of the pose instead of a common one",
-    )
+    for declared in _own_options():
+        name = "--" + declared.name.replace("_", "-")
+        if isinstance(declared.default, bool):
+            parser.add_argument(name, action="store_true", help=declared.metadata["text"])
+        else:
+            parser.add_argument(
+                name,
+                type=type(declared.default),
+                choices=declared.metadata["choices"],
+                default=declared.default,
+                help=f"{declared.metadata['text']} (default: %(default)s)",
+            )
     add_same_place(parser)
     parser.add_argument(
         "--resamples",
@@ -115,6 +92,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="random seed of folds and bootstrap (default: %(default)s)",
     )
+
+
+def _own_options() -> list[dataclasses.Field[Any]]:
+    """Returns the options that fitters have of their own, once each."""
+    fitters = [fitter for kind in registry.names() if (fitter := registry.head(kind).fitter())]
+    found = {field.name: field for f in fitters for field in dataclasses.fields(f.Options)}
+    return list(found.values())
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,9 +116,7 @@ def run(args: argparse.Namespace) -> int:
     heads = _heads(args.heads, bundle, data)
     options = Options(
         heads,
-        args.keep,
-        args.score,
-        args.per_axis,
+        {field.name: getattr(args, field.name) for field in _own_options()},
         EvaluationSettings(
             place_radius_m=args.place_radius,
             place_heading_deg=args.place_heading,
@@ -184,8 +166,9 @@ def _heads(text: str, bundle: ModelBundle, data: Data) -> tuple[str, ...]:
         return possible
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
-        if name not in HEADS:
-            raise ConfigError(unknown("head to calibrate", name, HEADS))
+        there = dict.fromkeys([*all_parts(), *(word for *_, word in parts_of(bundle.spec))])
+        if name not in there:
+            raise ConfigError(unknown("head to calibrate", name, tuple(there)))
         if name not in possible:
             raise ConfigError(
                 f"{name} cannot be calibrated: {bundle.name} has no such head, or {data.name} no truth for "
@@ -198,6 +181,8 @@ def tables(found: Calibration) -> list[Table]:
     """Returns a table a head: each number before and after."""
     made = []
     for head, fitted in found.heads.items():
+        fitter = found.owners[head].fitter()
+        titles = fitter.titles if fitter else {}
         title = f"{head}: {counted(fitted.images, 'image')}, after: cross-fitted"
         if fitted.left:
             title += ", not written"
@@ -205,8 +190,7 @@ def tables(found: Calibration) -> list[Table]:
         for column in ("", "before", "after"):
             table.add_column(column, justify="right" if column else "left")
         for name, after in fitted.after.items():
-            title = _TITLES.get(name, name)
-            table.add_row(title, _text(fitted.before.get(name)), _text(after))
+            table.add_row(titles.get(name, name), _text(fitted.before.get(name)), _text(after))
         made.append(table)
     return made
 
@@ -223,20 +207,6 @@ def _text(value: Headline | None) -> str:
 def summary(found: Calibration) -> list[str]:
     """Returns what was put into the bundle, and what was not and why, a line each."""
     lines = [f"{head}: {why}" for head, why in found.left.items()]
-    if found.temperature is not None:
-        lines.append(f"temperature: {found.temperature:.4f}")
-    if found.threshold is not None:
-        values = found.heads["open_set"].values
-        lines.append(
-            f"unknown below {values['score']} {found.threshold:.5g}, which keeps {values['keep']:.1%} of "
-            "known images"
-        )
-    if found.covariance_scale is not None:
-        scales = ", ".join(f"{v:.3g}" for v in found.covariance_scale)
-        lines.append(f"variances of x y z and rotation about X Y Z times {scales}")
-    if "place" in found.record():
-        curve = found.heads["place"].values["probability"]
-        lines.append(
-            f"P(same place) = 1 / (1 + exp(-({curve['bias']:.3f} + {curve['similarity']:.3f} similarity)))"
-        )
+    for _, fitted in found.written:
+        lines += fitted.said
     return lines

@@ -1,84 +1,149 @@
-"""What a calibration works on, and what comes of it."""
+"""How a head's numbers are made true on images that were not trained on: what it is given, and gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.calibration.predict import Outputs
-from robot_vision.contract.rows import label_indices
-from robot_vision.datasets.sample import Sample
+from robot_vision.contract.head import Head, NoOptions
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.statistics.bootstrap import Headline
+from robot_vision.statistics.bootstrap import Headline, Resampler
+from robot_vision.statistics.judging import Judgement
 from robot_vision.statistics.settings import EvaluationSettings
 
-HEADS = ("classifier", "open_set", "pose", "place")
-# In docs/uncertainty_results.md no score is the best everywhere, and on average they hardly differ; this one
-# is in the graph, and needs no features of training images.
-DEFAULT_SCORE = "energy"
 FOLDS = 5
-# With fewer images one wrong answer moves the accuracy by more than one per cent.
-MIN_LABELLED = 100
-
+S = TypeVar("S")
 Array = NDArray[np.float64]
+Numbers = dict[str, Headline]
+
+
+class Graph(Protocol):
+    """A graph that is being changed (`bundle.onnx_graph`)."""
+
+    def value(self, head: str, word: str) -> str:
+        """Returns the name of a value that the head's module computes before its answer is decoded."""
+
+    def constant_of(self, head: str, word: str) -> str:
+        """Returns the name of a constant of the head; one that the graph lacks is put into it."""
+
+    def put(self, name: str, value: NDArray[Any]) -> str:
+        """Adds or replaces an initialiser; returns its name."""
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Adds a node; returns its output."""
+
+    def reduce(self, kind: str, name: str, output: str) -> str:
+        """Adds a reduction over axis 1; returns its output."""
+
+    def drop_output(self, name: str) -> None:
+        """Takes away an output, and what it alone was computed for."""
+
+    def add_output(self, name: str, shape: tuple[int, ...]) -> None:
+        """Makes a value of this name an output, which what is added from now on may compute."""
+
+    def expose(self, output: str, head: str, word: str, width: int | None = None) -> None:
+        """Makes a value that the head's module computes an output."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is fitted, and how.
+    """What is calibrated, and how.
 
     Attributes:
-        heads: of `HEADS`.
-        keep: share of known images that shall not be called unknown.
-        score: the open-set score.
-        per_axis: a factor for each axis of the pose, and not one each for position and rotation.
+        parts: words of fitters' parts, as `Head.key` makes them.
+        given: values of fitters' own options, by name; others are their defaults.
         settings: what the same place is, and the bootstrap.
         seed: of the folds.
     """
 
-    heads: tuple[str, ...]
-    keep: float = 0.95
-    score: str = DEFAULT_SCORE
-    per_axis: bool = False
+    parts: tuple[str, ...]
+    given: Mapping[str, Any] = field(default_factory=dict)
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.keep < 1:
-            raise ConfigError(f"keep is {self.keep}: use a share from 0.5 to below 1, such as 0.95")
+
+@dataclass
+class Fit(Generic[S]):
+    """What a part is fitted on: N images, and what the network says of them.
+
+    Attributes:
+        spec: the head's settings, with what parts before found.
+        outputs: of the graph, and what `Fitter.inner` names, by names that `Head.key` makes; (N, ...).
+        truth: (N), what `Fitter.truth` asks for; None where there is none.
+        folds: (N,), for cross-fitting.
+        units: (N,), which images are alike and so count as one.
+        blocks: (N,), blocks of time.
+        constants: present values, by their words.
+        resampler: over the images.
+        times: gap in seconds between recordings to stamps (N,), ns.
+        reference: outputs and truth of training images, where there are any and they are asked for.
+        record: the bundle's record of this part.
+        was: the settings in the bundle.
+        model: the bundle's name.
+        seed: of what is drawn.
+        settings: what the same place is.
+        old: whether the graph is from before constants had names.
+    """
+
+    spec: S
+    outputs: Mapping[str, NDArray[Any]]
+    truth: Sequence[Any]
+    folds: NDArray[np.int64]
+    units: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    constants: Mapping[str, NDArray[Any]]
+    resampler: Resampler
+    times: Callable[[float], NDArray[np.int64]]
+    reference: tuple[Mapping[str, NDArray[Any]], Sequence[Any]] | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    was: S | None = None
+    model: str = ""
+    seed: int = 0
+    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+    old: bool = False
 
 
 @dataclass
 class Fitted:
-    """One head's calibration.
+    """One part's calibration.
 
     Attributes:
         values: what was found, for the bundle.
         before: numbers of the bundle as it is; `after`: cross-fitted.
         images: that it was fitted on.
-        left: why the bundle is left as it is, with both numbers; empty where it gets the values.
+        left: why the bundle is left as it is, with both numbers; empty where it gets what follows.
+        constants: word to new value.
+        spec: changes of the head's settings.
+        files: word to new content of the head's files; None takes one away.
+        edit: changes the graph in another way, after its constants are set.
+        expected: outputs (N, ...) as the changed graph must give them.
+        undoes: other parts whose record does not hold any more, with what to say of it.
+        said: lines for the user.
     """
 
     values: dict[str, Any]
-    before: dict[str, Headline]
-    after: dict[str, Headline]
+    before: Numbers
+    after: Numbers
     images: int
     left: str = ""
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes | None] = field(default_factory=dict)
+    edit: Callable[[Graph], None] | None = None
+    expected: dict[str, NDArray[Any]] = field(default_factory=dict)
+    undoes: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """Returns plain data for `bundle.yaml`."""
-        return {
-            **self.values,
-            "images": self.images,
-            "before": {name: _short(value) for name, value in self.before.items()},
-            "after": {name: _short(value) for name, value in self.after.items()},
-        }
+        sides = {"before": self.before, "after": self.after}
+        shortened = {k: {name: _short(v) for name, v in n.items()} for k, n in sides.items()}
+        return {**self.values, "images": self.images, **shortened}
 
 
 def _short(value: Headline) -> list[float | None]:
@@ -86,71 +151,99 @@ def _short(value: Headline) -> list[float | None]:
     return [None if v is None else float(f"{v:.4g}") for v in numbers]
 
 
-@dataclass
-class Calibration:
-    """All that was fitted.
+class Fitter(Generic[S]):
+    """What `robot-vision calibrate` fits a head with, and training in its end.
 
     Attributes:
-        heads: name to `Fitted`.
-        temperature: of the classifier; None to leave it.
-        covariance_scale: (6,), or None.
-        references: for a score of features, or None.
-        threshold: of the open set, or None.
-        notes: a line each.
+        parts: what can be fitted, in this order; words of `--heads`.
+        Options: frozen dataclass of `settings.declared` options.
+        inner: what the module computes before its answer is decoded, and fits need.
+        titles: of the numbers before and after.
     """
 
-    heads: dict[str, Fitted] = field(default_factory=dict)
-    temperature: float | None = None
-    covariance_scale: Array | None = None
-    references: NDArray[np.float32] | None = None
-    threshold: float | None = None
-    notes: list[str] = field(default_factory=list)
+    parts: ClassVar[tuple[str, ...]]
+    Options: type[Any] = NoOptions
+    inner: ClassVar[tuple[str, ...]] = ()
+    titles: ClassVar[Mapping[str, str]] = {}
 
-    @property
-    def left(self) -> dict[str, str]:
-        """Why which heads are left as they are."""
-        return {name: head.left for name, head in self.heads.items() if head.left}
+    def __init__(self, head: Head[S, Any]) -> None:
+        self.head = head
+        self.key = head.key
 
-    def record(self) -> dict[str, Any]:
-        """Returns what `bundle.yaml` keeps of each head that gets new numbers."""
-        return {n: head.record() for n, head in self.heads.items() if not head.left}
+    def truth(self, part: str) -> str:
+        """Returns what images must have: `label`, `pose`, ..."""
+        raise NotImplementedError
+
+    def knows(self, spec: S, value: Any) -> bool:
+        """Whether a fit can use this truth."""
+        return value is not None
+
+    def notes(self, spec: S, model: str, truth: Sequence[Any]) -> list[str]:
+        """Returns what truth and head do not have in common, a line each."""
+        return []
+
+    def compares(self, part: str, options: Any) -> bool:
+        """Whether images are compared with those that were trained on."""
+        return False
+
+    def fit(self, part: str, material: Fit[S], options: Any) -> Fitted:
+        """Fits and measures a part.
+
+        Raises:
+            ConfigError: too few images; the message says how many are needed.
+        """
+        raise NotImplementedError
+
+    def tune(self, material: Fit[S]) -> Fitted | None:
+        """Fits what a trained network gets before it is shipped; None for nothing.
+
+        Numbers before and after are not measured, and `values` are for the report.
+        """
+        return None
+
+    def require(self, part: str, count: int, needed: int, what: str) -> None:
+        """Raises ConfigError where there are too few; it says how many are needed."""
+        if count < needed:
+            raise ConfigError(
+                f"{self.key(part)}: {count} {what} are too few to calibrate on: at least {needed} are "
+                "needed; give more, or leave it out with --heads"
+            )
 
 
-@dataclass
-class Material:
-    """Samples and what the bundle says of them.
+def poses_of(truth: Sequence[Any]) -> tuple[NDArray[np.bool_], Array, Array]:
+    """Returns which (N,) have a pose, and positions (N, 3) and quaternions (N, 4); NaN and one where not."""
+    rows = np.array([pose is not None for pose in truth], bool)
+    positions = np.full((len(rows), 3), np.nan)
+    xyzw = np.tile([0.0, 0.0, 0.0, 1.0], (len(rows), 1))
+    for i in np.flatnonzero(rows).tolist():
+        positions[i], xyzw[i] = truth[i][:3, 3], xyzw_from_matrix(truth[i][:3, :3])
+    return rows, positions, xyzw
 
-    Attributes:
-        samples: (N), those that could be read.
-        outputs: of `predict`.
+
+def left_alone(
+    judgement: Judgement,
+    numbers: tuple[Numbers, Numbers],
+    what: str,
+    stays: str,
+    sure: bool = False,
+) -> str:
+    """Returns why what was fitted is not written, with both numbers; nothing where it is.
+
+    Args:
+        judgement: by negative log likelihood.
+        numbers: before and after.
+        what: was fitted.
+        stays: what is kept.
+        sure: whether what was fitted must be better beyond noise, and not only better.
     """
-
-    samples: Sequence[Sample]
-    outputs: Outputs
-
-    def labels(self, bundle: ModelBundle) -> NDArray[np.int64]:
-        """Returns the index (N,) of each label; negative where there is none, or one the model lacks."""
-        assert bundle.spec.classifier is not None
-        return label_indices([s.label for s in self.samples], bundle.spec.classifier.labels)
-
-    @property
-    def posed(self) -> NDArray[np.bool_]:
-        """Which (N,) have a true pose."""
-        return np.array([s.T_map_camera is not None for s in self.samples])
-
-
-def true_poses(material: Material, rows: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Returns the positions (n, 3) and quaternions (n, 4) of the samples of a mask that all have a pose."""
-    poses = [s.T_map_camera for s, use in zip(material.samples, rows, strict=True) if use]
-    known = [pose for pose in poses if pose is not None]
-    positions = np.array([pose[:3, 3] for pose in known]).reshape(-1, 3)
-    return positions, np.array([xyzw_from_matrix(pose[:3, :3]) for pose in known]).reshape(-1, 4)
-
-
-def require(head: str, count: int, needed: int, what: str) -> None:
-    """Raises ConfigError where there are too few; it says how many are needed."""
-    if count < needed:
-        raise ConfigError(
-            f"{head}: {count} {what} are too few to calibrate on: at least {needed} are needed; give more, "
-            "or leave it out with --heads"
-        )
+    if judgement.worse or (sure and not judgement.better):
+        return f"{stays}, since {what} gives a negative log likelihood of {judgement}"
+    before, after = (n.get("ece") for n in numbers)
+    if before and after and before["high"] is not None and after["value"] is not None:
+        if after["value"] > before["high"]:
+            return (
+                f"{stays}, since {what} gives an expected calibration error of {after['value']:.4f} on "
+                f"images left out, and without it {before['value']:.4f} ({before['low']:.4f} to "
+                f"{before['high']:.4f})"
+            )
+    return ""

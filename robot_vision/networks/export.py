@@ -27,6 +27,7 @@ from robot_vision.bundle.bundle import (
     check_target,
     write_manifest,
 )
+from robot_vision.bundle.onnx_graph import constant_name, inner_name
 from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.contract.constants import Constants, graph_name
 from robot_vision.contract.head import Output
@@ -120,6 +121,7 @@ def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
         )
     names = list(network.spec.outputs)
     images = torch.from_numpy(np.ascontiguousarray(batch[:2]))
+    ordered = _Ordered(network, names, _inner(network, images))
     # The TorchScript exporter folds batch norms, needs no further package and writes one file.
     with (
         warnings.catch_warnings(),
@@ -133,12 +135,12 @@ def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
         warnings.filterwarnings("ignore", message="Converting a tensor")
         try:
             torch.onnx.export(
-                _Ordered(network, names).eval(),
+                ordered.eval(),
                 (images,),
                 os.path.join(folder, GRAPH),
                 input_names=[INPUT_NAME],
-                output_names=names,
-                dynamic_axes={key: {0: "N"} for key in (INPUT_NAME, *names)},
+                output_names=[*names, *ordered.inner],
+                dynamic_axes={key: {0: "N"} for key in (INPUT_NAME, *names, *ordered.inner)},
                 opset_version=OPSET,
                 dynamo=False,
             )
@@ -147,6 +149,8 @@ def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
                 f"{network.spec.backbone} cannot be exported to ONNX: {str(error).splitlines()[0]}"
             ) from error
         model = onnx.load(os.path.join(folder, GRAPH))
+    model.graph.value_info.extend(model.graph.output[len(names) :])  # the values keep their names
+    del model.graph.output[len(names) :]
     _state_shapes(model, network.spec.outputs)
     _name_constants(model, constants)
     return model.SerializeToString(deterministic=True)
@@ -155,14 +159,32 @@ def export_graph(network: MultiHeadNetwork, batch: NDArray[np.uint8]) -> bytes:
 class _Ordered(nn.Module):
     """The network with its outputs as a tuple, which ONNX has instead of names to values."""
 
-    def __init__(self, network: MultiHeadNetwork, names: Sequence[str]) -> None:
+    def __init__(
+        self, network: MultiHeadNetwork, names: Sequence[str], inner: Mapping[str, tuple[str, str]]
+    ) -> None:
         super().__init__()
         self.network = network
         self.names = names
+        self.inner = inner
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.network(images)
-        return tuple(outputs[name] for name in self.names)
+        raw = self.network.raw(images)
+        outputs = self.network.decode(raw)
+        inner = [raw[head][word] for head, word in self.inner.values()]
+        return (*(outputs[name] for name in self.names), *inner)
+
+
+def _inner(network: MultiHeadNetwork, images: Tensor) -> dict[str, tuple[str, str]]:
+    """Returns the name in the graph of what fitters need, to head and word."""
+    with torch.no_grad():
+        raw = network.raw(images)
+    return {
+        inner_name(head.name, word): (head.name, word)
+        for head, _ in network.spec.bound
+        if (fitter := head.fitter())
+        for word in fitter.inner
+        if word in raw[head.name]
+    }
 
 
 @contextlib.contextmanager
@@ -194,7 +216,7 @@ def _distinct_constants(network: MultiHeadNetwork) -> Iterator[dict[str, NDArray
         `constants.HEAD.NAME` to the value that it has before and after.
     """
     found = {
-        f"constants.{head}.{name}": value
+        constant_name(head, name): value
         for head, module in network.heads.items()
         for inner in module.modules()
         if isinstance(inner, Constants)

@@ -22,6 +22,9 @@ from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
 from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
 
+if TYPE_CHECKING:
+    from robot_vision.heads.classifier.fitting import ClassifierFitter
+
 LABELS = "labels.txt"
 REFERENCES = "open_set.npy"
 
@@ -207,6 +210,12 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
         from robot_vision.heads.classifier.judging import ClassifierJudge
 
         return ClassifierJudge()
+
+    def fitter(self) -> ClassifierFitter:
+        """See `Head.fitter`."""
+        from robot_vision.heads.classifier.fitting import ClassifierFitter
+
+        return ClassifierFitter(self)
 
 
 HEAD = ClassifierHead()

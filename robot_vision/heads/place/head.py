@@ -14,6 +14,7 @@ from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
     from robot_vision.contract.training import Trainer
+    from robot_vision.heads.place.fitting import PlaceFitter
 
 
 class PlaceHead(Head[PlaceSpec, Descriptor]):
@@ -79,6 +80,12 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
         from robot_vision.heads.place.judging import PlaceJudge
 
         return PlaceJudge()
+
+    def fitter(self) -> PlaceFitter:
+        """See `Head.fitter`."""
+        from robot_vision.heads.place.fitting import PlaceFitter
+
+        return PlaceFitter(self)
 
 
 HEAD = PlaceHead()

@@ -17,6 +17,7 @@ from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
     from robot_vision.contract.training import Trainer
+    from robot_vision.heads.pose.fitting import PoseFitter
 
 
 class PoseHead(Head[PoseSpec, PoseAnswer]):
@@ -128,6 +129,12 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
         from robot_vision.heads.pose.judging import PoseJudge
 
         return PoseJudge()
+
+    def fitter(self) -> PoseFitter:
+        """See `Head.fitter`."""
+        from robot_vision.heads.pose.fitting import PoseFitter
+
+        return PoseFitter(self)
 
 
 HEAD = PoseHead()
