@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from benchmarks.belief_world import FAULTS, Drive, S, make_drive
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.errors import SourceError
+from robot_vision.errors import MeasurementError, SourceError
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.predict import runner
 from robot_vision.evaluation.predict.cache import cache_file
 from robot_vision.evaluation.predict.runner import Job
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
-from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, pose_matrix
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry

@@ -83,3 +83,21 @@ def nearest(name: str, names: Iterable[str]) -> str:
     cutoff = 0.6 if len(name) <= _SHORT else 0.8
     near = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=cutoff)
     return by_case[near[0]] if near else ""
+
+
+class MeasurementError(RobotVisionError):
+    """A measurement or message that cannot be used.
+
+    Attributes:
+        reason: a short fixed word for counters, one of `MeasurementError.REASONS`.
+    """
+
+    REASONS = (
+        "non_finite", "out_of_range", "quaternion", "shape", "covariance", "stamp", "out_of_order",
+        "too_old", "jump", "frame",
+    )  # fmt: skip
+
+    def __init__(self, reason: str, message: str) -> None:
+        assert reason in self.REASONS, reason
+        super().__init__(message)
+        self.reason = reason

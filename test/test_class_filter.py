@@ -12,10 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.filters import markov_chain
 from robot_vision.filters.class_filter import ClassBelief, ClassFilter, ClassModel, from_hypotheses
-from robot_vision.filters.refusal import MeasurementError
 
 S = 1_000_000_000
 RAIN = ("rain", "dry")

@@ -16,7 +16,8 @@ from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filters.parameters import YAML_HEADING, FilterParameters
 from robot_vision.ros.node.launch_arguments import argument_texts
-from robot_vision.ros.node.parameters import build, markdown_table, settings, yaml_text
+from robot_vision.ros.node.parameters import markdown_table, yaml_text
+from robot_vision.settings.parameters import build, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "config" / "filters.yaml"

@@ -18,9 +18,9 @@ from ros_helpers import Client, NodeProcess, stamp_ns, wait_until
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, write_results
 from robot_vision.evaluation.predict.replay import replay
-from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import rotation_error_deg
+from robot_vision.heads.classifier.hypotheses import from_hypotheses
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 from robot_vision.recordings.writing import RecordingWriter

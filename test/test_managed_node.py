@@ -21,8 +21,8 @@ from std_msgs.msg import Float64
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.managed_parameters import ManagedParameters
-from robot_vision.ros.node.parameters import LIVE, parameter
 from robot_vision.ros.node.transitions import ERROR, FAILURE, SUCCESS, reported
+from robot_vision.settings.parameters import LIVE, parameter
 
 pytestmark = pytest.mark.ros
 

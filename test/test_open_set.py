@@ -11,9 +11,9 @@ from tiny_bundle import expected_colour, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.errors import BundleError, ConfigError
-from robot_vision.filters.class_model import from_hypotheses
 from robot_vision.heads.classifier.answer import UNKNOWN, Classification
 from robot_vision.heads.classifier.head import REFERENCES
+from robot_vision.heads.classifier.hypotheses import from_hypotheses
 from robot_vision.heads.classifier.known_scores import (
     NEIGHBOURS,
     KnownScores,

@@ -14,21 +14,12 @@ from robot_vision.bundle.installed import find_model, installed_models
 from robot_vision.errors import ConfigError
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.managed_parameters import ManagedParameters
-from robot_vision.ros.node.parameters import (
-    CONFIGURE,
-    LIVE,
-    NEVER,
-    NodeParameters,
-    build,
-    markdown_table,
-    parameter,
-    settings,
-    yaml_text,
-)
+from robot_vision.ros.node.parameters import NodeParameters, markdown_table, yaml_text
 from robot_vision.ros.perception.parameters import YAML_HEADING, PerceptionParameters
 from robot_vision.ros.places.parameters import YAML_HEADING as PLACE_HEADING
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.player.parameters import PlayerParameters
+from robot_vision.settings.parameters import CONFIGURE, LIVE, NEVER, build, parameter, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "config" / "perception.yaml"

@@ -12,7 +12,7 @@ from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, OdometryNoise
 from robot_vision.filters.pose_filter import (
     ACCEPTED,
@@ -28,7 +28,6 @@ from robot_vision.filters.pose_filter import (
     PoseFilter,
     PoseFilterSettings,
 )
-from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry

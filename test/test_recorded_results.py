@@ -127,6 +127,8 @@ def test_recording_takes_all_results_of_one_node_and_nothing_else() -> None:
         "/perception/front/classification",
         "/perception/front/uncertainty",
         "/perception/rear/pose",
+        "/perception/front/lights/classification",
+        "/perception/lights/label_info",
         "/perception/label_info",
         "/camera",
         "/truth/pose",
@@ -135,7 +137,7 @@ def test_recording_takes_all_results_of_one_node_and_nothing_else() -> None:
     for topic in (
         "/robot2/perception/front/pose",
         "/perception/front/pose_old",
-        "/perception/a/b/pose",
+        "/perception/a/b/c/pose",
         "/perception/front/image_annotated",
         "/camera/image_raw",
         "/front/camera",
@@ -170,7 +172,5 @@ def test_classes_that_were_never_published_are_missed(tmp_path: Path) -> None:
             bag.write("/perception/front/classification", START + i * PERIOD, message)
     with pytest.raises(SourceError, match=r"3 of 3 .*hall, office.* sum to 0.9: .* \(--model\)"):
         read_results(tmp_path / "bag")
-    assert (
-        read_results(tmp_path / "bag", labels=("hall", "kitchen", "office")).probabilities
-        is not None
-    )
+    spec = NetworkSpec(heads={"classifier": ClassifierSpec(("hall", "kitchen", "office"))})
+    assert read_results(tmp_path / "bag", spec=spec).probabilities is not None

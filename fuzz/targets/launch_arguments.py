@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from robot_vision.errors import ConfigError
 from robot_vision.ros.node.launch_arguments import overrides
-from robot_vision.ros.node.parameters import settings
 from robot_vision.ros.perception.parameters import PerceptionParameters
+from robot_vision.settings.parameters import settings
 
 MAX_LEN = 1 << 8
 ALLOWED_S = 2.0

@@ -238,10 +238,8 @@ def _recorded(args: argparse.Namespace) -> Written:
             "--predictions scores one recording: give one --bag at most, and no --map-bag"
         )
     bundle = ModelBundle.load(find_model(args.model)) if args.model else None
-    classifier = bundle.spec.classifier if bundle else None
-    labels = classifier.labels if classifier else ()
     request = truth_request(args)
-    found = read_results(args.predictions, args.camera, labels)
+    found = read_results(args.predictions, args.camera, bundle.spec if bundle else None)
     if bundle is not None and bundle.sha256 not in found.meta["model"] and found.meta["model"]:
         raise ConfigError(
             f"{args.predictions} was recorded with another model ({found.meta['model']}): leave out --model"

@@ -37,7 +37,7 @@ from robot_vision.filters.class_file import (
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filters.parameters import FilterParameters
-from robot_vision.ros.node.parameters import settings
+from robot_vision.settings.parameters import settings
 from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.filtering.measure import (
     OdometryTrack,

@@ -19,6 +19,7 @@ from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
+    from robot_vision.contract.topics import Latched, LeftOut, Shot, Topic
     from robot_vision.images.canvas import Canvas
 
 DTYPES = ("float32", "float16", "uint8", "uint16", "int32", "int64", "bool")
@@ -230,7 +231,7 @@ class Head(Generic[S, A]):
 
     # Topics
 
-    def topics(self, spec: S | None) -> Sequence[Any]:
+    def topics(self, spec: S | None) -> Sequence[Topic]:
         """Returns its topics; for None all that there could be, for recordings without a bundle."""
         return ()
 
@@ -248,12 +249,16 @@ class Head(Generic[S, A]):
         """Returns the options as they hold for a model: thresholds and frames are filled in."""
         return options
 
-    def told(self, answer: A, shot: Any, spec: S, options: Any) -> A:
-        """Returns what is published of an answer: once a frame, for all topics."""
+    def ineffective(self, options: Any, spec: S, material: Material) -> str:
+        """Returns why options do not do for a model what they say; empty where they do."""
+        return ""
+
+    def published(self, answer: A, shot: Shot, spec: S, options: Any) -> A | LeftOut:
+        """Returns what is published of an answer, or why nothing is: once a frame, for all topics."""
         return answer
 
-    def latched(self, spec: S) -> Sequence[Any]:
-        """Returns what is published once at activation and after a change of options."""
+    def latched(self, spec: S | None) -> Sequence[Latched]:
+        """Returns what is published once at activation and after a change of options; None as in `topics`."""
         return ()
 
     # For people
@@ -283,6 +288,10 @@ class Head(Generic[S, A]):
 
     def doubts(self, answer: A) -> Mapping[str, float]:
         """Returns by how much several answers differ, as named numbers for `~/uncertainty`."""
+        return {}
+
+    def from_doubts(self, said: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Returns the columns of what `doubts` said of N images; NaN where nothing was."""
         return {}
 
     # What is kept between prediction and evaluation

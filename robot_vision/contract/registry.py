@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable
 from functools import cache
@@ -47,6 +48,15 @@ def head(kind: str, what: str = "head") -> Head[Any, Any]:
         packages = " and ".join(sorted(package for _, package in found))
         raise ConfigError(f"Head {kind!r} is brought by {packages}: uninstall all but one")
     return _load(kind, *found[0])
+
+
+def installed() -> list[Head[Any, Any]]:
+    """Returns all heads that can be imported; a broken one is refused when it is asked for by name."""
+    found = []
+    for kind in names():
+        with contextlib.suppress(ConfigError):
+            found.append(head(kind))
+    return found
 
 
 def in_order(kinds: Iterable[tuple[str, str]]) -> list[str]:

@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError
-from robot_vision.filters.class_model import ClassBelief, ClassModel, from_hypotheses
-from robot_vision.filters.refusal import MeasurementError
+from robot_vision.errors import ConfigError, MeasurementError
+from robot_vision.filters.class_model import ClassBelief, ClassModel
+from robot_vision.heads.classifier.hypotheses import from_hypotheses
 from robot_vision.messages.stamps import nanoseconds
 
 __all__ = ["ClassBelief", "ClassFilter", "ClassModel", "from_hypotheses"]

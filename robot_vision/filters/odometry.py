@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError
-from robot_vision.filters.refusal import MeasurementError
+from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
 from robot_vision.messages.stamps import nanoseconds

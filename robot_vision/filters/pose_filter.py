@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.errors import MeasurementError
 from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
@@ -49,7 +50,6 @@ from robot_vision.filters.pose_settings import (
     PoseFilterSettings,
 )
 from robot_vision.filters.pose_track import Track
-from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry import se3
 from robot_vision.geometry.published_covariance import MIN_VARIANCE
 from robot_vision.geometry.rigid import inverse, symmetrised

@@ -26,6 +26,7 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys.store import Typestore
 
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.messages.stamps import SECOND_NS
@@ -216,6 +217,11 @@ class RecordingWriter:
     def label(self, topic: str, stamp_ns: int, text: str) -> None:
         """Writes `std_msgs/String`; it has no header, so the log's time is its stamp."""
         self.write(topic, stamp_ns, self._types.types["std_msgs/msg/String"](text))
+
+    @property
+    def store(self) -> Typestore:
+        """The types of messages: the common interfaces of ROS 2 and vision_msgs."""
+        return self._types
 
     @property
     def types(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,11 @@ class Predictions:
             _column([c and c.mutual_information for c in classes], (), np.float64),
             _column([p and p.spread for p in poses], (6, 6), np.float64),
         )
+
+    def row(self, i: int, names: Iterable[str]) -> dict[str, Any]:
+        """Returns what some columns say of frame i; those that are not there are left out."""
+        columns = {name: getattr(self, name, None) for name in names}
+        return {name: column[i] for name, column in columns.items() if column is not None}
 
     def take(self, index: NDArray[Any]) -> Predictions:
         """Returns the frames of an index or mask."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, plain, short
+from robot_vision.contract.topics import Latched, Topic
 from robot_vision.errors import ConfigError
 from robot_vision.files.arrays import load_npy
 from robot_vision.heads.classifier.answer import Classification
@@ -19,6 +20,7 @@ from robot_vision.heads.classifier.drawing import draw_labels
 from robot_vision.heads.classifier.known_scores import known_scores, make_scorer
 from robot_vision.heads.classifier.options import ClassifierOptions
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
+from robot_vision.heads.classifier.topics import class_topic, label_topic
 from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
 
@@ -124,6 +126,26 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
             )
         return dataclasses.replace(options, unknown_threshold=threshold)
 
+    def ineffective(
+        self, options: ClassifierOptions, spec: ClassifierSpec, material: Material
+    ) -> str:
+        share = options.known_share
+        if not share or not math.isnan(options.unknown_threshold):
+            return ""
+        if known_scores(material.calibration):
+            return ""
+        return (
+            f"known_share is {share}, but the model was not calibrated, so its own threshold holds: set "
+            "unknown_threshold, or use robot-vision calibrate"
+        )
+
+    def topics(self, spec: ClassifierSpec | None) -> Sequence[Topic]:
+        name, info = self.topic("classification"), self.topic("label_info")
+        return (class_topic(name, info, spec.labels if spec else (), self.key),)
+
+    def latched(self, spec: ClassifierSpec | None) -> Sequence[Latched]:
+        return (label_topic(self.topic("label_info"), spec.labels if spec else ()),)
+
     def draw(
         self,
         canvas: Canvas,
@@ -167,6 +189,10 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
             self.key("entropy"): answer.entropy,
             self.key("mutual_information"): answer.mutual_information,
         }
+
+    def from_doubts(self, said: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        key = self.key("mutual_information")
+        return {key: said[key]} if key in said else {}
 
     def columns(self, spec: ClassifierSpec) -> Mapping[str, Column]:
         found = {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
+from robot_vision.contract.topics import Topic
 from robot_vision.heads.place.answer import Descriptor
 from robot_vision.heads.place.drawing import descriptor_colours
 from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.place.topics import descriptor_topic
 from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     ) -> Callable[[Arrays], list[Descriptor]]:
         key = self.key("descriptor")
         return lambda outputs: [Descriptor(values) for values in outputs[key]]
+
+    def topics(self, spec: PlaceSpec | None) -> Sequence[Topic]:
+        return (descriptor_topic(self.topic("descriptor"), self.key("descriptor")),)
 
     def draw(self, canvas: Canvas, answer: Descriptor, spec: PlaceSpec, options: Any) -> None:
         canvas.strip(descriptor_colours(answer.values))

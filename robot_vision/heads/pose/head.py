@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
+from robot_vision.contract.topics import LeftOut, Shot, Topic
+from robot_vision.geometry.camera_pose import base_pose
 from robot_vision.geometry.rigid import symmetrised
 from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.heads.pose.drawing import pose_lines
+from robot_vision.heads.pose.options import PoseOptions
 from robot_vision.heads.pose.spec import PoseSpec
+from robot_vision.heads.pose.topics import no_mounting, pose_topics
 from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
@@ -27,6 +33,7 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
     answer_key: ClassVar[str] = "pose"
     Spec = PoseSpec
     Answer = PoseAnswer
+    Options = PoseOptions
     sampled: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"mounting"})
 
@@ -64,6 +71,25 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
 
         return decode
 
+    def topics(self, spec: PoseSpec | None) -> Sequence[Topic]:
+        return pose_topics(self.topic("pose"), self.key)
+
+    def resolve(self, options: PoseOptions, spec: PoseSpec, material: Material) -> PoseOptions:
+        """Returns the options with the name of the map's frame."""
+        return dataclasses.replace(options, map_frame=options.map_frame or spec.map_frame)
+
+    def published(
+        self, answer: PoseAnswer, shot: Shot, spec: PoseSpec, options: PoseOptions
+    ) -> PoseAnswer | LeftOut:
+        """Returns the pose of `base_frame`, if that is wanted."""
+        if not shot.base_frame:
+            return answer
+        T_base_camera = shot.mounting(shot.frame_id)
+        if T_base_camera is None:
+            return no_mounting(shot)
+        pose = base_pose(answer, T_base_camera)
+        return PoseAnswer(pose.position, pose.orientation_xyzw, pose.covariance)
+
     def draw(self, canvas: Canvas, answer: PoseAnswer, spec: PoseSpec, options: Any) -> None:
         canvas.lines(*pose_lines(answer))
 
@@ -95,6 +121,16 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
                 found[self.key(f"position_{name}_m")] = float(np.sqrt(variances[:3].sum()))
                 found[self.key(f"rotation_{name}_rad")] = float(np.sqrt(variances[3:].sum()))
         return found
+
+    def from_doubts(self, said: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Of the spread only the traces of its two blocks are said: they are spread evenly over the axes."""
+        keys = [self.key("position_spread_m"), self.key("rotation_spread_rad")]
+        if not all(key in said for key in keys):
+            return {}
+        spread = np.zeros((len(said[keys[0]]), 6, 6))
+        traces = np.stack([said[key] for key in keys], axis=1) ** 2
+        spread[:, range(6), range(6)] = np.repeat(traces / 3, 3, axis=1)
+        return {self.key("spread"): spread}
 
     def columns(self, spec: PoseSpec) -> Mapping[str, Column]:
         found = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from vision_msgs.msg import Classification, LabelInfo
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.filters.class_file import ClassKnowledge, read_class_file
 from robot_vision.filters.class_filter import (
     ClassBelief,
@@ -20,16 +20,19 @@ from robot_vision.filters.class_filter import (
     ClassModel,
     from_hypotheses,
 )
-from robot_vision.filters.refusal import MeasurementError
+from robot_vision.heads.classifier.topics import hypotheses_writer
+from robot_vision.messages.making import rclpy_maker
 from robot_vision.messages.stamps import set_stamp
 from robot_vision.ros.filters.diagnostics import class_status
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.incoming import measured_stamp_ns
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.node.statistics import Statistics
-from robot_vision.ros.node.status import classification_message, header_message
+from robot_vision.ros.node.status import header_message
 
 Warn = Callable[[str, str], None]
+
+_message = hypotheses_writer(rclpy_maker)
 
 
 class ClassFiltering:
@@ -254,7 +257,7 @@ class ClassFiltering:
             # Of all cameras: the time is that of the newest image, the frame is no camera's.
             set_stamp(header.stamp, belief.stamp_ns)
             header.frame_id = self._parameters().base_frame
-        publisher.publish(classification_message(header, belief.top_k(self._parameters().top_k)))
+        publisher.publish(_message(header, belief.top_k(self._parameters().top_k)))
 
     def statuses(self, node: str) -> list[Any]:
         """Returns an entry of `/diagnostics` for each camera."""

@@ -8,7 +8,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.filters.odometry import OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.node.managed_parameters import ManagedParameters, check_camera_names
-from robot_vision.ros.node.parameters import LIVE, parameter
+from robot_vision.settings.parameters import LIVE, parameter
 
 ODOMETRY_SOURCES = ("topic", "tf", "none")
 

@@ -14,6 +14,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from std_msgs.msg import Bool, Header
 
+from robot_vision.errors import MeasurementError
 from robot_vision.filters.pose_filter import (
     LOCALISED,
     REINITIALISED,
@@ -24,7 +25,6 @@ from robot_vision.filters.pose_filter import (
     PoseEstimate,
     PoseFilter,
 )
-from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix

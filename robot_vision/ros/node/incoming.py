@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters.refusal import MeasurementError
+from robot_vision.errors import MeasurementError
 from robot_vision.geometry.frames import plain_frame
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE
 from robot_vision.messages.stamps import SECOND_NS, stamp_to_ns

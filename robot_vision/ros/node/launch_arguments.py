@@ -17,7 +17,7 @@ from robot_vision.bundle.installed import PACKAGE, package_executable
 from robot_vision.errors import ConfigError
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.ros import EXECUTABLES
-from robot_vision.ros.node.parameters import Setting, settings
+from robot_vision.settings.parameters import Setting, settings
 
 
 def argument_texts(cls: type) -> dict[str, str]:

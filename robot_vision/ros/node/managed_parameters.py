@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
-from robot_vision.ros.node.parameters import LIVE, NEVER, parameter
+from robot_vision.settings.parameters import LIVE, NEVER, parameter
 
 RELIABILITY = ("best_effort", "reliable")
 

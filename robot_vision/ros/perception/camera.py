@@ -15,7 +15,7 @@ from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.perception.diagnostics import CameraHealth
 from robot_vision.ros.perception.outputs import CameraOutputs
-from robot_vision.ros.perception.parameters import PerceptionParameters
+from robot_vision.ros.perception.parameters import NodeSettings
 from robot_vision.ros.perception.worker import Frame
 from robot_vision.text.counts import counted
 
@@ -33,10 +33,10 @@ class Camera:
 
     def __init__(
         self,
-        node: ManagedNode[PerceptionParameters],
+        node: ManagedNode[NodeSettings],
         name: str,
         outputs: CameraOutputs,
-        parameters: Callable[[], PerceptionParameters],
+        parameters: Callable[[], NodeSettings],
         warn: Callable[[str, str], None],
     ) -> None:
         self.name = name

@@ -17,7 +17,6 @@ if (
 
 import functools
 import gc
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,19 +25,19 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from vision_msgs.msg import LabelInfo, VisionInfo
 
 from robot_vision.bundle.installed import find_model
+from robot_vision.bundle.model_topic import model_topic
+from robot_vision.contract.topics import Latched, Shot
 from robot_vision.errors import EngineError
 from robot_vision.geometry.frames import FrameTree
-from robot_vision.heads.classifier.known_scores import known_scores
+from robot_vision.messages.making import rclpy_maker
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile
-from robot_vision.ros.node.status import label_info_message, vision_info_message
 from robot_vision.ros.node.transforms import (
     subscribe_static,
     transform_from_numbers,
@@ -47,13 +46,17 @@ from robot_vision.ros.node.transitions import SUCCESS, reported
 from robot_vision.ros.perception.camera import Camera
 from robot_vision.ros.perception.diagnostics import camera_status, node_status
 from robot_vision.ros.perception.outputs import CameraOutputs
-from robot_vision.ros.perception.parameters import PerceptionParameters
+from robot_vision.ros.perception.parameters import (
+    NodeSettings,
+    PerceptionParameters,
+    named_settings,
+)
 from robot_vision.ros.perception.worker import Request, Result, Worker
 
 NODE_NAME = "perception"
 
 
-class PerceptionNode(ManagedNode[PerceptionParameters]):
+class PerceptionNode(ManagedNode[NodeSettings]):
     """Runs one network on the newest frames of any number of cameras.
 
     Raises:
@@ -66,7 +69,8 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         self._cameras: dict[str, Camera] = {}
         self._statics: FrameTree[Any] = FrameTree()
         self._release: list[Callable[[], Any]] = []
-        self._info: tuple[Any, Any] | None = None
+        self._latched: list[tuple[Any, Callable[[], Any]]] = []
+        self._options: dict[str, Any] = {}
         self._paused = False
         super().__init__(NODE_NAME, PerceptionParameters, **options)
 
@@ -87,6 +91,8 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         try:
             # All cameras at once is the commonest batch but one: engines tune for what comes first.
             pipeline.warm_up((1, *range(most, 1, -1)))
+            self._settings.extend(named_settings(pipeline.bundle.spec, p))
+            self._options = self._options_of(pipeline)
             self._make_outputs(pipeline, p)
         except BaseException:
             pipeline.close()
@@ -105,7 +111,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
         """Subscribes to the cameras and starts the worker."""
         assert self._pipeline is not None
         super().on_activate(state)
-        self._publish_info()
+        self._publish_latched()
         compressed = self.parameters.transport == "compressed"
         statistics = {name: camera.statistics for name, camera in self._cameras.items()}
         read = read_compressed_image if compressed else read_image
@@ -136,24 +142,44 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
 
     # What the transitions do
 
-    def _make_outputs(self, pipeline: Pipeline, p: PerceptionParameters) -> None:
+    def _make_outputs(self, pipeline: Pipeline, p: NodeSettings) -> None:
+        bundle = pipeline.bundle
+        bound = bundle.spec.bound
+        if any(t.name == "/tf" for head, spec in bound for t in head.topics(spec)):
+            self.open_tf()
+            self._release.append(self.close_tf)
+        if p.base_frame and not p.camera_to_base and any("mounting" in h.needs for h, _ in bound):
+            self._release.append(subscribe_static(self, self._statics, self._refuse_transform))
         for name in p.cameras:
-            outputs = CameraOutputs(self, name, pipeline.bundle.spec, p, self._on_incompatible_qos)
+            outputs = CameraOutputs(self, name, bundle.spec, p, self._on_incompatible_qos)
             self._release.append(outputs.destroy)
             self._cameras[name] = Camera(self, name, outputs, lambda: self.parameters, self._warn)
-        latched = profile("reliable", 1, latched=True)
-        infos = []
-        for kind, topic in ((LabelInfo, "~/label_info"), (VisionInfo, "~/vision_info")):
-            publisher = self.create_lifecycle_publisher(kind, topic, latched)
-            self._release.append(functools.partial(self.destroy_lifecycle_publisher, publisher))
-            infos.append(publisher)
-        self._info = (infos[0], infos[1])
-        if pipeline.bundle.spec.pose is None:
-            return
-        self.open_tf()
-        self._release.append(self.close_tf)
-        if p.base_frame and not p.camera_to_base:
-            self._release.append(subscribe_static(self, self._statics, self._refuse_transform))
+        for head, spec in bound:
+            for latched in head.latched(spec):
+                self._latch(latched, head.name)
+        self._latch(model_topic(bundle), None)
+
+    def _latch(self, latched: Latched, head: str | None) -> None:
+        kind, qos = rclpy_maker(latched.kind), profile("reliable", 1, latched=True)
+        publisher = self.create_lifecycle_publisher(kind, f"~/{latched.name}", qos)
+        self._release.append(functools.partial(self.destroy_lifecycle_publisher, publisher))
+        write = latched.writer(rclpy_maker)
+        self._latched.append(
+            (
+                publisher,
+                lambda: write(self.get_clock().now().to_msg(), self._options.get(head or "")),
+            )
+        )
+
+    def _options_of(self, pipeline: Pipeline) -> dict[str, Any]:
+        """Returns each head's options in force."""
+        given = {**vars(self.parameters), **self._settings.more}
+        bundle = pipeline.bundle
+        for head, spec in bundle.spec.bound:
+            material = bundle.material[head.name]
+            if text := head.ineffective(head.options(given), spec, material):
+                self._warn(f"{head.name} options", f"{bundle.name}, {head.name}: {text}")
+        return bundle.options(given)
 
     def _stop(self) -> None:
         for camera in self._cameras.values():
@@ -172,7 +198,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
             release()
         self._release = []
         self._cameras = {}
-        self._info = None
+        self._latched = []
         if self._pipeline is not None:
             pipeline, self._pipeline = self._pipeline, None
             pipeline.close()
@@ -180,21 +206,15 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
 
     # What the worker calls, in its thread
 
-    def _broadcasts(self, p: PerceptionParameters) -> bool:
-        return p.publish_tf and self.tf is not None and self.tf.listened
-
     def _request(self, name: str) -> Request:
         p, outputs = self.parameters, self._cameras[name].outputs
-        wanted = p.always_infer or outputs.listened() or self._broadcasts(p)
+        wanted = p.always_infer or outputs.listened(self._options)
         self._note_paused(not wanted and not self._anybody_listens())
-        return Request(wanted, wanted and outputs.wants_full_image(p))
+        return Request(wanted, wanted and outputs.wants_full_image(p.annotated_rate_hz))
 
     def _anybody_listens(self) -> bool:
-        p = self.parameters
-        return (
-            p.always_infer
-            or self._broadcasts(p)
-            or any(camera.outputs.listened() for camera in self._cameras.values())
+        return self.parameters.always_infer or any(
+            camera.outputs.listened(self._options) for camera in self._cameras.values()
         )
 
     def _note_paused(self, paused: bool) -> None:
@@ -208,69 +228,28 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
 
     def _publish(self, result: Result) -> bool:
         assert self._pipeline is not None
-        camera, p = self._cameras[result.camera], self.parameters
-        broadcast = None
-        if self._broadcasts(p):
-            broadcast = functools.partial(self._broadcast, camera.name)
-        sent = camera.outputs.publish(
-            result.header,
-            result.prediction,
-            p,
-            self._threshold(),
+        camera, p, options = self._cameras[result.camera], self.parameters, self._options
+        shot = Shot(
+            result.header.stamp,
+            result.header.frame_id,
+            camera.name,
+            p.base_frame,
             functools.partial(self._mounting, camera.name),
-            broadcast,
         )
-        if sent.left_out:
-            camera.statistics.count(sent.left_out)
+        sent, left_out = camera.outputs.publish(shot, result.prediction, options)
+        for left in left_out:
+            camera.statistics.count(left.reason)
             camera.statistics.mark("left_out")
-            if sent.left_out == "no_transform":
-                why = (
-                    f"no fixed transform from {p.base_frame!r} to {result.header.frame_id!r} on "
-                    "/tf_static, so no pose: publish it, or set camera_to_base"
-                )
-            elif sent.left_out == "frame_taken":
-                why = ""  # said with the frame
-            elif p.base_frame:
-                why = (
-                    f"its images name no frame, so where it is on {p.base_frame!r} is not known and there "
-                    "is no pose: set the driver's frame_id, or camera_to_base"
-                )
-            else:
-                why = "its images name no frame, so nothing goes to /tf: set the driver's frame_id"
-            if why:
-                self._warn(f"{camera.name} {sent.left_out}", f"Camera {camera.name}: {why}")
+            self._warn(f"{camera.name} {left.reason}", f"Camera {camera.name}: {left.text}")
         camera.note_stamp(result.header.stamp, self.get_clock().now().nanoseconds)
         if result.full_image is not None:
             from robot_vision.annotate import annotate
 
-            assert self._pipeline is not None
-            bundle = self._pipeline.bundle
-            options = bundle.options(vars(p))
-            drawn = annotate(result.full_image, result.prediction, bundle.spec, options)
+            spec = self._pipeline.bundle.spec
+            drawn = annotate(result.full_image, result.prediction, spec, options)
             camera.outputs.publish_annotated(result.header, drawn)
             return True
-        return sent.anything
-
-    def _threshold(self) -> float | None:
-        """Returns the open-set threshold in force; None for none."""
-        assert self._pipeline is not None
-        classifier = self._pipeline.bundle.spec.classifier
-        own = self.parameters.unknown_threshold
-        if math.isnan(own):
-            share, known = (
-                self.parameters.known_share,
-                known_scores(self._pipeline.bundle.calibration),
-            )
-            if share and known:
-                return known.threshold(share)
-            if share and classifier:
-                self._warn(
-                    "known_share",
-                    f"known_share is {share}, but {self._pipeline.bundle.name} was not calibrated, so its "
-                    "own threshold holds: set unknown_threshold, or use robot-vision calibrate",
-                )
-            return classifier.unknown_threshold if classifier else None
-        return None if own == -math.inf else own
+        return sent
 
     def _mounting(self, camera: str, frame: str) -> NDArray[np.float64] | None:
         """Returns `T_base_camera` of a camera whose optical frame is `frame`."""
@@ -280,37 +259,22 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
             return transform_from_numbers(numbers)
         return self._statics.lookup(p.base_frame, frame)
 
-    def _broadcast(self, camera: str, transform: Any) -> bool:
-        assert self.tf is not None
-        other = self.tf.send(transform, camera)
-        if other:
-            self._warn(
-                f"{camera} frame_taken",
-                f"Camera {camera}: its transform is left out, since camera {other} gives the frame "
-                f"{transform.child_frame_id!r} already: give their drivers frame_ids that differ, or leave "
-                "base_frame empty",
-            )
-        return not other
-
     # Around it
 
-    def _on_change(self, before: PerceptionParameters, after: PerceptionParameters) -> None:
-        # Not equal also if both are NaN: one message more does no harm.
-        thresholds = [(p.unknown_threshold, p.known_share) for p in (before, after)]
-        if self._worker is not None and thresholds[0] != thresholds[1]:
-            self._publish_info()
+    def _on_change(self, before: NodeSettings, after: NodeSettings) -> None:
+        if self._pipeline is None:
+            return
+        options, self._options = self._options, self._options_of(self._pipeline)
+        if self._worker is not None and options != self._options:
+            self._publish_latched()
 
     def _refuse_transform(self, text: str) -> None:
         total = self._statistics.count("tf_refused")
         self._warn("tf", f"Transform on /tf_static refused ({total} so far): {text}")
 
-    def _publish_info(self) -> None:
-        if self._pipeline is None or self._info is None:
-            return
-        bundle, stamp = self._pipeline.bundle, self.get_clock().now().to_msg()
-        labels = bundle.spec.classifier.labels if bundle.spec.classifier else ()
-        self._info[0].publish(label_info_message(stamp, labels, self._threshold()))
-        self._info[1].publish(vision_info_message(stamp, bundle))
+    def _publish_latched(self) -> None:
+        for publisher, message in self._latched:
+            publisher.publish(message())
 
     def _statuses(self) -> list[DiagnosticStatus]:
         p, name = self.parameters, self.get_fully_qualified_name()
@@ -337,7 +301,7 @@ class PerceptionNode(ManagedNode[PerceptionParameters]):
             self._note_paused(not self._anybody_listens())
             device = str(about.get("device", ""))
             for camera in self._cameras.values():
-                idle = not (p.always_infer or self._broadcasts(p) or camera.outputs.listened())
+                idle = not (p.always_infer or camera.outputs.listened(self._options))
                 health = camera.health(idle)
                 statuses.append(
                     camera_status(name, device, health, camera.statistics, p.stale_after_s)

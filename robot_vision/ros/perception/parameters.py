@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+from robot_vision.contract import registry
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
 from robot_vision.ros.node.managed_parameters import (
     ManagedParameters,
     check_camera_names,
     check_mountings,
 )
-from robot_vision.ros.node.parameters import LIVE, parameter
-
-NAN = float("nan")
+from robot_vision.settings.parameters import LIVE, Setting, parameter, settings
 
 
 @dataclass(frozen=True)
-class PerceptionParameters(ManagedParameters):
-    """Settings of the perception node; each field's text is its documentation."""
+class NodeSettings(ManagedParameters):
+    """Settings of the perception node without those of heads; each field's text is its documentation."""
 
     model: str = parameter(
         "", "Model bundle: a directory, or the name of one of the installed models, such as demo."
@@ -68,28 +70,6 @@ class PerceptionParameters(ManagedParameters):
     always_infer: bool = parameter(
         False, "Run the network even while nothing subscribes to its results.", change=LIVE
     )
-    top_k: int = parameter(
-        3,
-        "Number of classes in a classification, most probable first.",
-        low=1,
-        high=1000,
-        change=LIVE,
-    )
-    unknown_threshold: float = parameter(
-        NAN,
-        "Images with a known score below this are classified as unknown; .nan takes the model's own"
-        " threshold, -.inf never says unknown.",
-        change=LIVE,
-    )
-    known_share: float = parameter(
-        0.0,
-        "Share of images of known classes that should not be called unknown, such as 0.95. The "
-        "threshold then comes from the model's calibration, if unknown_threshold is .nan. 0 uses "
-        "the model's own threshold.",
-        low=0.0,
-        high=0.995,
-        change=LIVE,
-    )
     max_rate_hz: float = parameter(
         0.0,
         "Highest rate at which frames of each camera are processed, in Hz; 0 is unlimited.",
@@ -97,7 +77,6 @@ class PerceptionParameters(ManagedParameters):
         high=1000,
         change=LIVE,
     )
-    map_frame: str = parameter("", "Frame of the poses; empty takes the one in the model.")
     base_frame: str = parameter(
         "",
         "Frame whose pose is published, such as base_link. Empty publishes the pose of the camera; "
@@ -109,27 +88,6 @@ class PerceptionParameters(ManagedParameters):
         "(rad); six numbers for all cameras or six for each. Empty looks it up on /tf_static.",
         low=-1e6,
         high=1e6,
-    )
-    pose_covariance_scale: float = parameter(
-        1.0, "Factor applied to the network's pose covariance.", low=1e-6, high=1e6, change=LIVE
-    )
-    signed_covariance: bool = parameter(
-        False,
-        "Publish negative covariances unchanged. Nav2's AMCL refuses a pose that has one; by "
-        "default they are raised to zero and the variances are increased to match.",
-        change=LIVE,
-    )
-    publish_tf: bool = parameter(
-        False,
-        "Also broadcast each pose on /tf, with tf_suffix added to the frame's name. If several "
-        "cameras give the pose of the same frame, as all do with base_frame, the first one is "
-        "broadcast while it delivers.",
-        change=LIVE,
-    )
-    tf_suffix: str = parameter(
-        "_estimated",
-        "Suffix of the child frame's name on /tf, where a frame can have only one parent. Set it to"
-        " empty if nothing else gives the frame a parent.",
     )
     annotated_rate_hz: float = parameter(
         0.0,
@@ -185,6 +143,48 @@ class PerceptionParameters(ManagedParameters):
             return self.camera_to_base
         start = 6 * self.cameras.index(camera)
         return self.camera_to_base[start : start + 6]
+
+
+def _with_heads() -> type[NodeSettings]:
+    """Returns the node's settings with the options of all installed heads.
+
+    A head that cannot be imported, or whose options do not go with those of others, has no parameters here: a
+    model that uses it is refused with the reason when the node configures.
+    """
+    found: dict[str, Any] = {}
+    own = {f.name for f in dataclasses.fields(NodeSettings)}
+    for head in registry.installed():
+        options = dataclasses.fields(head.Options)
+        about_each = {f.name: (f.type, f.default, f.metadata) for f in options}
+        same = all(
+            name not in own and found.get(name, about) == about
+            for name, about in about_each.items()
+        )
+        if all(f.metadata for f in options) and same:
+            found |= about_each
+    fields = [
+        (name, kind, dataclasses.field(default=default, metadata=about))
+        for name, (kind, default, about) in found.items()
+    ]
+    return dataclasses.make_dataclass(
+        "PerceptionParameters", fields, bases=(NodeSettings,), frozen=True
+    )
+
+
+PerceptionParameters = _with_heads()
+
+
+def named_settings(spec: NetworkSpec, current: NodeSettings) -> list[Setting]:
+    """Returns the parameters of heads not named as their kind; by default they are as the kind's."""
+    by_name = {s.name: s for s in settings(PerceptionParameters)}
+    return [
+        dataclasses.replace(
+            by_name[f.name], name=head.key(f.name), default=getattr(current, f.name)
+        )
+        for head, _ in spec.bound
+        if head.name != head.kind
+        for f in dataclasses.fields(head.Options)
+    ]
 
 
 YAML_HEADING = """Parameters of the perception node, all at their defaults.

@@ -5,19 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from robot_vision.bundle.model_topic import model_topic
+from robot_vision.contract import registry
+from robot_vision.contract.topics import UNCERTAINTY
 from robot_vision.errors import ConfigError
-
-RESULTS = ("classification", "descriptor", "pose", "uncertainty")
-LATCHED = ("label_info", "vision_info")
 
 
 def topic_pattern(node: str, extra: Sequence[str] = ()) -> str:
     """Returns the regular expression of a node's result topics, of all its cameras, and of more topics.
 
-    `ros2 bag record` looks for it anywhere in a topic's name, so it is of the whole name.
+    That is of all heads that are installed, under any name. `ros2 bag record` looks for it anywhere in a
+    topic's name, so it is of the whole name.
     """
-    name = re.escape("/" + node.strip("/"))
-    names = [f"{name}/[^/]+/({'|'.join(RESULTS)})", f"{name}/({'|'.join(LATCHED)})"]
+    name, heads = re.escape("/" + node.strip("/")), registry.installed()
+    topics = [t.name for h in heads for t in h.topics(None) if not t.name.startswith("/")]
+    latched = [t.name for h in heads for t in h.latched(None)]
+    each, once = "|".join(topics), "|".join(latched)
+    names = [
+        f"{name}/[^/]+/(({each})|{UNCERTAINTY.name}|[a-z][a-z0-9_]*/({each}))",
+        f"{name}/(({once})|{model_topic().name}|[a-z][a-z0-9_]*/({once}))",
+    ]
     names += [re.escape("/" + topic.strip("/")) for topic in extra]
     return f"^({'|'.join(names)})$"
 

@@ -14,8 +14,8 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 
+from robot_vision.errors import MeasurementError
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, Continuity
-from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.pose_buffer import PoseBuffer
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix

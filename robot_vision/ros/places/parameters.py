@@ -13,7 +13,7 @@ from robot_vision.ros.node.managed_parameters import (
     check_camera_name,
     check_mountings,
 )
-from robot_vision.ros.node.parameters import LIVE, NEVER, parameter
+from robot_vision.settings.parameters import LIVE, NEVER, parameter
 
 POSE_SOURCES = ("none", "odometry", "pose", "pose_with_covariance", "tf")
 DEFAULT_POSE_TOPICS = {"odometry": "odom", "pose": "pose", "pose_with_covariance": "pose"}

@@ -10,8 +10,7 @@ from typing import Any
 
 from std_msgs.msg import Header
 
-from robot_vision.errors import ImageError
-from robot_vision.filters.refusal import MeasurementError
+from robot_vision.errors import ImageError, MeasurementError
 from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.geometry.pose_buffer import BACK_S
 from robot_vision.ros.node.incoming import checked_stamp_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robot_vision.ros.node.parameters import LIVE, NEVER, parameter
+from robot_vision.settings.parameters import LIVE, NEVER, parameter
 
 STAMPS = ("auto", "recorded", "now")
 RELIABILITY = ("reliable", "best_effort")

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.rows import Scores
-from robot_vision.errors import SourceError, unknown
+from robot_vision.errors import MeasurementError, SourceError, unknown
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
-from robot_vision.filters.refusal import MeasurementError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
 from robot_vision.messages.stamps import stamp_to_ns

@@ -1,0 +1,179 @@
+"""Topics of heads: one writer for the node and for recordings, and readers of what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.messages.making import Maker, set_header
+from robot_vision.messages.types import DIAGNOSTICS
+
+if TYPE_CHECKING:
+    from robot_vision.contract.prediction import Prediction
+    from robot_vision.contract.spec import NetworkSpec
+
+Row = tuple[
+    int, int
+]  # an image's stamp in nanoseconds, and its number among the images of that stamp
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The image that an answer is about; it has the fields of a header.
+
+    Attributes:
+        stamp: its sec and nanosec.
+        frame_id: the camera's optical frame.
+        camera: the camera's name.
+        base_frame: the frame whose pose is wanted; empty for the camera's own.
+        mounting: returns `T_base_camera` of an optical frame; None while it is not known.
+    """
+
+    stamp: Any
+    frame_id: str
+    camera: str
+    base_frame: str = ""
+    mounting: Callable[[str], NDArray[np.float64] | None] = lambda frame: None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why an answer has no message; it is counted, and said.
+
+    Attributes:
+        reason: a counter's name.
+        text: what is wrong and what to do; empty where it was said already.
+    """
+
+    reason: str
+    text: str = ""
+
+
+class Reader(Protocol):
+    """Reads the messages of one topic of a recording back to columns."""
+
+    def add(self, row: Row, message: Any) -> None:
+        """Takes the message about an image."""
+
+    def finish(
+        self, rows: Sequence[Row], latched: Mapping[str, Any], notes: list[str]
+    ) -> Mapping[str, Any]:
+        """Returns what `Predictions` takes: columns over the rows, NaN where nothing was said.
+
+        Args:
+            rows: of the whole recording.
+            latched: the last message of each latched topic, by `Latched.name`.
+            notes: gets a line for each thing that a recording does not hold.
+
+        Raises:
+            SourceError: the messages do not fit each other.
+        """
+
+
+def always(options: Any) -> bool:
+    """A topic that no option turns off."""
+    return True
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic with one message for an image.
+
+    Attributes:
+        name: below `~/<camera>/`; or `/tf`, which all cameras share, and which is not recorded.
+        kind: the messages' type.
+        text: what it holds, for the README.
+        writer: looks up its types and returns what writes a message, or says why there is none, of
+            `Head.published`'s answer and the head's options in force.
+        reader: makes a reader; None where nobody reads it back.
+        wanted: says of the options in force whether it is published.
+        form: for the README: what the type alone does not say.
+        of_camera: whether its messages are in the camera's frame.
+    """
+
+    name: str
+    kind: str
+    text: str
+    writer: Callable[[Maker], Callable[[Shot, Any, Any], Any | LeftOut]]
+    reader: Callable[[], Reader] | None = None
+    wanted: Callable[[Any], bool] = always
+    form: str = ""
+    of_camera: bool = True
+
+
+@dataclass(frozen=True)
+class Latched:
+    """A topic with one message for all that follows, sent again when options change.
+
+    Attributes:
+        name: below `~/`.
+        kind: the message's type.
+        text: what it holds, for the README.
+        writer: looks up its types and returns what writes a message, of its stamp and the options in force.
+    """
+
+    name: str
+    kind: str
+    text: str
+    writer: Callable[[Maker], Callable[[Any, Any], Any]]
+
+
+def doubts(prediction: Prediction, spec: NetworkSpec) -> dict[str, float]:
+    """Returns what a network that answers several times says of its own answers, as named numbers."""
+    found: dict[str, float] = {}
+    for head, _ in spec.bound:
+        if (answer := prediction.get(head.name)) is not None:
+            found |= head.doubts(answer)
+    return found
+
+
+def _uncertainty_writer(make: Maker) -> Callable[[Shot, Any, Any], Any]:
+    array, status, pair = map(
+        make, (DIAGNOSTICS, "diagnostic_msgs/msg/DiagnosticStatus", "diagnostic_msgs/msg/KeyValue")
+    )
+
+    def write(shot: Shot, numbers: Mapping[str, float], options: Any) -> Any:
+        message, entry = array(), status()
+        set_header(message.header, shot)
+        entry.name = shot.camera
+        entry.values = [pair(key=key, value=f"{value:.4g}") for key, value in numbers.items()]
+        message.status = [entry]
+        return message
+
+    return write
+
+
+class _UncertaintyReader:
+    def __init__(self) -> None:
+        self._rows: dict[Row, dict[str, float]] = {}
+
+    def add(self, row: Row, message: Any) -> None:
+        self._rows[row] = {v.key: float(v.value) for s in message.status for v in s.values}
+
+    def finish(
+        self, rows: Sequence[Row], latched: Mapping[str, Any], notes: list[str]
+    ) -> Mapping[str, Any]:
+        """Each number is a column, which heads put together (`Head.from_doubts`)."""
+        names = dict.fromkeys(name for values in self._rows.values() for name in values)
+        said = [self._rows.get(row, {}) for row in rows]
+        return {name: np.array([v.get(name, np.nan) for v in said]) for name in names}
+
+
+UNCERTAINTY = Topic(
+    "uncertainty",
+    DIAGNOSTICS,
+    "for a model whose heads answer several times: how much the answers differ "
+    "([docs/uncertainty.md](docs/uncertainty.md))",
+    _uncertainty_writer,
+    _UncertaintyReader,
+)
+
+
+def stack(values: Mapping[Row, Any], rows: Sequence[Row], dtype: Any = np.float64) -> NDArray[Any]:
+    """Returns values of one shape as a column over the rows, NaN where one is missing."""
+    missing = np.full(np.shape(next(iter(values.values()))), np.nan, dtype)
+    return np.array([values.get(row, missing) for row in rows], dtype)

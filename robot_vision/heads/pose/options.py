@@ -1,0 +1,35 @@
+"""What can be set of how poses are published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robot_vision.settings.parameters import LIVE, parameter
+
+
+@dataclass(frozen=True)
+class PoseOptions:
+    """Settings of the perception node; each field's text is its documentation."""
+
+    map_frame: str = parameter("", "Frame of the poses; empty takes the one in the model.")
+    pose_covariance_scale: float = parameter(
+        1.0, "Factor applied to the network's pose covariance.", low=1e-6, high=1e6, change=LIVE
+    )
+    signed_covariance: bool = parameter(
+        False,
+        "Publish negative covariances unchanged. Nav2's AMCL refuses a pose that has one; by "
+        "default they are raised to zero and the variances are increased to match.",
+        change=LIVE,
+    )
+    publish_tf: bool = parameter(
+        False,
+        "Also broadcast each pose on /tf, with tf_suffix added to the frame's name. If several "
+        "cameras give the pose of the same frame, as all do with base_frame, the first one is "
+        "broadcast while it delivers.",
+        change=LIVE,
+    )
+    tf_suffix: str = parameter(
+        "_estimated",
+        "Suffix of the child frame's name on /tf, where a frame can have only one parent. Set it to"
+        " empty if nothing else gives the frame a parent.",
+    )
