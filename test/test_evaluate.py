@@ -289,7 +289,9 @@ def test_images_that_the_model_was_trained_or_calibrated_on_are_said(
         words = " ".join(text.split())
         assert "100 % of the images are among those that seen was calibrated on" in words
         assert "chosen" not in words
-    results = read_results(str(tmp_path / "out/results/drive"), "front", LABELS)
+    results = read_results(
+        str(tmp_path / "out/results/drive"), "front", ModelBundle.load(model).spec
+    )
     with open_source(bag) as source:  # of the node, with the bag that it saw
         found = with_times_of(results, source, ModelBundle.load(model))
     assert set(problems) <= set(found.meta["problems"])

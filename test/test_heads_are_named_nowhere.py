@@ -66,17 +66,12 @@ contract/spec.py
 evaluation/measure/association.py
 evaluation/measure/metrics.py
 evaluation/predict/columns.py
-evaluation/predict/recorded.py
 evaluation/report/compare.py
 evaluation/report/figures.py
 evaluation/report/headlines.py
 evaluation/report/page.py
 evaluation/report/tables.py
 evaluation/report/text.py
-ros/node/status.py
-ros/perception/node.py
-ros/perception/outputs.py
-ros/perception/recorded_topics.py
 training/ship/calibrate.py
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 
 import cv2
 import numpy as np
@@ -25,24 +26,26 @@ from std_msgs.msg import Header
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.model_topic import model_topic
+from robot_vision.contract import registry
 from robot_vision.errors import ImageError
 from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE, covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
 from robot_vision.heads.classifier.answer import Hypothesis
+from robot_vision.heads.classifier.options import ClassifierOptions
+from robot_vision.heads.classifier.topics import hypotheses_writer, label_topic
+from robot_vision.heads.place.answer import Descriptor
 from robot_vision.images.decode import to_rgb
+from robot_vision.messages.making import rclpy_maker, set_header, set_pixels
 from robot_vision.messages.serialized import read_compressed_image, read_image
+from robot_vision.messages.types import IMAGE
 from robot_vision.ros.node.status import (
-    classification_message,
-    descriptor_message,
     header_message,
-    image_message,
-    label_info_message,
     pose_message,
     status_message,
     transform_message,
-    vision_info_message,
 )
 from robot_vision.ros.node.transforms import (
     add_static,
@@ -51,6 +54,24 @@ from robot_vision.ros.node.transforms import (
 from robot_vision.ros.places.messages import PlaceHypothesis, places_message
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="front_optical")
+classification_message = hypotheses_writer(rclpy_maker)
+
+
+def descriptor_message(header, descriptor):  # noqa: ANN001, ANN201
+    (topic,) = registry.head("place").topics(None)
+    return topic.writer(rclpy_maker)(header, Descriptor(descriptor), None)
+
+
+def image_message(header, image):  # noqa: ANN001, ANN201
+    message = rclpy_maker(IMAGE)()
+    set_header(message.header, header)
+    set_pixels(message, image, "rgb8")
+    return message
+
+
+def label_info_message(stamp, labels, threshold):  # noqa: ANN001, ANN201
+    options = ClassifierOptions(unknown_threshold=-math.inf if threshold is None else threshold)
+    return label_topic("label_info", labels).writer(rclpy_maker)(stamp, options)
 
 
 def _random_covariance(rng: np.random.Generator, scale: float = 1.0) -> np.ndarray:
@@ -198,7 +219,7 @@ def test_infos_name_labels_threshold_and_model(tmp_path: Path) -> None:
         len(label_info_message(HEADER.stamp, [str(i) for i in range(70000)], None).class_map)
         == 65536
     )
-    vision = vision_info_message(HEADER.stamp, bundle)
+    vision = model_topic(bundle).writer(rclpy_maker)(HEADER.stamp, None)
     assert "tiny" in vision.method and bundle.sha256 in vision.method
     assert vision.database_location == str(tmp_path / "b")
     assert vision.database_version == int(bundle.sha256[:8], 16) // 2

@@ -40,6 +40,12 @@ def test_the_graph_outputs_are_those_of_the_code():
     assert named == set(demo.spec.outputs)
 
 
+def test_topics_of_heads_are_those_of_the_code():
+    from robot_vision.ros.perception.recorded_topics import topic_rows
+
+    assert "\n".join(topic_rows()) in README
+
+
 def test_player_parameters_are_those_of_the_code():
     pytest.importorskip("rclpy")
     from robot_vision.ros.node.parameters import markdown_table

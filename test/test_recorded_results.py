@@ -11,11 +11,13 @@ from evaluation_bags import PERIOD, START
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, write_results
 from robot_vision.evaluation.report.tables import file_stems
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.perception.recorded_topics import record_command, topic_pattern

@@ -54,13 +54,3 @@ class Prediction:
         """The numbers of the place head."""
         answer: Any = self.answers.get("place")
         return None if answer is None else answer.values
-
-    def several_answers(self) -> dict[str, float]:
-        """Returns what a network that answers several times says of its own answers, as named numbers."""
-        from robot_vision.contract import registry
-
-        return {
-            key: value
-            for name, answer in self.answers.items()
-            for key, value in registry.head(name).doubts(answer).items()
-        }

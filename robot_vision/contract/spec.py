@@ -98,6 +98,14 @@ class NetworkSpec:
             for name, output in head.outputs(spec, self.epistemic).items()
         }
 
+    def doubts(self, answers: Mapping[str, Any]) -> dict[str, float]:
+        """Returns what a network that answers several times says of its own answers, as named numbers."""
+        found: dict[str, float] = {}
+        for head, _ in self.bound:
+            if (answer := answers.get(head.name)) is not None:
+                found |= head.doubts(answer)
+        return found
+
     def with_heads(self, **changes: Any) -> NetworkSpec:
         """Returns a copy with these heads added or replaced; None takes one away."""
         return dataclasses.replace(self, heads={**self.heads, **changes})

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.messages.making import Maker, set_header
 from robot_vision.messages.types import DIAGNOSTICS
-
-if TYPE_CHECKING:
-    from robot_vision.contract.prediction import Prediction
-    from robot_vision.contract.spec import NetworkSpec
 
 Row = tuple[
     int, int
@@ -120,15 +116,6 @@ class Latched:
     kind: str
     text: str
     writer: Callable[[Maker], Callable[[Any, Any], Any]]
-
-
-def doubts(prediction: Prediction, spec: NetworkSpec) -> dict[str, float]:
-    """Returns what a network that answers several times says of its own answers, as named numbers."""
-    found: dict[str, float] = {}
-    for head, _ in spec.bound:
-        if (answer := prediction.get(head.name)) is not None:
-            found |= head.doubts(answer)
-    return found
 
 
 def _uncertainty_writer(make: Maker) -> Callable[[Shot, Any, Any], Any]:

@@ -21,18 +21,17 @@ from robot_vision.geometry.rigid import canonical_xyzw
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
-Maker = Callable[[str], Callable[..., Any]]  # "std_msgs/msg/Header" -> what makes an empty one
+Maker = Callable[[str], Any]  # "std_msgs/msg/Header" -> what makes an empty one
 
 HEADER = "std_msgs/msg/Header"
 POSE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 TRANSFORM = "geometry_msgs/msg/TransformStamped"
 
 
-def rclpy_maker(kind: str) -> Callable[..., Any]:
+def rclpy_maker(kind: str) -> Any:
     """A `Maker` of rclpy's classes."""
     package, _, name = kind.partition("/msg/")
-    found: Callable[..., Any] = getattr(importlib.import_module(f"{package}.msg"), name)
-    return found
+    return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 def rosbags_maker(types: Typestore) -> Maker:

@@ -100,7 +100,7 @@ class Setting:
             item = float(item)
         if type(item).__name__ != kind:
             raise self._refused(shown)
-        if self.low is not None and not self.low <= item <= self.high:  # type: ignore[operator]
+        if self.low is not None and not self.low <= item <= self.high:
             raise self._refused(shown)  # NaN compares false, so it lands here too
         if self.choices and item not in self.choices:
             raise ConfigError(unknown(f"{self.name}", item, self.choices))

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.model_topic import model_topic
 from robot_vision.contract import registry
-from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.contract.topics import UNCERTAINTY, Latched, Reader, Row, Shot, Topic, doubts
+from robot_vision.contract.topics import UNCERTAINTY, Latched, Reader, Row, Shot, Topic
 from robot_vision.errors import SourceError, unknown
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
@@ -79,9 +78,9 @@ def write_results(
         latched = [
             (topic, options[head.name]) for head, spec, _ in heads for topic in head.latched(spec)
         ]
-        for topic, chosen in (*latched, (model_topic(bundle), None)):
-            message = topic.writer(make)(Stamp(*divmod(first, SECOND_NS)), chosen)
-            bag.write(f"{NODE}/{topic.name}", first, message)
+        for once, chosen in (*latched, (model_topic(bundle), None)):
+            message = once.writer(make)(Stamp(*divmod(first, SECOND_NS)), chosen)
+            bag.write(f"{NODE}/{once.name}", first, message)
         for i in order:
             stamp = int(predictions.stamps_ns[i])
             shot = Shot(Stamp(*divmod(stamp, SECOND_NS)), frame_id, camera)
@@ -94,7 +93,7 @@ def write_results(
                 for topic, write in topics:
                     message = write(shot, answer, options[head.name])
                     bag.write(f"{base}/{topic.name}", stamp, message)
-            if numbers := doubts(Prediction(answers), bundle.spec):
+            if numbers := bundle.spec.doubts(answers):
                 bag.write(f"{base}/{UNCERTAINTY.name}", stamp, doubt(shot, numbers, None))
         frames = [getattr(chosen, "map_frame", "") for chosen in options.values()]
         for stamp, position, xyzw in zip(*truth, strict=True) if truth else ():
@@ -163,7 +162,7 @@ def read_results(
             }
         columns |= found
     info = latched.get(model_topic().name)
-    meta = {
+    meta: dict[str, Any] = {
         "topic": base,
         "frame_id": frame_id,
         "model": info.method if info else "",

@@ -26,7 +26,7 @@ def pose_topics(name: str, key: Callable[[str], str]) -> tuple[Topic, Topic]:
         Topic(
             "/tf",
             TRANSFORM,
-            "with `publish_tf`: the pose as the transform from the map",
+            "with `publish_tf`: the pose as a transform from the map to the frame with `tf_suffix`",
             _transform,
             wanted=lambda options: options.publish_tf,
         ),

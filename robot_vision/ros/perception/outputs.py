@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.contract.topics import UNCERTAINTY, LeftOut, Shot, Topic, doubts
+from robot_vision.contract.topics import UNCERTAINTY, LeftOut, Shot, Topic
 from robot_vision.messages.making import rclpy_maker, set_header, set_pixels
 from robot_vision.messages.types import IMAGE
 from robot_vision.ros.node.mailbox import RateLimiter
@@ -133,7 +133,7 @@ class CameraOutputs:
                     left[message.reason] = message
                 done.append(message is None)
         if self._uncertainty and self._due(self._uncertainty, None):
-            numbers = doubts(prediction, self._spec)
+            numbers = self._spec.doubts(prediction.answers)
             self._send(self._uncertainty, self._uncertainty.write(shot, numbers, None))
             done.append(True)
         return not done or any(done), list(left.values())
