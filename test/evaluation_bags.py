@@ -68,7 +68,7 @@ def write_bag(
         for i in range(count):
             stamp = start + i * PERIOD
             if poses:
-                bag.pose("/truth/pose", stamp, position(i) + offset, orientation(i))
+                bag.camera_pose("/truth/pose", stamp, position(i) + offset, orientation(i))
             if labels:
                 true = label(i) if i not in wrong else ("green" if label(i) != "green" else "blue")
                 bag.label("/truth/room", stamp, true)

@@ -55,7 +55,7 @@ def write_images(bag, times, topic=IMAGE, frame="camera_optical_frame"):
 def write_poses(bag, times, topic=POSE, frame="map"):
     for t in times:
         cam = camera(10 * t)
-        bag.pose(topic, ns(t), cam.centre, quaternion(cam), frame)
+        bag.camera_pose(topic, ns(t), cam.centre, quaternion(cam), frame)
 
 
 def transform(parent, child, t, position, xyzw):
@@ -627,7 +627,7 @@ def test_kitchen_in_a_bag_is_the_kitchen(data_dir, tmp_path):
         for i, sample in enumerate(folder):
             T = sample.T_map_camera
             q = Rotation.from_matrix(T[:3, :3]).as_quat()
-            bag.pose(POSE, ns(i / 30), T[:3, 3], q)
+            bag.camera_pose(POSE, ns(i / 30), T[:3, 3], q)
             bag.compressed_image(
                 "/camera/image_raw/compressed",
                 ns(i / 30),

@@ -37,8 +37,8 @@ def bag(tmp_path: Path) -> Path:
     with RecordingWriter(path) as writer:
         for i in range(30):
             stamp = START + i * SECOND // 10
-            writer.pose("/truth/pose", stamp, *pose_at(i))
-            writer.pose("/elsewhere/pose", stamp, *pose_at(i))
+            writer.camera_pose("/truth/pose", stamp, *pose_at(i))
+            writer.camera_pose("/elsewhere/pose", stamp, *pose_at(i))
             writer.label("/truth/room", stamp, LABELS[i // 10])
             writer.image("/camera/image_raw", stamp, "camera", np.zeros((8, 8, 3), np.uint8))
     return path
@@ -307,7 +307,7 @@ def test_a_nan_on_the_truth_topic_is_named_or_counted(tmp_path: Path) -> None:
         for i in range(10):
             position, xyzw = pose_at(i)
             position = position * np.nan if i == 4 else position
-            writer.pose("/truth/pose", START + i * SECOND // 10, position, xyzw)
+            writer.camera_pose("/truth/pose", START + i * SECOND // 10, position, xyzw)
     with pytest.raises(SourceError, match=r"/truth/pose#4: .*all must be finite; bad_poses=skip"):
         read_truth(path, TruthRequest())
     truth = read_truth(path, TruthRequest(bad_poses="skip"))
@@ -321,7 +321,7 @@ def test_of_a_truncated_bag_what_is_whole_is_read(tmp_path: Path) -> None:
     with RecordingWriter(path, storage="mcap") as writer:
         for i in range(60):
             stamp = START + i * SECOND // 10
-            writer.pose("/truth/pose", stamp, *pose_at(i))
+            writer.camera_pose("/truth/pose", stamp, *pose_at(i))
             writer.label("/truth/room", stamp, LABELS[0])
             noise = np.random.default_rng(i).integers(0, 255, (80, 80, 3), dtype=np.uint8)
             writer.image("/camera/image_raw", stamp, "camera", noise)

@@ -136,7 +136,7 @@ def write_stamps(path: Path, stamps: list[int]) -> Path:
     """Writes images whose headers have these stamps in this order; the log's times increase."""
     with RecordingWriter(path) as bag:
         for i, stamp in enumerate(sorted(set(stamps))):
-            bag.pose("/truth/pose", stamp, [float(i), 0, 0], [0, 0, 0, 1])
+            bag.camera_pose("/truth/pose", stamp, [float(i), 0, 0], [0, 0, 0, 1])
         for i, stamp in enumerate(stamps):
             image = bag.types["sensor_msgs/msg/Image"]
             pixels = picture(0)
@@ -186,7 +186,7 @@ def test_truth_of_another_time_is_said(run: Run, tmp_path: Path) -> None:
         for i in range(5):
             stamp = START + i * PERIOD
             bag.image("/front/image_raw", stamp, "front", picture(i))
-            bag.pose("/truth/pose", stamp + 10**12, position(i), orientation(i))
+            bag.camera_pose("/truth/pose", stamp + 10**12, position(i), orientation(i))
     said = run.refused("--bag", tmp_path / "drive")
     assert "No frame has a true one of the poses" in said and "clocks" in said
 
@@ -198,7 +198,7 @@ def test_nan_in_the_truth_is_said_or_left_out(run: Run, tmp_path: Path) -> None:
             stamp = START + i * 10 * PERIOD
             bag.image("/front/image_raw", stamp, "front", picture(i))
             where = position(i) if i != 4 else np.array([np.nan, 0, 0])
-            bag.pose("/truth/pose", stamp, where, orientation(i))
+            bag.camera_pose("/truth/pose", stamp, where, orientation(i))
     said = run.refused("--bag", tmp_path / "drive")
     assert "/truth/pose#4" in said and "finite" in said and "skip" in said
     assert run("--bag", tmp_path / "drive", "--bad-poses", "skip") == 0, run.err

@@ -173,7 +173,7 @@ def record(path: Path, count: int = 40) -> Path:
             stamp = 10**9 + i * S // 10
             colour = np.array([200, 30, 30] if i < count // 2 else [30, 30, 200])
             image = np.clip(colour + rng.normal(0, 12, 3), 0, 255) * np.ones((32, 48, 1))
-            bag.pose("/truth/pose", stamp, colour / 255, [0, 0, 0, 1])
+            bag.camera_pose("/truth/pose", stamp, colour / 255, [0, 0, 0, 1])
             bag.label("/truth/room", stamp, "red" if i < count // 2 else "blue")
             bag.image("/camera/image_raw", stamp, "camera", image.astype(np.uint8))
     return path

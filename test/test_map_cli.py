@@ -42,7 +42,7 @@ def drive_bag(path: Path, count: int, start: int = START) -> Path:
     with RecordingWriter(path) as bag:
         for i in range(count):
             stamp = start + i * 100_000_000
-            bag.pose("/slam/pose", stamp, (STEP_M * i, 1.0, 0.5), (0.0, 0.0, 0.0, 1.0))
+            bag.camera_pose("/slam/pose", stamp, (STEP_M * i, 1.0, 0.5), (0.0, 0.0, 0.0, 1.0))
             colour = 127 + 100 * np.sin([0.01 * i, 0.023 * i, 0.037 * i + 1])
             bag.image("/front/image", stamp, "front", np.full((32, 48, 3), colour, np.uint8))
     return path

@@ -33,7 +33,7 @@ def record(path: Path, raw: Sequence[str], compressed: Sequence[str], infos: Seq
             bag.compressed_image(topic, START, "optical", jpeg.tobytes(), "jpeg")
         for number, topic in enumerate(infos):
             bag.camera_info(topic, START, "optical", (24, 32), K + number)
-        bag.pose("/pose", START, np.zeros(3), np.array([0, 0, 0, 1.0]), "map")
+        bag.camera_pose("/pose", START, np.zeros(3), np.array([0, 0, 0, 1.0]), "map")
     return path
 
 

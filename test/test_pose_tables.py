@@ -233,8 +233,8 @@ def test_repeated_stamps_of_a_topic_are_said_or_refused(tmp_path):
     for name, shift in (("jitter", 0.02), ("two robots", 3.0)):
         with RecordingWriter(tmp_path / name) as writer:
             for stamp, p, q in truth():
-                writer.pose("/truth/pose", stamp, p, q)
-                writer.pose("/truth/pose", stamp, p + [shift, 0, 0], q)
+                writer.camera_pose("/truth/pose", stamp, p, q)
+                writer.camera_pose("/truth/pose", stamp, p + [shift, 0, 0], q)
     found = read_truth(tmp_path / "jitter", TruthRequest())
     assert any(
         "5 poses repeat a stamp with another pose, up to 0.02 m" in note for note in found.notes

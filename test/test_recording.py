@@ -37,7 +37,7 @@ def write_everything(path: Path, storage: str) -> np.ndarray:
         bag.compressed_image("/camera/image_raw/compressed", STAMP, "cam", b"\xff\xd8\xff", "jpeg")
         K = np.array([[525.0, 0, 320], [0, 526, 240], [0, 0, 1]])
         bag.camera_info("/camera/camera_info", STAMP, "camera_optical", (480, 640), K)
-        bag.pose("/pose", STAMP, (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
+        bag.camera_pose("/pose", STAMP, (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
         bag.label("/label", STAMP + 5, "küche")
     return image[:, ::-1]
 
@@ -134,7 +134,7 @@ def test_topic_keeps_its_type(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="/label"):
         with RecordingWriter(tmp_path / "bag") as bag:
             bag.label("/label", STAMP, "a")
-            bag.pose("/label", STAMP, (0, 0, 0), (0, 0, 0, 1))
+            bag.camera_pose("/label", STAMP, (0, 0, 0), (0, 0, 0, 1))
 
 
 def test_unwritable_parent_is_one_line(tmp_path: Path) -> None:

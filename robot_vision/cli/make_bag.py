@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
                     )
                 position = pose[:3, 3]
                 xyzw = geometry.xyzw_from_matrix(pose[:3, :3])
-                bag.pose(args.pose_topic, stamp_ns, position, xyzw, args.map_frame)
+                bag.camera_pose(args.pose_topic, stamp_ns, position, xyzw, args.map_frame)
                 poses += 1
         for note in source.notes:
             print(f"note: {note}", file=sys.stderr)

@@ -85,7 +85,7 @@ def record_drive(
             stamp = stamp_of(frame, start_ns)
             pose = frame.T_map_camera
             # The truth first: a player of the bag knows it when the image comes.
-            bag.pose(POSE_TOPIC, stamp, pose[:3, 3], xyzw_from_matrix(pose[:3, :3]))
+            bag.camera_pose(POSE_TOPIC, stamp, pose[:3, 3], xyzw_from_matrix(pose[:3, :3]))
             bag.label(ROOM_TOPIC, stamp, frame.room)
             bag.camera_info(INFO_TOPIC, stamp, CAMERA_FRAME, image.shape[:2], camera.k)
             bag.image(IMAGE_TOPIC, stamp, CAMERA_FRAME, image)

@@ -6,10 +6,10 @@ the released package: same names, types and order of fields, hence the same type
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
+if TYPE_CHECKING:
+    from rosbags.typesys.store import Typestore
 
 CLASSIFICATION: Final = "vision_msgs/msg/Classification"
 LABEL_INFO: Final = "vision_msgs/msg/LabelInfo"
@@ -34,6 +34,8 @@ VISION_MSGS: Final = {
 
 def message_types() -> Typestore:
     """Returns a new store of the types of ROS 2 and of vision_msgs; the caller may add to it."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
     store = get_typestore(Stores.ROS2_HUMBLE)
     types = {}
     for name, text in VISION_MSGS.items():

@@ -188,7 +188,7 @@ class RecordingWriter:
         )
         self.write(topic, stamp_ns, message)
 
-    def pose(
+    def camera_pose(
         self,
         topic: str,
         stamp_ns: int,

@@ -98,7 +98,7 @@ def write_results(
         frames = [getattr(chosen, "map_frame", "") for chosen in options.values()]
         for stamp, position, xyzw in zip(*truth, strict=True) if truth else ():
             map_frame = next(filter(None, frames), "map")
-            bag.pose(TRUTH, int(stamp), position, xyzw, map_frame)
+            bag.camera_pose(TRUTH, int(stamp), position, xyzw, map_frame)
 
 
 def _recorded(topics: Sequence[Topic]) -> list[Topic]:
