@@ -49,23 +49,16 @@ GROUND = (
 # Files that name heads still; each goes with the facet that ends it.
 PENDING = """
 calibration/fit.py
-calibration/folds.py
 calibration/old_graphs.py
-calibration/predict.py
-calibration/run.py
-calibration/writing.py
-cli/calibrate.py
 cli/export.py
 cli/make_bag.py
 cli/stress.py
-contract/calibration.py
 contract/prediction.py
 contract/spec.py
 evaluation/measure/association.py
 evaluation/measure/metrics.py
 evaluation/predict/columns.py
 evaluation/report/text.py
-training/ship/calibrate.py
 """
 
 
