@@ -39,6 +39,7 @@ from robot_vision.training.fit.checkpoint import (
     read_header,
     save_state,
     save_tensors,
+    with_constants,
 )
 from robot_vision.training.fit.model import Trainee
 from robot_vision.training.fit.optimiser import make_optimiser, rate_factor, set_rate
@@ -149,7 +150,8 @@ def fit(
             scaler.load_state_dict(header["scaler"])
         load_module(trainee, tensors["trainee"], folder / LAST)
         if average is not None:
-            average.load_state_dict({"step": state.step, "average": tensors["average"]})
+            kept = with_constants(tensors["average"], network.state_dict())
+            average.load_state_dict({"step": state.step, "average": kept})
         if stage.chooser is not None and "chooser" in tensors:
             stage.chooser.load(tensors["chooser"])
         recorder.say(
