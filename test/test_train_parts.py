@@ -123,7 +123,8 @@ def test_recall_counts_answerable_queries_and_what_is_near_and_turned_alike():
     def measured(settings):
         stored = {"descriptor": torch.eye(4)}, known
         trainer = registry.head("place").trainer()
-        return trainer.measure({"descriptor": similarity}, asked, None, settings, stored)[0]
+        trainer.settings = settings
+        return trainer.measure({"descriptor": similarity}, asked, None, stored)[0]
 
     found = measured(strict)
     assert (found["queries"], found["answerable"]) == (3, 2)

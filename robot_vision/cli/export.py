@@ -234,7 +234,7 @@ def _prepare(
 
             features = Features({"sequence": none.long(), "has_pose": none}, of)
             spec = network.spec.heads[name]
-            trainer.prepare(network.heads[name], spec, trainer.Settings(), features, seed=0)
+            trainer.prepare(network.heads[name], spec, features, seed=0)
 
 
 def read_labels(source: str) -> tuple[str, ...]:

@@ -156,6 +156,7 @@ class Trainer(Generic[S]):
         ranked: the metric by which a baseline is better, and 1 where more is better, else -1.
         looks_up: measured by what it finds among the training images.
         balances: it learns classes, which batches may have equally often.
+        settings: a run's; the defaults of `Settings` until they are set.
         linear: a linear layer, whose members all learn the same of the same features.
     """
 
@@ -173,6 +174,7 @@ class Trainer(Generic[S]):
     def __init__(self, head: Head[Any, Any]) -> None:
         self.head = head
         self.name = head.name
+        self.settings: Any = self.Settings()
 
     # Settings and data
 
@@ -192,7 +194,7 @@ class Trainer(Generic[S]):
         """Returns targets, or a batch, as the head knows them: its own under their words."""
         return {**targets, **self.head.own(targets)}
 
-    def check(self, settings: Any, splits: Any, where: str) -> None:
+    def check(self, splits: Any, where: str) -> None:
         """Raises ConfigError where the data (a `datasets.sample.Splits`, of `where`) lack the truth."""
 
     def targets(self, samples: Sequence[Any], spec: S) -> dict[str, Target]:
@@ -203,11 +205,11 @@ class Trainer(Generic[S]):
         """Returns the targets that are classes, by `Head.key`, and how many classes there are."""
         return {}
 
-    def needs_images(self, settings: Any) -> bool:
+    def needs_images(self) -> bool:
         """Whether the loss looks at the images, so that features of them do not do."""
         return False
 
-    def keeps_order(self, settings: Any) -> bool:
+    def keeps_order(self) -> bool:
         """Whether images must stay next to their neighbours of the sequence."""
         return False
 
@@ -236,14 +238,18 @@ class Trainer(Generic[S]):
 
     # A run, in its order
 
-    def prepare(self, module: Any, spec: S, settings: Any, features: Features, seed: int) -> None:
+    def prepare(self, module: Any, spec: S, features: Features, seed: int) -> None:
         """Sets what data say before the first step: statistics, clusters."""
 
-    def loss(self, settings: Any, spec: S, targets: Targets) -> nn.Module | None:
+    def loss(self, spec: S, targets: Targets) -> nn.Module | None:
         """Builds the loss; None for none."""
-        if settings.loss == NONE:
+        if self.settings.loss == NONE:
             return None
-        return self.make_loss(settings.loss, **settings.settings)
+        return self.make_loss(self.settings.loss, **self.loss_settings(spec, targets))
+
+    def loss_settings(self, spec: S, targets: Targets) -> dict[str, Any]:
+        """Returns the settings of the loss, with what follows from the targets of the training samples."""
+        return dict(self.settings.settings)
 
     def make_loss(self, name: str, **settings: Any) -> nn.Module:
         """Builds a loss of `losses`: a module called as `loss(raw, batch)` that gives a `LossValue`.
@@ -258,9 +264,7 @@ class Trainer(Generic[S]):
         made: nn.Module = make_by_name(f"{self.name} loss", self.losses, name, settings)
         return made
 
-    def chooser(
-        self, module: Any, spec: S, settings: Any, features: Features, share: Share
-    ) -> Chooser | None:
+    def chooser(self, module: Any, features: Features, share: Share) -> Chooser | None:
         """Returns what chooses the batches, or None for all images in random order."""
         return None
 
@@ -274,7 +278,6 @@ class Trainer(Generic[S]):
         outputs: Targets,
         targets: Targets,
         spec: S,
-        settings: Any,
         stored: tuple[Targets, Targets] | None = None,
     ) -> tuple[Metrics, NDArray[np.float64] | None]:
         """Measures final values, wherever they come from.
@@ -283,7 +286,6 @@ class Trainer(Generic[S]):
             outputs: by the words of `Head.outputs`, (N, ...).
             targets: of the N samples, by their words.
             spec: of the head.
-            settings: of its training.
             stored: outputs and targets of the training images, where the head `looks_up`.
 
         Returns:
@@ -306,13 +308,7 @@ class Trainer(Generic[S]):
         return mean
 
     def run_baselines(
-        self,
-        names: Sequence[str],
-        seen: Features,
-        asked: Features,
-        spec: S,
-        settings: Any,
-        seed: int,
+        self, names: Sequence[str], seen: Features, asked: Features, spec: S, seed: int
     ) -> dict[str, Metrics]:
         """Returns what simple methods make of the same features, by their titles."""
         return {}

@@ -228,7 +228,7 @@ class TrainingConfig:
         """Checks what has a range or a list of allowed values."""
         if not self.heads:
             raise ConfigError(f"heads is empty: name at least one of {', '.join(registry.names())}")
-        given = {name: self.settings.get(name) or t.Settings() for name, t in self.trainers.items()}
+        given = {name: t.settings for name, t in self.trainers.items()}
         network = {name: dict(self.network.heads.get(name) or {}) for name in self.trainers}
         object.__setattr__(self, "settings", given)
         object.__setattr__(self, "network", replace(self.network, heads=network))
@@ -258,7 +258,10 @@ class TrainingConfig:
     @functools.cached_property
     def trainers(self) -> dict[str, Trainer[Any]]:
         """What trains each head, by its name."""
-        return {name: trainer_of(name, self.kinds.get(name, name)) for name in self.heads}
+        trainers = {name: trainer_of(name, self.kinds.get(name, name)) for name in self.heads}
+        for name, trainer in trainers.items():
+            trainer.settings = self.settings.get(name, trainer.settings)
+        return trainers
 
 
 def trainer_of(name: str, kind: str) -> Trainer[Any]:

@@ -67,8 +67,8 @@ def open_splits(config: TrainingConfig) -> Splits:
     splits = open_dataset(config.data.kind, expand(config.data.path), **_options(config))
     if not splits.train:
         raise ConfigError(f"{config.data.path} has no training images: choose another split")
-    for name, trainer in config.trainers.items():
-        trainer.check(config.settings[name], splits, config.data.path)
+    for trainer in config.trainers.values():
+        trainer.check(splits, config.data.path)
     return splits
 
 

@@ -45,7 +45,6 @@ class ClassifierConfig(HeadSettings):
         "effective",
         choices=(NONE, "sqrt_inverse", "inverse", "effective"),
     )
-    weight: float = option(1.0, "weight of the classifier's loss in joint training")
     calibrate: bool = option(True, "fit the softmax temperature on the validation images")
 
 
@@ -89,7 +88,7 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         """Returns `label`, and `label:NAME` for a classifier that is not named as its kind."""
         return self.truth if self.name == self.head.kind else f"{self.truth}:{self.name}"
 
-    def check(self, settings: ClassifierConfig, splits: Any, where: str) -> None:
+    def check(self, splits: Any, where: str) -> None:
         """See `Trainer.check`."""
         labels = splits.labels_of(self.word())
         if len(labels) < 2:
@@ -136,29 +135,24 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
             return ""
         return f"The {self.name} is not trained: the weights have no layer for these labels"
 
-    def loss(
-        self, settings: ClassifierConfig, spec: ClassifierSpec, targets: Targets
-    ) -> nn.Module | None:
-        """See `Trainer.loss`."""
+    def loss_settings(self, spec: ClassifierSpec, targets: Targets) -> dict[str, Any]:
+        """Adds the weights of the classes."""
         import torch
 
         from robot_vision.heads.classifier.loss import class_weights
 
-        if settings.loss == NONE:
-            return None
-        weights = {}
-        if settings.class_weights != NONE:
+        settings = super().loss_settings(spec, targets)
+        if self.settings.class_weights != NONE:
             labels = targets["label"]
             counts = torch.bincount(labels[labels >= 0], minlength=len(spec.labels)).tolist()
-            weights = {"class_weights": class_weights(counts, settings.class_weights)}
-        return self.make_loss(settings.loss, **{**settings.settings, **weights})
+            settings["class_weights"] = class_weights(counts, self.settings.class_weights)
+        return settings
 
     def measure(
         self,
         outputs: Targets,
         targets: Targets,
         spec: ClassifierSpec,
-        settings: Any,
         stored: tuple[Targets, Targets] | None = None,
     ) -> tuple[Metrics, NDArray[np.float64] | None]:
         """See `Trainer.measure`; each sample: right or not, less a hundredth of the nll."""
@@ -176,13 +170,7 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         return float(metrics["accuracy"] - 0.01 * metrics["nll"])
 
     def run_baselines(
-        self,
-        names: Sequence[str],
-        seen: Features,
-        asked: Features,
-        spec: ClassifierSpec,
-        settings: Any,
-        seed: int,
+        self, names: Sequence[str], seen: Features, asked: Features, spec: ClassifierSpec, seed: int
     ) -> dict[str, Metrics]:
         """See `Trainer.run_baselines`."""
         from robot_vision.heads.classifier.baselines import TITLES, probabilities_of

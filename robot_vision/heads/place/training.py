@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.training import (
-    NONE,
     Chooser,
     DataFacts,
     Features,
@@ -48,8 +47,6 @@ class PlaceConfig(HeadSettings):
         "triplet",
         "name of the place head's loss: triplet, multi_similarity, or none (k-means alone)",
     )
-    settings: dict[str, Any] = option(dict, "settings of the place head's loss")
-    weight: float = option(1.0, "weight of the place head's loss in joint training")
     positive_m: float = option(
         10.0, "largest distance between two images of the same place, in metres"
     )
@@ -124,9 +121,10 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         """See `Trainer.spec`."""
         return from_mapping(PlaceSpec, f"network.{self.name}", settings)
 
-    def check(self, settings: PlaceConfig, splits: Any, where: str) -> None:
+    def check(self, splits: Any, where: str) -> None:
         """See `Trainer.check`."""
         require_poses(self.name, splits, where)
+        settings = self.settings
         turned = settings.positive_deg is not None or settings.negative_deg is not None
         if turned and not splits.has_orientation:
             raise ConfigError(
@@ -149,9 +147,7 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         """See `Trainer.untrained`."""
         return f"The {self.name} head's clusters are from {counted(images, 'image')}, and it is not trained"
 
-    def prepare(
-        self, module: Any, spec: PlaceSpec, settings: PlaceConfig, features: Features, seed: int
-    ) -> None:
+    def prepare(self, module: Any, spec: PlaceSpec, features: Features, seed: int) -> None:
         """Sets NetVLAD's centres and assignment by k-means on training features; GeM needs none.
 
         Whitening, where there is one, is fitted too, so that validation during training means something.
@@ -160,29 +156,26 @@ class PlaceTrainer(Trainer[PlaceSpec]):
 
         if hasattr(module, "initialise"):
             generator = torch.Generator().manual_seed(seed)
-            some = torch.randperm(len(features), generator=generator)[: settings.kmeans_images]
+            some = torch.randperm(len(features), generator=generator)[: self.settings.kmeans_images]
             (maps,) = features.of(some)  # (n, C, h, w)
             columns = maps.permute(0, 2, 3, 1).flatten(0, 2)  # (n h w, C)
             chosen = torch.randperm(len(columns), generator=generator)[:_COLUMNS]
             module.initialise(
-                columns[chosen].to(features.device), seed, ratio=settings.kmeans_ratio
+                columns[chosen].to(features.device), seed, ratio=self.settings.kmeans_ratio
             )
         self.finish(module, spec, features)
 
-    def loss(self, settings: PlaceConfig, spec: PlaceSpec, targets: Targets) -> nn.Module | None:
-        """See `Trainer.loss`."""
-        if settings.loss == NONE:
-            return None
-        return self.make_loss(settings.loss, **{**settings.relation, **settings.settings})
+    def loss_settings(self, spec: PlaceSpec, targets: Targets) -> dict[str, Any]:
+        """Adds what counts as the same place."""
+        return {**self.settings.relation, **self.settings.settings}
 
-    def chooser(
-        self, module: Any, spec: PlaceSpec, settings: PlaceConfig, features: Features, share: Share
-    ) -> Chooser | None:
+    def chooser(self, module: Any, features: Features, share: Share) -> Chooser | None:
         """See `Trainer.chooser`: mined tuples, or images by place."""
         from robot_vision.heads.place.mining import Mined, TripletSampler
         from robot_vision.heads.place.neighbours import PlaceRelation, PoseNeighbours
         from robot_vision.heads.place.place_batches import PlaceSampler
 
+        settings = self.settings
         relation: Any = settings.relation
         positions, xyzw = poses_of(features.targets)
         near = PoseNeighbours(positions, PlaceRelation(**relation), xyzw)
@@ -217,7 +210,6 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         outputs: Targets,
         targets: Targets,
         spec: PlaceSpec,
-        settings: Any,
         stored: tuple[Targets, Targets] | None = None,
     ) -> tuple[Metrics, NDArray[np.float64] | None]:
         """Measures retrieval over the answerable queries: those with at least one image of the same place.
@@ -229,6 +221,7 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         """
         if stored is None:
             return {}, None
+        settings = self.settings
         rule = EvaluationSettings(
             place_radius_m=settings.positive_m, place_heading_deg=settings.positive_deg
         )
@@ -254,13 +247,7 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         return float(metrics["recall_at_1"] + 0.01 * metrics["recall_at_5"])
 
     def run_baselines(
-        self,
-        names: Sequence[str],
-        seen: Features,
-        asked: Features,
-        spec: PlaceSpec,
-        settings: Any,
-        seed: int,
+        self, names: Sequence[str], seen: Features, asked: Features, spec: PlaceSpec, seed: int
     ) -> dict[str, Metrics]:
         """Measures untrained descriptors: average pooling, GeM and the flattened map."""
         from robot_vision.contract.pooling import poolings
@@ -272,7 +259,7 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         for name, descriptors in stored.items():
             database = {"descriptor": descriptors}, seen.targets
             said = {"descriptor": wanted[name]}
-            found[name], _ = self.measure(said, asked.targets, spec, settings, database)
+            found[name], _ = self.measure(said, asked.targets, spec, database)
             found[name]["numbers"] = descriptors.shape[1]
         return found
 

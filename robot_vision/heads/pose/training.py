@@ -47,8 +47,6 @@ class PoseConfig(HeadSettings):
         "heteroscedastic",
         "name of the pose head's loss; homoscedastic and beta learn no covariance",
     )
-    settings: dict[str, Any] = option(dict, "settings of the pose head's loss")
-    weight: float = option(1.0, "weight of the pose head's loss in joint training")
     clips: int = option(
         1,
         "frames per clip, for settings.relative (MapNet: 3); 1 uses single frames",
@@ -100,7 +98,7 @@ class PoseTrainer(Trainer[PoseSpec]):
         settings = {"map_frame": facts.map_frame, **settings}
         return from_mapping(PoseSpec, f"network.{self.name}", settings)
 
-    def check(self, settings: PoseConfig, splits: Any, where: str) -> None:
+    def check(self, splits: Any, where: str) -> None:
         """See `Trainer.check`."""
         require_poses(self.name, splits, where)
         if not splits.has_orientation:
@@ -108,13 +106,13 @@ class PoseTrainer(Trainer[PoseSpec]):
                 f"The {self.name} head needs orientations, which {where} does not have"
             )
 
-    def needs_images(self, settings: PoseConfig) -> bool:
+    def needs_images(self) -> bool:
         """The reprojection loss looks at the images' size."""
-        return settings.loss == "reprojection"
+        return bool(self.settings.loss == "reprojection")
 
-    def keeps_order(self, settings: PoseConfig) -> bool:
+    def keeps_order(self) -> bool:
         """Frames of a clip are found by where they stand in the sequence."""
-        return settings.clips > 1
+        return bool(self.settings.clips > 1)
 
     def module(self, spec: PoseSpec, shapes: Sequence[Shape]) -> nn.Module:
         """See `Trainer.module`."""
@@ -126,9 +124,7 @@ class PoseTrainer(Trainer[PoseSpec]):
         """See `Trainer.untrained`."""
         return f"The {self.name} head is not trained: its poses mean nothing"
 
-    def prepare(
-        self, module: Any, spec: PoseSpec, settings: PoseConfig, features: Features, seed: int
-    ) -> None:
+    def prepare(self, module: Any, spec: PoseSpec, features: Features, seed: int) -> None:
         """Sets the positions' mean and spread."""
         targets = features.targets
         if bool(targets["has_pose"].any()):
@@ -147,12 +143,11 @@ class PoseTrainer(Trainer[PoseSpec]):
         added: nn.Module = make_by_name("loss", table, "relative", relative, absolute=loss)
         return added
 
-    def chooser(
-        self, module: Any, spec: PoseSpec, settings: PoseConfig, features: Features, share: Share
-    ) -> Chooser | None:
+    def chooser(self, module: Any, features: Features, share: Share) -> Chooser | None:
         """See `Trainer.chooser`: clips of neighbours, where they are wanted."""
         from robot_vision.heads.pose.clips import ClipSampler
 
+        settings = self.settings
         if settings.clips == 1:
             return None
         count = max(1, share.batch_size // (settings.clips * share.world))
@@ -168,7 +163,6 @@ class PoseTrainer(Trainer[PoseSpec]):
         outputs: Targets,
         targets: Targets,
         spec: PoseSpec,
-        settings: Any,
         stored: tuple[Targets, Targets] | None = None,
     ) -> tuple[Metrics, NDArray[np.float64] | None]:
         """See `Trainer.measure`; each sample: metres and degrees."""
@@ -198,13 +192,7 @@ class PoseTrainer(Trainer[PoseSpec]):
         return super().shares(1 - np.minimum(each / np.array(reference), 2.0), reference)
 
     def run_baselines(
-        self,
-        names: Sequence[str],
-        seen: Features,
-        asked: Features,
-        spec: PoseSpec,
-        settings: Any,
-        seed: int,
+        self, names: Sequence[str], seen: Features, asked: Features, spec: PoseSpec, seed: int
     ) -> dict[str, Metrics]:
         """See `Trainer.run_baselines`."""
         from robot_vision.heads.pose import baselines
@@ -216,9 +204,7 @@ class PoseTrainer(Trainer[PoseSpec]):
             answers |= baselines.most_similar(seen, asked)
             nearest = baselines.nearest(seen.targets, asked.targets)
             answers["nearest training pose (the most that retrieval allows)"] = nearest
-        return {
-            title: self.measure(a, asked.targets, spec, settings)[0] for title, a in answers.items()
-        }
+        return {title: self.measure(a, asked.targets, spec)[0] for title, a in answers.items()}
 
 
 def score(outputs: Mapping[str, Any], targets: Targets) -> poses.Columns:

@@ -139,11 +139,14 @@ def with_constants(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Returns a checkpoint's tensors with the constants that those of before there were any lack."""
-    old = {wanted: name_in(state, wanted) for wanted in expected}
-    renamed = {wanted: state[name] for wanted, name in old.items() if name in state}
-    ones = {wanted: expected[wanted] for wanted, name in old.items() if name is None}
-    rest = {name: value for name, value in state.items() if name not in old.values()}
-    return {**rest, **renamed, **ones}
+    found = dict(state)
+    for wanted, value in expected.items():
+        name = name_in(state, wanted)
+        if name is None:
+            found[wanted] = value  # of ones, until it is calibrated
+        elif name != wanted:
+            found[wanted] = found.pop(name)
+    return found
 
 
 def _other_network(path: Path, error: Exception) -> BundleError:

@@ -139,12 +139,12 @@ def fit_member(
 
 def needs_images(config: TrainingConfig) -> bool:
     """Whether a head's loss looks at the images, so that cached features do not do."""
-    return any(t.needs_images(config.settings[name]) for name, t in config.trainers.items())
+    return any(trainer.needs_images() for trainer in config.trainers.values())
 
 
 def draws_samples(config: TrainingConfig) -> bool:
     """Whether further members see a bootstrap sample of the images."""
-    if any(t.keeps_order(config.settings[name]) for name, t in config.trainers.items()):
+    if any(trainer.keeps_order() for trainer in config.trainers.values()):
         return False  # a sample tears the sequence apart
     wanted = config.epistemic.bootstrap
     return all(t.linear for t in config.trainers.values()) if wanted is None else wanted

@@ -216,7 +216,7 @@ def make_losses(
     """
     losses = {}
     for name, trainer in config.trainers.items():
-        loss = trainer.loss(config.settings[name], spec.heads[name], trainer.own(targets))
+        loss = trainer.loss(spec.heads[name], trainer.own(targets))
         if loss is not None:
             losses[name] = loss
     return losses
@@ -254,13 +254,8 @@ def make_chooser(
     share = Share(config.loop.batch_size, config.loop.seed, rank, world)
     for name in reversed([name for name in network.spec.heads if name in heads]):
         trainer = config.trainers[name]
-        chooser = trainer.chooser(
-            network.heads[name],
-            network.spec.heads[name],
-            config.settings[name],
-            features_of(network, train, trainer),
-            share,
-        )
+        features = features_of(network, train, trainer)
+        chooser = trainer.chooser(network.heads[name], features, share)
         if chooser is not None:
             return chooser
     return None
@@ -271,5 +266,5 @@ def prepare_heads(config: TrainingConfig, network: MultiHeadNetwork, train: View
     with torch.no_grad():
         for name, trainer in config.trainers.items():
             features = features_of(network, train, trainer)
-            spec, settings = network.spec.heads[name], config.settings[name]
-            trainer.prepare(network.heads[name], spec, settings, features, config.loop.seed)
+            spec = network.spec.heads[name]
+            trainer.prepare(network.heads[name], spec, features, config.loop.seed)

@@ -154,8 +154,7 @@ def measure(
         database = (
             (stored[0][name], trainer.own(stored[1])) if stored and name in stored[0] else None
         )
-        settings = config.settings[name]
-        found, rows = trainer.measure(own, trainer.own(targets), specs[name], settings, database)
+        found, rows = trainer.measure(own, trainer.own(targets), specs[name], database)
         if found:
             metrics[name] = found
         if each is not None and rows is not None:
@@ -235,7 +234,6 @@ def run_baselines(
                 seen,
                 asked,
                 network.spec.heads[name],
-                config.settings[name],
                 config.loop.seed,
             )
     return found
