@@ -58,6 +58,8 @@ contract/spec.py
 evaluation/measure/association.py
 evaluation/measure/metrics.py
 evaluation/predict/columns.py
+<<<<<<< HEAD
+>>>>>>> 5021ffe (Take files that name no head off the list)
 evaluation/report/text.py
 """
 

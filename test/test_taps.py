@@ -125,7 +125,7 @@ def test_head_of_two_taps_trains_next_to_a_classifier_and_ships(known, tmp_path)
         heads={"classifier": {}, "paint": {"kind": "colour"}},
         network={"freeze": ["all"], "input": {"height": 64, "width": 64}},
         paint={"weight": 2.0},
-        loop={"epochs": 30},
+        loop={"epochs": 45},
         optimiser={"learning_rate": 0.02},
     )
     result = train(config, quiet=True, command="test")
