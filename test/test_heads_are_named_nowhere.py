@@ -50,6 +50,8 @@ GROUND = (
 PENDING = """
 calibration/fit.py
 calibration/old_graphs.py
+<<<<<<< HEAD
+>>>>>>> 5ad21ec (Take files that name no head off the list)
 cli/export.py
 cli/make_bag.py
 cli/stress.py
@@ -61,6 +63,8 @@ evaluation/predict/columns.py
 <<<<<<< HEAD
 >>>>>>> 5021ffe (Take files that name no head off the list)
 evaluation/report/text.py
+<<<<<<< HEAD
+>>>>>>> 5ad21ec (Take files that name no head off the list)
 """
 
 
