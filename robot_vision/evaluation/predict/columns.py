@@ -16,7 +16,7 @@ from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.arrays import load_npz
 from robot_vision.text.counts import counted
 
-FORMAT = "robot_vision.contract.prediction/1"
+FORMAT = "robot_vision.predictions/1"
 
 # Number of dimensions of each column; the first is always the frame.
 _DIMENSIONS = {
