@@ -35,7 +35,7 @@ def test_a_file_with_a_pickle_is_not_opened(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     head = json.dumps(
-        {"format": "robot_vision.contract.prediction/1", "recording": "", "labels": [], "meta": {}}
+        {"format": "robot_vision.predictions/1", "recording": "", "labels": [], "meta": {}}
     )
     with open(tmp_path / "p.npz", "wb") as file:
         np.savez(file, head=np.array(head), stamps_ns=np.array([Evil()], object))
@@ -52,7 +52,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be read"):
         Predictions.load(file)
     np.savez(file, head=np.array(json.dumps({"format": "x/9"})), stamps_ns=np.zeros(1, np.int64))
-    with pytest.raises(SourceError, match="is not of format robot_vision.contract.prediction/1"):
+    with pytest.raises(SourceError, match="is not of format robot_vision.predictions/1"):
         Predictions.load(file)
     recording()[0].save(file)
     file.write_bytes(file.read_bytes()[:3000])
