@@ -23,7 +23,7 @@ from robot_vision.studies.stress.measure import ROLLS, Reference, held, measure_
 from robot_vision.studies.stress.sources import DegradedSource
 from robot_vision.truth.tracks import Truth
 
-SCHEMA = "robot_vision.studies.stress"
+SCHEMA = "robot_vision.stress"
 GOOD = "none"  # the condition in which nothing was made worse
 
 Progress = Callable[[int], None]
