@@ -50,9 +50,6 @@ GROUND = (
 PENDING = """
 calibration/fit.py
 calibration/old_graphs.py
-<<<<<<< HEAD
->>>>>>> 5ad21ec (Take files that name no head off the list)
-cli/export.py
 cli/make_bag.py
 cli/stress.py
 contract/prediction.py
@@ -60,11 +57,7 @@ contract/spec.py
 evaluation/measure/association.py
 evaluation/measure/metrics.py
 evaluation/predict/columns.py
-<<<<<<< HEAD
->>>>>>> 5021ffe (Take files that name no head off the list)
 evaluation/report/text.py
-<<<<<<< HEAD
->>>>>>> 5ad21ec (Take files that name no head off the list)
 """
 
 

@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     new.add_argument(
         "--heads",
-        default="classifier",
+        default=registry.names()[0],
         help=f"heads of the network, with commas, out of {', '.join(registry.names())} "
         "(default: %(default)s)",
     )
