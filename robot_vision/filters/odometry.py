@@ -38,6 +38,8 @@ class OdometryNoise:
         rotation_per_rad_deg: degrees after turning by one radian.
         position_per_s: m after one second, moving or not.
         rotation_per_s_deg: degrees after one second.
+        across: what is wrong across the way and about other axes than the turn's, as a share of the above.
+            Wheels err by their size and their distance, which is along the way and about the turn's axis.
     """
 
     position_per_m: float = 0.05
@@ -45,6 +47,7 @@ class OdometryNoise:
     rotation_per_rad_deg: float = 2.0
     position_per_s: float = 0.005
     rotation_per_s_deg: float = 0.1
+    across: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -61,6 +64,24 @@ class OdometryNoise:
             + self.rotation_per_s_deg**2 * dt_s
         )
         return np.repeat([position, degrees * math.radians(1) ** 2], 3)
+
+    def covariance(self, motion: NDArray[np.float64], dt_s: float) -> Array:
+        """Returns the covariance (6, 6) that a motion adds: `variances`, less what is not wrong across it."""
+        whole = np.diag(self.variances(motion, dt_s))
+        less = 1 - self.across**2
+        for part, per in (
+            (slice(0, 3), self.position_per_m**2),
+            (slice(3, 6), math.radians(self.rotation_per_rad_deg) ** 2),
+        ):
+            size = float(np.linalg.norm(motion[part]))
+            if size > 0 and less > 0:
+                axis = motion[part] / size
+                whole[part, part] -= less * per * size * (np.eye(3) - np.outer(axis, axis))
+        return whole
+
+
+# Wheels with a gyroscope; across the way nothing is wrong but what slips.
+USUAL_NOISE = OdometryNoise(0.05, 0.5, 1.5, 0.005, 0.1, across=0.4)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,16 +24,18 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import MeasurementError
+from robot_vision.filters import se3
+from robot_vision.filters.belief import State, reach, spread
 from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
-from robot_vision.filters.odometry_check import UNNAMED, Lag, OdometryCheck, Verdict
+from robot_vision.filters.odometry_trust import OdometryTrust
 from robot_vision.filters.pose_settings import (
     ACCEPTED,
     CONTRADICTED,
@@ -74,54 +76,9 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-_CONTRADICTED_S = 0.2  # of refusals: longer than a few outliers, shorter than a planner's reaction
-_AGREEING = 3  # measurements that must agree after that
-_BEGUN_S = 0.4  # for which measurements must agree before the first estimate is believed
-_ESTABLISHED_S = (
-    1.0  # after which an estimate is given up as reinitialise_* say, not as it was begun
-)
 _LOST_S = 0.5  # without a measurement: what knows no odometry is begun again
-_LAGS = 22.5  # squared distance of the mean residual: noise alone exceeds it in 0.1 % of cases
-_PARTED_S = 0.5  # for which the poses contradict the estimate by odometry and not the one without
-_PROVEN_S = 4.0  # for which odometry must agree to be trusted again
-_JUDGED_S = 0.3
-_LEFT = "the poses leave where it leads"
-_STANDS_M_S = 0.05
 _NEVER = 1 << 62
 _TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
-
-
-_AT_ONCE, _SLOW = Lag(0.3, 3.0), Lag(1.5, 3.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """All that a measurement changes; never altered, so that an earlier one can be taken up again."""
-
-    estimate: Hypothesis | None = None  # moved by the odometry
-    without: Hypothesis | None = None  # its like, that knows no odometry
-    challenger: Hypothesis | None = None
-    trusted: bool = True  # the odometry
-    agrees_since_ns: int = 0  # the odometry that is not trusted
-    parted_since_ns: int | None = None  # since when `estimate` is refused what `without` accepts
-    lag: Lag = _AT_ONCE  # of `estimate`
-    slow_lag: Lag = _SLOW  # the same, for what is too small to be seen at once
-    lag_without: Lag = _SLOW
-    localised: bool = False  # when the last measurement was used
-    established: bool = False
-    refused: int = 0  # in a row
-    refused_since_ns: int = 0
-    refused_seen_ns: int = 0  # the newest data when the first of them came
-    doubt: tuple[int, float] = (
-        0,
-        0.0,
-    )  # measurements and seconds that it takes to be believed again
-    agreed: int = 0  # since then
-    agreed_since_ns: int = 0
-
-    @property
-    def main(self) -> Hypothesis | None:
-        return self.estimate if self.trusted else self.without
 
 
 class PoseFilter:
@@ -134,8 +91,6 @@ class PoseFilter:
         resets: how often a clock that was set back made it forget everything.
         replays: how often measurements had to be used again, because an older one came late.
         without_odometry: how often one was used before the odometry of its time came.
-        odometry_fault: in what the odometry differs from the measured poses, while it is not trusted; empty
-            while it is.
     """
 
     def __init__(self, settings: PoseFilterSettings | None = None) -> None:
@@ -152,17 +107,12 @@ class PoseFilter:
         self._buffer = OdometryBuffer(
             2 * s.history_s + s.odometry_timeout_s + 5.0, Continuity(s.speed_m_s, s.turn_deg_s)
         )
-        self._state = _State()
-        self._before: list[
-            tuple[Measurement, _State]
-        ] = []  # each measurement and the state before it
+        self._state = State()
+        self._before: list[tuple[Measurement, State]] = []  # each one and the state before it
         self._pending: list[Measurement] = []
         self._live: Track | None = None  # the estimate at the newest odometry
-        self._check = OdometryCheck()
+        self._trust = OdometryTrust()
         self._likeness = Likeness()
-        self._verdict = Verdict()
-        self._judged_ns = 0
-        self.odometry_fault = ""
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -288,7 +238,9 @@ class PoseFilter:
             used, self._state = self._before.pop()
             later.append(used)
         outcome = self._step(measurement)
-        self._compare(measurement, outcome)
+        self._trust.compare(measurement, outcome.verdict == ACCEPTED, self._buffer)
+        if outcome.verdict == ACCEPTED:
+            self._liken(measurement)
         if later:
             self.replays += 1
         for used in reversed(later):
@@ -299,21 +251,18 @@ class PoseFilter:
         self._live = None
         return outcome
 
-    def _compare(self, m: Measurement, outcome: Outcome) -> None:
-        """Compares odometry and poses, a few times a second."""
+    def _liken(self, m: Measurement) -> None:
+        """Learns from a measurement that was accepted how alike its source's errors are."""
         before, state = self._before[-1][1], self._state
-        if outcome.verdict == ACCEPTED:
-            self._check.add(m)
-            if state.trusted and before.estimate is not None and len(self._buffer) > 1:
-                assert state.estimate is not None
-                moved = before.estimate.at(state.estimate.track)
-                noise = self.settings.noise.variances(np.zeros(6), 1.0)
-                self._likeness.add(
-                    m, state.estimate.track.path, moved.away(m, self.settings) / m.unlike, noise
-                )
-        if abs(m.stamp_ns - self._judged_ns) * 1e-9 >= _JUDGED_S and len(self._buffer) > 1:
-            self._judged_ns = m.stamp_ns
-            self._verdict = self._check.judge(self._buffer)
+        if not state.trusted:
+            self._likeness.clear()  # it was learnt by that odometry
+        elif before.estimate is not None and len(self._buffer) > 1:
+            assert state.estimate is not None
+            moved = before.estimate.at(state.estimate.track)
+            noise = self.settings.noise.variances(np.zeros(6), 1.0)
+            self._likeness.add(
+                m, state.estimate.track.path, moved.away(m, self.settings) / m.unlike, noise
+            )
 
     def _step(self, m: Measurement) -> Outcome:
         """Applies a measurement that is the newest of those applied."""
@@ -352,19 +301,13 @@ class PoseFilter:
             lag_without=lag_without,
             parted_since_ns=parted,
         )
-        state = self._trusting(state, m)
+        state = self._trust.decided(state, m)
         accepted = drawn if before.trusted else other
         distance = distance if before.trusted else other_distance
         if accepted is not None or state.trusted != before.trusted:
-            self._state = self._judged(_accepted(state, m), m)
+            self._state = self._judged(state.accepting(m), m)
             return Outcome(ACCEPTED, m.source, distance)
-        state = replace(
-            state,
-            refused=state.refused + 1,
-            refused_since_ns=state.refused_since_ns if state.refused else m.stamp_ns,
-            refused_seen_ns=state.refused_seen_ns if state.refused else m.arrived_ns,
-            agreed=0,
-        )
+        state = state.refusing(m)
         count = s.reinitialise_count if state.established else s.initialise_count
         lasted_s = (m.stamp_ns - state.refused_since_ns) * 1e-9
         if parted is not None or (state.established and lasted_s < s.reinitialise_after_s):
@@ -380,7 +323,7 @@ class PoseFilter:
 
     def _found(
         self,
-        state: _State,
+        state: State,
         m: Measurement,
         count: int,
         waits: str,
@@ -391,16 +334,14 @@ class PoseFilter:
         challenger, agreed = self._challenged(state, m)
         if (agreed or count == 1) and challenger.count >= count:
             trusted = state.trusted
-            self._state = _State(
-                challenger, challenger, trusted=trusted, agrees_since_ns=m.stamp_ns
-            )
+            self._state = State(challenger, challenger, trusted=trusted, agrees_since_ns=m.stamp_ns)
             self._state = self._judged(self._state, m)
-            self._check.clear()
+            self._trust.clear()
             return Outcome(found, m.source, distance)
         self._state = self._judged(replace(state, challenger=challenger), m)
         return Outcome(waits, m.source, distance)
 
-    def _challenged(self, state: _State, m: Measurement) -> tuple[Hypothesis, bool]:
+    def _challenged(self, state: State, m: Measurement) -> tuple[Hypothesis, bool]:
         """Returns the challenger after a measurement, and whether it agrees; if not, it is a new one."""
         challenger = self._hypothesis(state.challenger, m.stamp_ns, state.trusted)
         if challenger is not None:
@@ -409,59 +350,15 @@ class PoseFilter:
                 return drawn, True
         return Hypothesis.begin(m, self.settings), False
 
-    def _trusting(self, state: _State, m: Measurement) -> _State:
-        """Decides whether the odometry is trusted, by what the poses say of it."""
-        estimate, without = state.estimate, state.without
-        if estimate is None or without is None:
-            return state
-        lag = state.slow_lag.distance
-        lags = lag > _LAGS and state.lag_without.distance < lag / 2
-        parted_s = 0.0
-        if state.parted_since_ns is not None:
-            parted_s = (m.stamp_ns - state.parted_since_ns) * 1e-9
-        restarted = replace(
-            state,
-            estimate=without,
-            trusted=False,
-            agrees_since_ns=m.stamp_ns,
-            parted_since_ns=None,
-            lag=_AT_ONCE,
-            slow_lag=_SLOW,
-        )
-        if state.trusted:
-            if self._verdict.text or lags or parted_s >= _PARTED_S:
-                self.odometry_fault = self._verdict.text or _LEFT
-                self._likeness.clear()  # it was learnt by that odometry
-                return restarted
-            return state
-        if lags or parted_s >= _PARTED_S / 2:
-            return restarted
-        verdict = self._verdict
-        if verdict.text:
-            if self.odometry_fault in (_LEFT, UNNAMED):
-                self.odometry_fault = verdict.text
-            return replace(state, agrees_since_ns=m.stamp_ns)
-        agrees_s = (m.stamp_ns - state.agrees_since_ns) * 1e-9
-        if agrees_s >= _PROVEN_S and verdict.agrees:
-            self.odometry_fault = ""
-            return replace(state, trusted=True)
-        return state
-
-    def _judged(self, state: _State, m: Measurement) -> _State:
+    def _judged(self, state: State, m: Measurement) -> State:
         """Returns the state with whether the robot is localised at this measurement."""
-        main = state.main
-        if main is None:
+        if state.main is None:
             return replace(state, localised=False)
-        localised = self._condition(
-            state, m.stamp_ns, m.arrived_ns, *self._sigmas(state, main.track)
-        )
-        held = localised == LOCALISED
-        lasted_s = (m.stamp_ns - main.since_ns) * 1e-9
-        return replace(
-            state,
-            localised=held,
-            established=state.established or (held and lasted_s >= _ESTABLISHED_S),
-        )
+        found = sigmas(self._spread(state, state.main.track))
+        return state.judged(state.condition(self.settings, m.stamp_ns, m.arrived_ns, found), m)
+
+    def _spread(self, state: State, track: Track) -> Array:
+        return spread(state, track, self._trust.doubt(track) if state.trusted else np.zeros((6, 6)))
 
     def _hypothesis(
         self, hypothesis: Hypothesis | None, stamp_ns: int, odometry: bool
@@ -513,37 +410,25 @@ class PoseFilter:
         A time before the last measurement gives the estimate of that measurement. The covariance covers what
         the estimate lags behind the measurements, and the place where a contradicted one may be instead.
         """
-        main = self._state.main
-        if main is None:
+        if self._state.main is None:
             return None
-        self._advance_live()
-        track = self._live or main.track
-        if stamp_ns is not None:
-            if stamp_ns < track.stamp_ns:
-                track = main.track
-            track = self._moved(track, int(stamp_ns), self._state.trusted)
-        P = self._covering(self._state, track)
+        track, state = self._at(stamp_ns), self._state
+        other = self._hypothesis(state.challenger, track.stamp_ns, state.trusted)
+        P = self._spread(state, track) + reach(track, other.track if other else None)
         covariance = symmetrised(se3.map_covariance(track.T, P))
         return PoseEstimate(track.stamp_ns, se3.orthonormal(track.T), covariance)
 
-    def _covering(self, state: _State, track: Track) -> Array:
-        """Returns the covariance (6, 6) of the pose, wide enough for what contradicts it."""
-        lags = (state.lag, state.slow_lag) if state.trusted else (state.lag_without,)
-        excess = max((lag.excess() for lag in lags), key=np.trace)
-        P = track.pose_covariance + excess
-        speed = float(np.linalg.norm(track.velocity[:3]))
-        if state.trusted and self._verdict.doubt_m > 0 and speed > _STANDS_M_S:
-            along = np.concatenate([track.velocity[:3] / speed, np.zeros(3)])
-            P = P + self._verdict.doubt_m**2 * np.outer(along, along)
-        if state.challenger is not None and state.refused > 1 and state.challenger.count > 1:
-            other = self._moved(state.challenger.track, track.stamp_ns, state.trusted)
-            apart = se3.log(inverse(track.T) @ other.T)
-            P = P + np.outer(apart, apart)
-        return P
-
-    def _sigmas(self, state: _State, track: Track) -> tuple[float, float]:
-        metres, radians = sigmas(self._covering(state, track))
-        return metres, math.degrees(radians)
+    def _at(self, stamp_ns: int | None) -> Track:
+        """Returns the track that is published, at a time or at that of the newest data."""
+        main = self._state.main
+        assert main is not None
+        self._advance_live()
+        track = self._live or main.track
+        if stamp_ns is None:
+            return track
+        if stamp_ns < track.stamp_ns:
+            track = main.track
+        return self._moved(track, int(stamp_ns), self._state.trusted)
 
     def T_map_odom(self) -> Array | None:
         """Returns the transform (4, 4) from the odometry's frame to the map at the newest odometry."""
@@ -563,35 +448,20 @@ class PoseFilter:
         state = self._state
         if state.main is None:
             return INITIALISING if state.challenger else WAITING
-        estimate = estimate or self.estimate()
-        assert estimate is not None
-        last = self._before[-1][0]
-        newest = max(estimate.stamp_ns, last.stamp_ns)
-        return self._condition(state, last.stamp_ns, newest, estimate.sigma_m, estimate.sigma_deg)
-
-    def _condition(
-        self, state: _State, last_ns: int, now_ns: int, sigma_m: float, sigma_deg: float
-    ) -> str:
-        s, main = self.settings, state.main
-        assert main is not None
-        if state.refused and (
-            (last_ns - state.refused_since_ns) * 1e-9 >= _CONTRADICTED_S
-            or (now_ns - state.refused_seen_ns) * 1e-9 >= _CONTRADICTED_S
-        ):
-            return CONTRADICTED
-        count, seconds = state.doubt
-        if state.agreed < count or (last_ns - state.agreed_since_ns) * 1e-9 < seconds:
-            return CONTRADICTED
-        if s.initialise_count > 1 and (last_ns - main.since_ns) * 1e-9 < _BEGUN_S:
-            return INITIALISING
-        most = STAYS if state.localised else 1.0
-        sure = sigma_m <= most * s.localised_m and sigma_deg <= most * s.localised_deg
-        return LOCALISED if sure else UNCERTAIN
+        track, last = self._at(estimate.stamp_ns if estimate else None), self._before[-1][0]
+        newest = max(track.stamp_ns, last.stamp_ns)
+        found = sigmas(self._spread(state, track))
+        return state.condition(self.settings, last.stamp_ns, newest, found)
 
     @property
     def refused_in_a_row(self) -> int:
         """Measurements that were refused since the last one that was not."""
         return self._state.refused
+
+    @property
+    def odometry_fault(self) -> str:
+        """In what the odometry differs from the measured poses; empty while it is trusted."""
+        return self._trust.fault
 
     @property
     def odometry_trusted(self) -> bool:
@@ -602,20 +472,3 @@ class PoseFilter:
     def odometry_ns(self) -> int | None:
         """Stamp of the newest odometry; None without any."""
         return self._buffer.newest_ns
-
-
-def _accepted(state: _State, m: Measurement) -> _State:
-    """Returns the state after a measurement that agrees: after a contradiction it takes more than one."""
-    lasted_s = (m.stamp_ns - state.refused_since_ns) * 1e-9 if state.refused > 1 else 0.0
-    doubt, agreed, since = state.doubt, state.agreed + 1, state.agreed_since_ns
-    if lasted_s >= _CONTRADICTED_S:
-        # As many and as long as those that were refused, up to what it takes at the start.
-        doubt = min(_AGREEING, state.refused - 1), min(_CONTRADICTED_S, lasted_s / 2)
-        agreed, since = 1, m.stamp_ns
-    elif agreed >= doubt[0] and (m.stamp_ns - since) * 1e-9 >= doubt[1]:
-        doubt = (0, 0.0)
-    elif state.agreed == 0:
-        since = m.stamp_ns
-    return replace(
-        state, challenger=None, refused=0, doubt=doubt, agreed=agreed, agreed_since_ns=since
-    )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
-from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, OdometryNoise
+from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, USUAL_NOISE, OdometryNoise
 from robot_vision.filters.pose_track import MotionModel
 from robot_vision.geometry.rigid import xyzw_from_matrix
 
@@ -45,7 +45,7 @@ class PoseFilterSettings:
         reset_after_s: odometry whose stamp goes back by more than this restarts the filter: all is forgotten.
     """
 
-    noise: OdometryNoise = OdometryNoise()
+    noise: OdometryNoise = USUAL_NOISE
     speed_m_s: float = SPEED_M_S
     turn_deg_s: float = TURN_DEG_S
     gate_probability: float = 0.99

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, OdometryNoise, Step
-from robot_vision.geometry import se3
+from robot_vision.filters import se3
+from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, USUAL_NOISE, OdometryNoise, Step
+from robot_vision.geometry import inverse, se3, symmetrised
 from robot_vision.geometry.rigid import inverse, symmetrised
 from robot_vision.messages.stamps import nanoseconds
 
@@ -38,7 +39,7 @@ class MotionModel:
         turn_deg_s: the same about each axis.
     """
 
-    odometry: OdometryNoise = OdometryNoise()
+    odometry: OdometryNoise = USUAL_NOISE
     speed_m_s: float = SPEED_M_S
     turn_deg_s: float = TURN_DEG_S
 
@@ -111,7 +112,7 @@ class Track:
         delta = se3.exp(motion)
         moved = se3.adjoint(inverse(delta))
         covariance = np.zeros((12, 12))
-        noise = np.diag(model.odometry.variances(motion, dt_s))
+        noise = model.odometry.covariance(motion, dt_s)
         covariance[:6, :6] = symmetrised(moved @ self.pose_covariance @ moved.T + noise)
         # Should odometry stop, the robot goes on as it went: to within what is usual.
         velocity = motion / dt_s if dt_s > 1e-3 else self.velocity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
-from robot_vision.filters.odometry import OdometryNoise
+from robot_vision.filters.odometry import USUAL_NOISE, OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.node.managed_parameters import ManagedParameters, check_camera_names
 from robot_vision.settings.parameters import LIVE, parameter
@@ -146,14 +146,14 @@ class FilterParameters(ManagedParameters):
     )
     odometry_position_per_m: float = parameter(
         0.05,
-        "Standard deviation of the odometry's position after one metre travelled, in m; it grows "
-        "with the square root of the distance.",
+        "Standard deviation of the odometry's position along the way after one metre travelled, in "
+        "m; it grows with the square root of the distance, and is 0.4 of this across the way.",
         low=1e-6,
         high=100,
         change=LIVE,
     )
     odometry_rotation_per_m_deg: float = parameter(
-        1.0,
+        0.5,
         "Standard deviation of the odometry's rotation after one metre travelled, in degrees; it "
         "grows with the square root of the distance.",
         low=1e-6,
@@ -161,9 +161,10 @@ class FilterParameters(ManagedParameters):
         change=LIVE,
     )
     odometry_rotation_per_rad_deg: float = parameter(
-        2.0,
-        "Standard deviation of the odometry's rotation after turning by one radian, in degrees; it "
-        "grows with the square root of the turn.",
+        1.5,
+        "Standard deviation of the odometry's rotation about the axis of a turn, after turning by one "
+        "radian, in degrees; it grows with the square root of the turn, and is 0.4 of this about "
+        "other axes.",
         low=1e-6,
         high=180,
         change=LIVE,
@@ -372,6 +373,7 @@ class FilterParameters(ManagedParameters):
             self.odometry_rotation_per_rad_deg,
             self.odometry_position_per_s,
             self.odometry_rotation_per_s_deg,
+            USUAL_NOISE.across,
         )
         return PoseFilterSettings(
             noise=noise,

@@ -1,0 +1,94 @@
+"""Whether odometry is followed: not while the measured poses leave where it leads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.filters.belief import AT_ONCE, SLOW, State
+from robot_vision.filters.hypothesis import Measurement
+from robot_vision.filters.odometry import OdometryBuffer
+from robot_vision.filters.odometry_check import UNNAMED, OdometryCheck, Verdict
+from robot_vision.filters.pose_track import Track
+
+Array = NDArray[np.float64]
+
+_LAGS = 22.5  # squared distance of the mean residual: noise alone exceeds it in 0.1 % of cases
+_PARTED_S = 0.5  # for which the poses contradict the estimate by odometry and not the one without
+_PROVEN_S = 4.0  # for which odometry must agree to be trusted again
+_JUDGED_S = 0.3
+_LEFT = "the poses leave where it leads"
+_STANDS_M_S = 0.05
+
+
+class OdometryTrust:
+    """Compares odometry and measured poses, and decides which of the two estimates is published.
+
+    Attributes:
+        fault: in what the odometry differs, while it is not trusted; empty while it is.
+    """
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self._check = OdometryCheck()
+        self._verdict = Verdict()
+        self._judged_ns = 0
+
+    def clear(self) -> None:
+        """Forgets the measurements: the estimate was replaced."""
+        self._check.clear()
+
+    def compare(self, m: Measurement, accepted: bool, buffer: OdometryBuffer) -> None:
+        """Compares odometry and poses, a few times a second."""
+        if accepted:
+            self._check.add(m)
+        if abs(m.stamp_ns - self._judged_ns) * 1e-9 >= _JUDGED_S and len(buffer) > 1:
+            self._judged_ns = m.stamp_ns
+            self._verdict = self._check.judge(buffer)
+
+    def decided(self, state: State, m: Measurement) -> State:
+        """Returns the state with whether the odometry is trusted, by what the poses say of it."""
+        estimate, without = state.estimate, state.without
+        if estimate is None or without is None:
+            return state
+        lag = state.slow_lag.distance
+        lags = lag > _LAGS and state.lag_without.distance < lag / 2
+        parted_s = 0.0
+        if state.parted_since_ns is not None:
+            parted_s = (m.stamp_ns - state.parted_since_ns) * 1e-9
+        restarted = replace(
+            state,
+            estimate=without,
+            trusted=False,
+            agrees_since_ns=m.stamp_ns,
+            parted_since_ns=None,
+            lag=AT_ONCE,
+            slow_lag=SLOW,
+        )
+        verdict = self._verdict
+        if state.trusted:
+            if verdict.text or lags or parted_s >= _PARTED_S:
+                self.fault = verdict.text or _LEFT
+                return restarted
+            return state
+        if lags or parted_s >= _PARTED_S / 2:
+            return restarted
+        if verdict.text:
+            if self.fault in (_LEFT, UNNAMED):
+                self.fault = verdict.text
+            return replace(state, agrees_since_ns=m.stamp_ns)
+        agrees_s = (m.stamp_ns - state.agrees_since_ns) * 1e-9
+        if agrees_s >= _PROVEN_S and verdict.agrees:
+            self.fault = ""
+            return replace(state, trusted=True)
+        return state
+
+    def doubt(self, track: Track) -> Array:
+        """Returns the variances (6, 6) by which trusted odometry may mislead a track."""
+        speed = float(np.linalg.norm(track.velocity[:3]))
+        if self._verdict.doubt_m <= 0 or speed <= _STANDS_M_S:
+            return np.zeros((6, 6))
+        along = np.concatenate([track.velocity[:3] / speed, np.zeros(3)])
+        return self._verdict.doubt_m**2 * np.outer(along, along)
