@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters import se3
+from robot_vision.geometry import se3
 from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement
 from robot_vision.filters.odometry_check import Lag
 from robot_vision.filters.pose_settings import (
