@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import se3
 from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement
 from robot_vision.filters.odometry_check import Lag
 from robot_vision.filters.pose_settings import (
@@ -19,7 +18,7 @@ from robot_vision.filters.pose_settings import (
     PoseFilterSettings,
 )
 from robot_vision.filters.pose_track import Track
-from robot_vision.geometry import inverse
+from robot_vision.geometry import inverse, se3
 
 Array = NDArray[np.float64]
 

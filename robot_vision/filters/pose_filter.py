@@ -30,9 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import MeasurementError
-from robot_vision.geometry import se3
 from robot_vision.filters.belief import State, reach, spread
-from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement, sigmas
+from robot_vision.filters.hypothesis import Hypothesis, Measurement, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
 from robot_vision.filters.odometry_trust import OdometryTrust

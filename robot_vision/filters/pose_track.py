@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry import se3
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, USUAL_NOISE, OdometryNoise, Step
-from robot_vision.geometry import inverse, se3, symmetrised
+from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, symmetrised
 from robot_vision.messages.stamps import nanoseconds
 
