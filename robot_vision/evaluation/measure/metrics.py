@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,7 +38,6 @@ from robot_vision.contract import registry
 from robot_vision.contract.head import Head
 from robot_vision.contract.metrics import Frames, FrameTruth, Judge, Reference, Section, measure
 from robot_vision.contract.rows import (
-    SHARED,
     TRUE_LABEL,
     Rows,
     Scores,
@@ -201,16 +200,10 @@ def score_recording(
 
 def _frames(found: Associated, head: Head[Any, Any], labels: tuple[str, ...]) -> Frames:
     """Returns frames as a head sees them: what it said, and what is true of that."""
-    said = {f.name: getattr(found.predictions, f.name) for f in fields(found.predictions)}
-    columns = {
-        name: column
-        for name, column in said.items()
-        if isinstance(column, np.ndarray) and name not in SHARED and name != "log_ns"
-    }
     names = found.labels if head.name == head.kind else found.others.get(head.name)
     true = label_indices(names or [None] * len(found.position), labels)
     truth = FrameTruth(true, found.position, found.xyzw)
-    return Frames(found.predictions.stamps_ns, head.own(columns), truth)
+    return Frames(found.predictions.stamps_ns, head.own(found.predictions.columns), truth)
 
 
 def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]:

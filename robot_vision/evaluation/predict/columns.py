@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract import registry
+from robot_vision.contract.head import Head
 from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.arrays import load_npz
@@ -32,6 +34,8 @@ _DIMENSIONS = {
     "spread": 3,
     "kept": 1,
 }
+
+_OF_FRAMES = ("stamps_ns", "log_ns")
 
 _ROUNDING = 0.01  # of float16 and of numbers that somebody wrote with few digits
 
@@ -56,6 +60,7 @@ class Predictions:
         meta: hashes of bag and bundle, and whatever else belongs to it; plain data.
         mutual_information: float (N,), nats, where the classifier answers several times.
         spread: float (N, 6, 6), the part of the covariance by which several answers differ.
+        more: columns (N, ...) of other heads, and of heads by another name than their kind, by name.
         kept: float (N,), 0 where the robot said `unknown`, else 1; None where the known score tells.
 
     Raises:
@@ -76,6 +81,7 @@ class Predictions:
     mutual_information: NDArray[Any] | None = None
     spread: NDArray[Any] | None = None
     kept: NDArray[Any] | None = None
+    more: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.stamps_ns)
@@ -95,6 +101,9 @@ class Predictions:
             column = getattr(self, name)
             if column is not None and column.shape[1:] != (6, 6):
                 raise ConfigError(f"Column {name} has shape {column.shape}: use (N, 6, 6)")
+        for name, column in self.more.items():
+            if len(column) != n:
+                raise ConfigError(f"Column {name} has {len(column)} rows: it must have {n}")
         self._check_numbers()
         if (self.position is None) != (self.orientation_xyzw is None):
             raise ConfigError(
@@ -140,33 +149,54 @@ class Predictions:
         recording: str = "",
         log_ns: Sequence[int] | None = None,
         meta: dict[str, Any] | None = None,
+        heads: Sequence[Head[Any, Any]] = (),
     ) -> Predictions:
-        """Makes columns of the results of `Pipeline`, one of which each frame has."""
-        classes = [p.classification for p in predictions]
-        poses = [p.pose for p in predictions]
-        first = next((c for c in classes if c is not None), None)
-        labels = first.labels if first else ()
-        has_pose = any(p is not None for p in poses)
+        """Makes columns of the results of `Pipeline`, one of which each frame has.
+
+        Args:
+            stamps_ns: of the images.
+            predictions: of the same.
+            recording: name of it.
+            log_ns: when each was recorded.
+            meta: plain data.
+            heads: that answered; without them each is of the kind that its name says.
+        """
+        names = dict.fromkeys(name for p in predictions for name in p.answers)
+        labels: tuple[str, ...] = ()
+        columns: dict[str, NDArray[Any]] = {}
+        for head in heads or [registry.head(name) for name in names]:
+            answers = [p.get(head.name) for p in predictions]
+            first = next((a for a in answers if a is not None), None)
+            if first is None:
+                continue
+            if head.name == head.kind:
+                labels = labels or getattr(first, "labels", ())
+            packed = [{} if a is None else head.pack(a) for a in answers]
+            for name in head.pack(first):
+                column = _column([row.get(name) for row in packed])
+                if column is not None:
+                    columns[name] = column
+        own = {name: columns.pop(name) for name in _DIMENSIONS if name in columns}
         return cls(
             np.array(stamps_ns, np.int64),
             None if log_ns is None else np.array(log_ns, np.int64),
             labels,
-            _column([c and c.probabilities for c in classes], (len(labels),), np.float32),
-            _column([c and c.known_score for c in classes], (), np.float64),
-            _column([p and p.position for p in poses], (3,), np.float64) if has_pose else None,
-            _column([p and p.orientation_xyzw for p in poses], (4,), np.float64),
-            _column([p and p.covariance for p in poses], (6, 6), np.float64),
-            _column([p.descriptor for p in predictions], None, np.float32),
-            recording,
-            meta or {},
-            _column([c and c.mutual_information for c in classes], (), np.float64),
-            _column([p and p.spread for p in poses], (6, 6), np.float64),
+            recording=recording,
+            meta=meta or {},
+            more=columns,
+            **own,
         )
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What the heads said, by name; columns that are None are not there."""
+        own = {name: getattr(self, name) for name in _DIMENSIONS if name not in _OF_FRAMES}
+        return {**{name: c for name, c in own.items() if c is not None}, **self.more}
 
     def row(self, i: int, names: Iterable[str]) -> dict[str, Any]:
         """Returns what some columns say of frame i; those that are not there are left out."""
-        columns = {name: getattr(self, name, None) for name in names}
-        return {name: column[i] for name, column in columns.items() if column is not None}
+        columns = self.columns
+        return {name: columns[name][i] for name in names if name in columns}
 
     def take(self, index: NDArray[Any]) -> Predictions:
         """Returns the frames of an index or mask."""
@@ -174,16 +204,18 @@ class Predictions:
         for name in _DIMENSIONS:
             column = getattr(self, name)
             taken[name] = None if column is None else column[index]
-        return replace(self, **taken)
+        return replace(self, **taken, more={n: c[index] for n, c in self.more.items()})
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file that holds no pickle."""
         arrays = {n: getattr(self, n) for n in _DIMENSIONS if getattr(self, n) is not None}
+        arrays.update(self.more)
         head = {
             "format": FORMAT,
             "recording": self.recording,
             "labels": list(self.labels),
             "meta": self.meta,
+            "more": list(self.more),
         }
         with open(path, "wb") as file:
             np.savez(file, head=np.array(json.dumps(head)), **arrays)
@@ -203,6 +235,7 @@ class Predictions:
         if not isinstance(head, dict) or head.get("format") != FORMAT:
             raise SourceError(f"{path} is not of format {FORMAT}: write it again")
         known = {f.name for f in fields(cls)}
+        more = {name: arrays.pop(name) for name in head.get("more", ()) if name in arrays}
         if not set(arrays) <= known or "stamps_ns" not in arrays:
             raise SourceError(f"{path} has columns {', '.join(arrays)}: write it again")
         try:
@@ -211,17 +244,16 @@ class Predictions:
                 labels=tuple(head["labels"]),
                 recording=head["recording"],
                 meta=head["meta"],
+                more=more,
             )
         except (ConfigError, KeyError) as error:
             raise SourceError(f"{path}: {error}") from error
 
 
-def _column(
-    values: Sequence[Any], shape: tuple[int, ...] | None, dtype: Any
-) -> NDArray[Any] | None:
-    """Returns the values stacked, NaN where one is None; None where all are."""
-    first = next((v for v in values if v is not None), None)
+def _column(values: Sequence[Any]) -> NDArray[Any] | None:
+    """Returns the values stacked, NaN (of integers 0) where one is None; None where all are."""
+    first = next((np.asarray(v) for v in values if v is not None), None)
     if first is None:
         return None
-    missing = np.full(np.shape(first) if shape is None else shape, np.nan, dtype)
-    return np.array([missing if v is None else v for v in values], dtype)
+    missing = np.full(first.shape, np.nan if first.dtype.kind == "f" else 0, first.dtype)
+    return np.array([missing if v is None else v for v in values], first.dtype)

@@ -172,7 +172,8 @@ def replay(
         "speed": speed.summary(),
     }
     stamps, logged = [f.stamp_ns for f in frames], [f.log_ns for f in frames]
-    return Predictions.of(stamps, predictions, Path(source.name).name, logged, meta)
+    heads = [head for head, _ in pipeline.bundle.spec.bound]
+    return Predictions.of(stamps, predictions, Path(source.name).name, logged, meta, heads)
 
 
 def _first(problems: list[str]) -> list[str]:
