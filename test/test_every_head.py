@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +14,19 @@ import yaml
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Material
+from robot_vision.contract.prediction import Prediction
+from robot_vision.contract.rows import from_json, joined, to_json
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
+from robot_vision.evaluation.measure.metrics import score_recording
+from robot_vision.evaluation.merge import document, merge
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.report.compare import compare
+from robot_vision.evaluation.report.headlines import chapters
+from robot_vision.evaluation.report.page import Report, render
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.truth.tracks import Truth
 
 NAMES = ["", "other"]  # of a head: its kind, and another
 NEEDED = {"classifier": {"labels": ("a", "b", "c")}, "place": {"descriptor_size": 8}}
@@ -168,3 +181,121 @@ def test_settings_of_training_load_no_torch(kind):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# Judging
+
+
+def recorded(head, spec, count=60):
+    """Returns what a head said of a drive, and what is true of it, under its name too."""
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for name, output in head.outputs(spec, several(head)).items():
+        values = rng.uniform(0.1, 1, (count, *output.shape))
+        if len(output.shape) == 1:
+            values /= values.sum(axis=1, keepdims=True)  # it may be a distribution
+        if len(output.shape) == 2:
+            values = np.eye(output.shape[0]) * values.mean()
+            values = np.broadcast_to(values, (count, *output.shape))
+        arrays[name] = values.astype(output.dtype)
+    said = head.decoder(spec, several(head), Material())(arrays)
+    stamps = (np.arange(count) * 1e8).astype(np.int64)
+    predictions = Predictions.of(
+        stamps, [Prediction({head.name: a}) for a in said], "drive", heads=[head]
+    )
+    angle = np.linspace(0, 4 * np.pi, count)
+    positions = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+    labels = ["abcx"[i % 4] for i in range(count)]
+    truth = Truth.of_arrays(stamps, labels, positions, np.tile([0.0, 0, 0, 1], (count, 1)))
+    return predictions, replace(truth, others={head.name: truth.labels})
+
+
+QUICK = EvaluationSettings(resamples=10, place_exclude_s=1.0)
+
+
+@every_head
+@under_names
+def test_judge_gives_every_number_of_its_table(kind, name):
+    head, spec = bound(kind, name)
+    predictions, truth = recorded(head, spec)
+    scores = score_recording(predictions, truth, QUICK, bound=[(head, spec)])
+    metrics = document(scores, QUICK)
+    assert scores.heads == (head.name,)
+    json.dumps(metrics, allow_nan=False)
+    for section in head.judge().sections():
+        numbers = metrics[head.key(section.key)]
+        assert numbers, section.key
+        missing = {m.key for m in section.metrics} - set(numbers)
+        assert not missing or all(part.optional for part in section.parts), missing
+        for baseline in section.baselines.values():
+            assert baseline.words
+    titles = [chapter.title for chapter in chapters(metrics)]
+    assert titles and all((f"({name})" in title) == bool(name) for title in titles)
+    assert render(Report("one head", metrics, scores)).count("<svg") >= 1
+
+
+@every_head
+@under_names
+def test_rows_come_back_from_json_and_compare_with_themselves(kind, name):
+    head, spec = bound(kind, name)
+    scores = score_recording(*recorded(head, spec), QUICK, bound=[(head, spec)])
+    again = from_json(json.loads(json.dumps(to_json(scores))))
+    assert again.table.keys() == scores.table.keys()
+    for column in scores.table:
+        assert again[column].tobytes() == scores[column].tobytes(), column
+    metrics = document(scores, QUICK)
+    changes, _ = compare(metrics, metrics)
+    assert changes and {change.verdict for change in changes} == {"same"}
+
+
+@every_head
+@under_names
+def test_rows_of_two_parts_are_those_of_the_whole(kind, name):
+    head, spec = bound(kind, name)
+    if head.judge().reference:
+        pytest.skip("what is looked up depends on the whole recording")
+    predictions, truth = recorded(head, spec)
+    parts = []
+    for part, rows in (("a", np.arange(25)), ("b", np.arange(25, 60))):
+        some = replace(predictions.take(rows), recording=part)
+        parts.append(score_recording(some, truth, QUICK, bound=[(head, spec)]))
+    whole = score_recording(predictions, truth, QUICK, bound=[(head, spec)])
+    both = joined(parts)
+    for column in set(whole.table) - {"source_index"}:
+        assert both[column].tobytes() == whole[column].tobytes(), column
+
+
+def test_two_classifiers_are_judged_by_labels_of_their_own():
+    room, lights = (registry.head("classifier").named(n) for n in ("classifier", "lights"))
+    settings = {
+        room: ClassifierSpec(("kitchen", "hall")),
+        lights: ClassifierSpec(("red", "green", "off")),
+    }
+    stamps = (np.arange(40) * 1e8).astype(np.int64)
+    labels = {
+        head: [spec.labels[i // 5 % len(spec.labels)] for i in range(40)]
+        for head, spec in settings.items()
+    }
+    right = {room: 40, lights: 30}  # the last ten are wrong
+    predictions = []
+    for i in range(40):
+        answers_ = {}
+        for head, spec in settings.items():
+            index = spec.labels.index(labels[head][i]) + (i >= right[head])
+            p = np.full(len(spec.labels), 0.1 / (len(spec.labels) - 1), np.float32)
+            p[index % len(p)] = 0.9
+            answers_[head.name] = head.Answer(spec.labels, p, 1.0)
+        predictions.append(Prediction(answers_))
+    found = Predictions.of(stamps, predictions, "drive", heads=list(settings))
+    truth = replace(
+        Truth.of_arrays(stamps, labels[room]),
+        others={"lights": Truth.of_arrays(stamps, labels[lights]).labels},
+    )
+    metrics = document(score_recording(found, truth, QUICK, bound=list(settings.items())), QUICK)
+    assert metrics["heads"] == ["classifier", "lights"]
+    assert metrics["classification"]["top1"]["value"] == 1.0
+    assert metrics["lights.classification"]["top1"]["value"] == 0.75
+    assert metrics["lights.classification"]["labels"] == ["red", "green", "off"]
+    assert metrics["association"]["label:lights"]["found"] == 40
+    merged = merge([json.loads(json.dumps(metrics))])
+    assert merged["lights.classification"] == metrics["lights.classification"]
