@@ -204,7 +204,7 @@ def test_nan_in_the_truth_is_said_or_left_out(run: Run, tmp_path: Path) -> None:
     assert run("--bag", tmp_path / "drive", "--bad-poses", "skip") == 0, run.err
     assert run.metrics["pose"]["frames"] == 11
     assert run.metrics["association"]["truth_refused"] == {"poses": 1}
-    assert "1 of 12 frames have no true pose" in run.out
+    assert "1 of 12 frames has no true pose" in run.out
 
 
 @pytest.mark.parametrize(
