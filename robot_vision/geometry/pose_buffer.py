@@ -107,8 +107,9 @@ class PoseBuffer:
 
         Neighbours may be as far apart as they usually are: a localiser that corrects `map` to `odom` once a
         second has not stopped. Between neighbours that are further apart than that (`REGULAR`) and than
-        twice the tolerance, and outside of what is known, the nearest pose counts if it is within the
-        tolerance; the newest, where it hardly changed, also until the next is due. Nothing is extrapolated.
+        twice the tolerance (unless they are nearly one pose), and outside of what is known, the nearest
+        pose counts if it is within the tolerance; the newest, where it hardly changed, also until the next
+        is due. Nothing is extrapolated.
 
         Returns:
             None if there is no pose for this time; `why` says why.
@@ -125,24 +126,27 @@ class PoseBuffer:
             if 0 < after < len(self._stamps):
                 gap = self._stamps[after] - self._stamps[after - 1]
                 regular_ns = min(REGULAR * self._period_ns(after), LONGEST_S * 1e9)
+                if self._rests(after):  # the way between them is known, whatever the period
+                    regular_ns = LONGEST_S * 1e9
                 if gap <= max(2 * tolerance_ns, regular_ns):
                     share = (stamp_ns - self._stamps[after - 1]) / gap
                     return self._between(after - 1, share), self._covariances[near]
             late_ns = stamp_ns - self._stamps[-1]
-            if late_ns > 0 and self._rests():
-                tolerance_ns = max(
-                    tolerance_ns, min(HOLD * self._period_ns(after), LONGEST_S * 1e9)
-                )
+            if late_ns > 0 and self._rests(len(self._stamps) - 1):
+                # Of the first few, the shortest gap is the period.
+                period_ns = self._period_ns(after) or min(np.diff(self._stamps))
+                tolerance_ns = max(tolerance_ns, min(HOLD * period_ns, LONGEST_S * 1e9))
             if abs(self._stamps[near] - stamp_ns) > tolerance_ns:
                 return None
             return self._between(near, 0.0), self._covariances[near]
 
-    def _rests(self) -> bool:
-        """Says whether the last two poses are nearly one."""
-        if len(self._stamps) < 2:
+    def _rests(self, index: int) -> bool:
+        """Says whether a pose and the one before it are nearly one."""
+        if index < 1:
             return False
-        moved = float(np.linalg.norm(self._positions[-1] - self._positions[-2]))
-        return moved < _REST_M and abs(self._quaternions[-1] @ self._quaternions[-2]) > _REST_COSINE
+        p, q = self._positions, self._quaternions
+        moved = float(np.linalg.norm(p[index] - p[index - 1]))
+        return moved < _REST_M and abs(q[index] @ q[index - 1]) > _REST_COSINE
 
     def _period_ns(self, after: int) -> float:
         """Returns the median of the gaps around the one that ends at a sample, without it; 0 if unknown."""
