@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import PlaceReference, evaluate_frames, score_recording
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
+from robot_vision.heads.place import evaluation, sketch
 from robot_vision.heads.place.evaluation import (
     Views,
     chance_of_hit,
@@ -210,6 +211,38 @@ def test_places_without_a_second_visit_have_no_recall() -> None:
     assert found["answerable"] == 0 and found["queries"] == n
     assert found["recall_at_1"]["value"] is None
     assert found["average_precision"]["value"] is None
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.7])
+def test_pairs_that_a_sketch_rules_out_change_nothing(
+    noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Visits to 40 places, some images exactly repeated, against whole products of all pairs."""
+    rng = np.random.default_rng(0)
+    n, t = 1800, np.arange(1800)
+    place = (t // 15) % 40
+    x = rng.normal(size=(40, 256))[place] + noise * rng.normal(size=(n, 256))
+    x[1000:1100] = x[400:500]
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    position = np.stack([place * 1.5, 0 * t, 0 * t], 1) + rng.normal(size=(n, 3)) * 0.1
+    position[200:260] += 100  # never seen again
+    xyzw = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
+    frames = Views(x, position, xyzw, (t * 10**9 // 30).astype(np.int64))
+    whole = score_places(frames, frames, EvaluationSettings(), True)
+    monkeypatch.setattr(sketch, "_LEAST_ROWS", 100)
+    monkeypatch.setattr(sketch, "_ROWS", 1000)
+    short = []
+    few = evaluation._most_alike_of_few
+    monkeypatch.setattr(
+        evaluation, "_most_alike_of_few", lambda *a: short.append(few(*a)) or short[-1]
+    )
+    found = score_places(frames, frames, EvaluationSettings(), True)
+    assert sum(one is not None for one in short) > len(short) / 2
+    for name, expected in whole.items():
+        if name == "place_similarity":
+            np.testing.assert_allclose(found[name], expected, atol=2e-6)
+        else:
+            np.testing.assert_allclose(found[name], expected, err_msg=name)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
+from robot_vision.heads.place.sketch import Sketch
+from robot_vision.heads.pose.evaluation import statistics as pose_statistics
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.statistics.bootstrap import (
     Statistic,
@@ -28,6 +30,8 @@ RECALLS = (1, 5, 10, 20)
 WORST = 12
 _CHUNK_NUMBERS = 32_000_000
 _BLOCK = 64  # neighbours in time
+_FEW = 0.02  # share of the pairs up to which they are multiplied one by one
+_PAIRS = 4096  # at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +97,7 @@ def score_places(
     position, xyzw = database.position[stored], canonical_xyzw(database.xyzw[stored])
     centre = position.mean(axis=0)
     near_to, space = _Distances(position - centre), _Balls(position - centre)
+    sketch = Sketch.of(known) if len(asked) >= len(stored) // 8 else None
     looks = _Balls(known)
     stamps = database.stamps_ns[stored]
     exclude_ns = nanoseconds(settings.place_exclude_s)
@@ -114,7 +119,12 @@ def score_places(
         row, column = _same_place(square, q, xyzw[near], settings)
         nearest = near[square.argmin(axis=1)]
         x = queries.descriptor[rows].astype(np.float32)
-        alike, similarity = _most_alike(x, known, looks, low, high, row, near[column])
+        found = None
+        if sketch is not None:
+            found = _most_alike_of_few(x, known, sketch, low, high, row, near[column])
+        if found is None:
+            found = _most_alike(x, known, looks, low, high, row, near[column])
+        alike, similarity = found
         match = np.where(there, alike[similarity.argmax(axis=1)], -1)
         columns["place_database"][rows] = count
         columns["place_match"][rows] = np.where(there, stored[match], -1)
@@ -223,6 +233,44 @@ def _most_alike(
     columns = looks.columns(done)
     similarity = found if done.all() else found[:, columns]
     _leave_out(similarity, columns, low, high, -np.inf)
+    return columns, similarity
+
+
+def _most_alike_of_few(
+    x: NDArray[np.float32],
+    known: NDArray[np.float32],
+    sketch: Sketch,
+    low: NDArray[Any],
+    high: NDArray[Any],
+    row: NDArray[np.int64],
+    right: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """Returns what `_most_alike` does, by pairs that a sketch leaves open; None where they are many.
+
+    What is ruled out has -inf.
+    """
+    most = sketch.most(x)
+    every = np.arange(len(known))
+    _leave_out(most, every, low, high, -np.inf)
+    # At least as similar as the image that may be most similar, of the right ones where there are some.
+    first = most.argmax(axis=1)
+    if len(row):
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(row)) + 1])
+        bound = most[row, right]
+        top = np.maximum.reduceat(bound, starts)
+        best = bound == np.repeat(top, np.diff(np.append(starts, len(row))))
+        first[row[best]] = right[best]
+    least = np.einsum("ij,ij->i", x, known[first])
+    query, column = np.nonzero(most >= np.where(high - low < len(known), least, np.inf)[:, None])
+    if len(query) > _FEW * most.size:
+        return None
+    columns = np.unique(np.append(column, right)) if len(query) + len(right) else every[:1]
+    similarity = np.full((len(x), len(columns)), -np.inf, np.float32)
+    at = np.searchsorted(columns, column)
+    for begin in range(0, len(query), _PAIRS):
+        q, c = query[begin : begin + _PAIRS], column[begin : begin + _PAIRS]
+        # Row by row, so that equal images are equally similar.
+        similarity[q, at[begin : begin + _PAIRS]] = np.einsum("ij,ij->i", x[q], known[c])
     return columns, similarity
 
 
