@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.heads.place.sketch import Sketch
-from robot_vision.heads.pose.evaluation import statistics as pose_statistics
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.statistics.bootstrap import (
     Statistic,

@@ -1,8 +1,8 @@
 """Descriptors in few numbers, and a bound on how similar the whole ones can be.
 
 With an orthonormal basis B of r directions, x . y = (x B) . (y B) + the product of what B leaves out, which
-is at most the product of their lengths. Where that cannot reach what is looked for, the whole product of a pair
-is not needed. Descriptors of places lie near few directions, so that nearly all pairs are ruled out.
+is at most the product of their lengths. Where that cannot reach what is looked for, the whole product of a
+pair is not needed. Descriptors of places lie near few directions, so that nearly all pairs are ruled out.
 """
 
 from __future__ import annotations
