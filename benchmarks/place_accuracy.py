@@ -34,6 +34,7 @@ from benchmarks.place_verified import (
     refine,
 )
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.datasets.sample import Splits
 from robot_vision.geometry.intrinsics import Intrinsics
@@ -44,7 +45,6 @@ from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
 from robot_vision.places.recognition.recogniser import Recogniser, RecogniserOptions
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
-from robot_vision.statistics.settings import EvaluationSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 POOLINGS = ("average pooling", "GeM pooling")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import canonical_xyzw
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 LABELS = ("kitchen", "hall", "office", "lab", "store", "stairs", "lobby")

@@ -18,6 +18,7 @@ from robot_vision.calibration.run import Data, calibrate
 from robot_vision.cli import main
 from robot_vision.cli.calibrate import summary
 from robot_vision.contract.calibration import Options
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError
@@ -29,7 +30,6 @@ from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperat
 from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.pipeline import Pipeline
 from robot_vision.statistics.judging import Judgement, judge
-from robot_vision.statistics.settings import EvaluationSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUE_TEMPERATURE = 3.0

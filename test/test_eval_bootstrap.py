@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.statistics.bootstrap import (
     Resampler,
     group_sums,
@@ -13,7 +14,6 @@ from robot_vision.statistics.bootstrap import (
     quantiles,
     root_mean_square,
 )
-from robot_vision.statistics.settings import EvaluationSettings
 
 
 def stamps(n: int, hz: float = 10.0) -> np.ndarray:

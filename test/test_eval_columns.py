@@ -9,12 +9,12 @@ import pytest
 from eval_data import LABELS, recording
 
 from robot_vision.contract.prediction import Prediction
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.heads.classifier.answer import Classification
 from robot_vision.heads.place.answer import Descriptor
 from robot_vision.heads.pose.answer import PoseAnswer
-from robot_vision.statistics.settings import EvaluationSettings
 
 
 def test_columns_come_back_from_their_file_to_the_bit(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from eval_data import QUICK, recording
 
 from robot_vision.contract.rows import from_json, joined, to_json
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.metrics import (
     PlaceReference,
@@ -22,7 +23,6 @@ from robot_vision.evaluation.measure.metrics import (
 )
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
 from robot_vision.evaluation.report.text import association_lines
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 DRIVES = [("b", 120, 1), ("a", 60, 2), ("c", 150, 3), ("d", 4, 4)]

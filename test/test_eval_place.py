@@ -8,18 +8,19 @@ from eval_data import QUICK, recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import PlaceReference, evaluate_frames, score_recording
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.heads.place import evaluation, sketch
 from robot_vision.heads.place.evaluation import (
+    SamePlace,
     Views,
     chance_of_hit,
     matching,
     precision_recall,
     score_places,
 )
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 
@@ -37,7 +38,7 @@ def views(seed: int, n: int, ties: bool = False) -> Views:
 
 
 def brute_force(
-    q: Views, d: Views, settings: EvaluationSettings, same_recording: bool
+    q: Views, d: Views, settings: SamePlace, same_recording: bool
 ) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {name: [] for name in ("match", "rank", "positives", "database")}
     for i in range(len(q.position)):
@@ -76,7 +77,7 @@ def brute_force(
 def test_ranks_match_sorting_everything(
     seed: int, n: int, ties: bool, same: bool, heading: float | None
 ) -> None:
-    asked = EvaluationSettings(place_radius_m=1.2, place_heading_deg=heading, place_exclude_s=2.0)
+    asked = SamePlace(place_radius_m=1.2, place_heading_deg=heading, place_exclude_s=2.0)
     q = views(seed, n, ties)
     d = q if same else views(seed + 1, 17, ties)
     found = score_places(q, d, asked, same)
@@ -228,7 +229,7 @@ def test_pairs_that_a_sketch_rules_out_change_nothing(
     position[200:260] += 100  # never seen again
     xyzw = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
     frames = Views(x, position, xyzw, (t * 10**9 // 30).astype(np.int64))
-    whole = score_places(frames, frames, EvaluationSettings(), True)
+    whole = score_places(frames, frames, SamePlace(), True)
     monkeypatch.setattr(sketch, "_LEAST_ROWS", 100)
     monkeypatch.setattr(sketch, "_ROWS", 1000)
     short = []
@@ -236,7 +237,7 @@ def test_pairs_that_a_sketch_rules_out_change_nothing(
     monkeypatch.setattr(
         evaluation, "_most_alike_of_few", lambda *a: short.append(few(*a)) or short[-1]
     )
-    found = score_places(frames, frames, EvaluationSettings(), True)
+    found = score_places(frames, frames, SamePlace(), True)
     assert sum(one is not None for one in short) > len(short) / 2
     for name, expected in whole.items():
         if name == "place_similarity":
@@ -261,7 +262,7 @@ def test_blocks_that_a_bound_rules_out_change_nothing(seed: int, same_recording:
     xyzw = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
     stamps = (t * 10**9 // 30).astype(np.int64)
     frames = Views(x, position, xyzw, stamps)
-    same = EvaluationSettings(place_exclude_s=2.0, place_heading_deg=None)
+    same = SamePlace(place_exclude_s=2.0, place_heading_deg=None)
     found = score_places(frames, frames, same, same_recording)
     there = np.isfinite(position[:, 0])
     for i in np.flatnonzero(there):

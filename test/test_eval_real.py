@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from eval_data import QUICK, recording
 
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording, summarise
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import orthonormalised, xyzw_from_matrix
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 DATA = Path(os.environ.get("ROBOT_VISION_DATA", Path(__file__).parents[2] / "shared" / "data"))

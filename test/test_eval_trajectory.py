@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from eval_data import QUICK, recording
 
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording
 from robot_vision.geometry.rigid import (
     canonical_xyzw,
@@ -16,7 +17,6 @@ from robot_vision.geometry.rigid import (
     xyzw_from_matrix,
 )
 from robot_vision.heads.pose.trajectory_errors import align
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 pytest.importorskip("evo", reason="evo is not installed")

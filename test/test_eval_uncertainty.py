@@ -19,10 +19,10 @@ from scipy.stats import entropy as scipy_entropy
 from robot_vision.cli import main
 from robot_vision.contract import registry
 from robot_vision.contract.rows import from_json, to_json
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recording, summarise
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.recordings.writing import RecordingWriter
-from robot_vision.statistics.settings import EvaluationSettings
 
 
 def with_threshold(threshold: float) -> list[tuple[Any, ClassifierSpec]]:

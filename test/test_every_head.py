@@ -16,6 +16,7 @@ from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Material
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.rows import from_json, joined, to_json
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import score_recording
@@ -25,7 +26,6 @@ from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.headlines import chapters
 from robot_vision.evaluation.report.page import Report, render
 from robot_vision.heads.classifier.spec import ClassifierSpec
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 NAMES = ["", "other"]  # of a head: its kind, and another

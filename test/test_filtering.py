@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.cli import main
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.predict.columns import Predictions
@@ -26,7 +27,6 @@ from robot_vision.filters.odometry import OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse, xyzw_from_matrix
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.filtering.measure import (
     filtered_classes,
     filtered_poses,

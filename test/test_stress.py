@@ -17,10 +17,10 @@ from sklearn.metrics import roc_auc_score
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import evaluate_frames
 from robot_vision.evaluation.predict.columns import Predictions
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import (
     DEGRADATIONS,
     DROPPED,

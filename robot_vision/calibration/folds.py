@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.sample import Sample
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.statistics.bootstrap import Resampler
-from robot_vision.statistics.settings import EvaluationSettings
 
 FOLD_BLOCK = 50  # neighbouring frames that stay together: in two folds they would flatter the fit
 _FRAME_NS = round(1e9 / 30)  # of recordings without stamps

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
-from robot_vision.statistics.settings import EvaluationSettings
 
 
 def at_least_1(text: str) -> int:
@@ -93,11 +93,11 @@ def data_options(texts: Iterable[str]) -> dict[str, str]:
 
 def add_same_place(group: Any) -> None:
     """Declares how near two cameras are that see one place."""
-    settings = EvaluationSettings()
+    settings = EvaluationSettings().to_dict()
     group.add_argument(
         "--place-radius",
         type=float,
-        default=settings.place_radius_m,
+        default=settings["place_radius_m"],
         metavar="M",
         help="two cameras see the same place if they are at most this far apart, in metres (default: "
         "%(default)s)",
@@ -105,7 +105,7 @@ def add_same_place(group: Any) -> None:
     group.add_argument(
         "--place-heading",
         type=float,
-        default=settings.place_heading_deg,
+        default=settings["place_heading_deg"],
         metavar="DEG",
         help="two cameras see the same place if their headings differ by at most this, in degrees "
         "(default: %(default)s)",

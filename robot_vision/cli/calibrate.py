@@ -20,10 +20,10 @@ from robot_vision.cli.arguments import add_data_options, add_same_place, data_op
 from robot_vision.cli.bar import progress
 from robot_vision.contract import registry
 from robot_vision.contract.calibration import Options
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.statistics.bootstrap import Headline
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.text.counts import counted
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from robot_vision.cli.arguments import add_engine, add_same_place, at_least_1
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.runner import RUNNERS
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
 
@@ -208,7 +208,7 @@ def _add_settings(group: Any) -> None:
     group.add_argument(
         "--place-exclude",
         type=float,
-        default=d.place_exclude_s,
+        default=d.to_dict()["place_exclude_s"],
         metavar="S",
         help="without --map-bag, frames closer in time than this are not candidates for the same place, "
         "in seconds (default: %(default)s)",

@@ -20,6 +20,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
 from robot_vision.contract.rows import joined
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.measure.metrics import score_recording
@@ -38,7 +39,6 @@ from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.settings.parameters import settings
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.filtering.measure import (
     OdometryTrack,
     filtered_classes,

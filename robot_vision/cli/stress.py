@@ -13,6 +13,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_data_options, add_engine, data_options, make_folder
 from robot_vision.cli.bar import progress
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.registry import DATASETS, open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES
 from robot_vision.engines import create_engine
@@ -24,7 +25,6 @@ from robot_vision.files.whole import write_whole
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
 from robot_vision.recordings.recording_folder import is_bag
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import DEGRADATIONS
 from robot_vision.studies.stress.measure import METRICS
 from robot_vision.studies.stress.report import page, picture, tables

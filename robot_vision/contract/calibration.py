@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.head import Head, NoOptions
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.statistics.bootstrap import Headline, Resampler
 from robot_vision.statistics.judging import Judgement
-from robot_vision.statistics.settings import EvaluationSettings
 
 FOLDS = 5
 S = TypeVar("S")

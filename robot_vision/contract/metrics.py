@@ -225,6 +225,11 @@ class Section:
     table: Callable[[Numbers], tuple[list[str], list[list[str]]]] | None = None
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of a judge that has none."""
+
+
 class Judge:
     """What scores a head's answers.
 
@@ -233,6 +238,7 @@ class Judge:
         needs: columns without which the head said nothing.
         row_columns: see `rows`.
         reference: whether it looks answers up in a mapping recording.
+        Settings: frozen dataclass of its part of the settings; names differ from those of other heads.
         trajectory: columns of estimated position and orientation, to be written as a trajectory.
     """
 
@@ -240,6 +246,7 @@ class Judge:
     needs: ClassVar[tuple[str, ...]] = ()
     row_columns: ClassVar[Mapping[str, RowColumn]] = {}
     reference: ClassVar[bool] = False
+    Settings: ClassVar[type[Any]] = NoSettings
     trajectory: ClassVar[tuple[str, str] | None] = None
 
     def facts(self, spec: Any) -> dict[str, Any]:

@@ -153,10 +153,17 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows as one head sees them: its columns by their words, and those that all share."""
+    """Rows as one head sees them: its columns by their words, and those that all share.
+
+    Attributes:
+        scores: all rows.
+        head: under its name.
+        settings: of its judge; None where nothing is measured.
+    """
 
     scores: Scores
     head: Head[Any, Any]
+    settings: Any = None
 
     def __len__(self) -> int:
         return len(self.scores)

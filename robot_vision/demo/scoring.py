@@ -18,11 +18,12 @@ from robot_vision.demo.recorded import Truth
 from robot_vision.heads.place import evaluation as place_metrics
 from robot_vision.heads.pose.evaluation import score_poses, statistics
 from robot_vision.statistics.bootstrap import mean, values
-from robot_vision.statistics.settings import EvaluationSettings
 
 PLACE_RADIUS_M = 1.0
 PLACE_HEADING_DEG = 45.0
-_SETTINGS = EvaluationSettings(place_radius_m=PLACE_RADIUS_M, place_heading_deg=PLACE_HEADING_DEG)
+_SETTINGS = place_metrics.SamePlace(
+    place_radius_m=PLACE_RADIUS_M, place_heading_deg=PLACE_HEADING_DEG
+)
 
 
 @dataclass

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from robot_vision.contract.rows import Scores, from_json, joined, to_json
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.metrics import SCHEMA, SCHEMA_VERSION, summarise
-from robot_vision.statistics.settings import EvaluationSettings
 
 
 def document(scores: Scores, settings: EvaluationSettings | None = None) -> dict[str, Any]:

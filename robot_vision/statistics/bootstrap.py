@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.statistics.settings import BootstrapSettings
 
 Weights: TypeAlias = "NDArray[np.floating[Any]]"  # as text: NumPy before 1.22 cannot say it
 Statistic = Callable[[Weights], NDArray[np.float64]]
@@ -46,7 +46,7 @@ class Resampler:
         self,
         stamps_ns: NDArray[np.int64],
         bounds: Sequence[tuple[int, int]],
-        settings: EvaluationSettings,
+        settings: BootstrapSettings,
     ) -> None:
         self.count = len(stamps_ns)
         self.settings = settings

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,12 +46,12 @@ from robot_vision.contract.rows import (
     label_indices,
     table,
 )
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.association import Associated, associate
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rotations import mean_pose
 from robot_vision.statistics.bootstrap import Resampler
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.text.counts import counted
 from robot_vision.truth.tracks import Truth
 
@@ -163,7 +163,7 @@ def score_recording(
         judged[head.name] = judge
         columns[head.key(TRUE_LABEL)] = part.truth.label
         looked_up_in = reference.frames(head, judge) if reference and judge.reference else None
-        recording = judge.begin(facts.get(head.name, {}), settings, looked_up_in)
+        recording = judge.begin(facts.get(head.name, {}), settings.of(head.kind), looked_up_in)
         recording.add(part)
         rows, sums = recording.finish()
         columns.update({head.key(word): column for word, column in rows.items()})
@@ -234,10 +234,14 @@ def _require_heads(found: Associated, judges: Iterable[Judge], truth: Truth) -> 
     )
 
 
-def sections_of(scores: Scores) -> dict[str, list[tuple[Rows, Section]]]:
+def sections_of(
+    scores: Scores, settings: EvaluationSettings | None = None
+) -> dict[str, list[tuple[Rows, Section]]]:
     """Returns the sections of metrics.json by key, each with the rows as its heads see them."""
     found: dict[str, list[tuple[Rows, Section]]] = {}
     for rows in scores.each():
+        if settings is not None:
+            rows = replace(rows, settings=settings.of(rows.head.kind))
         for section in rows.head.judge().sections():
             found.setdefault(rows.head.key(section.key), []).append((rows, section))
     return found
@@ -262,7 +266,7 @@ def summarise(scores: Scores, settings: EvaluationSettings | None = None) -> Met
     }
     if scores.facts:
         metrics["kinds"] = {name: own["kind"] for name, own in scores.facts.items()}
-    for key, given in sections_of(scores).items():
+    for key, given in sections_of(scores, settings).items():
         metrics[key] = measure(given, resampler)
     return metrics
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.metrics import numbers
 from robot_vision.contract.rows import Scores
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.metrics import sections_of
 from robot_vision.evaluation.merge import scores_of
 from robot_vision.evaluation.report.headlines import Headline, Number, headlines
 from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights
-from robot_vision.statistics.settings import EvaluationSettings
 
 _LEAST_SHARED = 0.5  # of the frames of the smaller evaluation
 

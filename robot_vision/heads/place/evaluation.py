@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.heads.place.sketch import Sketch
 from robot_vision.messages.stamps import nanoseconds
@@ -23,7 +24,6 @@ from robot_vision.statistics.bootstrap import (
     group_sums,
     groups,
 )
-from robot_vision.statistics.settings import EvaluationSettings
 
 RECALLS = (1, 5, 10, 20)
 WORST = 12
@@ -31,6 +31,33 @@ _CHUNK_NUMBERS = 32_000_000
 _BLOCK = 64  # neighbours in time
 _FEW = 0.02  # share of the pairs up to which they are multiplied one by one
 _PAIRS = 4096  # at a time
+
+
+@dataclass(frozen=True)
+class SamePlace:
+    """What the same place is.
+
+    Attributes:
+        place_radius_m: two images show the same place where their cameras were at most this far apart
+        place_heading_deg: and turned by at most this; None for any rotation.
+        place_exclude_s: without a map, images of the same recording this close in time are not looked up in.
+    """
+
+    place_radius_m: float = 1.0
+    place_heading_deg: float | None = 45.0
+    place_exclude_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.place_radius_m < float("inf"):
+            raise ConfigError(
+                f"Setting place_radius_m is {self.place_radius_m}: it must be above 0 and finite"
+            )
+        if not 0 <= self.place_exclude_s < float("inf"):
+            raise ConfigError(f"Setting place_exclude_s is {self.place_exclude_s}: use at least 0")
+        if self.place_heading_deg is not None and not 0 < self.place_heading_deg <= 180:
+            raise ConfigError(
+                f"Setting place_heading_deg is {self.place_heading_deg}: use up to 180, or None"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +91,7 @@ class Views:
 
 
 def score_places(
-    queries: Views, database: Views, settings: EvaluationSettings, same_recording: bool
+    queries: Views, database: Views, settings: SamePlace, same_recording: bool
 ) -> dict[str, NDArray[Any]]:
     """Returns the columns of `scores.COLUMNS` on places.
 
@@ -312,7 +339,7 @@ def _same_place(
     square: NDArray[np.float64],
     q: NDArray[np.float64],
     xyzw: NDArray[np.float64],
-    settings: EvaluationSettings,
+    settings: SamePlace,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns rows and columns of the pairs that show the same place, row by row."""
     # A hair more than the radius: poses on a grid may lie just on it.

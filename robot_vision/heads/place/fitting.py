@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.calibration import Fit, Fitted, Fitter, Numbers, left_alone, poses_of
 from robot_vision.errors import ConfigError
-from robot_vision.heads.place.evaluation import Views, score_places
+from robot_vision.heads.place.evaluation import SamePlace, Views, score_places
 from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.heads.place.probability import fit as fit_curve
 from robot_vision.heads.place.spec import PlaceSpec
@@ -43,7 +43,8 @@ class PlaceFitter(Fitter[PlaceSpec]):
 
     def fit(self, part: str, material: Fit[PlaceSpec], options: Any) -> Fitted:
         """Fits the probability that the best match shows the same place."""
-        settings, resampler, folds = material.settings, material.resampler, material.folds
+        settings: SamePlace = material.settings.of(self.head.kind)
+        resampler, folds = material.resampler, material.folds
         stamps = material.times(settings.place_exclude_s)
         queries = self._views(material.outputs, material.truth, stamps)
         if material.reference is not None and any(t is not None for t in material.reference[1]):

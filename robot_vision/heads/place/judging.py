@@ -29,6 +29,7 @@ from robot_vision.heads.place import figures
 from robot_vision.heads.place.evaluation import (
     RECALLS,
     WORST,
+    SamePlace,
     Views,
     chance_of_hit,
     matching,
@@ -37,7 +38,6 @@ from robot_vision.heads.place.evaluation import (
 )
 from robot_vision.heads.pose.evaluation import statistics as pose_statistics
 from robot_vision.statistics.bootstrap import Resampler, mean
-from robot_vision.statistics.settings import EvaluationSettings
 
 ROWS = {
     "place_match": RowColumn("<i8", 1, "the most similar image: row here, or of the map"),
@@ -195,7 +195,7 @@ def _views(frames: Frames) -> Views:
 class _LookUp:
     """Keeps one descriptor a frame, and looks them up when all are there."""
 
-    def __init__(self, settings: EvaluationSettings, reference: Reference | None) -> None:
+    def __init__(self, settings: SamePlace, reference: Reference | None) -> None:
         self._settings, self._reference, self._parts = settings, reference, list[Views]()
 
     def add(self, frames: Frames) -> None:
@@ -221,6 +221,7 @@ class PlaceJudge(Judge):
     needs: ClassVar[tuple[str, ...]] = ("descriptor",)
     row_columns: ClassVar[Mapping[str, RowColumn]] = ROWS
     reference: ClassVar[bool] = True
+    Settings: ClassVar[type[Any]] = SamePlace
 
     def begin(
         self, facts: Mapping[str, Any], settings: Any, reference: Reference | None

@@ -29,7 +29,6 @@ from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.statistics.bootstrap import mean, values
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.text.counts import counted
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         if stored is None:
             return {}, None
         settings = self.settings
-        rule = EvaluationSettings(
+        rule = places.SamePlace(
             place_radius_m=settings.positive_m, place_heading_deg=settings.positive_deg
         )
         found = places.score_places(_views(outputs, targets), _views(*stored), rule, False)

@@ -27,7 +27,7 @@ from robot_vision.contract.rows import RowColumn, Rows
 from robot_vision.geometry.rotations import mean_pose, pose_error
 from robot_vision.heads.pose import figures
 from robot_vision.heads.pose.evaluation import COVERAGES, THRESHOLDS, score_poses, statistics
-from robot_vision.heads.pose.trajectory_errors import measure_trajectories
+from robot_vision.heads.pose.trajectory_errors import TrajectorySettings, measure_trajectories
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
 
@@ -243,6 +243,7 @@ class PoseJudge(Judge):
     truth: ClassVar[frozenset[str]] = frozenset({"pose"})
     needs: ClassVar[tuple[str, ...]] = ("position", "orientation_xyzw")
     row_columns: ClassVar[Mapping[str, RowColumn]] = ROWS
+    Settings: ClassVar[type[Any]] = TrajectorySettings
     trajectory: ClassVar[tuple[str, str] | None] = ("position", "xyzw")
 
     def score(self, frames: Frames, facts: Mapping[str, Any]) -> Columns:

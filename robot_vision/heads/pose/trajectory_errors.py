@@ -15,10 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.rows import Rows
+from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.geometry.rotations import conjugate, multiply, rotation_vectors
 from robot_vision.statistics.bootstrap import Resampler, plain, root_mean_square
-from robot_vision.statistics.settings import EvaluationSettings
+from robot_vision.statistics.settings import BootstrapSettings
+
+ALIGNMENTS = ("none", "se3", "sim3")
+
+
+@dataclass(frozen=True)
+class TrajectorySettings:
+    """What is measured of trajectories.
+
+    Attributes:
+        alignments: of `ALIGNMENTS`.
+        rpe_delta_s: time over which relative pose errors are measured (rounded to frames), besides one frame.
+    """
+
+    alignments: tuple[str, ...] = ALIGNMENTS
+    rpe_delta_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rpe_delta_s < float("inf"):
+            raise ConfigError(
+                f"Setting rpe_delta_s is {self.rpe_delta_s}: it must be above 0 and finite"
+            )
+        for name in self.alignments:
+            if name not in ALIGNMENTS:
+                raise ConfigError(unknown("alignment", name, ALIGNMENTS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,23 +116,24 @@ def relative_errors(
     return metres, np.degrees(np.linalg.norm(off, axis=1))
 
 
-def measure_trajectories(rows: Rows, settings: EvaluationSettings) -> dict[str, Any] | None:
+def measure_trajectories(rows: Rows, bootstrap: BootstrapSettings) -> dict[str, Any] | None:
     """Returns plain data on each recording with three or more poses; None where there is none."""
     found, scores = [], rows.scores
     for recording, (a, b) in zip(scores.recordings, scores.bounds, strict=True):
         posed = a + np.flatnonzero(np.isfinite(rows["error_m"][a:b]))
         if len(posed) >= 3:
-            found.append(_measure(recording["name"], rows, posed, settings))
+            found.append(_measure(recording["name"], rows, posed, bootstrap))
     return {"recordings": found} if found else None
 
 
 def _measure(
-    name: str, rows: Rows, index: NDArray[Any], settings: EvaluationSettings
+    name: str, rows: Rows, index: NDArray[Any], bootstrap: BootstrapSettings
 ) -> dict[str, Any]:
+    settings: TrajectorySettings = rows.settings
     stamps = rows["stamps_ns"][index]
     p, q = rows["position"][index], rows["xyzw"][index]
     true_p, true_q = rows["true_position"][index], rows["true_xyzw"][index]
-    resampler = Resampler(stamps, [(0, len(index))], settings)
+    resampler = Resampler(stamps, [(0, len(index))], bootstrap)
     interval_s = float(np.median(np.diff(stamps))) / 1e9
     deltas = sorted({1, min(len(index) - 1, max(1, round(settings.rpe_delta_s / interval_s)))})
     aligned: dict[str, Any] = {}

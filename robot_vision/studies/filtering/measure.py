@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.rows import Scores
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import MeasurementError, SourceError, unknown
 from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.predict.columns import Predictions
@@ -25,7 +26,6 @@ from robot_vision.recordings.storage import slashed
 from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
 from robot_vision.truth.tracks import Truth
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.rows import UNKNOWN_LABEL, label_indices
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.association import Associated, associate
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
@@ -19,7 +20,6 @@ from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic, me
 from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.statistics.separation import separation
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import kept_frames, rotation_of
 from robot_vision.truth.tracks import Truth
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_vision import __version__
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.predict.cache import Key, load_cached, store
 from robot_vision.evaluation.predict.columns import Predictions
@@ -17,7 +18,6 @@ from robot_vision.evaluation.predict.replay import replay
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.base import Frame, Source
 from robot_vision.statistics.bootstrap import Headline
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.studies.stress.degradations import DEGRADATIONS, DROPPED, ROLL
 from robot_vision.studies.stress.measure import ROLLS, Reference, held, measure_intervals
 from robot_vision.studies.stress.sources import DegradedSource

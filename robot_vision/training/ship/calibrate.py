@@ -14,8 +14,8 @@ from lightning_fabric import Fabric
 from robot_vision.calibration.fit import truth_of
 from robot_vision.calibration.folds import folds_of, resampler_of, times_of, units_of
 from robot_vision.contract.calibration import FOLDS, Fit
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.crossfit import held_out
