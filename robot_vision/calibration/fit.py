@@ -86,13 +86,7 @@ class Material:
 
     def truth(self, word: str) -> list[Any]:
         """Returns what is true of each sample (N); None where nobody knows."""
-        return [truth_of(sample, word) for sample in self.samples]
-
-
-def truth_of(sample: Sample, word: str) -> Any:
-    """Returns what is true of a sample by the word of `Fitter.truth`; None where nobody knows."""
-    known = {"label": sample.label, "pose": sample.T_map_camera}
-    return known[word] if word in known else getattr(sample, "truth", {}).get(word)
+        return [sample.of(word) for sample in self.samples]
 
 
 def all_parts() -> tuple[str, ...]:

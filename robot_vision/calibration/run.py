@@ -18,7 +18,6 @@ from robot_vision.calibration.fit import (
     fit,
     options_for,
     parts_of,
-    truth_of,
 )
 from robot_vision.calibration.predict import BATCH, predict
 from robot_vision.calibration.writing import write_calibrated
@@ -76,7 +75,7 @@ def heads_with_truth(bundle: ModelBundle, samples: Sequence[Sample]) -> tuple[st
     return tuple(
         word
         for fitter, spec, part, word in parts_of(bundle.spec)
-        if any(fitter.knows(spec, truth_of(s, fitter.truth(part))) for s in samples)
+        if any(fitter.knows(spec, s.of(fitter.truth(part))) for s in samples)
     )
 
 

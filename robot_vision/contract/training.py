@@ -196,6 +196,12 @@ class Trainer(Generic[S]):
 
     def check(self, splits: Any, where: str) -> None:
         """Raises ConfigError where the data (a `datasets.sample.Splits`, of `where`) lack the truth."""
+        known = sum(sample.of(self.word()) is not None for sample in splits.train)
+        if known < 2:
+            raise ConfigError(
+                f"The {self.name} head needs {self.word()}; {known} of {len(splits.train)} training images "
+                f"of {where} have it"
+            )
 
     def targets(self, samples: Sequence[Any], spec: S) -> dict[str, Target]:
         """Returns targets by `Head.key`, besides label, pose and sequence, which every sample set has."""

@@ -70,7 +70,8 @@ class Sample:
 
     def of(self, word: str) -> Any:
         """Returns what a word of truth says of this image, None where nothing does."""
-        return self.label if word == "label" else self.truth.get(word)
+        known = {"label": self.label, "pose": self.T_map_camera}
+        return known[word] if word in known else self.truth.get(word)
 
     @property
     def stratum(self) -> Hashable:

@@ -218,7 +218,7 @@ class TrainingConfig:
     )
     settings: Mapping[str, Any] = option(dict, "")
     epistemic: EpistemicConfig = option(EpistemicConfig, "")
-    baselines: tuple[str, ...] = option((), "baselines to compare with, by their words")
+    baselines: tuple[str, ...] = option((), "baselines to compare with")
     variants: tuple[str, ...] = option(
         (), f"further bundles to write: any of {', '.join(VARIANTS)}", choices=VARIANTS
     )
@@ -268,11 +268,17 @@ def trainer_of(name: str, kind: str) -> Trainer[Any]:
     """Returns what trains a head of this name.
 
     Raises:
-        ConfigError: an unknown kind.
+        ConfigError: an unknown kind, or one whose package cannot be imported.
     """
     if kind not in registry.names():
         raise ConfigError(unknown("head", kind, registry.names()))
-    trainer: Trainer[Any] = registry.head(kind).named(name).trainer()
+    head = registry.head(kind).named(name)
+    try:
+        trainer: Trainer[Any] = head.trainer()
+    except Exception as error:  # a package of others may fail in any way
+        raise ConfigError(
+            f"What trains a {kind} head cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     return trainer
 
 

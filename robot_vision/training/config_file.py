@@ -85,7 +85,7 @@ def _training(data: Mapping[str, Any]) -> TrainingConfig:
         raise ConfigError(
             f"heads: {min(taken)!r} is the name of a setting: name the head otherwise"
         )
-    names = tuple(dict.fromkeys((*registry.names(), *kinds)))
+    names = tuple(name for name in dict.fromkeys((*registry.names(), *kinds)) if name not in fields)
     settings = {}
     for name in names:
         if name in data:
@@ -157,8 +157,11 @@ def describe(kind: type = TrainingConfig, where: str = "") -> list[tuple[str, st
     for item in dataclasses.fields(kind):
         key = f"{where}.{item.name}" if where else item.name
         if kind is TrainingConfig and item.name in ("settings", "kinds"):
-            for trainer in every_kind() if item.name == "settings" else ():
-                rows += describe(trainer.Settings, trainer.name)
+            for head in registry.names() if item.name == "settings" else ():
+                try:
+                    rows += describe(trainer_of(head, head).Settings, head)
+                except ConfigError as error:
+                    rows.append((head, "", str(error)))
             continue
         if kind is NetworkConfig and item.name == "heads":
             rows += [

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from robot_vision.calibration.fit import truth_of
 from robot_vision.calibration.folds import folds_of, resampler_of, times_of, units_of
 from robot_vision.contract.calibration import FOLDS, Fit
 from robot_vision.contract.settings import EvaluationSettings
@@ -56,7 +55,7 @@ def calibrate(
 
         def known(view: Views, fitter: Any = fitter, spec: Any = spec) -> torch.Tensor:
             word = fitter.truth(fitter.parts[0])
-            truth = [truth_of(s, word) for s in view.samples.samples]
+            truth = [s.of(word) for s in view.samples.samples]
             return torch.tensor([fitter.knows(spec, t) for t in truth], dtype=torch.bool)
 
         view, folds = views["validation"], getattr(settings, "folds", 0)
@@ -82,7 +81,7 @@ def calibrate(
             Fit(
                 spec=spec,
                 outputs={head.key(word): value.numpy() for word, value in outputs.items()},
-                truth=[truth_of(s, fitter.truth(fitter.parts[0])) for s in samples],
+                truth=[s.of(fitter.truth(fitter.parts[0])) for s in samples],
                 folds=folds_of(samples, FOLDS),
                 units=units_of(samples, FOLDS),
                 # As they lie in the split: what is left out between them is time that passed.
