@@ -175,7 +175,7 @@ def recorded(bag: str, model: str, seed: int, odometry: bool) -> Drive:
     p = found.predictions
     assert p.position is not None and p.orientation_xyzw is not None and p.covariance is not None
     stamps = np.asarray(p.stamps_ns, np.int64)
-    truth = np.array([pose_matrix(*row) for row in zip(found.position, found.xyzw, strict=True)])
+    truth = np.array([pose_matrix(*row) for row in zip(found.positions, found.xyzw, strict=True)])
     driven = [truth[0]]
     for before, after in itertools.pairwise(truth):
         motion = inverse(before) @ after

@@ -53,7 +53,7 @@ def test_topics_that_call_themselves_truth_are_found(bag: Path) -> None:
     found = associate(Predictions(at([0.0, 0.95, 1.0, 2.85])), truth)
     assert found.labels == (LABELS[0], LABELS[0], LABELS[1], LABELS[2])
     assert found.counts["pose"] == {"found": 4, "missing": {}}
-    assert found.position[1] == pytest.approx([4.75, 1.0, -2.0])
+    assert found.positions[1] == pytest.approx([4.75, 1.0, -2.0])
     expected = np.array([0, 0, np.sin(0.475), np.cos(0.475)])
     assert rotation_error_deg(found.xyzw[1], expected) < 1e-6
     assert "/truth/pose" in truth.notes[1] and "/truth/room" in truth.notes[0]
@@ -298,7 +298,7 @@ def test_poses_of_a_base_are_moved_to_the_camera(bag: Path, tmp_path: Path) -> N
         pose_file=str(file), base_to_camera="1,0,0,0,0,0,1", max_gap_s=1e11, label_source="none"
     )
     found = associate(Predictions(at([0.0])), read_truth(bag, asked))
-    assert found.position[0] == pytest.approx([0, 1, 0])  # turned by 90 degrees about z
+    assert found.positions[0] == pytest.approx([0, 1, 0])  # turned by 90 degrees about z
 
 
 def test_a_nan_on_the_truth_topic_is_named_or_counted(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_nan_on_the_truth_topic_is_named_or_counted(tmp_path: Path) -> None:
     truth = read_truth(path, TruthRequest(bad_poses="skip"))
     assert truth.refused == {"poses": 1}
     found = associate(Predictions(at([0.4])), truth)
-    assert found.position[0] == pytest.approx(pose_at(4)[0])  # from its neighbours
+    assert found.positions[0] == pytest.approx(pose_at(4)[0])  # from its neighbours
 
 
 def test_of_a_truncated_bag_what_is_whole_is_read(tmp_path: Path) -> None:

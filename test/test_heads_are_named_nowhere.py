@@ -50,13 +50,9 @@ GROUND = (
 PENDING = """
 calibration/old_graphs.py
 cli/make_bag.py
-cli/stress.py
 contract/prediction.py
 contract/spec.py
-evaluation/measure/association.py
-evaluation/measure/metrics.py
 evaluation/predict/columns.py
-evaluation/report/text.py
 """
 
 

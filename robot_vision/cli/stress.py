@@ -224,14 +224,16 @@ def _recording(args: argparse.Namespace) -> Recording:
 
 def _check_labels(bundle: ModelBundle, recording: Recording) -> None:
     """Refuses a recording whose truth is of other classes alone: there would be no number."""
-    classifier, truth = bundle.spec.classifier, recording.truth
-    if classifier is None or truth.labels is None or truth.poses is not None:
+    truth = recording.truth
+    facts = [h.judge().facts(spec) for h, spec in bundle.spec.bound if h.name == h.kind]
+    labels = next((own["labels"] for own in facts if "labels" in own), None)
+    if labels is None or truth.labels is None or truth.poses is not None:
         return
     shown = sorted({name for name in truth.labels.names if name})
-    if shown and not set(shown) & set(classifier.labels):
+    if shown and not set(shown) & set(labels):
         raise ConfigError(
             f"{recording.name} shows {', '.join(shown[:5])}, but {bundle.name} knows "
-            f"{', '.join(classifier.labels[:5])}: give a recording with labels of the model, or with poses"
+            f"{', '.join(labels[:5])}: give a recording with labels of the model, or with poses"
         )
 
 

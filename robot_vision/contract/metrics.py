@@ -28,14 +28,14 @@ class FrameTruth:
 
     Attributes:
         label: int64 (n,), index among the head's labels; see `contract.rows`.
-        position: float64 (n, 3), of the camera in the map, metres; NaN where there is none.
+        positions: float64 (n, 3), of the camera in the map, metres; NaN where there is none.
         xyzw: float64 (n, 4).
         numbers: by name, float64 (n,).
         image: `image(name, i)` reads the true image of frame i, or None.
     """
 
     label: NDArray[np.int64]
-    position: NDArray[np.float64]
+    positions: NDArray[np.float64]
     xyzw: NDArray[np.float64]
     numbers: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     image: Callable[[str, int], NDArray[Any] | None] = lambda name, i: None
@@ -54,6 +54,21 @@ class Frames:
     stamps_ns: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
     truth: FrameTruth
+
+    def taken(self, rows: slice) -> Frames:
+        """Returns neighbouring frames."""
+        truth, start = self.truth, rows.start or 0
+        return Frames(
+            self.stamps_ns[rows],
+            {word: column[rows] for word, column in self.columns.items()},
+            FrameTruth(
+                truth.label[rows],
+                truth.positions[rows],
+                truth.xyzw[rows],
+                {name: values[rows] for name, values in truth.numbers.items()},
+                lambda name, i: truth.image(name, start + i),
+            ),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import canonical_xyzw
 from robot_vision.geometry.trajectory import Trajectory
 
+LABEL, POSE = "label", "pose"  # words of truth; `label:NAME` is that of a head called so
 FOREVER_NS = np.iinfo(np.int64).max
 
 Lookup = Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.bool_]]]
@@ -119,6 +120,12 @@ class Truth:
     refused: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     others: dict[str, LabelTrack] = field(default_factory=dict)
+
+    @property
+    def words(self) -> set[str]:
+        """Which truth there is."""
+        there = {word for word, track in ((LABEL, self.labels), (POSE, self.poses)) if track}
+        return there | {f"{LABEL}:{name}" for name in self.others}
 
     @classmethod
     def of_arrays(

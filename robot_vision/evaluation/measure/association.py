@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.truth.tracks import LabelTrack, PoseTrack, Truth
+from robot_vision.truth.tracks import LABEL, POSE, LabelTrack, PoseTrack, Truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Associated:
         source_index: int64 (N,), which row of the predictions given each one was.
         labels: (N,), None where there is none.
         others: the same for heads by another name than their kind, by that name.
-        position: float64 (N, 3), true, metres; NaN where there is none.
+        positions: float64 (N, 3), true, metres; NaN where there is none.
         xyzw: float64 (N, 4), true; NaN where there is none.
         counts: plain data: frames, unsorted_stamps, duplicate_stamps, and for label and pose how many
             were found and how many were not, by reason.
@@ -34,7 +34,7 @@ class Associated:
     predictions: Predictions
     source_index: NDArray[np.int64]
     labels: tuple[str | None, ...]
-    position: NDArray[np.float64]
+    positions: NDArray[np.float64]
     xyzw: NDArray[np.float64]
     counts: dict[str, Any]
     others: dict[str, Sequence[str | None]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Associated:
     @property
     def has_pose(self) -> NDArray[np.bool_]:
         """Which frames (N,) have a true pose."""
-        return np.isfinite(self.position[:, 0])
+        return np.isfinite(self.positions[:, 0])
 
 
 def associate(predictions: Predictions, truth: Truth) -> Associated:
@@ -71,7 +71,7 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
         if track is None:
             continue
         times = stamps if not track.by_log or frames.log_ns is None else frames.log_ns
-        word = f"label:{name}" if name else "label"
+        word = f"{LABEL}:{name}" if name else LABEL
         named[name] = track.at(times)
         counts[word] = _found(named[name], _label_reasons(track, times, named[name]))
         _require_overlap("labels", counts[word], times, track.starts_ns)
@@ -81,8 +81,8 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
         position[holds] = matrices[holds, :3, 3]
         for i in np.flatnonzero(holds):
             xyzw[i] = xyzw_from_matrix(matrices[i, :3, :3])
-        counts["pose"] = _found(holds, _pose_reasons(truth.poses, stamps, holds))
-        _require_overlap("poses", counts["pose"], stamps, truth.poses.stamps_ns)
+        counts[POSE] = _found(holds, _pose_reasons(truth.poses, stamps, holds))
+        _require_overlap("poses", counts[POSE], stamps, truth.poses.stamps_ns)
     return Associated(frames, index, tuple(labels), position, xyzw, counts, named)
 
 

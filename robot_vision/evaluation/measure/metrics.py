@@ -53,10 +53,12 @@ from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rotations import mean_pose
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.text.counts import counted
-from robot_vision.truth.tracks import Truth
+from robot_vision.truth.tracks import POSE, Truth
 
 SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1
+
+_BLOCK = 1024  # frames that are scored at a time
 
 Metrics = dict[str, Any]
 Bound = Sequence[tuple[Head[Any, Any], Any]]  # heads with their settings, as `NetworkSpec.bound`
@@ -108,11 +110,11 @@ class PlaceReference:
     def facts(self) -> dict[str, Any]:
         """Returns plain data: which map it is, and the mean of its poses."""
         found = self.found
-        position, xyzw = mean_pose(found.position[found.has_pose], found.xyzw[found.has_pose])
+        position, xyzw = mean_pose(found.positions[found.has_pose], found.xyzw[found.has_pose])
         return {
             "map": {
                 "name": self.predictions.recording,
-                "frames": len(found.position),
+                "frames": len(found.positions),
                 "meta": self.predictions.meta,
             },
             "map_mean_pose": [*position.tolist(), *xyzw.tolist()],
@@ -151,7 +153,7 @@ def score_recording(
     }
     columns = {name: column.empty(n) for name, column in table(tuple(named), named).items()}
     columns["stamps_ns"], columns["source_index"] = frames.stamps_ns, found.source_index
-    columns["true_position"], columns["true_xyzw"] = found.position, found.xyzw
+    columns["true_position"], columns["true_xyzw"] = found.positions, found.xyzw
     columns[TRUE_LABEL] = label_indices(found.labels, frames.labels)
     totals: dict[str, NDArray[Any]] = {}
     judged: dict[str, Judge] = {}
@@ -164,7 +166,8 @@ def score_recording(
         columns[head.key(TRUE_LABEL)] = part.truth.label
         looked_up_in = reference.frames(head, judge) if reference and judge.reference else None
         recording = judge.begin(facts.get(head.name, {}), settings.of(head.kind), looked_up_in)
-        recording.add(part)
+        for start in range(0, max(n, 1), _BLOCK):
+            recording.add(part.taken(slice(start, start + _BLOCK)))
         rows, sums = recording.finish()
         columns.update({head.key(word): column for word, column in rows.items()})
         totals.update({head.key(word): total[None] for word, total in sums.items()})
@@ -201,8 +204,8 @@ def score_recording(
 def _frames(found: Associated, head: Head[Any, Any], labels: tuple[str, ...]) -> Frames:
     """Returns frames as a head sees them: what it said, and what is true of that."""
     names = found.labels if head.name == head.kind else found.others.get(head.name)
-    true = label_indices(names or [None] * len(found.position), labels)
-    truth = FrameTruth(true, found.position, found.xyzw)
+    true = label_indices(names or [None] * len(found.positions), labels)
+    truth = FrameTruth(true, found.positions, found.xyzw)
     return Frames(found.predictions.stamps_ns, head.own(found.predictions.columns), truth)
 
 
@@ -220,14 +223,13 @@ def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]
 
 
 def _require_heads(found: Associated, judges: Iterable[Judge], truth: Truth) -> None:
-    there = {word for word, track in (("label", truth.labels), ("pose", truth.poses)) if track}
-    there |= {f"label:{name}" for name in truth.others}
+    there = truth.words
     if len(there) != 1 or any({w.partition(":")[0] for w in there} & j.truth for j in judges):
         return
     word = next(iter(there)).partition(":")[0]
     kinds = [kind for kind in registry.BUILT_IN if word in registry.head(kind).judge().truth]
     lacks = f"no {kinds[0]} head" if len(kinds) == 1 else f"neither a {' nor a '.join(kinds)} head"
-    other = "labels" if word == "pose" else "poses"
+    other = "labels" if word == POSE else "poses"
     raise ConfigError(
         f"The truth of {found.predictions.recording!r} has {word}s, and the model has {lacks}: give {other}, "
         "or a model that has one"

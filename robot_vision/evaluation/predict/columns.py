@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -176,14 +176,25 @@ class Predictions:
                 column = _column([row.get(name) for row in packed])
                 if column is not None:
                     columns[name] = column
-        own = {name: columns.pop(name) for name in _DIMENSIONS if name in columns}
+        return cls.of_columns(stamps_ns, log_ns, {"labels": labels, **columns}, recording, meta)
+
+    @classmethod
+    def of_columns(
+        cls,
+        stamps_ns: Sequence[int],
+        log_ns: Sequence[int] | None,
+        columns: Mapping[str, Any],
+        recording: str = "",
+        meta: dict[str, Any] | None = None,
+    ) -> Predictions:
+        """Makes predictions of columns by name, and `labels`."""
+        own = {n: v for n, v in columns.items() if n in _DIMENSIONS or n == "labels"}
         return cls(
             np.array(stamps_ns, np.int64),
             None if log_ns is None else np.array(log_ns, np.int64),
-            labels,
             recording=recording,
             meta=meta or {},
-            more=columns,
+            more={n: v for n, v in columns.items() if n not in own and isinstance(v, np.ndarray)},
             **own,
         )
 

@@ -170,12 +170,12 @@ def read_results(
         "refused": {},
         "recorded": True,
     }
-    return Predictions(
-        np.array([stamp for stamp, _ in keys], np.int64),
-        np.array([rows[key] for key in keys], np.int64),
-        recording=Path(path).name,
-        meta=meta,
-        **columns,
+    return Predictions.of_columns(
+        [stamp for stamp, _ in keys],
+        [rows[key] for key in keys],
+        columns,
+        Path(path).name,
+        meta,
     )
 
 

@@ -37,12 +37,13 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
 
 def _why_not(metrics: Mapping[str, Any]) -> str:
     """Returns why nothing was scored."""
-    truth = [k for k in ("label", "pose") if metrics["association"].get(k, {}).get("found")]
+    counts = metrics["association"].items()
+    truth = {k.partition(":")[0] for k, v in counts if isinstance(v, Mapping) and v.get("found")}
     if not truth:
         return "no truth was found, so nothing could be scored"
     for head in heads(metrics):
         why = head.judge().why_not(metrics["settings"]) if head.name in metrics["heads"] else ""
-        if why and head.judge().truth & set(truth):
+        if why and head.judge().truth & truth:
             return why
     names = ", ".join(metrics["heads"])
     return f"nothing could be scored: the model ({names}) predicts nothing that the truth covers"

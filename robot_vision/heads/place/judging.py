@@ -189,7 +189,7 @@ PLACE = Section(
 
 def _views(frames: Frames) -> Views:
     truth = frames.truth
-    return Views(frames.columns["descriptor"], truth.position, truth.xyzw, frames.stamps_ns)
+    return Views(frames.columns["descriptor"], truth.positions, truth.xyzw, frames.stamps_ns)
 
 
 class _LookUp:

@@ -252,7 +252,7 @@ class PoseJudge(Judge):
             said["position"],
             said["orientation_xyzw"],
             said.get("covariance"),
-            truth.position,
+            truth.positions,
             truth.xyzw,
         )
         if "spread" in said:

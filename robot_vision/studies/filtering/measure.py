@@ -92,13 +92,13 @@ def odometry_of_truth(
         SourceError: there are none.
     """
     found = associate(predictions, truth)
-    there = np.isfinite(found.position[:, 0])
+    there = np.isfinite(found.positions[:, 0])
     if not there.any():
         raise SourceError(
             f"{predictions.recording} has no true poses to make odometry of: use --odometry none"
         )
     stamps = found.predictions.stamps_ns[there]
-    rows = zip(found.position[there], found.xyzw[there], strict=True)
+    rows = zip(found.positions[there], found.xyzw[there], strict=True)
     poses = np.array([pose_matrix(p, q) for p, q in rows])
     made = simulated_odometry(stamps, poses, errors, seed)
     return OdometryTrack(stamps, made, f"simulated with seed {seed}: {errors.words()}")

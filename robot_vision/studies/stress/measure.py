@@ -225,7 +225,7 @@ def _poses(found: Associated) -> Iterator[Part]:
     assert frames.position is not None and frames.orientation_xyzw is not None
     xyzw = _turned(found)
     columns = score_poses(
-        frames.position, frames.orientation_xyzw, frames.covariance, found.position, xyzw
+        frames.position, frames.orientation_xyzw, frames.covariance, found.positions, xyzw
     )
     rows = np.isfinite(columns["error_m"])
     yield (
