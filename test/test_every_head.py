@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.headlines import chapters
 from robot_vision.evaluation.report.page import Report, render
 from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.images.canvas import Canvas
+from robot_vision.settings.mappings import from_mapping
 from robot_vision.truth.tracks import Truth
 
 NAMES = ["", "other"]  # of a head: its kind, and another
@@ -85,6 +88,61 @@ def test_decoder_gives_a_finite_answer_a_row(kind, name):
     found = answers(head, spec)
     assert len(found) == 3 and all(isinstance(a, head.Answer) for a in found)
     assert not any(a.not_finite() for a in found)
+
+
+@every_head
+def test_outputs_and_keys_are_no_other_heads(kind):
+    others = [bound(other, name) for other in registry.names() for name in NAMES]
+    head, spec = bound(kind)
+    mine = {head.json_key, *head.outputs(spec, several(head)), *head.columns(spec)}
+    for other, own in others:
+        if other.name != kind:
+            theirs = {other.json_key, *other.outputs(own, several(other)), *other.columns(own)}
+            assert not mine & theirs
+
+
+@every_head
+@under_names
+def test_answer_is_read_back_from_its_columns(kind, name):
+    head, spec = bound(kind, name)
+    columns = head.columns(spec)
+    for answer in answers(head, spec):
+        row = head.pack(answer)
+        assert set(row) == set(columns)
+        for key, value in row.items():
+            shape = columns[key].shape
+            assert value is None or len(np.shape(value)) == len(shape)
+            assert all(n in (-1, m) for n, m in zip(shape, np.shape(value), strict=True))
+        again = head.unpack(row, spec, Material())
+        for field in dataclasses.fields(answer):
+            np.testing.assert_array_equal(getattr(again, field.name), getattr(answer, field.name))
+
+
+@every_head
+@under_names
+def test_answer_is_shown_to_people_and_programs(kind, name):
+    head, spec = bound(kind, name)
+    options = head.resolve(head.options({}), spec, Material())
+    for answer in answers(head, spec):
+        said = head.json(answer, spec, options, None)
+        assert json.loads(json.dumps(said, allow_nan=False)) == said
+        lines = [head.cell(answer, spec, options), head.heading(spec), head.about(spec)]
+        assert all(line and "\n" not in line for line in lines)
+        assert all(np.isfinite(v) for v in head.doubts(answer).values())
+        image = np.full((240, 320, 3), 120, np.uint8)
+        canvas = Canvas(image)
+        head.draw(canvas, answer, spec, options)
+        assert (canvas.finish() != 120).any() and (image == 120).all()
+
+
+@every_head
+@under_names
+def test_what_a_bundle_holds_of_a_head_is_read_back(kind, name):
+    head, spec = bound(kind, name)
+    settings, files = head.to_bundle(spec)
+    assert set(files) <= set(head.files)
+    settings = yaml.safe_load(yaml.safe_dump(settings))
+    assert from_mapping(head.Spec, head.name, head.from_bundle(settings, files)) == spec
 
 
 def test_serving_loads_neither_torch_nor_ros_nor_charts():

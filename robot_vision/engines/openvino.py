@@ -91,11 +91,13 @@ class OpenVinoEngine:
         for name, port in ports.items():
             shape = port.get_partial_shape()
             actual = [d.get_length() if d.is_static else None for d in shape]
-            if actual[1:] != list(self._outputs[name].shape) or not actual:
+            kind = np.dtype(port.get_element_type().to_dtype())
+            promised = self._outputs[name]
+            if actual[1:] != list(promised.shape) or not actual or kind != promised.dtype:
                 # Seen: an operator of which OpenVINO's reader ignored an attribute.
                 raise EngineError(
-                    f"OpenVINO misreads {self._bundle_name}: it gives {name} the shape {shape}; "
-                    "use engine onnx"
+                    f"OpenVINO misreads {self._bundle_name}: it gives {name} as {kind} {shape}, and not "
+                    f"as {promised.text}; use engine onnx"
                 )
         requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(self.streams):

@@ -1,0 +1,216 @@
+"""Heads of other packages, and several heads of one kind: from bundle.yaml to JSON, table and picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from robot_vision.annotate import annotate
+from robot_vision.bundle.bundle import GRAPH, ModelBundle, write_manifest
+from robot_vision.cli import main
+from robot_vision.contract import registry
+from robot_vision.contract.spec import NetworkSpec
+from robot_vision.errors import BundleError, ConfigError
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.images.input import InputSpec
+from robot_vision.pipeline import Pipeline
+
+SIZE = (32, 48)
+ROOM = ClassifierSpec(("red room", "green room", "blue room"))
+LIGHTS = ClassifierSpec(("stop", "wait", "go"), unknown_threshold=0.4)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Returns what installs packages: name, entry points and modules, in a folder of Python's path."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+
+    def install(package: str, entries: dict[str, str], **modules: str) -> None:
+        info = folder / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = "".join(f"{kind} = {value}\n" for kind, value in entries.items())
+        (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{lines}")
+        for name, text in modules.items():
+            (folder / f"{name}.py").write_text(text)
+        registry._installed.cache_clear()
+
+    monkeypatch.syspath_prepend(folder)
+    yield install
+    monkeypatch.undo()
+    registry._installed.cache_clear()
+    registry._load.cache_clear()
+
+
+@pytest.fixture
+def toys(site):
+    entries = {"toy_steering": "toy_heads:STEERING", "toy_segments": "toy_heads:SEGMENTS"}
+    site("toys", entries)
+    return site
+
+
+def write(path: Path, heads) -> Path:
+    from toy_heads import graph
+
+    spec = NetworkSpec(input=InputSpec(*SIZE), heads=heads)
+    path.mkdir()
+    (path / GRAPH).write_bytes(graph(spec))
+    (path / "README.md").write_text("Test bundle.\n")
+    write_manifest(path, "toy", spec, {}, {})
+    return path
+
+
+def picture(path: Path, red: int, green: int, blue: int) -> Path:
+    cv2.imwrite(str(path), np.full((*SIZE, 3), (blue, green, red), np.uint8))
+    return path
+
+
+@pytest.fixture
+def toy_bundle(toys, tmp_path):
+    from toy_heads import SegmentsSpec, SteeringSpec
+
+    heads = {
+        "toy_segments": SegmentsSpec(),
+        "toy_steering": SteeringSpec(gain=2.0),
+        "other_steering": SteeringSpec(),
+        "classifier": ROOM,
+    }
+    return write(tmp_path / "bundle", heads)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_heads_of_another_package_answer(toy_bundle, engine):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    image = np.full((*SIZE, 3), (255, 51, 0), np.uint8)
+    image[:, 24:] = 255
+    with Pipeline.load(toy_bundle, engine) as pipeline:
+        first, second = pipeline([image, image[::-1]])
+    order = ["classifier", "toy_segments", "toy_steering", "other_steering"]
+    assert list(first.answers) == order
+    ids = first["toy_segments"].ids
+    assert ids.dtype == np.uint8 and ids[:, :24].max() == 0 and ids[:, 24:].min() == 1
+    np.testing.assert_array_equal(second["toy_segments"].ids, ids)
+    assert first["toy_steering"].angle == pytest.approx(2.0, abs=1e-5)
+    assert first["other_steering"].angle == pytest.approx(1.0, abs=1e-5)
+    assert first["other_steering"].collision == pytest.approx(0.6, abs=1e-5)
+
+
+def test_infer_writes_tables_and_draws_heads_of_another_package(toy_bundle, tmp_path, capsys):
+    source = picture(tmp_path / "a.png", 255, 51, 0)
+    out, drawn = tmp_path / "out.jsonl", tmp_path / "drawn"
+    arguments = ["--output", str(out), "--annotate", str(drawn)]
+    assert main(["infer", "--model", str(toy_bundle), str(source), *arguments]) == 0
+    line = json.loads(out.read_text())
+    assert line["toy_steering"] == {"angle": 2.0, "collision": pytest.approx(0.2)}
+    assert line["other_steering"]["angle"] == 1.0
+    assert line["toy_segmentation"]["shares"] == {"floor": 1.0, "wall": 0.0}
+    assert line["classification"]["results"][0]["label"] == "red room"
+    assert "+2.00, 20%" in capsys.readouterr().out
+    shown = cv2.imread(str(next(drawn.iterdir())))
+    assert shown[-20:].mean(axis=(0, 1))[0] > 100  # blue of the palette over an image without blue
+
+
+def test_info_and_bundle_say_what_heads_of_another_package_are(toy_bundle, capsys):
+    data = yaml.safe_load((toy_bundle / "bundle.yaml").read_text())
+    assert data["network"]["heads"]["other_steering"] == {"kind": "toy_steering", "gain": 1.0}
+    assert main(["info", str(toy_bundle)]) == 0
+    assert "other_steering" in capsys.readouterr().out
+
+
+def test_a_graph_of_another_type_is_refused(toy_bundle):
+    file = toy_bundle / "bundle.yaml"
+    data = yaml.safe_load(file.read_text())
+    del data["network"]["heads"]["toy_segments"]
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(BundleError, match="'ids' is not in the bundle's heads"):
+        ModelBundle.load(toy_bundle)
+
+
+def test_two_classifiers_of_one_network_keep_their_labels_and_answers_apart(tmp_path, capsys):
+    path = write(tmp_path / "bundle", {"lights": LIGHTS, "classifier": ROOM})
+    assert (path / "lights.labels.txt").read_text() == "stop\nwait\ngo\n"
+    assert (path / "labels.txt").read_text().startswith("red room")
+    bundle = ModelBundle.load(path)
+    assert list(bundle.spec.outputs) == [
+        "lights.probabilities",
+        "lights.known_score",
+        "probabilities",
+        "known_score",
+    ]
+    assert bundle.spec.heads == {"lights": LIGHTS, "classifier": ROOM}
+    source = picture(tmp_path / "a.png", 255, 0, 0)
+    out = tmp_path / "out.jsonl"
+    arguments = ["--top-k", "2", "--output", str(out)]
+    assert main(["infer", "--model", str(path), str(source), *arguments]) == 0
+    line = json.loads(out.read_text())
+    assert [r["label"] for r in line["classification"]["results"]] == ["red room", "green room"]
+    assert [r["label"] for r in line["lights"]["results"]] == ["go", "stop"]
+    capsys.readouterr()
+
+
+def test_each_of_two_classifiers_has_its_own_threshold_and_title(tmp_path):
+    path = write(tmp_path / "bundle", {"lights": LIGHTS, "classifier": ROOM})
+    grey = np.full((480, 640, 3), 90, np.uint8)
+    with Pipeline.load(path, "onnx") as pipeline:
+        [found] = pipeline([grey])
+        options = pipeline.bundle.options({"top_k": 1})
+        said = {
+            head.name: head.cell(found[head.name], own, options[head.name])
+            for head, own in pipeline.bundle.spec.bound
+        }
+        drawn = annotate(grey, found, pipeline.bundle.spec, options)
+        one = annotate(grey, found, pipeline.bundle.spec.with_heads(lights=None), options)
+    assert said["lights"].startswith("unknown") and said["classifier"].startswith("red room 33%")
+    assert (drawn != one).any()
+
+
+@pytest.mark.parametrize(
+    ("heads", "words"),
+    [
+        ({"Lights": LIGHTS}, "small letters"),
+        ({"place": LIGHTS}, "the name of another kind"),
+        ({"error": LIGHTS}, "'error' would be said by two heads"),
+        ({"classification": LIGHTS, "classifier": ROOM}, "'classification' would be said by two"),
+    ],
+)
+def test_names_that_would_be_mistaken_are_refused(heads, words):
+    with pytest.raises(ConfigError, match=words):
+        NetworkSpec(heads=heads)
+
+
+def test_a_broken_package_is_named_when_its_head_is_asked_for_and_not_before(site, tmp_path):
+    site("broken-heads", {"sonar": "broken_sonar:HEAD"}, broken_sonar="import no_such_library\n")
+    assert "sonar" in registry.names()
+    NetworkSpec(heads={"classifier": ROOM})  # nobody asks for it
+    with pytest.raises(ConfigError, match=r"'sonar' of broken-heads.*no_such_library"):
+        NetworkSpec.from_dict({"backbone": "resnet18", "heads": {"sonar": {}}})
+
+
+def test_a_head_that_two_packages_bring_is_refused(toys):
+    toys("more-toys", {"toy_steering": "more_toys:HEAD"})
+    with pytest.raises(ConfigError, match="more-toys and toys: uninstall all but one"):
+        registry.head("toy_steering")
+    assert registry.head("toy_segments").kind == "toy_segments"
+
+
+@pytest.mark.parametrize("value", ["toy_heads:SEGMENTS", "toy_heads:SIZE", "toy_heads:NOTHING"])
+def test_an_entry_point_to_something_else_is_refused(site, value):
+    site("odd", {"odd_head": value})
+    with pytest.raises(ConfigError, match="'odd_head' of odd"):
+        registry.head("odd_head")
+
+
+def test_a_bundle_whose_head_is_not_installed_says_what_to_do(toy_bundle, tmp_path):
+    path = tmp_path / "elsewhere"
+    shutil.copytree(toy_bundle, path)
+    text = (path / "bundle.yaml").read_text().replace("toy_steering", "toy_sterring")
+    (path / "bundle.yaml").write_text(text)
+    with pytest.raises(BundleError, match="'toy_steering'.*or pip install the package"):
+        ModelBundle.load(path)

@@ -1,0 +1,166 @@
+"""Two heads that the package does not know, as another package would bring them.
+
+`Steering` says two numbers, `Segments` a class id a pixel. Both live on the mean colour of a made-up graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from robot_vision.contract.head import Answer, Column, Head, Output, short
+from robot_vision.settings.checks import require
+
+SIZE = (32, 48)
+PALETTE = np.array([[0, 0, 255], [255, 255, 0]], np.uint8)
+
+
+@dataclass(frozen=True)
+class SteeringSpec:
+    KIND = "toy_steering"
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.gain > 0, "gain", self.gain, "positive")
+
+
+@dataclass(frozen=True)
+class Steering(Answer):
+    CHECKED = {"angle": "angle", "collision": "probability of collision"}
+
+    angle: float
+    collision: float
+
+
+class SteeringHead(Head[SteeringSpec, Steering]):
+    kind = "toy_steering"
+    answer_key = "toy_steering"
+    Spec, Answer = SteeringSpec, Steering
+
+    def outputs(self, spec, several):
+        return {self.key("angle"): Output(), self.key("collision"): Output()}
+
+    def decoder(self, spec, several, material):
+        a, c = self.key("angle"), self.key("collision")
+        return lambda arrays: [
+            Steering(spec.gain * x, p)
+            for x, p in zip(arrays[a].tolist(), arrays[c].tolist(), strict=True)
+        ]
+
+    def draw(self, canvas, answer, spec, options):
+        canvas.bars([(f"{answer.collision:.2f}", answer.collision, (230, 60, 60))])
+
+    def json(self, answer, spec, options, attach):
+        return {"angle": short(answer.angle), "collision": short(answer.collision)}
+
+    def cell(self, answer, spec, options):
+        return f"{answer.angle:+.2f}, {100 * answer.collision:.0f}%"
+
+    def columns(self, spec):
+        return {self.key("angle"): Column(), self.key("collision"): Column()}
+
+    def pack(self, answer):
+        return {self.key("angle"): answer.angle, self.key("collision"): answer.collision}
+
+    def unpack(self, row, spec, material):
+        return Steering(float(row[self.key("angle")]), float(row[self.key("collision")]))
+
+
+@dataclass(frozen=True)
+class SegmentsSpec:
+    KIND = "toy_segments"
+
+    labels: tuple[str, ...] = ("floor", "wall")
+
+
+@dataclass(frozen=True)
+class Segments(Answer):
+    ids: np.ndarray
+
+
+class SegmentsHead(Head[SegmentsSpec, Segments]):
+    kind = "toy_segments"
+    answer_key = "toy_segmentation"
+    Spec, Answer = SegmentsSpec, Segments
+
+    def outputs(self, spec, several):
+        return {self.key("ids"): Output(SIZE, "uint8", "share")}
+
+    def decoder(self, spec, several, material):
+        return lambda arrays: [Segments(ids) for ids in arrays[self.key("ids")]]
+
+    def draw(self, canvas, answer, spec, options):
+        canvas.overlay(PALETTE[answer.ids])
+
+    def json(self, answer, spec, options, attach):
+        shares = np.bincount(answer.ids.ravel(), minlength=len(spec.labels)) / answer.ids.size
+        return {"shares": dict(zip(spec.labels, map(short, shares.tolist()), strict=True))}
+
+    def cell(self, answer, spec, options):
+        return spec.labels[int(np.bincount(answer.ids.ravel()).argmax())]
+
+    def columns(self, spec):
+        return {self.key("ids"): Column(SIZE, "uint8", "stream", "png")}
+
+    def pack(self, answer):
+        return {self.key("ids"): answer.ids}
+
+    def unpack(self, row, spec, material):
+        return Segments(row[self.key("ids")])
+
+
+STEERING, SEGMENTS = SteeringHead(), SegmentsHead()
+
+
+def graph(spec) -> bytes:
+    """Returns a graph with all outputs of a spec of toy heads and classifiers.
+
+    angle: the mean red; collision: the mean green; ids: 1 where a pixel is bright; probabilities: softmax of
+    20 x the mean colour, for a named head of the mean colour's reverse.
+    """
+    nodes, constants = [], {}
+
+    def const(name, value, dtype=np.float32):
+        constants[name] = np.asarray(value, dtype)
+        return name
+
+    def node(op, inputs, output, **attributes):
+        nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    node("Cast", ["images"], "float", to=TensorProto.FLOAT)
+    node("ReduceMean", ["float"], "mean", axes=[1, 2], keepdims=0)
+    node("Div", ["mean", const("c255", 255.0)], "colour")
+    node("ReduceMean", ["float"], "grey", axes=[3], keepdims=0)
+    for head, own in spec.bound:
+        if head.kind == "toy_steering":
+            for word, i in (("angle", 0), ("collision", 1)):
+                index = const(f"i{head.key(word)}", i, np.int64)
+                node("Gather", ["colour", index], head.key(word), axis=1)
+        elif head.kind == "toy_segments":
+            node("Greater", ["grey", const(f"half{head.name}", 127.0)], f"bright{head.name}")
+            node("Cast", [f"bright{head.name}"], head.key("ids"), to=TensorProto.UINT8)
+        else:
+            weights = 20 * np.eye(3, len(own.labels))
+            weights = weights if head.name == head.kind else weights[::-1]
+            p = head.key("probabilities")
+            node("MatMul", ["colour", const(f"w{head.name}", weights)], f"logits{head.name}")
+            node("Softmax", [f"logits{head.name}"], p, axis=1)
+            node("ReduceMax", [p], head.key("known_score"), axes=[1], keepdims=0)
+    outputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(np.dtype(o.dtype)), ["N", *o.shape]
+        )
+        for name, o in spec.outputs.items()
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *SIZE, 3])
+    values = [numpy_helper.from_array(v, k) for k, v in constants.items()]
+    made = helper.make_graph(nodes, "toy", [images], outputs, values)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
