@@ -21,12 +21,13 @@ from robot_vision.contract.calibration import Options
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.errors import ConfigError
+from robot_vision.errors import BundleError, ConfigError
 from robot_vision.heads.classifier.fitting import class_numbers
 from robot_vision.heads.classifier.graph_scores import put_score
 from robot_vision.heads.classifier.head import HEAD as CLASSIFIER
 from robot_vision.heads.classifier.known_scores import logit_score
 from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperature
+from robot_vision.heads.pose.fitting import pose_losses
 from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.pipeline import Pipeline
 from robot_vision.statistics.judging import Judgement, judge
@@ -167,6 +168,41 @@ def test_noise_is_that_of_blocks_whose_images_are_alike():
     assert alike.noise == pytest.approx(1 / np.sqrt(200), rel=0.15)
     assert alike.noise == pytest.approx(np.sqrt(50) * single.noise, rel=0.02)
     assert judge(np.ones(5), np.zeros(5), np.zeros(5)).noise == np.inf  # nothing to compare with
+
+
+def test_of_several_answers_the_heads_part_of_a_covariance_is_scaled():
+    """Ensembles of curves by least squares, whose own variance is that of errors they were trained on.
+
+    Scaled alone, their variance makes other errors more probable than their sum with the spread does: the
+    spread says by itself where the curves are less sure.
+    """
+
+    def answers(curves, weights, count, rng):
+        basis = np.polynomial.legendre.legvander(rng.uniform(-1, 1, count), 6)
+        each = np.einsum("nd,sdk->nsk", basis, curves)
+        offset = each - each.mean(axis=1, keepdims=True)
+        error = basis @ weights + 0.1 * rng.normal(size=(count, 6)) - each.mean(axis=1)
+        return error, np.einsum("nsi,nsj->nij", offset, offset) / len(curves)
+
+    gains = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        weights = rng.normal(size=(7, 6)) / np.arange(1, 8)[:, None]
+        basis = np.polynomial.legendre.legvander(rng.uniform(-1, 1, 40), 6)
+        values = basis @ weights + 0.1 * rng.normal(size=(40, 6))
+        drawn = rng.integers(40, size=(8, 40))
+        curves = np.array([np.linalg.lstsq(basis[i], values[i], rcond=None)[0] for i in drawn])
+        residuals = np.stack([values[i] - basis[i] @ c for i, c in zip(drawn, curves, strict=True)])
+        own = np.diag((residuals**2).mean(axis=(0, 1)))
+        errors, spread = answers(curves, weights, 400, rng)
+        unseen, their_spread = answers(curves, weights, 4000, rng)
+        losses = []
+        for fixed, theirs in ((spread, their_spread), (None, None)):
+            scale = fit_variance_scales(errors, own + spread, BOTH, fixed=fixed)
+            losses.append(pose_losses(unseen, scaled(own + their_spread, scale, theirs)).mean())
+        gains.append(losses[1] - losses[0])
+    assert (np.array(gains) > 0).sum() >= 17
+    assert np.mean(gains) > 3 * np.std(gains) / np.sqrt(20)
 
 
 def test_temperature_stays_finite_when_every_image_is_right():
@@ -395,6 +431,41 @@ def test_full_covariance_is_scaled_with_its_correlations_kept():
 
     assert np.allclose(correlation(after), correlation(covariance), atol=1e-5)
     assert onnx.load_model_from_string(editor.to_bytes()).graph.initializer[0].name
+
+
+def test_old_graph_of_several_answers_scales_the_heads_part_and_not_their_spread():
+    """And one that an earlier version calibrated as a whole is refused."""
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    names = {"mean": "given", "spread": "pose_spread"}
+    nodes = [
+        helper.make_node("Identity", ["given"], ["mean"]),
+        helper.make_node("Abs", ["given"], ["pose_spread"]),
+        helper.make_node("Add", ["mean", names["spread"]], ["pose_covariance"]),
+    ]
+    matrix = ["N", 6, 6]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("given", TensorProto.FLOAT, matrix)],
+        [value(n, TensorProto.FLOAT, matrix) for n in ("pose_covariance", "pose_spread")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    given = np.random.default_rng(0).normal(size=(4, 6, 6)).astype(np.float32)
+    editor = GraphEditor(model.SerializeToString())
+    editor.scale_covariance(SCALE)
+    again = GraphEditor(editor.to_bytes())
+    again.scale_covariance(SCALE)
+    after = run_graph(again.to_bytes(), given, "given")
+    assert np.array_equal(after["pose_spread"], np.abs(given))
+    wanted = scaled(given, SCALE**2) + np.abs(given)
+    assert np.allclose(after["pose_covariance"], wanted, rtol=1e-5, atol=1e-5)
+    model.graph.node[2].output[0] = "sum"
+    model.graph.node.append(helper.make_node("Neg", ["sum"], ["pose_covariance"]))
+    with pytest.raises(BundleError, match="calibrate the bundle that it was made of"):
+        GraphEditor(model.SerializeToString()).scale_covariance(SCALE)
 
 
 def test_graph_without_a_softmax_gets_room_for_a_temperature():
@@ -638,11 +709,13 @@ def test_command_says_when_there_is_nothing_to_calibrate_on(tiny, tmp_path, caps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("score", ["energy", "knn"])
-def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
+@pytest.mark.parametrize(("score", "passes"), [("energy", 0), ("knn", 0), ("energy", 4)])
+def test_torch_says_what_the_calibrated_graph_says(tmp_path, score, passes):
+    """Of several answers too; and a second classifier, `lights`, is calibrated on labels of its own."""
     pytest.importorskip("torch")
     import torch
 
+    from robot_vision.contract.epistemic import EpistemicSpec
     from robot_vision.contract.spec import NetworkSpec
     from robot_vision.heads.classifier.spec import ClassifierSpec
     from robot_vision.heads.pose.spec import PoseSpec
@@ -655,20 +728,28 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
         "mobilenet_v2",
         InputSpec(32, 32),
         heads={
-            "classifier": ClassifierSpec(LABELS),
-            "pose": PoseSpec(tap="features.6", hidden=16, covariance="cholesky"),
+            "classifier": ClassifierSpec(LABELS, dropout=0.2),
+            "lights": ClassifierSpec(("on", "off"), dropout=0.2),
+            "pose": PoseSpec(tap="features.6", hidden=16, covariance="cholesky", dropout=0.2),
         },
+        epistemic=EpistemicSpec(passes) if passes else None,
     )
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(4)]
     bundle = export_bundle(MultiHeadNetwork(spec), tmp_path / "old", "net", images)
-    samples = colour_samples(150, rng, posed=True)
+    samples = [
+        replace(s, truth={"label:lights": "on" if s.source.colour[0] > 90 else "off"})
+        for s in colour_samples(150, rng, posed=True)
+    ]
     options = Options(
-        ("classifier", "open_set", "pose"),
+        ("classifier", "open_set", "pose", "lights.classifier", "lights.open_set"),
         {"score": score},
         settings=EvaluationSettings(resamples=0),
     )
-    new, _ = calibrate(bundle, held_out(samples), options, tmp_path / "new")
+    new, found = calibrate(bundle, held_out(samples), options, tmp_path / "new")
+    assert found.constants and not any("left out" in note for note in found.notes)
+    assert set(new.calibration) >= {"open_set", "lights.open_set"}
+    assert new.spec.heads["lights"].unknown_threshold is not None
     with Pipeline.load(new.path, "onnx") as graph, Pipeline.load(new.path, "torch") as network:
         a, b = graph(images), network(images)
     for one, two in zip(a, b, strict=True):
@@ -679,3 +760,6 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score):
             two.classification.known_score, rel=1e-3, abs=1e-3
         )
         assert np.allclose(one.pose.covariance, two.pose.covariance, rtol=1e-3, atol=1e-6)
+        assert one["lights"].known_score == pytest.approx(
+            two["lights"].known_score, rel=1e-3, abs=1e-3
+        )

@@ -186,6 +186,77 @@ def learner(kind, name, known=True):
     return trainer, trainer.built(spec, module), module, batch, features
 
 
+# Fitting
+
+
+@pytest.fixture(scope="module")
+def exported():
+    """A network with every head under both names, with its graph and images."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from robot_vision.images.input import InputSpec
+    from robot_vision.networks.export import export_graph
+    from robot_vision.networks.network import MultiHeadNetwork
+
+    torch.manual_seed(0)
+    pairs = [bound(kind, name) for kind in registry.names() for name in NAMES]
+    heads = {head.name: spec for head, spec in pairs if head.name != "other"}
+    heads |= {f"other_{head.kind}": spec for head, spec in pairs if head.name == "other"}
+    several = EpistemicSpec(passes=2)
+    spec = NetworkSpec("resnet18", InputSpec(64, 64), heads, several)
+    network = MultiHeadNetwork(spec).eval()
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    return network, export_graph(network, images), images
+
+
+def graph_outputs(graph, images):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+@pytest.mark.slow
+def test_every_constant_is_in_the_graph_by_name_and_moves_its_own_head_alone(exported):
+    """All are ones before: the exporter would make one initialiser of those that are equal."""
+    from robot_vision.bundle.onnx_graph import OnnxGraph
+
+    network, graph, images = exported
+    before = graph_outputs(graph, images)
+    for head, spec in network.spec.bound:
+        own = set(head.outputs(spec, network.spec.epistemic))
+        constants = dict(getattr(network.heads[head.name], "constants", network).named_buffers())
+        words = set(constants) if hasattr(network.heads[head.name], "constants") else set()
+        assert set(OnnxGraph(graph).constants(head.name)) == words
+        for word in words:
+            editor = OnnxGraph(graph)
+            editor.set_constant(head.name, word, 2 * editor.constants(head.name)[word])
+            after = graph_outputs(editor.to_bytes(), images)
+            moved = {n for n in before if not np.array_equal(before[n], after[n])}
+            assert moved and moved <= own
+
+
+@pytest.mark.slow
+def test_graph_gives_what_fitters_need_as_the_module_computes_it(exported):
+    import torch
+
+    from robot_vision.bundle.onnx_graph import OnnxGraph
+
+    network, graph, images = exported
+    with torch.inference_mode():
+        raw = network.raw(torch.from_numpy(images))
+    editor, wanted = OnnxGraph(graph), {}
+    for head, _ in network.spec.bound:
+        fitter = head.fitter()
+        for word in fitter.inner if fitter else ():
+            if word in raw[head.name]:
+                editor.expose(head.key(word), head.name, word)
+                wanted[head.key(word)] = raw[head.name][word].numpy()
+    found = graph_outputs(editor.to_bytes(), images)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 @every_head
 @under_names
 def test_steps_on_one_batch_lower_every_loss(kind, name):
@@ -357,3 +428,17 @@ def test_two_classifiers_are_judged_by_labels_of_their_own():
     assert metrics["association"]["label:lights"]["found"] == 40
     merged = merge([json.loads(json.dumps(metrics))])
     assert merged["lights.classification"] == metrics["lights.classification"]
+
+
+def test_fitter_names_its_truth_and_options(kind, name):
+    import dataclasses
+
+    head, spec = bound(kind, name)
+    fitter = head.fitter()
+    if fitter is None:
+        return
+    assert fitter.parts and len(set(fitter.parts)) == len(fitter.parts)
+    for part in fitter.parts:
+        assert fitter.truth(part).partition(":")[0] in ("label", "pose", "number", "image")
+    assert not fitter.knows(spec, None)
+    assert all(field.metadata["text"] for field in dataclasses.fields(fitter.Options))
