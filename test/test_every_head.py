@@ -430,6 +430,8 @@ def test_two_classifiers_are_judged_by_labels_of_their_own():
     assert merged["lights.classification"] == metrics["lights.classification"]
 
 
+@every_head
+@under_names
 def test_fitter_names_its_truth_and_options(kind, name):
     import dataclasses
 
