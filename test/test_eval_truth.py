@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from eval_data import LABELS, QUICK, recording
+from evaluation_bags import write_bag
 
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.association import associate
@@ -341,3 +342,19 @@ def test_what_is_no_bag_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not a bag at all")
     with pytest.raises(SourceError, match="drive.mcap cannot be read as a bag"):
         read_truth(file, TruthRequest())
+
+
+def test_labels_of_a_named_head_come_from_a_topic_or_a_file(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "drive", count=8)
+    spans = tmp_path / "lights.yaml"
+    spans.write_text("- {label: green, from_s: 0.0, to_s: 0.35}\n")
+    request = TruthRequest(labels_of={"lights": str(spans), "door": "/truth/room"})
+    truth = read_truth(bag, request)
+    assert truth.words == {"label", "pose", "label:lights", "label:door"}
+    assert truth.labels is not None and truth.others["door"].names == truth.labels.names
+    assert truth.others["lights"].names == ("green",)
+    assert any(note.startswith("labels of lights: spans of") for note in truth.notes)
+    none = TruthRequest(label_source="none", labels_of={"door": "truth/room"})
+    assert read_truth(bag, none).words == {"pose", "label:door"}
+    with pytest.raises(SourceError, match="no_such"):
+        read_truth(bag, TruthRequest(labels_of={"lights": "no_such.yaml"}))

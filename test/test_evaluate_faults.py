@@ -312,3 +312,12 @@ def test_an_impossible_output_is_told_before_the_work(
     assert main(["evaluate", *words, "--output", str(tmp_path / "file" / "out")]) == 2
     said = capsys.readouterr().err
     assert "--output" in said and "missing" not in said
+
+
+def test_labels_of_a_head_that_the_model_lacks_are_refused(run: Run, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "drive", count=4)
+    for words, said in (
+        ("lights=/truth/room", "no classifier of the model has a name of its own"),
+        ("/truth/room", "is not HEAD=WHERE"),
+    ):
+        assert said in run.refused("--bag", bag, "--labels-of", words)

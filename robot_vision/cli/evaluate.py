@@ -20,7 +20,12 @@ from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.bar import progress
-from robot_vision.cli.evaluate_arguments import add_arguments, settings_of, truth_request
+from robot_vision.cli.evaluate_arguments import (
+    add_arguments,
+    require_heads,
+    settings_of,
+    truth_request,
+)
 from robot_vision.contract.rows import joined
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
@@ -113,6 +118,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
             "--labels, --poses and --name describe one recording: evaluate each bag separately, then merge"
         )
     bundle = ModelBundle.load(find_model(args.model))
+    require_heads(request.labels_of, bundle.spec.bound)
     jobs = [
         _job(args, bundle, bag, name)
         for bag, name in zip(bags, _names(bags, args.name), strict=True)
@@ -225,7 +231,12 @@ def _reference(
         raise SourceError(f"--map-bag: {outcome.error}")
     found = replace(outcome.predictions(), recording=Path(outcome.job.bag).name)
     wanted = replace(
-        request, label_source="none", label_topic="", label_spans="", pose_file=args.map_poses
+        request,
+        label_source="none",
+        label_topic="",
+        label_spans="",
+        labels_of={},
+        pose_file=args.map_poses,
     )
     truth = read_truth(Path(outcome.job.bag), wanted, found.meta["frame_id"])
     return PlaceReference(found, truth), outcome.job.bag
@@ -239,6 +250,7 @@ def _recorded(args: argparse.Namespace) -> Written:
         )
     bundle = ModelBundle.load(find_model(args.model)) if args.model else None
     request = truth_request(args)
+    require_heads(request.labels_of, bundle.spec.bound if bundle else ())
     found = read_results(args.predictions, args.camera, bundle.spec if bundle else None)
     if bundle is not None and bundle.sha256 not in found.meta["model"] and found.meta["model"]:
         raise ConfigError(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from robot_vision.cli.arguments import add_engine, add_same_place, at_least_1
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
+from robot_vision.truth.tracks import LABEL
 
 FORMATS_OUT = ("table", "markdown", "json")
 
@@ -142,6 +144,14 @@ def _add_truth(group: Any) -> None:
         "--label-topic", default="", help="topic of the true classes, a String or Classification"
     )
     group.add_argument(
+        "--labels-of",
+        action="append",
+        default=[],
+        metavar="HEAD=WHERE",
+        help="label topic, or file of labelled time spans, of a classifier that has a name of its own in the "
+        "model; repeat for more",
+    )
+    group.add_argument(
         "--label-hold",
         type=float,
         default=0.0,
@@ -258,6 +268,37 @@ def settings_of(args: argparse.Namespace) -> EvaluationSettings:
     )
 
 
+def _labels_of(texts: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, where = (part.strip() for part in text.partition("="))
+        if not (name and equals and where):
+            raise ConfigError(
+                f"--labels-of {text!r} is not HEAD=WHERE, such as lights=/truth/lights"
+            )
+        if name in found:
+            raise ConfigError(f"--labels-of {name} is given twice")
+        found[name] = where
+    return found
+
+
+def require_heads(names: Iterable[str], bound: Iterable[tuple[Any, Any]]) -> None:
+    """Refuses labels of a head that the model does not have under this name.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    there = [h.name for h, _ in bound if h.name != h.kind and LABEL in h.judge().truth]
+    for name in names:
+        if name not in there:
+            raise ConfigError(
+                unknown("head of --labels-of", name, there)
+                if there
+                else f"--labels-of {name}: no classifier of the model has a name of its own; give "
+                "--labels or --label-topic"
+            )
+
+
 def truth_request(args: argparse.Namespace) -> TruthRequest:
     """Returns where the truth comes from.
 
@@ -282,4 +323,5 @@ def truth_request(args: argparse.Namespace) -> TruthRequest:
         base_to_camera=args.base_to_camera,
         max_gap_s=args.max_gap,
         bad_poses=args.bad_poses,
+        labels_of=_labels_of(args.labels_of),
     )

@@ -7,7 +7,8 @@ KITTI file (`datasets.pose_files`). Stamps of files and headers are on the same 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ class TruthRequest:
         base_to_camera: the camera in that frame, where /tf_static does not say: x,y,z,qx,qy,qz,qw or
             identity.
         max_gap_s: poses on both sides of an image are at most so far apart.
+        labels_of: label topic or file of spans of each head by another name than its kind, by that name.
         bad_poses: error stops at a pose that is not finite, not unit or goes back in time; skip counts it.
     """
 
@@ -73,6 +75,7 @@ class TruthRequest:
     base_to_camera: str = ""
     max_gap_s: float = 0.5
     bad_poses: str = "error"
+    labels_of: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -141,14 +144,18 @@ def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Tru
     refused = _Refused(request.bad_poses)
     try:
         labels = _labels(bag, request)
+        others = {
+            name: _labels_of(bag, request, where) for name, where in request.labels_of.items()
+        }
         poses = _poses(bag, request, camera_frame, refused)
     finally:
         bag.close()
     notes = [f"labels: {labels.text}" if labels else "no true labels"]
+    notes += [f"labels of {name}: {track.text}" for name, track in others.items()]
     notes += [f"poses: {poses.text}" if poses else "no true poses", *refused.notes()]
     notes += [f"truth: {text}" for text in (*bag.problems, *bag.notes)]
     counts = {"poses": len(refused.texts)} if refused.texts else {}
-    return Truth(labels, poses, counts, tuple(notes))
+    return Truth(labels, poses, counts, tuple(notes), others)
 
 
 def _labels(bag: BagFile, request: TruthRequest) -> LabelTrack | None:
@@ -170,6 +177,16 @@ def _labels(bag: BagFile, request: TruthRequest) -> LabelTrack | None:
         not by_header,
         f"topic {topic}, {held}",
     )
+
+
+def _labels_of(bag: BagFile, request: TruthRequest, where: str) -> LabelTrack:
+    topic = slashed(where) if slashed(where) in bag.kinds else ""
+    asked = replace(
+        request, label_source="auto", label_topic=topic, label_spans="" if topic else where
+    )
+    found = _labels(bag, asked)
+    assert found is not None  # one of both is given
+    return found
 
 
 def spans_track(file: Path, start_ns: int) -> LabelTrack:
