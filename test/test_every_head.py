@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.rows import from_json, joined, to_json
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.contract.topics import Shot
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.merge import document, merge
@@ -28,7 +30,13 @@ from robot_vision.evaluation.report.headlines import chapters
 from robot_vision.evaluation.report.page import Report, render
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.canvas import Canvas
+from robot_vision.messages.making import rclpy_maker, rosbags_maker
+from robot_vision.messages.serialized import Stamp
+from robot_vision.messages.types import message_types
+from robot_vision.ros.perception.recorded_topics import topic_pattern
 from robot_vision.settings.mappings import from_mapping
+from robot_vision.settings.parameters import settings
+from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 NAMES = ["", "other"]  # of a head: its kind, and another
@@ -55,6 +63,10 @@ def answers(head, spec, count=3, seed=0):
     arrays = {}
     for name, output in head.outputs(spec, several(head)).items():
         values = rng.uniform(0.1, 1, (count, *output.shape))
+        if len(output.shape) == 1:  # a distribution, for one
+            values /= values.sum(axis=1, keepdims=True)
+        if len(output.shape) == 2:  # a covariance, for one
+            values = values / 10 + len(output.shape) * np.eye(*output.shape)
         scale = 1 if np.dtype(output.dtype).kind == "f" else 100
         arrays[name] = (values * scale).astype(output.dtype)
     return head.decoder(spec, several(head), Material())(arrays)
@@ -154,6 +166,96 @@ def test_serving_loads_neither_torch_nor_ros_nor_charts():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Topics
+
+
+SHOT = Shot(Stamp(12, 345), "optical", "front")
+
+
+def written(head, spec, answer, make):
+    """Returns the messages of an answer by their topics."""
+    options = head.resolve(head.options({}), spec, Material())
+    shown = head.published(answer, SHOT, spec, options)
+    return {t: t.writer(make)(SHOT, shown, options) for t in head.topics(spec)}
+
+
+def once(head, spec, make):
+    options = head.resolve(head.options({}), spec, Material())
+    return {t: t.writer(make)(Stamp(12, 345), options) for t in head.latched(spec)}
+
+
+@every_head
+@under_names
+def test_messages_of_rclpy_and_of_rosbags_have_equal_fields(kind, name):
+    pytest.importorskip("rclpy")
+    pytest.importorskip("vision_msgs")
+    from rclpy.serialization import serialize_message
+
+    head, spec = bound(kind, name)
+    types = message_types()
+    answer = answers(head, spec)[0]
+    live = {
+        t.name: serialize_message(message)
+        for made in (written(head, spec, answer, rclpy_maker), once(head, spec, rclpy_maker))
+        for t, message in made.items()
+    }
+    make = rosbags_maker(types)
+    recorded = {**written(head, spec, answer, make), **once(head, spec, make)}
+    assert len(recorded) == len(live) and head.topics(spec)
+    for topic, message in recorded.items():  # padding may differ, so both are written again
+        read = types.deserialize_cdr(live[topic.name], topic.kind)
+        assert types.serialize_cdr(read, topic.kind) == types.serialize_cdr(message, topic.kind)
+
+
+@every_head
+@under_names
+def test_what_was_written_is_read_back_to_the_columns(kind, name):
+    head, spec = bound(kind, name)
+    types = message_types()
+    found = answers(head, spec)
+    rows = [(i, 0) for i in range(len(found))]
+    readers = {t.name: t.reader() for t in head.topics(spec) if t.reader}
+    latched = {t.name: message for t, message in once(head, spec, rosbags_maker(types)).items()}
+    for row, answer in zip(rows, found, strict=True):
+        for topic, message in written(head, spec, answer, rosbags_maker(types)).items():
+            if topic.name in readers:
+                raw = types.serialize_cdr(message, topic.kind)
+                readers[topic.name].add(row, types.deserialize_cdr(raw, topic.kind))
+    packed = {key: np.array([head.pack(a)[key] for a in found]) for key in head.pack(found[0])}
+    for reader in readers.values():
+        columns = dict(reader.finish(rows, latched, []))
+        columns.pop("labels", None)
+        read = set(columns) - {head.key("kept")}  # what the node said is of a message alone
+        assert read and read <= set(head.columns(spec))
+        for key in read - {head.key("known_score")}:  # a message holds the best score instead
+            np.testing.assert_allclose(columns[key], packed[key], rtol=1e-5, atol=1e-7)
+    said = [head.doubts(answer) for answer in found]
+    doubts = {key: np.array([row[key] for row in said]) for key in said[0]}
+    assert set(head.from_doubts(doubts)) <= set(head.columns(spec))
+    assert bool(doubts) == bool(head.from_doubts(doubts)) == head.sampled
+
+
+@every_head
+@under_names
+def test_every_topic_is_recorded(kind, name):
+    head, spec = bound(kind, name)
+    pattern = topic_pattern("/robot/perception")
+    names = [f"front/{t.name}" for t in head.topics(spec) if not t.name.startswith("/")]
+    names += [t.name for t in head.latched(spec)]
+    assert names and all(re.search(pattern, f"/robot/perception/{n}") for n in names)
+
+
+@every_head
+@under_names
+def test_options_come_from_flat_settings(kind, name):
+    head, _ = bound(kind, name)
+    for setting in settings(head.Options):
+        value = setting.coerce({"int": 7, "float": 0.5, "str": "x", "bool": True}[setting.kind])
+        assert getattr(head.options({setting.name: value}), setting.name) == value
+        both = {setting.name: setting.default, head.key(setting.name): value}
+        assert getattr(head.options(both), setting.name) == value
 
 
 # Training

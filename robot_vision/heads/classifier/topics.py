@@ -109,7 +109,9 @@ class _Reader:
         found = self._columns(rows, labels, notes)
         if not (found["kept"] == 0).any():
             del found["kept"]
-        return {"labels": labels, **{self._key(name): values for name, values in found.items()}}
+        columns = {self._key(name): values for name, values in found.items()}
+        # Labels of the recording are those of the head that is named as its kind.
+        return {"labels": labels, **columns} if self._key("labels") == "labels" else columns
 
     def _refuse_unseen(self, labels: tuple[str, ...]) -> None:
         """Refuses classes of which some were never among the best that a recording holds.
