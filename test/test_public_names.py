@@ -29,8 +29,8 @@ NODES = {
     "perception": ("perception", "PerceptionParameters", "PerceptionNode"),
     "places": ("places", "PlaceParameters", "PlaceNode"),
 }
-# Defaults of parameters that were changed on purpose: topics that are now relative to the node's namespace, which
-# without one is the same, and what was measured anew.
+# Defaults of parameters that were changed on purpose: topics that are now relative to the node's namespace
+# (the same without one), and what was measured again.
 CHANGED = {
     "perception_node": "perception",
     "initialpose_topic": "initialpose",
