@@ -36,7 +36,6 @@ from robot_vision.messages.types import message_types
 from robot_vision.ros.perception.recorded_topics import topic_pattern
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.settings.parameters import settings
-from robot_vision.statistics.settings import EvaluationSettings
 from robot_vision.truth.tracks import Truth
 
 NAMES = ["", "other"]  # of a head: its kind, and another
