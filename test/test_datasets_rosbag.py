@@ -651,3 +651,74 @@ def test_kitchen_in_a_bag_is_the_kitchen(data_dir, tmp_path):
 def test_bag_that_does_not_exist_is_not_called_damaged(tmp_path):
     with pytest.raises(SourceError, match="nowhere does not exist: give a rosbag"):
         BagFile(tmp_path / "nowhere")
+
+
+# Numbers
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory):
+    """A bag with a Twist, whose time is the log's, a Joy with a header, and labels."""
+    T, path = TYPES.types, tmp_path_factory.mktemp("drive") / "drive"
+    vector, String = T["geometry_msgs/msg/Vector3"], T["std_msgs/msg/String"]
+    with RecordingWriter(path) as bag:
+        write_images(bag, [0.0, 0.1, 0.2, 0.3, 0.4])
+        for t, z in ((0.05, 0.5), (0.25, float("nan")), (0.31, -1.0)):
+            twist = T["geometry_msgs/msg/Twist"](vector(0.0, 0.0, 0.0), vector(0.0, 0.0, z))
+            bag.write("/cmd_vel", ns(t), twist)
+        for t, x in ((0.0, 1.0), (0.2, 0.25)):
+            axes, buttons = np.array([0.0, x], np.float32), np.array([1], np.int32)
+            bag.write("/joy", ns(t), T["sensor_msgs/msg/Joy"](header(t, ""), axes, buttons))
+        for t, word in ((0.1, "collision"), (0.2, "free"), (0.4, "")):
+            bag.write("/label", ns(t), String(word))
+    return path
+
+
+def test_numbers_of_topics_and_labels_hold_at_the_images(drive):
+    numbers = "steering=/cmd_vel*0.5, stick=joy:axes.1, collision=label:collision"
+    splits = open_dataset("rosbag", drive, numbers=numbers, label_topic="/label")
+    found = [
+        [s.of(f"number:{name}") for s in splits.samples]
+        for name in ("steering", "stick", "collision")
+    ]
+    assert found == [
+        [None, 0.25, 0.25, 0.25, -0.5],
+        [1.0, 1.0, 0.25, 0.25, 0.25],
+        [None, 1.0, 0.0, 0.0, None],
+    ]
+    assert any("1 message on /cmd_vel left out: angular.z is not finite" in n for n in splits.notes)
+    held = open_dataset("rosbag", drive, numbers="steering=/cmd_vel", number_hold_s=0.1)
+    assert [s.stamp_ns for s in held.samples] == [ns(0.1), ns(0.4)]
+    assert any("3 frames skipped, which have no number" in note for note in held.notes)
+
+
+def test_true_numbers_are_those_of_the_data_set(drive):
+    request = TruthRequest(
+        numbers="steering=/cmd_vel*0.5,collision=label:collision", label_topic="/label"
+    )
+    truth = read_truth(drive, request)
+    times = np.array([ns(t) for t in (0.0, 0.1, 0.2, 0.3, 0.4)])
+    assert truth.numbers["steering"].by_log and truth.numbers["collision"].by_log
+    np.testing.assert_equal(truth.numbers["steering"].at(times), [np.nan, 0.25, 0.25, 0.25, -0.5])
+    np.testing.assert_equal(truth.numbers["collision"].at(times), [np.nan, 1, 0, 0, np.nan])
+    with pytest.raises(ConfigError, match="is of a label, and .* has none: give labels"):
+        read_truth(drive, TruthRequest(numbers="collision=label:collision", label_source="none"))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ("steering", "'steering' is no source of a number"),
+        ("steering=/cmd_vel*x", "is no source"),
+        ("a=/joy:axes.0,a=/cmd_vel", "two sources of one number"),
+        ("a=/cmd_val", "Unknown topic of a '/cmd_val'.*'/cmd_vel'"),
+        ("a=/joy", "sensor_msgs/msg/Joy: say which field a is"),
+        ("a=/cmd_vel:angular.w", "no field angular.w .*there are x, y, z"),
+        ("a=/joy:axes.7", "no field axes.7"),
+        ("a=/joy:axes", "which is no number"),
+        ("a=label:collision", "set label_topic or label_spans"),
+    ],
+)
+def test_a_source_of_numbers_that_is_none_is_named(drive, numbers, message):
+    with pytest.raises(ConfigError, match=message):
+        open_dataset("rosbag", drive, numbers=numbers)

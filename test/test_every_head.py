@@ -274,9 +274,9 @@ def learner(kind, name, known=True):
     for i in range(12):
         pose = np.eye(4)
         pose[:3, 3] = 100 * (i % 4), *rng.uniform(-1, 1, 2)
-        words = {"label": labels[i % 3], "number": float(np.sin(i))}
-        word = trainer.word()
-        truth = {word: words[word.partition(":")[0]]} if known and ":" in word else {}
+        values = {"label": labels[i % 3], "number": float(np.sin(i))}
+        words = [word for word in trainer.words() if ":" in word]
+        truth = {word: values[word.partition(":")[0]] for word in words} if known else {}
         label, T = (labels[i % 3], pose) if known else (None, None)
         samples.append(Sample(str(i), label, T, None, "s", None, truth=truth))
     found = SampleSet.of(samples, labels, InputSpec(), lambda s: trainer.targets(s, spec))

@@ -223,3 +223,32 @@ def test_a_table_that_is_no_utf_8_names_the_line_and_the_remedy(folder):
     )
     with pytest.raises(SourceError, match=r"labels.csv:3: not UTF-8 .*: save the file as UTF-8"):
         open_dataset("labels_csv", folder)
+
+
+def test_columns_of_numbers_may_have_empty_cells(folder):
+    rows = [
+        f"{n}.png,{i / 10},,x" if i % 2 else f"{n}.png,,{i % 4 // 2}," for i, n in enumerate(NAMES)
+    ]
+    (folder / "drive.csv").write_text("\n".join(["image,steering,collision,rest", *rows]))
+    splits = open_dataset("labels_csv", folder, truth=["number:steering", "number:collision"])
+    truth = {s.name[-7:-4]: dict(s.truth) for s in splits.samples}
+    assert truth["003"] == {"number:steering": 0.3} and truth["002"] == {"number:collision": 1.0}
+    assert len(truth) == len(NAMES) and splits.labels == ()
+    assert any("not used: rest" in note for note in splits.notes)
+    changed = splits.samples[0].of("number:steering"), splits.samples[0].of("number:none")
+    assert None in changed
+
+
+@pytest.mark.parametrize(
+    ("cell", "truth", "message"),
+    [
+        ("left", "number:steering", "drive.csv:2: steering is 'left': use a number"),
+        ("inf", "number:steering", "steering is 'inf'"),
+        ("0.5", "number:stering", "Unknown column of numbers 'stering'.*'steering'"),
+        ("0.5", "pose:steering", "label:NAME or number:NAME"),
+    ],
+)
+def test_what_is_no_number_is_named(folder, cell, truth, message):
+    (folder / "drive.csv").write_text(f"image,steering\n000.png,{cell}\n")
+    with pytest.raises((ConfigError, SourceError), match=message):
+        open_dataset("labels_csv", folder, truth=truth)

@@ -11,6 +11,7 @@ from robot_vision.cli.arguments import add_engine, add_same_place, at_least_1
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.predict.runner import RUNNERS
+from robot_vision.truth.bag_numbers import NUMBERS
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
 from robot_vision.truth.tracks import LABEL
@@ -208,6 +209,7 @@ def _add_truth(group: Any) -> None:
     group.add_argument(
         "--map-poses", default="", metavar="FILE", help="file of true poses of --map-bag"
     )
+    group.add_argument("--numbers", default="", metavar="NAME=SOURCE", help=f"true {NUMBERS}")
     group.add_argument("--no-labels", action="store_true", help="ignore the labels in the bag")
     group.add_argument("--no-poses", action="store_true", help="ignore the poses in the bag")
 
@@ -324,4 +326,5 @@ def truth_request(args: argparse.Namespace) -> TruthRequest:
         max_gap_s=args.max_gap,
         bad_poses=args.bad_poses,
         labels_of=_labels_of(args.labels_of),
+        numbers=args.numbers,
     )

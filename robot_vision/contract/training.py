@@ -151,7 +151,7 @@ class Trainer(Generic[S]):
         losses: name to `module:Class`.
         baselines: word in `baselines:` to what it does.
         harms: of flip, crop, mixup and viewpoint: augmentations that make its truth untrue.
-        truth: the word of what a sample must have.
+        truth: the word of what a sample must have, or what such words begin with.
         columns: metrics in tables, to their titles and formats.
         ranked: the metric by which a baseline is better, and 1 where more is better, else -1.
         looks_up: measured by what it finds among the training images.
@@ -190,18 +190,23 @@ class Trainer(Generic[S]):
         """Returns the word of truth that the head learns from."""
         return self.truth
 
+    def words(self) -> tuple[str, ...]:
+        """Returns the words of truth of a head that learns from several."""
+        return (self.word(),)
+
     def own(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns targets, or a batch, as the head knows them: its own under their words."""
         return {**targets, **self.head.own(targets)}
 
     def check(self, splits: Any, where: str) -> None:
         """Raises ConfigError where the data (a `datasets.sample.Splits`, of `where`) lack the truth."""
-        known = sum(sample.of(self.word()) is not None for sample in splits.train)
-        if known < 2:
-            raise ConfigError(
-                f"The {self.name} head needs {self.word()}; {known} of {len(splits.train)} training images "
-                f"of {where} have it"
-            )
+        for word in self.words():
+            known = sum(sample.of(word) is not None for sample in splits.train)
+            if known < 2:
+                raise ConfigError(
+                    f"The {self.name} head needs {word}; {known} of {len(splits.train)} training images "
+                    f"of {where} have it"
+                )
 
     def targets(self, samples: Sequence[Any], spec: S) -> dict[str, Target]:
         """Returns targets by `Head.key`, besides label, pose and sequence, which every sample set has."""

@@ -74,7 +74,7 @@ def open_splits(config: TrainingConfig) -> Splits:
 
 def _options(config: TrainingConfig) -> dict[str, Any]:
     """Returns the data set's options: one that can look for further truth is asked for that of the heads."""
-    words = [word for t in config.trainers.values() if ":" in (word := t.word())]
+    words = [word for word in _words(config) if ":" in word]
     if words and "truth" in dataset_options(config.data.kind):
         return {"truth": words, **config.data.options}
     return dict(config.data.options)
@@ -82,8 +82,13 @@ def _options(config: TrainingConfig) -> dict[str, Any]:
 
 def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
     """Returns what the heads' settings take from the data."""
-    words = {trainer.word() for trainer in config.trainers.values()}
+    words = [word for word in _words(config) if word.partition(":")[0] == "label"]
     return DataFacts({word: splits.labels_of(word) for word in words}, splits.map_frame)
+
+
+def _words(config: TrainingConfig) -> list[str]:
+    """Returns the words of truth that the heads learn from, each once."""
+    return list(dict.fromkeys(word for t in config.trainers.values() for word in t.words()))
 
 
 def sample_set(config: TrainingConfig, splits: Splits, name: str, spec: NetworkSpec) -> SampleSet:

@@ -2,7 +2,8 @@
 
 Labels come from a topic (std_msgs/String or vision_msgs/Classification) or a YAML file of labelled time spans
 (`datasets.bag_labels`); poses from a topic, odometry or tf (`datasets.bag_poses`), or from a TUM, EuRoC or
-KITTI file (`datasets.pose_files`). Stamps of files and headers are on the same clock as the images'.
+KITTI file (`datasets.pose_files`); numbers as `bag_numbers` says. Stamps of
+files and headers are on the same clock as the images'.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_spans
+from robot_vision.truth.bag_numbers import numbers_of_topic, parse_numbers
 from robot_vision.truth.bag_poses import (
     POSE_KINDS,
     PoseRequest,
@@ -26,7 +28,7 @@ from robot_vision.truth.bag_poses import (
     parse_transform,
 )
 from robot_vision.truth.pose_files import FORMATS, read_pose_file
-from robot_vision.truth.tracks import LabelTrack, PoseTrack, Truth
+from robot_vision.truth.tracks import LabelTrack, NumberTrack, PoseTrack, Truth
 
 POSE_SOURCES = ("auto", "topic", "tf", "file", "none")
 LABEL_SOURCES = ("auto", "topic", "spans", "none")
@@ -58,6 +60,8 @@ class TruthRequest:
         max_gap_s: poses on both sides of an image are at most so far apart.
         labels_of: label topic or file of spans of each head by another name than its kind, by that name.
         bad_poses: error stops at a pose that is not finite, not unit or goes back in time; skip counts it.
+        numbers: see `truth.bag_numbers`.
+        number_hold_s: how long a topic's number holds at most; 0: until the next.
     """
 
     label_source: str = "auto"
@@ -76,6 +80,8 @@ class TruthRequest:
     max_gap_s: float = 0.5
     bad_poses: str = "error"
     labels_of: Mapping[str, str] = field(default_factory=dict)
+    numbers: str = ""
+    number_hold_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -86,7 +92,7 @@ class TruthRequest:
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(unknown(f"value of {name}", getattr(self, name), allowed))
-        for name in ("label_hold_s", "max_gap_s"):
+        for name in ("label_hold_s", "max_gap_s", "number_hold_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(
                     f"Setting {name} is {getattr(self, name)}: use at least 0 seconds"
@@ -147,15 +153,17 @@ def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Tru
         others = {
             name: _labels_of(bag, request, where) for name, where in request.labels_of.items()
         }
+        numbers = _numbers(bag, request, labels)
         poses = _poses(bag, request, camera_frame, refused)
     finally:
         bag.close()
     notes = [f"labels: {labels.text}" if labels else "no true labels"]
     notes += [f"labels of {name}: {track.text}" for name, track in others.items()]
     notes += [f"poses: {poses.text}" if poses else "no true poses", *refused.notes()]
+    notes += [f"{name}: {track.text}" for name, track in numbers.items()]
     notes += [f"truth: {text}" for text in (*bag.problems, *bag.notes)]
     counts = {"poses": len(refused.texts)} if refused.texts else {}
-    return Truth(labels, poses, counts, tuple(notes), others)
+    return Truth(labels, poses, counts, tuple(notes), others, numbers)
 
 
 def _labels(bag: BagFile, request: TruthRequest) -> LabelTrack | None:
@@ -186,6 +194,23 @@ def _labels_of(bag: BagFile, request: TruthRequest, where: str) -> LabelTrack:
     )
     found = _labels(bag, asked)
     assert found is not None  # one of both is given
+    return found
+
+
+def _numbers(
+    bag: BagFile, request: TruthRequest, labels: LabelTrack | None
+) -> dict[str, NumberTrack]:
+    found = {}
+    for source in parse_numbers(request.numbers):
+        if source.topic:
+            hold_ns = nanoseconds(request.number_hold_s) or None
+            found[source.name] = numbers_of_topic(bag, source, hold_ns)
+        elif labels is None:
+            raise ConfigError(
+                f"Number {source.name} is of a label, and {bag.path} has none: give labels"
+            )
+        else:
+            found[source.name] = NumberTrack.of_label(labels, source.label)
     return found
 
 

@@ -70,6 +70,63 @@ class LabelTrack:
 
 
 @dataclass(frozen=True, eq=False)
+class NumberTrack:
+    """Numbers that hold for spans of time, which do not overlap.
+
+    Attributes:
+        starts_ns: int64 (L,), increasing.
+        ends_ns: int64 (L,), exclusive.
+        values: float64 (L,).
+        by_log: times are compared with the recording's log, not with the images' stamps.
+        text: where they come from, for people.
+    """
+
+    starts_ns: NDArray[np.int64]
+    ends_ns: NDArray[np.int64]
+    values: NDArray[np.float64]
+    by_log: bool = False
+    text: str = ""
+
+    @classmethod
+    def held(
+        cls,
+        times_ns: NDArray[np.int64],
+        values: NDArray[np.float64],
+        hold_ns: int | None = None,
+        by_log: bool = False,
+        text: str = "",
+    ) -> NumberTrack:
+        """Makes a track of numbers that hold until the next one, and for `hold_ns` at most.
+
+        The last of several at one time counts.
+        """
+        order = np.argsort(times_ns, kind="stable")
+        starts, values = times_ns[order], values[order]
+        last = np.append(np.diff(starts) > 0, True)[: len(starts)]
+        starts, values = starts[last], values[last]
+        ends = np.append(starts[1:], FOREVER_NS)[: len(starts)]
+        if hold_ns is not None:
+            ends = np.minimum(ends, starts + hold_ns + 1)  # the hold's last nanosecond counts
+        return cls(starts, ends, values, by_log, text)
+
+    @classmethod
+    def of_label(cls, labels: LabelTrack, label: str) -> NumberTrack:
+        """Makes a track that is 1 where a label holds, and 0 where another does."""
+        named = np.array([bool(name) for name in labels.names], bool)
+        values = np.array([name == label for name in labels.names], np.float64)[named]
+        starts, ends = labels.starts_ns[named], labels.ends_ns[named]
+        return cls(starts, ends, values, labels.by_log, f"{label} in {labels.text}")
+
+    def at(self, times_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Returns the number at each time, NaN where there is none."""
+        if len(self.starts_ns) == 0:
+            return np.full(len(times_ns), np.nan)
+        i = np.maximum(np.searchsorted(self.starts_ns, times_ns, side="right") - 1, 0)
+        inside = (times_ns >= self.starts_ns[i]) & (times_ns < self.ends_ns[i])
+        return np.where(inside, self.values[i], np.nan)
+
+
+@dataclass(frozen=True, eq=False)
 class PoseTrack:
     """Poses of the camera in the map over time.
 
@@ -113,6 +170,7 @@ class Truth:
         refused: how many entries failed their checks and were left out, by what they are.
         notes: for people, a line each.
         others: labels for heads by another name than their kind, by that name.
+        numbers: by name.
     """
 
     labels: LabelTrack | None = None
@@ -120,12 +178,14 @@ class Truth:
     refused: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     others: dict[str, LabelTrack] = field(default_factory=dict)
+    numbers: dict[str, NumberTrack] = field(default_factory=dict)
 
     @property
     def words(self) -> set[str]:
         """Which truth there is."""
         there = {word for word, track in ((LABEL, self.labels), (POSE, self.poses)) if track}
-        return there | {f"{LABEL}:{name}" for name in self.others}
+        there |= {f"{LABEL}:{name}" for name in self.others}
+        return there | {f"number:{name}" for name in self.numbers}
 
     @classmethod
     def of_arrays(

@@ -5,7 +5,7 @@ The header says which is which (`file_name`, `image`, `id`, ...; `label`, `class
 images, and the only other one that of the classes. A table with a column for each class, 1 in one of them
 and 0 in the others, has its class there.
 
-Further columns of classes, of the names in `truth`, are what classifiers of those names learn.
+Further columns, of the names in `truth`, are what heads learn: classes, or numbers. Their cells may be empty.
 
 Layouts: one file, with or without a column `split` of train, val and test; or a folder with train.csv and
 perhaps val.csv and test.csv. What no table says is drawn as from image folders. Images are looked for next to
@@ -14,11 +14,13 @@ the table and below, by their path, or by their name where it is the only one; a
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from robot_vision.datasets.formats import image_folder
 from robot_vision.datasets.image_files import (
@@ -27,7 +29,7 @@ from robot_vision.datasets.image_files import (
     listed_path,
     unlisted_note,
 )
-from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import find_images, image_notes, some
@@ -73,8 +75,8 @@ class Options(image_folder.Options):
     )
     truth: str = option(
         "",
-        "further columns of classes, with commas: label:NAME for column NAME; training asks for those that "
-        "its heads learn",
+        "further columns, with commas: label:NAME for classes in column NAME, number:NAME for numbers; "
+        "training asks for those that its heads learn",
     )
 
 
@@ -114,17 +116,17 @@ def open_splits(root: Path, options: Options) -> Splits:
     files: list[Path] = []
     for part, file in tables.items():
         table = _read(file, options)
-        if not _classes_of(table.columns) and part and part != "train":
+        if not _words_of(table.columns) and part and part != "train":
             notes.append(
                 f"{file.name} has no column of classes and is left out: {counted(len(table.rows), 'row')}"
             )
             continue
-        if not _classes_of(table.columns):
+        if not _words_of(table.columns):
             raise SourceError(f"{file} has no column of classes")
         notes += _unused_columns(table)
         for sample, place, role in _samples(table, found, skipped, files):
             path = Path(str(sample.source))
-            mine = " ".join(str(value) for value in (sample.label, *sample.truth.values()) if value)
+            mine = " ".join(str(v) for v in (sample.label, *sample.truth.values()) if v is not None)
             label, before = seen.setdefault(path, (mine, place))
             if before != place and label == mine:
                 skipped.add("which is listed before with the same class", sample.name)
@@ -136,7 +138,7 @@ def open_splits(root: Path, options: Options) -> Splits:
             else:
                 parts.setdefault(role or part or "train", []).append(sample)
     notes = [*skipped.notes(), *notes, *unlisted_note(files), *image_notes(files)]
-    classes = len({label for label, _ in seen.values()})
+    classes = len(labels_of(sample for samples in parts.values() for sample in samples))
     if classes > 10 and classes > len(seen) / 2:
         notes.append(
             f"{counted(classes, 'class for', 'classes for')} {counted(len(seen), 'image')}: set "
@@ -175,7 +177,7 @@ def _tables(root: Path, notes: list[str]) -> dict[str, Path]:
 def _unused_columns(table: Table) -> list[str]:
     """Returns a note that names the columns that are neither image, class nor split."""
     used = table.columns
-    classes = [used[word] for word in _classes_of(used)]
+    classes = [used[word] for word in _words_of(used)]
     if max(classes) >= len(table.names):  # no names, or all others are classes
         return []
     rest = [name for i, name in enumerate(table.names) if i not in used.values()]
@@ -194,9 +196,9 @@ def _read(file: Path, options: Options) -> Table:
     given = {"image": options.image_column, "label": options.label_column}
     further = {word: word.partition(":")[2] for word in names_in(options.truth)}
     for word in further:
-        if not word.startswith("label:"):
+        if word.partition(":")[0] not in ("label", "number"):
             raise ConfigError(
-                f"Option truth has {word!r}: a table gives label:NAME, of column NAME"
+                f"Option truth has {word!r}: a table gives label:NAME or number:NAME, of column NAME"
             )
     for name, column in {**given, **further}.items():
         if column:
@@ -209,7 +211,8 @@ def _read(file: Path, options: Options) -> Table:
         raise SourceError(f"{file} has no row")
     for name, column in {**given, **further}.items():
         if column and name not in table.columns:
-            what = "column of classes" if name in further else f"{name}_column"
+            kind = "classes" if name.startswith("label:") else "numbers"
+            what = f"column of {kind}" if name in further else f"{name}_column"
             raise ConfigError(f"{unknown(what, column, table.names or ['none'])} (in {file})")
     columns = dict(table.columns)
     width = len(table.names) or len(table.rows[0].words)
@@ -268,7 +271,7 @@ def _samples(
     """Returns each sample with its file and line, and its part (empty where no column says)."""
     at = table.columns
     needed = max(at.values()) + 1
-    words = _classes_of(at)
+    words = _words_of(at)
     width = max(needed, len(table.names) or len(table.rows[0].words))
     in_names = at.get("label", 0) >= len(table.names) > 0  # of the columns
     samples = []
@@ -294,7 +297,9 @@ def _samples(
             continue
         files.append(file)
         missing = {w: missing_label(c) for w, c in classes.items() if not (c and in_names)}
-        truth = {w: c for w, c in classes.items() if not missing.get(w)}
+        truth: dict[str, Any] = {
+            w: _value(w, c, place) for w, c in classes.items() if not missing.get(w)
+        }
         if not truth:
             skipped.add(next(iter(missing.values())), word)
             continue
@@ -311,9 +316,23 @@ def _samples(
     return samples
 
 
-def _classes_of(columns: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns the words of truth among the columns: label, and label:NAME."""
-    return tuple(word for word in columns if word.partition(":")[0] == "label")
+def _words_of(columns: Mapping[str, int]) -> tuple[str, ...]:
+    """Returns the words of truth among the columns: label, label:NAME and number:NAME."""
+    return tuple(word for word in columns if word == "label" or ":" in word)
+
+
+def _value(word: str, text: str, place: str) -> str | float:
+    """Returns a cell as its word of truth has it."""
+    if not word.startswith("number:"):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        name = word.partition(":")[2]
+        raise SourceError(f"{place}: {name} is {text!r}: use a number, or leave it empty")
+    return number
 
 
 def _part(word: str, place: str) -> str:

@@ -1,10 +1,10 @@
-"""Rosbags: an image topic, the camera's poses (interpolated to the image's stamps), and labels.
+"""Rosbags: an image topic, the camera's poses (interpolated to the image's stamps), labels and numbers.
 
 A path is a ROS 1 bag, a rosbag2 (its folder or bare file), or a folder of bags, each of which is a
-recording. `bag_poses` and `bag_labels` state the conventions of poses and labels.
+recording. `bag_poses`, `bag_labels` and `bag_numbers` state the conventions of poses, labels and numbers.
 
 An image is a sample when it has what the bag is asked for: a pose, where poses have a source; else a
-label, where labels have one; else always. Images that have none are counted in the notes.
+label or a number, where these have one; else always. Images that have none are counted in the notes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from robot_vision.truth.bag_labels import (
     labels_of_spans,
     labels_of_topic,
 )
+from robot_vision.truth.bag_numbers import NUMBERS, numbers_of_topic, parse_numbers
 from robot_vision.truth.bag_poses import PoseRequest, camera_poses
 from robot_vision.truth.pose_checks import Skipped
 
@@ -76,6 +77,12 @@ class Options(PosedOptions):
         low=0.0,
     )
     label_spans: str = option("", "YAML or CSV file of labelled time spans")
+    numbers: str = option("", NUMBERS)
+    number_hold_s: float = option(
+        0.0,
+        "longest time for which a number of a topic stays valid, in seconds; 0: until the next message",
+        low=0.0,
+    )
     every: int = option(1, "use one image out of every n", low=1)
 
 
@@ -181,20 +188,23 @@ def _recording(
     stamps = np.array([image.stamp_ns for image in images], np.int64)
     matrices, holds = poses.at(stamps) if poses else (None, np.ones(len(images), bool))
     labeller = _labeller(bag, options, notes)
+    labels = [labeller(i.stamp_ns, i.log_ns) if labeller else None for i in images]
+    numbers = _numbers(bag, images, labels, options)
     samples, unlabelled = [], 0
     for i, image in enumerate(images):
         name = f"{_name(bag.path)}:{topic}#{image.source.number}"
-        label = labeller(image.stamp_ns, image.log_ns) if labeller else None
+        label, truth = labels[i], {w: v[i] for w, v in numbers.items() if np.isfinite(v[i])}
         if not holds[i]:
             skipped.add(f"which have no poses within {options.max_gap_s:g} s around them", name)
             continue
-        if labeller and label is None:
-            if poses is None:
-                skipped.add("which have no label", name)
-                continue
-            unlabelled += 1
+        if poses is None and (labeller or numbers) and label is None and not truth:
+            wanted = ["label"] * bool(labeller) + ["number"] * bool(numbers)
+            skipped.add(f"which have no {' and no '.join(wanted)}", name)
+            continue
+        unlabelled += bool(labeller and label is None and not truth)
         T = None if matrices is None else np.ascontiguousarray(matrices[i])
-        samples.append(Sample(name, label, T, image.stamp_ns, _name(bag.path), image.source))
+        stamp_ns, source = image.stamp_ns, image.source
+        samples.append(Sample(name, label, T, stamp_ns, _name(bag.path), source, truth=truth))
     notes.append(
         f"{bag.path.name}: images are those of {topic}, {poses.text if poses else 'no poses'}"
     )
@@ -263,6 +273,26 @@ def _labeller(bag: BagFile, options: Options, notes: list[str]) -> Labeller | No
     if topics:
         notes.append(f"{bag.path.name} could give labels: set label_topic to {' or '.join(topics)}")
     return None
+
+
+def _numbers(
+    bag: BagFile, images: list[_Image], labels: list[str | None], options: Options
+) -> dict[str, list[float]]:
+    """Returns the images' numbers by their words of truth, NaN where there is none."""
+    stamps, logs = (
+        np.array([getattr(i, t) for i in images], np.int64) for t in ("stamp_ns", "log_ns")
+    )
+    found: dict[str, list[float]] = {}
+    for source in parse_numbers(options.numbers):
+        word = f"number:{source.name}"
+        if source.topic:
+            track = numbers_of_topic(bag, source, nanoseconds(options.number_hold_s) or None)
+            found[word] = track.at(logs if track.by_log else stamps).tolist()
+            continue
+        if not (options.label_topic or options.label_spans):
+            raise ConfigError(f"Number {source.name} is of a label: set label_topic or label_spans")
+        found[word] = [np.nan if x is None else float(x == source.label) for x in labels]
+    return found
 
 
 def _camera(bag: BagFile, topic: str, images: list[_Image], notes: list[str]) -> _Camera:

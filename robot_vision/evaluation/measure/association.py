@@ -25,6 +25,7 @@ class Associated:
         source_index: int64 (N,), which row of the predictions given each one was.
         labels: (N,), None where there is none.
         others: the same for heads by another name than their kind, by that name.
+        numbers: by name float64 (N,), NaN where there is none.
         positions: float64 (N, 3), true, metres; NaN where there is none.
         xyzw: float64 (N, 4), true; NaN where there is none.
         counts: plain data: frames, unsorted_stamps, duplicate_stamps, and for label and pose how many
@@ -38,6 +39,7 @@ class Associated:
     xyzw: NDArray[np.float64]
     counts: dict[str, Any]
     others: dict[str, Sequence[str | None]] = field(default_factory=dict)
+    numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def has_pose(self) -> NDArray[np.bool_]:
@@ -76,6 +78,13 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
         counts[word] = _found(named[name], _label_reasons(track, times, named[name]))
         _require_overlap("labels", counts[word], times, track.starts_ns)
     labels = named.pop("", [None] * len(stamps))
+    numbers: dict[str, NDArray[np.float64]] = {}
+    for name, held in truth.numbers.items():
+        times = stamps if not held.by_log or frames.log_ns is None else frames.log_ns
+        numbers[name] = held.at(times)
+        lacking = int(np.isnan(numbers[name]).sum())
+        counts[f"number:{name}"] = _found(numbers[name], ["no number there"] * lacking)
+        _require_overlap(f"numbers {name}", counts[f"number:{name}"], times, held.starts_ns)
     if truth.poses is not None:
         matrices, holds = truth.poses.at(stamps)
         position[holds] = matrices[holds, :3, 3]
@@ -83,7 +92,7 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
             xyzw[i] = xyzw_from_matrix(matrices[i, :3, :3])
         counts[POSE] = _found(holds, _pose_reasons(truth.poses, stamps, holds))
         _require_overlap("poses", counts[POSE], stamps, truth.poses.stamps_ns)
-    return Associated(frames, index, tuple(labels), position, xyzw, counts, named)
+    return Associated(frames, index, tuple(labels), position, xyzw, counts, named, numbers)
 
 
 def _found(values: Any, reasons: list[str]) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def _frames(found: Associated, head: Head[Any, Any], labels: tuple[str, ...]) ->
     """Returns frames as a head sees them: what it said, and what is true of that."""
     names = found.labels if head.name == head.kind else found.others.get(head.name)
     true = label_indices(names or [None] * len(found.positions), labels)
-    truth = FrameTruth(true, found.positions, found.xyzw)
+    truth = FrameTruth(true, found.positions, found.xyzw, head.own(found.numbers))
     return Frames(found.predictions.stamps_ns, head.own(found.predictions.columns), truth)
 
 
@@ -223,17 +223,24 @@ def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]
 
 
 def _require_heads(found: Associated, judges: Iterable[Judge], truth: Truth) -> None:
-    there = truth.words
-    if len(there) != 1 or any({w.partition(":")[0] for w in there} & j.truth for j in judges):
+    there = _what(truth.words)
+    if len(there) != 1 or any(there & _what(judge.truth) for judge in judges):
         return
-    word = next(iter(there)).partition(":")[0]
-    kinds = [kind for kind in registry.BUILT_IN if word in registry.head(kind).judge().truth]
-    lacks = f"no {kinds[0]} head" if len(kinds) == 1 else f"neither a {' nor a '.join(kinds)} head"
+    (word,) = there
+    kinds = [kind for kind in registry.BUILT_IN if word in _what(registry.head(kind).judge().truth)]
+    lacks = f"neither a {' nor a '.join(kinds)} head"
+    if len(kinds) < 2:
+        lacks = f"no {kinds[0] if kinds else 'such'} head"
     other = "labels" if word == POSE else "poses"
     raise ConfigError(
         f"The truth of {found.predictions.recording!r} has {word}s, and the model has {lacks}: give {other}, "
         "or a model that has one"
     )
+
+
+def _what(words: Iterable[str]) -> set[str]:
+    """Returns which kinds of truth words of truth are."""
+    return {word.partition(":")[0] for word in words}
 
 
 def sections_of(

@@ -19,6 +19,7 @@ from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import expand
 from robot_vision.training.fit.record import Recorder
 from robot_vision.training.samples.data import SampleSet
+from robot_vision.training.setup import facts_of
 from robot_vision.training.ship.quantise import make_variant, measure_bundle
 
 _VERIFIED = 16  # images on which torch and ONNX are compared
@@ -204,7 +205,7 @@ def describe_data(
     data["training_image_sketch"] = sketch(splits.content_hashes("train"))
     if splits.validation:  # `robot-vision evaluate` says where it meets either
         data["validation_image_sketch"] = sketch(splits.content_hashes("validation"))
-    for word in dict.fromkeys(("label", *(t.word() for t in config.trainers.values()))):
+    for word in ("label", *(word for word in facts_of(config, splits).labels if word != "label")):
         labels = splits.labels_of(word)
         if labels:
             counts = Counter(sample.of(word) for sample in sets["train"].samples)
