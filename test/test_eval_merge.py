@@ -91,6 +91,17 @@ def test_rows_come_back_from_json_to_the_bit() -> None:
     )
 
 
+def test_rows_of_a_model_without_a_head_may_lack_its_columns() -> None:
+    lost = recording(position=None, orientation_xyzw=None, covariance=None)
+    data = through_json(to_json(score_recording(*lost, QUICK)))
+    for name in ("error_m", "spread_m", "nees"):
+        del data["columns"][name]
+    assert np.isnan(from_json(data)["error_m"]).all()
+    del data["columns"]["confidence"]
+    with pytest.raises(SourceError, match="cannot be read"):
+        from_json(data)
+
+
 @pytest.mark.slow
 def test_metrics_are_json_without_nan() -> None:
     predictions, truth = recording()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class RowColumn:
         dtype: `<f8`, NaN where there is nothing, or `<i8`, then -1.
         width: numbers a frame.
         text: what it is.
-        optional: whether evaluations of earlier versions may lack it.
+        optional: whether files may lack it: those of earlier versions, and of models without the head.
         identity: whether it tells that two recordings hold one frame: it follows from the frame alone.
         label: whether it is an index into the head's labels.
     """
@@ -209,9 +209,11 @@ def table(
     for head in heads_of(names, facts or {}):
         judge = head.judge()
         own = dict(judge.rows((facts or {}).get(head.name, {})))
-        if "label" in judge.truth:
+        if "label" in judge.truth and head.name != head.kind:
             own[TRUE_LABEL] = SHARED[TRUE_LABEL]
-        found.update({head.key(word): column for word, column in own.items()})
+        for word, column in own.items():
+            optional = column.optional or head.name not in names
+            found[head.key(word)] = replace(column, optional=optional)
     return found
 
 

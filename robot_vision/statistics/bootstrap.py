@@ -196,6 +196,15 @@ def root_mean_square(values: NDArray[Any]) -> Statistic:
     return lambda w: np.sqrt(inner(w))
 
 
+def difference(ours: Statistic, theirs: Statistic) -> Statistic:
+    """Ours minus theirs, of the same frames."""
+
+    def statistic(w: Weights) -> NDArray[np.float64]:
+        return np.asarray(ours(w)) - np.asarray(theirs(w))
+
+    return statistic
+
+
 def quantiles(values: NDArray[Any], levels: Sequence[float]) -> Statistic:
     """Quantiles with linear interpolation, as `numpy.quantile` of each value repeated by its weight."""
     order = np.argsort(values, kind="stable")

@@ -22,7 +22,7 @@ from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.metrics import sections_of
 from robot_vision.evaluation.merge import scores_of
 from robot_vision.evaluation.report.headlines import Headline, Number, headlines
-from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights
+from robot_vision.statistics.bootstrap import Resampler, difference
 
 _LEAST_SHARED = 0.5  # of the frames of the smaller evaluation
 
@@ -132,7 +132,7 @@ def _paired(
                 now, was = part.statistics(ours, mask), part.statistics(theirs, mask)
                 values = [numbers(each, mask, without) for each in (was, now)]
                 differences = {
-                    name: _difference(mine, other)
+                    name: difference(mine, other)
                     for name, mine in now.items()
                     if callable(mine) and callable(other := was.get(name))
                 }
@@ -141,13 +141,6 @@ def _paired(
                         before, after = (Number.of(each[name]) for each in values)
                         found[key, name] = before, after, Number.of(value)
     return found
-
-
-def _difference(ours: Statistic, theirs: Statistic) -> Statistic:
-    def statistic(w: Weights) -> NDArray[np.float64]:
-        return np.asarray(ours(w)) - np.asarray(theirs(w))
-
-    return statistic
 
 
 def _unpaired(new: Number, old: Number) -> Number:

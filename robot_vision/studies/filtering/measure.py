@@ -23,7 +23,13 @@ from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
-from robot_vision.statistics.bootstrap import Resampler, Statistic, Weights, mean, quantiles
+from robot_vision.statistics.bootstrap import (
+    Resampler,
+    Statistic,
+    difference,
+    mean,
+    quantiles,
+)
 from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
@@ -207,10 +213,10 @@ def gains(
         if not rows.any():
             continue
         before, after = make(raw, rows), make(filtered, rows)
-        difference = {name: _difference(after[name], before[name]) for name in before}
+        gained = {name: difference(after[name], before[name]) for name in before}
         numbers: dict[str, dict[str, Any]] = {}
         was, now = plain.headlines(before, rows), plain.headlines(after, rows)
-        for name, change in resampler.headlines(difference, rows).items():
+        for name, change in resampler.headlines(gained, rows).items():
             numbers[name] = {
                 "raw": was[name]["value"],
                 "filtered": now[name]["value"],
@@ -219,13 +225,6 @@ def gains(
         numbers["frames"] = {"raw": int(rows.sum()), "filtered": int(rows.sum())}
         found[section] = numbers
     return found
-
-
-def _difference(after: Statistic, before: Statistic) -> Statistic:
-    def statistic(w: Weights) -> NDArray[np.float64]:
-        return np.asarray(after(w)) - np.asarray(before(w))
-
-    return statistic
 
 
 def _classified(s: Scores) -> NDArray[np.bool_]:
