@@ -25,7 +25,7 @@ from ros_helpers import (
     wait_until,
 )
 from scipy.spatial.transform import Rotation
-from tiny_bundle import LABELS, make_tiny_bundle
+from tiny_bundle import LABELS, make_tiny_bundle, two_classifiers
 
 from robot_vision.geometry.camera_pose import base_pose
 from robot_vision.geometry.published_covariance import covariance_numbers
@@ -73,7 +73,7 @@ class Robot:
             "image_annotated": Image,
         }
         for name in names or ("classification", "descriptor", "pose"):
-            self.client.listen(kinds[name], f"{NODE}/{camera}/{name}")
+            self.client.listen(kinds.get(name, Classification), f"{NODE}/{camera}/{name}")
 
     def infos(self) -> tuple[list[Any], list[Any]]:
         """Returns what came on the latched topics: label infos and vision infos."""
@@ -549,3 +549,30 @@ def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
     assert "its images name no frame" in robot.process.output
     assert client.set_parameters(NODE, publish_tf=False).successful
     client.ignore("/tf")
+
+
+@pytest.mark.slow
+def test_named_head_has_topics_and_parameters_of_its_own(
+    changed_robot: Robot, tmp_path: Path
+) -> None:
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from vision_msgs.msg import LabelInfo
+
+    robot = changed_robot
+    robot.reconfigure(model=str(two_classifiers(tmp_path / "two")))
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    info = robot.client.listen(LabelInfo, f"{NODE}/lights/label_info", latched)
+    names = ("classification", "lights/classification")
+    image = coloured_image((250, 5, 5))
+    rooms, lights = vars(robot.ask("front", rgb_message(image, robot.new_stamp()), *names)).values()
+    assert {r.class_id for r in rooms.results} == set(LABELS)
+    assert {r.class_id for r in lights.results} == {"stop", "wait", "go"}
+    wait_until(lambda: info, what="labels of the named head")
+    assert [c.class_name for c in info[-1].class_map] == ["stop", "wait", "go"]
+
+    assert robot.client.set_parameters(NODE, **{"lights.top_k": 1}).successful
+    assert not robot.client.set_parameters(NODE, **{"lights.top_k": 0}).successful
+    again = robot.ask("front", rgb_message(image, robot.new_stamp()), *names)
+    assert [len(message.results) for message in vars(again).values()] == [3, 1]
+    for name in names:
+        robot.client.ignore(f"{NODE}/front/{name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_bags import PERIOD, START
-from tiny_bundle import make_tiny_bundle
+from tiny_bundle import make_tiny_bundle, two_classifiers
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract.spec import NetworkSpec
@@ -19,6 +19,7 @@ from robot_vision.evaluation.predict.recorded import read_results, write_results
 from robot_vision.evaluation.report.tables import file_stems
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
+from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.perception.recorded_topics import record_command, topic_pattern
 from robot_vision.truth.tracks import Truth
@@ -118,6 +119,23 @@ def test_uncertainty_is_written_and_read_back(tmp_path: Path) -> None:
     for name in ("mutual_information", "spread_m", "spread_deg"):
         assert np.isfinite(expected[name]).all()
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, err_msg=name)
+
+
+def test_two_classifiers_are_written_and_read_back_each_by_its_name(tmp_path: Path) -> None:
+    bundle = ModelBundle.load(two_classifiers(tmp_path / "bundle"))
+    images = [np.full((32, 48, 3), colour, np.uint8) for colour in ((250, 5, 5), (5, 250, 5))]
+    with Pipeline.load(bundle.path, "onnx", threads=1) as pipeline:
+        stamps = [START, START + PERIOD]
+        meta = {"topic": "/front/image_raw", "frame_id": "front"}
+        heads = [head for head, _ in bundle.spec.bound]
+        said = Predictions.of(stamps, pipeline(images), meta=meta, heads=heads)
+    write_results(tmp_path / "results", said, bundle)
+    back = read_results(tmp_path / "results", "front", bundle.spec)
+    assert back.labels == bundle.spec.heads["classifier"].labels
+    for name in ("probabilities", "lights.probabilities"):
+        np.testing.assert_allclose(back.columns[name], said.columns[name], atol=1e-6)
+    notes = " ".join(back.meta["problems"])
+    assert "label_info was not recorded" not in notes and "result" not in notes
 
 
 # What is recorded; `ros2 bag record` searches for the pattern in a topic's name

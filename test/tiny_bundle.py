@@ -110,3 +110,16 @@ def _graph(spec: NetworkSpec) -> onnx.ModelProto:
     model.ir_version = 8
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def two_classifiers(path: Path) -> Path:
+    """Writes a bundle of two classifiers, one of them named lights, and returns it."""
+    from toy_heads import graph
+
+    rooms, lights = ClassifierSpec(LABELS), ClassifierSpec(("stop", "wait", "go"))
+    spec = NetworkSpec(input=InputSpec(32, 48), heads={"classifier": rooms, "lights": lights})
+    path.mkdir()
+    (path / GRAPH).write_bytes(graph(spec))
+    (path / "README.md").write_text("Test bundle.\n")
+    write_manifest(path, "two", spec, {}, {})
+    return path
