@@ -248,7 +248,7 @@ def test_spec_round_trip_and_place_alone_is_refused():
     spec = dropout_network(passes=8).spec
     assert NetworkSpec.from_dict(spec.to_dict()) == spec
     assert "epistemic" not in dropout_network().spec.to_dict()  # older versions read it
-    with pytest.raises(ConfigError, match="neither"):
+    with pytest.raises(ConfigError, match="network has none"):
         NetworkSpec(heads={"place": PlaceSpec()}, epistemic=EpistemicSpec(4))
 
 

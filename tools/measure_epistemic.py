@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from robot_vision.heads.pose.measures import pose_errors
 from scipy.stats import spearmanr
 
 from robot_vision.heads.classifier.network import entropy
 from robot_vision.heads.classifier.temperature import fit_temperature
+from robot_vision.heads.pose.training import pose_errors
 from robot_vision.images.decode import to_rgb
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.ensemble import with_members, with_monte_carlo

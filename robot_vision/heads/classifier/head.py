@@ -226,7 +226,6 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
         )
 
     def trainer(self) -> Trainer[ClassifierSpec]:
-        """See `Head.trainer`."""
         from robot_vision.heads.classifier.training import ClassifierTrainer
 
         return ClassifierTrainer(self)

@@ -71,7 +71,6 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
     linear = True
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> ClassifierSpec:
-        """See `Trainer.spec`."""
         where = f"network.{self.name}"
         if "labels" in settings:
             raise ConfigError(f"{where}.labels: the labels are those of the data")
@@ -89,7 +88,6 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         return self.truth if self.name == self.head.kind else f"{self.truth}:{self.name}"
 
     def check(self, splits: Any, where: str) -> None:
-        """See `Trainer.check`."""
         labels = splits.labels_of(self.word())
         if len(labels) < 2:
             what = "A classifier" if self.word() == self.truth else f"Classifier {self.name}"
@@ -107,11 +105,9 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         return {self.head.key("label"): Target(torch.tensor(numbers, dtype=torch.int64), -1)}
 
     def classes(self, spec: ClassifierSpec) -> dict[str, int]:
-        """See `Trainer.classes`."""
         return {self.head.key("label"): len(spec.labels)}
 
     def module(self, spec: ClassifierSpec, shapes: Sequence[Shape]) -> nn.Module:
-        """See `Trainer.module`."""
         from robot_vision.heads.classifier.network import ClassifierHead
 
         return ClassifierHead(spec, shapes[0][0])
@@ -123,14 +119,12 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         return replace(spec, feature_size=module.linear.in_features)
 
     def take_layer(self, module: Any, weight: Tensor, bias: Tensor) -> bool:
-        """See `Trainer.take_layer`."""
         fits: bool = module.linear.weight.shape == weight.shape
         if fits:
             module.linear.load_state_dict({"weight": weight, "bias": bias})
         return fits
 
     def untrained(self, pretrained: bool, images: int) -> str:
-        """See `Trainer.untrained`."""
         if pretrained:
             return ""
         return f"The {self.name} is not trained: the weights have no layer for these labels"
@@ -172,7 +166,6 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
     def run_baselines(
         self, names: Sequence[str], seen: Features, asked: Features, spec: ClassifierSpec, seed: int
     ) -> dict[str, Metrics]:
-        """See `Trainer.run_baselines`."""
         from robot_vision.heads.classifier.baselines import TITLES, probabilities_of
 
         found = {}

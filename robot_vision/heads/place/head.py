@@ -75,7 +75,6 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
         return Descriptor(row[self.key("descriptor")])
 
     def trainer(self) -> Trainer[PlaceSpec]:
-        """See `Head.trainer`."""
         from robot_vision.heads.place.training import PlaceTrainer
 
         return PlaceTrainer(self)

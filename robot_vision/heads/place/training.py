@@ -117,11 +117,9 @@ class PlaceTrainer(Trainer[PlaceSpec]):
     looks_up = True
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> PlaceSpec:
-        """See `Trainer.spec`."""
         return from_mapping(PlaceSpec, f"network.{self.name}", settings)
 
     def check(self, splits: Any, where: str) -> None:
-        """See `Trainer.check`."""
         require_poses(self.name, splits, where)
         settings = self.settings
         turned = settings.positive_deg is not None or settings.negative_deg is not None
@@ -132,7 +130,6 @@ class PlaceTrainer(Trainer[PlaceSpec]):
             )
 
     def module(self, spec: PlaceSpec, shapes: Sequence[Shape]) -> nn.Module:
-        """See `Trainer.module`."""
         from robot_vision.heads.place.gem import GemHead
         from robot_vision.heads.place.netvlad import NetVladHead
 
@@ -143,7 +140,6 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         return replace(spec, descriptor_size=module.size)
 
     def untrained(self, pretrained: bool, images: int) -> str:
-        """See `Trainer.untrained`."""
         return f"The {self.name} head's clusters are from {counted(images, 'image')}, and it is not trained"
 
     def prepare(self, module: Any, spec: PlaceSpec, features: Features, seed: int) -> None:

@@ -155,7 +155,6 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
         )
 
     def trainer(self) -> Trainer[PoseSpec]:
-        """See `Head.trainer`."""
         from robot_vision.heads.pose.training import PoseTrainer
 
         return PoseTrainer(self)

@@ -99,7 +99,6 @@ class PoseTrainer(Trainer[PoseSpec]):
         return from_mapping(PoseSpec, f"network.{self.name}", settings)
 
     def check(self, splits: Any, where: str) -> None:
-        """See `Trainer.check`."""
         require_poses(self.name, splits, where)
         if not splits.has_orientation:
             raise ConfigError(
@@ -115,13 +114,11 @@ class PoseTrainer(Trainer[PoseSpec]):
         return bool(self.settings.clips > 1)
 
     def module(self, spec: PoseSpec, shapes: Sequence[Shape]) -> nn.Module:
-        """See `Trainer.module`."""
         from robot_vision.heads.pose.network import PoseNetHead
 
         return PoseNetHead(spec, shapes[0])
 
     def untrained(self, pretrained: bool, images: int) -> str:
-        """See `Trainer.untrained`."""
         return f"The {self.name} head is not trained: its poses mean nothing"
 
     def prepare(self, module: Any, spec: PoseSpec, features: Features, seed: int) -> None:
@@ -194,7 +191,6 @@ class PoseTrainer(Trainer[PoseSpec]):
     def run_baselines(
         self, names: Sequence[str], seen: Features, asked: Features, spec: PoseSpec, seed: int
     ) -> dict[str, Metrics]:
-        """See `Trainer.run_baselines`."""
         from robot_vision.heads.pose import baselines
 
         answers: dict[str, Any] = {}
