@@ -763,3 +763,49 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score, passes):
         assert one["lights"].known_score == pytest.approx(
             two["lights"].known_score, rel=1e-3, abs=1e-3
         )
+
+
+@pytest.mark.slow
+def test_variants_of_a_graph_are_calibrated(tmp_path):
+    """float16 rounds constants and outputs; what the quantiser prepares lacks a division by one."""
+    torch = pytest.importorskip("torch")
+    shapes = pytest.importorskip("onnxruntime.quantization.shape_inference")
+
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.heads.classifier.spec import ClassifierSpec
+    from robot_vision.heads.pose.spec import PoseSpec
+    from robot_vision.images.input import InputSpec
+    from robot_vision.networks.export import export_bundle
+    from robot_vision.networks.network import MultiHeadNetwork
+    from robot_vision.training.ship.quantise import _float16
+
+    torch.manual_seed(0)
+    pose = PoseSpec(tap="features.6", hidden=16)
+    heads = {"classifier": ClassifierSpec(LABELS), "pose": pose}
+    network = MultiHeadNetwork(NetworkSpec("mobilenet_v2", InputSpec(32, 32), heads))
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(2)]
+    plain = export_bundle(network, tmp_path / "plain", "net", images)
+    samples = colour_samples(150, rng, posed=True)
+    for name in ("half", "ready"):
+        path = make_tiny_bundle(tmp_path / name)
+        for file in path.iterdir():
+            file.unlink()
+        graph = path / "model.onnx"
+        if name == "half":
+            _float16(plain.path / "model.onnx", graph)
+        else:
+            source = str(plain.path / "model.onnx")
+            shapes.quant_pre_process(source, str(graph), skip_symbolic_shape=True)
+        write_manifest(path, name, plain.spec, {}, {})
+        options = Options(
+            ("classifier", "open_set", "pose"), settings=EvaluationSettings(resamples=0)
+        )
+        old = ModelBundle.load(path)
+        new, found = calibrate(old, held_out(samples), options, tmp_path / f"new_{name}")
+        scale = found.heads["pose"].values["variance_scale"]
+        assert not found.heads["pose"].left
+        with Pipeline.load(path, "onnx") as one, Pipeline.load(new.path, "onnx") as two:
+            before, after = one(images)[0].pose, two(images)[0].pose
+        ratio = np.diagonal(after.covariance) / np.diagonal(before.covariance)
+        assert np.allclose(ratio, scale, rtol=2e-3)

@@ -76,6 +76,12 @@ class OnnxGraph:
             ) from error
         return bytes(self._model.SerializeToString(deterministic=True))
 
+    @property
+    def is_half(self) -> bool:
+        """Whether some of it is computed in float16."""
+        half = self._onnx.TensorProto.FLOAT16
+        return any(tensor.data_type == half for tensor in self._graph.initializer)
+
     def _outputs(self) -> list[str]:
         return [output.name for output in self._graph.output]
 
@@ -131,7 +137,7 @@ class OnnxGraph:
         inner = self.value(head, word)
         if inner != output:
             self._free_output(output)  # of a value that happens to have this name
-            self.add("Identity" if self._is_float(inner) else "Cast", [inner], output)
+            self.add("Cast", [inner], output)
         ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in self._graph.value_info}
         shape = ("N", width, *[None] * (ranks.get(inner, 2) - 2))
         kind = self._onnx.TensorProto.FLOAT
@@ -148,11 +154,6 @@ class OnnxGraph:
                 if attribute.name == "value":
                     return np.asarray(self._onnx.numpy_helper.to_array(attribute.t))
         return None
-
-    def _is_float(self, name: str) -> bool:
-        """Whether a value is float32 as far as is known: casts to anything else come before it."""
-        node = self._producers().get(name)
-        return node is None or node.op_type != "Cast" or node.attribute[0].i == 1
 
     def put(self, name: str, value: NDArray[Any]) -> str:
         """Adds or replaces an initialiser; returns its name."""

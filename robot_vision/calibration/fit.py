@@ -28,6 +28,7 @@ from robot_vision.contract.calibration import (
 from robot_vision.contract.head import Head
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.datasets.sample import Sample
+from robot_vision.errors import BundleError
 from robot_vision.settings.declared import parse_options
 
 
@@ -111,6 +112,16 @@ def options_for(fitter: Fitter[Any], options: Options) -> Any:
     return parse_options(fitter.Options, fitter.head.name, given)
 
 
+class _Constants(dict[str, NDArray[Any]]):
+    """Present values of a head's constants."""
+
+    def __missing__(self, word: str) -> NDArray[Any]:
+        raise BundleError(
+            f"{GRAPH} lacks a constant ({word}), as converted graphs may: calibrate the bundle that it was "
+            "made of"
+        )
+
+
 def fit(
     bundle: ModelBundle, material: Material, reference: Material | None, options: Options
 ) -> Calibration:
@@ -152,7 +163,7 @@ def fit(
             spec=found.spec.heads[head.name],
             was=was,
             truth=material.truth(truth),
-            constants=graphs[0].constants(head.name),
+            constants=_Constants(graphs[0].constants(head.name)),
             record=bundle.material[head.name].calibration.get(part) or {},
             old=graphs[0].is_old(head.name),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,34 +20,6 @@ FOLDS = 5
 S = TypeVar("S")
 Array = NDArray[np.float64]
 Numbers = dict[str, Headline]
-
-
-class Graph(Protocol):
-    """A graph that is being changed (`bundle.onnx_graph`)."""
-
-    def value(self, head: str, word: str) -> str:
-        """Returns the name of a value that the head's module computes before its answer is decoded."""
-
-    def constant_of(self, head: str, word: str) -> str:
-        """Returns the name of a constant of the head; one that the graph lacks is put into it."""
-
-    def put(self, name: str, value: NDArray[Any]) -> str:
-        """Adds or replaces an initialiser; returns its name."""
-
-    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Adds a node; returns its output."""
-
-    def reduce(self, kind: str, name: str, output: str) -> str:
-        """Adds a reduction over axis 1; returns its output."""
-
-    def drop_output(self, name: str) -> None:
-        """Takes away an output, and what it alone was computed for."""
-
-    def add_output(self, name: str, shape: tuple[int, ...]) -> None:
-        """Makes a value of this name an output, which what is added from now on may compute."""
-
-    def expose(self, output: str, head: str, word: str, width: int | None = None) -> None:
-        """Makes a value that the head's module computes an output."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +92,7 @@ class Fitted:
         constants: word to new value.
         spec: changes of the head's settings.
         files: word to new content of the head's files; None takes one away.
-        edit: changes the graph in another way, after its constants are set.
+        edit: changes the graph in another way, after its constants are set; gets a `bundle.onnx_graph`.
         expected: outputs (N, ...) as the changed graph must give them.
         undoes: other parts whose record does not hold any more, with what to say of it.
         said: lines for the user.
@@ -134,7 +106,7 @@ class Fitted:
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes | None] = field(default_factory=dict)
-    edit: Callable[[Graph], None] | None = None
+    edit: Callable[[Any], None] | None = None
     expected: dict[str, NDArray[Any]] = field(default_factory=dict)
     undoes: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)

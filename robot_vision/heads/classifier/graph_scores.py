@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.contract.calibration import Graph
 from robot_vision.contract.head import Head
 from robot_vision.heads.classifier.spec import FEATURE_SCORES
 
 
-def put_score(graph: Graph, head: Head[Any, Any], score: str, width: int = 0) -> None:
-    """Makes `known_score` this score; for one of features, `features` (N, width) takes its place."""
+def put_score(graph: Any, head: Head[Any, Any], score: str, width: int = 0) -> None:
+    """Makes `known_score` of a `bundle.onnx_graph` this score.
+
+    For one of features, `features` (N, width) takes its place.
+    """
     known, features = head.key("known_score"), head.key("features")
     if score in FEATURE_SCORES:
         graph.expose(features, head.name, "features", width)
@@ -20,7 +22,8 @@ def put_score(graph: Graph, head: Head[Any, Any], score: str, width: int = 0) ->
         return
     graph.drop_output(features)
     graph.drop_output(known)
-    logits = graph.value(head.name, "logits")
+    # To float32, which they are not in a graph of another precision.
+    logits = graph.add("Cast", [graph.value(head.name, "logits")], head.key("score.logits"))
     graph.add_output(known, ())
     if score == "max_probability":
         graph.reduce("ReduceMax", head.key("probabilities"), known)
@@ -32,7 +35,7 @@ def put_score(graph: Graph, head: Head[Any, Any], score: str, width: int = 0) ->
         raise AssertionError(score)
 
 
-def _energy(graph: Graph, head: Head[Any, Any], logits: str, known: str) -> None:
+def _energy(graph: Any, head: Head[Any, Any], logits: str, known: str) -> None:
     # Written out: OpenVINO 2026.4 reads ONNX's ReduceLogSumExp as one over all axes.
     def name(word: str) -> str:
         return head.key(f"energy.{word}")
