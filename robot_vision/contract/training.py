@@ -34,7 +34,7 @@ S = TypeVar("S")
 class HeadSettings:
     """How a head is trained; each kind says which loss is the default."""
 
-    loss: str = option("", "name of the head's loss, or none")
+    loss: str = option("", "name of the head's loss, or none; empty takes its first")
     settings: dict[str, Any] = option(dict, "settings of the head's loss")
     weight: float = option(1.0, "weight of the head's loss in joint training")
 
@@ -148,7 +148,7 @@ class Trainer(Generic[S]):
 
     Attributes:
         Settings: a `HeadSettings`.
-        losses: name to `module:Class`.
+        losses: name to `module:Class`; the first is the default where `Settings` names none.
         baselines: word in `baselines:` to what it does.
         harms: of flip, crop, mixup and viewpoint: augmentations that make its truth untrue.
         truth: the word of what a sample must have, or what such words begin with.
@@ -256,7 +256,8 @@ class Trainer(Generic[S]):
         """Builds the loss; None for none."""
         if self.settings.loss == NONE:
             return None
-        return self.make_loss(self.settings.loss, **self.loss_settings(spec, targets))
+        name = self.settings.loss or next(iter(self.losses))
+        return self.make_loss(name, **self.loss_settings(spec, targets))
 
     def loss_settings(self, spec: S, targets: Targets) -> dict[str, Any]:
         """Returns the settings of the loss, with what follows from the targets of the training samples."""

@@ -171,6 +171,8 @@ def content_hash(sample: Sample) -> str:
 
 
 def labels_of(samples: Iterable[Sample], word: str = "label") -> tuple[str, ...]:
-    """Returns the labels that occur under a word of truth, sorted."""
+    """Returns the labels that occur under a word of truth, sorted; none under one of poses or numbers."""
+    if word.partition(":")[0] != "label":
+        return ()
     found = (sample.of(word) for sample in samples)
     return tuple(sorted({label for label in found if label is not None}))

@@ -54,6 +54,9 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def _coerce(what: str, annotation: Any, value: Any) -> Any:
+    if isinstance(annotation, type) and not hasattr(annotation, "__origin__"):
+        annotation = annotation.__name__  # of a module without postponed annotations
+    annotation = str(annotation)
     if annotation in ("tuple[float, ...]", "tuple[str, ...]"):
         item = "float" if "float" in annotation else "str"
         if not isinstance(value, (list, tuple)):
