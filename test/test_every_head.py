@@ -36,10 +36,14 @@ from robot_vision.messages.types import message_types
 from robot_vision.ros.perception.recorded_topics import topic_pattern
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.settings.parameters import settings
-from robot_vision.truth.tracks import Truth
+from robot_vision.truth.tracks import NumberTrack, Truth
 
 NAMES = ["", "other"]  # of a head: its kind, and another
-NEEDED = {"classifier": {"labels": ("a", "b", "c")}, "place": {"descriptor_size": 8}}
+NEEDED = {
+    "classifier": {"labels": ("a", "b", "c")},
+    "place": {"descriptor_size": 8},
+    "dronet": {"dropout": 0.2},
+}
 
 every_head = pytest.mark.parametrize("kind", registry.names())
 under_names = pytest.mark.parametrize("name", NAMES)
@@ -274,7 +278,7 @@ def learner(kind, name, known=True):
     for i in range(12):
         pose = np.eye(4)
         pose[:3, 3] = 100 * (i % 4), *rng.uniform(-1, 1, 2)
-        values = {"label": labels[i % 3], "number": float(np.sin(i))}
+        values = {"label": labels[i % 3], "number": float(np.sin(i) > 0)}
         words = [word for word in trainer.words() if ":" in word]
         truth = {word: values[word.partition(":")[0]] for word in words} if known else {}
         label, T = (labels[i % 3], pose) if known else (None, None)
@@ -437,7 +441,12 @@ def recorded(head, spec, count=60):
     positions = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
     labels = ["abcx"[i % 4] for i in range(count)]
     truth = Truth.of_arrays(stamps, labels, positions, np.tile([0.0, 0, 0, 1], (count, 1)))
-    return predictions, replace(truth, others={head.name: truth.labels})
+    numbers = {
+        head.key(word.partition(":")[2]): NumberTrack.held(stamps, np.sin(angle))
+        for word in head.judge().truth
+        if word.startswith("number:")
+    }
+    return predictions, replace(truth, others={head.name: truth.labels}, numbers=numbers)
 
 
 QUICK = EvaluationSettings(resamples=10, place_exclude_s=1.0)

@@ -140,7 +140,11 @@ def stages(config: TrainingConfig, network: MultiHeadNetwork) -> list[Plan]:
         if pretrained and config.loop.head_epochs:
             plans.append(Plan("heads", config.loop.head_epochs, whole=False))
         plans.append(Plan("all", config.loop.epochs, whole=True))
-    return [plan for plan in plans if plan.epochs]
+    plans = [plan for plan in plans if plan.epochs]
+    for trainer in config.trainers.values():
+        for plan in plans[-1:]:  # the others only begin
+            trainer.check_epochs(plan.epochs)
+    return plans
 
 
 def describe_plan(config: TrainingConfig) -> list[str]:

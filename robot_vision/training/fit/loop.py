@@ -232,7 +232,7 @@ def fit(
                 batch = {
                     key: value.to(fabric.device, non_blocking=True) for key, value in batch.items()
                 }
-                total, parts = model(batch)
+                total, parts = model({**batch, "epoch": torch.tensor(epoch)})
                 fabric.backward(total)
                 if config.optimiser.clip_norm:
                     fabric.clip_gradients(

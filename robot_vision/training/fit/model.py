@@ -156,7 +156,8 @@ class Trainee(nn.Module):
         """Computes the losses.
 
         Args:
-            batch: `images` uint8 (N, H, W, 3), or `feature:<head>:<tap>` tensors from the cache; and targets.
+            batch: `images` uint8 (N, H, W, 3), or `feature:<head>:<tap>` tensors from the cache; targets;
+                and `epoch` int64 (), of the stage, from 0.
 
         Returns:
             The weighted sum (), and each head's total and parts by name, detached.

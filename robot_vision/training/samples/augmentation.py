@@ -301,7 +301,8 @@ def make_augment(
     settings = augmentation_settings(config)
     name, alpha = settings.pop("name"), settings.pop("mixup", 0.0)
     harms = harms_of(config)
-    if name == "labels" and harms.keys() & {"flip", "crop"}:
+    still = {"flip"} if settings.get("flip") == 0 else set()
+    if name == "labels" and harms.keys() & {"flip", "crop"} - still:
         raise ConfigError(f"augmentation 'labels' makes {_untrue(harms, 'flip', 'crop')}")
     mixup = None
     if alpha:
