@@ -18,10 +18,12 @@ from benchmarks.timing import percentiles, ratio, side_by_side
 from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.engines import create_engine
 from robot_vision.engines.bound import BoundSession
+from robot_vision.heads.place.answer import Descriptor
+from robot_vision.heads.place.topics import descriptor_topic
 from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import resize_into, source_size
+from robot_vision.messages.making import rclpy_maker, set_header, set_pixels
 from robot_vision.messages.serialized import read_compressed_image, read_image
-from robot_vision.ros.node.status import descriptor_message, image_message
 
 USUAL, OURS = "usual", "ours"
 Runs = dict[str, Any]
@@ -107,14 +109,22 @@ def _results(images: list[Any]) -> dict[str, Runs]:
         message.data = values.tobytes()
         return message
 
+    write = descriptor_topic("descriptor", "descriptor").writer(rclpy_maker)
+
+    def filled(pixels: Any) -> Any:
+        message = Image()
+        set_header(message.header, header)
+        set_pixels(message, pixels, "rgb8")
+        return message
+
     return {
         "fill a descriptor's message": {
             USUAL: lambda: usual(descriptor, 512),
-            OURS: lambda: descriptor_message(header, descriptor),
+            OURS: lambda: write(header, Descriptor(descriptor), None),
         },
         "fill the message of a 480p image": {
             USUAL: lambda: usual(image, 640),
-            OURS: lambda: image_message(header, image),
+            OURS: lambda: filled(image),
         },
     }
 

@@ -183,10 +183,9 @@ class PlaceRobot:
 
     def descriptor(self, values: Any, stamp: int | None = None, wait: bool = True) -> int:
         """Sends a descriptor; the stamps advance by a tenth of a second each. Returns the stamp."""
+        from ros_helpers import descriptor_message
         from sensor_msgs.msg import Image
         from std_msgs.msg import Header
-
-        from robot_vision.ros.node.status import descriptor_message
 
         if stamp is None:
             self.clock_ns += 100_000_000

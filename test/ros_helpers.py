@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from robot_vision.messages import making
 from robot_vision.messages.stamps import set_stamp, stamp_to_ns
 from robot_vision.ros.node.dds import PROFILES_FILE, PROFILES_FILE_V2
 
@@ -250,3 +251,18 @@ def coloured_image(rgb: tuple[int, int, int], size: tuple[int, int] = (48, 64)) 
     """Returns an image of one colour with a little texture, RGB uint8 (H, W, 3)."""
     noise = np.random.default_rng(0).integers(-5, 6, (*size, 3))
     return np.clip(np.array(rgb) + noise, 0, 255).astype(np.uint8)
+
+
+def pixels_message(header: Any, values: np.ndarray, encoding: str) -> Any:
+    """Returns an image under a header-like object."""
+    from sensor_msgs.msg import Image
+
+    message = Image()
+    making.set_header(message.header, header)
+    making.set_pixels(message, values, encoding)
+    return message
+
+
+def descriptor_message(header: Any, values: np.ndarray) -> Any:
+    """Returns a descriptor (D,) as the perception node publishes it."""
+    return pixels_message(header, np.asarray(values, np.float32)[None], "32FC1")

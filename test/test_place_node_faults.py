@@ -71,10 +71,9 @@ def lives_on(robot: PlaceRobot) -> None:
     ids=lambda v: v if isinstance(v, str) else "-".join(v),
 )
 def test_bad_descriptor_is_refused_and_counted(robot, change, counter):
+    from ros_helpers import descriptor_message
     from sensor_msgs.msg import Image
     from std_msgs.msg import Header
-
-    from robot_vision.ros.node.status import descriptor_message
 
     before = robot.counter(counter)
     values = np.asarray(change.pop("values", elsewhere()), np.float32)

@@ -109,7 +109,7 @@ def test_worked_example_slows_down_and_relocalises(world, tmp_path):
 def test_node_publishes_what_several_answers_say(world, tmp_path):
     torch = pytest.importorskip("torch")
     from network_helpers import small_network
-    from ros_helpers import NodeProcess
+    from ros_helpers import NodeProcess, pixels_message
 
     from robot_vision.heads.classifier.spec import ClassifierSpec
     from robot_vision.heads.pose.spec import PoseSpec
@@ -117,7 +117,6 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
     from robot_vision.networks.export import export_bundle
     from robot_vision.pipeline import Pipeline
     from robot_vision.ros.node.dds import use_large_image_profile
-    from robot_vision.ros.node.status import header_message, image_message
 
     use_large_image_profile()
     torch.set_num_threads(1)
@@ -148,7 +147,7 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
             lambda: heard,
             what=f"uncertainty ({process.output})",
             each=lambda: (
-                camera.publish(image_message(header_message(header), image)),
+                camera.publish(pixels_message(header, image, "rgb8")),
                 rclpy.spin_once(world, timeout_sec=0.1),
             ),
         )
