@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import place_regions
+from benchmarks import place_regions, place_simulated
 from benchmarks.place_accuracy_page import text
 from benchmarks.place_frames import HEADING_DEG, RADIUS_M, SEED, Views, right_matches
 from benchmarks.place_verified import (
@@ -43,7 +44,7 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
-from robot_vision.places.recognition.recogniser import Recogniser, RecogniserOptions
+from robot_vision.places.recognition.recogniser import Odometry, Recogniser, RecogniserOptions
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,14 +121,24 @@ def fill_map(folder: Path, name: str, stored: Views, vectors: NDArray[np.float32
 
 
 def recognise(
-    places: Any, ids: list[int], index: PlaceIndex, vectors: Any, queries: Views, sequence: bool
+    places: Any,
+    ids: list[int],
+    index: PlaceIndex,
+    vectors: Any,
+    queries: Views,
+    sequence: bool,
+    odometry: bool = False,
 ) -> dict[str, Any]:
-    """Returns what the recogniser said of each query, in their order in time."""
+    """Returns what the recogniser said of each query, in their order in time; odometry is the true motion."""
     options = RecogniserOptions(radius_m=RADIUS_M, heading_deg=HEADING_DEG, sequence=sequence)
     recogniser = Recogniser(places, index, options)
     row = {keyframe_id: i for i, keyframe_id in enumerate(ids)}
     order = np.argsort(queries.stamps_ns, kind="stable")
-    said = [recogniser.observe(vectors[i], int(queries.stamps_ns[i])) for i in order]
+    said = []
+    for i in order:
+        stamp_ns = int(queries.stamps_ns[i])
+        motion = Odometry(stamp_ns, queries.T_map_camera[i]) if odometry else None
+        said.append(recogniser.observe(vectors[i], stamp_ns, motion))
     found: dict[str, Any] = {
         "match": np.zeros(len(order), int),
         "similarity": np.zeros(len(order)),
@@ -142,6 +153,21 @@ def recognise(
         found["accepted"][i] = one.accepted
         found["ranked"][i] = [c.keyframe_id for c in one.candidates]
     return found
+
+
+def filtered_in(folder: Path) -> place_regions.Recognise:
+    """Returns what asks the sequence filter of a map that is made in a folder."""
+    numbers = count()
+
+    def filtered(
+        known: Views, rows: Any, asked: Views, vectors: Any, odometry: bool
+    ) -> tuple[Any, Any]:
+        places, ids, index = fill_map(folder, f"part {next(numbers)}", known, rows)
+        found = recognise(places, ids, index, vectors, asked, True, odometry)
+        places.close()
+        return found["accepted"], found["match"]
+
+    return filtered
 
 
 def score(
@@ -212,7 +238,10 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
                 report["poses"] = poses(results, refined, queries, stored, answerable, resampler)
             places.close()
         print("regions ...", file=sys.stderr, flush=True)
-        report["regions"] = _regions(stored, queries, vectors, intrinsics, Path(folder))
+        for key, held_out in (("regions", False), ("regions_held_out", True)):
+            sub = Path(folder) / key
+            sub.mkdir()
+            report[key] = _regions(stored, queries, vectors, intrinsics, sub, held_out)
     return report
 
 
@@ -222,6 +251,7 @@ def _regions(
     vectors: dict[str, Any],
     intrinsics: Intrinsics,
     folder: Path,
+    held_out: bool,
 ) -> dict[str, Any]:
     """Returns what is said of parts of the kitchen that the map lacks."""
     samples = [*stored.samples, *queries.samples]
@@ -229,15 +259,14 @@ def _regions(
     order = np.array(sorted(range(len(samples)), key=lambda i: samples[i].name))
     views = Views.of(tuple(samples[i] for i in order))
 
-    def filtered(known: Views, rows: Any, asked: Views, vectors: Any) -> tuple[Any, Any]:
-        name = f"part {known.stamps_ns.sum()}"
-        places, ids, index = fill_map(folder, name, known, rows)
-        found = recognise(places, ids, index, vectors, asked, True)
-        places.close()
-        return found["accepted"], found["match"]
-
     return place_regions.measure(
-        views, known[order], order >= len(stored.samples), intrinsics, filtered
+        views,
+        known[order],
+        order >= len(stored.samples),
+        intrinsics,
+        filtered_in(folder),
+        place_regions.cuts(views, held_out),
+        place_regions.STEPS[held_out],
     )
 
 
@@ -306,6 +335,8 @@ def main() -> int:
             print(f"{needed} is not there: {remedy}", file=sys.stderr)
             return 2
     report = measure(arguments.bundle, data, arguments.cache)
+    print("simulated rooms ...", file=sys.stderr, flush=True)
+    report["simulated"] = place_simulated.measure(ROOT / "models" / "demo", filtered_in)
     page = text(report, "python -m benchmarks.place_accuracy")
     arguments.output.write_text(page)
     if arguments.json:

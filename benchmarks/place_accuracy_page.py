@@ -87,6 +87,6 @@ def text(report: dict[str, Any], command: str) -> str:
         "spot just beyond the limits. Recall of pooling differs from the training report's by one or two "
         "queries: poses are orthonormalised here, and some pairs lie on the limit.",
         "",
-        *place_regions.text(report["regions"]),
+        *place_regions.text(report["regions"], report["regions_held_out"], report["simulated"]),
     ]
     return "\n".join(lines)
