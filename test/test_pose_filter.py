@@ -289,6 +289,32 @@ def test_carried_robot_is_contradicted_within_a_planner_s_reaction():
     assert filter_.estimate().sigma_m > 1.0  # the covariance covers where the poses say it is
 
 
+def test_covariance_reaches_the_place_of_the_first_refused_pose():
+    filter_ = PoseFilter()
+    drive(filter_, 0, 30)
+    sure = filter_.estimate().sigma_m
+    assert drive(filter_, 30, 1, offset=(0.0, 3.8)) == [REJECTED]
+    estimate = filter_.estimate()
+    assert 3 * math.sqrt(estimate.covariance[1, 1]) > 3.8 and sure < 0.2
+    # Whether it is an outlier is not known yet: two in a row end nothing.
+    assert filter_.condition() == LOCALISED
+    assert drive(filter_, 31, 1, offset=(0.0, 3.8)) == [REJECTED]
+    assert filter_.condition() == LOCALISED
+    assert drive(filter_, 32, 1) == [ACCEPTED] and filter_.condition() == LOCALISED
+    assert filter_.estimate().sigma_m < 0.2
+
+
+def test_odometry_errs_along_the_way_and_about_the_axis_of_the_turn():
+    noise = OdometryNoise(0.1, 0.0, 2.0, 0.0, 0.0, across=0.5)
+    motion = np.array([0.0, 3.0, 0.0, 0.0, 0.0, 2.0])
+    found = noise.covariance(motion, 1.0)
+    turn = math.radians(2.0) ** 2 * 2.0
+    expected = [0.0075, 0.03, 0.0075, turn / 4, turn / 4, turn]
+    np.testing.assert_allclose(found, np.diag(expected), atol=1e-15)
+    alike = OdometryNoise(0.1, 0.0, 2.0, 0.0, 0.0)
+    np.testing.assert_allclose(alike.covariance(motion, 1.0), np.diag(alike.variances(motion, 1.0)))
+
+
 @pytest.mark.parametrize("with_odometry", [True, False])
 def test_one_pose_after_a_gap_is_not_enough(with_odometry):
     filter_ = PoseFilter()

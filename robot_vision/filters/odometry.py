@@ -81,7 +81,7 @@ class OdometryNoise:
 
 
 # Wheels with a gyroscope; across the way nothing is wrong but what slips.
-USUAL_NOISE = OdometryNoise(0.05, 0.5, 1.5, 0.005, 0.1, across=0.4)
+USUAL_NOISE = OdometryNoise(0.05, 0.75, 1.75, 0.005, 0.1, across=0.5)
 
 
 @dataclass(frozen=True, eq=False)

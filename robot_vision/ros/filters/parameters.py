@@ -147,13 +147,13 @@ class FilterParameters(ManagedParameters):
     odometry_position_per_m: float = parameter(
         0.05,
         "Standard deviation of the odometry's position along the way after one metre travelled, in "
-        "m; it grows with the square root of the distance, and is 0.4 of this across the way.",
+        "m; it grows with the square root of the distance, and is half of this across the way.",
         low=1e-6,
         high=100,
         change=LIVE,
     )
     odometry_rotation_per_m_deg: float = parameter(
-        0.5,
+        0.75,
         "Standard deviation of the odometry's rotation after one metre travelled, in degrees; it "
         "grows with the square root of the distance.",
         low=1e-6,
@@ -161,9 +161,9 @@ class FilterParameters(ManagedParameters):
         change=LIVE,
     )
     odometry_rotation_per_rad_deg: float = parameter(
-        1.5,
+        1.75,
         "Standard deviation of the odometry's rotation about the axis of a turn, after turning by one "
-        "radian, in degrees; it grows with the square root of the turn, and is 0.4 of this about "
+        "radian, in degrees; it grows with the square root of the turn, and is half of this about "
         "other axes.",
         low=1e-6,
         high=180,
