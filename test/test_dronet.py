@@ -1,0 +1,370 @@
+"""DroNet: loss, measures, the published weights, and training from tables and bags to a verdict."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from train_data import configuration
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.cli import main
+from robot_vision.contract import registry
+from robot_vision.contract.prediction import Prediction
+from robot_vision.contract.settings import EvaluationSettings
+from robot_vision.errors import ConfigError
+from robot_vision.evaluation.measure.metrics import score_recording
+from robot_vision.evaluation.merge import document
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.messages.types import message_types
+from robot_vision.pipeline import Pipeline
+from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.truth.tracks import NumberTrack, Truth
+
+HEAD = registry.head("dronet")
+WEIGHTS = Path(os.environ.get("ROBOT_VISION_DATA", "../shared/data")) / "weights"
+GREY = {"height": 28, "width": 28, "channels": 1}
+
+
+def picture(steering, blocked, rng):
+    """A dark road with a bright line, to the left where steering is positive; a bright block in the way."""
+    image = rng.normal(60, 8, (28, 28, 3))
+    left = round(13 - 10 * steering)
+    image[14:, left : left + 3] += 120
+    if blocked:
+        image[2:11, 6:22] += 130
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def frames(count, seed=0):
+    """Yields pictures with their steering and whether something is in the way."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        steering, blocked = float(rng.uniform(-1, 1)), bool(rng.integers(0, 2))
+        yield picture(steering, blocked, rng), steering, blocked
+
+
+# Loss
+
+
+def test_weight_of_collisions_grows_as_in_the_paper():
+    loss = HEAD.trainer().make_loss("dronet")
+    found = [loss.weight(epoch) for epoch in (0, 9, 10, 11, 20, 1000)]
+    expected = [0, 0, 0, 1 - math.exp(-0.1), 1 - math.exp(-1), 1]
+    np.testing.assert_allclose(found, expected)
+    assert [loss.kept(32, 10 / 32, epoch) for epoch in (0, 30, 60, 10_000)] == [32, 32, 18, 10]
+    assert loss.kept(1, 5 / 32, 10_000) == 1
+
+
+@pytest.mark.parametrize("epoch", [0, 15, 60, 1000])
+def test_loss_is_that_of_the_hardest_examples(epoch):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    loss = HEAD.trainer().make_loss("dronet")
+    raw = {"steering": torch.randn(32), "collision_logit": torch.randn(32)}
+    steering, collision = torch.rand(32) * 2 - 1, (torch.rand(32) > 0.5).float()
+    steering[16:], collision[:16] = torch.nan, torch.nan
+    batch = {"steering": steering, "collision": collision, "epoch": torch.tensor(epoch)}
+    squares = sorted(((raw["steering"] - steering)[:16] ** 2).tolist(), reverse=True)
+    p = torch.sigmoid(raw["collision_logit"])[16:]
+    entropies = sorted(
+        torch.where(collision[16:] == 1, -p.log(), -(1 - p).log()).tolist(), reverse=True
+    )
+    mined = max(0.0, 1 - math.exp(-(epoch - 30) / 30))
+    k = round(32 - 22 * mined), round(32 - 27 * mined)
+    weight = max(0.0, 1 - math.exp(-(epoch - 10) / 10))
+    expected = sum(squares[: k[0]]) / k[0] + weight * sum(entropies[: k[1]]) / k[1]
+    value = loss(raw, batch)
+    assert float(value.total) == pytest.approx(expected, rel=1e-5)
+    assert float(value.parts["collision_weight"]) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("settings", [{"decay": 0}, {"hard_steering": 0}, {"hard_collision": 1.5}])
+def test_wrong_settings_of_the_loss_are_refused(settings):
+    pytest.importorskip("torch")
+    with pytest.raises(ConfigError, match=f"dronet loss: {next(iter(settings))} is"):
+        HEAD.trainer().make_loss("dronet", **settings)
+
+
+# Measures
+
+
+def judged(head, steering, collision, true_steering, true_collision):
+    stamps = (np.arange(len(steering)) * 1e8).astype(np.int64)
+    answers = [head.Answer(s, c) for s, c in zip(steering, collision, strict=True)]
+    said = [Prediction({head.name: answer}) for answer in answers]
+    found = Predictions.of(stamps, said, "drive", heads=[head])
+    numbers = {}
+    for word, true in (("steering", true_steering), ("collision", true_collision)):
+        known = np.isfinite(true)
+        if not known.any():
+            continue
+        numbers[head.key(word)] = NumberTrack.held(stamps[known], true[known], hold_ns=0)
+    settings = EvaluationSettings(resamples=20)
+    scores = score_recording(found, Truth(numbers=numbers), settings, bound=[(head, head.Spec())])
+    return document(scores, settings)
+
+
+@pytest.mark.parametrize("name", ["dronet", "front"])
+def test_measures_agree_with_scikit_learn(name):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng, head = np.random.default_rng(0), HEAD.named(name)
+    steering, collision = rng.uniform(-1, 1, 200), rng.uniform(0, 1, 200)
+    true = np.clip(steering + rng.normal(0, 0.3, 200), -1, 1)
+    hit = (collision + rng.normal(0, 0.3, 200) > 0.6).astype(float)
+    true[::2], hit[1::2] = np.nan, np.nan
+    metrics = judged(head, steering, collision, true, hit)
+    turned, known = np.isfinite(true), np.isfinite(hit)
+
+    def expected(said, p):
+        return {
+            "rmse": sklearn.mean_squared_error(true[turned], said) ** 0.5,
+            "explained_variance": sklearn.explained_variance_score(true[turned], said),
+            "accuracy": sklearn.accuracy_score(hit[known], p >= 0.5),
+            "f1": sklearn.f1_score(hit[known], p >= 0.5),
+        }
+
+    draws = [np.random.default_rng(0) for _ in range(2)]
+    answers = {
+        "": (steering[turned], collision[known]),
+        "constant": (np.full(100, true[turned].mean()), np.full(100, hit[known].mean() > 0.5)),
+        "random": (
+            draws[0].normal(true[turned].mean(), true[turned].std(), 100),
+            draws[1].integers(0, 2, 100),
+        ),
+    }
+    for baseline, answer in answers.items():
+        wanted, found = expected(*answer), {}
+        for section in ("steering", "collision"):
+            part = metrics[head.key(section)]
+            assert part["frames"] == 100
+            found |= part["baselines"][baseline] if baseline else part
+        for key, value in wanted.items():
+            assert found[key]["value"] == pytest.approx(value, abs=1e-6), (baseline, key)
+    assert expected(*answers["random"])["explained_variance"] < -0.5
+    assert metrics[head.key("steering")]["rmse"]["low"] is not None
+
+
+def test_steering_without_collisions_is_judged_alone():
+    none = np.full(20, np.nan)
+    metrics = judged(HEAD, np.zeros(20), np.ones(20), np.linspace(-1, 1, 20), none)
+    assert metrics["steering"]["frames"] == 20 and metrics["collision"] is None
+
+
+# The published network
+
+
+def test_published_weights_give_the_published_outputs(tmp_path):
+    torch = pytest.importorskip("torch")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if not WEIGHTS.is_dir():
+        pytest.skip("no weights: set ROBOT_VISION_DATA to the folder above them")
+    arguments = ["--torchvision", "pulp_resnet8", "--heads", "dronet", "--input", "200x200"]
+    weights = ["--weights", str(WEIGHTS / "pulp_dronet_v2.pth")]
+    assert main(["export", *arguments, *weights, "--out", str(tmp_path / "bundle")]) == 0
+    bundle = ModelBundle.load(tmp_path / "bundle")
+    assert "not trained" not in (tmp_path / "bundle/README.md").read_text()
+    rng = np.random.default_rng(0)
+    grey = [
+        cv2.GaussianBlur(rng.integers(0, 256, (200, 200), np.uint8), (0, 0), s) for s in (1, 4, 9)
+    ]
+    own = onnxruntime.InferenceSession(bundle.graph, providers=["CPUExecutionProvider"])
+    theirs = onnxruntime.InferenceSession(
+        str(WEIGHTS / "pulp_dronet_v2.onnx"), providers=["CPUExecutionProvider"]
+    )
+    for image in grey:
+        said = own.run(
+            ["steering", "collision"], {"images": np.repeat(image[None, ..., None], 3, 3)}
+        )
+        wanted = theirs.run(None, {"input.1": image[None, None].astype(np.float32) / 255})
+        np.testing.assert_allclose(np.ravel(said), np.ravel(wanted), atol=1e-4)
+    assert torch is not None
+
+
+# Training
+
+
+def table(root, count=240):
+    """Writes pictures of which each has one of the two truths, in a table."""
+    root.mkdir(parents=True)
+    with (root / "drive.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "steering", "collision"])
+        for i, (image, steering, blocked) in enumerate(frames(count)):
+            cv2.imwrite(str(root / f"{i:03d}.png"), image)
+            rows.writerow(
+                [f"{i:03d}.png", *((f"{steering:.3f}", "") if i % 2 else ("", int(blocked)))]
+            )
+    return root / "drive.csv"
+
+
+def dronet(kind, path, output, **groups):
+    settings = {
+        "heads": ["dronet"],
+        "network": {
+            "backbone": "lenet",
+            "weights": None,
+            "input": GREY,
+            "dronet": {"dropout": 0.1},
+        },
+        "dronet": {"settings": {"start_epoch": 2, "decay": 1.0}},
+        "loop": {"epochs": 25, "batch_size": 24, "threads": 1, "accelerator": "cpu"},
+        "augmentation": {"name": "none"},
+        "baselines": ["constant", "random"],
+    }
+    return configuration(kind, path, output, **{**settings, **groups})
+
+
+def drive(path, count=60, seed=5):
+    """Writes a bag of pictures with the twist that steers, and labels of what is in the way."""
+    types = message_types().types
+    vector, twist = types["geometry_msgs/msg/Vector3"], types["geometry_msgs/msg/Twist"]
+    with RecordingWriter(path) as bag:
+        for i, (image, steering, blocked) in enumerate(frames(count, seed)):
+            ns = 1_700_000_000 * 10**9 + i * 10**8
+            label = types["std_msgs/msg/String"]("collision" if blocked else "free")
+            turn = twist(vector(0.0, 0.0, 0.0), vector(0.0, 0.0, 2 * steering))
+            bag.write("/cmd_vel", ns, turn)
+            bag.write("/label", ns, label)
+            bag.image("/camera/image_raw", ns, "camera", image)
+    return path
+
+
+@pytest.mark.slow
+def test_dronet_learns_from_a_table_and_is_judged_on_a_bag(tmp_path, capsys):
+    from robot_vision.training.run import train
+
+    data = table(tmp_path / "data")
+    result = train(dronet("labels_csv", data, tmp_path / "run"), quiet=True, command="test")
+    metrics = result.report["metrics"]["test"]["dronet"]
+    assert metrics["rmse"] < 0.25 and metrics["accuracy"] > 0.9
+    baselines = result.report["baselines"]["dronet"]
+    assert set(baselines) == {"constant", "random"}
+    assert all(metrics["rmse"] < 0.6 * b["rmse"] for b in baselines.values())
+    history = [entry["train"]["dronet.collision_weight"] for entry in result.report["history"]]
+    np.testing.assert_allclose(history[:4], [0, 0, 0, 1 - math.exp(-1)], rtol=1e-6)
+
+    image = next(frames(1, seed=9))
+    with Pipeline.load(result.bundle) as pipeline:
+        answer = pipeline([image[0]])[0]["dronet"]
+    assert abs(answer.steering - image[1]) < 0.4 and (answer.collision > 0.5) == image[2]
+
+    bag, out = drive(tmp_path / "drive"), tmp_path / "out"
+    numbers = "steering=/cmd_vel*0.5,collision=label:collision"
+    evaluate = ["evaluate", "--bag", str(bag), "--model", str(result.bundle), "--output", str(out)]
+    more = [
+        "--label-topic",
+        "/label",
+        "--numbers",
+        numbers,
+        "--resamples",
+        "50",
+        "--format",
+        "json",
+    ]
+    capsys.readouterr()
+    assert main([*evaluate, *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steering"]["frames"] == found["collision"]["frames"] == 60
+    assert found["steering"]["explained_variance"]["value"] > 0.7
+    assert found["collision"]["f1"]["value"] > 0.9
+    assert found["steering"]["baselines"]["constant"]["explained_variance"][
+        "value"
+    ] == pytest.approx(0)
+
+    # What the node would have published is in the results' bag, and is judged the same.
+    recorded = ["evaluate", "--predictions", str(out / "results/drive"), "--bag", str(bag)]
+    recorded += ["--model", str(result.bundle), "--output", str(tmp_path / "again")]
+    assert main([*recorded, *more]) == 0
+    again = json.loads(capsys.readouterr().out)
+    for section, key in (("steering", "rmse"), ("collision", "accuracy")):
+        assert again[section][key]["value"] == pytest.approx(found[section][key]["value"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_dronet_learns_from_a_bag(tmp_path):
+    from robot_vision.training.run import train
+
+    options = {
+        "numbers": "steering=/cmd_vel*0.5,collision=label:collision",
+        "label_topic": "/label",
+    }
+    data = {"options": {**options, "split": "blocks", "block_frames": 20}}
+    loop = {"epochs": 15}
+    config = dronet(
+        "rosbag", drive(tmp_path / "drive", 200), tmp_path / "run", data=data, loop=loop
+    )
+    metrics = train(config, quiet=True, command="test").report["metrics"]["test"]["dronet"]
+    assert metrics["steering_images"] == metrics["collision_images"] == metrics["images"]
+    assert metrics["explained_variance"] > 0.5 and metrics["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "message"),
+    [
+        (
+            ["a,0.5,", "b,3,", "c,,1", "d,,0"],
+            {},
+            "steering of b.png .* is 3, and 1 of 2 .*scale it",
+        ),
+        (["a,0.5,", "b,0,", "c,,1", "d,,0.5"], {}, "collision of d.png .* is 0.5.*0 or 1"),
+        (["a,0.5,", "b,0,", "c,0,", "d,,0"], {}, "needs number:collision; 1 of 4 training images"),
+        (["a,0.5,", "b,0,", "c,,1", "d,,0"], {"loop": {"epochs": 3}}, "after epoch 2.*has 3"),
+        (
+            ["a,0.5,", "b,0,", "c,,1", "d,,0"],
+            {"augmentation": {"name": "labels"}},
+            "makes the truth of the dronet head untrue",
+        ),
+    ],
+)
+def test_data_and_settings_that_teach_nothing_true_are_refused(tmp_path, rows, groups, message):
+    pytest.importorskip("torch")
+    from robot_vision.training.run import train
+
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture(0, False, rng))
+    lines = ["image,steering,collision", *(row[0] + ".png" + row[1:] for row in rows)]
+    (tmp_path / "drive.csv").write_text("\n".join(lines))
+    data = {"options": {"validation": 0, "test": 0}}
+    config = dronet("labels_csv", tmp_path / "drive.csv", tmp_path / "run", data=data, **groups)
+    with pytest.raises(ConfigError, match=message):
+        train(config, quiet=True, command="test")
+
+
+def test_mirroring_may_be_turned_off(tmp_path):
+    pytest.importorskip("torch")
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.training.samples.augmentation import make_augment
+
+    config = dronet("labels_csv", tmp_path, tmp_path, augmentation={"name": "labels", "flip": 0})
+    spec = NetworkSpec(heads={"dronet": HEAD.Spec()})
+    assert make_augment(config, spec) is not None
+
+
+@pytest.mark.slow
+def test_lenet_learns_digits(tmp_path):
+    """The package's own training, on scikit-learn's digits: 8 x 8 pixels, 1,797 images."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    from robot_vision.training.run import train
+
+    digits = datasets.load_digits()
+    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        folder = tmp_path / "digits" / ("test" if i % 4 == 3 else "train") / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{i:04d}.png"), (image * 255 / 16).astype(np.uint8))
+    config = configuration(
+        "image_folder",
+        tmp_path / "digits",
+        tmp_path / "run",
+        network={"backbone": "lenet", "weights": None, "input": GREY},
+        data={"options": {"validation": 0}},
+        loop={"epochs": 5, "batch_size": 32, "accelerator": "cpu"},
+        optimiser={"learning_rate": 1e-3, "ema": 0.9},
+    )
+    result = train(config, quiet=True, command="test")
+    assert result.report["metrics"]["test"]["classifier"]["accuracy"] >= 0.98
