@@ -15,7 +15,13 @@ from robot_vision.errors import ConfigError, unknown
 GROUP = "robot_vision.heads"  # entry points of other packages: KIND = "module:HEAD"
 # The order of outputs, topics and tables.
 BUILT_IN = {
-    kind: f"robot_vision.heads.{kind}:HEAD" for kind in ("classifier", "pose", "place", "dronet")
+    kind: f"robot_vision.heads.{kind}:HEAD"
+    for kind in (
+        "classifier",
+        "pose",
+        "place",
+        "dronet",
+    )
 }
 
 
