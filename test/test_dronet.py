@@ -368,3 +368,43 @@ def test_lenet_learns_digits(tmp_path):
     )
     result = train(config, quiet=True, command="test")
     assert result.report["metrics"]["test"]["classifier"]["accuracy"] >= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_node_publishes_steering_and_collision(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("rclpy")
+    from geometry_msgs.msg import TwistStamped
+    from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
+    from sensor_msgs.msg import Image
+    from vision_msgs.msg import Classification
+
+    bundle, image = tmp_path / "bundle", next(frames(1))[0]
+    made = ["--torchvision", "lenet", "--weights", "none", "--heads", "dronet", "--input", "28x28"]
+    assert main(["export", *made, "--out", str(bundle)]) == 0
+    with Pipeline.load(bundle, "onnx", threads=1) as pipeline:
+        expected = pipeline([image])[0]["dronet"]
+    parameters = (f"model:={bundle}", "engine:=onnx", "cameras:=[front]")
+    arguments = [word for parameter in parameters for word in ("-p", parameter)]
+    module = "robot_vision.ros.perception.node"
+    node = NodeProcess(tmp_path / "log.txt", module, "--ros-args", *arguments)
+    client = Client()
+    try:
+        turns = client.listen(TwistStamped, "/perception/front/steering")
+        hits = client.listen(Classification, "/perception/front/collision")
+        stamp = 1_700_000_000_123_456_789
+
+        def send():
+            client.publisher(Image, "/front/image_raw").publish(rgb_message(image, stamp))
+
+        wait_until(lambda: turns and hits, what="steering and collision", each=send)
+        assert turns[-1].twist.angular.z == pytest.approx(expected.steering, abs=1e-6)
+        scores = {h.class_id: h.score for h in hits[-1].results}
+        assert scores["collision"] == pytest.approx(expected.collision, abs=1e-6)
+        assert hits[-1].results[0].score >= 0.5 and sum(scores.values()) == pytest.approx(1)
+        assert {stamp_ns(m) for m in (turns[-1], hits[-1])} == {stamp}
+    finally:
+        client.close()
+        assert node.stop() == 0, node.output
+    assert "Traceback" not in node.output
