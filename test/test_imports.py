@@ -137,3 +137,12 @@ def test_ros_and_torch_are_imported_where_they_may_be() -> None:
             if top in ("torch", "torchvision", "lightning_fabric") and not name.startswith(TORCH):
                 wrong.append(f"{name}: {full}")
     assert not wrong
+
+
+def test_no_folder_holds_more_than_twenty_modules() -> None:
+    counts = {
+        str(folder.relative_to(PACKAGE)): len(list(folder.glob("*.py")))
+        for folder in [PACKAGE, *PACKAGE.rglob("*/")]
+    }
+    assert {name: count for name, count in counts.items() if count > 20} == {}
+    assert counts["."] == 5

@@ -1,12 +1,23 @@
-"""Arguments that several verbs have."""
+"""What verbs share: arguments, and the progress bar."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
@@ -109,4 +120,22 @@ def add_same_place(group: Any) -> None:
         metavar="DEG",
         help="two cameras see the same place if their headings differ by at most this, in degrees "
         "(default: %(default)s)",
+    )
+
+
+def progress(*columns: ProgressColumn) -> Progress:
+    """Returns a bar for standard error that is gone at its end; nothing where that is no terminal.
+
+    Args:
+        columns: shown between a task's count and the time that it still takes.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
     )

@@ -16,8 +16,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.calibration.fit import Calibration, all_parts, parts_of
 from robot_vision.calibration.run import Data, calibrate, check_output, heads_with_truth
-from robot_vision.cli.arguments import add_data_options, add_same_place, data_options
-from robot_vision.cli.bar import progress
+from robot_vision.cli.arguments import add_data_options, add_same_place, data_options, progress
 from robot_vision.contract import registry
 from robot_vision.contract.calibration import Options
 from robot_vision.contract.settings import EvaluationSettings

@@ -18,8 +18,7 @@ from rich.console import Console
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import make_folder
-from robot_vision.cli.bar import progress
+from robot_vision.cli.arguments import make_folder, progress
 from robot_vision.cli.evaluate_arguments import (
     add_arguments,
     require_heads,

@@ -22,8 +22,7 @@ from rich.progress import Progress
 
 from robot_vision.annotate import annotate
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_engine, at_least_1
-from robot_vision.cli.bar import progress
+from robot_vision.cli.arguments import add_engine, at_least_1, progress
 from robot_vision.cli.infer_output import JsonLines, SampledTable
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec

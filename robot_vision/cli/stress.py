@@ -11,8 +11,13 @@ from pathlib import Path
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_data_options, add_engine, data_options, make_folder
-from robot_vision.cli.bar import progress
+from robot_vision.cli.arguments import (
+    add_data_options,
+    add_engine,
+    data_options,
+    make_folder,
+    progress,
+)
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.registry import DATASETS, open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES

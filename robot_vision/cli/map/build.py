@@ -15,8 +15,7 @@ from rich.progress import TextColumn
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import data_options
-from robot_vision.cli.bar import progress
+from robot_vision.cli.arguments import data_options, progress
 from robot_vision.datasets import SPLIT_NAMES, Sample, Splits, open_dataset
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.engines import create_engine

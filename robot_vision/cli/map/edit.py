@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.cli.bar import progress
+from robot_vision.cli.arguments import progress
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry import rigid as geometry
 from robot_vision.places.map.base import MapFullError, MapMissingError, PlaceMap
