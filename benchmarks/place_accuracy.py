@@ -95,7 +95,7 @@ def trained_descriptors(bundle: Path, stored: Views, queries: Views) -> dict[str
             rows: list[Any] = []
             for i in range(0, len(views.samples), 16):
                 images = [s.source.load() for s in views.samples[i : i + 16]]
-                rows += [prediction.descriptor for prediction in pipeline(images)]
+                rows += [prediction["place"].values for prediction in pipeline(images)]
             found[f"{part} NetVLAD"] = np.stack(rows)
     return found
 

@@ -36,7 +36,7 @@ class TodaysNode(Node):
         self.classifier = models.resnet18(num_classes=len(LABELS)).eval()
         self.posenet = models.resnet18(num_classes=7).eval()
         self.place_features = torch.nn.Sequential(*list(models.resnet18().children())[:-2]).eval()
-        place = SPECS["three_heads"].place
+        place = SPECS["three_heads"].heads["place"]
         assert place is not None
         self.netvlad = NetVladHead(place, (512, 7, 7)).eval()
         prefix = "~/camera"

@@ -37,7 +37,7 @@ def rehash(bundle):
 def test_load_returns_what_was_written(bundle):
     loaded = ModelBundle.load(bundle)
     assert loaded.name == "tiny"
-    assert loaded.spec.classifier.labels == ("red", "green", "blue")
+    assert loaded.spec.heads["classifier"].labels == ("red", "green", "blue")
     assert tuple(loaded.spec.heads) == ("classifier", "pose", "place")
     assert loaded.graph == (bundle / "model.onnx").read_bytes()
     assert loaded.sha256 == file_sha256(bundle / "bundle.yaml")
@@ -182,7 +182,7 @@ def test_the_runtime_imports_neither_torch_nor_ros(bundle):
         "from robot_vision.pipeline import Pipeline\n"
         f"pipeline = Pipeline.load({str(bundle)!r}, engine='onnx', device='cpu')\n"
         "result = pipeline([np.zeros((480, 640, 3), np.uint8)])[0]\n"
-        "print(result.classification.top_k(1)[0].label, result.descriptor.shape)\n"
+        "print(result['classifier'].top_k(1)[0].label, result['place'].values.shape)\n"
         "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'rclpy')]\n"
         "assert not bad, bad\n"
     )

@@ -522,12 +522,12 @@ def test_what_is_worse_on_images_left_out_is_not_written_and_said(tiny, tmp_path
     for side in (numbers.before, numbers.after):
         assert f"{side['nll']['value']:.4f}" in line
     assert "it stays 1" in line and "images left out" in line
-    assert new.spec.classifier.temperature == tiny.spec.classifier.temperature
+    assert new.spec.heads["classifier"].temperature == tiny.spec.heads["classifier"].temperature
     assert "classifier" not in new.calibration and "classifier" in new.calibration["left"]
     assert "it stays 1" in (new.path / "README.md").read_text()
     image = [samples[0].source.load()]
     with Pipeline.load(tiny.path, "onnx") as old, Pipeline.load(new.path, "onnx") as now:
-        a, b = old(image)[0].classification, now(image)[0].classification
+        a, b = old(image)[0]["classifier"], now(image)[0]["classifier"]
     assert np.array_equal(a.probabilities, b.probabilities)
 
 
@@ -538,7 +538,7 @@ def test_a_threshold_alone_leaves_graph_and_weights_to_the_byte(tmp_path):
     new, found = calibrate(bundle, held_out(samples), options, tmp_path / "new")
     assert new.graph == bundle.graph
     assert (
-        new.spec.classifier.unknown_threshold
+        new.spec.heads["classifier"].unknown_threshold
         == pytest.approx(found.heads["open_set"].values["threshold"])
         != 0.5
     )
@@ -584,16 +584,16 @@ def test_calibration_makes_probabilities_and_covariances_true(tiny, tmp_path):
     images = [s.source.load() for s in fresh]
     with Pipeline.load(tiny.path, "onnx") as old, Pipeline.load(new.path, "onnx") as now:
         before, after = old(images), now(images)
-    p = np.array([a.classification.probabilities for a in after])
-    q = np.array([b.classification.probabilities for b in before])
+    p = np.array([a["classifier"].probabilities for a in after])
+    q = np.array([b["classifier"].probabilities for b in before])
     assert np.array_equal(p.argmax(axis=1), q.argmax(axis=1))
     labels = np.array([LABELS.index(s.label) for s in fresh])
     nll = [-np.log(x[np.arange(400), labels]).mean() for x in (q, p)]
     assert nll[1] < nll[0]
-    threshold = new.spec.classifier.unknown_threshold
-    kept = np.mean([a.classification.known_score >= threshold for a in after])
+    threshold = new.spec.heads["classifier"].unknown_threshold
+    kept = np.mean([a["classifier"].known_score >= threshold for a in after])
     assert 0.91 < kept < 0.98
-    ratio = after[0].pose.covariance.diagonal() / before[0].pose.covariance.diagonal()
+    ratio = after[0]["pose"].covariance.diagonal() / before[0]["pose"].covariance.diagonal()
     assert np.allclose(ratio, found.heads["pose"].values["variance_scale"], rtol=1e-5)
     record = new.calibration
     assert record["of_bundle"] == tiny.sha256
@@ -754,12 +754,12 @@ def test_torch_says_what_the_calibrated_graph_says(tmp_path, score, passes):
         a, b = graph(images), network(images)
     for one, two in zip(a, b, strict=True):
         assert np.allclose(
-            one.classification.probabilities, two.classification.probabilities, atol=1e-5
+            one["classifier"].probabilities, two["classifier"].probabilities, atol=1e-5
         )
-        assert one.classification.known_score == pytest.approx(
-            two.classification.known_score, rel=1e-3, abs=1e-3
+        assert one["classifier"].known_score == pytest.approx(
+            two["classifier"].known_score, rel=1e-3, abs=1e-3
         )
-        assert np.allclose(one.pose.covariance, two.pose.covariance, rtol=1e-3, atol=1e-6)
+        assert np.allclose(one["pose"].covariance, two["pose"].covariance, rtol=1e-3, atol=1e-6)
         assert one["lights"].known_score == pytest.approx(
             two["lights"].known_score, rel=1e-3, abs=1e-3
         )
@@ -806,6 +806,6 @@ def test_variants_of_a_graph_are_calibrated(tmp_path):
         scale = found.heads["pose"].values["variance_scale"]
         assert not found.heads["pose"].left
         with Pipeline.load(path, "onnx") as one, Pipeline.load(new.path, "onnx") as two:
-            before, after = one(images)[0].pose, two(images)[0].pose
+            before, after = one(images)[0]["pose"], two(images)[0]["pose"]
         ratio = np.diagonal(after.covariance) / np.diagonal(before.covariance)
         assert np.allclose(ratio, scale, rtol=2e-3)

@@ -385,7 +385,7 @@ def test_demo_refuses_a_damaged_bundle_in_one_line_and_starts_nothing(tmp_path):
 def test_demo_bundle_is_small_and_says_what_it_scored():
     bundle = ModelBundle.load(BUNDLE)
     assert tuple(bundle.spec.heads) == ("classifier", "pose", "place")
-    assert bundle.spec.classifier.labels == WORLD.labels
+    assert bundle.spec.heads["classifier"].labels == WORLD.labels
     assert sum(path.stat().st_size for path in BUNDLE.iterdir()) < 24e6
     m = bundle.metrics
     assert m["room_accuracy"] > m["baseline_most_frequent_room_accuracy"]

@@ -196,7 +196,7 @@ def test_trained_ensemble_ships_and_its_members_differ(tmp_path):
     picture = np.full((40, 40, 3), (40, 60, 200), np.uint8)
     with Pipeline.load(result.bundle, "onnx", "cpu", threads=1) as pipeline:
         (found,) = pipeline([picture])
-    assert found.classification.mutual_information > 0
+    assert found["classifier"].mutual_information > 0
     # What ships was measured with its several answers.
     assert result.report["variants"]["float32"]["metrics"]["classifier"]["images"] == 18
 

@@ -277,13 +277,13 @@ def test_engines_agree_and_repeat_themselves(bundle, engine):
 def test_pipeline_gives_information_and_spread(bundle):
     with Pipeline.load(bundle.path, "onnx", "cpu", threads=1) as pipeline:
         (found,) = pipeline(photographs()[:1])
-    assert found.classification.mutual_information > 0
-    assert found.classification.entropy == pytest.approx(
-        scipy_entropy(found.classification.probabilities), rel=1e-5
+    assert found["classifier"].mutual_information > 0
+    assert found["classifier"].entropy == pytest.approx(
+        scipy_entropy(found["classifier"].probabilities), rel=1e-5
     )
-    assert np.trace(found.pose.spread) > 0
-    assert np.linalg.eigvalsh(found.pose.covariance - found.pose.spread).min() > 0
-    assert dataclasses.replace(found.pose, spread=None).spread is None
+    assert np.trace(found["pose"].spread) > 0
+    assert np.linalg.eigvalsh(found["pose"].covariance - found["pose"].spread).min() > 0
+    assert dataclasses.replace(found["pose"], spread=None).spread is None
 
 
 @pytest.mark.slow

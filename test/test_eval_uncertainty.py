@@ -140,8 +140,8 @@ def test_command_reports_what_the_networks_own_answers_say(
     widest = int(np.diff(ordered).argmax())  # the threshold lies in a gap, whatever the rounding
     threshold = float(ordered[widest : widest + 2].mean())
     kept = energy >= threshold
-    assert network.spec.classifier is not None
-    classifier = replace(network.spec.classifier, unknown_threshold=threshold)
+    assert "classifier" in network.spec.heads
+    classifier = replace(network.spec.heads["classifier"], unknown_threshold=threshold)
     network.spec = network.spec.with_heads(classifier=classifier)
 
     export_bundle(network, tmp_path / "model", "several", list(images))

@@ -67,9 +67,9 @@ def test_replay_equals_the_pipeline_one_frame_at_a_time(pipeline: Pipeline, batc
     assert np.array_equal(found.stamps_ns, START + PERIOD * np.arange(10))
     assert found.log_ns is not None and np.array_equal(found.log_ns, found.stamps_ns + 1)
     for i, one in enumerate(expected):
-        assert np.allclose(found.probabilities[i], one.classification.probabilities, atol=1e-6)
-        assert np.allclose(found.position[i], one.pose.position, atol=1e-6)
-        assert np.allclose(found.descriptor[i], one.descriptor, atol=1e-6)
+        assert np.allclose(found.probabilities[i], one["classifier"].probabilities, atol=1e-6)
+        assert np.allclose(found.position[i], one["pose"].position, atol=1e-6)
+        assert np.allclose(found.descriptor[i], one["place"].values, atol=1e-6)
     assert len(np.unique(found.position.round(4), axis=0)) == 10, "all alike: nothing was tested"
 
 
@@ -85,7 +85,7 @@ def test_big_jpegs_are_decoded_as_the_node_does_it(pipeline: Pipeline, tmp_path:
         found = replay(pipeline, source)
         images = [to_rgb(f.message, source_size(pipeline.bundle.spec.input)) for f in source]
     assert images[0].shape[0] < 480
-    expected = [p.pose.position for p in pipeline(images)]
+    expected = [p["pose"].position for p in pipeline(images)]
     assert np.array_equal(found.position, expected)
 
 

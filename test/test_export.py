@@ -232,7 +232,7 @@ def test_imagenet_bundle_recognises_real_photographs(tmp_path, data_dir, capsys)
     assert cli.main(["export", *arguments, "--out", str(tmp_path / "imagenet")]) == 0
     assert "probabilities: (N, 1000)" in capsys.readouterr().out
     bundle = ModelBundle.load(tmp_path / "imagenet")
-    labels = bundle.spec.classifier.labels
+    labels = bundle.spec.heads["classifier"].labels
     out = outputs_of(bundle.graph, prepare_images(photographs(), bundle.spec.input))
     top = [[labels[i] for i in np.argsort(-p)[:5]] for p in out["probabilities"]]
     assert set(top[0]) & {"tabby", "tiger cat", "Egyptian cat"}, top[0]
@@ -302,7 +302,7 @@ def test_place_head_from_torchvision_is_initialised_on_the_images(tmp_path, caps
     bundle = ModelBundle.load(tmp_path / "b")
     assert tuple(bundle.spec.heads) == ("classifier", "pose", "place")
     assert (bundle.spec.input.height, bundle.spec.input.width) == (96, 128)
-    assert bundle.spec.place.descriptor_size == 8 * 512
+    assert bundle.spec.heads["place"].descriptor_size == 8 * 512
     head = load_network(bundle.path / "weights.safetensors").heads["place"]
     # Initialised, the assignment follows from the centres (a random one does not).
     weight, centres = head.assignment.weight.detach()[..., 0, 0], head.centres.detach()

@@ -86,7 +86,7 @@ def test_build_takes_a_keyframe_after_each_distance(
     np.testing.assert_allclose(keyframes[3].covariance, np.diag(variances))
     with Pipeline.load(bundle, engine="onnx") as pipeline:
         colour = 127 + 100 * np.sin([0.01 * 9, 0.023 * 9, 0.037 * 9 + 1])
-        seen = pipeline([np.full((32, 48, 3), colour, np.uint8)])[0].descriptor
+        seen = pipeline([np.full((32, 48, 3), colour, np.uint8)])[0]["place"].values
     np.testing.assert_allclose(keyframes[3].descriptor, seen, atol=1e-6)
     assert keyframes[3].thumbnail is not None
     picture = cv2.imdecode(np.frombuffer(keyframes[3].thumbnail, np.uint8), cv2.IMREAD_COLOR)

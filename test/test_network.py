@@ -69,9 +69,9 @@ def test_outputs_are_those_that_the_spec_names(heads, count):
 
 @pytest.mark.slow
 def test_descriptor_size_is_resolved():
-    assert small_network().spec.place.descriptor_size == 4 * 512
+    assert small_network().spec.heads["place"].descriptor_size == 4 * 512
     whitened = small_network(place=PlaceSpec(clusters=4, whitened_size=32))
-    assert whitened.spec.place.descriptor_size == 32
+    assert whitened.spec.heads["place"].descriptor_size == 32
 
 
 def test_normalisation_is_torchvisions():
@@ -150,7 +150,7 @@ def test_heads_may_use_different_taps():
     }
     network = small_network(**heads)
     assert not any(name.startswith("layer4") for name in network.backbone.body.state_dict())
-    assert network.spec.place.descriptor_size == 2 * 128
+    assert network.spec.heads["place"].descriptor_size == 2 * 128
     assert network(random_batch(1))["position"].shape == (1, 3)
 
 

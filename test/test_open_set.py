@@ -193,20 +193,21 @@ CYAN = np.full((32, 48, 3), (0, 255, 255), np.uint8)
 @pytest.mark.parametrize("score", ["knn", "mahalanobis"])
 def test_pipeline_scores_features_as_scikit_learn_does(bundles, score):
     bundle = bundles[score]
+    references = bundle.material["classifier"].files[REFERENCES]
     images = [RED, CYAN]
     with Pipeline.load(bundle.path, engine="onnx") as pipeline:
-        said = [p.classification for p in pipeline(images)]
+        said = [p["classifier"] for p in pipeline(images)]
     colours = np.array([expected_colour(image) for image in images])
     if score == "knn":
         unit = colours / np.linalg.norm(colours, axis=1, keepdims=True)
-        nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(bundle.references)
+        nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(references)
         wanted = -nearest.kneighbors(unit)[0][:, -1]
     else:
-        whiten, means = bundle.references[:3], bundle.references[3:]
+        whiten, means = references[:3], references[3:]
         gaps = np.einsum("ij,nkj->nki", whiten, colours[:, None] - means[None])
         wanted = -(gaps**2).sum(axis=2).min(axis=1)
     assert [c.known_score for c in said] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
-    threshold = bundle.spec.classifier.unknown_threshold
+    threshold = bundle.spec.heads["classifier"].unknown_threshold
     assert said[0].top_k(1, threshold)[0].label == "red"
     best = said[1].top_k(1, threshold)[0]
     assert best.label == UNKNOWN
@@ -218,7 +219,7 @@ def test_openvino_and_onnx_agree_on_the_energy(bundles):
     found = []
     for engine in ("onnx", "openvino"):
         with Pipeline.load(bundles["energy"].path, engine=engine) as pipeline:
-            found.append([p.classification.known_score for p in pipeline([RED, CYAN])])
+            found.append([p["classifier"].known_score for p in pipeline([RED, CYAN])])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
@@ -260,7 +261,7 @@ def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
             np.full((32, 48, 3), s.source.colour, np.uint8)
             for s in colour_samples(40, np.random.default_rng(9))
         ]
-        said = [p.classification for p in pipeline(images)]
+        said = [p["classifier"] for p in pipeline(images)]
         known = known_scores(bundle.calibration)
     at = next(i for i, c in enumerate(said) if 0.6 < c.rarity < 0.9)
     client = Client()

@@ -149,17 +149,19 @@ def changed_robot(robot: Robot) -> Iterator[Robot]:
 
 
 def _assert_equals_offline(answer: SimpleNamespace, prediction: Any, top_k: int = 3) -> None:
-    expected = prediction.classification.top_k(top_k)
+    expected = prediction["classifier"].top_k(top_k)
     got = answer.classification.results
     assert [r.class_id for r in got] == [h.label for h in expected]
     assert [r.score for r in got] == pytest.approx([h.score for h in expected], abs=1e-6)
     descriptor = np.frombuffer(answer.descriptor.data, np.float32)
-    assert np.allclose(descriptor, prediction.descriptor, atol=1e-6)
+    assert np.allclose(descriptor, prediction["place"].values, atol=1e-6)
     pose = answer.pose.pose
     p, q = pose.pose.position, pose.pose.orientation
-    assert np.allclose([p.x, p.y, p.z], prediction.pose.position, atol=1e-6)
-    assert np.allclose([q.x, q.y, q.z, q.w], prediction.pose.orientation_xyzw, atol=1e-6)
-    assert np.allclose(pose.covariance, covariance_numbers(prediction.pose.covariance), atol=1e-7)
+    assert np.allclose([p.x, p.y, p.z], prediction["pose"].position, atol=1e-6)
+    assert np.allclose([q.x, q.y, q.z, q.w], prediction["pose"].orientation_xyzw, atol=1e-6)
+    assert np.allclose(
+        pose.covariance, covariance_numbers(prediction["pose"].covariance), atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("camera", ["front", "rear"])
@@ -292,7 +294,7 @@ def test_parameters_change_results_while_running(robot: Robot) -> None:
 
     assert client.set_parameters(NODE, pose_covariance_scale=4.0).successful
     pose = robot.ask("front", rgb_message(image, robot.new_stamp())).pose
-    expected = 4 * robot.pipeline([image])[0].pose.covariance
+    expected = 4 * robot.pipeline([image])[0]["pose"].covariance
     assert np.allclose(np.diagonal(pose.pose.covariance.reshape(6, 6)), np.diagonal(expected))
     restored = {"top_k": 3, "unknown_threshold": float("nan"), "pose_covariance_scale": 1}
     assert client.set_parameters(NODE, **restored).successful
@@ -480,7 +482,7 @@ def test_pose_of_the_base_by_numbers_and_by_tf(changed_robot: Robot) -> None:
     numbers = [0.2, -0.1, 0.9, -1.5, 0.1, -1.6]
     T_base_camera = transform_from_numbers(numbers)
     image = coloured_image((150, 60, 90))
-    expected = base_pose(robot.pipeline([image])[0].pose, T_base_camera)
+    expected = base_pose(robot.pipeline([image])[0]["pose"], T_base_camera)
 
     def check(pose: Any) -> None:
         p, q = pose.pose.pose.position, pose.pose.pose.orientation

@@ -545,7 +545,7 @@ def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
     bundle = make_tiny_bundle(tmp_path / "tiny")
     image = coloured_image((20, 220, 20))
     with Pipeline.load(bundle, "onnx", threads=1) as pipeline:
-        descriptor = pipeline([image])[0].descriptor
+        descriptor = pipeline([image])[0]["place"].values
     with create_map_for(tmp_path / "tiny.map", ModelBundle.load(bundle)) as places:
         places.add(
             Keyframe.checked(

@@ -80,10 +80,10 @@ def test_classifier_run_learns_and_ships_what_it_measured(labelled, tmp_path):
     ).read_text(encoding="utf-8")
     for name in ("bundle", "bundle-int8", "bundle-float16"):
         bundle = ModelBundle.load(result.folder / name)
-        assert bundle.spec.classifier.labels == ("blue", "green", "red")
+        assert bundle.spec.heads["classifier"].labels == ("blue", "green", "red")
         with Pipeline.load(result.folder / name, engine="onnx") as pipeline:
             red = np.full((40, 50, 3), (200, 50, 40), np.uint8)
-            assert pipeline([red])[0].classification.top_k(1)[0].label == "red"
+            assert pipeline([red])[0]["classifier"].top_k(1)[0].label == "red"
     for variant in ("float32", "int8", "float16"):
         measured = result.report["variants"][variant]
         assert measured["metrics"]["classifier"]["accuracy"] > 0.9 and measured["ms"] > 0
@@ -326,7 +326,7 @@ def test_joint_run_trains_every_head_and_calibrates_the_variances(tmp_path):
     assert found["frames"] >= 20 and found["position_variance_scale"] > 0
     assert report["metrics"]["validation"]["pose"]["nees"] == pytest.approx(1.0, rel=1e-3)
     assert {"average pooling", "GeM pooling", "flattened map"} == set(report["baselines"]["place"])
-    assert ModelBundle.load(result.bundle).spec.place.descriptor_size == 8
+    assert ModelBundle.load(result.bundle).spec.heads["place"].descriptor_size == 8
 
 
 @pytest.mark.slow

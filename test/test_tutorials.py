@@ -153,7 +153,7 @@ def test_label_my_own_rooms(tmp_path, monkeypatch):
     done, left = run_tutorial(1)
     assert [words[0] for words in done] == ["data", "train", "explain", "infer"]
     bundle = ModelBundle.load("runs/my_rooms/bundle")
-    assert bundle.spec.classifier.labels == ("corridor", "kitchen", "office")
+    assert bundle.spec.heads["classifier"].labels == ("corridor", "kitchen", "office")
     assert len(list(Path("why").glob("*-class.png"))) == 3
     (launch,) = left
     assert (ROOT / "launch" / launch[3]).is_file()
@@ -166,7 +166,10 @@ def test_relocalise_in_my_own_lab_from_a_bag(tmp_path, monkeypatch):
     done, left = run_tutorial(2)
     assert [words[0] for words in done] == ["data", "data", "train"]
     bundle = ModelBundle.load("runs/my_lab/bundle")
-    assert tuple(bundle.spec.heads) == ("pose", "place") and bundle.spec.pose.map_frame == "map"
+    assert (
+        tuple(bundle.spec.heads) == ("pose", "place")
+        and bundle.spec.heads["pose"].map_frame == "map"
+    )
     card = Path("runs/my_lab/bundle/README.md").read_text(encoding="utf-8")
     for words in ("NEES / ideal", "most similar image", "average pooling"):
         assert words in card

@@ -156,7 +156,7 @@ def test_node_publishes_what_several_answers_say(world, tmp_path):
     (status,) = heard[0].status
     values = {pair.key: float(pair.value) for pair in status.values}
     assert heard[0].header.stamp.sec == 7 and status.name == "camera"
-    classes, pose = expected.classification, expected.pose
+    classes, pose = expected["classifier"], expected["pose"]
     assert values["mutual_information"] == pytest.approx(classes.mutual_information, rel=1e-3)
     assert values["entropy"] == pytest.approx(classes.entropy, rel=1e-3)
     for name, matrix in (("sigma", pose.covariance), ("spread", pose.spread)):

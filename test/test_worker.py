@@ -117,7 +117,7 @@ def test_many_frames_through_three_streams_keep_their_order_and_their_answers(bu
     wait_until(lambda: len(bench.results) == 120, 20)
     assert bench.stamps() == list(range(1, 121))
     for result in bench.results:  # the tiny network's position is the mean colour
-        assert result.prediction.pose.position[0] == pytest.approx(
+        assert result.prediction["pose"].position[0] == pytest.approx(
             result.header.stamp / 255, abs=1e-4
         )
     assert bench.cameras["front"].counters["published"] == 120
@@ -228,5 +228,5 @@ def test_waiting_cameras_are_one_batch(tmp_path):
         for result in results:
             assert isinstance(result, Result) and result.header.frame_id == result.camera
             alone = pipeline([images[result.camera]])[0]
-            assert np.allclose(result.prediction.descriptor, alone.descriptor, atol=1e-6)
+            assert np.allclose(result.prediction["place"].values, alone["place"].values, atol=1e-6)
     assert node.percentiles("batch").count == 1 and node.percentiles("batch").p50 == 2

@@ -76,14 +76,14 @@ def _graph(spec: NetworkSpec) -> onnx.ModelProto:
     node("Cast", ["images"], "float", to=TensorProto.FLOAT)
     node("ReduceMean", ["float"], "mean", axes=[1, 2], keepdims=0)
     node("Div", ["mean", const("c255", 255.0)], "colour")
-    if spec.classifier:
-        count = len(spec.classifier.labels)
+    if "classifier" in spec.heads:
+        count = len(spec.heads["classifier"].labels)
         weights = np.zeros((3, count))
         weights[np.arange(min(3, count)), np.arange(min(3, count))] = 20.0
         node("MatMul", ["colour", const("w_class", weights)], "logits")
         node("Softmax", ["logits"], "probabilities", axis=1)
         node("ReduceMax", ["probabilities"], "known_score", axes=[1], keepdims=0)
-    if spec.pose:
+    if "pose" in spec.heads:
         node("Identity", ["colour"], "position")
         node("MatMul", ["colour", const("w_red", [[1.0], [0.0], [0.0]])], "red")
         node("Sin", ["red"], "sin")
@@ -94,7 +94,7 @@ def _graph(spec: NetworkSpec) -> onnx.ModelProto:
         node("Add", ["blue", const("c001", 0.01)], "variance")
         node("Reshape", ["variance", const("to_matrix", [-1, 1, 1], np.int64)], "variance3")
         node("Mul", ["variance3", const("eye", np.eye(6))], "pose_covariance")
-    if spec.place:
+    if "place" in spec.heads:
         rng = np.random.default_rng(0)
         node("MatMul", ["colour", const("w_place", rng.normal(size=(3, DESCRIPTOR_SIZE)))], "proj")
         node("Add", ["proj", const("b_place", rng.normal(size=DESCRIPTOR_SIZE))], "shifted")

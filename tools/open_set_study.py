@@ -204,8 +204,8 @@ def measure(name: str, train: Part, known: Part, unknown: Part) -> Row:
 def measure_bundle(path: Path, data: Path) -> Row:
     """Puts the kitchen's photographs to a bundle."""
     bundle = ModelBundle.load(path)
-    assert bundle.spec.classifier is not None
-    labels = list(bundle.spec.classifier.labels)
+    assert "classifier" in bundle.spec.heads
+    labels = list(bundle.spec.heads["classifier"].labels)
     splits = open_dataset("image_folder", data / "traffic_lights")
     parts = []
     for samples in (

@@ -414,9 +414,9 @@ def calibrate(network: MultiHeadNetwork, data: Data) -> None:
     network.heads["classifier"].constants["temperature"].fill_(temperature)
     known = network.heads["classifier"].decode(raw)["known_score"]
     threshold = round(float(known.quantile(0.02)), 3)  # keeps 98 of 100 frames of known rooms
-    assert network.spec.classifier is not None
+    assert "classifier" in network.spec.heads
     classifier = replace(
-        network.spec.classifier, temperature=temperature, unknown_threshold=threshold
+        network.spec.heads["classifier"], temperature=temperature, unknown_threshold=threshold
     )
     network.spec = network.spec.with_heads(classifier=classifier)
     away = data.positions - raw["position"]
@@ -463,10 +463,10 @@ def measure(network: MultiHeadNetwork, sets: dict[str, Data]) -> dict[str, float
     confidence, answer = final["probabilities"].max(1)
     found["mean_probability_of_best_room"] = float(confidence.mean())
     assert (
-        network.spec.classifier is not None
-        and network.spec.classifier.unknown_threshold is not None
+        "classifier" in network.spec.heads
+        and network.spec.heads["classifier"].unknown_threshold is not None
     )
-    kept = final["known_score"] >= network.spec.classifier.unknown_threshold
+    kept = final["known_score"] >= network.spec.heads["classifier"].unknown_threshold
     found["share_kept_as_known"] = float(kept.float().mean())
     nearest = (raw["descriptor"] @ mapped["descriptor"].T).argmax(1)
     there = (mapping.positions[nearest] - test.positions).norm(dim=1)

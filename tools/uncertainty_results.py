@@ -44,6 +44,7 @@ from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.geometry.rotations import pose_error
 from robot_vision.heads.classifier.fitting import class_numbers
+from robot_vision.heads.classifier.head import REFERENCES
 from robot_vision.heads.classifier.known_scores import make_scorer
 from robot_vision.heads.place.evaluation import SamePlace, Views, score_places
 from robot_vision.heads.place.fitting import match_numbers
@@ -146,8 +147,8 @@ def drives(seeds: Sequence[int], size: tuple[int, int]) -> list[Sample]:
 def before_after(name: str, path: Path, data: Data, test: Sequence[Sample], out: Path) -> None:
     """Calibrates a bundle, and measures it before and after on other images."""
     old = ModelBundle.load(path)
-    heads = ("classifier", "open_set", *(("pose",) if old.spec.pose else ()))
-    heads += ("place",) if old.spec.place else ()
+    heads = ("classifier", "open_set", *(("pose",) if "pose" in old.spec.heads else ()))
+    heads += ("place",) if "place" in old.spec.heads else ()
     new, fitted = calibrate(old, data, Options(heads), out)
     print(f"\n{name}: {len(data.samples)} images fitted on, {len(test)} measured\n")
     print("| number | before | after |\n| --- | --- | --- |")
@@ -169,7 +170,7 @@ def measured(bundle: ModelBundle, samples: Sequence[Sample]) -> dict[str, Headli
     outputs = predict(bundle, samples, bundle.graph)
     every = np.ones(len(samples), bool)
     found: dict[str, Headline] = {}
-    classifier = bundle.spec.classifier
+    classifier = bundle.spec.heads.get("classifier")
     if classifier is not None:
         labels = np.array([classifier.labels.index(str(s.label)) for s in samples])
         found.update(class_numbers(outputs["probabilities"], labels, resampler, every))
@@ -177,7 +178,7 @@ def measured(bundle: ModelBundle, samples: Sequence[Sample]) -> dict[str, Headli
             score = known_scores_of(bundle, outputs)
             kept = score >= classifier.unknown_threshold
             found.update(resampler.headlines({"share_kept": mean(kept.astype(float))}))
-    if bundle.spec.pose is not None and samples[0].T_map_camera is not None:
+    if "pose" in bundle.spec.heads and samples[0].T_map_camera is not None:
         errors, covariances = pose_errors(outputs, samples)
         found.update(poses_measured(errors, covariances, resampler, every))
     return found
@@ -192,11 +193,11 @@ def poses_measured(*given: Any) -> dict[str, Headline]:
 
 def known_scores_of(bundle: ModelBundle, outputs: Any) -> NDArray[Any]:
     """Returns the known score (N,) as `Pipeline` computes it."""
-    classifier = bundle.spec.classifier
-    assert classifier is not None
-    if bundle.references is None:
+    classifier = bundle.spec.heads["classifier"]
+    references = bundle.material["classifier"].files.get(REFERENCES)
+    if references is None:
         return np.asarray(outputs["known_score"])
-    scorer = make_scorer(classifier.score, bundle.references, len(classifier.labels))
+    scorer = make_scorer(classifier.score, references, len(classifier.labels))
     return scorer(outputs["features"])
 
 

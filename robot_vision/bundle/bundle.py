@@ -122,11 +122,6 @@ class ModelBundle:
             material=material,
         )
 
-    @property
-    def references(self) -> Any:
-        """What a classifier compares features with; until all facets are through."""
-        return next((v for m in self.material.values() for v in m.files.values()), None)
-
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Returns each head's options as they hold for this model, out of flat settings."""
         return {

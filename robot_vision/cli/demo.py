@@ -295,7 +295,7 @@ def _write_map(path: Path, pipeline: Pipeline, places: KnownPlaces) -> None:
     from robot_vision.places.map.opening import create_map_for
 
     spec, truth = pipeline.bundle.spec, places.truth
-    frame_id = spec.pose.map_frame if spec.pose else "map"
+    frame_id = spec.heads["pose"].map_frame if "pose" in spec.heads else "map"
     with create_map_for(path.with_suffix(".draft"), pipeline.bundle, frame_id) as target:
         target.add_many(
             Keyframe.checked(
@@ -325,7 +325,7 @@ def _descriptors(
     for i, image in enumerate(render_frames(world, frames, Sensor(seed=1), camera, workers)):
         batch.append(image)
         if len(batch) == pipeline.max_batch or i == len(frames) - 1:
-            found += [p.descriptor for p in pipeline(batch) if p.descriptor is not None]
+            found += [p["place"].values for p in pipeline(batch) if p.get("place")]
             batch = []
     return np.stack(found)
 

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             f"{number:03d}-{readable(Path(file).stem)}"  # two folders may hold images of one name
         )
         pictures = {"layers": explain.draw_layers(explain.layers(wide, image), image)}
-        if args.model and network.spec.classifier is not None:
+        if args.model and "classifier" in network.spec.heads:
             heat, label, probability = explain.grad_cam(network, image, args.label)
             pictures["class"] = explain.draw_cam(image, heat, label, probability)
         for kind, picture in pictures.items():

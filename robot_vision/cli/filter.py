@@ -207,8 +207,8 @@ def _check(args: argparse.Namespace, bundle: ModelBundle) -> None:
     """Refuses wrong settings, and files that cannot be written, before the recordings are predicted."""
     if args.seed < 0:
         raise ConfigError(f"seed is {args.seed}: it must be at least 0")
-    if bundle.spec.classifier is not None:
-        _class_model(args, bundle.spec.classifier.labels)
+    if "classifier" in bundle.spec.heads:
+        _class_model(args, bundle.spec.heads["classifier"].labels)
     _pose_settings(args)
     parse_transform(args.base_to_camera)
     for option in ("fit_class_file", "memory_curve"):
@@ -219,9 +219,9 @@ def _check(args: argparse.Namespace, bundle: ModelBundle) -> None:
 
 def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
     """Writes the rates of the true labels; for other recordings than those that are compared."""
-    if bundle.spec.classifier is None:
+    if "classifier" not in bundle.spec.heads:
         raise ConfigError(f"Model {bundle.name} has no classifier: there are no classes to follow")
-    labels = bundle.spec.classifier.labels
+    labels = bundle.spec.heads["classifier"].labels
     recordings = []
     for _, predictions, truth in _predicted(args, bundle, args.bag):
         found = associate(predictions, truth)
@@ -233,10 +233,10 @@ def _fit(args: argparse.Namespace, bundle: ModelBundle) -> int:
 
 def _draw_memory(args: argparse.Namespace, bundle: ModelBundle) -> int:
     """Draws loss against trust; for the calibration bags also says which trust they speak for."""
-    if bundle.spec.classifier is None:
+    if "classifier" not in bundle.spec.heads:
         raise ConfigError(f"Model {bundle.name} has no classifier: there are no classes to filter")
-    model = _class_model(args, bundle.spec.classifier.labels)
-    threshold = bundle.spec.classifier.unknown_threshold
+    model = _class_model(args, bundle.spec.heads["classifier"].labels)
+    threshold = bundle.spec.heads["classifier"].unknown_threshold
     curves = {
         title: memory_curve(_predicted(args, bundle, bags), model, threshold)
         for title, bags in (("Calibration", args.calibration_bag), ("Others", args.bag))
@@ -294,9 +294,9 @@ def _filtered(
     seed: int,
 ) -> tuple[Predictions, dict[str, Any]]:
     facts: dict[str, Any] = {}
-    if bundle.spec.classifier is not None and predictions.probabilities is not None:
+    if "classifier" in bundle.spec.heads and predictions.probabilities is not None:
         model = _class_model(args, predictions.labels)
-        threshold = bundle.spec.classifier.unknown_threshold
+        threshold = bundle.spec.heads["classifier"].unknown_threshold
         predictions = filtered_classes(predictions, model, threshold)
     if predictions.position is not None:
         odometry = _odometry(args, predictions, truth, bag, seed)

@@ -36,21 +36,3 @@ class Prediction:
         Empty where all is well.
         """
         return next((bad for a in self.answers.values() if (bad := a.not_finite())), "")
-
-    # Until all facets are through:
-
-    @property
-    def classification(self) -> Any:
-        """The answer of the classifier."""
-        return self.answers.get("classifier")
-
-    @property
-    def pose(self) -> Any:
-        """The answer of the pose head."""
-        return self.answers.get("pose")
-
-    @property
-    def descriptor(self) -> Any:
-        """The numbers of the place head."""
-        answer: Any = self.answers.get("place")
-        return None if answer is None else answer.values

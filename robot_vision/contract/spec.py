@@ -110,23 +110,6 @@ class NetworkSpec:
         """Returns a copy with these heads added or replaced; None takes one away."""
         return dataclasses.replace(self, heads={**self.heads, **changes})
 
-    # Until all facets are through:
-
-    @property
-    def classifier(self) -> Any:
-        """Settings of the classifier."""
-        return self.heads.get("classifier")
-
-    @property
-    def pose(self) -> Any:
-        """Settings of the pose head."""
-        return self.heads.get("pose")
-
-    @property
-    def place(self) -> Any:
-        """Settings of the place head."""
-        return self.heads.get("place")
-
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data (lists, dicts, numbers, strings) that `from_dict` reads back."""
         heads = {head.name: {**kind_of(head), **plain(spec)} for head, spec in self.bound}

@@ -90,9 +90,9 @@ def grad_cam(
     Raises:
         ConfigError: no classifier, an unknown label, or a backbone without feature maps.
     """
-    if network.spec.classifier is None:
+    if "classifier" not in network.spec.heads:
         raise ConfigError("Grad-CAM needs a classifier, which this model does not have")
-    labels = network.spec.classifier.labels
+    labels = network.spec.heads["classifier"].labels
     if label is not None and label not in labels:
         raise ConfigError(unknown("label", label, labels))
     (tap,) = network.taps["classifier"]

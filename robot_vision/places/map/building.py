@@ -129,7 +129,7 @@ def build(
         MapError: the map cannot be written; what was added before is safe. Or it has other keyframes of a
             recording's name and stamps, and `rename` is false.
     """
-    if pipeline.bundle.spec.place is None:
+    if "place" not in pipeline.bundle.spec.heads:
         raise ConfigError(
             f"Bundle {pipeline.bundle.name} has no place head: it makes no descriptors"
         )
@@ -209,8 +209,7 @@ def _of_one_recording(
         return unmoved
     least = _ALIKE if unmoved else _EQUAL
     for (number, _), prediction in zip(good, pipeline([i for _, i in good]), strict=True):
-        assert prediction.descriptor is not None
-        if float(prediction.descriptor @ places.get(number).descriptor) < least:
+        if float(prediction["place"].values @ places.get(number).descriptor) < least:
             return False
     return True
 
@@ -286,8 +285,7 @@ def _take(
     chosen = []
     predictions = pipeline([image for _, image in good]) if good else []
     for (view, image), prediction in zip(good, predictions, strict=True):
-        descriptor = prediction.descriptor
-        assert descriptor is not None
+        descriptor = prediction["place"].values
         if selector.wants(view.T_map_camera, descriptor):
             selector.added(view.T_map_camera, descriptor)
             chosen.append((view, image, descriptor))

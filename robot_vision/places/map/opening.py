@@ -110,7 +110,7 @@ def create_map_for(
     Raises:
         ConfigError: the bundle has no place head.
     """
-    if bundle.spec.place is None:
+    if "place" not in bundle.spec.heads:
         raise ConfigError(
             f"Bundle {bundle.name} has no place head: a map needs a model trained with one"
         )
@@ -118,7 +118,7 @@ def create_map_for(
         uri,
         bundle_name=bundle.name,
         bundle_sha256=bundle.sha256,
-        dimension=bundle.spec.place.descriptor_size,
+        dimension=bundle.spec.heads["place"].descriptor_size,
         frame_id=frame_id,
         descriptor_dtype=descriptor_dtype,
     )

@@ -99,9 +99,12 @@ class PlaceNode(ManagedNode[PlaceParameters]):
         self._given = self._announced = None
         if p.model:
             bundle = ModelBundle.load(find_model(p.model))
-            if bundle.spec.place is None:
+            if "place" not in bundle.spec.heads:
                 raise ConfigError(f"Bundle {bundle.name} has no place head: use one that has")
-            self._given = Model(bundle.name, bundle.sha256), bundle.spec.place.descriptor_size
+            self._given = (
+                Model(bundle.name, bundle.sha256),
+                bundle.spec.heads["place"].descriptor_size,
+            )
         try:
             self._make(p)
         except BaseException:

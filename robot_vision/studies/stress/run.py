@@ -141,7 +141,7 @@ def stress(
     """
     spec = pipeline.bundle.spec
     good = _predict(pipeline, recording, plan, GOOD, 0, folder, progress)
-    threshold = spec.classifier.unknown_threshold if spec.classifier else None
+    threshold = spec.heads["classifier"].unknown_threshold if "classifier" in spec.heads else None
     reference = Reference(good, recording.truth, threshold, recording.in_order)
 
     def unknowns(name: str, index: int) -> Predictions | None:
