@@ -162,9 +162,9 @@ class Pipeline:
 
     def decode(self, outputs: dict[str, NDArray[Any]]) -> list[Prediction]:
         """Turns an engine's arrays (N, ...) into N predictions."""
-        names = tuple(self._decoders)
-        rows = zip(*(decode(outputs) for decode in self._decoders.values()), strict=True)
-        return [Prediction(dict(zip(names, row, strict=True))) for row in rows]
+        answers = [decode(outputs) for decode in self._decoders.values()]
+        rows = zip(*answers, strict=True)
+        return [Prediction(dict(zip(self._decoders, row, strict=True))) for row in rows]
 
     def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Runs the network for each batch size, so that the first frame is not the slow one."""

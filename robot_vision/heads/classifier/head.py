@@ -68,11 +68,21 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
 
         def decode(outputs: Arrays) -> list[Classification]:
             scores = scorer(outputs[k_key]) if scorer else outputs[k_key]
-            information = outputs[i_key].tolist() if several else [None] * len(scores)
-            return [
-                Classification(spec.labels, p, s, i, known.rarity(s) if known else None)
-                for p, s, i in zip(outputs[p_key], scores.tolist(), information, strict=True)
-            ]
+            probabilities = outputs[p_key]
+            information = outputs[i_key] if several else None
+            found = []
+            for i in range(len(scores)):
+                score = float(scores[i])
+                found.append(
+                    Classification(
+                        spec.labels,
+                        probabilities[i],
+                        score,
+                        None if information is None else float(information[i]),
+                        known.rarity(score) if known else None,
+                    )
+                )
+            return found
 
         return decode
 

@@ -38,7 +38,12 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
         self, spec: PlaceSpec, several: EpistemicSpec | None, material: Material
     ) -> Callable[[Arrays], list[Descriptor]]:
         key = self.key("descriptor")
-        return lambda outputs: [Descriptor(values) for values in outputs[key]]
+
+        def decode(outputs: Arrays) -> list[Descriptor]:
+            descriptors = outputs[key]
+            return [Descriptor(descriptors[i]) for i in range(len(descriptors))]
+
+        return decode
 
     def topics(self, spec: PlaceSpec | None) -> Sequence[Topic]:
         return (descriptor_topic(self.topic("descriptor"), self.key("descriptor")),)

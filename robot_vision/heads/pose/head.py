@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -55,19 +56,24 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
         self, spec: PoseSpec, several: EpistemicSpec | None, material: Material
     ) -> Callable[[Arrays], list[PoseAnswer]]:
         words = ("position", "orientation_xyzw", "pose_covariance", "pose_spread")
-        keys = [self.key(word) for word in words[: 4 if several else 3]]
+        p_key, q_key, c_key, s_key = map(self.key, words)
 
         def decode(outputs: Arrays) -> list[PoseAnswer]:
-            # Unit to float64 and not float32 precision: consumers check |q| = 1 to 1e-4 or closer.
-            position, q, *matrices = (outputs[key].astype(np.float64) for key in keys)
-            return [
-                PoseAnswer(
-                    position[i],
-                    q[i] / np.linalg.norm(q[i]),
-                    *(symmetrised(matrix[i]) for matrix in matrices),
+            positions, quaternions, covariances = outputs[p_key], outputs[q_key], outputs[c_key]
+            spreads = outputs[s_key] if several else None
+            found = []
+            for i in range(len(positions)):
+                # Unit to float64 and not float32 precision: consumers check |q| = 1 to 1e-4 or closer.
+                q = quaternions[i].astype(np.float64)
+                found.append(
+                    PoseAnswer(
+                        positions[i].astype(np.float64),
+                        q / math.sqrt(q.dot(q)),
+                        symmetrised(covariances[i].astype(np.float64)),
+                        None if spreads is None else symmetrised(spreads[i].astype(np.float64)),
+                    )
                 )
-                for i in range(len(q))
-            ]
+            return found
 
         return decode
 
