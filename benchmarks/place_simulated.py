@@ -69,7 +69,7 @@ def measure(
     with Pipeline.load(bundle, threads=1) as pipeline:
         for i in range(0, len(shots), 16):
             images = [s.source.load() for s in shots[i : i + 16]]
-            vectors += [prediction.descriptor for prediction in pipeline(images)]
+            vectors += [prediction["place"].values for prediction in pipeline(images)]
     parts = {r.name: np.array(rooms) == r.name for r in world.rooms if r.loop}
     with tempfile.TemporaryDirectory() as folder:
         return place_regions.measure(
