@@ -97,7 +97,7 @@ bench: dev-ready ## measure speed; see docs/benchmarks.md
 
 .PHONY: soak
 soak: dev-ready ## an hour at full rate, then every fault: 75 to 80 minutes; see docs/reliability_faults.md
-	@PYTHONPATH=. $(python) test/soak.py $(SOAK_ARGS)
+	@PYTHONPATH=.:test/support $(python) test/reliability/soak.py $(SOAK_ARGS)
 
 .PHONY: fuzz
 fuzz: dev-ready ## fuzz every reader of untrusted data; see docs/reliability.md

@@ -1,0 +1,92 @@
+"""Outside heads/ no code names a head, its answers or its outputs.
+
+Read are imports, strings, attributes and keywords. Words that mean other things too, such as a place of the
+map, are looked for in the rooms that serve all heads alike and not in the rooms that live on one of them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from robot_vision.contract import registry
+from robot_vision.contract.epistemic import EpistemicSpec
+
+PACKAGE = Path(__file__).resolve().parents[2] / "robot_vision"
+
+# What lives on the answers of one head, and names it on purpose.
+CONSUMERS = (
+    "places/",
+    "filters/",
+    "studies/",
+    "demo/",
+    "ros/places/",
+    "ros/filters/",
+    "cli/map/",
+    "cli/demo.py",
+    "cli/explain.py",
+    "cli/filter.py",
+    "cli/make_bag.py",  # counts poses
+    "calibration/old_graphs.py",  # graphs from before constants had names: they had these heads
+    "evaluation/predict/columns.py",  # format robot_vision.predictions/1 has the columns of these heads
+)
+# The ground, and formats of files: a pose, a position or a class label is there what it is everywhere.
+GROUND = (
+    "backbones/",
+    "charts/",
+    "datasets/",
+    "files/",
+    "geometry/",
+    "images/",
+    "messages/",
+    "recordings/",
+    "ros/node/",
+    "ros/player/",
+    "statistics/",
+    "truth/",
+)
+
+
+def _words() -> set[str]:
+    """Returns the names of all built-in heads, of their answers and of their outputs."""
+    settings = {"classifier": {"labels": ("a", "b")}}
+    words: set[str] = set()
+    for kind in registry.BUILT_IN:
+        head = registry.head(kind)
+        spec = head.Spec(**settings.get(kind, {}))
+        words |= {kind, head.answer_key, *head.outputs(spec, EpistemicSpec(passes=2))}
+    return words
+
+
+def _named(path: Path, words: set[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "robot_vision.heads"
+        ):
+            yield f"imports {node.module}"
+        elif isinstance(node, ast.Constant) and node.value in words:
+            yield f"string {node.value!r} in line {node.lineno}"
+        elif isinstance(node, ast.Attribute) and node.attr in words:
+            yield f"attribute {node.attr} in line {node.lineno}"
+        elif isinstance(node, ast.keyword) and node.arg in words:
+            yield f"keyword {node.arg} in line {node.value.lineno}"
+
+
+def test_no_file_outside_heads_names_one() -> None:
+    words, found = _words(), {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = str(path.relative_to(PACKAGE))
+        if name.startswith(("heads/", *CONSUMERS, *GROUND)) or name == "contract/registry.py":
+            continue
+        if lines := list(_named(path, words)):
+            found[name] = lines
+    assert not found
+
+
+@pytest.mark.parametrize("room", GROUND)
+def test_the_ground_imports_no_head(room: str) -> None:
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        assert not list(_named(path, set())), path

@@ -1,0 +1,116 @@
+"""What the README says is true: its tables are the code's, its links exist, its planner runs."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundle import make_tiny_bundle
+
+from robot_vision.cli import VERBS
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_links_and_pictures_exist():
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert targets
+    assert not [t for t in targets if not (ROOT / t).exists()]
+
+
+def test_every_verb_is_in_the_table_of_commands():
+    named = set(re.findall(r"^\| `robot-vision ([a-z-]+)", README, flags=re.MULTILINE))
+    assert named == set(VERBS)
+
+
+def test_the_graph_outputs_are_those_of_the_code():
+    from robot_vision.bundle.bundle import ModelBundle
+
+    table = README.partition("| output | shape |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE))
+    assert named == {
+        "probabilities", "known_score", "position", "orientation_xyzw", "pose_covariance", "descriptor",
+    }  # fmt: skip
+    demo = ModelBundle.load(ROOT / "models" / "demo")
+    assert named == set(demo.spec.outputs)
+
+
+def test_topics_of_heads_are_those_of_the_code():
+    """They are in the README, or on a page of the head's own."""
+    from robot_vision.contract import registry
+    from robot_vision.ros.perception.recorded_topics import topic_rows
+
+    pages = [ROOT / "docs" / f"{kind}.md" for kind in registry.BUILT_IN]
+    text = README + "".join(page.read_text() for page in pages if page.exists())
+    assert not [row for row in topic_rows() if row not in text]
+
+
+def test_player_parameters_are_those_of_the_code():
+    pytest.importorskip("rclpy")
+    from robot_vision.ros.node.parameters import markdown_table
+    from robot_vision.ros.player.parameters import PlayerParameters
+
+    assert markdown_table(PlayerParameters) in README
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_the_planner_in_ten_lines_hears_the_node(tmp_path):
+    """Runs the code block as it stands, with the real node and the real player."""
+    import cv2
+
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "planner.py").write_text(code)
+    (tmp_path / "frames").mkdir()
+    blue = np.zeros((48, 64, 3), np.uint8)
+    blue[..., 0] = 255
+    cv2.imwrite(str(tmp_path / "frames" / "0.png"), blue)
+    bundle = make_tiny_bundle(tmp_path / "bundle")
+    node = [sys.executable, "-m", "robot_vision.ros.perception.node", "--ros-args"]
+    player = [sys.executable, "-m", "robot_vision.ros.player.node", "--ros-args"]
+    commands = [
+        [*node, "-p", f"model:={bundle}"],
+        [
+            *player,
+            "-p",
+            f"source:={tmp_path / 'frames'}",
+            "-p",
+            "transport:=raw",
+            "-p",
+            "loop:=true",
+        ],
+        [sys.executable, "-u", str(tmp_path / "planner.py")],
+    ]
+    names = ("node", "player", "planner")
+    processes = []
+    for name, command in zip(names, commands, strict=True):
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            processes.append(
+                subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+            )
+    try:
+        end = time.monotonic() + 90  # three starts of Python on a busy machine
+        heard = ""
+        while "blue: 1.00" not in heard and time.monotonic() < end:
+            time.sleep(0.2)
+            heard = (tmp_path / "planner.log").read_text()
+        said = "".join(f"{n}: {(tmp_path / f'{n}.log').read_text()[-1000:]}\n" for n in names)
+        assert "blue: 1.00" in heard, said
+        processes[-1].send_signal(signal.SIGINT)  # Ctrl-C
+        status = processes[-1].wait(timeout=30)
+        said = (tmp_path / "planner.log").read_text()
+        assert status == 0 and "Traceback" not in said, said
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()  # how nodes end is the business of other tests
+                process.wait()

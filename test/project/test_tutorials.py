@@ -1,0 +1,187 @@
+"""The tutorials of docs/training.md run as they are written, on small data in place of the reader's own.
+
+Every file that a tutorial shows is written, and every command of `robot-vision` in it is run, in order.
+Only what makes a run long or needs the internet is set otherwise: weights, size, epochs.
+"""
+
+import glob
+import re
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from rosbags.typesys import Stores, get_typestore
+from train_data import COLOURS
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.cli import main
+from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.recordings.writing import RecordingWriter
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+QUICK = {
+    "network.weights": "null",
+    "network.input": "{height: 64, width: 64}",
+    "loop.epochs": "1",
+    "loop.threads": "1",
+    "loop.accelerator": "cpu",
+}
+
+
+def tutorial(number):
+    """Returns the fenced blocks of one tutorial: (language, text), in order."""
+    start = GUIDE.index(f"## Tutorial {number}:")
+    end = GUIDE.find("\n## ", start + 1)
+    return re.findall(r"```(\w*)\n(.*?)```", GUIDE[start : end if end > 0 else None], re.DOTALL)
+
+
+def run_tutorial(number):
+    """Writes its files into the working directory and runs its commands.
+
+    Returns:
+        The commands that were run, and those of `ros2`, which were not.
+    """
+    pytest.importorskip("torch")
+    done, left = [], []
+    for language, text in tutorial(number):
+        if language == "yaml":
+            name = re.match(r"# (\S+\.yaml)", text)
+            assert name, f"the first line of a file does not name it:\n{text}"
+            assert yaml.safe_load(text)
+            Path(name[1]).write_text(text, encoding="utf-8")
+            continue
+        for line in text.splitlines():
+            words = shlex.split(line, comments=True)
+            if not words or words[0] not in ("robot-vision", "ros2"):
+                continue
+            if words[0] == "ros2":
+                left.append(words)
+                continue
+            arguments = [found for word in words[1:] for found in sorted(glob.glob(word)) or [word]]
+            if arguments[0] == "train":
+                for key, value in QUICK.items():
+                    arguments += ["--set", f"{key}={value}"]
+            assert main(arguments) == 0, line
+            done.append(words[1:])
+    return done, left
+
+
+def write_rooms(root):
+    rng = np.random.default_rng(0)
+    colours = dict(zip(("kitchen", "corridor", "office"), COLOURS.values(), strict=True))
+    for split, count in (("train", 14), ("test", 3)):
+        for name, colour in colours.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                picture = np.array(colour) + rng.normal(0, 25, (48, 64, 3))
+                pixels = picture.clip(0, 255).astype(np.uint8)[..., ::-1]
+                cv2.imwrite(str(folder / f"{i:03d}.jpg"), pixels)
+
+
+def walk(frames):
+    """Yields images of a striped wall and the poses of the camera that goes along it, in the map."""
+    wall = np.random.default_rng(1).integers(0, 255, (8, 40, 3)).astype(np.uint8)
+    wall = cv2.resize(wall, (40 * 16, 8 * 16), interpolation=cv2.INTER_CUBIC)
+    for i in range(frames):
+        x = 2.0 * np.sin(2 * np.pi * i / frames * 1.5)  # m; goes and comes back
+        left = int((x + 2) / 4 * (wall.shape[1] - 130))
+        angle = 0.2 * np.sin(i / 7)
+        pose = np.eye(4)
+        pose[:3, :3] = cv2.Rodrigues(np.array([0.0, angle, 0.0]))[0]
+        pose[:3, 3] = x, 0.1 * np.cos(i / 5), 1.0
+        yield np.ascontiguousarray(wall[:96, left : left + 128]), pose
+
+
+def write_lab(path, frames=240):
+    """Writes what the tutorial records: images, and map -> odom -> base_link -> camera on /tf."""
+    types = get_typestore(Stores.ROS2_HUMBLE).types
+
+    def link(parent, child, stamp, pose):
+        header = types["std_msgs/msg/Header"](
+            types["builtin_interfaces/msg/Time"](*divmod(stamp, 10**9)), parent
+        )
+        position = types["geometry_msgs/msg/Vector3"](*map(float, pose[:3, 3]))
+        turn = types["geometry_msgs/msg/Quaternion"](*map(float, xyzw_from_matrix(pose[:3, :3])))
+        return types["geometry_msgs/msg/TransformStamped"](
+            header, child, types["geometry_msgs/msg/Transform"](position, turn)
+        )
+
+    def send(bag, topic, stamp, *links):
+        bag.write(topic, stamp, types["tf2_msgs/msg/TFMessage"](list(links)))
+
+    start = 1_700_000_000 * 10**9
+    mounted = np.eye(4)
+    mounted[:3, 3] = 0.2, 0.0, 0.5
+    offset = np.eye(4)
+    offset[:3, 3] = 1.0, -0.5, 0.0
+    with RecordingWriter(path, "mcap") as bag:
+        send(bag, "/tf_static", start, link("base_link", "camera_optical_frame", start, mounted))
+        for i, (image, pose) in enumerate(walk(frames)):
+            stamp = start + i * 100_000_000
+            robot = np.linalg.inv(offset) @ pose @ np.linalg.inv(mounted)
+            send(
+                bag,
+                "/tf",
+                stamp,
+                link("map", "odom", stamp, offset),
+                link("odom", "base_link", stamp, robot),
+            )
+            bag.image("/camera/image_raw", stamp, "camera_optical_frame", image)
+
+
+def write_scene(root):
+    for number, frames in ((1, 70), (2, 30)):
+        folder = root / f"seq-{number:02d}"
+        folder.mkdir(parents=True)
+        for i, (image, pose) in enumerate(walk(frames)):
+            cv2.imwrite(str(folder / f"frame-{i:06d}.color.png"), image)
+            np.savetxt(folder / f"frame-{i:06d}.pose.txt", pose)
+    (root / "TrainSplit.txt").write_text("sequence1\n")
+    (root / "TestSplit.txt").write_text("sequence2\n")
+
+
+def test_label_my_own_rooms(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_rooms(tmp_path / "rooms")
+    done, left = run_tutorial(1)
+    assert [words[0] for words in done] == ["data", "train", "explain", "infer"]
+    bundle = ModelBundle.load("runs/my_rooms/bundle")
+    assert bundle.spec.heads["classifier"].labels == ("corridor", "kitchen", "office")
+    assert len(list(Path("why").glob("*-class.png"))) == 3
+    (launch,) = left
+    assert (ROOT / "launch" / launch[3]).is_file()
+    assert launch[4] == "model:=$PWD/runs/my_rooms/bundle"
+
+
+def test_relocalise_in_my_own_lab_from_a_bag(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_lab(tmp_path / "lab")
+    done, left = run_tutorial(2)
+    assert [words[0] for words in done] == ["data", "data", "train"]
+    bundle = ModelBundle.load("runs/my_lab/bundle")
+    assert (
+        tuple(bundle.spec.heads) == ("pose", "place")
+        and bundle.spec.heads["pose"].map_frame == "map"
+    )
+    card = Path("runs/my_lab/bundle/README.md").read_text(encoding="utf-8")
+    for words in ("NEES / ideal", "most similar image", "average pooling"):
+        assert words in card
+    (record,) = left
+    assert record[1:6] == ["bag", "record", "-s", "mcap", "-o"]
+
+
+def test_posenet_on_seven_scenes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / "redkitchen")
+    done, _ = run_tutorial(3)
+    assert [words[0] for words in done] == ["train"]
+    bundle = ModelBundle.load("runs/posenet_redkitchen/bundle")
+    assert bundle.spec.backbone == "googlenet" and tuple(bundle.spec.heads) == ("pose",)
+    assert "always the mean pose" in Path(bundle.path, "README.md").read_text(encoding="utf-8")
