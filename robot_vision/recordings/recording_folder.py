@@ -246,7 +246,7 @@ def differences(
 
 def _listing(topics: Mapping[str, tuple[int, int]]) -> str:
     texts = [
-        f"{counted(a, 'message')} on {topic}, where {b} are"
+        f"{counted(a, 'message')} on {topic}, where {b} {'is' if b == 1 else 'are'}"
         for topic, (a, b) in sorted(topics.items())
     ]
     more = (

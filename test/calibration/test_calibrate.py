@@ -26,7 +26,7 @@ from robot_vision.heads.classifier.fitting import class_numbers
 from robot_vision.heads.classifier.graph_scores import put_score
 from robot_vision.heads.classifier.head import HEAD as CLASSIFIER
 from robot_vision.heads.classifier.known_scores import logit_score
-from robot_vision.heads.classifier.temperature import cross_fitted, fit_temperature
+from robot_vision.heads.classifier.temperature import at_limit, cross_fitted, fit_temperature
 from robot_vision.heads.pose.fitting import pose_losses
 from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.pipeline import Pipeline
@@ -203,6 +203,14 @@ def test_of_several_answers_the_heads_part_of_a_covariance_is_scaled():
         gains.append(losses[1] - losses[0])
     assert (np.array(gains) > 0).sum() >= 17
     assert np.mean(gains) > 3 * np.std(gains) / np.sqrt(20)
+
+
+def test_temperature_at_the_end_of_the_search_is_said():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 30, (400, 5))  # sure, of labels that have nothing to do with it
+    assert "next to nothing" in at_limit(fit_temperature(logits, rng.integers(0, 5, 400)))
+    labels = np.array([rng.choice(5, p=softmax(row)) for row in logits / 20])
+    assert at_limit(fit_temperature(logits / 20, labels)) == ""
 
 
 def test_temperature_stays_finite_when_every_image_is_right():

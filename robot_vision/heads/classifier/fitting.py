@@ -26,6 +26,7 @@ from robot_vision.heads.classifier.known_scores import (
 )
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, KNOWN_SCORES, ClassifierSpec
 from robot_vision.heads.classifier.temperature import (
+    at_limit,
     cross_fitted,
     fit_temperature,
     log_probabilities,
@@ -151,7 +152,7 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
         values = {"temperature": float(f"{fitted:.6g}")}
         found = _with_temperature(Fitted(values, *numbers, int(rows.sum()), left), fitted)
         found.expected = {self.key("probabilities"): np.exp(log_probabilities(z, fitted))}
-        found.said = [f"{self.key('temperature')}: {fitted:.4f}"]
+        found.said = [f"{self.key('temperature')}: {fitted:.4f}{at_limit(fitted)}"]
         if spec.score in ("max_probability", "energy"):
             found.spec["unknown_threshold"] = None
             if spec.unknown_threshold is not None:

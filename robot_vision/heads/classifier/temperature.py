@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robot_vision.statistics.judging import cross_fit
 
-_LOWEST, _HIGHEST = 0.05, 20.0
+_LOWEST, _HIGHEST = 0.05, 20.0  # of what is tried
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -99,3 +99,12 @@ def cross_fitted(
     ):
         found[asked] = log_probabilities(z[asked], t)
     return found
+
+
+def at_limit(temperature: float) -> str:
+    """Returns what a temperature at the end of the search says of the images; empty for any other."""
+    if temperature > 0.99 * _HIGHEST:
+        return ", the highest that is tried: the answers say next to nothing about these labels"
+    if temperature < 1.01 * _LOWEST:
+        return ", the lowest that is tried: nearly every answer is right"
+    return ""
