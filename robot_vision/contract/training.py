@@ -209,7 +209,7 @@ class Trainer(Generic[S]):
                 )
 
     def check_epochs(self, epochs: int) -> None:
-        """Raises ConfigError where a stage of so many epochs does not teach the head all that it says."""
+        """Raises ConfigError where a stage has too few epochs to teach the head all that it says."""
 
     def targets(self, samples: Sequence[Any], spec: S) -> dict[str, Target]:
         """Returns targets by `Head.key`, besides label, pose and sequence, which every sample set has."""

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside their name, then renamed."""
+"""Files and folders that are whole or not there: written next to their name, then renamed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def current_umask() -> int:
 
 @contextlib.contextmanager
 def draft_of(path: Path, sync: bool = False, alone: bool = False) -> Iterator[Path]:
-    """Yields a name beside `path` to write to; when the block ends without an error, it becomes `path`.
+    """Yields a name next to `path` to write to; when the block ends without an error, it becomes `path`.
 
     A crash, a kill or a full disk leaves the old file or the new one, whole.
 
@@ -67,7 +67,7 @@ def write_whole(path: Path, content: bytes | str, sync: bool = False, alone: boo
 
 @contextlib.contextmanager
 def draft_folder(out: Path) -> Iterator[Path]:
-    """Yields a folder beside `out`; when the block ends without an error, it takes the place of `out`.
+    """Yields a folder next to `out`; when the block ends without an error, it takes the place of `out`.
 
     Raises:
         OSError: it cannot be written; what stood at `out` stands there still.

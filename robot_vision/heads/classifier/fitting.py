@@ -196,9 +196,9 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
             tells = separation(score[both], rows[both])
             after.update(resampler.headlines({_SEPARATION: tells}, both))
             if old is not None and least is not None:
-                told = separation(np.asarray(old, np.float64)[both], rows[both])
-                before.update(resampler.headlines({_SEPARATION: told}, both))
-                more = resampler.headlines({_SEPARATION: lambda w: tells(w) - told(w)}, both)
+                separated = separation(np.asarray(old, np.float64)[both], rows[both])
+                before.update(resampler.headlines({_SEPARATION: separated}, both))
+                more = resampler.headlines({_SEPARATION: lambda w: tells(w) - separated(w)}, both)
                 left = _worse_score(before, after, more["auroc"], was.score, options) or left
         found = Fitted(
             {
