@@ -306,7 +306,7 @@ def test_demo_ends_with_an_error_when_the_node_dies_and_leaves_nothing_behind(tm
         command("--duration", "20", "--output", str(out)), stderr=subprocess.PIPE, text=True
     ) as process:
         children = wait_for_nodes(process, out)
-        node = next(c for c in children if "perception_node" in " ".join(c.cmdline()))
+        node = next(c for c in children if "ros.perception.node" in " ".join(c.cmdline()))
         node.send_signal(signal.SIGKILL)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from evaluation_bags import write_bag
+from ros_helpers import ROOT, python_path
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import VERBS, main
@@ -34,8 +36,8 @@ NODES = {
 CHANGED = {
     "perception_node": "perception",
     "initialpose_topic": "initialpose",
-    "odometry_rotation_per_m_deg": 0.5,
-    "odometry_rotation_per_rad_deg": 1.5,
+    "odometry_rotation_per_m_deg": 0.75,
+    "odometry_rotation_per_rad_deg": 1.75,
 }
 
 
@@ -120,7 +122,11 @@ def test_nodes_keep_their_topics_and_services(tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
     model = make_tiny_bundle(tmp_path / "tiny")
     done = subprocess.run(
-        [sys.executable, __file__, str(model)], capture_output=True, text=True, timeout=120
+        [sys.executable, __file__, str(model)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": python_path(ROOT, ROOT / "test" / "support")},
     )
     assert done.returncode == 0, done.stderr
     assert not missing(KNOWN["topics"], json.loads(done.stdout.splitlines()[-1]))

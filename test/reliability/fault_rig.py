@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ros_helpers import ROOT, Client, NodeProcess, python_path, wait_until
+from ros_helpers import Client, NodeProcess, python_path, wait_until
 
 NODE = "/perception"
 TOPIC = "/front/image_raw"
@@ -29,7 +29,7 @@ class Camera:
     """
 
     def __init__(self, namespace: str = "") -> None:
-        command = [sys.executable, str(ROOT / "test" / "fault_camera.py"), TOPIC]
+        command = [sys.executable, str(Path(__file__).with_name("fault_camera.py")), TOPIC]
         if namespace:
             command = ["ip", "netns", "exec", namespace, *command, "--udp"]
         environment = {**os.environ, "PYTHONPATH": python_path()}
