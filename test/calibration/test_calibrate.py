@@ -170,6 +170,7 @@ def test_noise_is_that_of_blocks_whose_images_are_alike():
     assert judge(np.ones(5), np.zeros(5), np.zeros(5)).noise == np.inf  # nothing to compare with
 
 
+@pytest.mark.slow
 def test_of_several_answers_the_heads_part_of_a_covariance_is_scaled():
     """Ensembles of curves by least squares, whose own variance is that of errors they were trained on.
 

@@ -404,6 +404,7 @@ def test_module_decodes_to_the_outputs_that_are_promised(kind, name):
         assert str(value.dtype) == f"torch.{output.dtype}"
 
 
+@pytest.mark.slow
 @every_head
 def test_settings_of_training_load_no_torch(kind):
     if kind not in registry.BUILT_IN:

@@ -85,6 +85,7 @@ def kitchen(every: int) -> tuple[Any, ...]:
     return stamps, poses[:, :3, 3], xyzw, descriptor
 
 
+@pytest.mark.slow
 def test_places_of_the_kitchen_match_scikit_learns_neighbours() -> None:
     neighbors = pytest.importorskip("sklearn.neighbors")
     transform = pytest.importorskip("scipy.spatial.transform")

@@ -268,6 +268,7 @@ def test_a_recording_of_the_node_is_scored_as_the_replay(
     assert "data:image/jpeg" in (tmp_path / "live" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_images_that_the_model_was_trained_or_calibrated_on_are_said(
     bag: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def test_row_moved_by_rates_is_its_product_with_the_matrix_exponential(rates, dt
     np.testing.assert_allclose(moved, p @ expm(Q * dt_s), atol=1e-10)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.floats(0.1, 100), st.floats(0, 50))
 @settings(max_examples=60, deadline=None)
 def test_row_moved_by_jumps_is_its_product_with_the_matrix_exponential(share, dwell_s, dt_s):

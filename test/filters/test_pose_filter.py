@@ -348,6 +348,7 @@ def test_single_outliers_do_not_end_the_belief():
         assert filter_.condition() == LOCALISED
 
 
+@pytest.mark.slow
 def test_odometry_that_stands_still_is_named_left_and_followed_again():
     filter_ = PoseFilter()
     drive(filter_, 0, 30)

@@ -318,6 +318,7 @@ def test_input_too_small_for_the_backbone_is_a_config_error():
         )
 
 
+@pytest.mark.slow
 def test_network_of_grey_images_takes_rgb_and_sees_what_opencv_makes_grey(tmp_path):
     spec = NetworkSpec(
         "lenet",

@@ -96,6 +96,7 @@ def elsewhere(data_dir: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (640, 480)), np.uint8)
 
 
+@pytest.mark.slow
 def test_frame_of_elsewhere_is_refused(kitchen: Any, elsewhere: NDArray[np.uint8]) -> None:
     _, candidates, verifier, _, _ = kitchen
     found = verifier.verify(elsewhere, list(candidates.values()), CAMERA)

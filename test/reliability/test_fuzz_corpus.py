@@ -18,7 +18,7 @@ from fuzz import table, targets
 CORPUS = Path(__file__).parents[1] / "fuzz_corpus"
 KEPT = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 MOST_MB = 1024
-SLOW = ("checkpoint_file", "map_index")  # they wait for torch and FAISS
+SLOW = ("checkpoint_file", "map_index", "node_messages")  # they wait for torch, FAISS and ROS
 WITH_STRATEGY = (
     "checkpoint_file", "config_files", "map_rows", "map_server", "pose_file", "raw_image", "serialized_image",
 )  # fmt: skip

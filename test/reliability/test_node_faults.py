@@ -310,6 +310,7 @@ def test_a_topic_of_another_type_is_told_with_its_remedy(patient: Patient) -> No
     patient.is_answered(_good(patient.stamp()))
 
 
+@pytest.mark.slow
 def test_stamps_that_go_back_are_answered_and_counted(patient: Patient) -> None:
     now = patient.stamp()
     patient.is_answered(_good(now))

@@ -90,6 +90,7 @@ def test_bad_descriptor_is_refused_and_counted(robot, change, counter):
     assert level == WARN and "refused" in text
 
 
+@pytest.mark.slow
 def test_after_bad_descriptors_places_are_known_as_before(robot):
     lives_on(robot)
 

@@ -158,6 +158,7 @@ def test_steering_without_collisions_is_judged_alone():
 # The published network
 
 
+@pytest.mark.slow
 def test_published_weights_give_the_published_outputs(tmp_path):
     torch = pytest.importorskip("torch")
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -214,6 +214,7 @@ def test_places_without_a_second_visit_have_no_recall() -> None:
     assert found["average_precision"]["value"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.3, 0.7])
 def test_pairs_that_a_sketch_rules_out_change_nothing(
     noise: float, monkeypatch: pytest.MonkeyPatch

@@ -84,6 +84,7 @@ def test_numbers_match_evo_on_random_trajectories(seed: int) -> None:
     check_against_evo(scores, evaluate_frames(predictions, truth, QUICK)["trajectory"])
 
 
+@pytest.mark.slow
 def test_numbers_match_evo_on_the_kitchen() -> None:
     files = sorted((DATA / "kitchen").glob("*.pose.txt"))
     if not files:

@@ -196,6 +196,7 @@ def test_every_frame_has_the_same_pose_live_and_offline(both):
     assert np.ptp(offline.position, axis=0).max() > 0.01, "frames all look alike"
 
 
+@pytest.mark.slow
 def test_recording_of_the_node_reads_as_the_replay(both):
     """The road of `evaluate --predictions`: both give the same columns to the same metrics."""
     offline, _, recording, _ = both

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.ros
 CONFIGURE, ACTIVATE = 1, 3
 
 
+@pytest.mark.slow
 def test_namespace_remap_autostart_and_sigterm(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "b")
     process = NodeProcess(

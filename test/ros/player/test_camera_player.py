@@ -549,6 +549,7 @@ def test_recording_without_a_playable_image_fails(tmp_path: Path) -> None:
     assert process.returncode == 1 and "no image to play" in output, output
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_recorded_ros1_bag_plays_with_its_camera_info(
     data_dir: Path, listen: Callable[..., Listener]
