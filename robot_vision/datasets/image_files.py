@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ImageError
+from robot_vision.errors import ImageError, SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings.files import find_images, readable, some
 from robot_vision.recordings.image_formats import file_bytes, is_image, read_image
 from robot_vision.text.counts import agreeing, counted
+from robot_vision.truth.pose_checks import where
 
 _IMAGE = ("image", "images")
 _OTHER = ("file that is no image", "files that are no images")
@@ -73,6 +74,37 @@ def listed_file(folder: Path, name: str, ends: Iterable[str] = ()) -> Path | Non
     """Returns the file that a table names: as written, by its `listed_path`, or that and an end."""
     path = os.path.join(folder, listed_path(name))
     return first_file([os.path.join(folder, name), path, *(path + end for end in ends)])
+
+
+def without_repeats(
+    file: Path, listed: Iterable[tuple[int, int, str]], say: Callable[[str], None]
+) -> list[tuple[int, str]]:
+    """Returns stamp (ns) and image of each line of a list, without lines that repeat the one above them.
+
+    Args:
+        file: the list.
+        listed: number, stamp (ns) and image of each line.
+        say: receives how many lines are left out, and the first of them.
+
+    Raises:
+        SourceError: a stamp is before that of the line above, or is that of another image.
+    """
+    kept: list[tuple[int, int, str]] = []
+    repeats: list[int] = []
+    for number, stamp_ns, image in listed:
+        if kept and (stamp_ns, image) == kept[-1][1:]:
+            repeats.append(number)
+        elif kept and stamp_ns <= kept[-1][1]:
+            raise SourceError(
+                f"{where(file, number)}: the stamp is not later than that of line {kept[-1][0]}: sort the "
+                "lines, with one image a stamp"
+            )
+        else:
+            kept.append((number, stamp_ns, image))
+    if repeats:
+        what = agreeing(len(repeats), "repeat the line above them: left out")
+        say(f"{where(file, repeats[0])}: {counted(len(repeats), 'line')} {what}")
+    return [(stamp_ns, image) for _, stamp_ns, image in kept]
 
 
 def unused_notes(root: Path, used: Collection[str]) -> list[str]:

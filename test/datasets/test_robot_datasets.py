@@ -36,6 +36,23 @@ def test_euroc_moves_the_imus_poses_to_the_camera(tmp_path):
     )
 
 
+def test_euroc_leaves_out_a_repeated_line_and_refuses_another_image_of_its_stamp(tmp_path):
+    euroc(tmp_path, 8)
+    file = tmp_path / "mav0/cam0/data.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:4], *lines[3:]]))
+    splits = open_dataset("euroc", tmp_path)
+    assert len(splits.samples) == 8
+    assert any("data.csv:5: 1 line repeats the line above it: left out" in n for n in splits.notes)
+    other = lines[3].replace(",", ",x")
+    file.write_text("\n".join([*lines[:4], other, *lines[4:]]))
+    with pytest.raises(SourceError, match="data.csv:5: .*not later than that of line 4: sort"):
+        open_dataset("euroc", tmp_path)
+    file.write_text("\n".join([*lines[:4], lines[2], *lines[4:]]))
+    with pytest.raises(SourceError, match="data.csv:5: .*not later than that of line 4: sort"):
+        open_dataset("euroc", tmp_path)
+
+
 def test_euroc_counts_images_outside_the_truth_and_needs_the_cameras_place(tmp_path):
     euroc(tmp_path, 8)
     truth = tmp_path / "mav0/state_groundtruth_estimate0/data.csv"

@@ -24,6 +24,7 @@ from robot_vision.datasets.image_files import (
     first_file,
     listed_file,
     unlisted_note,
+    without_repeats,
 )
 from robot_vision.datasets.posed import (
     PosedOptions,
@@ -134,17 +135,17 @@ def _recording(
         if all(row.words[0].isdecimal() for row in listed)
         else unit_of_stamps([listed[0].words[0]])
     )
-    stamps, images = list[int](), list[Path]()
+    lines: list[tuple[int, int, str]] = []
     for row in listed:
         place = where(camera / "data.csv", row.number)
-        stamp_ns = to_ns(row.words[0], unit, place)
-        if stamps and stamp_ns <= stamps[-1]:
-            raise SourceError(f"{place}: stamp {row.words[0]} is not later than the one before")
         if len(row.words) < 2:
             raise SourceError(f"{place}: a line is 'stamp,file'")
-        image = listed_file(camera / "data", row.words[1]) or listed_file(camera, row.words[1])
+        lines.append((row.number, to_ns(row.words[0], unit, place), row.words[1]))
+    stamps, images = list[int](), list[Path]()
+    for stamp_ns, word in without_repeats(camera / "data.csv", lines, say):
+        image = listed_file(camera / "data", word) or listed_file(camera, word)
         if image is None:
-            skipped.add(MISSING_IMAGE, f"{name}/{row.words[1]}")
+            skipped.add(MISSING_IMAGE, f"{name}/{word}")
             continue
         stamps.append(stamp_ns)
         images.append(image)

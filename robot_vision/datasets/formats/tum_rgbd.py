@@ -28,6 +28,7 @@ from robot_vision.datasets.image_files import (
     first_file,
     listed_path,
     unlisted_note,
+    without_repeats,
 )
 from robot_vision.datasets.posed import (
     PosedOptions,
@@ -185,8 +186,7 @@ def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
     table = read_table(file)
     pairs = file.name != "rgb.txt"
     unit = unit_of_stamps([row.words[0] for row in table.rows if row.words])
-    rows: list[tuple[int, str]] = []
-    last, twice = 0, list[int]()
+    listed: list[tuple[int, int, str]] = []
     for row in table.rows:
         place = where(file, row.number)
         words = row.words
@@ -199,24 +199,8 @@ def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
                 f"{place}: a line is 'stamp file'{', once or twice' * pairs}, and this one has "
                 f"{counted(len(words) - 1, 'word')} behind the stamp"
             )
-        stamp, image = words[:2]
-        if rows and (stamp_ns, listed_path(image)) == rows[-1]:
-            twice.append(row.number)
-            continue
-        if rows and stamp_ns <= rows[-1][0]:
-            raise SourceError(
-                f"{place}: stamp {stamp} is not later than that of line {last}: stamps must increase"
-            )
-        rows.append((stamp_ns, listed_path(image)))
-        last = row.number
-    if twice:
-        say(
-            f"{where(file, twice[0])}: "
-            + counted(
-                len(twice), "line repeats the line above it", "lines repeat the line above them"
-            )
-            + ": left out"
-        )
+        listed.append((row.number, stamp_ns, listed_path(words[1])))
+    rows = without_repeats(file, listed, say)
     if not any(is_image(Path(image)) for _, image in rows):
         raise SourceError(f"{file} lists no image")
     return rows
