@@ -74,7 +74,7 @@ class KnownPlaces:
     def look_up(
         self, descriptor: NDArray[np.float32], truth: Truth, frame: int
     ) -> dict[str, NDArray[Any]]:
-        """Returns the columns of `evaluation.place.score_places`, one row, of a frame's descriptor."""
+        """Returns the columns of `heads.place.evaluation.score_places`, one row, of a frame's descriptor."""
         here = slice(frame, frame + 1)
         asked = place_metrics.Views(
             descriptor[None],

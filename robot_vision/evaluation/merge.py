@@ -1,8 +1,9 @@
 """Evaluations of single recordings, put together exactly.
 
-A document is the metrics and, next to them under `rows`, the rows that they follow from (`scores`). Medians,
-areas under curves and bootstrap intervals cannot be had from other medians and areas; from the rows they
-can. So documents made on different machines merge to what one evaluation of everything gives, to the bit.
+A document is the metrics and, next to them under `rows`, the rows that they follow from (`contract.rows`).
+Medians, areas under curves and bootstrap intervals cannot be had from other medians and areas; from the
+rows they can. So documents made on different machines merge to what one evaluation of everything gives, to
+the bit.
 """
 
 from __future__ import annotations

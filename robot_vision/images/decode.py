@@ -25,7 +25,7 @@ def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint
     Rules that a message leaves open: `8UC1/3/4` are gray, BGR and BGRA as in OpenCV; `16UC1` is gray;
     16-bit values are divided by 257; float images hold intensities in [0, 1] and are clipped to it;
     alpha is dropped; the EXIF orientation in a message's JPEG is ignored, as the camera's calibration
-    ignores it, and that of a file (`sources.files`) is applied.
+    ignores it, and that of a file (`recordings.files`) is applied.
     `data` must have height x step bytes (planar encodings: with their chroma rows); only the padding
     of the last row may be missing.
 

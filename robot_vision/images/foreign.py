@@ -1,6 +1,6 @@
-"""Encodings that `encodings` does not know, decoded by cv_bridge where it is installed and works.
+"""Encodings that `images.raw` does not know, decoded by cv_bridge where it is installed and works.
 
-The released versions of cv_bridge turn no encoding into colours that `encodings` lacks; one that was built
+The released versions of cv_bridge turn no encoding into colours that `images.raw` lacks; one that was built
 with a camera maker's own may. A cv_bridge that was built for NumPy 1, as those of apt are, raises nothing
 under NumPy 2: the process is gone at the first image. So another process tries it before this one does.
 """

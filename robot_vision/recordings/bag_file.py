@@ -1,6 +1,6 @@
 """Single images of bags in any order: training asks for image 4711, then for 12.
 
-`sources.bag_reader` goes through a bag once, and says of each message where it lies.
+`bag_reader` goes through a bag once, and says of each message where it lies.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads the truth of a recording: topics of its bag, or files next to it.
 
 Labels come from a topic (std_msgs/String or vision_msgs/Classification) or a YAML file of labelled time spans
-(`datasets.bag_labels`); poses from a topic, odometry or tf (`datasets.bag_poses`), or from a TUM, EuRoC or
-KITTI file (`datasets.pose_files`); numbers as `bag_numbers` says. Stamps of
+(`bag_labels`); poses from a topic, odometry or tf (`bag_poses`), or from a TUM, EuRoC or
+KITTI file (`pose_files`); numbers as `bag_numbers` says. Stamps of
 files and headers are on the same clock as the images'.
 """
 
@@ -47,7 +47,7 @@ class TruthRequest:
         label_spans: a YAML file.
         label_hold_s: how long a topic's label holds at most; 0: until the next.
         pose_source: auto takes the file or topic given, else the only pose topic in a namespace called
-            truth, else what `datasets.bag_poses` finds (tf, a pose topic, odometry).
+            truth, else what `bag_poses` finds (tf, a pose topic, odometry).
         pose_topic: PoseStamped, PoseWithCovarianceStamped or Odometry.
         pose_file: TUM, EuRoC or KITTI.
         pose_format: of the file.
@@ -215,7 +215,7 @@ def _numbers(
 
 
 def spans_track(file: Path, start_ns: int) -> LabelTrack:
-    """Returns the labels of a YAML file of time spans; see `datasets.bag_labels`.
+    """Returns the labels of a YAML file of time spans; see `bag_labels`.
 
     Args:
         file: the YAML file.

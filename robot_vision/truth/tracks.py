@@ -1,6 +1,6 @@
 """What is true of a recording's frames: labels and camera poses over time, whatever they come from.
 
-`truth_sources` reads them from a bag or from files next to it; tests and other data give arrays.
+`reading` reads them from a bag or from files next to it; tests and other data give arrays.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Views:
 def score_places(
     queries: Views, database: Views, settings: SamePlace, same_recording: bool
 ) -> dict[str, NDArray[Any]]:
-    """Returns the columns of `scores.COLUMNS` on places.
+    """Returns the columns of `contract.rows` on places.
 
     Of images that are equally similar the first one counts as more similar.
 

@@ -70,7 +70,7 @@ class PostgresMap(TableMap):
         descriptor_dtype: str,
         frame_id: str,
     ) -> PostgresMap:
-        """Makes a map; see `store.create_map`."""
+        """Makes a map; see `opening.create_map`."""
         settings = (bundle_name, bundle_sha256, dimension, descriptor_dtype, frame_id)
         return cls._create(Address.parse(uri), *settings)
 
@@ -112,7 +112,7 @@ class PostgresMap(TableMap):
 
     @classmethod
     def open(cls, uri: str, mode: Mode) -> PostgresMap:
-        """Opens a map; see `store.open_map`."""
+        """Opens a map; see `opening.open_map`."""
         return cls(Address.parse(uri), mode)
 
     @classmethod
@@ -126,7 +126,7 @@ class PostgresMap(TableMap):
         descriptor_dtype: str,
         frame_id: str,
     ) -> Iterator[PostgresMap]:
-        """Yields an empty map that gets its name when the block ends; see `store.create_map`.
+        """Yields an empty map that gets its name when the block ends; see `opening.create_map`.
 
         What a process that was killed left is taken away by the next one, or by `drop`.
         """
@@ -170,11 +170,11 @@ class PostgresMap(TableMap):
 
     @property
     def revision(self) -> int:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         return self._revision_of(self._all(_REVISION))
 
     def remove(self, ids: Ids) -> int:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._transaction() as connection:
             revision = self._next_revision(connection)
             gone = self._fetch(
@@ -189,7 +189,7 @@ class PostgresMap(TableMap):
         return len(gone)
 
     def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         kind = server.vector_type(self.info.descriptor_dtype)
         return self._sums(
             self._all(
@@ -199,7 +199,7 @@ class PostgresMap(TableMap):
         )
 
     def changes(self, since: int) -> Changes:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._using() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             revision = self._revision_of(self._fetch(connection, _REVISION))
@@ -216,7 +216,7 @@ class PostgresMap(TableMap):
         return Changes(revision, added, removed)
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._transaction() as connection:
             for number, data in structures.items():
                 done = self._fetch(
@@ -229,16 +229,16 @@ class PostgresMap(TableMap):
                     raise self._no_keyframe(number)
 
     def structure(self, keyframe_id: int) -> bytes | None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         rows = self._all("SELECT data FROM {s}.structure WHERE id = %s", [int(keyframe_id)])
         return self._bytes(rows[0][0]) if rows else None
 
     def structure_ids(self) -> NDArray[np.int64]:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         return self._numbers(self._all("SELECT id FROM {s}.structure ORDER BY id"))
 
     def check(self) -> None:
-        """See `store.PlaceMap`. What the server's disks do is the server's to check (data checksums)."""
+        """See `base.PlaceMap`. What the server's disks do is the server's to check (data checksums)."""
         for keyframe in self.keyframes():
             try:
                 check(keyframe, self.info.dimension)
@@ -288,7 +288,7 @@ class PostgresMap(TableMap):
         return ids, similarities
 
     def close(self) -> None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._lock:
             self._closed = True
             self._connection.close()

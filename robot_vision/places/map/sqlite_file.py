@@ -151,7 +151,7 @@ def open_file(
 
     Args:
         path: the file.
-        mode: see `store.open_map`.
+        mode: see `opening.open_map`.
         quick: leave out the check of every page.
         frozen: read the file as it is now, without the files that SQLite makes next to it; only where
             nobody writes.

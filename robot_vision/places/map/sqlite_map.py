@@ -83,7 +83,7 @@ class SqliteMap(TableMap):
         descriptor_dtype: str,
         frame_id: str,
     ) -> SqliteMap:
-        """Makes a map; see `store.create_map`."""
+        """Makes a map; see `opening.create_map`."""
         make_file(
             path,
             (
@@ -100,7 +100,7 @@ class SqliteMap(TableMap):
 
     @classmethod
     def open(cls, path: Path, mode: Mode, quick: bool = False) -> SqliteMap:
-        """Opens a map; see `store.open_map`. `quick` leaves out the check of every page."""
+        """Opens a map; see `opening.open_map`. `quick` leaves out the check of every page."""
         frozen = False
         try:
             db = open_file(path, mode, quick)
@@ -121,12 +121,12 @@ class SqliteMap(TableMap):
 
     @property
     def revision(self) -> int:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._using() as db:
             return self._now(db)
 
     def remove(self, ids: Ids) -> int:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         wanted = sorted({int(i) for i in ids})
         removed = 0
         with self._transaction() as (db, revision):
@@ -142,11 +142,11 @@ class SqliteMap(TableMap):
         return removed
 
     def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         return self._sums(self._all("SELECT id, crc FROM descriptor ORDER BY id"))
 
     def changes(self, since: int) -> Changes:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._reading() as db:
             revision = self._now(db)
             added, removed = (
@@ -160,7 +160,7 @@ class SqliteMap(TableMap):
             return Changes(revision, added, removed)
 
     def set_structures(self, structures: Mapping[int, bytes]) -> None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         if not structures:
             return
         with self._transaction(changes_places=False) as (db, _):
@@ -174,15 +174,15 @@ class SqliteMap(TableMap):
                 )
 
     def structure(self, keyframe_id: int) -> bytes | None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         return self._blobs("structure", [int(keyframe_id)]).get(int(keyframe_id))
 
     def structure_ids(self) -> NDArray[np.int64]:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         return self._numbers(self._all("SELECT id FROM structure ORDER BY id"))
 
     def check(self) -> None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._using() as db:
             check_pages(db, self.path)
         keyframes = self._one("SELECT count(*) FROM keyframe")[0]
@@ -210,7 +210,7 @@ class SqliteMap(TableMap):
             empty_log(db)
 
     def close(self) -> None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         with self._lock:
             db, self._db = self._db, None
             if db is not None:

@@ -30,7 +30,7 @@ POSE = "id, stamp_ns, camera, source, x, y, z, qx, qy, qz, qw, covariance"
 
 
 class TableMap(PlaceMap):
-    """A `store.PlaceMap` without its statements. Calls from several threads wait for one another."""
+    """A `base.PlaceMap` without its statements. Calls from several threads wait for one another."""
 
     info: MapInfo
     chunk: int  # keyframes that one statement asks for
@@ -42,22 +42,22 @@ class TableMap(PlaceMap):
         self.close()
 
     def add(self, keyframe: Keyframe) -> int:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         return self.add_many([keyframe])[0]
 
     def add_many(self, keyframes: Iterable[Keyframe]) -> list[int]:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         given = list(keyframes)
         for keyframe in given:
             check(keyframe, self.info.dimension)
         return self._insert_all(given) if given else []
 
     def get(self, keyframe_id: int) -> Keyframe:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         return next(self.keyframes([keyframe_id]))
 
     def keyframes(self, ids: Ids | None = None) -> Iterator[Keyframe]:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         wanted = iter(self._ids() if ids is None else [int(i) for i in ids])
         while chunk := list(islice(wanted, self.chunk)):
             rows = self._rows(chunk)
@@ -68,7 +68,7 @@ class TableMap(PlaceMap):
                     raise self._no_keyframe(number)
 
     def poses(self) -> MapPoses:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         rows = self._pose_rows()
         numbers = np.array([row[4:11] for row in rows], np.float64).reshape(-1, 7)
         return MapPoses(
@@ -81,7 +81,7 @@ class TableMap(PlaceMap):
         )
 
     def descriptors(self, ids: Ids | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         if ids is None:
             wanted = self._ids()
             self._refuse_count(len(wanted))
@@ -98,7 +98,7 @@ class TableMap(PlaceMap):
         return found[:count], result[:count]
 
     def set_structure(self, keyframe_id: int, structure: bytes) -> None:
-        """See `store.PlaceMap`."""
+        """See `base.PlaceMap`."""
         self.set_structures({keyframe_id: structure})
 
     def _numbers(self, rows: list[Row]) -> NDArray[np.int64]:

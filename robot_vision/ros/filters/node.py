@@ -1,6 +1,6 @@
 """The filter node: what the perception node says of each image in; what is true over time out.
 
-A lifecycle node. The classes are filtered in `class_filtering.py`, the pose in `pose_filtering.py`; the
+A lifecycle node. The classes are filtered in `classes.py`, the pose in `pose.py`; the
 mathematics of both is in `robot_vision.filters`.
 """
 

@@ -42,7 +42,7 @@ Positions = NDArray[np.float64]
 
 
 class Drawn(Protocol):
-    """What is drawn of a session: see `place_loops.Loops`."""
+    """What is drawn of a session: see `loops.Loops`."""
 
     frame: str
     closed: list[tuple[Positions, Positions]]

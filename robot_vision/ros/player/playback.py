@@ -57,10 +57,10 @@ class Playback:
 
     Args:
         source: what is played.
-        output_topics: see `player_topics`.
+        output_topics: see `topics.player_topics`.
         transport: `as_recorded`, `raw` or `compressed`.
         frame_id: replaces the recorded frame unless empty.
-        namespace: of the node; see `player_topics`.
+        namespace: of the node; see `topics.player_topics`.
 
     Attributes:
         topics: under which names everything is published.
