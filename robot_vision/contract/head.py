@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -115,14 +116,10 @@ class Column:
     Attributes:
         shape: without the frame's axis; -1 is taken from the first answer.
         dtype: as NumPy names it.
-        keep: `memory`, or `stream`: one compressed array a frame in the predictions file.
-        code: of streamed ones: `raw`, or `png` (uint8, uint16).
     """
 
     shape: tuple[int, ...] = ()
     dtype: str = "float64"
-    keep: str = "memory"
-    code: str = "raw"
 
 
 S = TypeVar("S")
@@ -130,7 +127,7 @@ A = TypeVar("A", bound=Answer)
 H = TypeVar("H", bound="Head[Any, Any]")
 
 
-class Head(Generic[S, A]):
+class Head(ABC, Generic[S, A]):
     """A head under a name. Each kind has one subclass; its `HEAD` is named as its kind.
 
     Attributes:
@@ -143,7 +140,7 @@ class Head(Generic[S, A]):
         sampled: whether it may answer several times; its `Spec` then has `dropout`.
         large_json: whether its JSON is long, so that `infer --no-descriptor` leaves it out.
         files: of a bundle, besides the graph and the weights.
-        needs: of `mounting` and `camera_info`: what the node shall listen to.
+        needs: what the node shall listen to: `mounting`, for where the camera is on the robot.
     """
 
     kind: ClassVar[str]
@@ -195,15 +192,15 @@ class Head(Generic[S, A]):
         """Returns what it reads of the backbone."""
         return (Tap(getattr(spec, "tap", "")),)
 
+    @abstractmethod
     def outputs(self, spec: S, several: EpistemicSpec | None) -> dict[str, Output]:
         """Returns its outputs of the graph; names are made by `key`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decoder(
         self, spec: S, several: EpistemicSpec | None, material: Material
     ) -> Callable[[Arrays], Sequence[A]]:
         """Returns what turns the arrays (N, ...) of a batch into N answers; threads may share it."""
-        raise NotImplementedError
 
     # The bundle
 
@@ -266,17 +263,17 @@ class Head(Generic[S, A]):
     def draw(self, canvas: Canvas, answer: A, spec: S, options: Any) -> None:
         """Draws an answer onto the image that it is about."""
 
+    @abstractmethod
     def json(self, answer: A, spec: S, options: Any, attach: Any) -> Any:
         """Returns an answer as plain data for a JSON line; None leaves it out."""
-        raise NotImplementedError
 
     def heading(self, spec: S) -> str:
         """Returns the heading of the column in the table of answers."""
         return self.name
 
+    @abstractmethod
     def cell(self, answer: A, spec: S, options: Any) -> str:
         """Returns an answer as one line of the table."""
-        raise NotImplementedError
 
     def tally(self, answer: A, spec: S, options: Any) -> str | None:
         """Returns the word by which frames are counted below the table; None for no count."""
@@ -296,31 +293,39 @@ class Head(Generic[S, A]):
 
     # What is kept between prediction and evaluation
 
+    @abstractmethod
     def columns(self, spec: S) -> Mapping[str, Column]:
         """Returns the columns; names are made by `key`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pack(self, answer: A) -> dict[str, Any]:
         """Returns an answer's row of the columns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unpack(self, row: Mapping[str, Any], spec: S, material: Material) -> A:
         """Returns the answer of a row."""
-        raise NotImplementedError
 
     # The other sides: a head imports heads/KIND/{judging,fitting,training}.py inside of these
 
     def judge(self) -> Any:
-        """Returns what scores its answers against the truth."""
-        raise NotImplementedError
+        """Returns what scores its answers against the truth.
+
+        Raises:
+            ConfigError: the head has nothing that does.
+        """
+        raise ConfigError(f"Nothing judges a {self.kind} head: its package has no `judge` for it")
 
     def fitter(self) -> Any | None:
         """Returns what `robot-vision calibrate` fits with; None where there is nothing to fit."""
         return None
 
     def trainer(self) -> Any:
-        """Returns what trains it; imports torch."""
-        raise NotImplementedError
+        """Returns what builds and trains its module; imports torch.
+
+        Raises:
+            ConfigError: the head has nothing that does.
+        """
+        raise ConfigError(f"Nothing trains a {self.kind} head: its package has no `trainer` for it")
 
 
 def plain(spec: Any) -> dict[str, Any]:

@@ -31,14 +31,12 @@ class FrameTruth:
         positions: float64 (n, 3), of the camera in the map, metres; NaN where there is none.
         xyzw: float64 (n, 4).
         numbers: by name, float64 (n,).
-        image: `image(name, i)` reads the true image of frame i, or None.
     """
 
     label: NDArray[np.int64]
     positions: NDArray[np.float64]
     xyzw: NDArray[np.float64]
     numbers: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    image: Callable[[str, int], NDArray[Any] | None] = lambda name, i: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ class Frames:
 
     def taken(self, rows: slice) -> Frames:
         """Returns neighbouring frames."""
-        truth, start = self.truth, rows.start or 0
+        truth = self.truth
         return Frames(
             self.stamps_ns[rows],
             {word: column[rows] for word, column in self.columns.items()},
@@ -66,7 +64,6 @@ class Frames:
                 truth.positions[rows],
                 truth.xyzw[rows],
                 {name: values[rows] for name, values in truth.numbers.items()},
-                lambda name, i: truth.image(name, start + i),
             ),
         )
 

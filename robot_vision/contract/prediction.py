@@ -16,11 +16,9 @@ class Prediction:
     Attributes:
         answers: head's name to its answer, in the order of `NetworkSpec.heads`; a head that the bundle
             lacks is absent.
-        window: which part of the camera's image the network saw; None where nobody says.
     """
 
     answers: Mapping[str, Answer] = field(default_factory=dict)
-    window: Any = None
 
     def __getitem__(self, head: str) -> Any:
         """Returns the answer of a head that is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
@@ -13,6 +14,7 @@ from robot_vision.contract.head import Head
 from robot_vision.errors import ConfigError, unknown
 
 GROUP = "robot_vision.heads"  # entry points of other packages: KIND = "module:HEAD"
+_log = logging.getLogger(__name__)
 # The order of outputs, topics and tables.
 BUILT_IN = {
     kind: f"robot_vision.heads.{kind}:HEAD"
@@ -36,7 +38,7 @@ def names() -> tuple[str, ...]:
 def head(kind: str, what: str = "head") -> Head[Any, Any]:
     """Returns a head, named as its kind.
 
-    A built-in head comes before one of the same name from another package.
+    A built-in head comes before one of the same name from another package; `_installed` says so.
 
     Args:
         kind: one of `names()`.
@@ -86,6 +88,11 @@ def _installed() -> dict[str, tuple[tuple[str, str], ...]]:
     for entry in metadata.entry_points(group=GROUP):
         package = entry.dist.name if entry.dist else "a package"
         found.setdefault(entry.name, set()).add((entry.value, package))
+    for kind in found.keys() & BUILT_IN:
+        packages = " and ".join(sorted(package for _, package in found[kind]))
+        _log.warning(
+            "The %s head of %s is not used: one of robot_vision has this name", kind, packages
+        )
     return {kind: tuple(sorted(entries)) for kind, entries in found.items()}
 
 

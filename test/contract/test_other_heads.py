@@ -207,6 +207,40 @@ def test_an_entry_point_to_something_else_is_refused(site, value):
         registry.head("odd_head")
 
 
+def test_a_head_that_lacks_what_every_head_has_is_refused_by_its_names(site):
+    text = (
+        "from toy_heads import SteeringHead\n"
+        "from robot_vision.contract.head import Head\n"
+        "class Half(Head):\n"
+        "    kind = answer_key = 'half_head'\n"
+        "    outputs, decoder, json, cell, pack = [vars(SteeringHead)[n] for n in "
+        "('outputs', 'decoder', 'json', 'cell', 'pack')]\n"
+        "HEAD = Half()\n"
+    )
+    site("half", {"half_head": "half_of_a_head:HEAD"}, half_of_a_head=text)
+    with pytest.raises(ConfigError, match=r"'half_head' of half.*columns.*unpack"):
+        registry.head("half_head")
+
+
+def test_a_head_without_a_trainer_or_a_judge_is_refused_where_one_is_needed(
+    toy_bundle, tmp_path, capsys
+):
+    pytest.importorskip("torch", reason="torch is not installed")
+    config = tmp_path / "train.yaml"
+    config.write_text("heads: [toy_steering]\ndata: {kind: image_folder, path: .}\n")
+    assert main(["train", str(config)]) == 2
+    assert "Nothing trains a toy_steering head" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="Nothing judges a toy_segments head"):
+        registry.head("toy_segments").judge()
+
+
+def test_a_head_that_is_called_as_one_of_the_package_is_not_used_and_said(site, caplog):
+    site("their-poses", {"pose": "toy_heads:STEERING"})
+    assert registry.names().count("pose") == 1
+    assert "pose head of their-poses is not used" in caplog.text
+    assert registry.head("pose").answer_key == "pose"
+
+
 def test_a_bundle_whose_head_is_not_installed_says_what_to_do(toy_bundle, tmp_path):
     path = tmp_path / "elsewhere"
     shutil.copytree(toy_bundle, path)

@@ -13,7 +13,7 @@ from train_data import COLOURS, configuration, make_labelled
 
 from robot_vision.backbones.architectures import look_inside
 from robot_vision.contract import registry
-from robot_vision.contract.head import Answer, Head, Output, Tap
+from robot_vision.contract.head import Answer, Column, Head, Output, Tap
 from robot_vision.contract.losses import LossValue
 from robot_vision.contract.training import HeadSettings, Target, Trainer
 from robot_vision.errors import ConfigError
@@ -96,6 +96,24 @@ class ColourHead(Head[ColourSpec, Colour]):
 
     def outputs(self, spec, several):
         return {self.key("rgb"): Output((3,))}
+
+    def decoder(self, spec, several, material):
+        return lambda arrays: [Colour(rgb) for rgb in arrays[self.key("rgb")]]
+
+    def json(self, answer, spec, options, attach):
+        return answer.rgb.tolist()
+
+    def cell(self, answer, spec, options):
+        return str(answer.rgb)
+
+    def columns(self, spec):
+        return {self.key("rgb"): Column((3,))}
+
+    def pack(self, answer):
+        return {self.key("rgb"): answer.rgb}
+
+    def unpack(self, row, spec, material):
+        return Colour(row[self.key("rgb")])
 
     def trainer(self):
         return ColourTrainer(self)

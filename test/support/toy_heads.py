@@ -104,7 +104,7 @@ class SegmentsHead(Head[SegmentsSpec, Segments]):
         return spec.labels[int(np.bincount(answer.ids.ravel()).argmax())]
 
     def columns(self, spec):
-        return {self.key("ids"): Column(SIZE, "uint8", "stream", "png")}
+        return {self.key("ids"): Column(SIZE, "uint8")}
 
     def pack(self, answer):
         return {self.key("ids"): answer.ids}
