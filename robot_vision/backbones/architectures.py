@@ -54,6 +54,7 @@ class Architecture:
             and MaxViT).
         keys: names of every parameter and buffer of the whole network to their shapes.
         input: (channels, height, width) of the images for which it was made.
+        says: what the numbers of the last layer are.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Architecture:
     linear_end: bool
     keys: Mapping[str, Shape]
     input: Shape
+    says: str
 
     def resolve(self, tap: str) -> str:
         """Returns the node of a tap.
@@ -185,6 +187,7 @@ def look_inside(name: str) -> Architecture:
         linear_end=linear and list(tensors)[-1] == last_layer,
         keys={key: tuple(value.shape) for key, value in model.state_dict().items()},
         input=look,
+        says=getattr(model, "says", "classes"),
     )
 
 

@@ -80,6 +80,7 @@ class ResNet8(nn.Module):
     the names of PULP-DroNet's published weights.
     """
 
+    says = "steering and collision"
     _block: type[nn.Module] = _PreActivated
 
     def __init__(self) -> None:

@@ -158,6 +158,8 @@ class Trainer(Generic[S]):
         balances: it learns classes, which batches may have equally often.
         settings: a run's; the defaults of `Settings` until they are set.
         linear: a linear layer, whose members all learn the same of the same features.
+        takes: what a backbone's last layer must say (`Architecture.says`) to become the module's `linear`,
+            where it fits; empty takes none.
     """
 
     Settings: type[HeadSettings] = HeadSettings
@@ -170,6 +172,7 @@ class Trainer(Generic[S]):
     looks_up: ClassVar[bool] = False
     balances: ClassVar[bool] = False
     linear: ClassVar[bool] = False
+    takes: ClassVar[str] = ""
 
     def __init__(self, head: Head[Any, Any]) -> None:
         self.head = head
@@ -237,15 +240,11 @@ class Trainer(Generic[S]):
         """Returns the spec with what follows from the module: sizes."""
         return spec
 
-    def take_layer(self, module: Any, weight: Tensor, bias: Tensor) -> bool:
-        """Puts a backbone's own classification layer in, where it fits; returns whether it did."""
-        return False
-
     def untrained(self, pretrained: bool, images: int) -> str:
         """Returns what a bundle must say whose head has seen no training; empty where that is nothing.
 
         Args:
-            pretrained: whether `take_layer` took a layer, or there was none to take.
+            pretrained: whether it has the backbone's last layer, or there was none to take.
             images: that it was prepared by.
         """
         return f"The {self.name} head is not trained: its answers mean nothing"

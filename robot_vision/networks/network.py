@@ -69,7 +69,7 @@ class MultiHeadNetwork(nn.Module):
             built[head.name] = head.trainer().built(own, self.heads[head.name])
         self.spec = spec = spec.with_heads(**built)
         self._set_normalisation()
-        self.pretrained = self._take_classification_layer()
+        self.pretrained = self._take_last_layer()
         self.members = nn.ModuleList()
         self.build_epistemic()
 
@@ -187,18 +187,20 @@ class MultiHeadNetwork(nn.Module):
         self.register_buffer("pixel_scale", scale.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_shift", shift.view(1, -1, 1, 1), persistent=False)
 
-    def _take_classification_layer(self) -> frozenset[str]:
+    def _take_last_layer(self) -> frozenset[str]:
+        """Puts the backbone's last layer into heads that say the same by it; returns their names."""
         layer = self.backbone.classification_layer
         self.backbone.classification_layer = None  # taken or not, it need not be kept
         if layer is None:
             return frozenset()
-        default = (self.backbone.architecture.features,)
-        return frozenset(
-            head.name
-            for head, _ in self.spec.bound
-            if self.taps[head.name] == default
-            and head.trainer().take_layer(self.heads[head.name], *layer)
-        )
+        inside, taken = self.backbone.architecture, set[str]()
+        for head, _ in self.spec.bound:
+            if self.taps[head.name] == (inside.features,) and head.trainer().takes == inside.says:
+                linear: Any = self.heads[head.name].linear
+                if linear.weight.shape == layer[0].shape:
+                    linear.load_state_dict(dict(zip(("weight", "bias"), layer, strict=True)))
+                    taken.add(head.name)
+        return frozenset(taken)
 
 
 def _offset(head: Head[Any, Any]) -> int:

@@ -69,6 +69,7 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
     ranked = ("accuracy", 1)
     balances = True
     linear = True
+    takes = "classes"
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> ClassifierSpec:
         where = f"network.{self.name}"
@@ -117,12 +118,6 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         if spec.score not in FEATURE_SCORES:
             return spec
         return replace(spec, feature_size=module.linear.in_features)
-
-    def take_layer(self, module: Any, weight: Tensor, bias: Tensor) -> bool:
-        fits: bool = module.linear.weight.shape == weight.shape
-        if fits:
-            module.linear.load_state_dict({"weight": weight, "bias": bias})
-        return fits
 
     def untrained(self, pretrained: bool, images: int) -> str:
         if pretrained:

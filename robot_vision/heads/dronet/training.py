@@ -34,7 +34,7 @@ from robot_vision.settings.mappings import from_mapping
 from robot_vision.statistics.bootstrap import values
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 _LEAST = 1e-4  # of a loss that others are divided by
 
@@ -65,6 +65,7 @@ class DronetTrainer(Trainer[DronetSpec]):
         "f1": ("F1", "{:.4f}"),
     }
     ranked = ("rmse", -1)
+    takes = "steering and collision"
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> DronetSpec:
         """See `Trainer.spec`."""
@@ -116,13 +117,6 @@ class DronetTrainer(Trainer[DronetSpec]):
         from robot_vision.heads.dronet.network import DronetModule
 
         return DronetModule(spec, shapes[0])
-
-    def take_layer(self, module: Any, weight: Tensor, bias: Tensor) -> bool:
-        """Takes the last layer of DroNet's own backbones."""
-        fits: bool = module.linear.weight.shape == weight.shape
-        if fits:
-            module.linear.load_state_dict({"weight": weight, "bias": bias})
-        return fits
 
     def untrained(self, pretrained: bool, images: int) -> str:
         """See `Trainer.untrained`."""

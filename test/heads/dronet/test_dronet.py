@@ -186,6 +186,27 @@ def test_published_weights_give_the_published_outputs(tmp_path):
     assert torch is not None
 
 
+@pytest.mark.parametrize(("backbone", "side"), [("lenet", 28), ("resnet8", 200)])
+def test_a_last_layer_of_two_numbers_goes_to_the_head_that_says_the_same(backbone, side, tmp_path):
+    """Two classes are no steering, and steering and collision are no two classes."""
+    torch = pytest.importorskip("torch")
+    from robot_vision.backbones.small import LeNet, ResNet8
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.heads.classifier.spec import ClassifierSpec
+    from robot_vision.images.input import InputSpec
+    from robot_vision.networks.network import MultiHeadNetwork
+
+    whole = LeNet(2) if backbone == "lenet" else ResNet8()
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    size = InputSpec(side, side, channels=1)
+    heads = {"classifier": ClassifierSpec(("left", "right")), "dronet": HEAD.Spec()}
+    network = MultiHeadNetwork(NetworkSpec(backbone, size, heads), str(tmp_path / "weights.pth"))
+    (taken,) = network.pretrained
+    assert taken == ("classifier" if backbone == "lenet" else "dronet")
+    last = whole.fc2 if backbone == "lenet" else whole.fc
+    assert torch.equal(network.heads[taken].linear.weight, last.weight)
+
+
 # Training
 
 
