@@ -222,6 +222,10 @@ class Trainer(Generic[S]):
         """Returns the targets that are classes, by `Head.key`, and how many classes there are."""
         return {}
 
+    def chooses(self) -> bool:
+        """Whether it chooses the batches; one head of a run can."""
+        return type(self).chooser is not Trainer.chooser
+
     def needs_images(self) -> bool:
         """Whether the loss looks at the images, so that features of them do not do."""
         return False
@@ -278,9 +282,9 @@ class Trainer(Generic[S]):
         made: nn.Module = make_by_name(f"{self.name} loss", self.losses, name, settings)
         return made
 
-    def chooser(self, module: Any, features: Features, share: Share) -> Chooser | None:
-        """Returns what chooses the batches, or None for all images in random order."""
-        return None
+    def chooser(self, module: Any, features: Features, share: Share) -> Chooser:
+        """Returns what chooses the batches of a head that `chooses`; else all images come in random order."""
+        raise NotImplementedError
 
     def finish(self, module: Any, spec: S, features: Features) -> None:
         """Sets what data say after the last step: whitening."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import MAX_MEMBERS, MAX_PASSES
-from robot_vision.contract.training import Trainer
+from robot_vision.contract.training import NONE, Trainer
 from robot_vision.datasets.registry import DATASETS
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.images.input import InputSpec
@@ -240,6 +240,18 @@ class TrainingConfig:
             raise ConfigError(
                 f"loop.sampler balanced draws by class, and no class is learned by {', '.join(self.heads)}"
             )
+        choosing = [name for name, t in self.trainers.items() if t.chooses()]
+        choosing = [name for name in choosing if given[name].loss != NONE]
+        if len(choosing) > 1:
+            raise ConfigError(
+                f"{' and '.join(choosing)} would both choose the batches: train one of them later, from the "
+                "bundle of the others (network.init_from)"
+            )
+        if choosing and self.loop.sampler == "balanced":
+            raise ConfigError(
+                f"loop.sampler balanced would have no effect, since the {choosing[0]} head chooses the "
+                "batches: leave it out"
+            )
         several = self.epistemic.members > 1 or self.epistemic.passes
         if several and not any(t.head.sampled for t in trainers):
             can = [kind for kind in registry.BUILT_IN if registry.head(kind).sampled]
@@ -275,6 +287,8 @@ def trainer_of(name: str, kind: str) -> Trainer[Any]:
     head = registry.head(kind).named(name)
     try:
         trainer: Trainer[Any] = head.trainer()
+    except ConfigError:
+        raise
     except Exception as error:  # a package of others may fail in any way
         raise ConfigError(
             f"What trains a {kind} head cannot be imported: {type(error).__name__}: {error}"

@@ -445,3 +445,23 @@ def test_names_in_brackets_are_said_as_they_are(capsys):
     text = "3 images are left out: lab [/2]/a.png, [red]/b.png"
     Recorder(None).say(text)
     assert capsys.readouterr().err == f"{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("heads", "groups", "message"),
+    [
+        (["pose", "place"], {"pose": {"clips": 3}}, "pose and place would both choose the batches"),
+        (["classifier", "place"], {"loop": {"sampler": "balanced"}}, "the place head chooses"),
+        (["pose", "place"], {"pose": {"clips": 3}, "place": {"loss": "none"}}, ""),
+        (["pose", "place"], {}, ""),
+    ],
+)
+def test_one_head_of_a_run_can_choose_the_batches(tmp_path, heads, groups, message):
+    def made():
+        return configuration("seven_scenes", tmp_path, tmp_path, heads=heads, **groups)
+
+    if message:
+        with pytest.raises(ConfigError, match=message):
+            made()
+    else:
+        assert made().heads == tuple(heads)

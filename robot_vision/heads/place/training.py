@@ -164,7 +164,7 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         """Adds what counts as the same place."""
         return {**self.settings.relation, **self.settings.settings}
 
-    def chooser(self, module: Any, features: Features, share: Share) -> Chooser | None:
+    def chooser(self, module: Any, features: Features, share: Share) -> Chooser:
         """See `Trainer.chooser`: mined tuples, or images by place."""
         from robot_vision.heads.place.mining import Mined, TripletSampler
         from robot_vision.heads.place.neighbours import PlaceRelation, PoseNeighbours

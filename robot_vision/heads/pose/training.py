@@ -109,9 +109,13 @@ class PoseTrainer(Trainer[PoseSpec]):
         """The reprojection loss looks at the images' size."""
         return bool(self.settings.loss == "reprojection")
 
+    def chooses(self) -> bool:
+        """Where clips are wanted."""
+        return bool(self.settings.clips > 1)
+
     def keeps_order(self) -> bool:
         """Frames of a clip are found by where they stand in the sequence."""
-        return bool(self.settings.clips > 1)
+        return self.chooses()
 
     def module(self, spec: PoseSpec, shapes: Sequence[Shape]) -> nn.Module:
         from robot_vision.heads.pose.network import PoseNetHead
@@ -140,13 +144,11 @@ class PoseTrainer(Trainer[PoseSpec]):
         added: nn.Module = make_by_name("loss", table, "relative", relative, absolute=loss)
         return added
 
-    def chooser(self, module: Any, features: Features, share: Share) -> Chooser | None:
-        """See `Trainer.chooser`: clips of neighbours, where they are wanted."""
+    def chooser(self, module: Any, features: Features, share: Share) -> Chooser:
+        """See `Trainer.chooser`: clips of neighbours."""
         from robot_vision.heads.pose.clips import ClipSampler
 
         settings = self.settings
-        if settings.clips == 1:
-            return None
         count = max(1, share.batch_size // (settings.clips * share.world))
         sequence = features.targets["sequence"].numpy().astype(np.int64)
         return Sampled(

@@ -242,8 +242,6 @@ def make_chooser(
 ) -> Chooser | None:
     """Returns what chooses the batches, or None for all images in random order.
 
-    Where several heads choose, the last of them in the network's order does.
-
     Args:
         config: of the run.
         heads: that are trained.
@@ -253,12 +251,11 @@ def make_chooser(
         world: number of processes.
     """
     share = Share(config.loop.batch_size, config.loop.seed, rank, world)
-    for name in reversed([name for name in network.spec.heads if name in heads]):
+    for name in heads:
         trainer = config.trainers[name]
-        features = features_of(network, train, trainer)
-        chooser = trainer.chooser(network.heads[name], features, share)
-        if chooser is not None:
-            return chooser
+        if trainer.chooses():
+            features = features_of(network, train, trainer)
+            return trainer.chooser(network.heads[name], features, share)
     return None
 
 
