@@ -1,6 +1,7 @@
 """Calibration: fits against other optimisers, graphs against arithmetic, the command from end to end."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.calibration.run import Data, calibrate
 from robot_vision.cli import main
 from robot_vision.cli.calibrate import summary
-from robot_vision.contract.calibration import Options
+from robot_vision.contract.calibration import FOLDS, Fit, Options
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.image_sketch import found_in, sketch
 from robot_vision.datasets.sample import Sample, Splits
@@ -26,6 +27,7 @@ from robot_vision.heads.classifier.fitting import class_numbers
 from robot_vision.heads.classifier.graph_scores import put_score
 from robot_vision.heads.classifier.head import HEAD as CLASSIFIER
 from robot_vision.heads.classifier.known_scores import logit_score
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.classifier.temperature import at_limit, cross_fitted, fit_temperature
 from robot_vision.heads.pose.fitting import pose_losses
 from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
@@ -212,6 +214,41 @@ def test_temperature_at_the_end_of_the_search_is_said():
     assert "next to nothing" in at_limit(fit_temperature(logits, rng.integers(0, 5, 400)))
     labels = np.array([rng.choice(5, p=softmax(row)) for row in logits / 20])
     assert at_limit(fit_temperature(logits / 20, labels)) == ""
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_temperature_that_changes_classes_says_of_how_many_images(several):
+    """One sure answer and two unsure ones: which of them the mean follows depends on the temperature."""
+    rng = np.random.default_rng(0)
+    answers = np.array([[8.0, 0, 0], [0, 1.5, 0], [0, 1.5, 0]])
+    z = np.stack([answers[:, rng.permutation(3)] for _ in range(400)])
+    z[:100] = rng.normal(0, 6, (100, 1, 3))  # alike, so that no temperature changes the class
+    if not several:
+        z = z[:, 0]
+
+    def mean(temperature):
+        each = softmax(z / temperature, axis=-1)
+        return each.mean(axis=1) if several else each
+
+    labels = [LABELS[rng.choice(3, p=p)] for p in mean(5.0)]
+    samples = [Sample(f"{i}", label, None, None, "s", None) for i, label in enumerate(labels)]
+    material = Fit(
+        spec=ClassifierSpec(tuple(LABELS)),
+        outputs={"logit_samples" if several else "logits": z, "probabilities": mean(1.0)},
+        truth=labels,
+        folds=folds_of(samples, FOLDS),
+        units=np.arange(400),
+        blocks=np.arange(400),
+        constants={"temperature": np.array(1.0)},
+        resampler=resampler_of(samples, EvaluationSettings(resamples=0)),
+        times=partial(times_of, samples),
+    )
+    found = CLASSIFIER.fitter().fit("classifier", material, None)
+    fitted = found.values["temperature"]
+    changed = (mean(1.0).argmax(axis=1) != mean(fitted).argmax(axis=1)).sum()
+    assert not found.left and fitted == pytest.approx(5, rel=0.5)
+    said = f"classifier: {changed} images get another class, of 400"
+    assert (changed == 300 and said in found.said[1]) if several else len(found.said) == 1
 
 
 def test_temperature_stays_finite_when_every_image_is_right():

@@ -24,9 +24,15 @@ from robot_vision.heads.classifier.known_scores import (
     make_scorer,
     threshold_at,
 )
-from robot_vision.heads.classifier.spec import FEATURE_SCORES, KNOWN_SCORES, ClassifierSpec
+from robot_vision.heads.classifier.spec import (
+    FEATURE_SCORES,
+    KNOWN_SCORES,
+    REFERENCES,
+    ClassifierSpec,
+)
 from robot_vision.heads.classifier.temperature import (
     at_limit,
+    changed_classes,
     cross_fitted,
     fit_temperature,
     log_probabilities,
@@ -39,7 +45,6 @@ from robot_vision.text.counts import counted
 
 # With fewer images one wrong answer moves the accuracy by more than one per cent.
 MIN_LABELLED = 100
-REFERENCES = "open_set.npy"
 _SEPARATION = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
 _BEYOND = 5  # images that must lie beyond the threshold
 
@@ -153,6 +158,11 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
         found = _with_temperature(Fitted(values, *numbers, int(rows.sum()), left), fitted)
         found.expected = {self.key("probabilities"): np.exp(log_probabilities(z, fitted))}
         found.said = [f"{self.key('temperature')}: {fitted:.4f}{at_limit(fitted)}"]
+        if moved := changed_classes(z, now, fitted):
+            found.said.append(
+                f"{self.key('classifier')}: {counted(moved, 'image gets', 'images get')} another class, of "
+                f"{len(z)}: the mean of several answers depends on the temperature"
+            )
         if spec.score in ("max_probability", "energy"):
             found.spec["unknown_threshold"] = None
             if spec.unknown_threshold is not None:

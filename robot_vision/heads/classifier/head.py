@@ -19,19 +19,16 @@ from robot_vision.heads.classifier.answer import Classification
 from robot_vision.heads.classifier.drawing import draw_labels
 from robot_vision.heads.classifier.known_scores import known_scores, make_scorer
 from robot_vision.heads.classifier.options import ClassifierOptions
-from robot_vision.heads.classifier.spec import FEATURE_SCORES, ClassifierSpec
+from robot_vision.heads.classifier.spec import FEATURE_SCORES, REFERENCES, ClassifierSpec
 from robot_vision.heads.classifier.topics import class_topic, label_topic
 from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
 
 if TYPE_CHECKING:
+    from robot_vision.contract.training import Trainer
     from robot_vision.heads.classifier.fitting import ClassifierFitter
 
 LABELS = "labels.txt"
-REFERENCES = "open_set.npy"
-
-if TYPE_CHECKING:
-    from robot_vision.contract.training import Trainer
 
 
 class ClassifierHead(Head[ClassifierSpec, Classification]):

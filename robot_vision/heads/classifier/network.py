@@ -17,9 +17,9 @@ class ClassifierHead(nn.Module):
     """Pooled features, dropout, a linear layer; softmax with a temperature.
 
     Temperature scaling is Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), eq.
-    9: p = softmax(z / T). T does not change which class is most probable. The energy score is Liu
-    et al., "Energy-based Out-of-distribution Detection" (NeurIPS 2020), eq. 4: T logsumexp(z / T),
-    here with the sign by which known images score high.
+    9: p = softmax(z / T). T changes which class is most probable only where several answers
+    are averaged. The energy score is Liu et al., "Energy-based Out-of-distribution Detection" (NeurIPS
+    2020), eq. 4: T logsumexp(z / T), here with the sign by which known images score high.
 
     Args:
         spec: labels, dropout, temperature and score.

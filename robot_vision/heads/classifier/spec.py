@@ -9,6 +9,7 @@ from typing import ClassVar
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.settings.checks import require
 
+REFERENCES = "open_set.npy"  # features of known images
 KNOWN_SCORES = ("max_probability", "max_logit", "energy", "knn", "mahalanobis")
 FEATURE_SCORES = ("knn", "mahalanobis")  # these compare features with those of known images
 LOGIT_SCORES = tuple(score for score in KNOWN_SCORES if score not in FEATURE_SCORES)

@@ -101,6 +101,14 @@ def cross_fitted(
     return found
 
 
+def changed_classes(logits: NDArray[Any], before: float, after: float) -> int:
+    """Returns how many images (N, S, K) another temperature gives another class; of one answer none."""
+    if logits.ndim == 2:
+        return 0
+    classes = [log_probabilities(logits, t).argmax(axis=1) for t in (before, after)]
+    return int((classes[0] != classes[1]).sum())
+
+
 def at_limit(temperature: float) -> str:
     """Returns what a temperature at the end of the search says of the images; empty for any other."""
     if temperature > 0.99 * _HIGHEST:
