@@ -112,13 +112,12 @@ def options_for(fitter: Fitter[Any], options: Options) -> Any:
     return parse_options(fitter.Options, fitter.head.name, given)
 
 
-class _Constants(dict[str, NDArray[Any]]):
-    """Present values of a head's constants."""
+class _Found(dict[str, NDArray[Any]]):
+    """What was found in a graph: constants, or values for the images."""
 
     def __missing__(self, word: str) -> NDArray[Any]:
         raise BundleError(
-            f"{GRAPH} lacks a constant ({word}), as converted graphs may: calibrate the bundle that it was "
-            "made of"
+            f"{GRAPH} lacks {word}, as converted graphs may: calibrate the bundle that it was made of"
         )
 
 
@@ -140,7 +139,7 @@ def fit(
     found = Calibration(bundle.spec)
     shared: Fit[Any] = Fit(
         spec=None,
-        outputs=material.outputs,
+        outputs=_Found(material.outputs),
         truth=(),
         folds=folds_of(material.samples, FOLDS, options.seed),
         units=units_of(material.samples, FOLDS),
@@ -163,12 +162,12 @@ def fit(
             spec=found.spec.heads[head.name],
             was=was,
             truth=material.truth(truth),
-            constants=_Constants(graphs[0].constants(head.name)),
+            constants=_Found(graphs[0].constants(head.name)),
             record=bundle.material[head.name].calibration.get(part) or {},
             old=graphs[0].is_old(head.name),
         )
         if reference is not None and fitter.compares(part, own):
-            given.reference = reference.outputs, reference.truth(truth)
+            given.reference = _Found(reference.outputs), reference.truth(truth)
         found.notes += [
             n for n in fitter.notes(was, bundle.name, given.truth) if n not in found.notes
         ]

@@ -1,6 +1,7 @@
 """Variants of a bundle with all heads answer nearly as it does, on every engine that runs graphs."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -9,8 +10,13 @@ import torch
 from onnx import numpy_helper
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.calibration.run import Data, calibrate
+from robot_vision.contract.calibration import Options
+from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.engines import create_engine
+from robot_vision.errors import BundleError
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.spec import PoseSpec
@@ -43,6 +49,7 @@ def bundles(tmp_path_factory):
         InputSpec(64, 96),
         heads={
             "classifier": ClassifierSpec(("door", "hall", "stairs")),
+            "lights": ClassifierSpec(("on", "off")),
             "pose": PoseSpec(),
             "place": PlaceSpec(clusters=4, whitened_size=16),
         },
@@ -107,3 +114,27 @@ def test_variants_are_smaller_and_say_whose_they_are(bundles):
         assert (variant.path / "model.onnx").stat().st_size < share * whole
         assert variant.training["variant"] == kind
         assert variant.training["variant_of"] == bundles["float32"].sha256
+
+
+@dataclass(frozen=True)
+class Memory:
+    pixels: np.ndarray
+
+    def load(self, min_size=None):
+        return self.pixels
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8-tensorrt"])
+def test_a_named_head_of_an_int8_graph_is_not_calibrated_and_says_what_to_do(
+    bundles, kind, tmp_path
+):
+    """The quantiser folds its constant away; by what feeds its outputs only plain heads are found."""
+    samples = tuple(
+        Sample(str(i), None, None, None, "s", Memory(IMAGES[i % 8]), truth={"label:lights": "on"})
+        for i in range(120)
+    )
+    data = Data(Splits((), samples, ()), "validation", "pictures", {})
+    options = Options(("lights.classifier",), settings=EvaluationSettings(resamples=0))
+    with pytest.raises(BundleError, match="calibrate the bundle that it was made of"):
+        calibrate(bundles[kind], data, options, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
