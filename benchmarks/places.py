@@ -126,7 +126,7 @@ def _time(run: Callable[[NDArray[np.float32]], object], queries: NDArray[np.floa
 
 
 def _memory(index: PlaceIndex) -> dict[str, Any]:
-    """Saves an index and loads it in another process; an exact one is only reckoned."""
+    """Saves an index and loads it in another process; the size of an exact one is only calculated."""
     result = {"memory_mb": round(index.memory_bytes / 1e6, 1)}
     if index.kind != "inverted":
         return result

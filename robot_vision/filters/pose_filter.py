@@ -466,8 +466,3 @@ class PoseFilter:
     def odometry_trusted(self) -> bool:
         """Whether the estimate follows the odometry: not while the measured poses contradict it."""
         return self._state.trusted
-
-    @property
-    def odometry_ns(self) -> int | None:
-        """Stamp of the newest odometry; None without any."""
-        return self._buffer.newest_ns
