@@ -134,6 +134,21 @@ def test_words_for_a_missing_value_are_no_class(folder, word):
     assert note.startswith("2 frames skipped, as the class") and "rename it" in note
 
 
+def test_words_for_a_missing_value_are_counted_where_the_image_has_other_truth(folder):
+    rows = [
+        f"images/{n},{c},{'NaN' if i < 3 else 'on'},{'N/A' if i == 5 else 0.1}"
+        for i, (n, c) in enumerate(zip(NAMES, LABELS, strict=True))
+    ]
+    (folder / "labels.csv").write_text("\n".join(["file_name,room,lights,steering", *rows]))
+    truth = "label:room,label:lights,number:steering"
+    splits = open_dataset("labels_csv", folder, truth=truth)
+    assert len(splits.samples) == 12
+    assert sum("label:lights" in sample.truth for sample in splits.samples) == 9
+    notes = "\n".join(splits.notes)
+    assert "labels.csv: 3 cells of lights left out: 'NaN' is what programs write" in notes
+    assert "labels.csv: 1 cell of steering left out: 'N/A' is what programs write" in notes
+
+
 def test_names_of_columns_and_folders_are_classes_whatever_they_are(folder):
     rows = [f"{n},{i % 2},{1 - i % 2}" for i, n in enumerate(NAMES)]
     (folder / "labels.csv").write_text("\n".join(["id,None,hall", *rows]))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -124,7 +125,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         if not _words_of(table.columns):
             raise SourceError(f"{file} has no column of classes")
         notes += _unused_columns(table)
-        for sample, place, role in _samples(table, found, skipped, files):
+        for sample, place, role in _samples(table, found, skipped, files, notes):
             path = Path(str(sample.source))
             mine = " ".join(str(v) for v in (sample.label, *sample.truth.values()) if v is not None)
             label, before = seen.setdefault(path, (mine, place))
@@ -266,7 +267,7 @@ def _with_classes(table: Table, columns: dict[str, int], classes: Sequence[int])
 
 
 def _samples(
-    table: Table, found: _Found, skipped: Skipped, files: list[Path]
+    table: Table, found: _Found, skipped: Skipped, files: list[Path], notes: list[str]
 ) -> list[tuple[Sample, str, str]]:
     """Returns each sample with its file and line, and its part (empty where no column says)."""
     at = table.columns
@@ -275,6 +276,7 @@ def _samples(
     width = max(needed, len(table.names) or len(table.rows[0].words))
     in_names = at.get("label", 0) >= len(table.names) > 0  # of the columns
     samples = []
+    left_out: Counter[tuple[str, str]] = Counter()  # cells of images that have other truth
     for row in table.rows:
         place = where(table.file, row.number)
         if len(row.words) < needed or (table.delimiter == " " and len(row.words) > needed):
@@ -303,6 +305,7 @@ def _samples(
         if not truth:
             skipped.add(next(iter(missing.values())), word)
             continue
+        left_out.update((w, c) for w, c in classes.items() if c and missing.get(w))
         label = truth.pop("label", None)
         name = os.path.relpath(file, found.base).replace(os.sep, "/")
         sequence = name.rpartition("/")[0] or found.base.name
@@ -313,6 +316,11 @@ def _samples(
                 part,
             )
         )
+    notes += [
+        f"{table.file.name}: {counted(count, 'cell')} of {w.partition(':')[2] or w} left out: {cell!r} is "
+        "what programs write for a missing value"
+        for (w, cell), count in left_out.items()
+    ]
     return samples
 
 
