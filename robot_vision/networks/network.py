@@ -168,12 +168,6 @@ class MultiHeadNetwork(nn.Module):
             pixels = pixels.sum(1, keepdim=True)
         return pixels + self.pixel_shift
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Returns the trainable parameters of `backbone` and of each head by name."""
-        groups = {"backbone": list(self.backbone.parameters())}
-        groups.update({name: list(head.parameters()) for name, head in self.heads.items()})
-        return {name: [p for p in group if p.requires_grad] for name, group in groups.items()}
-
     def _set_normalisation(self) -> None:
         # (pixel / 255 - mean) / std, then the backbone's own affine, as one multiplication and
         # addition. It follows from the spec, so it is not saved.

@@ -22,7 +22,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier.training import classifier_metrics
 from robot_vision.heads.place.training import PlaceConfig
 from robot_vision.heads.pose.baselines import nearest
-from robot_vision.heads.pose.training import pose_errors, pose_metrics, score
+from robot_vision.heads.pose.training import pose_metrics, score
 from robot_vision.heads.pose.variance_scales import fit_variance_scales
 from robot_vision.images.input import InputSpec
 from robot_vision.training.config import OptimiserConfig, resolved
@@ -84,7 +84,9 @@ def test_pose_errors_agree_with_scipy():
     r_true = Rotation.from_matrix(true[:, :3, :3].numpy())
     r_predicted = Rotation.from_matrix(predicted[:, :3, :3].numpy())
     xyzw = torch.from_numpy(-r_predicted.as_quat())  # -q is the same rotation
-    errors = pose_errors(predicted[:, :3, 3], xyzw, true)
+    known = torch.ones(50, dtype=torch.bool)
+    estimates = {"position": predicted[:, :3, 3], "orientation_xyzw": xyzw}
+    errors = score(estimates, {"T_map_camera": true, "has_pose": known})["pose_error"]
     np.testing.assert_allclose(errors[:, 3:], (r_true * r_predicted.inv()).as_rotvec(), atol=1e-6)
     np.testing.assert_allclose(errors[:, :3], true[:, :3, 3] - predicted[:, :3, 3], atol=1e-9)
 
@@ -106,8 +108,8 @@ def test_nees_of_errors_drawn_from_the_covariance_is_one():
     found = pose_metrics(score(outputs, targets))
     assert found["nees"] == pytest.approx(1.0, abs=0.05)
     assert found["within_95_percent_ellipsoid"] == pytest.approx(0.95, abs=0.015)
-    errors = pose_errors(outputs["position"], outputs["orientation_xyzw"], true)
-    scales = fit_variance_scales(errors.numpy(), outputs["pose_covariance"].numpy() / 4)
+    errors = score(outputs, targets)["pose_error"]
+    scales = fit_variance_scales(errors, outputs["pose_covariance"].numpy() / 4)
     np.testing.assert_allclose(scales, 4, rtol=0.06)
 
 

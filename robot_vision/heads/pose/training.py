@@ -34,7 +34,7 @@ from robot_vision.statistics.bootstrap import values
 from robot_vision.statistics.normal import chi_squared_quantile
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 IDEAL_NEES = 6.0  # the mean of a chi-squared variable with six degrees of freedom
 
@@ -219,16 +219,6 @@ def score(outputs: Mapping[str, Any], targets: Targets) -> poses.Columns:
         None if covariance is None else np.asarray(covariance, np.float64),
         *poses_of(targets),
     )
-
-
-def pose_errors(position: Tensor, xyzw: Tensor, T_map_camera: Tensor) -> Tensor:
-    """Returns errors (N, 6) from estimates to true poses; see `rotations.pose_error`."""
-    import torch
-
-    known = torch.ones(len(position), dtype=torch.bool)
-    estimates = {"position": position, "orientation_xyzw": xyzw}
-    columns = score(estimates, {"T_map_camera": T_map_camera, "has_pose": known})
-    return torch.from_numpy(columns["pose_error"])
 
 
 def pose_metrics(columns: poses.Columns) -> Metrics:

@@ -138,7 +138,7 @@ def fit_member(
 
 
 def needs_images(config: TrainingConfig) -> bool:
-    """Whether a head's loss looks at the images, so that cached features do not do."""
+    """Whether a head's loss looks at the images, so that cached features are not enough."""
     return any(trainer.needs_images() for trainer in config.trainers.values())
 
 
