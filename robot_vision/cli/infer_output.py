@@ -66,7 +66,7 @@ class JsonLines:
         record = _frame(frame)
         for head, own in self._heads:
             if (answer := prediction.get(head.name)) is not None:
-                record[head.json_key] = head.json(answer, own, self._options[head.name], None)
+                record[head.json_key] = head.json(answer, own, self._options[head.name])
         self._write(record)
 
     def error(self, frame: Frame, reason: str, message: str) -> None:

@@ -247,7 +247,7 @@ class Head(ABC, Generic[S, A]):
         return options
 
     def ineffective(self, options: Any, spec: S, material: Material) -> str:
-        """Returns why options do not do for a model what they say; empty where they do."""
+        """Returns why options have no effect on a model; empty where they have."""
         return ""
 
     def published(self, answer: A, shot: Shot, spec: S, options: Any) -> A | LeftOut:
@@ -264,7 +264,7 @@ class Head(ABC, Generic[S, A]):
         """Draws an answer onto the image that it is about."""
 
     @abstractmethod
-    def json(self, answer: A, spec: S, options: Any, attach: Any) -> Any:
+    def json(self, answer: A, spec: S, options: Any) -> Any:
         """Returns an answer as plain data for a JSON line; None leaves it out."""
 
     def heading(self, spec: S) -> str:

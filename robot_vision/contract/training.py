@@ -227,7 +227,7 @@ class Trainer(Generic[S]):
         return type(self).chooser is not Trainer.chooser
 
     def needs_images(self) -> bool:
-        """Whether the loss looks at the images, so that features of them do not do."""
+        """Whether the loss looks at the images, so that features alone are not enough."""
         return False
 
     def keeps_order(self) -> bool:
