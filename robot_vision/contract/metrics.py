@@ -87,8 +87,8 @@ class Recording(Protocol):
     def add(self, frames: Frames) -> None:
         """Scores frames; nothing of the size of an image is kept."""
 
-    def finish(self) -> tuple[Columns, Columns]:
-        """Returns the columns of all frames by their words, and totals."""
+    def finish(self) -> Columns:
+        """Returns the columns of all frames by their words."""
 
 
 class EachAlone:
@@ -101,11 +101,11 @@ class EachAlone:
         """Scores frames."""
         self._parts.append(self._score(frames))
 
-    def finish(self) -> tuple[Columns, Columns]:
+    def finish(self) -> Columns:
         """Returns their columns."""
         return {
             word: np.concatenate([part[word] for part in self._parts]) for word in self._parts[0]
-        }, {}
+        }
 
 
 @dataclass(frozen=True)

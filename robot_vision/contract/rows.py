@@ -102,7 +102,6 @@ class Scores:
         has_map: whether places were looked up in a map and not in the recording itself.
         extra: facts of the map.
         facts: of heads that go by another name than their kind: `kind`, and what their columns depend on.
-        totals: by name, a row a recording: sums over its frames that are not resampled.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -112,7 +111,6 @@ class Scores:
     has_map: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    totals: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -173,11 +171,6 @@ class Rows:
         columns = self.scores.columns
         name = self.head.key(word)
         return columns[name if name in columns else word]
-
-    def total(self, word: str) -> NDArray[Any]:
-        """Returns a total, summed over the recordings."""
-        found: NDArray[Any] = self.scores.totals[self.head.key(word)].sum(axis=0)
-        return found
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -257,7 +250,6 @@ def joined(parts: Sequence[Scores]) -> Scores:
         first.has_map,
         first.extra,
         facts,
-        {name: np.concatenate([s.totals[name] for s in singles]) for name in singles[0].totals},
     )
 
 
@@ -329,12 +321,8 @@ def _require_once(singles: Sequence[Scores], columns: Mapping[str, RowColumn]) -
 
 def _split(part: Scores) -> list[Scores]:
     return [
-        Scores(
-            {n: c[a:b] for n, c in part.columns.items()},
-            (recording,),
-            totals={n: t[i : i + 1] for n, t in part.totals.items()},
-        )
-        for i, (recording, (a, b)) in enumerate(zip(part.recordings, part.bounds, strict=True))
+        Scores({n: c[a:b] for n, c in part.columns.items()}, (recording,))
+        for recording, (a, b) in zip(part.recordings, part.bounds, strict=True)
     ]
 
 
@@ -360,11 +348,6 @@ def to_json(scores: Scores) -> dict[str, Any]:
     }
     if scores.facts:
         found["facts"] = scores.facts
-    if scores.totals:
-        found["totals"] = {
-            name: [total.dtype.str, list(total.shape), _packed(total)]
-            for name, total in scores.totals.items()
-        }
     return found
 
 
@@ -396,10 +379,6 @@ def from_json(data: dict[str, Any]) -> Scores:
             bool(data["has_map"]),
             dict(data["extra"]),
             facts,
-            {
-                name: _unpacked(text, dtype).reshape(shape)
-                for name, (dtype, shape, text) in data.get("totals", {}).items()
-            },
         )
         if sum(r["frames"] for r in scores.recordings) != count:
             raise ValueError(f"its recordings do not have {count} frames")

@@ -32,7 +32,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from robot_vision.contract import registry
 from robot_vision.contract.head import Head
@@ -155,7 +154,6 @@ def score_recording(
     columns["stamps_ns"], columns["source_index"] = frames.stamps_ns, found.source_index
     columns["true_position"], columns["true_xyzw"] = found.positions, found.xyzw
     columns[TRUE_LABEL] = label_indices(found.labels, frames.labels)
-    totals: dict[str, NDArray[Any]] = {}
     judged: dict[str, Judge] = {}
     for head in heads_of(tuple(named), named):
         judge, own = head.judge(), named.get(head.name, {})
@@ -168,9 +166,8 @@ def score_recording(
         recording = judge.begin(facts.get(head.name, {}), settings.of(head.kind), looked_up_in)
         for start in range(0, max(n, 1), _BLOCK):
             recording.add(part.taken(slice(start, start + _BLOCK)))
-        rows, sums = recording.finish()
+        rows = recording.finish()
         columns.update({head.key(word): column for word, column in rows.items()})
-        totals.update({head.key(word): total[None] for word, total in sums.items()})
     if reference is not None and not any(judge.reference for judge in judged.values()):
         raise reference.lacks("answers of this model that are looked up")
     _require_heads(found, judged.values(), truth)
@@ -197,7 +194,6 @@ def score_recording(
         reference is not None,
         reference.facts() if reference else {},
         named,
-        totals,
     )
 
 

@@ -201,17 +201,17 @@ class _LookUp:
     def add(self, frames: Frames) -> None:
         self._parts.append(_views(frames))
 
-    def finish(self) -> tuple[Columns, Columns]:
+    def finish(self) -> Columns:
         own = Views.joined(self._parts)
         if self._reference is None:
-            return score_places(own, own, self._settings, True), {}
+            return score_places(own, own, self._settings, True)
         database = _views(self._reference.frames)
         if database.descriptor.shape[1] != own.descriptor.shape[1]:
             raise ConfigError(
                 f"The recording's descriptors have {own.descriptor.shape[1]} numbers, those of the map "
                 f"{database.descriptor.shape[1]}: use one model for both"
             )
-        return score_places(own, database, self._settings, False), {}
+        return score_places(own, database, self._settings, False)
 
 
 class PlaceJudge(Judge):
