@@ -45,7 +45,7 @@ class Axis:
         elif not high > low:
             low, high = low - 0.5, low + 0.5
         self.low, self.high, self.log = low, high, log
-        self.texts: dict[float, str] = {}  # of ticks that are not written as numbers
+        self.texts: dict[float, str] = {}  # the ticks and their words, in place of round numbers
         self._start, self._end = start, end
 
     def __call__(self, value: Any) -> NDArray[np.float64]:
@@ -61,7 +61,9 @@ class Axis:
         return np.asarray(self._start + share * (self._end - self._start))
 
     def ticks(self) -> list[float]:
-        """Returns round values."""
+        """Returns round values, or those that have texts."""
+        if self.texts:
+            return list(self.texts)
         if self.log:
             first, last = (
                 math.ceil(math.log10(self.low) - 1e-9),
@@ -203,11 +205,6 @@ class Chart:
             )
         if label:
             self._legend.append((colour, label, False))
-
-    def note(self, x: float, y: float, text: str) -> None:
-        """Writes a few words at a point."""
-        u, v = float(self.x(x)), float(self.y(y))
-        self._shapes.append(f'<text class="quiet" x="{u:.1f}" y="{v:.1f}">{escape(text)}</text>')
 
     def render(self) -> str:
         """Returns the SVG element."""

@@ -189,6 +189,12 @@ def test_ticks_are_round_and_within(
     assert Axis(low, high, 0, 100, log).ticks() == pytest.approx(expected)
 
 
+def test_ticks_are_those_that_have_texts() -> None:
+    axis = Axis(0, 4, 0, 100, False)
+    axis.texts = {0.5: "resize", 1.5: "inference"}
+    assert axis.ticks() == [0.5, 1.5]
+
+
 def test_axis_maps_its_ends_and_its_middle() -> None:
     axis = Axis(2, 6, 100, 300, False)
     assert axis([2, 4, 6]).tolist() == [100, 200, 300]
