@@ -17,15 +17,12 @@ from numpy.typing import NDArray
 from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import canonical_xyzw
+from robot_vision.messages.types import POSE_WITH_COVARIANCE_STAMPED, TRANSFORM_STAMPED
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 Maker = Callable[[str], Any]  # "std_msgs/msg/Header" -> what makes an empty one
-
-HEADER = "std_msgs/msg/Header"
-POSE = "geometry_msgs/msg/PoseWithCovarianceStamped"
-TRANSFORM = "geometry_msgs/msg/TransformStamped"
 
 
 def rclpy_maker(kind: str) -> Any:
@@ -86,7 +83,7 @@ def set_pixels(message: Any, pixels: NDArray[Any], encoding: str) -> None:
 
 def pose_writer(make: Maker) -> Callable[..., Any]:
     """Returns what writes a pose in the map: the image's stamp, the map's frame."""
-    new = make(POSE)
+    new = make(POSE_WITH_COVARIANCE_STAMPED)
 
     def write(
         header: Any, pose: CameraPose, map_frame: str, scale: float = 1.0, signed: bool = False
@@ -117,7 +114,7 @@ def pose_writer(make: Maker) -> Callable[..., Any]:
 
 def transform_writer(make: Maker) -> Callable[[Any, CameraPose, str, str], Any]:
     """Returns what writes a pose as the transform from the map to a child frame, for `/tf`."""
-    new = make(TRANSFORM)
+    new = make(TRANSFORM_STAMPED)
 
     def write(header: Any, pose: CameraPose, map_frame: str, child_frame: str) -> Any:
         message = new()

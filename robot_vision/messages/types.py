@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 CLASSIFICATION: Final = "vision_msgs/msg/Classification"
 LABEL_INFO: Final = "vision_msgs/msg/LabelInfo"
 VISION_INFO: Final = "vision_msgs/msg/VisionInfo"
+POSE_WITH_COVARIANCE_STAMPED: Final = "geometry_msgs/msg/PoseWithCovarianceStamped"
+POSE_STAMPED: Final = "geometry_msgs/msg/PoseStamped"
+TRANSFORM_STAMPED: Final = "geometry_msgs/msg/TransformStamped"
 IMAGE: Final = "sensor_msgs/msg/Image"
 DIAGNOSTICS: Final = "diagnostic_msgs/msg/DiagnosticArray"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from robot_vision.errors import SourceError, unknown
 from robot_vision.messages.stamps import nanoseconds, stamp_to_ns
+from robot_vision.messages.types import IMAGE
 from robot_vision.recordings.bag_reader import BagFile, Record
 from robot_vision.recordings.bag_stamps import StampNotes
 from robot_vision.recordings.base import Frame, Source
 from robot_vision.recordings.storage import slashed
 
-IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 

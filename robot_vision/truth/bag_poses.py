@@ -20,13 +20,12 @@ from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.geometry.trajectory import Trajectory, TrajectoryBuilder
 from robot_vision.messages.stamps import stamp_to_ns
+from robot_vision.messages.types import POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.pose_checks import rotation_from_quaternion
 
-POSE = "geometry_msgs/msg/PoseStamped"
-POSE_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 ODOMETRY = "nav_msgs/msg/Odometry"
-POSE_KINDS = (POSE, POSE_COVARIANCE, ODOMETRY)
+POSE_KINDS = (POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED, ODOMETRY)
 TF_KINDS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 
 Report = Callable[[SourceError], None]
@@ -81,7 +80,7 @@ def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPo
     _refuse_loops(tree, request.map_frame, request.camera_frame)
     if request.source == "tf" or tree.between(request.map_frame, request.camera_frame):
         return _from_tf(tree, notes, request)
-    for kinds in ((POSE, POSE_COVARIANCE), (ODOMETRY,)):
+    for kinds in ((POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED), (ODOMETRY,)):
         if any(kind in kinds for kind in bag.kinds.values()):
             return _from_topic(bag, _chosen(bag, "", kinds), tree, request, report)
     return None
@@ -106,7 +105,7 @@ def _from_topic(
     frames: dict[tuple[str, str], None] = {}
     for record in bag.raw([topic]):
         message, kind, log_ns = bag.message(record), record.kind, record.log_ns
-        pose = message.pose if kind == POSE else message.pose.pose
+        pose = message.pose if kind == POSE_STAMPED else message.pose.pose
         child = message.child_frame_id.lstrip("/") if kind == ODOMETRY else ""
         frames[message.header.frame_id.lstrip("/"), child] = None
         builder.add(

@@ -10,7 +10,8 @@ import numpy as np
 from robot_vision.contract.topics import LeftOut, Row, Shot, Topic, stack
 from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.heads.pose.options import PoseOptions
-from robot_vision.messages.making import POSE, TRANSFORM, Maker, pose_writer, transform_writer
+from robot_vision.messages.making import Maker, pose_writer, transform_writer
+from robot_vision.messages.types import POSE_WITH_COVARIANCE_STAMPED, TRANSFORM_STAMPED
 
 
 def pose_topics(name: str, key: Callable[[str], str]) -> tuple[Topic, Topic]:
@@ -22,10 +23,12 @@ def pose_topics(name: str, key: Callable[[str], str]) -> tuple[Topic, Topic]:
     """
     text = "pose of the camera (or of `base_frame`) in the map, never with a zero covariance"
     return (
-        Topic(name, POSE, text, _pose, lambda: _Reader(key), of_camera=False),
+        Topic(
+            name, POSE_WITH_COVARIANCE_STAMPED, text, _pose, lambda: _Reader(key), of_camera=False
+        ),
         Topic(
             "/tf",
-            TRANSFORM,
+            TRANSFORM_STAMPED,
             "with `publish_tf`: the pose as a transform from the map to the frame with `tf_suffix`",
             _transform,
             wanted=lambda options: options.publish_tf,

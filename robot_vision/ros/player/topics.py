@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from robot_vision.errors import ConfigError
+from robot_vision.messages.types import IMAGE
 from robot_vision.recordings import Source
-from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, BagSource
+from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, BagSource
 
 _KINDS = {"raw": IMAGE, "compressed": COMPRESSED_IMAGE}  # by transport
 # What image_transport's plug-ins add to a topic of CompressedImage.
