@@ -90,10 +90,14 @@ class Material:
         return [sample.of(word) for sample in self.samples]
 
 
+def all_fitters() -> list[Fitter[Any]]:
+    """Returns those of all heads that there are."""
+    return [fitter for kind in registry.names() if (fitter := registry.head(kind).fitter())]
+
+
 def all_parts() -> tuple[str, ...]:
     """Returns the words of all heads that there are, under their default names."""
-    fitters = [fitter for kind in registry.names() if (fitter := registry.head(kind).fitter())]
-    return tuple(part for fitter in fitters for part in fitter.parts)
+    return tuple(part for fitter in all_fitters() for part in fitter.parts)
 
 
 def parts_of(spec: NetworkSpec) -> Iterator[tuple[Fitter[Any], Any, str, str]]:

@@ -14,10 +14,9 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.calibration.fit import Calibration, all_parts, parts_of
+from robot_vision.calibration.fit import Calibration, all_fitters, all_parts, parts_of
 from robot_vision.calibration.run import Data, calibrate, check_output, heads_with_truth
 from robot_vision.cli.arguments import add_data_options, add_same_place, data_options, progress
-from robot_vision.contract import registry
 from robot_vision.contract.calibration import Options
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
@@ -95,8 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _own_options() -> list[dataclasses.Field[Any]]:
     """Returns the options that fitters have of their own, once each."""
-    fitters = [fitter for kind in registry.names() if (fitter := registry.head(kind).fitter())]
-    found = {field.name: field for f in fitters for field in dataclasses.fields(f.Options)}
+    found = {field.name: field for f in all_fitters() for field in dataclasses.fields(f.Options)}
     return list(found.values())
 
 
