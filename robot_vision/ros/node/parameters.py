@@ -22,12 +22,13 @@ from robot_vision.settings.parameters import (
 )
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rclpy.node import Node
 
 
 _COLUMNS = "| parameter | type | default | meaning | change |"
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 class NodeParameters(Generic[T]):
@@ -155,7 +156,7 @@ class NodeParameters(Generic[T]):
                     "set it, and configure again"
                 )
             (more if p.name in more else changes)[p.name] = value
-        return dataclasses.replace(self.current, **changes), more  # type: ignore[type-var]
+        return dataclasses.replace(self.current, **changes), more
 
     def _check(self, parameters: Sequence[Any]) -> Any:
         from rcl_interfaces.msg import SetParametersResult
