@@ -9,9 +9,8 @@ each has a worker of its own.
 
 from __future__ import annotations
 
-if (
-    __name__ == "__main__"
-):  # before the imports below, which take a second in which a signal may come
+# Before the imports below, which take a second in which a signal may come.
+if __name__ == "__main__":
     import sys
 
     from robot_vision.ros.start import start

@@ -6,9 +6,8 @@ mathematics of both is in `robot_vision.filters`.
 
 from __future__ import annotations
 
-if (
-    __name__ == "__main__"
-):  # before the imports below, which take a second in which a signal may come
+# Before the imports below, which take a second in which a signal may come.
+if __name__ == "__main__":
     import sys
 
     from robot_vision.ros.start import start

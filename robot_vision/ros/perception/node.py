@@ -6,9 +6,8 @@ A lifecycle node. It loads and checks the model on `configure`, subscribes on `a
 
 from __future__ import annotations
 
-if (
-    __name__ == "__main__"
-):  # before the imports below, which take a second in which a signal may come
+# Before the imports below, which take a second in which a signal may come.
+if __name__ == "__main__":
     import sys
 
     from robot_vision.ros.start import start
@@ -38,10 +37,7 @@ from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile
-from robot_vision.ros.node.transforms import (
-    subscribe_static,
-    transform_from_numbers,
-)
+from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers
 from robot_vision.ros.node.transitions import SUCCESS, reported
 from robot_vision.ros.perception.camera import Camera
 from robot_vision.ros.perception.diagnostics import camera_status, node_status

@@ -65,6 +65,7 @@ class CameraOutputs:
             )
             return self._publishers[name]
 
+        self._new_image = rclpy_maker(IMAGE)
         publisher(ANNOTATED, IMAGE)
         self._heads = [
             (
@@ -160,7 +161,7 @@ class CameraOutputs:
 
     def publish_annotated(self, source_header: Any, image: NDArray[np.uint8]) -> None:
         """Publishes an RGB image (H, W, 3) that was drawn on."""
-        message = rclpy_maker(IMAGE)()
+        message = self._new_image()
         set_header(message.header, source_header)
         set_pixels(message, image, "rgb8")
         self._publishers[ANNOTATED].publish(message)

@@ -7,9 +7,8 @@ again. This file is the glue; a descriptor's path is in `place_worker.py`.
 
 from __future__ import annotations
 
-if (
-    __name__ == "__main__"
-):  # before the imports below, which take a second in which a signal may come
+# Before the imports below, which take a second in which a signal may come.
+if __name__ == "__main__":
     import sys
 
     from robot_vision.ros.start import start
