@@ -54,9 +54,8 @@ class Backbone(nn.Module):
         nodes = {self.architecture.resolve(tap): tap for tap in self.taps}
         self._nodes = {tap: self.architecture.resolve(tap) for tap in self.taps}
         self.shapes = self._measure(input_size)
-        if (
-            torch.get_default_device().type == "meta"
-        ):  # a caller that builds it there fills it in later
+        if torch.get_default_device().type == "meta":
+            # A caller that builds it there fills it in later.
             full = architectures.skeleton(name)
         else:
             full = architectures.build(name, initialise=weights is None)

@@ -18,13 +18,7 @@ from robot_vision.bundle.bundle import GRAPH, ModelBundle
 from robot_vision.calibration.folds import blocks_of, folds_of, resampler_of, times_of, units_of
 from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.contract import registry
-from robot_vision.contract.calibration import (
-    FOLDS,
-    Fit,
-    Fitted,
-    Fitter,
-    Options,
-)
+from robot_vision.contract.calibration import FOLDS, Fit, Fitted, Fitter, Options
 from robot_vision.contract.head import Head
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.datasets.sample import Sample

@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import (
-    CARD,
-    GRAPH,
-    WEIGHTS,
-    ModelBundle,
-    write_manifest,
-)
+from robot_vision.bundle.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
 from robot_vision.calibration.fit import Calibration, parts_of
 from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.errors import BundleError, ConfigError

@@ -28,12 +28,7 @@ from rich.console import Console
 
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine
-from robot_vision.demo.drive import (
-    Frame,
-    evaluation_drive,
-    kidnapped_drive,
-    mapping_drive,
-)
+from robot_vision.demo.drive import Frame, evaluation_drive, kidnapped_drive, mapping_drive
 from robot_vision.demo.play import play, start_node
 from robot_vision.demo.processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
 from robot_vision.demo.recorded import Truth, read_truth, record_drive

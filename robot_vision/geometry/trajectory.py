@@ -9,11 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import SourceError
-from robot_vision.geometry.rigid import (
-    canonical_xyzw,
-    matrix_from_xyzw,
-    rotation_error_deg,
-)
+from robot_vision.geometry.rigid import canonical_xyzw, matrix_from_xyzw, rotation_error_deg
 from robot_vision.text.counts import agreeing, counted
 
 # Two poses of one stamp are the same up to a tracker's jitter, or contradict each other.

@@ -10,13 +10,7 @@ import numpy as np
 
 from robot_vision.errors import SourceError
 from robot_vision.messages.stamps import nanoseconds
-from robot_vision.recordings.base import (
-    DEFAULT_FRAME,
-    DEFAULT_TOPIC,
-    Frame,
-    RawImage,
-    Source,
-)
+from robot_vision.recordings.base import DEFAULT_FRAME, DEFAULT_TOPIC, Frame, RawImage, Source
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
 

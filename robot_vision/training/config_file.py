@@ -18,12 +18,7 @@ from robot_vision.contract import registry
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.images.input import InputSpec
-from robot_vision.training.config import (
-    NetworkConfig,
-    TrainingConfig,
-    every_kind,
-    trainer_of,
-)
+from robot_vision.training.config import NetworkConfig, TrainingConfig, every_kind, trainer_of
 
 T = TypeVar("T")
 _MAX_BYTES = 1 << 20

@@ -281,9 +281,8 @@ def to_ns(word: str, unit: str, place: str) -> int:
     try:
         # Decimal: a double loses the last digits of nanoseconds since 1970.
         value = Decimal(word)
-        if (
-            not abs(value) < 2**63
-        ):  # NaN too; a huge exponent would become a number with that many digits
+        if not abs(value) < 2**63:
+            # NaN too; a huge exponent would become a number with that many digits.
             raise ValueError
         if unit == "ns" and value != value.to_integral_value():
             raise ValueError

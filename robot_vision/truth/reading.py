@@ -21,12 +21,7 @@ from robot_vision.recordings.storage import slashed
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_spans
 from robot_vision.truth.bag_numbers import numbers_of_topic, parse_numbers
-from robot_vision.truth.bag_poses import (
-    POSE_KINDS,
-    PoseRequest,
-    camera_poses,
-    parse_transform,
-)
+from robot_vision.truth.bag_poses import POSE_KINDS, PoseRequest, camera_poses, parse_transform
 from robot_vision.truth.pose_files import FORMATS, read_pose_file
 from robot_vision.truth.tracks import LabelTrack, NumberTrack, PoseTrack, Truth
 

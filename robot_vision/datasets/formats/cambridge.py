@@ -20,12 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.image_files import (
-    FileImage,
-    first_file,
-    listed_path,
-    unlisted_note,
-)
+from robot_vision.datasets.image_files import FileImage, first_file, listed_path, unlisted_note
 from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError

@@ -23,12 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.formats.colmap_model import Camera, Image, model_folder, read_model
-from robot_vision.datasets.image_files import (
-    FileImage,
-    listed_file,
-    listed_path,
-    unlisted_note,
-)
+from robot_vision.datasets.image_files import FileImage, listed_file, listed_path, unlisted_note
 from robot_vision.datasets.posed import (
     PosedOptions,
     checked,

@@ -24,12 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from robot_vision.datasets.formats import image_folder
-from robot_vision.datasets.image_files import (
-    FileImage,
-    listed_file,
-    listed_path,
-    unlisted_note,
-)
+from robot_vision.datasets.image_files import FileImage, listed_file, listed_path, unlisted_note
 from robot_vision.datasets.sample import Sample, Splits, labels_of
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key

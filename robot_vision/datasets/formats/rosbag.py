@@ -30,12 +30,7 @@ from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
 from robot_vision.settings.declared import option
 from robot_vision.text.counts import counted
-from robot_vision.truth.bag_labels import (
-    LABEL_KINDS,
-    Labeller,
-    labels_of_spans,
-    labels_of_topic,
-)
+from robot_vision.truth.bag_labels import LABEL_KINDS, Labeller, labels_of_spans, labels_of_topic
 from robot_vision.truth.bag_numbers import NUMBERS, numbers_of_topic, parse_numbers
 from robot_vision.truth.bag_poses import PoseRequest, camera_poses
 from robot_vision.truth.pose_checks import Skipped

@@ -14,12 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.world.surfaces import (
-    LEVELS,
-    Rectangle,
-    build_atlas,
-    rectangles,
-)
+from robot_vision.demo.world.surfaces import LEVELS, Rectangle, build_atlas, rectangles
 from robot_vision.demo.world.world import Room, World
 
 NEAR_M = 0.05

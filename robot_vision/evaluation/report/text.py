@@ -11,10 +11,7 @@ from rich.table import Table
 
 from robot_vision.contract.rows import Scores, model_of
 from robot_vision.evaluation.report.compare import Change, change_lines
-from robot_vision.evaluation.report.headlines import (
-    chapters,
-    heads,
-)
+from robot_vision.evaluation.report.headlines import chapters, heads
 from robot_vision.text.counts import agreeing, counted
 
 _PROBLEMS = 5  # of each recording that are shown

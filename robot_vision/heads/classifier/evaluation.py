@@ -7,17 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.statistics.bootstrap import (
-    Statistic,
-    Weights,
-    group_sums,
-    groups,
-    mean,
-)
-from robot_vision.statistics.reliability import (
-    area_under_risk_coverage,
-    calibration_error,
-)
+from robot_vision.statistics.bootstrap import Statistic, Weights, group_sums, groups, mean
+from robot_vision.statistics.reliability import area_under_risk_coverage, calibration_error
 
 # A true class of probability 0 would make the mean infinite, whatever the other frames say.
 SMALLEST_PROBABILITY = 1e-12

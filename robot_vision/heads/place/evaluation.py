@@ -18,12 +18,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.heads.place.sketch import Sketch
 from robot_vision.messages.stamps import nanoseconds
-from robot_vision.statistics.bootstrap import (
-    Statistic,
-    Weights,
-    group_sums,
-    groups,
-)
+from robot_vision.statistics.bootstrap import Statistic, Weights, group_sums, groups
 
 RECALLS = (1, 5, 10, 20)
 WORST = 12

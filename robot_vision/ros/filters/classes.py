@@ -14,12 +14,7 @@ from vision_msgs.msg import Classification, LabelInfo
 
 from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.filters.class_file import ClassKnowledge, read_class_file
-from robot_vision.filters.class_filter import (
-    ClassBelief,
-    ClassFilter,
-    ClassModel,
-    from_hypotheses,
-)
+from robot_vision.filters.class_filter import ClassBelief, ClassFilter, ClassModel, from_hypotheses
 from robot_vision.heads.classifier.topics import hypotheses_writer
 from robot_vision.messages.making import rclpy_maker
 from robot_vision.messages.stamps import set_stamp

@@ -385,9 +385,8 @@ class PoseFiltering:
         pose = CameraPose(estimate.position, estimate.orientation_xyzw, estimate.covariance)
         try:
             message = pose_message(header, pose, p.map_frame, signed=p.signed_covariance)
-        except (
-            ValueError
-        ) as error:  # the estimate overflowed: restart rather than repeat it forever
+        except ValueError as error:
+            # The estimate overflowed: restart rather than repeat it forever.
             self._warn("estimate", f"The estimate is lost ({error}): restarted")
             self._filter.reset()
             return

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.frames import FrameTree
-from robot_vision.geometry.rigid import (
-    matrix_from_rpy,
-    pose_matrix,
-)
+from robot_vision.geometry.rigid import matrix_from_rpy, pose_matrix
 from robot_vision.ros.node.incoming import checked_transforms
 
 Array = NDArray[np.float64]

@@ -202,9 +202,8 @@ class Worker:
             return _Decoded(camera, message.header, image, full)
         except ImageError as error:
             reason, text = error.reason, str(error)
-        except (
-            Exception
-        ) as error:  # a decoder failed in a way that nobody foresaw: the next frame may be fine
+        except Exception as error:
+            # A decoder failed in a way that nobody foresaw: the next frame may be fine.
             reason, text = "corrupt", f"{type(error).__name__}: {error}"
         total = statistics.count(f"refused_{reason}")
         statistics.mark("refused")

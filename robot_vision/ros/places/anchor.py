@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.filters.alike import inflation
-from robot_vision.geometry.rigid import (
-    compose_with_covariance,
-    inverse,
-    symmetrised,
-)
+from robot_vision.geometry.rigid import compose_with_covariance, inverse, symmetrised
 
 Array = NDArray[np.float64]
 # A wheel odometry's usual error: 2 % of the way and 1 degree a metre, one sigma, plus what it loses standing.

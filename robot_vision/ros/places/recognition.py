@@ -239,9 +239,8 @@ class LiveMap:
             self.close()
             self._release()
             self.try_open()
-        except (
-            RobotVisionError
-        ) as error:  # locked, or the server is away: what is known still serves
+        except RobotVisionError as error:
+            # Locked, or the server is away: what is known still serves.
             total = self._statistics.count("map_failures")
             self._warn(
                 "map",

@@ -23,13 +23,7 @@ from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
-from robot_vision.statistics.bootstrap import (
-    Resampler,
-    Statistic,
-    difference,
-    mean,
-    quantiles,
-)
+from robot_vision.statistics.bootstrap import Resampler, Statistic, difference, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
