@@ -160,7 +160,7 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
         f"False is a pose more than {FALSE_M:g} m or {FALSE_DEG:g} degrees off. The network was trained on "
         "the parts that are left out too, which makes retrieval better than a stranger's, not verification. "
         "Thresholds of verification were set with the results of all five parts in view, those of the "
-        "filter with odometry with B, C and D: take the figures for a fit.",
+        "filter with odometry with B, C and D, while A and E were printed too: take the figures for a fit.",
         "",
         *_table(found),
         "",
