@@ -203,8 +203,9 @@ def test_setup_names_the_packages_that_are_imported():
     of_rosbags = map(requirement, distribution("rosbags").requires or [])
     requirements = _names([*of_rosbags, *itertools.chain(*_requirements().values())])
     imported = _imports(SOURCE)
-    # compression is of the standard library since Python 3.14.
-    known = ROS_PACKAGES | set(sys.stdlib_module_names) | {"robot_vision", "compression"}
+    # compression is of the standard library since Python 3.14; _typeshed exists for type checkers only.
+    known = ROS_PACKAGES | set(sys.stdlib_module_names)
+    known |= {"robot_vision", "compression", "_typeshed"}
 
     missing = {
         name: files
