@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.head import Head, NoOptions
+from robot_vision.contract.head import Head, NoOptions, Side
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import xyzw_from_matrix
@@ -123,7 +124,7 @@ def _short(value: Headline) -> list[float | None]:
     return [None if v is None else float(f"{v:.4g}") for v in numbers]
 
 
-class Fitter(Generic[S]):
+class Fitter(Side, Generic[S]):
     """What `robot-vision calibrate` fits a head with, and training in its end.
 
     Attributes:
@@ -132,6 +133,8 @@ class Fitter(Generic[S]):
         inner: what the module computes before its answer is decoded, and fits need.
         titles: of the numbers before and after.
     """
+
+    NEEDED = ("parts",)
 
     parts: ClassVar[tuple[str, ...]]
     Options: type[Any] = NoOptions
@@ -142,9 +145,9 @@ class Fitter(Generic[S]):
         self.head = head
         self.key = head.key
 
+    @abstractmethod
     def truth(self, part: str) -> str:
         """Returns what images must have: `label`, `pose`, ..."""
-        raise NotImplementedError
 
     def knows(self, spec: S, value: Any) -> bool:
         """Whether a fit can use this truth."""
@@ -158,13 +161,13 @@ class Fitter(Generic[S]):
         """Whether images are compared with those that were trained on."""
         return False
 
+    @abstractmethod
     def fit(self, part: str, material: Fit[S], options: Any) -> Fitted:
         """Fits and measures a part.
 
         Raises:
             ConfigError: too few images; the message says how many are needed.
         """
-        raise NotImplementedError
 
     def tune(self, material: Fit[S]) -> Fitted | None:
         """Fits what a trained network gets before it is shipped; None for nothing.

@@ -122,12 +122,37 @@ class Column:
     dtype: str = "float64"
 
 
+class Side(ABC):  # noqa: B024 (what is abstract is up to each)
+    """A class that a head's package subclasses. One that is not complete is refused when it is made.
+
+    Attributes:
+        NEEDED: attributes that a subclass must have, besides the abstract methods.
+    """
+
+    NEEDED: ClassVar[tuple[str, ...]] = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuses a class that lacks something.
+
+        Raises:
+            ConfigError: the message names the class and all that it lacks.
+        """
+        if missing := cls.missing():
+            raise ConfigError(f"{cls.__module__}.{cls.__qualname__} lacks {', '.join(missing)}")
+        return super().__new__(cls)
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Returns the methods and attributes that every such class must have and this one has not."""
+        return [*sorted(cls.__abstractmethods__), *(n for n in cls.NEEDED if not hasattr(cls, n))]
+
+
 S = TypeVar("S")
 A = TypeVar("A", bound=Answer)
 H = TypeVar("H", bound="Head[Any, Any]")
 
 
-class Head(ABC, Generic[S, A]):
+class Head(Side, Generic[S, A]):
     """A head under a name. Each kind has one subclass; its `HEAD` is named as its kind.
 
     Attributes:
@@ -142,6 +167,8 @@ class Head(ABC, Generic[S, A]):
         files: of a bundle, besides the graph and the weights.
         needs: what the node shall listen to: `mounting`, for where the camera is on the robot.
     """
+
+    NEEDED = ("kind", "answer_key", "Spec", "Answer")
 
     kind: ClassVar[str]
     answer_key: ClassVar[str]

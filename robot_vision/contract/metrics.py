@@ -6,6 +6,7 @@ numbers that are sums (of pixels, say) make a metric of whole images too: it is 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.head import Side
 from robot_vision.contract.rows import RowColumn, Rows
 from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic
 
@@ -242,8 +244,8 @@ class NoSettings:
     """The settings of a judge that has none."""
 
 
-class Judge:
-    """What scores a head's answers.
+class Judge(Side):
+    """What scores a head's answers. A subclass has `score`, or `begin` where frames depend on others.
 
     Attributes:
         truth: of `label`, `pose`, `number:NAME`, `image:NAME`: any of these it can judge by.
@@ -261,6 +263,12 @@ class Judge:
     Settings: ClassVar[type[Any]] = NoSettings
     trajectory: ClassVar[tuple[str, str] | None] = None
 
+    @classmethod
+    def missing(cls) -> list[str]:
+        """See `Side.missing`."""
+        either = cls.score is Judge.score and cls.begin is Judge.begin
+        return [*super().missing(), *(["score"] if either else [])]
+
     def facts(self, spec: Any) -> dict[str, Any]:
         """Returns plain data of the head's settings that rows and scores depend on."""
         return {}
@@ -277,11 +285,11 @@ class Judge:
 
     def score(self, frames: Frames, facts: Mapping[str, Any]) -> Columns:
         """Returns columns of `rows`, of frames that are scored one by one."""
-        raise NotImplementedError
+        return {}
 
+    @abstractmethod
     def sections(self) -> Sequence[Section]:
         """Returns its parts of metrics.json."""
-        raise NotImplementedError
 
     def said(self, rows: Rows) -> list[str]:
         """Returns lines on the answers where there is no truth to judge them by."""

@@ -7,6 +7,7 @@ configuration. A head finds what is its own by the words of its kind: `targets["
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.head import Head
+from robot_vision.contract.head import Head, Side
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.settings.by_name import make_by_name
@@ -139,7 +140,7 @@ class Sampled:
         """Nothing is remembered."""
 
 
-class Trainer(Generic[S]):
+class Trainer(Side, Generic[S]):
     """What training knows of a kind of head, for one head of that kind.
 
     A head's module is called with the tensors of its taps, (N, C) or (N, C, h, w), and returns what losses
@@ -162,6 +163,8 @@ class Trainer(Generic[S]):
             where it fits; empty takes none.
     """
 
+    NEEDED = ("truth", "ranked")
+
     Settings: type[HeadSettings] = HeadSettings
     losses: ClassVar[Mapping[str, str]] = {}
     baselines: ClassVar[Mapping[str, str]] = {}
@@ -174,6 +177,12 @@ class Trainer(Generic[S]):
     linear: ClassVar[bool] = False
     takes: ClassVar[str] = ""
 
+    @classmethod
+    def missing(cls) -> list[str]:
+        """See `Side.missing`."""
+        lacks = cls.chooses is not Trainer.chooses and cls.chooser is Trainer.chooser
+        return [*super().missing(), *(["chooser"] if lacks else [])]
+
     def __init__(self, head: Head[Any, Any]) -> None:
         self.head = head
         self.name = head.name
@@ -181,13 +190,13 @@ class Trainer(Generic[S]):
 
     # Settings and data
 
+    @abstractmethod
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> S:
         """Returns what the network is built from: the section `network.NAME`, and the data.
 
         Raises:
             ConfigError: an unknown setting, or one that the data say.
         """
-        raise NotImplementedError
 
     def word(self) -> str:
         """Returns the word of truth that the head learns from."""
@@ -236,9 +245,9 @@ class Trainer(Generic[S]):
 
     # The module
 
+    @abstractmethod
     def module(self, spec: S, shapes: Sequence[Shape]) -> nn.Module:
         """Builds it with random weights, for taps of these shapes."""
-        raise NotImplementedError
 
     def built(self, spec: S, module: Any) -> S:
         """Returns the spec with what follows from the module: sizes."""
@@ -282,15 +291,16 @@ class Trainer(Generic[S]):
         made: nn.Module = make_by_name(f"{self.name} loss", self.losses, name, settings)
         return made
 
-    def chooser(self, module: Any, features: Features, share: Share) -> Chooser:
+    def chooser(self, module: Any, features: Features, share: Share) -> Chooser | None:
         """Returns what chooses the batches of a head that `chooses`; else all images come in random order."""
-        raise NotImplementedError
+        return None
 
     def finish(self, module: Any, spec: S, features: Features) -> None:
         """Sets what data say after the last step: whitening."""
 
     # What it is worth
 
+    @abstractmethod
     def measure(
         self,
         outputs: Targets,
@@ -310,7 +320,6 @@ class Trainer(Generic[S]):
             The metrics, and what `score` averages, a row for each of the N samples: NaN where one has no
             truth; None where there is nothing.
         """
-        raise NotImplementedError
 
     def reference(self, train: Targets, targets: Targets) -> Any:
         """Returns what `score` and `shares` compare with: what an answer without an image is worth."""

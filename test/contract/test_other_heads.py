@@ -218,8 +218,44 @@ def test_a_head_that_lacks_what_every_head_has_is_refused_by_its_names(site):
         "HEAD = Half()\n"
     )
     site("half", {"half_head": "half_of_a_head:HEAD"}, half_of_a_head=text)
-    with pytest.raises(ConfigError, match=r"'half_head' of half.*columns.*unpack"):
+    with pytest.raises(
+        ConfigError, match=r"'half_head' of half.*Half lacks columns, unpack, Spec, Answer$"
+    ):
         registry.head("half_head")
+
+
+def test_a_judge_fitter_or_trainer_that_is_not_complete_is_refused_by_what_it_lacks(
+    site, tmp_path, capsys
+):
+    pytest.importorskip("torch", reason="torch is not installed")
+    text = (
+        "from robot_vision.contract.calibration import Fitter\n"
+        "from robot_vision.contract.metrics import Judge\n"
+        "from robot_vision.contract.training import Trainer\n"
+        "from toy_heads import SteeringHead, SteeringSpec\n"
+        "class Spec(SteeringSpec):\n    KIND = 'half_done'\n"
+        "class HalfJudge(Judge):\n    truth = frozenset({'pose'})\n"
+        "class HalfFitter(Fitter):\n    def fit(self, part, material, options): ...\n"
+        "class HalfTrainer(Trainer):\n    truth, chooses = 'pose', lambda self: True\n"
+        "class Half(SteeringHead):\n"
+        "    kind = answer_key = 'half_done'\n"
+        "    Spec = Spec\n"
+        "    def judge(self): return HalfJudge()\n"
+        "    def fitter(self): return HalfFitter(self)\n"
+        "    def trainer(self): return HalfTrainer(self)\n"
+        "HEAD = Half()\n"
+    )
+    site("half", {"half_done": "half_done:HEAD"}, half_done=text)
+    half = registry.head("half_done")
+    with pytest.raises(ConfigError, match=r"^half_done\.HalfJudge lacks sections, score$"):
+        half.judge()
+    with pytest.raises(ConfigError, match=r"^half_done\.HalfFitter lacks truth, parts$"):
+        half.fitter()
+    config = tmp_path / "train.yaml"
+    config.write_text("heads: [half_done]\ndata: {kind: image_folder, path: .}\n")
+    assert main(["train", str(config)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "half_done.HalfTrainer lacks measure, module, spec, ranked, chooser" in line
 
 
 def test_a_head_without_a_trainer_or_a_judge_is_refused_where_one_is_needed(
