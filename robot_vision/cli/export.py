@@ -184,14 +184,18 @@ def from_torchvision(
     kinds = [kind.strip() for kind in args.heads.split(",") if kind.strip()]
     trainers = {kind: registry.head(kind).trainer() for kind in kinds}
     given = {"score": args.score, "clusters": args.clusters, "whitened_size": args.whitened_size}
-    labelled = any(trainer.truth == "label" for trainer in trainers.values())
-    facts = DataFacts({"label": read_labels(args.labels)} if labelled else {})
+    fields = {
+        kind: {field.name for field in dataclasses.fields(trainer.head.Spec)}
+        for kind, trainer in trainers.items()
+    }
+    labelled = [trainer.word() for kind, trainer in trainers.items() if "labels" in fields[kind]]
+    labels = read_labels(args.labels) if labelled else ()
+    height, width = _input_size(args.input)
+    facts = DataFacts(dict.fromkeys(labelled, labels), input=(height, width))
     specs = {}
     for kind, trainer in trainers.items():
-        fields = {field.name for field in dataclasses.fields(trainer.head.Spec)}
-        own = {name: value for name, value in given.items() if name in fields}
+        own = {name: value for name, value in given.items() if name in fields[kind]}
         specs[kind] = trainer.spec(own, facts)
-    height, width = _input_size(args.input)
     channels = look_inside(args.torchvision).input[0]
     size = InputSpec(height, width, args.resize, args.crop_fraction, channels=channels)
     spec = NetworkSpec(args.torchvision, size, specs)

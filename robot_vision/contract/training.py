@@ -42,15 +42,18 @@ class HeadSettings:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a head's settings take from the data.
+    """What a head's settings take from the data and the network's input.
 
     Attributes:
-        labels: of each word of truth that is a class, the classes of the training images, sorted.
+        labels: of each word of truth that is a class, the classes of the training images, sorted; of one
+            that is an image of class ids, the classes in the order of the ids.
         map_frame: of the poses.
+        input: (height, width) of the network's input, pixels.
     """
 
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     map_frame: str = "map"
+    input: tuple[int, int] = (224, 224)
 
 
 class Target(NamedTuple):

@@ -83,7 +83,12 @@ def _options(config: TrainingConfig) -> dict[str, Any]:
 def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
     """Returns what the heads' settings take from the data."""
     words = [word for word in _words(config) if word.partition(":")[0] == "label"]
-    return DataFacts({word: splits.labels_of(word) for word in words}, splits.map_frame)
+    size = config.network.input
+    return DataFacts(
+        {word: splits.labels_of(word) for word in words},
+        splits.map_frame,
+        (size.height, size.width),
+    )
 
 
 def _words(config: TrainingConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,12 +35,16 @@ def build_network(config: TrainingConfig, facts: DataFacts) -> MultiHeadNetwork:
         BundleError: weights that are absent or of another network.
     """
     torch.manual_seed(config.loop.seed)
+    old = None
+    if config.network.init_from:
+        old = _network_of(Path(expand(config.network.init_from)))
+        facts = replace(facts, input=(old.spec.input.height, old.spec.input.width))
     new = {
         name: trainer.spec(config.network.heads[name], facts)
         for name, trainer in config.trainers.items()
     }
-    if config.network.init_from:
-        network = _extended(config.network.init_from, new)
+    if old is not None:
+        network = _extended(old, config.network.init_from, new)
     else:
         spec = NetworkSpec(config.network.backbone, config.network.input, new)
         weights = config.network.weights
@@ -53,15 +58,19 @@ def build_network(config: TrainingConfig, facts: DataFacts) -> MultiHeadNetwork:
     return network
 
 
-def _extended(init_from: str, new: dict[str, object]) -> MultiHeadNetwork:
-    """A bundle's network with further heads; everything that was there keeps its numbers."""
-    path = Path(expand(init_from))
+def _network_of(path: Path) -> MultiHeadNetwork:
+    """Returns the network of a bundle or checkpoint, to which heads are added."""
     old = load_network(path / WEIGHTS if path.is_dir() else path)
     if old.spec.epistemic:
         raise ConfigError(
             f"{path} answers several times, which a further head could not: start from the network with "
             "one answer, and export with --monte-carlo in the end"
         )
+    return old
+
+
+def _extended(old: MultiHeadNetwork, path: str | None, new: dict[str, object]) -> MultiHeadNetwork:
+    """A network with further heads; everything that was there keeps its numbers."""
     for name in new:
         if name in old.spec.heads:
             raise ConfigError(
