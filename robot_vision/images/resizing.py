@@ -102,12 +102,23 @@ def source_size(size: InputSpec) -> tuple[int, int]:
 
 def crop_to_aspect(image: Image, height: int, width: int, fraction: float) -> Image:
     """Returns the centred view of `image` whose sides are as height to width, times `fraction`."""
-    rows, columns = image.shape[:2]
-    scale = min(rows / height, columns / width) * fraction
-    take_rows = min(rows, max(1, round(height * scale)))
-    take_columns = min(columns, max(1, round(width * scale)))
-    top, left = (rows - take_rows) // 2, (columns - take_columns) // 2
-    return image[top : top + take_rows, left : left + take_columns]
+    top, left, rows, columns = crop_region(image.shape[:2], (height, width), fraction)
+    return image[top : top + rows, left : left + columns]
+
+
+def crop_region(
+    source: tuple[int, ...], target: tuple[int, int], fraction: float
+) -> tuple[int, int, int, int]:
+    """Returns top, left, height and width of the largest centred region of a `source` (height, width).
+
+    Its sides are as those of `target`, times `fraction`.
+    """
+    scale = min(source[0] / target[0], source[1] / target[1]) * fraction
+    height, width = (
+        min(there, max(1, round(wanted * scale)))
+        for there, wanted in zip(source, target, strict=True)
+    )
+    return (source[0] - height) // 2, (source[1] - width) // 2, height, width
 
 
 def letterbox_window(source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, int, int, int]:
