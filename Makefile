@@ -16,6 +16,9 @@ SOAK_ARGS ?=
 # How many processes run the tests.
 TEST_JOBS ?= 2
 
+# The tests start hundreds of processes, each of which would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
