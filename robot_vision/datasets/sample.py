@@ -41,6 +41,64 @@ class ImageSource(Protocol):
         """
 
 
+class TruthImage(Protocol):
+    """What is true of each pixel of an image: a file, or a message of a bag. Can be pickled; `str` names it.
+
+    Attributes:
+        none: stored values that say nothing; NaN and infinity never do.
+        unit: what a stored value is multiplied by: metres for distances, 1 for ids of classes.
+    """
+
+    @property
+    def none(self) -> tuple[float, ...]: ...
+
+    @property
+    def unit(self) -> float: ...
+
+    def load(self) -> NDArray[Any]:
+        """Returns uint8, uint16 or float32 (H, W), as large as the image.
+
+        Raises:
+            ImageError: it cannot be read or decoded; the message names it.
+        """
+
+    def encoded(self) -> bytes:
+        """Returns what tells two of them apart, without decoding.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+
+
+def true_values(truth: TruthImage, dtype: str, none: float) -> NDArray[Any]:
+    """Returns the truth of all pixels in its unit, (H, W) of `dtype`, with `none` where there is none.
+
+    Raises:
+        ImageError: it cannot be read or decoded.
+    """
+    stored = truth.load()
+    said = np.isfinite(stored) if stored.dtype.kind == "f" else np.ones(stored.shape, bool)
+    for value in truth.none:
+        said &= stored != value
+    values = stored if truth.unit == 1 else stored * np.float32(truth.unit)
+    if np.dtype(dtype).kind == "f":
+        values = values.astype(np.float32)  # float16 may not hold what stands for none
+    return np.where(said, values, np.asarray(none, values.dtype)).astype(dtype)
+
+
+@dataclass(frozen=True)
+class PixelClasses:
+    """Classes of pixels, by their ids from 0.
+
+    Attributes:
+        names: of each.
+        colours: of each, RGB; empty where nothing says them.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One image of a data set.
@@ -55,7 +113,8 @@ class Sample:
         camera_matrix: float64 (3, 3) in pixels of the image as loaded, where it differs from image to
             image; else None, and `Splits.camera_matrix` holds.
         intrinsics: of the camera with its lens and the size of its images, where the recording tells them.
-        truth: what else is known of the image, by words such as `label:lights`.
+        truth: what else is known of the image, by words such as `label:lights`; under words that begin with
+            `image:` a `TruthImage`.
     """
 
     name: str
@@ -94,6 +153,7 @@ class Splits:
         notes: what was skipped, counted or assumed, one line each.
         has_orientation: False where positions are known and rotations are not (they are then the
             identity's stand-in and no loss or mining may use them).
+        pixel_classes: of each word of truth that is a class of every pixel.
     """
 
     train: tuple[Sample, ...]
@@ -104,10 +164,13 @@ class Splits:
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     has_orientation: bool = True
+    pixel_classes: Mapping[str, PixelClasses] = field(default_factory=dict)
     _contents: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def labels_of(self, word: str) -> tuple[str, ...]:
-        """Returns the classes that a word of truth has among the training samples, sorted."""
+        """Returns the classes that a word of truth has among the training samples, sorted; of pixels all."""
+        if word in self.pixel_classes:
+            return self.pixel_classes[word].names
         return self.labels if word == "label" else labels_of(self.train, word)
 
     def split(self, name: str) -> tuple[Sample, ...]:
@@ -155,7 +218,9 @@ class Splits:
                 if pose is None
                 else ",".join(f"{v + 0.0:.4f}" for v in pose[:3].ravel().round(4))
             )
-            more = "".join(f" {word}={value!r}" for word, value in sorted(sample.truth.items()))
+            more = "".join(
+                f" {word}={_truth_hash(word, value)}" for word, value in sorted(sample.truth.items())
+            )
             lines.append(f"{content} {sample.label!r} {text}{more}")
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
@@ -168,6 +233,17 @@ def content_hash(sample: Sample) -> str:
         data = b""
     data = data or f"unreadable {sample.name}".encode()
     return hashlib.sha256(data).hexdigest()
+
+
+def _truth_hash(word: str, value: Any) -> str:
+    """Returns what tells two truths of a word apart: of images their content, scale and missing values."""
+    if not word.startswith("image:"):
+        return repr(value)
+    try:
+        data = value.encoded()
+    except ImageError:
+        data = f"unreadable {value}".encode()
+    return f"{hashlib.sha256(data).hexdigest()} {value.unit!r} {value.none!r}"
 
 
 def labels_of(samples: Iterable[Sample], word: str = "label") -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.images.decode import to_rgb
+from robot_vision.images.planes import to_plane
 from robot_vision.recordings.bag_reader import BagFile, Record, read_again
 from robot_vision.recordings.recording_folder import open_storage
 from robot_vision.recordings.storage import Storage
@@ -80,6 +81,18 @@ class BagImage:
         message = self._message()
         try:
             return np.require(to_rgb(message, min_size), requirements=["C", "W"])
+        except ImageError as error:
+            raise ImageError(error.reason, f"{self}: {error}") from error
+
+    def plane(self) -> NDArray[Any]:
+        """Returns uint8, uint16 or float32 (H, W) of a message with one number a pixel.
+
+        Raises:
+            ImageError: it cannot be read or decoded, or has several.
+        """
+        message = self._message()
+        try:
+            return to_plane(message)
         except ImageError as error:
             raise ImageError(error.reason, f"{self}: {error}") from error
 

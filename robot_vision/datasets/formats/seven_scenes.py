@@ -9,25 +9,30 @@ lines such as `sequence1`; or one flat folder of frames.
 
 The camera is a Kinect: where `camera_matrix` is not given, fx = fy = 525, cx = 320, cy = 240 at 640 x 480
 (its uncalibrated colour camera; 585 is its depth camera's), scaled to images of another size.
+
+`frame-NNNNNN.depth.png`, where there are some, are distances along the depth camera's axis: uint16
+millimetres, 65535 and 0 where nothing was measured. They are of the depth camera's pixels, which lie up to
+some pixels beside the colour camera's.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage
+from robot_vision.datasets.pixel_truth import PixelFile
 from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import image_notes, some
 from robot_vision.recordings.image_formats import is_image
-from robot_vision.settings.declared import parse_camera_matrix
+from robot_vision.settings.declared import option, parse_camera_matrix
 from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import Skipped, numbers, pose_from_matrix, where
 from robot_vision.truth.tables import read_lines, read_text
@@ -44,6 +49,12 @@ _SEQUENCE = re.compile(r"^seq-?(\d+)$", re.IGNORECASE)
 class Options(PosedOptions):
     """Options of the format."""
 
+    depth: str = option(
+        "",
+        "folder of the depth images (below it as the frames are), if they are not next to them; none: they "
+        "are not used",
+    )
+
 
 def open_splits(root: Path, options: Options) -> Splits:
     """Opens `root`; see `registry.open_dataset`."""
@@ -58,8 +69,11 @@ def open_splits(root: Path, options: Options) -> Splits:
     skipped = Skipped()
     samples: list[Sample] = []
     files: list[Path] = []
+    measured = 0
     for folder in folders or [root]:
         found, images = frames_in(folder, folder.name if folders else root.name, options, skipped)
+        found, count = _with_depth(found, folder, root, options)
+        measured += count
         samples += found
         files += images
     if not files:
@@ -68,6 +82,15 @@ def open_splits(root: Path, options: Options) -> Splits:
             "frame-NNNNNN.pose.txt, in folders seq-NN or in the folder itself"
         )
     notes = [*skipped.notes(), *image_notes(files, turn=False)]
+    if options.depth not in ("", "none") and not measured:
+        raise SourceError(
+            f"{_depth_root(root, options)} has no depth image of these frames: frame-NNNNNN.depth.png"
+        )
+    if measured:
+        notes.append(
+            f"{measured} of {counted(len(samples), 'frame has', 'frames have')} depth, of the depth camera's "
+            "pixels, which are not exactly the colour camera's"
+        )
     unread = [p.name for p in root.glob("*.zip") if folders and not root.joinpath(p.stem).is_dir()]
     loose = [p.name for p in root.iterdir() if folders and _FRAME.match(p.name)]
     if unread:
@@ -143,6 +166,28 @@ def frames_in(
         if pose and pose.group(1) not in seen:
             skipped.add("which have a pose and no image", f"{sequence}/{pose.group(1)}")
     return samples, images
+
+
+def _depth_root(root: Path, options: Options) -> Path:
+    return root / Path(options.depth).expanduser()
+
+
+def _with_depth(
+    samples: list[Sample], folder: Path, root: Path, options: Options
+) -> tuple[list[Sample], int]:
+    """Returns the frames of a folder with their depth images, and how many have one."""
+    if options.depth == "none":
+        return samples, 0
+    place = _depth_root(root, options) / folder.relative_to(root)
+    there = {p.name for p in place.iterdir()} if place.is_dir() else set()
+    found = []
+    for sample in samples:
+        name = f"{sample.name.rpartition('/')[2]}.depth.png"
+        if name in there:
+            truth = {"image:depth": PixelFile(str(place / name), (0, 65535), 1e-3)}
+            sample = replace(sample, truth=truth)
+        found.append(sample)
+    return found, sum(bool(sample.truth) for sample in found)
 
 
 def read_pose(file: Path) -> NDArray[np.float64]:

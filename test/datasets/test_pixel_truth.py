@@ -1,0 +1,196 @@
+"""Label images and depth images of data sets, written here by their formats' own definitions."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from tiny_datasets import seven_scenes, write_image
+
+from robot_vision.datasets import open_dataset
+from robot_vision.datasets.pixel_truth import PixelFile, read_classes
+from robot_vision.datasets.sample import Sample, Splits, true_values
+from robot_vision.errors import ConfigError, ImageError, SourceError
+
+WORD = "image:segmentation"
+IDS = np.array([[0, 0, 7], [7, 9, 255]], np.uint8)
+TABLE = "id,name,r,g,b\n0,floor,0,0,255\n7,wall,255,255,0\n9,void,0,0,0\n"
+# OpenCV writes blue first.
+BGR = {0: (255, 0, 0), 7: (0, 255, 255), 9: (0, 0, 0), 255: (0, 0, 0)}
+CLASSES = np.array([[0, 0, 1], [1, 255, 255]])
+
+
+def write(file, image):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(file), image)
+
+
+def scene(root, parts=("",), count=4):
+    """Images of 32 x 24 whose left part, as wide as their number, is class 1 of `floor,wall`."""
+    for part in parts:
+        for i in range(count):
+            write_image(root / part / f"images/f{i}.png", i)
+            mask = np.zeros((24, 32), np.uint8)
+            mask[:, :i] = 1
+            write(root / part / f"labels/f{i}.png", mask)
+    return root
+
+
+def test_ids_colours_and_palettes_become_the_same_classes(tmp_path):
+    (tmp_path / "classes.csv").write_text(TABLE)
+    notes = []
+    table = read_classes("classes.csv", tmp_path, "", notes)
+    assert table.classes.names == ("floor", "wall")
+    assert table.classes.colours == ((0, 0, 255), (255, 255, 0))
+    assert notes == ["pixels of void are taken for such without truth"]
+    write(tmp_path / "ids.png", IDS)
+    write(tmp_path / "ids16.png", IDS.astype(np.uint16))
+    write(tmp_path / "colours.png", np.array([[BGR[i] for i in row] for row in IDS], np.uint8))
+    for name in ("ids", "ids16", "colours"):
+        found = PixelFile(str(tmp_path / f"{name}.png"), table=table).load()
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, CLASSES, err_msg=name)
+    image = pytest.importorskip("PIL.Image")
+    made = image.fromarray(IDS, "P")
+    made.putpalette(np.random.default_rng(0).permutation(768).astype(np.uint8).tolist())
+    made.save(tmp_path / "palette.png")
+    plain = read_classes("floor,a,b,c,d,e,f,wall,g,void", tmp_path, "1,2,3,4,5,6,8", [])
+    found = PixelFile(str(tmp_path / "palette.png"), table=plain).load()
+    np.testing.assert_array_equal(found, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 0 255\tfloor\n255 255 0\twall\n0 0 0\tVoid\n",  # as CamVid's label_colors.txt
+        "name, r, g, b\nfloor, 0, 0, 255\nwall, 255, 255, 0\nvoid, 0, 0, 0\n",
+        "0 floor 0 0 255\n1 wall 255 255 0\n2 void 0 0 0\n",
+        "# of the lab\nfloor 0 0 255\nwall 255 255 0\nunlabelled 0 0 0\n",
+    ],
+)
+def test_tables_of_classes_are_read_in_the_ways_that_they_are_written(text, tmp_path):
+    (tmp_path / "t.txt").write_text(text)
+    table = read_classes("t.txt", tmp_path, "", [])
+    assert table.classes.names == ("floor", "wall")
+    assert table.classes.colours == ((0, 0, 255), (255, 255, 0))
+    np.testing.assert_array_equal(table.of_ids(np.array([[0, 1, 2]], np.uint8), "x"), [[0, 1, 255]])
+
+
+@pytest.mark.parametrize(
+    ("text", "ignore", "words"),
+    [
+        ("0 a\n0 b\n", "", "a and b both have id 0"),
+        ("0 a 1 2 3\n1 b 1 2 3\n", "", "a and b both have colour"),
+        ("0 a\n1 b\n", "cc", "ignore names 'cc'"),
+        ("0 a\n300 b\n", "", "t.txt:2: ids and colours are from 0 to 255"),
+        ("0 a\n1 b 4 5\n", "", "t.txt:2: '1 b 4 5' is not NAME"),
+        ("0 void\n", "", "0 classes of pixels"),
+    ],
+)
+def test_tables_that_cannot_be_meant_are_refused(text, ignore, words, tmp_path):
+    (tmp_path / "t.txt").write_text(text)
+    with pytest.raises((ConfigError, SourceError), match=words):
+        read_classes("t.txt", tmp_path, ignore, [])
+
+
+def test_ids_and_colours_outside_the_table_are_counted_by_value(tmp_path):
+    (tmp_path / "classes.csv").write_text("0,floor,0,0,255\n1,wall,255,255,0\n")
+    table = read_classes("classes.csv", tmp_path, "", [])
+    write(tmp_path / "a.png", np.array([[0, 3, 3], [1, 8, 255]], np.uint8))
+    with pytest.raises(ImageError, match=r"a.png: 3 pixels have ids .* lacks: 3 \(2\), 8 \(1\); add"):
+        PixelFile(str(tmp_path / "a.png"), table=table).load()
+    write(tmp_path / "b.png", np.full((2, 2, 3), (1, 2, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"4 pixels have colours .* #030201 \(4\)"):
+        PixelFile(str(tmp_path / "b.png"), table=table).load()
+    ids = read_classes("floor,wall", tmp_path, "3,8", [])
+    np.testing.assert_array_equal(
+        PixelFile(str(tmp_path / "a.png"), table=ids).load(), [[0, 255, 255], [1, 255, 255]]
+    )
+
+
+def test_mask_folder_pairs_by_name_and_counts_what_has_no_partner(tmp_path):
+    scene(tmp_path, count=6)
+    (tmp_path / "labels/f5.png").unlink()
+    write(tmp_path / "labels/other.png", np.zeros((24, 32), np.uint8))
+    splits = open_dataset("mask_folder", tmp_path, classes="floor,wall", block_frames=1)
+    assert len(splits.samples) == 5
+    assert splits.labels_of(WORD) == ("floor", "wall")
+    for sample in splits.samples:
+        number = int(sample.name[-5])
+        mask = pickle.loads(pickle.dumps(sample)).of(WORD).load()
+        assert mask.shape == (24, 32) and mask.sum() == 24 * number
+    notes = "\n".join(splits.notes)
+    assert "1 frame skipped, which have no label images: images/f5.png" in notes.replace("has", "have")
+    assert "1 file in" in notes and "is of no image: other.png" in notes
+
+
+def test_mask_folder_honours_parts_and_tests_on_val_if_asked(tmp_path):
+    scene(tmp_path, ("train", "val"))
+    found = open_dataset("mask_folder", tmp_path, classes="floor,wall")
+    assert [len(p) for p in (found.train, found.validation, found.test)] == [4, 4, 0]
+    found = open_dataset("mask_folder", tmp_path, classes="floor,wall", val_for="test", block_frames=1)
+    assert [len(p) for p in (found.train, found.validation, found.test)] == [3, 1, 4]
+    assert all(s.name.startswith("val/") for s in found.test)
+    scene(tmp_path, ("test",))
+    with pytest.raises(ConfigError, match="val_for is test, but .* has a folder test too"):
+        open_dataset("mask_folder", tmp_path, classes="floor,wall", val_for="test")
+
+
+def test_mask_folder_says_what_is_missing(tmp_path):
+    scene(tmp_path)
+    with pytest.raises(SourceError, match="has no table of classes"):
+        open_dataset("mask_folder", tmp_path)
+    with pytest.raises(SourceError, match="has no folder of label images: it may be called annos"):
+        open_dataset("mask_folder", tmp_path, classes="floor,wall", masks="annos")
+    with pytest.raises(ConfigError, match="'tabel.csv': .*tabel.csv is no file"):
+        open_dataset("mask_folder", tmp_path, classes="tabel.csv")
+
+
+def test_fingerprint_follows_masks_and_their_scale(tmp_path):
+    scene(tmp_path / "a")
+    scene(tmp_path / "b")
+    one, two = (
+        open_dataset("mask_folder", tmp_path / n, classes="floor,wall", split="train") for n in "ab"
+    )
+    assert one.fingerprint("train") == two.fingerprint("train")
+    write(tmp_path / "b/labels/f1.png", np.ones((24, 32), np.uint8))
+    assert one.fingerprint("train") != two.fingerprint("train")
+    file = str(tmp_path / "a/labels/f1.png")
+    prints = {
+        Splits((Sample("x", None, None, None, "", one.train[0].source, truth={"image:depth": t}),), (), ())
+        .fingerprint("train")
+        for t in (PixelFile(file), PixelFile(file, unit=0.5), PixelFile(file, none=(0,)))
+    }
+    assert len(prints) == 3
+
+
+def test_seven_scenes_depth_is_in_metres_where_it_was_measured(tmp_path):
+    seven_scenes(tmp_path / "room", 4)
+    stored = np.full((24, 32), 1500, np.uint16)
+    stored[0, 0], stored[0, 1] = 65535, 0
+    write(tmp_path / "depth/frame-000001.depth.png", stored)
+    splits = open_dataset("seven_scenes", tmp_path / "room", depth="../depth", split="train")
+    truths = [s.of("image:depth") for s in splits.train]
+    assert [t is not None for t in truths] == [False, True, False, False]
+    metres = true_values(truths[1], "float32", 0)
+    assert metres.dtype == np.float32 and metres[0, 0] == metres[0, 1] == 0
+    np.testing.assert_allclose(metres[1:], 1.5)
+    assert true_values(truths[1], "float16", np.nan).dtype == np.float16
+    assert any("1 of 4 frames have depth" in note for note in splits.notes)
+    with pytest.raises(SourceError, match="has no depth image of these frames"):
+        open_dataset("seven_scenes", tmp_path / "room", depth="../elsewhere")
+    (tmp_path / "depth/frame-000001.depth.png").rename(tmp_path / "room/frame-000002.depth.png")
+    assert open_dataset("seven_scenes", tmp_path / "room", split="train").train[2].truth
+    assert not open_dataset("seven_scenes", tmp_path / "room", depth="none").samples[2].truth
+
+
+def test_camvid_and_kitchen_depth_have_their_counts(data_dir):
+    names = "sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist,void"
+    camvid = open_dataset("mask_folder", data_dir / "camvid", classes=names, val_for="test")
+    assert len(camvid.train) + len(camvid.validation) == 367 and len(camvid.test) == 101
+    mask = camvid.test[0].of(WORD).load()
+    assert mask.shape == (360, 480) and set(np.unique(mask)) <= {*range(11), 255}
+    kitchen = open_dataset("seven_scenes", data_dir / "kitchen", depth="../kitchen_depth")
+    assert [sum(bool(s.truth) for s in kitchen.split(n)) for n in ("train", "validation", "test")] == [
+        250, 50, 100,
+    ]  # fmt: skip
