@@ -107,7 +107,7 @@ def splits_of_pairs(
     notes: list[str],
     role: Mapping[str, str] | None = None,
 ) -> Splits:
-    """Divides samples by their official roles where there are some and the options want them, else in blocks."""
+    """Divides samples by their official roles, where there are some and options want them, else in blocks."""
     if not samples:
         raise SourceError(f"No image has {pairs.what} ({'; '.join(notes)})")
     if role is None or options.split in ("blocks", "train", "test") or options.test_sequences:

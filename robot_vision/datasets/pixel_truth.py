@@ -2,7 +2,8 @@
 
 A table of classes is a text file: a line each with a name, perhaps an id (else the first line has 0), and
 perhaps a colour as three numbers. Names of columns (`id`, `name`, `r`, `g`, `b`) may stand above; without
-them a line is `NAME`, `ID NAME`, `R G B NAME`, `NAME R G B` or `ID NAME R G B`. Lines of one name are one class.
+them a line is `NAME`, `ID NAME`, `R G B NAME`, `NAME R G B` or `ID NAME R G B`. Lines of one name are one
+class.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ MOST_CLASSES = 255
 _UNKNOWN = -1
 _UNNAMED = re.compile(r"void|unlabell?ed|ignored?|unknown|background/void", re.IGNORECASE)
 _COLUMNS = {
-    "name": (re.compile(r"(?:class|label|category)?[ _]?names?"), re.compile(r"class|label|category")),
+    "name": (
+        re.compile(r"(?:class|label|category)?[ _]?names?"),
+        re.compile(r"class|label|category"),
+    ),
     "id": (re.compile(r"(?:class|label|category)?[ _]?(?:id|index|value)"),),
     "r": (re.compile(r"r|red"),),
     "g": (re.compile(r"g|green"),),
@@ -40,7 +44,8 @@ _COLUMNS = {
 }
 # Numbers in front of a name are an id, a colour, or both.
 _LINE = re.compile(
-    r"(?:(?P<id>\d+) )??(?P<before>\d+ \d+ \d+ )?(?P<name>[^\d ]\S*(?: (?!\d+\b)\S+)*)(?P<behind>(?: \d+){3})?"
+    r"(?:(?P<id>\d+) )??(?P<before>\d+ \d+ \d+ )?"
+    r"(?P<name>[^\d ]\S*(?: (?!\d+\b)\S+)*)(?P<behind>(?: \d+){3})?"
 )
 
 Colour = tuple[int, int, int]
@@ -158,7 +163,8 @@ class LabelTable:
         remedy = "add them to it, or leave ids out by ignore" if what == "ids" else "add them to it"
         raise ImageError(
             "encoding",
-            f"{name}: {wrong.size} pixels have {what} that the table of classes lacks: {some}{more}; {remedy}",
+            f"{name}: {wrong.size} pixels have {what} that the table of classes lacks: {some}{more}; "
+            f"{remedy}",
         )
 
 
@@ -197,7 +203,9 @@ class PixelFile:
                 "encoding", f"{self} has colours, and the table of classes has none: add them to it"
             )
         # OpenCV gives a palette's colours in place of its numbers.
-        entries = [Entry(i, str(i), (int(c[0]), int(c[1]), int(c[2]))) for i, c in enumerate(palette)]
+        entries = [
+            Entry(i, str(i), (int(c[0]), int(c[1]), int(c[2]))) for i, c in enumerate(palette)
+        ]
         first = {_code(e.colour): e.id for e in reversed(entries) if e.colour is not None}
         as_numbers = LabelTable(PixelClasses(()), {}, first)
         return self.table.of_ids(as_numbers.of_colours(image, str(self)), str(self))
@@ -260,13 +268,15 @@ def read_classes(text: str, folder: Path, ignore: str, notes: list[str]) -> Labe
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from error
     if "," not in text:
-        raise ConfigError(f"Option classes is {text!r}: {file} is no file; names have commas between them")
+        raise ConfigError(
+            f"Option classes is {text!r}: {file} is no file; names have commas between them"
+        )
     return LabelTable.of([Entry(i, n) for i, n in enumerate(names_in(text))], ignore, notes)
 
 
 def _entries(file: Path) -> list[Entry]:
     table = read_table(file, _COLUMNS)
-    entries = []
+    entries: list[Entry] = []
     for row in table.rows:
         words = " ".join(row.words).split()  # between R G B and a name may be a tab
         place = where(file, row.number)

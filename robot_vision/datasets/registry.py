@@ -21,7 +21,7 @@ from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped
 DATASETS: dict[str, str] = {
     "image_folder": "one folder per class; train, val and test folders above them are used",
     "labels_csv": "a table of images and classes: a CSV file, or a folder with train.csv and test.csv",
-    "mask_folder": "images and label images of the same names: images/ and labels/, perhaps in train, val, test",
+    "mask_folder": "images and label images of the same names: images/ and labels/, or in train, val, test",
     "seven_scenes": "Microsoft 7-Scenes: frame-*.color.png or jpg with .pose.txt, flat or in seq-NN",
     "twelve_scenes": "12-Scenes: one scene with data/frame-*.color.jpg and .pose.txt, split.txt, info.txt",
     "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
@@ -64,7 +64,9 @@ _SIGNS: dict[str, tuple[str, ...]] = {
     "gsv_cities": ("Dataframes/*.csv",),
     "place_folder": tuple(f"{below}@*@*@*.jpg" for below in ("", "*/", "*/*/", "*/*/*/")),
     "mask_folder": tuple(
-        f"{below}{name}/*.png" for below in ("", "train/") for name in ("labels", "masks", "annotations")
+        f"{below}{name}/*.png"
+        for below in ("", "train/")
+        for name in ("labels", "masks", "annotations")
     ),
     "labels_csv": ("*.csv", "*.tsv"),
 }

@@ -42,18 +42,15 @@ class ImageSource(Protocol):
 
 
 class TruthImage(Protocol):
-    """What is true of each pixel of an image: a file, or a message of a bag. Can be pickled; `str` names it.
-
-    Attributes:
-        none: stored values that say nothing; NaN and infinity never do.
-        unit: what a stored value is multiplied by: metres for distances, 1 for ids of classes.
-    """
+    """What is true of each pixel of an image: a file, or a bag's message. Can be pickled; `str` names it."""
 
     @property
-    def none(self) -> tuple[float, ...]: ...
+    def none(self) -> tuple[float, ...]:
+        """Stored values that say nothing; NaN and infinity never do."""
 
     @property
-    def unit(self) -> float: ...
+    def unit(self) -> float:
+        """What a stored value is multiplied by: metres for distances, 1 for ids of classes."""
 
     def load(self) -> NDArray[Any]:
         """Returns uint8, uint16 or float32 (H, W), as large as the image.
@@ -219,7 +216,8 @@ class Splits:
                 else ",".join(f"{v + 0.0:.4f}" for v in pose[:3].ravel().round(4))
             )
             more = "".join(
-                f" {word}={_truth_hash(word, value)}" for word, value in sorted(sample.truth.items())
+                f" {word}={_truth_hash(word, value)}"
+                for word, value in sorted(sample.truth.items())
             )
             lines.append(f"{content} {sample.label!r} {text}{more}")
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

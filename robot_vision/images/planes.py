@@ -63,7 +63,8 @@ def grey_png(data: NDArray[np.uint8], name: str) -> NDArray[Any]:
     image = as_stored(data, name)
     if image.ndim != 2:
         raise ImageError(
-            "encoding", f"The {name!r} image has {image.shape[2]} numbers a pixel, and must have one"
+            "encoding",
+            f"The {name!r} image has {image.shape[2]} numbers a pixel, and must have one",
         )
     return image
 
@@ -122,7 +123,9 @@ def _rvl(data: NDArray[np.uint8]) -> NDArray[np.uint16]:
     columns, rows = (int(n) for n in data[:8].view("<u4"))
     check_size(rows, columns)
     words = data[8 : 8 + (len(data) - 8) // 4 * 4].view("<u4")
-    nibbles = ((words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)) & 15).ravel().astype(np.int64)
+    nibbles = (
+        ((words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)) & 15).ravel().astype(np.int64)
+    )
     last = np.flatnonzero(nibbles < 8)  # of each number
     start = np.concatenate([[0], last[:-1] + 1])
     place = np.arange(last[-1] + 1 if len(last) else 0)
@@ -134,7 +137,9 @@ def _rvl(data: NDArray[np.uint8]) -> NDArray[np.uint16]:
     before = 0
     while done < len(out):
         if at + 1 >= len(numbers) or done + numbers[at] + numbers[at + 1] > len(out):
-            raise ImageError("corrupt", "The RVL depth image ends before its last pixel, or goes on after it")
+            raise ImageError(
+                "corrupt", "The RVL depth image ends before its last pixel, or goes on after it"
+            )
         zeros, count = int(numbers[at]), int(numbers[at + 1])
         steps = numbers[at + 2 : at + 2 + count]
         if len(steps) < count or not zeros + count:
@@ -161,5 +166,7 @@ def _raw(message: Any) -> NDArray[Any]:
             f"data has {len(data)} bytes: {height} rows of {width} pixels in {encoding}, {step} bytes apart, "
             f"have {height * step}",
         )
-    pixels: NDArray[Any] = np.ndarray((height, width), kind, data.tobytes(), 0, (step, kind.itemsize))
+    pixels: NDArray[Any] = np.ndarray(
+        (height, width), kind, data.tobytes(), 0, (step, kind.itemsize)
+    )
     return pixels.astype(kind.newbyteorder("="))

@@ -82,7 +82,7 @@ def _options(config: TrainingConfig) -> dict[str, Any]:
 
 def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
     """Returns what the heads' settings take from the data."""
-    words = [word for word in _words(config) if word.partition(":")[0] == "label"]
+    words = [word for word in _words(config) if word.partition(":")[0] in ("label", "image")]
     size = config.network.input
     return DataFacts(
         {word: splits.labels_of(word) for word in words},

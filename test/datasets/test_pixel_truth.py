@@ -97,7 +97,9 @@ def test_ids_and_colours_outside_the_table_are_counted_by_value(tmp_path):
     (tmp_path / "classes.csv").write_text("0,floor,0,0,255\n1,wall,255,255,0\n")
     table = read_classes("classes.csv", tmp_path, "", [])
     write(tmp_path / "a.png", np.array([[0, 3, 3], [1, 8, 255]], np.uint8))
-    with pytest.raises(ImageError, match=r"a.png: 3 pixels have ids .* lacks: 3 \(2\), 8 \(1\); add"):
+    with pytest.raises(
+        ImageError, match=r"a.png: 3 pixels have ids .* lacks: 3 \(2\), 8 \(1\); add"
+    ):
         PixelFile(str(tmp_path / "a.png"), table=table).load()
     write(tmp_path / "b.png", np.full((2, 2, 3), (1, 2, 3), np.uint8))
     with pytest.raises(ImageError, match=r"4 pixels have colours .* #030201 \(4\)"):
@@ -120,7 +122,9 @@ def test_mask_folder_pairs_by_name_and_counts_what_has_no_partner(tmp_path):
         mask = pickle.loads(pickle.dumps(sample)).of(WORD).load()
         assert mask.shape == (24, 32) and mask.sum() == 24 * number
     notes = "\n".join(splits.notes)
-    assert "1 frame skipped, which have no label images: images/f5.png" in notes.replace("has", "have")
+    assert "1 frame skipped, which have no label images: images/f5.png" in notes.replace(
+        "has", "have"
+    )
     assert "1 file in" in notes and "is of no image: other.png" in notes
 
 
@@ -128,7 +132,9 @@ def test_mask_folder_honours_parts_and_tests_on_val_if_asked(tmp_path):
     scene(tmp_path, ("train", "val"))
     found = open_dataset("mask_folder", tmp_path, classes="floor,wall")
     assert [len(p) for p in (found.train, found.validation, found.test)] == [4, 4, 0]
-    found = open_dataset("mask_folder", tmp_path, classes="floor,wall", val_for="test", block_frames=1)
+    found = open_dataset(
+        "mask_folder", tmp_path, classes="floor,wall", val_for="test", block_frames=1
+    )
     assert [len(p) for p in (found.train, found.validation, found.test)] == [3, 1, 4]
     assert all(s.name.startswith("val/") for s in found.test)
     scene(tmp_path, ("test",))
@@ -157,8 +163,11 @@ def test_fingerprint_follows_masks_and_their_scale(tmp_path):
     assert one.fingerprint("train") != two.fingerprint("train")
     file = str(tmp_path / "a/labels/f1.png")
     prints = {
-        Splits((Sample("x", None, None, None, "", one.train[0].source, truth={"image:depth": t}),), (), ())
-        .fingerprint("train")
+        Splits(
+            (Sample("x", None, None, None, "", one.train[0].source, truth={"image:depth": t}),),
+            (),
+            (),
+        ).fingerprint("train")
         for t in (PixelFile(file), PixelFile(file, unit=0.5), PixelFile(file, none=(0,)))
     }
     assert len(prints) == 3

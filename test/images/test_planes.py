@@ -71,8 +71,12 @@ def rvl(depth: np.ndarray) -> bytes:
             number((step << 1) ^ (step >> 31))
         i += count
     nibbles += [0] * (-len(nibbles) % 8)
-    words = [int("".join(f"{n:x}" for n in nibbles[i : i + 8]), 16) for i in range(0, len(nibbles), 8)]
-    return struct.pack("<II", depth.shape[1], depth.shape[0]) + struct.pack(f"<{len(words)}I", *words)
+    words = [
+        int("".join(f"{n:x}" for n in nibbles[i : i + 8]), 16) for i in range(0, len(nibbles), 8)
+    ]
+    return struct.pack("<II", depth.shape[1], depth.shape[0]) + struct.pack(
+        f"<{len(words)}I", *words
+    )
 
 
 def test_compressed_depth_gives_millimetres_of_both_codecs():

@@ -1,4 +1,4 @@
-"""Folders of images and of label images: `images/NAME.jpg` and `labels/NAME.png`; `datasets.pairs` has the layouts.
+"""Folders of images and label images, `images/NAME.jpg` and `labels/NAME.png`; layouts: `datasets.pairs`.
 
 A label image has an id of a class in each pixel: as one number (8 bits, or the numbers of a palette), or as
 a colour of the table of classes. `datasets.pixel_truth` says how that table is written; 255 is no truth.

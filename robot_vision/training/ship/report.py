@@ -205,7 +205,8 @@ def describe_data(
     data["training_image_sketch"] = sketch(splits.content_hashes("train"))
     if splits.validation:  # `robot-vision evaluate` says where it meets either
         data["validation_image_sketch"] = sketch(splits.content_hashes("validation"))
-    for word in ("label", *(word for word in facts_of(config, splits).labels if word != "label")):
+    further = [word for word in facts_of(config, splits).labels if word.startswith("label:")]
+    for word in ("label", *further):
         labels = splits.labels_of(word)
         if labels:
             counts = Counter(sample.of(word) for sample in sets["train"].samples)
