@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.images.canvas import Canvas
+from robot_vision.images.window import Window
 
 
 def annotate(
@@ -32,7 +33,8 @@ def annotate(
     Returns:
         RGB uint8 (H, W, 3); crops of less than 160 rows come back enlarged by a whole factor.
     """
-    canvas = Canvas(image)
+    height, width = image.shape[:2]
+    canvas = Canvas(image, Window.of((height, width), spec.input))
     for head, settings in spec.bound:
         if (answer := prediction.get(head.name)) is not None:
             head.draw(canvas, answer, settings, options[head.name])

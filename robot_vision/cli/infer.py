@@ -84,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotate", metavar="DIR", help="write annotated JPEG pictures to this folder"
     )
     parser.add_argument(
+        "--attach",
+        metavar="DIR",
+        help="write what heads say of each pixel to this folder, as PNG (classes) and NPY (numbers), which "
+        "the lines of --output then point to (default: it is left out)",
+    )
+    parser.add_argument(
         "--start",
         type=float,
         default=0.0,
@@ -128,8 +134,11 @@ def run(args: argparse.Namespace) -> int:
         pipeline.warm_up((args.batch,))
         spec = pipeline.bundle.spec
         options = pipeline.bundle.options({"top_k": args.top_k})
-        output = stack.enter_context(JsonLines(args.output, spec, options, not args.no_descriptor))
-        pictures = _folder(args.annotate)
+        pictures = _folder("--annotate", args.annotate)
+        attached = _folder("--attach", args.attach)
+        output = stack.enter_context(
+            JsonLines(args.output, spec, options, not args.no_descriptor, attached)
+        )
         table = SampledTable(spec, options)
         tally = Tally(opened)
         bar = stack.enter_context(_bar(opened, args.limit))
@@ -152,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
                     assert prediction is not None
                     tally.frames += 1
                     table.add(frame, prediction)
-                    output.prediction(frame, prediction)
+                    output.prediction(frame, prediction, tally.frames - 1)
                     if pictures:
                         _picture(
                             pictures,
@@ -176,16 +185,22 @@ def _check_paths(args: argparse.Namespace) -> None:
     for place, count in Counter(places).items():
         if count > 1:
             print(f"note: {place} is given {count} times, and so are its frames", file=sys.stderr)
-    outputs = (("--output", args.output, Path.is_file), ("--annotate", args.annotate, Path.is_dir))
+    if args.attach and not args.output:
+        raise ConfigError("--attach needs --output: its lines say which file is of which frame")
+    folders = (("--annotate", args.annotate), ("--attach", args.attach))
+    outputs = (
+        ("--output", args.output, Path.is_file),
+        *((option, path, Path.is_dir) for option, path in folders),
+    )
     for option, path, is_there in outputs:
         if path not in (None, "-") and is_there(Path(path)) and Path(path).resolve() in places:
             raise ConfigError(f"{option} {path} is a source: name another place")
-    folder = Path(args.annotate) if args.annotate else None
-    if folder is not None and folder.is_dir() and any(folder.iterdir()):
-        print(
-            f"note: {folder} is not empty: pictures of the same name are replaced, and others stay",
-            file=sys.stderr,
-        )
+    for _, path in folders:
+        if path and Path(path).is_dir() and any(Path(path).iterdir()):
+            print(
+                f"note: {path} is not empty: files of the same name are replaced, and others stay",
+                file=sys.stderr,
+            )
 
 
 class Tally:
@@ -290,14 +305,14 @@ def _grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def _folder(path: str | None) -> Path | None:
+def _folder(option: str, path: str | None) -> Path | None:
     if path is None:
         return None
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--annotate {folder} cannot be made: {error}") from error
+        raise ConfigError(f"{option} {folder} cannot be made: {error}") from error
     return folder
 
 

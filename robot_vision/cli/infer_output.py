@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from robot_vision.contract.attachments import Attachments
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
@@ -29,18 +30,25 @@ class JsonLines:
         spec: the network.
         options: heads' names to their options in force.
         large: whether answers of many numbers, descriptors, are written.
+        attached: folder for what is said of each pixel; None leaves it out.
 
     Raises:
         ConfigError: the file cannot be written.
     """
 
     def __init__(
-        self, path: str | None, spec: NetworkSpec, options: Mapping[str, Any], large: bool
+        self,
+        path: str | None,
+        spec: NetworkSpec,
+        options: Mapping[str, Any],
+        large: bool,
+        attached: Path | None = None,
     ) -> None:
         self._heads = [(head, own) for head, own in spec.bound if large or not head.large_json]
         self._options = options
         self._file: IO[str] | None = None
-        self._path = path
+        self._attached = attached
+        self._seen_from = Path() if path in (None, "-") else Path(str(path)).parent
         if path == "-":
             self._file = sys.stdout
         elif path is not None:
@@ -59,14 +67,22 @@ class JsonLines:
         elif self._file is not None:
             self._file.close()
 
-    def prediction(self, frame: Frame, prediction: Prediction) -> None:
-        """Writes a frame's prediction."""
+    def prediction(self, frame: Frame, prediction: Prediction, number: int) -> None:
+        """Writes a frame's prediction.
+
+        Args:
+            frame: that was predicted.
+            prediction: of it.
+            number: of the frame, which files that the line points to begin with.
+        """
         if self._file is None:
             return
-        record = _frame(frame)
+        record, attach = _frame(frame), None
+        if self._attached is not None:
+            attach = Attachments(self._attached, f"{number:06d}", self._seen_from)
         for head, own in self._heads:
             if (answer := prediction.get(head.name)) is not None:
-                record[head.json_key] = head.json(answer, own, self._options[head.name])
+                record[head.json_key] = head.json(answer, own, self._options[head.name], attach)
         self._write(record)
 
     def error(self, frame: Frame, reason: str, message: str) -> None:

@@ -20,6 +20,7 @@ from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
+    from robot_vision.contract.attachments import Attachments
     from robot_vision.contract.topics import Latched, LeftOut, Shot, Topic
     from robot_vision.images.canvas import Canvas
 
@@ -291,8 +292,15 @@ class Head(Side, Generic[S, A]):
         """Draws an answer onto the image that it is about."""
 
     @abstractmethod
-    def json(self, answer: A, spec: S, options: Any) -> Any:
-        """Returns an answer as plain data for a JSON line; None leaves it out."""
+    def json(self, answer: A, spec: S, options: Any, attach: Attachments | None) -> Any:
+        """Returns an answer as plain data for a JSON line; None leaves it out.
+
+        Args:
+            answer: to be said.
+            spec: of the head.
+            options: in force.
+            attach: writes what is said of each pixel to files; None where nobody wants them.
+        """
 
     def heading(self, spec: S) -> str:
         """Returns the heading of the column in the table of answers."""

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.images.window import Window
+
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (255, 255, 255)
 _MIN_HEIGHT = 160
@@ -26,17 +28,19 @@ class Canvas:
 
     Args:
         image: RGB uint8 (H, W, 3); not altered.
+        window: which part of it the network saw; None for all.
     """
 
-    def __init__(self, image: Pixels) -> None:
+    def __init__(self, image: Pixels, window: Window | None = None) -> None:
         self._image = image
+        self._window = window
         self._overlays: list[tuple[Pixels, float]] = []
         self._bars: list[Sequence[tuple[str, float, Colour]]] = []
         self._strips: list[Pixels] = []
         self._lines: list[str] = []
 
     def overlay(self, colours: Pixels, alpha: float = 0.5) -> None:
-        """Lays colours (h, w, 3) over the whole image, enlarged to its size; alpha is their share."""
+        """Lays a map of colours (h, w, 3) over what the network saw, enlarged; alpha is their share."""
         self._overlays.append((colours, alpha))
 
     def bars(self, rows: Sequence[tuple[str, float, Colour]]) -> None:
@@ -62,8 +66,7 @@ class Canvas:
         canvas = _roomy_copy(self._image)
         height, width = canvas.shape[:2]
         for colours, alpha in self._overlays:
-            over = cv2.resize(colours, (width, height), interpolation=cv2.INTER_NEAREST)
-            canvas[:] = cv2.addWeighted(over, alpha, canvas, 1 - alpha, 0).reshape(canvas.shape)
+            _lay_over(canvas, colours, alpha, self._window, self._image.shape[0])
         scale = min(max(height / 480, 0.75), width / 320, 4.0) * 0.55
         line = round(36 * scale) + 4
         fits = max(1, (height // 2) // line // max(len(self._bars), 1))
@@ -76,6 +79,21 @@ class Canvas:
                 colours[None], (width, strip), interpolation=cv2.INTER_NEAREST
             )
         return canvas
+
+
+def _lay_over(
+    canvas: Pixels, colours: Pixels, alpha: float, window: Window | None, rows: int
+) -> None:
+    """Mixes colours into a canvas, which is an image of that many rows enlarged by a whole factor."""
+    part = canvas
+    if window is not None:
+        top, left, height, width = window.region
+        factor = canvas.shape[0] // rows
+        part = canvas[factor * top :, factor * left :][: factor * height, : factor * width]
+        colours = window.to_camera(colours, 0)[top : top + height, left : left + width]
+    size = (part.shape[1], part.shape[0])
+    over = cv2.resize(colours, size, interpolation=cv2.INTER_NEAREST)
+    part[:] = cv2.addWeighted(over, alpha, part, 1 - alpha, 0).reshape(part.shape)
 
 
 def _roomy_copy(image: Pixels) -> Pixels:

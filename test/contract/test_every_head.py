@@ -139,7 +139,7 @@ def test_answer_is_shown_to_people_and_programs(kind, name):
     head, spec = bound(kind, name)
     options = head.resolve(head.options({}), spec, Material())
     for answer in answers(head, spec):
-        said = head.json(answer, spec, options)
+        said = head.json(answer, spec, options, None)
         assert json.loads(json.dumps(said, allow_nan=False)) == said
         lines = [head.cell(answer, spec, options), head.heading(spec), head.about(spec)]
         assert all(line and "\n" not in line for line in lines)

@@ -117,6 +117,32 @@ def test_infer_writes_tables_and_draws_heads_of_another_package(toy_bundle, tmp_
     assert shown[-20:].mean(axis=(0, 1))[0] > 100  # blue of the palette over an image without blue
 
 
+def test_infer_attaches_what_is_said_of_each_pixel(toy_bundle, tmp_path, capsys):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    picture(sources / "a.png", 255, 255, 255)
+    (sources / "b.png").write_bytes(b"no picture")
+    picture(sources / "c.png", 0, 0, 0)
+    out, files = tmp_path / "runs" / "out.jsonl", tmp_path / "files"
+    command = ["infer", "--model", str(toy_bundle), str(sources), "--output", str(out)]
+    assert main([*command, "--attach", str(files)]) == 1  # b is no picture
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    said = [line["toy_segmentation"] for line in lines if "toy_segmentation" in line]
+    assert [s["png"] for s in said] == ["../files/000000.ids.png", "../files/000001.ids.png"]
+    for answer, value in zip(said, (1, 0), strict=True):
+        ids = cv2.imread(str(out.parent / answer["png"]), cv2.IMREAD_UNCHANGED)
+        assert ids.dtype == np.uint8 and ids.shape == SIZE and (ids == value).all()
+        numbers = np.load(out.parent / answer["npy"])
+        assert numbers.dtype == np.float16 and (numbers == value).all()
+    assert sorted(p.name for p in files.iterdir()) == [
+        f"00000{i}.ids.{form}" for i in (0, 1) for form in ("npy", "png")
+    ]
+    assert main(command) == 1
+    assert "png" not in json.loads(out.read_text().splitlines()[0])["toy_segmentation"]
+    assert main([*command[:4], "--attach", str(files)]) == 2
+    assert "--attach needs --output" in capsys.readouterr().err
+
+
 def test_info_and_bundle_say_what_heads_of_another_package_are(toy_bundle, capsys):
     data = yaml.safe_load((toy_bundle / "bundle.yaml").read_text())
     assert data["network"]["heads"]["other_steering"] == {"kind": "toy_steering", "gain": 1.0}

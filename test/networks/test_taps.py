@@ -100,7 +100,7 @@ class ColourHead(Head[ColourSpec, Colour]):
     def decoder(self, spec, several, material):
         return lambda arrays: [Colour(rgb) for rgb in arrays[self.key("rgb")]]
 
-    def json(self, answer, spec, options):
+    def json(self, answer, spec, options, attach):
         return answer.rgb.tolist()
 
     def cell(self, answer, spec, options):

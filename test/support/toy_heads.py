@@ -54,7 +54,7 @@ class SteeringHead(Head[SteeringSpec, Steering]):
     def draw(self, canvas, answer, spec, options):
         canvas.bars([(f"{answer.collision:.2f}", answer.collision, (230, 60, 60))])
 
-    def json(self, answer, spec, options):
+    def json(self, answer, spec, options, attach):
         return {"angle": short(answer.angle), "collision": short(answer.collision)}
 
     def cell(self, answer, spec, options):
@@ -96,9 +96,13 @@ class SegmentsHead(Head[SegmentsSpec, Segments]):
     def draw(self, canvas, answer, spec, options):
         canvas.overlay(PALETTE[answer.ids])
 
-    def json(self, answer, spec, options):
+    def json(self, answer, spec, options, attach):
         shares = np.bincount(answer.ids.ravel(), minlength=len(spec.labels)) / answer.ids.size
-        return {"shares": dict(zip(spec.labels, map(short, shares.tolist()), strict=True))}
+        said = {"shares": dict(zip(spec.labels, map(short, shares.tolist()), strict=True))}
+        if attach is not None:
+            said["png"] = attach.image(self.key("ids"), answer.ids)
+            said["npy"] = attach.array(self.key("ids"), answer.ids.astype(np.float16))
+        return said
 
     def cell(self, answer, spec, options):
         return spec.labels[int(np.bincount(answer.ids.ravel()).argmax())]

@@ -163,7 +163,13 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
         title = "" if self.name == self.kind else f"{self.name} "
         draw_labels(canvas, answer.top_k(options.top_k, options.unknown_threshold), title)
 
-    def json(self, answer: Classification, spec: ClassifierSpec, options: ClassifierOptions) -> Any:
+    def json(
+        self,
+        answer: Classification,
+        spec: ClassifierSpec,
+        options: ClassifierOptions,
+        attach: Any,
+    ) -> Any:
         best = answer.top_k(options.top_k, options.unknown_threshold)
         return {
             "results": [{"label": h.label, "score": short(h.score)} for h in best],

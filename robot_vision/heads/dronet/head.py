@@ -69,7 +69,7 @@ class DronetHead(Head[DronetSpec, DronetAnswer]):
             ]
         )
 
-    def json(self, answer: DronetAnswer, spec: DronetSpec, options: Any) -> Any:
+    def json(self, answer: DronetAnswer, spec: DronetSpec, options: Any, attach: Any) -> Any:
         return {word: short(getattr(answer, word)) for word in WORDS}
 
     def cell(self, answer: DronetAnswer, spec: DronetSpec, options: Any) -> str:

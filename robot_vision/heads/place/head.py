@@ -51,7 +51,7 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     def draw(self, canvas: Canvas, answer: Descriptor, spec: PlaceSpec, options: Any) -> None:
         canvas.strip(descriptor_colours(answer.values))
 
-    def json(self, answer: Descriptor, spec: PlaceSpec, options: Any) -> Any:
+    def json(self, answer: Descriptor, spec: PlaceSpec, options: Any, attach: Any) -> Any:
         return short_numbers(answer.values)
 
     def heading(self, spec: PlaceSpec) -> str:

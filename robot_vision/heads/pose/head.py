@@ -99,7 +99,7 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
     def draw(self, canvas: Canvas, answer: PoseAnswer, spec: PoseSpec, options: Any) -> None:
         canvas.lines(*pose_lines(answer))
 
-    def json(self, answer: PoseAnswer, spec: PoseSpec, options: Any) -> Any:
+    def json(self, answer: PoseAnswer, spec: PoseSpec, options: Any, attach: Any) -> Any:
         return {
             "frame_id": spec.map_frame,
             "position": short_numbers(answer.position),
