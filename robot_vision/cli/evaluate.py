@@ -24,6 +24,7 @@ from robot_vision.cli.evaluate_arguments import (
     require_heads,
     settings_of,
     truth_request,
+    with_images,
 )
 from robot_vision.contract.rows import joined
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
@@ -118,6 +119,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
         )
     bundle = ModelBundle.load(find_model(args.model))
     require_heads(request.labels_of, bundle.spec.bound)
+    request = with_images(request, bundle.spec.bound)
     jobs = [
         _job(args, bundle, bag, name)
         for bag, name in zip(bags, _names(bags, args.name), strict=True)
@@ -235,6 +237,8 @@ def _reference(
         label_topic="",
         label_spans="",
         labels_of={},
+        images=(),
+        image_names=(),
         pose_file=args.map_poses,
     )
     truth = read_truth(Path(outcome.job.bag), wanted, found.meta["frame_id"])
@@ -250,6 +254,7 @@ def _recorded(args: argparse.Namespace) -> Written:
     bundle = ModelBundle.load(find_model(args.model)) if args.model else None
     request = truth_request(args)
     require_heads(request.labels_of, bundle.spec.bound if bundle else ())
+    request = with_images(request, bundle.spec.bound if bundle else ())
     found = read_results(args.predictions, args.camera, bundle.spec if bundle else None)
     if bundle is not None and bundle.sha256 not in found.meta["model"] and found.meta["model"]:
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.truth.bag_numbers import NUMBERS
+from robot_vision.truth.images import IMAGES, parse_images
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
 from robot_vision.truth.tracks import LABEL
@@ -210,6 +212,21 @@ def _add_truth(group: Any) -> None:
         "--map-poses", default="", metavar="FILE", help="file of true poses of --map-bag"
     )
     group.add_argument("--numbers", default="", metavar="NAME=SOURCE", help=f"true {NUMBERS}")
+    group.add_argument(
+        "--truth-image",
+        action="append",
+        default=[],
+        metavar="NAME=WHERE",
+        help=f"{IMAGES}; without it those of a model are the topic of that name in a namespace called truth; "
+        "repeat for more",
+    )
+    group.add_argument(
+        "--truth-image-within",
+        type=float,
+        default=TruthRequest.image_within_s,
+        metavar="S",
+        help="largest time between an image and its true image, in seconds (default: %(default)s)",
+    )
     group.add_argument("--no-labels", action="store_true", help="ignore the labels in the bag")
     group.add_argument("--no-poses", action="store_true", help="ignore the poses in the bag")
 
@@ -301,6 +318,28 @@ def require_heads(names: Iterable[str], bound: Iterable[tuple[Any, Any]]) -> Non
             )
 
 
+def with_images(request: TruthRequest, bound: Iterable[tuple[Any, Any]]) -> TruthRequest:
+    """Returns a request for the true images by which a model's heads are judged.
+
+    Raises:
+        ConfigError: other ones are asked for; with the names that there are.
+    """
+    names = [
+        head.key(word.partition(":")[2])
+        for head, _ in bound
+        for word in sorted(head.judge().truth)
+        if word.startswith("image:")
+    ]
+    for source in request.images:
+        if source.name not in names:
+            raise ConfigError(
+                unknown("name of --truth-image", source.name, names)
+                if names
+                else f"--truth-image {source.name}: no head of the model is judged by images"
+            )
+    return replace(request, image_names=tuple(names))
+
+
 def truth_request(args: argparse.Namespace) -> TruthRequest:
     """Returns where the truth comes from.
 
@@ -327,4 +366,6 @@ def truth_request(args: argparse.Namespace) -> TruthRequest:
         bad_poses=args.bad_poses,
         labels_of=_labels_of(args.labels_of),
         numbers=args.numbers,
+        images=parse_images(args.truth_image),
+        image_within_s=args.truth_image_within,
     )

@@ -117,10 +117,13 @@ class Column:
     Attributes:
         shape: without the frame's axis; -1 is taken from the first answer.
         dtype: as NumPy names it.
+        stream: whether it is of the size of images: it then stays on disk (`files.array_stream.Stream`), each
+            array as `dtype`, and a frame may have none.
     """
 
     shape: tuple[int, ...] = ()
     dtype: str = "float64"
+    stream: bool = False
 
 
 class Side(ABC):  # noqa: B024 (what is abstract is up to each)

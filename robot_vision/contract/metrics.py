@@ -7,7 +7,7 @@ numbers that are sums (of pixels, say) make a metric of whole images too: it is 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -21,6 +21,7 @@ from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic
 Columns = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
 Numbers = Mapping[str, Any]  # a part of metrics.json
+TrueImage = Callable[[int, tuple[int, int], float], "NDArray[Any] | None"]
 Statistics = Mapping[Any, "Statistic | float"]  # by key, or by several; a number needs no interval
 
 
@@ -33,12 +34,32 @@ class FrameTruth:
         positions: float64 (n, 3), of the camera in the map, metres; NaN where there is none.
         xyzw: float64 (n, 4).
         numbers: by name, float64 (n,).
+        images: by name, what `image` asks, of a frame of the recording.
+        first: number of the first of the frames in the recording.
     """
 
     label: NDArray[np.int64]
     positions: NDArray[np.float64]
     xyzw: NDArray[np.float64]
     numbers: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    images: Mapping[str, TrueImage] = field(default_factory=dict)
+    first: int = 0
+
+    def image(self, word: str, i: int, size: tuple[int, int], none: float) -> NDArray[Any] | None:
+        """Reads the image of what is true of frame i, as the network saw it.
+
+        Args:
+            word: of `Judge.truth`, such as `image:depth`.
+            i: number of the frame among these.
+            size: (height, width) of what the head said; each pixel has the nearest of the true image's.
+            none: for pixels of which nothing is known, or which the camera did not see.
+
+        Returns:
+            (height, width): integers as they are stored, or float32 where they have a unit; None where there
+            is no image.
+        """
+        name = word.removeprefix("image:")
+        return self.images[name](self.first + i, size, none) if name in self.images else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +69,12 @@ class Frames:
     Attributes:
         stamps_ns: int64 (n,).
         columns: what the head said, by the words of `Head.columns`, (n, ...); absent ones are not there.
+            Those of the size of images are read frame by frame, `columns[word][i]`, which may be None.
         truth: of the same frames.
     """
 
     stamps_ns: NDArray[np.int64]
-    columns: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, Any]
     truth: FrameTruth
 
     def taken(self, rows: slice) -> Frames:
@@ -66,8 +88,26 @@ class Frames:
                 truth.positions[rows],
                 truth.xyzw[rows],
                 {name: values[rows] for name, values in truth.numbers.items()},
+                truth.images,
+                truth.first + (rows.start or 0),
             ),
         )
+
+    def pairs(
+        self, column: str, word: str, none: float
+    ) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+        """Yields the number of each frame that has both, what the head said and what is true of each pixel.
+
+        Args:
+            column: of the size of images, (height, width, ...) a frame.
+            word: see `FrameTruth.image`.
+            none: see there.
+        """
+        for i in range(len(self.stamps_ns)):
+            said = self.columns[column][i]
+            true = None if said is None else self.truth.image(word, i, said.shape[:2], none)
+            if true is not None:
+                yield i, said, true
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ class RowColumn:
         optional: whether files may lack it: those of earlier versions, and of models without the head.
         identity: whether it tells that two recordings hold one frame: it follows from the frame alone.
         label: whether it is an index into the head's labels.
+        names: of the numbers, where there are several and they are no axes: of the classes, say.
     """
 
     dtype: str
@@ -44,6 +45,7 @@ class RowColumn:
     optional: bool = False
     identity: bool = False
     label: bool = False
+    names: tuple[str, ...] = ()
 
     def empty(self, count: int) -> NDArray[Any]:
         """Returns the column with nothing in it."""

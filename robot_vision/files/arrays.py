@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,17 @@ def load_npy(content: bytes) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def load_npz(file: bytes | str | Path, most: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
+def load_npz(
+    file: bytes | str | Path,
+    most: int = MAX_BYTES,
+    wanted: Callable[[str], bool] = lambda entry: True,
+) -> dict[str, NDArray[Any]]:
     """Returns the arrays of an .npz file by their names.
 
     Args:
         file: its path or its content.
         most: bytes that all arrays may have together.
+        wanted: says of an entry's name whether it is read.
 
     Raises:
         ValueError: it is none, is damaged, holds objects or something else, or unpacks to more than `most`.
@@ -58,7 +64,7 @@ def load_npz(file: bytes | str | Path, most: int = MAX_BYTES) -> dict[str, NDArr
     """
     try:
         with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
-            entries = archive.infolist()
+            entries = [entry for entry in archive.infolist() if wanted(entry.filename)]
             total = sum(entry.file_size for entry in entries)
             if total > most:
                 raise ValueError(f"its arrays have {total} bytes: at most {most} are read")

@@ -2,7 +2,7 @@
 
 Labels come from a topic (std_msgs/String or vision_msgs/Classification) or a YAML file of labelled time spans
 (`bag_labels`); poses from a topic, odometry or tf (`bag_poses`), or from a TUM, EuRoC or
-KITTI file (`pose_files`); numbers as `bag_numbers` says. Stamps of
+KITTI file (`pose_files`); numbers as `bag_numbers` says, and images as `images` does. Stamps of
 files and headers are on the same clock as the images'.
 """
 
@@ -22,6 +22,7 @@ from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_spans
 from robot_vision.truth.bag_numbers import numbers_of_topic, parse_numbers
 from robot_vision.truth.bag_poses import POSE_KINDS, PoseRequest, camera_poses, parse_transform
+from robot_vision.truth.images import IMAGE_KINDS, ImagesFrom, ImageTrack, images_of_topic
 from robot_vision.truth.pose_files import FORMATS, read_pose_file
 from robot_vision.truth.tracks import LabelTrack, NumberTrack, PoseTrack, Truth
 
@@ -57,6 +58,10 @@ class TruthRequest:
         bad_poses: error stops at a pose that is not finite, not unit or goes back in time; skip counts it.
         numbers: see `truth.bag_numbers`.
         number_hold_s: how long a topic's number holds at most; 0: until the next.
+        images: see `truth.images`.
+        image_names: of images that the model is judged by: where `images` lacks one, it is the only topic of
+            that name in a namespace called truth.
+        image_within_s: how far the stamps of an image and of what is true of it may be apart.
     """
 
     label_source: str = "auto"
@@ -77,6 +82,9 @@ class TruthRequest:
     labels_of: Mapping[str, str] = field(default_factory=dict)
     numbers: str = ""
     number_hold_s: float = 0.0
+    images: tuple[ImagesFrom, ...] = ()
+    image_names: tuple[str, ...] = ()
+    image_within_s: float = 0.02
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -87,7 +95,7 @@ class TruthRequest:
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(unknown(f"value of {name}", getattr(self, name), allowed))
-        for name in ("label_hold_s", "max_gap_s", "number_hold_s"):
+        for name in ("label_hold_s", "max_gap_s", "number_hold_s", "image_within_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(
                     f"Setting {name} is {getattr(self, name)}: use at least 0 seconds"
@@ -149,6 +157,7 @@ def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Tru
             name: _labels_of(bag, request, where) for name, where in request.labels_of.items()
         }
         numbers = _numbers(bag, request, labels)
+        images = _images(bag, request)
         poses = _poses(bag, request, camera_frame, refused)
     finally:
         bag.close()
@@ -156,9 +165,10 @@ def read_truth(path: Path, request: TruthRequest, camera_frame: str = "") -> Tru
     notes += [f"labels of {name}: {track.text}" for name, track in others.items()]
     notes += [f"poses: {poses.text}" if poses else "no true poses", *refused.notes()]
     notes += [f"{name}: {track.text}" for name, track in numbers.items()]
+    notes += [f"images of {name}: {track.text}" for name, track in images.items()]
     notes += [f"truth: {text}" for text in (*bag.problems, *bag.notes)]
     counts = {"poses": len(refused.texts)} if refused.texts else {}
-    return Truth(labels, poses, counts, tuple(notes), others, numbers)
+    return Truth(labels, poses, counts, tuple(notes), others, numbers, images)
 
 
 def _labels(bag: BagFile, request: TruthRequest) -> LabelTrack | None:
@@ -209,6 +219,16 @@ def _numbers(
     return found
 
 
+def _images(bag: BagFile, request: TruthRequest) -> dict[str, ImageTrack]:
+    within_ns = nanoseconds(request.image_within_s)
+    asked = {source.name: source for source in request.images}
+    for name in request.image_names:
+        topic = "" if name in asked else _truth_topic(bag, IMAGE_KINDS, name)
+        if topic:
+            asked[name] = ImagesFrom(name, topic)
+    return {name: images_of_topic(bag, source, within_ns) for name, source in asked.items()}
+
+
 def spans_track(file: Path, start_ns: int) -> LabelTrack:
     """Returns the labels of a YAML file of time spans; see `bag_labels`.
 
@@ -229,12 +249,14 @@ def spans_track(file: Path, start_ns: int) -> LabelTrack:
     )
 
 
-def _truth_topic(bag: BagFile, kinds: tuple[str, ...]) -> str:
-    """Returns the only topic of some kinds that calls itself the truth, or nothing."""
+def _truth_topic(bag: BagFile, kinds: tuple[str, ...], name: str = "") -> str:
+    """Returns the only topic of some kinds (of this name) that calls itself the truth, or nothing."""
     named = [
         topic
         for topic, kind in bag.kinds.items()
-        if kind in kinds and any(part in _SPOKEN_NAMES for part in topic.split("/"))
+        if kind in kinds
+        and any(part in _SPOKEN_NAMES for part in topic.split("/"))
+        and (not name or name in topic.split("/"))
     ]
     return named[0] if len(named) == 1 else ""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import canonical_xyzw
 from robot_vision.geometry.trajectory import Trajectory
+from robot_vision.truth.images import ImageTrack
 
 LABEL, POSE = "label", "pose"  # words of truth; `label:NAME` is that of a head called so
 FOREVER_NS = np.iinfo(np.int64).max
@@ -171,6 +172,7 @@ class Truth:
         notes: for people, a line each.
         others: labels for heads by another name than their kind, by that name.
         numbers: by name.
+        images: by name.
     """
 
     labels: LabelTrack | None = None
@@ -179,13 +181,15 @@ class Truth:
     notes: tuple[str, ...] = ()
     others: dict[str, LabelTrack] = field(default_factory=dict)
     numbers: dict[str, NumberTrack] = field(default_factory=dict)
+    images: dict[str, ImageTrack] = field(default_factory=dict)
 
     @property
     def words(self) -> set[str]:
         """Which truth there is."""
         there = {word for word, track in ((LABEL, self.labels), (POSE, self.poses)) if track}
         there |= {f"{LABEL}:{name}" for name in self.others}
-        return there | {f"number:{name}" for name in self.numbers}
+        there |= {f"number:{name}" for name in self.numbers}
+        return there | {f"image:{name}" for name in self.images}
 
     @classmethod
     def of_arrays(

@@ -436,7 +436,7 @@ def recorded(head, spec, count=60):
     said = head.decoder(spec, several(head), Material())(arrays)
     stamps = (np.arange(count) * 1e8).astype(np.int64)
     predictions = Predictions.of(
-        stamps, [Prediction({head.name: a}) for a in said], "drive", heads=[head]
+        stamps, [Prediction({head.name: a}) for a in said], "drive", bound=[(head, spec)]
     )
     angle = np.linspace(0, 4 * np.pi, count)
     positions = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
@@ -526,7 +526,7 @@ def test_two_classifiers_are_judged_by_labels_of_their_own():
             p[index % len(p)] = 0.9
             answers_[head.name] = head.Answer(spec.labels, p, 1.0)
         predictions.append(Prediction(answers_))
-    found = Predictions.of(stamps, predictions, "drive", heads=list(settings))
+    found = Predictions.of(stamps, predictions, "drive", bound=list(settings.items()))
     truth = replace(
         Truth.of_arrays(stamps, labels[room]),
         others={"lights": Truth.of_arrays(stamps, labels[lights]).labels},

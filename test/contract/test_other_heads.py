@@ -292,8 +292,8 @@ def test_a_head_without_a_trainer_or_a_judge_is_refused_where_one_is_needed(
     config.write_text("heads: [toy_steering]\ndata: {kind: image_folder, path: .}\n")
     assert main(["train", str(config)]) == 2
     assert "Nothing trains a toy_steering head" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="Nothing judges a toy_segments head"):
-        registry.head("toy_segments").judge()
+    with pytest.raises(ConfigError, match="Nothing judges a toy_steering head"):
+        registry.head("toy_steering").judge()
 
 
 def test_a_head_that_is_called_as_one_of_the_package_is_not_used_and_said(site, caplog):

@@ -127,8 +127,7 @@ def test_two_classifiers_are_written_and_read_back_each_by_its_name(tmp_path: Pa
     with Pipeline.load(bundle.path, "onnx", threads=1) as pipeline:
         stamps = [START, START + PERIOD]
         meta = {"topic": "/front/image_raw", "frame_id": "front"}
-        heads = [head for head, _ in bundle.spec.bound]
-        said = Predictions.of(stamps, pipeline(images), meta=meta, heads=heads)
+        said = Predictions.of(stamps, pipeline(images), meta=meta, bound=bundle.spec.bound)
     write_results(tmp_path / "results", said, bundle)
     back = read_results(tmp_path / "results", "front", bundle.spec)
     assert back.labels == bundle.spec.heads["classifier"].labels

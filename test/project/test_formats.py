@@ -11,5 +11,6 @@ PACKAGE = "robot_vision"
 
 def test_formats_of_files_have_the_names_that_they_always_had() -> None:
     assert columns.FORMAT == f"{PACKAGE}.predictions/1"
+    assert columns.STREAMED == f"{PACKAGE}.predictions/2"
     assert metrics.SCHEMA == f"{PACKAGE}.evaluation"
     assert run.SCHEMA == f"{PACKAGE}.stress"

@@ -12,6 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from robot_vision.contract.head import Answer, Column, Head, Output, short
+from robot_vision.contract.metrics import Judge, Metric, Part, Section
+from robot_vision.contract.rows import RowColumn
 from robot_vision.settings.checks import require
 
 SIZE = (32, 48)
@@ -108,13 +110,62 @@ class SegmentsHead(Head[SegmentsSpec, Segments]):
         return spec.labels[int(np.bincount(answer.ids.ravel()).argmax())]
 
     def columns(self, spec):
-        return {self.key("ids"): Column(SIZE, "uint8")}
+        return {self.key("ids"): Column(SIZE, "uint8", stream=True)}
 
     def pack(self, answer):
         return {self.key("ids"): answer.ids}
 
     def unpack(self, row, spec, material):
         return Segments(row[self.key("ids")])
+
+    def judge(self):
+        return SegmentsJudge()
+
+
+NONE = 255
+SEGMENTATION = Section(
+    "toy_segmentation",
+    "Segments",
+    metrics=(Metric("accuracy", "Pixel accuracy", "%"),),
+    parts=(
+        Part(
+            lambda rows: rows["pixels"] > 0,
+            lambda rows, mask: {
+                "accuracy": lambda weights: (
+                    weights @ rows["hit"][mask].sum(axis=1) / (weights @ rows["pixels"][mask])
+                )
+            },
+        ),
+    ),
+    headline="pixel accuracy {accuracy}",
+)
+
+
+class SegmentsJudge(Judge):
+    """By pixels: how many of each class are hit."""
+
+    truth, needs = frozenset({"image:toy_segments"}), ("ids",)
+
+    def facts(self, spec):
+        return {"labels": list(spec.labels)}
+
+    def rows(self, facts):
+        names = tuple(facts.get("labels", ()))
+        return {
+            "hit": RowColumn("<i8", len(names), "pixels of each class that are said", names=names),
+            "pixels": RowColumn("<i8", 1, "pixels with a true class"),
+        }
+
+    def score(self, frames, facts):
+        rows = {w: c.empty(len(frames.stamps_ns)) for w, c in self.rows(facts).items()}
+        for i, said, true in frames.pairs("ids", "image:toy_segments", NONE):
+            right = true[(said == true) & (true != NONE)]
+            rows["hit"][i] = np.bincount(right, minlength=len(facts["labels"]))
+            rows["pixels"][i] = (true != NONE).sum()
+        return rows
+
+    def sections(self):
+        return (SEGMENTATION,)
 
 
 STEERING, SEGMENTS = SteeringHead(), SegmentsHead()

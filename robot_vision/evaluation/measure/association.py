@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import SourceError
+from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.images.input import InputSpec
+from robot_vision.images.window import Window
+from robot_vision.settings.mappings import from_mapping
+from robot_vision.truth.images import ImageTrack
 from robot_vision.truth.tracks import LABEL, POSE, LabelTrack, PoseTrack, Truth
 
 
@@ -28,6 +32,7 @@ class Associated:
         numbers: by name float64 (N,), NaN where there is none.
         positions: float64 (N, 3), true, metres; NaN where there is none.
         xyzw: float64 (N, 4), true; NaN where there is none.
+        images: by name, what is true of each frame's pixels.
         counts: plain data: frames, unsorted_stamps, duplicate_stamps, and for label and pose how many
             were found and how many were not, by reason.
     """
@@ -40,11 +45,54 @@ class Associated:
     counts: dict[str, Any]
     others: dict[str, Sequence[str | None]] = field(default_factory=dict)
     numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    images: dict[str, TrueImages] = field(default_factory=dict)
 
     @property
     def has_pose(self) -> NDArray[np.bool_]:
         """Which frames (N,) have a true pose."""
         return np.isfinite(self.positions[:, 0])
+
+
+@dataclass(frozen=True, eq=False)
+class TrueImages:
+    """What is true of the pixels of some frames; it is read when it is asked for, and not kept.
+
+    Attributes:
+        track: the images.
+        index: int64 (N,), which of them is each frame's; -1 for none.
+        windows: returns which part of an image of (height, width) the network saw, of a frame's number.
+        counts: of the association; images that cannot be read are moved from `found` to `missing`.
+        unread: why images could not be read, by frame.
+    """
+
+    track: ImageTrack
+    index: NDArray[np.int64]
+    windows: Callable[[int, tuple[int, int]], Window]
+    counts: dict[str, Any]
+    unread: dict[int, str] = field(default_factory=dict)
+
+    def __call__(self, i: int, size: tuple[int, int], none: float) -> NDArray[Any] | None:
+        """See `FrameTruth.image`."""
+        if self.index[i] < 0:
+            return None
+        true = self.track.images[int(self.index[i])]
+        try:
+            stored = true.load()
+        except ImageError as error:
+            if i not in self.unread:
+                self.unread[i] = str(error)
+                missing = self.counts["missing"]
+                self.counts["found"] -= 1
+                missing["cannot be read"] = missing.get("cannot be read", 0) + 1
+            return None
+        window = self.windows(i, (stored.shape[0], stored.shape[1]))
+        values = window.truth(stored, size, 0)
+        said = window.covered(size) & np.isfinite(values)
+        for value in true.none:
+            said &= values != value
+        if values.dtype.kind == "f" or true.unit != 1 or not float(none).is_integer():
+            values = values.astype(np.float32) * np.float32(true.unit)
+        return np.where(said, values, np.asarray(none, values.dtype))
 
 
 def associate(predictions: Predictions, truth: Truth) -> Associated:
@@ -92,7 +140,35 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
             xyzw[i] = xyzw_from_matrix(matrices[i, :3, :3])
         counts[POSE] = _found(holds, _pose_reasons(truth.poses, stamps, holds))
         _require_overlap("poses", counts[POSE], stamps, truth.poses.stamps_ns)
-    return Associated(frames, index, tuple(labels), position, xyzw, counts, named, numbers)
+    images = {}
+    for name, pictures in truth.images.items():
+        which = pictures.at(stamps)
+        lacking = int((which < 0).sum())
+        counted = _found(which, ["no image near"] * lacking)
+        counts[f"image:{name}"] = counted
+        _require_overlap(f"images of {name}", counted, stamps, pictures.stamps_ns)
+        images[name] = TrueImages(pictures, which, _windows(frames, name), counted)
+    return Associated(frames, index, tuple(labels), position, xyzw, counts, named, numbers, images)
+
+
+def _windows(frames: Predictions, name: str) -> Callable[[int, tuple[int, int]], Window]:
+    sizes = frames.image_size
+
+    def window(i: int, true: tuple[int, int]) -> Window:
+        if "input" not in frames.meta:
+            raise ConfigError(
+                f"{frames.recording}: which part of the images the network saw is not known, so true images "
+                f"of {name} cannot be compared: give the model"
+            )
+        camera = true if sizes is None else (int(sizes[i][0]), int(sizes[i][1]))
+        if camera != true:
+            raise SourceError(
+                f"{frames.recording}: a true image of {name} has {true[1]} x {true[0]} pixels, and the "
+                f"camera's {camera[1]} x {camera[0]}: both must be of one size"
+            )
+        return Window.of(camera, from_mapping(InputSpec, "input", frames.meta["input"]))
+
+    return window
 
 
 def _found(values: Any, reasons: list[str]) -> dict[str, Any]:

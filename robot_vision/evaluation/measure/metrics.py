@@ -148,7 +148,7 @@ def score_recording(
     named = {
         head.name: {"kind": head.kind, **facts[head.name]}
         for head, _ in bound
-        if head.name not in registry.BUILT_IN
+        if head.name not in registry.BUILT_IN or _rows_depend(head.judge(), facts[head.name])
     }
     columns = {name: column.empty(n) for name, column in table(tuple(named), named).items()}
     columns["stamps_ns"], columns["source_index"] = frames.stamps_ns, found.source_index
@@ -180,7 +180,7 @@ def score_recording(
         "start_ns": int(frames.stamps_ns[0]) if n else None,
         "end_ns": int(frames.stamps_ns[-1]) if n else None,
         "association": {**found.counts, "truth_refused": dict(truth.refused)},
-        "truth": [*truth.notes, *_unknown_note(unknown_labels, frames.labels)],
+        "truth": [*truth.notes, *_unread(found), *_unknown_note(unknown_labels, frames.labels)],
         "unknown_labels": unknown_labels,
         "meta": predictions.meta,
     }
@@ -197,12 +197,27 @@ def score_recording(
     )
 
 
+def _rows_depend(judge: Judge, facts: Mapping[str, Any]) -> bool:
+    """Whether the columns of a head's rows follow from its settings, such as one a class."""
+    return dict(judge.rows(facts)) != dict(judge.rows({}))
+
+
 def _frames(found: Associated, head: Head[Any, Any], labels: tuple[str, ...]) -> Frames:
     """Returns frames as a head sees them: what it said, and what is true of that."""
     names = found.labels if head.name == head.kind else found.others.get(head.name)
     true = label_indices(names or [None] * len(found.positions), labels)
-    truth = FrameTruth(true, found.positions, found.xyzw, head.own(found.numbers))
+    numbers, images = head.own(found.numbers), head.own(found.images)
+    truth = FrameTruth(true, found.positions, found.xyzw, numbers, images)
     return Frames(found.predictions.stamps_ns, head.own(found.predictions.columns), truth)
+
+
+def _unread(found: Associated) -> list[str]:
+    return [
+        f"{counted(len(images.unread), 'true image')} of {name} cannot be read: "
+        f"{next(iter(images.unread.values()))}"
+        for name, images in found.images.items()
+        if images.unread
+    ]
 
 
 def _unknown_note(unknown: dict[str, int], labels: tuple[str, ...]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from robot_vision.contract import registry
 from robot_vision.contract.head import Head
 from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.files.array_stream import Stream, StreamWriter, is_member, put, streams_of
 from robot_vision.files.arrays import load_npz
 from robot_vision.text.counts import counted
 
 FORMAT = "robot_vision.predictions/1"
+STREAMED = "robot_vision.predictions/2"  # with columns that are read when they are asked for
 
 # Number of dimensions of each column; the first is always the frame.
 _DIMENSIONS = {
@@ -33,9 +36,10 @@ _DIMENSIONS = {
     "mutual_information": 1,
     "spread": 3,
     "kept": 1,
+    "image_size": 2,
 }
 
-_OF_FRAMES = ("stamps_ns", "log_ns")
+_OF_FRAMES = ("stamps_ns", "log_ns", "image_size")
 
 _ROUNDING = 0.01  # of float16 and of numbers that somebody wrote with few digits
 
@@ -60,8 +64,11 @@ class Predictions:
         meta: hashes of bag and bundle, and whatever else belongs to it; plain data.
         mutual_information: float (N,), nats, where the classifier answers several times.
         spread: float (N, 6, 6), the part of the covariance by which several answers differ.
-        more: columns (N, ...) of other heads, and of heads by another name than their kind, by name.
+        more: columns (N, ...) of other heads, and of heads by another name than their kind, by name; those of
+            the size of images are `Stream`s, and a frame for which the head said nothing has None there.
         kept: float (N,), 0 where the robot said `unknown`, else 1; None where the known score tells.
+        image_size: int32 (N, 2), height and width of the camera's images; None where no answer is of their
+            size. `meta["input"]` then holds the network's input, as `plain(InputSpec)`.
 
     Raises:
         ConfigError: columns that do not fit each other, or numbers that are not what they are said to be.
@@ -81,11 +88,13 @@ class Predictions:
     mutual_information: NDArray[Any] | None = None
     spread: NDArray[Any] | None = None
     kept: NDArray[Any] | None = None
-    more: dict[str, NDArray[Any]] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+    image_size: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.stamps_ns)
         widths = {"probabilities": len(self.labels), "position": 3, "orientation_xyzw": 4}
+        widths["image_size"] = 2
         for name, dimensions in _DIMENSIONS.items():
             column = getattr(self, name)
             if column is None:
@@ -149,9 +158,9 @@ class Predictions:
         recording: str = "",
         log_ns: Sequence[int] | None = None,
         meta: dict[str, Any] | None = None,
-        heads: Sequence[Head[Any, Any]] = (),
+        bound: Sequence[tuple[Head[Any, Any], Any]] = (),
     ) -> Predictions:
-        """Makes columns of the results of `Pipeline`, one of which each frame has.
+        """Makes columns of the results of `Pipeline`, one of which each frame has; see `Gathered`.
 
         Args:
             stamps_ns: of the images.
@@ -159,24 +168,14 @@ class Predictions:
             recording: name of it.
             log_ns: when each was recorded.
             meta: plain data.
-            heads: that answered; without them each is of the kind that its name says.
+            bound: heads that answered, with their settings; without them each is of the kind that its name
+                says, and everything is kept in memory.
         """
         names = dict.fromkeys(name for p in predictions for name in p.answers)
-        labels: tuple[str, ...] = ()
-        columns: dict[str, NDArray[Any]] = {}
-        for head in heads or [registry.head(name) for name in names]:
-            answers = [p.get(head.name) for p in predictions]
-            first = next((a for a in answers if a is not None), None)
-            if first is None:
-                continue
-            if head.name == head.kind:
-                labels = labels or getattr(first, "labels", ())
-            packed = [{} if a is None else head.pack(a) for a in answers]
-            for name in head.pack(first):
-                column = _column([row.get(name) for row in packed])
-                if column is not None:
-                    columns[name] = column
-        return cls.of_columns(stamps_ns, log_ns, {"labels": labels, **columns}, recording, meta)
+        gathered = Gathered(bound or [(registry.head(name), None) for name in names])
+        for prediction in predictions:
+            gathered.add(prediction)
+        return cls.of_columns(stamps_ns, log_ns, gathered.finish(), recording, meta)
 
     @classmethod
     def of_columns(
@@ -189,25 +188,27 @@ class Predictions:
     ) -> Predictions:
         """Makes predictions of columns by name, and `labels`."""
         own = {n: v for n, v in columns.items() if n in _DIMENSIONS or n == "labels"}
+        kinds = (np.ndarray, Stream)
         return cls(
             np.array(stamps_ns, np.int64),
             None if log_ns is None else np.array(log_ns, np.int64),
             recording=recording,
             meta=meta or {},
-            more={n: v for n, v in columns.items() if n not in own and isinstance(v, np.ndarray)},
+            more={n: v for n, v in columns.items() if n not in own and isinstance(v, kinds)},
             **own,
         )
 
     @property
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """What the heads said, by name; columns that are None are not there."""
+    def columns(self) -> dict[str, Any]:
+        """What the heads said, by name: arrays and `Stream`s; columns that are None are not there."""
         own = {name: getattr(self, name) for name in _DIMENSIONS if name not in _OF_FRAMES}
         return {**{name: c for name, c in own.items() if c is not None}, **self.more}
 
     def row(self, i: int, names: Iterable[str]) -> dict[str, Any]:
         """Returns what some columns say of frame i; those that are not there are left out."""
         columns = self.columns
-        return {name: columns[name][i] for name in names if name in columns}
+        row = {name: columns[name][i] for name in names if name in columns}
+        return {name: value for name, value in row.items() if value is not None}
 
     def take(self, index: NDArray[Any]) -> Predictions:
         """Returns the frames of an index or mask."""
@@ -218,38 +219,51 @@ class Predictions:
         return replace(self, **taken, more={n: c[index] for n, c in self.more.items()})
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz file that holds no pickle."""
+        """Writes an .npz file that holds no pickle; with streamed columns a zip of further arrays."""
         arrays = {n: getattr(self, n) for n in _DIMENSIONS if getattr(self, n) is not None}
-        arrays.update(self.more)
+        streams = {n: c for n, c in self.more.items() if isinstance(c, Stream)}
+        arrays.update({n: c for n, c in self.more.items() if n not in streams})
         head = {
-            "format": FORMAT,
+            "format": STREAMED if streams or self.image_size is not None else FORMAT,
             "recording": self.recording,
             "labels": list(self.labels),
             "meta": self.meta,
-            "more": list(self.more),
+            "more": [n for n in self.more if n not in streams],
         }
+        if streams:
+            head["streams"] = {n: c.dtype.name for n, c in streams.items()}
         with open(path, "wb") as file:
             np.savez(file, head=np.array(json.dumps(head)), **arrays)
+        if streams:
+            with zipfile.ZipFile(path, "a") as archive:
+                for i in range(len(self)):
+                    for name, column in streams.items():
+                        if (array := column[i]) is not None:
+                            put(archive, name, i, array)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote; the file must stay as long as streamed columns are read.
 
         Raises:
             SourceError: it cannot be read or is something else.
         """
         try:
-            arrays = load_npz(path)
+            arrays = load_npz(path, wanted=lambda entry: not is_member(entry))
             head = json.loads(str(arrays.pop("head")))
         except (OSError, KeyError, ValueError, RecursionError) as error:
             raise SourceError(f"{path} cannot be read as predictions: {error}") from error
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
-            raise SourceError(f"{path} is not of format {FORMAT}: write it again")
+        if not isinstance(head, dict) or head.get("format") not in (FORMAT, STREAMED):
+            raise SourceError(f"{path} is not of format {FORMAT} or {STREAMED}: write it again")
         known = {f.name for f in fields(cls)}
-        more = {name: arrays.pop(name) for name in head.get("more", ()) if name in arrays}
+        more: dict[str, Any] = {
+            name: arrays.pop(name) for name in head.get("more", ()) if name in arrays
+        }
         if not set(arrays) <= known or "stamps_ns" not in arrays:
             raise SourceError(f"{path} has columns {', '.join(arrays)}: write it again")
         try:
+            if streams := head.get("streams"):
+                more |= streams_of(Path(path), dict(streams).items(), len(arrays["stamps_ns"]))
             return cls(
                 **arrays,
                 labels=tuple(head["labels"]),
@@ -257,8 +271,70 @@ class Predictions:
                 meta=head["meta"],
                 more=more,
             )
-        except (ConfigError, KeyError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise SourceError(f"{path}: {error}") from error
+
+
+class Gathered:
+    """Columns of answers that come one by one; of an answer of the size of an image nothing stays in memory.
+
+    Args:
+        bound: heads with their settings; without settings (None) all is kept in memory.
+        folder: on whose disk streamed columns lie meanwhile.
+    """
+
+    def __init__(
+        self, bound: Sequence[tuple[Head[Any, Any], Any]], folder: Path | None = None
+    ) -> None:
+        self._heads = [head for head, _ in bound]
+        self._streamed = {
+            head.name: {n: c.dtype for n, c in head.columns(spec).items() if c.stream}
+            for head, spec in bound
+            if spec is not None
+        }
+        self._folder = folder
+        self._writer: StreamWriter | None = None
+        self._frames: dict[str, list[int]] = {}  # of which a streamed column has an array
+        self._rows: dict[str, list[dict[str, Any]]] = {head.name: [] for head in self._heads}
+        self._labels: tuple[str, ...] = ()
+        self._count = 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether there are columns of the size of images."""
+        return any(self._streamed.values())
+
+    def add(self, prediction: Prediction) -> None:
+        """Takes what was said of the next frame."""
+        for head in self._heads:
+            answer = prediction.get(head.name)
+            row = {} if answer is None else head.pack(answer)
+            if head.name == head.kind and answer is not None:
+                self._labels = self._labels or getattr(answer, "labels", ())
+            for name, dtype in self._streamed.get(head.name, {}).items():
+                array = row.pop(name, None)
+                if array is not None:
+                    self._writer = self._writer or StreamWriter(self._folder)
+                    self._writer.put(name, self._count, np.asarray(array, dtype))
+                    self._frames.setdefault(name, []).append(self._count)
+            self._rows[head.name].append(row)
+        self._count += 1
+
+    def finish(self) -> dict[str, Any]:
+        """Returns the columns for `Predictions.of_columns`."""
+        columns: dict[str, Any] = {"labels": self._labels}
+        for head in self._heads:
+            rows = self._rows[head.name]
+            for name in next(filter(None, rows), {}):
+                column = _column([row.get(name) for row in rows])
+                if column is not None:
+                    columns[name] = column
+            for name, dtype in self._streamed.get(head.name, {}).items():
+                if self._writer is not None and name in self._frames:
+                    numbers = np.full(self._count, -1, np.int64)
+                    numbers[self._frames[name]] = self._frames[name]
+                    columns[name] = self._writer.stream(name, numbers, dtype)
+        return columns
 
 
 def _column(values: Sequence[Any]) -> NDArray[Any] | None:

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.prediction import Prediction
+from robot_vision.contract.head import plain
 from robot_vision.errors import ImageError, SourceError
-from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.columns import Gathered, Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
-from robot_vision.images.decode import to_rgb
+from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.pipeline import Pipeline, StageTimes
 from robot_vision.recordings import Frame, Source
@@ -106,6 +106,7 @@ def replay(
     limit: int | None = None,
     batch: int | None = None,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> Predictions:
     """Predicts every frame of a source.
 
@@ -118,6 +119,7 @@ def replay(
         limit: stop after this many frames.
         batch: frames in one run of the network; None chooses by the engine's device.
         progress: is called with the number of frames that were done since.
+        folder: on whose disk answers of the size of images lie until they are saved.
 
     Returns:
         Columns in the order in which the frames were recorded. `meta` holds `topic`, `frame_id`,
@@ -133,7 +135,8 @@ def replay(
     refused: Counter[str] = Counter()
     named: list[str] = []
     frames: list[Frame] = []
-    predictions: list[Prediction] = []
+    sizes: list[tuple[int, int]] = []
+    gathered = Gathered(pipeline.bundle.spec.bound, folder)
     begin = time.perf_counter()
     decoders = default_decoders(pipeline.engine.device)
     with _Ahead(itertools.islice(source, limit), pipeline, size, decoders, known) as ahead:
@@ -155,7 +158,9 @@ def replay(
                         continue
                     # Without its pixels: a bag must not have to fit into memory.
                     frames.append(replace(frame, message=None))
-                    predictions.append(prediction)
+                    if gathered.streams:
+                        sizes.append(image_size(frame.message))
+                    gathered.add(prediction)
             if progress:
                 progress(len(group))
     speed.seconds, speed.frames = time.perf_counter() - begin, len(frames)
@@ -172,8 +177,11 @@ def replay(
         "speed": speed.summary(),
     }
     stamps, logged = [f.stamp_ns for f in frames], [f.log_ns for f in frames]
-    heads = [head for head, _ in pipeline.bundle.spec.bound]
-    return Predictions.of(stamps, predictions, Path(source.name).name, logged, meta, heads)
+    columns = gathered.finish()
+    if gathered.streams:
+        columns["image_size"] = np.array(sizes, np.int32)
+        meta["input"] = plain(pipeline.bundle.spec.input)
+    return Predictions.of_columns(stamps, logged, columns, Path(source.name).name, meta)
 
 
 def _first(problems: list[str]) -> list[str]:

@@ -133,7 +133,8 @@ def predict(job: Job, pipeline: Pipeline, progress: Progress | None = None) -> O
             progress(len(kept))
         return Outcome(job, reused=True)
     with open_source(job.bag, [topic]) as source:
-        found = replay(pipeline, source, job.limit or None, job.batch or None, progress)
+        limit, batch = job.limit or None, job.batch or None
+        found = replay(pipeline, source, limit, batch, progress, file.parent)
     found.meta["path"] = str(Path(job.bag).expanduser().resolve())
     store(file, found, key)
     return Outcome(job, note=note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.rows import Scores
 from robot_vision.messages.stamps import SECOND_NS
 
-_AXES = {3: "xyz", 4: "xyzw", 6: ("x", "y", "z", "rx", "ry", "rz")}
+_AXES: dict[int, Iterable[Any]] = {3: "xyz", 4: "xyzw", 6: ("x", "y", "z", "rx", "ry", "rz")}
 
 
 def write_table(folder: Path, scores: Scores) -> Path:
@@ -64,7 +64,7 @@ def _table(scores: Scores) -> dict[str, Any]:
         elif width == 1:
             table[name] = column
         else:
-            for i, axis in enumerate(_AXES[width]):
+            for i, axis in enumerate(about.names or _AXES.get(width, range(width))):
                 table[f"{name}_{axis}"] = np.ascontiguousarray(column[:, i])
     return table
 

@@ -97,7 +97,7 @@ def judged(head, steering, collision, true_steering, true_collision):
     stamps = (np.arange(len(steering)) * 1e8).astype(np.int64)
     answers = [head.Answer(s, c) for s, c in zip(steering, collision, strict=True)]
     said = [Prediction({head.name: answer}) for answer in answers]
-    found = Predictions.of(stamps, said, "drive", heads=[head])
+    found = Predictions.of(stamps, said, "drive", bound=[(head, head.Spec())])
     numbers = {}
     for word, true in (("steering", true_steering), ("collision", true_collision)):
         known = np.isfinite(true)

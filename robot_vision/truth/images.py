@@ -1,0 +1,171 @@
+"""Images of what is true of a recording's frames, such as distances or class ids: a topic of its bag.
+
+They are asked for as NAME=TOPIC, or NAME=TOPIC*FACTOR where the numbers are to be multiplied (0.0002 for
+depth in fifths of a millimetre). Each frame takes the image of the nearest stamp, if it is near enough.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.messages.types import IMAGE
+from robot_vision.recordings.bag import COMPRESSED_IMAGE
+from robot_vision.recordings.bag_file import BagImage
+from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.storage import slashed
+from robot_vision.text.counts import counted
+
+IMAGES = (
+    "NAME=TOPIC of true images, such as depth=/camera/depth; NAME=TOPIC*FACTOR where their numbers are to be "
+    "multiplied"
+)
+IMAGE_KINDS = (IMAGE, COMPRESSED_IMAGE)
+_SOURCE = re.compile(r"([\w.]+)=(.+?)(?:\*([-+.\deE]+))?")
+
+
+class TrueImage(Protocol):
+    """What is true of each pixel of an image; `datasets.sample.TruthImage` is one.
+
+    Attributes:
+        none: stored values that say nothing; NaN and infinity never do.
+        unit: what a stored value is multiplied by.
+    """
+
+    @property
+    def none(self) -> tuple[float, ...]:
+        """See above."""
+
+    @property
+    def unit(self) -> float:
+        """See above."""
+
+    def load(self) -> NDArray[Any]:
+        """Returns uint8, uint16 or float32 (H, W); raises ImageError."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTrack:
+    """Images over time; none of their pixels is kept.
+
+    Attributes:
+        stamps_ns: int64 (L,), increasing.
+        images: (L,), what is true then.
+        within_ns: how far a frame's stamp may be from an image's.
+        text: where they come from, for people.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    images: Sequence[TrueImage]
+    within_ns: int = 0
+    text: str = ""
+
+    def at(self, times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the number of the image of each time, the nearest one; -1 where none is near enough."""
+        if len(self.stamps_ns) == 0:
+            return np.full(len(times_ns), -1, np.int64)
+        after = np.searchsorted(self.stamps_ns, times_ns)
+        low = np.maximum(after - 1, 0)
+        high = np.minimum(after, len(self.stamps_ns) - 1)
+        left, right = (np.abs(times_ns - self.stamps_ns[i]) for i in (low, high))
+        near = np.where(left <= right, low, high)
+        return np.where(np.minimum(left, right) <= self.within_ns, near, -1)
+
+
+@dataclass(frozen=True)
+class ImagesFrom:
+    """Where true images come from.
+
+    Attributes:
+        name: of what they are, such as `depth`.
+        where: a topic.
+        factor: that numbers are multiplied by; 0 for what their encoding says.
+    """
+
+    name: str
+    where: str
+    factor: float = 0.0
+
+
+def parse_images(texts: Iterable[str]) -> tuple[ImagesFrom, ...]:
+    """Reads what the module's text shows.
+
+    Raises:
+        ConfigError: it is something else, or a name is given twice.
+    """
+    found: dict[str, ImagesFrom] = {}
+    for text in texts:
+        match = _SOURCE.fullmatch(text.strip())
+        try:
+            factor = float(match[3] or 0) if match else math.nan
+        except ValueError:
+            factor = math.nan
+        if not match or not math.isfinite(factor):
+            raise ConfigError(f"{text!r} is no source of true images: give {IMAGES}")
+        if match[1] in found:
+            raise ConfigError(f"True images of {match[1]} are given twice")
+        found[match[1]] = ImagesFrom(match[1], match[2].strip(), factor)
+    return tuple(found.values())
+
+
+def images_of_topic(bag: BagFile, source: ImagesFrom, within_ns: int) -> ImageTrack:
+    """Notes where the messages of a topic are; they are read when they are asked for.
+
+    Args:
+        bag: the bag, whose notes get how many messages have the stamp of another.
+        source: of a topic.
+        within_ns: see `ImageTrack`.
+
+    Raises:
+        ConfigError: there is no such topic.
+    """
+    topic = slashed(source.where)
+    there = [t for t, kind in bag.kinds.items() if kind in IMAGE_KINDS]
+    if topic not in there:
+        what = f"topic of true images of {source.name}"
+        raise ConfigError(f"{unknown(what, topic, sorted(there) or ['none'])} (in {bag.path})")
+    found: dict[int, BagImage] = {}
+    none, unit = tuple[float, ...](), 1.0
+    damaged = number = 0
+    for number, record in enumerate(bag.raw([topic]), 1):
+        try:
+            stamp_ns, _ = bag.header(record)
+            if not found:
+                none, unit = _meaning(bag.message(record))
+        except SourceError:
+            damaged += 1
+            continue
+        found.setdefault(stamp_ns or record.log_ns, BagImage.of(bag, record, number - 1))
+    if damaged:
+        bag.notes.append(f"{counted(damaged, 'message')} on {topic} left out: damaged")
+    if again := number - damaged - len(found):
+        bag.notes.append(f"{counted(again, 'message')} on {topic} left out: another has the stamp")
+    stamps = sorted(found)
+    unit = source.factor or unit
+    images = [_Message(found[stamp], none, unit) for stamp in stamps]
+    times = f" times {unit:g}" if unit != 1 else ""
+    text = f"topic {topic}{times}, within {within_ns / 1e9:g} s"
+    return ImageTrack(np.array(stamps, np.int64), images, within_ns, text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    source: BagImage
+    none: tuple[float, ...]
+    unit: float
+
+    def load(self) -> NDArray[Any]:
+        return self.source.plane()
+
+
+def _meaning(message: Any) -> tuple[tuple[float, ...], float]:
+    """Returns what says nothing in a topic's images, and their unit: of 16UC1, by REP 118, 0 and mm."""
+    encoding = getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()
+    return ((0.0,), 0.001) if encoding == "16UC1" else ((), 1.0)

@@ -1,0 +1,240 @@
+"""Answers of the size of images, from prediction to metrics: a toy head that says a class id a pixel."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import toy_heads
+from evaluation_bags import IMAGE_TOPIC, PERIOD, START
+from toy_heads import SIZE, SegmentsSpec
+
+from robot_vision.bundle.bundle import GRAPH, write_manifest
+from robot_vision.cli import main
+from robot_vision.contract import registry
+from robot_vision.contract.rows import from_json
+from robot_vision.contract.spec import NetworkSpec
+from robot_vision.evaluation.merge import merge
+from robot_vision.evaluation.predict.columns import STREAMED, Predictions
+from robot_vision.evaluation.predict.replay import replay
+from robot_vision.evaluation.report.tables import write_table
+from robot_vision.files.array_stream import Stream
+from robot_vision.images.input import InputSpec
+from robot_vision.pipeline import Pipeline
+from robot_vision.recordings import open_source
+from robot_vision.recordings.writing import RecordingWriter
+
+CAMERA = (64, 120)  # of another shape than the network's input, so that a letterbox has borders
+TRUTH = "/truth/toy_segments"
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path, monkeypatch):
+    """Installs the toy as another package would, so that other processes know it."""
+    info = tmp_path / "site" / "toys-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[{registry.GROUP}]\ntoy_segments = toy_heads:SEGMENTS\n"
+    )
+    monkeypatch.syspath_prepend(info.parent)
+    registry._installed.cache_clear()
+    yield
+    registry._installed.cache_clear()
+
+
+def bundle(path: Path, resize: str = "squash") -> Path:
+    spec = NetworkSpec(
+        input=InputSpec(*SIZE, resize=resize), heads={"toy_segments": SegmentsSpec()}
+    )
+    path.mkdir()
+    (path / GRAPH).write_bytes(toy_heads.graph(spec))
+    (path / "README.md").write_text("Test bundle.\n")
+    write_manifest(path, "toy", spec, {}, {})
+    return path
+
+
+def said(i: int) -> np.ndarray:
+    """What the toy says of frame i, at the camera's size: bright where the image is."""
+    ids = np.zeros(CAMERA, np.uint8)
+    ids[:, : 20 + 40 * (i % 3)] = 1
+    return ids
+
+
+def true(i: int) -> np.ndarray:
+    """What is true of frame i: the lower half is not known, and in every fourth frame all is bright."""
+    ids = said(i) if i % 4 else np.ones(CAMERA, np.uint8)
+    ids[CAMERA[0] // 2 :] = toy_heads.NONE
+    return ids
+
+
+def write_bag(
+    path: Path, count: int = 12, form: str = "raw", lag_ns: int = 0, lost: int = -1
+) -> Path:
+    with RecordingWriter(path, "mcap") as bag:
+        for i in range(count):
+            stamp = START + i * PERIOD
+            picture = np.repeat(said(i)[..., None] * np.uint8(255), 3, axis=2)
+            bag.image(IMAGE_TOPIC, stamp, "front_optical", picture)
+            if i == lost:
+                continue
+            if form == "raw":
+                bag.image(TRUTH, stamp + lag_ns, "front_optical", true(i), "mono8")
+            else:
+                _, data = cv2.imencode(".png", true(i))
+                bag.compressed_image(
+                    TRUTH, stamp + lag_ns, "front_optical", data.tobytes(), "mono8; png"
+                )
+    return path
+
+
+def evaluate(tmp_path: Path, *words: str) -> dict:
+    arguments = [
+        "--topic",
+        IMAGE_TOPIC,
+        "--engine",
+        "onnx",
+        "--resamples",
+        "20",
+        "--no-results-bag",
+    ]
+    out = tmp_path / "out"
+    assert main(["evaluate", *words, *arguments, "--output", str(out)]) == 0
+    return json.loads((out / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("form", ["raw", "png"])
+@pytest.mark.parametrize("resize", ["squash", "letterbox", "crop"])
+def test_pixels_are_compared_where_the_network_saw_them(tmp_path, form, resize):
+    model, bag = bundle(tmp_path / "model", resize), write_bag(tmp_path / "drive", form=form)
+    found = evaluate(tmp_path, "--bag", str(bag), "--model", str(model))
+    # Of the camera's columns the network sees all, or with `crop` those of its own shape in the middle.
+    width = 96 if resize == "crop" else 120
+    left = (120 - width) // 2
+    right = total = 0
+    for i in range(12):
+        seen = slice(left, left + width)
+        known = true(i)[:, seen] != toy_heads.NONE
+        right += (known & (true(i) == said(i))[:, seen]).sum()
+        total += known.sum()
+    accuracy = found["toy_segmentation"]["accuracy"]["value"]
+    assert accuracy == pytest.approx(right / total, abs=1 / 48)
+    assert right / total < 0.95
+    assert found["association"]["image:toy_segments"] == {"found": 12, "missing": {}}
+    if resize == "letterbox":  # 26 of the input's 32 rows, of which the upper half is known
+        file = next((tmp_path / "out" / "cache").glob("*.npz"))
+        assert Predictions.load(file).image_size.tolist() == [list(CAMERA)] * 12
+
+
+def test_the_file_of_predictions_has_each_array_apart_and_is_used_again(tmp_path, capsys):
+    model, bag = bundle(tmp_path / "model"), write_bag(tmp_path / "drive")
+    words = ["--bag", str(bag), "--model", str(model)]
+    first = evaluate(tmp_path, *words)
+    (file,) = (tmp_path / "out" / "cache").iterdir()
+    with zipfile.ZipFile(file) as archive:
+        assert sum(name.startswith("ids/") for name in archive.namelist()) == 12
+    kept = Predictions.load(file)
+    assert isinstance(kept.columns["ids"], Stream)
+    for i in range(12):
+        expected = cv2.resize(said(i), SIZE[::-1], interpolation=cv2.INTER_AREA)
+        assert (kept.columns["ids"][i] != expected).mean() < 1 / 48
+    head = json.loads(str(np.load(file)["head"]))
+    assert head["format"] == STREAMED and head["streams"] == {"ids": "uint8"}
+    capsys.readouterr()
+    second = evaluate(tmp_path, *words)
+    assert "kept predictions are used" in capsys.readouterr().err
+    assert second["toy_segmentation"] == first["toy_segmentation"]
+
+
+@pytest.mark.slow
+def test_recordings_of_several_processes_are_those_of_one_merged(tmp_path):
+    model = bundle(tmp_path / "model")
+    bags = [write_bag(tmp_path / name, count) for name, count in (("a", 7), ("b", 12))]
+    words = [word for bag in bags for word in ("--bag", str(bag))]
+    both = evaluate(tmp_path, *words, "--model", str(model), "--jobs", "2")
+    files = []
+    for bag in bags:
+        out = tmp_path / bag.name
+        evaluate(out, "--bag", str(bag), "--model", str(model), "--seed", "0")
+        files.append(str(out / "out" / "metrics.json"))
+    merged = tmp_path / "merged"
+    assert main(["evaluate", "merge", *files, "--output", str(merged)]) == 0
+    merged = json.loads((merged / "metrics.json").read_text())
+    assert merged["toy_segmentation"] == both["toy_segmentation"]
+    assert both["toy_segmentation"]["frames"] == 19
+
+
+def test_a_head_of_the_package_keeps_what_its_rows_depend_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "toy_segments", "toy_heads:SEGMENTS")
+    model, bag = bundle(tmp_path / "model"), write_bag(tmp_path / "drive", 6)
+    found = evaluate(tmp_path, "--bag", str(bag), "--model", str(model))
+    scores = from_json(found["rows"])
+    assert scores["hit"].shape == (6, 2)
+    assert merge([found])["toy_segmentation"] == found["toy_segmentation"]
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None
+    )  # so that no pyarrow is found
+    lines = write_table(tmp_path, scores).read_text().splitlines()
+    assert lines[0].endswith("hit_floor,hit_wall,pixels")
+
+
+def test_true_images_are_those_of_the_nearest_stamp_within_a_limit(tmp_path):
+    model = bundle(tmp_path / "model")
+    bag = write_bag(tmp_path / "drive", lag_ns=15_000_000, lost=3)
+    words = ["--bag", str(bag), "--model", str(model)]
+    found = evaluate(tmp_path, *words)
+    assert found["toy_segmentation"]["frames"] == 11
+    assert found["association"]["image:toy_segments"] == {
+        "found": 11,
+        "missing": {"no image near": 1},
+    }
+    arguments = ["evaluate", *words, "--topic", IMAGE_TOPIC, "--engine", "onnx"]
+    assert main([*arguments, "--truth-image-within", "0.01", "--output", str(tmp_path / "o")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--truth-image", "segments=/truth/toy_segments"],
+            "unknown name of --truth-image 'segments'",
+        ),
+        (["--truth-image", "toy_segments"], "no source of true images"),
+        (["--truth-image", "toy_segments=/x", "--truth-image", "toy_segments=/y"], "given twice"),
+        (["--truth-image", "toy_segments=/truth/toys"], "unknown topic of true images"),
+        (["--truth-image-within", "-1"], "image_within_s is -1"),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(tmp_path, capsys, words, message):
+    model, bag = bundle(tmp_path / "model"), write_bag(tmp_path / "drive", 3)
+    arguments = ["--topic", IMAGE_TOPIC, "--output", str(tmp_path / "out")]
+    given = ["evaluate", "--bag", str(bag), "--model", str(model), *arguments, *words]
+    assert main(given) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.lower() in error.lower()
+
+
+def test_true_images_of_another_size_are_refused_with_both(tmp_path, capsys):
+    model = bundle(tmp_path / "model")
+    with RecordingWriter(tmp_path / "drive", "mcap") as bag:
+        for i in range(3):
+            bag.image(IMAGE_TOPIC, START + i * PERIOD, "f", np.zeros((*CAMERA, 3), np.uint8))
+            bag.image(TRUTH, START + i * PERIOD, "f", np.zeros((32, 60), np.uint8), "mono8")
+    words = ["--bag", str(tmp_path / "drive"), "--model", str(model), "--topic", IMAGE_TOPIC]
+    assert main(["evaluate", *words, "--output", str(tmp_path / "out")]) == 2
+    assert "60 x 32 pixels, and the camera's 120 x 64" in capsys.readouterr().err
+
+
+def test_a_replay_keeps_no_answer_in_memory(tmp_path):
+    model, bag = bundle(tmp_path / "model"), write_bag(tmp_path / "drive", 5)
+    with Pipeline.load(model, "onnx") as pipeline, open_source(bag, [IMAGE_TOPIC]) as source:
+        found = replay(pipeline, source)
+    assert isinstance(found.columns["ids"], Stream)
+    picked = found.take(np.array([3, 1]))
+    assert (picked.columns["ids"][0] == found.columns["ids"][3]).all()
+    assert picked.image_size.shape == (2, 2)
