@@ -11,7 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -342,6 +342,31 @@ class Head(Side, Generic[S, A]):
     @abstractmethod
     def unpack(self, row: Mapping[str, Any], spec: S, material: Material) -> A:
         """Returns the answer of a row."""
+
+    # What `contract/check.py` tries it with
+
+    def example(self) -> S:
+        """Returns small settings."""
+        names = {f.name for f in dataclasses.fields(cast("Any", self.Spec))}
+        return self.Spec(**({"dropout": 0.2} if "dropout" in names else {}))
+
+    def example_outputs(
+        self, spec: S, several: EpistemicSpec | None, count: int, rng: np.random.Generator
+    ) -> dict[str, NDArray[Any]]:
+        """Returns outputs of the graph (N, ...) as a network might give them.
+
+        Numbers are in [0.1, 1), integers 0 or 1, vectors sum to 1, square matrices are positive definite.
+        """
+        found = {}
+        for name, output in self.outputs(spec, several).items():
+            shape, dtype = (count, *output.shape), np.dtype(output.dtype)
+            values = rng.uniform(0.1, 1, shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+            if dtype.kind == "f" and len(output.shape) == 1:
+                values = values / values.sum(axis=1, keepdims=True)
+            if dtype.kind == "f" and len(output.shape) == 2 and shape[1] == shape[2]:
+                values = (values + values.swapaxes(1, 2)) / 20 + shape[1] * np.eye(shape[1])
+            found[name] = values.astype(dtype)
+        return found
 
     # The other sides: a head imports heads/KIND/{judging,fitting,training}.py inside of these
 

@@ -14,7 +14,7 @@ import yaml
 from robot_vision.annotate import annotate
 from robot_vision.bundle.bundle import GRAPH, ModelBundle, write_manifest
 from robot_vision.cli import main
-from robot_vision.contract import registry
+from robot_vision.contract import check, registry
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.heads.classifier.spec import ClassifierSpec
@@ -282,6 +282,24 @@ def test_a_judge_fitter_or_trainer_that_is_not_complete_is_refused_by_what_it_la
     assert main(["train", str(config)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "half_done.HalfTrainer lacks measure, module, spec, ranked, chooser" in line
+
+
+def test_the_check_finds_a_head_that_forgets_what_it_said(toys):
+    text = (
+        "from toy_heads import Steering, SteeringHead, SteeringSpec\n"
+        "class Spec(SteeringSpec):\n    KIND = 'forgetful'\n"
+        "class Forgetful(SteeringHead):\n"
+        "    kind = answer_key = 'forgetful'\n"
+        "    Spec = Spec\n"
+        "    def unpack(self, row, spec, material): return Steering(0.0, float(row[self.key('collision')]))\n"
+        "HEAD = Forgetful()\n"
+    )
+    toys("forgets", {"forgetful": "forgetful:HEAD"}, forgetful=text)
+    check.test_answer_is_read_back_from_its_columns("toy_steering", "")
+    with pytest.raises(AssertionError):
+        check.test_answer_is_read_back_from_its_columns("forgetful", "")
+    with pytest.raises(pytest.skip.Exception, match="the toy_steering head has no judge"):
+        check.test_judge_gives_every_number_of_its_table("toy_steering", "")
 
 
 def test_a_head_without_a_trainer_or_a_judge_is_refused_where_one_is_needed(

@@ -132,6 +132,22 @@ def test_it_is_judged_by_its_own_table(
     assert "Height of the camera" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_it_keeps_what_every_head_promises(installed: dict[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "--pyargs"]
+    asked = {**installed, "ROBOT_VISION_HEAD": "height", "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(
+        [*command, "robot_vision.contract.check"],
+        env=asked,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d\d passed", done.stdout) and "the height head has no fitter" in done.stdout
+
+
 @pytest.mark.ros
 def test_the_node_publishes_it(bundle: Path, installed: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("rclpy")

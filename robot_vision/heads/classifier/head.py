@@ -241,6 +241,20 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
 
         return ClassifierTrainer(self)
 
+    def example(self) -> ClassifierSpec:
+        return ClassifierSpec(("a", "b", "c"), dropout=0.2)
+
+    def example_outputs(
+        self,
+        spec: ClassifierSpec,
+        several: EpistemicSpec | None,
+        count: int,
+        rng: np.random.Generator,
+    ) -> dict[str, NDArray[Any]]:
+        found = super().example_outputs(spec, several, count, rng)
+        best = found[self.key("probabilities")].max(axis=1)  # a message holds no other score
+        return {**found, self.key("known_score"): best}
+
     def judge(self) -> Any:
         """See `Head.judge`."""
         from robot_vision.heads.classifier.judging import ClassifierJudge

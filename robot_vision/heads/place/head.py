@@ -84,6 +84,9 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
 
         return PlaceTrainer(self)
 
+    def example(self) -> PlaceSpec:
+        return PlaceSpec(descriptor_size=8)
+
     def judge(self) -> Any:
         """See `Head.judge`."""
         from robot_vision.heads.place.judging import PlaceJudge
