@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.head import Head, Side
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.settings.by_name import make_by_name
 from robot_vision.settings.declared import option
@@ -66,6 +66,30 @@ class Target(NamedTuple):
 
     values: Tensor
     none: Any
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What a head learns of every pixel, of truth under a word that begins with `image:`.
+
+    Attributes:
+        size: (height, width) of the map that its module gives, which covers the network's whole input.
+        dtype: uint8 for ids of classes, float16 or float32 for numbers in the unit of the truth.
+        none: the value of pixels without truth; also where the network sees no image.
+        along_axis: numbers are distances along the camera's optical axis, which change where augmentation
+            turns the camera.
+    """
+
+    size: tuple[int, int]
+    dtype: str = "float32"
+    none: float = 0.0
+    along_axis: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("uint8", "float16", "float32"):
+            raise ConfigError(
+                unknown("dtype of dense truth", self.dtype, ("uint8", "float16", "float32"))
+            )
 
 
 @dataclass(frozen=True)
@@ -210,8 +234,15 @@ class Trainer(Side, Generic[S]):
         return (self.word(),)
 
     def own(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns targets, or a batch, as the head knows them: its own under their words."""
-        return {**targets, **self.head.own(targets)}
+        """Returns targets, or a batch, as the head knows them: its own under their words.
+
+        Dense truth of a head that is not named as its kind comes under `image:KIND` too.
+        """
+        found = {**targets, **self.head.own(targets)}
+        for word in self.words():
+            if word.startswith("image:") and word in targets:
+                found[f"image:{self.head.kind}"] = targets[word]
+        return found
 
     def check(self, splits: Any, where: str) -> None:
         """Raises ConfigError where the data (a `datasets.sample.Splits`, of `where`) lack the truth."""
@@ -228,6 +259,14 @@ class Trainer(Side, Generic[S]):
 
     def targets(self, samples: Sequence[Any], spec: S) -> dict[str, Target]:
         """Returns targets by `Head.key`, besides label, pose and sequence, which every sample set has."""
+        return {}
+
+    def dense(self, spec: S) -> dict[str, Dense]:
+        """Returns what it learns of every pixel, by words of truth such as `image:depth`.
+
+        Batches, and the targets of `measure`, `reference`, `loss` and `Features`, then hold a map (N, h, w)
+        under that word.
+        """
         return {}
 
     def classes(self, spec: S) -> dict[str, int]:

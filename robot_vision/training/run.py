@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from robot_vision.contract.training import Metrics
+from robot_vision.contract.training import NONE, Metrics
 from robot_vision.datasets.inspection import content_notes
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
@@ -32,7 +32,7 @@ from robot_vision.training.fit.model import (
 )
 from robot_vision.training.fit.record import Recorder, draw_curves
 from robot_vision.training.folder import check_folder, claim_folder, folder_of, locked
-from robot_vision.training.samples.augmentation import make_augment
+from robot_vision.training.samples.augmentation import augmentation_settings, make_augment
 from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.samples.features import FeatureCache, feature_bytes
 from robot_vision.training.setup import (
@@ -125,6 +125,10 @@ def _run(
         name: sample_set(config, splits, name, network.spec)
         for name in ("train", "validation", "test")
     }
+    for name, samples in sets.items():
+        if left := len(splits.split(name)) - len(samples):
+            what = counted(left, "image has", "images have")
+            recorder.say(f"{name}: {what} no truth of their pixels and are left out")
     _load(sets, config, recorder)
     shared = content_notes(splits) if first else []
     for note in shared:
@@ -244,9 +248,10 @@ def _load(sets: dict[str, SampleSet], config: TrainingConfig, recorder: Recorder
             f"{config.data.memory_gib:g}: they are read again in every epoch"
         )
     total = sum(len(s) for s in sets.values())
+    moves = augmentation_settings(config)["name"] != NONE
     with recorder.progress("reading images", 1, total) as bar:
         for samples in sets.values():
-            samples.load(config.data.threads, keep, bar.advance)
+            samples.load(config.data.threads, keep, bar.advance, moves and samples is sets["train"])
     for name, samples in sets.items():
         if samples.unreadable:
             recorder.say(

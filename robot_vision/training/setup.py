@@ -19,6 +19,7 @@ from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import expand
 from robot_vision.training.fit.model import build_network, is_frozen
+from robot_vision.training.samples.augmentation import dense_of
 from robot_vision.training.samples.data import SampleSet
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ def _words(config: TrainingConfig) -> list[str]:
 
 def sample_set(config: TrainingConfig, splits: Splits, name: str, spec: NetworkSpec) -> SampleSet:
     """Returns a split's samples, with what the heads learn of them."""
+    dense = dense_of(config, spec)
+    samples = splits.split(name)
+    if all(trainer.dense(spec.heads[head]) for head, trainer in config.trainers.items()):
+        # An image that no head learns anything of would only take its place in batches.
+        samples = tuple(s for s in samples if any(s.of(word) is not None for word in dense))
 
     def learned(samples: Sequence[Sample]) -> dict[str, Target]:
         found: dict[str, Target] = {}
@@ -105,7 +111,7 @@ def sample_set(config: TrainingConfig, splits: Splits, name: str, spec: NetworkS
             found |= trainer.targets(samples, spec.heads[head])
         return found
 
-    return SampleSet.of(splits.split(name), splits.labels, spec.input, learned)
+    return SampleSet.of(samples, splits.labels, spec.input, learned, dense)
 
 
 def is_frozen_by_config(config: TrainingConfig) -> bool:

@@ -165,6 +165,8 @@ def part_of(views: Views, index: Tensor) -> Views:
         whole,
         samples=tuple(whole.samples[i] for i in index.tolist()),
         targets={key: value[index] for key, value in whole.targets.items()},
+        maps={key: value[index] for key, value in whole.maps.items()},
+        whole={key: value[index] for key, value in whole.whole.items()},
         pixels=None if whole.pixels is None else whole.pixels[index],
     )
     features: dict[str, list[Tensor]] | None = None

@@ -161,8 +161,8 @@ def fit(
 
     scoring = Scoring.of(
         {name: config.trainers[name] for name in heads},
-        train.samples.targets,
-        (validation or train).samples.targets,
+        train.samples.truth,
+        (validation or train).samples.truth,
         units_of(validation.samples.samples, FOLDS) if validation else np.zeros(0),
     )
     classes = balanced_by(config, network.spec)

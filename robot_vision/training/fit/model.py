@@ -236,7 +236,7 @@ def make_trainee(
     config: TrainingConfig, network: MultiHeadNetwork, train: Views, frozen_norms: bool
 ) -> Trainee:
     """Returns what is trained of a network: the heads that have a loss, with these."""
-    losses = make_losses(config, network.spec, train.samples.targets)
+    losses = make_losses(config, network.spec, train.samples.truth)
     weights = {name: config.settings[name].weight for name in losses}
     return Trainee(network, losses, weights, frozen_norms)
 

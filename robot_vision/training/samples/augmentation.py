@@ -10,7 +10,7 @@ they let go of Python's lock.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,12 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.contract.training import NONE
+from robot_vision.contract.training import NONE, Dense
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.samples.mixup import Mixup
 from robot_vision.training.samples.photometric import PhotometricSettings, photometric
-from robot_vision.training.samples.viewpoint import FILL, ViewpointSettings, draw_turn, turn
+from robot_vision.training.samples.viewpoint import (
+    FILL,
+    ViewpointSettings,
+    draw_turn,
+    seen_before,
+    turn,
+)
 
 Image = NDArray[np.uint8]
 NAMES = ("none", "labels", "poses")
@@ -40,11 +46,14 @@ class Augmented(NamedTuple):
         image: RGB uint8 (H, W, 3), as large as before.
         T_map_camera: float64 (4, 4), of the camera that would have taken this image.
         camera_matrix: K (3, 3) of that camera, in pixels; None where it is not known.
+        moved: the homography (3, 3) from its pixels to those of the image before; None where all stay. Its
+            third coordinate is by how much further along its axis the camera saw a point before.
     """
 
     image: Image
     T_map_camera: NDArray[np.float64]
     camera_matrix: NDArray[np.float64] | None
+    moved: NDArray[np.float64] | None = None
 
 
 Augmentation = Callable[[Image, Any, int, int], Augmented]
@@ -105,8 +114,9 @@ class LabelAugmentation:
     def __call__(self, image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
         """Returns the view; its pose is NaN, because cropping and mirroring make it untrue."""
         rng = np.random.default_rng(_seed(self.seed, epoch, index))
-        image = moved(image, draw_layout(self.layout, image.shape[0], image.shape[1], rng))
-        return Augmented(photometric(image, self.light, rng), np.full((4, 4), np.nan), None)
+        affine = draw_layout(self.layout, image.shape[0], image.shape[1], rng)
+        image = photometric(moved(image, affine), self.light, rng)
+        return Augmented(image, np.full((4, 4), np.nan), None, np.vstack([affine, [0, 0, 1.0]]))
 
 
 def draw_layout(
@@ -166,9 +176,11 @@ class PoseAugmentation:
         K = viewpoint.matrix(image.shape[0], image.shape[1])
         rotation, zoom = draw_turn(viewpoint, rng)
         pose = np.asarray(T_map_camera, np.float64)
+        before = None
         if viewpoint.moves:
-            image, pose, K = turn(image, pose, K, rotation, zoom)
-        return Augmented(photometric(image, self.settings.photometric, rng), pose, K)
+            image, pose, turned_K = turn(image, pose, K, rotation, zoom)
+            before, K = seen_before(K, turned_K, rotation), turned_K
+        return Augmented(photometric(image, self.settings.photometric, rng), pose, K, before)
 
 
 def unchanged(image: Image, T_map_camera: Any, epoch: int, index: int) -> Augmented:
@@ -207,30 +219,66 @@ def make_augmentation(name: str, seed: int = 0, **settings: Any) -> Augmentation
     return PoseAugmentation(PoseSettings(*made), seed) if name == "poses" else unchanged
 
 
+def moved_truth(
+    values: NDArray[Any], moved: NDArray[np.float64] | None, dense: Dense
+) -> NDArray[Any]:
+    """Returns what is true of the pixels of a head's map after an augmentation moved the image.
+
+    Args:
+        values: (H, W), of the network's input before.
+        moved: as in `Augmented`.
+        dense: the map's size, and the value for pixels that come from outside of the image.
+
+    Returns:
+        (h, w), of the nearest pixel each, of the type of `values`.
+    """
+    height, width = values.shape
+    rows, columns = dense.size
+    x = (np.arange(columns) + 0.5) * width / columns - 0.5
+    y = (np.arange(rows) + 0.5) * height / rows - 0.5
+    matrix = np.eye(3) if moved is None else moved
+    a, b, further = (m[0] * x[None, :] + m[1] * y[:, None] + m[2] for m in matrix)
+    column, row = (np.floor(c / further + 0.5) for c in (a, b))
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    at = np.where(inside, row * width + column, 0).astype(np.intp)
+    found = values.reshape(-1)[at]
+    if dense.along_axis:
+        said = found != np.asarray(dense.none, found.dtype)
+        found = np.where(said, found / further, found).astype(values.dtype)
+    found[~inside] = dense.none
+    return found
+
+
 class BatchAugmentation:
     """Applies an augmentation, then mixup, to a batch of tensors.
 
     Args:
         augment: what `make_augmentation` returned.
         mixup: or None.
+        dense: word of truth to what a head learns of every pixel.
     """
 
-    def __init__(self, augment: Augmentation, mixup: Mixup | None = None) -> None:
-        self.augment, self.mixup = augment, mixup
+    def __init__(
+        self,
+        augment: Augmentation,
+        mixup: Mixup | None = None,
+        dense: Mapping[str, Dense] | None = None,
+    ) -> None:
+        self.augment, self.mixup, self.dense = augment, mixup, dense or {}
 
     def __call__(self, batch: dict[str, Tensor], epoch: int | torch.Generator) -> dict[str, Tensor]:
         """Returns a changed copy.
 
         Args:
             batch: `images` uint8 (N, H, W, 3), `index` (N,), and what there is of `T_map_camera` (N, 4,
-                4) with `has_pose` (N,), `label` (N,), and `draw` (N,): how often the epoch had the sample
-                before.
+                4) with `has_pose` (N,), `label` (N,), `draw` (N,): how often the epoch had the sample
+                before; and dense truth (N, H, W) of the images' size.
             epoch: its number; or a generator, whose next number then stands for it.
 
         Returns:
             The batch with other `images`. Poses follow the turned cameras, and `camera_matrix` float32
             (N, 3, 3) is added; where poses become untrue, `has_pose` is false and they are the
-            identity. With mixup, `soft_label` is added.
+            identity. Dense truth has the size of the heads' maps. With mixup, `soft_label` is added.
         """
         if isinstance(epoch, torch.Generator):
             epoch = int(torch.randint(2**62, (), generator=epoch))
@@ -256,6 +304,12 @@ class BatchAugmentation:
             kept = torch.where(true[:, None, None], changed, identity)
             out["T_map_camera"] = kept.to(batch["T_map_camera"].dtype)
             out["has_pose"] = batch["has_pose"] & true
+        for word, dense in self.dense.items():
+            maps = [
+                moved_truth(values, view.moved, dense)
+                for values, view in zip(batch[word].numpy(), views, strict=True)
+            ]
+            out[word] = torch.from_numpy(np.stack(maps))
         matrices = [view.camera_matrix for view in views if view.camera_matrix is not None]
         if matrices and len(matrices) == len(views):
             out["camera_matrix"] = torch.from_numpy(np.stack(matrices)).float()
@@ -274,7 +328,7 @@ def augmentation_settings(config: TrainingConfig) -> dict[str, Any]:
     if "all" in config.network.freeze or config.network.init_from:
         return {"name": NONE}
     harms = harms_of(config)
-    if not harms:
+    if not harms.keys() & {"flip", "crop"}:
         return {"name": "labels"}
     return {"name": "poses", **({"roll_deg": 0.0} if "viewpoint" in harms else {})}
 
@@ -302,6 +356,8 @@ def make_augment(
     name, alpha = settings.pop("name"), settings.pop("mixup", 0.0)
     harms = harms_of(config)
     still = {"flip"} if settings.get("flip") == 0 else set()
+    if settings.get("crop_scale") == settings.get("crop_ratio") == 1:
+        still.add("crop")
     if name == "labels" and harms.keys() & {"flip", "crop"} - still:
         raise ConfigError(f"augmentation 'labels' makes {_untrue(harms, 'flip', 'crop')}")
     mixup = None
@@ -331,7 +387,25 @@ def make_augment(
                 f"a turned camera makes the truth of the {harms['viewpoint']} head untrue: use roll_deg: 0, "
                 "tilt_deg: 0 and zoom: 1"
             )
-    return BatchAugmentation(augment, mixup)
+    return BatchAugmentation(augment, mixup, dense_of(config, spec))
+
+
+def dense_of(config: TrainingConfig, spec: NetworkSpec) -> dict[str, Dense]:
+    """Returns what the heads of a run learn of every pixel, by words of truth.
+
+    Raises:
+        ConfigError: two heads want one word in two ways.
+    """
+    found: dict[str, tuple[str, Dense]] = {}
+    for name, trainer in config.trainers.items():
+        for word, dense in trainer.dense(spec.heads[name]).items():
+            first, before = found.setdefault(word, (name, dense))
+            if before != dense:
+                raise ConfigError(
+                    f"The heads {first} and {name} learn {word} as {before} and as {dense}: give them one "
+                    "size"
+                )
+    return {word: dense for word, (_, dense) in found.items()}
 
 
 def _untrue(harms: dict[str, str], *which: str) -> str:

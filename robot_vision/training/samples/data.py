@@ -7,6 +7,7 @@ see the same pixels. What fits in memory is decoded once; more is decoded by thr
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robot_vision.contract.training import Target
-from robot_vision.datasets.sample import Sample
+from robot_vision.contract.training import Dense, Target
+from robot_vision.datasets.sample import Sample, TruthImage, true_values
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into, source_size
+from robot_vision.images.window import Window
 from robot_vision.training.samples.augmentation import BatchAugmentation as Augment
 
 MAX_UNREADABLE = 0.05  # of a split: above, the data set is broken and not just one file of it
@@ -41,7 +43,11 @@ class SampleSet:
             none; `has_pose` bool (N,); `sequence` int64 (N,); and what else the heads learn.
         none: for targets that say so themselves, the value for none.
         input: the size to which images are resized.
+        dense: word of truth to what heads learn of every pixel.
         pixels: RGB uint8 (N, height, width, 3), or None where images are read again for every batch.
+        maps: word to the truth of every pixel (N, h, w) in the size of the heads' maps, once loaded.
+        whole: the same in the input's size (N, height, width), for augmentation; empty where that is read
+            again for every batch.
         unreadable: name of each image that could not be read to the reason.
     """
 
@@ -49,7 +55,10 @@ class SampleSet:
     targets: dict[str, Tensor]
     none: dict[str, Any]
     input: InputSpec
+    dense: Mapping[str, Dense] = field(default_factory=dict)
     pixels: Tensor | None = None
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    whole: dict[str, Tensor] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -59,6 +68,7 @@ class SampleSet:
         labels: Sequence[str],
         spec: InputSpec,
         learned: Callable[[Sequence[Sample]], Mapping[str, Target]] = lambda samples: {},
+        dense: Mapping[str, Dense] | None = None,
     ) -> SampleSet:
         """Takes samples.
 
@@ -67,6 +77,7 @@ class SampleSet:
             labels: of the training samples; a label that is not among them counts as none.
             spec: of the network's input.
             learned: returns what else the heads learn of samples.
+            dense: see the attribute.
         """
         index = {label: i for i, label in enumerate(labels)}
         sequences = {name: i for i, name in enumerate(dict.fromkeys(s.sequence for s in samples))}
@@ -87,10 +98,15 @@ class SampleSet:
         none: dict[str, Any] = {"label": -1, "has_pose": False}
         for name, target in learned(samples).items():
             targets[name], none[name] = target
-        return cls(tuple(samples), targets, none, spec)
+        return cls(tuple(samples), targets, none, spec, dense or {})
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def truth(self) -> dict[str, Tensor]:
+        """All targets, with those of every pixel."""
+        return {**self.targets, **self.maps}
 
     @property
     def bytes(self) -> int:
@@ -121,13 +137,21 @@ class SampleSet:
                 continue
         return 1.0
 
-    def load(self, threads: int, keep: bool = True, advance: Advance = lambda n: None) -> None:
-        """Decodes and resizes every image, and leaves out those that cannot be read.
+    def load(
+        self,
+        threads: int,
+        keep: bool = True,
+        advance: Advance = lambda n: None,
+        augmented: bool = False,
+    ) -> None:
+        """Decodes and resizes every image with its truth, and leaves out those that cannot be read.
 
         Args:
             threads: that decode.
-            keep: the images in memory; else they are only checked.
+            keep: the images in memory; else they are only checked. The truth of every pixel lies in files
+                without a name, which the system has in memory as far as there is some.
             advance: called for every image.
+            augmented: keep that truth in the input's size too.
 
         Raises:
             SourceError: more than `MAX_UNREADABLE` of them, with the first ones' names.
@@ -135,9 +159,17 @@ class SampleSet:
         shape = (self.input.height, self.input.width, 3)
         pixels = np.empty((len(self) if keep else 0, *shape), np.uint8)
         readable = np.ones(len(self), bool)
+        maps = {w: mapped((len(self), *d.size), d.dtype) for w, d in self.dense.items()}
+        whole = {
+            w: mapped((len(self), *shape[:2]), d.dtype)
+            for w, d in self.dense.items()
+            if augmented and keep
+        }
 
         def one(i: int) -> None:
-            readable[i] = self._read(i, pixels[i] if keep else np.empty(shape, np.uint8))
+            image = pixels[i] if keep else np.empty(shape, np.uint8)
+            outs = [(w, m[i]) for kind in (maps, whole) for w, m in kind.items()]
+            readable[i] = self._read(i, image, outs, first=True)
             advance(1)
 
         with ThreadPoolExecutor(threads) as pool:
@@ -146,34 +178,56 @@ class SampleSet:
         good = np.flatnonzero(readable)
         if keep:
             self.pixels = torch.from_numpy(pixels if readable.all() else pixels[good])
+        self.maps, self.whole = (
+            {w: torch.from_numpy(_only(m, good)) for w, m in kind.items()} for kind in (maps, whole)
+        )
         self.samples = tuple(self.samples[i] for i in good)
         self.targets = {key: value[torch.from_numpy(good)] for key, value in self.targets.items()}
 
-    def batch(self, index: Tensor) -> Batch:
+    def batch(self, index: Tensor, augmented: bool = False) -> Batch:
         """Returns one batch; images that cannot be read become black, without a truth.
 
         Args:
             index: int64 (n,).
+            augmented: with the truth of every pixel in the input's size, not in that of the heads' maps.
         """
         batch = {key: value[index] for key, value in self.targets.items()}
         batch["index"] = index
+        ready = self.whole if augmented else self.maps
+        size = (len(index), self.input.height, self.input.width)
+        read = {}
+        for word, dense in self.dense.items():
+            if word in ready:
+                batch[word] = ready[word][index]
+            else:
+                shape = size if augmented else (len(index), *dense.size)
+                read[word] = np.full(shape, dense.none, dense.dtype)
         if self.pixels is not None:
             batch["images"] = self.pixels[index]
-            return batch
-        images = np.zeros((len(index), self.input.height, self.input.width, 3), np.uint8)
-        for k, i in enumerate(index.tolist()):
-            if not self._read(i, images[k]):
-                images[k] = 0
-                for key, value in self.none.items():
-                    batch[key][k] = value
-        batch["images"] = torch.from_numpy(images)
-        return batch
+        if self.pixels is None or read:
+            images = np.zeros((*size, 3), np.uint8)
+            for k, i in enumerate(index.tolist()):
+                if not self._read(i, images[k], [(w, out[k]) for w, out in read.items()]):
+                    images[k] = 0
+                    for key, value in self.none.items():
+                        batch[key][k] = value
+                    for word, dense in self.dense.items():
+                        (read[word] if word in read else batch[word])[k] = dense.none
+            batch.setdefault("images", torch.from_numpy(images))
+        return {**batch, **{word: torch.from_numpy(out) for word, out in read.items()}}
 
     def names(self, index: Tensor) -> list[str]:
         """Returns the names of samples."""
         return [self.samples[i].name for i in index.tolist()]
 
-    def _read(self, i: int, out: NDArray[np.uint8]) -> bool:
+    def _read(
+        self,
+        i: int,
+        out: NDArray[np.uint8],
+        maps: Sequence[tuple[str, NDArray[Any]]] = (),
+        first: bool = False,
+    ) -> bool:
+        """Reads an image, and truth by its words into arrays of any size; False where either fails."""
         sample = self.samples[i]
         try:
             # A JPEG comes at a half or less of its size where that is enough, as on the robot.
@@ -181,6 +235,19 @@ class SampleSet:
             if 0 in image.shape:
                 raise ImageError("size", f"{sample.source} has no pixels")
             resize_into(image, out, self.input.resize, self.input.crop_fraction)
+            found: dict[str, NDArray[Any]] = {}
+            for word, target in maps:
+                dense, truth = self.dense[word], sample.of(word)
+                if truth is None:
+                    target[:] = dense.none
+                    continue
+                if word not in found:
+                    found[word] = true_values(truth, dense.dtype, dense.none)
+                    if first:
+                        _check_size(sample, image, truth, found[word])
+                values = found[word]
+                window = Window.of(values.shape, self.input)
+                target[:] = window.truth(values, target.shape, dense.none)
             return True
         except ImageError as error:
             self.unreadable[sample.name] = str(error)
@@ -192,6 +259,37 @@ class SampleSet:
                     f"{MAX_UNREADABLE:.0%}: {some}"
                 ) from error
             return False
+
+
+def _check_size(
+    sample: Sample, image: NDArray[np.uint8], truth: TruthImage, values: NDArray[Any]
+) -> None:
+    """Raises ImageError unless truth is as large as its image, which may come smaller than it is."""
+    if image.shape[:2] == values.shape:
+        return
+    height, width = sample.source.load().shape[:2]
+    if (height, width) != values.shape:
+        raise ImageError(
+            "size",
+            f"{truth} has {values.shape[1]} x {values.shape[0]} pixels, and its image {sample.source} "
+            f"{width} x {height}: they must be the same pixels",
+        )
+
+
+def mapped(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Returns an array in a file without a name, which goes with it: memory that the system can take back."""
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def _only(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Returns increasing rows of an array, which it moves within it, for it may not fit into memory."""
+    for to, row in enumerate(rows.tolist()):
+        if to != row:
+            values[to] = values[row]
+    return values[: len(rows)]
 
 
 def batches(
@@ -216,7 +314,7 @@ def batches(
     extras: Sequence[Batch] = more if more is not None else [{}] * len(indices)
 
     def make(index: Tensor, extra: Batch) -> Batch:
-        batch = {**samples.batch(index), **extra}
+        batch = {**samples.batch(index, augment is not None), **extra}
         return batch if augment is None else augment(batch, epoch)
 
     with ThreadPoolExecutor(threads) as pool:

@@ -59,7 +59,7 @@ class FeatureCache:
 
     def batch(self, samples: SampleSet, index: Tensor) -> Batch:
         """Returns targets, and `feature:<head>:<tap's number>` in place of images."""
-        batch = {key: value[index] for key, value in samples.targets.items()}
+        batch = {key: value[index] for key, value in samples.truth.items()}
         batch["index"] = index
         for head, values in self.features.items():
             batch.update({f"feature:{head}:{i}": value[index] for i, value in enumerate(values)})

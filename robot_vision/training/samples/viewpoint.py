@@ -81,6 +81,19 @@ def draw_turn(settings: ViewpointSettings, rng: np.random.Generator) -> tuple[Ar
     return np.asarray(cv2.Rodrigues(angles)[0], np.float64), float(settings.zoom**zoom)
 
 
+def seen_before(K: Array, turned_K: Array, rotation: Array) -> Array:
+    """Returns the homography (3, 3) from pixels of a turned and zoomed camera to those of the camera.
+
+    Its third coordinate is by how much further along its axis the camera saw a point than the turned one.
+
+    Args:
+        K: (3, 3) of the camera, in pixels.
+        turned_K: (3, 3) of the turned one.
+        rotation: `R_camera_turned` (3, 3).
+    """
+    return np.asarray(K @ rotation @ np.linalg.inv(turned_K))
+
+
 def turn(
     image: Image, T_map_camera: NDArray[Any], K: Array, rotation: Array, zoom: float
 ) -> tuple[Image, Array, Array]:

@@ -75,13 +75,16 @@ def calibrate(
             found[head.name] = f"not calibrated: {images}, {_MIN_IMAGES} are needed"
             continue
         samples = [view.samples.samples[i] for i in index.tolist()]
+        word = fitter.truth(fitter.parts[0])
+        maps = view.samples.maps.get(word)
+        truth = [s.of(word) for s in samples] if maps is None else list(maps[index].numpy())
         module: Any = network.heads[head.name]
         constants = dict(module.constants.named_buffers())
         fitted = fitter.tune(
             Fit(
                 spec=spec,
                 outputs={head.key(word): value.numpy() for word, value in outputs.items()},
-                truth=[s.of(fitter.truth(fitter.parts[0])) for s in samples],
+                truth=truth,
                 folds=folds_of(samples, FOLDS),
                 units=units_of(samples, FOLDS),
                 # As they lie in the split: what is left out between them is time that passed.

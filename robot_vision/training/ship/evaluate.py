@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_vision.contract.head import Head
 from robot_vision.contract.training import Features, Metrics, Targets, Trainer
+from robot_vision.images.input import InputSpec
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.statistics.judging import judge
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.samples.data import Advance, SampleSet, batches
+from robot_vision.training.samples.data import Advance, SampleSet, batches, mapped
 from robot_vision.training.samples.features import FeatureCache
 
 _CHUNK = 64
@@ -48,12 +50,12 @@ def features_of(network: MultiHeadNetwork, views: Views, trainer: Trainer[Any]) 
         network.eval()
         parts = [
             network.forward_features(batch["images"].to(device))[name]
-            for batch in batches(views.samples, list(index.split(_CHUNK)))
+            for batch in batches(views.samples, list(index.split(chunk_of(network.spec.input))))
         ]
         network.train(mode)
         return tuple(torch.cat([part.cpu() for part in tap]) for tap in zip(*parts, strict=True))
 
-    return Features(trainer.own(views.samples.targets), of, device)
+    return Features(trainer.own(views.samples.truth), of, device)
 
 
 @torch.no_grad()
@@ -65,31 +67,61 @@ def predict(
     threads: int = 2,
     advance: Advance = lambda n: None,
 ) -> Outputs:
-    """Returns raw and decoded outputs of some heads for every sample, on the CPU in float32."""
+    """Returns raw and decoded outputs of some heads for every sample, on the CPU in float32 or as integers.
+
+    Of a head that says something of every pixel, what it decodes, and of the rest what its fitter needs: they
+    lie in files without a name.
+    """
     network.eval()
-    parts: dict[str, dict[str, list[Tensor]]] = {name: {} for name in heads}
-    order = list(torch.arange(len(views)).split(_CHUNK))
+    kept = {head.name: _kept(head, own) for head, own in network.spec.bound if head.name in heads}
+    found_of: dict[str, dict[str, Tensor]] = {name: {} for name in heads}
+    order = list(torch.arange(len(views)).split(chunk_of(network.spec.input)))
 
     def features() -> Any:
         if views.cache is not None:
             for index in order:
-                kept = views.cache.features
-                yield {h: [v[index].to(device) for v in kept[h]] for h in heads}, len(index)
+                cached = views.cache.features
+                yield {h: [v[index].to(device) for v in cached[h]] for h in heads}, len(index)
         else:
             for batch in batches(views.samples, order, threads):
                 found = network.forward_features(batch["images"].to(device))
                 yield {h: found[h] for h in heads}, len(batch["index"])
 
+    done = 0
     for found, count in features():
         for name, raw in network.raw_from_features(found).items():
             head: Any = network.heads[name]
-            for word, value in {**raw, **head.decode(raw)}.items():
-                parts[name].setdefault(word, []).append(value.float().cpu())
+            dense = kept[name]
+            some = raw if dense is None else {w: v for w, v in raw.items() if w in dense}
+            for word, value in {**some, **head.decode(raw)}.items():
+                value = value.float() if value.is_floating_point() else value
+                store = found_of[name].get(word)
+                if store is None:
+                    store = _store((len(views), *value.shape[1:]), value.dtype, dense is not None)
+                    found_of[name][word] = store
+                store[done : done + count] = value.cpu()
+        done += count
         advance(count)
-    return {
-        name: {word: torch.cat(values) for word, values in words.items()}
-        for name, words in parts.items()
-    }
+    return found_of
+
+
+def _kept(head: Head[Any, Any], spec: Any) -> frozenset[str] | None:
+    """Returns which words of what a dense head computes are kept besides what it decodes; None for all."""
+    if not head.trainer().dense(spec):
+        return None
+    fitter = head.fitter()
+    return frozenset(fitter.inner) if fitter else frozenset()
+
+
+def _store(shape: tuple[int, ...], dtype: torch.dtype, large: bool) -> Tensor:
+    if not large:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(mapped(shape, str(dtype).removeprefix("torch.")))
+
+
+def chunk_of(spec: InputSpec) -> int:
+    """Returns how many images are predicted at a time: fewer where they are large, for the sake of memory."""
+    return max(1, min(_CHUNK, _CHUNK * 224 * 224 // (spec.height * spec.width)))
 
 
 def evaluate(
@@ -122,8 +154,8 @@ def evaluate(
     looking = tuple(name for name in heads if config.trainers[name].looks_up)
     if looking and database is not None:
         found = predict(network, database, looking, device, threads)
-        stored = found, database.samples.targets
-    return measure(outputs, views.samples.targets, stored, network.spec.heads, config, each)
+        stored = found, database.samples.truth
+    return measure(outputs, views.samples.truth, stored, network.spec.heads, config, each)
 
 
 def measure(

@@ -180,9 +180,9 @@ def measure_bundle(
             for name, words in parts.items()
         }
 
-    stored = (outputs(train, looking), train.targets) if looking else None
+    stored = (outputs(train, looking), train.truth) if looking else None
     metrics = measure(
-        outputs(held_out, config.heads), held_out.targets, stored, bundle.spec.heads, config
+        outputs(held_out, config.heads), held_out.truth, stored, bundle.spec.heads, config
     )
     image = held_out.batch(torch.tensor([0]))["images"].numpy()
     times = []
