@@ -275,8 +275,8 @@ def _recorded(args: argparse.Namespace) -> Written:
     found.meta["path"] = str(Path(args.predictions).expanduser().resolve())
     found = replace(found, recording=args.name or found.recording)
     truth: Truth = read_truth(truth_bag, request, found.meta["frame_id"])
-    named = [(h, spec) for h, spec in bundle.spec.bound if h.name != h.kind] if bundle else []
-    scores = score_recording(found, truth, settings := settings_of(args), bound=named)
+    bound = bundle.spec.bound if bundle else ()
+    scores = score_recording(found, truth, settings := settings_of(args), bound=bound)
     predictions: dict[str, Predictions] = {found.recording: found}
     bags = {found.recording: bag} if bag else {}
     args.no_results_bag = True  # the recording is that bag

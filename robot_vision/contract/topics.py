@@ -9,8 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.errors import ImageError
+from robot_vision.files.array_stream import StreamWriter
+from robot_vision.images.planes import to_plane
 from robot_vision.messages.making import Maker, set_header
 from robot_vision.messages.types import DIAGNOSTICS
+from robot_vision.text.counts import counted
 
 Row = tuple[
     int, int
@@ -158,6 +162,48 @@ UNCERTAINTY = Topic(
     _uncertainty_writer,
     _UncertaintyReader,
 )
+
+
+class ImageReader:
+    """Reads a topic of images of one number a pixel back to a column that stays on disk; a `Reader`.
+
+    Args:
+        column: its name.
+        dtype: of its arrays.
+        values: turns what a message holds (`images.planes`) into what the head said.
+    """
+
+    def __init__(
+        self,
+        column: str,
+        dtype: str,
+        values: Callable[[NDArray[Any]], NDArray[Any]] = lambda plane: plane,
+    ) -> None:
+        self._column, self._dtype, self._values = column, dtype, values
+        self._writer = StreamWriter()
+        self._numbers: dict[Row, int] = {}
+        self._damaged: list[str] = []
+
+    def add(self, row: Row, message: Any) -> None:
+        """Takes the message about an image."""
+        try:
+            plane = to_plane(message)
+        except ImageError as error:
+            self._damaged.append(str(error))
+            return
+        number = len(self._numbers)
+        self._writer.put(self._column, number, np.asarray(self._values(plane), self._dtype))
+        self._numbers[row] = number
+
+    def finish(
+        self, rows: Sequence[Row], latched: Mapping[str, Any], notes: list[str]
+    ) -> Mapping[str, Any]:
+        """Returns the column; a row without a message has None."""
+        if self._damaged:
+            lost = counted(len(self._damaged), "image")
+            notes.append(f"{lost} of {self._column} cannot be read: {self._damaged[0]}")
+        numbers = np.array([self._numbers.get(row, -1) for row in rows], np.int64)
+        return {self._column: self._writer.stream(self._column, numbers, self._dtype)}
 
 
 def stack(values: Mapping[Row, Any], rows: Sequence[Row], dtype: Any = np.float64) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,19 +14,22 @@ import toy_heads
 from evaluation_bags import IMAGE_TOPIC, PERIOD, START
 from toy_heads import SIZE, SegmentsSpec
 
-from robot_vision.bundle.bundle import GRAPH, write_manifest
+from robot_vision.bundle.bundle import GRAPH, ModelBundle, write_manifest
 from robot_vision.cli import main
 from robot_vision.contract import registry
 from robot_vision.contract.rows import from_json
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.contract.topics import ImageReader
 from robot_vision.evaluation.merge import merge
 from robot_vision.evaluation.predict.columns import STREAMED, Predictions
+from robot_vision.evaluation.predict.recorded import read_results
 from robot_vision.evaluation.predict.replay import replay
 from robot_vision.evaluation.report.tables import write_table
 from robot_vision.files.array_stream import Stream
 from robot_vision.images.input import InputSpec
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
+from robot_vision.recordings.base import RawImage
 from robot_vision.recordings.writing import RecordingWriter
 
 CAMERA = (64, 120)  # of another shape than the network's input, so that a letterbox has borders
@@ -228,6 +232,34 @@ def test_true_images_of_another_size_are_refused_with_both(tmp_path, capsys):
     words = ["--bag", str(tmp_path / "drive"), "--model", str(model), "--topic", IMAGE_TOPIC]
     assert main(["evaluate", *words, "--output", str(tmp_path / "out")]) == 2
     assert "60 x 32 pixels, and the camera's 120 x 64" in capsys.readouterr().err
+
+
+def test_recorded_answers_are_judged_as_replayed_ones(tmp_path):
+    model, bag = bundle(tmp_path / "model", "letterbox"), write_bag(tmp_path / "drive")
+    words = ["--topic", IMAGE_TOPIC, "--engine", "onnx", "--resamples", "20"]
+    replayed = tmp_path / "replayed"
+    given = ["evaluate", "--bag", str(bag), "--model", str(model), *words]
+    assert main([*given, "--output", str(replayed)]) == 0
+    results = replayed / "results" / "drive"
+    back = read_results(results, spec=ModelBundle.load(model).spec)
+    kept = Predictions.load(next((replayed / "cache").iterdir()))
+    for a, b in zip(back.columns["ids"], kept.columns["ids"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    found = evaluate(
+        tmp_path, "--predictions", str(results), "--bag", str(bag), "--model", str(model)
+    )
+    expected = json.loads((replayed / "metrics.json").read_text())
+    assert found["toy_segmentation"] == expected["toy_segmentation"]
+
+
+def test_a_damaged_recorded_answer_is_none_and_said():
+    reader, notes = ImageReader("ids", "uint8"), []
+    good = RawImage.of(np.ones((2, 3), np.uint8), "mono8")
+    reader.add((1, 0), good)
+    reader.add((2, 0), replace(good, height=9))
+    column = reader.finish([(0, 0), (1, 0), (2, 0)], {}, notes)["ids"]
+    assert column[0] is None and (column[1] == 1).all() and column[2] is None
+    assert len(notes) == 1 and "1 image of ids cannot be read" in notes[0]
 
 
 def test_a_replay_keeps_no_answer_in_memory(tmp_path):

@@ -14,6 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from robot_vision.contract.head import Answer, Column, Head, Output, short
 from robot_vision.contract.metrics import Judge, Metric, Part, Section
 from robot_vision.contract.rows import RowColumn
+from robot_vision.contract.topics import ImageReader, Topic
+from robot_vision.messages.making import set_header, set_pixels
+from robot_vision.messages.types import IMAGE
 from robot_vision.settings.checks import require
 
 SIZE = (32, 48)
@@ -118,8 +121,32 @@ class SegmentsHead(Head[SegmentsSpec, Segments]):
     def unpack(self, row, spec, material):
         return Segments(row[self.key("ids")])
 
+    def topics(self, spec):
+        column = self.key("ids")
+        return (
+            Topic(
+                self.topic("toy_mask"),
+                IMAGE,
+                "a class id a pixel",
+                _writer,
+                lambda: ImageReader(column, "uint8"),
+            ),
+        )
+
     def judge(self):
         return SegmentsJudge()
+
+
+def _writer(make):
+    new = make(IMAGE)
+
+    def write(shot, answer, options):
+        message = new()
+        set_header(message.header, shot)
+        set_pixels(message, answer.ids, "mono8")
+        return message
+
+    return write
 
 
 NONE = 255

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import xyzw_from_matrix
-from robot_vision.images.input import InputSpec
 from robot_vision.images.window import Window
-from robot_vision.settings.mappings import from_mapping
 from robot_vision.truth.images import ImageTrack
 from robot_vision.truth.tracks import LABEL, POSE, LabelTrack, PoseTrack, Truth
 
@@ -152,21 +150,19 @@ def associate(predictions: Predictions, truth: Truth) -> Associated:
 
 
 def _windows(frames: Predictions, name: str) -> Callable[[int, tuple[int, int]], Window]:
-    sizes = frames.image_size
-
     def window(i: int, true: tuple[int, int]) -> Window:
-        if "input" not in frames.meta:
+        found = frames.window(i, true)
+        if found is None:
             raise ConfigError(
                 f"{frames.recording}: which part of the images the network saw is not known, so true images "
                 f"of {name} cannot be compared: give the model"
             )
-        camera = true if sizes is None else (int(sizes[i][0]), int(sizes[i][1]))
-        if camera != true:
+        if found.camera != true:
             raise SourceError(
                 f"{frames.recording}: a true image of {name} has {true[1]} x {true[0]} pixels, and the "
-                f"camera's {camera[1]} x {camera[0]}: both must be of one size"
+                f"camera's {found.camera[1]} x {found.camera[0]}: both must be of one size"
             )
-        return Window.of(camera, from_mapping(InputSpec, "input", frames.meta["input"]))
+        return found
 
     return window
 

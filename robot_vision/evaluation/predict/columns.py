@@ -18,6 +18,9 @@ from robot_vision.contract.prediction import Prediction
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.array_stream import Stream, StreamWriter, is_member, put, streams_of
 from robot_vision.files.arrays import load_npz
+from robot_vision.images.input import InputSpec
+from robot_vision.images.window import Window
+from robot_vision.settings.mappings import from_mapping
 from robot_vision.text.counts import counted
 
 FORMAT = "robot_vision.predictions/1"
@@ -203,6 +206,19 @@ class Predictions:
         """What the heads said, by name: arrays and `Stream`s; columns that are None are not there."""
         own = {name: getattr(self, name) for name in _DIMENSIONS if name not in _OF_FRAMES}
         return {**{name: c for name, c in own.items() if c is not None}, **self.more}
+
+    def window(self, i: int, camera: tuple[int, int] | None = None) -> Window | None:
+        """Returns which part of the camera's image of frame i the network saw; None where it is not known.
+
+        Args:
+            i: number of the frame.
+            camera: (height, width) of the image, where `image_size` is None.
+        """
+        size = camera if self.image_size is None else self.image_size[i].tolist()
+        if size is None or "input" not in self.meta:
+            return None
+        spec = from_mapping(InputSpec, "input", self.meta["input"])
+        return Window.of((size[0], size[1]), spec)
 
     def row(self, i: int, names: Iterable[str]) -> dict[str, Any]:
         """Returns what some columns say of frame i; those that are not there are left out."""

@@ -6,6 +6,7 @@ recording of the real node is scored by the code that scores a replay.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections import Counter
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.model_topic import model_topic
 from robot_vision.contract import registry
+from robot_vision.contract.head import plain
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.topics import UNCERTAINTY, Latched, Reader, Row, Shot, Topic
-from robot_vision.errors import SourceError, unknown
+from robot_vision.errors import ImageError, SourceError, unknown
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
+from robot_vision.files.array_stream import Stream
+from robot_vision.images.decode import image_size
 from robot_vision.messages.making import rosbags_maker
 from robot_vision.messages.serialized import Stamp
 from robot_vision.messages.stamps import SECOND_NS, stamp_to_ns
@@ -170,6 +174,8 @@ def read_results(
         "refused": {},
         "recorded": True,
     }
+    if spec is not None and any(isinstance(column, Stream) for column in columns.values()):
+        meta["input"] = plain(spec.input)
     return Predictions.of_columns(
         [stamp for stamp, _ in keys],
         [rows[key] for key in keys],
@@ -192,9 +198,12 @@ def with_times_of(
         SourceError: results and images have no stamp in common.
     """
     logged: dict[int, list[int]] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     known = KnownImages(bundle) if bundle else None
     for frame in source:
         logged.setdefault(frame.stamp_ns, []).append(frame.log_ns)
+        with contextlib.suppress(ImageError):  # the node had no answer to what it could not decode
+            sizes[frame.stamp_ns] = image_size(frame.message)
         if known:
             known.see(frame.message)
     stamps = [int(stamp) for stamp in predictions.stamps_ns]
@@ -238,6 +247,9 @@ def with_times_of(
         )
     order = {s: itertools.chain(times, itertools.repeat(times[-1])) for s, times in logged.items()}
     times = np.array([next(order[int(s)]) for s in kept.stamps_ns], np.int64)
+    known_sizes = [sizes.get(int(stamp)) for stamp in kept.stamps_ns]
+    if "input" in kept.meta and None not in known_sizes:
+        kept = replace(kept, image_size=np.array(known_sizes, np.int32))
     return replace(kept, log_ns=times, meta={**predictions.meta, "problems": notes})
 
 
