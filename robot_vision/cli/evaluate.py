@@ -87,6 +87,8 @@ def _show(form: str, written: Written, files: list[Path]) -> None:
         console.print(
             summary_line(metrics), style="bold", highlight=False, markup=False, soft_wrap=True
         )
+    for line in written.left_out:
+        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {files[0]}", highlight=False, markup=False, soft_wrap=True)
 
 

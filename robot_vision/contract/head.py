@@ -169,7 +169,8 @@ class Head(Side, Generic[S, A]):
         sampled: whether it may answer several times; its `Spec` then has `dropout`.
         large_json: whether its JSON is long, so that `infer --no-descriptor` leaves it out.
         files: of a bundle, besides the graph and the weights.
-        needs: what the node shall listen to: `mounting`, for where the camera is on the robot.
+        needs: what the node shall listen to: `mounting`, for where the camera is on the robot; `camera_info`,
+            for `Shot.intrinsics`.
     """
 
     NEEDED = ("kind", "answer_key", "Spec", "Answer")

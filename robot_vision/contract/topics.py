@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,13 @@ from robot_vision.messages.making import Maker, set_header
 from robot_vision.messages.types import DIAGNOSTICS
 from robot_vision.text.counts import counted
 
+if TYPE_CHECKING:
+    from robot_vision.geometry.intrinsics import Intrinsics
+    from robot_vision.images.window import Window
+
 Row = tuple[
     int, int
 ]  # an image's stamp in nanoseconds, and its number among the images of that stamp
-
-
-@dataclass(frozen=True)
-class Shot:
-    """The image that an answer is about; it has the fields of a header.
-
-    Attributes:
-        stamp: its sec and nanosec.
-        frame_id: the camera's optical frame.
-        camera: the camera's name.
-        base_frame: the frame whose pose is wanted; empty for the camera's own.
-        mounting: returns `T_base_camera` of an optical frame; None while it is not known.
-    """
-
-    stamp: Any
-    frame_id: str
-    camera: str
-    base_frame: str = ""
-    mounting: Callable[[str], NDArray[np.float64] | None] = lambda frame: None
 
 
 @dataclass(frozen=True)
@@ -51,6 +36,33 @@ class LeftOut:
 
     reason: str
     text: str = ""
+
+
+NO_CALIBRATION = LeftOut("no_camera_info", "the calibration of its images is not known")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The image that an answer is about; it has the fields of a header.
+
+    Attributes:
+        stamp: its sec and nanosec.
+        frame_id: the camera's optical frame.
+        camera: the camera's name.
+        base_frame: the frame whose pose is wanted; empty for the camera's own.
+        mounting: returns `T_base_camera` of an optical frame; None while it is not known.
+        window: which part of the camera's image the network saw; None where its size is not known.
+        intrinsics: returns those of the camera's image, or why they are not known. Only what the node listens
+            to (`Head.needs`) can be known. It is the same object while nothing changes.
+    """
+
+    stamp: Any
+    frame_id: str
+    camera: str
+    base_frame: str = ""
+    mounting: Callable[[str], NDArray[np.float64] | None] = lambda frame: None
+    window: Window | None = None
+    intrinsics: Callable[[], Intrinsics | LeftOut] = lambda: NO_CALIBRATION
 
 
 class Reader(Protocol):

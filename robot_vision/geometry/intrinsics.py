@@ -107,6 +107,12 @@ def is_rectified(topic: str) -> bool:
     return any(word in _RECTIFIED for part in parts for word in part.lower().split("_"))
 
 
+def info_topic(images: str) -> str:
+    """Returns the topic of the CameraInfo that drivers publish along with a topic's images."""
+    folder, slash, _ = images.removesuffix("/compressed").rpartition("/")
+    return f"{folder}{slash}camera_info"
+
+
 def camera_of(
     message: Any, topic: str, kind: str = "auto", size: tuple[int, int] | None = None
 ) -> Intrinsics:

@@ -72,13 +72,17 @@ def set_pixels(message: Any, pixels: NDArray[Any], encoding: str) -> None:
     message.height, message.width = data.shape[:2]
     message.encoding, message.is_bigendian = encoding, 0
     message.step = data.nbytes // data.shape[0]
-    octets = data.reshape(-1).view(np.uint8)
-    if isinstance(message.data, np.ndarray):
-        message.data = octets
-        return
-    # rclpy takes an array.array as it is, and checks every byte of a list or of bytes.
-    message.data = array.array("B")
-    message.data.frombytes(octets.data)
+    message.data = sequence_of(data.reshape(-1).view(np.uint8), message.data)
+
+
+def sequence_of(values: NDArray[Any], field: Any) -> Any:
+    """Returns numbers (N,) for a field that is a sequence of their type, of rclpy or of `rosbags`."""
+    if isinstance(field, np.ndarray):
+        return values
+    # rclpy takes an array.array as it is, and checks every number of anything else.
+    numbers = array.array(field.typecode)
+    numbers.frombytes(np.ascontiguousarray(values).data.cast("B"))
+    return numbers
 
 
 def pose_writer(make: Maker) -> Callable[..., Any]:

@@ -18,6 +18,10 @@ POSE_WITH_COVARIANCE_STAMPED: Final = "geometry_msgs/msg/PoseWithCovarianceStamp
 POSE_STAMPED: Final = "geometry_msgs/msg/PoseStamped"
 TRANSFORM_STAMPED: Final = "geometry_msgs/msg/TransformStamped"
 IMAGE: Final = "sensor_msgs/msg/Image"
+CAMERA_INFO: Final = "sensor_msgs/msg/CameraInfo"
+POINT_CLOUD: Final = "sensor_msgs/msg/PointCloud2"
+LASER_SCAN: Final = "sensor_msgs/msg/LaserScan"
+RANGE: Final = "sensor_msgs/msg/Range"
 DIAGNOSTICS: Final = "diagnostic_msgs/msg/DiagnosticArray"
 
 VISION_MSGS: Final = {

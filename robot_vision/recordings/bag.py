@@ -15,7 +15,6 @@ from robot_vision.recordings.base import Frame, Source
 from robot_vision.recordings.storage import slashed
 
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
 class BagSource(Source):

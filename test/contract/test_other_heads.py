@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def site(tmp_path, monkeypatch):
 
 @pytest.fixture
 def toys(site):
-    entries = {"toy_steering": "toy_heads:STEERING", "toy_segments": "toy_heads:SEGMENTS"}
-    site("toys", entries)
+    names = {"toy_steering": "STEERING", "toy_segments": "SEGMENTS", "toy_dense": "DENSE"}
+    site("toys", {kind: f"toy_heads:{name}" for kind, name in names.items()})
     return site
 
 
@@ -141,6 +142,42 @@ def test_infer_attaches_what_is_said_of_each_pixel(toy_bundle, tmp_path, capsys)
     assert "png" not in json.loads(out.read_text().splitlines()[0])["toy_segmentation"]
     assert main([*command[:4], "--attach", str(files)]) == 2
     assert "--attach needs --output" in capsys.readouterr().err
+
+
+def test_topics_below_a_topic_are_recorded_and_named(toys):
+    from robot_vision.ros.perception.recorded_topics import topic_pattern, topic_rows
+
+    pattern = topic_pattern("/perception")
+    names = [t.name for t in registry.head("toy_dense").topics(None)]
+    assert "dense/camera_info" in names
+    for name in (*names, *(f"other_dense/{name}" for name in names)):
+        assert re.search(pattern, f"/perception/front/{name}"), name
+    assert not re.search(pattern, "/perception/front/camera_info")
+    rows = "".join(topic_rows())
+    assert "| `~/<camera>/dense/points` | `sensor_msgs/PointCloud2`, `x y z` | points |" in rows
+
+
+def test_results_of_a_recording_lack_what_needs_a_calibration_and_it_is_said(toys, tmp_path):
+    from toy_heads import DenseSpec
+
+    from robot_vision.evaluation.predict.columns import Predictions
+    from robot_vision.evaluation.predict.recorded import write_results
+    from robot_vision.recordings.bag_reader import BagFile
+
+    path = write(tmp_path / "bundle", {"toy_dense": DenseSpec()})
+    images = [np.full((*SIZE, 3), grey, np.uint8) for grey in (50, 200)]
+    with Pipeline.load(path, "onnx") as pipeline:
+        bundle, said = pipeline.bundle, pipeline(images)
+    head = registry.head("toy_dense")
+    meta = {"topic": "/front/image_raw", "frame_id": "optical"}
+    found = Predictions.of([10**9, 2 * 10**9], said, "drive", meta=meta, heads=[head])
+    lines = write_results(tmp_path / "results", found, bundle)
+    assert len(lines) == 2
+    assert all("lacks 2 messages: the calibration of its images is not known" in s for s in lines)
+    bag = BagFile(tmp_path / "results")
+    kinds = {t for t in bag.kinds if "/dense/" in t}
+    bag.close()
+    assert kinds == {"/perception/front/dense/z", "/perception/front/dense/mask"}
 
 
 def test_info_and_bundle_say_what_heads_of_another_package_are(toy_bundle, capsys):

@@ -1,23 +1,28 @@
-"""Two heads that the package does not know, as another package would bring them.
+"""Three heads that the package does not know, as another package would bring them.
 
-`Steering` says two numbers, `Segments` a class id a pixel. Both live on the mean colour of a made-up graph.
+`Steering` says two numbers, `Segments` a class id a pixel, `Dense` a distance and a class id a pixel, as
+point clouds too. All live on the colours of a made-up graph.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from robot_vision.contract.dense_topics import Cloud, camera_info_topic, cloud_topic, image_topic
 from robot_vision.contract.head import Answer, Column, Head, Output, short
 from robot_vision.contract.metrics import Judge, Metric, Part, Section
+from robot_vision.contract.registry import GROUP
 from robot_vision.contract.rows import RowColumn
 from robot_vision.contract.topics import ImageReader, Topic
 from robot_vision.messages.making import set_header, set_pixels
 from robot_vision.messages.types import IMAGE
 from robot_vision.settings.checks import require
+from robot_vision.settings.parameters import LIVE, parameter
 
 SIZE = (32, 48)
 PALETTE = np.array([[0, 0, 255], [255, 255, 0]], np.uint8)
@@ -195,7 +200,85 @@ class SegmentsJudge(Judge):
         return (SEGMENTATION,)
 
 
-STEERING, SEGMENTS = SteeringHead(), SegmentsHead()
+@dataclass(frozen=True)
+class DenseSpec:
+    KIND = "toy_dense"
+
+
+@dataclass(frozen=True)
+class Dense(Answer):
+    z_m: np.ndarray  # the red channel in decimetres
+    ids: np.ndarray  # 1 where a pixel is bright
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    points: bool = parameter(True, "Publish points.", change=LIVE)
+    points_far_m: float = parameter(
+        20.0, "Furthest point, in metres.", low=0, high=1e3, change=LIVE
+    )
+    points_step: int = parameter(1, "Every so many rows and columns.", low=1, high=64, change=LIVE)
+
+
+class DenseHead(Head[DenseSpec, Dense]):
+    kind = answer_key = "toy_dense"
+    Spec, Answer, Options = DenseSpec, Dense, DenseOptions
+    needs = frozenset({"camera_info"})
+
+    def outputs(self, spec, several):
+        return {self.key("z"): Output(SIZE), self.key("ids"): Output(SIZE, "uint8", "share")}
+
+    def decoder(self, spec, several, material):
+        z, ids = self.key("z"), self.key("ids")
+        return lambda arrays: list(map(Dense, arrays[z], arrays[ids]))
+
+    def topics(self, spec):
+        def cloud(answer, options):
+            return Cloud(answer.z_m, {"id": answer.ids}, options.points_far_m, options.points_step)
+
+        def reader(word, dtype):
+            return lambda: ImageReader(self.key(word), dtype)
+
+        name = self.topic("dense")
+        return (
+            image_topic(f"{name}/z", "32FC1", "distance", lambda a, o: a.z_m, reader("z", "float32")),
+            image_topic(f"{name}/mask", "mono8", "classes", lambda a, o: a.ids, reader("ids", "uint8")),
+            camera_info_topic(f"{name}/camera_info", "calibration", lambda a, o: a.z_m.shape),
+            cloud_topic(f"{name}/points", "points", cloud, lambda o: o.points),
+        )
+
+    def draw(self, canvas, answer, spec, options):
+        canvas.overlay(PALETTE[answer.ids])
+
+    def json(self, answer, spec, options, attach):
+        return None if attach is None else {"npy": attach.array(self.key("z"), answer.z_m)}
+
+    def cell(self, answer, spec, options):
+        return f"{np.median(answer.z_m):.1f} m"
+
+    def columns(self, spec):
+        return {
+            self.key("z"): Column(SIZE, "float32", stream=True),
+            self.key("ids"): Column(SIZE, "uint8", stream=True),
+        }
+
+    def pack(self, answer):
+        return {self.key("z"): answer.z_m, self.key("ids"): answer.ids}
+
+    def unpack(self, row, spec, material):
+        return Dense(row[self.key("z")], row[self.key("ids")])
+
+
+STEERING, SEGMENTS, DENSE = SteeringHead(), SegmentsHead(), DenseHead()
+
+
+def install(folder: Path, **heads: str) -> None:
+    """Makes a package of heads known to every Python that has the folder in its path."""
+    info = folder / "toys-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    lines = "".join(f"{kind} = toy_heads:{name}\n" for kind, name in heads.items())
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
 
 
 def graph(spec) -> bytes:
@@ -223,6 +306,12 @@ def graph(spec) -> bytes:
             for word, i in (("angle", 0), ("collision", 1)):
                 index = const(f"i{head.key(word)}", i, np.int64)
                 node("Gather", ["colour", index], head.key(word), axis=1)
+        elif head.kind == "toy_dense":
+            index = const(f"i{head.name}", 0, np.int64)
+            node("Gather", ["float", index], f"red{head.name}", axis=3)
+            node("Div", [f"red{head.name}", const(f"ten{head.name}", 10.0)], head.key("z"))
+            node("Greater", ["grey", const(f"half{head.name}", 127.0)], f"bright{head.name}")
+            node("Cast", [f"bright{head.name}"], head.key("ids"), to=TensorProto.UINT8)
         elif head.kind == "toy_segments":
             node("Greater", ["grey", const(f"half{head.name}", 127.0)], f"bright{head.name}")
             node("Cast", [f"bright{head.name}"], head.key("ids"), to=TensorProto.UINT8)

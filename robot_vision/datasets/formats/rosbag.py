@@ -21,8 +21,8 @@ from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics, numbers_of
 from robot_vision.messages.stamps import nanoseconds
-from robot_vision.messages.types import IMAGE
-from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE
+from robot_vision.messages.types import CAMERA_INFO, IMAGE
+from robot_vision.recordings.bag import COMPRESSED_IMAGE
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.bag_stamps import StampNotes

@@ -23,7 +23,7 @@ from robot_vision.bundle.model_topic import model_topic
 from robot_vision.contract import registry
 from robot_vision.contract.head import plain
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.contract.topics import UNCERTAINTY, Latched, Reader, Row, Shot, Topic
+from robot_vision.contract.topics import UNCERTAINTY, Latched, LeftOut, Reader, Row, Shot, Topic
 from robot_vision.errors import ImageError, SourceError, unknown
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
@@ -54,7 +54,7 @@ def write_results(
     bundle: ModelBundle,
     top_k: int = 3,
     truth: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None,
-) -> None:
+) -> list[str]:
     """Writes what the node publishes for a recording as a rosbag2 (MCAP).
 
     Args:
@@ -64,9 +64,13 @@ def write_results(
         top_k: classes in a classification; the node's parameter of that name.
         truth: stamps, positions and quaternions of true poses, which come with them as PoseStamped.
 
+    Returns:
+        A line for each topic of which messages were left out.
+
     Raises:
         SourceError: it cannot be written.
     """
+    left_out: Counter[tuple[str, str]] = Counter()
     camera = camera_name(predictions.meta["topic"])
     base, frame_id = f"{NODE}/{camera}", predictions.meta["frame_id"]
     options = bundle.options({"top_k": top_k})
@@ -95,14 +99,23 @@ def write_results(
                     continue
                 answers[head.name] = answer = head.unpack(row, spec, bundle.material[head.name])
                 for topic, write in topics:
+                    if not topic.wanted(options[head.name]):
+                        continue
                     message = write(shot, answer, options[head.name])
-                    bag.write(f"{base}/{topic.name}", stamp, message)
+                    if isinstance(message, LeftOut):
+                        left_out[topic.name, message.text] += 1
+                    else:
+                        bag.write(f"{base}/{topic.name}", stamp, message)
             if numbers := bundle.spec.doubts(answers):
                 bag.write(f"{base}/{UNCERTAINTY.name}", stamp, doubt(shot, numbers, None))
         frames = [getattr(chosen, "map_frame", "") for chosen in options.values()]
         for stamp, position, xyzw in zip(*truth, strict=True) if truth else ():
             map_frame = next(filter(None, frames), "map")
             bag.camera_pose(TRUTH, int(stamp), position, xyzw, map_frame)
+    return [
+        f"{path}: {base}/{name} lacks {counted(count, 'message')}: {text}"
+        for (name, text), count in left_out.items()
+    ]
 
 
 def _recorded(topics: Sequence[Topic]) -> list[Topic]:

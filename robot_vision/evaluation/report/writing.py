@@ -49,6 +49,7 @@ class Written:
         command: that is run.
         changes: since an earlier evaluation.
         notes: on these.
+        left_out: lines on what the bags of results lack; `write_all` adds them.
     """
 
     document: dict[str, Any]
@@ -60,6 +61,7 @@ class Written:
     command: str = ""
     changes: Sequence[Change] = ()
     notes: Sequence[str] = ()
+    left_out: list[str] = field(default_factory=list)
 
 
 def versions() -> dict[str, str]:
@@ -115,7 +117,10 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
                 scores["true_xyzw"][rows][fine],
             )
             found = written.predictions[recording["name"]]
-            write_results(path, found, written.bundle, top_k, truth if fine.any() else None)
+            left_out = write_results(
+                path, found, written.bundle, top_k, truth if fine.any() else None
+            )
+            written.left_out += left_out
             files.append(path)
     page = Report(
         title=_title(document, written.bundle),

@@ -1,13 +1,16 @@
-"""A subscription to a camera's images, raw or compressed, under the name that their driver gives them."""
+"""Subscriptions to a camera's images, raw or compressed, under their driver's name; and its calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from robot_vision.errors import ConfigError
+from robot_vision.geometry.intrinsics import Intrinsics, camera_of
 from robot_vision.ros.node.qos import subscription_events
+from robot_vision.text.counts import counted
 
 KINDS: dict[str, Any] = {"raw": Image, "compressed": CompressedImage}  # by transport
 TYPES = {transport: f"sensor_msgs/msg/{kind.__name__}" for transport, kind in KINDS.items()}
@@ -108,3 +111,80 @@ class ImageTopic:
         if self._transport == "raw" and TYPES["compressed"] in self._types(packed):
             return f"; {TYPES['compressed']} is published on {packed}: set transport to compressed"
         return ""
+
+
+class InfoTopic:
+    """The calibration that comes along with a camera's images.
+
+    Args:
+        node: owns the subscription.
+        topic: of its sensor_msgs/CameraInfo.
+        kind: of the images, see `intrinsics.KINDS`.
+
+    Attributes:
+        name: of the topic, in full.
+    """
+
+    def __init__(self, node: Any, topic: str, kind: str) -> None:
+        self._node = node
+        self.name = node.resolve_topic_name(topic)
+        self._kind = kind
+        self._subscription: Any = None
+        self._info: CameraInfo | None = None
+        self._said: tuple[Any, ...] = ()
+        self._found: Intrinsics | ConfigError | None = None
+
+    def subscribe(self, qos: Any) -> None:
+        """Starts to listen."""
+        self._subscription = self._node.create_subscription(
+            CameraInfo, self.name, self._on_info, qos
+        )
+
+    def unsubscribe(self) -> None:
+        """Stops listening and forgets what came; calling it again does nothing."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = self._info = None
+
+    @property
+    def missing(self) -> str:
+        """Says that nothing has come yet, and how many publish; empty where something came."""
+        if self._info is not None:
+            return ""
+        publishers = counted(self._node.count_publishers(self.name), "publisher")
+        return f"no camera_info on {self.name} ({publishers})"
+
+    def intrinsics(self, images: str, size: tuple[int, int]) -> Intrinsics | None:
+        """Returns those of images of a size (height, width); the same object while nothing changes.
+
+        Args:
+            images: the topic of the images.
+            size: of the image.
+
+        Returns:
+            None where no CameraInfo came.
+
+        Raises:
+            ConfigError: it is not of such images, or no camera has such numbers.
+        """
+        info = self._info
+        if info is None:
+            return None
+        r = info.roi
+        said = (
+            *(images, size, info.width, info.height, info.binning_x, info.binning_y),
+            *(r.x_offset, r.y_offset, r.width, r.height),
+            *(*info.k, *info.p, *info.d, info.distortion_model),
+        )
+        if said != self._said:
+            try:
+                self._found = camera_of(info, images, self._kind, (size[1], size[0]))
+            except ConfigError as error:
+                self._found = error
+            self._said = said
+        if isinstance(self._found, ConfigError):
+            raise self._found
+        return self._found
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message

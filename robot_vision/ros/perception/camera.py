@@ -1,4 +1,4 @@
-"""One camera of the perception node: its subscription, what it counts, and whether it is well."""
+"""One camera of the perception node: its subscriptions, what it counts, and whether it is well."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from robot_vision.contract.topics import LeftOut
+from robot_vision.errors import ConfigError
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.messages.stamps import stamp_to_ns
-from robot_vision.ros.node.image_topics import ImageTopic
+from robot_vision.ros.node.image_topics import ImageTopic, InfoTopic
 from robot_vision.ros.node.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.qos import profile
@@ -29,6 +32,7 @@ class Camera:
         outputs: its publishers.
         parameters: returns the current snapshot.
         warn: throttled log: a key and a line.
+        calibrated: whether a head needs the camera's calibration.
     """
 
     def __init__(
@@ -38,11 +42,16 @@ class Camera:
         outputs: CameraOutputs,
         parameters: Callable[[], NodeSettings],
         warn: Callable[[str, str], None],
+        calibrated: bool,
     ) -> None:
         self.name = name
         self.outputs = outputs
         self.statistics = Statistics(parameters().diagnostics_window_s)
         self._images = ImageTopic(node, parameters().topic(name), parameters().transport)
+        self._info = None
+        if calibrated:
+            topic, kind = parameters().info_topic(name), parameters().image_kind
+            self._info = InfoTopic(node, topic, kind)
         self._node = node
         self._parameters = parameters
         self._warn = warn
@@ -66,6 +75,8 @@ class Camera:
             on_incompatible_qos,
             lost=functools.partial(self.statistics.count, "lost"),
         )
+        if self._info is not None:
+            self._info.subscribe(profile(p.subscribe_reliability, 1))
         self._say_topic()
 
     def _say_topic(self) -> None:
@@ -76,7 +87,23 @@ class Camera:
     def unsubscribe(self) -> None:
         """Ends the subscription; calling it again does nothing."""
         self._images.unsubscribe()
+        if self._info is not None:
+            self._info.unsubscribe()
         self._mailbox = None
+
+    def intrinsics(self, size: tuple[int, int]) -> Intrinsics | LeftOut:
+        """Returns those of an image of a size (height, width), or why they are not known."""
+        if self._info is None:
+            return LeftOut("no_camera_info", "its head does not say that it needs camera_info")
+        try:
+            found = self._info.intrinsics(self._images.name, size)
+        except ConfigError as error:
+            return LeftOut("camera_info_refused", str(error))
+        return found or LeftOut(
+            "no_camera_info",
+            f"{self._info.missing}, so where its pixels look is not known: publish it, or set "
+            "camera_info_topics",
+        )
 
     def _on_frame(self, serialized: bytes) -> None:
         self._since = time.monotonic()

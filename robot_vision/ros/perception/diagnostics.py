@@ -26,6 +26,8 @@ DROPS = (
     "refused_non_finite",
     "refused_result",
     "no_transform",
+    "no_camera_info",
+    "camera_info_refused",
     "no_frame_id",
     "frame_taken",
     "stamps_back",
@@ -68,7 +70,7 @@ def camera_status(
         text = "idle: no subscribers"
     if left_out > 0:
         level = WARN if published > 0 else ERROR
-        text = f"poses or transforms left out at {left_out:.1f} Hz, published {published:.1f} Hz"
+        text = f"answers left out at {left_out:.1f} Hz, published {published:.1f} Hz"
     if refused > 0:
         level = WARN if published > 0 else ERROR
         text = f"frames refused at {refused:.1f} Hz, published {published:.1f} Hz"

@@ -30,6 +30,7 @@ from robot_vision.bundle.model_topic import model_topic
 from robot_vision.contract.topics import Latched, Shot
 from robot_vision.errors import EngineError
 from robot_vision.geometry.frames import FrameTree
+from robot_vision.images.window import Window
 from robot_vision.messages.making import rclpy_maker
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.pipeline import Pipeline
@@ -146,10 +147,13 @@ class PerceptionNode(ManagedNode[NodeSettings]):
             self._release.append(self.close_tf)
         if p.base_frame and not p.camera_to_base and any("mounting" in h.needs for h, _ in bound):
             self._release.append(subscribe_static(self, self._statics, self._refuse_transform))
+        calibrated = any("camera_info" in head.needs for head, _ in bound)
         for name in p.cameras:
             outputs = CameraOutputs(self, name, bundle.spec, p, self._on_incompatible_qos)
             self._release.append(outputs.destroy)
-            self._cameras[name] = Camera(self, name, outputs, lambda: self.parameters, self._warn)
+            self._cameras[name] = Camera(
+                self, name, outputs, lambda: self.parameters, self._warn, calibrated
+            )
         for head, spec in bound:
             for latched in head.latched(spec):
                 self._latch(latched, head.name)
@@ -231,6 +235,8 @@ class PerceptionNode(ManagedNode[NodeSettings]):
             camera.name,
             p.base_frame,
             functools.partial(self._mounting, camera.name),
+            Window.of(result.size, self._pipeline.bundle.spec.input),
+            functools.partial(camera.intrinsics, result.size),
         )
         sent, left_out = camera.outputs.publish(shot, result.prediction, options)
         for left in left_out:

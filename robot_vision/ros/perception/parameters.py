@@ -9,6 +9,7 @@ from typing import Any
 from robot_vision.contract import registry
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
+from robot_vision.geometry.intrinsics import KINDS, info_topic
 from robot_vision.ros.node.managed_parameters import (
     ManagedParameters,
     check_camera_names,
@@ -67,6 +68,18 @@ class NodeSettings(ManagedParameters):
         " compressed images.",
         choices=("raw", "compressed"),
     )
+    camera_info_topics: tuple[str, ...] = parameter(
+        ("",),
+        "Topic of the sensor_msgs/CameraInfo of each camera, for heads that say where things are; an empty "
+        "one is camera_info in the namespace of the image topic.",
+    )
+    image_kind: str = parameter(
+        "auto",
+        "Which calibration of the camera info applies to the images: K and distortion (raw), or P "
+        "(rectified). auto takes a topic with the word rect, rectified or undistorted in its name "
+        "as rectified.",
+        choices=KINDS,
+    )
     always_infer: bool = parameter(
         False, "Run the network even while nothing subscribes to its results.", change=LIVE
     )
@@ -120,11 +133,13 @@ class NodeSettings(ManagedParameters):
 
     def __post_init__(self) -> None:
         check_camera_names(self.cameras)
-        if any(self.image_topics) and len(self.image_topics) != len(self.cameras):
-            raise ConfigError(
-                f"image_topics has {len(self.image_topics)} entries for {len(self.cameras)} cameras: "
-                "give one for each, or leave it empty"
-            )
+        for name in ("image_topics", "camera_info_topics"):
+            topics = getattr(self, name)
+            if any(topics) and len(topics) != len(self.cameras):
+                raise ConfigError(
+                    f"{name} has {len(topics)} entries for {len(self.cameras)} cameras: "
+                    "give one for each, or leave it empty"
+                )
         if len(self.camera_to_base) not in (0, 6, 6 * len(self.cameras)):
             raise ConfigError(
                 f"camera_to_base has {len(self.camera_to_base)} numbers: give six for all cameras or "
@@ -136,6 +151,11 @@ class NodeSettings(ManagedParameters):
         """Returns the image topic of a camera."""
         given = dict(zip(self.cameras, self.image_topics, strict=False)).get(camera, "")
         return given or f"{camera}/image_raw"
+
+    def info_topic(self, camera: str) -> str:
+        """Returns the topic of a camera's calibration."""
+        given = dict(zip(self.cameras, self.camera_info_topics, strict=False)).get(camera, "")
+        return given or info_topic(self.topic(camera))
 
     def transform_numbers(self, camera: str) -> tuple[float, ...]:
         """Returns the six numbers of `camera_to_base` for a camera; empty if none are given."""

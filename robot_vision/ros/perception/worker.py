@@ -45,11 +45,13 @@ class Result:
     """A frame's answer, with what is needed to publish it.
 
     Attributes:
+        size: (height, width) of the image as its message says.
         full_image: RGB uint8 (H, W, 3) in full size, if it was asked for.
     """
 
     camera: str
     header: Any
+    size: tuple[int, int]
     prediction: Prediction
     full_image: NDArray[np.uint8] | None
 
@@ -58,6 +60,7 @@ class Result:
 class _Decoded:
     camera: str
     header: Any
+    size: tuple[int, int]
     image: NDArray[np.uint8]
     full_image: NDArray[np.uint8] | None
 
@@ -185,7 +188,7 @@ class Worker:
         if not predictions:
             return []
         return [
-            Result(d.camera, d.header, prediction, d.full_image)
+            Result(d.camera, d.header, d.size, prediction, d.full_image)
             for d, prediction in zip(decoded, predictions, strict=True)
         ]
 
@@ -194,12 +197,12 @@ class Worker:
         try:
             message = self._read(frame.serialized)
             image = to_rgb(message, self._min_size)
-            full = None
+            size, full = image_size(message), None
             if full_image:
                 # The network sees the same pixels whether somebody watches or not, so a JPEG that
                 # was decoded at a reduced size is decoded once more.
-                full = image if image_size(message) == image.shape[:2] else to_rgb(message)
-            return _Decoded(camera, message.header, image, full)
+                full = image if size == image.shape[:2] else to_rgb(message)
+            return _Decoded(camera, message.header, size, image, full)
         except ImageError as error:
             reason, text = error.reason, str(error)
         except Exception as error:

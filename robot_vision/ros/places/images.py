@@ -10,14 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo
 
 from robot_vision.errors import ConfigError, ImageError
-from robot_vision.geometry.intrinsics import Intrinsics, camera_of
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages.serialized import read_compressed_image, read_image
 from robot_vision.messages.stamps import stamp_to_ns
-from robot_vision.ros.node.image_topics import ImageTopic
+from robot_vision.ros.node.image_topics import ImageTopic, InfoTopic
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.parameters import PlaceParameters
@@ -50,14 +49,12 @@ class Images:
         self._warn = warn
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self._info: CameraInfo | None = None
-        self._intrinsics: Intrinsics | None = None
-        self._said: tuple[Any, ...] = ()
         self._why = ""  # the last image or camera info was of no use
-        self._of_info: Any = None  # the subscription
+        self._refused = ""  # the camera info, and why
         compressed = parameters.transport == "compressed"
         self._read = read_compressed_image if compressed else read_image
         self._topic = ImageTopic(node, parameters.images, parameters.transport)
+        self._info = InfoTopic(node, parameters.camera_info, parameters.image_kind)
 
     @property
     def missing(self) -> str:
@@ -69,12 +66,7 @@ class Images:
                 f"no image on {name} "
                 f"({counted(node.count_publishers(name), 'publisher')}){self._topic.advice()}"
             )
-        topic = node.resolve_topic_name(p.camera_info)
-        if p.verify and self._info is None:
-            return (
-                f"no camera_info on {topic} ({counted(node.count_publishers(topic), 'publisher')})"
-            )
-        return ""
+        return self._info.missing if p.verify else ""
 
     @property
     def why(self) -> str:
@@ -83,26 +75,16 @@ class Images:
 
     def intrinsics(self, image: NDArray[np.uint8]) -> Intrinsics | None:
         """Returns those of an image (H, W, 3); None where no CameraInfo of such images came."""
-        info = self._info
-        if info is None:
-            return None
         height, width = image.shape[:2]
-        r = info.roi
-        said = (
-            *(width, height, info.width, info.height, info.binning_x, info.binning_y),
-            *(r.x_offset, r.y_offset, r.width, r.height),
-            *(*info.k, *info.p, *info.d, info.distortion_model),
-        )
-        if said != self._said or self._intrinsics is None:
-            p = self._parameters
-            self._said, self._intrinsics = said, None
-            try:
-                self._intrinsics = camera_of(info, self._topic.name, p.image_kind, (width, height))
-            except ConfigError as error:
-                self._why = str(error)
+        try:
+            return self._info.intrinsics(self._topic.name, (height, width))
+        except ConfigError as error:
+            self._why = str(error)
+            if self._why != self._refused:
+                self._refused = self._why
                 total = self._statistics.count("camera_info_refused")
                 self._warn("camera info", f"Camera info refused ({total} so far): {error}")
-        return self._intrinsics
+        return None
 
     def subscribe(self, on_incompatible_qos: Callable[[str], None]) -> None:
         """Starts to listen."""
@@ -111,9 +93,7 @@ class Images:
             self._on_image, profile(p.subscribe_reliability, 1), on_incompatible_qos
         )
         if p.verify:
-            self._of_info = self._node.create_subscription(
-                CameraInfo, p.camera_info, self._on_info, profile(p.subscribe_reliability, 1)
-            )
+            self._info.subscribe(profile(p.subscribe_reliability, 1))
 
     def follow(self) -> None:
         """Listens where the images are published; see `ImageTopic`."""
@@ -123,9 +103,7 @@ class Images:
     def unsubscribe(self) -> None:
         """Stops listening and forgets the images; calling it again does nothing."""
         self._topic.unsubscribe()
-        if self._of_info is not None:
-            self._node.destroy_subscription(self._of_info)
-        self._of_info = self._info = None
+        self._info.unsubscribe()
         with self._lock:
             self._kept.clear()
 
@@ -161,9 +139,6 @@ class Images:
             self._kept[stamp_ns] = data
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-
-    def _on_info(self, message: CameraInfo) -> None:
-        self._info = message
 
 
 def thumbnail(image: NDArray[np.uint8]) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
-from robot_vision.geometry.intrinsics import KINDS
+from robot_vision.geometry.intrinsics import KINDS, info_topic
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.ros.node.managed_parameters import (
@@ -295,9 +295,7 @@ class PlaceParameters(ManagedParameters):
     @property
     def camera_info(self) -> str:
         """Topic of the camera's intrinsics."""
-        if self.camera_info_topic:
-            return self.camera_info_topic
-        return _sibling(self.images.removesuffix("/compressed"), "camera_info", up=1)
+        return self.camera_info_topic or info_topic(self.images)
 
     @property
     def poses(self) -> str:

@@ -26,9 +26,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.messages import cdr
 from robot_vision.messages.stamps import SECOND_NS, nanoseconds, set_stamp
-from robot_vision.messages.types import IMAGE
+from robot_vision.messages.types import CAMERA_INFO, IMAGE
 from robot_vision.recordings import open_source
-from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, BagSource
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, BagSource
 from robot_vision.ros.node import qos
 from robot_vision.ros.node.graph import GraphWatch, check_topics
 from robot_vision.ros.node.parameters import NodeParameters

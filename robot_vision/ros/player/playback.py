@@ -18,9 +18,9 @@ from rosbags.typesys import Stores, get_typestore
 from robot_vision.errors import ImageError
 from robot_vision.images.decode import to_rgb
 from robot_vision.messages import cdr
-from robot_vision.messages.types import IMAGE
+from robot_vision.messages.types import CAMERA_INFO, IMAGE
 from robot_vision.recordings import RawImage, Source
-from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, BagSource
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, BagSource
 from robot_vision.recordings.bag_reader import Record
 from robot_vision.recordings.base import CompressedImage
 from robot_vision.recordings.files import upright_message

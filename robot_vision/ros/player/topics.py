@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from robot_vision.errors import ConfigError
-from robot_vision.messages.types import IMAGE
+from robot_vision.geometry.intrinsics import info_topic
+from robot_vision.messages.types import CAMERA_INFO, IMAGE
 from robot_vision.recordings import Source
-from robot_vision.recordings.bag import CAMERA_INFO, COMPRESSED_IMAGE, BagSource
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, BagSource
 
 _KINDS = {"raw": IMAGE, "compressed": COMPRESSED_IMAGE}  # by transport
 # What image_transport's plug-ins add to a topic of CompressedImage.
@@ -106,13 +107,13 @@ def player_topics(
             found.images[topic, wanted] = output
     kinds = source.kinds if isinstance(source, BagSource) else {}
     for base in bases:
-        for info in (_sibling(base), f"{base}/camera_info"):
+        for info in (info_topic(base), f"{base}/camera_info"):
             if kinds.get(info) != CAMERA_INFO:
                 continue
             output = _local(info, namespace)
             if base in given:
                 nested = info.startswith(f"{base}/")
-                output = f"{given[base]}/camera_info" if nested else _sibling(given[base])
+                output = f"{given[base]}/camera_info" if nested else info_topic(given[base])
             outputs = found.infos.setdefault(info, [])
             if publish(info, base, CAMERA_INFO, output) and output not in outputs:
                 outputs.append(output)
@@ -140,9 +141,3 @@ def _local(topic: str, namespace: str) -> str:
     if namespace == "/" or topic.startswith(f"{namespace}/"):
         return topic
     return topic.lstrip("/")
-
-
-def _sibling(base: str) -> str:
-    """Returns the topic that image_transport pairs with an image's."""
-    folder, slash, _ = base.rpartition("/")
-    return f"{folder}{slash}camera_info"

@@ -1,0 +1,182 @@
+"""Topics of heads that say something of each pixel: maps as images, their calibration, and point clouds.
+
+A map covers the network's input and has a size of its own; `Shot.window` says where in the camera's image
+it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.topics import LeftOut, Reader, Shot, Topic, always
+from robot_vision.messages.making import Maker, set_header, set_pixels
+from robot_vision.messages.sensors import camera_info_writer, cloud_writer
+from robot_vision.messages.types import CAMERA_INFO, IMAGE, POINT_CLOUD
+
+if TYPE_CHECKING:
+    from robot_vision.geometry.intrinsics import Intrinsics
+    from robot_vision.images.window import Window
+
+Size = tuple[int, int]
+
+NO_FRAME = LeftOut(
+    "no_frame_id",
+    "its images name no frame, so nobody knows where a point cloud lies: set the driver's frame_id",
+)
+NO_WINDOW = LeftOut(
+    "no_image_size", "the size of its images is not known, so neither is what the map shows of them"
+)
+
+
+def image_topic(
+    name: str,
+    encoding: str,
+    text: str,
+    pixels: Callable[[Any, Any], NDArray[Any] | None],
+    reader: Callable[[], Reader] | None = None,
+    wanted: Callable[[Any], bool] = always,
+) -> Topic:
+    """Returns the topic of a map as an image.
+
+    Args:
+        name: of the topic.
+        encoding: of `sensor_msgs/Image`, such as `mono8`, `16UC1` or `32FC1`.
+        text: what it holds, for the README.
+        pixels: of answer and options: (h, w) of the encoding's type; None where the answer has no such map.
+        reader: makes what reads it back.
+        wanted: says of the options in force whether it is published.
+    """
+
+    def writer(make: Maker) -> Callable[[Shot, Any, Any], Any]:
+        new = make(IMAGE)
+
+        def write(shot: Shot, answer: Any, options: Any) -> Any:
+            values = pixels(answer, options)
+            if values is None:
+                return LeftOut(
+                    "no_such_map", f"the model gives nothing for {name}: train it with that"
+                )
+            message = new()
+            set_header(message.header, shot)
+            set_pixels(message, values, encoding)
+            return message
+
+        return write
+
+    return Topic(name, IMAGE, text, writer, reader, wanted, f"`{encoding}`")
+
+
+def camera_info_topic(
+    name: str,
+    text: str,
+    size: Callable[[Any, Any], Size],
+    wanted: Callable[[Any], bool] = always,
+) -> Topic:
+    """Returns the topic of a map's calibration; its head needs `camera_info`.
+
+    Args:
+        name: of the topic: `camera_info` below or next to that of the map.
+        text: what it holds, for the README.
+        size: of answer and options: (height, width) of the map.
+        wanted: says of the options in force whether it is published.
+    """
+
+    def writer(make: Maker) -> Callable[[Shot, Any, Any], Any]:
+        message = camera_info_writer(make)
+
+        def write(shot: Shot, answer: Any, options: Any) -> Any:
+            lens = shot.intrinsics()
+            if isinstance(lens, LeftOut):
+                return lens
+            if shot.window is None:
+                return NO_WINDOW
+            of_map = size(answer, options)
+            return message(shot, lens, shot.window.intrinsics(lens.K, of_map), of_map)
+
+        return write
+
+    return Topic(name, CAMERA_INFO, text, writer, wanted=wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """What a point cloud is made of.
+
+    Attributes:
+        z_m: float (h, w), metres along the optical axis; 0, NaN or infinity where nothing is known.
+        others: name to uint8 (h, w): further fields.
+        far_m: points further away than this are left out; infinity for none.
+        step: only every so many rows and columns.
+    """
+
+    z_m: NDArray[np.floating]
+    others: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    far_m: float = np.inf
+    step: int = 1
+
+
+def cloud_topic(
+    name: str,
+    text: str,
+    cloud: Callable[[Any, Any], Cloud],
+    wanted: Callable[[Any], bool] = always,
+) -> Topic:
+    """Returns the topic of an organised point cloud in the camera's frame; its head needs camera_info.
+
+    With a step of 1 it has a point for each pixel of the map, so that it can be read along with another map
+    of the same size.
+
+    Args:
+        name: of the topic.
+        text: what it holds, for the README.
+        cloud: of answer and options.
+        wanted: says of the options in force whether it is published.
+    """
+
+    def writer(make: Maker) -> Callable[[Shot, Any, Any], Any]:
+        message = cloud_writer(make)
+        rays = _Rays()
+
+        def write(shot: Shot, answer: Any, options: Any) -> Any:
+            if not shot.frame_id:
+                return NO_FRAME
+            lens = shot.intrinsics()
+            if isinstance(lens, LeftOut):
+                return lens
+            if shot.window is None:
+                return NO_WINDOW
+            made = cloud(answer, options)
+            some = (slice(None, None, made.step), slice(None, None, made.step))
+            points = rays.of(lens, shot.window, made.z_m.shape)[some] * made.z_m[some][..., None]
+            square = np.einsum("hwc,hwc->hw", points, points)
+            # NaN compares false, and infinity times 0 is NaN.
+            points[~((points[..., 2] > 0) & (square <= made.far_m**2) & (square < np.inf))] = np.nan
+            return message(shot, points, {key: v[some] for key, v in made.others.items()})
+
+        return write
+
+    return Topic(name, POINT_CLOUD, text, writer, wanted=wanted, form="`x y z`")
+
+
+class _Rays:
+    """Where the pixels of a camera's map look, kept while camera and sizes stay."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Any, ...] = ()
+        self._rays = np.zeros((0, 0, 3), np.float32)
+
+    def of(self, lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
+        """Returns x / z, y / z and 1 (h, w, 3) of pixels of a map; NaN where it shows no image."""
+        if not self._of or self._of[0] is not lens or self._of[1:] != (window, size):
+            height, width = size
+            flat = lens.rays(window.pixels((height, width)).reshape(-1, 2))
+            rays = np.ones((height, width, 3), np.float32)
+            rays[..., :2] = flat.reshape(height, width, 2)
+            rays[~window.covered((height, width))] = np.nan
+            self._rays, self._of = rays, (lens, window, size)
+        return self._rays
