@@ -168,9 +168,9 @@ def test_results_of_a_recording_lack_what_needs_a_calibration_and_it_is_said(toy
     images = [np.full((*SIZE, 3), grey, np.uint8) for grey in (50, 200)]
     with Pipeline.load(path, "onnx") as pipeline:
         bundle, said = pipeline.bundle, pipeline(images)
-    head = registry.head("toy_dense")
+    bound = [(registry.head("toy_dense"), DenseSpec())]
     meta = {"topic": "/front/image_raw", "frame_id": "optical"}
-    found = Predictions.of([10**9, 2 * 10**9], said, "drive", meta=meta, heads=[head])
+    found = Predictions.of([10**9, 2 * 10**9], said, "drive", meta=meta, bound=bound)
     lines = write_results(tmp_path / "results", found, bundle)
     assert len(lines) == 2
     assert all("lacks 2 messages: the calibration of its images is not known" in s for s in lines)

@@ -241,8 +241,12 @@ class DenseHead(Head[DenseSpec, Dense]):
 
         name = self.topic("dense")
         return (
-            image_topic(f"{name}/z", "32FC1", "distance", lambda a, o: a.z_m, reader("z", "float32")),
-            image_topic(f"{name}/mask", "mono8", "classes", lambda a, o: a.ids, reader("ids", "uint8")),
+            image_topic(
+                f"{name}/z", "32FC1", "distance", lambda a, o: a.z_m, reader("z", "float32")
+            ),
+            image_topic(
+                f"{name}/mask", "mono8", "classes", lambda a, o: a.ids, reader("ids", "uint8")
+            ),
             camera_info_topic(f"{name}/camera_info", "calibration", lambda a, o: a.z_m.shape),
             cloud_topic(f"{name}/points", "points", cloud, lambda o: o.points),
         )

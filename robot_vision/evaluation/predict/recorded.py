@@ -91,7 +91,8 @@ def write_results(
             bag.write(f"{NODE}/{once.name}", first, message)
         for i in order:
             stamp = int(predictions.stamps_ns[i])
-            shot = Shot(Stamp(*divmod(stamp, SECOND_NS)), frame_id, camera)
+            window = predictions.window(int(i))
+            shot = Shot(Stamp(*divmod(stamp, SECOND_NS)), frame_id, camera, window=window)
             answers = {}
             for head, spec, topics in heads:
                 row = predictions.row(int(i), head.columns(spec))
