@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import hashlib
 import json
 import os
 import shlex
@@ -18,15 +19,18 @@ from rich.console import Console
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import make_folder, progress
+from robot_vision.cli.arguments import data_options, make_folder, progress
 from robot_vision.cli.evaluate_arguments import (
     add_arguments,
+    refuse_with_data,
     require_heads,
     settings_of,
     truth_request,
     with_images,
 )
+from robot_vision.contract.metrics import image_words
 from robot_vision.contract.rows import joined
+from robot_vision.datasets import SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
@@ -35,6 +39,7 @@ from robot_vision.evaluation.predict.cache import bag_sha256, cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, with_times_of
 from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, image_topic
+from robot_vision.evaluation.predict.samples import TOPIC, SampleSource, sample_truth
 from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.text import markdown, print_tables, said_lines, summary_line
 from robot_vision.evaluation.report.writing import Written, write_all
@@ -56,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     make_folder(args.output)
     if args.merge:
         written, failed = _merged(args.merge), 0
+    elif args.data:
+        written, failed = _of_data(args), 0
     elif args.predictions:
         written, failed = _recorded(args), 0
     else:
@@ -103,11 +110,47 @@ def _merged(words: list[str]) -> Written:
     return Written(whole, scores_of(whole))
 
 
+def _of_data(args: argparse.Namespace) -> Written:
+    """Predicts and scores a split of a data set."""
+    refuse_with_data(args)
+    if not args.model:
+        raise ConfigError(
+            "Which model? Give --model BUNDLE, a directory or the name of an installed one"
+        )
+    kind, path = args.data
+    splits = open_dataset(kind, path, **data_options(args.option))
+    samples = splits.split(args.split)
+    if not samples:
+        there = ", ".join(n for n in SPLIT_NAMES if splits.split(n))
+        raise ConfigError(f"{path} has no {args.split} images: --split may be {there}")
+    bundle, settings = ModelBundle.load(find_model(args.model)), settings_of(args)
+    name = args.name or f"{Path(path).resolve().name} ({args.split})"
+    job = _job(args, bundle, str(Path(path) / args.split), name)
+    source = SampleSource(name, samples)
+    digest = hashlib.sha256("\n".join(splits.contents(args.split)).encode()).hexdigest()
+    with progress() as bar, runner.load_pipeline(job) as pipeline:
+        task = bar.add_task("predicting", total=len(samples))
+        outcome = runner.predict_source(
+            job, lambda: source, TOPIC, digest, pipeline, lambda n: bar.advance(task, n)
+        )
+    _say([outcome])
+    found = replace(outcome.predictions(), recording=name)
+    found.meta["model"] = model_text(bundle)
+    classes = {
+        f"image:{name}": head.judge().facts(spec).get("labels", ())
+        for head, spec in bundle.spec.bound
+        for name in image_words(head).values()
+    }
+    truth = sample_truth(splits, samples, classes)
+    scores = score_recording(found, truth, settings, bound=bundle.spec.bound)
+    return Written(document(scores, settings), scores, {name: found}, {name: source}, None, bundle)
+
+
 def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     """Predicts and scores bags."""
     if not args.bag:
         raise ConfigError(
-            "There is nothing to evaluate: give --bag BAG (or merge, or --predictions)"
+            "There is nothing to evaluate: give --bag BAG or --data KIND PATH (or merge, or --predictions)"
         )
     if not args.model:
         raise ConfigError(
@@ -218,13 +261,17 @@ def _predicted(jobs: list[Job], args: argparse.Namespace) -> list[Outcome]:
                 file=sys.stderr,
             )
             raise
+    _say(outcomes)
+    return outcomes
+
+
+def _say(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         if outcome.note:
             print(f"note: {outcome.job.name}: {outcome.note}", file=sys.stderr)
     reused = [o.job.name for o in outcomes if o.reused]
     if reused:
         print(f"note: kept predictions are used for {', '.join(reused)}", file=sys.stderr)
-    return outcomes
 
 
 def _reference(
@@ -280,7 +327,7 @@ def _recorded(args: argparse.Namespace) -> Written:
     bound = bundle.spec.bound if bundle else ()
     scores = score_recording(found, truth, settings := settings_of(args), bound=bound)
     predictions: dict[str, Predictions] = {found.recording: found}
-    bags = {found.recording: bag} if bag else {}
+    bags: dict[str, str | SampleSource] = {found.recording: bag} if bag else {}
     args.no_results_bag = True  # the recording is that bag
     return Written(document(scores, settings), scores, predictions, bags, None, bundle)
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robot_vision.cli.arguments import add_engine, add_same_place, at_least_1
+from robot_vision.cli.arguments import add_data_options, add_engine, add_same_place, at_least_1
+from robot_vision.contract.metrics import image_words
 from robot_vision.contract.settings import EvaluationSettings
+from robot_vision.datasets import DATASETS, SPLIT_NAMES
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.truth.bag_numbers import NUMBERS
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision evaluate --bag run1 --model demo\n"
         "  robot-vision evaluate --bag 'runs/*' --model BUNDLE --jobs 4 --format markdown\n"
         "  robot-vision evaluate --bag run1 --model BUNDLE --compare old/metrics.json\n"
+        "  robot-vision evaluate --data mask_folder CamVid --model BUNDLE\n"
         "  robot-vision evaluate --predictions recorded --bag run1   (recorded with record.launch.py)\n"
         "  robot-vision evaluate merge a/metrics.json b/metrics.json --output all\n"
     )
@@ -50,6 +53,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="BUNDLE",
         help="model bundle: a directory, or the name of an installed model",
+    )
+    what.add_argument(
+        "--data",
+        nargs=2,
+        metavar=("KIND", "PATH"),
+        help=f"data set instead of bags, with the truth that it has; kinds: {', '.join(DATASETS)}",
+    )
+    add_data_options(what)
+    what.add_argument(
+        "--split",
+        choices=SPLIT_NAMES,
+        default="test",
+        help="split of the data set (default: %(default)s)",
     )
     what.add_argument("--topic", default="", help="image topic to read, if the bag has several")
     what.add_argument(
@@ -324,12 +340,7 @@ def with_images(request: TruthRequest, bound: Iterable[tuple[Any, Any]]) -> Trut
     Raises:
         ConfigError: other ones are asked for; with the names that there are.
     """
-    names = [
-        head.key(word.partition(":")[2])
-        for head, _ in bound
-        for word in sorted(head.judge().truth)
-        if word.startswith("image:")
-    ]
+    names = [name for head, _ in bound for name in image_words(head).values()]
     for source in request.images:
         if source.name not in names:
             raise ConfigError(
@@ -338,6 +349,21 @@ def with_images(request: TruthRequest, bound: Iterable[tuple[Any, Any]]) -> Trut
                 else f"--truth-image {source.name}: no head of the model is judged by images"
             )
     return replace(request, image_names=tuple(names))
+
+
+def refuse_with_data(args: argparse.Namespace) -> None:
+    """Refuses what does not go with a data set, which has one split and its own truth.
+
+    Raises:
+        ConfigError: with the option.
+    """
+    for name in (
+        *("bag", "map_bag", "predictions", "topic", "labels", "label_topic", "labels_of", "poses"),
+        *("pose_topic", "tf", "numbers", "truth_image"),
+    ):
+        if getattr(args, name):
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} does not go with --data: leave one of both out")
 
 
 def truth_request(args: argparse.Namespace) -> TruthRequest:

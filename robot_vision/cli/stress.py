@@ -26,6 +26,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import bag_sha256
 from robot_vision.evaluation.predict.replay import GPU_BATCH
 from robot_vision.evaluation.predict.runner import image_topic
+from robot_vision.evaluation.predict.samples import SampleSource, sample_truth
 from robot_vision.files.whole import write_whole
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
@@ -34,7 +35,6 @@ from robot_vision.studies.stress.degradations import DEGRADATIONS
 from robot_vision.studies.stress.measure import METRICS
 from robot_vision.studies.stress.report import page, picture, tables
 from robot_vision.studies.stress.run import Plan, Recording, frames_to_do, stress
-from robot_vision.studies.stress.sources import SampleSource, sample_truth
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
 
@@ -256,7 +256,7 @@ def _data_set(args: argparse.Namespace) -> Recording:
         lambda: SampleSource(name, samples),
         splits.fingerprint(args.split),
         len(samples),
-        sample_truth(samples, splits.has_orientation),
+        sample_truth(splits, samples),
         in_order=posed or any(s.stamp_ns is not None for s in samples),
     )
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.head import Side
+from robot_vision.contract.head import Head, Side
 from robot_vision.contract.rows import RowColumn, Rows
 from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic
 
@@ -338,6 +338,15 @@ class Judge(Side):
     def why_not(self, settings: Numbers) -> str:
         """Returns why nothing was scored although there is truth; empty where it cannot say."""
         return ""
+
+
+def image_words(head: Head[Any, Any]) -> dict[str, str]:
+    """Returns the names of true images by which a head is judged, as its judge says and as users do.
+
+    Users call those of a head after the head: `road` for a segmentation that is called so.
+    """
+    words = [w.partition(":")[2] for w in sorted(head.judge().truth) if w.startswith("image:")]
+    return {word: head.name if word == head.kind else head.key(word) for word in words}
 
 
 def numbers(statistics: Statistics, rows: Mask, resampler: Resampler) -> dict[str, Headline]:

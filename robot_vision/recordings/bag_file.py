@@ -78,7 +78,7 @@ class BagImage:
 
     def load(self, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Returns RGB uint8 (H, W, 3); see `sample.ImageSource`."""
-        message = self._message()
+        message = self.message()
         try:
             return np.require(to_rgb(message, min_size), requirements=["C", "W"])
         except ImageError as error:
@@ -90,7 +90,7 @@ class BagImage:
         Raises:
             ImageError: it cannot be read or decoded, or has several.
         """
-        message = self._message()
+        message = self.message()
         try:
             return to_plane(message)
         except ImageError as error:
@@ -98,9 +98,14 @@ class BagImage:
 
     def encoded(self) -> bytes:
         """Returns the compressed bytes, or what describes the raw ones followed by them."""
-        return stored_bytes(self._message())
+        return stored_bytes(self.message())
 
-    def _message(self) -> Any:
+    def message(self) -> Any:
+        """Returns the message.
+
+        Raises:
+            ImageError: it is no longer there.
+        """
         file, block, inner = self.place
         try:
             data = _open_files.get(file).fetch(block, inner)

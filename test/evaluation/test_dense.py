@@ -234,6 +234,56 @@ def test_true_images_of_another_size_are_refused_with_both(tmp_path, capsys):
     assert "60 x 32 pixels, and the camera's 120 x 64" in capsys.readouterr().err
 
 
+def write_data(folder: Path, classes: str, ids: dict[int, int], count: int = 6) -> Path:
+    """Writes frames and what is true of them as a data set whose ids are others than the toy's."""
+    for split in ("train", "test"):
+        for part in ("images", "labels"):
+            (folder / split / part).mkdir(parents=True)
+            assert cv2.imwrite(str(folder / split / part / "x.png"), np.full(CAMERA, 255, np.uint8))
+            (folder / "test" / part / "x.png").unlink(missing_ok=True)
+    (folder / "classes.txt").write_text(classes)
+    for i in range(count):
+        picture = np.repeat(said(i)[..., None] * np.uint8(255), 3, axis=2)
+        assert cv2.imwrite(str(folder / "test" / "images" / f"{i}.png"), picture)
+        stored = np.full(CAMERA, 255, np.uint8)
+        for ours, theirs in ids.items():
+            stored[true(i) == ours] = theirs
+        assert cv2.imwrite(str(folder / "test" / "labels" / f"{i}.png"), stored)
+    return folder
+
+
+def test_a_data_set_is_judged_as_its_bag_is_by_the_names_of_classes(tmp_path, capsys):
+    model = bundle(tmp_path / "model", "letterbox")
+    data = write_data(tmp_path / "data", "wall\nsky\nfloor\n", {1: 0, 0: 2})
+    words = ["--data", "mask_folder", str(data), "--option", "word=toy_segments"]
+    out = tmp_path / "of_data"
+    given = ["evaluate", *words, "--model", str(model), "--resamples", "20", "--engine", "onnx"]
+    assert main([*given, "--output", str(out)]) == 0
+    found = json.loads((out / "metrics.json").read_text())
+    bag = write_bag(tmp_path / "drive", 6)
+    expected = evaluate(tmp_path, "--bag", str(bag), "--model", str(model))
+    assert found["toy_segmentation"] == expected["toy_segmentation"]
+    notes = " ".join(found["recordings"][0]["truth"])
+    assert "the model does not know are left out: sky" in notes
+    assert main([*given, "--output", str(out)]) == 0
+    assert "kept predictions are used for data (test)" in capsys.readouterr().err
+
+
+def test_a_data_set_of_other_classes_or_with_other_truth_is_refused(tmp_path, capsys):
+    model = bundle(tmp_path / "model")
+    data = write_data(tmp_path / "data", "sea\nsky\n", {1: 0, 0: 1}, 2)
+    words = ["evaluate", "--data", "mask_folder", str(data), "--option", "word=toy_segments"]
+    words += ["--model", str(model), "--output", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "classes of image:toy_segments are sea, sky, and the model's floor, wall" in (
+        capsys.readouterr().err
+    )
+    assert main([*words, "--labels", "a.yaml"]) == 2
+    assert "--labels does not go with --data" in capsys.readouterr().err
+    assert main([*words, "--split", "validation"]) == 2
+    assert "has no validation images: --split may be train, test" in capsys.readouterr().err
+
+
 def test_recorded_answers_are_judged_as_replayed_ones(tmp_path):
     model, bag = bundle(tmp_path / "model", "letterbox"), write_bag(tmp_path / "drive")
     words = ["--topic", IMAGE_TOPIC, "--engine", "onnx", "--resamples", "20"]

@@ -35,7 +35,15 @@ import numpy as np
 
 from robot_vision.contract import registry
 from robot_vision.contract.head import Head
-from robot_vision.contract.metrics import Frames, FrameTruth, Judge, Reference, Section, measure
+from robot_vision.contract.metrics import (
+    Frames,
+    FrameTruth,
+    Judge,
+    Reference,
+    Section,
+    image_words,
+    measure,
+)
 from robot_vision.contract.rows import (
     TRUE_LABEL,
     Rows,
@@ -206,8 +214,8 @@ def _frames(found: Associated, head: Head[Any, Any], labels: tuple[str, ...]) ->
     """Returns frames as a head sees them: what it said, and what is true of that."""
     names = found.labels if head.name == head.kind else found.others.get(head.name)
     true = label_indices(names or [None] * len(found.positions), labels)
-    numbers, images = head.own(found.numbers), head.own(found.images)
-    truth = FrameTruth(true, found.positions, found.xyzw, numbers, images)
+    given = {w: found.images[n] for w, n in image_words(head).items() if n in found.images}
+    truth = FrameTruth(true, found.positions, found.xyzw, head.own(found.numbers), given)
     return Frames(found.predictions.stamps_ns, head.own(found.predictions.columns), truth)
 
 

@@ -6,6 +6,7 @@ was interrupted goes on with what is missing.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import multiprocessing
@@ -23,7 +24,7 @@ from robot_vision.evaluation.predict.cache import Key, bag_sha256, load_cached, 
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.replay import GPU_BATCH, replay
 from robot_vision.pipeline import Pipeline
-from robot_vision.recordings import open_source
+from robot_vision.recordings import Source, open_source
 from robot_vision.recordings.recording_folder import is_bag
 
 RUNNERS = ("processes", "ray")
@@ -116,9 +117,34 @@ def predict(job: Job, pipeline: Pipeline, progress: Progress | None = None) -> O
         RobotVisionError: it cannot be read, or nothing in it can be predicted.
     """
     topic = image_topic(job.bag, job.topic)
+    opened = functools.partial(open_source, job.bag, [topic])
+    return predict_source(job, opened, topic, bag_sha256(job.bag), pipeline, progress)
+
+
+def predict_source(
+    job: Job,
+    opened: Callable[[], Source],
+    topic: str,
+    sha256: str,
+    pipeline: Pipeline,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Predicts frames of whatever kind, unless the cache has them.
+
+    Args:
+        job: where they are kept, and how many.
+        opened: opens what gives them.
+        topic: that they are of.
+        sha256: over them all.
+        pipeline: that predicts.
+        progress: is called with the number of frames that were done since.
+
+    Raises:
+        RobotVisionError: nothing in it can be predicted.
+    """
     engine = pipeline.engine
     key = Key(
-        bag_sha256(job.bag),
+        sha256,
         pipeline.bundle.sha256,
         topic,
         f"{engine.name} on {engine.device}",
@@ -132,7 +158,7 @@ def predict(job: Job, pipeline: Pipeline, progress: Progress | None = None) -> O
         if progress:
             progress(len(kept))
         return Outcome(job, reused=True)
-    with open_source(job.bag, [topic]) as source:
+    with opened() as source:
         limit, batch = job.limit or None, job.batch or None
         found = replay(pipeline, source, limit, batch, progress, file.parent)
     found.meta["path"] = str(Path(job.bag).expanduser().resolve())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from robot_vision.errors import ImageError, RobotVisionError
+from robot_vision.evaluation.predict.samples import SampleSource
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import BagSource
@@ -22,10 +22,16 @@ _QUALITY = 82
 Place = tuple[int, int]
 
 
-def load_pictures(path: str | Path, topic: str, places: Collection[Place]) -> dict[Place, str]:
+def load_pictures(
+    path: str | SampleSource, topic: str, places: Collection[Place]
+) -> dict[Place, str]:
     """Returns small JPEG pictures of some frames as `data:` addresses; those that cannot be read lack."""
     wanted = set(places)
     found: dict[Place, str] = {}
+    if isinstance(path, SampleSource):
+        for frame in path.only({stamp for stamp, _ in wanted}):
+            found[frame.stamp_ns, frame.log_ns] = _picture(frame.message)
+        return {place: data for place, data in found.items() if data}
     topics = [topic] if topic else None
     try:
         with open_source(path, topics) as source:

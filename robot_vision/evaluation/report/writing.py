@@ -18,6 +18,7 @@ from robot_vision.contract.rows import Scores
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import write_results
+from robot_vision.evaluation.predict.samples import SampleSource
 from robot_vision.evaluation.report.compare import Change
 from robot_vision.evaluation.report.page import Report, render, shown_frames
 from robot_vision.evaluation.report.pictures import load_pictures
@@ -43,7 +44,7 @@ class Written:
         document: metrics and rows, see `merge.document`; facts are added to it.
         scores: its rows.
         predictions: of each recording by name; none where evaluations were merged.
-        bags: path of each recording by name, to show pictures.
+        bags: of each recording by name, its path or what gives its frames, to show pictures.
         reference: predictions of the map, and its bag.
         bundle: of the model; None where recorded results were scored without it.
         command: that is run.
@@ -55,7 +56,7 @@ class Written:
     document: dict[str, Any]
     scores: Scores
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
-    bags: Mapping[str, str] = field(default_factory=dict)
+    bags: Mapping[str, str | SampleSource] = field(default_factory=dict)
     reference: tuple[Predictions, str] | None = None
     bundle: ModelBundle | None = None
     command: str = ""
@@ -211,7 +212,9 @@ def _images(written: Written) -> dict[int, str]:
     return images
 
 
-def _loaded(bag: str, topic: str, places: Mapping[int, tuple[int, int]]) -> dict[int, str]:
+def _loaded(
+    bag: str | SampleSource, topic: str, places: Mapping[int, tuple[int, int]]
+) -> dict[int, str]:
     pictures = load_pictures(bag, topic, list(places.values()))
     return {row: pictures[place] for row, place in places.items() if place in pictures}
 
