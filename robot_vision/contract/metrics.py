@@ -166,6 +166,13 @@ class Metric:
     unit: str = ""
     more_is_better: bool = True
 
+    def text(self, value: float) -> str:
+        """Returns a value without an interval, in digits that tell two trained networks apart."""
+        if isinstance(value, int):
+            return str(value)
+        digits = {"%": 2, "m": 3, "deg": 2}.get(self.unit, 4)
+        return f"{value * (100 if self.unit == '%' else 1):.{digits}f} {self.unit}".rstrip()
+
 
 def always(ours: Rows, theirs: Rows) -> bool:
     """Whatever the evaluations, they can be compared frame by frame."""

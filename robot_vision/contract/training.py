@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.head import Head, Side
+from robot_vision.contract.metrics import Metric
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.settings.by_name import make_by_name
@@ -180,8 +181,6 @@ class Trainer(Side, Generic[S]):
         baselines: word in `baselines:` to what it does.
         harms: of flip, crop, mixup and viewpoint: augmentations that make its truth untrue.
         truth: the word of what a sample must have, or what such words begin with.
-        columns: metrics in tables, to their titles and formats.
-        ranked: the metric by which a baseline is better, and 1 where more is better, else -1.
         looks_up: measured by what it finds among the training images.
         balances: it learns classes, which batches may have equally often.
         settings: a run's; the defaults of `Settings` until they are set.
@@ -190,15 +189,13 @@ class Trainer(Side, Generic[S]):
             where it fits; empty takes none.
     """
 
-    NEEDED = ("truth", "ranked")
+    NEEDED = ("truth",)
 
     Settings: type[HeadSettings] = HeadSettings
     losses: ClassVar[Mapping[str, str]] = {}
     baselines: ClassVar[Mapping[str, str]] = {}
     harms: ClassVar[frozenset[str]] = frozenset()
     truth: ClassVar[str]
-    columns: ClassVar[Mapping[str, tuple[str, str]]] = {}
-    ranked: ClassVar[tuple[str, int]]
     looks_up: ClassVar[bool] = False
     balances: ClassVar[bool] = False
     linear: ClassVar[bool] = False
@@ -362,6 +359,15 @@ class Trainer(Side, Generic[S]):
             The metrics, and what `score` averages, a row for each of the N samples: NaN where one has no
             truth; None where there is nothing.
         """
+
+    def shown(self) -> dict[str, Metric]:
+        """Returns what tables show of `measure`'s numbers, by their keys there: those of the head's judge.
+
+        By the first it is said whether a baseline is stronger; the first three are in the line of an epoch.
+        """
+        if type(self.head).judge is Head.judge:
+            return {}
+        return {m.key: m for section in self.head.judge().sections() for m in section.metrics}
 
     def reference(self, train: Targets, targets: Targets) -> Any:
         """Returns what `score` and `shares` compare with: what an answer without an image is worth."""

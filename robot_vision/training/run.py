@@ -99,7 +99,8 @@ def train(
     with locked(folder) if first else contextlib.nullcontext():
         if first:
             check_folder(folder, config, resume)
-        recorder = Recorder(folder if first else None, quiet or not first)
+        shown = {name: trainer.shown() for name, trainer in config.trainers.items()}
+        recorder = Recorder(folder if first else None, quiet or not first, shown)
         return _run(config, folder, fabric, recorder, resume, command)
 
 

@@ -318,7 +318,7 @@ def test_a_judge_fitter_or_trainer_that_is_not_complete_is_refused_by_what_it_la
     config.write_text("heads: [half_done]\ndata: {kind: image_folder, path: .}\n")
     assert main(["train", str(config)]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "half_done.HalfTrainer lacks measure, module, spec, ranked, chooser" in line
+    assert "half_done.HalfTrainer lacks measure, module, spec, chooser" in line
 
 
 def test_the_check_finds_a_head_that_forgets_what_it_said(toys):

@@ -89,8 +89,6 @@ class PixelsTrainer(Trainer[PixelsSpec]):
     losses = {"entropy": "test_dense:CrossEntropy"}
     harms = frozenset({"mixup"})
     truth = WORD
-    columns = {"accuracy": ("accuracy", "{:.3f}")}
-    ranked = ("accuracy", 1)
 
     def spec(self, settings, facts):
         spec = from_mapping(PixelsSpec, f"network.{self.name}", settings)

@@ -36,7 +36,7 @@ from robot_vision.training.fit.checkpoint import (
 )
 from robot_vision.training.fit.model import Trainee, build_network, make_losses
 from robot_vision.training.fit.optimiser import make_optimiser, rate_factor
-from robot_vision.training.fit.record import Recorder
+from robot_vision.training.fit.record import Recorder, _line
 from robot_vision.training.samples.augmentation import (
     BatchAugmentation,
     make_augment,
@@ -467,3 +467,18 @@ def test_one_head_of_a_run_can_choose_the_batches(tmp_path, heads, groups, messa
             made()
     else:
         assert made().heads == tuple(heads)
+
+
+def test_an_epochs_line_has_the_first_numbers_of_every_head():
+    entry = {"stage": "heads", "epoch": 3, "train": {"loss": 0.5}, "seconds": 2}
+    entry["validation"] = {
+        "lights": {"accuracy": 0.9312, "macro_recall": 0.9, "nll": 0.25, "ece": 0.01, "images": 9},
+        "pose": {"median_position_m": 0.1234, "median_rotation_deg": 2.345},
+        "dronet": {"rmse": 0.12345, "f1": 0.5},
+    }
+    heads = [registry.head(kind) for kind in ("classifier", "pose", "dronet")]
+    heads[0] = heads[0].named("lights")
+    line = _line(entry, {head.name: head.trainer().shown() for head in heads})
+    for text in ("Top-1 accuracy 93.12 %", "Median position error 0.123 m", "F1 score 50.00 %"):
+        assert text in line
+    assert "Root mean square error 0.1235" in line and "calibration" not in line

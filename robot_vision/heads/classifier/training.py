@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.metrics import Metric
 from robot_vision.contract.training import (
     NONE,
     DataFacts,
@@ -59,14 +60,6 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         "svm": "a linear support vector machine",
     }
     truth = "label"
-    columns = {
-        "accuracy": ("accuracy", "{:.4f}"),
-        "macro_recall": ("macro recall", "{:.4f}"),
-        "errors": ("errors", "{:d}"),
-        "nll": ("nll", "{:.4f}"),
-        "ece": ("ece", "{:.4f}"),
-    }
-    ranked = ("accuracy", 1)
     balances = True
     linear = True
     takes = "classes"
@@ -151,6 +144,10 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         loss = -np.log(np.maximum(columns["true_probability"], 1e-12))
         each = (right - 0.01 * loss)[:, None]
         return classifier_metrics(outputs["probabilities"], targets, spec.labels), each
+
+    def shown(self) -> dict[str, Metric]:
+        found = super().shown()
+        return {"accuracy": found["top1"], **found, "errors": Metric("errors", "Errors")}
 
     def score(self, metrics: Metrics, reference: Any) -> float | None:
         """Returns the accuracy less a hundredth of the nll, which tells apart what few images cannot."""

@@ -58,13 +58,6 @@ class DronetTrainer(Trainer[DronetSpec]):
     # A mirrored road bends the other way. Shifts and small turns are the paper's own augmentation.
     harms = frozenset({"flip", "mixup"})
     truth = "number"
-    columns = {
-        "rmse": ("RMSE", "{:.4f}"),
-        "explained_variance": ("explained variance", "{:.4f}"),
-        "accuracy": ("accuracy", "{:.4f}"),
-        "f1": ("F1", "{:.4f}"),
-    }
-    ranked = ("rmse", -1)
     takes = "steering and collision"
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> DronetSpec:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.metrics import Metric
 from robot_vision.contract.training import (
     Chooser,
     DataFacts,
@@ -107,13 +108,6 @@ class PlaceTrainer(Trainer[PlaceSpec]):
     baselines = {"pooling": "descriptors that need no training"}
     harms = frozenset({"flip", "crop", "mixup"})
     truth = "pose"
-    columns = {
-        "recall_at_1": ("recall@1", "{:.4f}"),
-        "recall_at_5": ("recall@5", "{:.4f}"),
-        "answerable": ("answerable queries", "{:d}"),
-        "numbers": ("numbers", "{:d}"),
-    }
-    ranked = ("recall_at_1", 1)
     looks_up = True
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> PlaceSpec:
@@ -234,6 +228,10 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         each = np.full((len(answerable), 1), np.nan)
         each[answerable, 0] = (rank < 1) + 0.01 * (rank < 5)
         return metrics, each
+
+    def shown(self) -> dict[str, Metric]:
+        counts = (Metric("answerable", "Answerable queries"), Metric("numbers", "Numbers"))
+        return super().shown() | {metric.key: metric for metric in counts}
 
     def score(self, metrics: Metrics, reference: Any) -> float | None:
         """Returns recall@1 plus a hundredth of recall@5."""

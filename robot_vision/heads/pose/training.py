@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.metrics import Metric
 from robot_vision.contract.training import (
     Chooser,
     DataFacts,
@@ -84,14 +85,6 @@ class PoseTrainer(Trainer[PoseSpec]):
     }
     harms = frozenset({"flip", "crop", "mixup"})
     truth = "pose"
-    columns = {
-        "median_position_m": ("median m", "{:.3f}"),
-        "median_rotation_deg": ("median deg", "{:.2f}"),
-        "mean_position_m": ("mean m", "{:.3f}"),
-        "mean_rotation_deg": ("mean deg", "{:.2f}"),
-        "nees": ("NEES / ideal", "{:.2f}"),
-    }
-    ranked = ("median_position_m", -1)
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> PoseSpec:
         """See `Trainer.spec`; the map frame is the data's, where the settings name none."""
@@ -170,6 +163,16 @@ class PoseTrainer(Trainer[PoseSpec]):
         columns = score(outputs, targets)
         each = np.stack([columns["error_m"], columns["error_deg"]], axis=1)
         return pose_metrics(columns), each
+
+    def shown(self) -> dict[str, Metric]:
+        found = super().shown()
+        return {
+            "median_position_m": found["median_m"],
+            "median_rotation_deg": found["median_deg"],
+            "nees": Metric("nees", "NEES / ideal"),
+            "mean_position_m": found["mean_m"],
+            "mean_rotation_deg": found["mean_deg"],
+        }
 
     def reference(self, train: Targets, targets: Targets) -> tuple[float, float]:
         """Returns the median errors (m, deg) of always answering the training set's mean pose."""

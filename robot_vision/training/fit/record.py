@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from robot_vision.contract.metrics import Metric
 from robot_vision.training.fit.checkpoint import write_whole
 
 
@@ -28,11 +30,18 @@ class Recorder:
     Args:
         folder: of the run; `log.jsonl` and `tensorboard/` are written there.
         quiet: says nothing; other processes of a run are quiet and write nothing.
+        shown: head to its metrics, of which an epoch's line has the first three; see `Trainer.shown`.
     """
 
-    def __init__(self, folder: Path | None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        quiet: bool = False,
+        shown: Mapping[str, Mapping[str, Metric]] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         self.console = Console(file=sys.stderr, quiet=quiet)
+        self._shown = shown
         self._board: Any = None
         self._earlier: list[dict[str, Any]] = []
 
@@ -48,7 +57,7 @@ class Recorder:
     def epoch(self, history: Sequence[Mapping[str, Any]], bar: Bar) -> None:
         """Logs the last epoch of a stage's history, and writes all of it to `log.jsonl`."""
         entry = history[-1]
-        bar.console.print(_line(entry), highlight=False, soft_wrap=True)
+        bar.console.print(_line(entry, self._shown), highlight=False, soft_wrap=True)
         if self.folder is None:
             return
         # The whole file again: a resumed run then has every epoch once.
@@ -122,18 +131,11 @@ class Bar:
         self._progress.stop()
 
 
-def _line(entry: Mapping[str, Any]) -> str:
+def _line(entry: Mapping[str, Any], shown: Mapping[str, Mapping[str, Metric]]) -> str:
     text = f"{entry['stage']:8} epoch {entry['epoch']:3}  loss {entry['train']['loss']:8.4f}"
-    shown = {
-        "accuracy": "accuracy {:.4f}",
-        "macro_recall": "macro recall {:.4f}",
-        "median_position_m": "{:.3f} m",
-        "median_rotation_deg": "{:.2f} deg",
-        "nees": "nees {:.2f}",
-        "recall_at_1": "recall@1 {:.3f}",
-    }
-    for metrics in entry.get("validation", {}).values():
-        text += "".join(f"  {form.format(metrics[k])}" for k, form in shown.items() if k in metrics)
+    for head, metrics in entry.get("validation", {}).items():
+        there = [(m, metrics[k]) for k, m in shown.get(head, {}).items() if k in metrics]
+        text += "".join(f"  {m.words} {m.text(value)}" for m, value in there[:3])
     return text + f"  {entry['seconds']:6.0f} s"
 
 

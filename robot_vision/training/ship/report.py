@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robot_vision.contract.metrics import Metric
 from robot_vision.datasets.image_sketch import sketch
 from robot_vision.datasets.sample import Splits
 from robot_vision.networks.export import export_bundle
@@ -126,7 +127,6 @@ def tables(config: TrainingConfig, report: dict[str, Any]) -> list[str]:
     split = _held_out(report)
     lines: list[str] = []
     for head, trainer in config.trainers.items():
-        columns = trainer.columns
         rows: list[tuple[str, dict[str, Any]]] = []
         for name, heads in report["metrics"].items():
             if head in heads:
@@ -140,11 +140,11 @@ def tables(config: TrainingConfig, report: dict[str, Any]) -> list[str]:
                 rows.append((title, measured["metrics"][head]))
         for name, metrics in report.get("baselines", {}).get(head, {}).items():
             rows.append((f"baseline: {name}, {split}", metrics))
-        shown = [k for k in columns if any(k in m for _, m in rows)]
-        lines += ["", f"| {head} | " + " | ".join(columns[k][0] for k in shown) + " |"]
+        shown = {k: m for k, m in trainer.shown().items() if any(k in found for _, found in rows)}
+        lines += ["", f"| {head} | " + " | ".join(m.words for m in shown.values()) + " |"]
         lines.append("| --- " * (len(shown) + 1) + "|")
         for title, metrics in rows:
-            cells = [columns[k][1].format(metrics[k]) if k in metrics else "" for k in shown]
+            cells = [m.text(metrics[k]) if k in metrics else "" for k, m in shown.items()]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines[1:]
 
@@ -160,7 +160,8 @@ def _honest(config: TrainingConfig, report: dict[str, Any]) -> str:
     split = "test" if "test" in report["metrics"] else "validation"
     notes = []
     for head, trainer in config.trainers.items():
-        key, sign = trainer.ranked
+        key, metric = next(iter(trainer.shown().items()), ("", Metric("", "")))
+        sign = 1 if metric.more_is_better else -1
         own = report["metrics"].get(split, {}).get(head, {}).get(key)
         found = report.get("baselines", {}).get(head, {})
         stronger = [
