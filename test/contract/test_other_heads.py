@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -155,6 +158,25 @@ def test_topics_below_a_topic_are_recorded_and_named(toys):
     assert not re.search(pattern, "/perception/front/camera_info")
     rows = "".join(topic_rows())
     assert "| `~/<camera>/dense/points` | `sensor_msgs/PointCloud2`, `x y z` | points |" in rows
+
+
+@pytest.mark.slow
+def test_a_dense_head_passes_the_tests_of_every_head(tmp_path):
+    from toy_heads import install
+
+    install(tmp_path / "site", toy_dense="DENSE")
+    path = os.pathsep.join(map(str, (tmp_path / "site", *sys.path)))
+    environment = {**os.environ, "PYTHONPATH": path, "ROBOT_VISION_HEAD": "toy_dense"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs"]
+    done = subprocess.run(
+        [*command, "robot_vision.contract.check"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
 
 
 def test_results_of_a_recording_lack_what_needs_a_calibration_and_it_is_said(toys, tmp_path):
