@@ -241,10 +241,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Frames that the report shows."""
+    """Frames that the report shows.
+
+    Attributes:
+        title: of them.
+        frames: which.
+        drawn: whether the head's answer is drawn onto each, next to the camera's picture.
+    """
 
     title: str
     frames: Callable[[Rows], list[Shown]]
+    drawn: bool = False
 
 
 def _frames(rows: Rows, mask: Mask) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+import tracemalloc
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +23,7 @@ from robot_vision.contract import registry
 from robot_vision.contract.rows import from_json
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.topics import ImageReader
+from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.merge import merge
 from robot_vision.evaluation.predict.columns import STREAMED, Predictions
 from robot_vision.evaluation.predict.recorded import read_results
@@ -29,8 +33,10 @@ from robot_vision.files.array_stream import Stream
 from robot_vision.images.input import InputSpec
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
-from robot_vision.recordings.base import RawImage
+from robot_vision.recordings.base import Frame, RawImage, Source
 from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.truth.images import ImageTrack
+from robot_vision.truth.tracks import Truth
 
 CAMERA = (64, 120)  # of another shape than the network's input, so that a letterbox has borders
 TRUTH = "/truth/toy_segments"
@@ -52,8 +58,8 @@ def installed(tmp_path, monkeypatch):
     registry._installed.cache_clear()
 
 
-def bundle(path: Path, resize: str = "squash") -> Path:
-    spec = NetworkSpec(
+def bundle(path: Path, resize: str = "squash", spec: NetworkSpec | None = None) -> Path:
+    spec = spec or NetworkSpec(
         input=InputSpec(*SIZE, resize=resize), heads={"toy_segments": SegmentsSpec()}
     )
     path.mkdir()
@@ -95,6 +101,24 @@ def write_bag(
                     TRUTH, stamp + lag_ns, "front_optical", data.tobytes(), "mono8; png"
                 )
     return path
+
+
+def write_data(folder: Path, classes: str, ids: dict[int, int], count: int = 6) -> Path:
+    """Writes frames and what is true of them as a data set whose ids are others than the toy's."""
+    for split in ("train", "test"):
+        for part in ("images", "labels"):
+            (folder / split / part).mkdir(parents=True)
+            assert cv2.imwrite(str(folder / split / part / "x.png"), np.full(CAMERA, 255, np.uint8))
+            (folder / "test" / part / "x.png").unlink(missing_ok=True)
+    (folder / "classes.txt").write_text(classes)
+    for i in range(count):
+        picture = np.repeat(said(i)[..., None] * np.uint8(255), 3, axis=2)
+        assert cv2.imwrite(str(folder / "test" / "images" / f"{i}.png"), picture)
+        stored = np.full(CAMERA, 255, np.uint8)
+        for ours, theirs in ids.items():
+            stored[true(i) == ours] = theirs
+        assert cv2.imwrite(str(folder / "test" / "labels" / f"{i}.png"), stored)
+    return folder
 
 
 def evaluate(tmp_path: Path, *words: str) -> dict:
@@ -153,6 +177,32 @@ def test_the_file_of_predictions_has_each_array_apart_and_is_used_again(tmp_path
     second = evaluate(tmp_path, *words)
     assert "kept predictions are used" in capsys.readouterr().err
     assert second["toy_segmentation"] == first["toy_segmentation"]
+
+
+@pytest.mark.parametrize("of", ["bag", "data"])
+def test_the_report_draws_answers_next_to_the_pictures(tmp_path, of):
+    model = bundle(tmp_path / "model", "crop")
+    if of == "bag":
+        words = ["--bag", str(write_bag(tmp_path / "drive")), "--topic", IMAGE_TOPIC]
+    else:
+        data = write_data(tmp_path / "data", "floor\nwall\n", {0: 0, 1: 1})
+        words = ["--data", "mask_folder", str(data), "--option", "word=toy_segments"]
+    out = tmp_path / "out"
+    given = ["evaluate", *words, "--model", str(model), "--engine", "onnx", "--no-results-bag"]
+    assert main([*given, "--output", str(out)]) == 0
+    page = (out / "report.html").read_text()
+    shown = re.findall(r'"data:image/jpeg;base64,([^"]+)"', page[page.index("Worst frames") :])
+    plain, drawn = (
+        cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        for data in shown
+    )
+    # Frame 0: bright on the left, and class 0 is drawn in blue, where the network saw it.
+    assert plain[:, 10:30].min() > 230 and plain[:, 60:].max() < 25
+    scale = plain.shape[1] / CAMERA[1]
+    seen = slice(round(12 * scale) + 4, round(108 * scale) - 4)
+    blue, green, _ = np.moveaxis(drawn[:, seen][:, -40:].astype(int), 2, 0)
+    assert np.median(blue) > 90 and np.median(green) < 25
+    assert drawn[:, -20:].max() < 60
 
 
 @pytest.mark.slow
@@ -234,24 +284,6 @@ def test_true_images_of_another_size_are_refused_with_both(tmp_path, capsys):
     assert "60 x 32 pixels, and the camera's 120 x 64" in capsys.readouterr().err
 
 
-def write_data(folder: Path, classes: str, ids: dict[int, int], count: int = 6) -> Path:
-    """Writes frames and what is true of them as a data set whose ids are others than the toy's."""
-    for split in ("train", "test"):
-        for part in ("images", "labels"):
-            (folder / split / part).mkdir(parents=True)
-            assert cv2.imwrite(str(folder / split / part / "x.png"), np.full(CAMERA, 255, np.uint8))
-            (folder / "test" / part / "x.png").unlink(missing_ok=True)
-    (folder / "classes.txt").write_text(classes)
-    for i in range(count):
-        picture = np.repeat(said(i)[..., None] * np.uint8(255), 3, axis=2)
-        assert cv2.imwrite(str(folder / "test" / "images" / f"{i}.png"), picture)
-        stored = np.full(CAMERA, 255, np.uint8)
-        for ours, theirs in ids.items():
-            stored[true(i) == ours] = theirs
-        assert cv2.imwrite(str(folder / "test" / "labels" / f"{i}.png"), stored)
-    return folder
-
-
 def test_a_data_set_is_judged_as_its_bag_is_by_the_names_of_classes(tmp_path, capsys):
     model = bundle(tmp_path / "model", "letterbox")
     data = write_data(tmp_path / "data", "wall\nsky\nfloor\n", {1: 0, 0: 2})
@@ -320,3 +352,60 @@ def test_a_replay_keeps_no_answer_in_memory(tmp_path):
     picked = found.take(np.array([3, 1]))
     assert (picked.columns["ids"][0] == found.columns["ids"][3]).all()
     assert picked.image_size.shape == (2, 2)
+
+
+class ManyFrames(Source):
+    """Frames of noise, made when they are asked for."""
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        super().__init__("many", ("/many",), count)
+        self._size = size
+
+    def __iter__(self):
+        rng = np.random.default_rng(0)
+        for i in range(self.count):
+            image = RawImage.of(rng.integers(0, 256, (*self._size, 3), np.uint8), "rgb8")
+            yield Frame(i * PERIOD, "/many", "camera", image, str(i), i * PERIOD)
+
+
+@dataclass
+class MadeTruth:
+    """True ids, made when they are asked for."""
+
+    size: tuple[int, int]
+    none: tuple[float, ...] = ()
+    unit: float = 1.0
+
+    def load(self) -> np.ndarray:
+        return np.ones(self.size, np.uint8)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_size_of_answers(tmp_path, monkeypatch):
+    size = (120, 160)
+    monkeypatch.setattr(toy_heads, "SIZE", size)
+    spec = NetworkSpec(input=InputSpec(*size), heads={"toy_segments": SegmentsSpec()})
+    model = bundle(tmp_path / "model", spec=spec)
+
+    def peak(pipeline: Pipeline, count: int) -> int:
+        file = tmp_path / "predictions.npz"
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        replay(pipeline, ManyFrames(count, size), folder=tmp_path).save(file)
+        found = Predictions.load(file)
+        track = ImageTrack(found.stamps_ns, [MadeTruth(size)] * count)
+        scores = score_recording(
+            found, Truth(images={"toy_segments": track}), bound=pipeline.bundle.spec.bound
+        )
+        assert (scores["pixels"] == size[0] * size[1]).all() and len(scores) == count
+        return tracemalloc.get_traced_memory()[1] - before
+
+    with Pipeline.load(model, "onnx", threads=1) as pipeline:
+        tracemalloc.start()
+        try:
+            peak(pipeline, 20)
+            few, many = peak(pipeline, 100), peak(pipeline, 900)
+        finally:
+            tracemalloc.stop()
+    # An answer has 19,200 bytes; a frame's place in the file and its row of numbers 1,150 (measured).
+    assert (many - few) / 800 < 2500

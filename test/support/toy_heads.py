@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from robot_vision.contract.dense_topics import Cloud, camera_info_topic, cloud_topic, image_topic
 from robot_vision.contract.head import Answer, Column, Head, Output, short
-from robot_vision.contract.metrics import Judge, Metric, Part, Section
+from robot_vision.contract.metrics import Gallery, Judge, Metric, Part, Section, Shown
 from robot_vision.contract.registry import GROUP
 from robot_vision.contract.rows import RowColumn
 from robot_vision.contract.topics import ImageReader, Topic
@@ -170,7 +170,16 @@ SEGMENTATION = Section(
         ),
     ),
     headline="pixel accuracy {accuracy}",
+    galleries=(
+        Gallery(
+            "Worst frames", lambda rows: [Shown(_worst(rows), ("most pixels wrong",))], drawn=True
+        ),
+    ),
 )
+
+
+def _worst(rows):
+    return int(np.argmin(rows["hit"].sum(axis=1) / np.maximum(rows["pixels"], 1)))
 
 
 class SegmentsJudge(Judge):

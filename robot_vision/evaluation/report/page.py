@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from robot_vision.evaluation.report.text import (
 )
 from robot_vision.text.counts import counted
 
+Picture = Union[int, tuple[str, int]]  # noqa: UP007 (evaluated in Python 3.10 too)
 # Nothing but what the file holds may be shown or run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -39,7 +40,8 @@ class Report:
         scores: the rows.
         command: that made it.
         facts: configuration, hashes and versions, a table each by its heading.
-        images: pictures of rows by their number, and of the map's by `-1 - number`.
+        images: pictures of rows by their number, and of the map's by `-1 - number`; those onto which a head's
+            answer is drawn by head and number.
         changes: since an earlier evaluation.
         notes: on the comparison.
     """
@@ -49,15 +51,34 @@ class Report:
     scores: Scores
     command: str = ""
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    images: Mapping[int, str] = field(default_factory=dict)
+    images: Mapping[Picture, str] = field(default_factory=dict)
     changes: Sequence[Change] = ()
     notes: Sequence[str] = ()
 
 
-def shown_frames(scores: Scores) -> dict[str, list[tuple[str, list[Shown]]]]:
-    """Returns title and frames of each section's galleries, whose pictures `Report.images` should hold."""
+@dataclass(frozen=True)
+class Shelf:
+    """A gallery of frames.
+
+    Attributes:
+        title: of it.
+        shown: its frames.
+        head: whose answers are drawn onto them; empty for none.
+    """
+
+    title: str
+    shown: Sequence[Shown]
+    head: str = ""
+
+
+def shown_frames(scores: Scores) -> dict[str, list[Shelf]]:
+    """Returns each section's galleries, whose pictures `Report.images` should hold."""
     return {
-        key: [(g.title, g.frames(rows)) for rows, section in given for g in section.galleries]
+        key: [
+            Shelf(g.title, g.frames(rows), rows.head.name if g.drawn else "")
+            for rows, section in given
+            for g in section.galleries
+        ]
         for key, given in sections_of(scores).items()
     }
 
@@ -89,7 +110,7 @@ def render(report: Report) -> str:
         ]
         if figures:
             out.append(f'<div class="grid">{"".join(f"<div>{f}</div>" for f in figures)}</div>')
-        out += [_gallery(title, shown, report) for title, shown in galleries[chapter.key] if shown]
+        out += [_gallery(shelf, report) for shelf in galleries[chapter.key] if shelf.shown]
     said = said_lines(report.scores)
     if said:
         items = "".join(f"<li>{escape(line)}</li>" for line in said)
@@ -152,25 +173,23 @@ def _baseline_cell(row: Headline, name: str, bound: bool) -> str:
     return f"<td>{text}{mark}</td>"
 
 
-def _gallery(title: str, shown: list[Shown], report: Report) -> str:
+def _gallery(shelf: Shelf, report: Report) -> str:
     relative = report.scores.relative_s
     owner = report.scores.owner
-    out = [f'<h3>{escape(title)}</h3><div class="frames">']
+    out = [f'<h3>{escape(shelf.title)}</h3><div class="frames">']
     some = False
-    for item in shown:
+    for item in shelf.shown:
         first = report.images.get(item.row)
         if not first:
             continue
         some = True
         images, kind = _image(first), ""
+        key: Picture = (shelf.head, item.row)
         if item.match >= 0:
             start = report.scores.bounds[owner[item.row]][0]
             key = -1 - item.match if report.scores.has_map else start + item.match
-            second = report.images.get(key)
-            images, kind = (
-                images + (_image(second) if second else ""),
-                ' class="pair"' if second else "",
-            )
+        if second := report.images.get(key):
+            images, kind = images + _image(second), ' class="pair"'
         lines = "<br>".join(escape(line) for line in item.lines)
         name = report.scores.recordings[owner[item.row]]["name"]
         place = f"{name}, {relative[item.row]:.2f} s"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, RobotVisionError
 from robot_vision.evaluation.predict.samples import SampleSource
@@ -20,18 +21,26 @@ _QUALITY = 82
 
 # Where an image lies in a recording: its header's stamp, and when it was recorded.
 Place = tuple[int, int]
+Paint = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # of an image RGB (H, W, 3)
+K = TypeVar("K")
 
 
 def load_pictures(
-    path: str | SampleSource, topic: str, places: Collection[Place]
-) -> dict[Place, str]:
-    """Returns small JPEG pictures of some frames as `data:` addresses; those that cannot be read lack."""
-    wanted = set(places)
-    found: dict[Place, str] = {}
+    path: str | SampleSource, topic: str, wanted: Mapping[Place, Mapping[K, Paint]]
+) -> dict[K, str]:
+    """Returns small JPEG pictures of some frames as `data:` addresses; those that cannot be read lack.
+
+    Args:
+        path: of the recording, or what gives its frames.
+        topic: of the images; empty for the only one.
+        wanted: what is made of the image of each place, by any keys.
+    """
+    found: dict[Place, dict[K, str]] = {}
     if isinstance(path, SampleSource):
         for frame in path.only({stamp for stamp, _ in wanted}):
-            found[frame.stamp_ns, frame.log_ns] = _picture(frame.message)
-        return {place: data for place, data in found.items() if data}
+            place = frame.stamp_ns, frame.log_ns
+            found[place] = _pictures(frame.message, wanted[place])
+        return _joined(found)
     topics = [topic] if topic else None
     try:
         with open_source(path, topics) as source:
@@ -45,19 +54,27 @@ def load_pictures(
                 for frame in source:
                     place = frame.stamp_ns, frame.log_ns
                     if place in wanted and place not in found:
-                        found[place] = _picture(frame.message)
+                        found[place] = _pictures(frame.message, wanted[place])
                     if len(found) == len(wanted):
-                        return found
+                        return _joined(found)
     except RobotVisionError:
         pass  # a report without pictures is better than none
-    return {place: data for place, data in found.items() if data}
+    return _joined(found)
 
 
-def _picture(message: Any) -> str:
+def _joined(found: Mapping[Place, Mapping[K, str]]) -> dict[K, str]:
+    return {key: data for each in found.values() for key, data in each.items() if data}
+
+
+def _pictures(message: Any, paints: Mapping[K, Paint]) -> dict[K, str]:
     try:
         image = to_rgb(message)
     except ImageError:
-        return ""
+        return {}
+    return {key: _picture(paint(image)) for key, paint in paints.items()}
+
+
+def _picture(image: NDArray[np.uint8]) -> str:
     height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
     small = cv2.resize(np.ascontiguousarray(image), (WIDTH, height), interpolation=cv2.INTER_AREA)
     ok, data = cv2.imencode(

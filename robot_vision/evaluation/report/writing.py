@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from robot_vision.annotate import annotate
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.rows import Scores
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import write_results
 from robot_vision.evaluation.predict.samples import SampleSource
 from robot_vision.evaluation.report.compare import Change
-from robot_vision.evaluation.report.page import Report, render, shown_frames
-from robot_vision.evaluation.report.pictures import load_pictures
+from robot_vision.evaluation.report.page import Picture, Report, render, shown_frames
+from robot_vision.evaluation.report.pictures import Paint, Place, load_pictures
 from robot_vision.evaluation.report.tables import file_stems, write_table, write_trajectories
 from robot_vision.files.whole import write_whole
 
@@ -180,43 +183,61 @@ def _facts(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return facts
 
 
-def _images(written: Written) -> dict[int, str]:
-    """Returns the pictures of the frames that the report shows, by their row."""
+def _images(written: Written) -> dict[Picture, str]:
+    """Returns the pictures of the frames that the report shows."""
     scores = written.scores
     owner = scores.owner
-    wanted: dict[str, dict[int, tuple[int, int]]] = {}
-    of_map: dict[int, tuple[int, int]] = {}
-    galleries = shown_frames(scores).values()
-    for shown in [frames for gallery in galleries for _, frames in gallery]:
-        for item in shown:
+    wanted: dict[str, dict[Place, dict[Picture, Paint]]] = {}
+    of_map: dict[Place, dict[Picture, Paint]] = {}
+
+    def ask(name: str, row: int, key: Picture, paint: Paint) -> None:
+        if place := _place(written, name, scores, row):
+            wanted.setdefault(name, {}).setdefault(place, {})[key] = paint
+
+    for shelf in [shelf for shelves in shown_frames(scores).values() for shelf in shelves]:
+        for item in shelf.shown:
             recording = int(owner[item.row])
             name, start = scores.recordings[recording]["name"], scores.bounds[recording][0]
-            rows = [item.row]
+            ask(name, item.row, item.row, _as_it_is)
             if item.match >= 0 and scores.has_map:
-                of_map[-1 - item.match] = _map_place(written, item.match)
+                place = _map_place(written, item.match)
+                of_map.setdefault(place, {})[-1 - item.match] = _as_it_is
             elif item.match >= 0:
-                rows.append(start + item.match)
-            for row in rows:
-                place = _place(written, name, scores, row)
-                if place:
-                    wanted.setdefault(name, {})[row] = place
-    images: dict[int, str] = {}
+                ask(name, start + item.match, start + item.match, _as_it_is)
+            elif shelf.head and written.bundle is not None:
+                paint = _drawn(written, name, shelf.head, int(scores["source_index"][item.row]))
+                ask(name, item.row, (shelf.head, item.row), paint)
+    images: dict[Picture, str] = {}
     for name, places in wanted.items():
         if name in written.bags:
             meta = written.predictions[name].meta
             topic = meta.get("image_topic", meta["topic"])
-            images.update(_loaded(written.bags[name], topic, places))
+            images.update(load_pictures(written.bags[name], topic, places))
     if written.reference and of_map:
         predictions, bag = written.reference
-        images.update(_loaded(bag, predictions.meta["topic"], of_map))
+        images.update(load_pictures(bag, predictions.meta["topic"], of_map))
     return images
 
 
-def _loaded(
-    bag: str | SampleSource, topic: str, places: Mapping[int, tuple[int, int]]
-) -> dict[int, str]:
-    pictures = load_pictures(bag, topic, list(places.values()))
-    return {row: pictures[place] for row, place in places.items() if place in pictures}
+def _as_it_is(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return image
+
+
+def _drawn(written: Written, name: str, head_name: str, i: int) -> Paint:
+    """Returns what draws the answer of a head to a frame."""
+    bundle = written.bundle
+    assert bundle is not None
+    options = bundle.options({})
+
+    def paint(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        answers = {}
+        for head, spec in bundle.spec.bound:
+            row = written.predictions[name].row(i, head.columns(spec))
+            if head.name == head_name and row:
+                answers[head.name] = head.unpack(row, spec, bundle.material[head.name])
+        return annotate(image, Prediction(answers), bundle.spec, options)
+
+    return paint
 
 
 def _place(written: Written, name: str, scores: Scores, row: int) -> tuple[int, int] | None:
