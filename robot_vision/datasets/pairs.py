@@ -82,22 +82,16 @@ def open_pairs(root: Path, options: PairOptions, pairs: Pairs, notes: list[str])
     if parts["train"] is None:
         if there := [str(path) for path in parts.values() if path]:
             raise SourceError(f"{root} has no train folder, only {some(there)}: name one train")
-        samples = _samples(root, root, options, pairs, skipped, notes)
+        samples = pair_up(root, root, options, pairs, skipped, notes)
         return splits_of_pairs(samples, options, pairs, [*skipped.notes(), *notes])
     found = {
-        name: _samples(folder, root, options, pairs, skipped, notes)
+        name: pair_up(folder, root, options, pairs, skipped, notes)
         for name, folder in parts.items()
         if folder is not None
     }
-    if options.val_for == "test":
-        if "test" in found or "validation" not in found:
-            why = "a folder test too" if "test" in found else "no folder val"
-            raise ConfigError(f"Option val_for is test, but {root} has {why}: leave it out")
-        found["test"] = found.pop("validation")
-        notes.append("the folder val is tested on")
     role = {s.name: name for name, samples in found.items() for s in samples}
-    samples = [s for samples in found.values() for s in samples]
-    return splits_of_pairs(samples, options, pairs, [*skipped.notes(), *notes], role)
+    paired = [s for samples in found.values() for s in samples]
+    return splits_of_pairs(paired, options, pairs, [*skipped.notes(), *notes], role)
 
 
 def splits_of_pairs(
@@ -110,6 +104,14 @@ def splits_of_pairs(
     """Divides samples by their official roles, where there are some and options want them, else in blocks."""
     if not samples:
         raise SourceError(f"No image has {pairs.what} ({'; '.join(notes)})")
+    if options.val_for == "test":
+        there = set(role.values()) if role else set()
+        if "test" in there or "validation" not in there:
+            why = "images to test on too" if "test" in there else "no images of a folder val"
+            raise ConfigError(f"Option val_for is test, but there are {why}: leave it out")
+        assert role is not None
+        role = {name: "test" if part == "validation" else part for name, part in role.items()}
+        notes = [*notes, "the folder val is tested on"]
     if role is None or options.split in ("blocks", "train", "test") or options.test_sequences:
         train, validation, test = divide(samples, options)
         missing = missing_note(options, validation, test)
@@ -138,7 +140,7 @@ def _part(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _samples(
+def pair_up(
     folder: Path,
     root: Path,
     options: PairOptions,
@@ -146,7 +148,19 @@ def _samples(
     skipped: Skipped,
     notes: list[str],
 ) -> list[Sample]:
-    """Returns the images of a folder that have truth; the others are counted."""
+    """Returns the images of a folder that have truth; the others are counted.
+
+    Args:
+        folder: of the folders of images and of truth.
+        root: names of samples are relative to it.
+        options: of the data set.
+        pairs: what is true of pixels.
+        skipped: counts images without truth.
+        notes: for what else is left out.
+
+    Raises:
+        SourceError: a folder is missing.
+    """
     images = _below(folder, (options.images,) if options.images else _IMAGES, "images")
     truths = _below(folder, pairs.folders, pairs.what)
     found, said = find_images(images), find_images(truths)

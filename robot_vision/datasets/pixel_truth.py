@@ -262,7 +262,7 @@ def read_classes(text: str, folder: Path, ignore: str, notes: list[str]) -> Labe
     """
     file = folder / Path(text).expanduser()
     if file.is_file():
-        entries = _entries(file)
+        entries = read_entries(file)
         try:
             return LabelTable.of(entries, ignore, notes)
         except ConfigError as error:
@@ -274,7 +274,12 @@ def read_classes(text: str, folder: Path, ignore: str, notes: list[str]) -> Labe
     return LabelTable.of([Entry(i, n) for i, n in enumerate(names_in(text))], ignore, notes)
 
 
-def _entries(file: Path) -> list[Entry]:
+def read_entries(file: Path) -> list[Entry]:
+    """Returns the lines of a table of classes.
+
+    Raises:
+        SourceError: a line is none of such a table.
+    """
     table = read_table(file, _COLUMNS)
     entries: list[Entry] = []
     for row in table.rows:

@@ -22,6 +22,8 @@ DATASETS: dict[str, str] = {
     "image_folder": "one folder per class; train, val and test folders above them are used",
     "labels_csv": "a table of images and classes: a CSV file, or a folder with train.csv and test.csv",
     "mask_folder": "images and label images of the same names: images/ and labels/, or in train, val, test",
+    "camvid": "CamVid: 701_StillsRaw_full, LabeledApproved_full and label_colors.txt; or images/ and labels/",
+    "depth_folder": "images and depth images of the same names: images/ and depth/, or in train, val, test",
     "seven_scenes": "Microsoft 7-Scenes: frame-*.color.png or jpg with .pose.txt, flat or in seq-NN",
     "twelve_scenes": "12-Scenes: one scene with data/frame-*.color.jpg and .pose.txt, split.txt, info.txt",
     "cambridge": "Cambridge Landmarks: dataset_train.txt and dataset_test.txt",
@@ -63,6 +65,8 @@ _SIGNS: dict[str, tuple[str, ...]] = {
     ),
     "gsv_cities": ("Dataframes/*.csv",),
     "place_folder": tuple(f"{below}@*@*@*.jpg" for below in ("", "*/", "*/*/", "*/*/*/")),
+    "camvid": ("701_StillsRaw_full/*.png",),
+    "depth_folder": ("depth/*.png", "train/depth/*.png"),
     "mask_folder": tuple(
         f"{below}{name}/*.png"
         for below in ("", "train/")

@@ -5,7 +5,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from tiny_datasets import seven_scenes, write_image
+from tiny_datasets import seven_scenes, tum, write_image
 
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.pixel_truth import PixelFile, read_classes
@@ -138,7 +138,7 @@ def test_mask_folder_honours_parts_and_tests_on_val_if_asked(tmp_path):
     assert [len(p) for p in (found.train, found.validation, found.test)] == [3, 1, 4]
     assert all(s.name.startswith("val/") for s in found.test)
     scene(tmp_path, ("test",))
-    with pytest.raises(ConfigError, match="val_for is test, but .* has a folder test too"):
+    with pytest.raises(ConfigError, match="val_for is test, but there are images to test on too"):
         open_dataset("mask_folder", tmp_path, classes="floor,wall", val_for="test")
 
 
@@ -203,3 +203,105 @@ def test_camvid_and_kitchen_depth_have_their_counts(data_dir):
     assert [sum(bool(s.truth) for s in kitchen.split(n)) for n in ("train", "validation", "test")] == [
         250, 50, 100,
     ]  # fmt: skip
+
+
+def test_depth_folder_takes_unit_and_invalid_numbers(tmp_path):
+    for i in range(3):
+        write_image(tmp_path / f"images/{i}.jpg", i)
+        stored = np.full((24, 32), 200 + i, np.uint16)
+        stored[0, 0] = 9
+        write(tmp_path / f"depth/{i}.png", stored)
+    splits = open_dataset("depth_folder", tmp_path, unit_m=0.01, invalid="0,9", split="train")
+    values = true_values(splits.train[2].of("image:depth"), "float32", np.nan)
+    assert np.isnan(values[0, 0])
+    np.testing.assert_allclose(values[1:], 2.02, rtol=1e-6)
+    with pytest.raises(ConfigError, match="invalid is 'none'"):
+        open_dataset("depth_folder", tmp_path, invalid="none")
+    with pytest.raises(ConfigError, match="unit_m is 0"):
+        open_dataset("depth_folder", tmp_path, unit_m=0)
+
+
+@pytest.mark.parametrize("layout", ["depth.txt", "depth first", "depth last"])
+def test_tum_takes_the_depth_of_the_nearest_stamp(layout, tmp_path):
+    tum(tmp_path, 4)
+    stamps = [f"{1305031102 + i / 10:.6f}" for i in range(4)]
+    late = [f"{1305031102 + i / 10 + (0.5 if i == 1 else 0.012):.6f}" for i in range(4)]
+    for i in (0, 1, 3):
+        write(tmp_path / f"depth/{late[i]}.png", np.full((24, 32), 5000 * (i + 1), np.uint16))
+    if layout == "depth.txt":
+        lines = [f"{t} depth/{t}.png" for t in sorted(late[i] for i in (0, 1, 3))]
+        (tmp_path / "depth.txt").write_text("# depth maps\n" + "\n".join(lines) + "\n")
+    else:
+        (tmp_path / "rgb.txt").unlink()
+        pairs = [
+            (f"{s} rgb/{s}.png", f"{d} depth/{d}.png") for s, d in zip(stamps, late, strict=True)
+        ]
+        lines = [f"{b} {a}" if layout == "depth first" else f"{a} {b}" for a, b in pairs]
+        (tmp_path / "associations.txt").write_text("\n".join(lines) + "\n")
+    splits = open_dataset("tum_rgbd", tmp_path, split="train")
+    metres = [
+        None if (t := s.of("image:depth")) is None else float(true_values(t, "float32", 0)[5, 5])
+        for s in splits.train
+    ]
+    # A list of pairs says itself what belongs together; depth.txt needs the nearest.
+    assert metres == [1.0, 2.0 if layout != "depth.txt" else None, None, 4.0]
+    bare = open_dataset("tum_rgbd", tmp_path, split="train", depth=False)
+    assert not any(s.truth for s in bare.train)
+
+
+COLOURS = {"Sky": (128, 128, 128), "Wall": (64, 192, 0), "Road": (128, 64, 128), "Void": (0, 0, 0)}
+
+
+def published_camvid(root, names):
+    for i, name in enumerate(names):
+        write_image(root / f"701_StillsRaw_full/{name}.png", i)
+        mask = np.zeros((24, 32, 3), np.uint8)
+        for k, colour in enumerate(COLOURS.values()):
+            mask[:, 8 * k : 8 * k + 8] = colour
+        write(root / f"LabeledApproved_full/{name}_L.png", mask[..., ::-1])
+    lines = [f"{r} {g} {b}\t{name}" for name, (r, g, b) in COLOURS.items()]
+    # The eleven need one of each, whose colours nothing here has.
+    for k, name in enumerate(
+        ("Column_Pole", "Sidewalk", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist")
+    ):
+        lines.append(f"{k + 1} 2 3\t\t{name}")
+    (root / "label_colors.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_camvid_as_published_has_eleven_classes_and_official_parts(tmp_path):
+    names = [
+        "0001TP_006690",
+        "0001TP_008550",
+        "0006R0_f00930",
+        "0016E5_07959",
+        "0016E5_07980",
+        "Seq05VD_f00000",
+    ]
+    splits = open_dataset("camvid", published_camvid(tmp_path, names))
+    parts = [
+        [s.name.split("/")[1][:-4] for s in p]
+        for p in (splits.train, splits.validation, splits.test)
+    ]
+    assert parts == [
+        ["0001TP_006690", "0006R0_f00930", "0016E5_07980"],
+        ["0016E5_07959"],
+        ["0001TP_008550", "Seq05VD_f00000"],
+    ]
+    classes = splits.pixel_classes[WORD]
+    assert classes.names[:4] == ("sky", "building", "pole", "road") and len(classes.names) == 11
+    assert classes.colours[1] == (64, 192, 0)
+    mask = splits.train[0].of(WORD).load()
+    assert [mask[0, 8 * k] for k in range(4)] == [0, 1, 3, 255]
+    assert {s.sequence for s in splits.train} == {"0001TP", "0006R0", "0016E5"}
+    every = open_dataset("camvid", tmp_path, classes="31")
+    assert every.pixel_classes[WORD].names[:3] == ("Sky", "Wall", "Road")
+
+
+def test_official_parts_of_camvid_are_those_of_the_frames_at_hand(data_dir):
+    from robot_vision.datasets.formats.camvid import _role
+
+    splits = open_dataset("camvid", data_dir / "camvid")
+    assert (len(splits.train), len(splits.validation)) == (367, 101)
+    assert {_role(s) for s in splits.train} == {"train"}
+    assert {_role(s) for s in splits.validation} == {"validation"}

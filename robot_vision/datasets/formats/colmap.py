@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.formats.colmap_model import Camera, Image, model_folder, read_model
+from robot_vision.datasets.colmap_model import Camera, Image, model_folder, read_model
 from robot_vision.datasets.image_files import FileImage, listed_file, listed_path, unlisted_note
 from robot_vision.datasets.posed import (
     PosedOptions,

@@ -11,13 +11,17 @@ follows from `freiburg1`, `freiburg2` or `freiburg3` in the folder's name.
 ICL-NUIM (associations.txt, and `*.gt.freiburg` as ground truth) counts frames instead of seconds, and its
 poses are those of POV-Ray: left-handed, camera y up (its published fy is -480). Both y axes are turned
 over here, `F @ T @ F` with F = diag(1, -1, 1, 1), so that the camera's axes are optical and fy is 480.
+
+Depth images, of depth.txt or next to the images in associations.txt, are distances along the camera's axis:
+uint16, 5000 for a metre, 0 where nothing was measured, registered to the colour image. Each image takes that
+of the nearest stamp within `tolerance_s`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,7 @@ from robot_vision.datasets.image_files import (
     unlisted_note,
     without_repeats,
 )
+from robot_vision.datasets.pixel_truth import PixelFile
 from robot_vision.datasets.posed import (
     PosedOptions,
     matrix_for_image,
@@ -57,6 +62,7 @@ _CAMERAS = {
 }
 _ICL_NUIM = "481.2,480,319.5,239.5"
 _LISTS = ("rgb.txt", "associations.txt", "associate.txt", "associated.txt")
+_DEPTH_UNIT_M = 1 / 5000
 _FRAMES_NS = 10**6 * 10**9  # whole seconds below it are no time since 1970
 _FLIPPED_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 
@@ -66,8 +72,9 @@ class Options(PosedOptions):
     """Options of the format."""
 
     tolerance_s: float = option(
-        0.02, "largest time difference between an image and its pose, in seconds", low=0
+        0.02, "largest time difference between an image and its pose or depth, in seconds", low=0
     )
+    depth: bool = option(True, "use the depth images, where there are some")
 
 
 def open_splits(root: Path, options: Options) -> Splits:
@@ -85,6 +92,9 @@ def open_splits(root: Path, options: Options) -> Splits:
         samples += _recording(folder, options, skipped, files, notes)
     if len(folders) > 1:
         notes.append(several_maps_note([folder.name for folder in folders]))
+    measured = sum(bool(s.truth) for s in samples)
+    if measured:
+        notes.append(f"{measured} of {counted(len(samples), 'image has', 'images have')} depth")
     notes = skipped.notes() + image_notes(files, turn=False) + unlisted_note(files) + notes
     return splits_of(samples, options, notes)
 
@@ -152,6 +162,7 @@ def _recording(
     K = None
     if first is not None and not options.camera_matrix:
         K = _known_camera(folder, povray, first, notes)
+    depth_ns, depth = _depth(folder) if options.depth else (np.empty(0, np.int64), [])
     samples = []
     for stamp_ns, image in listed:
         name = f"{folder.name}/{image}"
@@ -160,18 +171,60 @@ def _recording(
             skipped.add(MISSING_IMAGE, name)
             continue
         files.append(file)
-        i = int(np.searchsorted(track.stamps_ns, stamp_ns))
-        near = [j for j in (i - 1, i) if 0 <= j < len(track.stamps_ns)]
-        best = min(near, key=lambda j: abs(int(track.stamps_ns[j]) - stamp_ns), default=None)
-        if best is None or abs(int(track.stamps_ns[best]) - stamp_ns) > options.tolerance_s * 1e9:
+        best = _nearest(track.stamps_ns, stamp_ns, options.tolerance_s)
+        if best is None:
             skipped.add(f"which have no pose within {options.tolerance_s:g} s", name)
             continue
         T = pose_matrix(track.positions[best], track.xyzw[best])
         T = _FLIPPED_Y @ T @ _FLIPPED_Y if povray else T
-        samples.append(
-            Sample(name, None, T, stamp_ns, folder.name, FileImage(str(file), turn=False), K)
-        )
+        source = FileImage(str(file), turn=False)
+        sample = Sample(name, None, T, stamp_ns, folder.name, source, K)
+        of = _nearest(depth_ns, stamp_ns, options.tolerance_s)
+        if of is not None and first_file([folder / depth[of]]):
+            measured = PixelFile(str(folder / depth[of]), (0,), _DEPTH_UNIT_M)
+            sample = replace(sample, truth={"image:depth": measured})
+        samples.append(sample)
     return samples
+
+
+def _nearest(stamps_ns: NDArray[np.int64], stamp_ns: int, tolerance_s: float) -> int | None:
+    """Returns which of increasing stamps is the nearest, None where it is too far away."""
+    i = int(np.searchsorted(stamps_ns, stamp_ns))
+    near = [j for j in (i - 1, i) if 0 <= j < len(stamps_ns)]
+    best = min(near, key=lambda j: abs(int(stamps_ns[j]) - stamp_ns), default=None)
+    if best is None or abs(int(stamps_ns[best]) - stamp_ns) > tolerance_s * 1e9:
+        return None
+    return best
+
+
+def _depth(folder: Path) -> tuple[NDArray[np.int64], list[str]]:
+    """Returns stamps and files of the depth images, in the order of the stamps; none without a list.
+
+    Raises:
+        SourceError: a stamp is no number.
+    """
+    file = folder / "depth.txt"
+    column = 0
+    if not file.is_file():
+        listed = _list(folder)
+        if listed is None or listed.name == "rgb.txt":
+            return np.empty(0, np.int64), []
+        file = listed
+    rows = [row for row in read_table(file).rows if len(row.words) in (2, 4)]
+    if file.name != "depth.txt":
+        rows = [row for row in rows if len(row.words) == 4]
+        column = 0 if rows and _is_depth(rows[0].words[1]) else 2
+        # The stamp is that of the colour image, to which the line gives it.
+    unit = unit_of_stamps([row.words[0] for row in rows])
+    of_image = 0 if file.name == "depth.txt" else 2 - column
+    found = sorted(
+        (
+            to_ns(row.words[of_image], unit, where(file, row.number)),
+            listed_path(row.words[column + 1]),
+        )
+        for row in rows
+    )
+    return np.array([stamp for stamp, _ in found], np.int64), [name for _, name in found]
 
 
 def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
