@@ -23,7 +23,6 @@ import yaml
 from scipy.stats import spearmanr
 
 from robot_vision.heads.classifier.network import entropy
-from robot_vision.heads.classifier.temperature import fit_temperature
 from robot_vision.heads.pose.training import pose_errors
 from robot_vision.images.decode import to_rgb
 from robot_vision.networks.checkpoint import load_network
@@ -32,6 +31,7 @@ from robot_vision.networks.export import prepare_images
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.recordings import open_source
 from robot_vision.statistics.reliability import calibration_error
+from robot_vision.statistics.temperature import fit_temperature
 from robot_vision.studies.stress.measure import auroc
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse

@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
-from robot_vision.contract.head import Arrays, Head, Material
+from robot_vision.contract.head import Arrays, Head, Material, plain
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.rows import from_json, joined, to_json
 from robot_vision.contract.settings import EvaluationSettings
@@ -47,6 +47,7 @@ from robot_vision.messages.types import message_types
 from robot_vision.ros.perception.recorded_topics import topic_pattern
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.settings.parameters import settings
+from robot_vision.truth.images import ImageTrack
 from robot_vision.truth.tracks import LABEL, POSE, NumberTrack, Truth
 
 NAMES = ["", "other"]  # of a head: its kind, and another
@@ -327,16 +328,34 @@ def learner(
         pose[:3, 3] = 100 * (i % 4), *rng.uniform(-1, 1, 2)
         values = {"label": labels[i % 3], "number": float(np.sin(i) > 0)}
         words = [word for word in trainer.words() if ":" in word]
-        truth = {word: values[word.partition(":")[0]] for word in words} if known else {}
+        truth: dict[str, Any] = {}
+        for word in words if known else ():
+            kind_of_truth = word.partition(":")[0]
+            truth[word] = PixelTruth(i) if kind_of_truth == "image" else values[kind_of_truth]
         label, T = (labels[i % 3], pose) if known else (None, None)
         samples.append(Sample(str(i), label, T, None, "s", cast("Any", None), truth=truth))
     found = SampleSet.of(samples, labels, InputSpec(), lambda s: trainer.targets(s, spec))
     shapes = [(8,) if tap.kind == "features" else (8, 4, 4) for tap in head.taps(spec)]
     module = trainer.module(spec, shapes)
-    batch = trainer.own(found.targets)
+    maps = {
+        word: torch.from_numpy(np.stack([_map_of(s.of(word), dense) for s in samples]))
+        for word, dense in trainer.dense(spec).items()
+    }
+    batch = trainer.own({**found.targets, **maps})
     batch |= {"index": torch.arange(12), "images": torch.zeros(12, 8, 8, 3, dtype=torch.uint8)}
     features = [torch.randn(12, *shape) for shape in shapes]
     return trainer, trainer.built(spec, module), module, batch, features
+
+
+def _map_of(truth: Any, dense: Any) -> NDArray[Any]:
+    """Returns the truth of each pixel of a head's map, `none` where a sample has no truth."""
+    from robot_vision.datasets.sample import true_values
+
+    if truth is None:
+        return np.full(dense.size, dense.none, dense.dtype)
+    values = true_values(truth, dense.dtype, dense.none)
+    window = Window.of((values.shape[0], values.shape[1]), InputSpec(32, 48))
+    return window.truth(values, dense.size, dense.none)
 
 
 # Fitting
@@ -479,12 +498,36 @@ def test_settings_of_training_load_no_torch(kind: str) -> None:
 # Judging
 
 
+@dataclass(frozen=True)
+class PixelTruth:
+    """What is true of the pixels of an image: ones and twos, and 255 for none."""
+
+    seed: int
+    none: tuple[float, ...] = (255.0,)
+    unit: float = 1.0
+
+    def load(self) -> NDArray[np.uint8]:
+        """Returns uint8 (32, 48)."""
+        rng = np.random.default_rng(self.seed)
+        values = rng.integers(1, 3, (32, 48)).astype(np.uint8)
+        values[:4] = 255
+        return values
+
+    def encoded(self) -> bytes:
+        """Returns what tells it from others."""
+        return self.load().tobytes()
+
+
 def recorded(head: Head[Any, Any], spec: Any, count: int = 60) -> tuple[Predictions, Truth]:
     """Returns what a head said of a drive, and what is true of it, under its name too."""
     judge, said = side(head, "judge"), answers(head, spec, count)
     stamps = (np.arange(count) * 1e8).astype(np.int64)
     predictions = Predictions.of(
-        stamps.tolist(), [Prediction({head.name: a}) for a in said], "drive", bound=[(head, spec)]
+        stamps.tolist(),
+        [Prediction({head.name: a}) for a in said],
+        "drive",
+        meta={"input": plain(InputSpec(32, 48))},
+        bound=[(head, spec)],
     )
     angle = np.linspace(0, 4 * np.pi, count)
     positions = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
@@ -495,8 +538,16 @@ def recorded(head: Head[Any, Any], spec: Any, count: int = 60) -> tuple[Predicti
         for word in judge.truth
         if word.startswith("number:")
     }
+    # A head under another name has images of its own, by that name.
+    names = [word.partition(":")[2] for word in judge.truth if word.startswith("image:")]
+    images = {
+        word if head.name == head.kind else head.name: ImageTrack(
+            stamps, [PixelTruth(i) for i in range(count)]
+        )
+        for word in names
+    }
     return predictions, replace(
-        truth, others={head.name: cast("Any", truth.labels)}, numbers=numbers
+        truth, others={head.name: cast("Any", truth.labels)}, numbers=numbers, images=images
     )
 
 

@@ -23,6 +23,7 @@ BUILT_IN = {
         "pose",
         "place",
         "dronet",
+        "segmentation",
     )
 }
 

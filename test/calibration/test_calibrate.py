@@ -28,11 +28,11 @@ from robot_vision.heads.classifier.graph_scores import put_score
 from robot_vision.heads.classifier.head import HEAD as CLASSIFIER
 from robot_vision.heads.classifier.known_scores import logit_score
 from robot_vision.heads.classifier.spec import ClassifierSpec
-from robot_vision.heads.classifier.temperature import at_limit, cross_fitted, fit_temperature
 from robot_vision.heads.pose.fitting import pose_losses
 from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
 from robot_vision.pipeline import Pipeline
 from robot_vision.statistics.judging import Judgement, judge
+from robot_vision.statistics.temperature import at_limit, cross_fitted, fit_temperature
 
 ROOT = Path(__file__).resolve().parents[2]
 TRUE_TEMPERATURE = 3.0

@@ -52,11 +52,10 @@ GROUND = (
 
 def _words() -> set[str]:
     """Returns the names of all built-in heads, of their answers and of their outputs."""
-    settings = {"classifier": {"labels": ("a", "b")}}
     words: set[str] = set()
     for kind in registry.BUILT_IN:
         head = registry.head(kind)
-        spec = head.Spec(**settings.get(kind, {}))
+        spec = head.example()
         words |= {kind, head.answer_key, *head.outputs(spec, EpistemicSpec(passes=2))}
     return words
 

@@ -30,17 +30,17 @@ from robot_vision.heads.classifier.spec import (
     REFERENCES,
     ClassifierSpec,
 )
-from robot_vision.heads.classifier.temperature import (
+from robot_vision.settings.declared import option
+from robot_vision.statistics.bootstrap import Headline, Resampler, mean
+from robot_vision.statistics.judging import Judgement, cross_fit, judge, log_loss
+from robot_vision.statistics.separation import separation
+from robot_vision.statistics.temperature import (
     at_limit,
     changed_classes,
     cross_fitted,
     fit_temperature,
     log_probabilities,
 )
-from robot_vision.settings.declared import option
-from robot_vision.statistics.bootstrap import Headline, Resampler, mean
-from robot_vision.statistics.judging import Judgement, cross_fit, judge, log_loss
-from robot_vision.statistics.separation import separation
 from robot_vision.text.counts import counted
 
 # With fewer images one wrong answer moves the accuracy by more than one per cent.
