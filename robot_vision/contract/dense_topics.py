@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.topics import LeftOut, Reader, Shot, Topic, always
 from robot_vision.messages.making import Maker, set_header, set_pixels
-from robot_vision.messages.sensors import camera_info_writer, cloud_writer
+from robot_vision.messages.sensors import Planes, camera_info_writer, cloud_writer
 from robot_vision.messages.types import CAMERA_INFO, IMAGE, POINT_CLOUD
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from robot_vision.images.window import Window
 
 Size = tuple[int, int]
+_FURTHEST = 1e9  # metres: what is further is not known
 
 NO_FRAME = LeftOut(
     "no_frame_id",
@@ -119,6 +120,11 @@ class Cloud:
     far_m: float = np.inf
     step: int = 1
 
+    @property
+    def some(self) -> tuple[slice, slice]:
+        """The rows and columns that have points."""
+        return slice(None, None, self.step), slice(None, None, self.step)
+
 
 def cloud_topic(
     name: str,
@@ -151,11 +157,8 @@ def cloud_topic(
             if shot.window is None:
                 return NO_WINDOW
             made = cloud(answer, options)
-            some = (slice(None, None, made.step), slice(None, None, made.step))
-            points = rays.of(lens, shot.window, made.z_m.shape)[some] * made.z_m[some][..., None]
-            square = np.einsum("hwc,hwc->hw", points, points)
-            # NaN compares false, and infinity times 0 is NaN.
-            points[~((points[..., 2] > 0) & (square <= made.far_m**2) & (square < np.inf))] = np.nan
+            some = made.some
+            points = rays.to(lens, shot.window, made)
             return message(shot, points, {key: v[some] for key, v in made.others.items()})
 
         return write
@@ -164,19 +167,39 @@ def cloud_topic(
 
 
 class _Rays:
-    """Where the pixels of a camera's map look, kept while camera and sizes stay."""
+    """Where the pixels of a camera's map look, kept while camera and sizes stay.
+
+    What is computed on the way has its place too: fresh memory costs more than the work on it.
+    """
 
     def __init__(self) -> None:
         self._of: tuple[Any, ...] = ()
-        self._rays = np.zeros((0, 0, 3), np.float32)
 
-    def of(self, lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
-        """Returns x / z, y / z and 1 (h, w, 3) of pixels of a map; NaN where it shows no image."""
-        if not self._of or self._of[0] is not lens or self._of[1:] != (window, size):
-            height, width = size
-            flat = lens.rays(window.pixels((height, width)).reshape(-1, 2))
-            rays = np.ones((height, width, 3), np.float32)
-            rays[..., :2] = flat.reshape(height, width, 2)
-            rays[~window.covered((height, width))] = np.nan
-            self._rays, self._of = rays, (lens, window, size)
-        return self._rays
+    def to(self, lens: Intrinsics, window: Window, cloud: Cloud) -> Planes:
+        """Returns x, y and z (h, w) of points, NaN where there is none; valid until the next call."""
+        of = (window, cloud.z_m.shape, cloud.step)
+        if not self._of or self._of[0] is not lens or self._of[1:] != of:
+            self._look(lens, window, cloud)
+            self._of = (lens, *of)
+        x, y, z = self._points
+        z[:] = cloud.z_m[cloud.some]
+        with np.errstate(invalid="ignore"):  # of NaN, which compares false
+            np.multiply(z, self._length, out=x)
+            unknown = ~((z > 0) & (x <= min(cloud.far_m, _FURTHEST)))
+        z[unknown] = np.nan
+        np.multiply(z, self._x, out=x)
+        np.multiply(z, self._y, out=y)
+        return x, y, z
+
+    def _look(self, lens: Intrinsics, window: Window, cloud: Cloud) -> None:
+        """Keeps x / z, y / z and distance / z of the pixels; the last is NaN where the map shows no image."""
+        height, width = cloud.z_m.shape
+        rays = lens.rays(window.pixels((height, width)).reshape(-1, 2)).reshape(height, width, 2)
+        length = np.sqrt(1 + np.sum(rays**2, axis=2))
+        length[~window.covered((height, width))] = np.nan
+        x, y, length = (
+            np.ascontiguousarray(plane[cloud.some], np.float32)
+            for plane in (rays[..., 0], rays[..., 1], length)
+        )
+        self._x, self._y, self._length = x, y, length
+        self._points = (np.empty_like(x), np.empty_like(x), np.empty_like(x))

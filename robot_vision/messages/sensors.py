@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from robot_vision.messages.types import CAMERA_INFO, LASER_SCAN, POINT_CLOUD, RA
 
 _UINT8, _FLOAT32 = 2, 7  # of sensor_msgs/PointField
 _XYZ_BYTES = 12
+
+Planes = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 def camera_info_writer(
@@ -50,21 +53,25 @@ def camera_info_writer(
 def cloud_writer(make: Maker) -> Callable[..., Any]:
     """Returns what writes an organised `sensor_msgs/PointCloud2`."""
     new, field = make(POINT_CLOUD), make("sensor_msgs/msg/PointField")
+    place: list[NDArray[np.float32]] = []  # that a point cloud is put together in, used again
 
     def write(
-        header: Any, points: NDArray[np.float32], others: Mapping[str, NDArray[np.uint8]] = {}
+        header: Any, xyz: Planes, others: Mapping[str, NDArray[np.uint8]] = MappingProxyType({})
     ) -> Any:
         """Returns the message.
 
         Args:
             header: of the image: its stamp, and the camera's optical frame.
-            points: float32 (h, w, 3), metres; NaN in all three where there is no point.
+            xyz: three of float32 (h, w), metres; NaN in all three where there is no point.
             others: name to uint8 (h, w): further fields, such as classes.
         """
-        height, width = points.shape[:2]
-        step = _XYZ_BYTES + -(-len(others) // 4) * 4  # floats stay on multiples of four bytes
-        data = np.zeros((height, width, step), np.uint8)
-        data[..., :_XYZ_BYTES] = np.ascontiguousarray(points, "<f4").view(np.uint8)
+        height, width = xyz[0].shape
+        words = 3 + -(-len(others) // 4)  # of four bytes, which floats lie on
+        if not place or place[0].shape != (height, width, words):
+            place[:] = [np.zeros((height, width, words), "<f4")]
+        for i, plane in enumerate(xyz):
+            place[0][..., i] = plane
+        data, step = place[0].view(np.uint8), 4 * words
         message = new()
         set_header(message.header, header)
         message.height, message.width = height, width
@@ -77,7 +84,10 @@ def cloud_writer(make: Maker) -> Callable[..., Any]:
             message.fields.append(field(name=name, offset=i, datatype=_UINT8, count=1))
         message.is_bigendian, message.is_dense = False, False
         message.point_step, message.row_step = step, step * width
-        message.data = sequence_of(data.reshape(-1), message.data)
+        octets = data.reshape(-1)
+        message.data = sequence_of(octets, message.data)
+        if message.data is octets:
+            message.data = octets.copy()
         return message
 
     return write

@@ -188,6 +188,15 @@ def test_rays_are_of_the_camera_that_is_there_now():
     assert (small.height, small.width) == (8, 8) and np.array_equal(first, again)
 
 
+def test_a_message_keeps_its_numbers_when_the_next_is_written(make):
+    new, _ = make
+    write = next(t for t in DENSE.topics(None) if t.name.endswith("points")).writer(new)
+    first = write(shot(), answer(0), DenseOptions())
+    before = bytes(first.data)
+    second = write(shot(), answer(1), DenseOptions())
+    assert bytes(first.data) == before != bytes(second.data)
+
+
 def test_without_calibration_or_frame_maps_go_out_and_points_do_not(make):
     missing = LeftOut("no_camera_info", "publish it")
     found = said(make, shot(intrinsics=lambda: missing), answer())
