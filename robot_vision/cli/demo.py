@@ -35,7 +35,7 @@ from robot_vision.demo.recorded import Truth, read_truth, record_drive
 from robot_vision.demo.report import draw
 from robot_vision.demo.scoring import Drive, KnownPlaces
 from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera
+from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.demo.world.world import World
 from robot_vision.errors import BundleError, ConfigError
@@ -270,8 +270,12 @@ def _prepare(
     ):
         images = render_frames(world, frames, Sensor(seed=args.seed), camera, workers)
         start_ns = time.time_ns()
+        truths = {w for head, _ in pipeline.bundle.spec.bound for w in head.judge().truth}
+        of_pixels = any(word.startswith("image:") for word in truths)
+        renderer = Renderer(world, camera) if of_pixels else None
+        written = record_drive(bag, frames, images, camera, start_ns, renderer)
         fingerprints: dict[int, int] = {}
-        for index, image in enumerate(record_drive(bag, frames, images, camera, start_ns)):
+        for index, image in enumerate(written):
             fingerprints[fingerprint(image)] = index
         descriptors = _descriptors(world, pipeline, mapped, camera, workers)
     _say(

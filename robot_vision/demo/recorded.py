@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.demo.drive import Frame
-from robot_vision.demo.world.renderer import Camera
+from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.messages.stamps import nanoseconds
@@ -22,6 +23,8 @@ IMAGE_TOPIC = "/camera/image_raw"
 INFO_TOPIC = "/camera/camera_info"
 POSE_TOPIC = "/truth/pose"
 ROOM_TOPIC = "/truth/room"
+SURFACE_TOPIC = "/truth/segmentation"
+DEPTH_TOPIC = "/truth/depth"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def record_drive(
     images: Iterable[NDArray[np.uint8]],
     camera: Camera,
     start_ns: int,
+    renderer: Renderer | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Writes a drive to a rosbag2 while its images are made, and yields each image once written.
 
@@ -76,6 +80,7 @@ def record_drive(
         images: RGB uint8 (H, W, 3), one a frame.
         camera: by which they were rendered.
         start_ns: stamp of the drive's start.
+        renderer: says what each pixel shows and how far away it is, if that is wanted too.
 
     Raises:
         SourceError: `path` exists already, or cannot be written.
@@ -87,6 +92,17 @@ def record_drive(
             # The truth first: a player of the bag knows it when the image comes.
             bag.camera_pose(POSE_TOPIC, stamp, pose[:3, 3], xyzw_from_matrix(pose[:3, :3]))
             bag.label(ROOM_TOPIC, stamp, frame.room)
+            if renderer is not None:
+                surfaces, depth_m = renderer.truth(pose)
+                # Millimetres, 0 for nothing, as REP 118 has it.
+                depth_mm = np.clip(depth_m * 1000 + 0.5, 0, 65535).astype(np.uint16)
+                for topic, encoding, pixels in (
+                    (SURFACE_TOPIC, "mono8", surfaces),
+                    (DEPTH_TOPIC, "16UC1", depth_mm),
+                ):
+                    png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+                    form = f"{encoding}; png compressed"
+                    bag.compressed_image(topic, stamp, CAMERA_FRAME, png.tobytes(), form)
             bag.camera_info(INFO_TOPIC, stamp, CAMERA_FRAME, image.shape[:2], camera.k)
             bag.image(IMAGE_TOPIC, stamp, CAMERA_FRAME, image)
             yield image

@@ -13,9 +13,11 @@ from robot_vision.demo.recorded import Truth, read_truth, record_drive
 from robot_vision.demo.relocalisation import PlacePose, relocalisation
 from robot_vision.demo.scoring import Answer, KnownPlaces, Score
 from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera
+from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.errors import SourceError
+from robot_vision.truth.reading import TruthRequest
+from robot_vision.truth.reading import read_truth as read_truth_of
 
 WORLD = default_world()
 
@@ -42,6 +44,24 @@ def test_recorded_drive_gives_back_images_poses_and_rooms(tmp_path):
             reader.deserialize(data, c.msgtype).data for c, _, data in reader.messages(connections)
         ]
     assert all(np.array_equal(a, b.reshape(-1)) for a, b in zip(stored, images, strict=True))
+
+
+@pytest.mark.slow
+def test_recorded_drive_gives_back_what_each_pixel_shows_and_how_far_away_it_is(tmp_path):
+    frames, renderer = evaluation_drive(WORLD)[:3], Renderer(WORLD)
+    images = render_frames(WORLD, frames, Sensor())
+    list(record_drive(tmp_path / "bag", frames, images, Camera(), 10**18, renderer))
+    stamps = np.array([10**18 + round(frame.stamp_s * 1e9) for frame in frames])
+    wanted = TruthRequest(image_names=("segmentation", "depth"))
+    found = read_truth_of(tmp_path / "bag", wanted, "camera_optical_frame").images
+    for number, frame in enumerate(frames):
+        surfaces, depth = renderer.truth(frame.T_map_camera)
+        assert (
+            found["segmentation"].at(stamps)[number] == number == found["depth"].at(stamps)[number]
+        )
+        assert np.array_equal(found["segmentation"].images[number].load(), surfaces)
+        said = found["depth"].images[number]
+        np.testing.assert_allclose(said.load() * said.unit, depth, atol=5.1e-4)
 
 
 def test_truth_of_a_bag_without_poses_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from robot_vision.demo.drive import (
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.demo.world.sensor import Sensor, render_frames
-from robot_vision.demo.world.surfaces import Rectangle
+from robot_vision.demo.world.surfaces import SURFACES, Rectangle
 from robot_vision.demo.world.textures import STYLES, paint
 from robot_vision.demo.world.world import Finish, World
 from robot_vision.errors import ConfigError
@@ -164,6 +164,34 @@ def test_render_keeps_forty_frames_a_second():
         took.append(time.process_time() - start)
     cv2.setNumThreads(threads)
     assert np.median(took) < 1 / 40
+
+
+@pytest.mark.slow
+def test_true_distances_put_each_pixel_onto_its_surface():
+    """A pixel, cast back by its distance, is on the floor, on a ceiling or on furniture."""
+    renderer, camera = Renderer(WORLD), Camera()
+    y, x = np.mgrid[: camera.height, : camera.width]
+    rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(camera.k).T
+    boxes = [(b.low, b.high) for room in WORLD.rooms for b in room.boxes]
+    seen, away = set(), []
+    for frame in random_frames(WORLD, 20, seed=8):
+        surfaces, depth = renderer.truth(frame.T_map_camera)
+        points = (rays * depth[..., None]) @ frame.T_map_camera[:3, :3].T + frame.T_map_camera[
+            :3, 3
+        ]
+        of = {name: points[surfaces == i] for i, name in enumerate(SURFACES)}
+        seen |= {name for name, found in of.items() if len(found)}
+        np.testing.assert_allclose(of["floor"][:, 2], 0, atol=2e-3)
+        heights = [room.height for room in WORLD.rooms]
+        for z in of["ceiling"][::50, 2]:
+            assert min(abs(z - h) for h in heights) < 2e-3
+        away += [
+            min(abs(np.maximum(low - point, point - high).max()) for low, high in boxes)
+            for point in of["furniture"][::50]
+        ]
+    # Its edges are drawn to the nearest pixel, so a few points lie next to it, on the plane of its face.
+    assert len(away) > 1000 and np.quantile(away, 0.97) < 2e-3
+    assert seen == set(SURFACES)
 
 
 # --- sensor -----------------------------------------------------------------------------------------------

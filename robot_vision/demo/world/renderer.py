@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.world.surfaces import LEVELS, Rectangle, build_atlas, rectangles
+from robot_vision.demo.world.surfaces import LEVELS, SURFACES, Rectangle, build_atlas, rectangles
 from robot_vision.demo.world.world import Room, World
 
 NEAR_M = 0.05
@@ -55,6 +55,8 @@ class Renderer:
         rooms: dict[str, Room] = {room.name: room for room in world.rooms}
         self.room_names = tuple(rooms)
         self._rooms = np.array([self.room_names.index(r.room) for r in self.rectangles])
+        surfaces = {name: i for i, name in enumerate(SURFACES)} | {"": 255}
+        self._surfaces = np.array([surfaces[r.surface] for r in self.rectangles], np.uint8)
         self._atlas = build_atlas(self.rectangles, rooms)
         # (n, 3, 3): columns right, down, origin; and the four corners (n, 4, 3)
         frame = np.array([[r.right, r.down, r.origin] for r in self.rectangles])
@@ -75,13 +77,30 @@ class Renderer:
         self, T_map_camera: NDArray[np.float64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
         """Returns the image and, per pixel, the index in `room_names` of the room seen there, or -1."""
+        return self._shade(*self._seen(T_map_camera))
+
+    def truth(
+        self, T_map_camera: NDArray[np.float64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Returns what each pixel shows: the index in `SURFACES`, or 255; and how far away, or 0.
+
+        Returns:
+            uint8 (height, width), and float32 (height, width): metres along the optical axis.
+        """
+        ids, inverse_depth, _ = self._seen(T_map_camera)
+        depth = np.divide(1, inverse_depth, out=np.zeros_like(inverse_depth), where=ids >= 0)
+        return np.where(ids >= 0, self._surfaces[ids], np.uint8(255)), depth
+
+    def _seen(
+        self, T_map_camera: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.float32]]:
+        """See `_depth_test`."""
         T_map_camera = np.asarray(T_map_camera, dtype=np.float64)
         rotation, position = T_map_camera[:3, :3], T_map_camera[:3, 3]
         front = np.einsum("ij,ij->i", self._normals, position - self._corners[:, 0]) > 1e-4
         corners = (self._corners - position) @ rotation  # (n, 4, 3) in the camera frame
         visible = np.flatnonzero(front & self._in_view(corners))
-        ids, inverse_depth, planes = self._depth_test(visible, corners, rotation, position)
-        return self._shade(ids, inverse_depth, planes)
+        return self._depth_test(visible, corners, rotation, position)
 
     def _in_view(self, corners: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Says which rectangles are not wholly outside one side of the view."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ DENSITY = 72.0  # texture pixels a metre
 PANEL_GAP = 0.015  # metres that a picture stands off its wall
 BORDER = 8  # pixels around each texture, so that coarse levels of the atlas do not mix neighbours
 LEVELS = 4  # of the atlas: full size, half, quarter, eighth
+SURFACES = ("floor", "wall", "ceiling", "furniture", "picture", "doorway")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Rectangle:
         finish: how it is painted.
         room: name of the room whose lamp lights it.
         lit: False for what shines itself or must keep its exact colour.
+        surface: one of `SURFACES`, or empty.
     """
 
     origin: NDArray[np.float64]
@@ -41,6 +44,7 @@ class Rectangle:
     finish: Finish
     room: str
     lit: bool = True
+    surface: str = ""
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -65,7 +69,13 @@ class Atlas:
 
 
 def facing(
-    side: str, low: ArrayLike, high: ArrayLike, finish: Finish, room: str, lit: bool = True
+    side: str,
+    low: ArrayLike,
+    high: ArrayLike,
+    finish: Finish,
+    room: str,
+    lit: bool = True,
+    surface: str = "",
 ) -> Rectangle:
     """Returns one face of the box from `low` to `high`, as seen by a viewer who looks to `side`.
 
@@ -82,7 +92,8 @@ def facing(
         "down": ((x0, y1, z0), (dx, 0, 0), (0, -dy, 0)),
         "up": ((x0, y0, z1), (dx, 0, 0), (0, dy, 0)),
     }[side]
-    return Rectangle(np.array(origin), np.array(right), np.array(down), finish, room, lit)
+    edges = np.array(origin), np.array(right), np.array(down)
+    return Rectangle(*edges, finish, room, lit, surface)
 
 
 def rectangles(world: World) -> list[Rectangle]:
@@ -100,10 +111,11 @@ def rectangles(world: World) -> list[Rectangle]:
 
 def _shell(room: Room, doors: tuple[Door, ...]) -> Iterator[Rectangle]:
     low, high = (*room.low, 0.0), (*room.high, room.height)
-    yield facing("down", low, high, room.floor, room.name)
-    yield facing("up", low, high, room.ceiling, room.name)
+    yield facing("down", low, high, room.floor, room.name, surface="floor")
+    yield facing("up", low, high, room.ceiling, room.name, surface="ceiling")
+    wall = functools.partial(facing, finish=room.wall, room=room.name, surface="wall")
     for side in ("east", "west"):
-        yield facing(side, low, high, room.wall, room.name)
+        yield wall(side, low, high)
     for side, y in (("north", room.high[1]), ("south", room.low[1])):
         # Doors pierce only walls along x: the wall is cut around and above each of them.
         gaps = [d for d in doors if min(abs(d.low[1] - y), abs(d.high[1] - y)) < 1e-6]
@@ -112,22 +124,22 @@ def _shell(room: Room, doors: tuple[Door, ...]) -> Iterator[Rectangle]:
         )
         start = room.low[0]
         for door in gaps:
-            yield facing(side, (start, y, 0), (door.low[0], y, room.height), room.wall, room.name)
-            lintel = (door.low[0], y, door.height), (door.high[0], y, room.height)
-            yield facing(side, *lintel, room.wall, room.name)
+            yield wall(side, (start, y, 0), (door.low[0], y, room.height))
+            yield wall(side, (door.low[0], y, door.height), (door.high[0], y, room.height))
             start = door.high[0]
-        yield facing(side, (start, y, 0), (room.high[0], y, room.height), room.wall, room.name)
+        yield wall(side, (start, y, 0), (room.high[0], y, room.height))
 
 
 def _box(box: Box, room: str) -> Iterator[Rectangle]:
     (x0, y0, z0), (x1, y1, z1) = box.low, box.high
-    yield facing("north", (x0, y0, z0), (x1, y0, z1), box.side, room)  # the near face of each side
-    yield facing("south", (x0, y1, z0), (x1, y1, z1), box.side, room)
-    yield facing("east", (x0, y0, z0), (x0, y1, z1), box.side, room)
-    yield facing("west", (x1, y0, z0), (x1, y1, z1), box.side, room)
-    yield facing("down", (x0, y0, z1), (x1, y1, z1), box.top, room)
+    side = functools.partial(facing, finish=box.side, room=room, surface="furniture")
+    yield side("north", (x0, y0, z0), (x1, y0, z1))  # the near face of each side
+    yield side("south", (x0, y1, z0), (x1, y1, z1))
+    yield side("east", (x0, y0, z0), (x0, y1, z1))
+    yield side("west", (x1, y0, z0), (x1, y1, z1))
+    yield side("down", (x0, y0, z1), (x1, y1, z1), finish=box.top)
     if z0 > 0:
-        yield facing("up", (x0, y0, z0), (x1, y1, z0), box.side, room)
+        yield side("up", (x0, y0, z0), (x1, y1, z0))
 
 
 def _panels(room: Room) -> Iterator[Rectangle]:
@@ -141,13 +153,13 @@ def _panels(room: Room) -> Iterator[Rectangle]:
         else:
             x = room.high[0] - PANEL_GAP if panel.side == "east" else room.low[0] + PANEL_GAP
             low, high = (x, a, z0), (x, b, z1)
-        yield facing(panel.side, low, high, panel.finish, room.name)
+        yield facing(panel.side, low, high, panel.finish, room.name, surface="picture")
 
 
 def _doorway(door: Door, room: str) -> Iterator[Rectangle]:
     low, high = (*door.low, 0.0), (*door.high, door.height)
     for side in ("east", "west", "down", "up"):
-        yield facing(side, low, high, door.finish, room)
+        yield facing(side, low, high, door.finish, room, surface="doorway")
 
 
 def build_atlas(found: list[Rectangle], rooms: dict[str, Room], width: int = 2048) -> Atlas:
