@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fuzz import table, targets
+from fuzz import scratch, table, targets
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "fuzzing.json"
@@ -97,12 +97,13 @@ def _guided(name: str, max_len: int, seconds: float, runs: int) -> dict[str, Any
         f"-artifact_prefix={found / name}-",
         "-print_final_stats=1",
     ]
-    code, output, took = _run(command, seconds)
+    code, output, took, parts = _run(command, seconds)
     number = r"^stat::{}:\s+(\d+)$"
     count = re.search(number.format("number_of_executed_units"), output, re.MULTILINE)
     peak = re.search(number.format("peak_rss_mb"), output, re.MULTILINE)
     new = sorted({p.name for p in found.iterdir()} - before)
-    return _row(name, "guided", count, peak, took, code, output, new)
+    row = _row(name, "guided", count, peak, took, code, output, new)
+    return row | ({"parts": parts} if parts else {})
 
 
 def _properties(name: str, seconds: float, runs: int) -> dict[str, Any]:
@@ -110,19 +111,19 @@ def _properties(name: str, seconds: float, runs: int) -> dict[str, Any]:
     before = {p.name for p in found.iterdir()}
     most = str(runs if runs > 0 else 1 << 40)
     command = [sys.executable, "-m", "fuzz.properties", name, most, str(seconds)]
-    code, output, took = _run(command, seconds)
+    code, output, took, _ = _run(command, seconds)
     count = re.search(r"^executions: (\d+)$", output, re.MULTILINE)
     new = sorted({p.name for p in found.iterdir()} - before)
     return _row(name, "property", count, None, took, code, output, new)
 
 
-def _run(command: list[str], seconds: float) -> tuple[int, str, float]:
-    """Returns the exit code, the end of the output, and the seconds that it took."""
+def _run(command: list[str], seconds: float) -> tuple[int, str, float, int]:
+    """Returns the exit code, the end of the output, the seconds that it took, and the parts of its inputs."""
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=_memory()) as scratch, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder, tempfile.TemporaryFile() as log:
         environment = {
             **os.environ,
-            "FUZZ_SCRATCH": scratch,
+            "FUZZ_SCRATCH": folder,
             "FUZZ_FOUND": str(WORK / "found"),
             "OMP_NUM_THREADS": "1",
             "OPENCV_LOG_LEVEL": "SILENT",
@@ -138,7 +139,9 @@ def _run(command: list[str], seconds: float) -> tuple[int, str, float]:
         log.seek(0, os.SEEK_END)
         log.seek(max(0, log.tell() - (1 << 20)))
         output = log.read().decode("utf-8", "replace")
-    return code, output, time.monotonic() - start
+        counted = Path(folder) / scratch.PARTS
+        parts = int(counted.read_text()) if counted.is_file() else 0
+    return code, output, time.monotonic() - start, parts
 
 
 def _memory() -> str | None:

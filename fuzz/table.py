@@ -25,8 +25,10 @@ def render(rows: list[dict[str, Any]]) -> str:
         seconds = sum(row["seconds"] for row in guided)
         what = (targets.load(name).__doc__ or "").strip().splitlines()[0].rstrip(".")
         peak = guided[-1]["peak_mb"]
+        parts = sum(row.get("parts", 0) for row in guided)
+        within = f" ({parts:,} messages)" if parts else ""
         lines.append(
-            f"| `{name}` | {what} | {_count(guided):,} | {_count(other):,} | "
+            f"| `{name}` | {what} | {_count(guided):,}{within} | {_count(other):,} | "
             f"{_count(guided) / max(seconds, 1):,.0f} | {mine[-1]['allowed_s']:g} s / {peak} MB | "
             f"{sum(row['failed'] for row in mine)} |"
         )
