@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import inverse
+from robot_vision.places.verification import pnp
+from robot_vision.places.verification.agreement import Agreement
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
@@ -40,6 +42,7 @@ _ENOUGH, _PAIRS, _PAIR = (
 )  # matches and pairs of keyframes to judge by, and matches of a pair
 _FITS = 0.85  # times the best share of matches; the right focal length has 0.98 of it or more
 _AGREE = 0.5  # share of matches that poses which are right to some tenths of a degree explain
+_LOCATED = 2  # neighbours that are located by a keyframe's points, to compare with their poses
 _DEPTH_SHARE = 0.01  # standard deviation of a measured depth, as a share of it
 
 
@@ -72,6 +75,7 @@ class StructureBuilder:
         self._fitting = np.zeros(len(_FOCALS))  # matches that agree with the poses, by focal length
         self._tried = self._pairs = 0
         self._points: list[int] = []
+        self._agreement = Agreement(self.options)
 
     @property
     def summary(self) -> str:
@@ -119,10 +123,10 @@ class StructureBuilder:
         if len(order) > _LATER:
             settled = order[-1 - _LATER]
             if not self._entries[settled].settled:
-                ready[settled] = self._build(settled)
+                ready[settled] = self._build(settled, True)
                 self._entries[settled].settled = True
         if self.provisional:
-            ready[keyframe_id] = self._build(keyframe_id)
+            ready[keyframe_id] = self._build(keyframe_id, False)
         return ready
 
     def flush(self) -> dict[int, bytes]:
@@ -132,7 +136,7 @@ class StructureBuilder:
             ConfigError: see `add`.
         """
         try:
-            return {i: self._build(i) for i, entry in self._entries.items() if not entry.settled}
+            return {i: self._build(i, True) for i, e in self._entries.items() if not e.settled}
         finally:
             self._entries.clear()
             self._matches.clear()
@@ -142,12 +146,12 @@ class StructureBuilder:
         for pair in [p for p in self._matches if keyframe_id in p]:
             del self._matches[pair]
 
-    def _build(self, keyframe_id: int) -> bytes:
+    def _build(self, keyframe_id: int, settles: bool) -> bytes:
         entry, options = self._entries[keyframe_id], self.options
         features, n = entry.features, len(entry.features)
-        points, sigma = np.full((n, 3), np.nan), np.full(n, np.nan)
+        views: list[Sighting] = []
+        matched: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         limit = options.error_px / features.focal_px
-        views = []
         for other_id in self._neighbours(keyframe_id):
             other = self._entries[other_id]
             mine, theirs = self._matched(keyframe_id, other_id)
@@ -158,9 +162,33 @@ class StructureBuilder:
             rays, seen = np.zeros((n, 2)), np.zeros(n, bool)
             rays[mine[kept]], seen[mine[kept]] = other.features.rays[theirs[kept]], True
             views.append(Sighting(T_other_mine, rays, seen))
+            matched.append((mine, other.features.rays[theirs]))
+        points, sigma = self._points_of(entry, views)
+        self._check_focal()
+        self._points.append(int(np.isfinite(points[:, 2]).sum()))
+        if settles:
+            self._locate(entry, views, matched)
+        structure = KeyframeStructure(
+            features,
+            points.astype(np.float32),
+            sigma.astype(np.float32),
+            self._agreement.common_share,
+        )
+        return structure.thinned(options.stored_features).to_bytes()
+
+    def _points_of(
+        self, entry: _Entry, views: list[Sighting]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns points (N, 3) of a keyframe's features and the deviations (N,) of their depths."""
+        features, n = entry.features, len(entry.features)
+        points, sigma = np.full((n, 3), np.nan), np.full(n, np.nan)
         if views and n:
             found = triangulate(
-                features.rays, views, limit, options.min_parallax_deg, _NOISE_PX / features.focal_px
+                features.rays,
+                views,
+                self.options.error_px / features.focal_px,
+                self.options.min_parallax_deg,
+                _NOISE_PX / features.focal_px,
             )
             points, sigma = found.xyz, found.depth_sigma
         if entry.depth is not None and n:
@@ -168,10 +196,28 @@ class StructureBuilder:
             ahead = np.concatenate([features.rays, np.ones((n, 1))], axis=1)
             points[known] = (ahead * entry.depth[:, None])[known]
             sigma[known] = _DEPTH_SHARE * entry.depth[known]
-        self._check_focal()
-        self._points.append(int(np.isfinite(points[:, 2]).sum()))
-        structure = KeyframeStructure(features, points.astype(np.float32), sigma.astype(np.float32))
-        return structure.thinned(options.stored_features).to_bytes()
+        return points, sigma
+
+    def _locate(
+        self,
+        entry: _Entry,
+        views: list[Sighting],
+        matched: list[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    ) -> None:
+        """Locates the farthest neighbours by the keyframe's points that were made without them."""
+        options, focal = self.options, entry.features.focal_px
+        for i in range(max(0, len(views) - _LOCATED), len(views)):
+            points, sigma = self._points_of(entry, views[:i] + views[i + 1 :])
+            rows, rays = matched[i]
+            known = np.isfinite(points[rows, 2])
+            if known.sum() < options.min_inliers:
+                continue
+            rows, rays = rows[known], rays[known]
+            data = pnp.Correspondences(points[rows], sigma[rows], rays)
+            T = inverse(views[i].T_view_first)
+            near = pnp.solve_near(T, data, options.error_px / focal, _NOISE_PX / focal)
+            if near is not None and near[2].sum() >= options.min_inliers:
+                self._agreement.add(T, near[0], near[1], pnp.distance(data.subset(near[2])))
 
     def _try_focals(
         self,

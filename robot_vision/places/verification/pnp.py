@@ -75,26 +75,39 @@ def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
         noise: standard deviation of a ray.
     """
     found = _ransac(data, max_error)
-    if found is None:
+    near = None if found is None else solve_near(found, data, max_error, noise)
+    if near is None:
         return None
-    T = found
+    T, covariance, inliers = near
+    log_focal, sigma = _focal_error(T, data, inliers, max_error, noise)
+    return Fit(T, covariance, inliers, log_focal, sigma, distance(data.subset(inliers)))
+
+
+def solve_near(
+    T_key_query: Array, data: Correspondences, max_error: float, noise: float
+) -> tuple[Array, Array, NDArray[np.bool_]] | None:
+    """Returns the pose near a given one, its covariance, and its inliers (N,); None with fewer than six.
+
+    See `solve`.
+    """
+    T = T_key_query
     inliers = _errors(T, data) <= max_error
     for _ in range(_ROUNDS):
         if inliers.sum() < 6:
             return None
-        chosen = data.subset(inliers)
-        refined = refine(T, chosen, noise)
+        refined = refine(T, data.subset(inliers), noise)
         if refined is None:
             return None
         T, covariance = refined
         before, inliers = inliers, _errors(T, data) <= max_error
         if np.array_equal(before, inliers):
             break
-    if inliers.sum() < 6:
-        return None
-    log_focal, sigma = _focal_error(T, data, inliers, max_error, noise)
-    distance = float(np.median(np.linalg.norm(data.points[inliers], axis=1)))
-    return Fit(T, covariance, inliers, log_focal, sigma, distance)
+    return None if inliers.sum() < 6 else (T, covariance, inliers)
+
+
+def distance(data: Correspondences) -> float:
+    """Returns the median distance of points from their keyframe, metres."""
+    return float(np.median(np.linalg.norm(data.points, axis=1)))
 
 
 def inliers_of_other_focals(data: Correspondences, max_error: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,14 @@ class KeyframeStructure:
         features: of the keyframe's image.
         points: float32 (N, 3), metres, optical frame; NaN where a feature has no point.
         depth_sigma: float32 (N,), standard deviation of z in metres; NaN in the same case.
+        common_share: how large the errors are that all features of an image share, as the map's keyframes
+            say (`agreement.Agreement`); 1 where they did not tell.
     """
 
     features: LocalFeatures
     points: NDArray[np.float32]
     depth_sigma: NDArray[np.float32]
+    common_share: float = 1.0
 
     @property
     def has_point(self) -> NDArray[np.bool_]:
@@ -45,8 +48,11 @@ class KeyframeStructure:
     def thinned(self, count: int) -> KeyframeStructure:
         """Returns at most this many features: those with a point first, then the strongest."""
         order = np.argsort(~self.has_point, kind="stable")[:count]
-        return KeyframeStructure(
-            self.features.subset(order), self.points[order], self.depth_sigma[order]
+        return replace(
+            self,
+            features=self.features.subset(order),
+            points=self.points[order],
+            depth_sigma=self.depth_sigma[order],
         )
 
     def to_bytes(self) -> bytes:
@@ -63,6 +69,7 @@ class KeyframeStructure:
             else f.descriptors.astype(np.float16),
             points=self.points.astype(np.float32),
             depth_sigma=self.depth_sigma.astype(np.float16),
+            common_share=np.array([self.common_share], np.float32),
         )
         return buffer.getvalue()
 
@@ -94,6 +101,8 @@ def _checked(arrays: dict[str, NDArray[Any]]) -> KeyframeStructure:
     rays, descriptors = arrays["rays"], arrays["descriptors"]
     points, sigma = arrays["points"], arrays["depth_sigma"]
     n, focal = len(rays), float(arrays["focal_px"][0])
+    # Maps of earlier versions do not have it.
+    share = float(arrays["common_share"][0]) if "common_share" in arrays else 1.0
     if not (
         rays.shape == (n, 2)
         and points.shape == (n, 3)
@@ -103,10 +112,11 @@ def _checked(arrays: dict[str, NDArray[Any]]) -> KeyframeStructure:
         and descriptors.dtype in (np.uint8, np.float16)
         and np.all(np.isfinite(rays))
         and 0 < focal < 1e6
+        and 0 <= share <= 1
         and 0 <= int(arrays["detector"][0]) < len(DETECTORS)
     ):
         raise ValueError("arrays do not belong together")
     kept = descriptors if descriptors.dtype == np.uint8 else descriptors.astype(np.float32)
     detector = DETECTORS[int(arrays["detector"][0])]
     features = LocalFeatures(detector, rays.astype(np.float64), kept, focal)
-    return KeyframeStructure(features, points.astype(np.float32), sigma.astype(np.float32))
+    return KeyframeStructure(features, points.astype(np.float32), sigma.astype(np.float32), share)

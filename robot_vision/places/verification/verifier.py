@@ -21,6 +21,7 @@ from robot_vision.geometry.rigid import (
 )
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.verification import essential, pnp
+from robot_vision.places.verification.agreement import common_covariance, map_covariance
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
@@ -44,10 +45,6 @@ _SURE = 4  # times `min_inliers`: further candidates are not looked at
 _SUPPORTED = 2  # times `min_inliers`: believed although a more similar place was refused
 _RIVAL = 0.6  # of the inliers: a pose that has this share fits as well
 _TRIMMED = 0.9  # share of the inliers, nearest their middle, whose spread counts
-# Features of one image err together (lens, rolling shutter, poses of the map): about nine are worth one.
-_ALIKE = 9.0
-# Intrinsics and scale are right to some percent: so much of the way from the keyframe is uncertain.
-_WAY_SHARE = 0.05
 _DISAGREES = 22.46  # 99.9 % quantile of chi-squared with six degrees of freedom
 
 
@@ -276,15 +273,14 @@ class Verifier:
         return "" if spread <= options.max_position_sigma_m else "uncertain"
 
     def _pose(self, candidate: Candidate, fit: pnp.Fit) -> CameraPose:
+        share = 1.0 if candidate.structure is None else candidate.structure.common_share
         of_map = candidate.covariance
         if of_map is None:
-            sigmas = self.options.map_sigma_m, np.radians(self.options.map_sigma_deg)
-            of_map = np.diag(np.repeat(np.square(sigmas), 3))
+            of_map = share * map_covariance(self.options)
         T, covariance = compose_with_covariance(candidate.T_map_camera, of_map, fit.T_key_query)
         turn = np.kron(np.eye(2), candidate.T_map_camera[:3, :3])
-        way = _WAY_SHARE * float(np.linalg.norm(fit.T_key_query[:3, 3]))
-        of_way = np.diag([way**2] * 3 + [(way / fit.distance) ** 2] * 3)
-        covariance = symmetrised(covariance + _ALIKE * turn @ fit.covariance @ turn.T + of_way)
+        common = common_covariance(fit.T_key_query, fit.covariance, fit.distance)
+        covariance = symmetrised(covariance + turn @ (fit.covariance + share * common) @ turn.T)
         return CameraPose(T[:3, 3].copy(), canonical_xyzw(xyzw_from_matrix(T[:3, :3])), covariance)
 
     def _by_essential(
