@@ -232,7 +232,7 @@ def _add_truth(group: Any) -> None:
         "--truth-image",
         action="append",
         default=[],
-        metavar="NAME=WHERE",
+        metavar="NAME=TOPIC",
         help=f"{IMAGES}; without it those of a model are the topic of that name in a namespace called truth; "
         "repeat for more",
     )

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
 from robot_vision.files.array_stream import StreamWriter
-from robot_vision.images.planes import to_plane
 from robot_vision.messages.making import Maker, set_header
 from robot_vision.messages.types import DIAGNOSTICS
 from robot_vision.text.counts import counted
@@ -198,6 +197,10 @@ class ImageReader:
 
     def add(self, row: Row, message: Any) -> None:
         """Takes the message about an image."""
+        from robot_vision.images.planes import (
+            to_plane,  # launch files ask for topics without OpenCV
+        )
+
         try:
             plane = to_plane(message)
         except ImageError as error:
