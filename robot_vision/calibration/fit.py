@@ -21,8 +21,11 @@ from robot_vision.contract import registry
 from robot_vision.contract.calibration import FOLDS, Fit, Fitted, Fitter, Options
 from robot_vision.contract.head import Head
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.datasets.sample import Sample
+from robot_vision.contract.training import Dense
+from robot_vision.datasets.sample import Sample, true_values
 from robot_vision.errors import BundleError
+from robot_vision.images.input import InputSpec
+from robot_vision.images.window import Window
 from robot_vision.settings.declared import parse_options
 
 
@@ -82,6 +85,31 @@ class Material:
     def truth(self, word: str) -> list[Any]:
         """Returns what is true of each sample (N); None where nobody knows."""
         return [sample.of(word) for sample in self.samples]
+
+
+class _Maps(Sequence[Any]):
+    """What is true of every pixel of each sample, (h, w) as its head learns it; read when it is asked for."""
+
+    def __init__(self, samples: Sequence[Sample], word: str, dense: Dense, size: InputSpec) -> None:
+        self._samples, self._word, self._dense, self._input = samples, word, dense, size
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, i: Any) -> Any:
+        truth, dense = self._samples[i].of(self._word), self._dense
+        if truth is None:
+            return None
+        values = true_values(truth, dense.dtype, dense.none)
+        return Window.of(values.shape, self._input).truth(values, dense.size, dense.none)
+
+
+def _truth(material: Material, fitter: Fitter[Any], part: str, spec: Any, size: InputSpec) -> Any:
+    """Returns what `Fit.truth` holds: of what is known of every pixel, maps."""
+    word = fitter.truth(part)
+    if not word.startswith("image:"):
+        return material.truth(word)
+    return _Maps(material.samples, word, fitter.head.trainer().dense(spec)[word], size)
 
 
 def all_fitters() -> list[Fitter[Any]]:
@@ -154,18 +182,19 @@ def fit(
         if word not in options.parts:
             continue
         graphs = graphs or [GraphEditor(bundle.graph, str(bundle.path / GRAPH))]
-        head, own, truth = fitter.head, options_for(fitter, options), fitter.truth(part)
+        head, own = fitter.head, options_for(fitter, options)
         given = replace(
             shared,
             spec=found.spec.heads[head.name],
             was=was,
-            truth=material.truth(truth),
+            truth=_truth(material, fitter, part, was, bundle.spec.input),
             constants=_Found(graphs[0].constants(head.name)),
             record=bundle.material[head.name].calibration.get(part) or {},
             old=graphs[0].is_old(head.name),
         )
         if reference is not None and fitter.compares(part, own):
-            given.reference = _Found(reference.outputs), reference.truth(truth)
+            known = _truth(reference, fitter, part, was, bundle.spec.input)
+            given.reference = _Found(reference.outputs), known
         found.notes += [
             n for n in fitter.notes(was, bundle.name, given.truth) if n not in found.notes
         ]

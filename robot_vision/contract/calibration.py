@@ -47,7 +47,8 @@ class Fit(Generic[S]):
     Attributes:
         spec: the head's settings, with what parts before found.
         outputs: of the graph, and what `Fitter.inner` names, by names that `Head.key` makes; (N, ...).
-        truth: (N), what `Fitter.truth` asks for; None where there is none.
+        truth: (N), what `Fitter.truth` asks for; None where there is none. For a word that begins with
+            `image:` a map (h, w) each, as `Trainer.dense` says.
         folds: (N,), for cross-fitting.
         units: (N,), which images are alike and so count as one.
         blocks: (N,), blocks of time.

@@ -24,6 +24,7 @@ BUILT_IN = {
         "place",
         "dronet",
         "segmentation",
+        "depth",
     )
 }
 

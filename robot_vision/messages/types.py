@@ -37,13 +37,24 @@ VISION_MSGS: Final = {
 }
 
 
+# Other than in Humble's definitions, which the store has.
+_SINCE_IRON: Final = {
+    RANGE: (
+        "uint8 ULTRASOUND=0\nuint8 INFRARED=1\nstd_msgs/Header header\nuint8 radiation_type\n"
+        "float32 field_of_view\nfloat32 min_range\nfloat32 max_range\nfloat32 range\nfloat32 variance\n"
+    )
+}
+
+
 def message_types() -> Typestore:
     """Returns a new store of the types of ROS 2 and of vision_msgs; the caller may add to it."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_HUMBLE)
     types = {}
-    for name, text in VISION_MSGS.items():
+    for name in _SINCE_IRON:
+        del store.fielddefs[name], store.types[name]
+    for name, text in {**VISION_MSGS, **_SINCE_IRON}.items():
         types.update(get_types_from_msg(text, name))
     store.register(types)
     return store

@@ -57,8 +57,8 @@ def _coerce(what: str, annotation: Any, value: Any) -> Any:
     if isinstance(annotation, type) and not hasattr(annotation, "__origin__"):
         annotation = annotation.__name__  # of a module without postponed annotations
     annotation = str(annotation)
-    if annotation in ("tuple[float, ...]", "tuple[str, ...]"):
-        item = "float" if "float" in annotation else "str"
+    if annotation in ("tuple[float, ...]", "tuple[int, ...]", "tuple[str, ...]"):
+        item = annotation[len("tuple[") : -len(", ...]")]
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{what} is {value!r}: it must be a list")
         return tuple(_coerce(what, item, v) for v in value)

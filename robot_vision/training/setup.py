@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ import torch
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.training import DataFacts, Target
 from robot_vision.datasets.registry import dataset_options, open_dataset
-from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import expand
 from robot_vision.training.fit.model import build_network, is_frozen
@@ -70,7 +71,27 @@ def open_splits(config: TrainingConfig) -> Splits:
         raise ConfigError(f"{config.data.path} has no training images: choose another split")
     for trainer in config.trainers.values():
         trainer.check(splits, config.data.path)
-    return splits
+    return _with_truth(config, splits)
+
+
+def _with_truth(config: TrainingConfig, splits: Splits) -> Splits:
+    """Leaves out images that teach nothing where all heads learn from images of truth.
+
+    Those often come more seldom than a camera's images, which would cost as much as the others do.
+    """
+    words = _words(config)
+    if not all(word.startswith("image:") for word in words):
+        return splits
+    kept: dict[str, Any] = {
+        name: tuple(s for s in splits.split(name) if any(s.of(w) is not None for w in words))
+        for name in SPLIT_NAMES
+    }
+    left = len(splits.samples) - sum(map(len, kept.values()))
+    if not left:
+        return splits
+    images = counted(left, "image has", "images have")
+    note = f"{images} no {' or '.join(words)} and {'is' if left == 1 else 'are'} left out"
+    return replace(splits, **kept, notes=(*splits.notes, note))
 
 
 def _options(config: TrainingConfig) -> dict[str, Any]:

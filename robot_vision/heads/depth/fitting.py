@@ -1,0 +1,133 @@
+"""Makes the uncertainty of depth true: nine tenths of the true depths lie within their intervals."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.calibration import Fit, Fitted, Fitter, Numbers
+from robot_vision.heads.depth.answer import INTERVAL, REACH
+from robot_vision.heads.depth.evaluation import HALF
+from robot_vision.heads.depth.spec import DepthSpec
+from robot_vision.statistics.bootstrap import Resampler, mean
+from robot_vision.statistics.judging import Judgement, cross_fit, judge
+
+MIN_IMAGES = 20  # pixels of an image err alike, so images count
+_BINS = np.geomspace(1e-3, 1e3, 2001)  # of |error| / sigma: 0.7 percent apart
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class DepthFitter(Fitter[DepthSpec]):
+    """See `Fitter`. All images count the same, however many of their pixels have a truth.
+
+    The factor of sigma is the quantile of |error| / sigma that makes the 90 percent intervals hold that
+    share. It is also what makes the intervals' mean score least (Gneiting and Raftery 2007, equation 43):
+    width, plus 2 / 0.1 times the distance of what lies outside, of the depth's logarithm.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("depth",)
+    titles: ClassVar[dict[str, str]] = {
+        "coverage_90": "within the 90 % interval",
+        "coverage_50": "within the 50 % interval",
+        "interval_score": "score of the 90 % interval",
+    }
+
+    def truth(self, part: str) -> str:
+        return f"image:{self.head.name}"
+
+    def fit(self, part: str, material: Fit[DepthSpec], options: Any) -> Fitted:
+        """See `Fitter.fit`."""
+        asked = _Asked(self, material)
+        self.require("depth", len(asked.images), MIN_IMAGES, "images with true depths")
+        scale, after, judgement = asked.scaled()
+        before, now = (asked.numbers(s, material.resampler) for s in (1.0, after))
+        left = ""
+        if judgement.worse:
+            left = (
+                f"it stays as it is, since sigma times {scale:.3g} gives intervals of a score (less is "
+                f"better) of {judgement}"
+            )
+        found = Fitted({"scale": float(f"{scale:.6g}")}, before, now, len(asked.images), left)
+        found.constants = asked.constant(scale)
+        key = self.key("depth_sigma")
+        found.expected = {key: material.outputs[key].astype(np.float64) * scale}
+        where = "" if self.head.name == self.head.kind else f"{self.head.name}: "
+        found.said = [f"{where}sigma of depth times {scale:.3g}"]
+        return found
+
+    def tune(self, material: Fit[DepthSpec]) -> Fitted:
+        """See `Fitter.tune`."""
+        asked = _Asked(self, material)
+        scale = asked.scale(np.ones(len(asked.images), bool))
+        found = Fitted({"frames": len(asked.images), "scale": scale}, {}, {}, len(asked.images))
+        found.constants = asked.constant(scale)
+        return found
+
+
+class _Asked:
+    """The images with true depths: how often |error| / sigma falls into each bin, a row of shares each."""
+
+    def __init__(self, fitter: DepthFitter, material: Fit[DepthSpec]) -> None:
+        self._depth = material.outputs[fitter.key("depth")]
+        self._sigma = material.outputs[fitter.key("depth_sigma")]
+        self._truth, self._spec = material.truth, material.spec
+        self.images: list[int] = []
+        rows = []
+        for i, true in enumerate(material.truth):
+            if true is not None and len(ratio := self._pixels(i)[0]):
+                self.images.append(i)
+                which = np.searchsorted(_BINS, ratio)
+                rows.append(np.bincount(which, minlength=len(_BINS) + 1) / len(ratio))
+        self._shares = np.array(rows).reshape(-1, len(_BINS) + 1)
+        self._units, self._folds = (v[self.images] for v in (material.units, material.folds))
+        self._now = material.constants["scale"]
+
+    def _pixels(self, i: int) -> tuple[Array, Array]:
+        """Returns |error| / sigma and sigma (n,) of an image's pixels with truth."""
+        true = np.asarray(self._truth[i], np.float64)
+        with np.errstate(invalid="ignore"):
+            known = (true >= self._spec.minimum) & (true <= self._spec.maximum)
+        sigma = self._sigma[i][known].astype(np.float64)
+        off = np.abs(np.log(self._depth[i][known].astype(np.float64)) - np.log(true[known]))
+        return off / sigma, sigma
+
+    def scale(self, rows: Mask) -> float:
+        """Returns the factor of sigma for these images."""
+        below = np.cumsum(self._shares[rows].mean(axis=0))[:-1]
+        at = np.interp(INTERVAL, below, np.log(_BINS))
+        return float(np.exp(at) / REACH)
+
+    def scaled(self) -> tuple[float, Array, Judgement]:
+        """Returns the factor, that of the other folds for each image, and whether it is better."""
+        every = np.ones(len(self.images), bool)
+        after = np.ones(len(self.images))
+        for asked, scale in cross_fit(self._folds, every, self.scale):
+            after[asked] = scale
+        before, now = (self._scores(s)[:, 2] for s in (np.ones(len(after)), after))
+        return self.scale(every), after, judge(before, now, self._units)
+
+    def _scores(self, scales: Array) -> Array:
+        """Returns for each image the shares within the 90 and 50 percent intervals, and the score (n, 3)."""
+        found = []
+        for i, scale in zip(self.images, scales, strict=True):
+            ratio, sigma = self._pixels(i)
+            outside = np.maximum(ratio - REACH * scale, 0.0)
+            score = 2 * sigma * (REACH * scale + outside / (1 - INTERVAL))
+            inside = [(ratio <= reach * scale).mean() for reach in (REACH, HALF)]
+            found.append([*inside, score.mean()])
+        return np.array(found).reshape(-1, 3)
+
+    def numbers(self, scales: Any, resampler: Resampler) -> Numbers:
+        """Returns the numbers before or after."""
+        scores = self._scores(np.broadcast_to(scales, len(self.images)))
+        return resampler.headlines(
+            {("coverage_90", "coverage_50", "interval_score"): mean(scores)}, np.array(self.images)
+        )
+
+    def constant(self, scale: float) -> dict[str, NDArray[np.float32]]:
+        """Returns the head's constant: what it was, times the factor."""
+        return {"scale": (self._now * np.float32(scale)).astype(np.float32)}

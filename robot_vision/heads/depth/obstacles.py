@@ -1,0 +1,122 @@
+"""Obstacles of a depth image: the nearest in the robot's path, and all around as a planar scan.
+
+Base is the robot's frame: x ahead, y to the left, z up, in metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.heads.depth.answer import REACH
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """The nearest thing in the robot's path.
+
+    Attributes:
+        distance: along x of base, metres; infinite where the path is free, NaN where nothing is known.
+        near: lower end of its 90 percent interval.
+        deviation: standard deviation of the distance.
+    """
+
+    distance: float
+    near: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Corridor:
+    """Where something is in the way.
+
+    Attributes:
+        low: least height above base, metres.
+        high: greatest height.
+        width: of the path straight ahead, half on each side of x.
+        pixels: how many must be as near.
+    """
+
+    low: float
+    high: float
+    width: float
+    pixels: int
+
+
+def nearest_obstacle(
+    points: Array, sigma: Array, T_base_camera: Array, corridor: Corridor
+) -> Obstacle:
+    """Returns the nearest obstacle: the distance within which there are `corridor.pixels` pixels.
+
+    Its interval is that of the last of these pixels, moved along its ray.
+
+    Args:
+        points: (n, 3), in the camera's optical frame, metres; NaN where nothing is said.
+        sigma: (n,), of the depth's logarithm.
+        T_base_camera: (4, 4).
+        corridor: where.
+    """
+    R, t = T_base_camera[:3, :3], T_base_camera[:3, 3]
+    known = np.isfinite(points[:, 2])
+    if not known.any():
+        return Obstacle(np.nan, np.nan, np.nan)
+    x, y, z = R @ points[known].T + t[:, None]
+    way = (np.abs(y) <= corridor.width / 2) & (z >= corridor.low) & (z <= corridor.high) & (x > 0)
+    index = np.flatnonzero(way)
+    if len(index) < corridor.pixels:
+        return Obstacle(np.inf, np.inf, 0.0)
+    ahead = x[index]
+    last = index[np.argpartition(ahead, corridor.pixels - 1)[corridor.pixels - 1]]
+    own = float(sigma[known][last])
+    along = float(x[last] - t[0])  # grows with the depth
+    near = t[0] + along * float(np.exp(-REACH * own))
+    return Obstacle(float(x[last]), max(float(near), 0.0), along * own)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A planar scan in base.
+
+    Attributes:
+        first: bearing of the first beam, radians, to the left of x.
+        step: from one to the next.
+        ranges: float32 (n,), metres: infinite where nothing is in the way, NaN where nothing is seen.
+    """
+
+    first: float
+    step: float
+    ranges: NDArray[np.float32]
+
+
+def planar_scan(
+    points: Array, rays: Array, T_base_camera: Array, low: float, high: float, beams: int
+) -> Scan:
+    """Returns the nearest obstacle of each bearing.
+
+    Args:
+        points: (n, 3), in the camera's optical frame, metres; NaN where nothing is said.
+        rays: (n, 3), of all pixels in the same frame, NaN for padding; their bearings span the scan.
+        T_base_camera: (4, 4).
+        low: least height above base of an obstacle, metres.
+        high: greatest height.
+        beams: how many there are.
+    """
+    R, t = T_base_camera[:3, :3], T_base_camera[:3, 3]
+    ahead = R @ rays.T
+    bearings = np.arctan2(ahead[1], ahead[0])
+    first, end = float(np.nanmin(bearings)), float(np.nanmax(bearings))
+    step = max((end - first) / max(beams - 1, 1), 1e-6)
+    known = np.isfinite(points[:, 2])
+    x, y, z = R @ points[known].T + t[:, None]
+    beam = np.rint((np.arctan2(y, x) - first) / step).astype(np.int64)
+    inside = (beam >= 0) & (beam < beams)
+    beam, distance = beam[inside], np.hypot(x, y)[inside]
+    hit = (z[inside] >= low) & (z[inside] <= high)
+    ranges = np.full(beams, np.nan)
+    ranges[beam] = np.inf
+    np.minimum.at(ranges, beam[hit], distance[hit])
+    return Scan(first, step, ranges.astype(np.float32))

@@ -1,0 +1,190 @@
+"""Depth as messages, and back: images, points, and what is in the robot's way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.contract.dense_topics import (
+    NO_WINDOW,
+    Cloud,
+    camera_info_topic,
+    cloud_topic,
+    image_topic,
+)
+from robot_vision.contract.topics import ImageReader, LeftOut, Shot, Topic
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.heads.depth.answer import DepthAnswer
+from robot_vision.heads.depth.obstacles import Corridor, Obstacle, nearest_obstacle, planar_scan
+from robot_vision.heads.depth.options import DepthOptions
+from robot_vision.heads.depth.spec import DepthSpec
+from robot_vision.images.window import Window
+from robot_vision.messages.making import Maker
+from robot_vision.messages.sensors import range_writer, scan_writer
+from robot_vision.messages.types import LASER_SCAN, RANGE
+
+Write = Callable[[Shot, DepthAnswer, DepthOptions], Any]
+
+
+def depth_topics(
+    topic: Callable[[str], str], key: Callable[[str], str], spec: DepthSpec
+) -> tuple[Topic, ...]:
+    """Returns the topics of depth.
+
+    Args:
+        topic: makes their names.
+        key: makes the names of the columns that they are read back to.
+        spec: of the head.
+    """
+    return (
+        image_topic(
+            topic("depth"),
+            "32FC1",
+            "depth of each pixel along the optical axis in metres, NaN where nothing is said",
+            lambda answer, options: answer.depth,
+            lambda: ImageReader(key("depth"), "float16"),
+        ),
+        image_topic(
+            topic("depth_deviation"),
+            "32FC1",
+            "its standard deviation in metres",
+            lambda answer, options: answer.deviation,
+            lambda: ImageReader(key("depth_deviation"), "float16"),
+        ),
+        camera_info_topic(
+            topic("depth/camera_info"),
+            "the camera's `camera_info`, scaled to the depth image",
+            lambda answer, options: answer.depth.shape,
+        ),
+        cloud_topic(
+            topic("points"),
+            "points of the depth image in its rows and columns, in the camera's frame",
+            lambda answer, options: Cloud(
+                answer.depth, {}, options.points_max_range_m or np.inf, options.points_step
+            ),
+        ),
+        Topic(
+            topic("scan"),
+            LASER_SCAN,
+            "nearest obstacle of each bearing from `base_frame`; infinite for none, NaN for unseen",
+            _scan(spec),
+            of_camera=False,
+        ),
+        Topic(
+            topic("obstacle"),
+            RANGE,
+            "distance of the nearest obstacle straight ahead of `base_frame`; `max_range` for none",
+            _range(spec, lambda found: found.distance),
+            of_camera=False,
+        ),
+        Topic(
+            topic("obstacle_near"),
+            RANGE,
+            "lower end of its 90 % interval: what to stop for",
+            _range(spec, lambda found: found.near),
+            of_camera=False,
+        ),
+    )
+
+
+def _no_mounting(shot: Shot) -> LeftOut:
+    if not shot.base_frame:
+        return LeftOut(
+            "no_base_frame",
+            "base_frame is not set, so nothing says where the floor and the way ahead are, and no obstacle "
+            "is published: set it to the robot's frame on the floor",
+        )
+    return LeftOut(
+        "no_transform",
+        f"no fixed transform from {shot.base_frame!r} to {shot.frame_id!r} on /tf_static, so no obstacle "
+        "is published: publish it, or set camera_to_base",
+    )
+
+
+class _Rays:
+    """Where the pixels of a depth image look, kept while camera and sizes stay."""
+
+    def __init__(self) -> None:
+        self._of: tuple[Any, ...] = ()
+        self._rays = np.zeros((0, 3))
+
+    def of(self, lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """Returns x / z, y / z and 1 (n, 3), NaN where the network saw padding."""
+        if not self._of or self._of[0] is not lens or self._of[1:] != (window, size):
+            height, width = size
+            xy = lens.rays(window.pixels((height, width)).reshape(-1, 2))
+            self._rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
+            self._rays[~window.covered((height, width)).reshape(-1)] = np.nan
+            self._of = (lens, window, size)
+        return self._rays
+
+
+Seen = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float64]]
+
+
+def _seen(rays: _Rays, shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
+    """Returns points and rays (n, 3) in the camera's frame, and T_base_camera."""
+    T = shot.mounting(shot.frame_id) if shot.base_frame else None
+    if T is None:
+        return _no_mounting(shot)
+    lens = shot.intrinsics()
+    if isinstance(lens, LeftOut):
+        return lens
+    if shot.window is None:
+        return NO_WINDOW
+    flat = rays.of(lens, shot.window, answer.depth.shape)
+    return flat * answer.depth.reshape(-1, 1), flat, T
+
+
+def _scan(spec: DepthSpec) -> Callable[[Maker], Write]:
+    def writer(make: Maker) -> Write:
+        message, rays = scan_writer(make), _Rays()
+
+        def write(shot: Shot, answer: DepthAnswer, options: DepthOptions) -> Any:
+            seen = _seen(rays, shot, answer)
+            if isinstance(seen, LeftOut):
+                return seen
+            beams = answer.depth.shape[1]
+            scan = planar_scan(*seen, options.obstacle_low_m, options.obstacle_high_m, beams)
+            ranges = np.where(scan.ranges <= spec.maximum, scan.ranges, np.float32(np.inf))
+            ranges[np.isnan(scan.ranges)] = np.nan
+            return message(shot, shot.base_frame, ranges, scan.first, scan.step, 0.0, spec.maximum)
+
+        return write
+
+    return writer
+
+
+def _range(spec: DepthSpec, distance: Callable[[Obstacle], float]) -> Callable[[Maker], Write]:
+    def writer(make: Maker) -> Write:
+        new, rays = range_writer(make), _Rays()
+
+        def write(shot: Shot, answer: DepthAnswer, options: DepthOptions) -> Any:
+            seen = _seen(rays, shot, answer)
+            if isinstance(seen, LeftOut):
+                return seen
+            points, _, T = seen
+            width = options.corridor_width_m
+            corridor = Corridor(
+                options.obstacle_low_m, options.obstacle_high_m, width, options.obstacle_pixels
+            )
+            sigma = answer.sigma
+            sure = np.zeros(len(points)) if sigma is None else sigma.reshape(-1)
+            found = nearest_obstacle(points, sure, T, corridor)
+            if np.isnan(found.distance):
+                return LeftOut(
+                    "no_depth", "nothing is said of any pixel's depth, so no distance to obstacles"
+                )
+            # As wide as the corridor where the head's range ends.
+            angle = 2 * np.arctan2(width / 2, spec.maximum)
+            message = new(shot, shot.base_frame, distance(found), angle, 0.0, spec.maximum)
+            if hasattr(message, "variance"):  # since Iron
+                message.variance = found.deviation**2
+            return message
+
+        return write
+
+    return writer

@@ -1,0 +1,217 @@
+"""The depth head from training to topics: pictures that are brighter where nearer."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from train_data import configuration
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.cli import main
+from robot_vision.messages.types import message_types
+from robot_vision.pipeline import Pipeline
+from robot_vision.recordings.writing import RecordingWriter
+
+SIZE = (96, 128)
+NONE = 65535
+FOCAL = 100.0
+LOW, HIGH = 0.6, 6.0
+SETTINGS = {"minimum": 0.5, "maximum": 8.0, "channels": 16, "dropout": 0.0}
+
+
+def picture(rng):
+    """Returns an RGB picture of two walls and a ceiling without truth, and its depth in millimetres."""
+    edge = int(rng.integers(40, 88))
+    metres = np.exp(rng.uniform(np.log(LOW), np.log(HIGH), 2))
+    depth = np.where(np.arange(SIZE[1]) < edge, *metres)[None].repeat(SIZE[0], axis=0)
+    grey = 30 + 200 * np.log(HIGH / depth) / np.log(HIGH / LOW)
+    image = np.clip(grey[..., None] + rng.normal(0, 6, (*SIZE, 3)), 0, 255).astype(np.uint8)
+    stored = np.round(1000 * depth).astype(np.uint16)
+    stored[:8] = NONE
+    return image, stored
+
+
+def walls(root, count=120, seed=0, every=1):
+    """Writes a folder of 7-Scenes; every n-th frame has a depth image."""
+    rng = np.random.default_rng(seed)
+    root.mkdir(parents=True)
+    for i in range(count):
+        image, depth = picture(rng)
+        cv2.imwrite(str(root / f"frame-{i:06d}.color.png"), image[..., ::-1])
+        if i % every == 0:
+            cv2.imwrite(str(root / f"frame-{i:06d}.depth.png"), depth)
+        np.savetxt(root / f"frame-{i:06d}.pose.txt", np.eye(4))
+    return root
+
+
+def drive(path, count=24, seed=5):
+    """Writes a bag of pictures, their depth and the camera's calibration."""
+    types, rng = message_types().types, np.random.default_rng(seed)
+    K = np.array([[FOCAL, 0, 63.5], [0, FOCAL, 47.5], [0, 0, 1]])
+    with RecordingWriter(path) as bag:
+        for i in range(count):
+            ns = 1_700_000_000 * 10**9 + i * 10**8
+            image, depth = picture(rng)
+            bag.image("/camera/image_raw", ns, "camera", image)
+            bag.camera_info("/camera/camera_info", ns, "camera", K, (SIZE[1], SIZE[0]))
+            message = types["sensor_msgs/msg/Image"](
+                bag.header(ns, "camera"),
+                *SIZE,
+                "16UC1",
+                0,
+                2 * SIZE[1],
+                depth.view(np.uint8).reshape(-1),
+            )
+            bag.write("/depth/image_raw", ns, message)
+    return path
+
+
+def depth(path, output, **groups):
+    settings = {
+        "heads": ["depth"],
+        "network": {
+            "input": {"height": 64, "width": 64},
+            "depth": SETTINGS,
+        },
+        "data": {"options": {"split": "blocks", "block_frames": 10, "validation": 0.25}},
+        "loop": {"epochs": 25, "batch_size": 12, "threads": 1, "accelerator": "cpu"},
+        "baselines": ["constant", "median"],
+    }
+    return configuration("seven_scenes", path, output, **{**settings, **groups})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    pytest.importorskip("torch")
+    from robot_vision.training.run import train
+
+    folder = tmp_path_factory.mktemp("depth")
+    config = depth(walls(folder / "walls"), folder / "run", variants=["int8", "float16"])
+    return train(config, quiet=True, command="test")
+
+
+@pytest.mark.slow
+def test_depth_is_learned_better_than_baselines_and_its_intervals_are_true(trained):
+    metrics = trained.report["metrics"]["test"]["depth"]
+    assert metrics["abs_rel"] < 0.15 and metrics["delta_1"] > 0.85
+    baselines = trained.report["baselines"]["depth"]
+    assert set(baselines) == {"constant", "median"}
+    assert all(metrics["abs_rel"] < 0.5 * b["abs_rel"] for b in baselines.values())
+    assert metrics["surest_70"] < 1.0
+    assert abs(metrics["coverage_90"] - 0.9) < 0.08
+    spec = ModelBundle.load(trained.bundle).spec.heads["depth"]
+    assert tuple(spec.size) == (16, 16)
+
+
+@pytest.mark.slow
+def test_frames_without_depth_are_left_out_and_said(tmp_path):
+    pytest.importorskip("torch")
+    from robot_vision.training.run import train
+
+    config = depth(walls(tmp_path / "walls", 40, every=2), tmp_path / "run", loop={"epochs": 1})
+    report = train(config, quiet=True, command="test").report
+    assert any(
+        "20 images have no image:depth and are left out" in n for n in report["data"]["notes"]
+    )
+    assert report["metrics"]["test"]["depth"]["images"] == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["", "int8", "float16"])
+def test_every_variant_says_the_depth_of_a_new_picture(trained, variant):
+    bundle = (
+        trained.bundle
+        if not variant
+        else trained.bundle.with_name(f"{trained.bundle.name}-{variant}")
+    )
+    image, stored = picture(np.random.default_rng(77))
+    with Pipeline.load(bundle, "onnx", threads=1) as pipeline:
+        answer = pipeline([image])[0]["depth"]
+    assert answer.depth.shape == answer.deviation.shape == (16, 16)
+    assert answer.depth.dtype == answer.deviation.dtype == np.float32
+    for column in (2, 13):  # of both walls
+        true = stored[48, 8 * column] / 1000
+        assert np.median(answer.depth[4:, column]) == pytest.approx(true, rel=0.3)
+
+
+@pytest.mark.slow
+def test_infer_writes_numbers_arrays_and_pictures(trained, tmp_path, capsys):
+    image, stored = picture(np.random.default_rng(78))
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    out, drawn = tmp_path / "out.jsonl", tmp_path / "drawn"
+    arguments = ["infer", "--model", str(trained.bundle), str(tmp_path / "a.png")]
+    assert (
+        main(
+            [
+                *arguments,
+                "--output",
+                str(out),
+                "--annotate",
+                str(drawn),
+                "--attach",
+                str(tmp_path / "files"),
+            ]
+        )
+        == 0
+    )
+    said = json.loads(out.read_text())["depth"]
+    array, deviation = (np.load(tmp_path / said[word]) for word in ("npy", "deviation_npy"))
+    assert array.shape == deviation.shape == (16, 16)
+    assert said["median_m"] == pytest.approx(float(np.nanmedian(array)), rel=1e-5)
+    assert said["from_m"] <= said["median_m"] <= said["to_m"] and said["answered"] == 1.0
+    shown = cv2.imread(str(next(drawn.iterdir())))[20:60]
+    near, far = sorted((slice(0, 30), slice(100, 128)), key=lambda s: stored[48, s].mean())
+    assert shown[:, near].mean() > shown[:, far].mean()
+    assert " m" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_bag_is_judged_live_and_as_it_was_recorded(trained, tmp_path, capsys):
+    bag, out = drive(tmp_path / "drive"), tmp_path / "out"
+    common = ["--bag", str(bag), "--model", str(trained.bundle), "--resamples", "30"]
+    common += ["--image-topic", "/camera/image_raw", "--format", "json"]
+    common += ["--truth-image", "depth=/depth/image_raw"]
+    capsys.readouterr()
+    assert main(["evaluate", *common, "--output", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["depth"]["frames"] == 24 and found["depth"]["silent_pixels"] == 0
+    assert found["depth"]["abs_rel"]["value"] < 0.15
+    assert (
+        found["depth"]["baselines"]["constant"]["rmse_log"]["value"]
+        > found["depth"]["rmse_log"]["value"]
+    )
+    assert found["depth_scaled"]["frames"] == found["depth_uncertainty"]["frames"] == 24
+    assert len(found["depth_uncertainty"]["sparsification"]["removed"]) == 20
+    assert "Errors of the surest pixels" in (out / "report.html").read_text()
+    again = [
+        "--predictions",
+        str(out / "results/drive"),
+        *common,
+        "--output",
+        str(tmp_path / "again"),
+    ]
+    assert main(["evaluate", *again]) == 0
+    recorded = json.loads(capsys.readouterr().out)
+    for section, metric in (("depth", "abs_rel"), ("depth_uncertainty", "coverage_90")):
+        assert recorded[section][metric]["value"] == pytest.approx(
+            found[section][metric]["value"], abs=2e-3
+        )
+
+
+@pytest.mark.slow
+def test_calibrate_makes_the_intervals_true_on_other_images(trained, tmp_path, capsys):
+    import onnx
+
+    from robot_vision.bundle.onnx_graph import OnnxGraph
+
+    out = tmp_path / "calibrated"
+    data = [str(walls(tmp_path / "more", 60, seed=9)), "--data", "seven_scenes", "--split", "all"]
+    assert main(["calibrate", str(trained.bundle), *data, "--output", str(out)]) == 0
+    before, after = (OnnxGraph(ModelBundle.load(p).graph) for p in (trained.bundle, out))
+    record = ModelBundle.load(out).calibration["depth"]
+    scale = after.constants("depth")["scale"] / before.constants("depth")["scale"]
+    assert float(scale) == pytest.approx(record["scale"], rel=1e-4)
+    assert abs(record["after"]["coverage_90"][0] - 0.9) < 0.03
+    assert onnx is not None and csv is not None
