@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from tiny_datasets import POINT, camera
 
 from robot_vision.datasets import open_dataset
+from robot_vision.datasets.sample import true_values
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.geometry.trajectory import Trajectory, slerp
 from robot_vision.images.decode import to_rgb
@@ -722,3 +723,83 @@ def test_true_numbers_are_those_of_the_data_set(drive):
 def test_a_source_of_numbers_that_is_none_is_named(drive, numbers, message):
     with pytest.raises(ConfigError, match=message):
         open_dataset("rosbag", drive, numbers=numbers)
+
+
+# True pixels
+
+
+def raw_image(t, pixels, encoding):
+    data = pixels.tobytes()
+    step = pixels.shape[1] * pixels.dtype.itemsize
+    return TYPES.types["sensor_msgs/msg/Image"](
+        header(t, "camera_optical_frame"),
+        *pixels.shape,
+        encoding,
+        0,
+        step,
+        np.frombuffer(data, np.uint8),
+    )
+
+
+def depth_image(t, millimetres):
+    """As compressed_depth_image_transport sends it."""
+    data = bytes(12) + cv2.imencode(".png", millimetres)[1].tobytes()
+    return TYPES.types["sensor_msgs/msg/CompressedImage"](
+        header(t, "camera_optical_frame"),
+        "16UC1; compressedDepth png",
+        np.frombuffer(data, np.uint8),
+    )
+
+
+DEPTH, MASK = "/camera/depth/image", "/mask"
+
+
+@pytest.mark.parametrize("form", ["16UC1", "32FC1", "compressedDepth"])
+def test_rosbag_gives_true_pixels_of_the_nearest_stamp(form, tmp_path):
+    metres = np.full((12, 16), 1.5, np.float32)
+    metres[0, 0] = 0
+    with RecordingWriter(tmp_path / "walk") as bag:
+        write_images(bag, [0, 0.1, 0.2, 0.3])
+        for t in (0.008, 0.11, 0.24):  # the third image has none near
+            depth = metres * (1 + t)
+            if form == "32FC1":
+                bag.write(DEPTH, ns(t), raw_image(t, np.where(depth > 0, depth, np.nan), form))
+            else:
+                stored = (depth * 1000).round().astype(np.uint16)
+                message = raw_image(t, stored, form) if form == "16UC1" else depth_image(t, stored)
+                bag.write(DEPTH, ns(t), message)
+        for t in (0.1, 0.2):
+            ids = np.zeros((12, 16), np.uint8)
+            ids[:, 8:] = 1 if t == 0.1 else 255
+            bag.write(MASK, ns(t), raw_image(t, ids, "mono8"))
+    splits = open_dataset(
+        "rosbag", tmp_path / "walk", split="train", classes="floor,wall",
+        truth_images=f"depth={DEPTH},segmentation={MASK}",
+    )  # fmt: skip
+    assert [s.stamp_ns - START_NS for s in splits.train] == [0, 10**8, 2 * 10**8]
+    depths, masks = ([s.of(f"image:{n}") for s in splits.train] for n in ("depth", "segmentation"))
+    assert depths[2] is None and masks[0] is None
+    for truth, t in zip(depths[:2], (0.008, 0.11), strict=True):
+        values = true_values(pickle.loads(pickle.dumps(truth)), "float32", -1)
+        assert values[0, 0] == -1
+        np.testing.assert_allclose(values[1:], 1.5 * (1 + t), atol=6e-4)
+    np.testing.assert_array_equal(masks[1].load()[0], [0] * 8 + [1] * 8)
+    np.testing.assert_array_equal(masks[2].load()[0], [0] * 8 + [255] * 8)
+    assert splits.pixel_classes["image:segmentation"].names == ("floor", "wall")
+    notes = "\n".join(splits.notes)
+    assert f"2 of 4 images have depth of {DEPTH} within 0.02 s" in notes
+    assert "1 frame skipped, which has no image of truth" in notes
+
+
+def test_rosbag_refuses_topics_that_hold_no_truth(tmp_path):
+    with RecordingWriter(tmp_path / "walk") as bag:
+        write_images(bag, [0])
+        bag.write(MASK, ns(0), raw_image(0, np.zeros((12, 16), np.uint8), "mono8"))
+    for options, error, words in (
+        ({"truth_images": f"segmentation={MASK}"}, ConfigError, "set classes to their names"),
+        ({"truth_images": f"a={IMAGE}", "image_topic": IMAGE}, SourceError, "rgb8"),
+        ({"truth_images": "depth=/dept"}, ConfigError, "topic of truth '/dept'"),
+        ({"truth_images": "depth"}, ConfigError, "give each as NAME=TOPIC"),
+    ):
+        with pytest.raises(error, match=words):
+            open_dataset("rosbag", tmp_path / "walk", **{"image_topic": IMAGE, **options})

@@ -1,20 +1,27 @@
-"""Rosbags: an image topic, the camera's poses (interpolated to the image's stamps), labels and numbers.
+"""Rosbags: images, the camera's poses (interpolated to the image's stamps), labels, numbers, true pixels.
 
 A path is a ROS 1 bag, a rosbag2 (its folder or bare file), or a folder of bags, each of which is a
 recording. `bag_poses`, `bag_labels` and `bag_numbers` state the conventions of poses, labels and numbers.
 
 An image is a sample when it has what the bag is asked for: a pose, where poses have a source; else a
-label or a number, where these have one; else always. Images that have none are counted in the notes.
+label, a number or an image of truth, where these have one; else always. Images that have none are counted
+in the notes.
+
+Topics of true pixels have one number a pixel: distances (16UC1 and compressedDepth of it in millimetres,
+32FC1 in metres; 0 and NaN say nothing), or 8-bit ids of classes. They are as large as the image, and an image
+has that of the nearest stamp.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.datasets.pixel_truth import PixelMessage, nearest_stamps, read_classes
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
@@ -28,7 +35,7 @@ from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.bag_stamps import StampNotes
 from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
-from robot_vision.settings.declared import option
+from robot_vision.settings.declared import names_in, option
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, Labeller, labels_of_spans, labels_of_topic
 from robot_vision.truth.bag_numbers import NUMBERS, numbers_of_topic, parse_numbers
@@ -78,6 +85,21 @@ class Options(PosedOptions):
         0.0,
         "longest time for which a number of a topic stays valid, in seconds; 0: until the next message",
         low=0.0,
+    )
+    truth_images: str = option(
+        "",
+        "topics of what is true of each pixel, with commas: NAME=TOPIC, such as depth=/camera/depth/image "
+        "or segmentation=/mask; NAME is the head's",
+    )
+    classes: str = option(
+        "",
+        "table of the classes of a topic of ids, or their names with commas, whose ids are 0, 1, ...",
+    )
+    ignore: str = option(
+        "", "names or ids, with commas, of pixels without truth; 255 and void always are"
+    )
+    truth_tolerance_s: float = option(
+        0.02, "largest time difference between an image and its true pixels, in seconds", low=0.0
     )
     every: int = option(1, "use one image out of every n", low=1)
 
@@ -137,16 +159,14 @@ def open_splits(root: Path, options: Options) -> Splits:
     splits = splits_of(
         samples, options, [*skipped.notes(), *notes], K=matrices[0] if same else None
     )
+    tables = {
+        word: table.classes
+        for s in samples
+        for word, truth in s.truth.items()
+        if (table := getattr(truth, "table", None)) is not None
+    }
     frame = next(iter(frames), options.map_frame)
-    return Splits(
-        splits.train,
-        splits.validation,
-        splits.test,
-        frame,
-        splits.camera_matrix,
-        splits.labels,
-        splits.notes,
-    )
+    return replace(splits, map_frame=frame, pixel_classes=tables)
 
 
 def _bags_under(root: Path) -> list[Path]:
@@ -163,7 +183,7 @@ def _recording(
     bag: BagFile, options: Options, skipped: Skipped, notes: list[str]
 ) -> tuple[list[Sample], str, _Camera]:
     """Returns a bag's samples, the frame of its poses (empty without) and its camera."""
-    topic = _image_topic(bag, options.image_topic)
+    topic = _image_topic(bag, options)
     images, frame_id = _images(bag, topic, options, skipped)
 
     def report(error: SourceError) -> None:
@@ -186,15 +206,19 @@ def _recording(
     labeller = _labeller(bag, options, notes)
     labels = [labeller(i.stamp_ns, i.log_ns) if labeller else None for i in images]
     numbers = _numbers(bag, images, labels, options)
+    pixels = _pixels(bag, stamps, options, notes)
     samples, unlabelled = [], 0
     for i, image in enumerate(images):
         name = f"{_name(bag.path)}:{topic}#{image.source.number}"
-        label, truth = labels[i], {w: v[i] for w, v in numbers.items() if np.isfinite(v[i])}
+        label = labels[i]
+        truth: dict[str, Any] = {w: v[i] for w, v in numbers.items() if np.isfinite(v[i])}
         if not holds[i]:
             skipped.add(f"which have no poses within {options.max_gap_s:g} s around them", name)
             continue
-        if poses is None and (labeller or numbers) and label is None and not truth:
+        truth |= {word: found[i] for word, found in pixels.items() if found[i] is not None}
+        if poses is None and (labeller or numbers or pixels) and label is None and not truth:
             wanted = ["label"] * bool(labeller) + ["number"] * bool(numbers)
+            wanted += ["image of truth"] * bool(pixels)
             skipped.add(f"which have no {' and no '.join(wanted)}", name)
             continue
         unlabelled += bool(labeller and label is None and not truth)
@@ -212,7 +236,8 @@ def _recording(
     return samples, poses.map_frame if poses else "", _camera(bag, topic, images, notes)
 
 
-def _image_topic(bag: BagFile, wanted: str) -> str:
+def _image_topic(bag: BagFile, options: Options) -> str:
+    wanted = options.image_topic
     there = [t for t, k in bag.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE)]
     if wanted:
         if slashed(wanted) not in there:
@@ -224,6 +249,9 @@ def _image_topic(bag: BagFile, wanted: str) -> str:
         others = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
         raise SourceError(f"{bag.path} has no image topic: it has {others}")
     if len(there) > 1:
+        truth = {slashed(text.partition("=")[2].strip()) for text in names_in(options.truth_images)}
+        if len(rest := [topic for topic in there if topic not in truth]) == 1:
+            return rest[0]
         raise ConfigError(
             f"{bag.path} has {len(there)} image topics: set image_topic to one of {', '.join(there)}"
         )
@@ -289,6 +317,61 @@ def _numbers(
             raise ConfigError(f"Number {source.name} is of a label: set label_topic or label_spans")
         found[word] = [np.nan if x is None else float(x == source.label) for x in labels]
     return found
+
+
+def _pixels(
+    bag: BagFile, stamps: NDArray[np.int64], options: Options, notes: list[str]
+) -> dict[str, list[PixelMessage | None]]:
+    """Returns the images' true pixels by their words of truth.
+
+    Raises:
+        ConfigError: no such topic, or ids without classes.
+        SourceError: a topic's first message has several numbers a pixel.
+    """
+    found: dict[str, list[PixelMessage | None]] = {}
+    for text in names_in(options.truth_images):
+        name, _, topic = (part.strip() for part in text.partition("="))
+        if not name or not topic:
+            raise ConfigError(f"Option truth_images has {text!r}: give each as NAME=TOPIC")
+        there = [t for t, k in bag.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE)]
+        if slashed(topic) not in there:
+            raise ConfigError(
+                f"{unknown('topic of truth', topic, there or ['none'])} (in {bag.path})"
+            )
+        records = [
+            (bag.header(record)[0] or record.log_ns, BagImage.of(bag, record, number))
+            for number, record in enumerate(bag.raw([slashed(topic)]))
+        ]
+        records.sort(key=lambda r: r[0])
+        form = _form(records[0][1], topic, options, bag, notes) if records else {}
+        times = np.array([r[0] for r in records], np.int64)
+        near = nearest_stamps(times, stamps, options.truth_tolerance_s)
+        found[f"image:{name}"] = [
+            None if j < 0 else PixelMessage(records[j][1], **form) for j in near.tolist()
+        ]
+        count = counted(len(stamps), "image has", "images have")
+        notes.append(
+            f"{bag.path.name}: {int((near >= 0).sum())} of {count} {name} of {slashed(topic)} within "
+            f"{options.truth_tolerance_s:g} s"
+        )
+    return found
+
+
+def _form(
+    first: BagImage, topic: str, options: Options, bag: BagFile, notes: list[str]
+) -> dict[str, Any]:
+    """Returns what the numbers of a topic are, by its first message."""
+    try:
+        plane = first.plane()
+    except ImageError as error:
+        raise SourceError(f"{topic} has no true pixels: {error}") from error
+    if plane.dtype != np.uint8:
+        return {"none": (0,), "unit": 1e-3 if plane.dtype == np.uint16 else 1.0}
+    if not options.classes:
+        raise ConfigError(
+            f"{topic} has ids of classes: set classes to their names, or to a file with them"
+        )
+    return {"table": read_classes(options.classes, bag.path.parent, options.ignore, notes)}
 
 
 def _camera(bag: BagFile, topic: str, images: list[_Image], notes: list[str]) -> _Camera:

@@ -34,7 +34,7 @@ from robot_vision.datasets.image_files import (
     unlisted_note,
     without_repeats,
 )
-from robot_vision.datasets.pixel_truth import PixelFile
+from robot_vision.datasets.pixel_truth import PixelFile, nearest_stamps
 from robot_vision.datasets.posed import (
     PosedOptions,
     matrix_for_image,
@@ -164,37 +164,30 @@ def _recording(
         K = _known_camera(folder, povray, first, notes)
     depth_ns, depth = _depth(folder) if options.depth else (np.empty(0, np.int64), [])
     samples = []
-    for stamp_ns, image in listed:
+    stamps_ns = np.array([stamp_ns for stamp_ns, _ in listed], np.int64)
+    near = nearest_stamps(track.stamps_ns, stamps_ns, options.tolerance_s)
+    near_depth = nearest_stamps(depth_ns, stamps_ns, options.tolerance_s)
+    for row, (stamp_ns, image) in enumerate(listed):
         name = f"{folder.name}/{image}"
         file = folder / image
         if first_file([file]) is None:
             skipped.add(MISSING_IMAGE, name)
             continue
         files.append(file)
-        best = _nearest(track.stamps_ns, stamp_ns, options.tolerance_s)
-        if best is None:
+        best = int(near[row])
+        if best < 0:
             skipped.add(f"which have no pose within {options.tolerance_s:g} s", name)
             continue
         T = pose_matrix(track.positions[best], track.xyzw[best])
         T = _FLIPPED_Y @ T @ _FLIPPED_Y if povray else T
         source = FileImage(str(file), turn=False)
         sample = Sample(name, None, T, stamp_ns, folder.name, source, K)
-        of = _nearest(depth_ns, stamp_ns, options.tolerance_s)
-        if of is not None and first_file([folder / depth[of]]):
+        of = int(near_depth[row])
+        if of >= 0 and first_file([folder / depth[of]]):
             measured = PixelFile(str(folder / depth[of]), (0,), _DEPTH_UNIT_M)
             sample = replace(sample, truth={"image:depth": measured})
         samples.append(sample)
     return samples
-
-
-def _nearest(stamps_ns: NDArray[np.int64], stamp_ns: int, tolerance_s: float) -> int | None:
-    """Returns which of increasing stamps is the nearest, None where it is too far away."""
-    i = int(np.searchsorted(stamps_ns, stamp_ns))
-    near = [j for j in (i - 1, i) if 0 <= j < len(stamps_ns)]
-    best = min(near, key=lambda j: abs(int(stamps_ns[j]) - stamp_ns), default=None)
-    if best is None or abs(int(stamps_ns[best]) - stamp_ns) > tolerance_s * 1e9:
-        return None
-    return best
 
 
 def _depth(folder: Path) -> tuple[NDArray[np.int64], list[str]]:
