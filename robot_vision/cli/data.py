@@ -18,7 +18,7 @@ from rich.table import Table
 from robot_vision.cli.arguments import add_data_options, data_options, make_folder
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options, open_dataset
 from robot_vision.datasets import inspection as look
-from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png
+from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png, truth_sheet
 from robot_vision.errors import ConfigError
 from robot_vision.text.counts import counted
 
@@ -69,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
     report = _report(splits, args.sample or None, not args.no_contents)
     pictures = {"contact_sheet": output / "contact_sheet.png"}
     save_png(pictures["contact_sheet"], contact_sheet(splits))
+    for word in report["pixels"]:
+        picture = output / f"{word.replace(':', '_')}.png"
+        pictures[word] = picture
+        save_png(picture, truth_sheet(splits, word))
     plot = pose_plot(splits, f"{name}: cameras from above")
     if plot is not None:
         pictures["poses"] = output / "poses.png"
@@ -111,6 +115,10 @@ def _report(splits: Splits, sample: int | None, contents: bool) -> dict[str, Any
             "sizes": [[h, w, n] for (h, w), n in images.sizes.most_common()],
             "unreadable": list(images.unreadable),
         },
+        "pixels": {
+            word: asdict(look.survey_pixels(splits, word, sample))
+            for word in look.pixel_words(splits)
+        },
         "camera_matrix": None if K is None else K.tolist(),
         "poses": None if poses is None else {**asdict(poses), "map_frame": splits.map_frame},
         "nearest_train": {
@@ -148,6 +156,8 @@ def _print(console: Console, title: str, report: dict[str, Any]) -> None:
     if report["classes"]:
         _print_classes(console, say, report["classes"], counts)
     _print_images(say, report["images"], total)
+    for word, pixels in report["pixels"].items():
+        _print_pixels(console, say, word, pixels, counts)
     if report["poses"]:
         _print_poses(say, report)
     _print_overlap(say, report["overlap"], counts)
@@ -193,6 +203,33 @@ def _print_images(say: Say, images: dict[str, Any], total: int) -> None:
             f"{len(bad)} of {counted(images['looked_at'], 'image cannot', 'images cannot')} be read:",
             "red",
         )
+        for line in bad[:10]:
+            say(f"  {line}")
+
+
+def _print_pixels(
+    console: Console, say: Say, word: str, pixels: dict[str, Any], counts: dict[str, int]
+) -> None:
+    have = ", ".join(f"{n} of {counts[name]} {name}" for name, n in pixels["samples"].items())
+    text = (
+        f"{word}: {have}; of {pixels['looked_at']} decoded, {pixels['without']:.1%} of the pixels"
+    )
+    text += " say nothing"
+    if pixels["numbers"]:
+        low, median, high = pixels["numbers"]
+        text += f", the others {median:.3g} (median; 90% from {low:.3g} to {high:.3g})"
+    say(text)
+    if pixels["classes"]:
+        table = Table("class", "share of pixels", "images")
+        for name, share in pixels["classes"].items():
+            table.add_row(
+                escape(name), f"{share:6.1%} {'█' * round(20 * share)}", str(pixels["images"][name])
+            )
+        console.print(table)
+        if absent := [name for name, share in pixels["classes"].items() if not share]:
+            say(f"no pixel of those decoded is {', '.join(absent)}", "yellow")
+    if bad := pixels["unreadable"]:
+        say(f"{len(bad)} of {pixels['looked_at']} cannot be used:", "red")
         for line in bad[:10]:
             say(f"  {line}")
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits
+from robot_vision.datasets.sample import (
+    NO_CLASS,
+    SPLIT_NAMES,
+    Sample,
+    Splits,
+    different_size,
+    true_values,
+)
 from robot_vision.datasets.splitting import by_sequence
 from robot_vision.errors import ImageError
 from robot_vision.files.natural_order import natural_key
@@ -72,6 +79,29 @@ class NearestTrain:
 
 
 @dataclass(frozen=True)
+class PixelSurvey:
+    """What loading the truth of pixels showed.
+
+    Attributes:
+        samples: of each split, how many have it.
+        looked_at: how many were loaded.
+        without: share of their pixels that say nothing.
+        classes: name to the share of the pixels that say something; empty for numbers.
+        images: name to how many of those loaded have a pixel of it.
+        numbers: which 5, 50 and 95 percent of those that say something are below; empty for classes.
+        unreadable: a message for each that failed, or is of another size than its image.
+    """
+
+    samples: dict[str, int]
+    looked_at: int
+    without: float
+    classes: dict[str, float]
+    images: dict[str, int]
+    numbers: tuple[float, ...]
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Overlap:
     """What two splits share.
 
@@ -115,6 +145,53 @@ def survey_images(
             unreadable.append(str(error))
         progress(number)
     return ImageSurvey(len(chosen), sizes, tuple(unreadable))
+
+
+def pixel_words(splits: Splits) -> list[str]:
+    """Returns the words of truth that are of every pixel."""
+    found = {word for s in splits.samples for word in s.truth if word.startswith("image:")}
+    return sorted(found)
+
+
+def survey_pixels(splits: Splits, word: str, count: int | None) -> PixelSurvey:
+    """Loads an even choice of `count` (None: all) of the truth of pixels under a word."""
+    names = splits.labels_of(word)
+    samples = {
+        name: sum(s.of(word) is not None for s in splits.split(name)) for name in SPLIT_NAMES
+    }
+    chosen = evenly([s for s in splits.samples if s.of(word) is not None], count)
+    totals, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    pixels = said = 0
+    some: list[NDArray[np.float32]] = []
+    unreadable = []
+    for sample in chosen:
+        try:
+            values = true_values(sample.of(word), "float32", np.nan)
+            size = sample.source.load().shape[:2]
+        except ImageError as error:
+            unreadable.append(str(error))
+            continue
+        if values.shape != size:
+            unreadable.append(different_size(sample, word, values.shape, size))
+            continue
+        known = values[np.isfinite(values)]
+        if names:
+            known = known[known != NO_CLASS]
+            counts = np.bincount(known.astype(np.int64), minlength=256)
+            totals, images = totals + counts, images + (counts > 0)
+        else:
+            some.append(known[:: max(1, known.size // 10_000)])
+        pixels, said = pixels + values.size, said + known.size
+    drawn = np.concatenate(some) if some else np.empty(0, np.float32)
+    return PixelSurvey(
+        samples,
+        len(chosen),
+        1 - said / pixels if pixels else 0.0,
+        {name: float(totals[i] / max(said, 1)) for i, name in enumerate(names)},
+        {name: int(images[i]) for i, name in enumerate(names)},
+        tuple(np.percentile(drawn, (5, 50, 95)).tolist()) if drawn.size else (),
+        tuple(unreadable),
+    )
 
 
 def evenly(samples: Sequence[Sample], count: int | None) -> list[Sample]:

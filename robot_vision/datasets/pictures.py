@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from robot_vision.charts.paths import FromAbove, write
 from robot_vision.datasets.inspection import evenly, in_order
-from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits
+from robot_vision.datasets.sample import (
+    NO_CLASS,
+    SPLIT_NAMES,
+    PixelClasses,
+    Sample,
+    Splits,
+    true_values,
+)
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.files.whole import write_whole
 
@@ -43,29 +50,91 @@ def contact_sheet(splits: Splits) -> NDArray[np.uint8]:
     return np.vstack([_row(*row) for row in rows[:MOST_ROWS]])
 
 
-def _row(text: str, colour: tuple[int, int, int], samples: Sequence[Sample]) -> NDArray[np.uint8]:
+def truth_sheet(splits: Splits, word: str) -> NDArray[np.uint8]:
+    """Returns RGB uint8: for each split a row of evenly chosen images, and below them what is true of pixels.
+
+    Classes have the colours of their table, or else some of their own; numbers go from blue (near) to
+    yellow by their logarithm. What says nothing is black.
+    """
+    rows = []
+    for name in SPLIT_NAMES:
+        mine = [s for s in splits.split(name) if s.of(word) is not None]
+        chosen = evenly(mine, COLUMNS)
+        if not chosen:
+            continue
+        rows.append(_row(f"{name}: {word} ({len(mine)})", COLOURS[name], chosen))
+        rows.append(_row("", COLOURS[name], chosen, lambda s: _truth_thumbnail(s, splits, word)))
+    return np.vstack(rows)
+
+
+def class_colours(classes: PixelClasses) -> NDArray[np.uint8]:
+    """Returns RGB uint8 (256, 3): a colour for each class, black for the others."""
+    table = np.zeros((256, 3), np.uint8)
+    count = len(classes.names)
+    if classes.colours:
+        table[:count] = classes.colours
+    else:
+        hues = (np.arange(count) * 180 * 0.618) % 180  # neighbours far apart
+        levels = np.full(count, 230)
+        hsv = np.stack([hues, np.full(count, 170), levels], axis=1).astype(np.uint8)
+        table[:count] = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
+    return table
+
+
+def _truth_thumbnail(sample: Sample, splits: Splits, word: str) -> NDArray[np.uint8]:
+    try:
+        values = true_values(sample.of(word), "float32", np.nan)
+    except ImageError:
+        return _crossed()
+    if word in splits.pixel_classes:
+        ids = np.nan_to_num(values, nan=NO_CLASS).astype(np.uint8)
+        return _fitted(class_colours(splits.pixel_classes[word])[ids], cv2.INTER_NEAREST)
+    known = np.isfinite(values) & (values > 0)
+    logs = np.log(np.where(known, values, 1))
+    low, high = np.percentile(logs[known], (2, 98)) if known.any() else (0, 1)
+    share = np.clip((logs - low) / max(high - low, 1e-6), 0, 1)
+    colours = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    return _fitted(np.where(known[..., None], colours, 0).astype(np.uint8), cv2.INTER_NEAREST)
+
+
+def _row(
+    text: str,
+    colour: tuple[int, int, int],
+    samples: Sequence[Sample],
+    thumbnail: Callable[[Sample], NDArray[np.uint8]] | None = None,
+) -> NDArray[np.uint8]:
     title = _TITLE if text else 0
     row = np.full((title + THUMBNAIL + 4, COLUMNS * (THUMBNAIL + 4) + 4, 3), 255, np.uint8)
     if text:
         write(row, text, (4, 16), colour)
     for i, sample in enumerate(samples):
         left = 4 + i * (THUMBNAIL + 4)
-        row[title : title + THUMBNAIL, left : left + THUMBNAIL] = _thumbnail(sample)
+        row[title : title + THUMBNAIL, left : left + THUMBNAIL] = (thumbnail or _thumbnail)(sample)
     return row
 
 
 def _thumbnail(sample: Sample) -> NDArray[np.uint8]:
     """Returns the whole image, letterboxed, or a crossed box."""
-    box = np.full((THUMBNAIL, THUMBNAIL, 3), 235, np.uint8)
     try:
-        image = sample.source.load((THUMBNAIL, THUMBNAIL))
+        return _fitted(sample.source.load((THUMBNAIL, THUMBNAIL)))
     except ImageError:
-        cv2.line(box, (0, 0), (THUMBNAIL, THUMBNAIL), COLOURS["test"], 2)
-        cv2.line(box, (0, THUMBNAIL), (THUMBNAIL, 0), COLOURS["test"], 2)
-        return box
+        return _crossed()
+
+
+def _crossed() -> NDArray[np.uint8]:
+    box = np.full((THUMBNAIL, THUMBNAIL, 3), 235, np.uint8)
+    cv2.line(box, (0, 0), (THUMBNAIL, THUMBNAIL), COLOURS["test"], 2)
+    cv2.line(box, (0, THUMBNAIL), (THUMBNAIL, 0), COLOURS["test"], 2)
+    return box
+
+
+def _fitted(image: NDArray[np.uint8], how: int | None = None) -> NDArray[np.uint8]:
+    """Returns an image in a box, resized by averages unless it is said how."""
+    box = np.full((THUMBNAIL, THUMBNAIL, 3), 235, np.uint8)
     scale = THUMBNAIL / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    usual = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.resize(image, size, interpolation=usual if how is None else how)
     top, left = (THUMBNAIL - size[1]) // 2, (THUMBNAIL - size[0]) // 2
     box[top : top + size[1], left : left + size[0]] = small
     return box

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.sample import PixelClasses
+from robot_vision.datasets.sample import NO_CLASS, PixelClasses
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.images.planes import as_stored, grey_png, palette_of
 from robot_vision.recordings.bag_file import BagImage
@@ -28,7 +28,6 @@ from robot_vision.settings.declared import names_in
 from robot_vision.truth.pose_checks import where
 from robot_vision.truth.tables import read_table
 
-NONE = 255  # in what a table makes of label images: no truth
 MOST_CLASSES = 255
 _UNKNOWN = -1
 _UNNAMED = re.compile(r"void|unlabell?ed|ignored?|unknown|background/void", re.IGNORECASE)
@@ -62,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """Turns label images into classes of pixels, 0 to K - 1, and `NONE`.
+    """Turns label images into classes of pixels, 0 to K - 1, and 255.
 
     Attributes:
         classes: of the pixels.
@@ -96,16 +95,20 @@ class LabelTable:
         if void:
             notes.append(f"pixels of {', '.join(void)} are taken for such without truth")
         out = words | set(void)
-        kept = [e for e in entries if e.name not in out and str(e.id) not in out and e.id != NONE]
+        kept = [
+            e for e in entries if e.name not in out and str(e.id) not in out and e.id != NO_CLASS
+        ]
         names = list(dict.fromkeys(e.name for e in kept))
         if not 0 < len(names) <= MOST_CLASSES:
             raise ConfigError(f"{len(names)} classes of pixels: there may be 1 to {MOST_CLASSES}")
         index = {name: i for i, name in enumerate(names)}
-        by_id: dict[int, int] = {int(w): NONE for w in words if w.isdigit()} | {NONE: NONE}
+        by_id: dict[int, int] = {int(w): NO_CLASS for w in words if w.isdigit()} | {
+            NO_CLASS: NO_CLASS
+        }
         by_colour: dict[int, int] = {}
         seen: dict[Any, str] = {}
         for entry in entries:
-            where_to = index[entry.name] if entry in kept else NONE
+            where_to = index[entry.name] if entry in kept else NO_CLASS
             keys: list[Any] = [entry.id] if entry.colour is None else [entry.id, entry.colour]
             for key in keys:
                 if key in seen:

@@ -17,6 +17,7 @@ from robot_vision.errors import ConfigError, ImageError, unknown
 from robot_vision.geometry.intrinsics import Intrinsics
 
 SPLIT_NAMES = ("train", "validation", "test")
+NO_CLASS = 255  # of a pixel, where classes are ids
 
 
 class ImageSource(Protocol):
@@ -81,6 +82,16 @@ def true_values(truth: TruthImage, dtype: str, none: float) -> NDArray[Any]:
     if np.dtype(dtype).kind == "f":
         values = values.astype(np.float32)  # float16 may not hold what stands for none
     return np.where(said, values, np.asarray(none, values.dtype)).astype(dtype)
+
+
+def different_size(
+    sample: Sample, word: str, truth: tuple[int, ...], image: tuple[int, ...]
+) -> str:
+    """Returns what is wrong with truth of another size (H, W) than its image."""
+    return (
+        f"{sample.of(word)} has {truth[1]} x {truth[0]} pixels, and its image {sample.source} {image[1]} x "
+        f"{image[0]}: they must be the same pixels"
+    )
 
 
 @dataclass(frozen=True)

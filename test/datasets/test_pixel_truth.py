@@ -1,5 +1,6 @@
 """Label images and depth images of data sets, written here by their formats' own definitions."""
 
+import json
 import pickle
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_datasets import seven_scenes, tum, write_image
 
+from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.pixel_truth import PixelFile, read_classes
 from robot_vision.datasets.sample import Sample, Splits, true_values
@@ -305,3 +307,42 @@ def test_official_parts_of_camvid_are_those_of_the_frames_at_hand(data_dir):
     assert (len(splits.train), len(splits.validation)) == (367, 101)
     assert {_role(s) for s in splits.train} == {"train"}
     assert {_role(s) for s in splits.validation} == {"validation"}
+
+
+def test_inspect_shows_classes_of_pixels_and_what_cannot_be_used(tmp_path, capsys):
+    scene(tmp_path / "set", count=9)  # of 9 x 32 columns 36 are class 1
+    write(tmp_path / "set/labels/f8.png", np.zeros((12, 16), np.uint8))
+    options = ["--option", "classes=floor,wall,roof", "--option", "block_frames=1", "--json"]
+    arguments = ["data", "inspect", "mask_folder", str(tmp_path / "set"), *options]
+    assert main([*arguments, "--output", str(tmp_path / "o")]) == 0
+    found = json.loads(capsys.readouterr().out)["pixels"][WORD]
+    assert sum(found["samples"].values()) == found["looked_at"] == 9
+    assert found["classes"] == {"floor": 1 - 28 / 256, "wall": 28 / 256, "roof": 0.0}
+    assert found["images"] == {"floor": 8, "wall": 7, "roof": 0} and found["without"] == 0
+    (wrong,) = found["unreadable"]
+    assert "f8.png has 16 x 12 pixels, and its image" in wrong and "32 x 24" in wrong
+    sheet = cv2.imread(str(tmp_path / "o/image_segmentation.png"))
+    assert sheet.shape[1] > 1000
+    assert main([*arguments[:-1], "--output", str(tmp_path / "o")]) == 0
+    shown = capsys.readouterr().out
+    assert "no pixel of those decoded is roof" in shown and "1 of 9 cannot be used" in shown
+
+
+def test_inspect_shows_distances(tmp_path, capsys):
+    for i in range(4):
+        write_image(tmp_path / f"set/images/{i}.png", i)
+        stored = np.full((24, 32), 1000 * (i + 1), np.uint16)
+        stored[:6] = 0
+        write(tmp_path / f"set/depth/{i}.png", stored)
+    arguments = [
+        "data",
+        "inspect",
+        "depth_folder",
+        str(tmp_path / "set"),
+        "--output",
+        str(tmp_path / "o"),
+    ]
+    assert main(arguments) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "25.0% of the pixels say nothing, the others 2.5 (median; 90% from 1 to 4)" in text
+    assert (tmp_path / "o/image_depth.png").exists()

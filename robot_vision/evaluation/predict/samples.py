@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage
-from robot_vision.datasets.pixel_truth import NONE
-from robot_vision.datasets.sample import Sample, Splits
+from robot_vision.datasets.sample import NO_CLASS, Sample, Splits
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recordings.bag_file import BagImage
@@ -141,11 +140,11 @@ class _Renumbered:
     image: TrueImage
     table: NDArray[np.uint8]
 
-    none: tuple[float, ...] = (float(NONE),)
+    none: tuple[float, ...] = (float(NO_CLASS),)
     unit: float = 1.0
 
     def load(self) -> NDArray[Any]:
-        return np.asarray(self.table[np.minimum(self.image.load(), NONE)])
+        return np.asarray(self.table[np.minimum(self.image.load(), NO_CLASS)])
 
 
 def _in_classes_of_the_model(
@@ -160,9 +159,9 @@ def _in_classes_of_the_model(
             f"The data set's classes of {word} are {', '.join(theirs[:5])}, and the model's "
             f"{', '.join(ours[:5])}: give the data set that it was trained on, or one of the same classes"
         )
-    table = np.full(NONE + 1, NONE, np.uint8)
+    table = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
     for i, name in enumerate(theirs):
-        table[i] = ours.index(name) if name in ours else NONE
+        table[i] = ours.index(name) if name in ours else NO_CLASS
     lost = [name for name in theirs if name not in ours]
     note = f"pixels of classes that the model does not know are left out: {', '.join(lost)}"
     return [_Renumbered(image, table) for image in images], [note] if lost else []

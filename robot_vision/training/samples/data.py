@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_vision.contract.training import Dense, Target
-from robot_vision.datasets.sample import Sample, TruthImage, true_values
+from robot_vision.datasets.sample import Sample, different_size, true_values
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into, source_size
@@ -244,7 +244,7 @@ class SampleSet:
                 if word not in found:
                     found[word] = true_values(truth, dense.dtype, dense.none)
                     if first:
-                        _check_size(sample, image, truth, found[word])
+                        _check_size(sample, image, word, found[word])
                 values = found[word]
                 window = Window.of(values.shape, self.input)
                 target[:] = window.truth(values, target.shape, dense.none)
@@ -261,19 +261,13 @@ class SampleSet:
             return False
 
 
-def _check_size(
-    sample: Sample, image: NDArray[np.uint8], truth: TruthImage, values: NDArray[Any]
-) -> None:
+def _check_size(sample: Sample, image: NDArray[np.uint8], word: str, values: NDArray[Any]) -> None:
     """Raises ImageError unless truth is as large as its image, which may come smaller than it is."""
     if image.shape[:2] == values.shape:
         return
-    height, width = sample.source.load().shape[:2]
-    if (height, width) != values.shape:
-        raise ImageError(
-            "size",
-            f"{truth} has {values.shape[1]} x {values.shape[0]} pixels, and its image {sample.source} "
-            f"{width} x {height}: they must be the same pixels",
-        )
+    size = sample.source.load().shape[:2]
+    if size != values.shape:
+        raise ImageError("size", different_size(sample, word, values.shape, size))
 
 
 def mapped(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
