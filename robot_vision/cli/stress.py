@@ -36,7 +36,7 @@ from robot_vision.studies.stress.measure import METRICS
 from robot_vision.studies.stress.report import page, picture, tables
 from robot_vision.studies.stress.run import Plan, Recording, frames_to_do, stress
 from robot_vision.truth.reading import TruthRequest, read_truth
-from robot_vision.truth.tracks import Truth
+from robot_vision.truth.tracks import LABEL, Truth
 
 SHOWN = ("accuracy", "ece", "kept", "wrong_and_kept", "auroc_unknown", "median_m", "nees")
 
@@ -230,7 +230,11 @@ def _recording(args: argparse.Namespace) -> Recording:
 def _check_labels(bundle: ModelBundle, recording: Recording) -> None:
     """Refuses a recording whose truth is of other classes alone: there would be no number."""
     truth = recording.truth
-    facts = [h.judge().facts(spec) for h, spec in bundle.spec.bound if h.name == h.kind]
+    facts = [
+        h.judge().facts(spec)
+        for h, spec in bundle.spec.bound
+        if h.name == h.kind and LABEL in h.judge().truth
+    ]
     labels = next((own["labels"] for own in facts if "labels" in own), None)
     if labels is None or truth.labels is None or truth.poses is not None:
         return

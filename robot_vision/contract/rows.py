@@ -199,16 +199,25 @@ class Rows:
 def table(
     names: Sequence[str] = (), facts: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, RowColumn]:
-    """Returns all columns by their names; see `heads_of`."""
-    found = dict(SHARED)
+    """Returns all columns by their names; see `heads_of`.
+
+    Raises:
+        ConfigError: two heads have one of the same name.
+    """
+    found, owners = dict(SHARED), dict[str, str]()
     for head in heads_of(names, facts or {}):
         judge = head.judge()
         own = dict(judge.rows((facts or {}).get(head.name, {})))
         if "label" in judge.truth and head.name != head.kind:
             own[TRUE_LABEL] = SHARED[TRUE_LABEL]
         for word, column in own.items():
-            optional = column.optional or head.name not in names
-            found[head.key(word)] = replace(column, optional=optional)
+            key, optional = head.key(word), column.optional or head.name not in names
+            if owners.setdefault(key, head.name) != head.name:
+                raise ConfigError(
+                    f"The {owners[key]} and the {head.name} head both have rows with a column {key}: one of "
+                    "their packages must call it otherwise"
+                )
+            found[key] = replace(column, optional=optional)
     return found
 
 

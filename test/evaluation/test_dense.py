@@ -20,9 +20,10 @@ from toy_heads import SIZE, SegmentsSpec
 from robot_vision.bundle.bundle import GRAPH, ModelBundle, write_manifest
 from robot_vision.cli import main
 from robot_vision.contract import registry
-from robot_vision.contract.rows import from_json
+from robot_vision.contract.rows import RowColumn, from_json, table
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.topics import ImageReader
+from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.merge import merge
 from robot_vision.evaluation.predict.columns import STREAMED, Predictions
@@ -30,6 +31,7 @@ from robot_vision.evaluation.predict.recorded import read_results
 from robot_vision.evaluation.predict.replay import replay
 from robot_vision.evaluation.report.tables import write_table
 from robot_vision.files.array_stream import Stream
+from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
@@ -228,13 +230,39 @@ def test_a_head_of_the_package_keeps_what_its_rows_depend_on(tmp_path, monkeypat
     model, bag = bundle(tmp_path / "model"), write_bag(tmp_path / "drive", 6)
     found = evaluate(tmp_path, "--bag", str(bag), "--model", str(model))
     scores = from_json(found["rows"])
-    assert scores["hit"].shape == (6, 2)
+    assert scores["toy_hit"].shape == (6, 2)
     assert merge([found])["toy_segmentation"] == found["toy_segmentation"]
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None
     )  # so that no pyarrow is found
     lines = write_table(tmp_path, scores).read_text().splitlines()
-    assert lines[0].endswith("hit_floor,hit_wall,pixels")
+    assert lines[0].endswith("toy_hit_floor,toy_hit_wall,toy_pixels")
+
+
+def test_classes_of_pixels_are_not_taken_for_those_of_frames(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "toy_segments", "toy_heads:SEGMENTS")
+    heads = {"toy_segments": SegmentsSpec(), "classifier": ClassifierSpec(("red", "green", "blue"))}
+    spec = NetworkSpec(input=InputSpec(*SIZE), heads=heads)
+    model = bundle(tmp_path / "model", spec=spec)
+    with RecordingWriter(tmp_path / "drive", "mcap") as bag:
+        for i in range(6):
+            stamp = START + i * PERIOD
+            bag.label("/truth/room", stamp, ("red", "green")[i % 2])
+            picture = np.full((*CAMERA, 3), ((250, 5, 5), (5, 250, 5))[i % 2], np.uint8)
+            bag.image(IMAGE_TOPIC, stamp, "front", picture)
+            bag.image(TRUTH, stamp, "front", np.zeros(CAMERA, np.uint8), "mono8")
+    found = evaluate(tmp_path, "--bag", str(tmp_path / "drive"), "--model", str(model))
+    assert found["classification"]["top1"]["value"] == 1.0
+    assert found["toy_segmentation"]["accuracy"]["value"] == 1.0
+    assert (from_json(found["rows"])["true_label"] == [0, 1] * 3).all()
+
+
+def test_two_heads_whose_rows_have_one_column_are_refused(monkeypatch):
+    monkeypatch.setattr(
+        toy_heads.SegmentsJudge, "rows", lambda self, facts: {"nees": RowColumn("<f8", 1, "")}
+    )
+    with pytest.raises(ConfigError, match="pose and the toy_segments head both have.*column nees"):
+        table(("toy_segments",))
 
 
 def test_true_images_are_those_of_the_nearest_stamp_within_a_limit(tmp_path):
@@ -397,7 +425,7 @@ def test_memory_does_not_grow_with_the_size_of_answers(tmp_path, monkeypatch):
         scores = score_recording(
             found, Truth(images={"toy_segments": track}), bound=pipeline.bundle.spec.bound
         )
-        assert (scores["pixels"] == size[0] * size[1]).all() and len(scores) == count
+        assert (scores["toy_pixels"] == size[0] * size[1]).all() and len(scores) == count
         return tracemalloc.get_traced_memory()[1] - before
 
     with Pipeline.load(model, "onnx", threads=1) as pipeline:

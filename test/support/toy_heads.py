@@ -161,10 +161,12 @@ SEGMENTATION = Section(
     metrics=(Metric("accuracy", "Pixel accuracy", "%"),),
     parts=(
         Part(
-            lambda rows: rows["pixels"] > 0,
+            lambda rows: rows["toy_pixels"] > 0,
             lambda rows, mask: {
                 "accuracy": lambda weights: (
-                    weights @ rows["hit"][mask].sum(axis=1) / (weights @ rows["pixels"][mask])
+                    weights
+                    @ rows["toy_hit"][mask].sum(axis=1)
+                    / (weights @ rows["toy_pixels"][mask])
                 )
             },
         ),
@@ -179,7 +181,7 @@ SEGMENTATION = Section(
 
 
 def _worst(rows):
-    return int(np.argmin(rows["hit"].sum(axis=1) / np.maximum(rows["pixels"], 1)))
+    return int(np.argmin(rows["toy_hit"].sum(axis=1) / np.maximum(rows["toy_pixels"], 1)))
 
 
 class SegmentsJudge(Judge):
@@ -193,16 +195,18 @@ class SegmentsJudge(Judge):
     def rows(self, facts):
         names = tuple(facts.get("labels", ()))
         return {
-            "hit": RowColumn("<i8", len(names), "pixels of each class that are said", names=names),
-            "pixels": RowColumn("<i8", 1, "pixels with a true class"),
+            "toy_hit": RowColumn(
+                "<i8", len(names), "pixels of each class that are said", names=names
+            ),
+            "toy_pixels": RowColumn("<i8", 1, "pixels with a true class"),
         }
 
     def score(self, frames, facts):
         rows = {w: c.empty(len(frames.stamps_ns)) for w, c in self.rows(facts).items()}
         for i, said, true in frames.pairs("ids", "image:toy_segments", NONE):
             right = true[(said == true) & (true != NONE)]
-            rows["hit"][i] = np.bincount(right, minlength=len(facts["labels"]))
-            rows["pixels"][i] = (true != NONE).sum()
+            rows["toy_hit"][i] = np.bincount(right, minlength=len(facts["labels"]))
+            rows["toy_pixels"][i] = (true != NONE).sum()
         return rows
 
     def sections(self):

@@ -60,7 +60,7 @@ from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rotations import mean_pose
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.text.counts import counted
-from robot_vision.truth.tracks import POSE, Truth
+from robot_vision.truth.tracks import LABEL, POSE, Truth
 
 SCHEMA = "robot_vision.evaluation"
 SCHEMA_VERSION = 1
@@ -165,11 +165,14 @@ def score_recording(
     judged: dict[str, Judge] = {}
     for head in heads_of(tuple(named), named):
         judge, own = head.judge(), named.get(head.name, {})
-        part = _frames(found, head, tuple(own.get("labels", frames.labels)))
+        of_frames = LABEL in judge.truth  # a head that names pixels has labels too
+        labels = tuple(own.get("labels", frames.labels)) if of_frames else frames.labels
+        part = _frames(found, head, labels)
         if any(word not in part.columns for word in judge.needs):
             continue
         judged[head.name] = judge
-        columns[head.key(TRUE_LABEL)] = part.truth.label
+        if of_frames:
+            columns[head.key(TRUE_LABEL)] = part.truth.label
         looked_up_in = reference.frames(head, judge) if reference and judge.reference else None
         recording = judge.begin(facts.get(head.name, {}), settings.of(head.kind), looked_up_in)
         for start in range(0, max(n, 1), _BLOCK):

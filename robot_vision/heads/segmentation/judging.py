@@ -235,9 +235,9 @@ SEGMENTATION = Section(
     details=_details,
     figures=_figures,
     galleries=(
-        Gallery("Best frames", _frames(lambda order: order)),
-        Gallery("Frames from the middle", _frames(_from_the_middle)),
-        Gallery("Worst frames", _frames(lambda order: order[::-1])),
+        Gallery("Best frames", _frames(lambda order: order), drawn=True),
+        Gallery("Frames from the middle", _frames(_from_the_middle), drawn=True),
+        Gallery("Worst frames", _frames(lambda order: order[::-1]), drawn=True),
     ),
     headline="mean IoU {mean_iou}",
 )
