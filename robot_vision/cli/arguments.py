@@ -47,6 +47,38 @@ def make_folder(path: Path, option: str = "--output") -> None:
         raise ConfigError(f"{option} {path} may not be written to: name another folder")
 
 
+def add_model(group: Any, required: bool = True) -> None:
+    """Declares --model."""
+    group.add_argument(
+        "--model",
+        required=required,
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
+    )
+
+
+def add_truth(group: Any) -> None:
+    """Declares where the truth of a recording is."""
+    group.add_argument(
+        "--labels",
+        default="",
+        metavar="FILE",
+        help="YAML or CSV file of labelled time spans, used as true classes",
+    )
+    group.add_argument(
+        "--label-topic", default="", help="topic of the true classes, a String or Classification"
+    )
+    group.add_argument(
+        "--poses",
+        default="",
+        metavar="FILE",
+        help="file of true poses, in TUM, EuRoC or KITTI format",
+    )
+    group.add_argument(
+        "--pose-topic", default="", help="topic of the true poses, a pose or odometry"
+    )
+
+
 def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> None:
     """Declares what runs the network."""
     group.add_argument(
@@ -72,6 +104,25 @@ def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> 
             default=0,
             help="CPU threads of the engine (default: 0, the engine chooses)",
         )
+
+
+def add_data_set(group: Any, instead_of: str) -> None:
+    """Declares a data set in place of recordings, and its split."""
+    from robot_vision.datasets import DATASETS, SPLIT_NAMES  # most verbs need none
+
+    group.add_argument(
+        "--data",
+        nargs=2,
+        metavar=("KIND", "PATH"),
+        help=f"data set instead of {instead_of}; kinds: {', '.join(DATASETS)}",
+    )
+    add_data_options(group)
+    group.add_argument(
+        "--split",
+        choices=SPLIT_NAMES,
+        default="test",
+        help="split of the data set (default: %(default)s)",
+    )
 
 
 def add_data_options(group: Any) -> None:

@@ -8,10 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from robot_vision.cli.arguments import add_data_options, add_engine, add_same_place, at_least_1
+from robot_vision.cli.arguments import (
+    add_data_set,
+    add_engine,
+    add_model,
+    add_same_place,
+    add_truth,
+    at_least_1,
+)
 from robot_vision.contract.metrics import image_words
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.datasets import DATASETS, SPLIT_NAMES
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.truth.bag_numbers import NUMBERS
@@ -49,24 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BAG",
         help="rosbag to evaluate, or a pattern; repeat for more",
     )
-    what.add_argument(
-        "--model",
-        metavar="BUNDLE",
-        help="model bundle: a directory, or the name of an installed model",
-    )
-    what.add_argument(
-        "--data",
-        nargs=2,
-        metavar=("KIND", "PATH"),
-        help=f"data set instead of bags, with the truth that it has; kinds: {', '.join(DATASETS)}",
-    )
-    add_data_options(what)
-    what.add_argument(
-        "--split",
-        choices=SPLIT_NAMES,
-        default="test",
-        help="split of the data set (default: %(default)s)",
-    )
+    add_model(what, required=False)
+    add_data_set(what, "bags, with the truth that it has")
     what.add_argument("--topic", default="", help="image topic to read, if the bag has several")
     what.add_argument(
         "--limit",
@@ -153,15 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_truth(group: Any) -> None:
-    group.add_argument(
-        "--labels",
-        default="",
-        metavar="FILE",
-        help="YAML or CSV file of labelled time spans, used as true classes",
-    )
-    group.add_argument(
-        "--label-topic", default="", help="topic of the true classes, a String or Classification"
-    )
+    add_truth(group)
     group.add_argument(
         "--labels-of",
         action="append",
@@ -178,12 +160,6 @@ def _add_truth(group: Any) -> None:
         help="time for which a label stays valid, in seconds (default: until the next label)",
     )
     group.add_argument(
-        "--poses",
-        default="",
-        metavar="FILE",
-        help="file of true poses, in TUM, EuRoC or KITTI format",
-    )
-    group.add_argument(
         "--pose-format",
         choices=FORMATS,
         default="auto",
@@ -191,9 +167,6 @@ def _add_truth(group: Any) -> None:
     )
     group.add_argument(
         "--pose-times", default="", metavar="FILE", help="file of stamps for a KITTI file of poses"
-    )
-    group.add_argument(
-        "--pose-topic", default="", help="topic of the true poses, a pose or odometry"
     )
     group.add_argument(
         "--tf",

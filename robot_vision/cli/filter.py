@@ -18,7 +18,7 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import make_folder
+from robot_vision.cli.arguments import add_model, make_folder
 from robot_vision.contract.rows import joined
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
@@ -69,11 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BAG",
         help="rosbag with true classes or poses; repeat for more",
     )
-    parser.add_argument(
-        "--model",
-        metavar="BUNDLE",
-        help="model bundle: a directory, or the name of an installed model",
-    )
+    add_model(parser, required=False)
     parser.add_argument("--topic", default="", help="image topic to read, if the bag has several")
     parser.add_argument(
         "--threads",

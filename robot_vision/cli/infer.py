@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from robot_vision.annotate import annotate
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_engine, at_least_1, progress
+from robot_vision.cli.arguments import add_engine, add_model, at_least_1, progress
 from robot_vision.cli.infer_output import JsonLines, SampledTable
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
@@ -48,12 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="image, folder of images, pattern such as 'run*/*.jpg', video or rosbag",
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="BUNDLE",
-        help="model bundle: a directory, or the name of an installed model",
-    )
+    add_model(parser)
     parser.add_argument(
         "--topic",
         action="append",

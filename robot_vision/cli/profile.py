@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_engine
+from robot_vision.cli.arguments import add_engine, add_model
 from robot_vision.engines.layers import LayerTime, layer_times
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images.decode import to_rgb
@@ -31,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="image, folder of images, pattern such as 'run*/*.jpg', video or rosbag",
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="BUNDLE",
-        help="model bundle: a directory, or the name of an installed model",
-    )
+    add_model(parser)
     parser.add_argument(
         "--topic",
         action="append",

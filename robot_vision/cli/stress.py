@@ -12,14 +12,16 @@ from pathlib import Path
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import (
-    add_data_options,
+    add_data_set,
     add_engine,
+    add_model,
+    add_truth,
     data_options,
     make_folder,
     progress,
 )
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.datasets.registry import DATASETS, open_dataset
+from robot_vision.datasets.registry import open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
@@ -55,33 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision stress --data seven_scenes RedKitchen --option split=blocks --model BUNDLE\n"
     )
     what = parser.add_argument_group("what")
-    what.add_argument(
-        "--model",
-        required=True,
-        metavar="BUNDLE",
-        help="model bundle: a directory, or the name of an installed model",
-    )
+    add_model(what)
     what.add_argument(
         "--bag",
         metavar="BAG",
         help="rosbag to degrade; its truth is found as `robot-vision evaluate` finds it",
     )
     what.add_argument("--topic", default="", help="image topic to read, if the bag has several")
-    what.add_argument(
-        "--labels",
-        default="",
-        metavar="FILE",
-        help="YAML or CSV file of labelled time spans, used as true classes",
-    )
-    what.add_argument(
-        "--label-topic", default="", help="topic of the true classes, a String or Classification"
-    )
-    what.add_argument(
-        "--poses",
-        default="",
-        metavar="FILE",
-        help="file of true poses, in TUM, EuRoC or KITTI format",
-    )
+    add_truth(what)
     what.add_argument(
         "--base-to-camera",
         default="",
@@ -89,22 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pose of the camera in the frame of the true poses, if they are those of the robot or an "
         "IMU (metres, unit quaternion)",
     )
-    what.add_argument(
-        "--pose-topic", default="", help="topic of the true poses, a pose or odometry"
-    )
-    what.add_argument(
-        "--data",
-        nargs=2,
-        metavar=("KIND", "PATH"),
-        help=f"data set instead of a bag; kinds: {', '.join(DATASETS)}",
-    )
-    add_data_options(what)
-    what.add_argument(
-        "--split",
-        choices=SPLIT_NAMES,
-        default="test",
-        help="split of the data set (default: %(default)s)",
-    )
+    add_data_set(what, "a bag")
     what.add_argument(
         "--unknown",
         metavar="PATH",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from robot_vision.cli.arguments import add_data_options, add_engine
+from robot_vision.cli.arguments import add_data_options, add_engine, add_model
 from robot_vision.datasets import DATASETS
 from robot_vision.places.map.base import DTYPES
 from robot_vision.places.map.exporting import FORMATS
@@ -159,12 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_recording(parser: argparse.ArgumentParser) -> None:
     default = KeyframePolicy()
     parser.add_argument("source", metavar="SOURCE", help="bag, folder of bags, or data set")
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="BUNDLE",
-        help="model bundle: a directory, or the name of an installed model",
-    )
+    add_model(parser)
     parser.add_argument(
         "--kind",
         metavar="KIND",
