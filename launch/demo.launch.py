@@ -22,7 +22,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from robot_vision.ros.node.dds import large_image_environment
-from robot_vision.ros.node.launch_arguments import argument_texts, overrides, program
+from robot_vision.ros.node.launch_arguments import (
+    LOG_LEVEL,
+    argument_texts,
+    overrides,
+    program,
+)
 from robot_vision.ros.perception.parameters import PerceptionParameters
 from robot_vision.ros.player.parameters import PlayerParameters
 
@@ -32,10 +37,7 @@ PERCEPTION = ("engine", "device", "always_infer", "publish_tf")
 PLAIN = {
     "model": ("demo", "Model bundle: a directory, or the name of one of the installed models."),
     "namespace": ("", "Namespace of both nodes."),
-    "log_level": (
-        "info",
-        "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
-    ),
+    "log_level": LOG_LEVEL,
     "topics": ("", "Image topic to play, if the bag has several."),
 }
 

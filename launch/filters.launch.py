@@ -15,11 +15,10 @@ from launch_ros.actions import Node
 
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.launch_arguments import (
-    argument_texts,
+    common_texts,
+    declared,
     given_parameters,
-    parameter_sources,
-    process_arguments,
-    program,
+    node_keywords,
 )
 
 # Next to this file, in a source tree as in share/robot_vision.
@@ -28,16 +27,7 @@ PLAIN = {
     "name": ("filters", "Name of the node; results appear under it."),
     "namespace": ("", "Namespace of the node and of relative topics."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
-    "use_sim_time": ("", "true takes the time from /clock. Empty: as in params_file."),
-    "enclave": (
-        "",
-        "SROS 2 enclave of the node, such as /filters; see docs/security.md. Empty: none.",
-    ),
-    "log_level": (
-        "info",
-        "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
-    ),
-    "respawn": ("false", "true restarts the node if its process dies."),
+    **common_texts("filters"),
 }
 
 
@@ -48,30 +38,13 @@ def launch_setup(context):
         return LaunchConfiguration(name).perform(context)
 
     values = given_parameters(FilterParameters, given)
-    what, module = program("filter_node")
-    node = Node(
-        **what,
-        name=given("name"),
-        namespace=given("namespace"),
-        parameters=parameter_sources(given("params_file"), values),
-        arguments=module,
-        ros_arguments=process_arguments(given),
-        output="screen",
-        emulate_tty=True,
-        respawn=given("respawn").lower() == "true",
-        respawn_delay=2.0,
-    )
-    return [node]
+    return [Node(**node_keywords("filter_node", given, values))]
 
 
 def generate_launch_description():
     """Returns the declared arguments and what they start."""
-    declared = [
+    arguments = [
         DeclareLaunchArgument(name, default_value=default, description=text)
-        for name, (default, text) in PLAIN.items()
+        for name, (default, text) in declared(PLAIN, FilterParameters).items()
     ]
-    declared += [
-        DeclareLaunchArgument(name, default_value="", description=text)
-        for name, text in argument_texts(FilterParameters).items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=launch_setup)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=launch_setup)])

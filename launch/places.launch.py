@@ -8,7 +8,6 @@ Defaults stand in config/places.yaml (and config/perception.yaml) alone: an argu
 overrides nothing.
 """
 
-import os
 from pathlib import Path
 
 from launch import LaunchDescription
@@ -16,14 +15,17 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from robot_vision.ros.node.dds import large_image_environment
 from robot_vision.ros.node.launch_arguments import (
-    argument_texts,
+    LARGE_IMAGES,
+    common_texts,
+    declared,
+    environment,
     given_parameters,
     node_arguments,
-    parameter_sources,
+    node_keywords,
     process_arguments,
     program,
+    supervision,
 )
 from robot_vision.ros.places.parameters import PlaceParameters
 
@@ -40,20 +42,8 @@ PLAIN = {
         "YAML file with the parameters of the perception node that with_perception starts; "
         "the argument model replaces its model.",
     ),
-    "use_sim_time": ("", "true takes the time from /clock. Empty: as in params_file."),
-    "enclave": (
-        "",
-        "SROS 2 enclave of the process, such as /places; see docs/security.md. Empty: none.",
-    ),
-    "log_level": (
-        "info",
-        "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
-    ),
-    "respawn": ("false", "true restarts the process if it dies."),
-    "large_images": (
-        "true",
-        "true lets Fast DDS carry large images; false leaves its settings alone.",
-    ),
+    **common_texts("places", "process"),
+    "large_images": LARGE_IMAGES,
 }
 
 
@@ -64,49 +54,28 @@ def launch_setup(context):
         return LaunchConfiguration(name).perform(context)
 
     values = given_parameters(PlaceParameters, given)
-    actions = []
-    if given("large_images").lower() == "true":
-        environment = large_image_environment(os.environ)
-        actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
-    composed = given("with_perception").lower() == "true"
-    what, arguments = program("perception_and_places" if composed else "place_node")
-    if composed:
+    keywords = node_keywords("place_node", given, values)
+    if given("with_perception").lower() == "true":
         # Names, files and parameters are those of one node each.
+        what, arguments = program("perception_and_places")
         namespace = given("namespace")
         perception = {key: values[key] for key in ("model", "use_sim_time") if key in values}
         file = given("perception_params_file")
-        named = {}
         arguments += ["--ros-args", *process_arguments(given), "--perception"]
         arguments += node_arguments(given("perception_name"), namespace, file, perception)
         arguments += ["--places"]
         arguments += node_arguments(given("name"), namespace, given("params_file"), values)
-    else:
-        named = {
-            "name": given("name"),
-            "namespace": given("namespace"),
-            "parameters": parameter_sources(given("params_file"), values),
-            "ros_arguments": process_arguments(given),
-        }
-    node = Node(
-        **what,
-        **named,
-        arguments=arguments,
-        output="screen",
-        emulate_tty=True,
-        respawn=given("respawn").lower() == "true",
-        respawn_delay=2.0,
-    )
-    return [*actions, node]
+        keywords = {**what, **supervision(given), "arguments": arguments}
+    return [
+        *(SetEnvironmentVariable(name, value) for name, value in environment(given).items()),
+        Node(**keywords),
+    ]
 
 
 def generate_launch_description():
     """Returns the declared arguments and what they start."""
-    declared = [
+    arguments = [
         DeclareLaunchArgument(name, default_value=default, description=text)
-        for name, (default, text) in PLAIN.items()
+        for name, (default, text) in declared(PLAIN, PlaceParameters).items()
     ]
-    declared += [
-        DeclareLaunchArgument(name, default_value="", description=text)
-        for name, text in argument_texts(PlaceParameters).items()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=launch_setup)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=launch_setup)])

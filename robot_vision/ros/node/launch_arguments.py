@@ -7,6 +7,7 @@ apt-installed ROS do not have.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,12 +18,43 @@ from robot_vision.bundle.installed import PACKAGE, package_executable
 from robot_vision.errors import ConfigError
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.ros import EXECUTABLES
+from robot_vision.ros.node.dds import large_image_environment
 from robot_vision.settings.parameters import Setting, settings
+
+LOG_LEVEL = (
+    "info",
+    "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
+)
+LARGE_IMAGES = ("true", "true lets Fast DDS carry large images; false leaves its settings alone.")
+_DIES = {"node": "its process", "process": "it"}
 
 
 def argument_texts(cls: type) -> dict[str, str]:
     """Returns the description of the launch argument of each parameter of a dataclass."""
     return {s.name: f"{s.text} {_allowed(s)}Empty: as in params_file." for s in settings(cls)}
+
+
+def common_texts(name: str, process: str = "node") -> dict[str, tuple[str, str]]:
+    """Returns defaults and descriptions of the arguments that each launched node has besides its parameters.
+
+    Args:
+        name: of the node, as it is by default.
+        process: what is restarted.
+    """
+    return {
+        "use_sim_time": ("", "true takes the time from /clock. Empty: as in params_file."),
+        "enclave": (
+            "",
+            f"SROS 2 enclave of the {process}, such as /{name}; see docs/security.md. Empty: none.",
+        ),
+        "log_level": LOG_LEVEL,
+        "respawn": ("false", f"true restarts the {process} if {_DIES[process]} dies."),
+    }
+
+
+def declared(plain: Mapping[str, tuple[str, str]], cls: type) -> dict[str, tuple[str, str]]:
+    """Returns all arguments of a launch file with defaults and descriptions: its own, and the parameters."""
+    return {**plain, **{name: ("", text) for name, text in argument_texts(cls).items()}}
 
 
 def overrides(cls: type, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -75,6 +107,37 @@ def program(executable: str) -> tuple[dict[str, str], list[str]]:
     if package_executable(executable):
         return {"package": PACKAGE, "executable": executable}, []
     return {"executable": sys.executable}, ["-m", EXECUTABLES[executable]]
+
+
+def environment(given: Callable[[str], str]) -> dict[str, str]:
+    """Returns the environment of the launched processes, by the argument `large_images`."""
+    return large_image_environment(os.environ) if given("large_images").lower() == "true" else {}
+
+
+def supervision(given: Callable[[str], str]) -> dict[str, Any]:
+    """Returns how a launched process is shown and restarted, as keywords of `launch_ros.actions.Node`."""
+    return {
+        "output": "screen",
+        "emulate_tty": True,
+        "respawn": given("respawn").lower() == "true",
+        "respawn_delay": 2.0,
+    }
+
+
+def node_keywords(
+    executable: str, given: Callable[[str], str], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the keywords of `launch_ros.actions.Node` for a process with one node."""
+    what, module = program(executable)
+    return {
+        **what,
+        **supervision(given),
+        "name": given("name"),
+        "namespace": given("namespace"),
+        "parameters": parameter_sources(given("params_file"), values),
+        "arguments": module,
+        "ros_arguments": process_arguments(given),
+    }
 
 
 def process_arguments(given: Callable[[str], str]) -> list[str]:
