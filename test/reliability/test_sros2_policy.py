@@ -15,7 +15,7 @@ import pytest
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.ros import EXECUTABLES
-from robot_vision.ros.node.launch_arguments import process_arguments
+from robot_vision.ros.node.launch_arguments import common_texts, node_keywords, process_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = ROOT / "config" / "sros2" / "policy.xml"
@@ -188,7 +188,11 @@ def test_a_node_that_must_be_secure_does_not_start_without_its_keys(tmp_path: Pa
 def test_every_launched_node_takes_an_enclave(name: str) -> None:
     """What the nodes then run in is seen in test_launch.py, where launch can be imported."""
     text = (ROOT / "launch" / f"{name}.launch.py").read_text()
-    assert '"enclave": (' in text and "process_arguments(given)" in text
+    assert f'common_texts("{name}"' in text and "node_keywords(" in text
+    given = {"enclave": f"/{name}", "log_level": "info"}
+    keywords = node_keywords("place_node", lambda argument: given.get(argument, ""), {})
+    assert "enclave" in common_texts(name)
+    assert keywords["ros_arguments"][:2] == ["--enclave", f"/{name}"]
 
 
 def test_an_enclave_reaches_the_process_only_when_given() -> None:
