@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.training.samples.data import Advance, Batch, SampleSet, batches
-
-_CHUNK = 64
+from robot_vision.training.samples.data import Advance, Batch, SampleSet, batches, chunk_of
 
 
 class FeatureCache:
@@ -39,7 +37,7 @@ class FeatureCache:
         """
         network.eval()
         stores: dict[str, Tensor] = {}  # by tap
-        order = list(torch.arange(len(samples)).split(_CHUNK))
+        order = list(torch.arange(len(samples)).split(chunk_of(samples.input)))
         with torch.no_grad():
             for batch in batches(samples, order, threads):
                 features = network.forward_features(batch["images"].to(device))

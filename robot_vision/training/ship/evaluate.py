@@ -13,14 +13,11 @@ from torch import Tensor
 
 from robot_vision.contract.head import Head
 from robot_vision.contract.training import Features, Metrics, Targets, Trainer
-from robot_vision.images.input import InputSpec
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.statistics.judging import judge
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.samples.data import Advance, SampleSet, batches, mapped
+from robot_vision.training.samples.data import Advance, SampleSet, batches, chunk_of, mapped
 from robot_vision.training.samples.features import FeatureCache
-
-_CHUNK = 64
 
 Array = NDArray[np.float64]
 Outputs = dict[str, dict[str, Tensor]]  # head's name to what it computes and decodes
@@ -117,11 +114,6 @@ def _store(shape: tuple[int, ...], dtype: torch.dtype, large: bool) -> Tensor:
     if not large:
         return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(mapped(shape, str(dtype).removeprefix("torch.")))
-
-
-def chunk_of(spec: InputSpec) -> int:
-    """Returns how many images are predicted at a time: fewer where they are large, for the sake of memory."""
-    return max(1, min(_CHUNK, _CHUNK * 224 * 224 // (spec.height * spec.width)))
 
 
 def evaluate(

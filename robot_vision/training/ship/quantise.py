@@ -31,7 +31,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.files.whole import draft_folder
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.record import Recorder
-from robot_vision.training.samples.data import SampleSet
+from robot_vision.training.samples.data import SampleSet, chunk_of
 from robot_vision.training.ship.evaluate import measure
 
 CALIBRATION_IMAGES = 128
@@ -170,7 +170,7 @@ def measure_bundle(
 
     def outputs(samples: SampleSet, heads: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
         parts: dict[str, dict[str, list[Any]]] = {name: {} for name in heads}
-        for index in torch.arange(len(samples)).split(_CHUNK):
+        for index in torch.arange(len(samples)).split(chunk_of(samples.input)):
             found = engine.run(samples.batch(index)["images"].numpy())
             for name, words in parts.items():
                 for word, value in bound[name].own(found).items():
