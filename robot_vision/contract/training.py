@@ -50,11 +50,13 @@ class DataFacts:
             that is an image of class ids, the classes in the order of the ids.
         map_frame: of the poses.
         input: (height, width) of the network's input, pixels.
+        colours: of the classes of each word that is an image, RGB; empty where nothing says them.
     """
 
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     map_frame: str = "map"
     input: tuple[int, int] = (224, 224)
+    colours: Mapping[str, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
 
 
 class Target(NamedTuple):

@@ -110,6 +110,7 @@ def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
         {word: splits.labels_of(word) for word in words},
         splits.map_frame,
         (size.height, size.width),
+        {word: classes.colours for word, classes in splits.pixel_classes.items()},
     )
 
 

@@ -78,7 +78,7 @@ class SegmentationTrainer(Trainer[SegmentationSpec]):
         return f"{self.truth}:{self.name}"
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> SegmentationSpec:
-        """Takes the labels of the data, and the size from the network's input."""
+        """Takes labels and colours of the data, and the size from the network's input."""
         where = f"network.{self.name}"
         for key in ("labels", "height", "width", "temperature"):
             if key in settings:
@@ -86,8 +86,13 @@ class SegmentationTrainer(Trainer[SegmentationSpec]):
                     f"{where}.{key} cannot be set: labels are those of the data, the size follows from the "
                     "input and the stride, the temperature is fitted"
                 )
-        labels = list(facts.labels.get(self.word(), ()))
-        found = from_mapping(SegmentationSpec, where, {**settings, "labels": labels})
+        colours = facts.colours.get(self.word(), ())
+        own = {
+            "colours": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours],
+            **settings,
+            "labels": list(facts.labels.get(self.word(), ())),
+        }
+        found = from_mapping(SegmentationSpec, where, own)
         height, width = (-(-side // found.stride) for side in facts.input)
         return replace(found, height=height, width=width)
 

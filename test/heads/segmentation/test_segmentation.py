@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from robot_vision.contract import registry
+from robot_vision.contract.calibration import FOLDS, Fit
 from robot_vision.errors import ConfigError
 from robot_vision.heads.segmentation import evaluation
 from robot_vision.heads.segmentation.drawing import palette
+from robot_vision.heads.segmentation.fitting import thinned, thinning
+from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.settings import BootstrapSettings
 
 HEAD = registry.head("segmentation")
 LABELS = ("floor", "wall", "door", "person")
@@ -290,3 +294,55 @@ def test_calibration_error_is_that_of_all_pixels():
     # A binary one of "this is right" has the same bins and the same gaps.
     wanted = calibration.binary_calibration_error(confidence, right, n_bins=15)
     assert found == pytest.approx(float(wanted), abs=1e-6)
+
+
+# Calibration
+
+
+def pixels_to_fit_on(sharpness, images=40, seed=0):
+    """Returns logits that are too sharp by a factor, thinned, and true ids drawn by the right ones."""
+    own = spec(height=48, width=64)
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(images, 4, 48, 64)) + 2 * rng.normal(size=(images, 4, 1, 1))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    drawn = (p.cumsum(axis=1) < rng.random((images, 1, 48, 64))).sum(axis=1).clip(max=3)
+    true = [image.astype(np.uint8) for image in drawn]
+    for image in true:
+        image[:5] = 255
+    true[3] = None
+    step = thinning(own.size)
+    stamps = (np.arange(images) * 1e9).astype(np.int64)
+    return Fit(
+        spec=own,
+        outputs={"thin_logits": thinned(sharpness * logits, step)},
+        truth=true,
+        folds=np.arange(images) % FOLDS,
+        units=np.arange(images),
+        blocks=np.arange(images),
+        constants={"temperature": np.float32(1)},
+        resampler=Resampler(stamps, [(0, images)], BootstrapSettings(resamples=50)),
+        times=lambda gap_s: stamps,
+        model="streets",
+    )
+
+
+def test_temperature_undoes_what_makes_the_confidence_too_high():
+    material = pixels_to_fit_on(2.5)
+    fitted = HEAD.fitter().fit("segmentation", material, None)
+    assert fitted.spec["temperature"] == pytest.approx(2.5, rel=0.03)
+    assert fitted.images == 39 and not fitted.left
+    assert fitted.after["ece"]["value"] < 0.02 < 0.15 < fitted.before["ece"]["value"]
+    assert fitted.after["nll"]["high"] < fitted.before["nll"]["low"]
+    tuned = HEAD.fitter().tune(material)
+    assert tuned.constants["temperature"] == pytest.approx(2.5, rel=0.03)
+
+
+def test_temperature_of_a_confidence_that_is_true_stays():
+    fitted = HEAD.fitter().fit("segmentation", pixels_to_fit_on(1.0), None)
+    assert fitted.values["temperature"] == pytest.approx(1, rel=0.03)
+    assert "it stays 1" in fitted.left
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ConfigError, match="segmentation: 9 images .* at least 20"):
+        HEAD.fitter().fit("segmentation", pixels_to_fit_on(1.0, images=10), None)

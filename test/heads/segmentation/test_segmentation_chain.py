@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from train_data import configuration
 
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.contract import registry
 from robot_vision.errors import ConfigError
+from robot_vision.heads.segmentation.drawing import palette
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.writing import RecordingWriter
 
@@ -41,7 +43,8 @@ def folders(root, train=48, test=12, seed=0):
             ids[:, :3] = 255
             cv2.imwrite(str(root / part / "images" / f"{i:03d}.png"), image[..., ::-1])
             cv2.imwrite(str(root / part / "labels" / f"{i:03d}.png"), ids)
-    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    lines = [f"{r} {g} {b} {name}" for name, (r, g, b) in zip(CLASSES, COLOURS, strict=True)]
+    (root / "classes.txt").write_text("\n".join(lines) + "\n")
     return root
 
 
@@ -96,6 +99,8 @@ def test_it_learns_from_label_images_and_says_class_ids(trained):
     image, ids = scene(rng)
     with Pipeline.load(trained.bundle, "onnx", threads=1) as pipeline:
         answer = pipeline([image])[0]["segmentation"]
+    colours = palette(ModelBundle.load(trained.bundle).spec.heads["segmentation"])
+    np.testing.assert_array_equal(colours[:3], COLOURS)
     assert answer.class_ids.shape == answer.confidence.shape == (16, 24)
     assert (answer.class_ids == ids[2::4, 2::4]).mean() > 0.85
 
