@@ -197,9 +197,7 @@ class ImageReader:
 
     def add(self, row: Row, message: Any) -> None:
         """Takes the message about an image."""
-        from robot_vision.images.planes import (
-            to_plane,  # launch files ask for topics without OpenCV
-        )
+        from robot_vision.images.planes import to_plane  # OpenCV, which launch files need not have
 
         try:
             plane = to_plane(message)

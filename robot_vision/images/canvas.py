@@ -1,20 +1,21 @@
 """A picture for people to watch: an image with bars, lines, strips and overlays on it.
 
-What is drawn is laid out at the end, so that nobody who draws knows where the others do.
+What is drawn is laid out at the end, so that nobody who draws knows where the others do. OpenCV is loaded
+then: launch files read the topics of heads, which draw too, under a Python that need not have it.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.images.window import Window
+if TYPE_CHECKING:
+    from robot_vision.images.window import Window
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (255, 255, 255)
 _MIN_HEIGHT = 160
 _MAX_WIDTH = 2048
@@ -63,6 +64,8 @@ class Canvas:
 
         Images of less than 160 rows come back enlarged by a whole factor.
         """
+        import cv2
+
         canvas = _roomy_copy(self._image)
         height, width = canvas.shape[:2]
         for colours, alpha in self._overlays:
@@ -85,6 +88,8 @@ def _lay_over(
     canvas: Pixels, colours: Pixels, alpha: float, window: Window | None, rows: int
 ) -> None:
     """Mixes colours into a canvas, which is an image of that many rows enlarged by a whole factor."""
+    import cv2
+
     part = canvas
     if window is not None:
         top, left, height, width = window.region
@@ -105,6 +110,8 @@ def _roomy_copy(image: Pixels) -> Pixels:
 
 def _shade(canvas: Pixels, top: int, bottom: int, left: int, right: int) -> None:
     """Darkens a region so that white text on it can be read on any image."""
+    import cv2
+
     region = canvas[max(top, 0) : bottom, left:right]
     if region.size:
         region[:] = cv2.convertScaleAbs(region, alpha=0.35).reshape(region.shape)
@@ -113,6 +120,8 @@ def _shade(canvas: Pixels, top: int, bottom: int, left: int, right: int) -> None
 def _draw_bars(
     canvas: Pixels, rows: Sequence[tuple[str, float, Colour]], line: int, scale: float
 ) -> None:
+    import cv2
+
     if not rows:
         return
     panel = min(canvas.shape[1], round(300 * scale / 0.55))
@@ -133,17 +142,19 @@ def _draw_lines(canvas: Pixels, lines: Sequence[str], bottom: int, line: int, sc
 
 
 def _put(canvas: Pixels, text: str, baseline: int, width: int, scale: float) -> None:
+    import cv2
+
+    font = cv2.FONT_HERSHEY_SIMPLEX
     thickness = max(1, round(scale * 1.6))
     left = max(2, round(6 * scale))
-    (needed, _), _ = cv2.getTextSize(text, _FONT, scale, thickness)
+    (needed, _), _ = cv2.getTextSize(text, font, scale, thickness)
     if needed > width - 2 * left:  # smaller down to a limit, then cut
         scale = max(scale * (width - 2 * left) / needed, scale * 0.7)
         while (
-            len(text) > 4
-            and cv2.getTextSize(text, _FONT, scale, thickness)[0][0] > width - 2 * left
+            len(text) > 4 and cv2.getTextSize(text, font, scale, thickness)[0][0] > width - 2 * left
         ):
             text = text[:-4] + "..." if text.endswith("...") else text[:-3] + "..."
-    cv2.putText(canvas, text, (left, baseline), _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, text, (left, baseline), font, scale, _WHITE, thickness, cv2.LINE_AA)
 
 
 def plain(text: str) -> str:

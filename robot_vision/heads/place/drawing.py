@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +10,8 @@ _CELLS = 256
 
 def descriptor_colours(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Returns RGB colours (W, 3) of the descriptor's first numbers."""
+    import cv2
+
     values = values[:_CELLS]
     spread = float(np.abs(values).max()) or 1.0
     cells = np.round(127.5 + 127.5 * values / spread).astype(np.uint8)[None]

@@ -244,6 +244,23 @@ def test_launch_file_needs_nothing_that_a_virtual_environment_adds(path: Path) -
     assert lines and run.returncode == 0, run.stderr
 
 
+def test_all_results_are_recorded_where_python_has_only_numpy() -> None:
+    """A head that cannot be imported has no topics, and nobody would say that they are missing."""
+    absent = ("onnxruntime", "openvino", "rosbags", "faiss", "torch", "cv2", "rich")
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:]))\n"
+        "from robot_vision.ros.perception.recorded_topics import topic_pattern\n"
+        "print(topic_pattern('/perception'))"
+    )
+    patterns = [
+        subprocess.run(
+            [sys.executable, "-c", code, *names], capture_output=True, text=True, cwd=ROOT
+        ).stdout
+        for names in ((), absent)
+    ]
+    assert "classification" in patterns[0] and patterns[0] == patterns[1]
+
+
 def _description(path: Path) -> Any:
     from launch import LaunchContext
     from launch.launch_description_sources import PythonLaunchDescriptionSource
