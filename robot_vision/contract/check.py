@@ -40,6 +40,7 @@ from robot_vision.evaluation.report.page import Report, render
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.images.canvas import Canvas
 from robot_vision.images.input import InputSpec
+from robot_vision.images.raw import row_bytes
 from robot_vision.images.window import Window
 from robot_vision.messages.making import rclpy_maker, rosbags_maker
 from robot_vision.messages.serialized import Stamp
@@ -250,6 +251,10 @@ def test_what_a_topic_lacks_is_said(kind: str, name: str) -> None:
         for answer in answers(head, spec):
             made = written(head, spec, answer, make, shot)
             left_out = [m for m in made.values() if isinstance(m, LeftOut)]
+            for message in made.values():
+                if hasattr(message, "encoding"):
+                    assert message.step == row_bytes(message.encoding, message.width)
+                    assert len(message.data) == message.step * message.height
             assert all(m.reason and m.text for m in left_out)
             assert not left_out or shot is not ON_A_ROBOT
 

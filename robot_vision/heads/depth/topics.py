@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,12 @@ from robot_vision.heads.depth.answer import DepthAnswer
 from robot_vision.heads.depth.obstacles import Corridor, Obstacle, nearest_obstacle, planar_scan
 from robot_vision.heads.depth.options import DepthOptions
 from robot_vision.heads.depth.spec import DepthSpec
-from robot_vision.images.window import Window
 from robot_vision.messages.making import Maker
 from robot_vision.messages.sensors import range_writer, scan_writer
 from robot_vision.messages.types import LASER_SCAN, RANGE
+
+if TYPE_CHECKING:
+    from robot_vision.images.window import Window
 
 Write = Callable[[Shot, DepthAnswer, DepthOptions], Any]
 
