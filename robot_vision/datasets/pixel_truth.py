@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from robot_vision.datasets.sample import NO_CLASS, PixelClasses
 from robot_vision.errors import ConfigError, ImageError, SourceError
-from robot_vision.images.planes import as_stored, grey_png, palette_of
+from robot_vision.images.planes import as_stored, palette_of
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.files import readable
 from robot_vision.recordings.image_formats import file_bytes
@@ -193,9 +193,13 @@ class PixelFile:
     def load(self) -> NDArray[Any]:
         """See `TruthImage.load`."""
         data = np.frombuffer(self.encoded(), np.uint8)
-        if self.table is None:
-            return grey_png(data, str(self))
         image = as_stored(data, str(self))
+        if self.table is None:
+            if image.ndim != 2:
+                raise ImageError(
+                    "encoding", f"{self} has colours, and must have one number a pixel"
+                )
+            return image
         if image.ndim == 2:
             return self.table.of_ids(image, str(self))
         palette = palette_of(data)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, unknown
 from robot_vision.images.compressed import compressed_size
-from robot_vision.images.limits import check_size
+from robot_vision.images.limits import MAX_COMPRESSED_PIXELS, check_size
 
 # Encodings of sensor_msgs/Image with one number a pixel, to how it is stored.
 _STORED = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32FC1": "f4"}
 _DEPTH_HEADER = struct.Struct("<iff")  # compressed_depth_image_transport: codec, and two of 32FC1
 _DEPTH = re.compile(r"\s*(\w+)\s*;\s*compressedDepth\s*(\w*)")
+_MOST_DIGITS = 10  # of RVL's numbers, from 0, which have three bits each
+_JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -55,11 +57,16 @@ def to_plane(message: Any) -> NDArray[Any]:
 
 
 def grey_png(data: NDArray[np.uint8], name: str) -> NDArray[Any]:
-    """Returns uint8 or uint16 (H, W) of a PNG (or another format without losses) of one number a pixel.
+    """Returns uint8 or uint16 (H, W) of a PNG of one number a pixel.
 
     Raises:
         ImageError: it has colours, or cannot be decoded.
     """
+    if bytes(data[:3]) not in (_PNG[:3], _JPEG):
+        raise ImageError(
+            "encoding",
+            f"The {name!r} image begins with {bytes(data[:8]).hex(' ')}: store it as PNG",
+        )
     image = as_stored(data, name)
     if image.ndim != 2:
         raise ImageError(
@@ -83,7 +90,7 @@ def as_stored(data: NDArray[np.uint8], name: str) -> NDArray[Any]:
     Raises:
         ImageError: a JPEG, whose losses make other numbers of them; damaged, or of no known format.
     """
-    if bytes(data[:3]) == b"\xff\xd8\xff":
+    if bytes(data[:3]) == _JPEG:
         raise ImageError(
             "encoding", f"The {name!r} image is a JPEG, which changes its numbers: store it as PNG"
         )
@@ -107,7 +114,8 @@ def palette_of(data: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     while at + 8 <= len(octets):
         size, kind = struct.unpack_from(">I4s", octets, at)
         if kind == b"PLTE":
-            return np.frombuffer(octets[at + 8 : at + 8 + size], np.uint8).reshape(-1, 3)
+            colours = np.frombuffer(octets[at + 8 : at + 8 + size], np.uint8)
+            return colours[: len(colours) // 3 * 3].reshape(-1, 3)
         at += 12 + size
     return None
 
@@ -121,7 +129,7 @@ def _rvl(data: NDArray[np.uint8]) -> NDArray[np.uint16]:
     if len(data) < 8:
         raise ImageError("corrupt", f"The RVL depth image of {len(data)} bytes has no size")
     columns, rows = (int(n) for n in data[:8].view("<u4"))
-    check_size(rows, columns)
+    check_size(rows, columns, MAX_COMPRESSED_PIXELS)
     words = data[8 : 8 + (len(data) - 8) // 4 * 4].view("<u4")
     nibbles = (
         ((words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)) & 15).ravel().astype(np.int64)
@@ -131,9 +139,11 @@ def _rvl(data: NDArray[np.uint8]) -> NDArray[np.uint16]:
     place = np.arange(last[-1] + 1 if len(last) else 0)
     which = np.searchsorted(last, place)
     digit = place - start[which] if len(last) else place
+    if len(digit) and digit.max() > _MOST_DIGITS:
+        raise ImageError("corrupt", "The RVL depth image has a number of more than 32 bits")
     numbers = np.zeros(len(last), np.int64)
-    np.add.at(numbers, which, (nibbles[place] & 7) << np.minimum(3 * digit, 60))
-    out, at, done = np.zeros(rows * columns, np.int64), 0, 0
+    np.add.at(numbers, which, (nibbles[place] & 7) << 3 * digit)
+    out, at, done = np.zeros(rows * columns, np.uint16), 0, 0
     before = 0
     while done < len(out):
         if at + 1 >= len(numbers) or done + numbers[at] + numbers[at + 1] > len(out):
@@ -145,10 +155,10 @@ def _rvl(data: NDArray[np.uint8]) -> NDArray[np.uint16]:
         if len(steps) < count or not zeros + count:
             raise ImageError("corrupt", "The RVL depth image ends before its last pixel")
         values = before + np.cumsum((steps >> 1) ^ -(steps & 1))
-        out[done + zeros : done + zeros + count] = values
+        out[done + zeros : done + zeros + count] = values & 0xFFFF
         before = int(values[-1]) if count else before
         at, done = at + 2 + count, done + zeros + count
-    return out.astype(np.uint16).reshape(rows, columns)
+    return out.reshape(rows, columns)
 
 
 def _raw(message: Any) -> NDArray[Any]:
