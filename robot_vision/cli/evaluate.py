@@ -28,7 +28,6 @@ from robot_vision.cli.evaluate_arguments import (
     truth_request,
     with_images,
 )
-from robot_vision.contract.metrics import image_words
 from robot_vision.contract.rows import joined
 from robot_vision.datasets import SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
@@ -39,7 +38,7 @@ from robot_vision.evaluation.predict.cache import bag_sha256, cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, with_times_of
 from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, image_topic
-from robot_vision.evaluation.predict.samples import TOPIC, SampleSource, sample_truth
+from robot_vision.evaluation.predict.samples import TOPIC, SampleSource, classes_of, sample_truth
 from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.text import markdown, print_tables, said_lines, summary_line
 from robot_vision.evaluation.report.writing import Written, write_all
@@ -136,12 +135,7 @@ def _of_data(args: argparse.Namespace) -> Written:
     _say([outcome])
     found = replace(outcome.predictions(), recording=name)
     found.meta["model"] = model_text(bundle)
-    classes = {
-        f"image:{name}": head.judge().facts(spec).get("labels", ())
-        for head, spec in bundle.spec.bound
-        for name in image_words(head).values()
-    }
-    truth = sample_truth(splits, samples, classes)
+    truth = sample_truth(splits, samples, classes_of(bundle.spec.bound))
     scores = score_recording(found, truth, settings, bound=bundle.spec.bound)
     return Written(document(scores, settings), scores, {name: found}, {name: source}, None, bundle)
 

@@ -20,6 +20,7 @@ from robot_vision.cli.arguments import (
     make_folder,
     progress,
 )
+from robot_vision.cli.evaluate_arguments import with_images
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES
@@ -28,7 +29,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import bag_sha256
 from robot_vision.evaluation.predict.replay import GPU_BATCH
 from robot_vision.evaluation.predict.runner import image_topic
-from robot_vision.evaluation.predict.samples import SampleSource, sample_truth
+from robot_vision.evaluation.predict.samples import SampleSource, classes_of, sample_truth
 from robot_vision.files.whole import write_whole
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(names, args.seed, args.every, args.limit)
     settings = EvaluationSettings(resamples=args.resamples)
     bundle = ModelBundle.load(find_model(args.model))
-    recording = _recording(args)
+    recording = _recording(args, bundle)
     _check_labels(bundle, recording)
     strangers = _strangers(args.unknown) if args.unknown else None
     recordings = [recording, *([strangers] if strangers else [])]
@@ -164,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         print(json.dumps(document, allow_nan=False))
     else:
-        shown = [m for m in METRICS if m in SHOWN]
+        shown = [*(m for m in METRICS if m in SHOWN), *document["headlines"]]
         print("\n".join(tables(document, shown, intervals=False)))
     for line in document["problems"]:
         print(f"note: {line}", file=sys.stderr)
@@ -172,11 +173,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recording(args: argparse.Namespace) -> Recording:
+def _recording(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
     if bool(args.bag) == bool(args.data):
         raise ConfigError("What should be degraded? Give either --bag BAG or --data KIND PATH")
     if args.data:
-        return _data_set(args)
+        return _data_set(args, bundle)
     if args.option:
         raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
     path = str(Path(args.bag).expanduser())
@@ -190,6 +191,7 @@ def _recording(args: argparse.Namespace) -> Recording:
         pose_topic=args.pose_topic,
         base_to_camera=args.base_to_camera,
     )
+    request = with_images(request, bundle.spec.bound)
     truth = read_truth(Path(path), request, first.frame_id if first else "")
     name = Path(path).name
     return Recording(name, lambda: open_source(path, [topic]), bag_sha256(path), count, truth)
@@ -214,7 +216,7 @@ def _check_labels(bundle: ModelBundle, recording: Recording) -> None:
         )
 
 
-def _data_set(args: argparse.Namespace) -> Recording:
+def _data_set(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
     kind, path = args.data
     splits = open_dataset(kind, path, **data_options(args.option))
     samples = splits.split(args.split)
@@ -228,7 +230,7 @@ def _data_set(args: argparse.Namespace) -> Recording:
         lambda: SampleSource(name, samples),
         splits.fingerprint(args.split),
         len(samples),
-        sample_truth(splits, samples),
+        sample_truth(splits, samples, classes_of(bundle.spec.bound)),
         in_order=posed or any(s.stamp_ns is not None for s in samples),
     )
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.contract.head import Head
+from robot_vision.contract.metrics import image_words
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.sample import NO_CLASS, Sample, Splits
 from robot_vision.errors import ConfigError, ImageError
@@ -121,6 +123,15 @@ def sample_truth(
     if any(s.label is not None for s in samples):
         labels = LabelTrack.held(times.tolist(), [s.label or "" for s in samples], 0)
     return Truth(labels, _poses(splits, samples, times), {}, tuple(notes), others, numbers, images)
+
+
+def classes_of(bound: Sequence[tuple[Head[Any, Any], Any]]) -> dict[str, Sequence[str]]:
+    """Returns a model's classes of pixels by the word of truth, for `sample_truth`."""
+    return {
+        f"image:{name}": head.judge().facts(spec).get("labels", ())
+        for head, spec in bound
+        for name in image_words(head).values()
+    }
 
 
 def _poses(splits: Splits, samples: Sequence[Sample], times: NDArray[np.int64]) -> PoseTrack | None:

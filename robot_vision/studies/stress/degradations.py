@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,12 +125,25 @@ def roll(image: Image, strength: float, rng: np.random.Generator) -> Image:
     A point that the camera sees at p the turned one sees at `R^T p`. The axis is taken to pass through the
     image's centre; what comes into view is a mirror image of what is there.
     """
+    return np.asarray(rolled(image, roll_of(strength, rng)), np.uint8)
+
+
+def rolled(
+    image: NDArray[Any],
+    roll_deg: float,
+    flags: int = cv2.INTER_LINEAR,
+    border: int = cv2.BORDER_REFLECT_101,
+    filling: float = 0.0,
+) -> NDArray[Any]:
+    """Returns an image (H, W, ...) turned as `roll` does; flags and border are OpenCV's."""
     height, width = image.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    turn = rotation_of(roll_of(strength, rng))[:2, :2].T
+    turn = rotation_of(roll_deg)[:2, :2].T
     affine = np.column_stack([turn, centre - turn @ centre])
     return np.asarray(
-        cv2.warpAffine(image, affine, (width, height), borderMode=cv2.BORDER_REFLECT_101), np.uint8
+        cv2.warpAffine(
+            image, affine, (width, height), None, flags, borderMode=border, borderValue=filling
+        )
     )
 
 

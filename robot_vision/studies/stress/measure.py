@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.rows import UNKNOWN_LABEL, label_indices
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.association import Associated, associate
+from robot_vision.evaluation.measure.metrics import Bound
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.heads.classifier.evaluation import score_classes
@@ -21,6 +22,7 @@ from robot_vision.statistics.normal import chi_squared_quantile
 from robot_vision.statistics.reliability import calibration_error
 from robot_vision.statistics.separation import separation
 from robot_vision.studies.stress.degradations import kept_frames, rotation_of
+from robot_vision.studies.stress.pixels import measure_pixels, titles
 from robot_vision.truth.tracks import Truth
 
 Statistics = Mapping[Any, Statistic]  # by a name of `METRICS`, or by several
@@ -94,14 +96,16 @@ def measure_intervals(
     reference: Reference,
     unknown: Predictions | None = None,
     settings: EvaluationSettings | None = None,
+    bound: Bound = (),
 ) -> dict[str, Headline]:
-    """Returns the numbers of `METRICS` that there are, with their intervals.
+    """Returns the numbers of `METRICS` and of `pixels.titles` that there are, with their intervals.
 
     Args:
         predictions: under the condition.
         reference: without it.
         unknown: of the unknown frames, under the condition.
         settings: of the bootstrap.
+        bound: the model's heads with their settings, for those that say something of each pixel.
     """
     settings = settings or EvaluationSettings()
     found = associate(predictions, reference.truth)
@@ -130,9 +134,14 @@ def measure_intervals(
         theirs, rows = _good_rows(frames, reference)
         cosine = (frames.descriptor[rows] * reference.predictions.descriptor[theirs]).sum(axis=1)
         add({"similarity": quantiles(cosine, (0.5,))}, rows)
+    rolls = frames.meta.get(ROLLS)
+    turned = None if rolls is None else [rolls[i] for i in found.source_index]
+    numbers |= measure_pixels(frames, reference.truth, resampler, settings, bound, turned)
     empty: Headline = {"value": None, "low": None, "high": None}
     return {
-        name: numbers[name] for name in METRICS if numbers.get(name, empty)["value"] is not None
+        name: numbers[name]
+        for name in (*METRICS, *titles(bound, reference.truth))
+        if numbers.get(name, empty)["value"] is not None
     }
 
 

@@ -32,6 +32,11 @@ def by_degradation(document: Document, what: str = "numbers") -> dict[str, list[
     return found
 
 
+def titles_of(document: Document) -> dict[str, Sequence[str]]:
+    """Returns title and text of every metric, in the order of tables."""
+    return {**METRICS, **document.get("metrics", {})}
+
+
 def tables(
     document: Document, metrics: Sequence[str] | None = None, intervals: bool = True
 ) -> list[str]:
@@ -39,16 +44,17 @@ def tables(
 
     Args:
         document: of `stress`.
-        metrics: names of `METRICS`; None for all.
+        metrics: names out of `titles_of`; None for all.
         intervals: whether numbers come with theirs.
     """
     lines: list[str] = []
     rows, bounds = by_degradation(document), by_degradation(document, "intervals")
     good = document["conditions"][0]["numbers"]
-    for name in metrics or METRICS:
+    known = titles_of(document)
+    for name in metrics or known:
         if not any(name in numbers for numbers in [good, *(n for r in rows.values() for n in r)]):
             continue
-        title, text = METRICS[name]
+        title, text = known[name]
         lines += ["", f"{title}: {text}.", ""]
         lines += ["| degradation | strengths | good | 1 | 2 | 3 | 4 | 5 |", "| --- " * 8 + "|"]
         for degradation, numbers in rows.items():
@@ -67,7 +73,7 @@ def _cell(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def charts(document: Document) -> list[str]:
-    """Returns SVG elements: for each degradation what there is of classes, and of poses."""
+    """Returns SVG elements: for each degradation what there is of classes, poses and pixels."""
     rows, bounds = by_degradation(document), by_degradation(document, "intervals")
     has_unknown = any("auroc_unknown" in n for r in rows.values() for n in r)
     shares = (*_SHARES[:3], _UNKNOWN) if has_unknown else _SHARES
@@ -75,13 +81,21 @@ def charts(document: Document) -> list[str]:
     most = max(
         (n.get("median_m", 0.0) for r in rows.values() for n in r[:5]), default=0.0
     )  # one axis for all, so that they can be compared
-    for chosen, what, top in ((shares, "classes", 1.0), (_POSE, "pose", 1.3 * most)):
+    of_pixels = tuple((m, f"c{i % 4}") for i, m in enumerate(document.get("headlines", ())))
+    highest = max(
+        (n.get(m, 0.0) for r in rows.values() for n in r for m, _ in of_pixels), default=0
+    )
+    kinds = (
+        (shares, "classes", "share", 1.0),
+        (_POSE, "pose", "metres", 1.3 * most),
+        (of_pixels, "pixels", "", max(1.0, highest)),
+    )
+    for chosen, what, label, top in kinds:
         for name, numbers in rows.items():
             there = [(m, c) for m, c in chosen if any(m in n for n in numbers)]
             if there and top > 0:
-                label = "share" if what == "classes" else "metres"
                 chart = _chart(f"{name}: {what}", name, label, top)
-                _draw(chart, numbers, bounds[name], there)
+                _draw(chart, numbers, bounds[name], there, titles_of(document))
                 found.append(chart.render())
     return found
 
@@ -98,6 +112,7 @@ def _draw(
     numbers: Sequence[Mapping[str, float]],
     bounds: Sequence[Mapping[str, Sequence[float]]],
     lines: Sequence[tuple[str, str]],
+    titles: Mapping[str, Sequence[str]],
 ) -> None:
     x = np.arange(len(numbers))
     for metric, colour in lines:
@@ -105,7 +120,7 @@ def _draw(
         chart.band(x, ends[:, 0], ends[:, 1], colour)
     for metric, colour in lines:
         y = np.array([n.get(metric, np.nan) for n in numbers])
-        chart.line(x, y, colour, METRICS[metric][0])
+        chart.line(x, y, colour, titles[metric][0])
         chart.points(x, y, colour)
 
 

@@ -20,6 +20,7 @@ from robot_vision.recordings.base import Frame, Source
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.studies.stress.degradations import DEGRADATIONS, DROPPED, ROLL
 from robot_vision.studies.stress.measure import ROLLS, Reference, held, measure_intervals
+from robot_vision.studies.stress.pixels import headlines, titles
 from robot_vision.studies.stress.sources import DegradedSource
 from robot_vision.truth.tracks import Truth
 
@@ -133,7 +134,8 @@ def stress(
         settings: of the bootstrap.
 
     Returns:
-        Plain data: schema, plan, facts of model and recording, and `conditions`, a list of
+        Plain data: schema, plan, facts of model and recording, title and text of numbers that are in no
+        `METRICS`, which of them sum up, and `conditions`, a list of
         {degradation, strength, index, numbers, intervals}, first the good frames'.
 
     Raises:
@@ -150,7 +152,11 @@ def stress(
         return _predict(pipeline, strangers, plan, name, index, folder, progress)
 
     stranger = unknowns(GOOD, 0)
-    found = [_entry(GOOD, -1, 0.0, measure_intervals(good, reference, stranger, settings))]
+
+    def measured(said: Predictions, unknown: Predictions | None) -> dict[str, Headline]:
+        return measure_intervals(said, reference, unknown, settings, spec.bound)
+
+    found = [_entry(GOOD, -1, 0.0, measured(good, stranger))]
     for name, i in plan.conditions(recording.in_order):
         strength = DEGRADATIONS[name].strengths[i]
         if name == DROPPED:
@@ -158,9 +164,7 @@ def stress(
         else:
             worse = _predict(pipeline, recording, plan, name, i, folder, progress)
             other = unknowns(name, i)
-        found.append(
-            _entry(name, i, strength, measure_intervals(worse, reference, other, settings))
-        )
+        found.append(_entry(name, i, strength, measured(worse, other)))
     return {
         "schema": SCHEMA,
         "schema_version": 1,
@@ -177,6 +181,8 @@ def stress(
             "limit": plan.limit,
         },
         "problems": good.meta.get("problems", []),
+        "metrics": titles(spec.bound, recording.truth),
+        "headlines": headlines(spec.bound, recording.truth),
         "conditions": found,
     }
 
