@@ -1,8 +1,4 @@
-"""Maps, calibrations, clouds, scans and ranges as messages, as those read them who subscribe.
-
-The readers here ask what Nav2 (main of August 2026) and kiwicampus/semantic_segmentation_layer (April 2026)
-ask in their sources; each says where.
-"""
+"""Maps, calibrations, clouds, scans and ranges as messages, as those read them who subscribe."""
 
 from __future__ import annotations
 
@@ -11,6 +7,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from nav2_readers import (
+    UINT8,
+    collision_monitor_reads_range,
+    costmap_reads,
+    floats,
+    semantic_layer_reads,
+)
 from toy_heads import DENSE, SIZE, Dense, DenseOptions
 
 from robot_vision.contract.dense_topics import Cloud, cloud_topic
@@ -28,7 +31,6 @@ LENS = Intrinsics(
     120, 90, np.array([[100.0, 0, 61], [0, 98, 43], [0, 0, 1]]), np.array([-0.1, 0.02, 1e-3, 0, 0])
 )
 RULES = [("squash", 1.0), ("crop", 0.8), ("letterbox", 1.0)]
-FLOAT32, UINT8 = 7, 2
 
 
 @pytest.fixture(params=["rclpy", "rosbags"])
@@ -69,40 +71,6 @@ def said(make, about: Shot, of: Dense, **options) -> dict[str, object]:
         left_out = isinstance(message, LeftOut)
         found[topic.name[6:]] = message if left_out else over_the_wire(message, topic.kind)
     return found
-
-
-def floats(cloud, name: str) -> np.ndarray:
-    """As PointCloud2Iterator<float> does: by the field's offset, from point to point by point_step."""
-    (field,) = [f for f in cloud.fields if f.name == name]
-    assert field.datatype == FLOAT32 and field.count == 1 and field.offset % 4 == 0
-    assert not cloud.is_bigendian and cloud.point_step % 4 == 0
-    points = np.frombuffer(bytes(cloud.data), np.uint8).reshape(-1, cloud.point_step)
-    return points[:, field.offset : field.offset + 4].copy().view("<f4")[:, 0]
-
-
-def costmap_reads(cloud) -> np.ndarray:
-    """ObservationBuffer::bufferCloud copies from the first byte of `data` to the last, point by point."""
-    assert cloud.header.frame_id and cloud.header.stamp.sec  # tf2 is asked for both
-    assert cloud.row_step == cloud.width * cloud.point_step
-    assert len(cloud.data) == cloud.height * cloud.row_step
-    points = np.column_stack([floats(cloud, name) for name in "xyz"])
-    # NaN compares false, so the limits of height drop such a point; only if z is NaN, though.
-    assert np.array_equal(np.isnan(points).any(1), np.isnan(points[:, 2]))
-    assert cloud.is_dense == np.isfinite(points).all()
-    return points[points[:, 2] >= -1e9]
-
-
-def semantic_layer_reads(mask, confidence, cloud) -> list[tuple[int, int, np.ndarray]]:
-    """syncSegmConfPointcloudCb and bufferSegmentation: one index for mask, confidence and cloud."""
-    assert mask.width * mask.height == cloud.width * cloud.height
-    assert len(mask.data) == len(confidence.data) == mask.width * mask.height  # data[v * width + u]
-    assert mask.encoding == confidence.encoding == "mono8"
-    for other in (confidence, cloud):  # ExactTime, and the frame of the cloud is tf's
-        assert other.header.stamp == mask.header.stamp
-    points = np.column_stack([floats(cloud, name) for name in "xyz"])
-    rows = [i for i in range(len(points)) if np.isfinite(points[i, 2])]  # z alone is tested
-    assert np.isfinite(points[rows]).all()
-    return [(mask.data[i], confidence.data[i], points[i]) for i in rows]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -205,16 +173,6 @@ def test_without_calibration_or_frame_maps_go_out_and_points_do_not(make):
     found = said(make, shot(frame_id=""), answer())
     assert found["points"].reason == "no_frame_id" and found["mask"].encoding == "mono8"
     assert said(make, shot(window=None), answer())["points"].reason == "no_image_size"
-
-
-def collision_monitor_reads_range(message) -> float | None:
-    """validateMsg(Range), then Range::getSourceData: None where the reading is not believed."""
-    numbers = (message.field_of_view, message.min_range, message.max_range, message.range)
-    fine = message.header.frame_id and np.isfinite(numbers).all()
-    fine = fine and 0 < message.field_of_view <= np.pi
-    fine = fine and 0 <= message.min_range < message.max_range
-    fine = fine and message.min_range <= message.range <= message.max_range
-    return message.range if fine else None
 
 
 @pytest.mark.parametrize(

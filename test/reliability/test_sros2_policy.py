@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tiny_bundle import make_tiny_bundle
 
+from robot_vision.contract import registry
 from robot_vision.ros import EXECUTABLES
 from robot_vision.ros.node.launch_arguments import common_texts, node_keywords, process_arguments
 
@@ -82,6 +83,18 @@ def test_only_named_enclaves_may_publish(topic: str, publishers: set[str]) -> No
         if fnmatch.fnmatch(topic, name)
     }
     assert found == publishers
+
+
+@pytest.mark.parametrize("kind", registry.BUILT_IN)
+def test_the_policy_allows_what_a_head_publishes_and_a_planner_reads(kind: str) -> None:
+    head = registry.head(kind)
+    names = [f"/perception/camera/{t.name}" for t in head.topics(None) if t.name[0] != "/"]
+    names += [f"/perception/{t.name}" for t in head.latched(None)]
+    for enclave, action in (("/perception", "publish"), ("/planner", "subscribe")):
+        allowed = _policy()[enclave]["topics", action]
+        assert not [n for n in names if not any(fnmatch.fnmatch(n, a) for a in allowed)], enclave
+    if "camera_info" in head.needs:
+        assert "/camera/camera_info" in _policy()["/perception"]["topics", "subscribe"]
 
 
 def test_sros2_reads_every_enclave_of_the_policy() -> None:
