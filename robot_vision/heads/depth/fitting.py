@@ -130,4 +130,4 @@ class _Asked:
 
     def constant(self, scale: float) -> dict[str, NDArray[np.float32]]:
         """Returns the head's constant: what it was, times the factor."""
-        return {"scale": (self._now * np.float32(scale)).astype(np.float32)}
+        return {"scale": np.array(self._now * scale, np.float32)}
