@@ -84,7 +84,7 @@ class DepthTrainer(Trainer[DepthSpec]):
     def prepare(self, module: Any, spec: DepthSpec, features: Features, seed: int) -> None:
         """Sets mean and deviation of the logarithms of the training depths."""
         total = np.zeros(3)
-        for true in features.targets[_WORD]:
+        for true in features.targets.get(_WORD, ()):  # none where an untrained bundle is made
             logs = np.log(_known(np.asarray(true, np.float64), spec))
             total += len(logs), logs.sum(), (logs**2).sum()
         if total[0]:

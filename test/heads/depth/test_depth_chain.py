@@ -206,7 +206,13 @@ def test_calibrate_makes_the_intervals_true_on_other_images(trained, tmp_path, c
     from robot_vision.bundle.onnx_graph import OnnxGraph
 
     out = tmp_path / "calibrated"
-    data = ["--data", "seven_scenes", str(walls(tmp_path / "more", 60, 9, wrong=0.2)), "--split", "all"]
+    data = [
+        "--data",
+        "seven_scenes",
+        str(walls(tmp_path / "more", 60, 9, wrong=0.2)),
+        "--split",
+        "all",
+    ]
     assert main(["calibrate", str(trained.bundle), *data, "--output", str(out)]) == 0
     before, after = (OnnxGraph(ModelBundle.load(p).graph) for p in (trained.bundle, out))
     record = ModelBundle.load(out).calibration["depth"]

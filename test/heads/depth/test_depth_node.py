@@ -130,6 +130,7 @@ def test_node_publishes_all_that_nav2_reads(bundle, tmp_path):
 @pytest.mark.ros
 def test_without_calibration_and_mounting_depth_goes_on_and_the_rest_is_said(bundle, tmp_path):
     pytest.importorskip("rclpy")
+    from diagnostic_msgs.msg import DiagnosticArray
     from ros_helpers import Client, NodeProcess, rgb_message, wait_until
     from sensor_msgs.msg import Image, LaserScan, PointCloud2
 
@@ -140,6 +141,7 @@ def test_without_calibration_and_mounting_depth_goes_on_and_the_rest_is_said(bun
     )
     client = Client()
     try:
+        client.listen(DiagnosticArray, "/diagnostics")
         depth = client.listen(Image, "/perception/front/depth")
         points = client.listen(PointCloud2, "/perception/front/points")
         scan = client.listen(LaserScan, "/perception/front/scan")
@@ -149,8 +151,8 @@ def test_without_calibration_and_mounting_depth_goes_on_and_the_rest_is_said(bun
             publish(rgb_message(image, 1_700_000_000_000_000_000))
 
         wait_until(lambda: len(depth) > 2, what="depth", each=send)
-        wait_until(lambda: client.count("front", "no_camera_info") > 0, what="a count", each=send)
-        assert client.count("front", "no_base_frame") > 0
+        for reason in ("no_camera_info", "no_base_frame"):
+            wait_until(lambda r=reason: client.count("front", r) > 0, what=reason, each=send)
         assert not points and not scan
     finally:
         client.close()
