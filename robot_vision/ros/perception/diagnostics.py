@@ -93,6 +93,8 @@ def camera_status(
         "received": counters.get("received", 0),
         "published": counters.get("published", 0),
         **{name: counters.get(name, 0) for name in DROPS},
+        # Why answers of some heads were left out, where that has happened.
+        **{name: count for name, count in sorted(counters.items()) if name not in DROPS},
     }
     return status_message(level, f"{node}: camera {health.name}", text, device, values)
 
