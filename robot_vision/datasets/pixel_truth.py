@@ -89,7 +89,7 @@ class LabelTable:
         """
         words = set(names_in(ignore))
         known = {e.name for e in entries} | {str(e.id) for e in entries}
-        if strange := sorted(w for w in words - known if not w.isdigit()):
+        if strange := sorted(w for w in words - known if not w.isdecimal()):
             raise ConfigError(f"Option ignore names {strange[0]!r}, which no class is called")
         void = sorted({e.name for e in entries if _UNNAMED.fullmatch(e.name)} - words)
         if void:
@@ -102,7 +102,7 @@ class LabelTable:
         if not 0 < len(names) <= MOST_CLASSES:
             raise ConfigError(f"{len(names)} classes of pixels: there may be 1 to {MOST_CLASSES}")
         index = {name: i for i, name in enumerate(names)}
-        by_id: dict[int, int] = {int(w): NO_CLASS for w in words if w.isdigit()} | {
+        by_id: dict[int, int] = {int(w): NO_CLASS for w in words if w.isdecimal()} | {
             NO_CLASS: NO_CLASS
         }
         by_colour: dict[int, int] = {}
@@ -139,6 +139,10 @@ class LabelTable:
 
     def of_colours(self, bgr: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
         """Returns the classes (H, W) of colours (H, W, 3 or 4), blue first; raises as `of_ids`."""
+        if not self.by_colour:
+            raise ImageError(
+                "encoding", f"{name} has colours, and the table of classes has none: add them to it"
+            )
         blue, green, red = (bgr[..., i].astype(np.int32) for i in range(3))
         codes = (red << 16) | (green << 8) | blue
         known = np.array(sorted(self.by_colour), np.int32)
@@ -203,12 +207,11 @@ class PixelFile:
         if image.ndim == 2:
             return self.table.of_ids(image, str(self))
         palette = palette_of(data)
-        if self.table.by_colour:
+        try:
             return self.table.of_colours(image, str(self))
-        if palette is None:
-            raise ImageError(
-                "encoding", f"{self} has colours, and the table of classes has none: add them to it"
-            )
+        except ImageError:
+            if palette is None:
+                raise
         # OpenCV gives a palette's colours in place of its numbers.
         entries = [
             Entry(i, str(i), (int(c[0]), int(c[1]), int(c[2]))) for i, c in enumerate(palette)

@@ -56,6 +56,9 @@ def test_ids_colours_and_palettes_become_the_same_classes(tmp_path):
     made = image.fromarray(IDS, "P")
     made.putpalette(np.random.default_rng(0).permutation(768).astype(np.uint8).tolist())
     made.save(tmp_path / "palette.png")
+    # The palette's colours are not the table's: then its numbers count.
+    found = PixelFile(str(tmp_path / "palette.png"), table=table).load()
+    np.testing.assert_array_equal(found, CLASSES)
     plain = read_classes("floor,a,b,c,d,e,f,wall,g,void", tmp_path, "1,2,3,4,5,6,8", [])
     found = PixelFile(str(tmp_path / "palette.png"), table=plain).load()
     np.testing.assert_array_equal(found, CLASSES)
@@ -217,6 +220,13 @@ def test_depth_folder_takes_unit_and_invalid_numbers(tmp_path):
     values = true_values(splits.train[2].of("image:depth"), "float32", np.nan)
     assert np.isnan(values[0, 0])
     np.testing.assert_allclose(values[1:], 2.02, rtol=1e-6)
+    metres = np.full((24, 32), 0.75, np.float32)
+    metres[3, 3] = np.inf
+    (tmp_path / "depth/2.png").unlink()
+    write(tmp_path / "depth/2.tiff", metres)
+    splits = open_dataset("depth_folder", tmp_path, unit_m=1, split="train")
+    values = true_values(splits.train[2].of("image:depth"), "float32", -1)
+    assert values[3, 3] == -1 and values[5, 5] == 0.75
     with pytest.raises(ConfigError, match="invalid is 'none'"):
         open_dataset("depth_folder", tmp_path, invalid="none")
     with pytest.raises(ConfigError, match="unit_m is 0"):

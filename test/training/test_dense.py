@@ -271,6 +271,20 @@ def test_masks_that_cannot_be_read_leave_their_images_out(tmp_path):
         np.testing.assert_array_equal(again.maps[WORD][i], mask[3::6, 4::8])
 
 
+def test_a_run_is_of_the_masks_that_it_began_with(tmp_path):
+    root = make_scenes(tmp_path, 4, 1)
+    found = []
+    for _ in range(2):
+        samples = sample_set(root)
+        samples.load(1)
+        found.append(samples.identity)
+    assert found[0] == found[1]
+    cv2.imwrite(str(root / "train/labels/002.png"), np.zeros((48, 64), np.uint8))
+    samples = sample_set(root)
+    samples.load(1)
+    assert samples.identity["images"] == 4 and samples.identity != found[0]
+
+
 # Augmentation
 
 

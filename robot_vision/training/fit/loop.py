@@ -338,8 +338,8 @@ def _require_same(header: Mapping[str, Any], train: Views, folder: Path) -> None
     if then != now:
         raise ConfigError(
             f"{folder / LAST} was trained on other images than there are now (then {then['images']}, now "
-            f"{now['images']}, by names, labels and poses): resume with the data that the run had, or begin "
-            "another with --output"
+            f"{now['images']}, by names, labels, poses and pixels): resume with the data that it had, or "
+            "begin another with --output"
         )
 
 

@@ -49,6 +49,7 @@ class SampleSet:
         maps: word to the truth of every pixel (N, h, w) in the size of the heads' maps, once loaded.
         whole: the same in the input's size (N, height, width), for augmentation; empty where that is read
             again for every batch.
+        maps_sha256: hash of `maps`; empty without.
         unreadable: name of each image that could not be read to the reason.
     """
 
@@ -60,6 +61,7 @@ class SampleSet:
     pixels: Tensor | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
     whole: dict[str, Tensor] = field(default_factory=dict)
+    maps_sha256: str = ""
     unreadable: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -116,13 +118,14 @@ class SampleSet:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """How many samples, and a hash of their names, labels and poses: JSON, without reading images.
+        """How many samples, and a hash of their names and targets: JSON, without reading images.
 
         The order of an epoch follows from their number, so a run goes on only with the same ones.
         """
         digest = hashlib.sha256("\0".join(sample.name for sample in self.samples).encode())
         for value in self.targets.values():
             digest.update(value.contiguous().numpy().tobytes())
+        digest.update(self.maps_sha256.encode())
         return {"images": len(self), "sha256": digest.hexdigest()[:16]}
 
     @property
@@ -182,6 +185,11 @@ class SampleSet:
         self.maps, self.whole = (
             {w: torch.from_numpy(_only(m, good)) for w, m in kind.items()} for kind in (maps, whole)
         )
+        digest = hashlib.sha256()
+        for values in self.maps.values():
+            for row in values:
+                digest.update(row.numpy().data)
+        self.maps_sha256 = digest.hexdigest() if self.maps else ""
         self.samples = tuple(self.samples[i] for i in good)
         self.targets = {key: value[torch.from_numpy(good)] for key, value in self.targets.items()}
 
