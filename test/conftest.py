@@ -16,6 +16,8 @@ import pytest
 
 from robot_vision.ros.node.dds import use_large_image_profile
 
+pytest.register_assert_rewrite("robot_vision.contract.check")  # tests that other packages run too
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # ROS domains that tests may claim. Above 101 the ports of a domain run into those that Linux hands

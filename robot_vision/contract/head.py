@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,6 +172,8 @@ class Head(Side, Generic[S, A]):
         files: of a bundle, besides the graph and the weights.
         needs: what the node shall listen to: `mounting`, for where the camera is on the robot; `camera_info`,
             for `Shot.intrinsics`.
+        sides: of `judge`, `fitter` and `trainer` those that there are, to `module:Class`, which is imported
+            when it is asked for.
     """
 
     NEEDED = ("kind", "answer_key", "Spec", "Answer")
@@ -184,6 +187,7 @@ class Head(Side, Generic[S, A]):
     large_json: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[str]] = frozenset()
+    sides: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         self.name = self.kind
@@ -369,27 +373,43 @@ class Head(Side, Generic[S, A]):
             found[name] = values.astype(dtype)
         return found
 
-    # The other sides: a head imports heads/KIND/{judging,fitting,training}.py inside of these
+    # The other sides
 
     def judge(self) -> Any:
         """Returns what scores its answers against the truth.
 
         Raises:
-            ConfigError: the head has nothing that does.
+            ConfigError: the head has nothing that does, or it cannot be imported.
         """
-        raise ConfigError(f"Nothing judges a {self.kind} head: its package has no `judge` for it")
+        return self._side("judge", "judges")()
 
     def fitter(self) -> Any | None:
         """Returns what `robot-vision calibrate` fits with; None where there is nothing to fit."""
-        return None
+        return self._side("fitter", "fits")(self) if "fitter" in self.sides else None
 
     def trainer(self) -> Any:
         """Returns what builds and trains its module; imports torch.
 
         Raises:
-            ConfigError: the head has nothing that does.
+            ConfigError: the head has nothing that does, or it cannot be imported.
         """
-        raise ConfigError(f"Nothing trains a {self.kind} head: its package has no `trainer` for it")
+        return self._side("trainer", "trains")(self)
+
+    def _side(self, word: str, does: str) -> Any:
+        if word not in self.sides:
+            raise ConfigError(
+                f"Nothing {does} a {self.kind} head: its package has no `{word}` for it"
+            )
+        module, _, name = self.sides[word].partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except Exception as error:  # a package of others may fail in any way
+            if module.startswith("robot_vision."):
+                raise
+            raise ConfigError(
+                f"The {word} of the {self.kind} head cannot be imported ({self.sides[word]}): "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
 
 def plain(spec: Any) -> dict[str, Any]:

@@ -367,7 +367,7 @@ class Trainer(Side, Generic[S]):
 
         By the first it is said whether a baseline is stronger; the first three are in the line of an epoch.
         """
-        if type(self.head).judge is Head.judge:
+        if "judge" not in self.head.sides:
             return {}
         return {m.key: m for section in self.head.judge().sections() for m in section.metrics}
 

@@ -8,16 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.register_assert_rewrite("robot_vision.contract.check")
-
-from robot_vision.contract import check, registry  # noqa: E402
-from robot_vision.contract.check import *  # noqa: E402, F403
-from robot_vision.contract.prediction import Prediction  # noqa: E402
-from robot_vision.evaluation.measure.metrics import score_recording  # noqa: E402
-from robot_vision.evaluation.merge import document, merge  # noqa: E402
-from robot_vision.evaluation.predict.columns import Predictions  # noqa: E402
-from robot_vision.heads.classifier.spec import ClassifierSpec  # noqa: E402
-from robot_vision.truth.tracks import Truth  # noqa: E402
+from robot_vision.contract import check, registry
+from robot_vision.contract.check import *  # noqa: F403
+from robot_vision.contract.prediction import Prediction
+from robot_vision.evaluation.measure.metrics import score_recording
+from robot_vision.evaluation.merge import document, merge
+from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.truth.tracks import Truth
 
 for slow in (
     check.test_graph_gives_outputs_of_the_promised_types_and_shapes,

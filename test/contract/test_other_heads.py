@@ -325,9 +325,7 @@ def test_a_judge_fitter_or_trainer_that_is_not_complete_is_refused_by_what_it_la
         "class Half(SteeringHead):\n"
         "    kind = answer_key = 'half_done'\n"
         "    Spec = Spec\n"
-        "    def judge(self): return HalfJudge()\n"
-        "    def fitter(self): return HalfFitter(self)\n"
-        "    def trainer(self): return HalfTrainer(self)\n"
+        "    sides = {s.lower(): f'half_done:Half{s}' for s in ('Judge', 'Fitter', 'Trainer')}\n"
         "HEAD = Half()\n"
     )
     site("half", {"half_done": "half_done:HEAD"}, half_done=text)
@@ -341,6 +339,25 @@ def test_a_judge_fitter_or_trainer_that_is_not_complete_is_refused_by_what_it_la
     assert main(["train", str(config)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "half_done.HalfTrainer lacks measure, module, spec, chooser" in line
+
+
+def test_a_side_that_cannot_be_imported_is_refused_with_the_reason(site):
+    text = (
+        "from toy_heads import SteeringHead, SteeringSpec\n"
+        "class Spec(SteeringSpec):\n    KIND = 'one_sided'\n"
+        "class OneSided(SteeringHead):\n"
+        "    kind = answer_key = 'one_sided'\n"
+        "    Spec = Spec\n"
+        "    sides = {'judge': 'no_such_module:Judge', 'trainer': 'toy_heads:NoTrainer'}\n"
+        "HEAD = OneSided()\n"
+    )
+    site("sided", {"one_sided": "one_sided:HEAD"}, one_sided=text)
+    head = registry.head("one_sided")
+    with pytest.raises(ConfigError, match=r"judge of the one_sided head.*no_such_module"):
+        head.judge()
+    with pytest.raises(ConfigError, match=r"trainer of the one_sided head.*NoTrainer"):
+        head.trainer()
+    assert head.fitter() is None
 
 
 def test_the_check_finds_a_head_that_forgets_what_it_said(toys):

@@ -90,6 +90,7 @@ class ColourHead(Head[ColourSpec, Colour]):
     answer_key = "colour"
     Spec = ColourSpec
     Answer = Colour
+    sides = {"trainer": f"{__name__}:ColourTrainer"}
 
     def taps(self, spec):
         return Tap(stride=8), Tap(kind="map")
@@ -114,9 +115,6 @@ class ColourHead(Head[ColourSpec, Colour]):
 
     def unpack(self, row, spec, material):
         return Colour(row[self.key("rgb")])
-
-    def trainer(self):
-        return ColourTrainer(self)
 
 
 HEAD = ColourHead()

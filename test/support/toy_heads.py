@@ -96,6 +96,7 @@ class SegmentsHead(Head[SegmentsSpec, Segments]):
     kind = "toy_segments"
     answer_key = "toy_segmentation"
     Spec, Answer = SegmentsSpec, Segments
+    sides = {"judge": "toy_heads:SegmentsJudge"}
 
     def outputs(self, spec, several):
         return {self.key("ids"): Output(SIZE, "uint8", "share")}
@@ -137,9 +138,6 @@ class SegmentsHead(Head[SegmentsSpec, Segments]):
                 lambda: ImageReader(column, "uint8"),
             ),
         )
-
-    def judge(self):
-        return SegmentsJudge()
 
 
 def _writer(make):

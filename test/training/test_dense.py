@@ -121,6 +121,7 @@ class PixelsHead(Head[PixelsSpec, Pixels]):
     answer_key = "pixels"
     Spec = PixelsSpec
     Answer = Pixels
+    sides = {"trainer": f"{__name__}:PixelsTrainer"}
 
     def taps(self, spec):
         return Tap(kind="map", stride=4), Tap(kind="map", stride=8)
@@ -145,9 +146,6 @@ class PixelsHead(Head[PixelsSpec, Pixels]):
 
     def unpack(self, row, spec, material):
         return Pixels(row[self.key("ids")])
-
-    def trainer(self):
-        return PixelsTrainer(self)
 
 
 HEAD = PixelsHead()

@@ -25,8 +25,7 @@ from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
 
 if TYPE_CHECKING:
-    from robot_vision.contract.training import Trainer
-    from robot_vision.heads.classifier.fitting import ClassifierFitter
+    pass
 
 LABELS = "labels.txt"
 
@@ -41,6 +40,11 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
     Options = ClassifierOptions
     sampled: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = (LABELS, REFERENCES)
+    sides: ClassVar[Mapping[str, str]] = {
+        "judge": "robot_vision.heads.classifier.judging:ClassifierJudge",
+        "fitter": "robot_vision.heads.classifier.fitting:ClassifierFitter",
+        "trainer": "robot_vision.heads.classifier.training:ClassifierTrainer",
+    }
 
     def outputs(self, spec: ClassifierSpec, several: EpistemicSpec | None) -> dict[str, Output]:
         found = {"probabilities": Output((len(spec.labels),))}
@@ -236,11 +240,6 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
             known.rarity(score) if known else None,
         )
 
-    def trainer(self) -> Trainer[ClassifierSpec]:
-        from robot_vision.heads.classifier.training import ClassifierTrainer
-
-        return ClassifierTrainer(self)
-
     def example(self) -> ClassifierSpec:
         return ClassifierSpec(("a", "b", "c"), dropout=0.2)
 
@@ -254,18 +253,6 @@ class ClassifierHead(Head[ClassifierSpec, Classification]):
         found = super().example_outputs(spec, several, count, rng)
         best = found[self.key("probabilities")].max(axis=1)  # a message holds no other score
         return {**found, self.key("known_score"): best}
-
-    def judge(self) -> Any:
-        """See `Head.judge`."""
-        from robot_vision.heads.classifier.judging import ClassifierJudge
-
-        return ClassifierJudge()
-
-    def fitter(self) -> ClassifierFitter:
-        """See `Head.fitter`."""
-        from robot_vision.heads.classifier.fitting import ClassifierFitter
-
-        return ClassifierFitter(self)
 
 
 HEAD = ClassifierHead()

@@ -20,9 +20,6 @@ from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
     from robot_vision.contract.attachments import Attachments
-    from robot_vision.heads.depth.fitting import DepthFitter
-    from robot_vision.heads.depth.judging import DepthJudge
-    from robot_vision.heads.depth.training import DepthTrainer
 
 _EDGE = 1e-4  # an answer this near to the largest depth, as a share of it, says nothing
 
@@ -36,6 +33,11 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
     Answer = DepthAnswer
     Options = DepthOptions
     needs: ClassVar[frozenset[str]] = frozenset({"camera_info", "mounting"})
+    sides: ClassVar[Mapping[str, str]] = {
+        "judge": "robot_vision.heads.depth.judging:DepthJudge",
+        "fitter": "robot_vision.heads.depth.fitting:DepthFitter",
+        "trainer": "robot_vision.heads.depth.training:DepthTrainer",
+    }
 
     def taps(self, spec: DepthSpec) -> tuple[Tap, ...]:
         return tuple(Tap(kind="map", stride=stride) for stride in spec.strides)
@@ -124,21 +126,6 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
 
     def example(self) -> DepthSpec:
         return DepthSpec(size=(4, 5), channels=8)
-
-    def judge(self) -> DepthJudge:
-        from robot_vision.heads.depth.judging import DepthJudge
-
-        return DepthJudge()
-
-    def fitter(self) -> DepthFitter:
-        from robot_vision.heads.depth.fitting import DepthFitter
-
-        return DepthFitter(self)
-
-    def trainer(self) -> DepthTrainer:
-        from robot_vision.heads.depth.training import DepthTrainer
-
-        return DepthTrainer(self)
 
 
 HEAD = DepthHead()

@@ -16,8 +16,7 @@ from robot_vision.heads.dronet.topics import collision_topic, steering_topic
 from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
-    from robot_vision.heads.dronet.judging import DronetJudge
-    from robot_vision.heads.dronet.training import DronetTrainer
+    pass
 
 _STEERING, _FREE, _COLLISION = (90, 150, 220), (80, 200, 120), (230, 90, 60)  # RGB
 
@@ -29,6 +28,10 @@ class DronetHead(Head[DronetSpec, DronetAnswer]):
     answer_key: ClassVar[str] = "dronet"
     Spec = DronetSpec
     Answer = DronetAnswer
+    sides: ClassVar[Mapping[str, str]] = {
+        "judge": "robot_vision.heads.dronet.judging:DronetJudge",
+        "trainer": "robot_vision.heads.dronet.training:DronetTrainer",
+    }
 
     def outputs(self, spec: DronetSpec, several: EpistemicSpec | None) -> dict[str, Output]:
         return {self.key(word): Output() for word in WORDS}
@@ -89,16 +92,6 @@ class DronetHead(Head[DronetSpec, DronetAnswer]):
 
     def unpack(self, row: Mapping[str, Any], spec: DronetSpec, material: Material) -> DronetAnswer:
         return DronetAnswer(*(float(row[self.key(word)]) for word in WORDS))
-
-    def judge(self) -> DronetJudge:
-        from robot_vision.heads.dronet.judging import DronetJudge
-
-        return DronetJudge()
-
-    def trainer(self) -> DronetTrainer:
-        from robot_vision.heads.dronet.training import DronetTrainer
-
-        return DronetTrainer(self)
 
 
 HEAD = DronetHead()

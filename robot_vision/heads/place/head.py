@@ -15,8 +15,7 @@ from robot_vision.heads.place.topics import descriptor_topic
 from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
-    from robot_vision.contract.training import Trainer
-    from robot_vision.heads.place.fitting import PlaceFitter
+    pass
 
 
 class PlaceHead(Head[PlaceSpec, Descriptor]):
@@ -27,6 +26,11 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     large_json = True
     Spec = PlaceSpec
     Answer = Descriptor
+    sides: ClassVar[Mapping[str, str]] = {
+        "judge": "robot_vision.heads.place.judging:PlaceJudge",
+        "fitter": "robot_vision.heads.place.fitting:PlaceFitter",
+        "trainer": "robot_vision.heads.place.training:PlaceTrainer",
+    }
 
     def taps(self, spec: PlaceSpec) -> tuple[Tap, ...]:
         return (Tap(spec.tap, "map"),)
@@ -79,25 +83,8 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     def unpack(self, row: Mapping[str, Any], spec: PlaceSpec, material: Material) -> Descriptor:
         return Descriptor(row[self.key("descriptor")])
 
-    def trainer(self) -> Trainer[PlaceSpec]:
-        from robot_vision.heads.place.training import PlaceTrainer
-
-        return PlaceTrainer(self)
-
     def example(self) -> PlaceSpec:
         return PlaceSpec(descriptor_size=8)
-
-    def judge(self) -> Any:
-        """See `Head.judge`."""
-        from robot_vision.heads.place.judging import PlaceJudge
-
-        return PlaceJudge()
-
-    def fitter(self) -> PlaceFitter:
-        """See `Head.fitter`."""
-        from robot_vision.heads.place.fitting import PlaceFitter
-
-        return PlaceFitter(self)
 
 
 HEAD = PlaceHead()

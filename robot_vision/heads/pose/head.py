@@ -23,8 +23,7 @@ from robot_vision.heads.pose.topics import no_mounting, pose_topics
 from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
-    from robot_vision.contract.training import Trainer
-    from robot_vision.heads.pose.fitting import PoseFitter
+    pass
 
 
 class PoseHead(Head[PoseSpec, PoseAnswer]):
@@ -37,6 +36,11 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
     Options = PoseOptions
     sampled: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"mounting"})
+    sides: ClassVar[Mapping[str, str]] = {
+        "judge": "robot_vision.heads.pose.judging:PoseJudge",
+        "fitter": "robot_vision.heads.pose.fitting:PoseFitter",
+        "trainer": "robot_vision.heads.pose.training:PoseTrainer",
+    }
 
     def taps(self, spec: PoseSpec) -> tuple[Tap, ...]:
         return (Tap(spec.tap, "map"),)
@@ -159,23 +163,6 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
             np.full((6, 6), np.nan) if covariance is None else covariance,
             row.get(self.key("spread")),
         )
-
-    def trainer(self) -> Trainer[PoseSpec]:
-        from robot_vision.heads.pose.training import PoseTrainer
-
-        return PoseTrainer(self)
-
-    def judge(self) -> Any:
-        """See `Head.judge`."""
-        from robot_vision.heads.pose.judging import PoseJudge
-
-        return PoseJudge()
-
-    def fitter(self) -> PoseFitter:
-        """See `Head.fitter`."""
-        from robot_vision.heads.pose.fitting import PoseFitter
-
-        return PoseFitter(self)
 
 
 HEAD = PoseHead()

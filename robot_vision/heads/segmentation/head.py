@@ -19,9 +19,7 @@ from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
 
 if TYPE_CHECKING:
-    from robot_vision.heads.segmentation.fitting import SegmentationFitter
-    from robot_vision.heads.segmentation.judging import SegmentationJudge
-    from robot_vision.heads.segmentation.training import SegmentationTrainer
+    pass
 
 _ROUNDED = 0.01  # a probability may fall on the other side of a half of 1/255
 
@@ -34,6 +32,11 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
     Spec = SegmentationSpec
     Answer = Segmentation
     needs: ClassVar[frozenset[str]] = frozenset({"camera_info"})
+    sides: ClassVar[Mapping[str, str]] = {
+        "judge": "robot_vision.heads.segmentation.judging:SegmentationJudge",
+        "fitter": "robot_vision.heads.segmentation.fitting:SegmentationFitter",
+        "trainer": "robot_vision.heads.segmentation.training:SegmentationTrainer",
+    }
 
     def example(self) -> SegmentationSpec:
         """See `Head.example`."""
@@ -139,24 +142,6 @@ class SegmentationHead(Head[SegmentationSpec, Segmentation]):
     ) -> Segmentation:
         """See `Head.unpack`."""
         return Segmentation(row[self.key("class_ids")], row.get(self.key("class_confidence")))
-
-    def judge(self) -> SegmentationJudge:
-        """See `Head.judge`."""
-        from robot_vision.heads.segmentation.judging import SegmentationJudge
-
-        return SegmentationJudge()
-
-    def trainer(self) -> SegmentationTrainer:
-        """See `Head.trainer`."""
-        from robot_vision.heads.segmentation.training import SegmentationTrainer
-
-        return SegmentationTrainer(self)
-
-    def fitter(self) -> SegmentationFitter:
-        """See `Head.fitter`."""
-        from robot_vision.heads.segmentation.fitting import SegmentationFitter
-
-        return SegmentationFitter(self)
 
 
 HEAD = SegmentationHead()
