@@ -257,6 +257,28 @@ def test_classes_of_pixels_are_not_taken_for_those_of_frames(tmp_path, monkeypat
     assert (from_json(found["rows"])["true_label"] == [0, 1] * 3).all()
 
 
+def test_true_images_of_a_named_head_are_called_after_it(tmp_path, capsys):
+    spec = NetworkSpec(
+        input=InputSpec(*SIZE), heads={"road": SegmentsSpec(), "toy_segments": SegmentsSpec()}
+    )
+    model = bundle(tmp_path / "model", spec=spec)
+    with RecordingWriter(tmp_path / "drive", "mcap") as bag:
+        for i in range(6):
+            stamp = START + i * PERIOD
+            picture = np.repeat(said(i)[..., None] * np.uint8(255), 3, axis=2)
+            bag.image(IMAGE_TOPIC, stamp, "front", picture)
+            bag.image("/truth/toy_segments", stamp, "front", true(i), "mono8")
+            bag.image("/camera/road", stamp, "front", 1 - said(i), "mono8")
+    words = ["--bag", str(tmp_path / "drive"), "--model", str(model)]
+    found = evaluate(tmp_path, *words, "--truth-image", "road=/camera/road")
+    assert found["road.toy_segmentation"]["accuracy"]["value"] < 0.05
+    assert found["toy_segmentation"]["accuracy"]["value"] > 0.7
+    assert found["association"]["image:road"]["found"] == 6
+    given = ["evaluate", *words, "--topic", IMAGE_TOPIC, "--output", str(tmp_path / "o")]
+    assert main([*given, "--truth-image", "road.toy_segments=/camera/road"]) == 2
+    assert "use one of road, toy_segments" in capsys.readouterr().err
+
+
 def test_two_heads_whose_rows_have_one_column_are_refused(monkeypatch):
     monkeypatch.setattr(
         toy_heads.SegmentsJudge, "rows", lambda self, facts: {"nees": RowColumn("<f8", 1, "")}
