@@ -115,7 +115,7 @@ DEPTH = Section(
         )
     },
     _counts,
-    galleries=(Gallery("Largest errors of depth", _worst),),
+    galleries=(Gallery("Largest errors of depth", _worst, drawn=True),),
     headline="depth AbsRel {abs_rel}, {delta_1} within a factor of 1.25",
 )
 
