@@ -36,7 +36,7 @@ from robot_vision.training.samples.augmentation import (
     make_augmentation,
     moved_truth,
 )
-from robot_vision.training.samples.data import SampleSet, batches
+from robot_vision.training.samples.data import SampleSet, batches, mapped
 from robot_vision.training.samples.viewpoint import seen_before, turn
 
 WORD = "image:pixels"
@@ -281,6 +281,14 @@ def test_a_run_is_of_the_masks_that_it_began_with(tmp_path):
     samples = sample_set(root)
     samples.load(1)
     assert samples.identity["images"] == 4 and samples.identity != found[0]
+
+
+def test_no_room_for_maps_is_said_before_anything_is_read():
+    with pytest.raises(ConfigError, match=r"no room for 1048576.0 GiB .* set TMPDIR"):
+        mapped((1 << 50,), "uint8")
+    kept = mapped((3, 4), "float16")
+    kept[1] = 2
+    assert kept.dtype == np.float16 and kept.sum() == 8
 
 
 # Augmentation

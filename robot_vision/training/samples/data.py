@@ -7,6 +7,8 @@ see the same pixels. What fits in memory is decoded once; more is decoded by thr
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from robot_vision.contract.training import Dense, Target
 from robot_vision.datasets.sample import Sample, different_size, true_values
-from robot_vision.errors import ImageError, SourceError
+from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into, source_size
 from robot_vision.images.window import Window
@@ -285,10 +287,24 @@ def chunk_of(spec: InputSpec) -> int:
 
 
 def mapped(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Returns an array in a file without a name, which goes with it: memory that the system can take back."""
+    """Returns an array in a file without a name, which goes with it: memory that the system can take back.
+
+    Raises:
+        ConfigError: the folder of temporary files has no room.
+    """
     if 0 in shape:
         return np.empty(shape, dtype)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile() as file:
+        try:
+            os.posix_fallocate(
+                file.fileno(), 0, size
+            )  # else a full disk would end the process later
+        except OSError as error:
+            raise ConfigError(
+                f"{tempfile.gettempdir()} has no room for {size / 2**30:.1f} GiB of what is said of pixels "
+                f"({error.strerror}): set TMPDIR to a folder that has"
+            ) from error
         return np.memmap(file, dtype, "w+", shape=shape)
 
 
