@@ -60,7 +60,7 @@ def nearest_obstacle(
         T_base_camera: (4, 4).
         corridor: where.
     """
-    R, t = T_base_camera[:3, :3], T_base_camera[:3, 3]
+    R, t = _parts(T_base_camera, points)
     known = np.isfinite(points[:, 2])
     if not known.any():
         return Obstacle(np.nan, np.nan, np.nan)
@@ -75,6 +75,11 @@ def nearest_obstacle(
     along = float(x[last] - t[0])  # grows with the depth
     near = t[0] + along * float(np.exp(-REACH * own))
     return Obstacle(float(x[last]), max(float(near), 0.0), along * own)
+
+
+def _parts(T: Array, like: Array) -> tuple[Array, Array]:
+    """Returns rotation and translation in the precision of some points."""
+    return T[:3, :3].astype(like.dtype), T[:3, 3].astype(like.dtype)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def planar_scan(
         high: greatest height.
         beams: how many there are.
     """
-    R, t = T_base_camera[:3, :3], T_base_camera[:3, 3]
+    R, t = _parts(T_base_camera, points)
     ahead = R @ rays.T
     bearings = np.arctan2(ahead[1], ahead[0])
     first, end = float(np.nanmin(bearings)), float(np.nanmax(bearings))

@@ -111,14 +111,15 @@ class _Rays:
 
     def __init__(self) -> None:
         self._of: tuple[Any, ...] = ()
-        self._rays = np.zeros((0, 3))
+        self._rays = np.zeros((0, 3), np.float32)
 
-    def of(self, lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np.float64]:
+    def of(self, lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
         """Returns x / z, y / z and 1 (n, 3), NaN where the network saw padding."""
         if not self._of or self._of[0] is not lens or self._of[1:] != (window, size):
             height, width = size
             xy = lens.rays(window.pixels((height, width)).reshape(-1, 2))
-            self._rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
+            rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
+            self._rays = rays.astype(np.float32)
             self._rays[~window.covered((height, width)).reshape(-1)] = np.nan
             self._of = (lens, window, size)
         return self._rays
