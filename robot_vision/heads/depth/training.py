@@ -38,8 +38,14 @@ class DepthConfig(HeadSettings):
 
     loss: str = option("scale_invariant", "name of the loss of depth and its uncertainty")
     calibrate: bool = option(
-        True,
-        "scale the uncertainty to validation images, so that 90 percent intervals hold that many",
+        True, "scale the uncertainty to make the 90 percent intervals of validation images true"
+    )
+    folds: int = option(
+        4,
+        "folds of training blocks to calibrate on, if there are no validation frames and the "
+        "backbone is frozen",
+        low=2,
+        high=100,
     )
 
 

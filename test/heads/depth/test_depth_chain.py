@@ -119,6 +119,26 @@ def test_frames_without_depth_are_left_out_and_said(tmp_path):
 
 
 @pytest.mark.slow
+def test_without_validation_frames_blocks_held_out_in_turn_say_how_sure_it_is(tmp_path):
+    pytest.importorskip("torch")
+    from robot_vision.training.run import train
+
+    config = depth(
+        walls(tmp_path / "walls", 80),
+        tmp_path / "run",
+        network={"freeze": ["all"]},
+        data={"options": {"split": "blocks", "block_frames": 10, "validation": 0}},
+        loop={"epochs": 8},
+        depth={"folds": 2},
+    )
+    found = train(config, quiet=True, command="test").report
+    record = found["calibration"]["depth"]
+    assert record["on"] == "training frames, held out in 2 folds" and record["scale"] != 1
+    assert record["frames"] == 60
+    assert 0.75 < found["metrics"]["test"]["depth"]["coverage_90"] <= 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["", "int8", "float16"])
 def test_every_variant_says_the_depth_of_a_new_picture(trained, variant):
     bundle = (
