@@ -257,3 +257,38 @@ def test_settings_that_the_data_say_are_refused(tmp_path, settings, message):
     config = segmentation(folders(tmp_path / "data", 4, 2), tmp_path / "run", network=network)
     with pytest.raises(ConfigError, match=message):
         train(config, quiet=True, command="test")
+
+
+@pytest.mark.slow
+def test_stress_says_what_worse_images_cost(trained, tmp_path):
+    bag, out = drive(tmp_path / "drive"), tmp_path / "out"
+    asked = ["stress", "--bag", str(bag), "--topic", "/camera/image_raw", "--engine", "onnx"]
+    asked += ["--model", str(trained.bundle), "--resamples", "20", "--output", str(out)]
+    assert main([*asked, "--degradations", "noise,rotation,dropped"]) == 0
+    document = json.loads((out / "stress.json").read_text())
+    good, *others = document["conditions"]
+    assert good["numbers"]["segmentation.mean_iou"] > 0.8
+    assert set(good["numbers"]) == set(good["intervals"])
+    by_name = {(c["degradation"], c["index"]): c["numbers"] for c in others}
+    worst = by_name["noise", 4]["segmentation.mean_iou"]
+    assert worst < good["numbers"]["segmentation.mean_iou"] - 0.05
+    assert by_name["rotation", 0]["segmentation.mean_iou"] > worst
+    assert by_name["dropped", 4]["segmentation.pixel_accuracy"] < 0.9
+    assert "Mean IoU" in (out / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_calibrate_makes_the_confidence_true_and_changes_no_class(trained, tmp_path, capsys):
+    data = folders(tmp_path / "data", train=30, test=4, seed=21)
+    new = tmp_path / "calibrated"
+    asked = ["calibrate", str(trained.bundle), "--data", "mask_folder", str(data)]
+    assert main([*asked, "--split", "train", "--output", str(new), "--resamples", "50"]) == 0
+    record = ModelBundle.load(new).material["segmentation"].calibration["segmentation"]
+    assert record["images"] == 30
+    assert record["after"]["nll"][0] < record["before"]["nll"][0]
+    images = [scene(np.random.default_rng(30 + i))[0] for i in range(4)]
+    with Pipeline.load(trained.bundle, "onnx") as old, Pipeline.load(new, "onnx") as fitted:
+        for a, b in zip(old(images), fitted(images), strict=True):
+            before, after = a["segmentation"], b["segmentation"]
+            np.testing.assert_array_equal(before.class_ids, after.class_ids)
+            assert (before.confidence != after.confidence).any()
