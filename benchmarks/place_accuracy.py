@@ -15,6 +15,8 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 
 ROOT = Path(__file__).resolve().parent.parent
 POOLINGS = ("average pooling", "GeM pooling")
-CACHED = ("pooled", "trained", "structure")
+CACHED = ("pooled", "trained")
 
 
 def cached(file: Path | None, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -62,6 +64,21 @@ def cached(file: Path | None, make: Callable[[], dict[str, Any]]) -> dict[str, A
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, **arrays)
     return arrays
+
+
+def kept(cache: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns numbers by name, from an interrupted run of the same code where there is one."""
+    if cache is None:
+        return make()
+    sources = sha256()
+    for source in sorted([*ROOT.glob("robot_vision/**/*.py"), *ROOT.glob("benchmarks/*.py")]):
+        sources.update(source.read_bytes())
+    file = cache / f"{name}_{sources.hexdigest()[:12]}.json"
+    if not file.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(make()))
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
 
 
 def pooled_descriptors(bundle: Path, stored: Views, queries: Views) -> dict[str, Any]:
@@ -193,16 +210,11 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
     splits: Splits = open_dataset("seven_scenes", data / "kitchen", split="blocks", validation=0)
     stored, queries = Views.of(splits.train), Views.of(splits.test)
     right = right_matches(queries, stored)
-    answerable = right.any(axis=1)
-    resampler = Resampler(
-        queries.stamps_ns, [(0, len(right))], EvaluationSettings(seed=SEED, block_s=1.0)
-    )
     report: dict[str, Any] = {
         "bundle": ModelBundle.load(bundle).sha256[:12],
         "map": len(stored.samples),
         "queries": len(right),
-        "answerable": int(answerable.sum()),
-        "rows": {},
+        "answerable": int(right.any(axis=1).sum()),
     }
     assert splits.camera_matrix is not None
     height, width = splits.train[0].source.load().shape[:2]
@@ -212,6 +224,35 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
     vectors = cached(
         files.get("pooled"), lambda: pooled_descriptors(bundle, stored, queries)
     ) | cached(files.get("trained"), lambda: trained_descriptors(bundle, stored, queries))
+    for key, held_out in (("regions", False), ("regions_held_out", True)):
+        print(f"{key} ...", file=sys.stderr, flush=True)
+        report[key] = kept(
+            cache,
+            f"{report['bundle']}_{key}",
+            partial(_regions, stored, queries, vectors, intrinsics, held_out),
+        )
+    report |= kept(
+        cache,
+        f"{report['bundle']}_whole",
+        lambda: _whole(data, stored, queries, vectors, right, intrinsics),
+    )
+    return report
+
+
+def _whole(
+    data: Path,
+    stored: Views,
+    queries: Views,
+    vectors: dict[str, Any],
+    right: NDArray[np.bool_],
+    intrinsics: Intrinsics,
+) -> dict[str, Any]:
+    """Returns how well the queries' places and poses are found in the whole map."""
+    report: dict[str, Any] = {"rows": {}}
+    answerable = right.any(axis=1)
+    resampler = Resampler(
+        queries.stamps_ns, [(0, len(right))], EvaluationSettings(seed=SEED, block_s=1.0)
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in (*POOLINGS, "NetVLAD"):
             known, asked = vectors[f"map {name}"], vectors[f"queries {name}"]
@@ -225,7 +266,7 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
                 report["rows"][title] = score(found, right, resampler, by)
             if name == "NetVLAD":
                 print("structure ...", file=sys.stderr, flush=True)
-                blobs = cached(files.get("structure"), lambda: build_structure(stored, intrinsics))
+                blobs = build_structure(stored, intrinsics)
                 for row, i in enumerate(ids):
                     places.set_structure(i, blobs[str(row)].tobytes())
                 report["build_s"] = float(blobs["seconds"])
@@ -237,11 +278,6 @@ def measure(bundle: Path, data: Path, cache: Path | None) -> dict[str, Any]:
                 refined = refine(places, results[False]["ranked"], queries, features)
                 report["poses"] = poses(results, refined, queries, stored, answerable, resampler)
             places.close()
-        print("regions ...", file=sys.stderr, flush=True)
-        for key, held_out in (("regions", False), ("regions_held_out", True)):
-            sub = Path(folder) / key
-            sub.mkdir()
-            report[key] = _regions(stored, queries, vectors, intrinsics, sub, held_out)
     return report
 
 
@@ -250,7 +286,6 @@ def _regions(
     queries: Views,
     vectors: dict[str, Any],
     intrinsics: Intrinsics,
-    folder: Path,
     held_out: bool,
 ) -> dict[str, Any]:
     """Returns what is said of parts of the kitchen that the map lacks."""
@@ -258,16 +293,16 @@ def _regions(
     known = np.concatenate([vectors["map NetVLAD"], vectors["queries NetVLAD"]])
     order = np.array(sorted(range(len(samples)), key=lambda i: samples[i].name))
     views = Views.of(tuple(samples[i] for i in order))
-
-    return place_regions.measure(
-        views,
-        known[order],
-        order >= len(stored.samples),
-        intrinsics,
-        filtered_in(folder),
-        place_regions.cuts(views, held_out),
-        place_regions.STEPS[held_out],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        return place_regions.measure(
+            views,
+            known[order],
+            order >= len(stored.samples),
+            intrinsics,
+            filtered_in(Path(folder)),
+            place_regions.cuts(views, held_out),
+            place_regions.STEPS[held_out],
+        )
 
 
 def poses(
@@ -322,7 +357,9 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, default=Path("runs/kitchen_place/bundle"))
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "places_accuracy.md")
     parser.add_argument(
-        "--cache", type=Path, help="keep descriptors and structure here, and use them"
+        "--cache",
+        type=Path,
+        help="keep descriptors and the parts of the report here, and go on from them",
     )
     parser.add_argument("--json", type=Path, help="write all numbers here")
     arguments = parser.parse_args()
@@ -334,9 +371,13 @@ def main() -> int:
         if not needed.is_dir():
             print(f"{needed} is not there: {remedy}", file=sys.stderr)
             return 2
-    report = measure(arguments.bundle, data, arguments.cache)
     print("simulated rooms ...", file=sys.stderr, flush=True)
-    report["simulated"] = place_simulated.measure(ROOT / "models" / "demo", filtered_in)
+    simulated = kept(
+        arguments.cache,
+        "simulated",
+        lambda: place_simulated.measure(ROOT / "models" / "demo", filtered_in),
+    )
+    report = measure(arguments.bundle, data, arguments.cache) | {"simulated": simulated}
     page = text(report, "python -m benchmarks.place_accuracy")
     arguments.output.write_text(page)
     if arguments.json:

@@ -331,6 +331,42 @@ def test_map_that_grows_by_few_keyframes_at_a_time_is_calibrated_as_one_that_was
     assert recogniser.sharpness == pytest.approx(Recogniser(places, index).sharpness, rel=0.5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tracked", [True, False])
+def test_certainty_is_right_where_keyframes_lie_as_far_apart_as_a_place_is_wide(
+    make: Make, tracked: bool
+) -> None:
+    """Keyframes 0.2 m apart along a corridor, a camera up to 0.22 m beside it, and places of 0.25 m."""
+    asked = accepted = right = first = 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        wave, phase = rng.normal(size=(2, 200)) / 0.8, rng.uniform(0, 2 * np.pi, 200)
+        mix = rng.normal(size=(200, 64))
+
+        def look(xy: NDArray[Any]) -> NDArray[np.float32]:
+            clear = unit(np.cos(xy @ wave + phase) @ mix)  # noqa: B023
+            return unit(clear + 0.1 * rng.normal(size=clear.shape))  # noqa: B023
+
+        xs = np.arange(0, 30, 0.2)
+        places, index, _ = make(xs, look(np.stack([xs, 0 * xs], axis=1)))
+        options = RecogniserOptions(radius_m=0.25, heading_deg=20, max_speed_m_s=1.6)
+        recogniser = Recogniser(places, index, options)
+        x = np.arange(1, 29, 0.32)
+        way = np.stack([x, 0.22 * np.sin(0.8 * x)], axis=1)
+        for i, (xy, descriptor) in enumerate(zip(way, look(way), strict=True)):
+            T, stamp_ns = np.eye(4), 10**12 + i * SECOND // 5
+            T[:2, 3] = xy
+            odometry = Odometry(stamp_ns, T) if tracked else None
+            found = recogniser.observe(descriptor, stamp_ns, odometry)
+            near = np.linalg.norm(found.candidates[0].position[:2] - xy) <= 0.25
+            asked, accepted, first = asked + 1, accepted + found.accepted, first + near
+            right += found.accepted and near
+    assert accepted - right <= 0.04 * asked
+    if tracked:  # odometry adds up to a place that single images cannot tell
+        assert first >= 0.9 * asked
+        assert right >= 0.95 * accepted and accepted >= 0.4 * asked
+
+
 def test_calibration_on_the_map_tells_its_places_from_others(make: Make) -> None:
     """Views along a corridor that look alike nearby; what is off the map looks like nothing."""
     rng = np.random.default_rng(0)

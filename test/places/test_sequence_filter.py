@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
 from robot_vision.heads.place.probability import PlaceProbability
+from robot_vision.places.recognition.cameras import Cameras
 from robot_vision.places.recognition.known_places import PlaceTable, learned_speed
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.places.recognition.sequence_filter import (
@@ -192,6 +193,27 @@ def test_edge_of_the_map_does_not_carry_belief_along(scale: float) -> None:
         elif x >= 22.5:
             assert belief.off_map > 0.9, x
     assert np.mean(inside) > 0.95
+
+
+@pytest.mark.parametrize("gap_m, sigma_m, turn_deg, sigma_deg", [
+    (0.0, 0.1, 0.0, 8.0), (0.2, 0.1, 15.0, 8.0), (0.3, 0.2, 25.0, 12.0), (0.2, 0.0, 19.0, 0.0),
+    (0.3, 0.0, 0.0, 0.0), (0.1, 0.0, 21.0, 0.0),
+])  # fmt: skip
+def test_probability_of_a_place_is_the_share_of_cameras_that_are_drawn_in_it(
+    gap_m: float, sigma_m: float, turn_deg: float, sigma_deg: float
+) -> None:
+    half = np.radians(turn_deg) / 2
+    cameras = Cameras(
+        np.array([[gap_m, 0.0, 0.0]]),
+        np.array([[0.0, 0.0, np.sin(half), np.cos(half)]]),
+        np.array([[sigma_m**2, sigma_deg**2]]),
+    )
+    rng = np.random.default_rng(0)
+    away = np.linalg.norm([gap_m, 0, 0] + sigma_m * rng.normal(size=(100_000, 3)), axis=1)
+    turn = np.abs(turn_deg + sigma_deg * rng.normal(size=100_000))
+    expected = np.mean(away <= 0.25) * np.mean(turn <= 20)
+    found = cameras.within(table([0.0, 50.0]), np.array([0, 1]), 0.25, 20.0)
+    assert found == pytest.approx(np.array([[expected, 0.0]]), abs=5e-3)
 
 
 def test_small_steps_add_up_to_where_the_camera_is() -> None:

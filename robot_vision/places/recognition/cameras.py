@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.places.recognition.known_places import PlaceTable, Rows
 
 Array = NDArray[np.float64]
+
+_EXACT = 1e-3  # of a place's reach: a smaller deviation is as good as none
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,21 @@ class Cameras:
         keep = keyframes.variance / (self.variance + keyframes.variance)
         mean = mixed(keyframes, self, keep)
         return Cameras(mean.positions, mean.quaternions_xyzw, keep * self.variance)
+
+    def within(self, table: PlaceTable, rows: Rows, radius_m: float, heading_deg: float) -> Array:
+        """Returns (n, m): the probability that cameras are within radius and heading of keyframes (m,)."""
+        there = table.positions[rows]
+        gap = np.linalg.norm(self.positions[:, None] - there[None], axis=-1)
+        cosine = np.abs(self.quaternions_xyzw @ table.quaternions_xyzw[rows].T)
+        turn = 2 * np.degrees(np.arccos(np.clip(cosine, 0, 1)))
+        sigma = np.sqrt(self.variance)
+        spread, turned = (
+            np.maximum(sigma[:, i, None], _EXACT * limit)
+            for i, limit in enumerate((radius_m, heading_deg))
+        )
+        return _in_ball(gap, spread, radius_m) * (
+            ndtr((heading_deg - turn) / turned) - ndtr((-heading_deg - turn) / turned)
+        )
 
     def gathered(self, weights: Array, near: Cameras) -> Cameras:
         """Returns means and variances (m,) of these (n,).
@@ -127,6 +145,14 @@ def kernel(cameras: Cameras, table: PlaceTable, targets: Rows, flat: Array, sigm
     cosine = np.abs(cameras.quaternions_xyzw @ table.quaternions_xyzw[targets].T)
     turn = np.maximum(2 * np.degrees(np.arccos(np.clip(cosine, 0, 1))) - flat[1], 0) / sigma[:, 1:]
     return np.asarray(np.exp(-(gap**2 + turn**2) / 2))
+
+
+def _in_ball(gap: Array, sigma: Array, radius: float) -> Array:
+    """Returns the probability that a normal variable in space is in a ball, `gap` from its mean."""
+    gap = np.maximum(gap, 1e-6 * radius)
+    low, high = (radius - gap) / sigma, (radius + gap) / sigma
+    edge = (np.exp(-(low**2) / 2) - np.exp(-(high**2) / 2)) / np.sqrt(2 * np.pi)
+    return np.asarray(np.clip(ndtr(high) - ndtr(-low) - sigma / gap * edge, 0.0, 1.0))
 
 
 def _turn_variance(norm: Array) -> Array:

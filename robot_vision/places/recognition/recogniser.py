@@ -23,6 +23,7 @@ from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import check_descriptors
+from robot_vision.places.recognition.cameras import Cameras
 from robot_vision.places.recognition.known_places import PlaceTable, Rows, learned_speed
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.places.recognition.self_calibration import (
@@ -130,7 +131,12 @@ class Recogniser:
         self._calibrated_for = len(self._table)
         found = self._of_map()
         self.probability = self._given or found.probability
-        self.filter.probability, self.filter.sharpness = self.probability, found.sharpness
+        self.filter.probability = self.probability
+        self.filter.sharpness, self.filter.fineness = found.sharpness, found.fineness
+        # Deviation of a camera from the nearest keyframe: half of the way to the next one.
+        o = self.options
+        share = 0.5 * self._table.spacing(o.radius_m, o.heading_deg)
+        self._between = np.square(share * np.array([o.radius_m, o.heading_deg]))
 
     def _of_map(self) -> SelfCalibration:
         count = len(self._table)
@@ -295,26 +301,27 @@ class Recogniser:
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Returns which matches come first, and the probability of each one's place.
 
-        The belief says which place comes first, the image which keyframe of it: belief spreads with motion,
-        and knows no more of views that lie side by side.
+        With odometry the belief knows where in a place the camera is, and says which keyframe is near.
+        Without, it says which place comes first, and the image which keyframe of it: belief spreads with
+        motion, and knows no more of views that lie side by side.
         """
-        o = self.options
-        states = self._table.rows_of(belief.ids)
+        o, table = self.options, self._table
+        states = table.rows_of(belief.ids)
+        if belief.tracked:
+            near = belief.mass @ belief.cameras.within(table, rows, o.radius_m, o.heading_deg)
+            order = np.lexsort((-similarities, -np.round(near, 2)))[: o.top_k]
+            return order, np.minimum(near[order], 1.0)
         mass = dict(zip(states.tolist(), belief.mass.tolist(), strict=True))
-        weights, prior = self._table.weights, self._table.prior
+        weights, prior = table.weights, table.prior
         density = np.array([mass.get(int(r), belief.rest * prior[r]) / weights[r] for r in rows])
         first = rows[int(np.lexsort((-similarities, -density))[0])]
-        elsewhere = ~self._table.same_place(first, rows, o.radius_m, o.heading_deg)
+        elsewhere = ~table.same_place(first, rows, o.radius_m, o.heading_deg)
         within = np.where(elsewhere, density, 0.0)
         order = np.lexsort((-similarities, -within, elsewhere))[: o.top_k]
-        near = [self._within(rows[i], belief) for i in order]
-        probabilities = np.array([float(belief.mass @ n) for n in near])
-        return order, np.minimum(probabilities, 1.0)
-
-    def _within(self, row: int, belief: Belief) -> NDArray[np.bool_]:
-        """Returns for which keyframes of a belief the camera is at the place of a row."""
-        o, cameras, table = self.options, belief.cameras, self._table
-        gap = np.linalg.norm(cameras.positions - table.positions[row], axis=1)
-        cosine = np.abs(cameras.quaternions_xyzw @ table.quaternions_xyzw[row])
-        ahead = cosine >= np.cos(np.radians(o.heading_deg) / 2) - 1e-12
-        return np.asarray((gap <= o.radius_m * (1 + 1e-12)) & ahead)
+        # A camera whose nearest keyframe is a neighbour may be beyond a place's radius from this one.
+        cameras = Cameras.at(table, states, self._between)
+        near = cameras.within(table, rows[order], o.radius_m, o.heading_deg)
+        own = Cameras.at(table, states[:1], self._between).within(
+            table, states[:1], o.radius_m, o.heading_deg
+        )
+        return order, np.minimum(belief.mass @ (near / own).clip(max=1.0), 1.0)

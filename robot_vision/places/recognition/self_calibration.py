@@ -35,10 +35,14 @@ class SelfCalibration:
         sharpness: how much likelier a keyframe is the right one than another of the same image's matches,
             in logits for each 1 of similarity more; None where there was too little to fit it on. It
             exceeds the slope of `probability`, since images differ in how similar anything is to them.
+        fineness: the same for the nearest keyframe among all others, those of its place included: views side
+            by side are less distinct than places. A filter that took `sharpness` for it counted a place's
+            radius twice: the camera within it of a keyframe, and that within it of the best one.
     """
 
     probability: PlaceProbability
     sharpness: float | None
+    fineness: float | None
 
 
 def calibrate_on_map(
@@ -57,7 +61,7 @@ def calibrate_on_map(
     """
     n, rng = len(table), np.random.default_rng(_SEED)
     if n < MIN_MATCHES:
-        return SelfCalibration(DEFAULT, None)
+        return SelfCalibration(DEFAULT, None, None)
     # Drawn evenly over places, not over keyframes.
     even = table.prior / table.prior.sum()
     asked = np.unique(rng.choice(n, size=min(_QUESTIONS, n), p=even))
@@ -65,6 +69,7 @@ def calibrate_on_map(
     kept = descriptors[stored].astype(np.float32)
     found: list[tuple[float, float, bool]] = []
     choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    nearest_choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for row in asked:
         similarity = kept @ descriptors[row].astype(np.float32)
         same = table.same_place(row, stored, radius_m, heading_deg)
@@ -80,16 +85,20 @@ def calibrate_on_map(
         if np.any(same & ~near):
             some = np.where(near, -np.inf, similarity)
             top_rows = np.argsort(-some)[: min(_MATCHES, int((~near).sum()))]
-            weight = table.weights[stored[top_rows]]
-            weights = np.stack([weight, weight * same[top_rows]])
-            choices.append((similarity[top_rows].astype(np.float64), weights))
+            matches = stored[top_rows]
+            away = table.away(row, matches, radius_m, heading_deg)
+            weight = table.weights[matches]
+            chances = similarity[top_rows].astype(np.float64)
+            choices.append((chances, np.stack([weight, weight * same[top_rows]])))
+            nearest = away <= away.min() + 1e-9
+            nearest_choices.append((chances, np.stack([weight, weight * nearest])))
     right = np.array([r for _, _, r in found], bool)
-    sharpness = _sharpness(choices)
+    sharpness, fineness = _sharpness(choices), _sharpness(nearest_choices)
     # A margin or a similarity means nothing without examples of both outcomes.
     if len(found) < MIN_MATCHES or min(right.sum(), (~right).sum()) < MIN_MATCHES // 2:
-        return SelfCalibration(DEFAULT, sharpness)
+        return SelfCalibration(DEFAULT, sharpness, fineness)
     probability = fit([s for s, _, _ in found], right, [m for _, m, _ in found])
-    return SelfCalibration(probability, sharpness)
+    return SelfCalibration(probability, sharpness, fineness)
 
 
 def _sharpness(

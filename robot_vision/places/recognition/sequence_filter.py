@@ -10,7 +10,9 @@ likelihood (the forward algorithm; Cummins and Newman 2008 recognise places so).
 
 with `ratio` the calibrated likelihood ratio of the best match's similarity and `slope` how sharply
 similarity tells right from wrong among one image's matches: for a first image, this gives the calibrated
-probability again. *Transition*: a keyframe is reached in proportion to its weight times a kernel of how far
+probability again. With odometry it is how sharply similarity tells the nearest keyframe from the others.
+
+*Transition*: a keyframe is reached in proportion to its weight times a kernel of how far
 it is from where the motion leads; where there is no keyframe the camera has left the map. With odometry
 each keyframe's share remembers where in the place the camera is (`cameras`), so that steps add up.
 
@@ -77,6 +79,7 @@ class Belief:
         off_map: of not being in the map.
         nearby: the part of `off_map` that is just past the keyframes named; known with odometry only.
         cameras: where the camera is if it is at each of the keyframes.
+        tracked: whether odometry tells where they are; otherwise they are at the keyframes themselves.
     """
 
     ids: NDArray[np.int64]
@@ -85,6 +88,7 @@ class Belief:
     off_map: float
     nearby: float
     cameras: Cameras
+    tracked: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +107,7 @@ class SequenceFilter:
         odometry_refused: how often odometry was old, not finite or jumped, and was not used.
         speed_m_s: how fast the camera may move where there is no odometry.
         sharpness: `slope` of the likelihood; None takes the calibration's slopes, which are smaller.
+        fineness: the slope where odometry tells keyframes of one place apart; None takes `sharpness`.
     """
 
     def __init__(
@@ -111,10 +116,11 @@ class SequenceFilter:
         probability: PlaceProbability,
         learned_speed_m_s: float | None = None,
         sharpness: float | None = None,
+        fineness: float | None = None,
     ) -> None:
         self.options = options
         self.probability = probability
-        self.sharpness = sharpness
+        self.sharpness, self.fineness = sharpness, fineness
         self.speed_m_s = options.max_speed_m_s or learned_speed_m_s or _DEFAULT_SPEED_M_S
         self.restarts = 0
         self.odometry_refused = 0
@@ -169,7 +175,7 @@ class SequenceFilter:
 
     def _nowhere(self, table: PlaceTable, rest: float, off_map: float) -> Belief:
         none = Cameras.at(table, np.zeros(0, np.intp), self._place)
-        return Belief(np.zeros(0, np.int64), np.zeros(0), rest, off_map, 0.0, none)
+        return Belief(np.zeros(0, np.int64), np.zeros(0), rest, off_map, 0.0, none, False)
 
     def _usable(self, odometry: Odometry | None, stamp_ns: int) -> Odometry | None:
         if odometry is None:
@@ -262,9 +268,9 @@ class SequenceFilter:
         moved = table.weights[targets] * flow.sum(axis=0)
         keyframes = Cameras.at(table, targets, self._place)
         if motion is None:
-            return Belief(table.ids[targets], moved, to_rest, off_map, nearby, keyframes)
+            return Belief(table.ids[targets], moved, to_rest, off_map, nearby, keyframes, False)
         cameras = cameras.gathered(flow, keyframes)
-        return Belief(table.ids[targets], moved, to_rest, off_map, nearby, cameras)
+        return Belief(table.ids[targets], moved, to_rest, off_map, nearby, cameras, True)
 
     def _update(self, table: PlaceTable, before: Belief, rows: Rows, similarities: Array) -> Belief:
         """Returns the belief after an image with these matches."""
@@ -272,7 +278,10 @@ class SequenceFilter:
             return before
         o, p = self.options, self.probability
         prior = table.weights / table.places
-        slope = p.similarity + p.margin if self.sharpness is None else self.sharpness
+        learned = self.sharpness
+        if before.tracked and self.fineness is not None:
+            learned = self.fineness
+        slope = p.similarity + p.margin if learned is None else learned
         ratio = np.exp(np.clip(p.log_ratio(similarities[0]), -MAX_LOG_RATIO, MAX_LOG_RATIO))
         behind = np.exp(slope * (similarities - similarities[0]))  # (k,)
         # Every keyframe that the prediction or the image names gets a mass of its own.
@@ -317,4 +326,4 @@ class SequenceFilter:
             kept = np.sort(np.argpartition(-mass, _KEPT)[:_KEPT])
             rest += float(mass.sum() - mass[kept].sum())
             states, mass, cameras = states[kept], mass[kept], cameras[kept]
-        return Belief(table.ids[states], mass, rest, off_map, nearby, cameras)
+        return Belief(table.ids[states], mass, rest, off_map, nearby, cameras, before.tracked)
