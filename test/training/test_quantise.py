@@ -102,6 +102,14 @@ def test_tensorrts_variant_is_as_tensorrt_takes_it(bundles):
             assert readers[node.input[0]] == 1, node.name
 
 
+@pytest.mark.parametrize("kind", ["int8", "int8-vnni", "int8-tensorrt"])
+def test_what_an_activation_drops_is_not_quantised(bundles, kind):
+    graph = onnx.load(str(bundles[kind].path / "model.onnx")).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    left = [n for n in graph.node if n.op_type in ("Relu", "Clip") and "/backbone/" in n.name]
+    assert "DequantizeLinear" not in {made_by[n.input[0]] for n in left}
+
+
 def test_variants_are_smaller_and_say_whose_they_are(bundles):
     whole = (bundles["float32"].path / "model.onnx").stat().st_size
     for kind, share in (

@@ -101,7 +101,9 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int, variant: str)
         ready = Path(folder) / "ready.onnx"
         # Symbolic shape inference is for transformers; folding constants is what the quantiser needs.
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-        layers = ["Conv", "Gemm", "MatMul"]
+        # Activations as well, or what goes into one is rounded, and what comes out again: a range that is
+        # wasted on negative numbers, and a node that no engine can fuse into the convolution.
+        layers = ["Conv", "Gemm", "MatMul", "Clip", "Relu"]
         nodes = onnx.load(str(ready)).graph.node
         backbone = [n.name for n in nodes if n.op_type in layers and "/backbone/" in n.name]
         if not backbone:
