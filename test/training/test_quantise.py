@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -146,3 +147,29 @@ def test_a_named_head_of_an_int8_graph_is_not_calibrated_and_says_what_to_do(
     with pytest.raises(BundleError, match="calibrate the bundle that it was made of"):
         calibrate(bundles[kind], data, options, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def channel_means(path, nodes):
+    """Returns the mean over images and pixels of each channel of convolutions, by their names."""
+    model = onnx.load(str(path))
+    outputs = {n.name: n.output[0] for n in model.graph.node}
+    del model.graph.output[:]
+    kind = onnx.TensorProto.FLOAT
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(outputs[name], kind, None) for name in nodes
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    found = session.run([outputs[name] for name in nodes], {"images": IMAGES})
+    return [value.mean(axis=(0, 2, 3)) for value in found]
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8-tensorrt"])
+def test_rounding_moves_no_channels_mean(bundles, kind):
+    """The images that calibrated it are those asked here, so that only a bias's own step is left."""
+    quantised, original = (bundles[k].path / "model.onnx" for k in (kind, "float32"))
+    layers = onnx.load(str(quantised)).graph.node
+    nodes = [n.name for n in layers if n.op_type == "Conv" and "/backbone/" in n.name]
+    assert len(nodes) == 20  # of a ResNet-18
+    pairs = zip(channel_means(quantised, nodes), channel_means(original, nodes), strict=True)
+    for found, expected in pairs:
+        assert np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()

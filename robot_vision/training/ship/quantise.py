@@ -32,6 +32,7 @@ from robot_vision.files.whole import draft_folder
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.fit.record import Recorder
 from robot_vision.training.samples.data import SampleSet, chunk_of
+from robot_vision.training.ship.bias_correction import correct_biases
 from robot_vision.training.ship.evaluate import measure
 
 CALIBRATION_IMAGES = 128
@@ -84,31 +85,33 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int, variant: str)
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    generator = torch.Generator().manual_seed(seed)
+    some = torch.randperm(len(train), generator=generator)[:CALIBRATION_IMAGES]
+    images = [train.batch(index)["images"].numpy() for index in some.split(_CHUNK)]
+
     class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
         """Training images, in batches."""
 
         def __init__(self) -> None:
-            generator = torch.Generator().manual_seed(seed)
-            some = torch.randperm(len(train), generator=generator)[:CALIBRATION_IMAGES]
-            self.waiting = list(some.split(_CHUNK))
+            self.waiting = list(images)
 
         def get_next(self) -> dict[str, Any] | None:
-            if not self.waiting:
-                return None
-            return {INPUT_NAME: train.batch(self.waiting.pop())["images"].numpy()}
+            return {INPUT_NAME: self.waiting.pop()} if self.waiting else None
 
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.onnx"
         # Symbolic shape inference is for transformers; folding constants is what the quantiser needs.
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-        # Activations as well, or what goes into one is rounded, and what comes out again: a range that is
-        # wasted on negative numbers, and a node that no engine can fuse into the convolution.
-        layers = ["Conv", "Gemm", "MatMul", "Clip", "Relu"]
+        for_tensorrt = variant == TENSORRT_VARIANT
+        layers = ["Conv", "Gemm", "MatMul"]
+        # What goes into an activation is not rounded, only what comes out: no range is wasted on negative
+        # numbers, and engines fuse the two. Where zero is zero, the range of the layer's output cannot do
+        # the activation's work, so that it is left out.
+        quantised = layers if for_tensorrt else [*layers, "Clip", "Relu"]
         nodes = onnx.load(str(ready)).graph.node
-        backbone = [n.name for n in nodes if n.op_type in layers and "/backbone/" in n.name]
+        backbone = [n.name for n in nodes if n.op_type in quantised and "/backbone/" in n.name]
         if not backbone:
             raise ConfigError("int8: the graph has no layers that are named as the backbone's")
-        for_tensorrt = variant == TENSORRT_VARIANT
         signed, unsigned = quantization.QuantType.QInt8, quantization.QuantType.QUInt8
         symmetric = {
             "ActivationSymmetric": True,
@@ -116,6 +119,7 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int, variant: str)
             "QuantizeBias": False,
             "AddQDQPairToWeight": True,
             "DedicatedQDQPair": True,
+            "OpTypesToExcludeOutputQuantization": layers,
         }
         quantization.quantize_static(
             str(ready),
@@ -124,7 +128,7 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int, variant: str)
             quant_format=quantization.QuantFormat.QDQ,
             # The backbone alone, where the time goes: NetVLAD divides small sums by smaller ones, and its
             # descriptors came out as zeros; poses are decoded from few numbers.
-            op_types_to_quantize=layers,
+            op_types_to_quantize=quantised,
             nodes_to_quantize=backbone,
             per_channel=True,
             reduce_range=variant == "int8",
@@ -132,6 +136,7 @@ def _int8(source: Path, target: Path, train: SampleSet, seed: int, variant: str)
             weight_type=signed,
             extra_options=symmetric if for_tensorrt else {},
         )
+        correct_biases(target, ready, images)
 
 
 def _float16(source: Path, target: Path) -> None:
