@@ -29,7 +29,7 @@ of it, and so their likelihood is that of an average class: 1.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -125,14 +125,6 @@ class ClassFilter:
         weighted = state[1] * ratio
         total = weighted.sum()
         return state[0], weighted / total if total > 0 else self._base
-
-    def set_prior(self, prior: NDArray[Any]) -> None:
-        """Replaces the prior (K,), as a map does that knows where the robot is.
-
-        Raises:
-            ConfigError: it is no distribution over the classes.
-        """
-        self.change(replace(self.model, prior=prior))
 
     def update(
         self,

@@ -40,7 +40,7 @@ def from_mapping(kind: type[T], what: str, data: object) -> T:
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     )
     settings = check_mapping(what, data, needed, tuple(n for n in fields if n not in needed))
-    values = {key: _coerce(f"{what} {key}", fields[key].type, v) for key, v in settings.items()}
+    values = {key: coerce(f"{what} {key}", fields[key].type, v) for key, v in settings.items()}
     return kind(**values)
 
 
@@ -53,7 +53,8 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def _coerce(what: str, annotation: Any, value: Any) -> Any:
+def coerce(what: str, annotation: Any, value: Any) -> Any:
+    """Returns a value as a field's annotation, a type or its text, wants it; see `from_mapping`."""
     if isinstance(annotation, type) and not hasattr(annotation, "__origin__"):
         annotation = annotation.__name__  # of a module without postponed annotations
     annotation = str(annotation)
@@ -61,7 +62,7 @@ def _coerce(what: str, annotation: Any, value: Any) -> Any:
         item = annotation[len("tuple[") : -len(", ...]")]
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{what} is {value!r}: it must be a list")
-        return tuple(_coerce(what, item, v) for v in value)
+        return tuple(coerce(what, item, v) for v in value)
     kinds, words = _TYPES[annotation]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ConfigError(f"{what} is {value!r}: it must be {words}")

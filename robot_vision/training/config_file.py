@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import types
@@ -18,6 +17,7 @@ from robot_vision.contract import registry
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.images.input import InputSpec
+from robot_vision.settings.mappings import coerce
 from robot_vision.training.config import NetworkConfig, TrainingConfig, every_kind, trainer_of
 
 T = TypeVar("T")
@@ -236,16 +236,4 @@ def _value(hint: Any, where: str, value: Any) -> Any:
             value = float(value)
         except ValueError:
             pass
-    allowed, words = {
-        int: ((int,), "a whole number"),
-        float: ((int, float), "a number"),
-        str: ((str,), "a string"),
-        bool: ((bool,), "true or false"),
-    }[hint]
-    if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} is {value!r}: it must be {words}")
-    if hint is float:
-        value = float(value)
-        if not math.isfinite(value):
-            raise ConfigError(f"{where} is {value!r}: it must be finite")
-    return value
+    return coerce(where, hint, value)

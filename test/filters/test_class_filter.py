@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -445,13 +446,14 @@ def test_certain_classifier_can_be_contradicted():
 
 
 def test_prior_from_outside_moves_the_belief_and_what_it_tends_to():
-    filter_ = ClassFilter(ClassModel(("a", "b"), unknown_prior=0, dwell_s=5))
+    model = ClassModel(("a", "b"), unknown_prior=0, dwell_s=5)
+    filter_ = ClassFilter(model)
     filter_.update(0, np.array([0.5, 0.5]))
-    filter_.set_prior(np.array([0.9, 0.1]))
+    filter_.change(replace(model, prior=np.array([0.9, 0.1])))
     assert filter_.at(0).probabilities == pytest.approx([0.9, 0.1])
     assert filter_.at(1000 * S).probabilities == pytest.approx([0.9, 0.1])
     with pytest.raises(ConfigError, match="prior"):
-        filter_.set_prior(np.array([0.0, 0.0]))
+        filter_.change(replace(model, prior=np.array([0.0, 0.0])))
 
 
 @pytest.mark.parametrize(

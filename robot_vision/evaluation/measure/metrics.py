@@ -49,7 +49,6 @@ from robot_vision.contract.rows import (
     Rows,
     Scores,
     heads_of,
-    joined,
     label_indices,
     table,
 )
@@ -322,13 +321,3 @@ def evaluate_frames(
 ) -> Metrics:
     """Returns the metrics of one recording; see `score_recording` and `summarise`."""
     return summarise(score_recording(predictions, truth, settings, reference), settings)
-
-
-def evaluate_recordings(
-    recordings: list[tuple[Predictions, Truth]],
-    settings: EvaluationSettings | None = None,
-    reference: PlaceReference | None = None,
-) -> Metrics:
-    """Returns the metrics of all frames of several recordings together."""
-    parts = [score_recording(p, t, settings, reference) for p, t in recordings]
-    return summarise(joined(parts), settings)
