@@ -120,8 +120,18 @@ class StreamWriter:
         self._file = _Unnamed(folder)
 
     def put(self, name: str, number: int, array: NDArray[Any]) -> None:
-        """Writes a frame's array; each number once a column."""
-        put(self._file.zip(), name, number, array)
+        """Writes a frame's array; each number once a column.
+
+        Raises:
+            SourceError: it cannot be written.
+        """
+        try:
+            put(self._file.zip(), name, number, array)
+        except OSError as error:
+            raise SourceError(
+                f"Column {name} cannot be written to {self._file}: {error}; free some space, or name another "
+                "disk in TMPDIR"
+            ) from error
 
     def stream(self, name: str, numbers: NDArray[np.int64], dtype: str) -> Stream:
         """Returns a column of what was written."""
@@ -172,15 +182,16 @@ class _Unnamed:
     """A temporary file without a name: nothing is left of it, however the process ends."""
 
     def __init__(self, folder: Path | None) -> None:
+        self._folder = str(folder or _large_files() or tempfile.gettempdir())
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        self._zip = zipfile.ZipFile(tempfile.TemporaryFile(dir=folder or _large_files()), "w")
+        self._zip = zipfile.ZipFile(tempfile.TemporaryFile(dir=self._folder), "w")
 
     def zip(self) -> zipfile.ZipFile:
         return self._zip
 
     def __str__(self) -> str:
-        return "a temporary file"
+        return f"a temporary file in {self._folder}"
 
 
 class _Named:

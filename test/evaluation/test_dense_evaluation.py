@@ -27,14 +27,17 @@ from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.merge import merge
 from robot_vision.evaluation.predict.columns import STREAMED, Predictions
-from robot_vision.evaluation.predict.recorded import read_results
+from robot_vision.evaluation.predict.recorded import read_results, write_results
 from robot_vision.evaluation.predict.replay import replay
 from robot_vision.evaluation.report.tables import write_table
+from robot_vision.evaluation.report.writing import lens_of
 from robot_vision.files.array_stream import Stream
+from robot_vision.geometry.intrinsics import info_topic
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
+from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.base import Frame, RawImage, Source
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.truth.images import ImageTrack
@@ -51,9 +54,8 @@ def installed(tmp_path, monkeypatch):
     info = tmp_path / "site" / "toys-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        f"[{registry.GROUP}]\ntoy_segments = toy_heads:SEGMENTS\n"
-    )
+    kinds = "toy_segments = toy_heads:SEGMENTS\ntoy_dense = toy_heads:DENSE\n"
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{kinds}")
     monkeypatch.syspath_prepend(info.parent)
     registry._installed.cache_clear()
     yield
@@ -382,6 +384,33 @@ def test_recorded_answers_are_judged_as_replayed_ones(tmp_path):
     )
     expected = json.loads((replayed / "metrics.json").read_text())
     assert found["toy_segmentation"] == expected["toy_segmentation"]
+
+
+@pytest.mark.parametrize("size", [(120, 64), (320, 240)])
+def test_results_have_the_calibration_that_the_recording_has(tmp_path, size):
+    spec = NetworkSpec(input=InputSpec(*SIZE), heads={"toy_dense": toy_heads.DenseSpec()})
+    model, K = bundle(tmp_path / "model", spec=spec), [[90, 0, 61], [0, 80, 30], [0, 0, 1]]
+    with RecordingWriter(tmp_path / "drive", "mcap") as bag:
+        for i in range(3):
+            stamp = START + i * PERIOD
+            bag.image(IMAGE_TOPIC, stamp, "front", np.full((*CAMERA, 3), 100, np.uint8))
+            bag.camera_info(info_topic(IMAGE_TOPIC), stamp, "front", size[::-1], K)
+    with Pipeline.load(model, "onnx") as pipeline:
+        with open_source(tmp_path / "drive", [IMAGE_TOPIC]) as source:
+            found = replay(pipeline, source)
+        lens = lens_of(str(tmp_path / "drive"), found, pipeline.bundle)
+        lacking = write_results(tmp_path / "results", found, pipeline.bundle, lens=lens)
+    written = BagFile(tmp_path / "results")
+    base = "/perception/front/dense"
+    if size != (120, 64):
+        assert len(lacking) == 2 and "120 x 64 and their camera_info is of 320 x 240" in lacking[0]
+        assert f"{base}/points" not in written.counts
+        return
+    assert not lacking and written.counts[f"{base}/points"] == 3
+    message = written.message(next(iter(written.raw([f"{base}/camera_info"]))))
+    x, y = SIZE[1] / 120, SIZE[0] / 64
+    expected = [90 * x, 0, 61.5 * x - 0.5, 0, 80 * y, 30.5 * y - 0.5, 0, 0, 1]
+    np.testing.assert_allclose(message.k, expected)
 
 
 def test_a_damaged_recorded_answer_is_none_and_said():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import zipfile
 from pathlib import Path
 
@@ -104,3 +105,16 @@ def test_a_file_that_is_written_again_is_not_mixed_with_the_old_one(tmp_path: Pa
     os.replace(tmp_path / "new.npz", path)
     with pytest.raises(SourceError, match="was written again since"):
         stream[0]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    writer, noise = StreamWriter(tmp_path), np.random.default_rng(0).bytes(1 << 20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
+    try:
+        with pytest.raises(
+            SourceError, match=f"Column ids cannot be written to.* {tmp_path}: .*TMPDIR"
+        ):
+            writer.put("ids", 0, np.frombuffer(noise, np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -95,7 +95,14 @@ def load_cached(file: Path, key: Key) -> tuple[Predictions | None, str]:
 
 
 def store(file: Path, predictions: Predictions, key: Key) -> None:
-    """Keeps predictions; a write that is interrupted leaves nothing under the file's name."""
+    """Keeps predictions; a write that is interrupted leaves nothing under the file's name.
+
+    Raises:
+        SourceError: they cannot be written.
+    """
     predictions.meta[_KEY] = key.to_dict()
-    with draft_of(file) as part:
-        predictions.save(part)
+    try:
+        with draft_of(file) as part:
+            predictions.save(part)
+    except OSError as error:
+        raise SourceError(f"Predictions cannot be kept as {file}: {error}") from error

@@ -23,11 +23,21 @@ from robot_vision.bundle.model_topic import model_topic
 from robot_vision.contract import registry
 from robot_vision.contract.head import plain
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.contract.topics import UNCERTAINTY, Latched, LeftOut, Reader, Row, Shot, Topic
+from robot_vision.contract.topics import (
+    NO_CALIBRATION,
+    UNCERTAINTY,
+    Latched,
+    LeftOut,
+    Reader,
+    Row,
+    Shot,
+    Topic,
+)
 from robot_vision.errors import ImageError, SourceError, unknown
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
 from robot_vision.files.array_stream import Stream
+from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.images.decode import image_size
 from robot_vision.messages.making import rosbags_maker
 from robot_vision.messages.serialized import Stamp
@@ -54,6 +64,7 @@ def write_results(
     bundle: ModelBundle,
     top_k: int = 3,
     truth: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None,
+    lens: Intrinsics | LeftOut = NO_CALIBRATION,
 ) -> list[str]:
     """Writes what the node publishes for a recording as a rosbag2 (MCAP).
 
@@ -63,6 +74,7 @@ def write_results(
         bundle: that made them.
         top_k: classes in a classification; the node's parameter of that name.
         truth: stamps, positions and quaternions of true poses, which come with them as PoseStamped.
+        lens: of the camera, or why it is not known.
 
     Returns:
         A line for each topic of which messages were left out.
@@ -92,7 +104,13 @@ def write_results(
         for i in order:
             stamp = int(predictions.stamps_ns[i])
             window = predictions.window(int(i))
-            shot = Shot(Stamp(*divmod(stamp, SECOND_NS)), frame_id, camera, window=window)
+            shot = Shot(
+                Stamp(*divmod(stamp, SECOND_NS)),
+                frame_id,
+                camera,
+                window=window,
+                intrinsics=lambda: lens,
+            )
             answers = {}
             for head, spec, topics in heads:
                 row = predictions.row(int(i), head.columns(spec))

@@ -18,7 +18,8 @@ from robot_vision.annotate import annotate
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.rows import Scores
-from robot_vision.errors import ConfigError
+from robot_vision.contract.topics import NO_CALIBRATION, LeftOut
+from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import write_results
 from robot_vision.evaluation.predict.samples import SampleSource
@@ -27,6 +28,8 @@ from robot_vision.evaluation.report.page import Picture, Report, render, shown_f
 from robot_vision.evaluation.report.pictures import Paint, Place, load_pictures
 from robot_vision.evaluation.report.tables import file_stems, write_table, write_trajectories
 from robot_vision.files.whole import write_whole
+from robot_vision.geometry.intrinsics import Intrinsics, camera_of, info_topic
+from robot_vision.recordings.bag_reader import BagFile
 
 _PACKAGES = (
     "robot_vision",
@@ -121,8 +124,9 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
                 scores["true_xyzw"][rows][fine],
             )
             found = written.predictions[recording["name"]]
+            lens = lens_of(written.bags.get(recording["name"]), found, written.bundle)
             left_out = write_results(
-                path, found, written.bundle, top_k, truth if fine.any() else None
+                path, found, written.bundle, top_k, truth if fine.any() else None, lens
             )
             written.left_out += left_out
             files.append(path)
@@ -138,6 +142,30 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
     )
     write_whole(report, render(page))
     return files
+
+
+def lens_of(
+    bag: str | SampleSource | None, predictions: Predictions, bundle: ModelBundle
+) -> Intrinsics | LeftOut:
+    """Returns the camera's calibration as a recording has it, where a head of the model needs it."""
+    needed = any("camera_info" in head.needs for head, _ in bundle.spec.bound)
+    if not needed or not isinstance(bag, str) or predictions.image_size is None:
+        return NO_CALIBRATION
+    topic = predictions.meta.get("image_topic", predictions.meta["topic"])
+    sizes = np.unique(predictions.image_size, axis=0).tolist()
+    if len(sizes) > 1:
+        return LeftOut("camera_info_refused", f"its images have {len(sizes)} sizes")
+    file = BagFile(Path(bag).expanduser())
+    try:
+        if (info := info_topic(topic)) not in file.kinds:
+            return NO_CALIBRATION
+        for record in file.raw([info]):
+            return camera_of(file.message(record), topic, size=(sizes[0][1], sizes[0][0]))
+    except (ConfigError, SourceError) as error:
+        return LeftOut("camera_info_refused", str(error))
+    finally:
+        file.close()
+    return NO_CALIBRATION
 
 
 def _title(document: Mapping[str, Any], bundle: ModelBundle | None) -> str:
