@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robot_vision.errors import ConfigError
 
@@ -43,3 +43,28 @@ def require(ok: bool, loss: str, setting: str, value: object, allowed: str) -> N
     """Raises ConfigError about a loss's setting unless `ok`."""
     if not ok:
         raise ConfigError(f"{loss} loss: {setting} is {value!r}: it must be {allowed}")
+
+
+class ClassLoss(nn.Module):
+    """The settings that losses of classes have in common.
+
+    Args:
+        class_weights: a positive number for each class; None weighs all alike.
+        label_smoothing: in [0, 1).
+    """
+
+    weights: Tensor | None
+
+    def __init__(
+        self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        ok, name = 0 <= label_smoothing < 1, "cross_entropy"
+        require(ok, name, "label_smoothing", label_smoothing, "in [0, 1)")
+        self.label_smoothing = label_smoothing
+        weights = None
+        if class_weights is not None:
+            weights = torch.as_tensor(class_weights, dtype=torch.float32)
+            ok = weights.dim() == 1 and bool((weights > 0).all() and weights.isfinite().all())
+            require(ok, name, "class_weights", class_weights, "positive, one for each class")
+        self.register_buffer("weights", weights, persistent=False)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from robot_vision.contract.losses import LossValue, Tensors, full_precision, require, zero_of
+from robot_vision.contract.losses import (
+    ClassLoss,
+    LossValue,
+    Tensors,
+    full_precision,
+    zero_of,
+)
 from robot_vision.errors import ConfigError, unknown
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(ClassLoss):
     """Weighted cross-entropy of hard or soft labels, smoothed.
 
     With target distribution t_i (one-hot, or mixup's), smoothing e, class weights w and K classes:
@@ -27,29 +33,6 @@ class CrossEntropy(nn.Module):
         class_weights: one positive number for each class; None weighs all alike. See `class_weights`.
         label_smoothing: e, in [0, 1).
     """
-
-    weights: Tensor | None
-
-    def __init__(
-        self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__()
-        require(
-            0 <= label_smoothing < 1,
-            "cross_entropy",
-            "label_smoothing",
-            label_smoothing,
-            "in [0, 1)",
-        )
-        self.label_smoothing = label_smoothing
-        weights = None
-        if class_weights is not None:
-            weights = torch.as_tensor(class_weights, dtype=torch.float32)
-            ok = weights.dim() == 1 and bool((weights > 0).all() and weights.isfinite().all())
-            require(
-                ok, "cross_entropy", "class_weights", class_weights, "positive, one for each class"
-            )
-        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, raw: Tensors, batch: Tensors) -> LossValue:
         """Computes the loss.

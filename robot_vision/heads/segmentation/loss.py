@@ -8,11 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_vision.contract.losses import LossValue, Tensors, full_precision, require, zero_of
+from robot_vision.contract.losses import (
+    ClassLoss,
+    LossValue,
+    Tensors,
+    full_precision,
+    require,
+    zero_of,
+)
 from robot_vision.heads.segmentation.answer import NONE
 
 
-class PixelCrossEntropy(nn.Module):
+class PixelCrossEntropy(ClassLoss):
     """The mean cross-entropy of the pixels with a truth.
 
     With class weights w it is sum w_y (-log p_y) / sum w_y, as `torch.nn.functional.cross_entropy` has it.
@@ -21,24 +28,6 @@ class PixelCrossEntropy(nn.Module):
         class_weights: a positive number for each class; None weighs all alike. See `class_weights`.
         label_smoothing: in [0, 1).
     """
-
-    weights: Tensor | None
-
-    def __init__(
-        self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__()
-        ok = 0 <= label_smoothing < 1
-        require(ok, "cross_entropy", "label_smoothing", label_smoothing, "in [0, 1)")
-        self.label_smoothing = label_smoothing
-        weights = None
-        if class_weights is not None:
-            weights = torch.as_tensor(class_weights, dtype=torch.float32)
-            ok = weights.dim() == 1 and bool((weights > 0).all() and weights.isfinite().all())
-            require(
-                ok, "cross_entropy", "class_weights", class_weights, "positive, one for each class"
-            )
-        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, raw: Tensors, batch: Tensors) -> LossValue:
         """Computes the loss.
