@@ -66,6 +66,14 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
     def topics(self, spec: DepthSpec | None) -> Sequence[Topic]:
         return depth_topics(self.topic, self.key, spec or DepthSpec())
 
+    def ineffective(self, options: DepthOptions, spec: DepthSpec, material: Material) -> str:
+        if options.obstacle_low_m < options.obstacle_high_m:
+            return ""
+        return (
+            f"obstacle_low_m is {options.obstacle_low_m:g} and obstacle_high_m {options.obstacle_high_m:g}, "
+            "so nothing is ever an obstacle: set the second one above the first"
+        )
+
     def published(
         self, answer: DepthAnswer, shot: Shot, spec: DepthSpec, options: DepthOptions
     ) -> DepthAnswer | LeftOut:

@@ -194,3 +194,16 @@ def test_near_is_bright_far_is_dark_and_nothing_is_black():
     brightness = shown[0].astype(float) @ (0.299, 0.587, 0.114)
     assert (np.diff(brightness) <= 1).all() and brightness[0] > 200 and brightness[-1] < 40
     assert not shown[1][row > 4].any() and shown[1][row <= 4].any(axis=1).all()
+
+
+def test_heights_between_which_nothing_is_are_said():
+    from robot_vision.contract import registry
+    from robot_vision.contract.head import Material
+
+    head = registry.head("depth")
+
+    def said(**options):
+        return head.ineffective(head.options(options), head.Spec(), Material())
+
+    assert not said() and not said(obstacle_low_m=-0.5)
+    assert "obstacle_high_m 0.1" in said(obstacle_low_m=0.1, obstacle_high_m=0.1)
