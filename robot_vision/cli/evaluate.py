@@ -46,7 +46,7 @@ from robot_vision.recordings import open_source
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import POSE_KINDS
-from robot_vision.truth.reading import TruthRequest, read_truth
+from robot_vision.truth.reading import TruthRequest, calls_itself_truth, read_truth
 from robot_vision.truth.tracks import Truth
 
 __all__ = ["add_arguments", "run"]
@@ -330,8 +330,7 @@ def _only_true_poses(path: str) -> str:
     """Returns the one topic of poses in a recording that calls itself the truth, or nothing."""
     bag = BagFile(Path(path).expanduser())
     bag.close()
-    poses = [t for t, k in bag.kinds.items() if k in POSE_KINDS]
-    named = [t for t in poses if {"truth", "ground_truth", "groundtruth", "gt"} & set(t.split("/"))]
+    named = [t for t, k in bag.kinds.items() if k in POSE_KINDS and calls_itself_truth(t)]
     return named[0] if len(named) == 1 else ""
 
 

@@ -249,14 +249,17 @@ def spans_track(file: Path, start_ns: int) -> LabelTrack:
     )
 
 
+def calls_itself_truth(topic: str) -> bool:
+    """Whether a topic is in a namespace that is called truth."""
+    return any(part in _SPOKEN_NAMES for part in topic.split("/"))
+
+
 def _truth_topic(bag: BagFile, kinds: tuple[str, ...], name: str = "") -> str:
     """Returns the only topic of some kinds (of this name) that calls itself the truth, or nothing."""
     named = [
         topic
         for topic, kind in bag.kinds.items()
-        if kind in kinds
-        and any(part in _SPOKEN_NAMES for part in topic.split("/"))
-        and (not name or name in topic.split("/"))
+        if kind in kinds and calls_itself_truth(topic) and (not name or name in topic.split("/"))
     ]
     return named[0] if len(named) == 1 else ""
 

@@ -187,7 +187,7 @@ def test_the_file_of_predictions_has_each_array_apart_and_is_used_again(tmp_path
 def test_the_report_draws_answers_next_to_the_pictures(tmp_path, of):
     model = bundle(tmp_path / "model", "crop")
     if of == "bag":
-        words = ["--bag", str(write_bag(tmp_path / "drive")), "--topic", IMAGE_TOPIC]
+        words = ["--bag", str(write_bag(tmp_path / "drive"))]  # truth is no camera
     else:
         data = write_data(tmp_path / "data", "floor\nwall\n", {0: 0, 1: 1})
         words = ["--data", "mask_folder", str(data), "--option", "word=toy_segments"]
