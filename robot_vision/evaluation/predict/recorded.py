@@ -77,7 +77,7 @@ def write_results(
         lens: of the camera, or why it is not known.
 
     Returns:
-        A line for each topic of which messages were left out.
+        A line for each reason why messages were left out.
 
     Raises:
         SourceError: it cannot be written.
@@ -131,9 +131,12 @@ def write_results(
         for stamp, position, xyzw in zip(*truth, strict=True) if truth else ():
             map_frame = next(filter(None, frames), "map")
             bag.camera_pose(TRUTH, int(stamp), position, xyzw, map_frame)
+    lacking: dict[tuple[int, str], list[str]] = {}
+    for (name, text), count in left_out.items():
+        lacking.setdefault((count, text), []).append(name)
     return [
-        f"{path}: {base}/{name} lacks {counted(count, 'message')}: {text}"
-        for (name, text), count in left_out.items()
+        f"{path}: {base} lacks {counted(count, 'message')} of {', '.join(names)}: {text}"
+        for (count, text), names in lacking.items()
     ]
 
 
