@@ -118,6 +118,29 @@ def test_finer_fcn_starts_from_what_the_coarsest_map_says():
     np.testing.assert_allclose(fine(*maps)["logits"].detach(), wanted.detach(), atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lraspp", "fcn32s", "fcn16s", "fcn8s"])
+def test_graph_of_every_decoder_says_what_torch_says_at_odd_sizes(name):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.images.input import InputSpec
+    from robot_vision.networks.export import export_graph
+    from robot_vision.networks.network import MultiHeadNetwork
+    from robot_vision.networks.verification import verify_graph
+
+    torch.manual_seed(0)
+    own = spec(decoder=name, height=17, width=25)
+    size = InputSpec(67, 99)
+    network = MultiHeadNetwork(NetworkSpec("shufflenet_v2_x0_5", size, {"segmentation": own}))
+    for score in network.modules():  # scores of finer maps start at zero
+        if isinstance(score, torch.nn.Conv2d) and score.out_channels == len(LABELS):
+            torch.nn.init.normal_(score.weight)
+    images = np.random.default_rng(0).integers(0, 256, (3, 67, 99, 3), np.uint8)
+    network.eval()
+    assert verify_graph(network, export_graph(network, images), images)["class_ids"] < 0.001
+
+
 # Losses
 
 

@@ -118,6 +118,22 @@ def test_variants_say_nearly_the_same(trained, variant):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_engines_say_the_same(trained, engine):
+    pytest.importorskip(engine)
+    rng = np.random.default_rng(13)
+    images = [scene(rng)[0] for _ in range(4)]
+    said = []
+    for name in ("onnx", engine):
+        with Pipeline.load(trained.bundle, name, threads=1) as pipeline:
+            said.append([p["segmentation"] for p in pipeline(images)])
+    for a, b in zip(*said, strict=True):
+        assert b.class_ids.dtype == b.confidence.dtype == np.uint8
+        assert (a.class_ids == b.class_ids).mean() > 0.995
+        assert np.abs(a.confidence.astype(int) - b.confidence).max() <= 3
+
+
+@pytest.mark.slow
 def test_evaluation_of_a_bag_agrees_with_scikit_learn_and_with_its_own_replay(
     trained, tmp_path, capsys
 ):
