@@ -114,7 +114,7 @@ def score_places(
     asked, stored = np.flatnonzero(queries.usable), np.flatnonzero(database.usable)
     if len(stored) == 0:
         return columns
-    known = database.descriptor[stored].astype(np.float32)
+    known = np.asarray(database.descriptor[stored], np.float32)  # one copy: it may be gigabytes
     position, xyzw = database.position[stored], canonical_xyzw(database.xyzw[stored])
     centre = position.mean(axis=0)
     near_to, space = _Distances(position - centre), _Balls(position - centre)

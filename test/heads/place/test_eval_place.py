@@ -240,11 +240,15 @@ def test_pairs_that_a_sketch_rules_out_change_nothing(
     )
     found = score_places(frames, frames, SamePlace(), True)
     assert sum(one is not None for one in short) > len(short) / 2
+    # Products on several cores round otherwise than on one, and repeated images are equally similar.
+    one, other = found["place_match"], whole["place_match"]
+    gap = np.einsum("ij,ij->i", x, x[one] - x[other])
+    assert np.abs(gap).max() < 2e-6
+    same = one == other
+    assert same.mean() > 0.98
     for name, expected in whole.items():
-        if name == "place_similarity":
-            np.testing.assert_allclose(found[name], expected, atol=2e-6)
-        else:
-            np.testing.assert_allclose(found[name], expected, err_msg=name)
+        atol = 2e-6 if name == "place_similarity" else 0.0
+        np.testing.assert_allclose(found[name][same], expected[same], atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("seed", range(6))
