@@ -116,11 +116,11 @@ def test_range_and_step_thin_the_cloud(make):
     of = answer()
     whole = said(make, shot(), of)["points"]
     points = np.column_stack([floats(whole, name) for name in "xyz"]).reshape(*SIZE, 3)
-    near = said(make, shot(), of, points_far_m=5.0)["points"]
+    near = said(make, shot(), of, toy_far_m=5.0)["points"]
     left = costmap_reads(near)
     distance = np.linalg.norm(points.astype(float), axis=2)
     assert len(left) == (distance <= 5).sum() and (near.height, near.width) == SIZE
-    thin = said(make, shot(), of, points_step=5)["points"]
+    thin = said(make, shot(), of, toy_step=5)["points"]
     assert (thin.height, thin.width) == (7, 10)
     some = np.column_stack([floats(thin, name) for name in "xyz"]).reshape(7, 10, 3)
     np.testing.assert_array_equal(some, points[::5, ::5])

@@ -160,6 +160,30 @@ def test_topics_below_a_topic_are_recorded_and_named(toys):
     assert "| `~/<camera>/dense/points` | `sensor_msgs/PointCloud2`, `x y z` | points |" in rows
 
 
+def test_a_head_whose_options_are_another_heads_is_refused_when_the_node_configures(toys):
+    pytest.importorskip("rclpy", reason="the node needs ROS 2")
+    text = (
+        "from dataclasses import dataclass\n"
+        "from toy_heads import SteeringHead, SteeringSpec\n"
+        "from robot_vision.settings.parameters import parameter\n"
+        "@dataclass(frozen=True)\n"
+        "class Options:\n"
+        "    top_k: int = parameter(5, 'Something else.', low=1, high=9)\n"
+        "class Spec(SteeringSpec):\n    KIND = 'alike'\n"
+        "class Alike(SteeringHead):\n"
+        "    kind = answer_key = 'alike'\n"
+        "    Spec, Options = Spec, Options\n"
+        "HEAD = Alike()\n"
+    )
+    toys("alikes", {"alike": "alike_head:HEAD"}, alike_head=text)
+    from robot_vision.ros.perception.parameters import PerceptionParameters, named_settings
+
+    spec = NetworkSpec(heads={"classifier": ROOM, "alike": registry.head("alike").Spec()})
+    with pytest.raises(ConfigError, match="alike head's option 'top_k'.*rename it"):
+        named_settings(spec, PerceptionParameters())
+    named_settings(spec.with_heads(alike=None), PerceptionParameters())
+
+
 @pytest.mark.slow
 def test_a_dense_head_passes_the_tests_of_every_head(tmp_path):
     from toy_heads import install

@@ -224,11 +224,9 @@ class Dense(Answer):
 
 @dataclass(frozen=True)
 class DenseOptions:
-    points: bool = parameter(True, "Publish points.", change=LIVE)
-    points_far_m: float = parameter(
-        20.0, "Furthest point, in metres.", low=0, high=1e3, change=LIVE
-    )
-    points_step: int = parameter(1, "Every so many rows and columns.", low=1, high=64, change=LIVE)
+    toy_points: bool = parameter(True, "Publish points.", change=LIVE)
+    toy_far_m: float = parameter(20.0, "Furthest point, in metres.", low=0, high=1e3, change=LIVE)
+    toy_step: int = parameter(1, "Every so many rows and columns.", low=1, high=64, change=LIVE)
 
 
 class DenseHead(Head[DenseSpec, Dense]):
@@ -245,7 +243,7 @@ class DenseHead(Head[DenseSpec, Dense]):
 
     def topics(self, spec):
         def cloud(answer, options):
-            return Cloud(answer.z_m, {"id": answer.ids}, options.points_far_m, options.points_step)
+            return Cloud(answer.z_m, {"id": answer.ids}, options.toy_far_m, options.toy_step)
 
         def reader(word, dtype):
             return lambda: ImageReader(self.key(word), dtype)
@@ -259,7 +257,7 @@ class DenseHead(Head[DenseSpec, Dense]):
                 f"{name}/mask", "mono8", "classes", lambda a, o: a.ids, reader("ids", "uint8")
             ),
             camera_info_topic(f"{name}/camera_info", "calibration", lambda a, o: a.z_m.shape),
-            cloud_topic(f"{name}/points", "points", cloud, lambda o: o.points),
+            cloud_topic(f"{name}/points", "points", cloud, lambda o: o.toy_points),
         )
 
     def draw(self, canvas, answer, spec, options):

@@ -165,6 +165,10 @@ class NodeSettings(ManagedParameters):
         return self.camera_to_base[start : start + 6]
 
 
+def _about(field: Any) -> tuple[Any, ...]:
+    return field.type, field.default, field.metadata
+
+
 def _with_heads() -> type[NodeSettings]:
     """Returns the node's settings with the options of all installed heads.
 
@@ -175,7 +179,7 @@ def _with_heads() -> type[NodeSettings]:
     own = {f.name for f in dataclasses.fields(NodeSettings)}
     for head in registry.installed():
         options = dataclasses.fields(head.Options)
-        about_each = {f.name: (f.type, f.default, f.metadata) for f in options}
+        about_each = {f.name: _about(f) for f in options}
         same = all(
             name not in own and found.get(name, about) == about
             for name, about in about_each.items()
@@ -195,7 +199,20 @@ PerceptionParameters = _with_heads()
 
 
 def named_settings(spec: NetworkSpec, current: NodeSettings) -> list[Setting]:
-    """Returns the parameters of heads not named as their kind; by default they are as the kind's."""
+    """Returns the parameters of heads not named as their kind; by default they are as the kind's.
+
+    Raises:
+        ConfigError: a head's options are no parameters of the node, since another has one of their names.
+    """
+    declared = {f.name: _about(f) for f in dataclasses.fields(PerceptionParameters)}
+    for head, _ in spec.bound:
+        for f in dataclasses.fields(head.Options):
+            if declared.get(f.name) != _about(f):
+                raise ConfigError(
+                    f"The {head.kind} head's option {f.name!r} is no parameter of the node: "
+                    "it, or another of the head's options, has the name of one that is declared "
+                    "otherwise; rename it in the package that brings the head"
+                )
     by_name = {s.name: s for s in settings(PerceptionParameters)}
     return [
         dataclasses.replace(

@@ -192,17 +192,17 @@ def test_options_of_a_cloud_change_while_the_node_runs(robot: Robot) -> None:
     robot.ask(picture(2), "z")
     robot.calibrate(160, 120)
     change = robot.client.set_parameters
-    assert change("/perception", points_step=3, points_far_m=9.0).successful
+    assert change("/perception", toy_step=3, toy_far_m=9.0).successful
     found = robot.ask(picture(2), "points")["points"]
     assert (found.height, found.width) == (11, 16)
     z = np.frombuffer(found.data, "<f4").reshape(11, 16, 4)[..., 2]
     assert 0 < np.isfinite(z).sum() < z.size and np.nanmax(z) <= 9
-    assert not change("/perception", points_step=0).successful
-    assert change("/perception", points=False, points_step=1, points_far_m=20.0).successful
+    assert not change("/perception", toy_step=0).successful
+    assert change("/perception", toy_points=False, toy_step=1, toy_far_m=20.0).successful
     header = robot.ask(picture(3), "camera_info")["header"]
     time.sleep(0.2)
     assert robot.got("points", stamp_ns(type("Of", (), {"header": header}))) is None
-    assert change("/perception", points=True).successful
+    assert change("/perception", toy_points=True).successful
 
 
 def test_points_of_a_camera_without_a_frame_are_left_out(robot: Robot) -> None:
