@@ -102,8 +102,7 @@ def _guided(name: str, max_len: int, seconds: float, runs: int) -> dict[str, Any
     count = re.search(number.format("number_of_executed_units"), output, re.MULTILINE)
     peak = re.search(number.format("peak_rss_mb"), output, re.MULTILINE)
     new = sorted({p.name for p in found.iterdir()} - before)
-    row = _row(name, "guided", count, peak, took, code, output, new)
-    return row | ({"parts": parts} if parts else {})
+    return _row(name, "guided", count, peak, took, code, output, new, parts)
 
 
 def _properties(name: str, seconds: float, runs: int) -> dict[str, Any]:
@@ -111,10 +110,10 @@ def _properties(name: str, seconds: float, runs: int) -> dict[str, Any]:
     before = {p.name for p in found.iterdir()}
     most = str(runs if runs > 0 else 1 << 40)
     command = [sys.executable, "-m", "fuzz.properties", name, most, str(seconds)]
-    code, output, took, _ = _run(command, seconds)
+    code, output, took, parts = _run(command, seconds)
     count = re.search(r"^executions: (\d+)$", output, re.MULTILINE)
     new = sorted({p.name for p in found.iterdir()} - before)
-    return _row(name, "property", count, None, took, code, output, new)
+    return _row(name, "property", count, None, took, code, output, new, parts)
 
 
 def _run(command: list[str], seconds: float) -> tuple[int, str, float, int]:
@@ -157,6 +156,7 @@ def _row(
     code: int,
     output: str,
     new: list[str],
+    parts: int,
 ) -> dict[str, Any]:
     failed = code != 0
     if failed:
@@ -174,6 +174,7 @@ def _row(
         "python": platform.python_version(),
         "atheris": version("atheris"),
         "hypothesis": version("hypothesis"),
+        **({"parts": parts} if parts else {}),
     }
 
 

@@ -25,10 +25,9 @@ def render(rows: list[dict[str, Any]]) -> str:
         seconds = sum(row["seconds"] for row in guided)
         what = (targets.load(name).__doc__ or "").strip().splitlines()[0].rstrip(".")
         peak = guided[-1]["peak_mb"]
-        parts = sum(row.get("parts", 0) for row in guided)
-        within = f" ({parts:,} messages)" if parts else ""
         lines.append(
-            f"| `{name}` | {what} | {_count(guided):,}{within} | {_count(other):,} | "
+            f"| `{name}` | {what} | {_count(guided):,}{_within(guided)} | "
+            f"{_count(other):,}{_within(other)} | "
             f"{_count(guided) / max(seconds, 1):,.0f} | {mine[-1]['allowed_s']:g} s / {peak} MB | "
             f"{sum(row['failed'] for row in mine)} |"
         )
@@ -47,6 +46,11 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     path.write_text(f"{head}{BEGIN}\n{render(rows)}\n{END}{tail}")
+
+
+def _within(rows: list[dict[str, Any]]) -> str:
+    parts = sum(row.get("parts", 0) for row in rows)
+    return f" ({parts:,} messages)" if parts else ""
 
 
 def _count(rows: list[dict[str, Any]]) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from hypothesis import strategies as st
 from rclpy.logging import LoggingSeverity
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
@@ -263,3 +264,8 @@ def seeds() -> list[bytes]:
         *long,
         *(rng.bytes(MAX_LEN) for _ in range(8)),
     ]
+
+
+def strategy() -> st.SearchStrategy[bytes]:
+    """Returns long inputs: some hundred messages each, most of them with hostile fields."""
+    return st.integers(0, 2**64 - 1).map(lambda seed: np.random.default_rng(seed).bytes(MAX_LEN))
