@@ -135,18 +135,18 @@ def run(args: argparse.Namespace) -> int:
         world = default_world()
         drive = _prepare(console, world, pipeline, args, output)
         score, seen, places = play(console, world, drive, processes, output, args.headless)
-    if not score.judged:
-        raise DemoError(
-            f"The node gave no complete answer to {counted(len(drive.truth), 'frame')} (logs: "
-            f"{output / 'logs'})"
-        )
-    summary = score.summary(seen)
-    lines = [*summary.lines(), *places.lines()]
-    picture = output / "demo.png"
-    title = f"robot-vision demo: a drive as model {pipeline.bundle.name} saw it"
-    draw(picture, world, drive, score, lines, title)
-    figures = {**summary.to_dict(), "places": places.to_dict()}
-    (output / _MARK).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        if not score.judged:
+            raise DemoError(
+                f"The node gave no complete answer to {counted(len(drive.truth), 'frame')} (logs: "
+                f"{output / 'logs'})"
+            )
+        summary = score.summary(seen)
+        lines = [*summary.lines(), *places.lines()]
+        picture = output / "demo.png"
+        title = f"robot-vision demo: a drive as model {pipeline.bundle.name} saw it"
+        draw(picture, world, drive, score, lines, title, pipeline)
+        figures = {**summary.to_dict(), "places": places.to_dict()}
+        (output / _MARK).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     for line in lines:
         console.print(line, style="bold", highlight=False, soft_wrap=True)
     console.print(

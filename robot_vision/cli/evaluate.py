@@ -43,10 +43,11 @@ from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.text import markdown, print_tables, said_lines, summary_line
 from robot_vision.evaluation.report.writing import Written, write_all
 from robot_vision.recordings import open_source
+from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import POSE_KINDS
-from robot_vision.truth.reading import TruthRequest, calls_itself_truth, read_truth
+from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
 
 __all__ = ["add_arguments", "run"]

@@ -16,11 +16,14 @@ from robot_vision.demo.recorded import Truth
 from robot_vision.demo.scoring import Answer, Judged, Score
 from robot_vision.demo.world.world import World
 from robot_vision.errors import ConfigError
+from robot_vision.heads.depth.drawing import colours, span
+from robot_vision.heads.segmentation.drawing import palette
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
 
 if TYPE_CHECKING:
     from robot_vision.demo.scoring import Drive
+    from robot_vision.pipeline import Pipeline
 
 
 def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
@@ -36,9 +39,18 @@ def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
 
 
 def draw(
-    path: Path, world: World, drive: Drive, score: Score, lines: Sequence[str], title: str
+    path: Path,
+    world: World,
+    drive: Drive,
+    score: Score,
+    lines: Sequence[str],
+    title: str,
+    pipeline: Pipeline,
 ) -> None:
-    """Draws both paths on the plan, and next to it one frame of each room and that of the worst pose."""
+    """Draws both paths on the plan, and next to it one frame of each room and that of the worst pose.
+
+    In the corner of a frame is what the model says of its pixels, if it does.
+    """
     truth = score.truth
     judged = {j.frame: j for j in score.judged}
     chosen = _chosen(judged, truth)
@@ -54,7 +66,8 @@ def draw(
         said = f"{j.label} {j.probability:.2f}" + ("" if right else f" (is {j.true_label})")
         worst = "worst pose: " if index == chosen[-1] else ""
         detail = f"{worst}{j.error_m:.2f} m, {j.error_deg:.0f} deg off; like place {j.place}"
-        shots.append(Shot(images[index], said, detail, right, truth.positions[index]))
+        shown = _with_maps(images[index], pipeline)
+        shots.append(Shot(shown, said, detail, right, truth.positions[index]))
     plan = Plan(world)
     jump = drive.kidnapped_at or len(truth)
     plan.path(truth.positions[:jump])
@@ -67,6 +80,24 @@ def draw(
     bgr = cv2.cvtColor(page, cv2.COLOR_RGB2BGR)
     if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise ConfigError(f"{path} cannot be written")
+
+
+def _with_maps(image: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.uint8]:
+    """Returns an image with the classes and the distances of its pixels in the lower right corner."""
+    said, spec = pipeline([image])[0], pipeline.bundle.spec
+    maps = []
+    if (classes := said.get("segmentation")) is not None:
+        maps.append(palette(spec.heads["segmentation"])[classes.class_ids])
+    if (depth := said.get("depth")) is not None and (ends := span(depth)):
+        maps.append(colours(depth.depth, *ends))
+    shown = image.copy()
+    height, width = (side * 3 // 10 for side in image.shape[:2])
+    for i, picture in enumerate(reversed(maps)):
+        right, bottom = image.shape[1] - i * (width + 2), image.shape[0]
+        small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST)
+        shown[bottom - height - 2 :, right - width - 2 : right] = 255
+        shown[bottom - height :, right - width : right] = small
+    return shown
 
 
 def _chosen(judged: dict[int, Judged], truth: Truth) -> list[int]:

@@ -13,8 +13,15 @@ from robot_vision.recordings.bag_reader import BagFile, Record
 from robot_vision.recordings.bag_stamps import StampNotes
 from robot_vision.recordings.base import Frame, Source
 from robot_vision.recordings.storage import slashed
+from robot_vision.text.counts import counted
 
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+_TRUTH = ("truth", "ground_truth", "groundtruth", "gt")
+
+
+def calls_itself_truth(topic: str) -> bool:
+    """Whether a topic is in a namespace that is called truth."""
+    return any(part in _TRUTH for part in topic.split("/"))
 
 
 class BagSource(Source):
@@ -22,7 +29,8 @@ class BagSource(Source):
 
     Args:
         path: a `.bag`, `.db3` or `.mcap` file, or a rosbag2's folder.
-        topics: image topics, with or without their leading slash; None for all.
+        topics: image topics, with or without their leading slash; None for all but those that are the truth
+            of others' images, which the notes name.
         start_s: seconds after the bag's start from which frames are given.
         duration_s: seconds to read; None until the end.
 
@@ -52,7 +60,14 @@ class BagSource(Source):
                 ", ".join(f"{t} ({k})" for t, k in sorted(self.kinds.items())) or "no topic at all"
             )
             raise SourceError(f"{path} has no image topic: it has {others}")
-        wanted = images if topics is None else tuple(dict.fromkeys(slashed(t) for t in topics))
+        cameras = tuple(t for t in images if not calls_itself_truth(t)) or images
+        wanted = cameras if topics is None else tuple(dict.fromkeys(slashed(t) for t in topics))
+        if topics is None and len(cameras) < len(images):
+            left = [t for t in images if t not in cameras]
+            self.notes.append(
+                f"{counted(len(left), 'image topic')} left out as truth, not a camera's: {', '.join(left)} "
+                "(name one to read it)"
+            )
         for topic in wanted:
             if topic not in images:
                 raise SourceError(f"{unknown('image topic', topic, images)} (in {path})")

@@ -16,6 +16,7 @@ import numpy as np
 
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.messages.stamps import nanoseconds
+from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
 from robot_vision.text.counts import counted
@@ -28,7 +29,6 @@ from robot_vision.truth.tracks import LabelTrack, NumberTrack, PoseTrack, Truth
 
 POSE_SOURCES = ("auto", "topic", "tf", "file", "none")
 LABEL_SOURCES = ("auto", "topic", "spans", "none")
-_SPOKEN_NAMES = ("truth", "ground_truth", "groundtruth", "gt")
 _NOTED = 3
 
 
@@ -247,11 +247,6 @@ def spans_track(file: Path, start_ns: int) -> LabelTrack:
         True,
         f"spans of {file}",
     )
-
-
-def calls_itself_truth(topic: str) -> bool:
-    """Whether a topic is in a namespace that is called truth."""
-    return any(part in _SPOKEN_NAMES for part in topic.split("/"))
 
 
 def _truth_topic(bag: BagFile, kinds: tuple[str, ...], name: str = "") -> str:

@@ -275,11 +275,13 @@ def test_demo_sees_rooms_poses_and_places(tmp_path):
     # The figures once more, from the written results and the bag, with other tools.
     results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     with AnyReader([out / "bag"]) as reader:
-        wanted = [c for c in reader.connections if c.topic.startswith("/truth")]
-        truth: dict[str, list] = {"/truth/pose": [], "/truth/room": []}
+        truth: dict[str, list] = {
+            f"/truth/{name}": [] for name in ("pose", "room", "segmentation", "depth")
+        }
+        wanted = [c for c in reader.connections if c.topic in truth]
         for connection, _, data in reader.messages(wanted):
             truth[connection.topic].append(reader.deserialize(data, connection.msgtype))
-    assert len(truth["/truth/pose"]) == 120
+    assert {len(messages) for messages in truth.values()} == {120}
     errors, turns, rooms = [], [], []
     for result in results:
         pose = truth["/truth/pose"][result["frame"]].pose
@@ -384,7 +386,8 @@ def test_demo_refuses_a_damaged_bundle_in_one_line_and_starts_nothing(tmp_path):
 
 def test_demo_bundle_is_small_and_says_what_it_scored():
     bundle = ModelBundle.load(BUNDLE)
-    assert tuple(bundle.spec.heads) == ("classifier", "pose", "place")
+    heads = ("classifier", "pose", "place", "segmentation", "depth")
+    assert tuple(bundle.spec.heads) == heads
     assert bundle.spec.heads["classifier"].labels == WORLD.labels
     assert sum(path.stat().st_size for path in BUNDLE.iterdir()) < 24e6
     m = bundle.metrics
@@ -392,6 +395,10 @@ def test_demo_bundle_is_small_and_says_what_it_scored():
     assert m["median_position_error_m"] < m["baseline_mean_pose_median_error_m"]
     card = (BUNDLE / "README.md").read_text()
     assert "train_demo_bundle.py" in card and f"{m['room_accuracy']:.3f}" in card
+    iou, abs_rel = (
+        m["dense"][head][key] for head, key in (("segmentation", "mean_iou"), ("depth", "abs_rel"))
+    )
+    assert iou > 0.75 and abs_rel < 0.15 and f"{iou:.3f}" in card and f"{abs_rel:.3f}" in card
 
 
 # --- how the bundle was trained ----------------------------------------------------------------------

@@ -458,3 +458,15 @@ def test_any_damaged_bag_is_read_or_refused_in_one_line(
                 to_rgb(frame.message)
     except SourceError as error:
         assert "\n" not in str(error)
+
+
+def test_images_of_truth_are_no_camera_unless_they_are_named(tmp_path: Path) -> None:
+    image = np.zeros((4, 6, 3), np.uint8)
+    with RecordingWriter(tmp_path / "bag") as bag:
+        for topic in ("/camera/image_raw", "/truth/depth", "/robot/ground_truth/mask"):
+            bag.image(topic, 10**9, "camera", image)
+    with open_source(str(tmp_path / "bag")) as source:
+        assert source.topics == ("/camera/image_raw",) and source.count == 1
+        assert any("2 image topics left out as truth" in note for note in source.notes)
+    with open_source(str(tmp_path / "bag"), ["/truth/depth"]) as source:
+        assert source.topics == ("/truth/depth",) and not source.notes

@@ -29,7 +29,7 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics, numbers_of
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.messages.types import CAMERA_INFO, IMAGE
-from robot_vision.recordings.bag import COMPRESSED_IMAGE
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, calls_itself_truth
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.bag_stamps import StampNotes
@@ -250,7 +250,8 @@ def _image_topic(bag: BagFile, options: Options) -> str:
         raise SourceError(f"{bag.path} has no image topic: it has {others}")
     if len(there) > 1:
         truth = {slashed(text.partition("=")[2].strip()) for text in names_in(options.truth_images)}
-        if len(rest := [topic for topic in there if topic not in truth]) == 1:
+        rest = [topic for topic in there if topic not in truth and not calls_itself_truth(topic)]
+        if len(rest) == 1:
             return rest[0]
         raise ConfigError(
             f"{bag.path} has {len(there)} image topics: set image_topic to one of {', '.join(there)}"

@@ -26,7 +26,6 @@ from robot_vision.evaluation.predict.replay import GPU_BATCH, replay
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Source, open_source
 from robot_vision.recordings.recording_folder import is_bag
-from robot_vision.truth.reading import calls_itself_truth
 
 RUNNERS = ("processes", "ray")
 _STEP_S = 0.2
@@ -103,12 +102,12 @@ def image_topic(bag: str, topic: str) -> str:
             "robot-vision make-bag makes one of images"
         )
     with open_source(path, [topic] if topic else None) as source:
-        topics = [t for t in source.topics if not calls_itself_truth(t)] or source.topics
-        if len(topics) > 1:
+        if len(source.topics) > 1:
             raise ConfigError(
-                f"{bag} has {len(topics)} image topics: set --topic to one of {', '.join(topics)}"
+                f"{bag} has {len(source.topics)} image topics: set --topic to one of "
+                f"{', '.join(source.topics)}"
             )
-        return topics[0]
+        return source.topics[0]
 
 
 def predict(job: Job, pipeline: Pipeline, progress: Progress | None = None) -> Outcome:

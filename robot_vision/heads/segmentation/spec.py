@@ -32,6 +32,7 @@ class SegmentationSpec:
             weight.
         height: rows of the answer; they follow from the input and the stride. 0 is not known yet.
         width: columns of the answer.
+        coarsest: largest stride of the maps that `lraspp` reads, for a backbone that is cut short.
         channels: of `lraspp`.
         dropout: probability while training, before the classes are scored.
         confidence: whether the graph also says how sure it is of each pixel, 0 to 255.
@@ -46,6 +47,7 @@ class SegmentationSpec:
     stride: int = 4
     height: int = 0
     width: int = 0
+    coarsest: int = 32
     channels: int = 64
     dropout: float = 0.1
     confidence: bool = True
@@ -61,6 +63,13 @@ class SegmentationSpec:
         if self.decoder not in DECODERS:
             raise ConfigError(unknown("decoder", self.decoder, tuple(DECODERS)))
         require(self.stride in STRIDES, "stride", self.stride, "1, 2, 4 or 8")
+        strides = DECODERS["lraspp"] if self.decoder == "lraspp" else (32,)
+        require(
+            self.coarsest in strides and self.coarsest >= self.stride,
+            f"coarsest stride of {self.decoder}",
+            self.coarsest,
+            f"{' or '.join(map(str, strides))}, and not below the answer's ({self.stride})",
+        )
         for name in ("height", "width"):
             require(0 <= getattr(self, name) <= 4096, name, getattr(self, name), "0 to 4096")
         require(8 <= self.channels <= 1024, "channels", self.channels, "from 8 to 1024")
@@ -75,7 +84,7 @@ class SegmentationSpec:
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the backbone's maps that the decoder reads; none is finer than the answer."""
-        return tuple(s for s in DECODERS[self.decoder] if s >= self.stride)
+        return tuple(s for s in DECODERS[self.decoder] if self.stride <= s <= self.coarsest)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -33,6 +33,9 @@ def spec(**settings):
         ({"labels": ("a", "a")}, "all different"),
         ({"decoder": "fcn8"}, "did you mean 'fcn8s'"),
         ({"stride": 3}, "stride is 3: it must be 1, 2, 4 or 8"),
+        ({"coarsest": 2}, "coarsest stride of lraspp is 2: it must be 32 or 16 or 8 or 4"),
+        ({"coarsest": 4, "stride": 8}, "not below the answer's"),
+        ({"coarsest": 16, "decoder": "fcn8s"}, "coarsest stride of fcn8s is 16: it must be 32"),
         ({"colours": ("#ff0000",)}, "none, or 4"),
         ({"colours": ("red", *["#ff0000"] * 3)}, "such as #804080"),
     ],
@@ -40,6 +43,12 @@ def spec(**settings):
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         HEAD.Spec(**{"labels": LABELS, **settings})
+
+
+def test_coarse_maps_of_a_backbone_that_is_cut_short_are_not_read():
+    assert spec(coarsest=16).strides == (16, 8, 4)
+    assert spec(coarsest=16, stride=8).strides == (16, 8)
+    assert spec().strides == (32, 16, 8, 4)
 
 
 def test_colours_are_those_given_or_follow_from_the_name():

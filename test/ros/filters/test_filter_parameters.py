@@ -50,7 +50,7 @@ def test_launch_file_has_the_node_and_no_defaults_of_its_own() -> None:
     assert "generate_launch_description" in {
         node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
     }
-    assert "argument_texts(FilterParameters)" in text
+    assert "declared(PLAIN, FilterParameters)" in text
 
 
 def test_defaults_of_node_and_filters_are_the_same() -> None:

@@ -30,6 +30,7 @@ DEMO = Path(__file__).resolve().parents[3] / "models" / "demo"
 START = 1_700_000_000_000_000_000
 PERIOD = 200_000_000
 FRAMES = 10
+IMAGES = ("descriptor", "segmentation", "segmentation/confidence", "depth", "depth_deviation")
 
 
 def scene(i: int) -> np.ndarray:
@@ -71,11 +72,15 @@ class Live:
             "front/classification": self.client.listen(
                 Classification, "/perception/front/classification"
             ),
-            "front/descriptor": self.client.listen(Image, "/perception/front/descriptor"),
             "front/pose": self.client.listen(PoseWithCovarianceStamped, "/perception/front/pose"),
         }
+        for name in IMAGES:
+            self.heard[f"front/{name}"] = self.client.listen(Image, f"/perception/front/{name}")
         self.latched = {
-            "label_info": self.client.listen(LabelInfo, "/perception/label_info", latched),
+            **{
+                name: self.client.listen(LabelInfo, f"/perception/{name}", latched)
+                for name in ("label_info", "segmentation_label_info")
+            },
             "vision_info": self.client.listen(VisionInfo, "/perception/vision_info", latched),
         }
         self.node = NodeProcess(
@@ -197,6 +202,18 @@ def test_every_frame_has_the_same_pose_live_and_offline(both):
 
 
 @pytest.mark.slow
+def test_every_frame_has_the_same_mask_and_depth_live_and_offline(both):
+    offline, heard, *_ = both
+    masks, depths = by_stamp(heard["front/segmentation"]), by_stamp(heard["front/depth"])
+    for i, stamp in enumerate(offline.stamps_ns):
+        ids, depth = offline.columns["class_ids"][i], offline.columns["depth"][i]
+        live = np.frombuffer(masks[int(stamp)].data, np.uint8).reshape(ids.shape)
+        assert (live == ids).mean() > 0.99 and len(np.unique(ids)) > 1
+        live = np.frombuffer(depths[int(stamp)].data, "<f4").reshape(depth.shape)
+        assert np.allclose(live, depth, rtol=2e-3, equal_nan=True)  # kept with half precision
+
+
+@pytest.mark.slow
 def test_recording_of_the_node_reads_as_the_replay(both):
     """The road of `evaluate --predictions`: both give the same columns to the same metrics."""
     offline, _, recording, _ = both
@@ -227,4 +244,4 @@ def test_results_bag_has_the_node_s_topics_types_and_headers(both):
                 live = by_stamp(heard[connection.topic.removeprefix("/perception/")])
                 assert message.header == live[stamp_ns(message)].header
                 seen += 1
-    assert seen == 3 * FRAMES
+    assert seen == len(heard) * FRAMES == 7 * FRAMES
