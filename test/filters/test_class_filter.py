@@ -79,18 +79,25 @@ def test_row_moved_by_jumps_is_its_product_with_the_matrix_exponential(share, dw
 @pytest.mark.slow
 @pytest.mark.parametrize("given_rates", [False, True])
 def test_thousand_classes_at_irregular_stamps_take_milliseconds(given_rates):
-    """420 ms a step it was, for a matrix of each interval; then 49 ms, for copies of Q."""
+    """420 ms a step it was, for a matrix of each interval; then 49 ms, for copies of Q.
+
+    Held in products of such a matrix with a vector, which suffer from a busy machine as much.
+    """
     rng = np.random.default_rng(0)
     K = 1000
     rates = rng.uniform(0, 0.2 / K, (K, K)) if given_rates else None
     filter_ = ClassFilter(ClassModel(tuple(map(str, range(K))), rates=rates))
-    stamp, seconds = 0, []
-    for p in rng.dirichlet(np.ones(K), 12):
+    matrix = rng.uniform(size=(K, K))
+    stamp, steps, products = 0, [], []
+    for p in rng.dirichlet(np.ones(K), 25):
         stamp += int(1e8 + rng.integers(0, 1e7))
         begin = time.process_time()
         filter_.update(stamp, p)
-        seconds.append(time.process_time() - begin)
-    assert np.median(seconds) < 0.03  # a fifth of that where nothing else runs
+        steps.append(time.process_time() - begin)
+        begin = time.process_time()
+        p @ matrix
+        products.append(time.process_time() - begin)
+    assert np.median(steps) < 25 * max(np.median(products), 2e-4)
 
 
 @pytest.mark.parametrize("dt_s", [0.03, 1.0, 40.0, 3000.0])

@@ -28,6 +28,9 @@ from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.pipeline import Pipeline
 
+# Equal weights at other addresses: how products are summed depends on the alignment, on some CPUs.
+NEARLY = {"rtol": 1e-5, "atol": 1e-6}
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -113,7 +116,7 @@ def test_heads_from_features_are_heads_from_images(network):
         }
         raw = network.raw_from_features(features)
         for name, value in network.decode(raw).items():
-            assert value.equal(network(images)[name])
+            torch.testing.assert_close(network(images)[name], value, **NEARLY)
         assert network.raw_from_features({"pose": features["pose"]})["pose"].keys() == {
             "position",
             "quaternion_xyzw",
@@ -159,7 +162,7 @@ def test_checkpoint_gives_the_same_network(checkpoint, tiny):
     images = random_batch(2)
     with torch.inference_mode():
         for name, value in tiny(images).items():
-            assert value.equal(loaded(images)[name]), name
+            torch.testing.assert_close(loaded(images)[name], value, **NEARLY)
     header = read_header(checkpoint)
     assert (header.training, header.metrics) == ({"data": "none"}, {"top1": 0.5})
 
@@ -172,10 +175,12 @@ def test_checkpoint_of_any_backbone_and_calibration_round_trips(backbone, tmp_pa
     network.heads["pose"].set_position_statistics(torch.randn(9, 3) + 4)
     save_network(network, tmp_path / "n.safetensors")
     loaded = load_network(tmp_path / "n.safetensors")
+    state = loaded.state_dict()
+    assert all(value.equal(state[key]) for key, value in network.state_dict().items())
     images = random_batch(2)
     with torch.inference_mode():
         for name, value in network(images).items():
-            assert value.equal(loaded(images)[name]), name
+            torch.testing.assert_close(loaded(images)[name], value, **NEARLY)
 
 
 def test_loaded_network_can_be_trained(checkpoint):
@@ -264,7 +269,7 @@ def test_tensor_of_another_shape_is_named(checkpoint):
     ("change", "message"),
     [
         (lambda h: h["network"].update(backbone="resnet19"), "Unknown backbone 'resnet19'"),
-        (lambda h: h["network"]["heads"].update(depth={}), "Unknown key of heads 'depth'"),
+        (lambda h: h["network"]["heads"].update(depths={}), "Unknown key of heads 'depths'"),
         (lambda h: h.update(format_version=2), "format_version is 2: this robot_vision reads 1"),
         (lambda h: h.pop("network"), "checkpoint lacks network"),
         (lambda h: h["network"]["heads"]["pose"].update(hidden=0), "hidden is 0"),

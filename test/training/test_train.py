@@ -294,7 +294,8 @@ def test_heads_are_added_without_changing_what_the_others_answer(labelled, posed
     with torch.no_grad():
         before, after = old(images), new(images)
     for name in ("probabilities", "known_score"):
-        assert torch.equal(before[name], after[name])
+        # Sums of equal weights at other addresses may differ in their last bit.
+        torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-6)
     state = new.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in old.state_dict().items())
     with pytest.raises(ConfigError, match="has a place head already"):
