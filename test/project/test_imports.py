@@ -43,6 +43,7 @@ PENDING = """
 
 # Who may import what not every robot or laptop has.
 ROS = ("ros/", "demo/monitor.py", "demo/play.py", "cli/demo.py", "contract/check.py")
+OF_TRAINING = ("torch", "torchvision", "lightning_fabric", "scipy", "sklearn")
 TORCH = (
     "backbones/",
     "contract/batches.py",
@@ -138,7 +139,7 @@ def test_ros_and_torch_are_imported_where_they_may_be() -> None:
             top = full.partition(".")[0]
             if (top == "rclpy" or top.endswith("_msgs")) and not name.startswith(ROS):
                 wrong.append(f"{name}: {full}")
-            if top in ("torch", "torchvision", "lightning_fabric") and not name.startswith(TORCH):
+            if top in OF_TRAINING and not name.startswith(TORCH):
                 wrong.append(f"{name}: {full}")
     assert not wrong
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
 from robot_vision.places.recognition.known_places import PlaceTable, Rows
+from robot_vision.statistics.normal import normal_cdf
 
 Array = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ class Cameras:
             for i, limit in enumerate((radius_m, heading_deg))
         )
         return _in_ball(gap, spread, radius_m) * (
-            ndtr((heading_deg - turn) / turned) - ndtr((-heading_deg - turn) / turned)
+            normal_cdf((heading_deg - turn) / turned) - normal_cdf((-heading_deg - turn) / turned)
         )
 
     def gathered(self, weights: Array, near: Cameras) -> Cameras:
@@ -152,7 +152,7 @@ def _in_ball(gap: Array, sigma: Array, radius: float) -> Array:
     gap = np.maximum(gap, 1e-6 * radius)
     low, high = (radius - gap) / sigma, (radius + gap) / sigma
     edge = (np.exp(-(low**2) / 2) - np.exp(-(high**2) / 2)) / np.sqrt(2 * np.pi)
-    return np.asarray(np.clip(ndtr(high) - ndtr(-low) - sigma / gap * edge, 0.0, 1.0))
+    return np.asarray(np.clip(normal_cdf(high) - normal_cdf(-low) - sigma / gap * edge, 0.0, 1.0))
 
 
 def _turn_variance(norm: Array) -> Array:
