@@ -1,6 +1,7 @@
 """The drive that the demo records, and how what the nodes say of it is judged."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from demo_helpers import truth_of
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
+from robot_vision.cli import main
 from robot_vision.demo.drive import evaluation_drive, kidnapped_drive
 from robot_vision.demo.recorded import Truth, read_truth, record_drive
 from robot_vision.demo.relocalisation import PlacePose, relocalisation
@@ -20,6 +22,7 @@ from robot_vision.truth.reading import TruthRequest
 from robot_vision.truth.reading import read_truth as read_truth_of
 
 WORLD = default_world()
+MODEL = Path(__file__).resolve().parents[2] / "models" / "demo"
 
 
 # --- the bag and its truth ---------------------------------------------------------------------------
@@ -62,6 +65,26 @@ def test_recorded_drive_gives_back_what_each_pixel_shows_and_how_far_away_it_is(
         assert np.array_equal(found["segmentation"].images[number].load(), surfaces)
         said = found["depth"].images[number]
         np.testing.assert_allclose(said.load() * said.unit, depth, atol=5.1e-4)
+
+
+@pytest.mark.slow
+def test_what_is_said_of_pixels_is_judged_with_the_model_and_named_without_it(tmp_path, capsys):
+    frames = evaluation_drive(WORLD)[:12]
+    images = render_frames(WORLD, frames, Sensor())
+    list(record_drive(tmp_path / "bag", frames, images, Camera(), 10**18, Renderer(WORLD)))
+    bag = ["--bag", str(tmp_path / "bag"), "--resamples", "0"]
+    model = ["--model", str(MODEL)]
+    assert main(["evaluate", *bag, *model, "--output", str(tmp_path / "out")]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["segmentation"]["mean_iou"]["value"] > 0.4
+    assert metrics["depth"]["abs_rel"]["value"] < 0.3
+    recorded = ["--predictions", str(tmp_path / "out" / "results" / "bag")]
+    capsys.readouterr()
+    assert main(["evaluate", *bag, *recorded, "--output", str(tmp_path / "again")]) == 0
+    said = capsys.readouterr()
+    for name in ("segmentation", "depth"):
+        assert f"{name} is not judged, since that needs its settings" in said.out + said.err
+    assert main(["filter", *bag, *model, "--output", str(tmp_path / "filter")]) == 0
 
 
 def test_truth_of_a_bag_without_poses_is_refused(tmp_path):

@@ -56,6 +56,7 @@ from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.association import Associated, associate
 from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.files.array_stream import Stream
 from robot_vision.geometry.rotations import mean_pose
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.text.counts import counted
@@ -142,7 +143,7 @@ def score_recording(
         settings: what counts as the same place.
         reference: a map; None looks places up in the recording itself.
         bound: the model's heads with their settings; without them the package's own, as far as they said
-            something.
+            something, but for those that say something of each pixel.
 
     Raises:
         ConfigError: the truth asks for something that was not predicted at all.
@@ -162,12 +163,16 @@ def score_recording(
     columns["true_position"], columns["true_xyzw"] = found.positions, found.xyzw
     columns[TRUE_LABEL] = label_indices(found.labels, frames.labels)
     judged: dict[str, Judge] = {}
+    unbound: list[str] = []
     for head in heads_of(tuple(named), named):
         judge, own = head.judge(), named.get(head.name, {})
         of_frames = LABEL in judge.truth  # a head that names pixels has labels too
         labels = tuple(own.get("labels", frames.labels)) if of_frames else frames.labels
         part = _frames(found, head, labels)
         if any(word not in part.columns for word in judge.needs):
+            continue
+        if head.name not in facts and any(isinstance(part.columns[w], Stream) for w in judge.needs):
+            unbound.append(head.name)
             continue
         judged[head.name] = judge
         if of_frames:
@@ -190,7 +195,15 @@ def score_recording(
         "start_ns": int(frames.stamps_ns[0]) if n else None,
         "end_ns": int(frames.stamps_ns[-1]) if n else None,
         "association": {**found.counts, "truth_refused": dict(truth.refused)},
-        "truth": [*truth.notes, *_unread(found), *_unknown_note(unknown_labels, frames.labels)],
+        "truth": [
+            *truth.notes,
+            *_unread(found),
+            *_unknown_note(unknown_labels, frames.labels),
+            *(
+                f"{name} is not judged, since that needs its settings: name the model"
+                for name in unbound
+            ),
+        ],
         "unknown_labels": unknown_labels,
         "meta": predictions.meta,
     }
