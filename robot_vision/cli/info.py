@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             )
         )
         return 0
-    console = Console()
+    console = Console(markup=False)  # brackets in names of files are no styles
     table = Table("engine", "devices", title="Engines of this machine", title_justify="left")
     for name, devices in engines.items():
         table.add_row(name, ", ".join(devices))
@@ -78,6 +80,14 @@ def _bundle_table(bundle: ModelBundle) -> Table:
     )
     for what, values in parts:
         for key, value in values.items():
-            text = str(value)  # of a list of hashes, that it is there
+            text = str(_shortened(value))  # of a long list, that it is there
             table.add_row(f"{what}: {key}", text if len(text) <= 2000 else f"{text[:60]}...")
     return table
+
+
+def _shortened(value: Any) -> Any:
+    """Returns data of a manifest without the rest of long words, such as the sketch of images has."""
+    if isinstance(value, Mapping):
+        return {key: _shortened(v) for key, v in value.items()}
+    long = isinstance(value, str) and len(value) > 300
+    return f"{value[:60]}... ({len(value)} characters)" if long else value

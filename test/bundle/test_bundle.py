@@ -1,6 +1,8 @@
 """Bundles: loading verifies everything, and says in one line what is wrong."""
 
+import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.cli import main
+from robot_vision.datasets.image_sketch import sketch
 from robot_vision.errors import BundleError, EngineError
 from robot_vision.files.whole import file_sha256
 
@@ -41,6 +45,20 @@ def test_load_returns_what_was_written(bundle):
     assert tuple(loaded.spec.heads) == ("classifier", "pose", "place")
     assert loaded.graph == (bundle / "model.onnx").read_bytes()
     assert loaded.sha256 == file_sha256(bundle / "bundle.yaml")
+
+
+def test_info_cuts_the_sketch_of_images_and_keeps_what_is_next_to_it(bundle, capsys):
+    of_images = sketch(f"{i:012x}" for i in range(100))
+    record = {"notes": ["left out: lab [/2]/a.png"], "training_image_sketch": of_images}
+    nested = {"data": {"kind": "image_folder", "image_sketch": of_images}}
+    rewrite(bundle, lambda d: d.update(training=record, calibration=nested))
+    assert main(["info", str(bundle)]) == 0
+    said = " ".join(re.findall(r"[^\s│]+", capsys.readouterr().out))
+    for text in ("{'images': 100, 'smallest': '0000", "'image_folder'", "lab [/2]/a.png"):
+        assert text in said
+    assert said.count("... (1299 characters)") == 2 and "000000000063" not in said
+    assert main(["info", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bundle"]["training"] == record
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "labels.txt", "README.md"])
