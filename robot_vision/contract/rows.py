@@ -331,8 +331,10 @@ def _require_once(singles: Sequence[Scores], columns: Mapping[str, RowColumn]) -
 
 
 def _split(part: Scores) -> list[Scores]:
+    # Without columns of classes that this part does not know: another part may.
+    known = {n: c for n, c in part.columns.items() if 0 not in c.shape[1:]}
     return [
-        Scores({n: c[a:b] for n, c in part.columns.items()}, (recording,))
+        Scores({n: c[a:b] for n, c in known.items()}, (recording,))
         for recording, (a, b) in zip(part.recordings, part.bounds, strict=True)
     ]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from eval_data import QUICK, recording
 
+from robot_vision.contract import check, registry
 from robot_vision.contract.rows import from_json, joined, to_json
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
@@ -21,6 +22,7 @@ from robot_vision.evaluation.measure.metrics import (
     summarise,
 )
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
+from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.report.text import association_lines
 from robot_vision.truth.tracks import Truth
 
@@ -98,6 +100,21 @@ def test_rows_of_a_model_without_a_head_may_lack_its_columns() -> None:
     del data["columns"]["confidence"]
     with pytest.raises(SourceError, match="cannot be read"):
         from_json(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", registry.BUILT_IN)
+def test_recording_of_which_a_head_said_nothing_joins_one_of_which_it_did(kind: str) -> None:
+    head, spec = check.bound(kind)
+    said = score_recording(*check.recorded(head, spec, 20), QUICK, bound=[(head, spec)])
+    bare = Predictions(said["stamps_ns"] + 10**12, recording="silent")
+    silent = score_recording(bare, Truth(), QUICK)  # and nobody named the model
+    assert (said.heads, silent.heads) == ((kind,), ())
+    for both in (joined([said, silent]), joined([silent, said])):
+        assert both.heads == (kind,)
+        for name in said.table:
+            assert both[name][:20].tobytes() == said[name].tobytes(), name
+        assert document(both, QUICK)["frames"] == 40
 
 
 @pytest.mark.slow
