@@ -257,19 +257,6 @@ class PixelMessage:
         return self.source.encoded()
 
 
-def nearest_stamps(
-    stamps_ns: NDArray[np.int64], asked_ns: NDArray[np.int64], tolerance_s: float
-) -> NDArray[np.int64]:
-    """Returns for each time the number of the nearest of increasing stamps (N,), -1 where it is too far."""
-    if not len(stamps_ns):
-        return np.full(len(asked_ns), -1, np.int64)
-    after = np.searchsorted(stamps_ns, asked_ns)
-    sides = np.clip(np.stack([after - 1, after]), 0, len(stamps_ns) - 1)
-    away = np.abs(stamps_ns[sides] - asked_ns)
-    best = np.where(away[1] < away[0], sides[1], sides[0])
-    return np.where(away.min(axis=0) <= tolerance_s * 1e9, best, -1)
-
-
 def read_classes(text: str, folder: Path, ignore: str, notes: list[str]) -> LabelTable:
     """Returns the table of classes that an option names.
 

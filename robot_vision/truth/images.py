@@ -69,14 +69,7 @@ class ImageTrack:
 
     def at(self, times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the number of the image of each time, the nearest one; -1 where none is near enough."""
-        if len(self.stamps_ns) == 0:
-            return np.full(len(times_ns), -1, np.int64)
-        after = np.searchsorted(self.stamps_ns, times_ns)
-        low = np.maximum(after - 1, 0)
-        high = np.minimum(after, len(self.stamps_ns) - 1)
-        left, right = (np.abs(times_ns - self.stamps_ns[i]) for i in (low, high))
-        near = np.where(left <= right, low, high)
-        return np.where(np.minimum(left, right) <= self.within_ns, near, -1)
+        return nearest_stamps(self.stamps_ns, times_ns, self.within_ns)
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,19 @@ class ImagesFrom:
     name: str
     where: str
     factor: float = 0.0
+
+
+def nearest_stamps(
+    stamps_ns: NDArray[np.int64], times_ns: NDArray[np.int64], within_ns: int
+) -> NDArray[np.int64]:
+    """Returns for each time the number of the nearest of increasing stamps (L,), -1 where it is too far."""
+    if len(stamps_ns) == 0:
+        return np.full(len(times_ns), -1, np.int64)
+    after = np.searchsorted(stamps_ns, times_ns)
+    sides = np.clip(np.stack([after - 1, after]), 0, len(stamps_ns) - 1)
+    left, right = np.abs(stamps_ns[sides] - times_ns)
+    near = np.where(left <= right, *sides)
+    return np.where(np.minimum(left, right) <= within_ns, near, -1)
 
 
 def parse_images(texts: Iterable[str]) -> tuple[ImagesFrom, ...]:
@@ -119,9 +125,30 @@ def images_of_topic(bag: BagFile, source: ImagesFrom, within_ns: int) -> ImageTr
     """Notes where the messages of a topic are; they are read when they are asked for.
 
     Args:
-        bag: the bag, whose notes get how many messages have the stamp of another.
-        source: of a topic.
+        bag: see `messages_of_topic`.
+        source: see there.
         within_ns: see `ImageTrack`.
+
+    Raises:
+        ConfigError: there is no such topic.
+    """
+    stamps_ns, messages, first = messages_of_topic(bag, source)
+    none, unit = ((), 1.0) if first is None else _meaning(first)
+    unit = source.factor or unit
+    images = [_Message(message, none, unit) for message in messages]
+    times = f" times {unit:g}" if unit != 1 else ""
+    text = f"topic {slashed(source.where)}{times}, within {within_ns / 1e9:g} s"
+    return ImageTrack(stamps_ns, images, within_ns, text)
+
+
+def messages_of_topic(
+    bag: BagFile, source: ImagesFrom
+) -> tuple[NDArray[np.int64], list[BagImage], Any]:
+    """Returns stamps (L,), increasing, and where their messages are; and the first message, None without one.
+
+    Args:
+        bag: the bag, whose notes get how many messages are damaged or have the stamp of another.
+        source: of a topic.
 
     Raises:
         ConfigError: there is no such topic.
@@ -132,13 +159,13 @@ def images_of_topic(bag: BagFile, source: ImagesFrom, within_ns: int) -> ImageTr
         what = f"topic of true images of {source.name}"
         raise ConfigError(f"{unknown(what, topic, sorted(there) or ['none'])} (in {bag.path})")
     found: dict[int, BagImage] = {}
-    none, unit = tuple[float, ...](), 1.0
+    first = None
     damaged = number = 0
     for number, record in enumerate(bag.raw([topic]), 1):
         try:
             stamp_ns, _ = bag.header(record)
-            if not found:
-                none, unit = _meaning(bag.message(record))
+            if first is None:
+                first = bag.message(record)
         except SourceError:
             damaged += 1
             continue
@@ -148,11 +175,7 @@ def images_of_topic(bag: BagFile, source: ImagesFrom, within_ns: int) -> ImageTr
     if again := number - damaged - len(found):
         bag.notes.append(f"{counted(again, 'message')} on {topic} left out: another has the stamp")
     stamps = sorted(found)
-    unit = source.factor or unit
-    images = [_Message(found[stamp], none, unit) for stamp in stamps]
-    times = f" times {unit:g}" if unit != 1 else ""
-    text = f"topic {topic}{times}, within {within_ns / 1e9:g} s"
-    return ImageTrack(np.array(stamps, np.int64), images, within_ns, text)
+    return np.array(stamps, np.int64), [found[stamp] for stamp in stamps], first
 
 
 @dataclass(frozen=True, slots=True)

@@ -791,6 +791,17 @@ def test_rosbag_gives_true_pixels_of_the_nearest_stamp(form, tmp_path):
     assert "1 frame skipped, which has no image of truth" in notes
 
 
+def test_rosbag_multiplies_true_pixels_by_the_factor_of_their_topic(tmp_path):
+    with RecordingWriter(tmp_path / "walk") as bag:
+        write_images(bag, [0])
+        bag.write(DEPTH, ns(0), raw_image(0, np.full((12, 16), 5000, np.uint16), "16UC1"))
+    splits = open_dataset(
+        "rosbag", tmp_path / "walk", split="train", truth_images=f"depth={DEPTH}*0.0002"
+    )
+    (sample,) = splits.train
+    np.testing.assert_allclose(true_values(sample.of("image:depth"), "float32", -1), 1)
+
+
 def test_rosbag_refuses_topics_that_hold_no_truth(tmp_path):
     with RecordingWriter(tmp_path / "walk") as bag:
         write_images(bag, [0])
@@ -798,8 +809,9 @@ def test_rosbag_refuses_topics_that_hold_no_truth(tmp_path):
     for options, error, words in (
         ({"truth_images": f"segmentation={MASK}"}, ConfigError, "set classes to their names"),
         ({"truth_images": f"a={IMAGE}", "image_topic": IMAGE}, SourceError, "rgb8"),
-        ({"truth_images": "depth=/dept"}, ConfigError, "topic of truth '/dept'"),
-        ({"truth_images": "depth"}, ConfigError, "give each as NAME=TOPIC"),
+        ({"truth_images": "depth=/dept"}, ConfigError, "topic of true images of depth '/dept'"),
+        ({"truth_images": "depth"}, ConfigError, "'depth' is no .* give NAME=TOPIC"),
+        ({"truth_images": "a=/x,a=/y"}, ConfigError, "images of a are given twice"),
     ):
         with pytest.raises(error, match=words):
             open_dataset("rosbag", tmp_path / "walk", **{"image_topic": IMAGE, **options})

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.pixel_truth import PixelMessage, nearest_stamps, read_classes
+from robot_vision.datasets.pixel_truth import PixelMessage, read_classes
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
@@ -40,6 +40,7 @@ from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, Labeller, labels_of_spans, labels_of_topic
 from robot_vision.truth.bag_numbers import NUMBERS, numbers_of_topic, parse_numbers
 from robot_vision.truth.bag_poses import PoseRequest, camera_poses
+from robot_vision.truth.images import messages_of_topic, nearest_stamps, parse_images
 from robot_vision.truth.pose_checks import Skipped
 
 
@@ -89,7 +90,7 @@ class Options(PosedOptions):
     truth_images: str = option(
         "",
         "topics of what is true of each pixel, with commas: NAME=TOPIC, such as depth=/camera/depth/image "
-        "or segmentation=/mask; NAME is the head's",
+        "or segmentation=/mask; NAME is the head's; NAME=TOPIC*FACTOR where numbers are to be multiplied",
     )
     classes: str = option(
         "",
@@ -249,7 +250,7 @@ def _image_topic(bag: BagFile, options: Options) -> str:
         others = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
         raise SourceError(f"{bag.path} has no image topic: it has {others}")
     if len(there) > 1:
-        truth = {slashed(text.partition("=")[2].strip()) for text in names_in(options.truth_images)}
+        truth = {slashed(s.where) for s in parse_images(names_in(options.truth_images))}
         rest = [topic for topic in there if topic not in truth and not calls_itself_truth(topic)]
         if len(rest) == 1:
             return rest[0]
@@ -326,51 +327,39 @@ def _pixels(
     """Returns the images' true pixels by their words of truth.
 
     Raises:
-        ConfigError: no such topic, or ids without classes.
+        ConfigError: a text is none of `truth.images`, there is no such topic, or ids without classes.
         SourceError: a topic's first message has several numbers a pixel.
     """
     found: dict[str, list[PixelMessage | None]] = {}
-    for text in names_in(options.truth_images):
-        name, _, topic = (part.strip() for part in text.partition("="))
-        if not name or not topic:
-            raise ConfigError(f"Option truth_images has {text!r}: give each as NAME=TOPIC")
-        there = [t for t, k in bag.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE)]
-        if slashed(topic) not in there:
-            raise ConfigError(
-                f"{unknown('topic of truth', topic, there or ['none'])} (in {bag.path})"
-            )
-        records = [
-            (bag.header(record)[0] or record.log_ns, BagImage.of(bag, record, number))
-            for number, record in enumerate(bag.raw([slashed(topic)]))
-        ]
-        records.sort(key=lambda r: r[0])
-        form = _form(records[0][1], topic, options, bag, notes) if records else {}
-        times = np.array([r[0] for r in records], np.int64)
-        near = nearest_stamps(times, stamps, options.truth_tolerance_s)
-        found[f"image:{name}"] = [
-            None if j < 0 else PixelMessage(records[j][1], **form) for j in near.tolist()
+    for source in parse_images(names_in(options.truth_images)):
+        topic = slashed(source.where)
+        times, messages, _ = messages_of_topic(bag, source)
+        form = _form(messages[0], source.factor, options, bag, notes) if messages else {}
+        near = nearest_stamps(times, stamps, nanoseconds(options.truth_tolerance_s))
+        found[f"image:{source.name}"] = [
+            None if j < 0 else PixelMessage(messages[j], **form) for j in near.tolist()
         ]
         count = counted(len(stamps), "image has", "images have")
         notes.append(
-            f"{bag.path.name}: {int((near >= 0).sum())} of {count} {name} of {slashed(topic)} within "
+            f"{bag.path.name}: {int((near >= 0).sum())} of {count} {source.name} of {topic} within "
             f"{options.truth_tolerance_s:g} s"
         )
     return found
 
 
 def _form(
-    first: BagImage, topic: str, options: Options, bag: BagFile, notes: list[str]
+    first: BagImage, factor: float, options: Options, bag: BagFile, notes: list[str]
 ) -> dict[str, Any]:
     """Returns what the numbers of a topic are, by its first message."""
     try:
         plane = first.plane()
     except ImageError as error:
-        raise SourceError(f"{topic} has no true pixels: {error}") from error
-    if plane.dtype != np.uint8:
-        return {"none": (0,), "unit": 1e-3 if plane.dtype == np.uint16 else 1.0}
+        raise SourceError(f"{first} is no image of true pixels: {error}") from error
+    if plane.dtype != np.uint8 or factor:
+        return {"none": (0,), "unit": factor or (1e-3 if plane.dtype == np.uint16 else 1.0)}
     if not options.classes:
         raise ConfigError(
-            f"{topic} has ids of classes: set classes to their names, or to a file with them"
+            f"{first} has ids of classes: set classes to their names, or to a file with them"
         )
     return {"table": read_classes(options.classes, bag.path.parent, options.ignore, notes)}
 

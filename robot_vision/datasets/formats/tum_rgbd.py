@@ -34,7 +34,7 @@ from robot_vision.datasets.image_files import (
     unlisted_note,
     without_repeats,
 )
-from robot_vision.datasets.pixel_truth import PixelFile, nearest_stamps
+from robot_vision.datasets.pixel_truth import PixelFile
 from robot_vision.datasets.posed import (
     PosedOptions,
     matrix_for_image,
@@ -46,10 +46,12 @@ from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.files import image_notes
 from robot_vision.recordings.image_formats import is_image
 from robot_vision.settings.declared import option, parse_camera_matrix
 from robot_vision.text.counts import counted
+from robot_vision.truth.images import nearest_stamps
 from robot_vision.truth.pose_checks import MISSING_IMAGE, Skipped, where
 from robot_vision.truth.pose_files import read_pose_file, to_ns, unit_of_stamps
 from robot_vision.truth.tables import read_table
@@ -165,8 +167,9 @@ def _recording(
     depth_ns, depth = _depth(folder) if options.depth else (np.empty(0, np.int64), [])
     samples = []
     stamps_ns = np.array([stamp_ns for stamp_ns, _ in listed], np.int64)
-    near = nearest_stamps(track.stamps_ns, stamps_ns, options.tolerance_s)
-    near_depth = nearest_stamps(depth_ns, stamps_ns, options.tolerance_s)
+    within_ns = nanoseconds(options.tolerance_s)
+    near = nearest_stamps(track.stamps_ns, stamps_ns, within_ns)
+    near_depth = nearest_stamps(depth_ns, stamps_ns, within_ns)
     for row, (stamp_ns, image) in enumerate(listed):
         name = f"{folder.name}/{image}"
         file = folder / image
