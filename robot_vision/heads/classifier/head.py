@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from robot_vision.heads.classifier.spec import FEATURE_SCORES, REFERENCES, Class
 from robot_vision.heads.classifier.topics import class_topic, label_topic
 from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
-
-if TYPE_CHECKING:
-    pass
 
 LABELS = "labels.txt"
 

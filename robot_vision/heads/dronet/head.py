@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from robot_vision.heads.dronet.answer import COLLIDES, WORDS, DronetAnswer
 from robot_vision.heads.dronet.spec import DronetSpec
 from robot_vision.heads.dronet.topics import collision_topic, steering_topic
 from robot_vision.images.canvas import Canvas
-
-if TYPE_CHECKING:
-    pass
 
 _STEERING, _FREE, _COLLISION = (90, 150, 220), (80, 200, 120), (230, 90, 60)  # RGB
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short_numbers
@@ -13,9 +13,6 @@ from robot_vision.heads.place.drawing import descriptor_colours
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.place.topics import descriptor_topic
 from robot_vision.images.canvas import Canvas
-
-if TYPE_CHECKING:
-    pass
 
 
 class PlaceHead(Head[PlaceSpec, Descriptor]):

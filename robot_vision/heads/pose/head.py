@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from robot_vision.heads.pose.options import PoseOptions
 from robot_vision.heads.pose.spec import PoseSpec
 from robot_vision.heads.pose.topics import no_mounting, pose_topics
 from robot_vision.images.canvas import Canvas
-
-if TYPE_CHECKING:
-    pass
 
 
 class PoseHead(Head[PoseSpec, PoseAnswer]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from robot_vision.heads.segmentation.drawing import draw_mask
 from robot_vision.heads.segmentation.spec import SegmentationSpec
 from robot_vision.images.canvas import Canvas
 from robot_vision.text.counts import counted
-
-if TYPE_CHECKING:
-    pass
 
 _ROUNDED = 0.01  # a probability may fall on the other side of a half of 1/255
 
