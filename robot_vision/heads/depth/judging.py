@@ -86,26 +86,23 @@ def _worst(rows: Rows) -> list[Shown]:
     ]
 
 
-def _metrics(unit_free_first: bool = True) -> tuple[Metric, ...]:
-    return (
-        Metric("abs_rel", "AbsRel", "", False),
-        Metric("sq_rel", "SqRel", "m", False),
-        Metric("rmse", "RMSE", "m", False),
-        Metric("rmse_log", "RMSE of the logarithm", "", False),
-        Metric("log10", "log10", "", False),
-        *(
-            Metric(f"delta_{k}", f"Within a factor of 1.25{'^' * (k > 1)}{k if k > 1 else ''}", "%")
-            for k in (1, 2, 3)
-        ),
-    )
-
+_METRICS = (
+    Metric("abs_rel", "AbsRel", "", False),
+    Metric("sq_rel", "SqRel", "m", False),
+    Metric("rmse", "RMSE", "m", False),
+    Metric("rmse_log", "RMSE of the logarithm", "", False),
+    Metric("log10", "log10", "", False),
+    Metric("delta_1", "Within a factor of 1.25", "%"),
+    Metric("delta_2", "Within a factor of 1.25^2", "%"),
+    Metric("delta_3", "Within a factor of 1.25^3", "%"),
+)
 
 DEPTH = Section(
     "depth",
     "Depth",
     "How far the depth along the optical axis is from the true one, over all pixels that have a truth "
     "within the head's range (Eigen et al. 2014).",
-    _metrics(),
+    _METRICS,
     (_errors("depth_sums"),),
     {
         "constant": Baseline(
@@ -124,7 +121,7 @@ SCALED = Section(
     "Depth, scaled",
     "The same after each frame was scaled so that its median is the true one: what is left when the size of "
     "everything is known.",
-    _metrics(),
+    _METRICS,
     (_errors("depth_scaled"),),
     counts=_counts,
 )
