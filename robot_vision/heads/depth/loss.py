@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robot_vision.contract.losses import LossValue, Tensors, full_precision, require, zero_of
-
-_LOW, _HIGH = -7.0, 2.0
+from robot_vision.heads.depth.network import LOG_SIGMA
 
 
 class DepthLoss(nn.Module):
@@ -66,7 +65,7 @@ class DepthLoss(nn.Module):
         invariant = _mean(d.square(), mask) - self.invariance * _mean(d, mask).square()
         across, down = mask[:, :, 1:] * mask[:, :, :-1], mask[:, 1:] * mask[:, :-1]
         gradients = _mean(d.diff(dim=2).square(), across) + _mean(d.diff(dim=1).square(), down)
-        sigma = log_sigma.clamp(_LOW, _HIGH)
+        sigma = log_sigma.clamp(*LOG_SIGMA)
         surprise = _mean(math.sqrt(2) * d.abs() * (-sigma).exp() + sigma, mask)
         total = invariant + self.gradient * gradients + self.likelihood * surprise
         return LossValue(

@@ -12,10 +12,8 @@ from torch.nn import functional as F
 from robot_vision.contract.constants import Constants
 from robot_vision.heads.depth.spec import DepthSpec
 
-_LOW, _HIGH = (
-    -7.0,
-    2.0,
-)  # of the logarithm of sigma: from a thousandth of the depth to beyond any use
+# The range of sigma's logarithm, from a thousandth of the depth to beyond any use.
+LOG_SIGMA = (-7.0, 2.0)
 
 
 class DepthModule(nn.Module):
@@ -81,7 +79,7 @@ class DepthModule(nn.Module):
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns `depth` in metres, within the range, and `depth_sigma`, both (N, h, w)."""
         depth = raw["log_depth"].float().clamp(self.low, self.high).exp()
-        sigma = raw["log_sigma"].float().clamp(_LOW, _HIGH).exp() * self.constants["scale"]
+        sigma = raw["log_sigma"].float().clamp(*LOG_SIGMA).exp() * self.constants["scale"]
         return {"depth": depth, "depth_sigma": sigma}
 
 
