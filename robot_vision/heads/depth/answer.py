@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.head import Answer
 
-INTERVAL = (
-    0.9  # the share of intervals that shall hold the truth, for which `calibrate` makes sigma right
-)
-REACH = (
-    1.6448536269514722  # of a normal distribution: half of that interval, in standard deviations
-)
+# The share of intervals that shall hold the truth, for which `calibrate` makes sigma right; and half of such
+# an interval of a normal distribution, in standard deviations.
+INTERVAL, REACH = 0.9, 1.6448536269514722
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,11 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
         return {self.key("depth"): answer.depth, self.key("depth_deviation"): answer.deviation}
 
     def unpack(self, row: Mapping[str, Any], spec: DepthSpec, material: Material) -> DepthAnswer:
-        depth, deviation = row[self.key("depth")], row.get(self.key("depth_deviation"))
-        as_float = (None if a is None else np.asarray(a, np.float32) for a in (depth, deviation))
-        return DepthAnswer(*as_float)  # type: ignore[arg-type]
+        deviation = row.get(self.key("depth_deviation"))
+        return DepthAnswer(
+            np.asarray(row[self.key("depth")], np.float32),
+            None if deviation is None else np.asarray(deviation, np.float32),
+        )
 
     def example(self) -> DepthSpec:
         return DepthSpec(size=(4, 5), channels=8)

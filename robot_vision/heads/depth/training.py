@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,9 +67,7 @@ class DepthTrainer(Trainer[DepthSpec]):
         spec = from_mapping(DepthSpec, f"network.{self.name}", settings)
         if max(spec.size) or not facts.input:
             return spec
-        stride = spec.strides[0]
-        size = [-(-side // stride) for side in facts.input]
-        return from_mapping(DepthSpec, f"network.{self.name}", {**settings, "size": size})
+        return replace(spec, size=tuple(-(-side // spec.strides[0]) for side in facts.input))
 
     def word(self) -> str:
         """Returns `image:depth`; `image:NAME` for a head that is not named as its kind."""
