@@ -62,6 +62,9 @@ class DepthFitter(Fitter[DepthSpec]):
     def tune(self, material: Fit[DepthSpec]) -> Fitted:
         """See `Fitter.tune`."""
         asked = _Asked(self, material)
+        if not asked.images:
+            nothing = "no image has a true depth within the head's range"
+            return Fitted({"frames": 0}, {}, {}, 0, nothing)
         scale = asked.scale(np.ones(len(asked.images), bool))
         found = Fitted({"frames": len(asked.images), "scale": scale}, {}, {}, len(asked.images))
         found.constants = asked.constant(scale)

@@ -72,11 +72,11 @@ class SegmentationFitter(Fitter[SegmentationSpec]):
         found.said = [f"{self.key('temperature')}: {fitted:.4f}{at_limit(fitted)}"]
         return _with_temperature(found, fitted)
 
-    def tune(self, material: Fit[SegmentationSpec]) -> Fitted | None:
+    def tune(self, material: Fit[SegmentationSpec]) -> Fitted:
         """See `Fitter.tune`."""
         pixels = _Pixels(material, self.key("thin_logits"))
         if not pixels.images.any():
-            return None
+            return Fitted({"temperature": 1.0}, {}, {}, 0, "no image has a true class of the model")
         fitted, _, _, judgement = pixels.fitted(1.0)
         found = Fitted({"temperature": fitted}, {}, {}, int(pixels.images.sum()))
         if not judgement.better:

@@ -1,5 +1,7 @@
 """The depth head's loss against a transcription, its module, and the factor of its uncertainty."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -221,3 +223,12 @@ def test_what_is_true_already_is_left_or_hardly_moved_and_few_images_are_refused
     assert found.left or found.values["scale"] == pytest.approx(1.0, rel=0.03)
     with pytest.raises(ConfigError, match="17 images with true depths are too few.*20"):
         HEAD.fitter().fit("depth", material(HEAD, 1.0, images=19), None)
+
+
+def test_without_a_true_depth_within_the_range_sigma_stays_as_it_is():
+    from robot_vision.heads.depth.head import HEAD
+
+    given = material(HEAD, 2.5)
+    far = [None if true is None else true + 100 for true in given.truth]
+    found = HEAD.fitter().tune(dataclasses.replace(given, truth=far))
+    assert "no image has a true depth" in found.left and not found.constants
