@@ -43,15 +43,15 @@ class DepthFitter(Fitter[DepthSpec]):
         """See `Fitter.fit`."""
         asked = _Asked(self, material)
         self.require("depth", len(asked.images), MIN_IMAGES, "images with true depths")
-        scale, after, judgement = asked.scaled()
-        before, now = (asked.numbers(s, material.resampler) for s in (1.0, after))
+        scale, scores, judgement = asked.scaled()
+        before, after = (asked.numbers(s, material.resampler) for s in scores)
         left = ""
         if judgement.worse:
             left = (
                 f"it stays as it is, since sigma times {scale:.3g} gives a score of the 90 % quantile (less "
                 f"is better) of {judgement}"
             )
-        found = Fitted({"scale": float(f"{scale:.6g}")}, before, now, len(asked.images), left)
+        found = Fitted({"scale": float(f"{scale:.6g}")}, before, after, len(asked.images), left)
         found.constants = asked.constant(scale)
         key = self.key("depth_sigma")
         found.expected = {key: material.outputs[key].astype(np.float64) * scale}
@@ -103,14 +103,15 @@ class _Asked:
         at = np.interp(INTERVAL, below, np.log(_BINS))
         return float(np.exp(at) / REACH)
 
-    def scaled(self) -> tuple[float, Array, Judgement]:
-        """Returns the factor, that of the other folds for each image, and whether it is better."""
+    def scaled(self) -> tuple[float, tuple[Array, Array], Judgement]:
+        """Returns the factor, scores without it and with the other folds', and whether it is better."""
         every = np.ones(len(self.images), bool)
-        after = np.ones(len(self.images))
+        scales = np.ones(len(self.images))
+        before = self._scores(scales)
         for asked, scale in cross_fit(self._folds, every, self.scale):
-            after[asked] = scale
-        before, now = (self._scores(s)[:, 2] for s in (np.ones(len(after)), after))
-        return self.scale(every), after, judge(before, now, self._units)
+            scales[asked] = scale
+        after = self._scores(scales)
+        return self.scale(every), (before, after), judge(before[:, 2], after[:, 2], self._units)
 
     def _scores(self, scales: Array) -> Array:
         """Returns for each image the shares within the 90 and 50 percent intervals, and the score (n, 3)."""
@@ -123,9 +124,8 @@ class _Asked:
             found.append([*inside, score.mean()])
         return np.array(found).reshape(-1, 3)
 
-    def numbers(self, scales: Any, resampler: Resampler) -> Numbers:
-        """Returns the numbers before or after."""
-        scores = self._scores(np.broadcast_to(scales, len(self.images)))
+    def numbers(self, scores: Array, resampler: Resampler) -> Numbers:
+        """Returns the numbers before or after, of their scores (n, 3)."""
         return resampler.headlines(
             {("coverage_90", "coverage_50", "quantile_score"): mean(scores)}, np.array(self.images)
         )
