@@ -1,5 +1,6 @@
 """Segmentation: decoders, losses, measures, messages; and from label images to topics in a running node."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -378,3 +379,10 @@ def test_temperature_of_a_confidence_that_is_true_stays():
 def test_too_few_images_are_refused():
     with pytest.raises(ConfigError, match="segmentation: 9 images .* at least 20"):
         HEAD.fitter().fit("segmentation", pixels_to_fit_on(1.0, images=10), None)
+
+
+def test_without_a_true_class_of_the_model_the_temperature_stays_and_it_is_said():
+    material = pixels_to_fit_on(2.5)
+    others = [None if true is None else np.full_like(true, 7) for true in material.truth]
+    tuned = HEAD.fitter().tune(dataclasses.replace(material, truth=others))
+    assert "no image has a true class" in tuned.left and not tuned.constants
