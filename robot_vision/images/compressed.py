@@ -19,8 +19,8 @@ from robot_vision.errors import ImageError, unknown
 from robot_vision.images.limits import MAX_COMPRESSED_PIXELS, check_size
 from robot_vision.images.raw import decode_raw, is_planar, supported_encodings
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
 # Start-of-frame markers hold the size: C0 to CF without the Huffman, arithmetic and reserved ones.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _REDUCED = {
@@ -56,22 +56,25 @@ def decode_compressed(
     encoding = found[1] if found else ""
     if "bayer" in encoding.lower() or is_planar(encoding):
         return _from_samples(
-            _decoded(data, format_text, cv2.IMREAD_UNCHANGED), encoding, format_text
+            decoded(data, format_text, cv2.IMREAD_UNCHANGED), encoding, format_text
         )
     flag = cv2.IMREAD_COLOR
-    if min_size is not None and data[:3].tobytes() == _JPEG:
+    if min_size is not None and data[:3].tobytes() == JPEG:
         for factor in (8, 4, 2):
             if -(-height // factor) >= min_size[0] and -(-width // factor) >= min_size[1]:
                 flag = _REDUCED[factor]
                 break
-    return _from_bgr(_decoded(data, format_text, flag | cv2.IMREAD_IGNORE_ORIENTATION), format_text)
+    return _from_bgr(decoded(data, format_text, flag | cv2.IMREAD_IGNORE_ORIENTATION), format_text)
 
 
-def _decoded(data: NDArray[np.uint8], format_text: str, flag: int) -> NDArray[Any]:
+def decoded(data: NDArray[np.uint8], format_text: str, flag: int) -> NDArray[Any]:
+    """Returns what OpenCV makes of an image (N,) with a flag of `imread`; ImageError where it cannot."""
     try:
         image = cv2.imdecode(data, flag)
     except cv2.error as error:
-        raise ImageError("corrupt", f"OpenCV cannot decode the image: {error.err}") from error
+        raise ImageError(
+            "corrupt", f"OpenCV cannot decode the {format_text!r} image: {error.err}"
+        ) from error
     if image is None:
         raise ImageError("corrupt", f"The {format_text!r} image of {len(data)} bytes is damaged")
     return np.asarray(image)
@@ -117,11 +120,11 @@ def compressed_size(data: NDArray[np.uint8], format_text: str) -> tuple[int, int
         ImageError: another format, an absurd size, or cut off.
     """
     head = data[:8].tobytes()
-    if head[:3] == _JPEG:
+    if head[:3] == JPEG:
         height, width, scan = _jpeg_size(data.data)
         check_size(height, width, MAX_COMPRESSED_PIXELS)
         _check_end(data, scan)
-    elif head == _PNG:
+    elif head == PNG:
         height, width = _png_size(data)
         check_size(height, width, MAX_COMPRESSED_PIXELS)
         _check_chunks(data)

@@ -42,23 +42,33 @@ def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint
         ImageError: the message cannot be decoded; its `reason` says why in a word.
     """
     if not hasattr(msg, "encoding"):
-        data, text = _bytes_of(msg.data), str(msg.format)
+        data, text = bytes_of(msg.data), str(msg.format)
         orientation = getattr(msg, "orientation", 1)  # of a file; messages of ROS have none
         if orientation == 1:
             return decode_compressed(data, text, min_size)
         least = None if min_size is None else upright_size(min_size, orientation)
         return upright(decode_compressed(data, text, least), orientation)
-    height, width, step = int(msg.height), int(msg.width), int(msg.step)
     encoding = str(msg.encoding)
     if encoding not in supported_encodings():
         return decode_foreign(msg, encoding)
+    return decode_raw(*raw_parts(msg))
+
+
+def raw_parts(msg: Any) -> tuple[NDArray[np.uint8], int, int, int, str, bool]:
+    """Returns what `images.raw` decodes: data, height, width, step, encoding, whether big-endian.
+
+    Raises:
+        ImageError: an absurd size, or a step of less than a row.
+    """
+    height, width, step = int(msg.height), int(msg.width), int(msg.step)
+    encoding = str(msg.encoding)
     check_size(height, width)
     needed = row_bytes(encoding, width)
     if step < needed:
         raise ImageError(
             "size", f"step is {step}: a row of {width} pixels in {encoding} has {needed} bytes"
         )
-    return decode_raw(_bytes_of(msg.data), height, width, step, encoding, bool(msg.is_bigendian))
+    return bytes_of(msg.data), height, width, step, encoding, bool(msg.is_bigendian)
 
 
 def image_size(msg: Any) -> tuple[int, int]:
@@ -69,11 +79,11 @@ def image_size(msg: Any) -> tuple[int, int]:
     """
     if hasattr(msg, "encoding"):
         return int(msg.height), int(msg.width)
-    size = compressed_size(_bytes_of(msg.data), str(msg.format))
+    size = compressed_size(bytes_of(msg.data), str(msg.format))
     return upright_size(size, getattr(msg, "orientation", 1))
 
 
-def _bytes_of(data: Any) -> NDArray[np.uint8]:
+def bytes_of(data: Any) -> NDArray[np.uint8]:
     """Returns uint8 (N,) over bytes, array.array, memoryview or NumPy data, without a copy."""
     if isinstance(data, np.ndarray):
         return np.ascontiguousarray(data).reshape(-1).view(np.uint8)

@@ -11,16 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError, unknown
-from robot_vision.images.compressed import compressed_size
+from robot_vision.images.compressed import JPEG, PNG, compressed_size, decoded
+from robot_vision.images.decode import bytes_of, raw_parts
 from robot_vision.images.limits import MAX_COMPRESSED_PIXELS, check_size
+from robot_vision.images.raw import decode_plane, plane_encodings
 
-# Encodings of sensor_msgs/Image with one number a pixel, to how it is stored.
-_STORED = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2", "32FC1": "f4"}
 _DEPTH_HEADER = struct.Struct("<iff")  # compressed_depth_image_transport: codec, and two of 32FC1
 _DEPTH = re.compile(r"\s*(\w+)\s*;\s*compressedDepth\s*(\w*)")
 _MOST_DIGITS = 10  # of RVL's numbers, from 0, which have three bits each
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def to_plane(message: Any) -> NDArray[Any]:
@@ -31,15 +29,20 @@ def to_plane(message: Any) -> NDArray[Any]:
             `sensor_msgs/CompressedImage` with a grey PNG, or compressedDepth (codec png or rvl).
 
     Returns:
-        uint8, uint16 or float32 (H, W), as they are stored. Of a compressedDepth of 32FC1, whose numbers
-        are stored as inverse distances in 16 bits, float32 with NaN where there was no distance.
+        uint8, uint16 or float32 (H, W), as they are stored; of a raw image a view of its data, which may be
+        read-only. Of a compressedDepth of 32FC1, whose numbers are stored as inverse distances in 16 bits,
+        float32 with NaN where there was no distance.
 
     Raises:
         ImageError: it has several numbers a pixel, cannot be decoded, or has lost what it said.
     """
     if hasattr(message, "encoding"):
-        return _raw(message)
-    data = np.frombuffer(bytes(memoryview(message.data)), np.uint8)
+        encoding = str(message.encoding)
+        if encoding not in plane_encodings():
+            known = plane_encodings()
+            raise ImageError("encoding", unknown("encoding of one number a pixel", encoding, known))
+        return decode_plane(*raw_parts(message))
+    data = bytes_of(message.data)
     text = str(message.format)
     found = _DEPTH.match(text)
     if found is None:
@@ -62,7 +65,7 @@ def grey_png(data: NDArray[np.uint8], name: str) -> NDArray[Any]:
     Raises:
         ImageError: it has colours, or cannot be decoded.
     """
-    if bytes(data[:3]) not in (_PNG[:3], _JPEG):
+    if bytes(data[:3]) not in (PNG[:3], JPEG):
         raise ImageError(
             "encoding",
             f"The {name!r} image begins with {bytes(data[:8]).hex(' ')}: store it as PNG",
@@ -90,25 +93,22 @@ def as_stored(data: NDArray[np.uint8], name: str) -> NDArray[Any]:
     Raises:
         ImageError: a JPEG, whose losses make other numbers of them; damaged, or of no known format.
     """
-    if bytes(data[:3]) == _JPEG:
+    if bytes(data[:3]) == JPEG:
         raise ImageError(
             "encoding", f"The {name!r} image is a JPEG, which changes its numbers: store it as PNG"
         )
-    if bytes(data[:8]) == _PNG:
+    if bytes(data[:8]) == PNG:
         compressed_size(data, name)
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    except cv2.error as error:
-        raise ImageError("corrupt", f"OpenCV cannot decode {name!r}: {error.err}") from error
-    if image is None or image.dtype not in (np.uint8, np.uint16, np.float32):
-        raise ImageError("corrupt", f"The {name!r} image of {len(data)} bytes cannot be decoded")
-    return np.asarray(image)
+    image = decoded(data, name, cv2.IMREAD_UNCHANGED)
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ImageError("encoding", f"The {name!r} image has numbers of type {image.dtype}")
+    return image
 
 
 def palette_of(data: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """Returns the colours RGB uint8 (N, 3) of a PNG whose pixels are numbers of a palette; else None."""
     octets = data.tobytes()
-    if octets[:8] != _PNG or len(octets) < 26 or octets[25] != 3:
+    if octets[:8] != PNG or len(octets) < 26 or octets[25] != 3:
         return None
     at = 8
     while at + 8 <= len(octets):
@@ -159,24 +159,3 @@ def _rvl(data: NDArray[np.uint8]) -> NDArray[np.uint16]:
         before = int(values[-1]) if count else before
         at, done = at + 2 + count, done + zeros + count
     return out.reshape(rows, columns)
-
-
-def _raw(message: Any) -> NDArray[Any]:
-    encoding = str(message.encoding)
-    if encoding not in _STORED:
-        raise ImageError("encoding", unknown("encoding of one number a pixel", encoding, _STORED))
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    check_size(height, width)
-    kind = np.dtype(_STORED[encoding]).newbyteorder(">" if message.is_bigendian else "<")
-    row = width * kind.itemsize
-    data = np.frombuffer(bytes(memoryview(message.data)), np.uint8)
-    if step < row or not (height - 1) * step + row <= len(data) <= height * step:
-        raise ImageError(
-            "data_length",
-            f"data has {len(data)} bytes: {height} rows of {width} pixels in {encoding}, {step} bytes apart, "
-            f"have {height * step}",
-        )
-    pixels: NDArray[Any] = np.ndarray(
-        (height, width), kind, data.tobytes(), 0, (step, kind.itemsize)
-    )
-    return pixels.astype(kind.newbyteorder("="))

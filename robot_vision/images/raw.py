@@ -112,6 +112,12 @@ def supported_encodings() -> tuple[str, ...]:
     return tuple(_FORMATS)
 
 
+@functools.cache
+def plane_encodings() -> tuple[str, ...]:
+    """Returns the names that `decode_plane` knows."""
+    return tuple(n for n, f in _FORMATS.items() if isinstance(f, Packed) and f.channels == 1)
+
+
 def is_planar(encoding: str) -> bool:
     """Says whether luma and chroma lie apart, so that a grey image of the bytes is no picture."""
     return isinstance(_FORMATS.get(encoding), (Yuv422, TwoPlane))
@@ -158,6 +164,20 @@ def decode_raw(
         # Reversed without a copy; `resizing` sees it and reverses the few pixels that are left.
         return octets[..., ::-1]
     return _rgb(cv2.cvtColor(octets, _TO_RGB[layout.order]))
+
+
+def decode_plane(
+    data: NDArray[np.uint8], height: int, width: int, step: int, encoding: str, big_endian: bool
+) -> NDArray[Any]:
+    """Decodes uint8 (N,) of one number a pixel into uint8, uint16 or float32 (height, width), as stored.
+
+    Raises:
+        ImageError: `data` has another length.
+    """
+    layout = _FORMATS[encoding]
+    assert isinstance(layout, Packed) and layout.channels == 1
+    _check_length(data, height, step, row_bytes(encoding, width), f"{height} rows of {encoding}")
+    return _rows(data, (height, width, 1), step, layout.dtype, big_endian)[..., 0]
 
 
 def _rows(

@@ -114,7 +114,7 @@ def test_compressed_depth_of_metres_is_undone():
         (CompressedImage("png", png(np.zeros((2, 2), np.uint8))[:-9]), "cut off"),
         (CompressedImage("16UC1; compressedDepth", b"12"), "has no data"),
         (RawImage(4, 4, "16UC1", 8, b"123"), "data has 3 bytes"),
-        (RawImage(4, 4, "16UC1", 4, b"1" * 16), "data has 16 bytes"),
+        (RawImage(4, 4, "16UC1", 4, b"1" * 16), "a row of 4 pixels in 16UC1 has 8 bytes"),
     ],
 )
 def test_other_images_are_refused(message, words):
