@@ -22,12 +22,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from robot_vision.ros.node.dds import large_image_environment
-from robot_vision.ros.node.launch_arguments import (
-    LOG_LEVEL,
-    argument_texts,
-    overrides,
-    program,
-)
+from robot_vision.ros.node.launch_arguments import LOG_LEVEL, argument_texts, overrides, program
 from robot_vision.ros.perception.parameters import PerceptionParameters
 from robot_vision.ros.player.parameters import PlayerParameters
 

@@ -37,7 +37,8 @@ VISION_MSGS: Final = {
 }
 
 
-# Other than in Humble's definitions, which the store has.
+# The store has Humble's definitions. These have changed since, and bags get the newer ones on Humble too,
+# where what a node publishes itself has no `variance`.
 _SINCE_IRON: Final = {
     RANGE: (
         "uint8 ULTRASOUND=0\nuint8 INFRARED=1\nstd_msgs/Header header\nuint8 radiation_type\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.places.verification.agreement import Agreement, common_covariance
 from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
 from robot_vision.places.verification.verifier import Candidate, Verifier
@@ -65,13 +67,15 @@ def test_common_errors_are_eight_more_fits_and_a_twentieth_of_the_way() -> None:
 
 
 def test_share_goes_through_bytes_and_maps_of_earlier_versions_have_a_kinect_s() -> None:
-    from robot_vision.places.verification.features import LocalFeatures
-
     features = LocalFeatures("sift", np.zeros((2, 2)), np.zeros((2, 128), np.uint8), 500.0)
     points, sigma = np.ones((2, 3), np.float32), np.ones(2, np.float32)
-    structure = KeyframeStructure(features, points, sigma, 0.25)
-    assert KeyframeStructure.from_bytes(structure.thinned(1).to_bytes()).common_share == 0.25
-    assert KeyframeStructure(features, points, sigma).common_share == 1.0
+    content = KeyframeStructure(features, points, sigma, 0.25).thinned(1).to_bytes()
+    assert KeyframeStructure.from_bytes(content).common_share == 0.25
+    with np.load(io.BytesIO(content)) as arrays:
+        earlier = {name: arrays[name] for name in arrays if name != "common_share"}
+    buffer = io.BytesIO()
+    np.savez(buffer, **earlier)
+    assert KeyframeStructure.from_bytes(buffer.getvalue()).common_share == 1.0
 
 
 @pytest.mark.slow
