@@ -126,10 +126,6 @@ def _run(
         name: sample_set(config, splits, name, network.spec)
         for name in ("train", "validation", "test")
     }
-    for name, samples in sets.items():
-        if left := len(splits.split(name)) - len(samples):
-            what = counted(left, "image has", "images have")
-            recorder.say(f"{name}: {what} no truth of their pixels and are left out")
     _load(sets, config, recorder)
     shared = content_notes(splits) if first else []
     for note in shared:

@@ -121,11 +121,6 @@ def _words(config: TrainingConfig) -> list[str]:
 
 def sample_set(config: TrainingConfig, splits: Splits, name: str, spec: NetworkSpec) -> SampleSet:
     """Returns a split's samples, with what the heads learn of them."""
-    dense = dense_of(config, spec)
-    samples = splits.split(name)
-    if all(trainer.dense(spec.heads[head]) for head, trainer in config.trainers.items()):
-        # An image that no head learns anything of would only take its place in batches.
-        samples = tuple(s for s in samples if any(s.of(word) is not None for word in dense))
 
     def learned(samples: Sequence[Sample]) -> dict[str, Target]:
         found: dict[str, Target] = {}
@@ -133,7 +128,8 @@ def sample_set(config: TrainingConfig, splits: Splits, name: str, spec: NetworkS
             found |= trainer.targets(samples, spec.heads[head])
         return found
 
-    return SampleSet.of(samples, splits.labels, spec.input, learned, dense)
+    dense = dense_of(config, spec)
+    return SampleSet.of(splits.split(name), splits.labels, spec.input, learned, dense)
 
 
 def is_frozen_by_config(config: TrainingConfig) -> bool:

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 from torch.nn import functional
-from train_data import configuration
+from train_data import configuration, make_posed
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract import registry
@@ -38,6 +38,7 @@ from robot_vision.training.samples.augmentation import (
 )
 from robot_vision.training.samples.data import SampleSet, batches, mapped
 from robot_vision.training.samples.viewpoint import seen_before, turn
+from robot_vision.training.setup import open_splits
 
 WORD = "image:pixels"
 FLOOR, WALL = (40, 60, 200), (200, 50, 40)
@@ -427,26 +428,17 @@ def test_a_run_without_truth_of_pixels_is_refused(known, tmp_path):
         train(config, quiet=True, command="test")
 
 
-def test_images_without_truth_take_no_place_in_batches_of_dense_heads(known, tmp_path):
-    from robot_vision.training.fit.model import build_network
-    from robot_vision.training.setup import facts_of, open_splits
-    from robot_vision.training.setup import sample_set as set_of
-
-    root = make_scenes(tmp_path / "data", 6, 1)
-    config = configuration(
-        "mask_folder",
-        root,
-        tmp_path / "run",
-        heads=["pixels"],
-        data={"options": {"word": "pixels"}},
-    )
+def test_images_without_truth_are_left_out_unless_another_head_learns_from_them(known, tmp_path):
+    root = make_posed(tmp_path / "data", 20)
+    for i in range(0, 20, 2):
+        cv2.imwrite(str(root / f"frame-{i:06d}.depth.png"), np.ones((96, 128), np.uint16))
+    heads = {"depth": {"kind": "pixels"}}
+    config = configuration("seven_scenes", root, tmp_path / "run", heads=heads)
     splits = open_splits(config)
-    source = FileImage(str(root / "train/images/000.png"))
-    bare = Sample("bare", None, None, None, "", source)
-    splits = replace(splits, train=(bare, *splits.train))
-    network = build_network(config, facts_of(config, splits))
-    samples = set_of(config, splits, "train", network.spec)
-    assert len(samples) == 6 and "bare" not in {s.name for s in samples.samples}
+    assert len(splits.samples) == 10 and all(s.truth for s in splits.samples)
+    assert "10 images have no image:depth and are left out" in splits.notes
+    both = configuration("seven_scenes", root, tmp_path / "run", heads={**heads, "pose": {}})
+    assert len(open_splits(both).samples) == 20
 
 
 def test_numbers_come_in_their_unit_with_what_was_not_measured(tmp_path):
