@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from robot_vision.evaluation.report.text import (
 )
 from robot_vision.text.counts import counted
 
-Picture = Union[int, tuple[str, int]]  # noqa: UP007 (evaluated in Python 3.10 too)
+Picture = int | tuple[str, int]
 # Nothing but what the file holds may be shown or run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
