@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +21,9 @@ from rich.progress import (
 
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robot_vision.datasets import Sample, Splits
 
 
 def at_least_1(text: str) -> int:
@@ -123,6 +126,23 @@ def add_data_set(group: Any, instead_of: str) -> None:
         default="test",
         help="split of the data set (default: %(default)s)",
     )
+
+
+def open_split(args: argparse.Namespace) -> tuple[Splits, Sequence[Sample]]:
+    """Returns the data set of --data, and the samples of its split.
+
+    Raises:
+        ConfigError: there are none; with the splits that have some.
+    """
+    from robot_vision.datasets import SPLIT_NAMES, open_dataset  # see above
+
+    kind, path = args.data
+    splits = open_dataset(kind, path, **data_options(args.option))
+    samples = splits.split(args.split)
+    if not samples:
+        there = ", ".join(n for n in SPLIT_NAMES if splits.split(n))
+        raise ConfigError(f"{path} has no {args.split} images: --split may be {there}")
+    return splits, samples
 
 
 def add_data_options(group: Any) -> None:

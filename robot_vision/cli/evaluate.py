@@ -19,17 +19,16 @@ from rich.console import Console
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import data_options, make_folder, progress
+from robot_vision.cli.arguments import make_folder, open_split, progress
 from robot_vision.cli.evaluate_arguments import (
     add_arguments,
-    refuse_with_data,
+    check_data_set,
     require_heads,
     settings_of,
     truth_request,
     with_images,
 )
 from robot_vision.contract.rows import joined
-from robot_vision.datasets import SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
@@ -56,6 +55,7 @@ _WIDTH = 120  # where the output is no terminal
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates. Exit status: 0, or 1 if a recording of several could not be evaluated."""
+    check_data_set(args)
     # Before anything is written: it may be the file that is about to be replaced.
     earlier = read_document(args.compare) if args.compare else None
     make_folder(args.output)
@@ -110,20 +110,19 @@ def _merged(words: list[str]) -> Written:
     return Written(whole, scores_of(whole))
 
 
-def _of_data(args: argparse.Namespace) -> Written:
-    """Predicts and scores a split of a data set."""
-    refuse_with_data(args)
+def _model(args: argparse.Namespace) -> ModelBundle:
     if not args.model:
         raise ConfigError(
             "Which model? Give --model BUNDLE, a directory or the name of an installed one"
         )
-    kind, path = args.data
-    splits = open_dataset(kind, path, **data_options(args.option))
-    samples = splits.split(args.split)
-    if not samples:
-        there = ", ".join(n for n in SPLIT_NAMES if splits.split(n))
-        raise ConfigError(f"{path} has no {args.split} images: --split may be {there}")
-    bundle, settings = ModelBundle.load(find_model(args.model)), settings_of(args)
+    return ModelBundle.load(find_model(args.model))
+
+
+def _of_data(args: argparse.Namespace) -> Written:
+    """Predicts and scores a split of a data set."""
+    bundle, settings = _model(args), settings_of(args)
+    splits, samples = open_split(args)
+    path = args.data[1]
     name = args.name or f"{Path(path).resolve().name} ({args.split})"
     job = _job(args, bundle, str(Path(path) / args.split), name)
     source = SampleSource(name, samples)
@@ -147,17 +146,12 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
         raise ConfigError(
             "There is nothing to evaluate: give --bag BAG or --data KIND PATH (or merge, or --predictions)"
         )
-    if not args.model:
-        raise ConfigError(
-            "Which model? Give --model BUNDLE, a directory or the name of an installed one"
-        )
-    bags = _expanded(args.bag)
+    bundle, bags = _model(args), _expanded(args.bag)
     request, settings = truth_request(args), settings_of(args)
     if len(bags) > 1 and (args.labels or args.poses or args.name):
         raise ConfigError(
             "--labels, --poses and --name describe one recording: evaluate each bag separately, then merge"
         )
-    bundle = ModelBundle.load(find_model(args.model))
     require_heads(request.labels_of, bundle.spec.bound)
     request = with_images(request, bundle.spec.bound)
     jobs = [

@@ -324,17 +324,20 @@ def with_images(request: TruthRequest, bound: Iterable[tuple[Any, Any]]) -> Trut
     return replace(request, image_names=tuple(names))
 
 
-def refuse_with_data(args: argparse.Namespace) -> None:
-    """Refuses what does not go with a data set, which has one split and its own truth.
+def check_data_set(args: argparse.Namespace) -> None:
+    """Refuses what does not go with a data set, which has its own truth, and --option without one.
 
     Raises:
         ConfigError: with the option.
     """
+    if args.option and not args.data:
+        raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
     for name in (
         *("bag", "map_bag", "predictions", "topic", "labels", "label_topic", "labels_of", "poses"),
-        *("pose_topic", "tf", "numbers", "truth_image"),
+        *("pose_times", "pose_topic", "tf", "base_frame", "base_to_camera", "map_poses", "numbers"),
+        *("truth_image", "no_labels", "no_poses"),
     ):
-        if getattr(args, name):
+        if args.data and getattr(args, name, None):
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} does not go with --data: leave one of both out")
 

@@ -16,14 +16,12 @@ from robot_vision.cli.arguments import (
     add_engine,
     add_model,
     add_truth,
-    data_options,
     make_folder,
+    open_split,
     progress,
 )
-from robot_vision.cli.evaluate_arguments import with_images
+from robot_vision.cli.evaluate_arguments import check_data_set, with_images
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.datasets.registry import open_dataset
-from robot_vision.datasets.sample import SPLIT_NAMES
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import bag_sha256
@@ -176,10 +174,9 @@ def run(args: argparse.Namespace) -> int:
 def _recording(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
     if bool(args.bag) == bool(args.data):
         raise ConfigError("What should be degraded? Give either --bag BAG or --data KIND PATH")
+    check_data_set(args)
     if args.data:
         return _data_set(args, bundle)
-    if args.option:
-        raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
     path = str(Path(args.bag).expanduser())
     topic = image_topic(path, args.topic)
     with open_source(path, [topic]) as source:
@@ -217,13 +214,8 @@ def _check_labels(bundle: ModelBundle, recording: Recording) -> None:
 
 
 def _data_set(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
-    kind, path = args.data
-    splits = open_dataset(kind, path, **data_options(args.option))
-    samples = splits.split(args.split)
-    if not samples:
-        there = ", ".join(n for n in SPLIT_NAMES if splits.split(n))
-        raise ConfigError(f"{path} has no {args.split} images: --split may be {there}")
-    name = f"{Path(path).name} ({args.split})"
+    splits, samples = open_split(args)
+    name = f"{Path(args.data[1]).name} ({args.split})"
     posed = any(s.T_map_camera is not None for s in samples)
     return Recording(
         name,

@@ -314,6 +314,7 @@ def test_true_images_are_those_of_the_nearest_stamp_within_a_limit(tmp_path):
         (["--truth-image", "toy_segments=/x", "--truth-image", "toy_segments=/y"], "given twice"),
         (["--truth-image", "toy_segments=/truth/toys"], "unknown topic of true images"),
         (["--truth-image-within", "-1"], "image_within_s is -1"),
+        (["--option", "word=x"], "--option belongs to a data set"),
     ],
 )
 def test_wrong_requests_are_refused_in_one_line(tmp_path, capsys, words, message):
@@ -362,8 +363,9 @@ def test_a_data_set_of_other_classes_or_with_other_truth_is_refused(tmp_path, ca
     assert "classes of image:toy_segments are sea, sky, and the model's floor, wall" in (
         capsys.readouterr().err
     )
-    assert main([*words, "--labels", "a.yaml"]) == 2
-    assert "--labels does not go with --data" in capsys.readouterr().err
+    for given in (["--labels", "a.yaml"], ["--no-labels"], ["--map-poses", "a.tum"]):
+        assert main([*words, *given]) == 2
+        assert f"{given[0]} does not go with --data" in capsys.readouterr().err
     assert main([*words, "--split", "validation"]) == 2
     assert "has no validation images: --split may be train, test" in capsys.readouterr().err
 
