@@ -61,17 +61,17 @@ def nearest_obstacle(
         corridor: where.
     """
     R, t = _parts(T_base_camera, points)
-    known = np.isfinite(points[:, 2])
-    if not known.any():
+    x, y, z = R @ points.T + t[:, None]
+    if np.isnan(x).all():
         return Obstacle(np.nan, np.nan, np.nan)
-    x, y, z = R @ points[known].T + t[:, None]
-    way = (np.abs(y) <= corridor.width / 2) & (z >= corridor.low) & (z <= corridor.high) & (x > 0)
-    index = np.flatnonzero(way)
+    with np.errstate(invalid="ignore"):  # of NaN, which compares false
+        way = (np.abs(y) <= corridor.width / 2) & (z >= corridor.low) & (z <= corridor.high)
+        index = np.flatnonzero(way & (x > 0))
     if len(index) < corridor.pixels:
         return Obstacle(np.inf, np.inf, 0.0)
     ahead = x[index]
     last = index[np.argpartition(ahead, corridor.pixels - 1)[corridor.pixels - 1]]
-    own = float(sigma[known][last])
+    own = float(sigma[last])
     along = float(x[last] - t[0])  # grows with the depth
     near = t[0] + along * float(np.exp(-REACH * own))
     return Obstacle(float(x[last]), max(float(near), 0.0), along * own)
@@ -115,13 +115,12 @@ def planar_scan(
     bearings = np.arctan2(ahead[1], ahead[0])
     first, end = float(np.nanmin(bearings)), float(np.nanmax(bearings))
     step = max((end - first) / max(beams - 1, 1), 1e-6)
-    known = np.isfinite(points[:, 2])
-    x, y, z = R @ points[known].T + t[:, None]
-    beam = np.rint((np.arctan2(y, x) - first) / step).astype(np.int64)
-    inside = (beam >= 0) & (beam < beams)
-    beam, distance = beam[inside], np.hypot(x, y)[inside]
-    hit = (z[inside] >= low) & (z[inside] <= high)
-    ranges = np.full(beams, np.nan)
-    ranges[beam] = np.inf
-    np.minimum.at(ranges, beam[hit], distance[hit])
-    return Scan(first, step, ranges.astype(np.float32))
+    x, y, z = R @ points.T + t[:, None]
+    with np.errstate(invalid="ignore"):  # of NaN, which compares false
+        beam = np.rint((np.arctan2(y, x) - first) / step)
+        inside = (beam >= 0) & (beam < beams)
+        hit = inside & (z >= low) & (z <= high)
+    ranges = np.full(beams, np.nan, np.float32)
+    ranges[beam[inside].astype(np.intp)] = np.inf
+    np.minimum.at(ranges, beam[hit].astype(np.intp), np.hypot(x[hit], y[hit]).astype(np.float32))
+    return Scan(first, step, ranges)

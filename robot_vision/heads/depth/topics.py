@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -106,29 +107,21 @@ def _no_mounting(shot: Shot) -> LeftOut:
     )
 
 
-class _Rays:
-    """Where the pixels of a depth image look, kept while camera and sizes stay."""
-
-    def __init__(self) -> None:
-        self._of: tuple[Any, ...] = ()
-        self._rays = np.zeros((0, 3), np.float32)
-
-    def of(self, lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
-        """Returns x / z, y / z and 1 (n, 3), NaN where the network saw padding."""
-        if not self._of or self._of[0] is not lens or self._of[1:] != (window, size):
-            height, width = size
-            xy = lens.rays(window.pixels((height, width)).reshape(-1, 2))
-            rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
-            self._rays = rays.astype(np.float32)
-            self._rays[~window.covered((height, width)).reshape(-1)] = np.nan
-            self._of = (lens, window, size)
-        return self._rays
+@functools.lru_cache(maxsize=16)
+def _rays(lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Returns x / z, y / z and 1 (n, 3) of a depth image's pixels, NaN where the network saw padding."""
+    height, width = size
+    xy = lens.rays(window.pixels((height, width)).reshape(-1, 2))
+    rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1).astype(np.float32)
+    rays[~window.covered((height, width)).reshape(-1)] = np.nan
+    rays.flags.writeable = False
+    return rays
 
 
 Seen = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float64]]
 
 
-def _seen(rays: _Rays, shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
+def _seen(shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
     """Returns points and rays (n, 3) in the camera's frame, and T_base_camera."""
     T = shot.mounting(shot.frame_id) if shot.base_frame else None
     if T is None:
@@ -138,22 +131,22 @@ def _seen(rays: _Rays, shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
         return lens
     if shot.window is None:
         return NO_WINDOW
-    flat = rays.of(lens, shot.window, answer.depth.shape)
+    flat = _rays(lens, shot.window, answer.depth.shape)
     return flat * answer.depth.reshape(-1, 1), flat, T
 
 
 def _scan(spec: DepthSpec) -> Callable[[Maker], Write]:
     def writer(make: Maker) -> Write:
-        message, rays = scan_writer(make), _Rays()
+        message = scan_writer(make)
 
         def write(shot: Shot, answer: DepthAnswer, options: DepthOptions) -> Any:
-            seen = _seen(rays, shot, answer)
+            seen = _seen(shot, answer)
             if isinstance(seen, LeftOut):
                 return seen
             beams = answer.depth.shape[1]
             scan = planar_scan(*seen, options.obstacle_low_m, options.obstacle_high_m, beams)
-            ranges = np.where(scan.ranges <= spec.maximum, scan.ranges, np.float32(np.inf))
-            ranges[np.isnan(scan.ranges)] = np.nan
+            ranges = scan.ranges
+            ranges[ranges > spec.maximum] = np.inf
             return message(shot, shot.base_frame, ranges, scan.first, scan.step, 0.0, spec.maximum)
 
         return write
@@ -163,10 +156,10 @@ def _scan(spec: DepthSpec) -> Callable[[Maker], Write]:
 
 def _range(spec: DepthSpec, distance: Callable[[Obstacle], float]) -> Callable[[Maker], Write]:
     def writer(make: Maker) -> Write:
-        new, rays = range_writer(make), _Rays()
+        new = range_writer(make)
 
         def write(shot: Shot, answer: DepthAnswer, options: DepthOptions) -> Any:
-            seen = _seen(rays, shot, answer)
+            seen = _seen(shot, answer)
             if isinstance(seen, LeftOut):
                 return seen
             points, _, T = seen
