@@ -113,6 +113,12 @@ class Fitted:
     undoes: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
+    def with_temperature(self, temperature: float) -> Fitted:
+        """Adds a softmax's temperature, for the graph and the head's settings; returns itself."""
+        self.constants = {"temperature": np.array(temperature, np.float32)}
+        self.spec = {"temperature": float(np.float32(temperature))}
+        return self
+
     def record(self) -> dict[str, Any]:
         """Returns plain data for `bundle.yaml`."""
         sides = {"before": self.before, "after": self.after}

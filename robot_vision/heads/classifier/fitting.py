@@ -135,7 +135,7 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
             found.values["temperature"] = 1.0
             found.left = f"temperature {fitted:.4g} gives a negative log likelihood of {judgement}"
             return found
-        return _with_temperature(found, fitted)
+        return found.with_temperature(fitted)
 
     def _fit_classes(self, material: Fit[ClassifierSpec], options: CalibrationOptions) -> Fitted:
         labels, z, spec = self._labels(material), self._logits(material), material.spec
@@ -155,7 +155,7 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
             judgement, numbers, f"temperature {fitted:.4g}", f"it stays {now:.4g}", sure=True
         )
         values = {"temperature": float(f"{fitted:.6g}")}
-        found = _with_temperature(Fitted(values, *numbers, int(rows.sum()), left), fitted)
+        found = Fitted(values, *numbers, int(rows.sum()), left).with_temperature(fitted)
         found.expected = {self.key("probabilities"): np.exp(log_probabilities(z, fitted))}
         found.said = [f"{self.key('temperature')}: {fitted:.4f}{at_limit(fitted)}"]
         if moved := changed_classes(z, now, fitted):
@@ -296,12 +296,6 @@ def _temperature(
     after = np.exp(cross_fitted(z, true, folds, now))
     judgement = judge(log_loss(before[at]), log_loss(after[at]), material.units[rows])
     return fit_temperature(z, true, now), after, judgement
-
-
-def _with_temperature(found: Fitted, temperature: float) -> Fitted:
-    found.constants = {"temperature": np.array(temperature, np.float32)}
-    found.spec = {"temperature": float(np.float32(temperature))}
-    return found
 
 
 def class_numbers(

@@ -70,7 +70,7 @@ class SegmentationFitter(Fitter[SegmentationSpec]):
         values = {"temperature": float(f"{fitted:.6g}")}
         found = Fitted(values, *numbers, int(pixels.images.sum()), left)
         found.said = [f"{self.key('temperature')}: {fitted:.4f}{at_limit(fitted)}"]
-        return _with_temperature(found, fitted)
+        return found.with_temperature(fitted)
 
     def tune(self, material: Fit[SegmentationSpec]) -> Fitted:
         """See `Fitter.tune`."""
@@ -83,13 +83,7 @@ class SegmentationFitter(Fitter[SegmentationSpec]):
             found.values["temperature"] = 1.0
             found.left = f"temperature {fitted:.4g} gives a negative log likelihood of {judgement}"
             return found
-        return _with_temperature(found, fitted)
-
-
-def _with_temperature(found: Fitted, temperature: float) -> Fitted:
-    found.constants = {"temperature": np.array(temperature, np.float32)}
-    found.spec = {"temperature": float(np.float32(temperature))}
-    return found
+        return found.with_temperature(fitted)
 
 
 class _Pixels:
