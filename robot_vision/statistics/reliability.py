@@ -36,21 +36,33 @@ def calibration_error(confidence: NDArray[Any], right: NDArray[Any]) -> Statisti
 
 def reliability(confidence: NDArray[Any], right: NDArray[Any]) -> list[dict[str, Any]]:
     """Returns for each bin its edges, frames, mean confidence and accuracy (None in an empty one)."""
-    which, edges = bin_of(confidence), np.linspace(0.0, 1.0, BINS + 1)
-    rows = []
-    for b in range(BINS):
-        inside = which == b
-        filled = bool(inside.any())
-        rows.append(
-            {
-                "low": float(edges[b]),
-                "high": float(edges[b + 1]),
-                "frames": int(inside.sum()),
-                "confidence": plain(confidence[inside].mean()) if filled else None,
-                "accuracy": plain(np.asarray(right)[inside].mean()) if filled else None,
-            }
-        )
-    return rows
+    which = bin_of(confidence)
+    weights = (None, confidence, np.asarray(right, np.float64))
+    return bin_rows("frames", *(np.bincount(which, w, BINS) for w in weights))
+
+
+def bin_rows(
+    counted: str, count: NDArray[Any], confidence: NDArray[Any], right: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Returns for each bin its edges, count, mean confidence and accuracy (None in an empty one).
+
+    Args:
+        counted: name of the count.
+        count: (BINS,).
+        confidence: (BINS,), sums.
+        right: (BINS,), of them those that are right.
+    """
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    return [
+        {
+            "low": float(edges[b]),
+            "high": float(edges[b + 1]),
+            counted: int(count[b]),
+            "confidence": plain(confidence[b] / count[b]) if count[b] else None,
+            "accuracy": plain(right[b] / count[b]) if count[b] else None,
+        }
+        for b in range(BINS)
+    ]
 
 
 def harmonic(count: int) -> NDArray[np.float64]:

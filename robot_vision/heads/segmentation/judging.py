@@ -23,7 +23,7 @@ from robot_vision.contract.metrics import (
     Statistics,
 )
 from robot_vision.contract.rows import RowColumn, Rows
-from robot_vision.heads.segmentation.answer import NONE
+from robot_vision.heads.segmentation.answer import NONE, Segmentation
 from robot_vision.heads.segmentation.evaluation import (
     BIN_SUMS,
     COUNTS,
@@ -37,8 +37,8 @@ from robot_vision.heads.segmentation.evaluation import (
     statistics,
 )
 from robot_vision.heads.segmentation.figures import class_bars, reliability_diagram
-from robot_vision.statistics.bootstrap import Resampler, plain
-from robot_vision.statistics.reliability import BINS
+from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.reliability import BINS, bin_rows
 
 _TEXTS = {
     "hit": "pixels of each class that are said to be of it",
@@ -80,7 +80,7 @@ def score_frames(frames: Frames, labels: Sequence[str], stride: int) -> Columns:
         small = frames.columns["class_ids"][i]
         if small is None:
             continue
-        found["share"][i] = np.bincount(small.reshape(-1), minlength=256)[:count] / small.size
+        found["share"][i] = Segmentation(small).shares(count)
         said = _enlarged(small, stride)
         true = frames.truth.image("image:segmentation", i, said.shape, NONE)
         if true is None:
@@ -124,19 +124,9 @@ def _most_frequent(rows: Rows, mask: Mask) -> Statistics:
 
 def _details(rows: Rows, resampler: Resampler) -> dict[str, Any]:
     mask = _sure(rows)
-    pixels, confidence, right = (rows[word][mask].sum(axis=0) for word in BIN_SUMS)
-    edges = np.linspace(0, 1, BINS + 1)
-    bins = [
-        {
-            "low": float(edges[b]),
-            "high": float(edges[b + 1]),
-            "pixels": int(pixels[b]),
-            "confidence": plain(confidence[b] / pixels[b]) if pixels[b] else None,
-            "accuracy": plain(right[b] / pixels[b]) if pixels[b] else None,
-        }
-        for b in range(BINS)
-    ]
-    return {"reliability": bins} if mask.any() else {}
+    if not mask.any():
+        return {}
+    return {"reliability": bin_rows("pixels", *(rows[word][mask].sum(axis=0) for word in BIN_SUMS))}
 
 
 def _counts(rows: Rows, mask: Mask) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Dice(nn.Module):
         p = F.softmax(logits, dim=1) * known.unsqueeze(1)
         t = F.one_hot(torch.where(known, true, 0), logits.shape[1]).permute(0, 3, 1, 2)
         t = t.to(p) * known.unsqueeze(1)
-        both, said, is_true = ((x).sum(dim=(0, 2, 3)) for x in (p * t, p, t))
+        both, said, is_true = (x.sum(dim=(0, 2, 3)) for x in (p * t, p, t))
         there = is_true > 0
         dice = 1 - (2 * both / (said + is_true).clamp(min=1e-6))[there].mean()
         entropy, parts = self.entropy(raw, batch)
