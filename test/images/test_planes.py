@@ -113,6 +113,12 @@ def test_compressed_depth_of_metres_is_undone():
         (CompressedImage("jpeg", b"\xff\xd8\xff\xe0 more"), "JPEG, which changes its numbers"),
         (CompressedImage("png", png(np.zeros((2, 2), np.uint8))[:-9]), "cut off"),
         (CompressedImage("16UC1; compressedDepth", b"12"), "has no data"),
+        (
+            CompressedImage(
+                "16UC1; compressedDepth rvl", bytes(12) + struct.pack("<II", 9000, 9000)
+            ),
+            "9000 x 9000: each side .* at most 67108864 pixels",
+        ),
         (RawImage(4, 4, "16UC1", 8, b"123"), "data has 3 bytes"),
         (RawImage(4, 4, "16UC1", 4, b"1" * 16), "a row of 4 pixels in 16UC1 has 8 bytes"),
     ],
