@@ -190,7 +190,7 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
         "next. Without odometry it can seldom be sure of 0.25 m in these rooms, and accepts little. A frame "
         "of the drive that asks is asked in all four maps and counts in each. Where the camera strays 0.3 m "
         "from the line of keyframes for a second, its images err alike, and the filter takes them for "
-        "independent: that is left of its overconfidence.",
+        "independent: this much of its overconfidence is left.",
         "",
     ]
 
