@@ -13,6 +13,7 @@ from rich.progress import track
 
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.geometry import rigid as geometry
+from robot_vision.geometry.intrinsics import info_topic
 from robot_vision.images.decode import image_size, to_rgb
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings import CompressedImage, Frame, Source, open_source
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.folder} is a bag already: `rosbags-convert` makes a rosbag2 of a ROS 1 bag"
         )
     source, depth = _without_depth(source, args.rate)
-    info_topic = f"{args.topic.rstrip('/').rpartition('/')[0]}/camera_info"
+    of_camera = info_topic(args.topic.rstrip("/"))
     start_ns = nanoseconds(args.start_stamp)
     files = source.files if isinstance(source, FileSource) else {}
     poses = bad = frames = 0
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
             if args.camera_info:
                 fx, fy, cx, cy = args.camera_info
                 K = ((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0))
-                bag.camera_info(info_topic, stamp_ns, args.frame_id, size, K)
+                bag.camera_info(of_camera, stamp_ns, args.frame_id, size, K)
             pose = _pose_beside(files[frame.name]) if files else None
             if pose is not None:
                 if look_at(files[frame.name]).orientation != 1:
