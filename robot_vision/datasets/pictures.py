@@ -14,13 +14,13 @@ from robot_vision.datasets.inspection import evenly, in_order
 from robot_vision.datasets.sample import (
     NO_CLASS,
     SPLIT_NAMES,
-    PixelClasses,
     Sample,
     Splits,
     true_values,
 )
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.files.whole import write_whole
+from robot_vision.images.canvas import colour_of_name
 
 THUMBNAIL = 112  # pixels a side
 COLUMNS = 10
@@ -53,7 +53,7 @@ def contact_sheet(splits: Splits) -> NDArray[np.uint8]:
 def truth_sheet(splits: Splits, word: str) -> NDArray[np.uint8]:
     """Returns RGB uint8: for each split a row of evenly chosen images, and below them what is true of pixels.
 
-    Classes have the colours of their table, or else some of their own; numbers go from blue (near) to
+    Classes have the colours of their table, or else those of their names; numbers go from blue (near) to
     yellow by their logarithm. What says nothing is black.
     """
     rows = []
@@ -67,20 +67,6 @@ def truth_sheet(splits: Splits, word: str) -> NDArray[np.uint8]:
     return np.vstack(rows)
 
 
-def class_colours(classes: PixelClasses) -> NDArray[np.uint8]:
-    """Returns RGB uint8 (256, 3): a colour for each class, black for the others."""
-    table = np.zeros((256, 3), np.uint8)
-    count = len(classes.names)
-    if classes.colours:
-        table[:count] = classes.colours
-    else:
-        hues = (np.arange(count) * 180 * 0.618) % 180  # neighbours far apart
-        levels = np.full(count, 230)
-        hsv = np.stack([hues, np.full(count, 170), levels], axis=1).astype(np.uint8)
-        table[:count] = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
-    return table
-
-
 def _truth_thumbnail(sample: Sample, splits: Splits, word: str) -> NDArray[np.uint8]:
     try:
         values = true_values(sample.of(word), "float32", np.nan)
@@ -88,7 +74,10 @@ def _truth_thumbnail(sample: Sample, splits: Splits, word: str) -> NDArray[np.ui
         return _crossed()
     if word in splits.pixel_classes:
         ids = np.nan_to_num(values, nan=NO_CLASS).astype(np.uint8)
-        return _fitted(class_colours(splits.pixel_classes[word])[ids], cv2.INTER_NEAREST)
+        classes = splits.pixel_classes[word]
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(classes.names)] = classes.colours or [colour_of_name(n) for n in classes.names]
+        return _fitted(table[ids], cv2.INTER_NEAREST)
     known = np.isfinite(values) & (values > 0)
     logs = np.log(np.where(known, values, 1))
     low, high = np.percentile(logs[known], (2, 98)) if known.any() else (0, 1)

@@ -6,7 +6,9 @@ then: launch files read the topics of heads, which draw too, under a Python that
 
 from __future__ import annotations
 
+import colorsys
 import unicodedata
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -155,6 +157,18 @@ def _put(canvas: Pixels, text: str, baseline: int, width: int, scale: float) -> 
         ):
             text = text[:-4] + "..." if text.endswith("...") else text[:-3] + "..."
     cv2.putText(canvas, text, (left, baseline), font, scale, _WHITE, thickness, cv2.LINE_AA)
+
+
+def colour_of_name(name: str) -> Colour:
+    """Returns a colour that a name has wherever it is drawn."""
+    hashed = zlib.crc32(name.encode())
+    hue, saturation, value = (
+        hashed % 360,
+        0.5 + 0.25 * (hashed // 360 % 3),
+        0.6 + 0.2 * (hashed // 1080 % 3),
+    )
+    r, g, b = colorsys.hsv_to_rgb(hue / 360, saturation, min(value, 1.0))
+    return round(255 * r), round(255 * g), round(255 * b)
 
 
 def plain(text: str) -> str:

@@ -10,9 +10,12 @@ from tiny_datasets import seven_scenes, tum, write_image
 
 from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
+from robot_vision.datasets.pictures import truth_sheet
 from robot_vision.datasets.pixel_truth import PixelFile, read_classes
 from robot_vision.datasets.sample import Sample, Splits, true_values
 from robot_vision.errors import ConfigError, ImageError, SourceError
+from robot_vision.heads.segmentation.drawing import palette
+from robot_vision.heads.segmentation.spec import SegmentationSpec
 
 WORD = "image:segmentation"
 IDS = np.array([[0, 0, 7], [7, 9, 255]], np.uint8)
@@ -317,6 +320,15 @@ def test_official_parts_of_camvid_are_those_of_the_frames_at_hand(data_dir):
     assert (len(splits.train), len(splits.validation)) == (367, 101)
     assert {_role(s) for s in splits.train} == {"train"}
     assert {_role(s) for s in splits.validation} == {"validation"}
+
+
+def test_classes_without_colours_look_as_in_what_a_model_says(tmp_path):
+    splits = open_dataset("mask_folder", scene(tmp_path), classes="floor,wall", split="train")
+    masks = truth_sheet(splits, WORD)[-116:-4].reshape(-1, 3)  # the second row's
+    colours = palette(SegmentationSpec(labels=("floor", "wall")))
+    for i, wanted in enumerate(colours[:2]):
+        count = (masks == wanted).all(axis=1).sum()
+        assert count > 500, (i, wanted)
 
 
 def test_inspect_shows_classes_of_pixels_and_what_cannot_be_used(tmp_path, capsys):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import colorsys
 import functools
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.heads.segmentation.answer import Segmentation
 from robot_vision.heads.segmentation.spec import SegmentationSpec
-from robot_vision.images.canvas import Canvas, Colour, plain
+from robot_vision.images.canvas import Canvas, Colour, colour_of_name, plain
 
 ALPHA = 0.5  # share of the mask's colours in the picture
 _SHOWN = 4  # classes that are named
@@ -25,24 +23,13 @@ def palette(spec: SegmentationSpec) -> NDArray[np.uint8]:
     """
     table = np.zeros((256, 3), np.uint8)
     for i, label in enumerate(spec.labels):
-        table[i] = _of_text(spec.colours[i]) if spec.colours else _of_name(label)
+        table[i] = _of_text(spec.colours[i]) if spec.colours else colour_of_name(label)
     table.flags.writeable = False
     return table
 
 
 def _of_text(text: str) -> Colour:
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
-
-
-def _of_name(name: str) -> Colour:
-    hashed = zlib.crc32(name.encode())
-    hue, saturation, value = (
-        hashed % 360,
-        0.5 + 0.25 * (hashed // 360 % 3),
-        0.6 + 0.2 * (hashed // 1080 % 3),
-    )
-    r, g, b = colorsys.hsv_to_rgb(hue / 360, saturation, min(value, 1.0))
-    return round(255 * r), round(255 * g), round(255 * b)
 
 
 def draw_mask(
