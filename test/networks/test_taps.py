@@ -64,8 +64,6 @@ class ColourTrainer(Trainer[ColourSpec]):
     losses = {"squares": "test_taps:Squares"}
     harms = frozenset({"mixup"})
     truth = "label"
-    columns = {"rms": ("rms", "{:.3f}")}
-    ranked = ("rms", -1)
 
     def spec(self, settings, facts):
         return from_mapping(ColourSpec, f"network.{self.name}", settings)

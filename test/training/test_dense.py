@@ -13,11 +13,12 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import nn
 from torch.nn import functional
+from toy_heads import SegmentsHead
 from train_data import configuration, make_posed
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract import registry
-from robot_vision.contract.head import Answer, Column, Head, Output, Tap
+from robot_vision.contract.head import Column, Output, Tap
 from robot_vision.contract.losses import LossValue
 from robot_vision.contract.training import Dense, HeadSettings, Trainer
 from robot_vision.datasets import open_dataset
@@ -50,11 +51,6 @@ class PixelsSpec:
     labels: tuple[str, ...] = ()
     height: int = 0
     width: int = 0
-
-
-@dataclass(frozen=True)
-class Pixels(Answer):
-    ids: np.ndarray
 
 
 class Module(nn.Module):
@@ -117,11 +113,9 @@ class PixelsTrainer(Trainer[PixelsSpec]):
         return metrics["accuracy"]
 
 
-class PixelsHead(Head[PixelsSpec, Pixels]):
-    kind = "pixels"
-    answer_key = "pixels"
+class PixelsHead(SegmentsHead):
+    kind = answer_key = "pixels"
     Spec = PixelsSpec
-    Answer = Pixels
     sides = {"trainer": f"{__name__}:PixelsTrainer"}
 
     def taps(self, spec):
@@ -130,23 +124,8 @@ class PixelsHead(Head[PixelsSpec, Pixels]):
     def outputs(self, spec, several):
         return {self.key("ids"): Output((spec.height, spec.width), "uint8", "share", 0.99)}
 
-    def decoder(self, spec, several, material):
-        return lambda arrays: [Pixels(ids) for ids in arrays[self.key("ids")]]
-
-    def json(self, answer, spec, options):
-        return float(answer.ids.mean())
-
-    def cell(self, answer, spec, options):
-        return f"{answer.ids.mean():.2f}"
-
     def columns(self, spec):
-        return {self.key("ids"): Column((spec.height, spec.width), "uint8")}
-
-    def pack(self, answer):
-        return {self.key("ids"): answer.ids}
-
-    def unpack(self, row, spec, material):
-        return Pixels(row[self.key("ids")])
+        return {self.key("ids"): Column((spec.height, spec.width), "uint8", stream=True)}
 
 
 HEAD = PixelsHead()
