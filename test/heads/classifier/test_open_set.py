@@ -168,7 +168,7 @@ def test_unknown_comes_first_with_its_rarity():
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     """Bundles calibrated on solid colours near red, green and blue, by score."""
-    from test_calibrate import colour_samples
+    from colour_samples import colour_samples
 
     from robot_vision.calibration.run import Data, calibrate
     from robot_vision.contract.calibration import Options
@@ -251,8 +251,8 @@ def test_references_that_hold_a_pickle_are_refused(bundles, tmp_path):
 def test_node_takes_the_share_of_known_images_live(bundles, tmp_path):
     """The same image is known where 95 % of known images are kept, and unknown where half are."""
     pytest.importorskip("rclpy")
+    from colour_samples import colour_samples
     from ros_helpers import Client, NodeProcess, rgb_message, stamp_ns, wait_until
-    from test_calibrate import colour_samples
     from vision_msgs.msg import Classification, LabelInfo
 
     bundle = bundles["knn"]
