@@ -21,7 +21,7 @@ from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic
 Columns = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
 Numbers = Mapping[str, Any]  # a part of metrics.json
-TrueImage = Callable[[int, tuple[int, int], float], "NDArray[Any] | None"]
+ReadImage = Callable[[int, tuple[int, int], float], "NDArray[Any] | None"]
 Statistics = Mapping[Any, "Statistic | float"]  # by key, or by several; a number needs no interval
 
 
@@ -42,7 +42,7 @@ class FrameTruth:
     positions: NDArray[np.float64]
     xyzw: NDArray[np.float64]
     numbers: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    images: Mapping[str, TrueImage] = field(default_factory=dict)
+    images: Mapping[str, ReadImage] = field(default_factory=dict)
     first: int = 0
 
     def image(self, word: str, i: int, size: tuple[int, int], none: float) -> NDArray[Any] | None:

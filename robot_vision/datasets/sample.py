@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError, unknown
 from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.truth.images import TrueImage
 
 SPLIT_NAMES = ("train", "validation", "test")
 NO_CLASS = 255  # of a pixel, where classes are ids
@@ -42,23 +43,8 @@ class ImageSource(Protocol):
         """
 
 
-class TruthImage(Protocol):
+class TruthImage(TrueImage, Protocol):
     """What is true of each pixel of an image: a file, or a bag's message. Can be pickled; `str` names it."""
-
-    @property
-    def none(self) -> tuple[float, ...]:
-        """Stored values that say nothing; NaN and infinity never do."""
-
-    @property
-    def unit(self) -> float:
-        """What a stored value is multiplied by: metres for distances, 1 for ids of classes."""
-
-    def load(self) -> NDArray[Any]:
-        """Returns uint8, uint16 or float32 (H, W), as large as the image.
-
-        Raises:
-            ImageError: it cannot be read or decoded; the message names it.
-        """
 
     def encoded(self) -> bytes:
         """Returns what tells two of them apart, without decoding.

@@ -32,23 +32,22 @@ _SOURCE = re.compile(r"([\w.]+)=(.+?)(?:\*([-+.\deE]+))?")
 
 
 class TrueImage(Protocol):
-    """What is true of each pixel of an image; `datasets.sample.TruthImage` is one.
-
-    Attributes:
-        none: stored values that say nothing; NaN and infinity never do.
-        unit: what a stored value is multiplied by.
-    """
+    """What is true of each pixel of an image."""
 
     @property
     def none(self) -> tuple[float, ...]:
-        """See above."""
+        """Stored values that say nothing; NaN and infinity never do."""
 
     @property
     def unit(self) -> float:
-        """See above."""
+        """What a stored value is multiplied by: metres for distances, 1 for ids of classes."""
 
     def load(self) -> NDArray[Any]:
-        """Returns uint8, uint16 or float32 (H, W); raises ImageError."""
+        """Returns uint8, uint16 or float32 (H, W), as large as the image.
+
+        Raises:
+            ImageError: it cannot be read or decoded; the message names it.
+        """
 
 
 @dataclass(frozen=True, eq=False)
