@@ -63,11 +63,6 @@ class Stream:
         """Number of frames."""
         return len(self._numbers)
 
-    @property
-    def there(self) -> NDArray[np.bool_]:
-        """Which frames (N,) have an array."""
-        return self._numbers >= 0
-
     @overload
     def __getitem__(self, index: int) -> NDArray[Any] | None: ...
 
