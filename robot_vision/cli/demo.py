@@ -28,6 +28,7 @@ from rich.console import Console
 
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine
+from robot_vision.contract.metrics import image_words
 from robot_vision.demo.drive import Frame, evaluation_drive, kidnapped_drive, mapping_drive
 from robot_vision.demo.play import play, start_node
 from robot_vision.demo.processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
@@ -270,8 +271,7 @@ def _prepare(
     ):
         images = render_frames(world, frames, Sensor(seed=args.seed), camera, workers)
         start_ns = time.time_ns()
-        truths = {w for head, _ in pipeline.bundle.spec.bound for w in head.judge().truth}
-        of_pixels = any(word.startswith("image:") for word in truths)
+        of_pixels = any(image_words(head) for head, _ in pipeline.bundle.spec.bound)
         renderer = Renderer(world, camera) if of_pixels else None
         written = record_drive(bag, frames, images, camera, start_ns, renderer)
         fingerprints: dict[int, int] = {}
