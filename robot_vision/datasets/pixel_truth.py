@@ -90,10 +90,12 @@ class LabelTable:
         words = set(names_in(ignore))
         known = {e.name for e in entries} | {str(e.id) for e in entries}
         if strange := sorted(w for w in words - known if not w.isdecimal()):
-            raise ConfigError(f"Option ignore names {strange[0]!r}, which no class is called")
+            raise ConfigError(
+                f"Option ignore names {strange[0]!r}, and no class has that name or id"
+            )
         void = sorted({e.name for e in entries if _UNNAMED.fullmatch(e.name)} - words)
         if void:
-            notes.append(f"pixels of {', '.join(void)} are taken for such without truth")
+            notes.append(f"pixels of {', '.join(void)} count as pixels without truth")
         out = words | set(void)
         kept = [
             e for e in entries if e.name not in out and str(e.id) not in out and e.id != NO_CLASS
@@ -288,7 +290,7 @@ def read_entries(file: Path) -> list[Entry]:
     """Returns the lines of a table of classes.
 
     Raises:
-        SourceError: a line is none of such a table.
+        SourceError: a line of the file has another form.
     """
     table = read_table(file, _COLUMNS)
     entries: list[Entry] = []
@@ -310,7 +312,9 @@ def read_entries(file: Path) -> list[Entry]:
             id = int(id_text) if id_text else len(entries)
             levels = [int(n) for n in numbers if n]
         except ValueError:
-            raise SourceError(f"{place}: {' '.join(words)!r} has a number that is none") from None
+            raise SourceError(
+                f"{place}: {' '.join(words)!r} has a word where a whole number is expected"
+            ) from None
         if not 0 <= id <= 255 or any(not 0 <= level <= 255 for level in levels):
             raise SourceError(f"{place}: ids and colours are from 0 to 255")
         colour = (levels[0], levels[1], levels[2]) if levels else None

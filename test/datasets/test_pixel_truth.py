@@ -47,7 +47,7 @@ def test_ids_colours_and_palettes_become_the_same_classes(tmp_path):
     table = read_classes("classes.csv", tmp_path, "", notes)
     assert table.classes.names == ("floor", "wall")
     assert table.classes.colours == ((0, 0, 255), (255, 255, 0))
-    assert notes == ["pixels of void are taken for such without truth"]
+    assert notes == ["pixels of void count as pixels without truth"]
     write(tmp_path / "ids.png", IDS)
     write(tmp_path / "ids16.png", IDS.astype(np.uint16))
     write(tmp_path / "colours.png", np.array([[BGR[i] for i in row] for row in IDS], np.uint8))

@@ -199,28 +199,20 @@ def _depth(folder: Path) -> tuple[NDArray[np.int64], list[str]]:
     Raises:
         SourceError: a stamp is no number.
     """
-    file = folder / "depth.txt"
-    column = 0
-    if not file.is_file():
-        listed = _list(folder)
-        if listed is None or listed.name == "rgb.txt":
-            return np.empty(0, np.int64), []
-        file = listed
-    rows = [row for row in read_table(file).rows if len(row.words) in (2, 4)]
-    if file.name != "depth.txt":
-        rows = [row for row in rows if len(row.words) == 4]
-        column = 0 if rows and _is_depth(rows[0].words[1]) else 2
-        # The stamp is that of the colour image, to which the line gives it.
+    file = first_file(folder / name for name in ("depth.txt", *_LISTS))
+    if file is None or file.name == "rgb.txt":
+        return np.empty(0, np.int64), []
+    alone = file.name == "depth.txt"
+    rows = [row for row in read_table(file).rows if len(row.words) in ((2, 4) if alone else (4,))]
+    stamp, image = 0, 1
+    if not alone:  # the stamp is that of the colour image, to which the line gives it
+        stamp, image = (2, 1) if rows and _is_depth(rows[0].words[1]) else (0, 3)
     unit = unit_of_stamps([row.words[0] for row in rows])
-    of_image = 0 if file.name == "depth.txt" else 2 - column
     found = sorted(
-        (
-            to_ns(row.words[of_image], unit, where(file, row.number)),
-            listed_path(row.words[column + 1]),
-        )
+        (to_ns(row.words[stamp], unit, where(file, row.number)), listed_path(row.words[image]))
         for row in rows
     )
-    return np.array([stamp for stamp, _ in found], np.int64), [name for _, name in found]
+    return np.array([time_ns for time_ns, _ in found], np.int64), [name for _, name in found]
 
 
 def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
