@@ -18,7 +18,7 @@ _CHUNK_NUMBERS = 2_000_000
 def score_classes(
     probabilities: NDArray[Any], true_label: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
-    """Returns the columns of `contract.rows` on classes.
+    """Returns the columns of `judging.ROWS` on classes.
 
     Of classes with the same probability the first one counts as more probable.
 

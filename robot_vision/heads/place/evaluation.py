@@ -88,7 +88,7 @@ class Views:
 def score_places(
     queries: Views, database: Views, settings: SamePlace, same_recording: bool
 ) -> dict[str, NDArray[Any]]:
-    """Returns the columns of `contract.rows` on places.
+    """Returns the columns of `judging.ROWS` on places.
 
     Of images that are equally similar the first one counts as more similar.
 

@@ -45,7 +45,7 @@ def score_poses(
     true_position: NDArray[np.float64],
     true_xyzw: NDArray[np.float64],
 ) -> Columns:
-    """Returns the columns of `contract.rows` on poses.
+    """Returns the columns of `judging.ROWS` on poses.
 
     Args:
         position: (N, 3), estimated; rows that are not finite have no prediction.
