@@ -98,8 +98,7 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
         ends = span(answer)
         said: dict[str, Any] = {"answered": short(float(np.isfinite(answer.depth).mean()))}
         if ends is not None:
-            known = answer.depth[np.isfinite(answer.depth)]
-            said["median_m"] = short(float(np.median(known)))
+            said["median_m"] = short(float(np.nanmedian(answer.depth)))
             said["from_m"], said["to_m"] = map(short, ends)
             if answer.deviation is not None:
                 said["deviation_m"] = short(float(np.nanmedian(answer.deviation)))
