@@ -179,6 +179,11 @@ def always(ours: Rows, theirs: Rows) -> bool:
     return True
 
 
+def same_labels(ours: Rows, theirs: Rows) -> bool:
+    """They can where both models have the same classes."""
+    return ours.labels == theirs.labels
+
+
 def never(ours: Rows, theirs: Rows) -> bool:
     """Only the intervals can be compared."""
     return False

@@ -21,6 +21,7 @@ from robot_vision.contract.metrics import (
     Shown,
     Statistics,
     never,
+    same_labels,
 )
 from robot_vision.contract.rows import UNKNOWN_LABEL, RowColumn, Rows
 from robot_vision.heads.classifier import figures
@@ -144,10 +145,6 @@ def _surest_mistakes(rows: Rows) -> list[Shown]:
     ]
 
 
-def _same_labels(ours: Rows, theirs: Rows) -> bool:
-    return ours.labels == theirs.labels
-
-
 CLASSIFICATION = Section(
     "classification",
     "Classification",
@@ -163,7 +160,7 @@ CLASSIFICATION = Section(
         Metric("ece", "Expected calibration error", "%", False),
         Metric("aurc", "Area under risk-coverage", "", False),
     ),
-    (Part(_classified, _class_statistics, _same_labels),),
+    (Part(_classified, _class_statistics, same_labels),),
     {
         "class_prior": Baseline(
             "class prior", "always the shares of the classes in these very frames", _class_prior

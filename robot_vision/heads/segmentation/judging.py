@@ -21,6 +21,7 @@ from robot_vision.contract.metrics import (
     Section,
     Shown,
     Statistics,
+    same_labels,
 )
 from robot_vision.contract.rows import RowColumn, Rows
 from robot_vision.heads.segmentation.answer import NONE, Segmentation
@@ -189,10 +190,6 @@ def _figures(rows: Rows, numbers: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _same_labels(ours: Rows, theirs: Rows) -> bool:
-    return ours.labels == theirs.labels
-
-
 SEGMENTATION = Section(
     "segmentation",
     "Segmentation",
@@ -206,11 +203,11 @@ SEGMENTATION = Section(
         Metric("ece", "Expected calibration error of pixels", "%", False),
     ),
     (
-        Part(_judged, lambda rows, mask: statistics(_sums(rows, mask)), _same_labels),
+        Part(_judged, lambda rows, mask: statistics(_sums(rows, mask)), same_labels),
         Part(
             _sure,
             lambda rows, mask: {"ece": calibration_error(_sums(rows, mask, BIN_SUMS))},
-            _same_labels,
+            same_labels,
             optional=True,
         ),
     ),
