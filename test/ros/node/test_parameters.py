@@ -112,6 +112,15 @@ def test_bad_place_parameters_are_refused(values: dict, words: list[str]) -> Non
     assert all(word in str(error.value) for word in words), error.value
 
 
+def test_calibration_of_each_camera_is_next_to_its_images_unless_it_is_named() -> None:
+    p = PerceptionParameters(
+        cameras=("a", "b", "c"),
+        image_topics=("", "/rear/jpeg/compressed", "/x/image_rect"),
+        camera_info_topics=("", "", "/lens"),
+    )
+    assert [p.info_topic(c) for c in p.cameras] == ["a/camera_info", "/rear/camera_info", "/lens"]
+
+
 def test_place_topics_follow_the_camera_and_the_perception_node() -> None:
     p = PlaceParameters(camera="front")
     assert p.descriptors == "perception/front/descriptor"
@@ -137,6 +146,11 @@ def test_place_topics_follow_the_camera_and_the_perception_node() -> None:
         ({"cameras": ("front/left",)}, ["front/left"]),
         ({"cameras": ("a", "a")}, ["differ"]),
         ({"cameras": ("a", "b"), "image_topics": ("/x",)}, ["image_topics", "1", "2 cameras"]),
+        (
+            {"cameras": ("a", "b"), "camera_info_topics": ("/x",)},
+            ["camera_info_topics", "2 cameras"],
+        ),
+        ({"image_kind": "rect"}, ["image_kind", "rect", "did you mean 'rectified'"]),
         ({"camera_to_base": (1.0, 2.0)}, ["camera_to_base", "2 numbers"]),
         ({"camera_to_base": (float("inf"),) * 6}, ["camera_to_base", "inf"]),
     ],
