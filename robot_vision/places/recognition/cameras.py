@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import matrix_from_xyzw, xyzw_from_matrix
-from robot_vision.places.recognition.known_places import PlaceTable, Rows
+from robot_vision.places.recognition.known_places import PlaceTable, Rows, turns_deg
 from robot_vision.statistics.normal import normal_cdf
 
 Array = NDArray[np.float64]
@@ -65,8 +65,7 @@ class Cameras:
         """Returns (n, m): the probability that cameras are within radius and heading of keyframes (m,)."""
         there = table.positions[rows]
         gap = np.linalg.norm(self.positions[:, None] - there[None], axis=-1)
-        cosine = np.abs(self.quaternions_xyzw @ table.quaternions_xyzw[rows].T)
-        turn = 2 * np.degrees(np.arccos(np.clip(cosine, 0, 1)))
+        turn = turns_deg(self.quaternions_xyzw, table.quaternions_xyzw[rows])
         sigma = np.sqrt(self.variance)
         spread, turned = (
             np.maximum(sigma[:, i, None], _EXACT * limit)
@@ -142,8 +141,8 @@ def kernel(cameras: Cameras, table: PlaceTable, targets: Rows, flat: Array, sigm
     a, b = cameras.positions - centre, there - centre
     square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * (a @ b.T)
     gap = np.maximum(np.sqrt(np.maximum(square, 0)) - flat[0], 0) / sigma[:, :1]
-    cosine = np.abs(cameras.quaternions_xyzw @ table.quaternions_xyzw[targets].T)
-    turn = np.maximum(2 * np.degrees(np.arccos(np.clip(cosine, 0, 1))) - flat[1], 0) / sigma[:, 1:]
+    turn = turns_deg(cameras.quaternions_xyzw, table.quaternions_xyzw[targets])
+    turn = np.maximum(turn - flat[1], 0) / sigma[:, 1:]
     return np.asarray(np.exp(-(gap**2 + turn**2) / 2))
 
 

@@ -162,8 +162,7 @@ class PlaceTable:
     def away(self, row: int, others: Rows, radius_m: float, heading_deg: float) -> Array:
         """Returns how far rows (n,) are from `row`, 1 being a place's radius or its heading."""
         gap = np.linalg.norm(self.positions[others] - self.positions[row], axis=1)
-        cosine = np.abs(self.quaternions_xyzw[others] @ self.quaternions_xyzw[row])
-        turn = 2 * np.degrees(np.arccos(np.clip(cosine, 0, 1)))
+        turn = turns_deg(self.quaternions_xyzw[others], self.quaternions_xyzw[row])
         return np.asarray(np.hypot(gap / radius_m, turn / heading_deg))
 
     def spacing(self, radius_m: float, heading_deg: float) -> float:
@@ -174,8 +173,13 @@ class PlaceTable:
             others = np.arange(len(self)) if near is None else near
             others = others[others != row]
             away = self.away(row, others, radius_m, heading_deg)
-            found.append(min(1.0, float(away.min(initial=1.0))))
+            found.append(float(away.min(initial=1.0)))
         return float(np.median(found)) if found else 1.0
+
+
+def turns_deg(a_xyzw: Array, b_xyzw: Array) -> Array:
+    """Returns the angles (n, m) between quaternions (n, 4) and (m, 4), degrees."""
+    return np.asarray(2 * np.degrees(np.arccos(np.clip(np.abs(a_xyzw @ b_xyzw.T), 0, 1))))
 
 
 def learned_speed(
