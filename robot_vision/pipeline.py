@@ -121,27 +121,30 @@ class Pipeline:
         self.times = times
         return results
 
-    def _run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    def _run(self, batch: NDArray[np.uint8]) -> list[dict[str, NDArray[Any]]]:
         """Runs the engine; a batch that it fails on is halved, until it is one image.
 
         What fails on many images and works on fewer is the device's memory, which others may share: from
         then on `max_batch` is what worked.
+
+        Returns:
+            The outputs of each part: joining them would take memory again.
         """
         try:
-            return self.engine.run(batch)
+            return [self.engine.run(batch)]
         except EngineError:
             if len(batch) == 1:
                 raise
             half = (len(batch) + 1) // 2
-            parts = [self._run(batch[:half]), self._run(batch[half:])]
+            parts = self._run(batch[:half]) + self._run(batch[half:])
             self.max_batch = min(self.max_batch, half)
-            return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+            return parts
 
     def _infer(self, batch: NDArray[np.uint8], times: StageTimes) -> list[Prediction]:
         start = time.perf_counter()
-        outputs = self._run(batch)
+        parts = self._run(batch)
         inferred = time.perf_counter()
-        results = self.decode(outputs)
+        results = [prediction for outputs in parts for prediction in self.decode(outputs)]
         times.inference += inferred - start
         times.decode += time.perf_counter() - inferred
         return results

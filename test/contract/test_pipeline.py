@@ -116,7 +116,7 @@ pipeline = Pipeline.load("models/demo", "onnx", "cpu", threads=1, max_batch=128)
 images = [np.full((224, 224, 3), i, np.uint8) for i in range(128)]
 alone = pipeline(images[:1]) + pipeline(images[-1:])
 pages = int(open("/proc/self/statm").read().split()[0])
-limit = pages * resource.getpagesize() + 250 * 2**20
+limit = pages * resource.getpagesize() + 150 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 together = pipeline(images)
 assert len(together) == 128
