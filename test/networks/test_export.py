@@ -77,6 +77,8 @@ def test_bundle_is_complete_and_loads(exported):
 def test_bundles_weights_are_the_network(exported):
     network, bundle = exported
     loaded = load_network(bundle.path / "weights.safetensors")
+    state = loaded.state_dict()
+    assert all(value.equal(state[key]) for key, value in network.state_dict().items())
     batch = torch.from_numpy(prepare_images(photographs(), network.spec.input))
     with torch.inference_mode():
         for name, value in network(batch).items():
