@@ -225,8 +225,8 @@ class Trainer(Side, Generic[S]):
         """
 
     def word(self) -> str:
-        """Returns the word of truth that the head learns from."""
-        return self.truth
+        """Returns the word of truth that the head learns from; where that is `image`, with the head's name."""
+        return f"image:{self.name}" if self.truth == "image" else self.truth
 
     def words(self) -> tuple[str, ...]:
         """Returns the words of truth of a head that learns from several."""

@@ -85,15 +85,12 @@ class PixelsTrainer(Trainer[PixelsSpec]):
     Settings = Settings
     losses = {"entropy": "test_dense:CrossEntropy"}
     harms = frozenset({"mixup"})
-    truth = WORD
+    truth = "image"
 
     def spec(self, settings, facts):
         spec = from_mapping(PixelsSpec, f"network.{self.name}", settings)
         height, width = (side // 4 for side in facts.input)
         return replace(spec, labels=facts.labels[self.word()], height=height, width=width)
-
-    def word(self):
-        return f"image:{self.name}"
 
     def dense(self, spec):
         return {self.word(): Dense((spec.height, spec.width), "uint8", 255)}

@@ -69,10 +69,6 @@ class DepthTrainer(Trainer[DepthSpec]):
             return spec
         return replace(spec, size=tuple(-(-side // spec.strides[0]) for side in facts.input))
 
-    def word(self) -> str:
-        """Returns `image:depth`; `image:NAME` for a head that is not named as its kind."""
-        return f"image:{self.name}"
-
     def dense(self, spec: DepthSpec) -> dict[str, Dense]:
         """See `Trainer.dense`: metres, NaN where there is no truth."""
         return {

@@ -73,10 +73,6 @@ class SegmentationTrainer(Trainer[SegmentationSpec]):
     harms = frozenset({"mixup"})
     truth = "image"
 
-    def word(self) -> str:
-        """Returns `image:segmentation`; `image:NAME` for a head that is not named as its kind."""
-        return f"{self.truth}:{self.name}"
-
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> SegmentationSpec:
         """Takes labels and colours of the data, and the size from the network's input."""
         where = f"network.{self.name}"
