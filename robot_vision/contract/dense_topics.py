@@ -112,7 +112,7 @@ class Cloud:
         z_m: float (h, w), metres along the optical axis; 0, NaN or infinity where nothing is known.
         others: name to uint8 (h, w): further fields.
         far_m: points further away than this are left out; infinity for none.
-        step: only every so many rows and columns.
+        step: of the rows and columns that have points, from one to the next.
     """
 
     z_m: NDArray[np.floating]

@@ -225,7 +225,7 @@ class Trainer(Side, Generic[S]):
         """
 
     def word(self) -> str:
-        """Returns the word of truth that the head learns from; where that is `image`, with the head's name."""
+        """Returns the word of truth that the head learns from: `truth`, and `image:NAME` for `image`."""
         return f"image:{self.name}" if self.truth == "image" else self.truth
 
     def words(self) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ class DepthOptions:
     )
     points_step: int = parameter(
         1,
-        "Every how many rows and columns the point cloud has a point. With 1 it has a point for each pixel "
-        "of the depth image, as Nav2's semantic layer needs it.",
+        "From one point of the point cloud to the next, in rows and columns. With 1 it has a point for each "
+        "pixel of the depth image, as Nav2's semantic layer needs it.",
         low=1,
         high=64,
         change=LIVE,

@@ -30,7 +30,7 @@ Ids = NDArray[np.int64]
 
 
 def thinned(image: Any, step: int) -> Any:
-    """Returns every so-and-so-many-th pixel of (..., h, w), each way."""
+    """Returns one pixel of `step` each way, of (..., h, w)."""
     return image[..., step // 2 :: step, step // 2 :: step]
 
 
