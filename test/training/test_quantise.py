@@ -173,3 +173,10 @@ def test_rounding_moves_no_channels_mean(bundles, kind):
     pairs = zip(channel_means(quantised, nodes), channel_means(original, nodes), strict=True)
     for found, expected in pairs:
         assert np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()
+
+
+def test_making_a_variant_fills_no_screen(bundles, tmp_path, capfd):
+    """ONNX Runtime warned of each number that a part of the graph does not need, once a layer."""
+    config = TrainingConfig(heads=("classifier",))
+    make_variant(bundles["float32"].path, tmp_path / "int8", "int8", Samples(), config)
+    assert capfd.readouterr() == ("", "")

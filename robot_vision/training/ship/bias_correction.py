@@ -78,6 +78,8 @@ def _means(
             needed.update(node.input)
             nodes.append(node)
     part.graph.node.extend(reversed(nodes))
+    del part.graph.initializer[:]  # ONNX Runtime would warn of each that is not needed
+    part.graph.initializer.extend(i for i in model.graph.initializer if i.name in needed)
     session = onnxruntime.InferenceSession(
         part.SerializeToString(), providers=["CPUExecutionProvider"]
     )
