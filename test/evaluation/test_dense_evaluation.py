@@ -370,7 +370,7 @@ def test_a_data_set_of_other_classes_or_with_other_truth_is_refused(tmp_path, ca
     assert "has no validation images: --split may be train, test" in capsys.readouterr().err
 
 
-def test_recorded_answers_are_judged_as_replayed_ones(tmp_path):
+def test_recorded_answers_are_judged_as_replayed_ones(tmp_path, capsys):
     model, bag = bundle(tmp_path / "model", "letterbox"), write_bag(tmp_path / "drive")
     words = ["--topic", IMAGE_TOPIC, "--engine", "onnx", "--resamples", "20"]
     replayed = tmp_path / "replayed"
@@ -381,11 +381,13 @@ def test_recorded_answers_are_judged_as_replayed_ones(tmp_path):
     kept = Predictions.load(next((replayed / "cache").iterdir()))
     for a, b in zip(back.columns["ids"], kept.columns["ids"], strict=True):
         np.testing.assert_array_equal(a, b)
-    found = evaluate(
-        tmp_path, "--predictions", str(results), "--bag", str(bag), "--model", str(model)
-    )
+    recorded = ["--predictions", str(results), "--bag", str(bag)]
+    found = evaluate(tmp_path, *recorded, "--model", str(model))
     expected = json.loads((replayed / "metrics.json").read_text())
     assert found["toy_segmentation"] == expected["toy_segmentation"]
+    capsys.readouterr()
+    evaluate(tmp_path, *recorded)
+    assert "toy_segments is not judged, since that needs its settings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size", [(120, 64), (320, 240)])

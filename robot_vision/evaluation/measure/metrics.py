@@ -55,7 +55,7 @@ from robot_vision.contract.rows import (
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.association import Associated, associate
-from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.columns import UNJUDGED, Predictions
 from robot_vision.files.array_stream import Stream
 from robot_vision.geometry.rotations import mean_pose
 from robot_vision.statistics.bootstrap import Resampler
@@ -199,10 +199,7 @@ def score_recording(
             *truth.notes,
             *_unread(found),
             *_unknown_note(unknown_labels, frames.labels),
-            *(
-                f"{name} is not judged, since that needs its settings: name the model"
-                for name in unbound
-            ),
+            *(UNJUDGED.format(name) for name in unbound),
         ],
         "unknown_labels": unknown_labels,
         "meta": predictions.meta,

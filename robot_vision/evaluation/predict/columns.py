@@ -25,6 +25,7 @@ from robot_vision.text.counts import counted
 
 FORMAT = "robot_vision.predictions/1"
 STREAMED = "robot_vision.predictions/2"  # with columns that are read when they are asked for
+UNJUDGED = "{} is not judged, since that needs its settings: give the model"
 
 # Number of dimensions of each column; the first is always the frame.
 _DIMENSIONS = {

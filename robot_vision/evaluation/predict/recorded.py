@@ -34,7 +34,7 @@ from robot_vision.contract.topics import (
     Topic,
 )
 from robot_vision.errors import ImageError, SourceError, unknown
-from robot_vision.evaluation.predict.columns import Predictions
+from robot_vision.evaluation.predict.columns import UNJUDGED, Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
 from robot_vision.files.array_stream import Stream
 from robot_vision.geometry.intrinsics import Intrinsics
@@ -186,6 +186,12 @@ def read_results(
             f"{again} of {len(keys)} results have the stamp of another: two nodes of one name, images that "
             "share a stamp, or a recording that was looped"
         )
+    notes += [
+        UNJUDGED.format(head.name)
+        for head, own in heads
+        if own is None and head.kind not in registry.BUILT_IN
+        if any(topic.name in readers for topic in head.topics(own))
+    ]
     columns: dict[str, Any] = {}
     for name, reader in readers.items():
         try:
