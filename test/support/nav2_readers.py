@@ -1,4 +1,4 @@
-"""Messages as those read them who subscribe, without ROS's packages of C++.
+"""Messages as their subscribers read them, without ROS's packages of C++.
 
 The readers ask what Nav2 (main of August 2026) and kiwicampus/semantic_segmentation_layer (April 2026) ask in
 their sources; each says where.

@@ -28,8 +28,8 @@ class DepthOptions:
     )
     points_step: int = parameter(
         1,
-        "From one point of the point cloud to the next, in rows and columns. With 1 it has a point for each "
-        "pixel of the depth image, as Nav2's semantic layer needs it.",
+        "Rows, and columns, of the depth image from one point of the cloud to the next. With 1 each pixel has "
+        "a point, as Nav2's semantic layer needs it.",
         low=1,
         high=64,
         change=LIVE,
@@ -43,7 +43,7 @@ class DepthOptions:
     )
     obstacle_high_m: float = parameter(
         1.0,
-        "Height above base_frame below which something is an obstacle: the robot's own, in metres.",
+        "Height above base_frame up to which something is an obstacle: the robot's own height, in metres.",
         low=-100.0,
         high=100.0,
         change=LIVE,
@@ -57,7 +57,7 @@ class DepthOptions:
     )
     obstacle_pixels: int = parameter(
         5,
-        "How many pixels must be as near for an obstacle in the path: single ones are often wrong.",
+        "How many pixels in the path must be at least as near as the obstacle: single ones are often wrong.",
         low=1,
         high=10000,
         change=LIVE,
