@@ -28,8 +28,8 @@ class DepthOptions:
     )
     points_step: int = parameter(
         1,
-        "Rows, and columns, of the depth image from one point of the cloud to the next. With 1 each pixel has "
-        "a point, as Nav2's semantic layer needs it.",
+        "Rows, and columns, of the depth image from one point of the cloud to the next. With 1 each pixel "
+        "has a point, as Nav2's semantic layer needs it.",
         low=1,
         high=64,
         change=LIVE,

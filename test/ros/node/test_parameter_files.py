@@ -72,10 +72,11 @@ def test_a_node_says_what_of_its_parameters_is_ignored(tmp_path: Path) -> None:
         *("--places", "--ros-args", "--params-file", str(odd)),
     )
     try:
-        wait_until(lambda: "publish_reliability, publish_depth" in process.output, 60)
+        said = "qos_overrides./places/pose.publisher.depth is ignored"
+        words = ("publish_reliability, publish_depth", said)
+        wait_until(lambda: all(w in process.output for w in words), 60)
         assert f"{wrong} is ignored: its parameters are of /eyes" in process.output
         assert "Unknown parameter 'start_mapping'" in process.output
-        assert "qos_overrides./places/pose.publisher.depth is ignored" in process.output
         assert process.stop() == 0
     finally:
         process.process.kill()
