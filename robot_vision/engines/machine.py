@@ -1,0 +1,86 @@
+"""What a machine computes with: the CPU's instruction set, or the GPU's name.
+
+The same graph rounds otherwise with other instructions, so what was measured with one set holds for it alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+from pathlib import Path
+
+# The kernel's flags that make up each set, narrowest first.
+_X86: dict[str, tuple[str, ...]] = {
+    "avx2": ("avx2", "fma"),
+    "avx_vnni": ("avx_vnni", "avx2"),
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    "avx512_vnni": ("avx512_vnni", "avx512bw"),
+    "avx512_bf16": ("avx512_bf16", "avx512_vnni"),
+    "amx_int8": ("amx_int8", "amx_tile"),
+    "amx_bf16": ("amx_bf16", "amx_tile"),
+}
+_ARM: dict[str, tuple[str, ...]] = {"neon": ("asimd",), "neon_dot": ("asimddp",), "i8mm": ("i8mm",)}
+INSTRUCTION_SETS = (*_X86, *_ARM)
+_NAME_BYTES = 256
+
+
+def instructions_of(cpuinfo: str) -> str:
+    """Returns the widest of `INSTRUCTION_SETS` in the text of `/proc/cpuinfo`; empty for a CPU with none.
+
+    Wider sets come with the narrower ones, so one name stands for all; AMX is wider than AVX-512.
+    """
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        # Of the first core: the kernel offers what all have (ARM), or all are alike (x86).
+        known = {"flags": _X86, "Features": _ARM}.get(key.strip())
+        if known is not None:
+            flags = set(value.split())
+            names = [name for name, needed in known.items() if flags.issuperset(needed)]
+            return names[-1] if names else ""
+    return ""
+
+
+@functools.cache
+def instructions(device: str = "cpu") -> str:
+    """Returns what a device computes with.
+
+    Args:
+        device: as `EngineSettings.device`.
+
+    Returns:
+        For `cpu` the widest of `INSTRUCTION_SETS`, or the architecture (`x86_64`) where it has none or
+        the kernel does not say; for any other the device's full name, empty where nothing says it.
+    """
+    kind, _, index = device.replace(".", ":").partition(":")
+    if kind == "cpu":
+        try:
+            text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # not Linux
+            text = ""
+        return instructions_of(text) or platform.machine()
+    if kind in ("cuda", "tensorrt"):
+        return _nvidia_name(int(index or 0))
+    try:
+        import openvino
+
+        name = openvino.Core().get_property(device.upper(), "FULL_DEVICE_NAME")
+    except Exception:  # not installed, or RuntimeErrors of its own: no such device
+        return ""
+    return str(name)
+
+
+def _nvidia_name(index: int) -> str:
+    """Returns the name of the N-th GPU as CUDA counts them, by the driver's own library."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ""
+    device = ctypes.c_int()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    failed = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), index)
+        or cuda.cuDeviceGetName(name, _NAME_BYTES, device)
+    )
+    return "" if failed else name.value.decode(errors="replace")
