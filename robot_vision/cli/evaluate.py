@@ -39,8 +39,14 @@ from robot_vision.evaluation.predict.recorded import read_results, with_times_of
 from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, image_topic
 from robot_vision.evaluation.predict.samples import TOPIC, SampleSource, classes_of, sample_truth
 from robot_vision.evaluation.report.compare import compare
+from robot_vision.evaluation.report.requirements import (
+    Requirement,
+    judge,
+    require_sections,
+    write_junit,
+)
 from robot_vision.evaluation.report.text import markdown, print_tables, said_lines, summary_line
-from robot_vision.evaluation.report.writing import Written, write_all
+from robot_vision.evaluation.report.writing import Written, title_of, write_all
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
@@ -54,8 +60,14 @@ _WIDTH = 120  # where the output is no terminal
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates. Exit status: 0, or 1 if a recording of several could not be evaluated."""
+    """Evaluates.
+
+    Exit status: 3 if a limit is missed, else 1 if a recording of several could not be evaluated, else 0.
+    """
     check_data_set(args)
+    args.require = [Requirement.of(text) for text in args.require]
+    if args.junit and not args.require:
+        raise ConfigError("--junit writes what came of limits: give some by --require")
     # Before anything is written: it may be the file that is about to be replaced.
     earlier = read_document(args.compare) if args.compare else None
     make_folder(args.output)
@@ -70,8 +82,13 @@ def run(args: argparse.Namespace) -> int:
     if earlier is not None:
         written.changes, written.notes = compare(written.document, earlier)
     written.command = _command()
+    written.verdicts = judge(args.require, written.document)
     files = write_all(args.output, written, not args.no_results_bag, args.top_k)
+    if args.junit:
+        write_junit(args.junit, title_of(written.document, written.bundle), written.verdicts)
     _show(args.format, written, files)
+    if any(not verdict.kept for verdict in written.verdicts):
+        return 3
     return 1 if failed else 0
 
 
@@ -86,7 +103,7 @@ def _show(form: str, written: Written, files: list[Path]) -> None:
     if form == "json":
         print(json.dumps({k: v for k, v in metrics.items() if k != "rows"}, allow_nan=False))
     elif form == "markdown":
-        print(markdown(metrics, changes, notes), end="")
+        print(markdown(metrics, changes, [*map(str, written.verdicts), *notes]), end="")
     else:
         print_tables(console, metrics, changes, notes)
         for line in said_lines(written.scores):
@@ -94,7 +111,7 @@ def _show(form: str, written: Written, files: list[Path]) -> None:
         console.print(
             summary_line(metrics), style="bold", highlight=False, markup=False, soft_wrap=True
         )
-    for line in written.left_out:
+    for line in (*map(str, written.verdicts), *written.left_out):
         console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {files[0]}", highlight=False, markup=False, soft_wrap=True)
 
@@ -115,7 +132,9 @@ def _model(args: argparse.Namespace) -> ModelBundle:
         raise ConfigError(
             "Which model? Give --model BUNDLE, a directory or the name of an installed one"
         )
-    return ModelBundle.load(find_model(args.model))
+    bundle = ModelBundle.load(find_model(args.model))
+    require_sections(args.require, [head for head, _ in bundle.spec.bound])
+    return bundle
 
 
 def _of_data(args: argparse.Namespace) -> Written:
@@ -289,7 +308,7 @@ def _recorded(args: argparse.Namespace) -> Written:
         raise ConfigError(
             "--predictions scores one recording: give one --bag at most, and no --map-bag"
         )
-    bundle = ModelBundle.load(find_model(args.model)) if args.model else None
+    bundle = _model(args) if args.model else None
     request = truth_request(args)
     require_heads(request.labels_of, bundle.spec.bound if bundle else ())
     request = with_images(request, bundle.spec.bound if bundle else ())

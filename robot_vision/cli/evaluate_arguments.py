@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision evaluate --bag run1 --model demo\n"
         "  robot-vision evaluate --bag 'runs/*' --model BUNDLE --jobs 4 --format markdown\n"
         "  robot-vision evaluate --bag run1 --model BUNDLE --compare old/metrics.json\n"
+        "  robot-vision evaluate --bag run1 --model BUNDLE --require 'pose.median_m<=0.25' --junit run1.xml\n"
         "  robot-vision evaluate --data mask_folder CamVid --model BUNDLE\n"
         "  robot-vision evaluate --predictions recorded --bag run1   (recorded with record.launch.py)\n"
         "  robot-vision evaluate merge a/metrics.json b/metrics.json --output all\n"
@@ -122,6 +123,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     out.add_argument(
         "--compare", metavar="FILE", help="metrics.json of an earlier evaluation to compare with"
+    )
+    out.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="LIMIT",
+        help="limit for a number of metrics.json, such as 'pose.median_m<=0.25'; with any that is missed the "
+        "exit status is 3; repeat for more",
+    )
+    out.add_argument(
+        "--junit",
+        type=Path,
+        metavar="FILE",
+        help="write the limits and what came of them as JUnit XML",
     )
     out.add_argument(
         "--format",

@@ -17,6 +17,7 @@ from robot_vision.contract.rows import Scores
 from robot_vision.evaluation.measure.metrics import sections_of
 from robot_vision.evaluation.report.compare import Change, change_lines
 from robot_vision.evaluation.report.headlines import Chapter, Headline, Number, chapters
+from robot_vision.evaluation.report.requirements import Verdict, summary
 from robot_vision.evaluation.report.text import (
     association_lines,
     said_lines,
@@ -44,6 +45,7 @@ class Report:
             answer is drawn by head and number.
         changes: since an earlier evaluation.
         notes: on the comparison.
+        verdicts: on what was required.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Report:
     images: Mapping[Picture, str] = field(default_factory=dict)
     changes: Sequence[Change] = ()
     notes: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,12 @@ def render(report: Report) -> str:
         f"<h1>{escape(report.title)}</h1>",
         f'<p class="lead">{escape(summary_line(metrics))}</p>',
     ]
+    if report.verdicts:
+        items = "".join(
+            f'<li class="{"good" if v.kept else "bad"}">{escape(str(v))}</li>'
+            for v in report.verdicts
+        )
+        out.append(f"<p><b>{escape(summary(report.verdicts))}</b></p><ul>{items}</ul>")
     galleries, given = shown_frames(report.scores), sections_of(report.scores)
     every = chapters(metrics)
     for chapter in every:

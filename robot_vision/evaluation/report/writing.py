@@ -26,6 +26,7 @@ from robot_vision.evaluation.predict.samples import SampleSource
 from robot_vision.evaluation.report.compare import Change
 from robot_vision.evaluation.report.page import Picture, Report, render, shown_frames
 from robot_vision.evaluation.report.pictures import Paint, Place, load_pictures
+from robot_vision.evaluation.report.requirements import Verdict
 from robot_vision.evaluation.report.tables import file_stems, write_table, write_trajectories
 from robot_vision.files.whole import write_whole
 from robot_vision.geometry.intrinsics import Intrinsics, camera_of, info_topic
@@ -56,6 +57,7 @@ class Written:
         command: that is run.
         changes: since an earlier evaluation.
         notes: on these.
+        verdicts: on what was required of it.
         left_out: lines on what the bags of results lack; `write_all` adds them.
     """
 
@@ -68,6 +70,7 @@ class Written:
     command: str = ""
     changes: Sequence[Change] = ()
     notes: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
     left_out: list[str] = field(default_factory=list)
 
 
@@ -104,6 +107,8 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
     document, scores = written.document, written.scores
     document["command"] = written.command
     document["versions"] = versions()
+    if written.verdicts:
+        document["requirements"] = [verdict.to_dict() for verdict in written.verdicts]
     if written.bundle is not None:
         document["bundle"] = _bundle_facts(written.bundle)
     report = folder / "report.html"
@@ -131,7 +136,7 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
             written.left_out += left_out
             files.append(path)
     page = Report(
-        title=_title(document, written.bundle),
+        title=title_of(document, written.bundle),
         metrics=document,
         scores=scores,
         command=written.command,
@@ -139,6 +144,7 @@ def _write(folder: Path, written: Written, results_bags: bool, top_k: int) -> li
         images=_images(written),
         changes=written.changes,
         notes=written.notes,
+        verdicts=written.verdicts,
     )
     write_whole(report, render(page))
     return files
@@ -168,7 +174,8 @@ def lens_of(
     return NO_CALIBRATION
 
 
-def _title(document: Mapping[str, Any], bundle: ModelBundle | None) -> str:
+def title_of(document: Mapping[str, Any], bundle: ModelBundle | None) -> str:
+    """Returns what was evaluated, in a few words."""
     names = [r["name"] for r in document["recordings"]]
     what = names[0] if len(names) == 1 else f"{len(names)} recordings"
     return f"{bundle.name} on {what}" if bundle else f"Evaluation of {what}"
