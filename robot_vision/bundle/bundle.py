@@ -4,6 +4,8 @@
     model.onnx           one graph: uint8 RGB (N, H, W, 3) in, final values out
     weights.safetensors  the same weights, to train on (only the torch engine reads them)
     labels.txt, ...      files of heads (`Head.files`): labels, features of known images
+    model.int8.onnx, ... graphs of further programs (`programs.py`), where `robot-vision optimise` made them
+    probes.safetensors   a few inputs and what each program gave for them
     README.md            the model card
 
 Loading checks all of it. The graph's bytes are hashed and handed to the engine from memory, so what was
@@ -14,18 +16,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from robot_vision.bundle.programs import FLOAT32, Program, parse_programs
 from robot_vision.bundle.signature import GraphSignature, read_signature
 from robot_vision.contract import registry
 from robot_vision.contract.head import Material
 from robot_vision.contract.spec import NetworkSpec, bound_settings, kind_of
-from robot_vision.errors import BundleError, ConfigError
+from robot_vision.errors import BundleError, ConfigError, unknown
 from robot_vision.files.cache_folder import user_cache
 from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.files.whole import file_sha256, write_whole
@@ -36,6 +39,7 @@ MANIFEST = "bundle.yaml"
 GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
+PROBES = "probes.safetensors"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 2 << 30  # protobuf, hence ONNX without external data, ends at 2 GiB
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy", ".npz")
@@ -44,7 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A bundle that was loaded and verified.
+    """A bundle that was loaded and verified, as one of its programs sees it.
 
     Attributes:
         path: its directory.
@@ -55,9 +59,12 @@ class ModelBundle:
         calibration: what `robot-vision calibrate` fitted, on what, and what it changed (free form, but for
             `open_set.known_scores` and `place.probability`, which consumers read).
         files: name of each file to its sha256, as hexadecimal digits.
-        graph: the bytes of `model.onnx`.
+        graph: the bytes of `model.onnx`, or of the program's own graph.
         material: head's name to what the bundle holds for it next to the graph.
-        sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle.
+        sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle, whichever program.
+        program: the name of the one that `graph`, `spec` and `calibration` are of.
+        programs: all that `bundle.yaml` lists; `float32` is one also where it is not listed.
+        probes: the bytes of `probes.safetensors`; empty where there are none.
     """
 
     path: Path
@@ -70,21 +77,39 @@ class ModelBundle:
     sha256: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
     material: Mapping[str, Material] = field(default_factory=dict, repr=False)
+    program: str = FLOAT32
+    programs: tuple[Program, ...] = ()
+    probes: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def load(cls, path: str | Path) -> ModelBundle:
+    def load(cls, path: str | Path, program: str = FLOAT32) -> ModelBundle:
         """Loads and verifies the bundle in the directory `path`.
+
+        Args:
+            path: of the bundle.
+            program: that is to run; all files are verified whichever it is.
 
         Raises:
             BundleError: it is absent, of another format version, has a missing, additional pickled,
-                altered or truncated file, or its graph does not have the inputs and outputs that
+                altered or truncated file, or the program's graph does not have the inputs and outputs that
                 `bundle.yaml` promises.
+            ConfigError: it has no such program; the message lists those that there are.
         """
         path = Path(path).expanduser()
         manifest = _read_manifest(path)
+        running = _program(manifest, program)
         _refuse_pickles(path, manifest.files)
-        contents = {name: _read_verified(path / name, sha) for name, sha in manifest.files.items()}
-        heads = bound_settings(manifest.network["heads"])
+        graph_file = running.graph or GRAPH
+        others = {WEIGHTS, GRAPH, *(p.graph for p in manifest.programs)} - {graph_file}
+        contents = {
+            name: _read_verified(path / name, sha, name not in others)
+            for name, sha in manifest.files.items()
+        }
+        heads = [
+            (head, {**settings, **running.heads.get(head.name, {})})
+            for head, settings in bound_settings(manifest.network["heads"])
+        ]
+        calibration = running.calibration or manifest.calibration
         files = {
             head.name: {f: contents[head.key(f)] for f in head.files if head.key(f) in contents}
             for head, _ in heads
@@ -98,13 +123,11 @@ class ModelBundle:
             spec = NetworkSpec.from_dict(network)
         except ConfigError as error:
             raise BundleError(f"{path / MANIFEST}: {error}") from error
-        graph = contents[GRAPH]
-        _check_graph(path / GRAPH, graph, spec)
+        graph = contents[graph_file]
+        _check_graph(path / graph_file, graph, spec)
         try:
             material = {
-                head.name: Material(
-                    head.own(manifest.calibration), head.read_files(own, files[head.name])
-                )
+                head.name: Material(head.own(calibration), head.read_files(own, files[head.name]))
                 for head, own in spec.bound
             }
         except ConfigError as error:
@@ -118,8 +141,11 @@ class ModelBundle:
             files=dict(manifest.files),
             graph=graph,
             sha256=manifest.sha256,
-            calibration=manifest.calibration,
+            calibration=calibration,
             material=material,
+            program=running.name,
+            programs=manifest.programs,
+            probes=contents.get(PROBES, b""),
         )
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +162,8 @@ class ModelBundle:
         Not in the bundle's own folder: what comes with a bundle could run as code on the GPU, and what was
         built from its files of yesterday would still lie there after they were replaced.
         """
-        return user_cache() / "bundles" / self.sha256[:32]
+        folder = user_cache() / "bundles" / self.sha256[:32]
+        return folder if self.program == FLOAT32 else folder / self.program
 
 
 @dataclass(frozen=True)
@@ -148,6 +175,7 @@ class _Manifest:
     calibration: Mapping[str, Any]
     files: Mapping[str, str]
     sha256: str
+    programs: tuple[Program, ...]
 
 
 def write_manifest(
@@ -157,8 +185,18 @@ def write_manifest(
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
+    programs: Sequence[Program] = (),
 ) -> None:
     """Writes `bundle.yaml`, and heads' files that come from the spec, for the files that lie in `path`.
+
+    Args:
+        path: the bundle's directory.
+        name: of the model.
+        spec: of the network, as `float32` runs it.
+        training: what it was trained on.
+        metrics: what it scored.
+        calibration: what was fitted.
+        programs: what else it can run, whose graphs lie in `path`; their probes are listed only with them.
 
     The manifest is written last and moved into place, so an interrupted write leaves no valid bundle.
     """
@@ -174,6 +212,9 @@ def write_manifest(
         for file, content in contents.items():
             (path / head.key(file)).write_bytes(content)
         owned += [head.key(file) for file in head.files]
+    listed = [GRAPH, WEIGHTS, *owned, CARD]
+    if programs:
+        listed += [*(program.graph for program in programs if program.graph), PROBES]
     data = {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -181,9 +222,8 @@ def write_manifest(
         "training": dict(training),
         "metrics": dict(metrics),
         **({"calibration": dict(calibration)} if calibration else {}),
-        "files": {
-            n: file_sha256(path / n) for n in (GRAPH, WEIGHTS, *owned, CARD) if (path / n).is_file()
-        },
+        **({"programs": [program.to_dict() for program in programs]} if programs else {}),
+        "files": {n: file_sha256(path / n) for n in listed if (path / n).is_file()},
     }
     write_whole(path / MANIFEST, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
@@ -225,7 +265,7 @@ def _read_manifest(path: Path) -> _Manifest:
             )
         needed = ("format_version", "name", "network", "files")
         free_form = ("training", "metrics", "calibration")
-        fields = check_mapping("bundle", data, needed, free_form)
+        fields = check_mapping("bundle", data, needed, (*free_form, "programs"))
         if not isinstance(fields["name"], str) or not _NAME.fullmatch(fields["name"]):
             raise ConfigError(f"name is {fields['name']!r}: use letters, digits, '.', '_' and '-'")
         optional = ("input", "epistemic")
@@ -237,13 +277,15 @@ def _read_manifest(path: Path) -> _Manifest:
                     f"{head.name} is {type(settings).__name__}: it must be a mapping of settings"
                 )
             owned += [head.key(file) for file in head.files]
-        allowed = (WEIGHTS, *owned, CARD)
+        programs = parse_programs(fields.get("programs"), tuple(map(str, network["heads"])))
+        graphs = [program.graph for program in programs if program.graph]
+        allowed = (WEIGHTS, *owned, CARD, *graphs, *([PROBES] if programs else []))
         files = fields["files"]
         for file in files if isinstance(files, Mapping) else ():
             for kind in registry.BUILT_IN if file not in (GRAPH, *allowed) else ():
                 if file in registry.head(kind).files:
                     raise ConfigError(f"files has {file}, but there is no {kind} head")
-        files = check_mapping("files", files, (GRAPH,), allowed)
+        files = check_mapping("files", files, (GRAPH, *graphs), allowed)
         free = {key: fields.get(key) or {} for key in free_form}
         for key, value in free.items():
             if not isinstance(value, Mapping):
@@ -259,7 +301,20 @@ def _read_manifest(path: Path) -> _Manifest:
         free["calibration"],
         files,
         digest,
+        programs,
     )
+
+
+def _program(manifest: _Manifest, name: str) -> Program:
+    """Returns the program of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    programs = {p.name: p for p in (Program(FLOAT32), *manifest.programs)}
+    if name not in programs:
+        raise ConfigError(unknown(f"program of {manifest.name}", name, programs))
+    return programs[name]
 
 
 def _refuse_pickles(path: Path, listed: Collection[str]) -> None:
@@ -273,16 +328,17 @@ def _refuse_pickles(path: Path, listed: Collection[str]) -> None:
         )
 
 
-def _read_verified(file: Path, sha256: object) -> bytes:
+def _read_verified(file: Path, sha256: object, wanted: bool) -> bytes:
     if not file.is_file() or file.is_symlink():
         raise BundleError(f"{file} is missing: {MANIFEST} lists it; copy the whole bundle again")
     if file.stat().st_size > MAX_FILE_BYTES:
         raise BundleError(
             f"{file} has {file.stat().st_size} bytes: at most {MAX_FILE_BYTES} are allowed"
         )
-    # Weights are only hashed, in blocks: the torch engine alone needs them, and reads them itself.
-    content = b"" if file.name == WEIGHTS else file.read_bytes()
-    actual = file_sha256(file) if file.name == WEIGHTS else hashlib.sha256(content).hexdigest()
+    # The weights and the graphs of other programs are only hashed, in blocks: the torch engine alone needs
+    # weights, and reads them itself.
+    content = file.read_bytes() if wanted else b""
+    actual = hashlib.sha256(content).hexdigest() if wanted else file_sha256(file)
     if actual != sha256:
         raise BundleError(
             f"{file} ({file.stat().st_size} bytes) has sha256 {actual[:12]}... and not "

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.programs import PRECISIONS
 from robot_vision.engines.base import Engine, EngineSettings
 from robot_vision.errors import EngineError, unknown
 
@@ -20,7 +21,6 @@ _EXTRAS = {
     "openvino": "robot_vision[openvino]",
     "torch": "robot_vision[train]",
 }
-PRECISIONS = ("float32", "float16", "bfloat16")
 
 _log = logging.getLogger(__name__)
 

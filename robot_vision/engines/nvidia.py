@@ -99,7 +99,7 @@ def providers(
     tensorrt = {
         "device_id": index,
         "trt_fp16_enable": precision == "float16",
-        "trt_int8_enable": bundle.training.get("variant") == TENSORRT_VARIANT,
+        "trt_int8_enable": TENSORRT_VARIANT in (bundle.program, bundle.training.get("variant")),
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": True,
