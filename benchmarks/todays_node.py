@@ -17,7 +17,7 @@ from torchvision import models, transforms
 from vision_msgs.msg import Classification, ObjectHypothesis
 
 from benchmarks.models import LABELS, SPECS
-from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.place.poolings.netvlad import NetVladHead
 from robot_vision.ros.node.dds import use_large_image_profile
 
 

@@ -55,6 +55,7 @@ class Architecture:
         keys: names of every parameter and buffer of the whole network to their shapes.
         input: (channels, height, width) of the images for which it was made.
         says: what the numbers of the last layer are.
+        class_token: the tap of a transformer's class token; empty where `features` is the nearest to it.
     """
 
     name: str
@@ -68,6 +69,12 @@ class Architecture:
     keys: Mapping[str, Shape]
     input: Shape
     says: str
+    class_token: str = ""
+
+    @property
+    def token(self) -> str:
+        """The tap of a vector that stands for the whole image."""
+        return self.class_token or self.features
 
     def resolve(self, tap: str) -> str:
         """Returns the node of a tap.

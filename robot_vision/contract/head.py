@@ -69,7 +69,8 @@ class Tap:
 
     Attributes:
         name: of the backbone's tap; empty for its default.
-        kind: of the default: `features` (a vector) or `map` (a feature map).
+        kind: of the default: `features` (a vector), `map` (a feature map) or `token` (a vector of the whole
+            image: a transformer's class token, else the features).
         stride: of the map that is wanted, in pixels of the input; None for the last.
     """
 

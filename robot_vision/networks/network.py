@@ -212,6 +212,8 @@ def _resolved(backbone: str, taps: tuple[Tap, ...]) -> tuple[str, ...]:
             names.append(inside.of_stride(tap.stride))
         elif tap.kind == "map":
             names.append(tap.name or inside.require_feature_map())
+        elif tap.kind == "token":
+            names.append(tap.name or inside.token)
         else:
             names.append(tap.name or inside.features)
     return tuple(names)

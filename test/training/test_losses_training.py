@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from robot_vision.heads.classifier.network import ClassifierHead
 from robot_vision.heads.classifier.spec import ClassifierSpec
-from robot_vision.heads.place.gem import GemHead
-from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.place.poolings.gem import GemHead
+from robot_vision.heads.place.poolings.netvlad import NetVladHead
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.network import PoseNetHead
 from robot_vision.heads.pose.spec import PoseSpec

@@ -14,6 +14,15 @@ from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.place.topics import descriptor_topic
 from robot_vision.images.canvas import Canvas
 
+_NAMES = {
+    "netvlad": "NetVLAD, {} clusters",
+    "gem": "GeM",
+    "salad": "SALAD, {} clusters",
+    "boq": "BoQ, {} queries a block",
+    "mixvpr": "MixVPR",
+    "cosplace": "CosPlace",
+}
+
 
 class PlaceHead(Head[PlaceSpec, Descriptor]):
     """A global descriptor, by which a map is searched."""
@@ -30,7 +39,8 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     }
 
     def taps(self, spec: PlaceSpec) -> tuple[Tap, ...]:
-        return (Tap(spec.tap, "map"),)
+        own = (Tap(spec.tap, "map"),)
+        return (*own, Tap(kind="token")) if spec.pooling == "salad" else own
 
     def outputs(self, spec: PlaceSpec, several: EpistemicSpec | None) -> dict[str, Output]:
         return {self.key("descriptor"): Output((spec.descriptor_size,))}  # L2 norm 1
@@ -65,11 +75,7 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     def about(self, spec: PlaceSpec) -> str:
         whitening = ", whitened" if spec.whitened_size else ""
         size = f"{spec.descriptor_size} numbers{whitening}"
-        return (
-            f"GeM, {size}"
-            if spec.pooling == "gem"
-            else f"NetVLAD, {spec.clusters} clusters, {size}"
-        )
+        return f"{_NAMES[spec.pooling].format(spec.clusters)}, {size}"
 
     def columns(self, spec: PlaceSpec) -> Mapping[str, Column]:
         return {self.key("descriptor"): Column((-1,), "float32")}

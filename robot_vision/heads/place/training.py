@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,16 @@ from robot_vision.text.counts import counted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+# Pooling to its module, which is called with the spec and the shapes of the taps.
+_FOLDER = "robot_vision.heads.place.poolings"
+MODULES = {
+    "netvlad": f"{_FOLDER}.netvlad:NetVladHead",
+    "gem": f"{_FOLDER}.gem:GemHead",
+    "salad": f"{_FOLDER}.salad:SaladHead",
+    "boq": f"{_FOLDER}.boq:BoqHead",
+    "mixvpr": f"{_FOLDER}.mixvpr:MixVprHead",
+    "cosplace": f"{_FOLDER}.cosplace:CosPlaceHead",
+}
 _COLUMNS = 50_000  # descriptors for k-means: the authors' code takes as many
 _CHUNK = 64
 
@@ -124,10 +135,9 @@ class PlaceTrainer(Trainer[PlaceSpec]):
             )
 
     def module(self, spec: PlaceSpec, shapes: Sequence[Shape]) -> nn.Module:
-        from robot_vision.heads.place.gem import GemHead
-        from robot_vision.heads.place.netvlad import NetVladHead
-
-        return (NetVladHead if spec.pooling == "netvlad" else GemHead)(spec, shapes[0])
+        module, _, name = MODULES[spec.pooling].partition(":")
+        made: nn.Module = getattr(importlib.import_module(module), name)(spec, *shapes)
+        return made
 
     def built(self, spec: PlaceSpec, module: Any) -> PlaceSpec:
         """Fills in the size of the descriptor."""
@@ -137,7 +147,7 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         return f"The {self.name} head's clusters are from {counted(images, 'image')}, and it is not trained"
 
     def prepare(self, module: Any, spec: PlaceSpec, features: Features, seed: int) -> None:
-        """Sets NetVLAD's centres and assignment by k-means on training features; GeM needs none.
+        """Sets NetVLAD's centres and assignment by k-means on training features; no other pooling needs any.
 
         Whitening, where there is one, is fitted too, so that validation during training means something.
         """

@@ -9,8 +9,8 @@ import torch
 
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
-from robot_vision.heads.place.gem import GemHead
-from robot_vision.heads.place.netvlad import NetVladHead
+from robot_vision.heads.place.poolings.gem import GemHead
+from robot_vision.heads.place.poolings.netvlad import NetVladHead
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.covariance_layer import below_diagonal, correlation_factor
 from robot_vision.heads.pose.network import PoseNetHead
@@ -93,7 +93,7 @@ def test_whitening_gives_unit_covariance():
 
 
 def test_whitening_larger_than_the_channels_is_refused():
-    with pytest.raises(ConfigError, match="at most the tap's 6 channels"):
+    with pytest.raises(ConfigError, match="at most the 6 numbers that gem gives"):
         GemHead(PlaceSpec(pooling="gem", whitened_size=7), SHAPE)
 
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.decomposition import PCA
 
 from robot_vision.errors import ConfigError
-from robot_vision.heads.place.netvlad import NetVladHead, kmeans
+from robot_vision.heads.place.poolings.netvlad import NetVladHead, kmeans
 from robot_vision.heads.place.spec import PlaceSpec
 
 

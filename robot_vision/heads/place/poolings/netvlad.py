@@ -9,15 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.errors import ConfigError
+from robot_vision.heads.place.poolings.pooling import l2_normalised, require_map
+from robot_vision.heads.place.poolings.whitening import pca_whitening
 from robot_vision.heads.place.spec import PlaceSpec
-from robot_vision.heads.place.whitening import pca_whitening
 
 ASSIGNMENT_RATIO = 100.0  # nearest to second nearest cluster, as in the authors' code
-
-
-def l2_normalised(x: Tensor, dim: int) -> Tensor:
-    """Returns x / ||x|| along `dim`, and zero for zero: F.normalize, with half its ONNX operators."""
-    return x / torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp(min=1e-12)
 
 
 class NetVladHead(nn.Module):
@@ -52,11 +48,7 @@ class NetVladHead(nn.Module):
 
     def __init__(self, spec: PlaceSpec, shape: tuple[int, ...]) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ConfigError(
-                f"the place head needs a feature map: the tap {spec.tap!r} has shape {shape}; "
-                "use a tap before pooling"
-            )
+        require_map(spec, shape)
         self.clusters, self.channels = spec.clusters, shape[0]
         full = self.clusters * self.channels
         if spec.whitened_size > full:

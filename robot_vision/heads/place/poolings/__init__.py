@@ -1,0 +1,1 @@
+"""Ways to make one descriptor of a feature map, one file each."""
