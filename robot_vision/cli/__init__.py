@@ -31,7 +31,7 @@ VERBS = {
     "calibrate": "calibrate the probabilities and covariances of a bundle on your own data",
     "profile": "write a trace of the processing time of each frame, by stage and layer",
     "benchmark": "compare two results of `make bench`",
-    "explain": "draw which parts of an image decide its class and what each stage of the network sees",
+    "explain": "draw which parts of an image an answer rests on and what each stage of the network sees",
     "make-bag": "write a rosbag2 from a folder of frames, with their poses if there are any",
     "map": "build, show, merge, prune and copy place maps",
     "data": "inspect a data set before training on it",

@@ -1,13 +1,14 @@
-"""`robot-vision explain`: what a class rests on, and what each stage of a network sees, as pictures."""
+"""`robot-vision explain`: what an answer rests on, and what each stage of a network sees, as pictures."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from robot_vision.cli.arguments import make_folder
-from robot_vision.errors import ConfigError, ImageError
+from robot_vision.errors import ConfigError, ImageError, unknown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=224,
         help="with --backbone: side of the square input, in pixels (default: %(default)s)",
     )
-    parser.add_argument("--label", help="class to explain (default: the most probable one)")
+    parser.add_argument(
+        "--label",
+        default="",
+        help="class to explain, by the heads that have it (default: what each says)",
+    )
+    parser.add_argument(
+        "--pixel",
+        nargs=2,
+        type=int,
+        metavar=("X", "Y"),
+        help="pixel of the images to explain, by the heads that say something of each pixel (default: the "
+        "class with the most pixels, the nearest pixels)",
+    )
     parser.add_argument(
         "--output",
         required=True,
@@ -37,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes NAME-class.png (with a classifier) and NAME-layers.png for every image."""
+    """Writes NAME-HEAD.png for each head that can be asked, and NAME-layers.png, for every image."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -46,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
     from robot_vision.bundle.bundle import WEIGHTS, ModelBundle
     from robot_vision.bundle.installed import find_model
+    from robot_vision.contract.training import Asked
     from robot_vision.datasets.image_files import FileImage
+    from robot_vision.images.window import Window
     from robot_vision.networks.checkpoint import load_network
     from robot_vision.recordings.files import readable
     from robot_vision.studies import explain
@@ -63,21 +78,41 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for number, file in enumerate(args.images):
         try:
-            image = explain.network_input(FileImage(file).load(), network.spec.input)
+            whole = FileImage(file).load()
         except ImageError as error:
             print(f"robot-vision explain: {error}", file=sys.stderr)
             failed += 1
             continue
-        stem = (
-            f"{number:03d}-{readable(Path(file).stem)}"  # two folders may hold images of one name
+        image = explain.network_input(whole, network.spec.input)
+        asked = Asked(
+            Window.of(whole.shape[:2], network.spec.input),
+            args.label,
+            tuple(args.pixel) if args.pixel else None,
         )
+        # two folders may hold images of one name
+        stem = f"{number:03d}-{readable(Path(file).stem)}"
         pictures = {"layers": explain.draw_layers(explain.layers(wide, image), image)}
-        if args.model and "classifier" in network.spec.heads:
-            heat, label, probability = explain.grad_cam(network, image, args.label)
-            pictures["class"] = explain.draw_cam(image, heat, label, probability)
+        for name in network.spec.heads if args.model else ():
+            if found := explain.explain(network, name, image, asked):
+                pictures[name] = explain.draw_cam(image, *found)
+        if len(pictures) == 1 and (args.label or args.pixel):
+            raise ConfigError(_nobody(args, network.spec))
         for kind, picture in pictures.items():
             path = folder / f"{stem}-{kind}.png"
             if not cv2.imwrite(str(path), picture[..., ::-1]):
                 raise ConfigError(f"{path} cannot be written")
             print(path)
     return 1 if failed else 0
+
+
+def _nobody(args: argparse.Namespace, spec: Any) -> str:
+    """Returns why no head of a network can say what is asked."""
+    labels = [label for own in spec.heads.values() for label in getattr(own, "labels", ())]
+    if args.label and labels and args.label not in labels:
+        return unknown("label", args.label, labels)
+    asked = " ".join(
+        [f"--label {args.label}" if args.label else "", "--pixel" if args.pixel else ""]
+    ).strip()
+    return (
+        f"No head of this model can be asked for {asked}: it has {', '.join(spec.heads) or 'none'}"
+    )

@@ -30,6 +30,7 @@ from robot_vision.contract.rows import from_json, joined, to_json
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.topics import Latched, LeftOut, Shot, Topic
+from robot_vision.contract.training import Asked
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.merge import document
@@ -495,6 +496,35 @@ def test_module_decodes_to_the_outputs_that_are_promised(kind: str, name: str) -
         output = promised[trainer.head.key(word)]
         assert tuple(value.shape) == (12, *output.shape)
         assert str(value.dtype) == f"torch.{output.dtype}"
+
+
+@every_head
+@under_names
+def test_evidence_of_an_answer_has_gradients_where_the_head_can_be_asked(
+    kind: str, name: str
+) -> None:
+    trainer, spec, module, _, features = learner(kind, name)
+    module.eval()
+    one = [tensor[:1].clone().requires_grad_() for tensor in features]
+    window = Window.of((60, 80), InputSpec(30, 40))
+    labels = getattr(spec, "labels", ())
+    for asked in (
+        Asked(window),
+        Asked(window, labels[-1] if labels else ""),
+        Asked(window, pixel=(7, 9)),
+    ):
+        raw = module(*one)
+        evidence = trainer.evidence(module, raw, spec, asked)
+        if evidence is None:
+            continue
+        evidence.value.backward()
+        assert all(t.grad is not None and t.grad.isfinite().all() for t in one)
+        assert evidence.value.dim() == 0 and evidence.text and "\n" not in evidence.text
+        if asked.pixel is not None:
+            assert evidence.region is not None and evidence.region.sum() == 1
+    if labels:
+        asked = Asked(window, "nobody's label")
+        assert trainer.evidence(module, module(*one), spec, asked) is None
 
 
 @every_head

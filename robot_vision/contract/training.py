@@ -25,6 +25,8 @@ from robot_vision.settings.declared import option
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from robot_vision.images.window import Window
+
 NONE = "none"  # name of no loss, no augmentation, no weights
 Metrics = dict[str, Any]
 Targets = Mapping[str, "Tensor"]
@@ -134,6 +136,56 @@ class Share:
     seed: int = 0
     rank: int = 0
     world: int = 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of an answer to one image shall be explained.
+
+    Attributes:
+        window: where the image lies in the network's input.
+        label: a class; empty for what the head itself says.
+        pixel: x and y in the image, for heads that say something of each pixel; None for a region that the
+            head chooses.
+    """
+
+    window: Window
+    label: str = ""
+    pixel: tuple[int, int] | None = None
+
+    def region(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Returns which pixel of a map of a size (h, w) is asked about; without one, all that show the image.
+
+        Raises:
+            ConfigError: the network does not see the pixel.
+        """
+        if self.pixel is None:
+            return self.window.covered(size)
+        (x, y), (height, width) = self.pixel, self.window.camera
+        numbers = np.arange(size[0] * size[1]).reshape(size)
+        seen = self.window.to_camera(numbers, -1)
+        if not (0 <= x < width and 0 <= y < height and seen[y, x] >= 0):
+            raise ConfigError(
+                f"Pixel {x} {y}: the network sees no such pixel of an image of {width} x {height}; x is "
+                "counted from the left and y from the top"
+            )
+        return np.asarray(numbers == seen[y, x])
+
+
+class Evidence(NamedTuple):
+    """The number by whose gradient an answer is explained.
+
+    Attributes:
+        value: ().
+        text: what it speaks for, in a line.
+        region: pixels of the head's map of which that is said, bool (h, w); None for the image.
+        both: whether parts that lower the number count as those that raise it do, as for a measurement.
+    """
+
+    value: Tensor
+    text: str
+    region: NDArray[np.bool_] | None = None
+    both: bool = False
 
 
 class Chooser(Protocol):
@@ -302,6 +354,20 @@ class Trainer(Side, Generic[S]):
             images: that it was prepared by.
         """
         return f"The {self.name} head is not trained: its answers mean nothing"
+
+    def evidence(
+        self, module: Any, raw: dict[str, Tensor], spec: S, asked: Asked
+    ) -> Evidence | None:
+        """Returns what `robot-vision explain` shows of an answer; None where it cannot be asked that.
+
+        Args:
+            module: of the head.
+            raw: what it computed of one image.
+            spec: of the head.
+            asked: a label that the head does not have, or a pixel of one that answers for the whole image, is
+                for other heads.
+        """
+        return None
 
     # A run, in its order
 

@@ -1,4 +1,4 @@
-"""What a class rests on (Grad-CAM), and what each stage of a network sees, as pictures."""
+"""What an answer rests on, and what each stage of a network sees, as pictures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from robot_vision.backbones.backbone import Backbone
-from robot_vision.errors import ConfigError, unknown
+from robot_vision.contract.training import Asked, Evidence
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import network_inputs
 from robot_vision.networks.network import MultiHeadNetwork
@@ -70,74 +71,86 @@ def layers(network: MultiHeadNetwork, image: Image) -> list[Layer]:
     return [Layer(name, value[0]) for name, value in features.items()]
 
 
-def grad_cam(
-    network: MultiHeadNetwork, image: Image, label: str | None = None
-) -> tuple[NDArray[np.float32], str, float]:
-    """Computes where the evidence for a class is.
+def explain(
+    network: MultiHeadNetwork, name: str, image: Image, asked: Asked
+) -> tuple[NDArray[np.float32], Evidence] | None:
+    """Computes which parts of an image an answer rests on.
 
-    Selvaraju et al., "Grad-CAM" (ICCV 2017), eq. 1 and 2: channels of the last feature map A, weighted by
-    the mean gradient of the class's logit, summed, and cut off at zero.
+    Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations" (2020), eq. 3: the feature
+    maps, each number weighted by its own gradient, summed over the channels. Behind average pooling and a
+    linear layer that is Grad-CAM. A head that reads several maps has the sum of what each says, in the finest
+    one's size; a coarser map's share is spread over the pixels that it covers.
 
     Args:
-        network: in evaluation mode, with a classifier.
+        network: in evaluation mode.
+        name: of the head.
         image: RGB uint8, of the network's input size.
-        label: the class; the most probable one when None.
+        asked: what is to be explained.
 
     Returns:
-        float32 (height, width) in [0, 1], all zero where nothing speaks for the class; the class; and its
-        probability.
+        float32 (height, width) in [0, 1], all zero where nothing speaks for the answer; and what it speaks
+        for. None where the head cannot be asked that.
 
     Raises:
-        ConfigError: no classifier, an unknown label, or a backbone without feature maps.
+        ConfigError: a backbone without feature maps, or a pixel that the network does not see.
     """
-    if "classifier" not in network.spec.heads:
-        raise ConfigError("Grad-CAM needs a classifier, which this model does not have")
-    labels = network.spec.heads["classifier"].labels
-    if label is not None and label not in labels:
-        raise ConfigError(unknown("label", label, labels))
-    (tap,) = network.taps["classifier"]
-    wanted = (
-        tap
-        if len(network.backbone.shapes[tap]) == 3
-        else network.backbone.architecture.require_feature_map()
-    )
-    size = (network.spec.input.height, network.spec.input.width)
-    backbone = Backbone(network.backbone.architecture.name, (wanted, tap), None, size).eval()
-    backbone.body.load_state_dict(
-        {
-            k: v
-            for k, v in network.backbone.body.state_dict().items()
-            if k in backbone.body.state_dict()
-        }
-    )
+    (head, spec) = next(pair for pair in network.spec.bound if pair[0].name == name)
+    old, taps = network.backbone, network.taps[name]
+    maps = [t if len(old.shapes[t]) == 3 else old.architecture.require_feature_map() for t in taps]
+    wanted = tuple(dict.fromkeys(maps))
+    backbone = old
+    if not set(wanted) <= set(old.taps):
+        size = (network.spec.input.height, network.spec.input.width)
+        backbone = Backbone(old.architecture.name, (*wanted, *taps), None, size).eval()
+        own, weights = backbone.body.state_dict(), old.body.state_dict()
+        backbone.body.load_state_dict({k: v for k, v in weights.items() if k in own})
     with torch.enable_grad():
         pixels = network.normalise(torch.from_numpy(image[None])).requires_grad_()
         features = backbone(pixels)
-        raw = network.heads["classifier"](features[tap])
-        probabilities = network.heads["classifier"].decode(raw)["probabilities"][0]  # type: ignore
-        chosen = int(probabilities.argmax()) if label is None else labels.index(label)
-        maps = features[wanted]  # (1, C, h, w)
-        (gradient,) = torch.autograd.grad(raw["logits"][0, chosen], maps)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    cam = (weights * maps).sum(dim=1).clamp(min=0)[0].detach().numpy()
+        module = network.heads[name]
+        raw = module(*(features[tap] for tap in taps))
+        evidence = head.trainer().evidence(module, raw, spec, asked)
+        if evidence is None:
+            return None
+        gradients = torch.autograd.grad(evidence.value, [features[tap] for tap in wanted])
+    finest = max((features[tap].shape[2:] for tap in wanted), key=lambda shape: shape.numel())
+    total = torch.zeros(1, 1, *finest)
+    for tap, gradient in zip(wanted, gradients, strict=True):
+        said = (gradient * features[tap]).sum(dim=1, keepdim=True).detach()  # (1, 1, h, w)
+        share = said.shape[2:].numel() / finest.numel()
+        total += share * F.interpolate(said, size=finest, mode="bilinear", align_corners=False)
+    cam = (total.abs() if evidence.both else total.clamp(min=0))[0, 0].numpy()
     largest = float(cam.max())
     if largest > 0:
         cam = cam / largest
     heat = cv2.resize(cam, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
-    return np.clip(heat, 0, 1), labels[chosen], float(probabilities[chosen].detach())
+    return np.clip(heat, 0, 1), evidence
 
 
-def draw_cam(image: Image, heat: NDArray[np.float32], label: str, probability: float) -> Image:
-    """Draws the input next to the input under the heat, RGB uint8."""
+def draw_cam(image: Image, heat: NDArray[np.float32], evidence: Evidence) -> Image:
+    """Draws the input, with the outline of the pixels that are explained, next to the input under the heat.
+
+    Returns:
+        RGB uint8.
+    """
     colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     share = 0.55 * heat[..., None]
     mixed = (image * (1 - share) + colours * share).astype(np.uint8)
     scale = max(1, round(256 / image.shape[0]))
-    pair = np.concatenate([image, mixed], axis=1)
-    pair = cv2.resize(pair, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    head = np.full((30, pair.shape[1], 3), _PAPER, np.uint8)
-    _write(head, f"{label}  {probability:.3f}", (6, 20))
-    return np.concatenate([head, pair])
+    plain, warm = (
+        cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        for part in (image, mixed)
+    )
+    if evidence.region is not None:
+        size = (plain.shape[1], plain.shape[0])
+        region = cv2.resize(evidence.region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        outlines, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        for colour, width in ((_INK, 3), ((255, 255, 255), 1)):
+            cv2.drawContours(plain, outlines, -1, colour, width)
+    pair = np.concatenate([plain, warm], axis=1)
+    top = np.full((30, pair.shape[1], 3), _PAPER, np.uint8)
+    _write(top, evidence.text, (6, 20))
+    return np.concatenate([top, pair])
 
 
 def draw_layers(found: list[Layer], image: Image) -> Image:

@@ -154,7 +154,7 @@ def test_label_my_own_rooms(tmp_path, monkeypatch):
     assert [words[0] for words in done] == ["data", "train", "explain", "infer"]
     bundle = ModelBundle.load("runs/my_rooms/bundle")
     assert bundle.spec.heads["classifier"].labels == ("corridor", "kitchen", "office")
-    assert len(list(Path("why").glob("*-class.png"))) == 3
+    assert len(list(Path("why").glob("*-classifier.png"))) == 3
     (launch,) = left
     assert (ROOT / "launch" / launch[3]).is_file()
     assert launch[4] == "model:=$PWD/runs/my_rooms/bundle"

@@ -1,4 +1,4 @@
-"""Grad-CAM and the pictures of the stages."""
+"""What an answer rests on, and the pictures of the stages."""
 
 import cv2
 import numpy as np
@@ -6,13 +6,27 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from robot_vision.bundle.bundle import WEIGHTS, ModelBundle
+from robot_vision.bundle.installed import find_model
 from robot_vision.cli import main
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.errors import ConfigError
+from robot_vision.contract.training import Asked
+from robot_vision.demo.drive import evaluation_drive
+from robot_vision.demo.world.home import default_world
+from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.input import InputSpec
+from robot_vision.images.window import Window
+from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork
-from robot_vision.studies.explain import all_stages, backbone_alone, draw_layers, grad_cam, layers
+from robot_vision.studies.explain import (
+    all_stages,
+    backbone_alone,
+    draw_layers,
+    explain,
+    layers,
+    network_input,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +44,10 @@ def image():
 
 
 @pytest.mark.slow
-def test_grad_cam_of_a_linear_head_is_the_class_activation_map(network, image):
-    """Behind global average pooling and a linear layer, Grad-CAM is CAM (Selvaraju et al., section 3)."""
-    heat, label, probability = grad_cam(network, image, "b")
+def test_a_linear_head_is_explained_by_its_class_activation_map(network, image):
+    """Behind global average pooling and a linear layer, HiResCAM is CAM (Draelos and Carin, section 3.4)."""
+    asked = Asked(Window.of((64, 96), network.spec.input), "b")
+    heat, evidence = explain(network, "classifier", image, asked)
     with torch.no_grad():
         batch = torch.from_numpy(image[None])
         x = network.normalise(batch)
@@ -49,13 +64,126 @@ def test_grad_cam_of_a_linear_head_is_the_class_activation_map(network, image):
         )
         expected = cv2.resize((cam / cam.max()).numpy(), (96, 64), interpolation=cv2.INTER_CUBIC)
         p = network(batch)["probabilities"][0, 1]
-    assert label == "b" and probability == pytest.approx(float(p), abs=1e-5)
+    label, probability = evidence.text.split()
+    assert label == "b" and float(probability) == pytest.approx(float(p), abs=6e-4)
     np.testing.assert_allclose(heat, np.clip(expected, 0, 1), atol=1e-4)
 
 
-def test_grad_cam_names_a_wrong_label(network, image):
-    with pytest.raises(ConfigError, match="'d'.*use one of a, b, c"):
-        grad_cam(network, image, "d")
+@pytest.fixture(scope="module")
+def demo():
+    bundle = ModelBundle.load(find_model("demo"))
+    return load_network(bundle.path / WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def home():
+    """Ten images of the rendered home, as the demo's camera takes them and as its network sees them."""
+    frames = evaluation_drive(default_world(), rate_hz=0.2, seed=2)[:12]
+    whole = list(render_frames(default_world(), frames, Sensor(seed=2)))
+    return whole, [network_input(image, InputSpec(120, 160)) for image in whole]
+
+
+def hidden(image, heat):
+    """The image with the hottest tenth of its pixels in the image's mean colour."""
+    hottest = np.argsort(-heat.ravel(), kind="stable")[: heat.size // 10]
+    covered = image.copy()
+    covered.reshape(-1, 3)[hottest] = image.reshape(-1, 3).mean(axis=0)
+    return covered
+
+
+def somewhere(rng):
+    """A heat of as large patches, anywhere."""
+    return cv2.resize(rng.random((15, 20), np.float32), (160, 120), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.slow
+def test_hiding_what_a_class_of_pixels_rests_on_lowers_it_more_than_hiding_as_many_others(
+    demo, home
+):
+    rng, asked_of, lost, elsewhere = np.random.default_rng(0), set(), [], []
+    for image in home[1]:
+        with torch.no_grad():
+            logits = demo.raw(torch.from_numpy(image[None]))["segmentation"]["logits"][0]
+        heats = {}
+        for k, label in enumerate(demo.spec.heads["segmentation"].labels):
+            said = logits.argmax(dim=0) == k
+            if said.sum() < 60:
+                continue
+            asked = Asked(Window.of((240, 320), demo.spec.input), label)
+            heats[label], evidence = explain(demo, "segmentation", image, asked)
+            np.testing.assert_array_equal(evidence.region, said.numpy())
+
+            def mean(shown, k=k, said=said):
+                with torch.no_grad():
+                    raw = demo.raw(torch.from_numpy(shown[None]))["segmentation"]
+                return float(raw["logits"][0, k][said].mean())
+
+            assert float(evidence.value.detach()) == pytest.approx(mean(image), abs=1e-4)
+            lost.append(mean(image) - mean(hidden(image, heats[label])))
+            elsewhere.append(
+                np.mean([mean(image) - mean(hidden(image, somewhere(rng))) for _ in range(3)])
+            )
+            asked_of.add(label)
+        for one in heats:  # another class rests on other pixels
+            for other in heats:
+                overlap = np.minimum(heats[one], heats[other]).sum() / heats[one].sum()
+                assert one == other or overlap < 0.8
+    assert len(lost) >= 12 and len(asked_of) >= 4
+    assert np.mean(np.array(lost) > elsewhere) >= 0.8
+    assert np.mean(lost) > 1.5 * np.mean(elsewhere) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pixel", [None, (161, 121)])
+def test_hiding_what_a_depth_rests_on_changes_it_more_than_hiding_as_many_others(demo, home, pixel):
+    rng, changed, elsewhere = np.random.default_rng(0), [], []
+    for image in home[1]:
+        asked = Asked(Window.of((240, 320), demo.spec.input), pixel=pixel)
+        heat, evidence = explain(demo, "depth", image, asked)
+        with torch.no_grad():
+            depth = demo(torch.from_numpy(image[None]))["depth"][0].numpy()
+        if pixel is None:
+            assert 12 <= evidence.region.sum() <= 40  # a hundredth, and what is at the range's end
+            assert depth[evidence.region].max() <= depth[~evidence.region].min()
+        else:
+            assert np.argwhere(evidence.region).tolist() == [[15, 20]]
+
+        def log(shown, region=evidence.region):
+            with torch.no_grad():
+                raw = demo.raw(torch.from_numpy(shown[None]))["depth"]["log_depth"]
+            return float(raw[0][region].mean())
+
+        changed.append(abs(log(hidden(image, heat)) - log(image)))
+        elsewhere.append(
+            np.mean([abs(log(hidden(image, somewhere(rng))) - log(image)) for _ in range(3)])
+        )
+    assert np.mean(np.array(changed) > elsewhere) >= 0.7
+    assert np.mean(changed) > 1.25 * np.mean(elsewhere) > 0
+
+
+@pytest.mark.slow
+def test_command_explains_by_the_heads_that_can_be_asked(tmp_path, home, capsys):
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), home[0][i][..., ::-1])
+    out, files = tmp_path / "out", [str(tmp_path / f"{i}.png") for i in range(2)]
+    arguments = ["explain", "--model", "demo", "--output"]
+    assert main([*arguments, str(out / "all"), *files]) == 0
+    heads = ("classifier", "depth", "layers", "segmentation")
+    names = [f"00{i}-{i}-{word}.png" for i in range(2) for word in heads]
+    assert sorted(p.name for p in (out / "all").iterdir()) == names
+    assert main([*arguments, str(out / "wall"), "--label", "wall", files[0]]) == 0
+    names = ["000-0-layers.png", "000-0-segmentation.png"]
+    assert sorted(p.name for p in (out / "wall").iterdir()) == names
+    assert main([*arguments, str(out / "pixel"), "--pixel", "30", "200", files[0]]) == 0
+    assert sorted(p.name for p in (out / "pixel").iterdir()) == ["000-0-depth.png", *names]
+    capsys.readouterr()
+    for refused, words in (
+        (["--label", "dorway"], "did you mean 'doorway'"),
+        (["--pixel", "320", "0"], "320 x 240"),
+        (["--label", "kitchen", "--pixel", "1", "1"], "No head of this model"),
+    ):
+        assert main([*arguments, str(out / "none"), files[0], *refused]) == 2
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from robot_vision.contract.metrics import Metric
 from robot_vision.contract.training import (
     NONE,
+    Asked,
     DataFacts,
+    Evidence,
     Features,
     HeadSettings,
     Metrics,
@@ -105,6 +107,17 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         from robot_vision.heads.classifier.network import ClassifierHead
 
         return ClassifierHead(spec, shapes[0][0])
+
+    def evidence(
+        self, module: Any, raw: dict[str, Tensor], spec: ClassifierSpec, asked: Asked
+    ) -> Evidence | None:
+        """Returns a class's logit: of the most probable one, unless one is asked for."""
+        if asked.pixel is not None or (asked.label and asked.label not in spec.labels):
+            return None
+        probabilities = module.decode(raw)["probabilities"][0].detach()
+        chosen = spec.labels.index(asked.label) if asked.label else int(probabilities.argmax())
+        text = f"{spec.labels[chosen]}  {float(probabilities[chosen]):.3f}"
+        return Evidence(raw["logits"][0, chosen], text)
 
     def built(self, spec: ClassifierSpec, module: Any) -> ClassifierSpec:
         """Fills in the number of features, where the score compares them."""

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.training import (
+    Asked,
     DataFacts,
     Dense,
+    Evidence,
     Features,
     HeadSettings,
     Metrics,
@@ -27,9 +29,10 @@ from robot_vision.settings.mappings import from_mapping
 from robot_vision.statistics.bootstrap import values
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _WORD = "image:depth"
+_NEAREST = 0.01  # share of the pixels that is explained as the nearest
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,21 @@ class DepthTrainer(Trainer[DepthSpec]):
         from robot_vision.heads.depth.network import DepthModule
 
         return DepthModule(spec, shapes)
+
+    def evidence(
+        self, module: Any, raw: dict[str, Tensor], spec: DepthSpec, asked: Asked
+    ) -> Evidence | None:
+        """Returns the mean logarithm of the depth of a pixel, or of the nearest hundredth of all pixels."""
+        if asked.label:
+            return None
+        region = asked.region((spec.size[0], spec.size[1]))
+        depth = module.decode(raw)["depth"][0].detach().numpy()
+        where = "at the pixel"
+        if asked.pixel is None:
+            nearest = np.quantile(depth[region], _NEAREST)
+            region, where = region & (depth <= nearest), "where it is nearest"
+        text = f"{float(np.median(depth[region])):.2f} m {where}"
+        return Evidence(raw["log_depth"][0][region].mean(), text, region, both=True)
 
     def prepare(self, module: Any, spec: DepthSpec, features: Features, seed: int) -> None:
         """Sets mean and deviation of the logarithms of the training depths."""

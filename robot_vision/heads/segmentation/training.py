@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.training import (
     NONE,
+    Asked,
     DataFacts,
     Dense,
+    Evidence,
     Features,
     HeadSettings,
     Metrics,
@@ -39,7 +41,7 @@ from robot_vision.statistics.bootstrap import values
 from robot_vision.statistics.reliability import BINS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 TRUTH = "image:segmentation"
 
@@ -101,6 +103,29 @@ class SegmentationTrainer(Trainer[SegmentationSpec]):
         from robot_vision.heads.segmentation.network import SegmentationModule
 
         return SegmentationModule(spec, shapes)
+
+    def evidence(
+        self, module: Any, raw: dict[str, Tensor], spec: SegmentationSpec, asked: Asked
+    ) -> Evidence | None:
+        """Returns a class's mean logit over the pixels of which it is said.
+
+        Vinogradova et al., "Towards Interpretable Semantic Segmentation via Gradient-weighted Class
+        Activation Mapping" (AAAI 2020), eq. 2. The class is that of the pixel, or the one with the most
+        pixels, unless one is asked for; a class that is said of no pixel is averaged over all.
+        """
+        if asked.label and asked.label not in spec.labels:
+            return None
+        region = asked.region(spec.size)
+        ids = module.decode(raw)["class_ids"][0].numpy()
+        counts = np.bincount(ids[region], minlength=len(spec.labels))
+        chosen = spec.labels.index(asked.label) if asked.label else int(counts.argmax())
+        label, said = spec.labels[chosen], region & (ids == chosen)
+        if asked.pixel is not None:
+            text = label if said.any() else f"{label}, where {spec.labels[counts.argmax()]} is said"
+        else:
+            text = f"{label}, of {100 * said.sum() / region.sum():.1f} % of the pixels"
+            region = said if said.any() else region
+        return Evidence(raw["logits"][0, chosen][region].mean(), text, region)
 
     def loss_settings(self, spec: SegmentationSpec, targets: Targets) -> dict[str, Any]:
         """Adds the weights of the classes."""
