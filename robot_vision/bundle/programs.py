@@ -34,7 +34,6 @@ class Certificate:
         versions: of what computed it.
         heads: name to what was bounded, with `passed` and, where that is false, `why`.
         passed: whether all heads did.
-        tolerance: by how much outputs for the bundle's probes may differ, relative to the largest.
     """
 
     engine: str
@@ -45,7 +44,6 @@ class Certificate:
     versions: Mapping[str, Any]
     heads: Mapping[str, Mapping[str, Any]]
     passed: bool
-    tolerance: float = 0.0
 
     def counts(self, engine: str, device: str, instructions: str) -> bool:
         """Whether it says something of an engine on a device, `cuda:1` as `cuda`, of this machine."""
@@ -61,18 +59,13 @@ class Certificate:
         """
         texts = ("engine", "engine_version", "device", "instructions")
         mappings = ("images", "versions", "heads")
-        found = dict(check_mapping(what, data, (*texts, *mappings, "passed"), ("tolerance",)))
+        found = dict(check_mapping(what, data, (*texts, *mappings, "passed"), ()))
         for key in texts:
             value = found[key]
             require(isinstance(value, str) and bool(value), f"{what} {key}", value, "a text")
         for key in mappings:
             is_mapping = isinstance(found[key], Mapping)
             require(is_mapping, f"{what} {key}", found[key], "a mapping")
-        tolerance = found.setdefault("tolerance", 0.0)
-        number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
-        require(
-            number and 0 <= tolerance <= 1, f"{what} tolerance", tolerance, "a number from 0 to 1"
-        )
         for name, said in found["heads"].items():
             if name not in heads:
                 raise ConfigError(unknown(f"head of {what}", name, tuple(heads)))

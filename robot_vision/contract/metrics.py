@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.head import Head, Side
 from robot_vision.contract.rows import RowColumn, Rows
 from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic
+from robot_vision.statistics.paired import Bound, Evidence
 
 Columns = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
@@ -349,6 +350,16 @@ class Judge(Side):
     @abstractmethod
     def sections(self) -> Sequence[Section]:
         """Returns its parts of metrics.json."""
+
+    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+        """Returns what the same frames prove of a program against float32, by name; nothing for no proof.
+
+        Args:
+            float32: rows of the bundle's own graph.
+            program: rows of another program on the same frames; what both looked up was said by float32.
+            evidence: which frames are alike.
+        """
+        return {}
 
     def said(self, rows: Rows) -> list[str]:
         """Returns lines on the answers where there is no truth to judge them by."""

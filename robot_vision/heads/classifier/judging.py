@@ -27,6 +27,7 @@ from robot_vision.contract.rows import UNKNOWN_LABEL, RowColumn, Rows
 from robot_vision.heads.classifier import figures
 from robot_vision.heads.classifier.evaluation import score_classes, statistics
 from robot_vision.statistics.bootstrap import Resampler, mean, plain
+from robot_vision.statistics.paired import Bound, Evidence
 from robot_vision.statistics.reliability import reliability, risk_coverage
 from robot_vision.statistics.separation import TRUE_POSITIVE_RATE, separation
 
@@ -48,6 +49,7 @@ ROWS = {
     "mutual_information": RowColumn("<f8", 1, "of several answers, nats", optional=True),
 }
 
+AGREEMENT, LOST = 0.97, 0.02  # of a program with float32, and of right answers by it
 _SEPARATIONS = ("auroc", "aupr_known", "aupr_unknown", "fpr_at_95_tpr")
 
 
@@ -295,6 +297,19 @@ class ClassifierJudge(Judge):
 
     def sections(self) -> Sequence[Section]:
         return (CLASSIFICATION, OPEN_SET, UNCERTAINTY)
+
+    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+        """Bounds which answers change, and which right ones are lost, also by being called unknown."""
+        asked, known = float32["predicted_label"] >= 0, _classified(float32)
+        other = program["predicted_label"] != float32["predicted_label"]
+        right, still = (
+            (rows["predicted_label"] == rows["true_label"]) & (rows["kept"] != 0)
+            for rows in (float32, program)
+        )
+        return {
+            "lost": evidence.at_most(right & ~still, known, LOST),
+            "agreement": evidence.at_least(other, asked, AGREEMENT, "first class agrees on {:.3f}"),
+        }
 
     def said(self, rows: Rows) -> list[str]:
         """Returns which classes the network saw most often."""

@@ -26,7 +26,9 @@ from robot_vision.heads.depth.evaluation import BINS, REMOVED, SUMS
 from robot_vision.heads.depth.figures import sparsification_chart
 from robot_vision.heads.depth.spec import DepthSpec
 from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.paired import Bound, Evidence, number_of
 
+ERRORS_RATIO, COVERAGE_LOST = 1.03, 0.03  # of a program against float32
 ROWS = {
     "depth_sums": RowColumn("<f8", len(SUMS), f"sums over pixels with truth: {', '.join(SUMS)}"),
     "depth_scaled": RowColumn("<f8", len(SUMS), "the same, scaled to the median of the truth"),
@@ -165,6 +167,19 @@ class DepthJudge(Judge):
             row = frame_row(said, sigma, true, facts)
             for word, numbers in row.items():
                 found[word][i] = numbers
+        return found
+
+    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+        """Bounds how much larger AbsRel is, and how many truths leave the 90 % intervals."""
+        mask, sure = _known(float32), _sure(float32)
+        pair = (program, float32)
+        errors = [
+            number_of(measures.statistics(rows["depth_sums"][mask]), "abs_rel") for rows in pair
+        ]
+        found = {"abs_rel_ratio": evidence.ratio(errors, mask, ERRORS_RATIO, "AbsRel {:.3f} times")}
+        if sure.any():
+            inside = [number_of(_uncertainty(rows, sure), "coverage_90") for rows in pair]
+            found["coverage_90_lost"] = evidence.lost(inside, sure, COVERAGE_LOST)
         return found
 
     def sections(self) -> Sequence[Section]:

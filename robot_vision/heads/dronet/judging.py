@@ -21,7 +21,7 @@ from robot_vision.contract.metrics import (
     Statistics,
 )
 from robot_vision.contract.rows import RowColumn, Rows
-from robot_vision.heads.dronet.answer import WORDS
+from robot_vision.heads.dronet.answer import COLLIDES, WORDS
 from robot_vision.heads.dronet.evaluation import (
     Numbers,
     collision_statistics,
@@ -30,7 +30,10 @@ from robot_vision.heads.dronet.evaluation import (
     steering_statistics,
 )
 from robot_vision.heads.dronet.figures import over_time
+from robot_vision.statistics.bootstrap import root_mean_square
+from robot_vision.statistics.paired import Bound, Evidence
 
+ERRORS_RATIO, LOST = 1.03, 0.02  # of a program against float32
 ROWS = {
     "steering": RowColumn("<f8", 1, "said, from -1 to 1", identity=True),
     "true_steering": RowColumn("<f8", 1, "from -1 to 1", identity=True),
@@ -144,6 +147,24 @@ class DronetJudge(Judge):
         numbers = frames.truth.numbers
         said = {word: np.asarray(frames.columns[word], np.float64) for word in WORDS}
         return said | {f"true_{word}": numbers.get(word, none) for word in WORDS}
+
+    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+        """Bounds how much larger the error of steering is, and which right words on collision are lost."""
+        steered, warned = (_usable(word)(float32) for word in WORDS)
+        found = {}
+        if steered.any():
+            errors = [
+                root_mean_square((rows["steering"] - rows["true_steering"])[steered])
+                for rows in (program, float32)
+            ]
+            found["steering_rmse_ratio"] = evidence.ratio(
+                errors, steered, ERRORS_RATIO, "steering error {:.3f} times"
+            )
+        if warned.any():
+            true = float32["true_collision"] >= COLLIDES
+            right, still = ((r["collision"] >= COLLIDES) == true for r in (float32, program))
+            found["collision_lost"] = evidence.at_most(right & ~still, warned, LOST)
+        return found
 
     def sections(self) -> Sequence[Section]:
         return (STEERING, COLLISION)

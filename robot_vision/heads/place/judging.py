@@ -38,6 +38,7 @@ from robot_vision.heads.place.evaluation import (
 )
 from robot_vision.heads.pose.evaluation import statistics as pose_statistics
 from robot_vision.statistics.bootstrap import Resampler, mean
+from robot_vision.statistics.paired import Bound, Evidence
 
 ROWS = {
     "place_match": RowColumn("<i8", 1, "the most similar image: row here, or of the map"),
@@ -55,6 +56,7 @@ ROWS = {
     "nearest_error_deg": RowColumn("<f8", 1, "rotation to it"),
 }
 
+LOST = 0.02  # of right answers, by a program against float32
 _KEYS = tuple(f"recall_at_{k}" for k in RECALLS)
 
 
@@ -230,6 +232,15 @@ class PlaceJudge(Judge):
 
     def sections(self) -> Sequence[Section]:
         return (PLACE,)
+
+    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+        """Bounds which right answers are lost when the program looks up in a map that float32 made."""
+        lost = _right(float32) & ~_right(program)
+        return {
+            "recall_at_1_lost": evidence.at_most(
+                lost, _answerable(float32), LOST, "recall@1 loses {:.3f}"
+            )
+        }
 
     def why_not(self, settings: Numbers) -> str:
         return (

@@ -30,7 +30,9 @@ from robot_vision.heads.pose.evaluation import COVERAGES, THRESHOLDS, score_pose
 from robot_vision.heads.pose.trajectory_errors import TrajectorySettings, measure_trajectories
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
+from robot_vision.statistics.paired import Bound, Evidence
 
+ERRORS_RATIO, COVERAGE_LOST = 1.03, 0.03  # of a program against float32
 ROWS = {
     "spread_m": RowColumn(
         "<f8",
@@ -260,6 +262,22 @@ class PoseJudge(Judge):
             columns["spread_m"] = np.sqrt(variances[:, :3].sum(axis=1))
             columns["spread_deg"] = np.degrees(np.sqrt(variances[:, 3:].sum(axis=1)))
         return columns
+
+    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+        """Bounds how much larger the mean errors are, and how many truths leave the 95 % ellipsoid."""
+        mask, pair = _posed(float32), (program, float32)
+        found = {
+            f"mean_{unit}_ratio": evidence.ratio(
+                [mean(rows[f"error_{unit}"][mask]) for rows in pair], mask, ERRORS_RATIO, words
+            )
+            for unit, words in (("m", "mean position error {:.3f} times"), ("deg", ""))
+        }
+        sure = mask & np.isfinite(float32["nees"])
+        if sure.any():
+            most = chi_squared_quantile(0.95, 6)
+            inside = [mean(rows["nees"][sure] <= most) for rows in pair]
+            found["coverage_95_lost"] = evidence.lost(inside, sure, COVERAGE_LOST)
+        return found
 
     def sections(self) -> Sequence[Section]:
         return (UNCERTAINTY, POSE, TRAJECTORY)

@@ -39,8 +39,10 @@ from robot_vision.heads.segmentation.evaluation import (
 )
 from robot_vision.heads.segmentation.figures import class_bars, reliability_diagram
 from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.paired import Bound, Evidence, number_of
 from robot_vision.statistics.reliability import BINS, bin_rows
 
+IOU_LOST = 0.01  # of a program against float32
 _TEXTS = {
     "hit": "pixels of each class that are said to be of it",
     "said": "pixels with a truth, by the class that is said",
@@ -301,6 +303,12 @@ class SegmentationJudge(Judge):
     def sections(self) -> Sequence[Section]:
         """See `Judge.sections`."""
         return (SEGMENTATION, CLASSES)
+
+    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+        """Bounds by how much the mean IoU is lower."""
+        mask = _judged(float32)
+        each = [number_of(statistics(_sums(r, mask)), "mean_iou") for r in (program, float32)]
+        return {"mean_iou_lost": evidence.lost(each, mask, IOU_LOST, "mean IoU loses {:.4f}")}
 
     def said(self, rows: Rows) -> list[str]:
         """Returns which classes the network saw most of, where there is no truth."""
