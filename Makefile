@@ -98,6 +98,10 @@ test-fast: dev-ready ## run the tests that take under 90 seconds together
 bench: dev-ready ## measure speed; see docs/benchmarks.md
 	@$(python) -m benchmarks $(BENCH_ARGS)
 
+.PHONY: bench-check
+bench-check: dev-ready ## measure in turns with BASE=COMMIT; fails where this tree is slower
+	@$(python) -m benchmarks.check $(BENCH_ARGS) -- $(or $(BASE),$(error name a commit: make bench-check BASE=main))
+
 .PHONY: soak
 soak: dev-ready ## an hour at full rate, then every fault: 75 to 80 minutes; see docs/reliability_faults.md
 	@PYTHONPATH=.:test/support $(python) test/reliability/soak.py $(SOAK_ARGS)

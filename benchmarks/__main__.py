@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+# Before the imports below, which take seconds in which Ctrl-C may come.
+if __name__ == "__main__":
+    from benchmarks.interrupts import end_quietly
+
+    end_quietly()
+
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,9 +32,9 @@ from benchmarks import (
 )
 from benchmarks.inputs import STREAMS
 from benchmarks.limits import limits
+from benchmarks.quiet import WATCH
 from benchmarks.timing import positive
 from robot_vision.cli.benchmark import different_conditions, load
-from robot_vision.engines.factory import available_engines
 from robot_vision.errors import ConfigError
 
 PARTS = (
@@ -49,7 +56,10 @@ PARTS = (
 PRECISIONS = ("float32", "bfloat16")
 CAMERAS = [1, 2, 4]
 ABOUT = ("schema", "date", "command", "machine", "input")
-REPETITIONS = 5
+REPETITIONS = 2
+SECONDS, QUICK_SECONDS = 2.0, 1.0
+# Together with what the parts take: 25 minutes for a whole run, 4 for a quick one.
+REPEATS_S, QUICK_REPEATS_S = 120.0, 20.0
 
 
 def measure(
@@ -57,7 +67,8 @@ def measure(
 ) -> dict[str, Any]:
     """Runs the parts in their order and returns the report's data, with the rest of an earlier result.
 
-    What is there is written after each part, so that an interrupted run has not measured for nothing.
+    What is there is written to `unfinished(output)` after each part, so that an interrupted run has not
+    measured for nothing.
     """
     images, source = inputs.frames()
     data: dict[str, Any] = {
@@ -70,12 +81,52 @@ def measure(
     for name in models.SPECS:
         models.bundle(name, images)
     peers.isolate()
+    begun, since = time.monotonic(), {}
+    WATCH.repeats_s = QUICK_REPEATS_S if quick else REPEATS_S
     for number, part in enumerate(parts, 1):
-        print(f"[{number}/{len(parts)}] {part} ...", file=sys.stderr, flush=True)
+        minutes = (time.monotonic() - begun) / 60
+        print(f"[{number}/{len(parts)}] {part} (after {minutes:.1f} min) ...", file=sys.stderr)
+        since[part] = len(WATCH.trials)
         data |= _part(part, images, seconds, quick)
+        # Of all parts again: a faster moment says that an earlier one was slow.
+        ends = [*list(since.values())[1:], len(WATCH.trials)]
+        data["quiet"] = {
+            "repeated": WATCH.repeated,
+            "parts": {
+                name: WATCH.found(s, e) for (name, s), e in zip(since.items(), ends, strict=True)
+            },
+        }
         whole = keep(data, earlier or {})
-        write(whole, output)
+        output.mkdir(parents=True, exist_ok=True)
+        unfinished(output).write_text(json.dumps(whole, indent=1) + "\n")
     return whole
+
+
+def unfinished(output: Path) -> Path:
+    """Returns where a run keeps what it has measured until it is over."""
+    return output / "benchmarks.unfinished.json"
+
+
+def finish(data: dict[str, Any], output: Path) -> None:
+    """Writes JSON, page and pictures; of a disturbed run the JSON alone, in a file of its own.
+
+    Raises:
+        ConfigError: trials stayed disturbed.
+    """
+    parts = data["quiet"]["parts"]
+    disturbed = {name: found for name, found in parts.items() if found["disturbed"]}
+    if not disturbed:
+        write(data, output)
+        unfinished(output).unlink(missing_ok=True)
+        return
+    aside = unfinished(output).replace(output / "benchmarks.disturbed.json")
+    trials = sum(found["trials"] for found in parts.values())
+    stayed = sum(found["disturbed"] for found in disturbed.values())
+    reason = next(iter(disturbed.values()))["reasons"][0]
+    raise ConfigError(
+        f"the machine was disturbed in {stayed} of {trials} trials ({', '.join(disturbed)}), as {reason}: "
+        f"no page is written, {aside} has what was measured; end other programs and run it again"
+    )
 
 
 def keep(data: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +141,7 @@ def keep(data: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
         names = [line.partition(":")[0] for line in different_conditions(earlier, data)]
         other = f"; not the same: {', '.join(names)}" if names else ""
     for name, found in earlier.items():
-        if name not in (*ABOUT, "summary", "kept") and name not in data:
+        if name not in (*ABOUT, "quiet", "summary", "kept") and name not in data:
             whole[name] = found
             kept[name] = earlier.get("kept", {}).get(name, origin).removesuffix(other) + other
     if kept:
@@ -111,9 +162,12 @@ def write(data: dict[str, Any], output: Path) -> None:
 def earlier_result(text: str) -> dict[str, Any]:
     """Returns the data of an earlier result's file: an argument's type."""
     try:
-        return load(text)
+        data = load(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    if any(found["disturbed"] for found in data.get("quiet", {}).get("parts", {}).values()):
+        raise argparse.ArgumentTypeError(f"{text} is of a disturbed run, of which nothing is kept")
+    return data
 
 
 def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str, Any]:
@@ -147,15 +201,16 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
             )
         return found
     if part == "todays_node":
-        return {part: node.todays(images, seconds, 1 if quick else 3)}
+        return {part: node.todays(images, seconds, 1 if quick else 2)}
     if part == "node_engines":
-        names = [name for name in available_engines() if name != "torch" or not quick]
-        return {part: node.engines(images, 100.0, seconds, names)}
+        return {part: node.engines(images, 100.0, seconds, quick)}
     if part == "cameras":
         some, ends = CAMERAS[: 2 if quick else 3], [CAMERAS[0], CAMERAS[-1]]
-        found = {part: node.many_cameras(images, 100.0, seconds, some, "float32")}
+        found = {part: node.many_cameras(images, 100.0, seconds, some, "float32", quick)}
         if not quick:
-            found["cameras_bfloat16"] = node.many_cameras(images, 400.0, seconds, ends, "bfloat16")
+            found["cameras_bfloat16"] = node.many_cameras(
+                images, 400.0, seconds, ends, "bfloat16", quick
+            )
         return found
     if part == "start_up":
         return {part: node.start_up(images, 2 if quick else 5)}
@@ -181,16 +236,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=f"some of {', '.join(PARTS)}")  # fmt: skip
-    parser.add_argument("--seconds", type=positive, default=8.0, help="time for each comparison")
-    parser.add_argument("--quick", action="store_true", help="short, to see that it runs")
-    parser.add_argument("--output", type=Path, default=inputs.ROOT / "docs",
-                        help="folder for benchmarks.json and benchmarks.md")  # fmt: skip
+    parser.add_argument("--seconds", type=positive, help="time for each comparison "
+                        f"(default: {SECONDS:g}, quick: {QUICK_SECONDS:g})")  # fmt: skip
+    parser.add_argument("--quick", action="store_true",
+                        help="under 4 minutes, to see that it runs; fewer comparisons")  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="folder for benchmarks.json and benchmarks.md (default: docs, quick: "
+                        "build/benchmarks)")  # fmt: skip
     parser.add_argument("--keep", type=earlier_result, metavar="JSON",
                         help="earlier result to take from what is not measured now; it is said")  # fmt: skip
     args = parser.parse_args()
     parts = [p for p in PARTS if p in args.only]
-    seconds = 2.0 if args.quick else args.seconds
-    print(report.markdown(measure(parts, seconds, args.quick, args.output, args.keep)))
+    seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
+    output = args.output or inputs.ROOT / ("build/benchmarks" if args.quick else "docs")
+    try:
+        data = measure(parts, seconds, args.quick, output, args.keep)
+        print(report.markdown(data))
+        finish(data, output)
+    except KeyboardInterrupt:
+        left = unfinished(output)
+        kept = f"; {left} has the parts that were finished" if left.is_file() else ""
+        print(f"interrupted{kept}", file=sys.stderr)
+        return 130
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        peers.end_all()
     return 0
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import struct
 import sys
 import time
@@ -17,6 +18,7 @@ import rclpy
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import serialize_message
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from benchmarks import inputs
@@ -82,8 +84,9 @@ def main() -> None:
     parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
     parser.add_argument("--cameras", type=int, default=1)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # also amid publishing
     use_large_image_profile()
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Node("benchmark_camera")
     kind, suffix = (Image, "")
     if args.transport == "compressed":
@@ -94,14 +97,16 @@ def main() -> None:
     ]
     messages = prepare(args.size, args.transport)
     print(json.dumps({"ready": True, "bytes": len(messages[0])}), flush=True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        start = time.perf_counter()
-        count = publish(publishers, messages, command["rate"], command["seconds"])
-        elapsed = time.perf_counter() - start
-        print(json.dumps({"published": count, "seconds": elapsed}), flush=True)
-    node.destroy_node()
-    rclpy.shutdown()
+    try:
+        for line in sys.stdin:
+            command = json.loads(line)
+            start = time.perf_counter()
+            count = publish(publishers, messages, command["rate"], command["seconds"])
+            elapsed = time.perf_counter() - start
+            print(json.dumps({"published": count, "seconds": elapsed}), flush=True)
+    finally:  # else its shared memory stays
+        node.destroy_node()
+        rclpy.shutdown()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import struct
 import sys
 import threading
@@ -21,6 +22,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification
 
@@ -77,16 +79,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--prefix", nargs="+", default=["/perception/camera"])
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     use_large_image_profile()
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Listener(args.prefix)
     thread = threading.Thread(target=rclpy.spin, args=(node,), daemon=True)
     thread.start()
     print(json.dumps({"ready": True}), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(node.take()), flush=True)
-    rclpy.shutdown()
-    thread.join(timeout=5)
+    try:
+        for _ in sys.stdin:
+            print(json.dumps(node.take()), flush=True)
+    finally:
+        rclpy.shutdown()
+        thread.join(timeout=5)
 
 
 if __name__ == "__main__":

@@ -4,30 +4,73 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks import inputs
 from benchmarks.camera import topics
+from benchmarks.interrupts import held
 
 PERCEPTION, TODAYS = "/perception", "/todays_node"
 
 
-class Peer:
-    """A camera or listener process that is controlled by JSON lines."""
+_started: list[psutil.Popen] = []
 
-    def __init__(self, module: str, *args: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{module}", *args],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=inputs.ROOT,
+
+def start(command: list[str], cwd: Path = inputs.ROOT, **options: Any) -> psutil.Popen:
+    """Starts a process that `end_all` ends.
+
+    It has a session of its own, so that Ctrl-C at the terminal reaches us alone.
+    """
+    with held():
+        process = psutil.Popen(command, cwd=cwd, start_new_session=True, **options)
+        _started.append(process)
+    return process
+
+
+def end(process: psutil.Popen, limit_s: float = 15.0) -> None:
+    """Asks a process to end, and kills it if it does not in that time.
+
+    SIGTERM and not SIGINT, with which a Python that is still importing prints a traceback.
+    """
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(timeout=limit_s)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process in _started:
+        _started.remove(process)
+
+
+def end_all() -> None:
+    """Ends what was started and has not been ended."""
+    for process in list(_started):
+        if process.poll() is None:
+            process.terminate()  # all at once, since some take seconds
+    for process in list(_started):
+        end(process)
+
+
+class Peer:
+    """A process that is controlled by JSON lines, such as the camera's."""
+
+    def __init__(
+        self, *arguments: str, cwd: Path = inputs.ROOT, env: dict[str, str] | None = None
+    ) -> None:
+        """Starts Python with these arguments and waits until it is ready."""
+        self.process = start(
+            [sys.executable, *arguments],
+            cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.hello = self.read()
 
@@ -49,12 +92,18 @@ class Peer:
         return self.read()
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        """Ends the process, also one that is at work on a command."""
+        end(self.process)
+
+
+def camera_peer(*arguments: str, env: dict[str, str] | None = None) -> Peer:
+    """Starts `benchmarks.camera`."""
+    return Peer("-m", "benchmarks.camera", *arguments, env=env)
+
+
+def listener_peer(*prefixes: str, env: dict[str, str] | None = None) -> Peer:
+    """Starts `benchmarks.listener` for the topics below these prefixes."""
+    return Peer("-m", "benchmarks.listener", "--prefix", *prefixes, env=env)
 
 
 @dataclass(frozen=True)
@@ -108,34 +157,32 @@ def perception(
     engine: str = "auto",
     cameras: int = 1,
     streams: int = 1,
+    module: str = "robot_vision.ros.perception.node",
 ) -> list[str]:
     """Returns the command line of the perception node."""
     names = [topic.split("/")[1] for topic in topics(cameras)]
     parameters = {
         "model": bundle, "transport": transport, "precision": precision, "engine": engine,
-        "streams": str(streams), "diagnostics_window_s": "2.0",
+        "streams": str(streams), "diagnostics_window_s": "2.0", "stale_after_s": "600.0",
         "cameras": f"[{','.join(names)}]", "image_topics": f"[{','.join(topics(cameras))}]",
     }  # fmt: skip
     words = [w for name, value in parameters.items() for w in ("-p", f"{name}:={value}")]
     return [
-        sys.executable, "-m", "robot_vision.ros.perception.node", "--ros-args",
+        sys.executable, "-m", module, "--ros-args",
         "--log-level", "warn", *words,
     ]  # fmt: skip
 
 
 @contextmanager
-def running(command: list[str]) -> Iterator[psutil.Popen]:
-    """Runs a node and stops it as Ctrl-C does."""
-    process = psutil.Popen(command, cwd=inputs.ROOT)
+def running(
+    command: list[str], cwd: Path = inputs.ROOT, env: dict[str, str] | None = None
+) -> Iterator[psutil.Popen]:
+    """Runs a node and ends it afterwards."""
+    process = start(command, cwd, env=env)
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=15)
-        except psutil.TimeoutExpired:
-            process.kill()
+        end(process)
 
 
 @contextmanager
@@ -145,21 +192,30 @@ def bench(
     size: str = "480p",
     transport: str = "raw",
     cameras: int = 1,
+    cwd: Path = inputs.ROOT,
+    env: dict[str, str] | None = None,
 ) -> Iterator[Bench]:
-    """Starts camera, listener and node, and waits for the first results."""
+    """Starts camera, listener and node, and waits for the first results.
+
+    Args:
+        command: of the node.
+        node: its full name.
+        size: of the camera's images.
+        transport: of them.
+        cameras: how many.
+        cwd: where the node is run.
+        env: the environment of all three.
+    """
     names = [topic.split("/")[1] for topic in topics(cameras)]
-    camera = Peer(
-        "camera", "--size", size, "--transport", transport, "--cameras", str(cameras)
-    )  # fmt: skip
-    listener = Peer("listener", "--prefix", *(f"{node}/{name}" for name in names))
-    try:
-        with running(command) as process:
-            made = Bench(camera, listener, process, cameras)
-            made.wait_for_results()
-            yield made
-    finally:
-        camera.close()
-        listener.close()
+    with (
+        closing(camera_peer("--size", size, "--transport", transport,
+                            "--cameras", str(cameras), env=env)) as camera,
+        closing(listener_peer(*(f"{node}/{name}" for name in names), env=env)) as listener,
+        running(command, cwd, env) as process,
+    ):  # fmt: skip
+        made = Bench(camera, listener, process, cameras)
+        made.wait_for_results()
+        yield made
 
 
 def cpu_seconds(processes: Mapping[str, psutil.Process]) -> dict[str, float]:

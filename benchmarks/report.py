@@ -116,6 +116,18 @@ def _kept(data: dict[str, Any]) -> list[str]:
     return [f"Of an earlier run ({o}): {', '.join(parts)}.\n" for o, parts in runs.items()]
 
 
+def _quiet(data: dict[str, Any]) -> list[str]:
+    if not (quiet := data.get("quiet")):
+        return []
+    parts = quiet["parts"].values()
+    trials, worst = sum(p["trials"] for p in parts), max((p["others"] for p in parts), default=0)
+    return [
+        f"Of {trials + quiet['repeated']} trials {quiet['repeated']} were disturbed and repeated; in the "
+        f"others other processes used at most {100 * worst:.1f} % of the cores "
+        "(`benchmarks/quiet.py`).\n"
+    ]
+
+
 def markdown(data: dict[str, Any]) -> str:
     """Returns the whole page."""
     machine = data["machine"]
@@ -132,6 +144,7 @@ def markdown(data: dict[str, Any]) -> str:
         + ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
         + f"; commit `{short_commit(machine['commit'], 19)}`; {data['date']}.\n",
         f"Command: `{data['command']}`.\n",
+        *_quiet(data),
         *_kept(data),
         f"Input: {data['input']['source']}, sha256 `{data['input']['sha256'][:16]}`.\n",
         "## Targets\n",

@@ -79,8 +79,8 @@ def node_sections(data: dict[str, Any]) -> Iterator[str]:
             yield f"## The running node, {title}\n"
             yield (
                 "Camera, node and listener in three processes on the same cores. A rate is sustained if the "
-                "median trial of three loses less than 1 percent. The engine's and the pipeline's own rates "
-                f"at 480p, Hz, measured before and after each search: {own}.\n"
+                "median trial of up to three loses less than 1 percent. The engine's and the pipeline's own "
+                f"rates at 480p, Hz, measured before and after each search: {own}.\n"
             )
             yield _sustained(live)
             yield (

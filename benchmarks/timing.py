@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.quiet import WATCH
+
+ROUND_S = 1.0  # what a disturbance costs; less is too short to say who used the cores
+
 
 def positive(text: str) -> float:
     """Returns a time to measure for, which is above zero: an argument's type."""
@@ -31,6 +35,8 @@ def side_by_side(
 ) -> dict[str, dict[str, float]]:
     """Times callables in turns of `turn` calls until each had its share of `seconds`.
 
+    That time is divided into rounds; one in which the machine was disturbed is repeated.
+
     Returns:
         For each name its `percentiles`.
     """
@@ -38,14 +44,26 @@ def side_by_side(
     for run in runs.values():
         for _ in range(3):
             run()
+    rounds = max(1, round(seconds / ROUND_S))
+    for _ in range(rounds):
+        found = WATCH.trial(lambda: _round(runs, seconds / rounds, turn, math.ceil(10 / rounds)))
+        for name, values in found.items():
+            samples[name] += values
+    return {name: percentiles(values) for name, values in samples.items()}
+
+
+def _round(
+    runs: Mapping[str, Callable[[], object]], seconds: float, turn: int, least: int
+) -> dict[str, list[float]]:
+    samples: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or min(map(len, samples.values())) < 10:
+    while time.perf_counter() < end or min(map(len, samples.values())) < least:
         for name, run in runs.items():
             for _ in range(turn):
                 start = time.perf_counter()
                 run()
                 samples[name].append(time.perf_counter() - start)
-    return {name: percentiles(values) for name, values in samples.items()}
+    return samples
 
 
 def ratio(results: Mapping[str, Mapping[str, float]], over: str, under: str) -> float:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from argparse import ArgumentTypeError
 
 import pytest
 
@@ -19,6 +20,7 @@ from ros_helpers import ROOT
 from benchmarks import __main__ as bench
 from benchmarks import camera, models, node, peers, report
 from benchmarks.machine import short_commit
+from robot_vision.errors import ConfigError
 
 
 class Counter:
@@ -43,7 +45,7 @@ def test_the_camera_takes_as_long_as_its_frames_last():
 def capacity(hz, top=1e4):
     """Returns a trial with a node that answers so many frames a second, of a camera that sends `top`."""
 
-    def trial(peer, rate, seconds):
+    def trial(peer, rate, seconds, wait=0.0):
         rate = min(rate, top)
         answered = min(rate, hz)
         return {"rate_hz": rate, "loss": 1 - answered / rate, "answered_hz": answered}
@@ -142,10 +144,33 @@ def test_an_interrupted_run_loses_nothing_that_was_to_be_kept(earlier, tmp_path,
     monkeypatch.setattr(bench.peers, "isolate", lambda: None)
     with pytest.raises(KeyboardInterrupt):
         bench.measure(["limits", "replay"], 1.0, True, tmp_path, earlier)
-    data = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert [file.name for file in tmp_path.iterdir()] == ["benchmarks.unfinished.json"]
+    data = json.loads((tmp_path / "benchmarks.unfinished.json").read_text())
     assert data["limits"]["peak_gflops"] == 12345.0 and "limits" not in data["kept"]
     assert data["replay"] == earlier["replay"] and "replay" in data["kept"]
-    assert "12345.0 GFLOP/s" in (tmp_path / "benchmarks.md").read_text()
+
+
+def quiet(disturbed):
+    found = {"trials": 5, "disturbed": disturbed, "others": 0.01, "reasons": ["somebody computed"]}
+    return {"repeated": 2, "parts": {"limits": {**found, "reasons": ["somebody computed"]}}}
+
+
+def test_a_quiet_run_is_written_with_the_number_of_trials_that_were_repeated(earlier, tmp_path):
+    (tmp_path / "benchmarks.unfinished.json").write_text("{}")
+    bench.finish({**earlier, "quiet": quiet(0)}, tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "Of 7 trials 2 were disturbed and repeated" in page
+    assert not (tmp_path / "benchmarks.unfinished.json").exists()
+
+
+def test_a_disturbed_run_writes_no_page_and_is_kept_aside(earlier, tmp_path):
+    data = {**earlier, "quiet": quiet(1)}
+    (tmp_path / "benchmarks.unfinished.json").write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match=r"1 of 5 trials \(limits\), as somebody computed"):
+        bench.finish(data, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["benchmarks.disturbed.json"]
+    with pytest.raises(ArgumentTypeError, match="of a disturbed run"):
+        bench.earlier_result(str(tmp_path / "benchmarks.disturbed.json"))
 
 
 @pytest.mark.parametrize(
