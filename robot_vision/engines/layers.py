@@ -56,14 +56,13 @@ def layer_times(bundle: ModelBundle, engine: str, precision: str, runs: int) -> 
 
 
 def _openvino(bundle: ModelBundle, precision: str, batch: np.ndarray, runs: int) -> list[LayerTime]:
-    import openvino
+    from robot_vision.engines.openvino import core
 
-    core = openvino.Core()
-    model = core.read_model(bundle.graph)
+    model = core().read_model(bundle.graph)
     model.reshape(list(batch.shape))
     hint = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}[precision]
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "PERF_COUNT": True}
-    request = core.compile_model(model, "CPU", config).create_infer_request()
+    request = core().compile_model(model, "CPU", config).create_infer_request()
     taken: dict[str, list[float]] = {}
     kinds: dict[str, str] = {}
     for _ in range(runs + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -28,9 +29,20 @@ class _Compiled:
     ports: dict[str, Any]
 
 
+@functools.cache
+def core() -> Any:
+    """Returns the one `openvino.Core` of this process, which lives as long as it.
+
+    Each core's CPU plugin gives its thread a stack for signals (with 2026.4), and takes it back with what was
+    there before. Of two cores the first of which ends first that is memory of the first, long freed: the next
+    signal, such as Ctrl-C, is then a segmentation fault.
+    """
+    return openvino.Core()
+
+
 def devices() -> list[str]:
     """Returns this machine's OpenVINO devices in lower case, GPUs before the CPU."""
-    found = [str(device).lower() for device in openvino.Core().available_devices]
+    found = [str(device).lower() for device in core().available_devices]
     return sorted(found, key=lambda device: (device == "cpu", device))
 
 
@@ -75,13 +87,12 @@ class OpenVinoEngine:
     def _compile(self, size: int) -> _Compiled:
         """Compiles for batches of `size`, or of any size if that is `_ANY`."""
         try:
-            core = openvino.Core()
-            model = core.read_model(self._graph)
+            model = core().read_model(self._graph)
             if size != _ANY:
                 shape = model.input(0).get_partial_shape()
                 shape[0] = size
                 model.reshape(shape)
-            compiled = core.compile_model(model, self.device.upper(), self._config)
+            compiled = core().compile_model(model, self.device.upper(), self._config)
         except Exception as error:  # OpenVINO raises RuntimeError and kinds of its own
             first = str(error).strip().splitlines()[-1] if str(error) else type(error).__name__
             raise EngineError(
