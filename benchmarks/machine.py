@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from robot_vision.engines.machine import processor
+
 PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu",
             "openvino", "torch", "torchvision", "ros-rclpy", "ros-rmw-fastrtps-cpp")  # fmt: skip
 
@@ -16,7 +18,7 @@ PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "
 def describe() -> dict[str, Any]:
     """Returns processor, cores, memory, governor, versions and the commit that is measured."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -43,13 +45,6 @@ def _first_line(path: str) -> str:
         return Path(path).read_text().splitlines()[0]
     except (OSError, IndexError):
         return ""
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _extensions() -> list[str]:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.programs import FLOAT32, PRECISIONS
 from robot_vision.contract.prediction import Prediction
 from robot_vision.engines import create_engine
-from robot_vision.engines.base import Engine
+from robot_vision.engines.base import Engine, EngineSettings
 from robot_vision.errors import EngineError
 from robot_vision.images.resizing import resize_into
 
@@ -41,13 +42,17 @@ class Pipeline:
         engine: runs the bundle's graph.
         max_batch: larger batches are split; it bounds the memory on the device. It becomes less when
             the device runs out of it.
+        said: why this program and no other runs, in a line for people; empty where there was no choice.
     """
 
-    def __init__(self, bundle: ModelBundle, engine: Engine, max_batch: int = 16) -> None:
+    def __init__(
+        self, bundle: ModelBundle, engine: Engine, max_batch: int = 16, said: str = ""
+    ) -> None:
         assert max_batch >= 1
         self.bundle = bundle
         self.engine = engine
         self.max_batch = max_batch
+        self.said = said
         self.times = StageTimes()
         self._decoders = {
             head.name: head.decoder(spec, bundle.spec.epistemic, bundle.material[head.name])
@@ -62,7 +67,7 @@ class Pipeline:
         path: str | Path,
         engine: str = "auto",
         device: str = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
         threads: int = 0,
         max_batch: int = 16,
         streams: int = 1,
@@ -73,18 +78,32 @@ class Pipeline:
             path: the bundle's directory.
             engine: `auto`, `onnx`, `openvino` or `torch`.
             device: `auto`, or a device of the engine such as `cpu`, `cuda:0`, `tensorrt:0`.
-            precision: `float32`, `float16` or `bfloat16`, where the engine has it.
+            precision: `auto` takes the fastest of the bundle's programs that are certified for this machine,
+                and float32 where none is; or the name of one; or `float32`, `float16` or `bfloat16`,
+                where the engine has it.
             threads: CPU threads; 0 leaves the choice to the engine.
             max_batch: larger batches are split.
             streams: pipelines (see `another`) that will run at the same time on the one engine.
 
         Raises:
             BundleError: the bundle is absent or damaged.
-            EngineError: the engine or device is not there; the message lists those that are.
+            EngineError: the engine, device or program is not there; the message lists those that are.
         """
         bundle = ModelBundle.load(path)
+        if bundle.programs or precision not in ("auto", *PRECISIONS):
+            from robot_vision.engines.choice import start_program  # others start sooner without it
+
+            asked = EngineSettings(device, FLOAT32, threads, streams, max_batch)
+            started = start_program(bundle, precision, asked, engine)
+            return cls(started.bundle, started.engine, max_batch, started.said)
+        precision = FLOAT32 if precision == "auto" else precision
         created = create_engine(bundle, engine, device, precision, threads, streams, max_batch)
         return cls(bundle, created, max_batch)
+
+    @property
+    def program(self) -> str:
+        """What runs: the program's name, or the precision in which the engine computes the bundle's graph."""
+        return self.engine.precision if self.bundle.program == FLOAT32 else self.bundle.program
 
     def another(self) -> Pipeline:
         """Returns a pipeline for another thread on the same engine; closing one of them closes it."""

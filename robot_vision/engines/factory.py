@@ -63,13 +63,7 @@ def create_engine(
     """
     if precision not in PRECISIONS:
         raise EngineError(unknown("precision", precision, PRECISIONS))
-    if engine != "auto" and engine not in ENGINES:
-        raise EngineError(unknown("engine", engine, ["auto", *ENGINES]))
-    if engine != "auto" and not _installed(engine):
-        have = ", ".join(name for name in ENGINES if _installed(name))
-        raise EngineError(
-            f"Engine {engine!r} is not installed (there are {have}): pip install '{_EXTRAS[engine]}'"
-        )
+    found = places(engine, device)
     if threads < 0:
         raise EngineError(f"threads is {threads}: use 0 for one a core, or a positive number")
     if streams < 1:
@@ -77,7 +71,7 @@ def create_engine(
             f"streams is {streams}: use 1, or as many as threads that call the engine"
         )
     problems = []
-    for name, place in _candidates(engine, device):
+    for name, place in found:
         if not _has_precision(name, place, precision):
             problems.append(f"{name} on {place} does not compute in {precision}")
             continue
@@ -103,12 +97,20 @@ def create_engine(
     raise EngineError("; ".join(problems))
 
 
-def _candidates(engine: str, device: str) -> list[tuple[str, str]]:
+def places(engine: str, device: str) -> list[tuple[str, str]]:
     """Returns (engine, device) pairs to try in order.
 
     Raises:
-        EngineError: no installed engine has the device that was asked for.
+        EngineError: an unknown engine, one that is not installed, or none that has the device; the message
+            lists those that are there.
     """
+    if engine != "auto" and engine not in ENGINES:
+        raise EngineError(unknown("engine", engine, ["auto", *ENGINES]))
+    if engine != "auto" and not _installed(engine):
+        have = ", ".join(name for name in ENGINES if _installed(name))
+        raise EngineError(
+            f"Engine {engine!r} is not installed (there are {have}): pip install '{_EXTRAS[engine]}'"
+        )
     names = [engine] if engine != "auto" else [n for n in ("onnx", "openvino") if _installed(n)]
     found = {name: _module(name).devices() for name in names}
     if engine == "auto" and device != "auto" and not _offers(found, device) and _installed("torch"):

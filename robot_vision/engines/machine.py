@@ -41,6 +41,21 @@ def instructions_of(cpuinfo: str) -> str:
     return ""
 
 
+def processor() -> str:
+    """Returns the CPU's name, as the kernel has it; its architecture where the kernel does not say."""
+    for line in _cpuinfo().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""
+
+
 @functools.cache
 def instructions(device: str = "cpu") -> str:
     """Returns what a device computes with.
@@ -54,17 +69,13 @@ def instructions(device: str = "cpu") -> str:
     """
     kind, _, index = device.replace(".", ":").partition(":")
     if kind == "cpu":
-        try:
-            text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:  # not Linux
-            text = ""
-        return instructions_of(text) or platform.machine()
+        return instructions_of(_cpuinfo()) or platform.machine()
     if kind in ("cuda", "tensorrt"):
         return _nvidia_name(int(index or 0))
     try:
-        import openvino
+        from robot_vision.engines.openvino import core
 
-        name = openvino.Core().get_property(device.upper(), "FULL_DEVICE_NAME")
+        name = core().get_property(device.upper(), "FULL_DEVICE_NAME")
     except Exception:  # not installed, or RuntimeErrors of its own: no such device
         return ""
     return str(name)

@@ -3,6 +3,8 @@
 import importlib.util
 import logging
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -330,7 +332,7 @@ def test_a_gpu_that_fails_at_its_first_run_is_freed_before_the_next(tmp_path, mo
             alive.remove(self.device)
 
     places = [("onnx", "tensorrt"), ("onnx", "cuda"), ("onnx", "cpu")]
-    monkeypatch.setattr(factory, "_candidates", lambda *_: places)
+    monkeypatch.setattr(factory, "places", lambda *_: places)
     monkeypatch.setattr(factory, "_has_precision", lambda *_: True)
     monkeypatch.setattr(factory, "_module", lambda _: SimpleNamespace(OnnxEngine=Device))
     assert create_engine(ModelBundle.load(make_tiny_bundle(tmp_path))).device == "cpu"
@@ -364,3 +366,18 @@ def test_weights_that_were_altered_are_refused(bundle, tmp_path):
     (copy / "weights.safetensors").write_bytes(weights)
     with pytest.raises(BundleError, match="altered"):
         ModelBundle.load(copy)
+
+
+def test_a_signal_after_two_engines_of_openvino_is_no_crash(tmp_path):
+    code = (
+        "import os, signal\n"
+        "from robot_vision.bundle.bundle import ModelBundle\n"
+        "from robot_vision.engines import create_engine\n"
+        f"bundle = ModelBundle.load({str(make_tiny_bundle(tmp_path / 'tiny'))!r})\n"
+        "first, second = (create_engine(bundle, 'openvino') for _ in range(2))\n"
+        "first.close()\nsecond.close()\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    signal.pause()\n"
+        "except KeyboardInterrupt:\n    print('interrupted')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n")
