@@ -67,7 +67,7 @@ EPISTEMIC_SPECS = {
 
 # What a bundle follows from.
 _MAKERS = ("benchmarks/models.py", "robot_vision/contract/spec.py", "robot_vision/networks/**/*.py",
-           "robot_vision/training/ship/quantise.py", "constraints/py*.txt")  # fmt: skip
+           "robot_vision/optimising/*.py", "constraints/py*.txt")  # fmt: skip
 
 
 @functools.cache

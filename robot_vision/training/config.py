@@ -18,9 +18,8 @@ from robot_vision.contract.training import NONE, Trainer
 from robot_vision.datasets.registry import DATASETS
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.images.input import InputSpec
+from robot_vision.optimising.quantise import VARIANTS
 from robot_vision.settings.declared import check_declared, option
-
-VARIANTS = ("int8", "int8-vnni", "int8-tensorrt", "float16")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ datasets networks filters
 engines
 pipeline
 places evaluation calibration
+optimising
 training
 studies
 ros
