@@ -73,7 +73,7 @@ def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
 
     from robot_vision.optimising.bias_correction import correct_biases
 
-    class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Images(quantization.CalibrationDataReader):
         """Images, in batches."""
 
         def __init__(self) -> None:
