@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
+import sys
 from collections.abc import Iterable
 from functools import cache
-from importlib import metadata
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from typing import Any
 
 from robot_vision.contract.head import Head
 from robot_vision.errors import ConfigError, unknown
 
 GROUP = "robot_vision.heads"  # entry points of other packages: KIND = "module:HEAD"
+_METADATA = (".dist-info", "egg-info")
 _log = logging.getLogger(__name__)
 # The order of outputs, topics and tables.
 BUILT_IN = {
-    kind: f"robot_vision.heads.{kind}:HEAD"
+    kind: f"robot_vision.heads.{kind}.head:HEAD"
     for kind in (
         "classifier",
         "pose",
@@ -71,6 +75,23 @@ def installed() -> list[Head[Any, Any]]:
     return found
 
 
+def options() -> dict[str, type[Any]]:
+    """Returns kind to `Head.Options` of all heads that can be imported, built-in ones without their heads.
+
+    Of these only the module `options` is imported, which has the class as `OPTIONS`: a node declares the
+    options of all heads, and its model has some of them.
+    """
+    found: dict[str, type[Any]] = {}
+    for kind in names():
+        module = BUILT_IN.get(kind, "").partition(":")[0]
+        with contextlib.suppress(ConfigError):
+            if not module.startswith("robot_vision."):
+                found[kind] = head(kind).Options
+            elif find_spec(name := module.removesuffix("head") + "options"):
+                found[kind] = importlib.import_module(name).OPTIONS
+    return found
+
+
 def in_order(kinds: Iterable[tuple[str, str]]) -> list[str]:
     """Returns the names of (name, kind) pairs in the order of outputs, topics and tables."""
     order = list(BUILT_IN)
@@ -86,6 +107,10 @@ def in_order(kinds: Iterable[tuple[str, str]]) -> list[str]:
 @cache
 def _installed() -> dict[str, tuple[tuple[str, str], ...]]:
     """Returns kind to (module:HEAD, package), of all packages that bring it."""
+    if not _any_installed():
+        return {}
+    from importlib import metadata
+
     found: dict[str, set[tuple[str, str]]] = {}
     for entry in metadata.entry_points(group=GROUP):
         package = entry.dist.name if entry.dist else "a package"
@@ -96,6 +121,27 @@ def _installed() -> dict[str, tuple[tuple[str, str], ...]]:
             "The %s head of %s is not used: one of robot_vision has this name", kind, packages
         )
     return {kind: tuple(sorted(entries)) for kind, entries in found.items()}
+
+
+def _any_installed() -> bool:
+    """Returns whether `importlib.metadata` has to be asked; importing it takes as long as all heads do."""
+    group = GROUP.encode()
+    for folder in dict.fromkeys(sys.path):
+        try:
+            with os.scandir(folder or ".") as entries:
+                packages = [e.path for e in entries if e.name.lower().endswith(_METADATA)]
+        except FileNotFoundError:
+            continue
+        except OSError:  # an archive
+            return True
+        for package in packages:
+            try:
+                with open(os.path.join(package, "entry_points.txt"), "rb") as file:
+                    if group in file.read():
+                        return True
+            except OSError:  # most have no entry points
+                continue
+    return any(hasattr(f, "find_distributions") for f in sys.meta_path if f is not PathFinder)
 
 
 @cache

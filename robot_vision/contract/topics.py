@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
-from robot_vision.files.array_stream import StreamWriter
 from robot_vision.messages.making import Maker, set_header
 from robot_vision.messages.types import DIAGNOSTICS
 from robot_vision.text.counts import counted
@@ -190,6 +189,8 @@ class ImageReader:
         dtype: str,
         values: Callable[[NDArray[Any]], NDArray[Any]] = lambda plane: plane,
     ) -> None:
+        from robot_vision.files.array_stream import StreamWriter  # only recordings are read with it
+
         self._column, self._dtype, self._values = column, dtype, values
         self._writer = StreamWriter()
         self._numbers: dict[Row, int] = {}

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -161,6 +160,8 @@ def _silence() -> Iterator[None]:
 
 def _two_builds() -> str:
     """Returns a warning when both builds are installed: whichever came last overwrote the other."""
+    from importlib import metadata  # not before it is needed: importing it takes 10 ms
+
     installed = {d.metadata["Name"] for d in metadata.distributions() if d.metadata["Name"]}
     if {"onnxruntime", "onnxruntime-gpu"} <= installed:
         return "; both are installed, and overwrite each other"

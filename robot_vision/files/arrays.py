@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +61,8 @@ def load_npz(
         ValueError: it is none, is damaged, holds objects or something else, or unpacks to more than `most`.
         OSError: it cannot be read.
     """
+    import zipfile  # not for every node that starts
+
     try:
         with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
             entries = [entry for entry in archive.infolist() if wanted(entry.filename)]

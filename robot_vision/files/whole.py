@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,8 +70,10 @@ def draft_folder(out: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; what stood at `out` stands there still.
     """
+    import shutil  # with bz2 and lzma, not for every node that starts
+
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    part = _folder_next_to(out, ".part")
     part.chmod(0o777 & ~current_umask())
     try:
         yield part
@@ -82,11 +82,19 @@ def draft_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _folder_next_to(out: Path, suffix: str) -> Path:
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=suffix, dir=out.parent))
+
+
 def _swap(part: Path, out: Path) -> None:
     if not out.exists():
         part.replace(out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+    import shutil
+
+    old = _folder_next_to(out, ".old")
     out.replace(old)  # an empty directory may be replaced by another
     try:
         part.replace(out)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +95,8 @@ def _bridge() -> tuple[Any | None, str]:
     try:
         if importlib.util.find_spec("cv_bridge") is None:
             return None, ""
+        import subprocess  # not for every node that starts
+
         command = [sys.executable, "-c", _TRIAL, *sys.path]
         trial = subprocess.run(
             command,

@@ -8,23 +8,21 @@ from urllib.parse import unquote
 
 SCHEMES = ("postgresql://", "postgres://")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+# Patterns are compiled when they are used: every error knows this module, and few are raised.
 # Only what is known to be no secret is shown. Everything else that libpq takes is not.
 _OPTIONS = ("map", "host", "hostaddr", "port", "dbname", "user", "sslmode", "connect_timeout")
 # Of postgres also what lacks its slashes: a file of such a name is less likely than a password in it.
-_ADDRESS = re.compile(
-    r"\s*([a-z][a-z0-9+.-]*):(?://|/|(?<=postgres:)|(?<=postgresql:))(.*)",
-    re.DOTALL | re.IGNORECASE,
-)
+_ADDRESS = r"(?is)\s*([a-z][a-z0-9+.-]*):(?://|/|(?<=postgres:)|(?<=postgresql:))(.*)"
 _HOST = r"(?:\[[0-9A-Fa-f:.%]*\]|(?:[\w.-]|%[0-9A-Fa-f]{2})*)(?::\d*)?"
 # What an address has to look like. A password with a sign that should be encoded does not, and so nobody
 # takes a part of it for a host, a database or an option.
-_STRICT = re.compile(
+_STRICT = (
     rf"(?:(?P<user>[^:/?#@\s]*)(?::(?P<password>[^:/?#@\s]*))?@)?(?P<hosts>{_HOST}(?:,{_HOST})*)"
     r"(?P<database>/[^/?#@:=&\s]*)?(?:\?(?P<query>[^?#@\s]*))?"
 )
 _SAFE = re.compile(r"[\w.,:/+~-]*")
-_CONNECTION = re.compile(r"\b(password|passfile|sslpassword|passwd|dbname|host|hostaddr)\s*=")
-_IN_TEXT = re.compile(r"(?i)\bpostgres[a-z0-9+.-]*:(?:/+\S*|\S*@\S*)[^\s.,:;)'\"]")
+_CONNECTION = r"\b(password|passfile|sslpassword|passwd|dbname|host|hostaddr)\s*="
+_IN_TEXT = r"(?i)\bpostgres[a-z0-9+.-]*:(?:/+\S*|\S*@\S*)[^\s.,:;)'\"]"
 ENCODE = (
     "write it as postgresql://user@host:5432/database?map=NAME, with % and two digits for special signs in "
     "names and passwords (@ is %40, : is %3A, / is %2F)"
@@ -41,13 +39,13 @@ def is_mistyped(uri: str | Path) -> bool:
     text = str(uri)
     if is_server(uri):
         return parsed(text) is None
-    return bool(_ADDRESS.match(text) or _CONNECTION.search(text))
+    return bool(re.match(_ADDRESS, text) or re.search(_CONNECTION, text))
 
 
 def parsed(uri: str) -> re.Match[str] | None:
     """Returns the parts of an address: user, password, hosts, database and query; None where it is none."""
-    found = _ADDRESS.match(uri)
-    return _STRICT.fullmatch(found[2]) if found else None
+    found = re.match(_ADDRESS, uri)
+    return re.fullmatch(_STRICT, found[2]) if found else None
 
 
 def shown(uri: str | Path) -> str:
@@ -57,10 +55,10 @@ def shown(uri: str | Path) -> str:
     "..." stands for anything else.
     """
     text = str(uri)
-    found = _ADDRESS.match(text)
+    found = re.match(_ADDRESS, text)
     if found is None:
-        return "(connection string)" if _CONNECTION.search(text) else text
-    parts = _STRICT.fullmatch(found[2])
+        return "(connection string)" if re.search(_CONNECTION, text) else text
+    parts = re.fullmatch(_STRICT, found[2])
     scheme = found[1] if found[1].lower().startswith("postgres") else "..."
     if parts is None:
         name = re.search(r"[?&]map=([a-z][a-z0-9_]{0,39})$", text)
@@ -80,7 +78,7 @@ def shown(uri: str | Path) -> str:
 
 def without_secrets(text: str) -> str:
     """Returns a text with every address in it as `shown` writes it."""
-    return _IN_TEXT.sub(lambda found: shown(found[0]), text)
+    return re.sub(_IN_TEXT, lambda found: shown(found[0]), text)
 
 
 def _safe(text: str) -> str:

@@ -23,7 +23,7 @@ _OF_ONE = {
     "were": "was",
 }
 # Not within a path or a quoted name.
-_OF_SEVERAL = re.compile(rf"(?<![\w/'.-])({'|'.join(_OF_ONE)})(?![\w/'.-])")
+_OF_SEVERAL = rf"(?<![\w/'.-])({'|'.join(_OF_ONE)})(?![\w/'.-])"
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -39,4 +39,6 @@ def counted(count: int, one: str, several: str = "") -> str:
 
 def agreeing(count: int, text: str) -> str:
     """Returns what is said of several things, such as `are empty`, so that it fits their number."""
-    return _OF_SEVERAL.sub(lambda match: _OF_ONE[match.group()], text) if count == 1 else text
+    if count != 1:
+        return text
+    return re.sub(_OF_SEVERAL, lambda match: _OF_ONE[match.group()], text)

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,7 @@ from robot_vision.annotate import annotate
 from robot_vision.bundle.bundle import GRAPH, ModelBundle, write_manifest
 from robot_vision.cli import main
 from robot_vision.contract import check, registry
+from robot_vision.contract.head import NoOptions
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.heads.classifier.spec import ClassifierSpec
@@ -51,6 +54,33 @@ def site(tmp_path, monkeypatch):
     monkeypatch.undo()
     registry._installed.cache_clear()
     registry._load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "info", ["a-1.0.dist-info", "a.egg-info", "A-1.0.DIST-INFO", "a.egg/EGG-INFO", "a.zip", ""]
+)
+def test_an_entry_point_is_seen_wherever_importlib_finds_one(tmp_path, monkeypatch, info):
+    text = f"[{registry.GROUP}]\nsonar = sonar:HEAD\n"
+    if info.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / info, "w") as archive:
+            archive.writestr("a-1.0.dist-info/METADATA", "Name: a\nVersion: 1.0\n")
+            archive.writestr("a-1.0.dist-info/entry_points.txt", text)
+    elif info:
+        (tmp_path / info).mkdir(parents=True)
+        for name in ("METADATA", "PKG-INFO"):
+            (tmp_path / info / name).write_text("Name: a\nVersion: 1.0\n")
+        (tmp_path / info / "entry_points.txt").write_text(text)
+    inside = info if info.endswith(".zip") else Path(info).parent
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "absent"), str(tmp_path / inside)])
+    found = [entry.name for entry in metadata.entry_points(group=registry.GROUP)]
+    assert found == (["sonar"] if info else [])
+    assert registry._any_installed() is bool(info)
+
+
+@pytest.mark.parametrize("kind", registry.BUILT_IN)
+def test_a_built_in_heads_options_are_known_without_it(kind):
+    given = registry.options().get(kind, NoOptions)
+    assert given is registry.head(kind).Options
 
 
 @pytest.fixture

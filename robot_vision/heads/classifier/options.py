@@ -34,3 +34,6 @@ class ClassifierOptions:
         high=0.995,
         change=LIVE,
     )
+
+
+OPTIONS = ClassifierOptions

@@ -1,5 +1,1 @@
 """How far away what each pixel shows is, and how sure that is (Eigen et al. 2014)."""
-
-from robot_vision.heads.depth.head import HEAD
-
-__all__ = ["HEAD"]

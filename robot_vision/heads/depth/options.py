@@ -62,3 +62,6 @@ class DepthOptions:
         high=10000,
         change=LIVE,
     )
+
+
+OPTIONS = DepthOptions

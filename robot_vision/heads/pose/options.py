@@ -33,3 +33,6 @@ class PoseOptions:
         "Suffix of the child frame's name on /tf, where a frame can have only one parent. Set it to"
         " empty if nothing else gives the frame a parent.",
     )
+
+
+OPTIONS = PoseOptions

@@ -1,5 +1,1 @@
 """Which class each pixel of an image shows: what a robot can drive on, and what it cannot."""
-
-from robot_vision.heads.segmentation.head import HEAD
-
-__all__ = ["HEAD"]

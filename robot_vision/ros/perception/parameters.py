@@ -177,21 +177,21 @@ def _with_heads() -> type[NodeSettings]:
     """
     found: dict[str, Any] = {}
     own = {f.name for f in dataclasses.fields(NodeSettings)}
-    for head in registry.installed():
-        options = dataclasses.fields(head.Options)
-        about_each = {f.name: _about(f) for f in options}
+    for options in registry.options().values():
+        fields = dataclasses.fields(options)
+        about_each = {f.name: _about(f) for f in fields}
         same = all(
             name not in own and found.get(name, about) == about
             for name, about in about_each.items()
         )
-        if all(f.metadata for f in options) and same:
+        if all(f.metadata for f in fields) and same:
             found |= about_each
-    fields = [
+    declared = [
         (name, kind, dataclasses.field(default=default, metadata=about))
         for name, (kind, default, about) in found.items()
     ]
     return dataclasses.make_dataclass(
-        "PerceptionParameters", fields, bases=(NodeSettings,), frozen=True
+        "PerceptionParameters", declared, bases=(NodeSettings,), frozen=True
     )
 
 
