@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from robot_vision.errors import ConfigError, unknown
 from robot_vision.settings.checks import require
+
+DECODERS = ("folded", "pyramid")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class DepthSpec:
         strides: of the maps that are read, from the finest to the coarsest, in pixels of the input.
         channels: of the decoder.
         dropout: probability while training, of the coarsest map's channels.
+        decoder: `folded` (light, for CPUs: what is trained by default) or `pyramid`, which bundles have that
+            do not say.
     """
 
     KIND: ClassVar[str] = "depth"
@@ -31,6 +36,7 @@ class DepthSpec:
     strides: tuple[int, ...] = (4, 8, 16, 32)
     channels: int = 64
     dropout: float = 0.1
+    decoder: str = "pyramid"
 
     def __post_init__(self) -> None:
         require(
@@ -53,3 +59,5 @@ class DepthSpec:
         )
         require(8 <= self.channels <= 1024, "depth channels", self.channels, "from 8 to 1024")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        if self.decoder not in DECODERS:
+            raise ConfigError(unknown("depth decoder", self.decoder, DECODERS))

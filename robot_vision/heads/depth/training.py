@@ -23,7 +23,7 @@ from robot_vision.contract.training import (
 )
 from robot_vision.heads.depth import evaluation as measures
 from robot_vision.heads.depth.judging import frame_row
-from robot_vision.heads.depth.spec import DepthSpec
+from robot_vision.heads.depth.spec import DECODERS, DepthSpec
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.statistics.bootstrap import values
@@ -67,7 +67,8 @@ class DepthTrainer(Trainer[DepthSpec]):
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> DepthSpec:
         """See `Trainer.spec`; the size is that of the finest map, unless it is given."""
-        spec = from_mapping(DepthSpec, f"network.{self.name}", settings)
+        given = {"decoder": DECODERS[0], **settings}
+        spec = from_mapping(DepthSpec, f"network.{self.name}", given)
         if max(spec.size) or not facts.input:
             return spec
         return replace(spec, size=tuple(-(-side // spec.strides[0]) for side in facts.input))
@@ -80,9 +81,9 @@ class DepthTrainer(Trainer[DepthSpec]):
 
     def module(self, spec: DepthSpec, shapes: Sequence[Shape]) -> nn.Module:
         """See `Trainer.module`."""
-        from robot_vision.heads.depth.network import DepthModule
+        from robot_vision.heads.depth.network import MODULES
 
-        return DepthModule(spec, shapes)
+        return MODULES[spec.decoder](spec, shapes)
 
     def evidence(
         self, module: Any, raw: dict[str, Tensor], spec: DepthSpec, asked: Asked

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_vision.backbones.enlarging import enlarged
 from robot_vision.contract.constants import Constants
 from robot_vision.heads.segmentation.fitting import thinned, thinning
 from robot_vision.heads.segmentation.spec import SegmentationSpec
@@ -46,7 +47,7 @@ class SegmentationModule(nn.Module):
             `logits` (N, K, h, w), before the temperature, and of them `thin_logits`, those of some pixels, by
             which the temperature is fitted.
         """
-        logits = _enlarged(self.decoder(taps), self.size)
+        logits = enlarged(self.decoder(taps), self.size)
         return {"logits": logits, "thin_logits": thinned(logits, thinning(self.size))}
 
     def decode(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -165,17 +166,10 @@ class LiteRaspp(nn.Module):
             maps[1:], self.lateral, self.narrow, self.smooth, strict=True
         ):
             size = finer.shape[2], finer.shape[3]
-            x = smooth(F.relu(_enlarged(narrow(x), size) + lateral(finer)))
+            x = smooth(F.relu(enlarged(narrow(x), size) + lateral(finer)))
         scores: Tensor = self.score(self.dropout(x))
         return scores
 
 
 def _normed(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
     return convolution, nn.BatchNorm2d(convolution.out_channels)
-
-
-def _enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns (N, C, h, w) in another size, by bilinear interpolation between centres of pixels."""
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=[int(side) for side in size], mode="bilinear", align_corners=False)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from robot_vision.contract.calibration import Fit
+from robot_vision.contract.training import DataFacts
 from robot_vision.errors import ConfigError
 from robot_vision.heads.depth.answer import REACH
 from robot_vision.heads.depth.evaluation import HALF
+from robot_vision.heads.depth.head import HEAD
 from robot_vision.heads.depth.spec import DepthSpec
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.settings import BootstrapSettings
@@ -115,12 +117,24 @@ def test_wrong_settings_of_the_loss_are_refused(settings):
 # Module
 
 
-def test_module_says_metres_within_its_range_from_the_statistics_on():
+def module_of(decoder, spec=SPEC):
     torch = pytest.importorskip("torch")
-    from robot_vision.heads.depth.network import DepthModule
-
     torch.manual_seed(0)
-    module = DepthModule(SPEC, SHAPES).eval()
+    return torch, HEAD.trainer().module(dataclasses.replace(spec, decoder=decoder), SHAPES).eval()
+
+
+def test_trains_the_light_decoder_unless_another_is_asked_for():
+    facts = DataFacts(input=(64, 80))
+    assert HEAD.trainer().spec({}, facts).decoder == "folded"
+    assert HEAD.trainer().spec({"decoder": "pyramid"}, facts).decoder == "pyramid"
+    assert DepthSpec().decoder == "pyramid"  # what bundles have from before decoders had names
+    with pytest.raises(ConfigError, match="Unknown depth decoder 'unet'"):
+        DepthSpec(decoder="unet")
+
+
+@pytest.mark.parametrize("decoder", ["folded", "pyramid"])
+def test_module_says_metres_within_its_range_from_the_statistics_on(decoder):
+    torch, module = module_of(decoder)
     module.set_statistics(np.log(2.0), 0.4)
     maps = [torch.randn(3, *shape) for shape in SHAPES]
     raw = {word: value.detach() for word, value in module(*maps).items()}
@@ -135,21 +149,18 @@ def test_module_says_metres_within_its_range_from_the_statistics_on():
     )
 
 
-def test_module_answers_in_the_size_that_is_asked_for():
-    torch = pytest.importorskip("torch")
-    from robot_vision.heads.depth.network import DepthModule
-
-    module = DepthModule(DepthSpec(size=(30, 40), strides=(4, 8, 16), channels=8), SHAPES).eval()
+@pytest.mark.parametrize("decoder", ["folded", "pyramid"])
+def test_module_answers_in_the_size_that_is_asked_for(decoder):
+    torch, module = module_of(decoder, DepthSpec(size=(30, 40), strides=(4, 8, 16), channels=8))
     raw = module(*(torch.randn(2, *shape) for shape in SHAPES))
     assert raw["log_depth"].shape == (2, 30, 40)
 
 
-def test_every_map_reaches_the_answer():
-    torch = pytest.importorskip("torch")
-    from robot_vision.heads.depth.network import DepthModule
-
+@pytest.mark.parametrize("decoder", ["folded", "pyramid"])
+def test_every_map_reaches_the_answer(decoder):
+    torch, module = module_of(decoder)
     maps = [torch.randn(1, *shape, requires_grad=True) for shape in SHAPES]
-    DepthModule(SPEC, SHAPES).eval()(*maps)["log_depth"].sum().backward()
+    module(*maps)["log_depth"].sum().backward()
     assert all(m.grad.abs().sum() > 0 for m in maps)
 
 
@@ -181,8 +192,6 @@ def material(head, factor, images=60, seed=0, constant=1.0):
 
 @pytest.mark.parametrize(("factor", "constant"), [(2.5, 1.0), (0.4, 3.0)])
 def test_factor_of_sigma_is_found_and_its_intervals_hold_what_they_say(factor, constant):
-    from robot_vision.heads.depth.head import HEAD
-
     given = material(HEAD, factor, constant=constant)
     found = HEAD.fitter().fit("depth", given, None)
     assert found.values["scale"] == pytest.approx(factor, rel=0.03)
@@ -198,8 +207,6 @@ def test_factor_of_sigma_is_found_and_its_intervals_hold_what_they_say(factor, c
 
 
 def test_coverage_of_an_unscaled_sigma_is_that_of_its_pixels():
-    from robot_vision.heads.depth.head import HEAD
-
     given = material(HEAD, 2.5)
     found = HEAD.fitter().fit("depth", given, None).before
     each = []
@@ -217,8 +224,6 @@ def test_coverage_of_an_unscaled_sigma_is_that_of_its_pixels():
 
 
 def test_what_is_true_already_is_left_or_hardly_moved_and_few_images_are_refused():
-    from robot_vision.heads.depth.head import HEAD
-
     found = HEAD.fitter().fit("depth", material(HEAD, 1.0), None)
     assert found.left or found.values["scale"] == pytest.approx(1.0, rel=0.03)
     with pytest.raises(ConfigError, match="17 images with true depths are too few.*20"):
@@ -226,8 +231,6 @@ def test_what_is_true_already_is_left_or_hardly_moved_and_few_images_are_refused
 
 
 def test_without_a_true_depth_within_the_range_sigma_stays_as_it_is():
-    from robot_vision.heads.depth.head import HEAD
-
     given = material(HEAD, 2.5)
     far = [None if true is None else true + 100 for true in given.truth]
     found = HEAD.fitter().tune(dataclasses.replace(given, truth=far))
