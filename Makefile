@@ -94,6 +94,10 @@ test: dev-ready ## run every test
 test-fast: dev-ready ## run the tests that take under 90 seconds together
 	@$(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
 
+.PHONY: test-core
+test-core: dev-ready ## run those of them that need neither ROS nor torch: under a minute
+	@TEST_WITHOUT="rclpy torch" $(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
+
 .PHONY: bench
 bench: dev-ready ## measure speed; see docs/benchmarks.md
 	@$(python) -m benchmarks $(BENCH_ARGS)

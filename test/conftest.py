@@ -9,6 +9,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,12 +52,24 @@ def _claim_ros_domain() -> int:
     raise pytest.UsageError(f"all ROS domains from {_DOMAINS[0]} to {_DOMAINS[-1]} are in use")
 
 
+def _hide(*packages: str) -> None:
+    """Let this process import as if these were not installed (`make test-core`)."""
+    found = PathFinder.find_spec
+
+    def find(name: str, path: Any = None, target: Any = None) -> Any:
+        return None if name in packages else found(name, path, target)
+
+    if packages:
+        PathFinder.find_spec = find  # type: ignore[method-assign]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give this process a ROS domain of its own, on this machine only, and let Ctrl-C reach it."""
     # A shell starts background jobs with SIGINT ignored, and children inherit that: the tests that
     # interrupt a process would wait for its end in vain.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _hide(*os.environ.get("TEST_WITHOUT", "").split())
     starts_workers = bool(getattr(config.option, "numprocesses", None))
     if starts_workers and not hasattr(config, "workerinput"):
         return

@@ -30,7 +30,7 @@ def test_make_help_lists_every_target():
     done = _make("help")
 
     assert done.returncode == 0, done.stderr
-    for target in ("demo", "test", "test-fast", "bench", "lint", "clean"):
+    for target in ("demo", "test", "test-fast", "test-core", "bench", "lint", "clean"):
         assert re.search(rf"^  {target} +\w", done.stdout, re.M), target
 
 

@@ -52,6 +52,7 @@ def frames(count, seed=0):
 
 
 def test_weight_of_collisions_grows_as_in_the_paper():
+    pytest.importorskip("torch")
     loss = HEAD.trainer().make_loss("dronet")
     found = [loss.weight(epoch) for epoch in (0, 9, 10, 11, 20, 1000)]
     expected = [0, 0, 0, 1 - math.exp(-0.1), 1 - math.exp(-1), 1]
