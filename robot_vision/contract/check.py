@@ -654,6 +654,52 @@ def test_rows_of_two_parts_are_those_of_the_whole(kind: str, name: str) -> None:
 
 @every_head
 @under_names
+def test_training_measures_what_the_judge_does(kind: str, name: str) -> None:
+    """Both have one function of the columns: the numbers are equal to the bit."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    trainer, spec, module, batch, features = learner(kind, name)
+    head, judge = trainer.head, side(trainer.head, "judge")
+    if trainer.looks_up or trainer.dense(spec):
+        pytest.skip("training asks its own images, or pixels of its own size")
+    with torch.inference_mode():
+        outputs = module.eval().decode(module(*features))
+    said = head.decoder(spec, None, Material())(
+        {head.key(word): value.numpy() for word, value in outputs.items()}
+    )
+    truth = judge.truth
+    stamps_ns = np.arange(len(said)) * 10**8
+    positions = np.full((len(said), 3), np.nan)
+    if "T_map_camera" in batch:
+        positions = batch["T_map_camera"][:, :3, 3].numpy().astype(np.float64)
+    names = getattr(spec, "labels", ())
+    labels = [names[i] for i in batch["label"].tolist()] if names else ["a"] * len(said)
+    tracks = Truth.of_arrays(stamps_ns, labels, positions, np.tile([0.0, 0, 0, 1], (len(said), 1)))
+    numbers = {
+        head.key(word): NumberTrack.held(stamps_ns, batch[word].numpy().astype(np.float64))
+        for word in (w.partition(":")[2] for w in truth if w.startswith("number:"))
+    }
+    tracks = replace(tracks, others={head.name: cast("Any", tracks.labels)}, numbers=numbers)
+    predictions = Predictions.of(
+        stamps_ns.tolist(),
+        [Prediction({head.name: answer}) for answer in said],
+        "drive",
+        bound=[(head, spec)],
+    )
+    metrics = document(score_recording(predictions, tracks, QUICK, bound=[(head, spec)]), QUICK)
+    judged = {
+        metric: metrics[head.key(section.key)][metric.key]["value"]
+        for section in judge.sections()
+        for metric in section.metrics
+        if metric.key in (metrics[head.key(section.key)] or {})
+    }
+    measured, _ = trainer.measure(outputs, batch, spec)
+    both = {key: judged[m] for key, m in trainer.shown().items() if key in measured and m in judged}
+    assert both
+    assert {key: measured[key] for key in both} == both
+
+
+@every_head
+@under_names
 def test_fitter_names_its_truth_and_options(kind: str, name: str) -> None:
     head, spec = bound(kind, name)
     fitter = side(head, "fitter")
