@@ -28,7 +28,7 @@ pipeline
 places evaluation calibration
 optimising
 training
-studies
+studies doctor
 ros
 demo
 cli

@@ -149,6 +149,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
     model, bags, trained = ["--model", bundle], ["--bag", bag], ["run/bundle"]
     calls: dict[str, list[list[str]]] = {
         "info": [[bundle]],
+        "doctor": [["--seconds", "0.5"]],
         "infer": [[bag, *model, "--output", "answers.jsonl", "--annotate", "annotated"]],
         "evaluate": [[*bags, *model, "--output", "evaluation", "--jobs", "2"]],
         "stress": [[*bags, *model, "--every", "8", "--degradations", "blur", "--output", "stress"]],

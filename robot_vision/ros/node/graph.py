@@ -31,7 +31,7 @@ class GraphWatch:
         node = self._node
         fine = _SHARED | {node.resolve_topic_name(topic) for topic in shared}
         own = node.get_fully_qualified_name()
-        there = [_full(*names) for names in node.get_node_names_and_namespaces()]
+        there = [full_name(*names) for names in node.get_node_names_and_namespaces()]
         found: dict[str, str] = {}
         if there.count(own) > 1:
             found[own] = (
@@ -44,7 +44,7 @@ class GraphWatch:
             if node.count_publishers(topic) <= (made.count(topic) or 1):
                 continue
             infos = node.get_publishers_info_by_topic(topic)
-            names = [_full(info.node_name, info.node_namespace) for info in infos]
+            names = [full_name(info.node_name, info.node_namespace) for info in infos]
             if topic in made and set(names) == {own}:
                 continue  # that is said already
             found[topic] = (
@@ -56,7 +56,8 @@ class GraphWatch:
         return lasting
 
 
-def _full(name: str, namespace: str) -> str:
+def full_name(name: str, namespace: str) -> str:
+    """Returns a node's name with its namespace."""
     # As rmw says of what is no ROS node, or not known to be one yet.
     return "a node without a name" if "UNKNOWN" in name else f"{namespace.rstrip('/')}/{name}"
 
