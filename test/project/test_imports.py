@@ -59,7 +59,7 @@ TORCH = (
     "engines/torch.py",
     "studies/explain.py",
     "cli/explain.py",
-    "cli/export.py",
+    "cli/export/",
     "cli/train.py",
 )
 

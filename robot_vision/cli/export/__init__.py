@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import check_target
 from robot_vision.cli.arguments import make_folder
-from robot_vision.cli.export_images import verification_images
+from robot_vision.cli.export.images import verification_images
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.spec import NetworkSpec

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from robot_vision.annotate import annotate
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_engine, add_model, at_least_1, progress
-from robot_vision.cli.infer_output import JsonLines, SampledTable
+from robot_vision.cli.infer.output import JsonLines, SampledTable
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, ImageError
