@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    dense,
     epistemic,
     inputs,
     machine,
@@ -43,6 +44,7 @@ PARTS = (
     "limits",
     "pipeline",
     "heads",
+    "dense_heads",
     "epistemic",
     "replay",
     "steps",
@@ -181,6 +183,8 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
     if part in ("pipeline", "heads"):
         measured = getattr(stages, part)
         return {f"{part}_{p}": measured(images, seconds, p) for p in PRECISIONS}
+    if part == "dense_heads":
+        return {f"{part}_{p}": dense.dense_heads(images, seconds, p) for p in precisions}
     if part == "epistemic":
         return {part: epistemic.cost(images, seconds)}
     if part == "replay":

@@ -22,8 +22,11 @@ from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import BundleError
 from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.depth.spec import DepthSpec
+from robot_vision.heads.dronet.spec import DronetSpec
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.spec import PoseSpec
+from robot_vision.heads.segmentation.spec import SegmentationSpec
 from robot_vision.images.input import InputSpec
 
 LABELS = tuple(f"room {i}" for i in range(10))
@@ -44,6 +47,19 @@ SPECS = {
     "three_heads_64_clusters_not_whitened": _three_heads(PlaceSpec(clusters=64)),
     "classifier_alone": NetworkSpec("resnet18", heads={"classifier": ClassifierSpec(LABELS)}),
 }
+
+
+# Maps of a quarter of the input's sides.
+DENSE_SPEC = NetworkSpec(
+    "resnet18",
+    InputSpec(),
+    heads={
+        **_three_heads(PlaceSpec(clusters=16, whitened_size=512)).heads,
+        "dronet": DronetSpec(),
+        "segmentation": SegmentationSpec(LABELS, height=56, width=56),
+        "depth": DepthSpec(size=(56, 56)),
+    },
+)
 
 
 def _several(epistemic: EpistemicSpec | None) -> NetworkSpec:
@@ -67,7 +83,8 @@ EPISTEMIC_SPECS = {
 
 # What a bundle follows from.
 _MAKERS = ("benchmarks/models.py", "robot_vision/contract/spec.py", "robot_vision/networks/**/*.py",
-           "robot_vision/optimising/*.py", "constraints/py*.txt")  # fmt: skip
+           "robot_vision/optimising/*.py", "constraints/py*.txt",
+           "models/demo/bundle.yaml")  # fmt: skip
 
 
 @functools.cache
@@ -82,6 +99,19 @@ def folder(root: Path = ROOT) -> Path:
 
 def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     """Returns the bundle of that name in `SPECS` or `EPISTEMIC_SPECS`, exported on first use."""
+    return _exported(name, {**SPECS, **EPISTEMIC_SPECS}[name], images)
+
+
+def of_each_pixel(images: list[NDArray[np.uint8]]) -> dict[str, tuple[ModelBundle, ModelBundle]]:
+    """Returns networks with heads that say something of each pixel, and each with its classifier alone."""
+    demo = ModelBundle.load(ROOT / "models" / "demo")
+    others = {head.name: None for head, _ in demo.spec.bound if head.kind != ClassifierSpec.KIND}
+    alone = _exported("demo_classifier", demo.spec.with_heads(**others), images)
+    six = _exported("six_heads", DENSE_SPEC, images)
+    return {"resnet18": (six, bundle("classifier_alone", images)), "demo": (demo, alone)}
+
+
+def _exported(name: str, spec: NetworkSpec, images: list[NDArray[np.uint8]]) -> ModelBundle:
     path = folder() / name
     try:
         return ModelBundle.load(path)
@@ -93,7 +123,7 @@ def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     from robot_vision.networks.network import MultiHeadNetwork
 
     torch.manual_seed(0)
-    network = MultiHeadNetwork({**SPECS, **EPISTEMIC_SPECS}[name]).eval()
+    network = MultiHeadNetwork(spec).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         made = Path(work) / name

@@ -45,6 +45,13 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
                 1.15,
                 True,
             )
+        if dense := data.get(f"dense_heads_{precision}"):
+            row(
+                f"six heads, two of each pixel, with messages / classifier alone, {precision}",
+                dense["resnet18"]["all_over_one"]["pipeline 480p and messages"],
+                1.25,
+                True,
+            )
     for engine, found in (data.get("epistemic") or {}).items():
         row(
             f"8 passes of Monte Carlo dropout / one answer, {engine}, float32",
@@ -107,6 +114,23 @@ def summary(data: dict[str, Any]) -> dict[str, float]:
             result["cameras"] = int(most)
             result[f"one_batch_over_single_runs_{precision}"] = round(rates[most] / rates[one], 3)
     return result
+
+
+def _dense_section(data: dict[str, Any]) -> list[str]:
+    parts = ["## Heads that say something of each pixel\n"]
+    measured = [found for p in ("float32", "bfloat16") if (found := data.get(f"dense_heads_{p}"))]
+    for name, found in (pair for one in measured for pair in one.items()):
+        what = "The demo's bundle" if name == "demo" else "ResNet-18"
+        over = ", ".join(f"{stage} {ratio}" for stage, ratio in found["all_over_one"].items())
+        parts += [
+            f"{what}, {found['engine']}: {', '.join(found['heads'])}, against the network with its "
+            "classifier alone. Messages are all topics of a calibrated and mounted camera, as bytes. "
+            f"All heads over one: {over}.\n",
+            percentile_table(found["times"]),
+        ]
+    if not measured:
+        parts.append("Not measured yet: `python -m benchmarks --only dense_heads`.\n")
+    return parts
 
 
 def _kept(data: dict[str, Any]) -> list[str]:
@@ -176,6 +200,7 @@ def markdown(data: dict[str, Any]) -> str:
             parts += [f"## Pipeline, {pipeline['engine']}\n", percentile_table(pipeline["times"])]
         if heads := data.get(f"heads_{precision}"):
             parts += [f"## Heads, {heads['engine']}\n", percentile_table(heads["times"])]
+    parts += _dense_section(data)
     for engine, found in (data.get("epistemic") or {}).items():
         if times := found.get("times"):
             parts += [

@@ -18,9 +18,12 @@ pytest.importorskip("torch")
 from ros_helpers import ROOT
 
 from benchmarks import __main__ as bench
-from benchmarks import camera, models, node, peers, report
+from benchmarks import camera, dense, inputs, models, node, peers, report
 from benchmarks.machine import short_commit
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
+from robot_vision.pipeline import Pipeline
 
 
 class Counter:
@@ -196,6 +199,31 @@ def test_the_page_says_that_files_differed_from_the_commit(earlier):
     assert short_commit("0123456789", 4) == "0123"
     earlier["machine"]["commit"] = "0" * 40 + "+changes"
     assert f"commit `{'0' * 19}+changes`" in report.markdown(earlier)
+
+
+def test_the_page_has_dense_heads_once_they_are_measured(earlier):
+    earlier.pop("dense_heads_float32", None)
+    assert "Not measured yet: `python -m benchmarks --only dense_heads`" in report.markdown(earlier)
+    time = {"p50_ms": 12.34, "p95_ms": 2.0, "p99_ms": 3.0, "samples": 10}
+    found = {
+        "engine": "onnx cpu float32",
+        "heads": ["classifier", "depth"],
+        "times": {"network, all heads": time},
+        "all_over_one": {"pipeline 480p and messages": 1.31},
+    }
+    page = report.markdown({**earlier, "dense_heads_float32": {"resnet18": found, "demo": found}})
+    assert "Not measured yet" not in page and page.count("| network, all heads | 12.34 |") == 2
+    assert "classifier alone, float32 | 1.31 | <= 1.25 | MISSED |" in page
+
+
+@pytest.mark.slow
+def test_dense_heads_write_all_their_topics_of_real_frames():
+    images, _ = inputs.frames(1)
+    demo = ModelBundle.load(ROOT / "models" / "demo")
+    with Pipeline(demo, create_engine(demo)) as pipeline:
+        size = dense._writer(demo)(pipeline(images)[0])
+    # Of 40 x 30 pixels: mask, confidence, depth, deviation, points of at least x, y, z.
+    assert size > 1200 * (1 + 1 + 4 + 4 + 12)
 
 
 def test_bundles_of_other_code_are_not_measured(tmp_path):
