@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ def depth_topics(
         key: makes the names of the columns that they are read back to.
         spec: of the head.
     """
+    view = _View()
     return (
         image_topic(
             topic("depth"),
@@ -73,21 +74,21 @@ def depth_topics(
             topic("scan"),
             LASER_SCAN,
             "nearest obstacle of each bearing from `base_frame`; infinite for none, NaN for unseen",
-            _scan(spec),
+            _scan(spec, view),
             of_camera=False,
         ),
         Topic(
             topic("obstacle"),
             RANGE,
             "distance of the nearest obstacle straight ahead of `base_frame`; `max_range` for none",
-            _range(spec, lambda found: found.distance),
+            _range(spec, view, lambda found: found.distance),
             of_camera=False,
         ),
         Topic(
             topic("obstacle_near"),
             RANGE,
             "lower end of its 90 % interval: what to stop for",
-            _range(spec, lambda found: found.near),
+            _range(spec, view, lambda found: found.near),
             of_camera=False,
         ),
     )
@@ -121,6 +122,32 @@ def _rays(lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np
 Seen = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float64]]
 
 
+class _View:
+    """What a camera's topics about obstacles share: computed once for an image."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Any, ...] = (None, None, None)
+        self._nearest: tuple[Any, ...] = (None, None, None)
+
+    def seen(self, shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
+        """Returns points and rays (n, 3) in the camera's frame, and T_base_camera."""
+        if self._seen[0] is not shot or self._seen[1] is not answer:
+            self._seen = shot, answer, _seen(shot, answer)
+        return cast("Seen | LeftOut", self._seen[2])
+
+    def nearest(self, shot: Shot, answer: DepthAnswer, corridor: Corridor) -> Obstacle | LeftOut:
+        """Returns the nearest obstacle, NaN where nothing is known."""
+        seen = self.seen(shot, answer)
+        if isinstance(seen, LeftOut):
+            return seen
+        if self._nearest[0] is not seen or self._nearest[1] != corridor:
+            points, _, T = seen
+            sigma = answer.sigma
+            sure = np.zeros(len(points)) if sigma is None else sigma.reshape(-1)
+            self._nearest = seen, corridor, nearest_obstacle(points, sure, T, corridor)
+        return cast(Obstacle, self._nearest[2])
+
+
 def _seen(shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
     """Returns points and rays (n, 3) in the camera's frame, and T_base_camera."""
     T = shot.mounting(shot.frame_id) if shot.base_frame else None
@@ -135,12 +162,12 @@ def _seen(shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
     return flat * answer.depth.reshape(-1, 1), flat, T
 
 
-def _scan(spec: DepthSpec) -> Callable[[Maker], Write]:
+def _scan(spec: DepthSpec, view: _View) -> Callable[[Maker], Write]:
     def writer(make: Maker) -> Write:
         message = scan_writer(make)
 
         def write(shot: Shot, answer: DepthAnswer, options: DepthOptions) -> Any:
-            seen = _seen(shot, answer)
+            seen = view.seen(shot, answer)
             if isinstance(seen, LeftOut):
                 return seen
             beams = answer.depth.shape[1]
@@ -154,22 +181,20 @@ def _scan(spec: DepthSpec) -> Callable[[Maker], Write]:
     return writer
 
 
-def _range(spec: DepthSpec, distance: Callable[[Obstacle], float]) -> Callable[[Maker], Write]:
+def _range(
+    spec: DepthSpec, view: _View, distance: Callable[[Obstacle], float]
+) -> Callable[[Maker], Write]:
     def writer(make: Maker) -> Write:
         new = range_writer(make)
 
         def write(shot: Shot, answer: DepthAnswer, options: DepthOptions) -> Any:
-            seen = _seen(shot, answer)
-            if isinstance(seen, LeftOut):
-                return seen
-            points, _, T = seen
             width = options.corridor_width_m
             corridor = Corridor(
                 options.obstacle_low_m, options.obstacle_high_m, width, options.obstacle_pixels
             )
-            sigma = answer.sigma
-            sure = np.zeros(len(points)) if sigma is None else sigma.reshape(-1)
-            found = nearest_obstacle(points, sure, T, corridor)
+            found = view.nearest(shot, answer, corridor)
+            if isinstance(found, LeftOut):
+                return found
             if np.isnan(found.distance):
                 return LeftOut(
                     "no_depth", "nothing is said of any pixel's depth, so no distance to obstacles"

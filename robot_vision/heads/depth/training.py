@@ -50,6 +50,12 @@ class DepthConfig(HeadSettings):
         low=2,
         high=100,
     )
+    fold_block: int = option(
+        50,
+        "how many training images in a row are held out together: the further they are from the others, the "
+        "wider the intervals become; take what a robot's images will be away from them",
+        low=1,
+    )
 
 
 class DepthTrainer(Trainer[DepthSpec]):

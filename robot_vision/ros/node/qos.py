@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -16,6 +18,8 @@ from rclpy.qos import (
     ReliabilityPolicy,
     qos_policy_name_from_kind,
 )
+
+_PERIOD_S, _OPEN_S = 1.0, 0.05
 
 _RELIABILITY = {
     "best_effort": ReliabilityPolicy.BEST_EFFORT,
@@ -31,6 +35,25 @@ def profile(reliability: str, depth: int, latched: bool = False) -> QoSProfile:
         reliability=_RELIABILITY[reliability],
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
+
+
+class Seldom(MutuallyExclusiveCallbackGroup):
+    """Lets the executor look at events once a second, for they can wait and there is one for each topic.
+
+    rclpy's executor looks at all that it has for each message that comes: sixteen publishers' events double
+    what an image costs there (80 microseconds on a 2020s server core).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened = -_PERIOD_S
+
+    def can_execute(self, entity: Any) -> bool:
+        """Says yes for a moment, in which an executor asks for all of them, and then no."""
+        now = time.monotonic()
+        if now - self._opened >= _PERIOD_S:
+            self._opened = now
+        return now - self._opened < _OPEN_S and bool(super().can_execute(entity))
 
 
 def subscription_events(topic: str, warn: Callable[[str], None]) -> SubscriptionEventCallbacks:

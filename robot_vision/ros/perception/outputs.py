@@ -15,7 +15,7 @@ from robot_vision.contract.topics import UNCERTAINTY, LeftOut, Shot, Topic
 from robot_vision.messages.making import rclpy_maker, set_header, set_pixels
 from robot_vision.messages.types import IMAGE
 from robot_vision.ros.node.mailbox import RateLimiter
-from robot_vision.ros.node.qos import profile, publisher_events
+from robot_vision.ros.node.qos import Seldom, profile, publisher_events
 from robot_vision.ros.perception.parameters import NodeSettings
 
 ANNOTATED = "image_annotated"
@@ -54,6 +54,7 @@ class CameraOutputs:
         self._annotated_rate = RateLimiter()
         self._publishers: dict[str, Any] = {}
         qos = profile(parameters.publish_reliability, parameters.publish_depth)
+        seldom = Seldom()
 
         def publisher(name: str, kind: str) -> Any:
             full = f"{node.get_fully_qualified_name()}/{camera}/{name}"
@@ -61,6 +62,7 @@ class CameraOutputs:
                 rclpy_maker(kind),
                 f"~/{camera}/{name}",
                 qos,
+                callback_group=seldom,
                 event_callbacks=publisher_events(full, warn),
             )
             return self._publishers[name]

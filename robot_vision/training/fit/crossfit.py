@@ -33,6 +33,7 @@ def held_out(
     config: TrainingConfig,
     folder: Path,
     fabric: Fabric,
+    length: int = BLOCK,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Returns what a head says of training samples held out in turn.
 
@@ -47,13 +48,14 @@ def held_out(
         config: of the run.
         folder: for the folds' checkpoints, removed in the end.
         fabric: launched, one process.
+        length: of a block of time, in samples.
 
     Returns:
         Outputs (M, ...) by the head's words, the samples (M,) that they are of, and the block of time (M,)
         that each is of.
     """
     assert train.cache is not None
-    block = torch.arange(len(train)) // BLOCK
+    block = torch.arange(len(train)) // length
     fold_of = block % folds
     alone = replace(config, heads=(name,))
     wanted, quiet = config.epistemic, Recorder(None, quiet=True)

@@ -61,13 +61,14 @@ def calibrate(
         view, folds = views["validation"], getattr(settings, "folds", 0)
         index = known(view).nonzero().flatten()
         train, record = views["train"], {}
+        length = getattr(settings, "fold_block", BLOCK)
         if len(index) >= _MIN_IMAGES:
             outputs = predict(network, view, (head.name,), fabric.device)[head.name]
             outputs = {word: value[index] for word, value in outputs.items()}
             record = {"on": "validation frames"} if folds else {}
         elif folds and train.cache is not None and is_frozen(network) and fabric.world_size == 1:
             outputs, index, _ = held_out(
-                network, head.name, folds, train, known(train), config, folder, fabric
+                network, head.name, folds, train, known(train), config, folder, fabric, length
             )
             view, record = train, {"on": f"training frames, held out in {folds} folds"}
         else:
@@ -88,7 +89,7 @@ def calibrate(
                 folds=folds_of(samples, FOLDS),
                 units=units_of(samples, FOLDS),
                 # As they lie in the split: what is left out between them is time that passed.
-                blocks=(index // BLOCK).numpy(),
+                blocks=(index // length).numpy(),
                 constants={name: value.cpu().numpy() for name, value in constants.items()},
                 resampler=resampler_of(samples, EvaluationSettings(resamples=0)),
                 times=partial(times_of, samples),
