@@ -196,5 +196,5 @@ $(links_stamp): $(interfaces_stamp)
 $(dev_stamp): $(runtime_stamp) | $(interfaces_stamp)
 	@echo "==> torch and everything else that tests, training and benchmarks need (8 GB on disk, 2 to 15 minutes)"
 	@rm -f $(stamps)/dev-*
-	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,train,places,parquet,ray,dev]'
+	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,timm,places,parquet,ray,dev]'
 	@touch $@

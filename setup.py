@@ -49,6 +49,7 @@ TRAIN = [
     "scipy>=1.11",
     "scikit-learn>=1.3",
 ]
+TIMM = ["timm>=1.0.24"]  # its networks as backbones
 PLACES = ["faiss-cpu>=1.8"]
 FLEET = ["psycopg[binary]>=3.2"]  # place maps on a PostgreSQL server with pgvector
 OPENVINO = ["openvino>=2024.4"]
@@ -96,6 +97,7 @@ setup(
         "gpu": ["onnxruntime-gpu[cuda,cudnn]>=1.17"],
         "openvino": OPENVINO,
         "train": TRAIN,
+        "timm": [*TRAIN, *TIMM],
         "places": PLACES,
         "fleet": [*PLACES, *FLEET],
         "ray": RAY,

@@ -1,6 +1,6 @@
 """What classification networks look like inside, found by looking and not from a table.
 
-These are torchvision's, and a few small ones of this package (`OWN`).
+These are torchvision's, a few small ones of this package (`OWN`), and timm's (`timm_networks`).
 
 A network is built and run once on torch's `meta` device, which has shapes and no data, so that the
 size of every intermediate tensor is known in a second and without memory.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from robot_vision.backbones import timm_networks
 from robot_vision.backbones.small import LeNet, PulpResNet8, ResNet8
 from robot_vision.errors import ConfigError, unknown
 
@@ -42,7 +43,7 @@ class Architecture:
     """The inside of one network.
 
     Attributes:
-        name: torchvision's name.
+        name: torchvision's name, or `timm/` and timm's.
         nodes: every tensor (N, C) or (N, C, H, W) inside, in the order in which it is computed,
             with its shape without the batch axis for `input`.
         taps: names by which a tensor can be tapped (a layer's or stage's name) to the node.
@@ -121,6 +122,9 @@ def names() -> list[str]:
 
 def check_name(name: str) -> None:
     """Raises ConfigError with the nearest names when there is no such network."""
+    if timm_networks.is_timm(name):
+        timm_networks.check_name(name)
+        return
     if name in names():
         return
     import difflib
@@ -165,6 +169,8 @@ def look_inside(name: str) -> Architecture:
         ConfigError: there is no classification network of that name.
     """
     check_name(name)
+    if timm_networks.is_timm(name):
+        return Architecture(name=name, **timm_networks.facts(name))
     look = OWN[name][1] if name in OWN else _LOOK
     model = skeleton(name)
     with torch.device("meta"):

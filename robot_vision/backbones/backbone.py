@@ -1,4 +1,4 @@
-"""Backbone: a classification network of torchvision or of `small`, cut at named taps."""
+"""Backbone: a classification network of torchvision, of timm or of `small`, cut at named taps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from robot_vision.backbones import architectures
+from robot_vision.backbones import architectures, timm_networks
 from robot_vision.backbones.pretrained import read_weights
 from robot_vision.errors import ConfigError
 from robot_vision.images.input import IMAGENET_MEAN, IMAGENET_STD
@@ -25,9 +25,8 @@ class Backbone(nn.Module):
     Args:
         name: e.g. `resnet18`; `architectures.names()` lists them.
         taps: which tensors to return; empty means the default tap of a classifier.
-        weights: None (random), `torchvision` (downloaded by torchvision into its own cache), or a
-            file: `.safetensors`, or torchvision's `.pth`, which is read without running pickled
-                code.
+        weights: None (random), `torchvision` or `timm` (downloaded by that package into its own cache), or
+            a file: `.safetensors`, or a `.pth`, which is read without running pickled code.
         input_size: (height, width) in pixels, from which the taps' shapes follow.
 
     Attributes:
@@ -54,12 +53,18 @@ class Backbone(nn.Module):
         nodes = {self.architecture.resolve(tap): tap for tap in self.taps}
         self._nodes = {tap: self.architecture.resolve(tap) for tap in self.taps}
         self.shapes = self._measure(input_size)
-        if torch.get_default_device().type == "meta":
-            # A caller that builds it there fills it in later.
-            full = architectures.skeleton(name)
+        self._of_timm = timm_networks.is_timm(name)
+        if self._of_timm:
+            # Never on the meta device, where it would lose tables that are no weights and stand in no file.
+            with torch.device("cpu"):
+                self.body = timm_networks.tapped(name, input_size, self.taps)
         else:
-            full = architectures.build(name, initialise=weights is None)
-        self.body = create_feature_extractor(full, list(nodes), suppress_diff_warning=True)
+            if torch.get_default_device().type == "meta":
+                # A caller that builds it there fills it in later.
+                full = architectures.skeleton(name)
+            else:
+                full = architectures.build(name, initialise=weights is None)
+            self.body = create_feature_extractor(full, list(nodes), suppress_diff_warning=True)
         self.classification_layer: tuple[Tensor, Tensor] | None = None
         self.weight_notes: list[str] = []
         self._frozen: tuple[str, ...] = ()
@@ -71,9 +76,14 @@ class Backbone(nn.Module):
         """Per-channel scale and shift from ImageNet-normalised pixels to what this network expects.
 
         The identity, but for GoogLeNet's and Inception's weights, which expect (pixel - 0.5) / 0.5
-        (torchvision's `transform_input`). Apply it before `forward`; `MultiHeadNetwork` folds it
-        into its normalisation, where it costs nothing.
+        (torchvision's `transform_input`), and for those of timm's that were trained on others. Apply it
+        before `forward`; `MultiHeadNetwork` folds it into its normalisation, where it costs nothing.
         """
+        if self._of_timm:
+            means, stds = timm_networks.normalisation(self.architecture.name)
+            own = list(zip(means, stds, IMAGENET_MEAN, IMAGENET_STD, strict=True))
+            scale = tuple(std / s for _, s, _, std in own)
+            return scale, tuple((mean - m) / s for m, s, mean, _ in own)
         if self.architecture.name not in architectures.INCEPTIONS:
             channels = self.architecture.input[0]
             return (1.0,) * channels, (0.0,) * channels
@@ -90,6 +100,8 @@ class Backbone(nn.Module):
         Returns:
             For each tap a tensor (N, C) or (N, C, h, w).
         """
+        if self._of_timm:
+            return timm_networks.run(self.body, images, self.taps)
         features = self.body(images)
         return {tap: features[node] for tap, node in self._nodes.items()}
 
@@ -112,7 +124,9 @@ class Backbone(nn.Module):
                 )
         self._frozen = stages
         for name, parameter in self.body.named_parameters():
-            parameter.requires_grad_(not _within(name, stages))
+            # What belongs to no layer, such as a transformer's class token, comes before the first.
+            first = bool(stages) and "." not in name
+            parameter.requires_grad_(not (first or _within(name, stages)))
         self.train(self.training)
 
     @property
@@ -133,12 +147,17 @@ class Backbone(nn.Module):
 
     def _measure(self, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         name = self.architecture.name
-        model = architectures.skeleton(name)
+        wanted = sorted(set(self._nodes.values()))
         with torch.device("meta"):
-            wanted = sorted(set(self._nodes.values()))
-            body = create_feature_extractor(model, wanted, suppress_diff_warning=True).eval()
+            images = torch.empty(1, self.architecture.input[0], *input_size)
             try:
-                outputs = body(torch.empty(1, self.architecture.input[0], *input_size))
+                if timm_networks.is_timm(name):
+                    model = timm_networks.tapped(name, input_size, wanted).eval()
+                    outputs = timm_networks.run(model, images, wanted)
+                else:
+                    model = architectures.skeleton(name)
+                    body = create_feature_extractor(model, wanted, suppress_diff_warning=True)
+                    outputs = body.eval()(images)
             except (RuntimeError, AssertionError, ValueError) as error:
                 first = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ConfigError(
@@ -148,9 +167,11 @@ class Backbone(nn.Module):
         return {tap: tuple(outputs[node].shape[1:]) for tap, node in self._nodes.items()}
 
     def _load(self, weights: str) -> None:
-        needed = set(self.body.state_dict())
-        state, self.weight_notes = read_weights(self.architecture, weights, needed)
-        self.body.load_state_dict({k: v for k, v in state.items() if k in self.body.state_dict()})
+        needed = self.body.state_dict()
+        state, self.weight_notes = read_weights(
+            self.architecture, weights, {k: tuple(v.shape) for k, v in needed.items()}, self.body
+        )
+        self.body.load_state_dict({k: v for k, v in state.items() if k in needed})
         layer = [state.get(f"{self.architecture.last_layer}.{part}") for part in ("weight", "bias")]
         if self.architecture.linear_end and layer[0] is not None and layer[1] is not None:
             self.classification_layer = (layer[0], layer[1])

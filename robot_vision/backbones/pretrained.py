@@ -1,4 +1,4 @@
-"""Reading a torchvision network's weights from torchvision's download or from a file, strictly."""
+"""Reading a network's weights from torchvision's or timm's download or from a file, strictly."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import models
 
+from robot_vision.backbones import timm_networks
 from robot_vision.backbones.architectures import INCEPTIONS, Architecture
 from robot_vision.errors import BundleError, ConfigError
 
-TORCHVISION = "torchvision"
+TORCHVISION, TIMM = "torchvision", "timm"  # who downloads
 _WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # of GoogLeNet and Inception, never built
 
 
 def read_weights(
-    architecture: Architecture, weights: str, needed: set[str]
+    architecture: Architecture,
+    weights: str,
+    needed: Mapping[str, tuple[int, ...]],
+    body: nn.Module,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Reads the weights of a torchvision network.
+    """Reads the weights of a network.
 
     A file may be a training's checkpoint, which holds them under a key such as `state_dict`, and may put a
     prefix before their names, as wrappers do (`module.` of DistributedDataParallel, `model.` of a
@@ -34,25 +38,49 @@ def read_weights(
 
     Args:
         architecture: the network that they should fit.
-        weights: `torchvision`, or the path of a `.safetensors` or torchvision `.pth` file.
-        needed: names of the parameters and buffers that must be there. Layers of the network that
-            are not needed may be there or not; anything else under the prefix is an error.
+        weights: `torchvision` or `timm`, or the path of a `.safetensors` or `.pth` file.
+        needed: names of the parameters and buffers that must be there, to their shapes. Layers of the network
+            that are not needed may be there or not; anything else under the prefix is an error.
+        body: the network of timm to which position embeddings are resampled.
 
     Returns:
-        Names, as torchvision has them, to tensors on the CPU; and notes on where in the file they were, and
-        what else is there.
+        Names, as torchvision or timm has them, to tensors on the CPU; and notes on where in the file they
+        were, and what else is there.
 
     Raises:
-        ConfigError: torchvision has no weights, or they cannot be downloaded.
+        ConfigError: the package has no weights, or they cannot be downloaded.
         BundleError: the file is absent, broken or of another network.
     """
-    if weights == TORCHVISION:
-        return _download(architecture.name), []
-    path = Path(weights).expanduser()
-    found, notes = _unwrapped(_read(path), needed, path)
-    state = _without_auxiliary(architecture, found)
+    of_timm = timm_networks.is_timm(architecture.name)
+    if weights in (TORCHVISION, TIMM):
+        if (weights == TIMM) != of_timm:
+            raise ConfigError(
+                f"{weights} has no weights for {architecture.name}: say {TIMM if of_timm else TORCHVISION}, "
+                "or give a file, or none"
+            )
+        if not of_timm:
+            return _download(architecture.name), []
+        state, path, notes = _download_timm(architecture.name), Path(TIMM), list[str]()
+    else:
+        path = Path(weights).expanduser()
+        found, notes = _unwrapped(_read(path), set(needed), path)
+        state = _without_auxiliary(architecture, found)
+    if of_timm:
+        state = timm_networks.resampled(body, state)
     _check(architecture, state, needed, path)
     return state, notes
+
+
+def _download_timm(name: str) -> dict[str, Tensor]:
+    try:
+        with torch.device("cpu"):
+            return timm_networks.create(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"timm's weights for {name} could not be downloaded ({reason}): fetch model.safetensors of "
+            "that name on a machine with internet and give the file's path"
+        ) from error
 
 
 def _download(name: str) -> dict[str, Tensor]:
@@ -182,11 +210,14 @@ def _without_auxiliary(
 
 
 def _check(
-    architecture: Architecture, state: Mapping[str, Tensor], needed: set[str], path: Path
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    needed: Mapping[str, tuple[int, ...]],
+    path: Path,
 ) -> None:
     where = f"{path} does not fit {architecture.name}"
     # Files from before torch 0.4.1 lack the counters, which evaluation does not use.
-    missing = sorted(k for k in needed - set(state) if not k.endswith("num_batches_tracked"))
+    missing = sorted(k for k in set(needed) - set(state) if not k.endswith("num_batches_tracked"))
     extra = sorted(set(state) - set(architecture.keys))
     if missing or extra:
         parts = [
@@ -195,8 +226,8 @@ def _check(
             if keys
         ]
         raise BundleError(f"{where}: {'; '.join(parts)}")
-    for key in sorted(needed & set(state)):
-        if tuple(state[key].shape) != architecture.keys[key]:
+    for key in sorted(set(needed) & set(state)):
+        if tuple(state[key].shape) != needed[key]:
             raise BundleError(
-                f"{where}: {key} has shape {tuple(state[key].shape)} and not {architecture.keys[key]}"
+                f"{where}: {key} has shape {tuple(state[key].shape)} and not {needed[key]}"
             )

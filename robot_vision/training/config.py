@@ -44,11 +44,11 @@ class DataConfig:
 class NetworkConfig:
     """Which network, from which weights, and which parts of it are trained."""
 
-    backbone: str = option("resnet18", "torchvision's name of the backbone")
+    backbone: str = option("resnet18", "name of the backbone: torchvision's, or timm/ and timm's")
     weights: str | None = option(
         "torchvision",
-        "initial weights of the backbone: torchvision (downloads them), a file, or null for random "
-        "numbers",
+        "initial weights of the backbone: torchvision or timm (which download theirs), a file, or null for "
+        "random numbers",
     )
     init_from: str | None = option(
         None,

@@ -233,6 +233,7 @@ def test_extras_are_those_that_are_documented():
         "gpu",
         "openvino",
         "train",
+        "timm",
         "places",
         "fleet",
         "fuzz",

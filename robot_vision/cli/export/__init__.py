@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--torchvision",
         metavar="NAME",
-        help="export a torchvision network instead of a checkpoint, such as mobilenet_v2",
+        help="export a network of torchvision instead of a checkpoint, such as mobilenet_v2, or one of timm, "
+        "such as timm/vit_small_patch14_dinov2",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="directory of the bundle to write"
@@ -77,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         default="download",
         metavar="FILE|download|none",
-        help="weights of the torchvision network: a file (.pth, .safetensors), download for "
-        "torchvision's own, or none for random numbers (default: %(default)s)",
+        help="weights of that network: a file (.pth, .safetensors), download for its package's "
+        "own, or none for random numbers (default: %(default)s)",
     )
     new.add_argument(
         "--labels",
@@ -199,7 +200,8 @@ def from_torchvision(
     channels = look_inside(args.torchvision).input[0]
     size = InputSpec(height, width, args.resize, args.crop_fraction, channels=channels)
     spec = NetworkSpec(args.torchvision, size, specs)
-    weights = {"download": "torchvision", "none": None}.get(args.weights, args.weights)
+    package = "timm" if args.torchvision.startswith("timm/") else "torchvision"
+    weights = {"download": package, "none": None}.get(args.weights, args.weights)
     network = MultiHeadNetwork(spec, weights).eval()
     notes = list(network.backbone.weight_notes)
     if weights is None:
@@ -211,11 +213,11 @@ def from_torchvision(
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     origin = {
-        "torchvision": "torchvision's download",
+        package: f"{package}'s download",
         None: "none: random numbers",
     }.get(weights, Path(str(weights)).name)
     training = {"weights": origin, "notes": notes} if notes else {"weights": origin}
-    card = f"torchvision's `{args.torchvision}`; weights: {origin}."
+    card = f"{package}'s `{args.torchvision.removeprefix('timm/')}`; weights: {origin}."
     return network, training, card + "".join(f"\n\n**{note}.**" for note in notes)
 
 

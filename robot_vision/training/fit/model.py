@@ -48,7 +48,7 @@ def build_network(config: TrainingConfig, facts: DataFacts) -> MultiHeadNetwork:
     else:
         spec = NetworkSpec(config.network.backbone, config.network.input, new)
         weights = config.network.weights
-        if weights and weights != "torchvision":
+        if weights and weights not in ("torchvision", "timm"):
             weights = expand(weights)
         network = MultiHeadNetwork(spec, weights)
         _reinitialise(network, config.network.reinitialise)
@@ -105,8 +105,7 @@ def frozen_stages(network: MultiHeadNetwork, config: NetworkConfig) -> tuple[str
         # Layers that come before it and are no stage of their own are frozen with it.
         before = stages[: stages.index(config.freeze_until) + 1]
         frozen += [stage for stage in before if _built(network, stage)]
-        if "." not in config.freeze_until:
-            frozen += _stem(network, before[0])
+        frozen += _stem(network, before[0].partition(".")[0])
     return tuple(dict.fromkeys(frozen))
 
 
