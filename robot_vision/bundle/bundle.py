@@ -228,10 +228,19 @@ def write_manifest(
     write_whole(path / MANIFEST, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
-def model_text(bundle: ModelBundle) -> str:
-    """Returns which model it is in a line: name, backbone, heads and the sha256 of the bundle."""
+def model_text(bundle: ModelBundle, program: str = FLOAT32, engine: str = "") -> str:
+    """Returns which model it is in a line: name, backbone, heads and the sha256 of the bundle.
+
+    Args:
+        bundle: of the model.
+        program: that ran; it is named where the bundle has several, and where it is not float32.
+        engine: that ran it; named with the program.
+    """
     heads = "+".join(bundle.spec.heads)
-    return f"{bundle.name} {bundle.spec.backbone} {heads} sha256:{bundle.sha256}"
+    words = [bundle.name, bundle.spec.backbone, heads]
+    if bundle.programs or program != FLOAT32:
+        words += [f"program:{program}", *([f"engine:{engine}"] if engine else [])]
+    return " ".join([*words, f"sha256:{bundle.sha256}"])
 
 
 def _read_manifest(path: Path) -> _Manifest:

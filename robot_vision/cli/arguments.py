@@ -24,6 +24,7 @@ from robot_vision.errors import ConfigError
 
 if TYPE_CHECKING:
     from robot_vision.datasets import Sample, Splits
+    from robot_vision.pipeline import Pipeline
 
 
 def at_least_1(text: str) -> int:
@@ -97,8 +98,9 @@ def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> 
     if precision:
         group.add_argument(
             "--precision",
-            default="float32",
-            help="numeric precision of the network: float32, float16 or bfloat16 (default: %(default)s)",
+            default="auto",
+            help="program of the bundle, such as int8, or float32, float16 or bfloat16; auto takes the "
+            "fastest program that is certified for this machine, or float32 (default: %(default)s)",
         )
     if threads:
         group.add_argument(
@@ -107,6 +109,12 @@ def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> 
             default=0,
             help="CPU threads of the engine (default: 0, the engine chooses)",
         )
+
+
+def say_program(pipeline: Pipeline) -> None:
+    """Says on standard error which of a bundle's programs runs, and why."""
+    if pipeline.said:
+        print(f"note: {pipeline.said}", file=sys.stderr)
 
 
 def add_data_set(group: Any, instead_of: str) -> None:

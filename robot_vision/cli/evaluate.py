@@ -19,7 +19,8 @@ from rich.console import Console
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import make_folder, open_split, progress
+from robot_vision.bundle.programs import FLOAT32
+from robot_vision.cli.arguments import make_folder, open_split, progress, say_program
 from robot_vision.cli.evaluate_arguments import (
     add_arguments,
     check_data_set,
@@ -28,12 +29,12 @@ from robot_vision.cli.evaluate_arguments import (
     truth_request,
     with_images,
 )
-from robot_vision.contract.rows import joined
+from robot_vision.contract.rows import joined, what_ran
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
 from robot_vision.evaluation.predict import runner
-from robot_vision.evaluation.predict.cache import bag_sha256, cache_file
+from robot_vision.evaluation.predict.cache import KEY, bag_sha256, cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, with_times_of
 from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, image_topic
@@ -151,12 +152,21 @@ def _of_data(args: argparse.Namespace) -> Written:
         outcome = runner.predict_source(
             job, lambda: source, TOPIC, digest, pipeline, lambda n: bar.advance(task, n)
         )
+        say_program(pipeline)
+        bundle = pipeline.bundle
     _say([outcome])
     found = replace(outcome.predictions(), recording=name)
-    found.meta["model"] = model_text(bundle)
+    found.meta["model"] = model_text(bundle, pipeline.program, pipeline.engine.name)
     truth = sample_truth(splits, samples, classes_of(bundle.spec.bound))
     scores = score_recording(found, truth, settings, bound=bundle.spec.bound)
     return Written(document(scores, settings), scores, {name: found}, {name: source}, None, bundle)
+
+
+def _as_it_ran(bundle: ModelBundle, program: str) -> ModelBundle:
+    """Returns the bundle with the settings of the program that ran; of a precision, those it has anyway."""
+    named = {each.name for each in bundle.programs} | {FLOAT32}
+    wanted = program if program in named else FLOAT32
+    return bundle if bundle.program == wanted else ModelBundle.load(bundle.path, wanted)
 
 
 def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
@@ -190,7 +200,10 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
             if outcome.error:
                 raise SourceError(outcome.error)
             found = replace(outcome.predictions(), recording=job.name)
-            found.meta["model"] = model_text(bundle)
+            key = found.meta[KEY]
+            engine = key["engine"].partition(" ")[0]
+            bundle = _as_it_ran(bundle, key["precision"])
+            found.meta["model"] = model_text(bundle, key["precision"], engine)
             truth = read_truth(Path(job.bag), request, found.meta["frame_id"])
             mapped_places = reference and reference[0]
             parts.append(score_recording(found, truth, settings, mapped_places, bundle.spec.bound))
@@ -204,6 +217,9 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
         raise SourceError(
             f"None of the {counted(len(jobs), 'recording')} could be evaluated (see above)"
         )
+    ran = sorted({what_ran({"meta": found.meta}) for found in predictions.values()})
+    if bundle.programs or len(ran) > 1:
+        print(f"note: predicted by {' and '.join(ran)}", file=sys.stderr)
     scores = joined(parts)
     whole = document(scores, settings)
     if failures:
@@ -317,6 +333,8 @@ def _recorded(args: argparse.Namespace) -> Written:
         raise ConfigError(
             f"{args.predictions} was recorded with another model ({found.meta['model']}): leave out --model"
         )
+    if bundle is not None:
+        bundle = _as_it_ran(bundle, what_ran({"meta": found.meta}).partition(" ")[0])
     bag = ""
     if args.bag:
         bag = _expanded(args.bag)[0]

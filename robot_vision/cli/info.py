@@ -12,7 +12,9 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
+from robot_vision.bundle.programs import FLOAT32, Certificate
 from robot_vision.engines import available_engines
+from robot_vision.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,18 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " this machine)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--time",
+        action="store_true",
+        help="time the bundle's programs on this machine again, and remember the fastest for precision auto",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the engines of this machine and, when one is given, the verified bundle."""
-    engines = available_engines()
     bundle = ModelBundle.load(find_model(args.bundle)) if args.bundle else None
+    if args.time and not (bundle and bundle.programs):
+        what = f"{bundle.name} has no programs" if bundle else "--time needs a bundle"
+        raise ConfigError(f"{what}: there is nothing to time")
+    engines = available_engines()
+    choice = _choice(bundle, args.time) if bundle and bundle.programs else None
     if args.json:
-        print(
-            json.dumps(
-                {"engines": engines, "bundle": _as_data(bundle) if bundle else None}, indent=2
-            )
-        )
+        about = {**_as_data(bundle), **({"here": choice} if choice else {})} if bundle else None
+        print(json.dumps({"engines": engines, "bundle": about}, indent=2))
         return 0
     console = Console(markup=False)  # brackets in names of files are no styles
     table = Table("engine", "devices", title="Engines of this machine", title_justify="left")
@@ -44,7 +52,60 @@ def run(args: argparse.Namespace) -> int:
     console.print(table)
     if bundle:
         console.print(_bundle_table(bundle))
+        if choice:
+            console.print(_program_table(bundle, choice))
     return 0
+
+
+def _choice(bundle: ModelBundle, fresh: bool) -> dict[str, Any]:
+    """Returns which program runs here when nothing else is asked for, and what each took."""
+    from robot_vision.engines.base import EngineSettings
+    from robot_vision.engines.choice import start_program
+    from robot_vision.engines.machine import instructions
+    from robot_vision.engines.remembered import Machine, recall
+
+    asked = EngineSettings("auto")
+    if fresh:
+        start_program(bundle, "auto", asked, fresh=True).engine.close()
+    found = recall(bundle, Machine.here("auto", asked))
+    known: dict[str, Any] = {"program": None, "engine": None, "device": None, "milliseconds": {}}
+    if found is not None:
+        known = {**vars(found.way), "milliseconds": dict(found.milliseconds)}
+    return {"instructions": instructions(), **known, "said": found.said if found else ""}
+
+
+def _program_table(bundle: ModelBundle, choice: Mapping[str, Any]) -> Table:
+    here = choice["instructions"]
+    title = f"Programs (this CPU computes with {here})"
+    runs = choice["said"] or "none was timed here: the first start does it, or info --time"
+    table = Table(
+        "program", "certified for", "heads", "ms here", title=title, caption=f"auto: {runs}",
+        title_justify="left", caption_justify="left",
+    )  # fmt: skip
+    for program in bundle.programs:
+        times = [
+            f"{ms:.1f} with {text.partition(' with ')[2]}"
+            for text, ms in choice["milliseconds"].items()
+            if text.partition(" with ")[0] == program.name
+        ]
+        certified = program.certificates or ([] if program.name == FLOAT32 else [None])
+        for number, each in enumerate(certified):
+            name = program.name if number == 0 else ""
+            said = ", ".join(times) if number == 0 else ""
+            table.add_row(name, *_certificate_cells(each), said)
+    return table
+
+
+def _certificate_cells(certificate: Certificate | None) -> tuple[str, str]:
+    if certificate is None:
+        return "nothing", ""
+    c = certificate
+    place = f"{c.engine} {c.device} {c.instructions}, {c.images.get('count', '?')} images"
+    heads = []
+    for name, said in c.heads.items():
+        words = said.get("text") or ("passed" if said["passed"] else said.get("why", ""))
+        heads.append(f"{name}: {words}" if said["passed"] else f"{name} FAILED: {words}")
+    return place if c.passed else f"not {place}", "; ".join(heads)
 
 
 def _as_data(bundle: ModelBundle) -> dict[str, object]:
@@ -55,6 +116,7 @@ def _as_data(bundle: ModelBundle) -> dict[str, object]:
         "training": dict(bundle.training),
         "metrics": dict(bundle.metrics),
         "calibration": dict(bundle.calibration),
+        **({"programs": [p.to_dict() for p in bundle.programs]} if bundle.programs else {}),
         "files": dict(bundle.files),
     }
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_engine, add_model
+from robot_vision.cli.arguments import add_engine, add_model, say_program
 from robot_vision.engines.layers import LayerTime, layer_times
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.images.decode import to_rgb
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
                 "use --device cpu, or leave --layers out"
             )
         pipeline.warm_up((1,) * 5)
+        say_program(pipeline)
         frames, refused = _follow(trace, source, pipeline, args.frames)
         layers: list[LayerTime] = []
         if args.layers:
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         engine = pipeline.engine
         console = Console()
         console.print(
-            f"{engine.name} {engine.device} {engine.precision}, {counted(frames, 'frame')}"
+            f"{engine.name} {engine.device} {pipeline.program}, {counted(frames, 'frame')}"
         )
         console.print(_stage_table(trace))
         if layers:

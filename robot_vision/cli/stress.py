@@ -19,10 +19,10 @@ from robot_vision.cli.arguments import (
     make_folder,
     open_split,
     progress,
+    say_program,
 )
 from robot_vision.cli.evaluate_arguments import check_data_set, with_images
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import bag_sha256
 from robot_vision.evaluation.predict.replay import GPU_BATCH
@@ -134,13 +134,13 @@ def run(args: argparse.Namespace) -> int:
     strangers = _strangers(args.unknown) if args.unknown else None
     recordings = [recording, *([strangers] if strangers else [])]
     make_folder(args.output)
-    engine = create_engine(
-        bundle, args.engine, args.device, args.precision, args.threads, max_batch=GPU_BATCH
-    )
     with (
-        Pipeline(bundle, engine, GPU_BATCH) as pipeline,
+        Pipeline.load(
+            bundle.path, args.engine, args.device, args.precision, args.threads, GPU_BATCH
+        ) as pipeline,
         progress() as bar,
     ):
+        say_program(pipeline)
         task = bar.add_task("stressing", total=frames_to_do(plan, recordings))
         try:
             document = stress(

@@ -273,6 +273,16 @@ def model_of(recording: Mapping[str, Any]) -> tuple[str, str]:
     return sha256, f"{name or 'a model'} sha256:{sha256[:12]}" if sha256 else ""
 
 
+def what_ran(recording: Mapping[str, Any]) -> str:
+    """Returns program and engine that a recording was predicted with, for people; empty if unknown."""
+    meta = recording.get("meta") or {}
+    key = meta.get("key") or {}
+    if key.get("precision"):
+        return f"{key['precision']} with {key.get('engine', '')}".removesuffix(" with ")
+    words = dict(word.partition(":")[::2] for word in str(meta.get("model") or "").split())
+    return f"{words['program']} with {words.get('engine', '')}" if "program" in words else ""
+
+
 def _require_one_model(singles: Sequence[Scores]) -> None:
     first: tuple[str, str, str] | None = None
     for single in singles:

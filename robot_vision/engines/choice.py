@@ -21,7 +21,7 @@ from robot_vision.bundle.programs import FLOAT32, PRECISIONS, Certificate
 from robot_vision.engines.base import Engine, EngineSettings
 from robot_vision.engines.factory import create_engine, places
 from robot_vision.engines.machine import instructions
-from robot_vision.engines.remembered import Machine, Way, recall, remember
+from robot_vision.engines.remembered import Choice, Machine, Way, recall, remember
 from robot_vision.errors import EngineError, RobotVisionError, unknown
 
 GAIN = 0.9  # of the time of what would run else: what takes more is not worth a change
@@ -240,7 +240,8 @@ def _timed(
             if started is not base:
                 base.engine.close()
             said = _said(bundle, seconds, way, float32)
-            remember(bundle, machine, way, said)
+            taken = {w.text: round(t * 1e3, 3) for w, t in seconds.items() if math.isfinite(t)}
+            remember(bundle, machine, Choice(way, machine.versions, said, taken))
             return Started(started.bundle, started.engine, said)
     except BaseException:  # Ctrl-C too
         base.engine.close()

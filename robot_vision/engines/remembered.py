@@ -98,11 +98,13 @@ class Choice:
         way: that was fastest.
         versions: with which it was timed.
         said: in a line, for people.
+        milliseconds: of a run of each program that was timed, by `Way.text`.
     """
 
     way: Way
     versions: Mapping[str, str]
     said: str
+    milliseconds: Mapping[str, float]
 
 
 def choice_file(bundle: ModelBundle, machine: Machine) -> Path | None:
@@ -125,23 +127,22 @@ def recall(bundle: ModelBundle, machine: Machine) -> Choice | None:
         if data["facts"] != dict(machine.facts):
             return None
         way, versions, said = Way(**data["way"]), data["versions"], data["said"]
+        taken = {str(name): float(ms) for name, ms in data["milliseconds"].items()}
         texts = [way.program, way.engine, way.device, said, *versions, *versions.values()]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         _log.warning("%s is not used, and programs are timed again: %s", file, error)
         return None
-    return Choice(way, versions, said) if all(isinstance(t, str) for t in texts) else None
+    return Choice(way, versions, said, taken) if all(isinstance(t, str) for t in texts) else None
 
 
-def remember(bundle: ModelBundle, machine: Machine, way: Way, said: str) -> None:
+def remember(bundle: ModelBundle, machine: Machine, choice: Choice) -> None:
     """Writes what was chosen; where that cannot be, the next start times again, and a line says so."""
     file = choice_file(bundle, machine)
     data = {
         "schema": _SCHEMA,
         "bundle": bundle.sha256,
         "facts": dict(machine.facts),
-        "versions": dict(machine.versions),
-        "way": asdict(way),
-        "said": said,
+        **asdict(choice),
     }
     try:
         if file is None:

@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from robot_vision.annotate import annotate
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_engine, add_model, at_least_1, progress
+from robot_vision.cli.arguments import add_engine, add_model, at_least_1, progress, say_program
 from robot_vision.cli.infer.output import JsonLines, SampledTable
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
@@ -127,12 +127,13 @@ def run(args: argparse.Namespace) -> int:
             )
         )
         pipeline.warm_up((args.batch,))
+        say_program(pipeline)
         spec = pipeline.bundle.spec
         options = pipeline.bundle.options({"top_k": args.top_k})
         pictures = _folder("--annotate", args.annotate)
         attached = _folder("--attach", args.attach)
         output = stack.enter_context(
-            JsonLines(args.output, spec, options, not args.no_descriptor, attached)
+            JsonLines(args.output, pipeline, options, not args.no_descriptor, attached)
         )
         table = SampledTable(spec, options)
         tally = Tally(opened)

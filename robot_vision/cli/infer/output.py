@@ -17,6 +17,7 @@ from robot_vision.contract.attachments import Attachments
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError
+from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Frame
 
 _ROWS = 24
@@ -27,7 +28,7 @@ class JsonLines:
 
     Args:
         path: the file; `-` for standard output; None writes nothing.
-        spec: the network.
+        pipeline: whose answers they are; where its bundle has programs, each line names the one that runs.
         options: heads' names to their options in force.
         large: whether answers of many numbers, descriptors, are written.
         attached: folder for what is said of each pixel; None leaves it out.
@@ -39,12 +40,18 @@ class JsonLines:
     def __init__(
         self,
         path: str | None,
-        spec: NetworkSpec,
+        pipeline: Pipeline,
         options: Mapping[str, Any],
         large: bool,
         attached: Path | None = None,
     ) -> None:
-        self._heads = [(head, own) for head, own in spec.bound if large or not head.large_json]
+        bound = pipeline.bundle.spec.bound
+        self._heads = [(head, own) for head, own in bound if large or not head.large_json]
+        self._ran = (
+            {"program": pipeline.program, "engine": pipeline.engine.name}
+            if pipeline.bundle.programs
+            else {}
+        )
         self._options = options
         self._file: IO[str] | None = None
         self._attached = attached
@@ -77,7 +84,7 @@ class JsonLines:
         """
         if self._file is None:
             return
-        record, attach = _frame(frame), None
+        record, attach = {**_frame(frame), **self._ran}, None
         if self._attached is not None:
             attach = Attachments(self._attached, f"{number:06d}", self._seen_from)
         for head, own in self._heads:

@@ -13,7 +13,7 @@ from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.files.natural_order import natural_key
 from robot_vision.files.whole import draft_of
 
-_KEY = "key"
+KEY = "key"  # of the predictions' meta
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Key:
         bundle_sha256: of the model bundle.
         topic: the image topic.
         engine: name and device.
-        precision: of the arithmetic.
+        precision: of the arithmetic, or the program's name.
         limit: frames that were asked for; 0 for all.
         version: of this package.
     """
@@ -88,7 +88,7 @@ def load_cached(file: Path, key: Key) -> tuple[Predictions | None, str]:
         predictions = Predictions.load(file)
     except SourceError as error:
         return None, f"kept predictions are not used: {error}"
-    changed = key.difference(predictions.meta.get(_KEY, {}))
+    changed = key.difference(predictions.meta.get(KEY, {}))
     if changed:
         return None, f"kept predictions are refused: changed since: {changed}"
     return predictions, ""
@@ -100,7 +100,7 @@ def store(file: Path, predictions: Predictions, key: Key) -> None:
     Raises:
         SourceError: they cannot be written.
     """
-    predictions.meta[_KEY] = key.to_dict()
+    predictions.meta[KEY] = key.to_dict()
     try:
         with draft_of(file) as part:
             predictions.save(part)

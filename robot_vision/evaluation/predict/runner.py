@@ -45,7 +45,7 @@ class Job:
         topic: image topic; empty takes the only one.
         engine: see `Pipeline.load`, as the next three.
         device: of the engine.
-        precision: of the arithmetic.
+        precision: of the arithmetic, or a program.
         threads: of the CPU; 0 leaves it to the engine.
         batch: frames in one run of the network; 0 chooses by the device.
         limit: frames at most; 0 for all.
@@ -58,7 +58,7 @@ class Job:
     topic: str = ""
     engine: str = "auto"
     device: str = "auto"
-    precision: str = "float32"
+    precision: str = "auto"
     threads: int = 0
     batch: int = 0
     limit: int = 0
@@ -148,7 +148,7 @@ def predict_source(
         pipeline.bundle.sha256,
         topic,
         f"{engine.name} on {engine.device}",
-        engine.precision,
+        pipeline.program,
         job.limit,
         __version__,
     )

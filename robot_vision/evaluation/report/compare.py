@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.metrics import numbers
-from robot_vision.contract.rows import Scores
+from robot_vision.contract.rows import Scores, what_ran
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.metrics import sections_of
 from robot_vision.evaluation.merge import scores_of
@@ -170,7 +170,14 @@ def _notes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
             notes.append(f"setting {key} was {old['settings'].get(key)!r} and is {value!r}")
     if list(new.get("labels", [])) != list(old.get("labels", [])):
         notes.append("the classes are others: class numbers are not compared frame by frame")
+    was, now = (_ran(document) for document in (old, new))
+    if was and now and was != now:
+        notes.append(f"the program was {was} and is {now}")
     return notes
+
+
+def _ran(document: Mapping[str, Any]) -> str:
+    return " and ".join(sorted({what_ran(r) for r in document["recordings"]} - {""}))
 
 
 def change_lines(changes: list[Change], notes: list[str]) -> list[list[str]]:

@@ -190,6 +190,7 @@ def _bundle_facts(bundle: ModelBundle) -> dict[str, Any]:
         "backbone": bundle.spec.backbone,
         "heads": list(bundle.spec.heads),
         "input": f"{size.height} x {size.width}, {size.resize}",
+        **({"program": bundle.program} if bundle.programs else {}),
     }
 
 

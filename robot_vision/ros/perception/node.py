@@ -97,9 +97,11 @@ class PerceptionNode(ManagedNode[NodeSettings]):
             raise
         self._pipeline = pipeline
         engine = pipeline.engine
+        if pipeline.said:
+            self.get_logger().info(pipeline.said)
         self.get_logger().info(
             f"Model {pipeline.bundle.name} ({'+'.join(pipeline.bundle.spec.heads)}) on {engine.name} "
-            f"{engine.device} {engine.precision}, ready after {time.perf_counter() - start:.2f} s"
+            f"{engine.device} {pipeline.program}, ready after {time.perf_counter() - start:.2f} s"
         )
         return SUCCESS
 
@@ -157,7 +159,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
         for head, spec in bound:
             for latched in head.latched(spec):
                 self._latch(latched, head.name)
-        self._latch(model_topic(bundle), None)
+        self._latch(model_topic(bundle, pipeline.program, pipeline.engine.name), None)
 
     def _latch(self, latched: Latched, head: str | None) -> None:
         kind, qos = rclpy_maker(latched.kind), profile("reliable", 1, latched=True)
@@ -291,6 +293,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
                 "engine": engine.name,
                 "device": engine.device,
                 "precision": engine.precision,
+                "program": self._pipeline.program,
             }
         failures = self._worker.failures_in_a_row if self._worker else 0
         most = p.max_engine_failures

@@ -34,7 +34,9 @@ class NodeSettings(ManagedParameters):
         "auto", "Device of the engine, such as cpu, cuda:0 or tensorrt:0; auto takes the fastest."
     )
     precision: str = parameter(
-        "float32", "Numeric precision of the network.", choices=("float32", "float16", "bfloat16")
+        "auto",
+        "Program of the bundle, such as int8, or numeric precision: float32, float16 or bfloat16. auto "
+        "takes the fastest program that is certified for this machine, and float32 where there is none.",
     )
     threads: int = parameter(
         0, "CPU threads of the engine; 0 lets the engine choose.", low=0, high=256

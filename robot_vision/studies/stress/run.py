@@ -170,7 +170,7 @@ def stress(
         "schema_version": 1,
         "robot_vision": __version__,
         "model": {"name": pipeline.bundle.name, "sha256": pipeline.bundle.sha256},
-        "engine": f"{pipeline.engine.name} on {pipeline.engine.device}, {pipeline.engine.precision}",
+        "engine": f"{pipeline.engine.name} on {pipeline.engine.device}, {pipeline.program}",
         "recording": {"name": recording.name, "sha256": recording.sha256, "frames": len(good)},
         "unknown": strangers and {"name": strangers.name, "sha256": strangers.sha256},
         "threshold": threshold,
@@ -217,7 +217,7 @@ def _predict(
         pipeline.bundle.sha256,
         f"{name} {strength:g} seed {plan.seed} every {plan.every}",
         f"{pipeline.engine.name} on {pipeline.engine.device}",
-        pipeline.engine.precision,
+        pipeline.program,
         plan.limit,
         __version__,
     )
