@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -47,7 +48,11 @@ def devices() -> list[str]:
 
 
 class OpenVinoEngine:
-    """A bundle's graph compiled by OpenVINO; each run is synchronous.
+    """A bundle's graph compiled by OpenVINO.
+
+    A run is an asynchronous request that is waited for: OpenVINO then computes on its own threads, which are
+    bound to cores, and the calling one sleeps. A synchronous request takes the calling thread as one of them,
+    where the image was resized and messages are made: a frame then takes 1.3 to 1.4 times as long.
 
     A graph compiled for one batch size is 3 percent (ResNet-18 in float32) to 20 percent (small networks,
     bfloat16) faster than one whose batch is free, so batches of one and of the first other size that comes
@@ -79,7 +84,10 @@ class OpenVinoEngine:
         if settings.threads and settings.device == "cpu":
             self._config["INFERENCE_NUM_THREADS"] = settings.threads
         if settings.streams > 1:
-            self._config["NUM_STREAMS"] = settings.streams
+            # More requests than cores wait their turn: one lies ready whenever another is done.
+            cores = settings.threads or len(os.sched_getaffinity(0))
+            own = settings.streams if settings.device != "cpu" else min(settings.streams, cores)
+            self._config["NUM_STREAMS"] = own
         self._compiling = threading.Lock()
         self._compiled: dict[int, _Compiled] = {}
         self._compiled[1] = self._compile(1)
@@ -130,13 +138,19 @@ class OpenVinoEngine:
         compiled = self._graph_for(len(batch))
         request = compiled.requests.get()
         try:
-            # The input is viewed, not copied: it stays alive until this call returns.
-            results = request.infer([batch], share_inputs=True, share_outputs=False)
+            # The input is viewed, not copied: it stays alive until this call returns. What is read-only
+            # OpenVINO does not view.
+            viewed = batch.flags.writeable
+            request.set_input_tensor(openvino.Tensor(batch, shared_memory=viewed))
+            request.start_async()
+            request.wait()
+            return {
+                name: request.get_tensor(port).data.copy() for name, port in compiled.ports.items()
+            }
         except Exception as error:
             raise EngineError(f"OpenVINO failed on {self.device}: {error}") from error
         finally:
             compiled.requests.put(request)
-        return {name: results[port] for name, port in compiled.ports.items()}
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -180,6 +180,9 @@ def test_as_many_threads_as_streams_run_at_the_same_time(bundle, name, place):
 def test_streams_share_the_threads_that_were_asked_for(bundle):
     openvino = create_engine(bundle, "openvino", "cpu", threads=4, streams=2)
     assert openvino._config["INFERENCE_NUM_THREADS"] == 4  # of all streams
+    assert openvino._config["NUM_STREAMS"] == 2
+    more = create_engine(bundle, "openvino", "cpu", threads=2, streams=3)
+    assert (more._config["NUM_STREAMS"], more.streams) == (2, 3)  # the third request lies ready
     onnx = create_engine(bundle, "onnx", "cpu", threads=4, streams=2)
     # Two threads call, and two of the session's own help them: a pool of three has the caller as one.
     assert onnx._session.get_session_options().intra_op_num_threads == 3
@@ -202,6 +205,15 @@ def test_the_input_is_not_changed(engine):
     before = batch.copy()
     engine.run(batch)
     np.testing.assert_array_equal(batch, before)
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_an_input_that_is_read_only_is_answered_like_any_other(engine):
+    batch = images(2)
+    expected = engine.run(batch)
+    batch.flags.writeable = False
+    for name, value in engine.run(batch).items():
+        np.testing.assert_array_equal(value, expected[name])
 
 
 @pytest.mark.slow
