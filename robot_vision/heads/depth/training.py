@@ -55,6 +55,7 @@ class DepthConfig(HeadSettings):
         "how many training images in a row are held out together: the further they are from the others, the "
         "wider the intervals become; take what a robot's images will be away from them",
         low=1,
+        high=10**6,
     )
 
 

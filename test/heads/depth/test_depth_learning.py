@@ -12,6 +12,7 @@ from robot_vision.heads.depth.answer import REACH
 from robot_vision.heads.depth.evaluation import HALF
 from robot_vision.heads.depth.head import HEAD
 from robot_vision.heads.depth.spec import DepthSpec
+from robot_vision.settings.declared import check_declared
 from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.statistics.settings import BootstrapSettings
 
@@ -235,3 +236,12 @@ def test_without_a_true_depth_within_the_range_sigma_stays_as_it_is():
     far = [None if true is None else true + 100 for true in given.truth]
     found = HEAD.fitter().tune(dataclasses.replace(given, truth=far))
     assert "no image has a true depth" in found.left and not found.constants
+
+
+@pytest.mark.parametrize("given", [{}, {"folds": 6, "fold_block": 25}])
+def test_settings_of_its_training_are_checked_as_they_are(given):
+    settings = HEAD.trainer().Settings(**given)
+    check_declared("depth", settings)
+    for name, wrong in (("folds", 1), ("fold_block", 0)):
+        with pytest.raises(ConfigError, match=f"depth.{name} is {wrong}"):
+            check_declared("depth", dataclasses.replace(settings, **{name: wrong}))
