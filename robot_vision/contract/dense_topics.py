@@ -47,7 +47,7 @@ def image_topic(
     Args:
         name: of the topic.
         encoding: of `sensor_msgs/Image`, such as `mono8`, `16UC1` or `32FC1`.
-        text: what it holds, for the README.
+        text: what it holds, for the docs.
         pixels: of answer and options: (h, w) of the encoding's type; None where the answer has no such map.
         reader: makes what reads it back.
         wanted: says of the options in force whether it is published.
@@ -82,7 +82,7 @@ def camera_info_topic(
 
     Args:
         name: of the topic: `camera_info` below or next to that of the map.
-        text: what it holds, for the README.
+        text: what it holds, for the docs.
         size: of answer and options: (height, width) of the map.
         wanted: says of the options in force whether it is published.
     """
@@ -139,7 +139,7 @@ def cloud_topic(
 
     Args:
         name: of the topic.
-        text: what it holds, for the README.
+        text: what it holds, for the docs.
         cloud: of answer and options.
         wanted: says of the options in force whether it is published.
     """

@@ -96,12 +96,12 @@ class Topic:
     Attributes:
         name: below `~/<camera>/`; or `/tf`, which all cameras share, and which is not recorded.
         kind: the messages' type.
-        text: what it holds, for the README.
+        text: what it holds, for the docs.
         writer: looks up its types and returns what writes a message, or says why there is none, of
             `Head.published`'s answer and the head's options in force.
         reader: makes a reader; None where nobody reads it back.
         wanted: says of the options in force whether it is published.
-        form: for the README: what the type alone does not say.
+        form: for the docs: what the type alone does not say.
         of_camera: whether its messages are in the camera's frame.
     """
 
@@ -122,7 +122,7 @@ class Latched:
     Attributes:
         name: below `~/`.
         kind: the message's type.
-        text: what it holds, for the README.
+        text: what it holds, for the docs.
         writer: looks up its types and returns what writes a message, of its stamp and the options in force.
     """
 

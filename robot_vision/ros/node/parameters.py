@@ -1,4 +1,4 @@
-"""A node's parameters, its YAML file and the table in the README: all made from one dataclass.
+"""A node's parameters, its YAML file and the table in the docs: all made from one dataclass.
 
 Nothing here imports rclpy before a node is at hand.
 """

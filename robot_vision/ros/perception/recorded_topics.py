@@ -30,7 +30,7 @@ def topic_pattern(node: str, extra: Sequence[str] = ()) -> str:
 
 
 def topic_rows() -> list[str]:
-    """Returns the rows of heads in the README's table of topics."""
+    """Returns the rows of heads in the docs' tables of topics."""
     rows = []
     for topics in (*(head.topics(None) for head in registry.installed()), (UNCERTAINTY,)):
         for t in topics:

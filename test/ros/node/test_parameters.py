@@ -78,7 +78,9 @@ def test_markdown_table_has_a_row_for_each_parameter() -> None:
 
 
 def test_readme_has_the_table_of_the_code() -> None:
-    assert markdown_table(PerceptionParameters) in (ROOT / "README.md").read_text()
+    assert (
+        markdown_table(PerceptionParameters) in (ROOT / "docs/reference/parameters.md").read_text()
+    )
 
 
 def test_place_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
