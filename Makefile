@@ -121,6 +121,10 @@ audit: check-arguments ## ask for known vulnerabilities of the pinned versions; 
 	+@$(call make_stamps,$(venv_stamp))
 	@$(python) tools/audit.py --venv $(venv)/audit
 
+.PHONY: docs
+docs: dev-ready ## build docs/_build/html from docs/; warnings are errors
+	@$(python) -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
+
 .PHONY: lint
 lint: dev-ready ## ruff and mypy
 	@$(python) -m ruff check .

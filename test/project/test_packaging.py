@@ -239,6 +239,7 @@ def test_extras_are_those_that_are_documented():
         "fuzz",
         "ray",
         "parquet",
+        "docs",
         "dev",
         "test",
     }
