@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_typestore
 
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
@@ -222,6 +223,18 @@ def once(head: Head[Any, Any], spec: Any, make: Any) -> dict[Latched, Any]:
     return {t: t.writer(make)(Stamp(12, 345), options) for t in head.latched(spec)}
 
 
+def live_types() -> Any:
+    """Returns the types of bags, with Humble's definitions of those that this machine's ROS has so."""
+    types, humble = message_types(), get_typestore(Stores.ROS2_HUMBLE)
+    for name, (_, fields) in humble.fielddefs.items():
+        if name in types.fielddefs and types.fielddefs[name][1] != fields:
+            live = rclpy_maker(name).get_fields_and_field_types()
+            if list(live) == [field for field, _ in fields]:
+                types.fielddefs[name] = humble.fielddefs[name]
+                types.types[name] = humble.types[name]
+    return types
+
+
 @every_head
 @under_names
 def test_messages_of_rclpy_and_of_rosbags_have_equal_fields(kind: str, name: str) -> None:
@@ -230,7 +243,7 @@ def test_messages_of_rclpy_and_of_rosbags_have_equal_fields(kind: str, name: str
     from rclpy.serialization import serialize_message
 
     head, spec = bound(kind, name)
-    types = message_types()
+    types = live_types()
     answer = answers(head, spec)[0]
     live = {
         t.name: serialize_message(message)

@@ -132,7 +132,7 @@ def images_of_topic(bag: BagFile, source: ImagesFrom, within_ns: int) -> ImageTr
         ConfigError: there is no such topic.
     """
     stamps_ns, messages, first = messages_of_topic(bag, source)
-    none, unit = ((), 1.0) if first is None else _meaning(first)
+    none, unit = ((), 1.0) if first is None else meaning(first)
     unit = source.factor or unit
     images = [_Message(message, none, unit) for message in messages]
     times = f" times {unit:g}" if unit != 1 else ""
@@ -187,7 +187,11 @@ class _Message:
         return self.source.plane()
 
 
-def _meaning(message: Any) -> tuple[tuple[float, ...], float]:
-    """Returns what says nothing in a topic's images, and their unit: of 16UC1, by REP 118, 0 and mm."""
+def meaning(message: Any) -> tuple[tuple[float, ...], float]:
+    """Returns what says nothing in a topic's images, besides NaN and infinity, and the unit of their numbers.
+
+    By REP 118 16UC1 holds millimetres, and 0 is none; 32FC1 holds metres. Numbers of another encoding, such
+    as mono16, are what they are.
+    """
     encoding = getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()
     return ((0.0,), 0.001) if encoding == "16UC1" else ((), 1.0)

@@ -802,6 +802,24 @@ def test_rosbag_multiplies_true_pixels_by_the_factor_of_their_topic(tmp_path):
     np.testing.assert_allclose(true_values(sample.of("image:depth"), "float32", -1), 1)
 
 
+def test_rosbag_takes_mono16_for_millimetres_only_where_that_is_said(tmp_path):
+    with RecordingWriter(tmp_path / "walk") as bag:
+        write_images(bag, [0])
+        stored = np.full((12, 16), 1, np.uint16)
+        stored[0] = 0
+        bag.write(DEPTH, ns(0), raw_image(0, stored, "mono16"))
+    walk = tmp_path / "walk"
+    with pytest.raises(ConfigError, match=rf"no distances by REP 118 .*depth={DEPTH}\*0.001"):
+        open_dataset("rosbag", walk, truth_images=f"depth={DEPTH}")
+    splits = open_dataset("rosbag", walk, split="train", truth_images=f"depth={DEPTH}*0.001")
+    found = true_values(splits.train[0].of("image:depth"), "float32", -1)
+    np.testing.assert_allclose(found, stored * 0.001)  # 0 is a number as others
+    splits = open_dataset(
+        "rosbag", walk, split="train", truth_images=f"ground={DEPTH}", classes="floor,wall"
+    )
+    np.testing.assert_array_equal(splits.train[0].of("image:ground").load(), stored)
+
+
 def test_rosbag_refuses_topics_that_hold_no_truth(tmp_path):
     with RecordingWriter(tmp_path / "walk") as bag:
         write_images(bag, [0])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluation_bags import PERIOD, START
 from tiny_bundle import make_tiny_bundle, two_classifiers
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.contract.head import plain
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.measure.metrics import score_recording
@@ -18,12 +21,17 @@ from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, write_results
 from robot_vision.evaluation.report.tables import file_stems
 from robot_vision.heads.classifier.spec import ClassifierSpec
+from robot_vision.heads.depth.spec import DepthSpec
+from robot_vision.images.input import InputSpec
 from robot_vision.messages.types import CLASSIFICATION, LABEL_INFO, VISION_INFO
+from robot_vision.networks.export import export_bundle
+from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.ros.perception.recorded_topics import record_command, topic_pattern
 from robot_vision.truth.tracks import Truth
 
+IMAGE = np.random.default_rng(0).integers(0, 256, (60, 120, 3), dtype=np.uint8)
 CAMERAS = ("/robot1/perception/camera", "/robot2/perception/camera", "/robot2/perception/rear")
 
 
@@ -135,6 +143,41 @@ def test_two_classifiers_are_written_and_read_back_each_by_its_name(tmp_path: Pa
         np.testing.assert_allclose(back.columns[name], said.columns[name], atol=1e-6)
     notes = " ".join(back.meta["problems"])
     assert "label_info was not recorded" not in notes and "result" not in notes
+
+
+def test_heads_under_names_of_their_own_are_named_where_no_model_says_which_they_are(
+    tmp_path: Path,
+) -> None:
+    bundle = ModelBundle.load(two_classifiers(tmp_path / "bundle"))
+    with Pipeline.load(bundle.path, "onnx", threads=1) as pipeline:
+        answers = pipeline([np.full((32, 48, 3), 9, np.uint8)])
+    meta = {"topic": "/front/image_raw", "frame_id": "front"}
+    said = Predictions.of([START], answers, meta=meta, bound=bundle.spec.bound)
+    write_results(tmp_path / "results", said, bundle)
+    for camera in (None, "front"):
+        back = read_results(tmp_path / "results", camera)
+        assert "lights.probabilities" not in back.columns
+        (note,) = [note for note in back.meta["problems"] if "set --model" in note]
+        assert "/perception/front/lights (classification) is left out" in note
+
+
+def test_the_padding_of_a_letterbox_is_in_no_recorded_depth(tmp_path: Path) -> None:
+    spec = NetworkSpec(
+        input=InputSpec(64, 64, resize="letterbox"), heads={"depth": DepthSpec(size=(16, 16))}
+    )
+    torch.manual_seed(0)
+    export_bundle(MultiHeadNetwork(spec).eval(), tmp_path / "bundle", "depth", [IMAGE])
+    bundle = ModelBundle.load(tmp_path / "bundle")
+    with Pipeline.load(bundle.path, "onnx", threads=1) as pipeline:
+        answers = pipeline([IMAGE])
+    meta = {"topic": "/front/image_raw", "frame_id": "front", "input": plain(spec.input)}
+    said = Predictions.of([START], answers, meta=meta, bound=bundle.spec.bound)
+    said = replace(said, image_size=np.array([IMAGE.shape[:2]], np.int32))
+    write_results(tmp_path / "results", said, bundle)
+    depth = read_results(tmp_path / "results", spec=bundle.spec).columns["depth"][0]
+    assert np.isnan(depth[:4]).all() and np.isnan(depth[12:]).all()
+    np.testing.assert_array_equal(np.isnan(depth[4:12]), np.isnan(said.columns["depth"][0][4:12]))
+    assert np.isfinite(depth[4:12]).any()
 
 
 # What is recorded; `ros2 bag record` searches for the pattern in a topic's name

@@ -7,9 +7,9 @@ An image is a sample when it has what the bag is asked for: a pose, where poses 
 label, a number or an image of truth, where these have one; else always. Images that have none are counted
 in the notes.
 
-Topics of true pixels have one number a pixel: distances (16UC1 and compressedDepth of it in millimetres,
-32FC1 in metres; 0 and NaN say nothing), or 8-bit ids of classes. They are as large as the image, and an image
-has that of the nearest stamp.
+Topics of true pixels have one number a pixel: distances (by REP 118: 16UC1 and compressedDepth of it in
+millimetres, 0 for none; 32FC1 in metres, NaN for none), or ids of classes (mono8, 8UC1, mono16). They are as
+large as the image, and an image has that of the nearest stamp.
 """
 
 from __future__ import annotations
@@ -40,7 +40,14 @@ from robot_vision.text.counts import counted
 from robot_vision.truth.bag_labels import LABEL_KINDS, Labeller, labels_of_spans, labels_of_topic
 from robot_vision.truth.bag_numbers import NUMBERS, numbers_of_topic, parse_numbers
 from robot_vision.truth.bag_poses import PoseRequest, camera_poses
-from robot_vision.truth.images import messages_of_topic, nearest_stamps, parse_images
+from robot_vision.truth.images import (
+    IMAGE_KINDS,
+    ImagesFrom,
+    meaning,
+    messages_of_topic,
+    nearest_stamps,
+    parse_images,
+)
 from robot_vision.truth.pose_checks import Skipped
 
 
@@ -331,10 +338,15 @@ def _pixels(
         SourceError: a topic's first message has several numbers a pixel.
     """
     found: dict[str, list[PixelMessage | None]] = {}
-    for source in parse_images(names_in(options.truth_images)):
+    asked = parse_images(names_in(options.truth_images))
+    there = [t for t, k in bag.kinds.items() if k in IMAGE_KINDS and calls_itself_truth(t)]
+    if there and not asked:
+        could = ", ".join(f"{topic.rpartition('/')[2]}={topic}" for topic in there)
+        notes.append(f"{bag.path.name} could give true pixels: set truth_images to {could}")
+    for source in asked:
         topic = slashed(source.where)
-        times, messages, _ = messages_of_topic(bag, source)
-        form = _form(messages[0], source.factor, options, bag, notes) if messages else {}
+        times, messages, first = messages_of_topic(bag, source)
+        form = _form(messages[0], first, source, options, bag, notes) if messages else {}
         near = nearest_stamps(times, stamps, nanoseconds(options.truth_tolerance_s))
         found[f"image:{source.name}"] = [
             None if j < 0 else PixelMessage(messages[j], **form) for j in near.tolist()
@@ -348,18 +360,26 @@ def _pixels(
 
 
 def _form(
-    first: BagImage, factor: float, options: Options, bag: BagFile, notes: list[str]
+    first: BagImage,
+    message: Any,
+    asked: ImagesFrom,
+    options: Options,
+    bag: BagFile,
+    notes: list[str],
 ) -> dict[str, Any]:
     """Returns what the numbers of a topic are, by its first message."""
     try:
         plane = first.plane()
     except ImageError as error:
         raise SourceError(f"{first} is no image of true pixels: {error}") from error
-    if plane.dtype != np.uint8 or factor:
-        return {"none": (0,), "unit": factor or (1e-3 if plane.dtype == np.uint16 else 1.0)}
+    none, unit = meaning(message)
+    if asked.factor or none or plane.dtype == np.float32:
+        return {"none": none, "unit": asked.factor or unit}
     if not options.classes:
         raise ConfigError(
-            f"{first} has ids of classes: set classes to their names, or to a file with them"
+            f"{first} has whole numbers that are no distances by REP 118 (16UC1, 32FC1). For ids of classes "
+            "set classes to their names, or to a file with them; for other numbers give their factor, as in "
+            f"{asked.name}={asked.where}*0.001"
         )
     return {"table": read_classes(options.classes, bag.path.parent, options.ignore, notes)}
 

@@ -117,10 +117,13 @@ def write_results(
                 if not row:
                     continue
                 answers[head.name] = answer = head.unpack(row, spec, bundle.material[head.name])
+                shown = head.published(answer, shot, spec, options[head.name])
                 for topic, write in topics:
                     if not topic.wanted(options[head.name]):
                         continue
-                    message = write(shot, answer, options[head.name])
+                    message = shown
+                    if not isinstance(shown, LeftOut):
+                        message = write(shot, shown, options[head.name])
                     if isinstance(message, LeftOut):
                         left_out[topic.name, message.text] += 1
                     else:
@@ -166,7 +169,8 @@ def read_results(
     offered[UNCERTAINTY.name] = UNCERTAINTY
     bag = BagFile(Path(path).expanduser())
     try:
-        base, names = _outputs(bag, camera, {name: topic.kind for name, topic in offered.items()})
+        kinds = {name: topic.kind for name, topic in offered.items()}
+        base, names, others = _outputs(bag, camera, kinds)
         rows, readers, frame_id = _collect(bag, base, {name: offered[name] for name in names})
         latched = {
             topic.name: message
@@ -191,6 +195,11 @@ def read_results(
         for head, own in heads
         if own is None and head.kind not in registry.BUILT_IN
         if any(topic.name in readers for topic in head.topics(own))
+    ]
+    notes += [
+        f"{base}/{name} ({', '.join(said)}) is left out: a head under a name of its own, which the model "
+        "knows: set --model"
+        for name, said in others.items()
     ]
     columns: dict[str, Any] = {}
     for name, reader in readers.items():
@@ -296,8 +305,11 @@ def with_times_of(
 
 def _outputs(
     bag: BagFile, camera: str | None, kinds: Mapping[str, str]
-) -> tuple[str, dict[str, str]]:
-    """Returns what the result topics of one camera begin with, and those that it has with their types."""
+) -> tuple[str, dict[str, str], dict[str, list[str]]]:
+    """Returns what the result topics of one camera begin with, and those that it has with their types.
+
+    Also those of heads under names of their own, which are not among `kinds`, by these names.
+    """
     cameras: dict[str, dict[str, str]] = {}
     for topic, kind in bag.kinds.items():
         # A named head's topic is longer than that of another; the longest name that fits is meant.
@@ -309,6 +321,14 @@ def _outputs(
         there = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
         wanted = ", ".join(name for name in kinds if name != UNCERTAINTY.name)
         raise SourceError(f"{bag.path} holds no results of the node ({wanted}): it has {there}")
+    named: dict[str, dict[str, list[str]]] = {}
+    for longer in list(cameras):
+        shorter = longer.rpartition("/")[0]
+        if shorter in cameras:
+            named.setdefault(shorter, {})[longer.rpartition("/")[2]] = sorted(cameras[longer])
+    for shorter, heads in named.items():
+        for name in heads:
+            del cameras[f"{shorter}/{name}"]
     if camera is None:
         fitting = list(cameras)
     elif camera.startswith("/"):
@@ -327,7 +347,7 @@ def _outputs(
         )
     if not fitting:
         raise SourceError(f"{unknown('camera', camera, cameras)} (in {bag.path})")
-    return fitting[0], cameras[fitting[0]]
+    return fitting[0], cameras[fitting[0]], named.get(fitting[0], {})
 
 
 def _last(bag: BagFile, base: str, latched: Latched) -> Any:
