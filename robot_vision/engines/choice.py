@@ -2,7 +2,8 @@
 
 `auto` takes the fastest of those that are certified for engine, device and instruction set; a program may be
 named too. What was fastest is remembered by bundle and machine (`remembered.py`), so that the next start
-costs nothing. What is remembered, and else float32, stays unless another program gains 10 percent.
+costs nothing. What is remembered, and else float32, stays unless another program gains 10 percent. What other
+programs disturbed is timed again at the next start, three times at most.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from robot_vision.engines.remembered import Choice, Machine, Way, recall, rememb
 from robot_vision.errors import EngineError, RobotVisionError, unknown
 
 GAIN = 0.9  # of the time of what would run else: what takes more is not worth a change
-MOST_S = 10.0  # after that no further program is begun
-_EACH_S = 0.5
-_ROUNDS = (7, 50)
+MOST_S = 6.0  # after that no further program is begun
+_EACH_S = 1.5  # at most, for two programs in turns; most need a few runs
+_LEAST = 10  # runs of each
+_ALIKE = 3, 1.05  # so many shortest runs must be within this ratio: then nothing disturbed them
+_DISTURBED = 3  # timings in a row; then the last one holds
 _WARM_UP = 2
 
 _log = logging.getLogger(__name__)
@@ -155,7 +158,8 @@ def _fastest(bundle: ModelBundle, asked: EngineSettings, engine: str, fresh: boo
     bundle = _as_program(bundle, FLOAT32)
     machine = Machine.here(engine, asked)
     before = recall(bundle, machine)
-    if before is not None and not fresh and before.versions == machine.versions:
+    holds = before is not None and before.versions == machine.versions
+    if before is not None and holds and not fresh and before.disturbed in (0, _DISTURBED):
         way = before.way
         if way.program == FLOAT32 or _certificate(bundle, way.program, way.engine, way.device):
             try:
@@ -172,7 +176,9 @@ def _fastest(bundle: ModelBundle, asked: EngineSettings, engine: str, fresh: boo
         here = f"{running.name} on {running.device} with {instructions(running.device)}"
         said = f"float32, since no other program ({names}) is certified for {here}" if names else ""
         return Started(base.bundle, running, said)
-    return _timed(bundle, asked, machine, base, candidates, before.way if before else None)
+    if before is not None and holds:  # first what the last timing did not come to
+        candidates.sort(key=lambda way: way.text in before.milliseconds)
+    return _timed(bundle, asked, machine, base, candidates, before)
 
 
 def _base(bundle: ModelBundle, asked: EngineSettings, engine: str) -> Started:
@@ -201,7 +207,7 @@ def _timed(
     machine: Machine,
     base: Started,
     candidates: list[Way],
-    before: Way | None,
+    before: Choice | None,
 ) -> Started:
     """Times what may run, each in turns with float32, and starts the fastest; remembers it.
 
@@ -209,25 +215,28 @@ def _timed(
     """
     float32 = Way(FLOAT32, base.engine.name, base.engine.device)
     seconds: dict[Way, float] = {float32: math.inf}
+    quiet = True
     begin = time.monotonic()
     try:
         for number, way in enumerate(candidates):
             if time.monotonic() - begin > MOST_S:
                 left = ", ".join(w.text for w in candidates[number:])
                 _log.warning("not timed, since %g s were over: %s", MOST_S, left)
+                quiet = False
                 break
             try:
                 started = _start(bundle, way, asked)
                 try:
-                    seconds[way], again = _in_turns(started, base)
+                    seconds[way], again, alike = _in_turns(started, base)
                 finally:
                     started.engine.close()
             except EngineError as error:
                 _log.warning("%s is left out: %s", way.text, error)
             else:
                 seconds[float32] = min(seconds[float32], again)
+                quiet = quiet and alike
         order = sorted(seconds, key=lambda w: seconds[w])
-        stays = before if before in seconds else float32
+        stays = before.way if before is not None and before.way in seconds else float32
         if not _gains(seconds, order[0], stays, bundle, asked):
             order.remove(stays)
             order.insert(0, stays)
@@ -241,7 +250,11 @@ def _timed(
                 base.engine.close()
             said = _said(bundle, seconds, way, float32)
             taken = {w.text: round(t * 1e3, 3) for w, t in seconds.items() if math.isfinite(t)}
-            remember(bundle, machine, Choice(way, machine.versions, said, taken))
+            last = before.disturbed % _DISTURBED if before is not None else 0
+            disturbed = 0 if quiet else last + 1
+            remember(bundle, machine, Choice(way, machine.versions, said, taken, disturbed))
+            if disturbed and disturbed < _DISTURBED:
+                said += " (other programs disturbed the timing: the next start times again)"
             return Started(started.bundle, started.engine, said)
     except BaseException:  # Ctrl-C too
         base.engine.close()
@@ -263,20 +276,19 @@ def _gains(
             try:
                 started.append(_start(bundle, way, asked))
             except EngineError:
-                return (
-                    way == stays
-                )  # it has failed now, and is said to where the fastest is started
+                return way == stays  # what failed is said where the fastest is started
             stack.callback(started[-1].engine.close)
-        new, old = _in_turns(*started)
+        new, old, _ = _in_turns(*started)
     return new <= GAIN * old
 
 
-def _in_turns(one: Started, other: Started) -> tuple[float, float]:
+def _in_turns(one: Started, other: Started) -> tuple[float, float, bool]:
     """Times two programs in turns, so that what else the machine does disturbs both.
 
     Returns:
-        Seconds of the shortest run of each: all that disturbs makes runs longer. Of two equal programs of
-        2 ms on two cores with a load of 10, shortest runs differed by up to 26 percent, medians by 45.
+        Seconds of the shortest run of each: all that disturbs makes runs longer. (Of two equal programs of
+        2 ms on two cores with a load of 10, shortest runs in half a second differed by up to 26 percent,
+        medians by 45.) And whether several runs of each were as short, so that these are true.
     """
     size = one.bundle.spec.input
     shape = (1, size.height, size.width, 3)
@@ -285,14 +297,21 @@ def _in_turns(one: Started, other: Started) -> tuple[float, float]:
     for engine in engines * _WARM_UP:
         engine.run(batch)
     taken: tuple[list[float], list[float]] = ([], [])
-    least, most = _ROUNDS
     begin = time.perf_counter()
-    while len(taken[1]) < least or (len(taken[1]) < most and time.perf_counter() - begin < _EACH_S):
+    alike = False
+    while len(taken[1]) < _LEAST or not (alike or time.perf_counter() - begin > _EACH_S):
         for engine, times in zip(engines, taken, strict=True):
             start = time.perf_counter()
             engine.run(batch)
             times.append(time.perf_counter() - start)
-    return min(taken[0]), min(taken[1])
+        alike = all(_alike(times) for times in taken)
+    return min(taken[0]), min(taken[1]), alike
+
+
+def _alike(times: list[float]) -> bool:
+    count, ratio = _ALIKE
+    shortest = sorted(times)[:count]
+    return len(shortest) == count and shortest[-1] <= ratio * shortest[0]
 
 
 def _said(bundle: ModelBundle, seconds: dict[Way, float], way: Way, float32: Way) -> str:
@@ -309,4 +328,4 @@ def _said(bundle: ModelBundle, seconds: dict[Way, float], way: Way, float32: Way
         return line
     texts = [str(head["text"]) for head in certificate.heads.values() if head.get("text")]
     count = certificate.images.get("count")
-    return f"{line}; {', '.join(texts)} of {count} images" if texts and count else line
+    return f"{line}; on {count} images {', '.join(texts)}" if texts and count else line

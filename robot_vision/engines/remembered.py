@@ -99,12 +99,14 @@ class Choice:
         versions: with which it was timed.
         said: in a line, for people.
         milliseconds: of a run of each program that was timed, by `Way.text`.
+        disturbed: how many timings in a row other programs disturbed; 0 where the last was quiet.
     """
 
     way: Way
     versions: Mapping[str, str]
     said: str
     milliseconds: Mapping[str, float]
+    disturbed: int = 0
 
 
 def choice_file(bundle: ModelBundle, machine: Machine) -> Path | None:
@@ -128,11 +130,14 @@ def recall(bundle: ModelBundle, machine: Machine) -> Choice | None:
             return None
         way, versions, said = Way(**data["way"]), data["versions"], data["said"]
         taken = {str(name): float(ms) for name, ms in data["milliseconds"].items()}
+        disturbed = data["disturbed"]
         texts = [way.program, way.engine, way.device, said, *versions, *versions.values()]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         _log.warning("%s is not used, and programs are timed again: %s", file, error)
         return None
-    return Choice(way, versions, said, taken) if all(isinstance(t, str) for t in texts) else None
+    if type(disturbed) is not int or not all(isinstance(t, str) for t in texts):
+        return None
+    return Choice(way, versions, said, taken, disturbed)
 
 
 def remember(bundle: ModelBundle, machine: Machine, choice: Choice) -> None:

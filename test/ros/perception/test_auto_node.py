@@ -78,7 +78,7 @@ def test_auto_runs_the_fastest_certified_program_and_says_so_everywhere(
     values, off, output = answered(client, tmp_path / "first.txt", model)
     assert (values["program"], values["engine"], values["precision"]) == ("int8", "onnx", "float32")
     assert np.allclose(off, 2, atol=0.01)
-    assert "int8 with onnx: " in output and "of 400 images" in output
+    assert "int8 with onnx: " in output and "; on 400 images classifier agrees" in output
     assert " program:int8 engine:onnx sha256:" in infos[-1].method
 
     _, off, output = answered(client, tmp_path / "second.txt", model)
