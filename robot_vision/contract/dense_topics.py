@@ -6,6 +6,7 @@ it lies.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -97,11 +98,19 @@ def camera_info_topic(
             if shot.window is None:
                 return NO_WINDOW
             of_map = size(answer, options)
-            return message(shot, lens, shot.window.intrinsics(lens.K, of_map), of_map)
+            return message(shot, lens, _matrix(lens, shot.window, tuple(of_map)), of_map)
 
         return write
 
     return Topic(name, CAMERA_INFO, text, writer, wanted=wanted)
+
+
+@functools.lru_cache(maxsize=16)
+def _matrix(lens: Intrinsics, window: Window, size: Size) -> NDArray[np.float64]:
+    """Returns the camera matrix of a map; the same array while nothing changes."""
+    K = window.intrinsics(lens.K, size)
+    K.flags.writeable = False
+    return K
 
 
 @dataclass(frozen=True, eq=False)

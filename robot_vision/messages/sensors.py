@@ -31,8 +31,10 @@ def camera_info_writer(
 
     It takes the image's header, the lens, the map's camera matrix (3, 3) and its size (height, width). The
     map is as distorted as the image is, and what would rectify it only scales: R is the identity, P is K.
+    What was made of a matrix is used again while the same array comes.
     """
     new = make(CAMERA_INFO)
+    made: list[NDArray[np.float64]] = []  # of a matrix: itself, and k, r and p
 
     def write(header: Any, lens: Intrinsics, K: NDArray[np.float64], size: tuple[int, int]) -> Any:
         message = new()
@@ -42,9 +44,10 @@ def camera_info_writer(
         # plumb_bob has five coefficients, and a lens that does not distort five zeros.
         d = lens.distortion if len(lens.distortion) else np.zeros(5)
         message.d = sequence_of(d, message.d)
-        message.k = K.reshape(-1)
-        message.r = np.eye(3).reshape(-1)
-        message.p = np.hstack((K, np.zeros((3, 1)))).reshape(-1)
+        if not made or made[0] is not K:
+            P = np.hstack((K, np.zeros((3, 1))))
+            made[:] = [K, K.reshape(-1), np.eye(3).reshape(-1), P.reshape(-1)]
+        _, message.k, message.r, message.p = made
         return message
 
     return write

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short
@@ -20,6 +22,7 @@ from robot_vision.images.canvas import Canvas
 
 if TYPE_CHECKING:
     from robot_vision.contract.attachments import Attachments
+    from robot_vision.images.window import Window
 
 _EDGE = 1e-4  # an answer this near to the largest depth, as a share of it, says nothing
 
@@ -79,11 +82,11 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
     ) -> DepthAnswer | LeftOut:
         """Returns the depth without the padding of the network's input, and without unsure pixels."""
         depth = answer.depth
-        if shot.window is not None:
-            depth = np.where(shot.window.covered(depth.shape), depth, np.float32(np.nan))
+        if shot.window is not None and (beside := _padding(shot.window, depth.shape)) is not None:
+            depth = np.where(beside, np.float32(np.nan), depth)
         if options.depth_max_sigma and (sigma := answer.sigma) is not None:
             depth = np.where(sigma <= options.depth_max_sigma, depth, np.float32(np.nan))
-        return dataclasses.replace(answer, depth=depth)
+        return answer if depth is answer.depth else dataclasses.replace(answer, depth=depth)
 
     def draw(self, canvas: Canvas, answer: DepthAnswer, spec: DepthSpec, options: Any) -> None:
         ends = span(answer)
@@ -135,6 +138,13 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
 
     def example(self) -> DepthSpec:
         return DepthSpec(size=(4, 5), channels=8)
+
+
+@functools.lru_cache(maxsize=16)
+def _padding(window: Window, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Returns which pixels show no image; None where all of them show it."""
+    beside = ~window.covered(size)
+    return beside if beside.any() else None
 
 
 HEAD = DepthHead()

@@ -97,23 +97,34 @@ class Scan:
     ranges: NDArray[np.float32]
 
 
+def bearings(rays: Array, T_base_camera: Array) -> tuple[float, float]:
+    """Returns the least and the greatest bearing in base of rays (n, 3) of the camera, NaN for padding."""
+    R, _ = _parts(T_base_camera, rays)
+    ahead = R @ rays.T
+    found = np.arctan2(ahead[1], ahead[0])
+    return float(np.nanmin(found)), float(np.nanmax(found))
+
+
 def planar_scan(
-    points: Array, rays: Array, T_base_camera: Array, low: float, high: float, beams: int
+    points: Array,
+    span: tuple[float, float],
+    T_base_camera: Array,
+    low: float,
+    high: float,
+    beams: int,
 ) -> Scan:
     """Returns the nearest obstacle of each bearing.
 
     Args:
         points: (n, 3), in the camera's optical frame, metres; NaN where nothing is said.
-        rays: (n, 3), of all pixels in the same frame, NaN for padding; their bearings span the scan.
+        span: bearings of the first and the last beam, radians.
         T_base_camera: (4, 4).
         low: least height above base of an obstacle, metres.
         high: greatest height.
         beams: how many there are.
     """
     R, t = _parts(T_base_camera, points)
-    ahead = R @ rays.T
-    bearings = np.arctan2(ahead[1], ahead[0])
-    first, end = float(np.nanmin(bearings)), float(np.nanmax(bearings))
+    first, end = span
     step = max((end - first) / max(beams - 1, 1), 1e-6)
     x, y, z = R @ points.T + t[:, None]
     with np.errstate(invalid="ignore"):  # of NaN, which compares false

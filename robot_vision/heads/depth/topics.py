@@ -19,7 +19,13 @@ from robot_vision.contract.dense_topics import (
 from robot_vision.contract.topics import ImageReader, LeftOut, Shot, Topic
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.heads.depth.answer import DepthAnswer
-from robot_vision.heads.depth.obstacles import Corridor, Obstacle, nearest_obstacle, planar_scan
+from robot_vision.heads.depth.obstacles import (
+    Corridor,
+    Obstacle,
+    bearings,
+    nearest_obstacle,
+    planar_scan,
+)
 from robot_vision.heads.depth.options import DepthOptions
 from robot_vision.heads.depth.spec import DepthSpec
 from robot_vision.messages.making import Maker
@@ -128,12 +134,19 @@ class _View:
     def __init__(self) -> None:
         self._seen: tuple[Any, ...] = (None, None, None)
         self._nearest: tuple[Any, ...] = (None, None, None)
+        self._span: tuple[Any, ...] = (None, None, None)
 
     def seen(self, shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
         """Returns points and rays (n, 3) in the camera's frame, and T_base_camera."""
         if self._seen[0] is not shot or self._seen[1] is not answer:
             self._seen = shot, answer, _seen(shot, answer)
         return cast("Seen | LeftOut", self._seen[2])
+
+    def span(self, rays: NDArray[np.floating], T: NDArray[np.float64]) -> tuple[float, float]:
+        """Returns the least and the greatest bearing of all pixels, kept while the camera stays as it is."""
+        if self._span[0] is not rays or not np.array_equal(self._span[1], T):
+            self._span = rays, T, bearings(rays, T)
+        return cast("tuple[float, float]", self._span[2])
 
     def nearest(self, shot: Shot, answer: DepthAnswer, corridor: Corridor) -> Obstacle | LeftOut:
         """Returns the nearest obstacle, NaN where nothing is known."""
@@ -171,7 +184,10 @@ def _scan(spec: DepthSpec, view: _View) -> Callable[[Maker], Write]:
             if isinstance(seen, LeftOut):
                 return seen
             beams = answer.depth.shape[1]
-            scan = planar_scan(*seen, options.obstacle_low_m, options.obstacle_high_m, beams)
+            points, rays, T = seen
+            span = view.span(rays, T)
+            low, high = options.obstacle_low_m, options.obstacle_high_m
+            scan = planar_scan(points, span, T, low, high, beams)
             ranges = scan.ranges
             ranges[ranges > spec.maximum] = np.inf
             return message(shot, shot.base_frame, ranges, scan.first, scan.step, 0.0, spec.maximum)

@@ -7,7 +7,7 @@ from robot_vision.heads.depth import evaluation as measures
 from robot_vision.heads.depth.answer import REACH
 from robot_vision.heads.depth.drawing import colours
 from robot_vision.heads.depth.judging import frame_row
-from robot_vision.heads.depth.obstacles import Corridor, nearest_obstacle, planar_scan
+from robot_vision.heads.depth.obstacles import Corridor, bearings, nearest_obstacle, planar_scan
 from robot_vision.statistics.bootstrap import values
 
 RANGE = {"minimum": 0.5, "maximum": 8.0}
@@ -159,18 +159,20 @@ def test_single_pixels_are_no_obstacle_and_nothing_known_is_nan():
 
 def test_the_scan_has_the_box_where_it_is():
     points, rays = room((2.0, 0.5, 0.4))
-    scan = planar_scan(points, rays, AHEAD, 0.1, 1.0, 80)
-    bearings = scan.first + scan.step * np.arange(80)
-    x, y = scan.ranges * np.cos(bearings), scan.ranges * np.sin(bearings)
+    scan = planar_scan(points, bearings(rays, AHEAD), AHEAD, 0.1, 1.0, 80)
+    angles = scan.first + scan.step * np.arange(80)
+    x, y = scan.ranges * np.cos(angles), scan.ranges * np.sin(angles)
     box = np.isfinite(x) & (np.abs(x - 2.0) < 0.05)
     wall = np.isfinite(x) & (np.abs(x - 5.2) < 0.1)
     assert (box | wall | ~np.isfinite(x)).all() and box.sum() > 5 and wall.sum() > 40
     assert y[box].min() == pytest.approx(0.3, abs=0.08) and y[box].max() == pytest.approx(
         0.7, abs=0.08
     )
-    nothing = planar_scan(points, rays, AHEAD, 3.0, 4.0, 80)
+    nothing = planar_scan(points, bearings(rays, AHEAD), AHEAD, 3.0, 4.0, 80)
     assert np.isposinf(nothing.ranges[np.isfinite(scan.ranges)]).all()
-    assert np.isnan(planar_scan(points * np.nan, rays, AHEAD, 0.1, 1.0, 80).ranges).all()
+    assert np.isnan(
+        planar_scan(points * np.nan, bearings(rays, AHEAD), AHEAD, 0.1, 1.0, 80).ranges
+    ).all()
 
 
 def test_scan_of_a_tilted_camera_is_in_the_robots_plane():
@@ -181,8 +183,12 @@ def test_scan_of_a_tilted_camera_is_in_the_robots_plane():
     turned = AHEAD @ np.linalg.inv(tilt)
     found = nearest_obstacle(points @ tilt[:3, :3].T, np.full(len(points), 0.1), turned, CORRIDOR)
     assert found.distance == pytest.approx(2.0)
-    scan = planar_scan(points @ tilt[:3, :3].T, rays @ tilt[:3, :3].T, turned, 0.1, 1.0, 80)
-    np.testing.assert_allclose(scan.ranges, planar_scan(points, rays, AHEAD, 0.1, 1.0, 80).ranges)
+    span = bearings(rays @ tilt[:3, :3].T, turned)
+    assert span == pytest.approx(bearings(rays, AHEAD))
+    scan = planar_scan(points @ tilt[:3, :3].T, span, turned, 0.1, 1.0, 80)
+    np.testing.assert_allclose(
+        scan.ranges, planar_scan(points, bearings(rays, AHEAD), AHEAD, 0.1, 1.0, 80).ranges
+    )
 
 
 # For people
