@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heads",
         default="",
-        help=f"heads to calibrate, with commas, out of {', '.join(all_parts())} (default: all that have "
+        help=f"heads to calibrate, separated by commas: {', '.join(all_parts())} (default: all that have "
         "truth)",
     )
     for declared in _own_options():

@@ -129,14 +129,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LIMIT",
-        help="limit for a number of metrics.json, such as 'pose.median_m<=0.25'; with any that is missed the "
-        "exit status is 3; repeat for more",
+        help="limit for a number in metrics.json, such as 'pose.median_m<=0.25'; the exit status is 3 if any "
+        "limit is not met; repeat for more",
     )
     out.add_argument(
         "--junit",
         type=Path,
         metavar="FILE",
-        help="write the limits and what came of them as JUnit XML",
+        help="write the limits, and whether each was met, as JUnit XML",
     )
     out.add_argument(
         "--format",
@@ -221,15 +221,16 @@ def _add_truth(group: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=TOPIC",
-        help=f"{IMAGES}; without it those of a model are the topic of that name in a namespace called truth; "
-        "repeat for more",
+        help=f"{IMAGES}; repeat for more (default: for what the model says of each pixel, the topic of "
+        "that name in a namespace called truth)",
     )
     group.add_argument(
         "--truth-image-within",
         type=float,
         default=TruthRequest.image_within_s,
         metavar="S",
-        help="largest time between an image and its true image, in seconds (default: %(default)s)",
+        help="largest difference between the stamps of an image and its true image, in seconds "
+        "(default: %(default)s)",
     )
     group.add_argument("--no-labels", action="store_true", help="ignore the labels in the bag")
     group.add_argument("--no-poses", action="store_true", help="ignore the poses in the bag")

@@ -31,16 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--label",
-        default="",
-        help="class to explain, by the heads that have it (default: what each says)",
+        help="class to explain, for the heads that have it (default: the answer of each head)",
     )
     parser.add_argument(
         "--pixel",
         nargs=2,
         type=int,
         metavar=("X", "Y"),
-        help="pixel of the images to explain, by the heads that say something of each pixel (default: the "
-        "class with the most pixels, the nearest pixels)",
+        help="pixel of the images to explain, for the heads that answer for each pixel (default: the "
+        "class with the most pixels, or the nearest pixels)",
     )
     parser.add_argument(
         "--output",
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         image = explain.network_input(whole, network.spec.input)
         asked = Asked(
             Window.of(whole.shape[:2], network.spec.input),
-            args.label,
+            args.label or "",
             tuple(args.pixel) if args.pixel else None,
         )
         # two folders may hold images of one name

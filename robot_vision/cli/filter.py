@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory-curve",
         default="",
         metavar="SVG",
-        help="draw how good the filtered classes of these bags are for each value of --memory, and "
+        help="draw the quality of the filtered classes of these bags for each value of --memory, and "
         "compare nothing else",
     )
     parser.add_argument(

@@ -28,8 +28,9 @@ from robot_vision.text.counts import counted
 from robot_vision.truth.tracks import NumberTrack
 
 NUMBERS = (
-    "numbers of the images, with commas: NAME=TOPIC:FIELD, such as steering=/cmd_vel:angular.z*0.5 or "
-    "steering=/joy:axes.0; or NAME=label:WORD, 1 where the label is WORD and 0 where it is another"
+    "numbers of the images, separated by commas: NAME=TOPIC:FIELD, such as "
+    "steering=/cmd_vel:angular.z*0.5 or steering=/joy:axes.0; or NAME=label:WORD, "
+    "1 where the label is WORD and 0 where it is another"
 )
 _SOURCE = re.compile(r"([\w.]+)=(?:label:(.+)|(/?[\w/~]+)(?::([\w.]+))?(?:\*([-+.\deE]+))?)")
 _FIELDS = {

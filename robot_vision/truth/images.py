@@ -24,8 +24,8 @@ from robot_vision.recordings.storage import slashed
 from robot_vision.text.counts import counted
 
 IMAGES = (
-    "NAME=TOPIC of true images, such as depth=/camera/depth; NAME=TOPIC*FACTOR where their numbers are to be "
-    "multiplied"
+    "NAME=TOPIC of the true images, such as depth=/camera/depth; NAME=TOPIC*FACTOR multiplies their "
+    "numbers"
 )
 IMAGE_KINDS = (IMAGE, COMPRESSED_IMAGE)
 _SOURCE = re.compile(r"([\w.]+)=(.+?)(?:\*([-+.\deE]+))?")

@@ -78,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         default="download",
         metavar="FILE|download|none",
-        help="weights of that network: a file (.pth, .safetensors), download for its package's "
-        "own, or none for random numbers (default: %(default)s)",
+        help="weights of that network: a file (.pth, .safetensors), download for those of its "
+        "package, or none for random numbers (default: %(default)s)",
     )
     new.add_argument(
         "--labels",
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument(
         "--heads",
         default=registry.names()[0],
-        help=f"heads of the network, with commas, out of {', '.join(registry.names())} "
+        help=f"heads of the network, separated by commas: any of {', '.join(registry.names())} "
         "(default: %(default)s)",
     )
     new.add_argument(

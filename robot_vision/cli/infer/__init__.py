@@ -81,8 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attach",
         metavar="DIR",
-        help="write what heads say of each pixel to this folder, as PNG (classes) and NPY (numbers), which "
-        "the lines of --output then point to (default: it is left out)",
+        help="folder for the answers to each pixel: PNG files of classes, NPY files of numbers; the lines of "
+        "--output name them (default: these answers are left out)",
     )
     parser.add_argument(
         "--start",

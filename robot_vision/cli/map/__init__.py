@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="format of the file (default: by its suffix, otherwise csv)",
     )
 
-    show = verb("show", "draw the map from above: keyframes, where they look, what they cover")
+    show = verb(
+        "show", "draw the map from above: where keyframes are, where they face and what they cover"
+    )
     show.add_argument("--output", metavar="PNG", help="picture to write (default: MAP.png)")
     show.add_argument(
         "--size",
@@ -79,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=3.0,
         metavar="M",
-        help="how far a camera is drawn to see, in metres (default: %(default)s)",
+        help="length of the view that is drawn for each camera, in metres (default: %(default)s)",
     )
     show.add_argument(
         "--field",
@@ -107,7 +109,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     merge.add_argument("--dry-run", action="store_true", help="only print what would be done")
 
-    prune = verb("prune", "remove keyframes: those that others show too, or of some recordings")
+    prune = verb(
+        "prune", "remove keyframes that show what others show too, or that are of some recordings"
+    )
     prune.add_argument(
         "--distance",
         type=float,
@@ -118,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--angle",
         type=float,
         metavar="DEG",
-        help="with --distance: only those turned by less than this against the kept one, "
+        help="with --distance: only those whose heading differs from the kept one's by less than this, "
         "in degrees (default: 15)",
     )
     prune.add_argument(
@@ -141,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prune.add_argument("--dry-run", action="store_true", help="only print what would be done")
 
-    copy = verb("copy", "copy a map without loss, from a file to a server or either way")
+    copy = verb("copy", "copy a map without loss, between files and servers")
     copy.add_argument(
         "target", metavar="TARGET", help="map to create; it must not exist yet: " + _MAP
     )
@@ -152,7 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "map",
     )
 
-    drop = verb("drop", "remove a map, of a file or a server, with its index")
+    drop = verb("drop", "remove a map from a file or a server, with its index")
     drop.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 
 

@@ -48,7 +48,7 @@ class Options(PairOptions):
 
     classes: str = option(
         "11",
-        "how many classes: the 11 that results are reported on, or all 31",
+        "number of classes: the 11 that results are reported on, or all 31",
         choices=("11", "31"),
     )
 

@@ -24,8 +24,10 @@ class Options(PairOptions):
 
     depth: str = option("", f"folder of the depth images; empty: {', '.join(_FOLDERS)}")
     unit_m: float = option(0.001, "metres of a stored 1; 0.001 for millimetres", low=0, high=1e6)
-    invalid: str = option("0,65535", "stored numbers, with commas, where nothing was measured")
-    word: str = option("depth", "which head the distances are of: its name")
+    invalid: str = option(
+        "0,65535", "stored numbers that mean that nothing was measured, separated by commas"
+    )
+    word: str = option("depth", "name of the head that the distances are for")
 
 
 def open_splits(root: Path, options: Options) -> Splits:

@@ -71,8 +71,8 @@ class Options(image_folder.Options):
     )
     truth: str = option(
         "",
-        "further columns, with commas: label:NAME for classes in column NAME, number:NAME for numbers; "
-        "training asks for those that its heads learn",
+        "further columns, separated by commas: label:NAME for classes in column NAME, number:NAME for "
+        "numbers; training asks for those that its heads learn",
     )
 
 

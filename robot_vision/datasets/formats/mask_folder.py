@@ -26,13 +26,14 @@ class Options(PairOptions):
     masks: str = option("", f"folder of the label images; empty: {', '.join(_FOLDERS)}")
     classes: str = option(
         "",
-        "table of the classes, or their names with commas, whose ids are 0, 1, ...; empty: "
+        "table of the classes, or their names separated by commas, with the ids 0, 1, ...; empty: "
         f"{', '.join(_TABLES)}",
     )
     ignore: str = option(
-        "", "names or ids, with commas, of pixels without truth; 255 and void always are"
+        "",
+        "names or ids of pixels without truth, separated by commas; 255 and void always are among them",
     )
-    word: str = option("segmentation", "which head the classes are of: its name")
+    word: str = option("segmentation", "name of the head that the classes are for")
 
 
 def open_splits(root: Path, options: Options) -> Splits:

@@ -96,15 +96,17 @@ class Options(PosedOptions):
     )
     truth_images: str = option(
         "",
-        "topics of what is true of each pixel, with commas: NAME=TOPIC, such as depth=/camera/depth/image "
-        "or segmentation=/mask; NAME is the head's; NAME=TOPIC*FACTOR where numbers are to be multiplied",
+        "topics of what is true of each pixel, separated by commas: NAME=TOPIC, such as "
+        "depth=/camera/depth/image or segmentation=/mask; NAME is the head's; "
+        "NAME=TOPIC*FACTOR multiplies the numbers",
     )
     classes: str = option(
         "",
-        "table of the classes of a topic of ids, or their names with commas, whose ids are 0, 1, ...",
+        "table of the classes of a topic of ids, or their names separated by commas, with the ids 0, 1, ...",
     )
     ignore: str = option(
-        "", "names or ids, with commas, of pixels without truth; 255 and void always are"
+        "",
+        "names or ids of pixels without truth, separated by commas; 255 and void always are among them",
     )
     truth_tolerance_s: float = option(
         0.02, "largest time difference between an image and its true pixels, in seconds", low=0.0

@@ -41,7 +41,9 @@ class DepthConfig(HeadSettings):
 
     loss: str = option("scale_invariant", "name of the loss of depth and its uncertainty")
     calibrate: bool = option(
-        True, "scale the uncertainty to make the 90 percent intervals of validation images true"
+        True,
+        "scale the uncertainty so that the 90 percent intervals hold 90 percent of the "
+        "validation images' pixels",
     )
     folds: int = option(
         4,
@@ -52,8 +54,8 @@ class DepthConfig(HeadSettings):
     )
     fold_block: int = option(
         50,
-        "how many training images in a row are held out together: the further they are from the others, the "
-        "wider the intervals become; take what a robot's images will be away from them",
+        "number of consecutive training images that are held out together: the further they are from the "
+        "others, the wider the intervals become; choose the distance that a robot's images will have",
         low=1,
         high=10**6,
     )
