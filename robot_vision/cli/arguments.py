@@ -103,11 +103,50 @@ def add_engine(group: Any, *, precision: bool = True, threads: bool = False) -> 
             "fastest program that is certified for this machine, or float32 (default: %(default)s)",
         )
     if threads:
+        add_threads(group)
+
+
+def add_threads(group: Any) -> None:
+    """Declares --threads."""
+    group.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="CPU threads of the engine (default: 0, the engine chooses)",
+    )
+
+
+def add_topic(group: Any) -> None:
+    """Declares --topic of what reads one topic."""
+    group.add_argument("--topic", default="", help="image topic to read, if the bag has several")
+
+
+def add_resamples(group: Any, of_none: str = "") -> None:
+    """Declares --resamples; `of_none` says what 0 does, where it is allowed."""
+    group.add_argument(
+        "--resamples",
+        type=int,
+        default=EvaluationSettings().resamples,
+        metavar="N",
+        help=f"resamples of the bootstrap for confidence intervals{of_none} (default: %(default)s)",
+    )
+
+
+def add_output(group: Any, verb: str, formats: Sequence[str] = ()) -> None:
+    """Declares --output, a folder, and --format of what is printed, by default the first of the formats."""
+    group.add_argument(
+        "--output",
+        type=Path,
+        default=Path("out") / verb,
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    if formats:
         group.add_argument(
-            "--threads",
-            type=int,
-            default=0,
-            help="CPU threads of the engine (default: 0, the engine chooses)",
+            "--format",
+            choices=formats,
+            default=formats[0],
+            help="format of the summary on standard output (default: %(default)s)",
         )
 
 

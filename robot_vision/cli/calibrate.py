@@ -16,7 +16,13 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.calibration.fit import Calibration, all_fitters, all_parts, parts_of
 from robot_vision.calibration.run import Data, calibrate, check_output, heads_with_truth
-from robot_vision.cli.arguments import add_data_options, add_same_place, data_options, progress
+from robot_vision.cli.arguments import (
+    add_data_options,
+    add_resamples,
+    add_same_place,
+    data_options,
+    progress,
+)
 from robot_vision.contract.calibration import Options
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
@@ -27,7 +33,6 @@ from robot_vision.text.counts import counted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    settings = EvaluationSettings()
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
@@ -78,12 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help=f"{declared.metadata['text']} (default: %(default)s)",
             )
     add_same_place(parser)
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        default=settings.resamples,
-        help="resamples of the bootstrap for confidence intervals (default: %(default)s)",
-    )
+    add_resamples(parser)
     parser.add_argument(
         "--seed",
         type=int,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_engine
+from robot_vision.cli.arguments import add_engine, add_output
 from robot_vision.contract.metrics import image_words
 from robot_vision.demo.drive import Frame, evaluation_drive, kidnapped_drive, mapping_drive
 from robot_vision.demo.play import play, start_node
@@ -76,13 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="random seed of the drive and its lighting (default: %(default)s)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("out/demo"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
+    add_output(parser, "demo")
     parser.add_argument(
         "--keep", action="store_true", help="keep the output of earlier runs and number this one"
     )

@@ -12,7 +12,10 @@ from robot_vision.cli.arguments import (
     add_data_set,
     add_engine,
     add_model,
+    add_output,
+    add_resamples,
     add_same_place,
+    add_topic,
     add_truth,
     at_least_1,
 )
@@ -25,8 +28,6 @@ from robot_vision.truth.images import IMAGES, parse_images
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
 from robot_vision.truth.tracks import LABEL
-
-FORMATS_OUT = ("table", "markdown", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model(what, required=False)
     add_data_set(what, "bags, with the truth that it has")
-    what.add_argument("--topic", default="", help="image topic to read, if the bag has several")
+    add_topic(what)
     what.add_argument(
         "--limit",
         type=at_least_1,
@@ -114,13 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_settings(parser.add_argument_group("metrics"))
     out = parser.add_argument_group("output")
-    out.add_argument(
-        "--output",
-        type=Path,
-        default=Path("out/evaluation"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
+    add_output(out, "evaluation", ("table", "markdown", "json"))
     out.add_argument(
         "--compare", metavar="FILE", help="metrics.json of an earlier evaluation to compare with"
     )
@@ -137,12 +132,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="write the limits, and whether each was met, as JUnit XML",
-    )
-    out.add_argument(
-        "--format",
-        choices=FORMATS_OUT,
-        default="table",
-        help="format of the summary on standard output (default: %(default)s)",
     )
     out.add_argument(
         "--no-results-bag",
@@ -247,12 +236,7 @@ def _add_settings(group: Any) -> None:
         help="without --map-bag, frames closer in time than this are not candidates for the same place, "
         "in seconds (default: %(default)s)",
     )
-    group.add_argument(
-        "--resamples",
-        type=int,
-        default=d.resamples,
-        help="resamples of the bootstrap for confidence intervals (default: %(default)s)",
-    )
+    add_resamples(group)
     group.add_argument(
         "--block",
         type=float,

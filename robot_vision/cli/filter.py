@@ -18,7 +18,14 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import add_model, make_folder
+from robot_vision.cli.arguments import (
+    add_model,
+    add_output,
+    add_resamples,
+    add_threads,
+    add_topic,
+    make_folder,
+)
 from robot_vision.contract.rows import joined
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
@@ -70,13 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rosbag with true classes or poses; repeat for more",
     )
     add_model(parser, required=False)
-    parser.add_argument("--topic", default="", help="image topic to read, if the bag has several")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=0,
-        help="CPU threads of the engine (default: 0, the engine chooses)",
-    )
+    add_topic(parser)
+    add_threads(parser)
     parser.add_argument(
         "--odometry",
         default="simulated",
@@ -140,25 +142,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=getattr(pose, name),
             help=f"{texts.get(name) or texts['pose_' + name]} (default: %(default)s)",
         )
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        default=1000,
-        help="resamples of the bootstrap for confidence intervals (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("out/filter"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("table", "markdown", "json"),
-        default="table",
-        help="format of the summary on standard output (default: %(default)s)",
-    )
+    add_resamples(parser)
+    add_output(parser, "filter", ("table", "markdown", "json"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,9 @@ from robot_vision.cli.arguments import (
     add_data_set,
     add_engine,
     add_model,
+    add_output,
+    add_resamples,
+    add_topic,
     add_truth,
     make_folder,
     open_split,
@@ -62,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BAG",
         help="rosbag to degrade; its truth is found as `robot-vision evaluate` finds it",
     )
-    what.add_argument("--topic", default="", help="image topic to read, if the bag has several")
+    add_topic(what)
     add_truth(what)
     what.add_argument(
         "--base-to-camera",
@@ -98,29 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--seed", type=int, default=0, help="random seed of the degradations (default: %(default)s)"
     )
-    how.add_argument(
-        "--resamples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="resamples of the bootstrap for confidence intervals; 0 gives no intervals (default: "
-        "%(default)s)",
-    )
+    add_resamples(how, "; 0 gives no intervals")
     add_engine(how, threads=True)
-    out = parser.add_argument_group("output")
-    out.add_argument(
-        "--output",
-        type=Path,
-        default=Path("out/stress"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
-    out.add_argument(
-        "--format",
-        choices=("markdown", "json"),
-        default="markdown",
-        help="format of the summary on standard output (default: %(default)s)",
-    )
+    add_output(parser.add_argument_group("output"), "stress", ("markdown", "json"))
 
 
 def run(args: argparse.Namespace) -> int:
