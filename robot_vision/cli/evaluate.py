@@ -125,7 +125,11 @@ def _merged(words: list[str]) -> Written:
     if len(words) < 2:
         raise ConfigError("merge needs the metrics.json of at least one evaluation")
     whole = merge([read_document(path) for path in words[1:]])
-    return Written(whole, scores_of(whole))
+    scores = scores_of(whole)
+    ran = {what_ran(recording) for recording in scores.recordings} - {""}
+    if len(ran) > 1:
+        print(f"note: predicted by {' and '.join(sorted(ran))}", file=sys.stderr)
+    return Written(whole, scores)
 
 
 def _model(args: argparse.Namespace) -> ModelBundle:

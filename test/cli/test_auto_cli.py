@@ -103,3 +103,41 @@ def test_info_shows_programs_certificates_and_what_was_timed(bundle, tmp_path, c
     plain = str(make_tiny_bundle(tmp_path / "plain"))
     assert main(["info", plain, "--time"]) == 2
     assert "tiny has no programs" in capsys.readouterr().err
+
+
+def test_all_processes_of_an_evaluation_run_the_program_that_was_chosen(
+    bundle, bag, tmp_path, capsys
+):
+    other = str(write_bag(tmp_path / "other", 5, start=1_800_000_000_000_000_000))
+    words = [
+        "evaluate",
+        "--bag",
+        bag,
+        "--bag",
+        other,
+        "--jobs",
+        "2",
+        "--model",
+        bundle,
+        "--engine",
+        "onnx",
+    ]
+    words += ["--label-topic", "/truth/room", "--pose-topic", "/truth/pose", "--resamples", "10"]
+    assert main([*words, "--no-results-bag", "--output", str(tmp_path / "out")]) == 0
+    assert "note: predicted by int8 with onnx on cpu" in capsys.readouterr().err
+    choices = list((tmp_path / "cache").rglob("choice-*.json"))
+    assert len(choices) == 1
+    assert json.loads(choices[0].read_text())["facts"]["engine"] == "onnx"
+
+
+def test_merging_what_different_programs_said_is_told(bundle, bag, tmp_path, capsys):
+    other = str(write_bag(tmp_path / "other", 5, start=1_800_000_000_000_000_000))
+    for where, program in ((bag, "float32"), (other, "int8")):
+        words = ["evaluate", "--bag", where, "--model", bundle, "--engine", "onnx", "--resamples"]
+        words += ["10", "--label-topic", "/truth/room", "--precision", program, "--no-results-bag"]
+        assert main([*words, "--output", str(tmp_path / program)]) == 0
+    documents = [str(tmp_path / program / "metrics.json") for program in ("float32", "int8")]
+    capsys.readouterr()
+    assert main(["evaluate", "merge", *documents, "--output", str(tmp_path / "both")]) == 0
+    said = capsys.readouterr().err
+    assert "note: predicted by float32 with onnx on cpu and int8 with onnx on cpu" in said

@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,12 @@ def _work(job: Job) -> Outcome:
 
 
 def _run_processes(jobs: list[Job], processes: int, progress: Progress | None) -> list[Outcome]:
-    load_pipeline(jobs[0]).close()  # what is wrong with it is said once, and here
+    with load_pipeline(jobs[0]) as pipeline:  # what is wrong with it is said once, and here
+        if pipeline.bundle.programs:
+            # Each process would choose for itself, while the others disturb its timing.
+            name, device = pipeline.engine.name, pipeline.engine.device
+            ran = pipeline.program
+            jobs = [replace(job, engine=name, device=device, precision=ran) for job in jobs]
     # Not forked: engines have threads, which a fork does not take along.
     context = multiprocessing.get_context("spawn")
     done = context.Value("q", 0)

@@ -81,8 +81,12 @@ def test_auto_runs_the_fastest_certified_program_and_says_so_everywhere(
     assert "int8 with onnx: " in output and "; on 400 images classifier agrees" in output
     assert " program:int8 engine:onnx sha256:" in infos[-1].method
 
-    _, off, output = answered(client, tmp_path / "second.txt", model)
-    assert np.allclose(off, 2, atol=0.01) and "(remembered)" in output
+    for number in range(3):  # what other programs disturb is timed again
+        _, off, output = answered(client, tmp_path / f"again{number}.txt", model)
+        assert np.allclose(off, 2, atol=0.01)
+        if "(remembered)" in output:
+            break
+    assert "(remembered)" in output
 
     values, off, output = answered(client, tmp_path / "third.txt", model, "precision:=slow")
     assert values["program"] == "slow" and np.allclose(off, 1, atol=0.01)
