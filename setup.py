@@ -100,6 +100,7 @@ setup(
         "openvino": OPENVINO,
         "train": TRAIN,
         "timm": [*TRAIN, *TIMM],
+        "optimise": ["onnx>=1.16"],  # robot-vision optimise, which needs no torch
         "places": PLACES,
         "fleet": [*PLACES, *FLEET],
         "ray": RAY,

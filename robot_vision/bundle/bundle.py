@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from robot_vision.bundle.programs import FLOAT32, Program, parse_programs
 from robot_vision.bundle.signature import GraphSignature, read_signature
@@ -31,6 +33,7 @@ from robot_vision.contract.spec import NetworkSpec, bound_settings, kind_of
 from robot_vision.errors import BundleError, ConfigError, unknown
 from robot_vision.files.cache_folder import user_cache
 from robot_vision.files.plain_yaml import YamlError, load_yaml
+from robot_vision.files.tensors import load_tensors
 from robot_vision.files.whole import file_sha256, write_whole
 from robot_vision.settings.mappings import check_mapping
 
@@ -40,6 +43,7 @@ GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 PROBES = "probes.safetensors"
+PROBE_IMAGES = "images"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 2 << 30  # protobuf, hence ONNX without external data, ends at 2 GiB
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy", ".npz")
@@ -64,7 +68,7 @@ class ModelBundle:
         sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle, whichever program.
         program: the name of the one that `graph`, `spec` and `calibration` are of.
         programs: all that `bundle.yaml` lists; `float32` is one also where it is not listed.
-        probes: the bytes of `probes.safetensors`; empty where there are none.
+        probes: arrays of `probes.safetensors` by name, see `engines.probes`; empty where there are none.
     """
 
     path: Path
@@ -79,7 +83,7 @@ class ModelBundle:
     material: Mapping[str, Material] = field(default_factory=dict, repr=False)
     program: str = FLOAT32
     programs: tuple[Program, ...] = ()
-    probes: bytes = field(default=b"", repr=False)
+    probes: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, path: str | Path, program: str = FLOAT32) -> ModelBundle:
@@ -145,7 +149,7 @@ class ModelBundle:
             material=material,
             program=running.name,
             programs=manifest.programs,
-            probes=contents.get(PROBES, b""),
+            probes=_probes(path / PROBES, contents[PROBES], spec) if PROBES in contents else {},
         )
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -361,6 +365,19 @@ def _check_graph(file: Path, graph: bytes, spec: NetworkSpec) -> None:
     problem = actual.difference(GraphSignature.of(spec))
     if problem:
         raise BundleError(f"{file} does not fit {MANIFEST}: {problem}; export the bundle again")
+
+
+def _probes(file: Path, content: bytes, spec: NetworkSpec) -> dict[str, NDArray[Any]]:
+    try:
+        found = load_tensors(content)
+    except ValueError as error:
+        raise BundleError(f"{file} cannot be read: {error}; copy the whole bundle again") from error
+    images, size = found.get(PROBE_IMAGES), (spec.input.height, spec.input.width, 3)
+    if images is None or images.dtype != np.uint8 or images.shape[1:] != size or not len(images):
+        raise BundleError(
+            f"{file} has no {PROBE_IMAGES} of the network's input, uint8 (N, H, W, 3)"
+        )
+    return found
 
 
 def check_target(out: Path, force: bool) -> None:

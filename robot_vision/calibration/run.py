@@ -161,7 +161,7 @@ def calibrate(
     found = fit(bundle, material, reference, options)
     found.notes = notes + found.notes
     graph = calibrated_graph(bundle, found)
-    _verify(bundle, graph, material, found)
+    verify(bundle, graph, material, found)
     used = Splits((), tuple(material.samples), ())
     record: dict[str, Any] = {
         "data": {
@@ -201,7 +201,7 @@ def _material(bundle: ModelBundle, samples: Sequence[Sample], progress: Progress
     return Material([samples[i] for i in outputs["rows"]], outputs)
 
 
-def _verify(bundle: ModelBundle, graph: bytes, material: Material, found: Calibration) -> None:
+def verify(bundle: ModelBundle, graph: bytes, material: Material, found: Calibration) -> None:
     """Refuses a graph whose answers are not the calibrated ones."""
     some = predict(bundle, list(material.samples[:BATCH]), graph)
     count = len(some["rows"])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.bundle.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.bundle.bundle import CARD, GRAPH, PROBES, WEIGHTS, ModelBundle, write_manifest
 from robot_vision.calibration.fit import Calibration, parts_of
 from robot_vision.calibration.old_graphs import GraphEditor
 from robot_vision.errors import BundleError, ConfigError
@@ -48,13 +48,19 @@ def write_calibrated(
         raise BundleError(f"{out} exists already: give another --output")
     with draft_folder(out) as part:
         part.chmod(bundle.path.stat().st_mode & 0o777)
+        graphs = [program.graph for program in bundle.programs]
+        if bundle.programs:
+            found.notes.append(
+                f"its programs {', '.join(p.name for p in bundle.programs)} are left out: they were made of "
+                "the graph as it was; run `robot-vision optimise` on the new bundle"
+            )
         changed = {
             head.key(word): content
             for head, fitted in found.written
             for word, content in fitted.files.items()
         }
         for name in bundle.files:
-            if name not in (GRAPH, WEIGHTS, CARD, *changed):
+            if name not in (GRAPH, WEIGHTS, CARD, PROBES, *changed, *graphs):
                 shutil.copyfile(bundle.path / name, part / name)
         for name, content in {GRAPH: graph, **changed}.items():
             if content is not None:

@@ -30,6 +30,7 @@ VERBS = {
     "export": "write a bundle from a checkpoint or from torchvision's weights",
     "train": "fine-tune a network on labelled images or poses and write its bundle",
     "calibrate": "calibrate the probabilities and covariances of a bundle on your own data",
+    "optimise": "add faster programs to a bundle, each with a certificate of what it costs",
     "profile": "write a trace of the processing time of each frame, by stage and layer",
     "benchmark": "compare two results of `make bench`",
     "explain": "draw which parts of an image an answer rests on and what each stage of the network sees",

@@ -23,6 +23,7 @@ from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 
 if TYPE_CHECKING:
+    from robot_vision.calibration.run import Data
     from robot_vision.datasets import Sample, Splits
     from robot_vision.pipeline import Pipeline
 
@@ -190,6 +191,67 @@ def open_split(args: argparse.Namespace) -> tuple[Splits, Sequence[Sample]]:
         there = ", ".join(n for n in SPLIT_NAMES if splits.split(n))
         raise ConfigError(f"{path} has no {args.split} images: --split may be {there}")
     return splits, samples
+
+
+def add_held_out(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Declares the bundle and the images.
+
+    Args:
+        parser: of the verb.
+        verb: that uses them.
+    """
+    from robot_vision.datasets import DATASETS, SPLIT_NAMES  # most verbs need none
+
+    parser.add_argument(
+        "bundle",
+        metavar="BUNDLE",
+        help="model bundle: a directory, or the name of an installed model",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--data",
+        nargs=2,
+        metavar=("KIND", "PATH"),
+        help=f"data set with labels or poses; kinds: {', '.join(DATASETS)}",
+    )
+    source.add_argument(
+        "--bag", metavar="BAG", help="rosbag with labels or poses; all of it is used"
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--split",
+        choices=(*SPLIT_NAMES, "all"),
+        help=f"split of the data set to {verb} on (default: validation; a bag has only all)",
+    )
+
+
+def held_out(args: argparse.Namespace) -> Data:
+    """Returns the images, of which there are some.
+
+    Raises:
+        ConfigError: there are none; with the splits that have some.
+    """
+    from robot_vision.calibration.run import Data  # see above
+    from robot_vision.datasets import SPLIT_NAMES, open_dataset
+
+    options = data_options(args.option)
+    if args.bag:
+        # Each of its frames is held out: nothing of it is for training.
+        opened = open_dataset("rosbag", args.bag, **{"split": "test", **options})
+        data = Data(opened, args.split or "all", Path(args.bag).name, dict(options))
+    else:
+        kind, path = args.data
+        opened = open_dataset(kind, path, **options)
+        data = Data(opened, args.split or "validation", Path(path).resolve().name, dict(options))
+    for note in opened.notes:  # such as images that were left out
+        print(f"note: {note}", file=sys.stderr)
+    if not data.samples:
+        raise ConfigError(
+            f"{data.name} has no {data.split} images: choose another --split (it has "
+            + ", ".join(f"{len(opened.split(n))} {n}" for n in SPLIT_NAMES)
+            + ")"
+        )
+    return data
 
 
 def add_data_options(group: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,14 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.calibration.fit import Calibration, all_fitters, all_parts, parts_of
 from robot_vision.calibration.run import Data, calibrate, check_output, heads_with_truth
 from robot_vision.cli.arguments import (
-    add_data_options,
+    add_held_out,
     add_resamples,
     add_same_place,
-    data_options,
+    held_out,
     progress,
 )
 from robot_vision.contract.calibration import Options
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.datasets import DATASETS, SPLIT_NAMES, open_dataset
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.text.counts import counted
@@ -45,22 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BUNDLE",
         help="model bundle: a directory, or the name of an installed model",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--data",
-        nargs=2,
-        metavar=("KIND", "PATH"),
-        help=f"data set with labels or poses; kinds: {', '.join(DATASETS)}",
-    )
-    source.add_argument(
-        "--bag", metavar="BAG", help="rosbag with labels or poses; all of it is used"
-    )
-    add_data_options(parser)
-    parser.add_argument(
-        "--split",
-        choices=(*SPLIT_NAMES, "all"),
-        help="split of the data set to calibrate on (default: validation; a bag has only all)",
-    )
+    add_held_out(parser, "calibrate")
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="directory of the new bundle"
     )
@@ -103,13 +86,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.output).expanduser().absolute()
     check_output(out)
     bundle = ModelBundle.load(find_model(args.bundle))
-    data = _data(args)
-    if not data.samples:
-        raise ConfigError(
-            f"{data.name} has no {data.split} images: choose another --split (it has "
-            + ", ".join(f"{len(data.splits.split(n))} {n}" for n in SPLIT_NAMES)
-            + ")"
-        )
+    data = held_out(args)
     heads = _heads(args.heads, bundle, data)
     options = Options(
         heads,
@@ -132,24 +109,6 @@ def run(args: argparse.Namespace) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"bundle: {new.path}", highlight=False, markup=False, soft_wrap=True)
     return 0
-
-
-def _data(args: argparse.Namespace) -> Data:
-    options: dict[str, Any] = {**data_options(args.option)}
-    if args.bag:
-        # Each of its frames is held out: nothing of it is for training.
-        opened = open_dataset("rosbag", args.bag, **{"split": "test", **options})
-        _say(opened.notes)
-        return Data(opened, args.split or "all", Path(args.bag).name, options)
-    kind, path = args.data
-    opened = open_dataset(kind, path, **options)
-    _say(opened.notes)
-    return Data(opened, args.split or "validation", Path(path).resolve().name, options)
-
-
-def _say(notes: Sequence[str]) -> None:
-    for note in notes:  # such as images that were left out
-        print(f"note: {note}", file=sys.stderr)
 
 
 def _heads(text: str, bundle: ModelBundle, data: Data) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.programs import PRECISIONS
 from robot_vision.engines.base import Engine, EngineSettings
+from robot_vision.engines.probes import check_probes
 from robot_vision.errors import EngineError, unknown
 
 ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
@@ -59,7 +60,7 @@ def create_engine(
 
     Raises:
         EngineError: not installed, no such device (the message lists those that are there), or the
-            engine does not have the precision there.
+            engine does not have the precision there, or it gives other answers than the bundle has of it.
     """
     if precision not in PRECISIONS:
         raise EngineError(unknown("precision", precision, PRECISIONS))
@@ -79,14 +80,15 @@ def create_engine(
             created: Engine = getattr(_module(name), ENGINES[name])(
                 bundle, EngineSettings(place, precision, threads, streams, max_batch)
             )
-            if not created.device.startswith("cpu"):
-                # A GPU compiles at the first run: what it or its libraries cannot do shows only then.
-                size = bundle.spec.input
-                try:
+            try:
+                if not created.device.startswith("cpu"):
+                    # A GPU compiles at the first run: what it or its libraries cannot do shows only then.
+                    size = bundle.spec.input
                     created.run(np.zeros((1, size.height, size.width, 3), np.uint8))
-                except EngineError:
-                    created.close()  # or it would keep the memory that the next one needs
-                    raise
+                check_probes(bundle, created)
+            except EngineError:
+                created.close()  # or it would keep the memory that the next one needs
+                raise
         except EngineError as error:
             problems.append(str(error))
             continue

@@ -13,8 +13,9 @@ Source: ONNX Runtime's page on quantisation, "Explicit quantization" in TensorRT
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def variant_graph(graph: bytes, variant: str, images: Batches) -> bytes:
         import onnx  # noqa: F401 (what follows needs it)
     except ImportError as error:
         raise ConfigError(
-            f"{variant} needs onnx, which is not installed: pip install 'robot_vision[train]'"
+            f"{variant} needs onnx, which is not installed: pip install 'robot_vision[optimise]'"
         ) from error
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +87,8 @@ def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
         ready, kept = Path(folder) / "ready.onnx", Path(folder) / "kept.onnx"
         outputs = _keep_named(source, kept)
         # Symbolic shape inference is for transformers; folding constants is what the quantiser needs.
-        quant_pre_process(str(kept), str(ready), skip_symbolic_shape=True)
+        with _quiet():
+            quant_pre_process(str(kept), str(ready), skip_symbolic_shape=True)
         _free_named(ready, outputs)
         for_tensorrt = variant == TENSORRT_VARIANT
         layers = ["Conv", "Gemm", "MatMul"]
@@ -123,6 +125,18 @@ def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
             extra_options=symmetric if for_tensorrt else {},
         )
         correct_biases(target, ready, images)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps ONNX Runtime from warning of constants that it may not fold: that is what is wanted."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # ONNX Runtime's own default
 
 
 def _keep_named(source: Path, target: Path) -> list[str]:
