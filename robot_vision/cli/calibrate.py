@@ -38,11 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision calibrate BUNDLE --bag drive --output calibrated --heads classifier,pose\n"
         "Calibrate on images that were not trained on, of the kind that the robot will see.\n"
     )
-    parser.add_argument(
-        "bundle",
-        metavar="BUNDLE",
-        help="model bundle: a directory, or the name of an installed model",
-    )
     add_held_out(parser, "calibrate")
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="directory of the new bundle"

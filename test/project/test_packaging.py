@@ -234,6 +234,7 @@ def test_extras_are_those_that_are_documented():
         "openvino",
         "train",
         "timm",
+        "optimise",
         "places",
         "fleet",
         "fuzz",
