@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def record(path: Path, frames: Sequence[Frame], sensor: Sensor) -> None:
-    """Writes frames of any drives as one recording, two a second, unless it is there."""
+def record(path: Path, frames: Sequence[Frame], sensor: Sensor, step_s: float = 0.5) -> None:
+    """Writes frames of any drives as one recording, one every `step_s` seconds, unless it is there."""
     if path.is_dir():
         return
     world, camera = default_world(), Camera()
-    stamped = [replace(frame, stamp_s=i / 2) for i, frame in enumerate(frames)]
+    stamped = [replace(frame, stamp_s=i * step_s) for i, frame in enumerate(frames)]
     images = render_frames(world, stamped, sensor, camera, workers=2)
     written = record_drive(path, stamped, images, camera, START_NS, Renderer(world, camera))
     for _ in track(written, f"rendering {path.name}", len(stamped)):
