@@ -12,14 +12,13 @@ from rich.table import Table
 from robot_vision.bundle.bundle import ModelBundle, check_target
 from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import Program
-from robot_vision.cli.arguments import add_held_out, add_same_place, held_out
+from robot_vision.cli.arguments import add_held_out, add_resamples, add_same_place, held_out
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.optimising.run import DEFAULT, PROGRAMS, optimise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    settings = EvaluationSettings()
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
@@ -43,12 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make programs again that the bundle has; without, they only get certificates for this machine",
     )
     add_same_place(parser)
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        default=settings.resamples,
-        help="resamples of the bootstrap that bounds errors (default: %(default)s)",
-    )
+    add_resamples(parser)
     parser.add_argument(
         "--seed",
         type=int,
