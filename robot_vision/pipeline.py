@@ -83,7 +83,8 @@ class Pipeline:
                 where the engine has it.
             threads: CPU threads; 0 leaves the choice to the engine.
             max_batch: larger batches are split.
-            streams: pipelines (see `another`) that will run at the same time on the one engine.
+            streams: pipelines (see `another`) that will run at the same time on the one engine; 0 for as many
+                as pay, which `engine.streams` says after `warm_up`.
 
         Raises:
             BundleError: the bundle is absent or damaged.
@@ -192,7 +193,8 @@ class Pipeline:
         """Runs the network for each batch size, so that the first frame is not the slow one."""
         spec = self.bundle.spec.input
         for size in batch_sizes:
-            for _ in range(self.engine.streams):
+            # At least twice, since a first run is slow, and an engine that may overlap frames times them.
+            for _ in range(max(2, self.engine.streams)):
                 # As a frame's run does, so that what the memory cannot hold is found out here.
                 if size <= self.max_batch:
                     self._run(np.zeros((size, spec.height, spec.width, 3), np.uint8))

@@ -17,7 +17,8 @@ class EngineSettings:
         device: `cpu`, `cuda`, `tensorrt`, `gpu`, `npu`, with `:N` or `.N` for the N-th.
         precision: what the device computes in; `float32` is meant literally where the device's library can.
         threads: CPU threads, 0 for one a core.
-        streams: threads that will call `run` at the same time, each on its share of the CPU threads.
+        streams: threads that will call `run` at the same time, each on its share of the CPU threads; 0 is for
+            as many as pay on this machine, see `OverlappingEngine`.
         max_batch: the largest batch that `run` will be given; TensorRT builds its engine for up to that.
     """
 
@@ -41,7 +42,11 @@ class Engine(Protocol):
     name: str
     device: str
     precision: str
-    streams: int
+
+    @property
+    def streams(self) -> int:
+        """See above."""
+        ...
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Runs the network once.

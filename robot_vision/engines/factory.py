@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
+import os
+from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.programs import PRECISIONS
 from robot_vision.engines.base import Engine, EngineSettings
+from robot_vision.engines.overlapping import OverlappingEngine
 from robot_vision.engines.probes import check_probes
 from robot_vision.errors import EngineError, unknown
 
@@ -56,6 +61,7 @@ def create_engine(
         threads: CPU threads, 0 for one a core.
         streams: how many threads will call `run` at the same time. One has the whole device and answers
             soonest; several, each on its share of the cores, wait less for each other and answer more.
+            0: as `OverlappingEngine` says on a CPU of several cores, elsewhere 1.
         max_batch: the largest batch that `run` will be given. TensorRT builds an engine for up to that.
 
     Raises:
@@ -67,9 +73,9 @@ def create_engine(
     found = places(engine, device)
     if threads < 0:
         raise EngineError(f"threads is {threads}: use 0 for one a core, or a positive number")
-    if streams < 1:
+    if streams < 0:
         raise EngineError(
-            f"streams is {streams}: use 1, or as many as threads that call the engine"
+            f"streams is {streams}: use 0 for as many as pay, 1, or as many as threads that call the engine"
         )
     problems = []
     for name, place in found:
@@ -77,9 +83,9 @@ def create_engine(
             problems.append(f"{name} on {place} does not compute in {precision}")
             continue
         try:
-            created: Engine = getattr(_module(name), ENGINES[name])(
-                bundle, EngineSettings(place, precision, threads, streams, max_batch)
-            )
+            made = getattr(_module(name), ENGINES[name])
+            settings = EngineSettings(place, precision, threads, streams or 1, max_batch)
+            created: Engine = made(bundle, settings)
             try:
                 if not created.device.startswith("cpu"):
                     # A GPU compiles at the first run: what it or its libraries cannot do shows only then.
@@ -89,6 +95,9 @@ def create_engine(
             except EngineError:
                 created.close()  # or it would keep the memory that the next one needs
                 raise
+            if streams == 0 and _may_overlap(created, threads):
+                again = functools.partial(_again, made, bundle, settings)
+                created = OverlappingEngine(created, again)
         except EngineError as error:
             problems.append(str(error))
             continue
@@ -97,6 +106,17 @@ def create_engine(
         _log.info("engine %s on %s, %s", created.name, created.device, created.precision)
         return created
     raise EngineError("; ".join(problems))
+
+
+def _again(made: Any, bundle: ModelBundle, settings: EngineSettings, streams: int) -> Engine:
+    engine: Engine = made(bundle, replace(settings, streams=streams))
+    return engine
+
+
+def _may_overlap(engine: Engine, threads: int) -> bool:
+    """Says whether frames may overlap: not measured on GPUs, and torch's threads are of the process."""
+    cores = threads or len(os.sched_getaffinity(0))
+    return engine.device == "cpu" and engine.name != "torch" and cores > 1
 
 
 def places(engine: str, device: str) -> list[tuple[str, str]]:

@@ -186,8 +186,8 @@ def test_streams_share_the_threads_that_were_asked_for(bundle):
     onnx = create_engine(bundle, "onnx", "cpu", threads=4, streams=2)
     # Two threads call, and two of the session's own help them: a pool of three has the caller as one.
     assert onnx._session.get_session_options().intra_op_num_threads == 3
-    with pytest.raises(EngineError, match="streams is 0: use 1"):
-        create_engine(bundle, "onnx", "cpu", streams=0)
+    with pytest.raises(EngineError, match="streams is -1: use 0"):
+        create_engine(bundle, "onnx", "cpu", streams=-1)
 
 
 def test_a_batch_that_cannot_be_run_is_an_error_and_the_next_one_is_answered(engine):

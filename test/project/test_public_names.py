@@ -39,6 +39,7 @@ CHANGED = {
     "odometry_rotation_per_m_deg": 0.75,
     "odometry_rotation_per_rad_deg": 1.75,
     "precision": "auto",
+    "streams": 0,
     "--precision": "auto",
 }
 

@@ -102,6 +102,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
         self.get_logger().info(
             f"Model {pipeline.bundle.name} ({'+'.join(pipeline.bundle.spec.heads)}) on {engine.name} "
             f"{engine.device} {pipeline.program}, ready after {time.perf_counter() - start:.2f} s"
+            + (f", up to {engine.streams} batches at a time" if engine.streams > 1 else "")
         )
         return SUCCESS
 

@@ -42,11 +42,11 @@ class NodeSettings(ManagedParameters):
         0, "CPU threads of the engine; 0 lets the engine choose.", low=0, high=256
     )
     streams: int = parameter(
-        1,
-        "Batches processed at the same time, each on its share of the CPU cores. 1 gives the lowest"
-        " latency; one more than there are cores answers the most frames, each later, when the "
-        "cameras are faster than the network.",
-        low=1,
+        0,
+        "Batches processed at the same time, each on its share of the CPU cores. 0 is for up to 3 on a "
+        "CPU where the network keeps up with 30 Hz, so that cameras which are faster get more answers; 1 "
+        "gives the lowest latency at any rate.",
+        low=0,
         high=64,
     )
     max_batch: int = parameter(

@@ -144,7 +144,7 @@ def changed_robot(robot: Robot) -> Iterator[Robot]:
     yield robot
     robot.reconfigure(
         model=str(robot.bundle), transport="raw", base_frame="", camera_to_base=[], publish_tf=False,
-        streams=1,
+        streams=0,
     )  # fmt: skip
 
 
