@@ -107,7 +107,7 @@ def pooled_descriptors(bundle: Path, stored: Views, queries: Views) -> dict[str,
 def trained_descriptors(bundle: Path, stored: Views, queries: Views) -> dict[str, Any]:
     """Returns the bundle's descriptors, of map and queries, as the robot computes them."""
     found = {}
-    with Pipeline.load(bundle, threads=1) as pipeline:
+    with Pipeline.load(bundle, precision="float32", threads=1) as pipeline:
         for part, views in (("map", stored), ("queries", queries)):
             rows: list[Any] = []
             for i in range(0, len(views.samples), 16):

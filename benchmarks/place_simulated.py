@@ -66,7 +66,7 @@ def measure(
         test += [asking] * len(frames)
     views = Views(tuple(shots), np.array(stamps, np.int64), np.stack(poses))
     vectors: list[Any] = []
-    with Pipeline.load(bundle, threads=1) as pipeline:
+    with Pipeline.load(bundle, precision="float32", threads=1) as pipeline:
         for i in range(0, len(shots), 16):
             images = [s.source.load() for s in shots[i : i + 16]]
             vectors += [prediction["place"].values for prediction in pipeline(images)]

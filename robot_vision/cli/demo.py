@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from robot_vision.bundle.installed import find_model
+from robot_vision.bundle.programs import FLOAT32
 from robot_vision.cli.arguments import add_engine, add_output
 from robot_vision.contract.metrics import image_words
 from robot_vision.demo.drive import Frame, evaluation_drive, kidnapped_drive, mapping_drive
@@ -110,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     model = find_model(args.model)
     environment = _own_network(args.domain)
     with _terminated_like_interrupted(), contextlib.ExitStack() as stack:
-        pipeline = stack.enter_context(Pipeline.load(model, args.engine, args.device))
+        # Maps are built in float32, whichever program the node runs.
+        pipeline = stack.enter_context(Pipeline.load(model, args.engine, args.device, FLOAT32))
         missing = {"classifier", "pose", "place"} - set(pipeline.bundle.spec.heads)
         if missing:
             raise BundleError(
@@ -122,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
             console,
             f"model {pipeline.bundle.name} from {model}; ROS domain {environment['ROS_DOMAIN_ID']}",
         )
+        if pipeline.bundle.programs:
+            # Timed while nothing else runs; the node finds it remembered.
+            with Pipeline.load(model, args.engine, args.device) as chosen:
+                _say(console, chosen.said)
         parameters = {"model": str(model), "engine": args.engine, "device": args.device}
         start_node(processes, output, "perception", "perception_node", parameters)
         # The place node waits for the map, which does not exist yet.
