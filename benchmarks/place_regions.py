@@ -166,7 +166,7 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
         "",
         f"The filter's map has all other training frames, and a place is {RADIUS_M:g} m and {HEADING_DEG:g} "
         "degrees wide: what it accepts without an answer lies just past that. Odometry is the true motion, "
-        "which used to carry belief past the map's edge (63 of these 262 accepted).",
+        "which used to carry belief past the map's edge.",
         "",
         "Held out: with all settings frozen, the walk is cut across, along z, into four parts of as many "
         "frames; other frames are keyframes (from the third on) and other frames are asked for (from the "
@@ -185,7 +185,7 @@ def text(found: dict[str, Any], held_out: dict[str, Any], simulated: dict[str, A
         "rolling shutter, intrinsics and scale: as large as each map's own keyframes show them, and at most "
         "a hand-held Kinect's (`verification/agreement.py`; the simulation has none of them). "
         "The sequence filter was changed with drives 81 and 82 in view. What it accepted wrongly there were "
-        "keyframes next to the right one, 0.25 to 0.47 m away where places are 0.25 m wide and keyframes "
+        "keyframes next to the right one, just beyond the width of a place (0.25 m) where keyframes are "
         "0.2 m apart: it now counts that a camera at one keyframe may be beyond a place's radius from the "
         "next. Without odometry it can seldom be sure of 0.25 m in these rooms, and accepts little. A frame "
         "of the drive that asks is asked in all four maps and counts in each. Where the camera strays 0.3 m "

@@ -22,12 +22,14 @@ from pathlib import Path
 
 from rich.progress import track
 
-from robot_vision.bundle.bundle import CARD, ModelBundle, write_manifest
+from robot_vision.bundle.bundle import CARD, WEIGHTS, ModelBundle, write_manifest
 from robot_vision.demo.drive import Frame, evaluation_drive, mapping_drive, random_frames
 from robot_vision.demo.recorded import record_drive
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.demo.world.sensor import Sensor, render_frames
+from robot_vision.networks.checkpoint import load_network, save_network
+from robot_vision.networks.network import MultiHeadNetwork
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config" / "training" / "demo_dense.yaml"
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = args.out / "run"
     command = [sys.executable, "-m", "robot_vision.cli", "train", str(CONFIG)]
     command += ["--output", str(run), "--set", f"data.path={recordings}"]
-    command += ["--set", f"network.init_from={args.bundle}"]
+    start = without_dense(args.bundle, args.out / "start.safetensors")
+    command += ["--set", f"network.init_from={start}"]
     command += [word for text in args.set for word in ("--set", text)]
     if not (run / "bundle").is_dir():
         if status := subprocess.run(command, check=False).returncode:
@@ -78,6 +81,18 @@ def record(path: Path, frames: Sequence[Frame], sensor: Sensor, step_s: float = 
     written = record_drive(path, stamped, images, camera, START_NS, Renderer(world, camera))
     for _ in track(written, f"rendering {path.name}", len(stamped)):
         pass
+
+
+def without_dense(bundle: Path, target: Path) -> Path:
+    """Writes the network without the heads that are trained here, which an earlier run may have added."""
+    old = load_network(bundle / WEIGHTS)
+    none = {head.name: None for head, _ in old.spec.bound if head.kind in ("segmentation", "depth")}
+    network = MultiHeadNetwork(old.spec.with_heads(**none))
+    there = network.state_dict()
+    network.load_state_dict({k: v for k, v in old.state_dict().items() if k in there})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_network(network, target)
+    return target
 
 
 def ship(run: Path, target: Path) -> None:
@@ -111,7 +126,9 @@ def ship(run: Path, target: Path) -> None:
         "seed": report["run"]["seed"],
         "command": "python tools/demo_dense.py",
     }
-    training = {**old.training, "dense": dense}
+    # By these `calibrate` refuses what dense heads were trained on. Of the other heads there are none.
+    sketches = {key: value for key, value in new.training.items() if key.endswith("_image_sketch")}
+    training = {**old.training, **sketches, "dense": dense}
     write_manifest(made, old.name, new.spec, training, metrics)
     ModelBundle.load(made)
     for file in made.iterdir():
