@@ -63,7 +63,7 @@ def read_weights(
         state, path, notes = _download_timm(architecture.name), Path(TIMM), list[str]()
     else:
         path = Path(weights).expanduser()
-        found, notes = _unwrapped(_read(path), set(needed), path)
+        found, notes = _unwrapped(read_file(path), set(needed), path)
         state = _without_auxiliary(architecture, found)
     if of_timm:
         state = timm_networks.resampled(body, state)
@@ -100,7 +100,12 @@ def _download(name: str) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.startswith(_AUXILIARY)}
 
 
-def _read(path: Path) -> Any:
+def read_file(path: Path) -> Any:
+    """Reads what a `.safetensors` or `.pth` file holds, without running code.
+
+    Raises:
+        BundleError: it is absent, or holds more than tensors and plain data.
+    """
     if not path.is_file():
         raise BundleError(
             f"No weights file {str(path)!r}: give a .safetensors or torchvision's .pth file"

@@ -122,6 +122,33 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What a checkpoint of another program is here.
+
+    Attributes:
+        name: of the method, for people.
+        backbone: that it has.
+        spec: of the head.
+        size: (height, width) of the input.
+        pairs: what names in the file begin with, to what ours begin with: `BACKBONE` or `HEAD` and what
+            follows it there. The first that fits counts.
+        changed: names in the file to tensors that take the place of theirs.
+        unused: what names begin with whose tensors its own program does not use either.
+    """
+
+    BACKBONE: ClassVar[str] = "backbone."
+    HEAD: ClassVar[str] = "head."
+
+    name: str
+    backbone: str
+    spec: Any
+    size: tuple[int, int]
+    pairs: tuple[tuple[str, str], ...]
+    changed: Mapping[str, Tensor] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Share:
     """This process's share of the batches.
 
@@ -345,6 +372,20 @@ class Trainer(Side, Generic[S]):
     def built(self, spec: S, module: Any) -> S:
         """Returns the spec with what follows from the module: sizes."""
         return spec
+
+    def published(
+        self, state: Mapping[str, Tensor], size: tuple[int, int] | None
+    ) -> Published | None:
+        """Returns the network that a file's tensors are, if they are a published one with this head.
+
+        Args:
+            state: names to tensors.
+            size: (height, width) of the input that is wanted; None for the method's own.
+
+        Raises:
+            ConfigError: they are nearly such a network.
+        """
+        return None
 
     def untrained(self, pretrained: bool, images: int) -> str:
         """Returns what a bundle must say whose head has seen no training; empty where that is nothing.

@@ -1,4 +1,4 @@
-"""`robot-vision export`: a model bundle from a checkpoint, or from torchvision's weights."""
+"""`robot-vision export`: a model bundle from a checkpoint, or from others' weights."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from robot_vision.networks.network import MultiHeadNetwork
 
 _TIMED_TURNS = 30
+_INPUT = "224x224"
 # torchvision's list of ImageNet classes has these two names twice.
 _IMAGENET_TWINS = {
     134: "crane (bird)",
@@ -53,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="export a network of torchvision instead of a checkpoint, such as mobilenet_v2, or one of timm, "
         "such as timm/vit_small_patch14_dinov2",
     )
+    source.add_argument(
+        "--from",
+        dest="published",
+        metavar="FILE",
+        help="convert a published checkpoint: SALAD, MegaLoc, BoQ, CosPlace or EigenPlaces, recognised by "
+        "its tensors",
+    )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="directory of the bundle to write"
     )
@@ -73,6 +81,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace the bundle if it already exists"
     )
+    fitted = parser.add_argument_group("with --torchvision and --from")
+    fitted.add_argument(
+        "--input",
+        default=_INPUT,
+        metavar="HEIGHTxWIDTH",
+        help="input size of the network, in pixels (default: %(default)s, with --from the method's own)",
+    )
+    fitted.add_argument(
+        "--resize",
+        default="squash",
+        choices=RESIZE_RULES,
+        help="how an image is fitted to the input size (default: %(default)s)",
+    )
+    fitted.add_argument(
+        "--crop-fraction",
+        type=float,
+        default=1.0,
+        help="with --resize crop: share of the image that is kept (default: %(default)s)",
+    )
     new = parser.add_argument_group("with --torchvision")
     new.add_argument(
         "--weights",
@@ -92,24 +119,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=registry.names()[0],
         help=f"heads of the network, separated by commas: any of {', '.join(registry.names())} "
         "(default: %(default)s)",
-    )
-    new.add_argument(
-        "--input",
-        default="224x224",
-        metavar="HEIGHTxWIDTH",
-        help="input size of the network, in pixels (default: %(default)s)",
-    )
-    new.add_argument(
-        "--resize",
-        default="squash",
-        choices=RESIZE_RULES,
-        help="how an image is fitted to the input size (default: %(default)s)",
-    )
-    new.add_argument(
-        "--crop-fraction",
-        type=float,
-        default=1.0,
-        help="with --resize crop: share of the image that is kept (default: %(default)s)",
     )
     new.add_argument(
         "--score",
@@ -150,6 +159,9 @@ def run(args: argparse.Namespace) -> int:
         header = read_header(args.checkpoint)
         network = load_network(args.checkpoint)
         training, metrics, card = dict(header.training), dict(header.metrics), None
+    elif args.published:
+        network, training, card = from_published(args)
+        metrics = {}
     else:
         network, training, card = from_torchvision(args, images)
         metrics = {}
@@ -173,6 +185,23 @@ def _check(args: argparse.Namespace, out: Path) -> None:
     if args.monte_carlo:
         EpistemicSpec(passes=args.monte_carlo)
     make_folder(out.parent, "--out")
+
+
+def from_published(
+    args: argparse.Namespace,
+) -> tuple[MultiHeadNetwork, dict[str, Any], str]:
+    """Converts a checkpoint of another program."""
+    from robot_vision.networks.published import convert
+
+    path = Path(args.published).expanduser()
+    # The same object: the default, which nobody asked for.
+    size = None if args.input is _INPUT else _input_size(args.input)
+    # The size of `given` is replaced.
+    given = InputSpec(resize=args.resize, crop_fraction=args.crop_fraction)
+    network, method = convert(path, given, size)
+    origin = f"{method}, converted from {path.name}"
+    print(f"recognised {method}, {network.spec.backbone}")
+    return network, {"weights": origin}, f"{origin}; trained by its authors."
 
 
 def from_torchvision(

@@ -17,6 +17,7 @@ from robot_vision.contract.training import (
     Features,
     HeadSettings,
     Metrics,
+    Published,
     Sampled,
     Shape,
     Share,
@@ -145,6 +146,14 @@ class PlaceTrainer(Trainer[PlaceSpec]):
 
     def untrained(self, pretrained: bool, images: int) -> str:
         return f"The {self.name} head's clusters are from {counted(images, 'image')}, and it is not trained"
+
+    def published(
+        self, state: Mapping[str, Tensor], size: tuple[int, int] | None
+    ) -> Published | None:
+        """See `Trainer.published`: SALAD, MegaLoc, BoQ, CosPlace and EigenPlaces."""
+        from robot_vision.heads.place.published import recognise
+
+        return recognise(state, size)
 
     def prepare(self, module: Any, spec: PlaceSpec, features: Features, seed: int) -> None:
         """Sets NetVLAD's centres and assignment by k-means on training features; no other pooling needs any.
