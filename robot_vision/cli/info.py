@@ -84,7 +84,7 @@ def _program_table(bundle: ModelBundle, choice: Mapping[str, Any]) -> Table:
     )  # fmt: skip
     for program in bundle.programs:
         times = [
-            f"{ms:.1f} with {text.partition(' with ')[2]}"
+            f"{ms:.3g} with {text.partition(' with ')[2]}"
             for text, ms in choice["milliseconds"].items()
             if text.partition(" with ")[0] == program.name
         ]

@@ -14,8 +14,11 @@ import pytest
 from program_bundle import SLOW, certificate, make_program_bundle
 from tiny_bundle import expected_colour, make_tiny_bundle
 
+from robot_vision.bundle.bundle import PROBE_IMAGES, PROBES, ModelBundle, write_manifest
 from robot_vision.engines import choice
+from robot_vision.engines.probes import place_of, probe_outputs
 from robot_vision.errors import EngineError
+from robot_vision.files.tensors import dump_tensors
 from robot_vision.pipeline import Pipeline
 
 IMAGE = np.full((32, 48, 3), (200, 100, 50), np.uint8)
@@ -214,6 +217,39 @@ def test_a_remembered_program_that_no_longer_loads_is_replaced(tmp_path, cache, 
     with caplog.at_level(logging.WARNING):
         assert started(path)[0] == "int8"
     assert "broken with onnx, chosen before, does not run any more" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_program_that_answers_otherwise_than_where_it_was_certified_does_not_run(
+    tmp_path, cache, caplog
+):
+    path = make_program_bundle(tmp_path / "b", {"int8": 1, "fast": 0})
+    assert started(path)[0] == "fast"
+    bundle = ModelBundle.load(path)
+    images = np.stack([IMAGE, 255 - IMAGE])
+    kept_of = {}
+    for program, by in (("int8", 0.0), ("fast", 0.1)):
+        with Pipeline.load(path, "onnx", "cpu", program) as pipeline:
+            place = place_of(pipeline.engine, program)
+            for name, values in probe_outputs(pipeline.engine, images).items():
+                kept_of[f"{place}/{name}"] = values + np.float32(by * (name == "position"))
+    (path / PROBES).write_bytes(dump_tensors({PROBE_IMAGES: images, **kept_of}))
+    write_manifest(path, bundle.name, bundle.spec, {}, {}, programs=bundle.programs)
+
+    with caplog.at_level(logging.WARNING):
+        assert started(path)[0] == "int8"
+    assert (
+        "fast with onnx is left out: tiny: fast in onnx on cpu gives another position"
+        in caplog.text
+    )
+    new = cache / "robot_vision" / "bundles" / ModelBundle.load(path).sha256[:32]
+    (file,) = new.glob("choice-*.json")
+    assert json.loads(file.read_text())["way"]["program"] == "int8"
+    file.write_text(file.read_text().replace('"program": "int8"', '"program": "fast"'))
+    assert started(path)[0] == "int8"
+    assert "fast with onnx, chosen before, does not run any more: tiny: fast" in caplog.text
+    with pytest.raises(EngineError, match="another position than where it was certified"):
+        Pipeline.load(path, "onnx", "cpu", "fast")
 
 
 def test_without_a_place_for_it_nothing_is_remembered_and_a_line_says_so(
