@@ -24,6 +24,7 @@ from robot_vision.cli.arguments import make_folder, open_split, progress, say_pr
 from robot_vision.cli.evaluate_arguments import (
     add_arguments,
     check_data_set,
+    check_folders,
     require_heads,
     settings_of,
     truth_request,
@@ -65,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
 
     Exit status: 3 if a limit is missed, else 1 if a recording of several could not be evaluated, else 0.
     """
+    if check_folders(args):
+        from robot_vision.cli.map import folders  # with what reads benchmarks
+
+        return folders.run(args, settings_of(args))
     check_data_set(args)
     args.require = [Requirement.of(text) for text in args.require]
     if args.junit and not args.require:

@@ -41,13 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  robot-vision evaluate --bag run1 --model BUNDLE --require 'pose.median_m<=0.25' --junit run1.xml\n"
         "  robot-vision evaluate --data mask_folder CamVid --model BUNDLE\n"
         "  robot-vision evaluate --predictions recorded --bag run1   (recorded with record.launch.py)\n"
+        "  robot-vision evaluate places --database tokyo/database --queries tokyo/queries --model BUNDLE\n"
         "  robot-vision evaluate merge a/metrics.json b/metrics.json --output all\n"
     )
     parser.add_argument(
         "merge",
         nargs="*",
         metavar="merge FILE",
-        help="combine several metrics.json files into one, exactly",
+        help="combine several metrics.json files into one, exactly; or the word places: place recognition on "
+        "two folders of images",
     )
     what = parser.add_argument_group("what")
     what.add_argument(
@@ -84,6 +86,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--name", help="name of the recording in the results (default: the name of the bag)"
+    )
+    folders = parser.add_argument_group("with places")
+    folders.add_argument(
+        "--database",
+        metavar="DIR",
+        help="folder of known images: named @easting@northing@..., as in GSV-Cities, MSLS or VPR-Bench, or a "
+        "route (--tolerance)",
+    )
+    folders.add_argument(
+        "--queries", metavar="DIR", help="folder of images that are looked up in it"
+    )
+    folders.add_argument(
+        "--within",
+        type=float,
+        default=25.0,
+        metavar="M",
+        help="a right image was taken at most this far away, in metres (default: %(default)s)",
+    )
+    folders.add_argument(
+        "--tolerance",
+        type=int,
+        metavar="N",
+        help="the folders are one route, image by image, as in Nordland; right is the image of the same "
+        "number and N before and behind it",
     )
     _add_truth(parser.add_argument_group("truth"))
     how = parser.add_argument_group("how")
@@ -340,6 +366,35 @@ def check_data_set(args: argparse.Namespace) -> None:
         if args.data and getattr(args, name, None):
             option = "--" + name.replace("_", "-")
             raise ConfigError(f"{option} does not go with --data: leave one of both out")
+
+
+def check_folders(args: argparse.Namespace) -> bool:
+    """Returns whether folders are evaluated, and refuses what does not go with them, or with bags.
+
+    Raises:
+        ConfigError: with the option.
+    """
+    folders = args.merge == ["places"]
+    given = [n for n in ("database", "queries", "tolerance") if getattr(args, n) is not None]
+    if given and not folders:
+        raise ConfigError(
+            f"--{given[0]} belongs to folders: robot-vision evaluate places --{given[0]} ..."
+        )
+    others = (
+        "bag",
+        "data",
+        "predictions",
+        "map_bag",
+        "limit",
+        "compare",
+        "require",
+        "junit",
+        "poses",
+    )
+    for name in others if folders else ():
+        if getattr(args, name):
+            raise ConfigError(f"--{name.replace('_', '-')} does not go with places: leave it out")
+    return folders
 
 
 def truth_request(args: argparse.Namespace) -> TruthRequest:
