@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters.hypothesis import STAYS, Hypothesis, Measurement
+from robot_vision.filters.hypothesis import LEAP_S, STAYS, Hypothesis, Measurement
 from robot_vision.filters.odometry_check import Lag
 from robot_vision.filters.pose_settings import (
     CONTRADICTED,
@@ -155,4 +155,15 @@ def reach(track: Track, other: Track | None) -> Array:
     if other is None:
         return np.zeros((6, 6))
     apart = se3.log(inverse(track.T) @ other.T) / _REACH
+    return np.outer(apart, apart)
+
+
+def leap(hypothesis: Hypothesis | None, stamp_ns: int) -> Array:
+    """Returns the variances (6, 6) with which a covariance reaches the place that a pose drew it from.
+
+    Whether that pose or the place before was wrong is settled by those that follow.
+    """
+    if hypothesis is None or (stamp_ns - hypothesis.leapt_ns) * 1e-9 >= LEAP_S:
+        return np.zeros((6, 6))
+    apart = hypothesis.leapt_from / _REACH
     return np.outer(apart, apart)

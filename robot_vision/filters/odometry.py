@@ -197,6 +197,11 @@ class OdometryBuffer:
         """Stamp of the last pose; None without any."""
         return self._stamps[-1] if self._stamps else None
 
+    @property
+    def last_interval_s(self) -> float | None:
+        """Seconds between the last two poses; None without two."""
+        return (self._stamps[-1] - self._stamps[-2]) * 1e-9 if len(self) > 1 else None
+
     def clear(self) -> None:
         """Forgets everything."""
         self._stamps, self._poses, self._motions = [], [], []

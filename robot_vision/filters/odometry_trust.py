@@ -12,6 +12,9 @@ from robot_vision.filters.hypothesis import Measurement
 from robot_vision.filters.odometry import OdometryBuffer
 from robot_vision.filters.odometry_check import UNNAMED, OdometryCheck, Verdict
 from robot_vision.filters.pose_track import Track
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse
+from robot_vision.messages.stamps import nanoseconds
 
 Array = NDArray[np.float64]
 
@@ -21,6 +24,7 @@ _PROVEN_S = 4.0  # for which odometry must agree to be trusted again
 _JUDGED_S = 0.3
 _LEFT = "the poses leave where it leads"
 _STANDS_M_S = 0.05
+_STOPS_IN_S, _BRAKES_M_S2 = 0.1, 3.5  # a robot does not stop from walking pace within that time
 
 
 class OdometryTrust:
@@ -35,6 +39,7 @@ class OdometryTrust:
         self._check = OdometryCheck()
         self._verdict = Verdict()
         self._judged_ns = 0
+        self._proven = False
 
     def clear(self) -> None:
         """Forgets the measurements: the estimate was replaced."""
@@ -47,6 +52,22 @@ class OdometryTrust:
         if abs(m.stamp_ns - self._judged_ns) * 1e-9 >= _JUDGED_S and len(buffer) > 1:
             self._judged_ns = m.stamp_ns
             self._verdict = self._check.judge(buffer)
+            self._proven = self._proven or self._verdict.agrees
+
+    def follow(self, buffer: OdometryBuffer) -> None:
+        """Takes notice of new odometry: one that stops dead may have failed, and must be proven again."""
+        newest, last_s = buffer.newest_ns, buffer.last_interval_s
+        if newest is None or last_s is None or not self._proven:
+            return
+        width_s = max(_STOPS_IN_S, last_s)
+        middle = newest - nanoseconds(width_s)
+        after = buffer.between(middle, newest)
+        if after is None or _speed(after, width_s) > _STANDS_M_S:
+            return
+        before = buffer.between(middle - nanoseconds(width_s), middle)
+        if before is not None and _speed(before, width_s) > _STANDS_M_S + _BRAKES_M_S2 * width_s:
+            self._proven, self._verdict = False, Verdict()
+            self._check.clear()
 
     def decided(self, state: State, m: Measurement) -> State:
         """Returns the state with whether the odometry is trusted, by what the poses say of it."""
@@ -85,6 +106,20 @@ class OdometryTrust:
             return replace(state, trusted=True)
         return state
 
+    def unproven(self, track: Track, without: Track, probability: float) -> Array:
+        """Returns the variances (6, 6) by which odometry that nothing has proven yet may mislead a track.
+
+        Args:
+            track: by odometry.
+            without: by the measured poses alone, at the same time.
+            probability: that such odometry is wrong.
+        """
+        if self._proven:
+            return np.zeros((6, 6))
+        apart = se3.log(inverse(track.T) @ without.T)
+        other = np.outer(apart, apart) + without.pose_covariance - track.pose_covariance
+        return probability * other
+
     def doubt(self, track: Track) -> Array:
         """Returns the variances (6, 6) by which trusted odometry may mislead a track."""
         speed = float(np.linalg.norm(track.velocity[:3]))
@@ -92,3 +127,8 @@ class OdometryTrust:
             return np.zeros((6, 6))
         along = np.concatenate([track.velocity[:3] / speed, np.zeros(3)])
         return self._verdict.doubt_m**2 * np.outer(along, along)
+
+
+def _speed(ends: tuple[Array, Array], seconds: float) -> float:
+    """Returns the speed in m/s from one pose (4, 4) to another."""
+    return float(np.linalg.norm(ends[1][:3, 3] - ends[0][:3, 3])) / seconds

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import MeasurementError
-from robot_vision.filters.belief import State, reach, spread
+from robot_vision.filters.belief import State, leap, reach, spread
 from robot_vision.filters.hypothesis import Hypothesis, Measurement, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
@@ -140,6 +140,7 @@ class PoseFilter:
             self._forget_all()
             self.resets += 1
         why = self._buffer.add(int(stamp_ns), T_odom_base) or ""
+        self._trust.follow(self._buffer)
         outcomes = self._use_pending()
         self._keep_within_buffer()
         self._advance_live()
@@ -317,7 +318,9 @@ class PoseFilter:
         self, without: Hypothesis | None, drawn: Hypothesis, m: Measurement
     ) -> Hypothesis | None:
         """Returns what runs without odometry, begun with the estimate where it has lost its way."""
-        last = max((stamp for stamp, _ in without.seen.values()), default=0) if without else 0
+        last = (
+            max((seen.stamp_ns for seen, _ in without.seen.values()), default=0) if without else 0
+        )
         return drawn if (m.stamp_ns - last) * 1e-9 > _LOST_S else None
 
     def _found(
@@ -357,7 +360,17 @@ class PoseFilter:
         return state.judged(state.condition(self.settings, m.stamp_ns, m.arrived_ns, found), m)
 
     def _spread(self, state: State, track: Track) -> Array:
+        """Returns the covariance (6, 6) by which it is judged whether the robot is localised."""
         return spread(state, track, self._trust.doubt(track) if state.trusted else np.zeros((6, 6)))
+
+    def _unsettled(self, state: State, track: Track) -> Array:
+        """Returns the variances (6, 6) of what the next measurements settle, which is published only."""
+        other = self._hypothesis(state.challenger, track.stamp_ns, state.trusted)
+        found = reach(track, other.track if other else None) + leap(state.main, track.stamp_ns)
+        without = self._hypothesis(state.without, track.stamp_ns, False)
+        if state.trusted and without is not None:
+            found += self._trust.unproven(track, without.track, self.settings.odometry_unproven)
+        return found
 
     def _hypothesis(
         self, hypothesis: Hypothesis | None, stamp_ns: int, odometry: bool
@@ -412,8 +425,7 @@ class PoseFilter:
         if self._state.main is None:
             return None
         track, state = self._at(stamp_ns), self._state
-        other = self._hypothesis(state.challenger, track.stamp_ns, state.trusted)
-        P = self._spread(state, track) + reach(track, other.track if other else None)
+        P = self._spread(state, track) + self._unsettled(state, track)
         covariance = symmetrised(se3.map_covariance(track.T, P))
         return PoseEstimate(track.stamp_ns, se3.orthonormal(track.T), covariance)
 

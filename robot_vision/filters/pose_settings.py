@@ -42,6 +42,7 @@ class PoseFilterSettings:
         localised_deg: the same for the rotation.
         history_s: how late a measurement may come.
         odometry_timeout_s: how long a measurement waits for the odometry of its time.
+        odometry_unproven: probability that odometry is wrong, until measured poses have shown it to be right.
         reset_after_s: odometry whose stamp goes back by more than this restarts the filter: all is forgotten.
     """
 
@@ -59,6 +60,7 @@ class PoseFilterSettings:
     localised_deg: float = 10.0
     history_s: float = 5.0
     odometry_timeout_s: float = 0.5
+    odometry_unproven: float = 0.5
     reset_after_s: float = 2.0
 
     def __post_init__(self) -> None:

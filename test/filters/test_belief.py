@@ -41,3 +41,20 @@ def test_odometry_that_the_poses_contradict_is_named_and_not_followed(fault, wor
     assert any(word in note for note in belief.notes), belief.notes
     # Never followed for long: 8 to 12 s in one piece it was.
     assert belief.longest_false_s < 1.0 and belief.localised.mean() > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "seed"),
+    [
+        ("odometry static", 1008),
+        ("odometry turned by 90 deg", 1000),
+        ("odometry inverted", 1005),
+        ("odometry frozen midway", 1005),
+        ("none", 1015),
+    ],
+)
+def test_odometry_that_nothing_has_proven_yet_misleads_no_planner(fault, seed):
+    belief = believe(make_drive(seed, fault, seconds=SECONDS))
+    assert belief.longest_false_s <= LONGEST_FALSE_S + 1e-9  # 0.35 to 1.1 s before
+    assert belief.localised.mean() > 0.8

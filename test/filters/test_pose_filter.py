@@ -35,7 +35,7 @@ from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, si
 S = 1_000_000_000
 # Errors of measurements that have nothing to do with each other, and estimates from the first one on.
 INDEPENDENT = {"correlation_m": 1e-9, "correlation_deg": 1e-9, "correlation_s": 1e-9}
-AT_ONCE = {**INDEPENDENT, "initialise_count": 1}
+AT_ONCE = {**INDEPENDENT, "initialise_count": 1, "odometry_unproven": 1e-12}
 GOOD = np.diag([0.01, 0.01, 0.01, 1e-3, 1e-3, 1e-3])
 
 numbers = st.floats(-2, 2)
