@@ -67,7 +67,7 @@ class Machine:
             "engine": engine,
             "device": asked.device,
             "threads": asked.threads,
-            "streams": asked.streams,
+            "streams": asked.streams or 1,  # 0 is one for what runs alone, and so it is timed
         }
         if asked.device not in ("auto", "cpu"):
             facts["device_name"] = instructions(asked.device)

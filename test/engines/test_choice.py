@@ -156,6 +156,7 @@ def test_other_bundles_and_other_ways_of_asking_are_remembered_apart(tmp_path, c
         assert "remembered" not in started(path, streams=streams)[2]
     assert len(kept(cache)) == 3
     assert "remembered" in started(a, streams=2)[2]
+    assert "remembered" in started(a, streams=0)[2]
 
 
 @pytest.mark.slow
