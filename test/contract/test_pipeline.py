@@ -112,7 +112,7 @@ _SHORT_OF_MEMORY = """
 import resource, sys
 import numpy as np
 from robot_vision.pipeline import Pipeline
-pipeline = Pipeline.load("models/demo", "onnx", "cpu", threads=1, max_batch=128)
+pipeline = Pipeline.load("models/demo", "onnx", "cpu", "float32", threads=1, max_batch=128)
 images = [np.full((224, 224, 3), i, np.uint8) for i in range(128)]
 alone = pipeline(images[:1]) + pipeline(images[-1:])
 pages = int(open("/proc/self/statm").read().split()[0])
@@ -151,7 +151,7 @@ class Small:
 @pytest.mark.slow
 @pytest.mark.parametrize("most", [8, 5, 1])
 def test_no_image_is_lost_while_the_batch_becomes_smaller(most):
-    pipeline = Pipeline.load("models/demo", "onnx", "cpu")
+    pipeline = Pipeline.load("models/demo", "onnx", "cpu", "float32")
     images = [np.full((30, 40, 3), 7 * i, np.uint8) for i in range(35)]
     expected = [p["place"].values for p in pipeline(images)]
     pipeline.engine = Small(pipeline.engine, most)
@@ -185,7 +185,7 @@ def test_a_prediction_names_its_first_answer_that_is_not_finite(prediction, name
 
 
 def test_an_engine_that_fails_on_one_image_is_an_error():
-    pipeline = Pipeline.load("models/demo", "onnx", "cpu")
+    pipeline = Pipeline.load("models/demo", "onnx", "cpu", "float32")
     with pytest.raises(EngineError):  # the graph refuses another size
         pipeline.infer(np.zeros((3, 10, 10, 3), np.uint8))
     assert pipeline.max_batch == 16

@@ -138,7 +138,7 @@ def test_a_collection_inside_the_trace_itself_does_not_hang(tmp_path):
 
 
 def test_layers_of_a_gpu_are_refused(frames, tmp_path, capsys, monkeypatch):
-    pipeline = Pipeline.load("models/demo", "onnx", "cpu")
+    pipeline = Pipeline.load("models/demo", "onnx", "cpu", "float32")
     pipeline.engine.device = "cuda:0"
     monkeypatch.setattr(Pipeline, "load", lambda *a, **k: pipeline)
     arguments = ["profile", str(frames), "--model", "models/demo", "--layers"]

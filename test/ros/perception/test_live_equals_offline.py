@@ -88,6 +88,7 @@ class Live:
             "robot_vision.ros.perception.node",
             "--ros-args",
             *("-p", f"model:={DEMO}", "-p", "engine:=onnx", "-p", "threads:=1"),
+            *("-p", "precision:=float32"),
             *("-p", "cameras:=[front]", "-p", "image_topics:=[/front/image_raw]"),
             *("-p", f"transport:={transport}", "-p", "top_k:=100"),
             *("-p", "subscribe_reliability:=reliable", "-p", "subscribe_depth:=10"),
@@ -149,7 +150,10 @@ def both(
         pytest.skip("models/demo is not there")
     folder = tmp_path_factory.mktemp(request.param)
     bag = write_bag(folder / "bag", request.param)
-    with Pipeline.load(DEMO, "onnx", threads=1) as pipeline, open_source(bag) as source:
+    with (
+        Pipeline.load(DEMO, "onnx", precision="float32", threads=1) as pipeline,
+        open_source(bag) as source,
+    ):
         offline = replay(pipeline, source, batch=4)
         write_results(folder / "results", offline, pipeline.bundle)
     live = Live(folder, request.param)
