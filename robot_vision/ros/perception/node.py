@@ -42,6 +42,7 @@ from robot_vision.ros.node.transforms import subscribe_static, transform_from_nu
 from robot_vision.ros.node.transitions import SUCCESS, reported
 from robot_vision.ros.perception.camera import Camera
 from robot_vision.ros.perception.diagnostics import camera_status, node_status
+from robot_vision.ros.perception.logs import warnings_in
 from robot_vision.ros.perception.outputs import CameraOutputs
 from robot_vision.ros.perception.parameters import (
     NodeSettings,
@@ -84,7 +85,10 @@ class PerceptionNode(ManagedNode[NodeSettings]):
         path = find_model(p.model)
         self.get_logger().info(f"Loading the model {path}")
         most = min(len(p.cameras), p.max_batch)
-        pipeline = Pipeline.load(path, p.engine, p.device, p.precision, p.threads, most, p.streams)
+        with warnings_in(self.get_logger()):
+            pipeline = Pipeline.load(
+                path, p.engine, p.device, p.precision, p.threads, most, p.streams
+            )
         try:
             # All cameras at once is the commonest batch but one: engines tune for what comes first.
             pipeline.warm_up((1, *range(most, 1, -1)))
