@@ -143,7 +143,7 @@ class _Found(dict[str, NDArray[Any]]):
 
     def __missing__(self, word: str) -> NDArray[Any]:
         raise BundleError(
-            f"{GRAPH} lacks {word}, as converted graphs may: calibrate the bundle that it was made of"
+            f"{GRAPH} lacks {word}, as converted graphs may: calibrate the bundle that it was made from"
         )
 
 

@@ -133,7 +133,7 @@ class GraphEditor(OnnxGraph):
                 break
             name = next((i for i in node.input if self.constant(i) is None), "")
         raise BundleError(
-            f"{self._name}: the layer that its probabilities come of cannot be found, so there are no "
+            f"{self._name}: the layer that its probabilities come from cannot be found, so there are no "
             "features to compare: use a score of logits (max_probability, max_logit, energy)"
         )
 
@@ -159,7 +159,7 @@ class GraphEditor(OnnxGraph):
         if several and (total is None or "pose_spread" not in total.input):
             raise BundleError(
                 f"{self._name}: its covariances were calibrated together with the spread of several "
-                "answers, by an earlier version: calibrate the bundle that it was made of"
+                "answers, by an earlier version: calibrate the bundle that it was made from"
             )
         if before is not None:
             self.put(COVARIANCE_SCALE, (before * factor).astype(np.float32))

@@ -98,7 +98,7 @@ def without_trained_on(
     shared, share = found_in(recorded, hashes)
     if share > MAX_TRAINED_ON:
         raise ConfigError(
-            f"{share:.0%} of these images were trained on, and a model is too sure of those: "
+            f"{share:.0%} of these images were trained on, and a model is overconfident on those: "
             f"calibrate on others (at most {MAX_TRAINED_ON:.0%} may be shared)"
         )
     kept = [s for s, h in zip(samples, hashes, strict=True) if h not in shared]

@@ -84,7 +84,7 @@ def _write_weights(bundle: ModelBundle, file: Path, graph: bytes, found: Calibra
         # Its graph averages several answers and is calibrated after that; the network has no such place.
         found.notes.append(
             f"{WEIGHTS} is left out: a network with several answers is calibrated in its graph alone, so the "
-            "torch engine cannot run this bundle; train from the bundle that it was made of"
+            "torch engine cannot run this bundle; train from the bundle that it was made from"
         )
         return
     if importlib.util.find_spec("safetensors") is None:

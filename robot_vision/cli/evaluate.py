@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     check_data_set(args)
     args.require = [Requirement.of(text) for text in args.require]
     if args.junit and not args.require:
-        raise ConfigError("--junit writes what came of limits: give some by --require")
+        raise ConfigError("--junit writes whether limits were met: give some with --require")
     # Before anything is written: it may be the file that is about to be replaced.
     earlier = read_document(args.compare) if args.compare else None
     make_folder(args.output)

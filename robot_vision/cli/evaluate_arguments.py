@@ -365,7 +365,7 @@ def check_data_set(args: argparse.Namespace) -> None:
     ):
         if args.data and getattr(args, name, None):
             option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{option} does not go with --data: leave one of both out")
+            raise ConfigError(f"{option} does not go with --data: leave one of them out")
 
 
 def check_folders(args: argparse.Namespace) -> bool:

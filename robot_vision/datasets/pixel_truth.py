@@ -203,7 +203,7 @@ class PixelFile:
         if self.table is None:
             if image.ndim != 2:
                 raise ImageError(
-                    "encoding", f"{self} has colours, and must have one number a pixel"
+                    "encoding", f"{self} has colours, and must have one number per pixel"
                 )
             return image
         if image.ndim == 2:
@@ -281,7 +281,7 @@ def read_classes(text: str, folder: Path, ignore: str, notes: list[str]) -> Labe
             raise ConfigError(f"{file}: {error}") from error
     if "," not in text:
         raise ConfigError(
-            f"Option classes is {text!r}: {file} is no file; names have commas between them"
+            f"Option classes is {text!r}: {file} is no file; separate names by commas"
         )
     return LabelTable.of([Entry(i, n) for i, n in enumerate(names_in(text))], ignore, notes)
 
@@ -307,7 +307,9 @@ def read_entries(file: Path) -> list[Entry]:
             id_text = (match["id"] or "") if match else ""
             numbers = (match["before"] or match["behind"] or "").split() if match else []
         if not name or len([n for n in numbers if n]) not in (0, 3):
-            raise SourceError(f"{place}: {' '.join(words)!r} is not NAME with perhaps ID and R G B")
+            raise SourceError(
+                f"{place}: {' '.join(words)!r} is not NAME optionally with ID and R G B"
+            )
         try:
             id = int(id_text) if id_text else len(entries)
             levels = [int(n) for n in numbers if n]

@@ -99,7 +99,7 @@ def _named(bundle: ModelBundle, name: str, asked: EngineSettings, engine: str) -
     running = started.engine
     if name != FLOAT32 and _certificate(bundle, name, running.name, running.device) is None:
         _log.warning(
-            "%s: %s is not certified for %s on %s with %s: how good it is there, nobody has measured%s",
+            "%s: %s is not certified for %s on %s with %s: its accuracy there was never measured%s",
             bundle.name, name, running.name, running.device, instructions(running.device) or "this device",
             _certified_for(bundle, name),
         )  # fmt: skip

@@ -72,10 +72,10 @@ def create_engine(
         raise EngineError(unknown("precision", precision, PRECISIONS))
     found = places(engine, device)
     if threads < 0:
-        raise EngineError(f"threads is {threads}: use 0 for one a core, or a positive number")
+        raise EngineError(f"threads is {threads}: use 0 for one per core, or a positive number")
     if streams < 0:
         raise EngineError(
-            f"streams is {streams}: use 0 for as many as pay, 1, or as many as threads that call the engine"
+            f"streams is {streams}: use 0 for as many as pay, 1, or one for each thread that calls the engine"
         )
     problems = []
     for name, place in found:

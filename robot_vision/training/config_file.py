@@ -78,7 +78,7 @@ def _training(data: Mapping[str, Any]) -> TrainingConfig:
     fields |= {f.name for f in dataclasses.fields(NetworkConfig)} - {"heads"}
     if taken := fields & set(kinds):
         raise ConfigError(
-            f"heads: {min(taken)!r} is the name of a setting: name the head otherwise"
+            f"heads: {min(taken)!r} is the name of a setting: give the head another name"
         )
     names = tuple(name for name in dict.fromkeys((*registry.names(), *kinds)) if name not in fields)
     settings = {}

@@ -471,7 +471,7 @@ def test_old_graph_of_several_answers_scales_the_heads_part_and_not_their_spread
     assert np.allclose(after["pose_covariance"], wanted, rtol=1e-5, atol=1e-5)
     model.graph.node[2].output[0] = "sum"
     model.graph.node.append(helper.make_node("Neg", ["sum"], ["pose_covariance"]))
-    with pytest.raises(BundleError, match="calibrate the bundle that it was made of"):
+    with pytest.raises(BundleError, match="calibrate the bundle that it was made from"):
         GraphEditor(model.SerializeToString()).scale_covariance(SCALE)
 
 

@@ -297,7 +297,7 @@ def test_class_called_train_is_a_class_beside_others(tmp_path):
     splits = open_dataset("image_folder", tmp_path)
     assert splits.labels == ("bus", "car", "train")
     assert len(splits.samples) == 24
-    assert any("folder train is taken for a class, since bus, car are" in n for n in splits.notes)
+    assert any("folder train is treated as a class, since bus, car are" in n for n in splits.notes)
 
 
 def test_folders_and_images_beside_a_split_are_counted(tmp_path):

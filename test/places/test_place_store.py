@@ -116,7 +116,7 @@ def test_a_batch_with_one_bad_keyframe_adds_none(uri: str) -> None:
         ({"camera": "a\0b"}, "must be Unicode"),
         ({"source": "\ud800"}, "must be Unicode"),
         ({"stamp_ns": 1 << 63}, "64 bits"),
-        ({"thumbnail": b"x" * (2 << 20)}, "only to look at"),
+        ({"thumbnail": b"x" * (2 << 20)}, "only a preview"),
         ({"keyframe_id": 0}, "keyframe_id 0"),
     ],
 )

@@ -188,7 +188,7 @@ def test_truth_of_another_time_is_said(run: Run, tmp_path: Path) -> None:
             bag.image("/front/image_raw", stamp, "front", picture(i))
             bag.camera_pose("/truth/pose", stamp + 10**12, position(i), orientation(i))
     said = run.refused("--bag", tmp_path / "drive")
-    assert "No frame has a true one of the poses" in said and "clocks" in said
+    assert "No frame has true poses" in said and "clocks" in said
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def open_splits(root: Path, options: Options) -> Splits:
         none = tuple(float(word) for word in names_in(options.invalid))
     except ValueError:
         raise ConfigError(
-            f"Option invalid is {options.invalid!r}: give numbers with commas between them"
+            f"Option invalid is {options.invalid!r}: give numbers separated by commas"
         ) from None
     pairs = Pairs(
         (options.depth,) if options.depth else _FOLDERS,

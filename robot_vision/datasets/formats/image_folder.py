@@ -98,7 +98,7 @@ def _split_folders(root: Path, notes: list[str]) -> tuple[Path | None, Path | No
         others = [p.name for p in folders if p != train and find_images(p).images]
         if others:
             notes.append(
-                f"folder {train.name} is taken for a class, since {some(others)} are next to it, but no val "
+                f"folder {train.name} is treated as a class, since {some(others)} are next to it, but no val "
                 "or test: if it is a split, move these into it, or out of the data set"
             )
             return None, None, None
@@ -168,7 +168,7 @@ def _classes_under(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
         inner = {image.partition("/")[0].lower() for image in found.images if "/" in image}
         if len(splits := sorted(inner & {*_TRAIN, *_VALIDATION, *_TEST})) > 1:
             notes.append(
-                f"the folders {', '.join(splits)} in class {label} are taken for parts of the class: for a "
+                f"the folders {', '.join(splits)} in class {label} are treated as parts of the class: for a "
                 "split, put such folders above those of the classes"
             )
         for image in found.images:

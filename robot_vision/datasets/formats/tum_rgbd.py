@@ -238,7 +238,7 @@ def _images(folder: Path, say: Callable[[str], None]) -> list[tuple[int, str]]:
         elif len(words) not in ((2, 4) if pairs else (2,)):
             raise SourceError(
                 f"{place}: a line is 'stamp file'{', once or twice' * pairs}, and this one has "
-                f"{counted(len(words) - 1, 'word')} behind the stamp"
+                f"{counted(len(words) - 1, 'word')} after the stamp"
             )
         listed.append((row.number, stamp_ns, listed_path(words[1])))
     rows = without_repeats(file, listed, say)

@@ -216,7 +216,7 @@ def _require_overlap(
         return
     span = "" if known is None or not len(known) else f" are of {_span(known)} and"
     raise SourceError(
-        f"No frame has a true one of the {what}: these{span} the frames of {_span(times)} "
+        f"No frame has true {what}: these{span} the frames of {_span(times)} "
         f"({', '.join(counts['missing'])}); check the clocks, or give truth of the same recording"
     )
 

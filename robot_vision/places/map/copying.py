@@ -72,7 +72,7 @@ def _alone(path: Path) -> Iterator[None]:
             raise MapError(f"{lock} cannot be locked: {error}") from error
         if not mine:
             raise MapError(
-                f"{path} is just made by another copy: wait for it, or choose another name"
+                f"{path} is being made by another copy: wait for it, or choose another name"
             )
         try:
             yield

@@ -148,7 +148,7 @@ def check(keyframe: Keyframe, dimension: int | None = None) -> None:
     if keyframe.thumbnail is not None and len(keyframe.thumbnail) > MAX_THUMBNAIL_BYTES:
         raise ConfigError(
             f"{what}: thumbnail of {len(keyframe.thumbnail)} bytes; keep it below "
-            f"{MAX_THUMBNAIL_BYTES}, it is only to look at"
+            f"{MAX_THUMBNAIL_BYTES}, it is only a preview"
         )
 
 

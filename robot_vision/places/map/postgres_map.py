@@ -139,7 +139,7 @@ class PostgresMap(TableMap):
                     raise MapError(f"{address.shown} exists already: {server.DROP}")
                 if not server.lock(holder, draft):
                     raise MapError(
-                        f"{address.shown} is just made by another copy: wait for it, or choose another name"
+                        f"{address.shown} is being made by another copy: wait for it, or choose another name"
                     )
                 server.drop_schema(holder, draft)
             try:

@@ -279,7 +279,7 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
             f"{SCHEMA_VERSION}: install a newer one"
         )
     if version < 1:
-        raise MapError(f"{path} is a map of version {version}, which never was")
+        raise MapError(f"{path} is a map of version {version}, which never existed")
 
 
 def _refuse_code(db: sqlite3.Connection, path: Path) -> None:

@@ -230,7 +230,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
             self.get_logger().info(
                 "Paused: nothing subscribes to a result"
                 if paused
-                else "Running: somebody subscribes"
+                else "Running: there is a subscriber"
             )
 
     def _publish(self, result: Result) -> bool:

@@ -95,7 +95,7 @@ def odometry_of_truth(
     there = np.isfinite(found.positions[:, 0])
     if not there.any():
         raise SourceError(
-            f"{predictions.recording} has no true poses to make odometry of: use --odometry none"
+            f"{predictions.recording} has no true poses to make odometry from: use --odometry none"
         )
     stamps = found.predictions.stamps_ns[there]
     rows = zip(found.positions[there], found.xyzw[there], strict=True)

@@ -67,7 +67,7 @@ class MemoryCurve:
             SourceError: a single recording, which has no standard error.
         """
         if len(self.difference) < 2:
-            raise SourceError("one recording is too few to choose a trust by: give two or more")
+            raise SourceError("one recording is too few to choose a weight from: give two or more")
         best = int(np.argmin(self.mean))
         allowed = self.mean <= self.mean[best] + self.standard_error[best]
         return float(self.memories[np.flatnonzero(allowed)[0]])
