@@ -144,11 +144,9 @@ class Chart:
             path = " ".join(f"{s:.1f},{t:.1f}" for s, t in zip(u, v, strict=True))
             self._shapes.append(f'<polygon class="band {colour}" points="{path}"/>')
 
-    def steps(
-        self, x: NDArray[Any], y: NDArray[Any], colour: str = "c0", label: str = "", style: str = ""
-    ) -> None:
+    def steps(self, x: NDArray[Any], y: NDArray[Any], colour: str = "c0", label: str = "") -> None:
         """Draws a staircase: y holds from its x to the next."""
-        self.line(np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1], colour, label, style)
+        self.line(np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1], colour, label)
 
     def points(
         self,

@@ -21,6 +21,7 @@ from robot_vision.recordings import Source, open_source
 from robot_vision.text.counts import agreeing, counted
 from robot_vision.tracing import Trace
 
+_MOST_LAYERS = 15  # in the table
 STAGES = ("read", "image", "preprocess", "inference", "decode")
 
 
@@ -150,13 +151,11 @@ def _stage_table(trace: Trace) -> Table:
     return table
 
 
-def _layer_table(layers: list[LayerTime], most: int = 15) -> Table:
-    whole = sum(layer.seconds for layer in layers)
-    title = (
-        f"The {min(most, len(layers))} slowest of {len(layers)} layers, {whole * 1e3:.2f} ms in all"
-    )
+def _layer_table(layers: list[LayerTime]) -> Table:
+    whole, shown = sum(layer.seconds for layer in layers), min(_MOST_LAYERS, len(layers))
+    title = f"The {shown} slowest of {len(layers)} layers, {whole * 1e3:.2f} ms in all"
     table = Table("layer", "kind", "ms", "share", title=title, title_justify="left")
-    for layer in sorted(layers, key=lambda layer: -layer.seconds)[:most]:
+    for layer in sorted(layers, key=lambda layer: -layer.seconds)[:_MOST_LAYERS]:
         share = f"{100 * layer.seconds / whole:.1f} %"
         table.add_row(layer.name, layer.kind, f"{layer.seconds * 1e3:.3f}", share)
     return table

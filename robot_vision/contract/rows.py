@@ -180,14 +180,13 @@ class Rows:
         own = self.scores.facts.get(self.head.name, {}).get("labels")
         return self.scores.labels if own is None else tuple(own)
 
-    def apart(self, order: NDArray[Any], count: int, seconds: float = 1.0) -> list[int]:
-        """Returns the first of an order that are not neighbours in time: those look all the same."""
+    def apart(self, order: NDArray[Any], count: int) -> list[int]:
+        """Returns the first of an order that are a second apart: neighbours in time look all the same."""
         owner, stamps = self.scores.owner, self["stamps_ns"]
         chosen: list[int] = []
         for i in order:
             near = any(
-                owner[i] == owner[j] and abs(int(stamps[i]) - int(stamps[j])) < seconds * 1e9
-                for j in chosen
+                owner[i] == owner[j] and abs(int(stamps[i]) - int(stamps[j])) < 1e9 for j in chosen
             )
             if not near:
                 chosen.append(int(i))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,26 +124,17 @@ def class_counts(splits: Splits) -> dict[str, dict[str, int]]:
     return table
 
 
-def survey_images(
-    samples: Sequence[Sample], count: int | None, progress: Callable[[int], None] = lambda n: None
-) -> ImageSurvey:
-    """Loads an even choice of `count` images (None: all).
-
-    Args:
-        samples: to choose from.
-        count: how many.
-        progress: called after each with how many are done.
-    """
+def survey_images(samples: Sequence[Sample], count: int | None) -> ImageSurvey:
+    """Loads an even choice of `count` images (None: all)."""
     chosen = evenly(samples, count)
     sizes: Counter[tuple[int, int]] = Counter()
     unreadable = []
-    for number, sample in enumerate(chosen, 1):
+    for sample in chosen:
         try:
             height, width = sample.source.load().shape[:2]
             sizes[height, width] += 1
         except ImageError as error:
             unreadable.append(str(error))
-        progress(number)
     return ImageSurvey(len(chosen), sizes, tuple(unreadable))
 
 

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from robot_vision.demo.world.world import World
 
 CAMERA_HEIGHT_M = 1.1
+_SPEED_M_S = 1.6  # along the path of a drive
+_MARGIN_M = 0.12  # that a drive keeps from walls and furniture
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,8 @@ def drive(
     rooms: Sequence[tuple[str, bool]],
     seed: int,
     rate_hz: float = 10.0,
-    speed_m_s: float = 1.6,
     offset_m: float = 0.15,
     sway_deg: float = 12.0,
-    margin_m: float = 0.12,
 ) -> list[Frame]:
     """Drives a camera along a tour.
 
@@ -74,24 +74,22 @@ def drive(
         rooms: see `tour`.
         seed: of the offsets and of where the camera looks.
         rate_hz: frames a second.
-        speed_m_s: along the path.
         offset_m: how far, at most, the drive strays sideways from the tour's path.
         sway_deg: how far the heading strays from the direction of travel (about two thirds of the time
             less than this).
-        margin_m: distance kept from walls and furniture.
 
     Returns:
         One frame every 1 / rate_hz seconds.
     """
     rng = np.random.default_rng(seed)
-    path = _resample(_round_corners(tour(world, rooms)), speed_m_s / rate_hz)
+    path = _resample(_round_corners(tour(world, rooms)), _SPEED_M_S / rate_hz)
     count = len(path)
     second = rate_hz  # frames that one second takes
     tangent = np.gradient(path, axis=0)
     yaw = np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0]))
     stray = offset_m * np.clip(_wander(rng, count, 2.0 * second), -1, 1)
     normal = np.stack([-np.sin(yaw), np.cos(yaw)], axis=1)
-    path = _strayed(world, path, stray[:, None] * normal, margin_m)
+    path = _strayed(world, path, stray[:, None] * normal, _MARGIN_M)
     yaw = _smooth(yaw, 0.35 * second) + np.radians(sway_deg) * _wander(rng, count, 1.0 * second)
     pitch = np.radians(-4.0 + 2.0 * _wander(rng, count, 0.6 * second))
     roll = np.radians(1.0 * _wander(rng, count, 0.6 * second))
@@ -157,7 +155,7 @@ def kidnapped_drive(
     return list(frames[:count]), None
 
 
-def random_frames(world: World, count: int, seed: int, margin_m: float = 0.2) -> list[Frame]:
+def random_frames(world: World, count: int, seed: int) -> list[Frame]:
     """Returns `count` frames from free places all over the world, looking anywhere about level.
 
     Rooms are equally frequent, whatever their size.
@@ -167,7 +165,7 @@ def random_frames(world: World, count: int, seed: int, margin_m: float = 0.2) ->
     while len(frames) < count:
         room = world.rooms[len(frames) % len(world.rooms)]
         xy = rng.uniform(np.array(room.low) - 0.06, np.array(room.high) + 0.06)
-        if world.room_at(xy) is not room or not world.is_free(xy, margin_m):
+        if world.room_at(xy) is not room or not world.is_free(xy, 0.2):
             continue
         height = CAMERA_HEIGHT_M + rng.normal(0, 0.04)
         yaw, pitch, roll = rng.uniform(-np.pi, np.pi), rng.normal(-0.07, 0.05), rng.normal(0, 0.02)

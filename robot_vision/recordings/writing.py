@@ -156,10 +156,8 @@ class RecordingWriter:
         frame_id: str,
         size: tuple[int, int],
         K: ArrayLike,
-        distortion: ArrayLike = (0.0, 0.0, 0.0, 0.0, 0.0),
-        distortion_model: str = "plumb_bob",
     ) -> None:
-        """Writes `sensor_msgs/CameraInfo` of a camera that is not rectified by a rotation.
+        """Writes `sensor_msgs/CameraInfo` of a camera without distortion.
 
         Args:
             topic: the topic.
@@ -167,8 +165,6 @@ class RecordingWriter:
             frame_id: the camera's optical frame.
             size: (height, width) in pixels.
             K: (3, 3), pixels.
-            distortion: coefficients of the model, in OpenCV's order.
-            distortion_model: `plumb_bob`, `rational_polynomial` or `equidistant`.
         """
         matrix = np.asarray(K, np.float64).reshape(3, 3)
         region = self._types.types["sensor_msgs/msg/RegionOfInterest"]
@@ -177,8 +173,8 @@ class RecordingWriter:
             header=self.header(stamp_ns, frame_id),
             height=size[0],
             width=size[1],
-            distortion_model=distortion_model,
-            d=np.asarray(distortion, np.float64),
+            distortion_model="plumb_bob",
+            d=np.zeros(5),
             k=matrix.reshape(-1),
             r=np.eye(3).reshape(-1),
             p=np.hstack((matrix, np.zeros((3, 1)))).reshape(-1),

@@ -32,17 +32,16 @@ def upper_share(hits: int, count: int, confidence: float = 0.95) -> float:
         low, high = (low, p) if too_few else (p, high)
 
 
-def count_needed(share: float, limit: float, confidence: float = 0.95, most: int = 1 << 20) -> int:
+def count_needed(share: float, limit: float, confidence: float = 0.95) -> int:
     """Returns how many must be counted until a share that goes on as it was is bounded by a limit.
 
     Args:
         share: that was seen.
         limit: that the upper bound shall not pass.
         confidence: of the bound.
-        most: where the search ends.
 
     Returns:
-        The count, or 0 where the share is not below the limit or more than `most` would be needed.
+        The count, or 0 where the share is not below the limit or more than a million would be needed.
     """
 
     def enough(count: int) -> bool:
@@ -53,7 +52,7 @@ def count_needed(share: float, limit: float, confidence: float = 0.95, most: int
     high = 1
     while not enough(high):
         high *= 2
-        if high > most:
+        if high > 1 << 20:
             return 0
     low = high // 2
     while high - low > 1:

@@ -40,15 +40,12 @@ def numbers(words: Sequence[str], count: int, place: str, what: str) -> NDArray[
     return values
 
 
-def pose_from_matrix(
-    matrix: NDArray[Any], place: str, tolerance: float = ROTATION_TOLERANCE
-) -> NDArray[np.float64]:
-    """Returns a checked pose (4, 4) with an exact rotation.
+def pose_from_matrix(matrix: NDArray[Any], place: str) -> NDArray[np.float64]:
+    """Returns a checked pose (4, 4) with an exact rotation; rounding within `ROTATION_TOLERANCE` is removed.
 
     Args:
         matrix: (4, 4) or (3, 4).
         place: file and line, for errors.
-        tolerance: greatest distance (largest entry) from the nearest rotation; rounding within it is removed.
 
     Raises:
         SourceError: wrong shape or last row, not finite, or no rotation.
@@ -63,10 +60,10 @@ def pose_from_matrix(
     except ValueError:
         rotation = np.full((3, 3), np.inf)
     off = float(np.abs(rotation - m[:3, :3]).max())
-    if off > tolerance:
+    if off > ROTATION_TOLERANCE:
         text = np.array2string(m[:3, :3], precision=4, separator=" ").replace("\n", "")
         raise SourceError(
-            f"{place}: {text} is not a rotation matrix (orthonormal to {tolerance:g}, "
+            f"{place}: {text} is not a rotation matrix (orthonormal to {ROTATION_TOLERANCE:g}, "
             f"determinant 1; this one has {np.linalg.det(m[:3, :3]):.4g})"
         )
     pose = np.eye(4)

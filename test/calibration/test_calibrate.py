@@ -784,7 +784,7 @@ def test_variants_of_a_graph_are_calibrated(tmp_path):
     from robot_vision.images.input import InputSpec
     from robot_vision.networks.export import export_bundle
     from robot_vision.networks.network import MultiHeadNetwork
-    from robot_vision.training.ship.quantise import _float16
+    from robot_vision.optimising.quantise import _float16
 
     torch.manual_seed(0)
     pose = PoseSpec(tap="features.6", hidden=16)

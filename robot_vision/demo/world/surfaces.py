@@ -74,7 +74,6 @@ def facing(
     high: ArrayLike,
     finish: Finish,
     room: str,
-    lit: bool = True,
     surface: str = "",
 ) -> Rectangle:
     """Returns one face of the box from `low` to `high`, as seen by a viewer who looks to `side`.
@@ -93,7 +92,7 @@ def facing(
         "up": ((x0, y0, z1), (dx, 0, 0), (0, dy, 0)),
     }[side]
     edges = np.array(origin), np.array(right), np.array(down)
-    return Rectangle(*edges, finish, room, lit, surface)
+    return Rectangle(*edges, finish, room, surface=surface)
 
 
 def rectangles(world: World) -> list[Rectangle]:

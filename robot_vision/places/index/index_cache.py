@@ -142,9 +142,9 @@ def save(index: PlaceIndex, info: MapInfo, ids: NDArray[np.int64], sums: NDArray
     return True
 
 
-def read_cache(path: str | Path, options: IndexOptions | None = None) -> PlaceIndex | None:
+def read_cache(path: str | Path) -> PlaceIndex | None:
     """Returns the index of a cache, as it was when it was written; None where there is no whole one."""
-    cached = _read(Path(path), options)
+    cached = _read(Path(path), None)
     return cached.index if cached else None
 
 
