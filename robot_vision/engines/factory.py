@@ -16,8 +16,6 @@ import numpy as np
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.programs import PRECISIONS
 from robot_vision.engines.base import Engine, EngineSettings
-from robot_vision.engines.overlapping import OverlappingEngine
-from robot_vision.engines.probes import check_probes
 from robot_vision.errors import EngineError, unknown
 
 ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
@@ -91,11 +89,16 @@ def create_engine(
                     # A GPU compiles at the first run: what it or its libraries cannot do shows only then.
                     size = bundle.spec.input
                     created.run(np.zeros((1, size.height, size.width, 3), np.uint8))
-                check_probes(bundle, created)
+                if bundle.probes:
+                    from robot_vision.engines.probes import check_probes
+
+                    check_probes(bundle, created)
             except EngineError:
                 created.close()  # or it would keep the memory that the next one needs
                 raise
             if streams == 0 and _may_overlap(created, threads):
+                from robot_vision.engines.overlapping import OverlappingEngine
+
                 again = functools.partial(_again, made, bundle, settings)
                 created = OverlappingEngine(created, again)
         except EngineError as error:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ImageError
 from robot_vision.images.compressed import compressed_size, decode_compressed
-from robot_vision.images.foreign import decode_foreign
 from robot_vision.images.limits import check_size
 from robot_vision.images.orientation import upright, upright_size
 from robot_vision.images.raw import decode_raw, row_bytes, supported_encodings
@@ -50,6 +49,8 @@ def to_rgb(msg: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint
         return upright(decode_compressed(data, text, least), orientation)
     encoding = str(msg.encoding)
     if encoding not in supported_encodings():
+        from robot_vision.images.foreign import decode_foreign  # which few cameras need
+
         return decode_foreign(msg, encoding)
     return decode_raw(*raw_parts(msg))
 
