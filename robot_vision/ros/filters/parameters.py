@@ -393,16 +393,7 @@ class FilterParameters(ManagedParameters):
         )
 
 
-YAML_HEADING = """Parameters of the filter node, all at their defaults.
-Written by: python -m robot_vision.ros.filters.parameters > config/filters.yaml"""
-
-
-def main() -> None:
-    """Prints the YAML file."""
+if __name__ == "__main__":
     from robot_vision.ros.node.parameters import yaml_text
 
-    print(yaml_text(FilterParameters, YAML_HEADING), end="")
-
-
-if __name__ == "__main__":
-    main()
+    print(yaml_text(FilterParameters, "filter", "filters"), end="")

@@ -202,14 +202,20 @@ def descriptor(setting: Setting) -> Any:
     return result
 
 
-def yaml_text(cls: type, heading: str) -> str:
+def yaml_text(cls: type, node: str, folder: str) -> str:
     """Returns the parameter file of a node: every parameter at its default, explained.
 
     Args:
         cls: the dataclass.
-        heading: lines for the top of the file.
+        node: its name, such as `place`.
+        folder: of `ros/` that it lies in; the file is named after it.
     """
-    lines = [*(f"# {line}".rstrip() for line in heading.splitlines()), "/**:", "  ros__parameters:"]
+    lines = [
+        f"# Parameters of the {node} node, all at their defaults.",
+        f"# Written by: python -m robot_vision.ros.{folder}.parameters > config/{folder}.yaml",
+        "/**:",
+        "  ros__parameters:",
+    ]
     for s in settings(cls):
         lines += [f"    # {line}" for line in _wrapped(" ".join(_about(s)), 90)]
         lines += [f"    {s.name}: {_yaml(s.default)}", ""]

@@ -226,16 +226,7 @@ def named_settings(spec: NetworkSpec, current: NodeSettings) -> list[Setting]:
     ]
 
 
-YAML_HEADING = """Parameters of the perception node, all at their defaults.
-Written by: python -m robot_vision.ros.perception.parameters > config/perception.yaml"""
-
-
-def main() -> None:
-    """Prints the YAML file."""
+if __name__ == "__main__":
     from robot_vision.ros.node.parameters import yaml_text
 
-    print(yaml_text(PerceptionParameters, YAML_HEADING), end="")
-
-
-if __name__ == "__main__":
-    main()
+    print(yaml_text(PerceptionParameters, "perception", "perception"), end="")

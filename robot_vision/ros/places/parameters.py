@@ -337,16 +337,7 @@ def _sibling(topic: str, name: str, up: int) -> str:
     return "/".join([*parts[: max(len(parts) - up, 1 if topic.startswith("/") else 0)], name])
 
 
-YAML_HEADING = """Parameters of the place node, all at their defaults.
-Written by: python -m robot_vision.ros.places.parameters > config/places.yaml"""
-
-
-def main() -> None:
-    """Prints the YAML file."""
+if __name__ == "__main__":
     from robot_vision.ros.node.parameters import yaml_text
 
-    print(yaml_text(PlaceParameters, YAML_HEADING), end="")
-
-
-if __name__ == "__main__":
-    main()
+    print(yaml_text(PlaceParameters, "place", "places"), end="")

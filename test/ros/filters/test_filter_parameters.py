@@ -14,7 +14,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.filters.class_file import read_class_file
 from robot_vision.filters.class_filter import ClassModel
 from robot_vision.filters.pose_filter import PoseFilterSettings
-from robot_vision.ros.filters.parameters import YAML_HEADING, FilterParameters
+from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.launch_arguments import argument_texts
 from robot_vision.ros.node.parameters import markdown_table, yaml_text
 from robot_vision.settings.parameters import build, settings
@@ -25,7 +25,7 @@ YAML = ROOT / "config" / "filters.yaml"
 
 def test_yaml_file_is_what_the_dataclass_gives() -> None:
     command = "python -m robot_vision.ros.filters.parameters > config/filters.yaml"
-    assert YAML.read_text() == yaml_text(FilterParameters, YAML_HEADING), f"run {command}"
+    assert YAML.read_text() == yaml_text(FilterParameters, "filter", "filters"), f"run {command}"
 
 
 def test_yaml_file_read_back_is_the_defaults() -> None:

@@ -15,8 +15,7 @@ from robot_vision.errors import ConfigError
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.node.managed_parameters import ManagedParameters
 from robot_vision.ros.node.parameters import NodeParameters, markdown_table, yaml_text
-from robot_vision.ros.perception.parameters import YAML_HEADING, PerceptionParameters
-from robot_vision.ros.places.parameters import YAML_HEADING as PLACE_HEADING
+from robot_vision.ros.perception.parameters import PerceptionParameters
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.player.parameters import PlayerParameters
 from robot_vision.settings.parameters import CONFIGURE, LIVE, NEVER, build, parameter, settings
@@ -27,7 +26,9 @@ YAML = ROOT / "config" / "perception.yaml"
 
 def test_yaml_file_is_what_the_dataclass_gives() -> None:
     command = "python -m robot_vision.ros.perception.parameters > config/perception.yaml"
-    assert YAML.read_text() == yaml_text(PerceptionParameters, YAML_HEADING), f"run {command}"
+    assert YAML.read_text() == yaml_text(PerceptionParameters, "perception", "perception"), (
+        f"run {command}"
+    )
 
 
 def test_yaml_file_read_back_is_the_defaults() -> None:
@@ -87,7 +88,7 @@ def test_place_parameters_agree_with_their_yaml_file_and_their_documentation() -
     values = yaml.safe_load((ROOT / "config" / "places.yaml").read_text())["/**"]["ros__parameters"]
     assert build(PlaceParameters, values) == PlaceParameters()
     assert (ROOT / "config" / "places.yaml").read_text() == yaml_text(
-        PlaceParameters, PLACE_HEADING
+        PlaceParameters, "place", "places"
     ), "run python -m robot_vision.ros.places.parameters > config/places.yaml"
     assert markdown_table(PlaceParameters) in (ROOT / "docs" / "places.md").read_text()
     for setting in settings(PlaceParameters):
