@@ -37,8 +37,15 @@ class TorchEngine:
                 matrix products and convolutions are computed in.
 
         Raises:
-            EngineError: the bundle has no weights, or the device has no memory for them.
+            EngineError: the bundle has no weights, its program is a graph of its own, or the device has no
+                memory for them.
         """
+        for program in bundle.programs:
+            if program.name == bundle.program and program.graph:
+                raise EngineError(
+                    f"{program.name} of {bundle.name} is the graph {program.graph}, and the torch engine "
+                    "runs weights: use engine onnx or openvino, or precision float32"
+                )
         if WEIGHTS not in bundle.files:
             raise EngineError(
                 f"{bundle.name} has no {WEIGHTS}, which the torch engine needs: use onnx"

@@ -289,6 +289,13 @@ def test_a_named_program_that_is_not_certified_here_runs_with_a_warning(tmp_path
     assert line.endswith("(it is for onnx on cpu with i8mm)")
 
 
+def test_torch_refuses_a_program_that_is_a_graph(tmp_path):
+    pytest.importorskip("torch")
+    path = make_program_bundle(tmp_path / "b", {"int8": 0})
+    with pytest.raises(EngineError, match=r"int8 of tiny is the graph model\.int8\.onnx"):
+        Pipeline.load(path, "torch", precision="int8")
+
+
 def test_a_program_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     path = make_program_bundle(tmp_path / "b", {"int8": 0})
     with pytest.raises(EngineError, match="'int9'.*'int8'.*auto, float32, int8, float16, bfloat16"):
