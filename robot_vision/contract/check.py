@@ -50,6 +50,8 @@ from robot_vision.messages.types import message_types
 from robot_vision.ros.perception.recorded_topics import topic_pattern
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.settings.parameters import settings
+from robot_vision.statistics.bootstrap import Resampler
+from robot_vision.statistics.paired import Evidence
 from robot_vision.truth.images import ImageTrack
 from robot_vision.truth.tracks import LABEL, POSE, NumberTrack, Truth
 
@@ -632,6 +634,22 @@ def test_judge_gives_every_number_of_its_table(kind: str, name: str) -> None:
     assert titles and all((f"({name})" in title) == bool(name) for title in titles)
     drawn = render(Report("one head", metrics, scores)).count("<svg")
     assert drawn or not any(section.figures for section in head.judge().sections())
+
+
+@every_head
+@under_names
+def test_judge_says_that_a_program_loses_nothing_against_itself(kind: str, name: str) -> None:
+    head, spec = bound(kind, name)
+    scores = score_recording(*recorded(head, spec), QUICK, bound=[(head, spec)])
+    rows = next(rows for rows in scores.each() if rows.head.name == head.name)
+    drawn = Resampler(scores["stamps_ns"], scores.bounds, QUICK)
+    bounds = head.judge().certify(rows, rows, Evidence(np.arange(len(scores)), drawn))
+    if not bounds:
+        pytest.skip("its judge does not say what a program may lose")
+    for word, found in bounds.items():
+        assert found.value in (0, 1), word
+        assert not found.passed and "not enough images" in found.why(word)  # of 60
+    assert any(found.text for found in bounds.values()), "words for people"
 
 
 @every_head
