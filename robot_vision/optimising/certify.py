@@ -94,7 +94,7 @@ class Certifier:
         library = importlib.import_module(_LIBRARIES.get(engine.name, engine.name))
         return Certificate(
             engine=engine.name,
-            engine_version=str(library.__version__),
+            engine_version=str(library.__version__).partition("-")[0],  # and not the commit
             device=engine.device.partition(":")[0],
             instructions=instructions(engine.device) or "unknown",
             images=self._images,

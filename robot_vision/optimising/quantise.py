@@ -8,7 +8,7 @@
 
 The backbone alone computes in int8; the heads stay float32, and so do their constants and what calibration
 needs. Large matrices of heads are stored in 8 bits a number, which makes files smaller by half: engines make
-float32 of them when they load it, and they cost no time.
+float32 of them when they load the graph, and they cost no time.
 
 Source: ONNX Runtime's page on quantisation, "Explicit quantization" in TensorRT's documentation.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,43 +136,48 @@ def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
 def _store_small(file: Path) -> None:
     """Stores large matrices that are left in float32 as int8, with a scale for each output.
 
-    A cast and a product make float32 of them; not DequantizeLinear, which ONNX Runtime would compute anew in
-    each run.
+    A cast makes float32 of them, which engines do once, and what comes of the product is multiplied by the
+    scales. Scales on the matrix itself would be computed in each run (ONNX Runtime, DequantizeLinear), or
+    be taken for weights that OpenVINO cannot compile on CPUs without AVX-512.
     """
     import onnx
 
     model = onnx.load(str(file))
     graph = model.graph
-    readers: dict[str, list[onnx.NodeProto]] = {}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    make = onnx.helper.make_node
+    casts, nodes = [], []
     for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    made = []
-    for tensor in list(graph.initializer):
-        nodes = readers.get(tensor.name, [])
-        large = tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
-        if not large or np.prod(tensor.dims) < _LARGE or len(nodes) != 1:
+        nodes.append(node)
+        tensor = stored.get(node.input[1]) if node.op_type in ("Gemm", "MatMul") else None
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 2:
             continue
-        if nodes[0].op_type not in ("Gemm", "MatMul") or nodes[0].input[1] != tensor.name:
+        how = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        plain = how.get("alpha", 1) == how.get("beta", 1) == 1
+        if np.prod(tensor.dims) < _LARGE or readers[tensor.name] != 1 or not plain:
             continue
-        turned = any(a.name == "transB" and a.i for a in nodes[0].attribute)
         values = onnx.numpy_helper.to_array(tensor)
-        scale = np.abs(values).max(axis=1 if turned else 0, keepdims=True) / 127
+        scale = np.abs(values).max(axis=1 if how.get("transB") else 0, keepdims=True) / 127
         scale = np.where(scale > 0, scale, 1).astype(np.float32)
-        small, factor = f"{tensor.name}.int8", f"{tensor.name}.scale"
+        small, whole, scales = (f"{tensor.name}.{word}" for word in ("int8", "float", "scale"))
         graph.initializer.remove(tensor)
         graph.initializer.extend(
             [
                 onnx.numpy_helper.from_array(np.rint(values / scale).astype(np.int8), small),
-                onnx.numpy_helper.from_array(scale, factor),
+                onnx.numpy_helper.from_array(scale.reshape(-1), scales),
             ]
         )
-        kind = onnx.TensorProto.FLOAT
-        made += [
-            onnx.helper.make_node("Cast", [small], [f"{small}.float"], to=kind),
-            onnx.helper.make_node("Mul", [f"{small}.float", factor], [tensor.name]),
-        ]
-    nodes = [*made, *graph.node]
+        casts.append(make("Cast", [small], [whole], to=onnx.TensorProto.FLOAT))
+        output, bias = node.output[0], list(node.input[2:])
+        del node.input[1:]
+        node.input.append(whole)
+        node.output[0] = f"{output}.product"
+        scaled = f"{output}.scaled" if bias else output
+        nodes.append(make("Mul", [node.output[0], scales], [scaled]))
+        if bias:
+            nodes.append(make("Add", [scaled, *bias], [output]))
+    nodes = [*casts, *nodes]
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.save(model, str(file))

@@ -217,7 +217,12 @@ def _variant(
                 notes.append(f"{name}: {part} keeps the calibration of float32: {error}")
                 continue
             fitted = one.heads[part]
-            if fitted.files or fitted.left:
+            head = one.owners[part]
+            files = [
+                head.key(word) for word, content in fitted.files.items() if content is not None
+            ]
+            files += [head.key(word) for word in fitted.files if head.key(word) in bundle.files]
+            if files or fitted.left:
                 why = fitted.left or "what was fitted is in files, which all programs share"
                 notes.append(f"{name}: {part} keeps the calibration of float32: {why}")
                 continue

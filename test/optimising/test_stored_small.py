@@ -1,12 +1,18 @@
 """Large matrices of heads are stored in 8 bits and computed with in float32."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from robot_vision.optimising.quantise import _store_small
+from robot_vision.bundle.bundle import GRAPH
+from robot_vision.bundle.installed import find_model
+from robot_vision.optimising.quantise import _store_small, variant_graph
 
 
 @pytest.fixture
@@ -51,7 +57,8 @@ def test_the_file_is_a_quarter_and_what_is_small_stays(stored):
     for name, axis in (("gemm", 1), ("matmul", 0)):
         # Rounded by at most half a step, which is a 127th of the largest number of the output.
         step = np.abs(constants[name]).max(axis=axis, keepdims=True) / 127
-        off = np.abs(found[f"{name}.int8"] * found[f"{name}.scale"] - constants[name])
+        scale = np.expand_dims(found[f"{name}.scale"], axis)
+        off = np.abs(found[f"{name}.int8"] * scale - constants[name])
         assert (off <= step / 2 + 1e-6).all()
 
 
@@ -60,8 +67,23 @@ def test_what_it_computes_is_the_product_in_float32(stored):
     x = np.random.default_rng(1).normal(size=(5, 300)).astype(np.float32)
     a, b, c = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
     found = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
-    gemm = found["gemm.int8"].astype(np.float64) * found["gemm.scale"]
+    gemm = found["gemm.int8"].astype(np.float64) * found["gemm.scale"][:, None]
     np.testing.assert_allclose(a, x @ gemm.T + constants["bias"], rtol=1e-4, atol=1e-3)
     exact = x @ constants["gemm"].T + constants["bias"]
     assert np.abs(a - exact).max() < 0.02 * np.abs(exact).max()
     assert not b[:, 7].any() and np.isfinite(c).all()
+
+
+@pytest.mark.slow
+def test_openvino_compiles_a_variant_for_cpus_without_avx_512(tmp_path):
+    """It could not when the scales were on the matrix itself: "could not create a primitive"."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 120, 160, 3), dtype=np.uint8)
+    graph = tmp_path / GRAPH
+    graph.write_bytes(variant_graph((find_model("demo") / GRAPH).read_bytes(), "int8", [images]))
+    code = (
+        "import openvino, sys; core = openvino.Core(); model = core.read_model(sys.argv[1]); "
+        "model.reshape([1, 120, 160, 3]); "
+        "core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})"
+    )
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", code, str(graph)], env=env, check=True)
