@@ -211,8 +211,9 @@ def _variant(
         outputs = predict(view, choosing)
         material = Material([choosing[i] for i in outputs["rows"]], outputs)
         for part in parts:
+            recorded = bundle.calibration.get(part) or {}
             try:
-                one = fit(view, material, None, Options((part,), settings=settings))
+                one = fit(view, material, None, Options((part,), recorded, settings))
             except ConfigError as error:  # too few images, which it says
                 notes.append(f"{name}: {part} keeps the calibration of float32: {error}")
                 continue
@@ -222,8 +223,13 @@ def _variant(
                 head.key(word) for word, content in fitted.files.items() if content is not None
             ]
             files += [head.key(word) for word in fitted.files if head.key(word) in bundle.files]
-            if files or fitted.left:
-                why = fitted.left or "what was fitted is in files, which all programs share"
+            why = fitted.left
+            if files:
+                why = "what was fitted is in files, which all programs share"
+            if not fitted.constants and not recorded:
+                # How many images may be called unknown, say, is a choice and no truth of the images.
+                why = "the bundle does not say by which settings it was fitted"
+            if why:
                 notes.append(f"{name}: {part} keeps the calibration of float32: {why}")
                 continue
             graph = calibrated_graph(view, one)
