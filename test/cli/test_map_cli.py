@@ -509,8 +509,8 @@ def test_matrix_that_does_not_fit_is_refused_with_numbers_and_the_right_one_goes
 
 
 @pytest.mark.slow
-def test_structure_is_kept_for_every_keyframe_of_a_real_recording(
-    tmp_path: Path, data_dir: Path
+def test_structure_is_kept_for_every_keyframe_of_a_real_recording_and_verifies_its_views(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from robot_vision.places.verification.structure import KeyframeStructure
 
@@ -528,3 +528,61 @@ def test_structure_is_kept_for_every_keyframe_of_a_real_recording(
         assert blob is not None
         structure = KeyframeStructure.from_bytes(blob)
         assert structure.has_point.sum() > 30
+    asked = tmp_path / "asked"
+    asked.mkdir()
+    files = sorted(few.iterdir())
+    for k in range(5, 120, 12):  # ten views with their poses
+        for file in files[2 * k : 2 * k + 2]:
+            os.symlink(file.resolve(), asked / file.name)
+    capsys.readouterr()
+    assert map_verb("evaluate", path, asked, "--model", demo, "--verify", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    verified = [row for row in found["rows"] if row["verified"]]
+    assert found["accepted"] == len(verified) >= 7 and found["images"] == 10
+    assert found["median_m"]["value"] < 0.05 and found["median_deg"]["value"] < 2
+    refused = sum(n for why, n in found["left_out"].items() if why.startswith("not verified"))
+    assert refused == found["images"] - len(verified)
+
+
+def test_evaluate_counts_what_the_map_answers(
+    tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "home.map"
+    assert map_verb("build", path, bag, "--model", bundle, *BY_DISTANCE) == 0
+    capsys.readouterr()
+    asked = ("evaluate", path, bag, "--model", bundle, "--engine", "onnx", "--place-radius", "0.25")
+    assert map_verb(*asked, "--single", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+
+    with open_map(path, "read") as places, Pipeline.load(bundle, engine="onnx") as pipeline:
+        keyframes = list(places.keyframes())
+        colours = [127 + 100 * np.sin([0.01 * i, 0.023 * i, 0.037 * i + 1]) for i in range(40)]
+        images = [np.full((32, 48, 3), colour, np.uint8) for colour in colours]
+        seen = np.stack([prediction["place"].values for prediction in pipeline(images)])
+    similarity = seen @ np.stack([k.descriptor for k in keyframes]).T
+    away = np.abs(STEP_M * np.arange(40)[:, None] - [k.position[0] for k in keyframes])
+    errors = away[np.arange(40), similarity.argmax(axis=1)]
+    assert found["images"] == 40 and found["answerable"] == int((away <= 0.25).any(axis=1).sum())
+    np.testing.assert_allclose([row["error_m"] for row in found["rows"]], errors, atol=1e-6)
+    assert found["recall_at_1"]["value"] == pytest.approx((errors <= 0.25).mean())
+    accepted = [row for row in found["rows"] if row["accepted"]]
+    assert found["accepted"] == len(accepted)
+    assert found["accepted_right"] == sum(row["error_m"] <= 0.25 for row in accepted)
+
+    assert map_verb(*asked) == 0  # with the sequence filter
+    printed = capsys.readouterr().out
+    assert "sequence filter" in printed and f"40, of which {found['answerable']}" in printed
+
+
+def test_evaluate_says_what_verification_lacks(
+    tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "home.map"
+    assert map_verb("build", path, bag, "--model", bundle, *BY_DISTANCE) == 0
+    asked = ("evaluate", path, bag, "--model", bundle, "--engine", "onnx", "--verify")
+    capsys.readouterr()
+    assert map_verb(*asked) == 2
+    assert "--verify needs the camera's matrix" in capsys.readouterr().err
+    assert map_verb(*asked, "--option", "camera_matrix=40,40,24,16", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["left_out"] == {"not verified (no_structure)": 40} and found["accepted"] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from robot_vision.cli.arguments import add_data_options, add_engine, add_model
+from robot_vision.cli.arguments import add_data_options, add_engine, add_model, add_same_place
 from robot_vision.datasets import DATASETS
 from robot_vision.places.map.base import DTYPES
 from robot_vision.places.map.exporting import FORMATS
@@ -18,6 +18,7 @@ _MODULES = {
     "add": "build",
     "info": "show",
     "check": "show",
+    "evaluate": "evaluate",
     "export": "show",
     "show": "show",
     "merge": "edit",
@@ -52,6 +53,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info = verb("info", "show what a map contains and which model made it")
     info.add_argument("--json", action="store_true", help="print JSON instead of a table")
     verb("check", "read the whole map and say whether anything is damaged")
+
+    evaluate = verb(
+        "evaluate",
+        "ask a map about a bag or data set with poses, as the place node does, and count right answers",
+    )
+    _add_source(evaluate)
+    add_engine(evaluate, precision=False)
+    add_same_place(evaluate)
+    evaluate.add_argument(
+        "--single", action="store_true", help="each image alone, without the sequence filter"
+    )
+    evaluate.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare the best places with the image; needs a map with structure",
+    )
+    evaluate.add_argument(
+        "--json", action="store_true", help="print JSON with a row for each image"
+    )
 
     export = verb("export", "write the keyframes as CSV, TUM trajectory or GeoJSON (in metres)")
     export.add_argument(
@@ -160,8 +180,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     drop.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 
 
-def _add_recording(parser: argparse.ArgumentParser) -> None:
-    default = KeyframePolicy()
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    """Declares a recording with poses, and the model."""
     parser.add_argument("source", metavar="SOURCE", help="bag, folder of bags, or data set")
     add_model(parser)
     parser.add_argument(
@@ -175,6 +195,11 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="frames of a data set to use: all, train, validation or test (default: %(default)s)",
     )
+
+
+def _add_recording(parser: argparse.ArgumentParser) -> None:
+    default = KeyframePolicy()
+    _add_source(parser)
     parser.add_argument(
         "--name", help="name of the recording in the map (default: the name of the bag or sequence)"
     )

@@ -36,7 +36,7 @@ from robot_vision.text.counts import counted
 def build(args: argparse.Namespace) -> int:
     """Makes a map, or goes on with one that was stopped."""
     bundle = ModelBundle.load(find_model(args.model))
-    views, frame_id, notes = _views(args)
+    views, frame_id, notes = recorded_views(args)
     try:
         places = open_map(args.map, bundle=bundle)
     except MapMissingError:
@@ -54,7 +54,7 @@ def build(args: argparse.Namespace) -> int:
 def add(args: argparse.Namespace) -> int:
     """Adds another recording to a map."""
     bundle = ModelBundle.load(find_model(args.model))
-    views, frame_id, notes = _views(args)
+    views, frame_id, notes = recorded_views(args)
     with open_map(args.map, bundle=bundle) as places:
         return _go(args, places, bundle, views, frame_id, notes, rename=True)
 
@@ -170,7 +170,7 @@ def _covariance(sigma: list[float] | None) -> NDArray[np.float64] | None:
     return np.diag([metres**2] * 3 + [math.radians(degrees) ** 2] * 3)
 
 
-def _views(args: argparse.Namespace) -> tuple[list[MapView], str, tuple[str, ...]]:
+def recorded_views(args: argparse.Namespace) -> tuple[list[MapView], str, tuple[str, ...]]:
     """Returns the recording's views in order, the frame of their poses, and notes."""
     if args.split != "all" and args.split not in SPLIT_NAMES:
         raise ConfigError(unknown("split", args.split, ("all", *SPLIT_NAMES)))
@@ -219,9 +219,9 @@ def _ordered(splits: Splits) -> list[list[Sample]]:
 
 def _view(args: argparse.Namespace, splits: Splits, sample: Sample, number: int) -> MapView:
     assert sample.T_map_camera is not None
-    camera = args.camera or str(getattr(sample.source, "topic", "camera"))
+    camera = getattr(args, "camera", None) or str(getattr(sample.source, "topic", "camera"))
     source = sample.sequence or Path(args.source).resolve().name
-    if args.name:
+    if getattr(args, "name", None):  # of a recording that is added
         alone = len({s.sequence for s in splits.samples}) == 1
         source = args.name if alone else f"{args.name}/{source}"
     matrix = sample.camera_matrix if sample.camera_matrix is not None else splits.camera_matrix

@@ -39,6 +39,7 @@ REASONS = (
     "ambiguous",
     "unsupported",
 )
+COMPARED = 5  # places that are compared with an image, most probable first
 _NOISE_PX = 1.0
 _CLEARLY = 1.15
 _SURE = 4  # times `min_inliers`: further candidates are not looked at

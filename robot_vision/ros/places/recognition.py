@@ -31,7 +31,6 @@ from robot_vision.text.counts import counted
 
 MANY = 500  # added keyframes, from which on all are asked at once
 FOLLOW_S = 1.0  # between two looks for what others did to the map
-VERIFIED = 5  # places that are compared with the image, most probable first
 
 
 @dataclass(frozen=True)
@@ -347,7 +346,7 @@ class LiveMap:
             intrinsics: of the image; None where they are not known.
             why: the image or its intrinsics are not there.
         """
-        from robot_vision.places.verification.verifier import Verifier, candidates_of
+        from robot_vision.places.verification.verifier import COMPARED, Verifier, candidates_of
 
         if not answer.hypotheses or self._map is None:
             return answer
@@ -356,7 +355,7 @@ class LiveMap:
         try:
             if self._verifier is None:
                 self._verifier = Verifier()
-            ids = [h.place for h in answer.hypotheses[:VERIFIED]]
+            ids = [h.place for h in answer.hypotheses[:COMPARED]]
             found = self._verifier.verify(image, candidates_of(self._map, ids), intrinsics)
         except RobotVisionError as error:
             return self._not_verifiable(answer, str(error))

@@ -1,0 +1,89 @@
+"""`robot-vision map evaluate`: how well a map answers a recording with poses, as the place node asks it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
+from robot_vision.cli.arguments import progress
+from robot_vision.cli.map.build import recorded_views
+from robot_vision.contract.settings import EvaluationSettings
+from robot_vision.engines import create_engine
+from robot_vision.errors import ConfigError
+from robot_vision.pipeline import Pipeline
+from robot_vision.places.map.opening import open_map
+from robot_vision.places.recognition.recogniser import RecogniserOptions
+from robot_vision.studies.map_answers import RECALLS, answers, summarise
+from robot_vision.text.counts import counted
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Asks the map, and prints what came of it."""
+    bundle = ModelBundle.load(find_model(args.model))
+    options = RecogniserOptions(
+        radius_m=args.place_radius, heading_deg=args.place_heading, sequence=not args.single
+    )
+    views, frame_id, notes = recorded_views(args)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    with open_map(args.map, "read", bundle=bundle) as places:
+        if places.info.frame_id != frame_id:
+            raise ConfigError(
+                f"{args.source} has poses in frame {frame_id!r} and the map is in "
+                f"{places.info.frame_id!r}: set --option map_frame"
+            )
+        engine = create_engine(bundle, args.engine, args.device)
+        with Pipeline(bundle, engine) as pipeline, progress() as bar:
+            task = bar.add_task("recognising", total=len(views))
+            rows, left_out = answers(
+                places, views, pipeline, options, args.verify, lambda n: bar.advance(task, n)
+            )
+    if not rows:
+        raise ConfigError(f"{args.source}: none of {counted(len(views), 'image')} can be read")
+    found = summarise(rows, options, EvaluationSettings())
+    if args.json:
+        print(json.dumps({**found, "left_out": dict(left_out), "rows": rows}, indent=1))
+    else:
+        _show(args, found, left_out)
+    return 0
+
+
+def _show(args: argparse.Namespace, found: dict[str, Any], left_out: dict[str, int]) -> None:
+    how = "each image alone" if args.single else "sequence filter"
+    table = Table(
+        title=f"{args.source} on {args.map}: {how}{', verified' if args.verify else ''}",
+        title_justify="left",
+        show_header=False,
+    )
+    table.add_row(
+        "images", f"{found['images']}, of which {found['answerable']} show a place of the map"
+    )
+    for k in RECALLS:
+        table.add_row(f"recall@{k} of these", _share(found[f"recall_at_{k}"]))
+    right = f"{found['accepted_right']} / {found['accepted']} right"
+    table.add_row("accepted", right)
+    table.add_row("accepted, of these", _share(found["accepted_share"]))
+    table.add_row("precision", _share(found["precision"]))
+    for key, name in (("median", "median"), ("p90", "90 %")):
+        metres, degrees = (found[f"{key}_{unit}"]["value"] for unit in ("m", "deg"))
+        text = "-" if metres is None else f"{metres:.3f} m, {degrees:.2f} deg"
+        table.add_row(f"{name} error of the accepted", text)
+    Console().print(table)
+    for reason, count in sorted(left_out.items()):
+        print(f"- {counted(count, 'image')}: {reason}")
+
+
+def _share(headline: Any) -> str:
+    if headline["value"] is None:
+        return "-"
+    text = f"{headline['value']:.3f}"
+    if headline["low"] is None:
+        return text
+    return f"{text} ({headline['low']:.3f} to {headline['high']:.3f})"
