@@ -55,7 +55,8 @@ PARTS = (
     "start_up",
     "places",
 )
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8")
+NODE_PRECISIONS = ("float32", "int8")
 CAMERAS = [1, 2, 4]
 ABOUT = ("schema", "date", "command", "machine", "input")
 REPETITIONS = 2
@@ -173,7 +174,6 @@ def earlier_result(text: str) -> dict[str, Any]:
 
 
 def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str, Any]:
-    precisions = PRECISIONS[: 1 if quick else 2]
     if part == "resizing":
         return {part: stages.resizing(images, seconds)}
     if part == "engines":
@@ -184,7 +184,10 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
         measured = getattr(stages, part)
         return {f"{part}_{p}": measured(images, seconds, p) for p in PRECISIONS}
     if part == "dense_heads":
-        return {f"{part}_{p}": dense.dense_heads(images, seconds, p) for p in precisions}
+        return {
+            f"{part}_{p}": dense.dense_heads(images, seconds, p)
+            for p in PRECISIONS[: 1 if quick else 2]
+        }
     if part == "epistemic":
         return {part: epistemic.cost(images, seconds)}
     if part == "replay":
@@ -194,15 +197,12 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
     if part == "node":
         repetitions = 1 if quick else REPETITIONS
         found = {}
-        for precision in precisions:
+        for precision in NODE_PRECISIONS[: 1 if quick else 2]:
             own = own_rates(images, precision, seconds / 2)
-            brief = quick or precision != PRECISIONS[0]
-            found[f"node_{precision}"] = node.live(
-                images, own, seconds, precision, repetitions, brief
-            )
-            found[f"node_streams_{precision}"] = node.live(
-                images, own, seconds, precision, min(repetitions, 3), brief, streams=STREAMS
-            )
+            for name, streams in (("node", 1), ("node_streams", STREAMS)):
+                found[f"{name}_{precision}"] = node.live(
+                    images, own, seconds, precision, repetitions, quick, streams
+                )
         return found
     if part == "todays_node":
         return {part: node.todays(images, seconds, 1 if quick else 2)}
@@ -212,9 +212,7 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
         some, ends = CAMERAS[: 2 if quick else 3], [CAMERAS[0], CAMERAS[-1]]
         found = {part: node.many_cameras(images, 100.0, seconds, some, "float32", quick)}
         if not quick:
-            found["cameras_bfloat16"] = node.many_cameras(
-                images, 400.0, seconds, ends, "bfloat16", quick
-            )
+            found["cameras_int8"] = node.many_cameras(images, 400.0, seconds, ends, "int8", quick)
         return found
     if part == "start_up":
         return {part: node.start_up(images, 2 if quick else 5)}

@@ -16,8 +16,7 @@ from robot_vision.images.resizing import network_inputs
 ROOT = Path(__file__).resolve().parent.parent
 JPEG_QUALITY = 80  # what compressed_image_transport writes if nobody asks for another
 SIZES = {"480p": (480, 640), "1080p": (1080, 1920)}
-# Compared with one stream: one more than two cores, so that a frame lies ready while two are worked on.
-STREAMS = 3
+STREAMS = 0  # what the node chooses, compared with one stream
 
 
 def frames(count: int = 16) -> tuple[list[NDArray[np.uint8]], str]:

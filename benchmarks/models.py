@@ -147,10 +147,17 @@ class _Samples:
         return {"images": self.batch_of_all[index]}
 
 
-def variant(kind: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
-    """Returns the three heads in a lower precision, as `robot-vision train` makes them."""
-    source = bundle("three_heads", images)
-    path = source.path.with_name(f"three_heads_{kind}")
+def ready(name: str, precision: str, images: list[NDArray[np.uint8]]) -> tuple[ModelBundle, str]:
+    """Returns a bundle and what its engine computes in; `int8` is the variant for VNNI."""
+    if precision == "int8":
+        return variant("int8-vnni", images, name), "float32"
+    return bundle(name, images), precision
+
+
+def variant(kind: str, images: list[NDArray[np.uint8]], name: str = "three_heads") -> ModelBundle:
+    """Returns a network in a lower precision, as `robot-vision train` makes them."""
+    source = bundle(name, images)
+    path = source.path.with_name(f"{name}_{kind}")
     try:
         made = ModelBundle.load(path)
         if made.training.get("variant_of") == source.sha256:

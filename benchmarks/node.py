@@ -26,7 +26,7 @@ from robot_vision.engines.factory import available_engines
 
 LOSS = 0.01  # a rate is sustained if fewer frames than this stay unanswered
 FIXED_RATES = (10, 30, 60)
-CASES = (("480p", "raw"), ("1080p", "raw"), ("1080p", "compressed"))
+CASES = (("480p", "raw"), ("1080p", "compressed"), ("1080p", "raw"))
 _DIAGNOSTICS_S = 1.1  # the node reports its counters once a second
 _LAST_FRAMES_S = 0.3
 
@@ -34,7 +34,7 @@ _LAST_FRAMES_S = 0.3
 BESIDE_TODAYS = {
     "float32": ("float32", 1, 100.0),
     "streams_float32": ("float32", STREAMS, 100.0),
-    "bfloat16": ("bfloat16", 1, 400.0),
+    "streams_int8": ("int8", STREAMS, 400.0),
 }
 
 
@@ -171,8 +171,8 @@ def live(
     seconds: float,
     precision: str,
     repetitions: int,
-    brief: bool,
-    streams: int = 1,
+    quick: bool,
+    streams: int,
 ) -> dict[str, Any]:
     """The perception node: sustained rates, and what happens at fixed ones.
 
@@ -182,24 +182,31 @@ def live(
             asked before and after each search, so that both see the same state of the machine.
         seconds: a trial.
         precision: of the engine.
-        repetitions: of each fixed rate; medians are returned. With one the search is quick too.
-        brief: only 480p raw.
+        repetitions: of each fixed rate; medians are returned.
+        quick: search less closely, and only 480p raw.
         streams: batches in work at the same time.
     """
-    path = str(models.bundle("three_heads", images).path)
+    path, computed = _path(precision, images)
     results: dict[str, Any] = {}
-    for size, transport in CASES[:1] if brief else CASES:
-        command = perception(path, transport, precision, streams=streams)
+    # Raw 1080p says the least: once is enough.
+    most = 1 if quick else 3 if (precision, streams) == ("float32", 1) else 2
+    for size, transport in CASES[:most]:
+        command = perception(path, transport, computed, streams=streams)
         with bench(command, size=size, transport=transport) as peer:
             before = own()
-            case = sustained(peer, before["pipeline"], seconds, repetitions == 1)
+            case = sustained(peer, before["pipeline"], seconds, quick)
             after = own()
             case["own_hz"] = {k: round((before[k] + after[k]) / 2, 2) for k in before}
-            for rate in FIXED_RATES if streams == 1 else (30,):
+            for rate in FIXED_RATES if (precision, streams) == ("float32", 1) else (30,):
                 trials = [trial(peer, rate, seconds) for _ in range(repetitions)]
                 case[f"at_{rate}_hz"] = median_of(trials)
         results[f"{size} {transport}"] = case
     return results
+
+
+def _path(precision: str, images: list[Any]) -> tuple[str, str]:
+    bundle, computed = models.ready("three_heads", precision, images)
+    return str(bundle.path), computed
 
 
 def engines(images: list[Any], top: float, seconds: float, quick: bool) -> dict[str, Any]:
@@ -229,10 +236,10 @@ def many_cameras(
     images: list[Any], top: float, seconds: float, counts: list[int], precision: str, quick: bool
 ) -> dict[str, Any]:
     """The perception node with several synchronised 480p cameras: one batch for all that wait."""
-    path = str(models.bundle("three_heads", images).path)
+    path, computed = _path(precision, images)
     results = {}
     for count in counts:
-        command = perception(path, "raw", precision, cameras=count)
+        command = perception(path, "raw", computed, cameras=count)
         with bench(command, cameras=count) as peer:
             results[str(count)] = sustained(peer, top / count, seconds, quick)
     return results
@@ -245,11 +252,11 @@ def todays(images: list[Any], seconds: float, turns: int) -> dict[str, Any]:
     actively and get into each other's way on few cores), so both are started several times and the best
     of ours is compared with the best of theirs. One turn is a quick one, with one of ours.
     """
-    path = str(models.bundle("three_heads", images).path)
     theirs = [sys.executable, "-m", "benchmarks.todays_node"]
     nodes = {"todays": (theirs, peers.TODAYS, 40.0)}
     for name, (precision, streams, top) in list(BESIDE_TODAYS.items())[: 1 if turns == 1 else None]:
-        command = perception(path, "raw", precision, streams=streams)
+        path, computed = _path(precision, images)
+        command = perception(path, "raw", computed, streams=streams)
         nodes[name] = (command, peers.PERCEPTION, top)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in nodes}
     for turn in range(turns):

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.inputs import STREAMS
 from benchmarks.tables import percentile_table, table
 from robot_vision.charts.svg import Chart
 
-PRECISIONS = ("float32", "bfloat16")
+PICTURED = ("float32",)
 RATES = (10, 30, 60)
 NODES = {
-    "float32": "float32",
-    "streams_float32": f"float32, streams:={STREAMS}",
-    "bfloat16": "bfloat16",
-    "streams_bfloat16": f"bfloat16, streams:={STREAMS}",
+    "float32": "float32, streams:=1",
+    "streams_float32": "float32",
+    "int8": "int8-vnni, streams:=1",
+    "streams_int8": "int8-vnni",
 }
 
 
@@ -94,12 +93,12 @@ def node_sections(data: dict[str, Any]) -> Iterator[str]:
                 "Drops: by the node's own counters (replaced: a newer frame came first).\n"
             )
             yield _fixed(live)
-            if key in PRECISIONS:
+            if key in PICTURED:
                 yield f"![Age of results by rate](images/benchmarks_age_{key}.svg)\n"
     for name, title in (
         ("node_engines", "The running node with each engine, 480p raw, float32"),
         ("cameras", "Several synchronised cameras, 480p raw, float32 (Hz is of each camera)"),
-        ("cameras_bfloat16", "The same in bfloat16"),
+        ("cameras_int8", "The same in int8-vnni"),
     ):
         if found := data.get(name):
             yield f"## {title}\n"
@@ -141,7 +140,7 @@ def limit_section(data: dict[str, Any]) -> Iterator[str]:
 def plots(data: dict[str, Any]) -> dict[str, str]:
     """Returns SVG pictures by file name: the age of results over the rate."""
     pictures = {}
-    for precision in PRECISIONS:
+    for precision in PICTURED:
         if not (live := data.get(f"node_{precision}")):
             continue
         ages = {

@@ -99,8 +99,8 @@ def engines(images: Images, seconds: float) -> dict[str, Any]:
 
 def pipeline(images: Images, seconds: float, precision: str) -> dict[str, Any]:
     """RGB array in, predictions out, and the bare engine on a ready batch; 480p and 1080p."""
-    bundle = models.bundle("three_heads", images)
-    engine = create_engine(bundle, precision=precision)
+    bundle, computed = models.ready("three_heads", precision, images)
+    engine = create_engine(bundle, precision=computed)
     whole = Pipeline(bundle, engine)
     batch = inputs.network_batch(bundle, images[:1])
     big = inputs.enlarged(images[:1], inputs.SIZES["1080p"])
@@ -112,7 +112,7 @@ def pipeline(images: Images, seconds: float, precision: str) -> dict[str, Any]:
         },
         seconds,
     )
-    label = f"{engine.name} {engine.device} {engine.precision}"
+    label = f"{engine.name} {engine.device} {precision}"
     whole.close()
     return {
         "engine": label,
@@ -124,13 +124,14 @@ def pipeline(images: Images, seconds: float, precision: str) -> dict[str, Any]:
 
 def heads(images: Images, seconds: float, precision: str) -> dict[str, Any]:
     """What three heads cost over the backbone with the classifier alone."""
-    bundles = {name: models.bundle(name, images) for name in models.SPECS}
-    loaded = {name: create_engine(b, precision=precision) for name, b in bundles.items()}
-    batch = inputs.network_batch(bundles["three_heads"], images[:1])
+    names = models.SPECS if precision == "float32" else ("three_heads", "classifier_alone")
+    ready = {name: models.ready(name, precision, images) for name in names}
+    loaded = {name: create_engine(b, precision=computed) for name, (b, computed) in ready.items()}
+    batch = inputs.network_batch(ready["three_heads"][0], images[:1])
     times = side_by_side({n: lambda e=e: e.run(batch) for n, e in loaded.items()}, seconds)
     label = loaded["three_heads"]
     return {
-        "engine": f"{label.name} {label.device} {label.precision}",
+        "engine": f"{label.name} {label.device} {precision}",
         "times": times,
         "three_heads_over_one": ratio(times, "three_heads", "classifier_alone"),
     }
