@@ -42,6 +42,7 @@ NODES = ("robot_vision/ros/perception/node.py", "robot_vision/ros/perception_nod
 FLOOD_HZ = 400.0  # above what a node answers
 EVALUATED = 96  # frames of the bag
 LEVEL = 0.95
+SHARE = "pipeline / engine"
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ def rows(
         faster = name.endswith("Hz")
         ratios = [this / base if faster else base / this for base, this in pairs]
         low, high = interval(ratios)
-        said = verdict(ratios, noise)
+        # A faster engine makes the share of all else larger: that is to be seen and is no loss.
+        said = "" if name == SHARE else verdict(ratios, noise)
         base, this = (statistics.median(values) for values in zip(*pairs, strict=True))
         ratio = statistics.median(ratios)
         yield (

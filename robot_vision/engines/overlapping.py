@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,12 +19,15 @@ from robot_vision.errors import EngineError
 STREAMS = 3
 # Frames of a camera of 30 Hz must not overlap: then none is answered later than it would be alone.
 ALONE_S = 0.8 / 30
+# Frames have overlapped so shortly before: the next ones will too, and one that took all cores would hold
+# them up. A camera of 30 Hz is past it with its next frame.
+SHORTLY_S = 0.02
 
 _log = logging.getLogger(__name__)
 
 
 class OverlappingEngine:
-    """Two engines of one graph: what runs alone takes the first, what comes meanwhile the second.
+    """Two engines of one graph: what runs alone takes the first, what overlaps with another the second.
 
     The second is made when it is first needed, in a thread of its own, so that slow cameras cost neither its
     memory nor its time; until it is there, runs wait for each other.
@@ -43,6 +47,7 @@ class OverlappingEngine:
         self._making: threading.Thread | None = None
         self._lock = threading.Lock()
         self._running = 0
+        self._overlapped = -math.inf  # when runs last did
         self._seconds: dict[int, float] = {}  # of the shortest run alone, by size of the batch
         self._shape: tuple[int, ...] = ()
 
@@ -58,7 +63,8 @@ class OverlappingEngine:
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """See `Engine.run`."""
         with self._lock:
-            alone = self._running == 0
+            self._note()
+            alone = time.monotonic() - self._overlapped > SHORTLY_S
             self._running += 1
             self._shape = batch.shape[1:]
             if not alone and self._making is None:
@@ -72,9 +78,14 @@ class OverlappingEngine:
             seconds = time.perf_counter() - start
             with self._lock:
                 self._running -= 1
+                self._note()
                 if alone:
                     best = self._seconds.get(len(batch), seconds)
                     self._seconds[len(batch)] = min(best, seconds)
+
+    def _note(self) -> None:
+        if self._running:
+            self._overlapped = time.monotonic()
 
     def _make_beside(self) -> None:
         try:

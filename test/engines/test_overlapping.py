@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -63,6 +65,7 @@ class Bench:
 
     def beside(self, batch, pool):
         """Runs a batch while another one is at work; returns both answers."""
+        self.engine._overlapped = -math.inf  # long ago
         self.first.open.clear()
         one = pool.submit(self.engine.run, batch[:1])
         wait_until(lambda: self.engine._running == 1, 10)
@@ -161,3 +164,18 @@ def test_closing_waits_for_an_engine_that_is_being_made(bundle, batch):
         made.set()
         closing.result(20)
     assert bench.second.engine._session is None and bench.first.engine._session is None
+
+
+def test_a_frame_between_frames_that_overlap_leaves_cores_to_the_next(bundle, batch):
+    bench = Bench(bundle)
+    with ThreadPoolExecutor(2) as pool:
+        bench.beside(batch, pool)
+    wait_until(lambda: bench.engine._beside is not None, 10)
+    bench.engine._overlapped = time.monotonic()
+    before = len(bench.first.ran)
+    bench.engine.run(batch)
+    assert len(bench.first.ran) == before and bench.second.ran[-1] == 3
+    bench.engine._overlapped = time.monotonic() - 1 / 30  # the next frame of a camera of 30 Hz
+    bench.engine.run(batch)
+    assert len(bench.first.ran) == before + 1
+    bench.engine.close()

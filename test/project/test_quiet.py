@@ -142,6 +142,11 @@ def test_of_a_rate_more_is_faster_and_of_a_time_less():
     assert said == {"node, Hz": ("2.000", "no slower"), "pipeline, ms": ("0.500", "SLOWER")}
 
 
+def test_a_faster_engine_is_no_loss_of_the_pipeline():
+    ((_, verdict),) = check.rows({check.SHARE: [(1.1, 1.5)] * 6}, 0.02)
+    assert verdict == ""
+
+
 def test_trees_are_measured_there_and_back_in_pairs():
     sides = [check.Side(name, ROOT, 1) for name in ("base", "this")]
     asked = []

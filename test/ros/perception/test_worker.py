@@ -11,6 +11,7 @@ from tiny_bundle import make_tiny_bundle
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2")
 
+from robot_vision.errors import EngineError
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.perception.worker import Frame, Request, Result, Turns, Worker
@@ -134,6 +135,27 @@ def test_a_frame_that_fails_gives_its_turn_away(bundle):
     wait_until(lambda: len(bench.results) == 2, 10)
     assert bench.stamps() == [2, 4]
     assert bench.cameras["front"].counters["refused_corrupt"] == 2
+    bench.close()
+
+
+def test_a_run_that_fails_costs_its_frame_alone_while_others_are_in_work(bundle):
+    bench = Bench(bundle, streams=3)
+    run = bench.first.engine.run
+
+    def failing(batch):
+        time.sleep(0.05)
+        if batch.mean() == 2:
+            raise EngineError("the device was lost")
+        return run(batch)
+
+    bench.first.engine.run = failing
+    bench.worker.start()
+    for number in range(1, 6):
+        bench.give(number)
+    wait_until(lambda: len(bench.results) == 4, 10)
+    assert bench.stamps() == [1, 3, 4, 5]
+    assert bench.cameras["front"].counters["engine_failed"] == 1
+    assert "the device was lost" in dict(bench.warnings)["engine"]
     bench.close()
 
 
