@@ -59,8 +59,9 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 NODE_PRECISIONS = ("float32", "int8")
 CAMERAS = [1, 2, 4]
 ABOUT = ("schema", "date", "command", "machine", "input")
+NOT_QUICK = ("epistemic", "node_engines", "places")
 REPETITIONS = 2
-SECONDS, QUICK_SECONDS = 2.0, 1.0
+SECONDS, QUICK_SECONDS = 2.0, 0.5
 # Together with what the parts take: 25 minutes for a whole run, 4 for a quick one.
 REPEATS_S, QUICK_REPEATS_S = 120.0, 20.0
 
@@ -215,7 +216,7 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
             found["cameras_int8"] = node.many_cameras(images, 400.0, seconds, ends, "int8", quick)
         return found
     if part == "start_up":
-        return {part: node.start_up(images, 2 if quick else 5)}
+        return {part: node.start_up(images, 1 if quick else 5)}
     assert part == "places", part
     return {part: places.lookups(quick)}
 
@@ -236,19 +237,21 @@ def own_rates(images: list[Any], precision: str, seconds: float) -> Callable[[],
 def main() -> int:
     """Parses arguments, measures, writes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART",
                         help=f"some of {', '.join(PARTS)}")  # fmt: skip
     parser.add_argument("--seconds", type=positive, help="time for each comparison "
                         f"(default: {SECONDS:g}, quick: {QUICK_SECONDS:g})")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help="under 4 minutes, to see that it runs; fewer comparisons")  # fmt: skip
+                        help="under 4 minutes, to see that it runs; fewer comparisons, and without "
+                        f"{', '.join(NOT_QUICK)}")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="folder for benchmarks.json and benchmarks.md (default: docs, quick: "
                         "build/benchmarks)")  # fmt: skip
     parser.add_argument("--keep", type=earlier_result, metavar="JSON",
                         help="earlier result to take from what is not measured now; it is said")  # fmt: skip
     args = parser.parse_args()
-    parts = [p for p in PARTS if p in args.only]
+    wanted = args.only or [p for p in PARTS if not (args.quick and p in NOT_QUICK)]
+    parts = [p for p in PARTS if p in wanted]
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     output = args.output or inputs.ROOT / ("build/benchmarks" if args.quick else "docs")
     try:

@@ -88,6 +88,7 @@ class OverlappingEngine:
             self._overlapped = time.monotonic()
 
     def _make_beside(self) -> None:
+        _log.info("frames overlap: a second engine is made for them")
         try:
             made = self._make(STREAMS)
             for size in list(self._seconds):  # else the first of each size would wait for its graph
