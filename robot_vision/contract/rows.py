@@ -277,7 +277,8 @@ def what_ran(recording: Mapping[str, Any]) -> str:
     meta = recording.get("meta") or {}
     key = meta.get("key") or {}
     if key.get("precision"):
-        return f"{key['precision']} with {key.get('engine', '')}".removesuffix(" with ")
+        engine = str(key.get("engine", "")).partition(" on ")[0]  # recordings do not say the device
+        return f"{key['precision']} with {engine}".removesuffix(" with ")
     words = dict(word.partition(":")[::2] for word in str(meta.get("model") or "").split())
     return f"{words['program']} with {words.get('engine', '')}" if "program" in words else ""
 

@@ -12,6 +12,7 @@ from program_bundle import certificate, make_program_bundle
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
+from robot_vision.evaluation.predict.recorded import read_results
 
 pytestmark = pytest.mark.slow
 
@@ -58,16 +59,22 @@ def test_evaluate_names_what_ran_and_compares_it(bundle, bag, tmp_path, capsys):
     words += ["--label-topic", "/truth/room", "--pose-topic", "/truth/pose", "--output"]
     old, new = str(tmp_path / "old"), str(tmp_path / "new")
     assert main([*words, old, "--precision", "float32"]) == 0
-    assert "predicted by float32 with onnx on cpu" in capsys.readouterr().err
+    assert "predicted by float32 with onnx" in capsys.readouterr().err
     assert main([*words, new, "--compare", f"{old}/metrics.json", "--format", "markdown"]) == 0
     said = capsys.readouterr()
-    assert "predicted by int8 with onnx on cpu" in said.err
-    assert "the program was float32 with onnx on cpu and is int8 with onnx on cpu" in said.out
+    assert "predicted by int8 with onnx" in said.err
+    assert "the program was float32 with onnx and is int8 with onnx" in said.out
     was, now = (json.loads(Path(f, "metrics.json").read_text()) for f in (old, new))
     assert (was["bundle"]["program"], now["bundle"]["program"]) == ("float32", "int8")
     (recording,) = now["recordings"]
     assert recording["meta"]["key"]["precision"] == "int8"
     assert " program:int8 engine:onnx sha256:" in recording["meta"]["model"]
+    (results,) = Path(new, "results").iterdir()
+    assert " program:int8 engine:onnx sha256:" in read_results(results).meta["model"]
+    again = ["evaluate", "--predictions", str(results), "--model", bundle, "--resamples", "10"]
+    again += ["--compare", f"{old}/metrics.json", "--bag", bag, "--label-topic", "/truth/room"]
+    assert main([*again, "--format", "markdown", "--output", str(tmp_path / "recorded")]) == 0
+    assert "the program was float32 with onnx and is int8 with onnx" in capsys.readouterr().out
     # The program is moved by two metres along each axis, from poses that are off by 0.1 along one.
     assert was["pose"]["median_m"]["value"] == pytest.approx(0.1, abs=1e-5)
     assert now["pose"]["median_m"]["value"] == pytest.approx(
@@ -124,7 +131,7 @@ def test_all_processes_of_an_evaluation_run_the_program_that_was_chosen(
     ]
     words += ["--label-topic", "/truth/room", "--pose-topic", "/truth/pose", "--resamples", "10"]
     assert main([*words, "--no-results-bag", "--output", str(tmp_path / "out")]) == 0
-    assert "note: predicted by int8 with onnx on cpu" in capsys.readouterr().err
+    assert "note: predicted by int8 with onnx" in capsys.readouterr().err
     choices = list((tmp_path / "cache").rglob("choice-*.json"))
     assert len(choices) == 1
     assert json.loads(choices[0].read_text())["facts"]["engine"] == "onnx"
@@ -140,4 +147,4 @@ def test_merging_what_different_programs_said_is_told(bundle, bag, tmp_path, cap
     capsys.readouterr()
     assert main(["evaluate", "merge", *documents, "--output", str(tmp_path / "both")]) == 0
     said = capsys.readouterr().err
-    assert "note: predicted by float32 with onnx on cpu and int8 with onnx on cpu" in said
+    assert "note: predicted by float32 with onnx and int8 with onnx" in said

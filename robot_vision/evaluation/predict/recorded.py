@@ -34,6 +34,7 @@ from robot_vision.contract.topics import (
     Topic,
 )
 from robot_vision.errors import ImageError, SourceError, unknown
+from robot_vision.evaluation.predict.cache import KEY
 from robot_vision.evaluation.predict.columns import UNJUDGED, Predictions
 from robot_vision.evaluation.predict.known_images import KnownImages
 from robot_vision.files.array_stream import Stream
@@ -98,7 +99,10 @@ def write_results(
         latched = [
             (topic, options[head.name]) for head, spec, _ in heads for topic in head.latched(spec)
         ]
-        for once, chosen in (*latched, (model_topic(bundle), None)):
+        key = predictions.meta.get(KEY, {})
+        engine = key.get("engine", "").partition(" ")[0]
+        model = model_topic(bundle, key.get("precision", bundle.program), engine)
+        for once, chosen in (*latched, (model, None)):
             message = once.writer(make)(Stamp(*divmod(first, SECOND_NS)), chosen)
             bag.write(f"{NODE}/{once.name}", first, message)
         for i in order:
