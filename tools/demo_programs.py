@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, default=ROOT / "models" / "demo")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo_programs")
     parser.add_argument("--drives", type=int, default=80, help="of some 18 frames each")
-    parser.add_argument("--programs", default="int8-vnni,int8,bfloat16")
+    parser.add_argument("--programs", default="int8-vnni")
     parser.add_argument("--more", default="", help="further arguments of optimise")
     args = parser.parse_args(argv)
     world = default_world()
