@@ -19,6 +19,23 @@ from numpy.typing import NDArray
 MAX_BYTES = 1 << 32  # of all arrays of a file
 
 
+def read_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Returns shape, whether columns come first, and type of an .npy file, and goes to its numbers.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        version = npy.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version} of the format")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(stream)
+    except Exception as error:  # the header is a Python literal, and its parser raises many things
+        raise ValueError(f"no array: {error}") from error
+    return found
+
+
 def load_npy(content: bytes) -> NDArray[Any]:
     """Returns the array of an .npy file, as a view of its bytes.
 
@@ -26,14 +43,7 @@ def load_npy(content: bytes) -> NDArray[Any]:
         ValueError: it is none, holds objects, or has another number of bytes than its header says.
     """
     stream = io.BytesIO(content)
-    try:
-        version = npy.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"version {version} of the format")
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except Exception as error:  # the header is a Python literal, and its parser raises many things
-        raise ValueError(f"no array: {error}") from error
+    shape, fortran, dtype = read_header(stream)
     if dtype.hasobject:
         raise ValueError(f"an array of {dtype}, which may run code when it is read")
     if not dtype.itemsize or any(n < 0 for n in shape):

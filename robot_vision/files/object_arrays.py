@@ -7,12 +7,14 @@ number or a type of NumPy, and refused otherwise.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy
+
+from robot_vision.files.arrays import load_npy, read_header
 
 MAX_BYTES = 1 << 28
 _MARK = object()
@@ -48,19 +50,18 @@ def load_object_array(file: Path) -> Any:
     """
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"it has {file.stat().st_size} bytes: at most {MAX_BYTES} are read")
-    with open(file, "rb") as stream:
-        version = npy.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"its format {version} is not known")
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        _, _, dtype = header(stream)
-        if not dtype.hasobject:
-            stream.seek(0)
-            return np.load(stream, allow_pickle=False)
-        try:
-            return _plain(_followed(stream.read()))
-        except (IndexError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"its objects cannot be followed ({error})") from error
+    content = file.read_bytes()
+    stream = io.BytesIO(content)
+    if not read_header(stream)[2].hasobject:
+        return load_npy(content)
+    try:
+        return _plain(_followed(stream.read()))
+    except ValueError:
+        raise
+    except Exception as error:  # a program that was not written by NumPy fails in many ways
+        raise ValueError(
+            f"its objects cannot be followed ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _followed(program: bytes) -> Any:

@@ -165,3 +165,21 @@ def test_without_any_sign_of_places_the_remedy_is_said(tmp_path):
     with pytest.raises(SourceError, match="has no images"):
         (tmp_path / "empty").mkdir()
         open_pairs(tmp_path / "empty", asked)
+
+
+def test_changed_bytes_give_numbers_or_one_kind_of_error(tmp_path):
+    """Whatever a file says, nobody sees another error than ValueError."""
+    vpr_bench(tmp_path, [(0, np.arange(3)), (1, [1, 2]), (2, (3,))])
+    file = tmp_path / VPR_BENCH
+    content, rng = file.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        changed = bytearray(content)
+        for at in rng.integers(6, len(content), rng.integers(1, 4)):
+            changed[at] = rng.integers(256)
+        file.write_bytes(changed)
+        try:
+            load_object_array(file)
+        except ValueError:
+            refused += 1
+    assert refused > 100

@@ -105,7 +105,7 @@ def test_weights_with_code_are_not_run(tmp_path: Path) -> None:
     mark = tmp_path / "was-run"
     torch.save({"a": _Mark(mark)}, tmp_path / "weights.pth")
     with pytest.raises(BundleError, match="can be read safely"):
-        pretrained._read(tmp_path / "weights.pth")
+        pretrained.read_file(tmp_path / "weights.pth")
     assert not mark.exists()
 
 
