@@ -125,7 +125,7 @@ def optimise(
         for name, graph in graphs.items():
             (part / programs[name].graph).write_bytes(graph)
         _manifest(bundle, part, programs)
-        probes = _Probes(bundle, certifying)
+        probes = _Probes(bundle, certifying, graphs)
         for name in names:
             # As a robot loads it: with its settings, its calibration and its graph.
             view = ModelBundle.load(part, name)
@@ -253,9 +253,13 @@ def _variant(
 class _Probes:
     """A few inputs, and what programs gave for them on the engines of this and of earlier machines."""
 
-    def __init__(self, bundle: ModelBundle, samples: Sequence[Sample]) -> None:
-        self.tensors: dict[str, NDArray[Any]] = {}
-        self.tensors.update(bundle.probes)
+    def __init__(
+        self, bundle: ModelBundle, samples: Sequence[Sample], new: Collection[str]
+    ) -> None:
+        # What a program gave before it was made again is of another graph.
+        self.tensors: dict[str, NDArray[Any]] = {
+            n: a for n, a in bundle.probes.items() if n.partition("/")[0] not in new
+        }
         if PROBE_IMAGES not in self.tensors:
             self.tensors[PROBE_IMAGES] = _inputs(bundle, samples, COUNT)
         if not any(name.startswith(f"{FLOAT32}/") for name in self.tensors):

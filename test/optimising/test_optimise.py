@@ -129,6 +129,19 @@ def test_on_another_machine_programs_stay_and_certificates_are_added(
     assert more.bundle.programs[1] == optimised.bundle.programs[1]
 
 
+def test_a_program_that_is_made_again_forgets_other_machines(optimised, tmp_path, monkeypatch):
+    samples = data(pictures())
+    with monkeypatch.context() as patch:
+        patch.setattr("robot_vision.optimising.certify.instructions", lambda device: "avx2")
+        patch.setattr("robot_vision.engines.probes.instructions", lambda device: "avx2")
+        more = optimise(optimised.bundle, samples, ("int8",), tmp_path / "more", SETTINGS).bundle
+    assert any(name.startswith("int8/onnx/cpu/avx2/") for name in more.probes)
+    again = optimise(more, samples, ("int8",), tmp_path / "again", SETTINGS, remake=True).bundle
+    assert {c.instructions for c in again.programs[0].certificates} == {instructions()}
+    assert not any("/avx2/" in name for name in again.probes)
+    assert any(name.startswith("bfloat16/openvino/") for name in again.probes)
+
+
 def test_too_few_images_certify_nothing_and_say_how_many_would_do(source, tmp_path):
     few = optimise(source, data(pictures(150)), ("int8",), tmp_path / "few", SETTINGS)
     for c in few.bundle.programs[0].certificates:
