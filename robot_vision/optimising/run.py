@@ -229,6 +229,10 @@ def _variant(
             if not fitted.constants and not recorded:
                 # How many images may be called unknown, say, is a choice and no truth of the images.
                 why = "the bundle does not say by which settings it was fitted"
+            undone = [head.key(word) for word in fitted.undoes]
+            lost = [w for w in undone if w not in parts or not bundle.calibration.get(w)]
+            if lost and not why:
+                why = f"it would undo {', '.join(lost)}, and the bundle does not say how that was fitted"
             if why:
                 notes.append(f"{name}: {part} keeps the calibration of float32: {why}")
                 continue

@@ -9,7 +9,7 @@ from colour_samples import colour_samples
 from conv_bundle import make_conv_bundle
 from onnx import numpy_helper
 
-from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.bundle import ModelBundle, write_manifest
 from robot_vision.calibration.run import Data
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.image_sketch import sketch
@@ -96,6 +96,25 @@ def test_calibration_is_fitted_for_the_program(optimised):
     assert int8.spec.heads["classifier"].temperature == pytest.approx(3, rel=0.25)
     assert optimised.bundle.spec.heads["classifier"].temperature == 1
     assert int8.calibration["classifier"]["images"] == 400
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_program_calls_images_unknown_as_float32_does(tmp_path, told):
+    """A temperature moves the scores, so it is fitted only where the threshold can be fitted again."""
+    path = make_conv_bundle(tmp_path / "conv", heads=("classifier",), unknown_threshold=0.4)
+    source = ModelBundle.load(path)
+    if told:
+        how = {"open_set": {"score": "max_probability", "keep": 0.9, "images": 400}}
+        write_manifest(path, "conv", source.spec, {}, {}, how)
+        source = ModelBundle.load(path)
+    made = optimise(source, data(pictures()), ("int8",), tmp_path / "new", SETTINGS)
+    spec = ModelBundle.load(made.bundle.path, "int8").spec.heads["classifier"]
+    if told:
+        assert spec.temperature == pytest.approx(3, rel=0.25)
+        assert spec.unknown_threshold is not None and spec.unknown_threshold != 0.4
+    else:
+        assert (spec.temperature, spec.unknown_threshold) == (1.0, 0.4)
+        assert any("it would undo open_set" in note for note in made.notes)
 
 
 def test_an_engine_that_gives_other_answers_is_refused(optimised):
