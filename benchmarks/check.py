@@ -35,6 +35,7 @@ from benchmarks.peers import Peer, bench
 from benchmarks.quiet import WATCH
 from benchmarks.tables import table
 from benchmarks.timing import positive
+from robot_vision.demo.processes import free_domain
 from robot_vision.errors import ConfigError
 
 PARTS = ("process", "node", "start_up")
@@ -227,8 +228,9 @@ def rows(
 def two_domains() -> Iterator[tuple[int, int]]:
     """Yields ROS domains for both sides, on this machine alone."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    first = 100 + os.getpid() % 50
-    yield first, first + 50
+    first = free_domain()
+    os.environ["ROS_DOMAIN_ID"] = str(first)  # which the next one leaves out
+    yield first, free_domain()
 
 
 def check(

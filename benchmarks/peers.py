@@ -18,6 +18,7 @@ import psutil
 from benchmarks import inputs
 from benchmarks.camera import topics
 from benchmarks.interrupts import held
+from robot_vision.demo.processes import die_with_parent, free_domain
 
 PERCEPTION, TODAYS = "/perception", "/todays_node"
 
@@ -31,7 +32,11 @@ def start(command: list[str], cwd: Path = inputs.ROOT, **options: Any) -> psutil
     It has a session of its own, so that Ctrl-C at the terminal reaches us alone.
     """
     with held():
-        process = psutil.Popen(command, cwd=cwd, start_new_session=True, **options)
+        process = psutil.Popen(
+            command, cwd=cwd, start_new_session=True,
+            preexec_fn=die_with_parent,  # where this one is killed and can end nobody
+            **options,
+        )  # fmt: skip
         _started.append(process)
     return process
 
@@ -146,7 +151,7 @@ class Bench:
 
 def isolate() -> None:
     """Keeps the benchmark's topics on this machine and off other robots' domains."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(100 + os.getpid() % 100))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(free_domain()))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import openvino
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -19,6 +18,7 @@ from benchmarks.timing import percentiles, ratio, side_by_side
 from robot_vision.bundle.signature import INPUT_NAME
 from robot_vision.engines import create_engine
 from robot_vision.engines.bound import BoundSession
+from robot_vision.engines.openvino import core
 from robot_vision.heads.place.answer import Descriptor
 from robot_vision.heads.place.topics import descriptor_topic
 from robot_vision.images.decode import to_rgb
@@ -137,12 +137,12 @@ def _compiled(bundle: Any, seconds: float) -> dict[str, dict[str, float]]:
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16"}
     requests = {}
     for name in (USUAL, OURS):
-        model = openvino.Core().read_model(bundle.graph)
+        model = core().read_model(bundle.graph)
         if name == OURS:
             shape = model.input(0).get_partial_shape()
             shape[0] = 1
             model.reshape(shape)
-        requests[name] = openvino.compile_model(model, "CPU", config).create_infer_request()
+        requests[name] = core().compile_model(model, "CPU", config).create_infer_request()
     return side_by_side(
         {n: lambda r=r: r.infer([batch], share_inputs=True) for n, r in requests.items()}, seconds
     )

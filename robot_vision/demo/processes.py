@@ -84,7 +84,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C comes to this process alone, which stops the others
-                preexec_fn=_die_with_parent,  # where this one is killed and can stop nobody
+                preexec_fn=die_with_parent,  # where this one is killed and can stop nobody
             )
 
     def ended(self, name: str) -> bool:
@@ -138,7 +138,8 @@ class Processes:
         self._running.clear()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Lets this process get SIGTERM when the one that started it ends: a `preexec_fn`."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

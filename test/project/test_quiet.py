@@ -210,6 +210,19 @@ def test_an_interrupted_run_says_so_in_a_line_and_leaves_no_process(number):
 
 
 @pytest.mark.slow
+def test_what_a_benchmark_has_started_ends_with_it_when_it_is_killed():
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == "child\n"
+    (child,) = quiet.psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    wait_until(lambda: not child.is_running(), 10)
+
+
+@pytest.mark.slow
 @pytest.mark.ros
 def test_ctrl_c_at_the_terminal_ends_the_benchmark_of_a_node_without_a_traceback(tmp_path):
     """The whole group gets the signal, as from a terminal, while camera and listener are at work."""
