@@ -2,11 +2,13 @@
 
 import sys
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
 from network_helpers import torch
 from safetensors.torch import save_file
+from train_data import configuration, make_labelled
 
 from robot_vision.backbones.architectures import look_inside
 from robot_vision.backbones.backbone import Backbone
@@ -21,8 +23,10 @@ from robot_vision.images.input import InputSpec
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.pipeline import Pipeline
 from robot_vision.training.config import NetworkConfig, TrainingConfig
 from robot_vision.training.fit.model import frozen_stages
+from robot_vision.training.run import train
 from robot_vision.training.ship.quantise import make_variant
 
 timm = pytest.importorskip("timm", reason="timm is not installed (extra `timm`)")
@@ -197,3 +201,23 @@ def test_wrong_names_sizes_and_weights_are_named(tmp_path):
     with pytest.raises(BundleError, match="no tensors by this network's names|missing"):
         file = saved(timm.create_model("test_resnet"), tmp_path / "other.safetensors")
         Backbone(f"timm/{TOKENS}", weights=file, input_size=(96, 96))
+
+
+@pytest.mark.slow
+def test_a_transformer_trains_with_a_frozen_half_and_ships(tmp_path):
+    config = configuration(
+        "image_folder",
+        make_labelled(tmp_path / "data"),
+        tmp_path / "run",
+        network={"backbone": f"timm/{TOKENS}", "freeze_until": "blocks.3"},
+        loop={"epochs": 6, "batch_size": 16},
+    )
+    train(config)
+    bundle = ModelBundle.load(tmp_path / "run" / "bundle")
+    assert bundle.spec.backbone == f"timm/{TOKENS}"
+    files = sorted((tmp_path / "data" / "test").rglob("*.png"))
+    images = [cv2.imread(str(file))[:, :, ::-1] for file in files]
+    with Pipeline.load(bundle.path, engine="onnx", threads=1) as pipeline:
+        said = [answer["classifier"].top_k(1)[0].label for answer in pipeline(images)]
+    right = [label == file.parent.name for label, file in zip(said, files, strict=True)]
+    assert len(files) >= 18 and np.mean(right) > 0.8  # of three colours
