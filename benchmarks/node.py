@@ -152,7 +152,8 @@ def sustained(peer: Bench, top: float, seconds: float, quick: bool = False) -> d
         top *= 2
         flood = trial(peer, top * 1.3, seconds, _LAST_FRAMES_S)
     low, high = 0.0, top * 1.3
-    rate = min(flood["answered_hz"] / peer.cameras, top)
+    # A node may answer nothing while it is flooded.
+    rate = max(min(flood["answered_hz"] / peer.cameras, top), top / 50)
     for _ in range(8):
         if loses(peer, rate, seconds):
             high = rate

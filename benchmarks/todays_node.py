@@ -85,6 +85,9 @@ def main() -> None:
         rclpy.spin(node)
     except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
         pass
+    except rclpy._rclpy_pybind11.RCLError:  # it was ended amid a callback
+        if rclpy.ok():
+            raise
 
 
 if __name__ == "__main__":

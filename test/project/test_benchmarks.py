@@ -64,6 +64,19 @@ def test_the_search_does_not_end_at_its_own_limit(hz, monkeypatch):
     assert found["flood_answered_hz"] == hz
 
 
+def test_a_node_that_answers_nothing_is_asked_at_rates_above_zero(monkeypatch):
+    asked = []
+
+    def trial(peer, rate, seconds, wait=0.0):
+        asked.append(rate)
+        return {"rate_hz": rate, "loss": 1.0, "answered_hz": 0.0}
+
+    monkeypatch.setattr(node, "trial", trial)
+    found = node.sustained(peers.Bench(None, None, None), top=50.0, seconds=1.0)
+    assert found == {"sustained": {"rate_hz": 0.0}, "flood_answered_hz": 0.0}
+    assert min(asked) > 0
+
+
 def test_the_search_ends_where_the_camera_does(monkeypatch):
     monkeypatch.setattr(node, "trial", capacity(900.0, top=300.0))
     found = node.sustained(peers.Bench(None, None, None), top=50.0, seconds=1.0)
