@@ -129,7 +129,7 @@ def ship(run: Path, target: Path) -> None:
     # By these `calibrate` refuses what dense heads were trained on. Of the other heads there are none.
     sketches = {key: value for key, value in new.training.items() if key.endswith("_image_sketch")}
     training = {**old.training, **sketches, "dense": dense}
-    write_manifest(made, old.name, new.spec, training, metrics)
+    write_manifest(made, old.name, new.spec, training, metrics, old.calibration)
     ModelBundle.load(made)
     for file in made.iterdir():
         shutil.copy2(file, target / file.name)

@@ -31,6 +31,7 @@ from robot_vision.demo.view import LiveView, PlainView, TextPlan
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.errors import ConfigError
+from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.opening import open_map
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -400,6 +401,19 @@ def test_demo_bundle_is_small_and_says_what_it_scored():
         m["dense"][head][key] for head, key in (("segmentation", "mean_iou"), ("depth", "abs_rel"))
     )
     assert iou > 0.75 and abs_rel < 0.15 and f"{iou:.3f}" in card and f"{abs_rel:.3f}" in card
+
+
+def test_demo_bundle_says_unknown_of_what_is_no_room():
+    """By the scores of known images that `calibrate` left in it, which a new training must keep."""
+    pipeline = Pipeline.load(BUNDLE, precision="float32")
+    threshold = pipeline.bundle.spec.heads["classifier"].unknown_threshold
+    assert threshold == pipeline.bundle.calibration["open_set"]["threshold"]
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    for image in (noise, np.zeros_like(noise)):
+        answer = pipeline([image])[0]["classifier"]
+        best = answer.top_k(1, threshold)[0]
+        assert best.label == "unknown" and best.score == pytest.approx(answer.rarity)
+        assert answer.rarity > 0.98
 
 
 # --- how the bundle was trained ----------------------------------------------------------------------
