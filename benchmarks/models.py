@@ -57,7 +57,7 @@ DENSE_SPEC = NetworkSpec(
         **_three_heads(PlaceSpec(clusters=16, whitened_size=512)).heads,
         "dronet": DronetSpec(),
         "segmentation": SegmentationSpec(LABELS, height=56, width=56),
-        "depth": DepthSpec(size=(56, 56)),
+        "depth": DepthSpec(size=(56, 56), decoder="folded"),
     },
 )
 

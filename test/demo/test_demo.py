@@ -391,7 +391,7 @@ def test_demo_bundle_is_small_and_says_what_it_scored():
     heads = ("classifier", "pose", "place", "segmentation", "depth")
     assert tuple(bundle.spec.heads) == heads
     assert bundle.spec.heads["classifier"].labels == WORLD.labels
-    assert sum(path.stat().st_size for path in BUNDLE.iterdir()) < 24e6
+    assert sum(path.stat().st_size for path in BUNDLE.iterdir()) < 25e6
     m = bundle.metrics
     assert m["room_accuracy"] > m["baseline_most_frequent_room_accuracy"]
     assert m["median_position_error_m"] < m["baseline_mean_pose_median_error_m"]
