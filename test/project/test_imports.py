@@ -154,3 +154,9 @@ def test_no_folder_holds_more_than_twenty_modules() -> None:
     }
     assert {name: count for name, count in counts.items() if count > 20} == {}
     assert counts["."] == 5
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports them by their names alone, and leaves the second out with an error."""
+    names = [path.name for path in (PACKAGE.parent / "test").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

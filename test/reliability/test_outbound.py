@@ -159,6 +159,12 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
         "calibrate": [
             [*trained, "--data", "image_folder", others, "--split", "all", "--output", "calibrated"]
         ],
+        "optimise": [
+            [
+                *(*trained, "--data", "image_folder", others, "--split", "all"),
+                *("--programs", "int8", "--out", "optimised"),
+            ]
+        ],
         "profile": [[bag, *model, "--frames", "8", "--layers", "--output", "profile"]],
         "benchmark": [["--compare", results, results]],
         "explain": [["--model", "run/bundle", "--output", "explained", pictures[0]]],

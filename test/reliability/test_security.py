@@ -485,4 +485,5 @@ def test_nothing_is_reported_to_the_makers_of_the_engines(tmp_path):
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     environment.pop("XDG_CACHE_HOME", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    own = tmp_path / ".cache" / "robot_vision"  # where it is remembered which program was fastest
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(own)]
