@@ -23,7 +23,7 @@ from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
-from robot_vision.places.verification.verifier import Candidate, Verifier
+from robot_vision.places.verification.verifier import VerificationCandidate, Verifier
 
 # Limits of the parts along x, metres.
 PARTS = {
@@ -122,14 +122,14 @@ def _candidates(
     views: Views,
     frames: NDArray[np.intp],
     intrinsics: Intrinsics,
-) -> dict[int, Candidate]:
+) -> dict[int, VerificationCandidate]:
     builder, content = StructureBuilder(provisional=False), {}
     for i in frames:
         image = views.samples[i].source.load()
         content |= builder.add(int(i), views.T_map_camera[i], image, intrinsics)
     content |= builder.flush()
     return {
-        i: Candidate(i, views.T_map_camera[i], KeyframeStructure.from_bytes(c))
+        i: VerificationCandidate(i, views.T_map_camera[i], KeyframeStructure.from_bytes(c))
         for i, c in content.items()
     }
 

@@ -15,12 +15,12 @@ import time
 import numpy as np
 
 from benchmarks.place_world import PlaceWorld
-from robot_vision.heads.place.evaluation import SamePlace, Views, score_places
+from robot_vision.heads.place.evaluation import PlaceViews, SamePlace, score_places
 
 STEP_M, FRAME_NS = 0.15, 33_333_333
 
 
-def frames(count: int, dimension: int) -> Views:
+def frames(count: int, dimension: int) -> PlaceViews:
     """Returns a drive of two visits to each place, one after the other."""
     places = count // 2
     descriptor = np.empty((2 * places, dimension), np.float32)
@@ -32,7 +32,7 @@ def frames(count: int, dimension: int) -> Views:
     position = np.zeros((2 * places, 3))
     position[:, 0] = STEP_M * np.tile(np.arange(places), 2)
     level = np.tile([0.0, 0.0, 0.0, 1.0], (2 * places, 1))
-    return Views(descriptor, position, level, FRAME_NS * np.arange(2 * places))
+    return PlaceViews(descriptor, position, level, FRAME_NS * np.arange(2 * places))
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.progress import track
 
 from robot_vision.bundle.bundle import CARD, WEIGHTS, ModelBundle, write_manifest
-from robot_vision.demo.drive import Frame, evaluation_drive, mapping_drive, random_frames
+from robot_vision.demo.drive import DriveFrame, evaluation_drive, mapping_drive, random_frames
 from robot_vision.demo.recorded import record_drive
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.renderer import Camera, Renderer
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def record(path: Path, frames: Sequence[Frame], sensor: Sensor, step_s: float = 0.5) -> None:
+def record(path: Path, frames: Sequence[DriveFrame], sensor: Sensor, step_s: float = 0.5) -> None:
     """Writes frames of any drives as one recording, one every `step_s` seconds, unless it is there."""
     if path.is_dir():
         return

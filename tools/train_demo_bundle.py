@@ -35,7 +35,7 @@ from demo_card import card_text  # noqa: E402
 
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.demo.drive import (  # noqa: E402
-    Frame,
+    DriveFrame,
     evaluation_drive,
     mapping_drive,
     random_frames,
@@ -187,7 +187,7 @@ def load_data(network: MultiHeadNetwork, args: argparse.Namespace) -> dict[str, 
     for i in TRAINING_SEEDS:
         training += evaluation_drive(world, seed=i, rate_hz=7.0)
         training += mapping_drive(world, seed=i)
-    plans: dict[str, list[tuple[list[Frame], Sensor]]] = {
+    plans: dict[str, list[tuple[list[DriveFrame], Sensor]]] = {
         "training": [(training, varied)],
         "mapping": [(mapping_drive(world), Sensor(seed=1))],
         "calibration": [
@@ -209,7 +209,7 @@ def load_data(network: MultiHeadNetwork, args: argparse.Namespace) -> dict[str, 
 def extract(
     network: MultiHeadNetwork,
     stages: Stages,
-    plan: list[tuple[list[Frame], Sensor]],
+    plan: list[tuple[list[DriveFrame], Sensor]],
     name: str,
     workers: int,
 ) -> Data:

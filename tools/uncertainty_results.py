@@ -46,7 +46,7 @@ from robot_vision.geometry.rotations import pose_error
 from robot_vision.heads.classifier.fitting import class_numbers
 from robot_vision.heads.classifier.head import REFERENCES
 from robot_vision.heads.classifier.known_scores import make_scorer
-from robot_vision.heads.place.evaluation import SamePlace, Views, score_places
+from robot_vision.heads.place.evaluation import PlaceViews, SamePlace, score_places
 from robot_vision.heads.place.fitting import match_numbers
 from robot_vision.heads.place.probability import fit as fit_place_probability
 from robot_vision.heads.pose.evaluation import normalised_squares
@@ -345,22 +345,22 @@ def kitchen_places(path: Path, splits: Splits) -> str:
     return charts.matches(rows)
 
 
-def views_of(bundle: ModelBundle, samples: Sequence[Sample]) -> Views:
+def views_of(bundle: ModelBundle, samples: Sequence[Sample]) -> PlaceViews:
     """Returns descriptors and poses."""
     outputs = predict(bundle, samples, bundle.graph)
     poses = np.array([s.T_map_camera for s in samples])
     xyzw = np.array([xyzw_from_matrix(pose[:3, :3]) for pose in poses])
-    return Views(outputs["descriptor"], poses[:, :3, 3], xyzw, np.arange(len(samples)))
+    return PlaceViews(outputs["descriptor"], poses[:, :3, 3], xyzw, np.arange(len(samples)))
 
 
-def taken(views: Views, rows: NDArray[np.bool_]) -> Views:
+def taken(views: PlaceViews, rows: NDArray[np.bool_]) -> PlaceViews:
     """Returns some of them."""
-    return Views(
+    return PlaceViews(
         views.descriptor[rows], views.position[rows], views.xyzw[rows], views.stamps_ns[rows]
     )
 
 
-def best_matches(queries: Views, stored: Views) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def best_matches(queries: PlaceViews, stored: PlaceViews) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Returns the similarity of each query's best match, and whether it shows the same place."""
     columns = score_places(queries, stored, SAME_PLACE, same_recording=False)
     right = columns["place_error_m"] <= SAME_PLACE.place_radius_m

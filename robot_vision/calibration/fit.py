@@ -71,7 +71,7 @@ class Calibration:
 
 
 @dataclass
-class Material:
+class FitMaterial:
     """Samples and what the bundle says of them.
 
     Attributes:
@@ -104,7 +104,9 @@ class _Maps(Sequence[Any]):
         return Window.of(values.shape, self._input).truth(values, dense.size, dense.none)
 
 
-def _truth(material: Material, fitter: Fitter[Any], part: str, spec: Any, size: InputSpec) -> Any:
+def _truth(
+    material: FitMaterial, fitter: Fitter[Any], part: str, spec: Any, size: InputSpec
+) -> Any:
     """Returns what `Fit.truth` holds: of what is known of every pixel, maps."""
     word = fitter.truth(part)
     if not word.startswith("image:"):
@@ -148,7 +150,7 @@ class _Found(dict[str, NDArray[Any]]):
 
 
 def fit(
-    bundle: ModelBundle, material: Material, reference: Material | None, options: Options
+    bundle: ModelBundle, material: FitMaterial, reference: FitMaterial | None, options: Options
 ) -> Calibration:
     """Fits what the options ask for.
 

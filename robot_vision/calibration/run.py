@@ -14,7 +14,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.onnx_graph import OnnxGraph
 from robot_vision.calibration.fit import (
     Calibration,
-    Material,
+    FitMaterial,
     calibrated_graph,
     fit,
     options_for,
@@ -196,12 +196,12 @@ def check_output(out: Path) -> None:
         ) from error
 
 
-def _material(bundle: ModelBundle, samples: Sequence[Sample], progress: Progress) -> Material:
+def _material(bundle: ModelBundle, samples: Sequence[Sample], progress: Progress) -> FitMaterial:
     outputs = predict(bundle, samples, progress=progress)
-    return Material([samples[i] for i in outputs["rows"]], outputs)
+    return FitMaterial([samples[i] for i in outputs["rows"]], outputs)
 
 
-def verify(bundle: ModelBundle, graph: bytes, material: Material, found: Calibration) -> None:
+def verify(bundle: ModelBundle, graph: bytes, material: FitMaterial, found: Calibration) -> None:
     """Refuses a graph whose answers are not the calibrated ones."""
     some = predict(bundle, list(material.samples[:BATCH]), graph)
     count = len(some["rows"])

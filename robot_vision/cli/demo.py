@@ -30,10 +30,10 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import FLOAT32
 from robot_vision.cli.arguments import add_engine, add_output
 from robot_vision.contract.metrics import image_words
-from robot_vision.demo.drive import Frame, evaluation_drive, kidnapped_drive, mapping_drive
+from robot_vision.demo.drive import DriveFrame, evaluation_drive, kidnapped_drive, mapping_drive
 from robot_vision.demo.play import play, start_node
 from robot_vision.demo.processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
-from robot_vision.demo.recorded import Truth, read_truth, record_drive
+from robot_vision.demo.recorded import DriveTruth, read_truth, record_drive
 from robot_vision.demo.report import draw
 from robot_vision.demo.scoring import Drive, KnownPlaces
 from robot_vision.demo.world.home import default_world
@@ -283,7 +283,7 @@ def _prepare(
         f"rendered {len(frames)} frames of a drive into {bag} and mapped {len(mapped)} places on another "
         f"drive, in {time.monotonic() - begin:.1f} s",
     )
-    places = KnownPlaces(descriptors, Truth.of(mapped))
+    places = KnownPlaces(descriptors, DriveTruth.of(mapped))
     _write_map(output / MAP, pipeline, places)
     return Drive(bag, read_truth(bag), places, fingerprints, kidnapped_at)
 
@@ -316,7 +316,7 @@ def _write_map(path: Path, pipeline: Pipeline, places: KnownPlaces) -> None:
 
 
 def _descriptors(
-    world: World, pipeline: Pipeline, frames: list[Frame], camera: Camera, workers: int
+    world: World, pipeline: Pipeline, frames: list[DriveFrame], camera: Camera, workers: int
 ) -> NDArray[np.float32]:
     """Returns the descriptors (N, D) of a mapping drive."""
     found: list[NDArray[np.float32]] = []

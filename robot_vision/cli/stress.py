@@ -38,7 +38,7 @@ from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.studies.stress.degradations import DEGRADATIONS
 from robot_vision.studies.stress.measure import METRICS
 from robot_vision.studies.stress.report import page, picture, tables
-from robot_vision.studies.stress.run import Plan, Recording, frames_to_do, stress
+from robot_vision.studies.stress.run import StressPlan, StressRecording, frames_to_do, stress
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import LABEL, Truth
 
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Stresses, writes `stress.json`, `stress.svg`, `stress.md` and `report.html`, and prints tables."""
     names = tuple(name.strip() for name in args.degradations.split(",") if name.strip())
-    plan = Plan(names, args.seed, args.every, args.limit)
+    plan = StressPlan(names, args.seed, args.every, args.limit)
     settings = EvaluationSettings(resamples=args.resamples)
     bundle = ModelBundle.load(find_model(args.model))
     recording = _recording(args, bundle)
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recording(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
+def _recording(args: argparse.Namespace, bundle: ModelBundle) -> StressRecording:
     if bool(args.bag) == bool(args.data):
         raise ConfigError("What should be degraded? Give either --bag BAG or --data KIND PATH")
     check_data_set(args)
@@ -174,10 +174,10 @@ def _recording(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
     request = with_images(request, bundle.spec.bound)
     truth = read_truth(Path(path), request, first.frame_id if first else "")
     name = Path(path).name
-    return Recording(name, lambda: open_source(path, [topic]), bag_sha256(path), count, truth)
+    return StressRecording(name, lambda: open_source(path, [topic]), bag_sha256(path), count, truth)
 
 
-def _check_labels(bundle: ModelBundle, recording: Recording) -> None:
+def _check_labels(bundle: ModelBundle, recording: StressRecording) -> None:
     """Refuses a recording whose truth is of other classes alone: there would be no number."""
     truth = recording.truth
     facts = [
@@ -196,11 +196,11 @@ def _check_labels(bundle: ModelBundle, recording: Recording) -> None:
         )
 
 
-def _data_set(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
+def _data_set(args: argparse.Namespace, bundle: ModelBundle) -> StressRecording:
     splits, samples = open_split(args)
     name = f"{Path(args.data[1]).name} ({args.split})"
     posed = any(s.T_map_camera is not None for s in samples)
-    return Recording(
+    return StressRecording(
         name,
         lambda: SampleSource(name, samples),
         splits.fingerprint(args.split),
@@ -210,7 +210,7 @@ def _data_set(args: argparse.Namespace, bundle: ModelBundle) -> Recording:
     )
 
 
-def _strangers(path: str) -> Recording:
+def _strangers(path: str) -> StressRecording:
     place = Path(path).expanduser()
     topics = [image_topic(str(place), "")] if place.exists() and is_bag(place) else None
     with open_source(place, topics) as source:
@@ -220,4 +220,4 @@ def _strangers(path: str) -> Recording:
     else:  # a pattern
         with open_source(place) as source:
             digest = hashlib.sha256("\n".join(f.name for f in source).encode()).hexdigest()
-    return Recording(place.name, lambda: open_source(place, topics), digest, count, Truth())
+    return StressRecording(place.name, lambda: open_source(place, topics), digest, count, Truth())

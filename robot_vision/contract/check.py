@@ -51,7 +51,7 @@ from robot_vision.ros.perception.recorded_topics import topic_pattern
 from robot_vision.settings.mappings import from_mapping
 from robot_vision.settings.parameters import settings
 from robot_vision.statistics.bootstrap import Resampler
-from robot_vision.statistics.paired import Evidence
+from robot_vision.statistics.paired import PairedEvidence
 from robot_vision.truth.images import ImageTrack
 from robot_vision.truth.tracks import LABEL, POSE, NumberTrack, Truth
 
@@ -643,7 +643,7 @@ def test_judge_says_that_a_program_loses_nothing_against_itself(kind: str, name:
     scores = score_recording(*recorded(head, spec), QUICK, bound=[(head, spec)])
     rows = next(rows for rows in scores.each() if rows.head.name == head.name)
     drawn = Resampler(scores["stamps_ns"], scores.bounds, QUICK)
-    bounds = head.judge().certify(rows, rows, Evidence(np.arange(len(scores)), drawn))
+    bounds = head.judge().certify(rows, rows, PairedEvidence(np.arange(len(scores)), drawn))
     if not bounds:
         pytest.skip("its judge does not say what a program may lose")
     for word, found in bounds.items():

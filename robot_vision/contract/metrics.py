@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from robot_vision.contract.head import Head, Side
 from robot_vision.contract.rows import RowColumn, Rows
 from robot_vision.statistics.bootstrap import Headline, Resampler, Statistic
-from robot_vision.statistics.paired import Bound, Evidence
+from robot_vision.statistics.paired import Bound, PairedEvidence
 
 Columns = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
@@ -351,7 +351,9 @@ class Judge(Side):
     def sections(self) -> Sequence[Section]:
         """Returns its parts of metrics.json."""
 
-    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+    def certify(
+        self, float32: Rows, program: Rows, evidence: PairedEvidence
+    ) -> Mapping[str, Bound]:
         """Returns what the same frames prove of a program against float32, by name; nothing for no proof.
 
         Args:

@@ -40,7 +40,7 @@ _BY_NAME = {name: (name, count, focal) for name, count, focal in _MODELS.values(
 
 
 @dataclass(frozen=True)
-class Camera:
+class ColmapCamera:
     """A camera: its model's name, its images' size in pixels, and the model's parameters."""
 
     model: str
@@ -104,7 +104,7 @@ def _is_model(folder: Path) -> bool:
     )
 
 
-def read_model(folder: Path, notes: list[str]) -> tuple[dict[int, Camera], list[Image]]:
+def read_model(folder: Path, notes: list[str]) -> tuple[dict[int, ColmapCamera], list[Image]]:
     """Reads the binary files of a model, or the text files where there are none.
 
     Args:
@@ -139,7 +139,9 @@ def _refuse_twice(names: Sequence[object], what: str, file: Path) -> None:
         raise SourceError(f"{file}: {what} {name} occurs {count} times")
 
 
-def _camera(name: str, width: float, height: float, params: list[float], place: str) -> Camera:
+def _camera(
+    name: str, width: float, height: float, params: list[float], place: str
+) -> ColmapCamera:
     if name not in _BY_NAME:
         raise SourceError(f"{place}: camera model {name} is not known: use {', '.join(_BY_NAME)}")
     if len(params) != _BY_NAME[name][1]:
@@ -149,10 +151,10 @@ def _camera(name: str, width: float, height: float, params: list[float], place: 
     focal = params[: _BY_NAME[name][2]]
     if not np.all(np.isfinite(params)) or min(focal) <= 0 or min(width, height) < 1:
         raise SourceError(f"{place}: {name} of {width:g} x {height:g} with {params}: not a camera")
-    return Camera(name, int(width), int(height), tuple(params))
+    return ColmapCamera(name, int(width), int(height), tuple(params))
 
 
-def _text_cameras(file: Path) -> Iterator[tuple[int, Camera]]:
+def _text_cameras(file: Path) -> Iterator[tuple[int, ColmapCamera]]:
     for number, line in enumerate(read_lines(file), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -238,7 +240,7 @@ class _Bytes:
             )
 
 
-def _binary_cameras(file: Path) -> Iterator[tuple[int, Camera]]:
+def _binary_cameras(file: Path) -> Iterator[tuple[int, ColmapCamera]]:
     data = _Bytes(file)
     for _ in range(int(data.take("Q")[0])):
         at = data.at

@@ -16,7 +16,7 @@ _MARGIN_M = 0.12  # that a drive keeps from walls and furniture
 
 
 @dataclass(frozen=True)
-class Frame:
+class DriveFrame:
     """Where the camera is at one time.
 
     Attributes:
@@ -66,7 +66,7 @@ def drive(
     rate_hz: float = 10.0,
     offset_m: float = 0.15,
     sway_deg: float = 12.0,
-) -> list[Frame]:
+) -> list[DriveFrame]:
     """Drives a camera along a tour.
 
     Args:
@@ -95,7 +95,7 @@ def drive(
     roll = np.radians(1.0 * _wander(rng, count, 0.6 * second))
     height = CAMERA_HEIGHT_M + 0.03 * _wander(rng, count, 1.0 * second)
     return [
-        Frame(
+        DriveFrame(
             i / rate_hz,
             look((*path[i], height[i]), yaw[i], pitch[i], roll[i]),
             world.room_at(path[i]).name,
@@ -104,7 +104,7 @@ def drive(
     ]
 
 
-def mapping_drive(world: World, rate_hz: float = 5.0, seed: int = 1) -> list[Frame]:
+def mapping_drive(world: World, rate_hz: float = 5.0, seed: int = 1) -> list[DriveFrame]:
     """Returns the drive on which a robot would build its map: each room once around, then once back."""
     names = [room.name for room in world.rooms if room.loop]
     there = [(name, False) for name in names]
@@ -112,7 +112,7 @@ def mapping_drive(world: World, rate_hz: float = 5.0, seed: int = 1) -> list[Fra
     return drive(world, there + back, seed, rate_hz, offset_m=0.05, sway_deg=4.0)
 
 
-def evaluation_drive(world: World, rate_hz: float = 10.0, seed: int = 2) -> list[Frame]:
+def evaluation_drive(world: World, rate_hz: float = 10.0, seed: int = 2) -> list[DriveFrame]:
     """Returns another drive: rooms in another order, loops in a random sense, other offsets and views."""
     rng = np.random.default_rng(seed)
     names = [room.name for room in world.rooms if room.loop]
@@ -121,8 +121,8 @@ def evaluation_drive(world: World, rate_hz: float = 10.0, seed: int = 2) -> list
 
 
 def kidnapped_drive(
-    frames: Sequence[Frame], world: World, rate_hz: float, count: int | None = None
-) -> tuple[list[Frame], int | None]:
+    frames: Sequence[DriveFrame], world: World, rate_hz: float, count: int | None = None
+) -> tuple[list[DriveFrame], int | None]:
     """Carries the camera into another room, from one frame to the next, about halfway through a drive.
 
     The drive goes on from there: a piece of it is left out, and the frames that are left keep their poses.
@@ -155,13 +155,13 @@ def kidnapped_drive(
     return list(frames[:count]), None
 
 
-def random_frames(world: World, count: int, seed: int) -> list[Frame]:
+def random_frames(world: World, count: int, seed: int) -> list[DriveFrame]:
     """Returns `count` frames from free places all over the world, looking anywhere about level.
 
     Rooms are equally frequent, whatever their size.
     """
     rng = np.random.default_rng(seed)
-    frames: list[Frame] = []
+    frames: list[DriveFrame] = []
     while len(frames) < count:
         room = world.rooms[len(frames) % len(world.rooms)]
         xy = rng.uniform(np.array(room.low) - 0.06, np.array(room.high) + 0.06)
@@ -169,7 +169,9 @@ def random_frames(world: World, count: int, seed: int) -> list[Frame]:
             continue
         height = CAMERA_HEIGHT_M + rng.normal(0, 0.04)
         yaw, pitch, roll = rng.uniform(-np.pi, np.pi), rng.normal(-0.07, 0.05), rng.normal(0, 0.02)
-        frames.append(Frame(float(len(frames)), look((*xy, height), yaw, pitch, roll), room.name))
+        frames.append(
+            DriveFrame(float(len(frames)), look((*xy, height), yaw, pitch, roll), room.name)
+        )
     return frames
 
 

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, Detection3D
 
 from robot_vision.demo.relocalisation import PlacePose
-from robot_vision.demo.scoring import Answer
+from robot_vision.demo.scoring import FrameAnswer
 from robot_vision.messages.serialized import read_image
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.ros.node.qos import profile
@@ -55,7 +55,7 @@ class DemoMonitor(Node):
     def __init__(
         self,
         frames: Mapping[int, int],
-        on_answer: Callable[[Answer], None],
+        on_answer: Callable[[FrameAnswer], None],
         image_topic: str = "/camera/image_raw",
         results_prefix: str = "/perception/camera",
         places_prefix: str = "/places",
@@ -66,7 +66,7 @@ class DemoMonitor(Node):
         self.places_asked = 0
         self._frames = frames
         self._on_answer = on_answer
-        self._pending: dict[int, Answer] = {}
+        self._pending: dict[int, FrameAnswer] = {}
         self._image_topic = image_topic
         reliable = profile("reliable", 50)
         self.create_subscription(
@@ -147,21 +147,21 @@ class DemoMonitor(Node):
     def _on_place_pose(self, message: PoseWithCovarianceStamped) -> None:
         self._place_poses[stamp_to_ns(message.header.stamp)] = message
 
-    def _received(self, header: Any) -> Answer:
+    def _received(self, header: Any) -> FrameAnswer:
         answer = self._answer(header)
         answer.received_ns = time.time_ns()
         return answer
 
-    def _answer(self, header: Any) -> Answer:
+    def _answer(self, header: Any) -> FrameAnswer:
         key = stamp_to_ns(header.stamp)
         answer = self._pending.get(key)
         if answer is None:
-            answer = self._pending[key] = Answer(key)
+            answer = self._pending[key] = FrameAnswer(key)
             if len(self._pending) > _KEPT:
                 del self._pending[next(iter(self._pending))]
         return answer
 
-    def _finish(self, answer: Answer) -> None:
+    def _finish(self, answer: FrameAnswer) -> None:
         if answer.complete:
             self._pending.pop(answer.stamp_ns, None)
             self._on_answer(answer)

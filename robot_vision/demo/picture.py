@@ -21,7 +21,7 @@ _EYE_M = 80.0  # so high that the walls hardly lean
 
 
 @dataclass(frozen=True)
-class Shot:
+class PictureShot:
     """One frame of the drive, to be shown next to the map.
 
     Attributes:
@@ -39,7 +39,7 @@ class Shot:
     position: NDArray[np.float64]
 
 
-class Plan:
+class FloorPlan:
     """The world seen from above, without ceilings.
 
     Args:
@@ -114,7 +114,9 @@ class Plan:
         _centred(self.image, str(n), (x, y + 5), 0.5)
 
 
-def compose(plan: Plan, shots: Sequence[Shot], title: str, lines: Sequence[str]) -> Image:
+def compose(
+    plan: FloorPlan, shots: Sequence[PictureShot], title: str, lines: Sequence[str]
+) -> Image:
     """Puts the plan, the shots in two columns, a title and the summary's lines on one page (RGB)."""
     for i, shot in enumerate(shots):
         plan.number(i + 1, shot.position)

@@ -16,7 +16,7 @@ from robot_vision.demo.processes import ENDING, DemoError, Processes
 from robot_vision.demo.recorded import IMAGE_TOPIC
 from robot_vision.demo.relocalisation import Relocalisation, relocalisation
 from robot_vision.demo.report import write_answer
-from robot_vision.demo.scoring import Answer, Drive, Score
+from robot_vision.demo.scoring import Drive, FrameAnswer, Score
 from robot_vision.demo.view import DemoView, LiveView, PlainView
 from robot_vision.demo.world.world import World
 from robot_vision.ros import EXECUTABLES
@@ -70,7 +70,7 @@ def play(
             view: DemoView | None = None
             last = time.monotonic()
 
-            def take(answer: Answer) -> None:
+            def take(answer: FrameAnswer) -> None:
                 nonlocal view, last
                 last = time.monotonic()
                 if view is None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.drive import Frame
+from robot_vision.demo.drive import DriveFrame
 from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
@@ -28,7 +28,7 @@ DEPTH_TOPIC = "/truth/depth"
 
 
 @dataclass(frozen=True)
-class Truth:
+class DriveTruth:
     """What is true of the frames of a bag, in the order of their stamps.
 
     Attributes:
@@ -48,7 +48,7 @@ class Truth:
         return len(self.rooms)
 
     @classmethod
-    def of(cls, frames: Sequence[Frame], start_ns: int = 0) -> Truth:
+    def of(cls, frames: Sequence[DriveFrame], start_ns: int = 0) -> DriveTruth:
         """Returns the truth of a drive that was not written to a bag."""
         poses = [frame.T_map_camera for frame in frames]
         return cls(
@@ -59,14 +59,14 @@ class Truth:
         )
 
 
-def stamp_of(frame: Frame, start_ns: int) -> int:
+def stamp_of(frame: DriveFrame, start_ns: int) -> int:
     """Returns a frame's stamp in nanoseconds in a bag that starts at `start_ns`."""
     return start_ns + nanoseconds(frame.stamp_s)
 
 
 def record_drive(
     path: str | Path,
-    frames: Sequence[Frame],
+    frames: Sequence[DriveFrame],
     images: Iterable[NDArray[np.uint8]],
     camera: Camera,
     start_ns: int,
@@ -108,7 +108,7 @@ def record_drive(
             yield image
 
 
-def read_truth(path: str | Path) -> Truth:
+def read_truth(path: str | Path) -> DriveTruth:
     """Reads what `record_drive` wrote next to the images.
 
     Raises:
@@ -133,6 +133,6 @@ def read_truth(path: str | Path) -> Truth:
         )
     stamps = sorted(poses)
     numbers = np.array([poses[stamp] for stamp in stamps])
-    return Truth(
+    return DriveTruth(
         np.array(stamps, np.int64), numbers[:, :3], numbers[:, 3:], tuple(rooms[s] for s in stamps)
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.recorded import Truth
+from robot_vision.demo.recorded import DriveTruth
 from robot_vision.demo.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M
 from robot_vision.geometry.rigid import rotation_error_deg
 from robot_vision.text.counts import counted
@@ -92,7 +92,7 @@ class Relocalisation:
 
 
 def relocalisation(
-    truth: Truth, kidnapped_at: int | None, asked: int, poses: Sequence[PlacePose]
+    truth: DriveTruth, kidnapped_at: int | None, asked: int, poses: Sequence[PlacePose]
 ) -> Relocalisation:
     """Compares the accepted poses of the place node with the truth.
 

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.picture import Plan, Shot, compose
-from robot_vision.demo.recorded import Truth
-from robot_vision.demo.scoring import Answer, Judged, Score
+from robot_vision.demo.picture import FloorPlan, PictureShot, compose
+from robot_vision.demo.recorded import DriveTruth
+from robot_vision.demo.scoring import FrameAnswer, Judged, Score
 from robot_vision.demo.world.world import World
 from robot_vision.errors import ConfigError
 from robot_vision.heads.depth.drawing import colours, span
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from robot_vision.pipeline import Pipeline
 
 
-def write_answer(file: IO[str], answer: Answer, judged: Judged) -> None:
+def write_answer(file: IO[str], answer: FrameAnswer, judged: Judged) -> None:
     """Writes one answer with the truth as a line of JSON."""
     assert answer.orientation_xyzw is not None and answer.covariance is not None
     line = {
@@ -67,8 +67,8 @@ def draw(
         worst = "worst pose: " if index == chosen[-1] else ""
         detail = f"{worst}{j.error_m:.2f} m, {j.error_deg:.0f} deg off; like place {j.place}"
         shown = _with_maps(images[index], pipeline)
-        shots.append(Shot(shown, said, detail, right, truth.positions[index]))
-    plan = Plan(world)
+        shots.append(PictureShot(shown, said, detail, right, truth.positions[index]))
+    plan = FloorPlan(world)
     jump = drive.kidnapped_at or len(truth)
     plan.path(truth.positions[:jump])
     if jump < len(truth):
@@ -100,7 +100,7 @@ def _with_maps(image: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.uint8
     return shown
 
 
-def _chosen(judged: dict[int, Judged], truth: Truth) -> list[int]:
+def _chosen(judged: dict[int, Judged], truth: DriveTruth) -> list[int]:
     """Returns the middle answered frame of each room, in the order of the drive, and the worst pose."""
     by_room: dict[str, list[int]] = {}
     for index in sorted(judged):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.recorded import Truth
+from robot_vision.demo.recorded import DriveTruth
 from robot_vision.heads.place import evaluation as place_metrics
 from robot_vision.heads.pose.evaluation import score_poses, statistics
 from robot_vision.statistics.bootstrap import mean, values
@@ -27,7 +27,7 @@ _SETTINGS = place_metrics.SamePlace(
 
 
 @dataclass
-class Answer:
+class FrameAnswer:
     """All that was received for one image; what did not come is None.
 
     Attributes:
@@ -69,20 +69,20 @@ class KnownPlaces:
     """
 
     descriptors: NDArray[np.float32]
-    truth: Truth
+    truth: DriveTruth
 
     def look_up(
-        self, descriptor: NDArray[np.float32], truth: Truth, frame: int
+        self, descriptor: NDArray[np.float32], truth: DriveTruth, frame: int
     ) -> dict[str, NDArray[Any]]:
         """Returns the columns of `heads.place.evaluation.score_places`, one row, of a frame's descriptor."""
         here = slice(frame, frame + 1)
-        asked = place_metrics.Views(
+        asked = place_metrics.PlaceViews(
             descriptor[None],
             truth.positions[here],
             truth.orientations_xyzw[here],
             truth.stamps_ns[here],
         )
-        stored = place_metrics.Views(
+        stored = place_metrics.PlaceViews(
             self.descriptors,
             self.truth.positions,
             self.truth.orientations_xyzw,
@@ -126,7 +126,7 @@ class Judged:
     latency_ms: float
 
 
-def judge(answer: Answer, truth: Truth, places: KnownPlaces) -> Judged:
+def judge(answer: FrameAnswer, truth: DriveTruth, places: KnownPlaces) -> Judged:
     """Compares a complete answer with the truth of its frame."""
     assert answer.frame is not None and answer.label is not None and answer.position is not None
     assert answer.orientation_xyzw is not None and answer.descriptor is not None
@@ -210,12 +210,12 @@ class Score:
         judged: so far.
     """
 
-    truth: Truth
+    truth: DriveTruth
     places: KnownPlaces
     judged: list[Judged] = field(default_factory=list)
     _received_ns: list[int] = field(default_factory=list)
 
-    def add(self, answer: Answer) -> Judged:
+    def add(self, answer: FrameAnswer) -> Judged:
         """Judges a complete answer."""
         self.judged.append(judge(answer, self.truth, self.places))
         self._received_ns.append(answer.received_ns)
@@ -265,7 +265,7 @@ class Drive:
     """
 
     bag: Path
-    truth: Truth
+    truth: DriveTruth
     places: KnownPlaces
     fingerprints: dict[int, int]
     kidnapped_at: int | None = None

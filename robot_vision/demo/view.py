@@ -13,8 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from robot_vision.demo.recorded import Truth
-from robot_vision.demo.scoring import Answer, Judged, KnownPlaces
+from robot_vision.demo.recorded import DriveTruth
+from robot_vision.demo.scoring import FrameAnswer, Judged, KnownPlaces
 from robot_vision.demo.world.world import World
 
 _WIDE = 112  # columns of a terminal that has room for the plan next to the figures
@@ -23,7 +23,7 @@ _WIDE = 112  # columns of a terminal that has room for the plan next to the figu
 class DemoView(Protocol):
     """Shows answers as they come."""
 
-    def show(self, answer: Answer, judged: Judged) -> None:
+    def show(self, answer: FrameAnswer, judged: Judged) -> None:
         """Takes the newest answer."""
 
     def close(self) -> None:
@@ -33,11 +33,11 @@ class DemoView(Protocol):
 class PlainView:
     """A line a second, for logs and pipes."""
 
-    def __init__(self, console: Console, truth: Truth, places: KnownPlaces) -> None:
+    def __init__(self, console: Console, truth: DriveTruth, places: KnownPlaces) -> None:
         self._console, self._truth, self._places = console, truth, places
         self._next = 0.0
 
-    def show(self, answer: Answer, judged: Judged) -> None:
+    def show(self, answer: FrameAnswer, judged: Judged) -> None:
         """Prints the answer if the last one printed is a second ago."""
         if time.monotonic() < self._next:
             return
@@ -63,7 +63,9 @@ class PlainView:
 class LiveView:
     """A panel with a plan of the world, redrawn a few times a second."""
 
-    def __init__(self, console: Console, world: World, truth: Truth, places: KnownPlaces) -> None:
+    def __init__(
+        self, console: Console, world: World, truth: DriveTruth, places: KnownPlaces
+    ) -> None:
         self._truth, self._places = truth, places
         self._plan = TextPlan(world)
         self._right = self._count = 0
@@ -71,7 +73,7 @@ class LiveView:
         self._live.start()
         self._next = 0.0
 
-    def show(self, answer: Answer, judged: Judged) -> None:
+    def show(self, answer: FrameAnswer, judged: Judged) -> None:
         """Redraws, at most eight times a second."""
         self._count += 1
         self._right += judged.label == judged.true_label
@@ -80,7 +82,7 @@ class LiveView:
         self._next = time.monotonic() + 0.125
         self._live.update(self._panel(answer, judged), refresh=True)
 
-    def _panel(self, answer: Answer, judged: Judged) -> Panel:
+    def _panel(self, answer: FrameAnswer, judged: Judged) -> Panel:
         assert answer.position is not None
         true = self._truth.positions[judged.frame]
         good, bad = "bold green", "bold red"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters.hypothesis import LEAP_S, STAYS, Hypothesis, Measurement
+from robot_vision.filters.hypothesis import LEAP_S, STAYS, Measurement, PoseHypothesis
 from robot_vision.filters.odometry_check import Lag
 from robot_vision.filters.pose_settings import (
     CONTRADICTED,
@@ -34,12 +34,12 @@ AT_ONCE, SLOW = Lag(0.3, 3.0), Lag(1.5, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class FilterState:
     """All that a measurement changes; never altered, so that an earlier one can be taken up again."""
 
-    estimate: Hypothesis | None = None  # moved by the odometry
-    without: Hypothesis | None = None  # its like, that knows no odometry
-    challenger: Hypothesis | None = None
+    estimate: PoseHypothesis | None = None  # moved by the odometry
+    without: PoseHypothesis | None = None  # its like, that knows no odometry
+    challenger: PoseHypothesis | None = None
     trusted: bool = True  # the odometry
     agrees_since_ns: int = 0  # the odometry that is not trusted
     parted_since_ns: int | None = None  # since when `estimate` is refused what `without` accepts
@@ -56,11 +56,11 @@ class State:
     agreed_since_ns: int = 0
 
     @property
-    def main(self) -> Hypothesis | None:
+    def main(self) -> PoseHypothesis | None:
         """The one that is published."""
         return self.estimate if self.trusted else self.without
 
-    def accepting(self, m: Measurement) -> State:
+    def accepting(self, m: Measurement) -> FilterState:
         """Returns the state after a measurement that agrees: after a contradiction it takes more than one."""
         agreed, since = self.agreed + 1, self.agreed_since_ns if self.agreed else m.stamp_ns
         count, seconds = self.doubt
@@ -74,7 +74,7 @@ class State:
             agreed_since_ns=since,
         )
 
-    def refusing(self, m: Measurement) -> State:
+    def refusing(self, m: Measurement) -> FilterState:
         """Returns the state after a measurement that was refused."""
         refused = self.refused + 1
         since = self.refused_since_ns if self.refused else m.stamp_ns
@@ -91,7 +91,7 @@ class State:
             agreed=0,
         )
 
-    def judged(self, condition: str, m: Measurement) -> State:
+    def judged(self, condition: str, m: Measurement) -> FilterState:
         """Returns the state with whether the robot is localised at this measurement, by its condition."""
         main, held = self.main, condition == LOCALISED
         lasted_s = (m.stamp_ns - main.since_ns) * 1e-9 if main else 0.0
@@ -133,7 +133,7 @@ class State:
         return LOCALISED if sure else UNCERTAIN
 
 
-def spread(state: State, track: Track, doubt: Array) -> Array:
+def spread(state: FilterState, track: Track, doubt: Array) -> Array:
     """Returns the covariance (6, 6) of a track, with what it lags behind the measurements.
 
     Args:
@@ -158,7 +158,7 @@ def reach(track: Track, other: Track | None) -> Array:
     return np.outer(apart, apart)
 
 
-def leap(hypothesis: Hypothesis | None, stamp_ns: int) -> Array:
+def leap(hypothesis: PoseHypothesis | None, stamp_ns: int) -> Array:
     """Returns the variances (6, 6) with which a covariance reaches the place that a pose drew it from.
 
     Whether that pose or the place before was wrong is settled by those that follow.

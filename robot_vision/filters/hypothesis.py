@@ -46,7 +46,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, eq=False)
-class Hypothesis:
+class PoseHypothesis:
     """A track and the measurements that drew it; never altered.
 
     Attributes:
@@ -71,7 +71,7 @@ class Hypothesis:
     leapt_ns: int = 0
 
     @classmethod
-    def begin(cls, m: Measurement, settings: PoseFilterSettings) -> Hypothesis:
+    def begin(cls, m: Measurement, settings: PoseFilterSettings) -> PoseHypothesis:
         """Begins with a measurement."""
         track = Track.begin(m.stamp_ns, m.T, m.covariance, settings.motion)
         return cls(
@@ -82,13 +82,13 @@ class Hypothesis:
             *sigmas(track.pose_covariance),
         )
 
-    def at(self, track: Track) -> Hypothesis:
+    def at(self, track: Track) -> PoseHypothesis:
         """Returns the hypothesis with its track moved."""
         return replace(self, track=track)
 
     def drawn(
         self, m: Measurement, s: PoseFilterSettings
-    ) -> tuple[Hypothesis | None, float, Array]:
+    ) -> tuple[PoseHypothesis | None, float, Array]:
         """Returns the hypothesis drawn by a measurement of its time; None if the gate refuses it.
 
         Returns:
@@ -108,7 +108,7 @@ class Hypothesis:
             if self._leaps(m, s):
                 leapt, leapt_ns = se3.log(inverse(track.T) @ self.track.T), m.stamp_ns
         seen = {**self.seen, m.source: (m, track.path)}
-        found = Hypothesis(
+        found = PoseHypothesis(
             track,
             seen,
             self.count + 1,

@@ -152,11 +152,11 @@ class OdometryCheck:
                 )
         return pairs
 
-    def judge(self, buffer: OdometryBuffer) -> Verdict:
+    def judge(self, buffer: OdometryBuffer) -> OdometryVerdict:
         """Says whether the two agree, over what is kept, and in what they differ."""
         pairs = self._pairs(buffer)
         if len(pairs) < 5:
-            return Verdict()
+            return OdometryVerdict()
         said = np.array([p.said for p in pairs])
         odometry = np.array([p.odometry for p in pairs])
         sigma = np.array([p.sigma for p in pairs])
@@ -180,7 +180,9 @@ class OdometryCheck:
         spread = noise / math.sqrt(3) / math.sqrt(max(length / len(pairs) * 4, 1e-12))
         spread *= max(1.0, math.sqrt(error))
         whole = self._poses[-1].stamp_ns - self._poses[0].stamp_ns >= 2 * self._stride_ns
-        verdict = Verdict(error=error, seen=seen, moved_m=moved, scale=scale, scale_sigma=spread)
+        verdict = OdometryVerdict(
+            error=error, seen=seen, moved_m=moved, scale=scale, scale_sigma=spread
+        )
         if not seen:
             return verdict
         text = ""
@@ -219,7 +221,7 @@ _DISAGREES = 2.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OdometryVerdict:
     """What the comparison of odometry and poses says.
 
     Attributes:

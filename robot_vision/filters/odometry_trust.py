@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters.belief import AT_ONCE, SLOW, State
+from robot_vision.filters.belief import AT_ONCE, SLOW, FilterState
 from robot_vision.filters.hypothesis import Measurement
 from robot_vision.filters.odometry import OdometryBuffer
-from robot_vision.filters.odometry_check import UNNAMED, OdometryCheck, Verdict
+from robot_vision.filters.odometry_check import UNNAMED, OdometryCheck, OdometryVerdict
 from robot_vision.filters.pose_track import Track
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
@@ -37,7 +37,7 @@ class OdometryTrust:
     def __init__(self) -> None:
         self.fault = ""
         self._check = OdometryCheck()
-        self._verdict = Verdict()
+        self._verdict = OdometryVerdict()
         self._judged_ns = 0
         self._proven = False
 
@@ -66,10 +66,10 @@ class OdometryTrust:
             return
         before = buffer.between(middle - nanoseconds(width_s), middle)
         if before is not None and _speed(before, width_s) > _STANDS_M_S + _BRAKES_M_S2 * width_s:
-            self._proven, self._verdict = False, Verdict()
+            self._proven, self._verdict = False, OdometryVerdict()
             self._check.clear()
 
-    def decided(self, state: State, m: Measurement) -> State:
+    def decided(self, state: FilterState, m: Measurement) -> FilterState:
         """Returns the state with whether the odometry is trusted, by what the poses say of it."""
         estimate, without = state.estimate, state.without
         if estimate is None or without is None:

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import MeasurementError
-from robot_vision.filters.belief import State, leap, reach, spread
-from robot_vision.filters.hypothesis import Hypothesis, Measurement, sigmas
+from robot_vision.filters.belief import FilterState, leap, reach, spread
+from robot_vision.filters.hypothesis import Measurement, PoseHypothesis, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
 from robot_vision.filters.odometry_trust import OdometryTrust
@@ -46,7 +46,7 @@ from robot_vision.filters.pose_settings import (
     REJECTED,
     UNCERTAIN,
     WAITING,
-    Outcome,
+    MeasurementOutcome,
     PoseEstimate,
     PoseFilterSettings,
 )
@@ -67,7 +67,7 @@ __all__ = [
     "REJECTED",
     "UNCERTAIN",
     "WAITING",
-    "Outcome",
+    "MeasurementOutcome",
     "PoseEstimate",
     "PoseFilterSettings",
     "PoseFilter",
@@ -106,8 +106,8 @@ class PoseFilter:
         self._buffer = OdometryBuffer(
             2 * s.history_s + s.odometry_timeout_s + 5.0, Continuity(s.speed_m_s, s.turn_deg_s)
         )
-        self._state = State()
-        self._before: list[tuple[Measurement, State]] = []  # each one and the state before it
+        self._state = FilterState()
+        self._before: list[tuple[Measurement, FilterState]] = []  # each one and the state before it
         self._pending: list[Measurement] = []
         self._live: Track | None = None  # the estimate at the newest odometry
         self._trust = OdometryTrust()
@@ -125,7 +125,7 @@ class PoseFilter:
 
     def add_odometry(
         self, stamp_ns: int, T_odom_base: NDArray[np.float64]
-    ) -> tuple[list[Outcome], str]:
+    ) -> tuple[list[MeasurementOutcome], str]:
         """Takes a pose (4, 4) of the robot in the odometry's frame.
 
         Returns:
@@ -152,7 +152,7 @@ class PoseFilter:
         T_map_base: NDArray[np.float64],
         covariance: NDArray[np.float64],
         source: str = "",
-    ) -> list[Outcome]:
+    ) -> list[MeasurementOutcome]:
         """Takes a measured pose.
 
         Args:
@@ -172,7 +172,7 @@ class PoseFilter:
         if newest is not None and measurement.stamp_ns > newest:
             insort(self._pending, measurement)
             outcomes = self._use_pending()
-            return outcomes or [Outcome(PENDING, source)]
+            return outcomes or [MeasurementOutcome(PENDING, source)]
         return [self._use(measurement)]
 
     def _checked(
@@ -218,7 +218,7 @@ class PoseFilter:
             self._likeness.factor(source),
         )
 
-    def _use_pending(self) -> list[Outcome]:
+    def _use_pending(self) -> list[MeasurementOutcome]:
         """Uses the measurements whose odometry is there, or which waited too long for it."""
         newest = self._buffer.newest_ns
         outcomes = []
@@ -232,7 +232,7 @@ class PoseFilter:
 
     # What is made of it
 
-    def _use(self, measurement: Measurement) -> Outcome:
+    def _use(self, measurement: Measurement) -> MeasurementOutcome:
         later = []
         while self._before and measurement < self._before[-1][0]:
             used, self._state = self._before.pop()
@@ -264,7 +264,7 @@ class PoseFilter:
                 m, state.estimate.track.path, moved.away(m, self.settings) / m.unlike, noise
             )
 
-    def _step(self, m: Measurement) -> Outcome:
+    def _step(self, m: Measurement) -> MeasurementOutcome:
         """Applies a measurement that is the newest of those applied."""
         before, s = self._state, self.settings
         self._before.append((m, before))
@@ -306,7 +306,7 @@ class PoseFilter:
         distance = distance if before.trusted else other_distance
         if accepted is not None or state.trusted != before.trusted:
             self._state = self._judged(state.accepting(m), m)
-            return Outcome(ACCEPTED, m.source, distance)
+            return MeasurementOutcome(ACCEPTED, m.source, distance)
         state = state.refusing(m)
         count = s.reinitialise_count if state.established else s.initialise_count
         lasted_s = (m.stamp_ns - state.refused_since_ns) * 1e-9
@@ -315,8 +315,8 @@ class PoseFilter:
         return self._found(state, m, count, REJECTED, REINITIALISED, distance)
 
     def _restarted_without(
-        self, without: Hypothesis | None, drawn: Hypothesis, m: Measurement
-    ) -> Hypothesis | None:
+        self, without: PoseHypothesis | None, drawn: PoseHypothesis, m: Measurement
+    ) -> PoseHypothesis | None:
         """Returns what runs without odometry, begun with the estimate where it has lost its way."""
         last = (
             max((seen.stamp_ns for seen, _ in without.seen.values()), default=0) if without else 0
@@ -325,45 +325,47 @@ class PoseFilter:
 
     def _found(
         self,
-        state: State,
+        state: FilterState,
         m: Measurement,
         count: int,
         waits: str,
         found: str,
         distance: float = math.nan,
-    ) -> Outcome:
+    ) -> MeasurementOutcome:
         """Draws the challenger; it becomes the estimate when `count` measurements agree."""
         challenger, agreed = self._challenged(state, m)
         if (agreed or count == 1) and challenger.count >= count:
             trusted = state.trusted
-            self._state = State(challenger, challenger, trusted=trusted, agrees_since_ns=m.stamp_ns)
+            self._state = FilterState(
+                challenger, challenger, trusted=trusted, agrees_since_ns=m.stamp_ns
+            )
             self._state = self._judged(self._state, m)
             self._trust.clear()
-            return Outcome(found, m.source, distance)
+            return MeasurementOutcome(found, m.source, distance)
         self._state = self._judged(replace(state, challenger=challenger), m)
-        return Outcome(waits, m.source, distance)
+        return MeasurementOutcome(waits, m.source, distance)
 
-    def _challenged(self, state: State, m: Measurement) -> tuple[Hypothesis, bool]:
+    def _challenged(self, state: FilterState, m: Measurement) -> tuple[PoseHypothesis, bool]:
         """Returns the challenger after a measurement, and whether it agrees; if not, it is a new one."""
         challenger = self._hypothesis(state.challenger, m.stamp_ns, state.trusted)
         if challenger is not None:
             drawn, _, _ = challenger.drawn(m, self.settings)
             if drawn is not None:
                 return drawn, True
-        return Hypothesis.begin(m, self.settings), False
+        return PoseHypothesis.begin(m, self.settings), False
 
-    def _judged(self, state: State, m: Measurement) -> State:
+    def _judged(self, state: FilterState, m: Measurement) -> FilterState:
         """Returns the state with whether the robot is localised at this measurement."""
         if state.main is None:
             return replace(state, localised=False)
         found = sigmas(self._spread(state, state.main.track))
         return state.judged(state.condition(self.settings, m.stamp_ns, m.arrived_ns, found), m)
 
-    def _spread(self, state: State, track: Track) -> Array:
+    def _spread(self, state: FilterState, track: Track) -> Array:
         """Returns the covariance (6, 6) by which it is judged whether the robot is localised."""
         return spread(state, track, self._trust.doubt(track) if state.trusted else np.zeros((6, 6)))
 
-    def _unsettled(self, state: State, track: Track) -> Array:
+    def _unsettled(self, state: FilterState, track: Track) -> Array:
         """Returns the variances (6, 6) of what the next measurements settle, which is published only."""
         other = self._hypothesis(state.challenger, track.stamp_ns, state.trusted)
         found = reach(track, other.track if other else None) + leap(state.main, track.stamp_ns)
@@ -373,8 +375,8 @@ class PoseFilter:
         return found
 
     def _hypothesis(
-        self, hypothesis: Hypothesis | None, stamp_ns: int, odometry: bool
-    ) -> Hypothesis | None:
+        self, hypothesis: PoseHypothesis | None, stamp_ns: int, odometry: bool
+    ) -> PoseHypothesis | None:
         if hypothesis is None:
             return None
         return hypothesis.at(self._moved(hypothesis.track, stamp_ns, odometry))

@@ -119,7 +119,7 @@ class PoseEstimate:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MeasurementOutcome:
     """What became of a measurement.
 
     Attributes:

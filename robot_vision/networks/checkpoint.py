@@ -30,7 +30,7 @@ KEY = "robot_vision"
 
 
 @dataclass(frozen=True)
-class Header:
+class CheckpointHeader:
     """What a checkpoint says of itself.
 
     Attributes:
@@ -75,7 +75,7 @@ def save_network(
         save_file(tensors, part, {KEY: json.dumps(data, ensure_ascii=False)})
 
 
-def read_header(path: str | Path) -> Header:
+def read_header(path: str | Path) -> CheckpointHeader:
     """Reads what a checkpoint says of itself, without its weights.
 
     Raises:
@@ -155,7 +155,7 @@ def _opened(path: Path) -> Any:
         raise BundleError(f"{path} is damaged or cut off: {error}; copy it again") from error
 
 
-def _header(path: Path, metadata: Mapping[str, str] | None) -> Header:
+def _header(path: Path, metadata: Mapping[str, str] | None) -> CheckpointHeader:
     text = (metadata or {}).get(KEY)
     if text is None:
         raise BundleError(
@@ -179,4 +179,4 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> Header:
         raise BundleError(f"{path}: its {KEY!r} header is not valid JSON: {error}") from error
     except ConfigError as error:
         raise BundleError(f"{path}: {error}") from error
-    return Header(spec, *free)
+    return CheckpointHeader(spec, *free)

@@ -27,7 +27,7 @@ from robot_vision.evaluation.measure.metrics import PlaceReference, score_record
 from robot_vision.evaluation.predict.replay import replay
 from robot_vision.evaluation.predict.samples import SampleSource, classes_of, sample_truth, stamps
 from robot_vision.pipeline import Pipeline
-from robot_vision.statistics.paired import Evidence
+from robot_vision.statistics.paired import PairedEvidence
 from robot_vision.text.counts import counted
 
 _LIBRARIES = {"onnx": "onnxruntime"}  # others are called as the engine
@@ -116,7 +116,7 @@ class Certifier:
         }
 
     @cached_property
-    def _base(self) -> tuple[Scores, Evidence]:
+    def _base(self) -> tuple[Scores, PairedEvidence]:
         """The rows of float32, by the engine that every machine has, and which of them are alike."""
         with closing(create_engine(self._bundle, "onnx", "cpu")) as engine:
             scores = self._scores(self._bundle, engine)
@@ -130,7 +130,7 @@ class Certifier:
             for a, b in recordings(answered):
                 blocks[a:b] = first + np.arange(b - a) // resampler.block_frames
                 first = int(blocks[b - 1]) + 1
-        return scores, Evidence(blocks, resampler)
+        return scores, PairedEvidence(blocks, resampler)
 
     @cached_property
     def _reference(self) -> PlaceReference | None:
@@ -153,7 +153,7 @@ class Certifier:
 
 
 def _proven(
-    head: Head[Any, Any], float32: Rows, program: Rows, evidence: Evidence
+    head: Head[Any, Any], float32: Rows, program: Rows, evidence: PairedEvidence
 ) -> dict[str, Any]:
     """Returns what a certificate says of a head."""
     bounds = head.judge().certify(float32, program, evidence)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import PROBE_IMAGES, PROBES, ModelBundle, write_manifest
 from robot_vision.bundle.programs import FLOAT32, Certificate, Program
-from robot_vision.calibration.fit import Calibration, Material, calibrated_graph, fit
+from robot_vision.calibration.fit import Calibration, FitMaterial, calibrated_graph, fit
 from robot_vision.calibration.folds import folds_of
 from robot_vision.calibration.predict import predict
 from robot_vision.calibration.run import Data, heads_with_truth, verify, without_trained_on
@@ -209,7 +209,7 @@ def _variant(
     parts = heads_with_truth(bundle, choosing)
     if parts:
         outputs = predict(view, choosing)
-        material = Material([choosing[i] for i in outputs["rows"]], outputs)
+        material = FitMaterial([choosing[i] for i in outputs["rows"]], outputs)
         for part in parts:
             recorded = bundle.calibration.get(part) or {}
             try:
@@ -243,7 +243,7 @@ def _variant(
             found.spec = one.spec
             # What comes next is fitted on what this one says.
             outputs = predict(view, choosing)
-            material = Material([choosing[i] for i in outputs["rows"]], outputs)
+            material = FitMaterial([choosing[i] for i in outputs["rows"]], outputs)
     changed = {}
     for head, own in found.spec.bound:
         said, _ = head.to_bundle(own)

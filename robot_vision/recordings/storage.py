@@ -68,7 +68,7 @@ class Message(NamedTuple):
     data: bytes | memoryview
 
 
-class Part(NamedTuple):
+class StoragePart(NamedTuple):
     """Messages that are read together, in the order of time, once their time has come."""
 
     start_ns: int
@@ -113,7 +113,7 @@ class Storage(ABC):
     @abstractmethod
     def parts(
         self, topics: Collection[str], from_ns: int | None, until_ns: int | None
-    ) -> list[Part]:
+    ) -> list[StoragePart]:
         """Returns what holds messages of some topics from a time until before another."""
 
     @abstractmethod
@@ -143,7 +143,7 @@ class Storage(ABC):
             self.folder = None
 
 
-def merged(parts: Iterable[tuple[int, Part]]) -> Iterator[tuple[int, Message]]:
+def merged(parts: Iterable[tuple[int, StoragePart]]) -> Iterator[tuple[int, Message]]:
     """Yields the messages of the parts of several files in the order of time, each with its file's number.
 
     A part is opened when what was opened before has come to its start, so few are open at once.

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from robot_vision.recordings.storage import Message, Part, Storage, Times
+from robot_vision.recordings.storage import Message, Storage, StoragePart, Times
 from robot_vision.recordings.unpacking import unpack
 from robot_vision.text.counts import counted
 
@@ -26,7 +26,7 @@ _LOOSE = 1 << 20  # bytes of messages outside chunks that are read at once
 
 
 @dataclass
-class Block:
+class StorageBlock:
     """A chunk, or messages outside chunks that follow each other.
 
     Attributes:
@@ -71,7 +71,7 @@ class BlockStorage(Storage):
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(path, name)
-        self.blocks: list[Block] = []
+        self.blocks: list[StorageBlock] = []
         self.size = path.stat().st_size
         self._held: OrderedDict[int, memoryview] = OrderedDict()
         self._file: BinaryIO | None = None
@@ -91,7 +91,7 @@ class BlockStorage(Storage):
         """
 
     @abstractmethod
-    def _block_at(self, at: int) -> Block | None:
+    def _block_at(self, at: int) -> StorageBlock | None:
         """Returns the chunk that begins at a byte; None where there is none.
 
         Raises:
@@ -141,7 +141,7 @@ class BlockStorage(Storage):
 
     def parts(
         self, topics: Collection[str], from_ns: int | None, until_ns: int | None
-    ) -> list[Part]:
+    ) -> list[StoragePart]:
         """See `Storage`."""
         numbers = {n for n, channel in self.channels.items() if channel.topic in topics}
         # Without promises, which would show that a chunk's index leaves something out, all chunks are read.
@@ -161,10 +161,10 @@ class BlockStorage(Storage):
                 stamps = [t for t in block.times.values() if len(t)]
                 first = min((int(t.min()) for t in stamps), default=0)
 
-            def messages(block: Block = block) -> Iterator[Message]:
+            def messages(block: StorageBlock = block) -> Iterator[Message]:
                 return iter(self._sorted(block, topics, from_ns, until_ns))
 
-            found.append(Part(first, messages))
+            found.append(StoragePart(first, messages))
         return found
 
     def fetch(self, block: int, inner: int) -> memoryview:
@@ -198,7 +198,7 @@ class BlockStorage(Storage):
         last = self.blocks[-1] if self._loose_times else None
         if last is None or last.data_at + last.size != at or last.size > _LOOSE:
             self._end_loose()
-            last = Block(at, at, 0, sure=True)
+            last = StorageBlock(at, at, 0, sure=True)
             self.blocks.append(last)
         last.size = end - at + last.size
         self._loose_times.setdefault(number, []).append(log_ns)
@@ -209,13 +209,13 @@ class BlockStorage(Storage):
             self.blocks[-1].times = {n: np.array(t, np.int64) for n, t in times}
             self._loose_times = {}
 
-    def _content(self, block: Block) -> memoryview:
+    def _content(self, block: StorageBlock) -> memoryview:
         data = self.read(block.data_at, block.size)
         if block.unpacked is None:
             return memoryview(data)
         return memoryview(unpack(block.packing, data, block.unpacked))
 
-    def _look(self, block: Block) -> list[tuple[int, Inner]]:
+    def _look(self, block: StorageBlock) -> list[tuple[int, Inner]]:
         """Unpacks a block and compares it with what was said of it; returns its messages."""
         before, sure = block.times, block.sure
         found: list[tuple[int, Inner]] = []
@@ -275,14 +275,18 @@ class BlockStorage(Storage):
             "on, what is whole is read"
         )
 
-    def _checked(self, block: Block, content: memoryview) -> str:
+    def _checked(self, block: StorageBlock, content: memoryview) -> str:
         """Returns what is wrong with an unpacked chunk, or nothing."""
         if block.unpacked is not None and len(content) != block.unpacked:
             return f"it has {len(content)} bytes and should have {block.unpacked}"
         return ""
 
     def _sorted(
-        self, block: Block, topics: Collection[str], from_ns: int | None, until_ns: int | None
+        self,
+        block: StorageBlock,
+        topics: Collection[str],
+        from_ns: int | None,
+        until_ns: int | None,
     ) -> list[Message]:
         chosen = []
         for log_ns, (number, _, inner, data) in self._look(block):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from robot_vision.recordings.storage import LATEST_NS, Channel, log_time, ros_kind, slashed
-from robot_vision.recordings.storage_blocks import MAX_RECORD, Block, BlockStorage, Inner
+from robot_vision.recordings.storage_blocks import MAX_RECORD, BlockStorage, Inner, StorageBlock
 from robot_vision.recordings.unpacking import MAX_BYTES
 from robot_vision.text.counts import counted
 
@@ -124,7 +124,7 @@ class McapFile(BlockStorage):
                 block.doubtful = True
             block.times[number] = times
 
-    def _chunk(self, at: int, size: int, head: bytes) -> Block:
+    def _chunk(self, at: int, size: int, head: bytes) -> StorageBlock:
         start, end, unpacked, crc, length = struct.unpack_from("<QQQII", head, 9)
         if length > 32:
             raise ValueError("its compression has no name")
@@ -133,7 +133,7 @@ class McapFile(BlockStorage):
         if packed > size - 40 - length or unpacked > MAX_BYTES:
             raise ValueError(f"it says that it has {packed} bytes packed and {unpacked} unpacked")
         span = log_time(start), log_time(end)
-        return Block(at, at + 49 + length, packed, packing, unpacked, crc, span)
+        return StorageBlock(at, at + 49 + length, packed, packing, unpacked, crc, span)
 
     def _cut_chunk(self, at: int, head: bytes) -> None:
         """Takes in a chunk that is cut off: if it was not compressed, its start is of use."""
@@ -147,7 +147,7 @@ class McapFile(BlockStorage):
             block.size, block.unpacked, block.crc = self.size - block.data_at, None, 0
             self.blocks.append(block)
 
-    def _block_at(self, at: int) -> Block | None:
+    def _block_at(self, at: int) -> StorageBlock | None:
         head = self.read(at, _HEAD)
         if len(head) < 9 or head[0] != _CHUNK:
             return None
@@ -183,7 +183,7 @@ class McapFile(BlockStorage):
             raise ValueError("there is no message at that place")
         return content[at + 31 : at + 9 + size]
 
-    def _checked(self, block: Block, content: memoryview) -> str:
+    def _checked(self, block: StorageBlock, content: memoryview) -> str:
         if block.crc and zlib.crc32(content) != block.crc:
             return "its checksum does not match"
         return super()._checked(block, content)

@@ -10,7 +10,7 @@ import numpy as np
 
 from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.recordings.storage import Channel, ros_kind, slashed
-from robot_vision.recordings.storage_blocks import Block, BlockStorage, Inner
+from robot_vision.recordings.storage_blocks import BlockStorage, Inner, StorageBlock
 from robot_vision.recordings.unpacking import MAX_BYTES
 from robot_vision.text.counts import counted
 
@@ -115,19 +115,19 @@ class Ros1File(BlockStorage):
             rows = np.frombuffer(self.read(data_at, size), "<u4", size // 8 * 2).reshape(-1, 2)
             self._promises[place] = {int(n): int(count) for n, count in rows}
 
-    def _chunk(self, at: int, fields: dict[bytes, bytes], data_at: int, size: int) -> Block:
+    def _chunk(self, at: int, fields: dict[bytes, bytes], data_at: int, size: int) -> StorageBlock:
         packing = fields[b"compression"].decode("utf-8", "replace")
         (unpacked,) = struct.unpack("<I", fields[b"size"])
         if unpacked > MAX_BYTES:
             raise ValueError(f"it says that it has {unpacked} bytes unpacked")
-        return Block(at, data_at, size, packing, unpacked)
+        return StorageBlock(at, data_at, size, packing, unpacked)
 
     def _cut_chunk(self, at: int, fields: dict[bytes, bytes], data_at: int) -> None:
         """Takes in a chunk that is cut off: if it was not compressed, its start is of use."""
         if fields.get(b"op") == bytes([_CHUNK]) and fields.get(b"compression") == b"none":
             self._end_loose()
             if self.size > data_at:
-                self.blocks.append(Block(at, data_at, self.size - data_at))
+                self.blocks.append(StorageBlock(at, data_at, self.size - data_at))
 
     def _record(self, head: bytes, at: int) -> tuple[dict[bytes, bytes], int, int] | None:
         """Returns a record's fields, where its data begin and their size; None if its head is not whole."""
@@ -148,7 +148,7 @@ class Ros1File(BlockStorage):
             return None
         return fields, at + length + 8, int(struct.unpack_from("<I", head, 4 + length)[0])
 
-    def _block_at(self, at: int) -> Block | None:
+    def _block_at(self, at: int) -> StorageBlock | None:
         found = self._record(self.read(at, _HEAD), at)
         if found is None or found[0][b"op"][0] != _CHUNK:
             return None

@@ -18,8 +18,8 @@ from robot_vision.recordings.sqlite_log import committed_pages
 from robot_vision.recordings.storage import (
     Channel,
     Message,
-    Part,
     Storage,
+    StoragePart,
     Times,
     ros_kind,
     slashed,
@@ -69,7 +69,7 @@ class SqliteFile(Storage):
 
     def parts(
         self, topics: Collection[str], from_ns: int | None, until_ns: int | None
-    ) -> list[Part]:
+    ) -> list[StoragePart]:
         """See `Storage`."""
         numbers = [n for n, channel in self.channels.items() if channel.topic in topics]
         rows = self._rows[np.isin(self._rows[:, 1], numbers)]
@@ -80,7 +80,7 @@ class SqliteFile(Storage):
         if not len(rows):
             return []
         rows = rows[np.lexsort((rows[:, 0], rows[:, 2]))]
-        return [Part(int(rows[0, 2]), lambda: self._messages(rows))]
+        return [StoragePart(int(rows[0, 2]), lambda: self._messages(rows))]
 
     def fetch(self, block: int, inner: int) -> bytes:
         """See `Storage`."""

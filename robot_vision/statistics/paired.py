@@ -72,7 +72,7 @@ class Bound:
         return f"{name} is {self.value:.4g}, bounded by {self.bound:.3g}: it must be {side} {self.limit:g}"
 
 
-class Evidence:
+class PairedEvidence:
     """N images on which two programs are compared, and which of them are alike.
 
     Args:

@@ -58,7 +58,7 @@ AFTER = "the trained backbone, which started from nothing"
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """What a run leaves.
 
     Attributes:
@@ -74,7 +74,7 @@ class Result:
 
 def train(
     config: TrainingConfig, resume: bool = False, quiet: bool = False, command: str = ""
-) -> Result | None:
+) -> TrainingResult | None:
     """Runs everything.
 
     Args:
@@ -111,7 +111,7 @@ def _run(
     recorder: Recorder,
     resume: bool,
     command: str,
-) -> Result | None:
+) -> TrainingResult | None:
     started = time.monotonic()
     first = fabric.is_global_zero
     fabric.barrier()
@@ -182,7 +182,7 @@ def _run(
     bundle = ship(network, config, folder, report, sets, recorder)
     write_whole(folder / REPORT, json.dumps(report, indent=2).encode())
     recorder.close()
-    return Result(folder, bundle, report)
+    return TrainingResult(folder, bundle, report)
 
 
 def _fit_stage(

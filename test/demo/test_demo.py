@@ -26,7 +26,7 @@ from robot_vision.cli import demo, main
 from robot_vision.demo import play as demo_play
 from robot_vision.demo.drive import evaluation_drive
 from robot_vision.demo.processes import DemoError, Processes, free_domain
-from robot_vision.demo.scoring import Answer, KnownPlaces, Score
+from robot_vision.demo.scoring import FrameAnswer, KnownPlaces, Score
 from robot_vision.demo.view import LiveView, PlainView, TextPlan
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.sensor import Sensor, render_frames
@@ -210,7 +210,7 @@ def clean(line: str) -> str:
 @pytest.mark.parametrize("width", [120, 70])
 def test_views_show_label_error_and_place(width):
     truth, places = truth_of(9), KnownPlaces(np.eye(9, dtype=np.float32), truth_of(9))
-    answer = Answer(
+    answer = FrameAnswer(
         stamp_ns=0,
         frame=2,
         received_ns=12_300_000,

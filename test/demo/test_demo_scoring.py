@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from robot_vision.cli import main
 from robot_vision.demo.drive import evaluation_drive, kidnapped_drive
-from robot_vision.demo.recorded import Truth, read_truth, record_drive
+from robot_vision.demo.recorded import DriveTruth, read_truth, record_drive
 from robot_vision.demo.relocalisation import PlacePose, relocalisation
-from robot_vision.demo.scoring import Answer, KnownPlaces, Score
+from robot_vision.demo.scoring import FrameAnswer, KnownPlaces, Score
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.demo.world.sensor import Sensor, render_frames
@@ -110,7 +110,7 @@ def test_score_agrees_with_scipy_on_random_answers():
         shift, turn = rng.normal(size=3), rng.normal(size=3)
         rotation = Rotation.from_rotvec(turn) * Rotation.from_quat(truth.orientations_xyzw[i])
         label = "a" if i % 3 else "b"
-        answer = Answer(
+        answer = FrameAnswer(
             stamp_ns=1000 + i * 50_000_000,
             frame=i,
             received_ns=1000 + i * 50_000_000 + (i + 1) * 1_000_000,
@@ -147,9 +147,9 @@ def test_answer_is_incomplete_without_each_part(missing):
         "position": np.zeros(3),
         "descriptor": np.ones(4, np.float32),
     }
-    assert Answer(0, **parts).complete
+    assert FrameAnswer(0, **parts).complete
     parts[missing] = None
-    assert not Answer(0, **parts).complete
+    assert not FrameAnswer(0, **parts).complete
 
 
 def test_place_is_right_only_within_radius_and_heading():
@@ -158,7 +158,7 @@ def test_place_is_right_only_within_radius_and_heading():
     found = [places.look_up(places.descriptors[i], truth, 0) for i in range(5)]
     assert [int(f["place_match"][0]) for f in found] == [0, 1, 2, 3, 4]
     assert [int(f["place_rank"][0]) == 0 for f in found] == [True, True, True, False, False]
-    turned = Truth(
+    turned = DriveTruth(
         truth.stamps_ns,
         truth.positions,
         np.roll(truth.orientations_xyzw, 4, axis=0),

@@ -8,7 +8,7 @@ import pytest
 
 from robot_vision.demo.drive import (
     CAMERA_HEIGHT_M,
-    Frame,
+    DriveFrame,
     evaluation_drive,
     look,
     mapping_drive,
@@ -227,7 +227,7 @@ def test_sensor_noise_has_the_given_sigma():
 # --- drives -----------------------------------------------------------------------------------------------
 
 
-def drives() -> dict[str, list[Frame]]:
+def drives() -> dict[str, list[DriveFrame]]:
     return {
         "mapping": mapping_drive(WORLD),
         "evaluation": evaluation_drive(WORLD),

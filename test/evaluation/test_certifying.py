@@ -11,7 +11,7 @@ from robot_vision.contract.metrics import Judge
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.statistics.bootstrap import Resampler
-from robot_vision.statistics.paired import Evidence
+from robot_vision.statistics.paired import PairedEvidence
 
 pytestmark = pytest.mark.slow
 SETTINGS = EvaluationSettings(resamples=100)
@@ -28,7 +28,7 @@ def bounds(said, other, truth, reference=None):
     scores = [score_recording(p, truth, SETTINGS, reference) for p in (said, other)]
     count = len(scores[0])
     drawn = Resampler(np.arange(count) * 10**12, [(0, count)], SETTINGS)
-    evidence = Evidence(np.arange(count), drawn)
+    evidence = PairedEvidence(np.arange(count), drawn)
     each = zip(*(score.each() for score in scores), strict=True)
     return {
         rows[0].head.name: rows[0].head.judge().certify(*rows, evidence)

@@ -12,7 +12,7 @@ from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError
-from robot_vision.evaluation.report.requirements import Requirement, Verdict, write_junit
+from robot_vision.evaluation.report.requirements import Requirement, RequirementVerdict, write_junit
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_other_forms_are_one_line_and_status_2(
 def test_a_limit_itself_is_kept_by_the_signs_that_say_so(
     value: float | None, sign: str, kept: bool
 ) -> None:
-    assert Verdict(Requirement("a.b", sign, 1.0), value).kept is kept
+    assert RequirementVerdict(Requirement("a.b", sign, 1.0), value).kept is kept
 
 
 def test_missed_limits_exit_3_and_stand_first(
@@ -142,7 +142,7 @@ def test_junit_needs_limits(words: list[str], tmp_path: Path) -> None:
 
 
 def test_junit_is_xml_whatever_a_recording_is_called(tmp_path: Path) -> None:
-    verdict = Verdict(Requirement("a.<b>", "<", 1.0), 2.0)
+    verdict = RequirementVerdict(Requirement("a.<b>", "<", 1.0), 2.0)
     write_junit(tmp_path / "run.xml", "bag \x07 \udcff <&>", [verdict])
     suite = ElementTree.parse(tmp_path / "run.xml").getroot()[0]
     assert suite.get("name") == "bag ? ? <&>" and suite[0].get("name") == "a.<b> < 1"

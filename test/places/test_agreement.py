@@ -21,7 +21,7 @@ from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
-from robot_vision.places.verification.verifier import Candidate, Verifier
+from robot_vision.places.verification.verifier import VerificationCandidate, Verifier
 
 FIT = np.diag([0.004**2] * 3 + [0.002**2] * 3)
 DISTANCE = 3.0
@@ -108,7 +108,7 @@ def test_simulated_rooms_have_ellipsoids_of_the_size_of_their_errors(
         gap = np.linalg.norm(positions - frame.T_map_camera[:3, 3], axis=1)
         near = [int(i) for i in np.argsort(gap)[:3]]
         found = verifier.verify(
-            image, [Candidate(i, poses[i], structures[i]) for i in near], intrinsics
+            image, [VerificationCandidate(i, poses[i], structures[i]) for i in near], intrinsics
         )
         if found.pose is not None:
             squares.append(_nees(found.pose, frame.T_map_camera))

@@ -22,7 +22,7 @@ from robot_vision.places.verification.features import FeatureExtractor, LocalFea
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure, StructureError
 from robot_vision.places.verification.triangulation import Sighting, epipolar_error, triangulate
-from robot_vision.places.verification.verifier import Candidate, Verifier
+from robot_vision.places.verification.verifier import VerificationCandidate, Verifier
 from robot_vision.recordings.opening import open_source
 
 KINECT = np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])
@@ -62,7 +62,7 @@ def kitchen(data_dir: Path) -> Any:
     content |= builder.flush()
     assert sorted(content) == chosen
     candidates = {
-        i: Candidate(i, samples[i].T_map_camera, KeyframeStructure.from_bytes(c))
+        i: VerificationCandidate(i, samples[i].T_map_camera, KeyframeStructure.from_bytes(c))
         for i, c in content.items()
     }
     verifier = Verifier()
@@ -175,7 +175,9 @@ def test_orb_works_and_does_not_compare_with_sift(kitchen: Any) -> None:
     for i in (8, 16, 24):
         content |= builder.add(i, samples[i].T_map_camera, samples[i].source.load(), CAMERA)
     content |= builder.flush()
-    orb = Candidate(16, samples[16].T_map_camera, KeyframeStructure.from_bytes(content[16]))
+    orb = VerificationCandidate(
+        16, samples[16].T_map_camera, KeyframeStructure.from_bytes(content[16])
+    )
     found = Verifier(options).verify(query.source.load(), [orb], CAMERA)
     assert found.accepted
     if found.pose is not None:
@@ -307,8 +309,8 @@ def test_points_without_a_pose_have_none() -> None:
 def test_covariance_of_the_keyframe_moves_with_the_lever_arm() -> None:
     """A keyframe that may be turned by 1 degree places a camera 2 m away by 35 mm less surely."""
     covariance = np.diag([0, 0, 0, 0, np.radians(1.0) ** 2, 0]) + 1e-12 * np.eye(6)
-    fit = pnp.Fit(pose(position=(0, 0, 2)), 1e-12 * np.eye(6), np.ones(9, bool), 0.0, 0.0, 2.0)
-    found = Verifier()._pose(Candidate(1, np.eye(4), None, covariance), fit)
+    fit = pnp.PoseFit(pose(position=(0, 0, 2)), 1e-12 * np.eye(6), np.ones(9, bool), 0.0, 0.0, 2.0)
+    found = Verifier()._pose(VerificationCandidate(1, np.eye(4), None, covariance), fit)
     # And by the uncertain scale of the way, which is 5 percent of it in every direction.
     across, along = np.sqrt(np.diag(found.covariance)[[0, 2]])
     assert across == pytest.approx(np.hypot(2 * np.radians(1.0), 0.05 * 2), rel=1e-3)
@@ -317,7 +319,7 @@ def test_covariance_of_the_keyframe_moves_with_the_lever_arm() -> None:
 
 def place(
     points: NDArray[Any], number: int = 1, T: NDArray[Any] | None = None, seed: int = 20
-) -> Candidate:
+) -> VerificationCandidate:
     """Returns a keyframe that has these points (N, 3) of the map, each of its own look."""
     T_map_camera = np.eye(4) if T is None else T
     local = (points - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
@@ -325,10 +327,10 @@ def place(
     features = LocalFeatures("sift", local[:, :2] / local[:, 2:], looks, 525.0)
     sigma = np.full(len(points), 0.02, np.float32)
     structure = KeyframeStructure(features, local.astype(np.float32), sigma)
-    return Candidate(number, T_map_camera, structure)
+    return VerificationCandidate(number, T_map_camera, structure)
 
 
-def view(candidate: Candidate, points: NDArray[Any], T: NDArray[Any]) -> LocalFeatures:
+def view(candidate: VerificationCandidate, points: NDArray[Any], T: NDArray[Any]) -> LocalFeatures:
     """Returns what a camera sees of the points of a keyframe."""
     assert candidate.structure is not None
     return replace(candidate.structure.features, rays=seen(points, T))
@@ -355,7 +357,7 @@ def test_two_poses_that_fit_as_well_give_none() -> None:
     # As two keyframes: both fit, and say that the camera is in two spots.
     first = place(one)
     assert first.structure is not None
-    twin = Candidate(2, pose(position=(3.0, 0.0, 0.0)), first.structure)
+    twin = VerificationCandidate(2, pose(position=(3.0, 0.0, 0.0)), first.structure)
     query = view(first, one, T)
     assert Verifier().verify_features(query, [first]).accepted
     assert Verifier().verify_features(query, [first, twin]).reason == "ambiguous"
@@ -442,7 +444,7 @@ def test_part_of_the_kitchen_that_the_map_lacks_gives_no_wrong_pose(data_dir: Pa
         content |= builder.add(i, samples[i].T_map_camera, samples[i].source.load(), CAMERA)
     content |= builder.flush()
     candidates = [
-        Candidate(i, samples[i].T_map_camera, KeyframeStructure.from_bytes(content[i]))
+        VerificationCandidate(i, samples[i].T_map_camera, KeyframeStructure.from_bytes(content[i]))
         for i in (335, 340, 325, 315, 320)
     ]
     verifier = Verifier()

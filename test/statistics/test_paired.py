@@ -6,7 +6,7 @@ from scipy.stats import beta, binomtest
 
 from robot_vision.statistics.bootstrap import Resampler, mean
 from robot_vision.statistics.exact import count_needed, upper_share
-from robot_vision.statistics.paired import CONFIDENCE, LEAST, Evidence
+from robot_vision.statistics.paired import CONFIDENCE, LEAST, PairedEvidence
 from robot_vision.statistics.settings import BootstrapSettings
 
 
@@ -17,7 +17,7 @@ def evidence(count, block=1, resamples=400):
     drawn = Resampler(
         stamps, [(0, count)], BootstrapSettings(resamples=resamples, block_s=block / 10)
     )
-    return Evidence(np.arange(count) // block, drawn)
+    return PairedEvidence(np.arange(count) // block, drawn)
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])

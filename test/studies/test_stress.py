@@ -32,13 +32,13 @@ from robot_vision.studies.stress.degradations import (
 )
 from robot_vision.studies.stress.measure import (
     ROLLS,
-    Reference,
+    StressReference,
     auroc,
     held,
     measure,
     measure_intervals,
 )
-from robot_vision.studies.stress.run import Plan
+from robot_vision.studies.stress.run import StressPlan
 from robot_vision.truth.tracks import Truth
 
 IMAGES = [name for name, d in DEGRADATIONS.items() if d.apply]
@@ -154,7 +154,7 @@ def test_held_answers_are_those_of_the_last_frame_that_came():
 def test_numbers_of_good_frames_are_those_of_evaluate():
     predictions, truth = random_recording(seed=2)
     threshold = float(np.median(predictions.known_score))
-    found = measure(predictions, Reference(predictions, truth, threshold))
+    found = measure(predictions, StressReference(predictions, truth, threshold))
     metrics = evaluate_frames(predictions, truth, EvaluationSettings(resamples=0))
     classes, pose = metrics["classification"], metrics["pose"]
     for mine, theirs in (
@@ -172,7 +172,7 @@ def test_numbers_of_good_frames_are_those_of_evaluate():
 def test_intervals_of_good_frames_are_those_of_evaluate():
     predictions, truth = random_recording(seed=2)
     quick = EvaluationSettings(resamples=200)
-    found = measure_intervals(predictions, Reference(predictions, truth), None, quick)
+    found = measure_intervals(predictions, StressReference(predictions, truth), None, quick)
     metrics = evaluate_frames(predictions, truth, quick)
     classes, pose = metrics["classification"], metrics["pose"]
     for mine, theirs in (
@@ -198,7 +198,7 @@ def test_intervals_of_single_pictures_are_binomial_and_of_unknown_ones_scipys():
     predictions = Predictions(stamps, None, tuple("abc"), probabilities, known)
     unknown = Predictions(np.arange(m) * 10**8, None, tuple("abc"), probabilities[:m], strange)
     truth = Truth.of_arrays(stamps, ["abc"[i] for i in names])
-    reference = Reference(predictions, truth, in_order=False)
+    reference = StressReference(predictions, truth, in_order=False)
     found = measure_intervals(predictions, reference, unknown)
     share = right.mean()
     low, high = binom.ppf([0.025, 0.975], n, share) / n
@@ -222,7 +222,7 @@ def test_truth_of_turned_frames_is_turned_with_them():
         (Rotation.from_quat(q) * Rotation.from_euler("z", r, degrees=True)).as_quat()
         for q, r in zip(predictions.orientation_xyzw, rolls, strict=True)
     ]
-    reference = Reference(predictions, truth)
+    reference = StressReference(predictions, truth)
     good = measure(predictions, reference)["median_deg"]
     seen = replace(predictions, orientation_xyzw=np.array(turned), meta={ROLLS: rolls.tolist()})
     unmoved = replace(predictions, meta={ROLLS: rolls.tolist()})
@@ -252,7 +252,7 @@ def test_auroc_is_scikit_learns(seed):
 )
 def test_plan_out_of_range_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        Plan(**changes)
+        StressPlan(**changes)
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +388,7 @@ def test_labels_that_the_model_does_not_know_leave_the_rest_to_measure():
     truth = replace(
         truth, labels=replace(truth.labels, names=("elsewhere",) * len(truth.labels.names))
     )
-    found = measure(predictions, Reference(predictions, truth, 0.5))
+    found = measure(predictions, StressReference(predictions, truth, 0.5))
     assert "median_m" in found and "accuracy" not in found and "auroc_clean" not in found
 
 

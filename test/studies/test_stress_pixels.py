@@ -14,7 +14,7 @@ from robot_vision.evaluation.measure.metrics import evaluate_frames, score_recor
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.images.input import InputSpec
 from robot_vision.studies.stress.degradations import DEGRADATIONS, ROLL, generator, roll_of
-from robot_vision.studies.stress.measure import ROLLS, Reference, measure, measure_intervals
+from robot_vision.studies.stress.measure import ROLLS, StressReference, measure, measure_intervals
 from robot_vision.studies.stress.pixels import headlines, titles
 from robot_vision.studies.stress.report import charts, tables
 from robot_vision.truth.images import ImageTrack
@@ -42,11 +42,11 @@ class Stored:
         return self.values
 
 
-def recording(said: np.ndarray, **meta: object) -> tuple[Predictions, Reference]:
+def recording(said: np.ndarray, **meta: object) -> tuple[Predictions, StressReference]:
     stamps = (np.arange(len(said)) * 1e8).astype(np.int64)
     found = Predictions(stamps, meta={"input": plain(InputSpec(*SIZE)), **meta}, more={"ids": said})
     truth = Truth(images={"toy_segments": ImageTrack(stamps, [Stored(SCENE)] * len(said))})
-    return found, Reference(found, truth)
+    return found, StressReference(found, truth)
 
 
 def test_numbers_of_pixels_are_those_of_evaluate():
@@ -102,7 +102,7 @@ def test_what_comes_into_view_of_a_turned_camera_has_no_truth():
     seen = cv2.warpAffine(ones, turn, SIZE[::-1], None, cv2.INTER_NEAREST)  # 0 in the corners
     found, _ = recording(seen[None], **{ROLLS: [45.0]})
     track = ImageTrack(found.stamps_ns, [Stored(ones)])
-    reference = Reference(found, Truth(images={"toy_segments": track}))
+    reference = StressReference(found, Truth(images={"toy_segments": track}))
     numbers = measure_intervals(found, reference, None, EvaluationSettings(resamples=0), BOUND)
     assert seen.mean() < 0.9
     assert numbers[ACCURACY]["value"] == pytest.approx(1, abs=0.01)

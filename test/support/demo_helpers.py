@@ -3,12 +3,12 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from robot_vision.demo.recorded import Truth
+from robot_vision.demo.recorded import DriveTruth
 
 
-def truth_of(count: int) -> Truth:
+def truth_of(count: int) -> DriveTruth:
     angles = np.linspace(0, 2, count)
-    return Truth(
+    return DriveTruth(
         np.arange(count) * 100_000_000,
         np.stack([np.arange(count) * 0.5, np.zeros(count), np.ones(count)], 1),
         Rotation.from_rotvec(angles[:, None] * [[0, 0, 1]]).as_quat(),

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.colmap_model import Camera, Image, model_folder, read_model
+from robot_vision.datasets.colmap_model import ColmapCamera, Image, model_folder, read_model
 from robot_vision.datasets.image_files import FileImage, listed_file, listed_path, unlisted_note
 from robot_vision.datasets.posed import (
     PosedOptions,
@@ -128,7 +128,7 @@ def _pose(image: Image, scale: float) -> NDArray[np.float64]:
 
 
 def _camera_notes(
-    cameras: dict[int, Camera], used: dict[int, int], options: Options
+    cameras: dict[int, ColmapCamera], used: dict[int, int], options: Options
 ) -> Iterator[str]:
     if options.camera_matrix:
         return

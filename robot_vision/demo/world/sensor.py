@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.drive import Frame
+from robot_vision.demo.drive import DriveFrame
 from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.demo.world.world import World
 
@@ -81,7 +81,7 @@ def _noise_tile() -> NDArray[np.float32]:
 
 def render_frames(
     world: World,
-    frames: Sequence[Frame],
+    frames: Sequence[DriveFrame],
     sensor: Sensor,
     camera: Camera | None = None,
     workers: int = 1,
@@ -118,7 +118,7 @@ def render_frames(
             pool.shutdown(cancel_futures=True)
 
 
-def _render(renderer: Renderer, sensor: Sensor, index: int, frame: Frame) -> NDArray[np.uint8]:
+def _render(renderer: Renderer, sensor: Sensor, index: int, frame: DriveFrame) -> NDArray[np.uint8]:
     image, rooms = renderer.render_with_rooms(frame.T_map_camera)
     return sensor.expose(image, rooms, index)
 
@@ -133,6 +133,6 @@ def _start_worker(world: World, sensor: Sensor, camera: Camera | None) -> None:
     _worker = Renderer(world, camera), sensor
 
 
-def _work(chunk: list[tuple[int, Frame]]) -> list[NDArray[np.uint8]]:
+def _work(chunk: list[tuple[int, DriveFrame]]) -> list[NDArray[np.uint8]]:
     assert _worker is not None
     return [_render(*_worker, index, frame) for index, frame in chunk]

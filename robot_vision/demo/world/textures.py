@@ -12,10 +12,10 @@ from robot_vision.demo.world.world import Finish
 from robot_vision.errors import ConfigError, unknown
 
 Image = NDArray[np.uint8]
-Painter = Callable[["Canvas"], None]
+Painter = Callable[["TextureCanvas"], None]
 
 
-class Canvas:
+class TextureCanvas:
     """An RGB texture while it is painted; lengths are in metres from its top left corner."""
 
     def __init__(
@@ -72,7 +72,7 @@ def paint(finish: Finish, width: float, height: float, density: float, seed: int
     painter = STYLES.get(finish.style)
     if painter is None:
         raise ConfigError(unknown("style of a finish", finish.style, STYLES))
-    canvas = Canvas(finish, width, height, density, seed)
+    canvas = TextureCanvas(finish, width, height, density, seed)
     painter(canvas)
     return canvas.image
 
@@ -82,16 +82,16 @@ def _rgb(colour: ArrayLike) -> tuple[int, int, int]:
     return int(r), int(g), int(b)
 
 
-def _plain(c: Canvas) -> None:
+def _plain(c: TextureCanvas) -> None:
     pass
 
 
-def _plaster(c: Canvas) -> None:
+def _plaster(c: TextureCanvas) -> None:
     c.noise(0.03, 0.3)
     c.noise(0.02, 0.04)
 
 
-def _concrete(c: Canvas) -> None:
+def _concrete(c: TextureCanvas) -> None:
     for _ in range(int(c.width * c.height * 3)):  # stains
         x, y = c.px(c.rng.uniform(0, c.width), c.rng.uniform(0, c.height))
         cv2.circle(c.image, (x, y), int(c.rng.integers(2, 16)), c.tint(0.12), -1)
@@ -101,14 +101,16 @@ def _concrete(c: Canvas) -> None:
         c.rect(joint, 0, 0.02, c.height, c.finish.accent)
 
 
-def _carpet(c: Canvas) -> None:
+def _carpet(c: TextureCanvas) -> None:
     for x in np.arange(0, c.width, 0.5):
         for y in np.arange(0, c.height, 0.5):
             c.rect(x, y, 0.5, 0.5, c.tint(0.14))
     c.noise(0.1, 0.02)
 
 
-def _grid(c: Canvas, w: float, h: float, joint: float, spread: float, offset: float = 0.0) -> None:
+def _grid(
+    c: TextureCanvas, w: float, h: float, joint: float, spread: float, offset: float = 0.0
+) -> None:
     c.image[:] = c.finish.accent
     for row, y in enumerate(np.arange(0, c.height, h)):
         shift = offset * w * (row % 2)
@@ -116,20 +118,20 @@ def _grid(c: Canvas, w: float, h: float, joint: float, spread: float, offset: fl
             c.rect(x + joint / 2, y + joint / 2, w - joint, h - joint, c.tint(spread))
 
 
-def _tiles(c: Canvas) -> None:
+def _tiles(c: TextureCanvas) -> None:
     _grid(c, 0.25, 0.25, 0.02, 0.04)
 
 
-def _bricks(c: Canvas) -> None:
+def _bricks(c: TextureCanvas) -> None:
     _grid(c, 0.3, 0.12, 0.02, 0.2, 0.5)
     c.noise(0.05, 0.03)
 
 
-def _panels(c: Canvas) -> None:
+def _panels(c: TextureCanvas) -> None:
     _grid(c, 0.6, 0.6, 0.03, 0.03)
 
 
-def _planks(c: Canvas) -> None:
+def _planks(c: TextureCanvas) -> None:
     along = c.width >= c.height
     long, short = (c.width, c.height) if along else (c.height, c.width)
     for s in np.arange(0, short, 0.16):
@@ -143,7 +145,7 @@ def _planks(c: Canvas) -> None:
     c.noise(0.05, 0.03)
 
 
-def _checker(c: Canvas) -> None:
+def _checker(c: TextureCanvas) -> None:
     for i, x in enumerate(np.arange(0, c.width, 0.4)):
         for j, y in enumerate(np.arange(0, c.height, 0.4)):
             c.rect(
@@ -151,26 +153,26 @@ def _checker(c: Canvas) -> None:
             )
 
 
-def _terrazzo(c: Canvas) -> None:
+def _terrazzo(c: TextureCanvas) -> None:
     for _ in range(int(c.width * c.height * 250)):
         x, y = c.px(c.rng.uniform(0, c.width), c.rng.uniform(0, c.height))
         cv2.circle(c.image, (x, y), 1, c.tint(0.4, c.finish.accent), -1)
 
 
-def _stripes(c: Canvas) -> None:
+def _stripes(c: TextureCanvas) -> None:
     for x in np.arange(0, c.width, 0.4):
         c.rect(x, 0, 0.2, c.height, c.finish.accent)
     c.rect(0, c.height - 0.12, c.width, 0.12, (236, 236, 232))
 
 
-def _wallpaper(c: Canvas) -> None:
+def _wallpaper(c: TextureCanvas) -> None:
     for j, y in enumerate(np.arange(0.15, c.height, 0.3)):
         for x in np.arange(0.15 + 0.15 * (j % 2), c.width, 0.3):
             cv2.ellipse(c.image, c.px(x, y), (4, 7), 0, 0, 360, c.finish.accent, -1)
     c.rect(0, c.height - 0.1, c.width, 0.1, (244, 240, 232))
 
 
-def _wainscot(c: Canvas) -> None:
+def _wainscot(c: TextureCanvas) -> None:
     c.noise(0.02, 0.3)
     top = max(c.height - 1.0, 0.0)
     c.rect(0, top, c.width, 1.0, c.finish.accent)
@@ -179,7 +181,7 @@ def _wainscot(c: Canvas) -> None:
     c.rect(0, top - 0.04, c.width, 0.04, (150, 130, 90))
 
 
-def _runner(c: Canvas) -> None:
+def _runner(c: TextureCanvas) -> None:
     c.image[:] = c.finish.accent
     c.noise(0.06, 0.05)
     c.rect(0, c.height / 2 - 0.5, c.width, 1.0, c.finish.colour)
@@ -192,7 +194,7 @@ def _runner(c: Canvas) -> None:
         c.rect(0, c.height / 2 + edge, c.width, 0.06, (226, 196, 130))
 
 
-def _cabinet(c: Canvas) -> None:
+def _cabinet(c: TextureCanvas) -> None:
     count = max(round(c.width / 0.55), 1)
     step = c.width / count
     for i in range(count):
@@ -203,7 +205,7 @@ def _cabinet(c: Canvas) -> None:
     c.rect(0, c.height - 0.08, c.width, 0.08, (50, 50, 50))
 
 
-def _drawers(c: Canvas) -> None:
+def _drawers(c: TextureCanvas) -> None:
     for y in np.arange(0, c.height - 0.1, 0.24):
         for x in np.arange(0, c.width, 0.8):
             w = min(0.8, c.width - x)
@@ -212,7 +214,7 @@ def _drawers(c: Canvas) -> None:
             c.rect(x + w / 2 - 0.1, y + 0.08, 0.2, 0.04, c.finish.accent)
 
 
-def _fridge(c: Canvas) -> None:
+def _fridge(c: TextureCanvas) -> None:
     c.rect(0, c.height * 0.36, c.width, 0.03, c.finish.accent)
     c.rect(0.06, 0.2, 0.04, 0.4, c.finish.accent)
     c.rect(0.06, c.height * 0.45, 0.04, 0.5, c.finish.accent)
@@ -221,19 +223,19 @@ def _fridge(c: Canvas) -> None:
         c.rect(x, y, 0.1, 0.1, c.rng.integers(60, 255, 3))
 
 
-def _oven(c: Canvas) -> None:
+def _oven(c: TextureCanvas) -> None:
     c.rect(0.04, 0.06, c.width - 0.14, c.height - 0.12, c.finish.accent)
     c.rect(0.07, 0.09, c.width - 0.2, c.height - 0.18, (70, 40, 30))
 
 
-def _screen(c: Canvas) -> None:
+def _screen(c: TextureCanvas) -> None:
     c.rect(0, 0, c.width, c.height, (20, 20, 22), 2)
     for y in np.arange(0.05, c.height - 0.05, 0.05):
         c.rect(0.05 + 0.05 * c.rng.integers(0, 3), y, c.rng.uniform(0.1, 0.4) * c.width, 0.02,
                c.tint(0.3, c.finish.accent))  # fmt: skip
 
 
-def _books(c: Canvas) -> None:
+def _books(c: TextureCanvas) -> None:
     c.image[:] = c.finish.accent
     for y in np.arange(0.04, c.height - 0.2, 0.33):
         x = 0.04
@@ -245,7 +247,7 @@ def _books(c: Canvas) -> None:
         c.rect(0, y + 0.29, c.width, 0.03, c.finish.colour)
 
 
-def _shelf(c: Canvas) -> None:
+def _shelf(c: TextureCanvas) -> None:
     c.image[:] = (70, 72, 76)
     for y in np.arange(0.05, c.height - 0.3, 0.45):
         for x in np.arange(0.05, c.width - 0.2, 0.3):
@@ -254,19 +256,19 @@ def _shelf(c: Canvas) -> None:
         c.rect(0, y + 0.4, c.width, 0.04, c.finish.colour)
 
 
-def _crate(c: Canvas) -> None:
+def _crate(c: TextureCanvas) -> None:
     _planks(c)
     c.rect(0, 0, c.width, c.height, c.finish.accent, 4)
     cv2.line(c.image, (0, 0), c.px(c.width, c.height), c.finish.accent, 4)
 
 
-def _hazard(c: Canvas) -> None:
+def _hazard(c: TextureCanvas) -> None:
     for x in np.arange(-c.height, c.width, 0.4):
         slant = [(x, c.height), (x + 0.2, c.height), (x + 0.2 + c.height, 0), (x + c.height, 0)]
         cv2.fillConvexPoly(c.image, np.array([c.px(*p) for p in slant]), c.finish.accent)
 
 
-def _pegboard(c: Canvas) -> None:
+def _pegboard(c: TextureCanvas) -> None:
     for x in np.arange(0.1, c.width, 0.1):
         for y in np.arange(0.1, c.height, 0.1):
             cv2.circle(c.image, c.px(x, y), 1, (120, 104, 76), -1)
@@ -282,7 +284,7 @@ def _pegboard(c: Canvas) -> None:
         )
 
 
-def _quilt(c: Canvas) -> None:
+def _quilt(c: TextureCanvas) -> None:
     for i, x in enumerate(np.arange(0, c.width, 0.3)):
         for j, y in enumerate(np.arange(0, c.height, 0.3)):
             c.rect(
@@ -294,7 +296,7 @@ def _quilt(c: Canvas) -> None:
             )
 
 
-def _foliage(c: Canvas) -> None:
+def _foliage(c: TextureCanvas) -> None:
     for _ in range(int(c.width * c.height * 900) + 20):
         x, y = c.px(c.rng.uniform(0, c.width), c.rng.uniform(0, c.height))
         angle = float(c.rng.uniform(0, 360))
@@ -302,14 +304,14 @@ def _foliage(c: Canvas) -> None:
         cv2.ellipse(c.image, (x, y), (5, 2), angle, 0, 360, colour, -1)
 
 
-def _frame(c: Canvas) -> None:
+def _frame(c: TextureCanvas) -> None:
     c.rect(0, 0, c.width, 0.05, c.finish.accent)
     c.rect(0, c.height - 0.05, c.width, 0.05, c.finish.accent)
     c.rect(0, 0, 0.05, c.height, c.finish.accent)
     c.rect(c.width - 0.05, 0, 0.05, c.height, c.finish.accent)
 
 
-def _art(c: Canvas) -> None:
+def _art(c: TextureCanvas) -> None:
     palette = [c.finish.colour, *(_rgb(p) for p in c.rng.integers(30, 250, (4, 3)))]
     for _ in range(14):
         x, y = c.px(c.rng.uniform(0, c.width), c.rng.uniform(0, c.height))
@@ -323,7 +325,7 @@ def _art(c: Canvas) -> None:
     _frame(c)
 
 
-def _window(c: Canvas) -> None:
+def _window(c: TextureCanvas) -> None:
     h = c.image.shape[0]
     fade = np.linspace(1.1, 0.85, h)[:, None, None]
     c.image = np.clip(c.image * fade, 0, 255).astype(np.uint8)
@@ -336,13 +338,13 @@ def _window(c: Canvas) -> None:
     _frame(c)
 
 
-def _mirror(c: Canvas) -> None:
+def _mirror(c: TextureCanvas) -> None:
     for x in np.arange(-c.height, c.width, 0.35):
         cv2.line(c.image, c.px(x, c.height), c.px(x + c.height, 0), c.tint(0.1), 5)
     _frame(c)
 
 
-def _whiteboard(c: Canvas) -> None:
+def _whiteboard(c: TextureCanvas) -> None:
     for y in np.arange(0.15, c.height - 0.1, 0.14):
         x = 0.12
         while x < c.width * 0.6:
@@ -356,7 +358,7 @@ def _whiteboard(c: Canvas) -> None:
     c.rect(0, 0, c.width, c.height, (150, 154, 158), 3)
 
 
-def _chart(c: Canvas) -> None:
+def _chart(c: TextureCanvas) -> None:
     for i, x in enumerate(np.arange(0.1, c.width - 0.12, 0.16)):
         h = c.rng.uniform(0.15, 0.75) * (c.height - 0.25)
         c.rect(x, c.height - 0.1 - h, 0.1, h, c.finish.accent if i % 2 else (70, 74, 80))

@@ -17,7 +17,7 @@ from robot_vision.contract.rows import Scores
 from robot_vision.evaluation.measure.metrics import sections_of
 from robot_vision.evaluation.report.compare import Change, change_lines
 from robot_vision.evaluation.report.headlines import Chapter, Headline, Number, chapters
-from robot_vision.evaluation.report.requirements import Verdict, summary
+from robot_vision.evaluation.report.requirements import RequirementVerdict, summary
 from robot_vision.evaluation.report.text import (
     association_lines,
     said_lines,
@@ -56,7 +56,7 @@ class Report:
     images: Mapping[Picture, str] = field(default_factory=dict)
     changes: Sequence[Change] = ()
     notes: Sequence[str] = ()
-    verdicts: Sequence[Verdict] = ()
+    verdicts: Sequence[RequirementVerdict] = ()
 
 
 @dataclass(frozen=True)

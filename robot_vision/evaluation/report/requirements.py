@@ -65,7 +65,7 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RequirementVerdict:
     """A requirement, and what was measured; None where nothing could be."""
 
     requirement: Requirement
@@ -98,14 +98,16 @@ def require_sections(given: Iterable[Requirement], among: Iterable[Head[Any, Any
             raise ConfigError(unknown("section of --require", requirement.path, sorted(set(there))))
 
 
-def judge(given: Sequence[Requirement], metrics: Mapping[str, Any]) -> list[Verdict]:
+def judge(given: Sequence[Requirement], metrics: Mapping[str, Any]) -> list[RequirementVerdict]:
     """Returns what came of each requirement.
 
     Raises:
         ConfigError: metrics.json has no such section, or the section no such number.
     """
     require_sections(given, heads(metrics))
-    return [Verdict(requirement, _value(requirement.path, metrics)) for requirement in given]
+    return [
+        RequirementVerdict(requirement, _value(requirement.path, metrics)) for requirement in given
+    ]
 
 
 def _value(path: str, metrics: Mapping[str, Any]) -> float | None:
@@ -137,14 +139,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) or (isinstance(value, Mapping) and "value" in value)
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def summary(verdicts: Sequence[RequirementVerdict]) -> str:
     """Returns how many were kept."""
     missed = sum(not verdict.kept for verdict in verdicts)
     of = counted(len(verdicts), "requirement")
     return f"{missed} of {of} MISSED" if missed else f"{of} kept"
 
 
-def write_junit(path: Path, title: str, verdicts: Sequence[Verdict]) -> None:
+def write_junit(path: Path, title: str, verdicts: Sequence[RequirementVerdict]) -> None:
     """Writes the verdicts as JUnit XML, one test case for each requirement.
 
     Raises:

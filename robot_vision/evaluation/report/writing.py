@@ -26,7 +26,7 @@ from robot_vision.evaluation.predict.samples import SampleSource
 from robot_vision.evaluation.report.compare import Change
 from robot_vision.evaluation.report.page import Picture, Report, render, shown_frames
 from robot_vision.evaluation.report.pictures import Paint, Place, load_pictures
-from robot_vision.evaluation.report.requirements import Verdict
+from robot_vision.evaluation.report.requirements import RequirementVerdict
 from robot_vision.evaluation.report.tables import file_stems, write_table, write_trajectories
 from robot_vision.files.whole import write_whole
 from robot_vision.geometry.intrinsics import Intrinsics, camera_of, info_topic
@@ -70,7 +70,7 @@ class Written:
     command: str = ""
     changes: Sequence[Change] = ()
     notes: Sequence[str] = ()
-    verdicts: Sequence[Verdict] = ()
+    verdicts: Sequence[RequirementVerdict] = ()
     left_out: list[str] = field(default_factory=list)
 
 

@@ -27,7 +27,7 @@ from robot_vision.contract.rows import UNKNOWN_LABEL, RowColumn, Rows
 from robot_vision.heads.classifier import figures
 from robot_vision.heads.classifier.evaluation import score_classes, statistics
 from robot_vision.statistics.bootstrap import Resampler, mean, plain
-from robot_vision.statistics.paired import Bound, Evidence
+from robot_vision.statistics.paired import Bound, PairedEvidence
 from robot_vision.statistics.reliability import reliability, risk_coverage
 from robot_vision.statistics.separation import TRUE_POSITIVE_RATE, separation
 
@@ -298,7 +298,9 @@ class ClassifierJudge(Judge):
     def sections(self) -> Sequence[Section]:
         return (CLASSIFICATION, OPEN_SET, UNCERTAINTY)
 
-    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+    def certify(
+        self, float32: Rows, program: Rows, evidence: PairedEvidence
+    ) -> Mapping[str, Bound]:
         """Bounds which answers change, and which right ones are lost, also by being called unknown."""
         asked, known = float32["predicted_label"] >= 0, _classified(float32)
         other = program["predicted_label"] != float32["predicted_label"]

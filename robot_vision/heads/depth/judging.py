@@ -26,7 +26,7 @@ from robot_vision.heads.depth.evaluation import BINS, REMOVED, SUMS
 from robot_vision.heads.depth.figures import sparsification_chart
 from robot_vision.heads.depth.spec import DepthSpec
 from robot_vision.statistics.bootstrap import Resampler
-from robot_vision.statistics.paired import Bound, Evidence, number_of
+from robot_vision.statistics.paired import Bound, PairedEvidence, number_of
 
 ERRORS_RATIO, COVERAGE_LOST = 1.03, 0.03  # of a program against float32
 ROWS = {
@@ -169,7 +169,9 @@ class DepthJudge(Judge):
                 found[word][i] = numbers
         return found
 
-    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+    def certify(
+        self, float32: Rows, program: Rows, evidence: PairedEvidence
+    ) -> Mapping[str, Bound]:
         """Bounds how much larger AbsRel is, and how many truths leave the 90 % intervals."""
         mask, sure = _known(float32), _sure(float32)
         pair = (program, float32)

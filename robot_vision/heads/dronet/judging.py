@@ -31,7 +31,7 @@ from robot_vision.heads.dronet.evaluation import (
 )
 from robot_vision.heads.dronet.figures import over_time
 from robot_vision.statistics.bootstrap import root_mean_square
-from robot_vision.statistics.paired import Bound, Evidence
+from robot_vision.statistics.paired import Bound, PairedEvidence
 
 ERRORS_RATIO, LOST = 1.03, 0.02  # of a program against float32
 ROWS = {
@@ -148,7 +148,9 @@ class DronetJudge(Judge):
         said = {word: np.asarray(frames.columns[word], np.float64) for word in WORDS}
         return said | {f"true_{word}": numbers.get(word, none) for word in WORDS}
 
-    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+    def certify(
+        self, float32: Rows, program: Rows, evidence: PairedEvidence
+    ) -> Mapping[str, Bound]:
         """Bounds how much larger the error of steering is, and which right words on collision are lost."""
         steered, warned = (_usable(word)(float32) for word in WORDS)
         found = {}

@@ -56,7 +56,7 @@ class SamePlace:
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class PlaceViews:
     """Frames with what is needed to look them up.
 
     Attributes:
@@ -72,7 +72,7 @@ class Views:
     stamps_ns: NDArray[np.int64]
 
     @classmethod
-    def joined(cls, parts: Sequence[Views]) -> Views:
+    def joined(cls, parts: Sequence[PlaceViews]) -> PlaceViews:
         """Returns the frames of all parts, one after another."""
         if len(parts) == 1:
             return parts[0]
@@ -86,7 +86,7 @@ class Views:
 
 
 def score_places(
-    queries: Views, database: Views, settings: SamePlace, same_recording: bool
+    queries: PlaceViews, database: PlaceViews, settings: SamePlace, same_recording: bool
 ) -> dict[str, NDArray[Any]]:
     """Returns the columns of `judging.ROWS` on places.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.calibration import Fit, Fitted, Fitter, Numbers, left_alone, poses_of
 from robot_vision.errors import ConfigError
-from robot_vision.heads.place.evaluation import SamePlace, Views, score_places
+from robot_vision.heads.place.evaluation import PlaceViews, SamePlace, score_places
 from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.heads.place.probability import fit as fit_curve
 from robot_vision.heads.place.spec import PlaceSpec
@@ -38,8 +38,8 @@ class PlaceFitter(Fitter[PlaceSpec]):
     def compares(self, part: str, options: Any) -> bool:
         return True
 
-    def _views(self, outputs: Mapping[str, Any], truth: Sequence[Any], stamps: Any) -> Views:
-        return Views(outputs[self.key("descriptor")], *poses_of(truth)[1:], stamps)
+    def _views(self, outputs: Mapping[str, Any], truth: Sequence[Any], stamps: Any) -> PlaceViews:
+        return PlaceViews(outputs[self.key("descriptor")], *poses_of(truth)[1:], stamps)
 
     def fit(self, part: str, material: Fit[PlaceSpec], options: Any) -> Fitted:
         """Fits the probability that the best match shows the same place."""

@@ -29,8 +29,8 @@ from robot_vision.heads.place import figures
 from robot_vision.heads.place.evaluation import (
     RECALLS,
     WORST,
+    PlaceViews,
     SamePlace,
-    Views,
     chance_of_hit,
     matching,
     precision_recall,
@@ -38,7 +38,7 @@ from robot_vision.heads.place.evaluation import (
 )
 from robot_vision.heads.pose.evaluation import statistics as pose_statistics
 from robot_vision.statistics.bootstrap import Resampler, mean
-from robot_vision.statistics.paired import Bound, Evidence
+from robot_vision.statistics.paired import Bound, PairedEvidence
 
 ROWS = {
     "place_match": RowColumn("<i8", 1, "the most similar image: row here, or of the map"),
@@ -189,22 +189,22 @@ PLACE = Section(
 )
 
 
-def _views(frames: Frames) -> Views:
+def _views(frames: Frames) -> PlaceViews:
     truth = frames.truth
-    return Views(frames.columns["descriptor"], truth.positions, truth.xyzw, frames.stamps_ns)
+    return PlaceViews(frames.columns["descriptor"], truth.positions, truth.xyzw, frames.stamps_ns)
 
 
 class _LookUp:
     """Keeps one descriptor a frame, and looks them up when all are there."""
 
     def __init__(self, settings: SamePlace, reference: Reference | None) -> None:
-        self._settings, self._reference, self._parts = settings, reference, list[Views]()
+        self._settings, self._reference, self._parts = settings, reference, list[PlaceViews]()
 
     def add(self, frames: Frames) -> None:
         self._parts.append(_views(frames))
 
     def finish(self) -> Columns:
-        own = Views.joined(self._parts)
+        own = PlaceViews.joined(self._parts)
         if self._reference is None:
             return score_places(own, own, self._settings, True)
         database = _views(self._reference.frames)
@@ -233,7 +233,9 @@ class PlaceJudge(Judge):
     def sections(self) -> Sequence[Section]:
         return (PLACE,)
 
-    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+    def certify(
+        self, float32: Rows, program: Rows, evidence: PairedEvidence
+    ) -> Mapping[str, Bound]:
         """Bounds which right answers are lost when the program looks up in a map that float32 made."""
         lost = _right(float32) & ~_right(program)
         return {

@@ -276,10 +276,10 @@ class PlaceTrainer(Trainer[PlaceSpec]):
         return found
 
 
-def _views(outputs: Targets, targets: Targets) -> places.Views:
+def _views(outputs: Targets, targets: Targets) -> places.PlaceViews:
     position, xyzw = poses_of(targets)
     none = np.zeros(len(position), np.int64)  # stamps: nothing is left out by them
-    return places.Views(outputs["descriptor"].float().numpy(), position, xyzw, none)
+    return places.PlaceViews(outputs["descriptor"].float().numpy(), position, xyzw, none)
 
 
 def unwhitened(module: Any, features: Features, index: Tensor) -> Tensor:

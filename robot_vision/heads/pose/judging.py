@@ -30,7 +30,7 @@ from robot_vision.heads.pose.evaluation import COVERAGES, THRESHOLDS, score_pose
 from robot_vision.heads.pose.trajectory_errors import TrajectorySettings, measure_trajectories
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 from robot_vision.statistics.normal import chi_squared_quantile
-from robot_vision.statistics.paired import Bound, Evidence
+from robot_vision.statistics.paired import Bound, PairedEvidence
 
 ERRORS_RATIO, COVERAGE_LOST = 1.03, 0.03  # of a program against float32
 ROWS = {
@@ -263,7 +263,9 @@ class PoseJudge(Judge):
             columns["spread_deg"] = np.degrees(np.sqrt(variances[:, 3:].sum(axis=1)))
         return columns
 
-    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+    def certify(
+        self, float32: Rows, program: Rows, evidence: PairedEvidence
+    ) -> Mapping[str, Bound]:
         """Bounds how much larger the mean errors are, and how many truths leave the 95 % ellipsoid."""
         mask, pair = _posed(float32), (program, float32)
         found = {

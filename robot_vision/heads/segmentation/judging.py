@@ -39,7 +39,7 @@ from robot_vision.heads.segmentation.evaluation import (
 )
 from robot_vision.heads.segmentation.figures import class_bars, reliability_diagram
 from robot_vision.statistics.bootstrap import Resampler
-from robot_vision.statistics.paired import Bound, Evidence, number_of
+from robot_vision.statistics.paired import Bound, PairedEvidence, number_of
 from robot_vision.statistics.reliability import BINS, bin_rows
 
 IOU_LOST = 0.01  # of a program against float32
@@ -304,7 +304,9 @@ class SegmentationJudge(Judge):
         """See `Judge.sections`."""
         return (SEGMENTATION, CLASSES)
 
-    def certify(self, float32: Rows, program: Rows, evidence: Evidence) -> Mapping[str, Bound]:
+    def certify(
+        self, float32: Rows, program: Rows, evidence: PairedEvidence
+    ) -> Mapping[str, Bound]:
         """Bounds by how much the mean IoU is lower."""
         mask = _judged(float32)
         each = [number_of(statistics(_sums(r, mask)), "mean_iou") for r in (program, float32)]

@@ -30,7 +30,7 @@ _CLEAR = 2.0  # times as many as agree on anything else, or a building of equal 
 
 
 @dataclass(frozen=True, eq=False)
-class Alignment:
+class MapAlignment:
     """How two maps lie to each other.
 
     Attributes:
@@ -48,7 +48,7 @@ class Alignment:
     error_m: float
 
 
-def align_maps(target: PlaceMap, source: PlaceMap) -> Alignment:
+def align_maps(target: PlaceMap, source: PlaceMap) -> MapAlignment:
     """Returns how `source` lies in the frame of `target`.
 
     Raises:
@@ -73,7 +73,7 @@ def align_maps(target: PlaceMap, source: PlaceMap) -> Alignment:
             _too_few(target, source, f"{count} places agree on one answer, {runner_up} on another")
         )
     error = float(np.median(distance[agreeing]))
-    return Alignment(T, len(a), count, runner_up, error)
+    return MapAlignment(T, len(a), count, runner_up, error)
 
 
 def _too_few(target: PlaceMap, source: PlaceMap, why: str) -> str:

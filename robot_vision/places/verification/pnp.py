@@ -41,7 +41,7 @@ class Correspondences:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class PoseFit:
     """A pose that correspondences agree on.
 
     Attributes:
@@ -61,7 +61,7 @@ class Fit:
     distance: float
 
 
-def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
+def solve(data: Correspondences, max_error: float, noise: float) -> PoseFit | None:
     """Returns the pose with the most inliers, refined on them; None where none has six.
 
     P3P in RANSAC (Fischler and Bolles 1981; Ke and Roumeliotis 2017) by OpenCV, then Gauss-Newton on
@@ -80,7 +80,7 @@ def solve(data: Correspondences, max_error: float, noise: float) -> Fit | None:
         return None
     T, covariance, inliers = near
     log_focal, sigma = _focal_error(T, data, inliers, max_error, noise)
-    return Fit(T, covariance, inliers, log_focal, sigma, distance(data.subset(inliers)))
+    return PoseFit(T, covariance, inliers, log_focal, sigma, distance(data.subset(inliers)))
 
 
 def solve_near(

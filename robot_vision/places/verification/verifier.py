@@ -74,7 +74,7 @@ class Verification:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class VerificationCandidate:
     """A keyframe to compare with.
 
     Attributes:
@@ -100,7 +100,7 @@ class Structures(Protocol):
         """Returns its structure, or None."""
 
 
-def candidates_of(places: Structures, ids: Sequence[int]) -> list[Candidate]:
+def candidates_of(places: Structures, ids: Sequence[int]) -> list[VerificationCandidate]:
     """Returns keyframes of a map as candidates, in the order of `ids`.
 
     Raises:
@@ -111,7 +111,9 @@ def candidates_of(places: Structures, ids: Sequence[int]) -> list[Candidate]:
     for i in ids:
         keyframe, content = places.get(int(i)), places.structure(int(i))
         structure = None if content is None else KeyframeStructure.from_bytes(content)
-        found.append(Candidate(int(i), keyframe.T_map_camera, structure, keyframe.covariance))
+        found.append(
+            VerificationCandidate(int(i), keyframe.T_map_camera, structure, keyframe.covariance)
+        )
     return found
 
 
@@ -139,7 +141,10 @@ class Verifier:
         self._extract = FeatureExtractor(self.options)
 
     def verify(
-        self, image: NDArray[np.uint8], candidates: Sequence[Candidate], intrinsics: Intrinsics
+        self,
+        image: NDArray[np.uint8],
+        candidates: Sequence[VerificationCandidate],
+        intrinsics: Intrinsics,
     ) -> Verification:
         """Compares an image with candidates, most probable first, and returns the one that fits best.
 
@@ -165,7 +170,7 @@ class Verifier:
         return self._extract(image, intrinsics)[0]
 
     def verify_features(
-        self, query: LocalFeatures, candidates: Sequence[Candidate]
+        self, query: LocalFeatures, candidates: Sequence[VerificationCandidate]
     ) -> Verification:
         """Compares a query's features with candidates; see `verify`.
 
@@ -207,11 +212,11 @@ class Verifier:
         before = compared[: compared.index(best)]
         return "unsupported" if any(o.said.reason != "no_structure" for o in before) else ""
 
-    def compare(self, query: LocalFeatures, candidate: Candidate) -> Verification:
+    def compare(self, query: LocalFeatures, candidate: VerificationCandidate) -> Verification:
         """Compares a query's features with one candidate, by itself."""
         return self._compare(query, candidate).said
 
-    def _compare(self, query: LocalFeatures, candidate: Candidate) -> _Compared:
+    def _compare(self, query: LocalFeatures, candidate: VerificationCandidate) -> _Compared:
         nothing = Verification(False, "no_structure", keyframe_id=candidate.keyframe_id)
         structure, options = candidate.structure, self.options
         if structure is None or not len(structure.features):
@@ -223,7 +228,7 @@ class Verifier:
         return _Compared(self._by_essential(query, candidate, structure))
 
     def _by_points(
-        self, query: LocalFeatures, candidate: Candidate, structure: KeyframeStructure
+        self, query: LocalFeatures, candidate: VerificationCandidate, structure: KeyframeStructure
     ) -> _Compared:
         options, index = self.options, np.flatnonzero(structure.has_point)
         mine, theirs = match(query, structure.features.subset(index), options.ratio)
@@ -258,7 +263,7 @@ class Verifier:
         return _Compared(accepted, pose, self._pose(candidate, rival), count)
 
     def _refusal(
-        self, data: pnp.Correspondences, fit: pnp.Fit, pose: CameraPose, error: float
+        self, data: pnp.Correspondences, fit: pnp.PoseFit, pose: CameraPose, error: float
     ) -> str:
         """Returns why a pose with enough inliers is not believed; empty if it is."""
         options, inliers = self.options, int(fit.inliers.sum())
@@ -273,7 +278,7 @@ class Verifier:
         spread = np.sqrt(np.linalg.eigvalsh(pose.covariance[:3, :3])[-1])
         return "" if spread <= options.max_position_sigma_m else "uncertain"
 
-    def _pose(self, candidate: Candidate, fit: pnp.Fit) -> CameraPose:
+    def _pose(self, candidate: VerificationCandidate, fit: pnp.PoseFit) -> CameraPose:
         share = 1.0 if candidate.structure is None else candidate.structure.common_share
         of_map = candidate.covariance
         if of_map is None:
@@ -285,7 +290,7 @@ class Verifier:
         return CameraPose(T[:3, 3].copy(), canonical_xyzw(xyzw_from_matrix(T[:3, :3])), covariance)
 
     def _by_essential(
-        self, query: LocalFeatures, candidate: Candidate, structure: KeyframeStructure
+        self, query: LocalFeatures, candidate: VerificationCandidate, structure: KeyframeStructure
     ) -> Verification:
         options = self.options
         mine, theirs = match(query, structure.features, options.ratio)

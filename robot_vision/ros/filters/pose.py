@@ -21,7 +21,7 @@ from robot_vision.filters.pose_filter import (
     REJECTED,
     UNCERTAIN,
     WAITING,
-    Outcome,
+    MeasurementOutcome,
     PoseEstimate,
     PoseFilter,
 )
@@ -257,7 +257,7 @@ class PoseFiltering:
         self.statistics.mark(f"refused_{reason}")
         self._warn(f"{topic} {reason}", f"{topic}: a pose was refused: {text}")
 
-    def _note(self, outcomes: list[Outcome]) -> None:
+    def _note(self, outcomes: list[MeasurementOutcome]) -> None:
         more, self._without = (
             self._filter.without_odometry - self._without,
             self._filter.without_odometry,

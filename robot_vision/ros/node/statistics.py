@@ -23,7 +23,7 @@ class Percentiles:
     count: int
 
 
-class Window:
+class SlidingWindow:
     """Values with the time at which they were added; those older than the window are forgotten.
 
     Args:
@@ -75,7 +75,7 @@ class Statistics:
         self._lock = threading.Lock()
         self._window_s = window_s
         self._counters: Counter[str] = Counter()
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[str, SlidingWindow] = {}
 
     def count(self, name: str, amount: int = 1) -> int:
         """Adds to a counter and returns its new value."""
@@ -93,7 +93,7 @@ class Statistics:
         with self._lock:
             window = self._windows.get(name)
             if window is None:
-                window = self._windows[name] = Window(self._window_s, now)
+                window = self._windows[name] = SlidingWindow(self._window_s, now)
             window.add(value, now)
 
     @property
@@ -120,4 +120,4 @@ class Statistics:
         """Returns the percentiles of a window."""
         with self._lock:
             window = self._windows.get(name)
-            return window.percentiles() if window else Window(self._window_s).percentiles()
+            return window.percentiles() if window else SlidingWindow(self._window_s).percentiles()

@@ -19,11 +19,11 @@ from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.perception.diagnostics import CameraHealth
 from robot_vision.ros.perception.outputs import CameraOutputs
 from robot_vision.ros.perception.parameters import NodeSettings
-from robot_vision.ros.perception.worker import Frame
+from robot_vision.ros.perception.worker import CameraFrame
 from robot_vision.text.counts import counted
 
 
-class Camera:
+class CameraInput:
     """A camera while the node is configured.
 
     Args:
@@ -56,14 +56,14 @@ class Camera:
         self._parameters = parameters
         self._warn = warn
         self._rate = RateLimiter()
-        self._mailbox: Mailbox[Frame] | None = None
+        self._mailbox: Mailbox[CameraFrame] | None = None
         self._since = 0.0  # steady time of the last frame, or of the subscription
         self._seen = False
         self._stale = False
         self._last_stamp_ns = 0
 
     def subscribe(
-        self, mailbox: Mailbox[Frame], on_incompatible_qos: Callable[[str], None]
+        self, mailbox: Mailbox[CameraFrame], on_incompatible_qos: Callable[[str], None]
     ) -> None:
         """Starts to put frames into the mailbox."""
         p = self._parameters()
@@ -114,7 +114,7 @@ class Camera:
         self.statistics.count("received")
         if not self._rate.allows(self._parameters().max_rate_hz, self._since):
             self.statistics.count("limited")
-        elif self._mailbox and self._mailbox.put(self.name, Frame(serialized, self._since)):
+        elif self._mailbox and self._mailbox.put(self.name, CameraFrame(serialized, self._since)):
             self.statistics.count("replaced")
 
     def note_stamp(self, stamp: Any, now_ns: int) -> None:

@@ -40,7 +40,7 @@ from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers
 from robot_vision.ros.node.transitions import SUCCESS, reported
-from robot_vision.ros.perception.camera import Camera
+from robot_vision.ros.perception.camera import CameraInput
 from robot_vision.ros.perception.diagnostics import camera_status, node_status
 from robot_vision.ros.perception.logs import warnings_in
 from robot_vision.ros.perception.outputs import CameraOutputs
@@ -49,7 +49,7 @@ from robot_vision.ros.perception.parameters import (
     PerceptionParameters,
     named_settings,
 )
-from robot_vision.ros.perception.worker import Request, Result, Worker
+from robot_vision.ros.perception.worker import FrameResult, Request, Worker
 
 NODE_NAME = "perception"
 
@@ -64,7 +64,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
     def __init__(self, **options: Any) -> None:
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None
-        self._cameras: dict[str, Camera] = {}
+        self._cameras: dict[str, CameraInput] = {}
         self._statics: FrameTree[Any] = FrameTree()
         self._release: list[Callable[[], Any]] = []
         self._latched: list[tuple[Any, Callable[[], Any]]] = []
@@ -158,7 +158,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
         for name in p.cameras:
             outputs = CameraOutputs(self, name, bundle.spec, p, self._on_incompatible_qos)
             self._release.append(outputs.destroy)
-            self._cameras[name] = Camera(
+            self._cameras[name] = CameraInput(
                 self, name, outputs, lambda: self.parameters, self._warn, calibrated
             )
         for head, spec in bound:
@@ -233,7 +233,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
                 else "Running: there is a subscriber"
             )
 
-    def _publish(self, result: Result) -> bool:
+    def _publish(self, result: FrameResult) -> bool:
         assert self._pipeline is not None
         camera, p, options = self._cameras[result.camera], self.parameters, self._options
         shot = Shot(

@@ -25,7 +25,7 @@ STAGES = ("wait", "image", "preprocess", "inference", "decode", "publish")
 
 
 @dataclass(frozen=True)
-class Frame:
+class CameraFrame:
     """A message as it came: serialised, with the steady time of its arrival."""
 
     serialized: bytes
@@ -41,7 +41,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Result:
+class FrameResult:
     """A frame's answer, with what is needed to publish it.
 
     Attributes:
@@ -114,10 +114,10 @@ class Worker:
         statistics: Statistics,
         read: Callable[[bytes], Any],
         request: Callable[[str], Request],
-        publish: Callable[[Result], bool],
+        publish: Callable[[FrameResult], bool],
         warn: Callable[[str, str], None],
     ) -> None:
-        self.mailbox: Mailbox[Frame] = Mailbox(cameras)
+        self.mailbox: Mailbox[CameraFrame] = Mailbox(cameras)
         self.failures_in_a_row = 0
         self._counting = threading.Lock()
         self._taking = threading.Lock()
@@ -155,7 +155,7 @@ class Worker:
             with self._taking:  # one waits at a time, so that turns are in the order of the frames
                 frames = self.mailbox.take()
                 number = self._turns.draw()
-            results: list[Result] = []
+            results: list[FrameResult] = []
             with self._reported():
                 results = self._answers(pipeline, frames)
             with self._turns.turn(number), self._reported():
@@ -169,7 +169,7 @@ class Worker:
             self._statistics.count("internal_errors")
             self._warn("internal", f"Internal error, please report it:\n{traceback.format_exc()}")
 
-    def _answers(self, pipeline: Pipeline, frames: Mapping[str, Frame]) -> list[Result]:
+    def _answers(self, pipeline: Pipeline, frames: Mapping[str, CameraFrame]) -> list[FrameResult]:
         taken = time.monotonic()
         decoded: list[_Decoded] = []
         for camera, frame in frames.items():
@@ -188,11 +188,11 @@ class Worker:
         if not predictions:
             return []
         return [
-            Result(d.camera, d.header, d.size, prediction, d.full_image)
+            FrameResult(d.camera, d.header, d.size, prediction, d.full_image)
             for d, prediction in zip(decoded, predictions, strict=True)
         ]
 
-    def _decode(self, camera: str, frame: Frame, full_image: bool) -> _Decoded | None:
+    def _decode(self, camera: str, frame: CameraFrame, full_image: bool) -> _Decoded | None:
         statistics = self._cameras[camera]
         try:
             message = self._read(frame.serialized)
@@ -247,7 +247,7 @@ class Worker:
             self._statistics.sample(stage, getattr(times, stage))
         return predictions
 
-    def _publish_all(self, results: Sequence[Result]) -> None:
+    def _publish_all(self, results: Sequence[FrameResult]) -> None:
         if not results:
             return
         start = time.monotonic()
@@ -256,7 +256,7 @@ class Worker:
         self._statistics.sample("publish", time.monotonic() - start)
         self._statistics.sample("batch", len(results))
 
-    def _publish_one(self, result: Result) -> None:
+    def _publish_one(self, result: FrameResult) -> None:
         statistics = self._cameras[result.camera]
         try:
             if self._publish(result):

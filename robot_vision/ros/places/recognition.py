@@ -34,7 +34,7 @@ FOLLOW_S = 1.0  # between two looks for what others did to the map
 
 
 @dataclass(frozen=True)
-class Answer:
+class PlaceAnswer:
     """What the map says of one view.
 
     Attributes:
@@ -301,7 +301,7 @@ class LiveMap:
         descriptor: NDArray[np.float32],
         stamp_ns: int,
         odometry: NDArray[np.float64] | None,
-    ) -> Answer | None:
+    ) -> PlaceAnswer | None:
         """Returns what the map says of a view; None while there is no map, or it cannot be asked.
 
         Args:
@@ -326,15 +326,15 @@ class LiveMap:
             self._statistics.count("aliased")
         p = self._parameters()
         accepted = bool(found.candidates) and found.probability >= p.accept_probability
-        return Answer(hypotheses_of(found.candidates, p), accepted, found.probability_in_map)
+        return PlaceAnswer(hypotheses_of(found.candidates, p), accepted, found.probability_in_map)
 
     def verified(
         self,
-        answer: Answer,
+        answer: PlaceAnswer,
         image: NDArray[np.uint8] | None,
         intrinsics: Intrinsics | None,
         why: str,
-    ) -> Answer:
+    ) -> PlaceAnswer:
         """Returns the answer after the best places were compared with the image.
 
         A place whose features fit is accepted, with the pose that they give. Where they do not fit, or cannot
@@ -376,7 +376,7 @@ class LiveMap:
             best = replace(best, pose=found.pose)
         return replace(answer, hypotheses=(best, *others), accepted=True)
 
-    def _not_verifiable(self, answer: Answer, why: str) -> Answer:
+    def _not_verifiable(self, answer: PlaceAnswer, why: str) -> PlaceAnswer:
         self.unverified = why
         total = self._statistics.count("not_verifiable")
         self._warn(

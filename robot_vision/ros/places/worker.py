@@ -25,7 +25,7 @@ from robot_vision.ros.places.motion import Located, Motion
 from robot_vision.ros.places.origin import Origin
 from robot_vision.ros.places.outputs import PlaceOutputs
 from robot_vision.ros.places.parameters import PlaceParameters
-from robot_vision.ros.places.recognition import Answer, LiveMap
+from robot_vision.ros.places.recognition import LiveMap, PlaceAnswer
 from robot_vision.text.counts import counted
 
 KEY = "descriptor"
@@ -260,7 +260,7 @@ class PlaceWorker:
         return located
 
     def _publish(
-        self, header: Header, answer: Answer, located: Located | None, p: PlaceParameters
+        self, header: Header, answer: PlaceAnswer, located: Located | None, p: PlaceParameters
     ) -> None:
         frame = self._recognition.frame_id
         self._outputs.places(

@@ -59,7 +59,7 @@ QUICK = EvaluationSettings(resamples=0)
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class StressReference:
     """What every condition is compared with.
 
     Attributes:
@@ -84,7 +84,7 @@ class Reference:
 
 
 def measure(
-    predictions: Predictions, reference: Reference, unknown: Predictions | None = None
+    predictions: Predictions, reference: StressReference, unknown: Predictions | None = None
 ) -> dict[str, float]:
     """Returns the numbers of `METRICS` that there are; see `measure_intervals`."""
     found = measure_intervals(predictions, reference, unknown, QUICK)
@@ -93,7 +93,7 @@ def measure(
 
 def measure_intervals(
     predictions: Predictions,
-    reference: Reference,
+    reference: StressReference,
     unknown: Predictions | None = None,
     settings: EvaluationSettings | None = None,
     bound: Bound = (),
@@ -146,7 +146,7 @@ def measure_intervals(
 
 
 def _good_rows(
-    frames: Predictions, reference: Reference
+    frames: Predictions, reference: StressReference
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Returns the good predictions' rows of those frames (mask) that have one."""
     row = {int(stamp): i for i, stamp in enumerate(reference.predictions.stamps_ns)}
@@ -174,7 +174,7 @@ def _classes(found: Associated) -> Iterator[Part]:
     )
 
 
-def _open_set(found: Associated, reference: Reference) -> Iterator[Part]:
+def _open_set(found: Associated, reference: StressReference) -> Iterator[Part]:
     frames = found.predictions
     assert frames.known_score is not None and frames.probabilities is not None
     true = label_indices(found.labels, frames.labels)
@@ -199,7 +199,7 @@ def _open_set(found: Associated, reference: Reference) -> Iterator[Part]:
 
 def _apart(
     found: Associated,
-    reference: Reference,
+    reference: StressReference,
     unknown: Predictions | None,
     settings: EvaluationSettings,
 ) -> Headline:

@@ -19,7 +19,7 @@ from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.base import Frame, Source
 from robot_vision.statistics.bootstrap import Headline
 from robot_vision.studies.stress.degradations import DEGRADATIONS, DROPPED, ROLL
-from robot_vision.studies.stress.measure import ROLLS, Reference, held, measure_intervals
+from robot_vision.studies.stress.measure import ROLLS, StressReference, held, measure_intervals
 from robot_vision.studies.stress.pixels import headlines, titles
 from robot_vision.studies.stress.sources import DegradedSource
 from robot_vision.truth.tracks import Truth
@@ -31,7 +31,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class StressRecording:
     """Frames that can be read again and again.
 
     Attributes:
@@ -52,7 +52,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StressPlan:
     """What is done to a recording.
 
     Attributes:
@@ -88,7 +88,7 @@ class Plan:
         names = [n for n in self.degradations if in_order or n != DROPPED]
         return [(name, i) for name in names for i in range(5)]
 
-    def frames(self, recording: Recording) -> int | None:
+    def frames(self, recording: StressRecording) -> int | None:
         """Returns how many frames of it are taken at most."""
         if recording.count is None:
             return None
@@ -115,10 +115,10 @@ class _Thinned(Source):
 
 def stress(
     pipeline: Pipeline,
-    recording: Recording,
-    plan: Plan,
+    recording: StressRecording,
+    plan: StressPlan,
     folder: Path,
-    strangers: Recording | None = None,
+    strangers: StressRecording | None = None,
     progress: Progress | None = None,
     settings: EvaluationSettings | None = None,
 ) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def stress(
     spec = pipeline.bundle.spec
     good = _predict(pipeline, recording, plan, GOOD, 0, folder, progress)
     threshold = spec.heads["classifier"].unknown_threshold if "classifier" in spec.heads else None
-    reference = Reference(good, recording.truth, threshold, recording.in_order)
+    reference = StressReference(good, recording.truth, threshold, recording.in_order)
 
     def unknowns(name: str, index: int) -> Predictions | None:
         if strangers is None:
@@ -204,8 +204,8 @@ def _entry(name: str, index: int, strength: float, found: dict[str, Headline]) -
 
 def _predict(
     pipeline: Pipeline,
-    recording: Recording,
-    plan: Plan,
+    recording: StressRecording,
+    plan: StressPlan,
     name: str,
     index: int,
     folder: Path,
@@ -239,7 +239,7 @@ def _predict(
     return found
 
 
-def frames_to_do(plan: Plan, recordings: Sequence[Recording]) -> int | None:
+def frames_to_do(plan: StressPlan, recordings: Sequence[StressRecording]) -> int | None:
     """Returns how many frames will be predicted in all; None where that is not known."""
     total = 0
     for recording in recordings:

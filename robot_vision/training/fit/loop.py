@@ -73,7 +73,7 @@ class Stage:
 
 
 @dataclass
-class State:
+class StageState:
     """What a checkpoint keeps besides tensors; JSON."""
 
     epoch: int = 0
@@ -101,7 +101,7 @@ def fit(
     fabric: Fabric,
     recorder: Recorder,
     resume: bool = False,
-) -> State:
+) -> StageState:
     """Trains until the last epoch, or until the validation score stays behind for `loop.patience` epochs.
 
     In the end `trainee.network` holds the weights (the averaged ones, where there is an average) of the last
@@ -141,11 +141,11 @@ def fit(
     best: dict[str, Tensor] = {}
     scaler = getattr(fabric._precision, "scaler", None)  # of float16's gradients
 
-    state = State()
+    state = StageState()
     if resume and (folder / LAST).is_file():
         header, tensors = load_state(folder / LAST, optimiser.optimizer)
         _require_same(header, train, folder)
-        state = State(**header["state"])
+        state = StageState(**header["state"])
         if scaler and header.get("scaler"):
             scaler.load_state_dict(header["scaler"])
         load_module(trainee, tensors["trainee"], folder / LAST)
@@ -318,14 +318,14 @@ def fit(
     return state
 
 
-def finished(folder: Path, train: Views) -> State | None:
+def finished(folder: Path, train: Views) -> StageState | None:
     """Returns the state of a stage that has ended, or None.
 
     Raises:
         ConfigError: it was trained on other samples than these.
     """
     header = read_header(folder / LAST)
-    state = State(**header["state"]) if header else None
+    state = StageState(**header["state"]) if header else None
     if state is None or not state.finished:
         return None
     _require_same(header, train, folder)
@@ -375,7 +375,7 @@ def _over_processes(loss: Tensor, fabric: Fabric) -> Tensor:
     return fabric.all_reduce(loss, reduce_op="mean")  # type: ignore[return-value]
 
 
-def _account(state: State, losses: dict[str, Tensor], index: Tensor, train: Views) -> None:
+def _account(state: StageState, losses: dict[str, Tensor], index: Tensor, train: Views) -> None:
     """Adds a step's losses to the epoch's sums, and refuses NaN."""
     names = list(losses)
     values = torch.stack([losses[name].float() for name in names]).tolist()

@@ -14,8 +14,8 @@ from robot_vision.evaluation.measure.metrics import PlaceReference, evaluate_fra
 from robot_vision.geometry.rigid import canonical_xyzw, rotation_error_deg
 from robot_vision.heads.place import evaluation, sketch
 from robot_vision.heads.place.evaluation import (
+    PlaceViews,
     SamePlace,
-    Views,
     chance_of_hit,
     matching,
     precision_recall,
@@ -24,12 +24,12 @@ from robot_vision.heads.place.evaluation import (
 from robot_vision.truth.tracks import Truth
 
 
-def views(seed: int, n: int, ties: bool = False) -> Views:
+def views(seed: int, n: int, ties: bool = False) -> PlaceViews:
     rng = np.random.default_rng(seed)
     descriptor = rng.normal(size=(n, 6))
     if ties:
         descriptor = np.round(descriptor[:, :2])
-    return Views(
+    return PlaceViews(
         descriptor.astype(np.float32),
         rng.normal(size=(n, 3)),
         canonical_xyzw(rng.normal(size=(n, 4)) * 0.3 + [0, 0, 0, 1]),
@@ -38,7 +38,7 @@ def views(seed: int, n: int, ties: bool = False) -> Views:
 
 
 def brute_force(
-    q: Views, d: Views, settings: SamePlace, same_recording: bool
+    q: PlaceViews, d: PlaceViews, settings: SamePlace, same_recording: bool
 ) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {name: [] for name in ("match", "rank", "positives", "database")}
     for i in range(len(q.position)):
@@ -229,7 +229,7 @@ def test_pairs_that_a_sketch_rules_out_change_nothing(
     position = np.stack([place * 1.5, 0 * t, 0 * t], 1) + rng.normal(size=(n, 3)) * 0.1
     position[200:260] += 100  # never seen again
     xyzw = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
-    frames = Views(x, position, xyzw, (t * 10**9 // 30).astype(np.int64))
+    frames = PlaceViews(x, position, xyzw, (t * 10**9 // 30).astype(np.int64))
     whole = score_places(frames, frames, SamePlace(), True)
     monkeypatch.setattr(sketch, "_LEAST_ROWS", 100)
     monkeypatch.setattr(sketch, "_ROWS", 1000)
@@ -266,7 +266,7 @@ def test_blocks_that_a_bound_rules_out_change_nothing(seed: int, same_recording:
     position += rng.choice([0.0, 5e5])
     xyzw = np.tile([0.0, 0.0, 0.0, 1.0], (n, 1))
     stamps = (t * 10**9 // 30).astype(np.int64)
-    frames = Views(x, position, xyzw, stamps)
+    frames = PlaceViews(x, position, xyzw, stamps)
     same = SamePlace(place_exclude_s=2.0, place_heading_deg=None)
     found = score_places(frames, frames, same, same_recording)
     there = np.isfinite(position[:, 0])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robot_vision.ros.node.statistics import MAX_SAMPLES, Statistics, Window
+from robot_vision.ros.node.statistics import MAX_SAMPLES, SlidingWindow, Statistics
 from robot_vision.ros.node.throttle import ThrottledLog
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200))
 def test_percentiles_lie_between_extremes_and_are_ordered(values: list[float]) -> None:
-    window = Window(10, now=0.0)
+    window = SlidingWindow(10, now=0.0)
     for i, value in enumerate(values):
         window.add(value, now=i * 1e-3)
     p = window.percentiles(now=1.0)
@@ -28,7 +28,7 @@ def test_percentiles_lie_between_extremes_and_are_ordered(values: list[float]) -
 
 
 def test_window_forgets_what_is_older_than_its_length() -> None:
-    window = Window(2.0, now=0.0)
+    window = SlidingWindow(2.0, now=0.0)
     for i in range(100):
         window.add(float(i), now=i * 0.1)
     assert window.percentiles(now=9.9).count == 21  # from 7.9 to 9.9 s
@@ -38,7 +38,7 @@ def test_window_forgets_what_is_older_than_its_length() -> None:
 
 
 def test_rate_of_a_young_window_counts_from_its_start() -> None:
-    window = Window(10.0, now=50.0)
+    window = SlidingWindow(10.0, now=50.0)
     for i in range(10):
         window.add(now=50.0 + i * 0.1)
     assert window.rate(now=51.0) == pytest.approx(10)
@@ -51,7 +51,7 @@ def test_rate_of_a_first_event_is_not_one_of_thousands() -> None:
 
 
 def test_rate_is_right_where_the_window_holds_fewer_values_than_came() -> None:
-    window = Window(10.0, now=0.0)
+    window = SlidingWindow(10.0, now=0.0)
     for i in range(3 * MAX_SAMPLES):
         window.add(now=i / 2000)
     assert window.rate(now=3 * MAX_SAMPLES / 2000) == pytest.approx(2000, rel=0.01)

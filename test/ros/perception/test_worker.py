@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="the node needs ROS 2")
 from robot_vision.errors import EngineError
 from robot_vision.pipeline import Pipeline
 from robot_vision.ros.node.statistics import Statistics
-from robot_vision.ros.perception.worker import Frame, Request, Result, Turns, Worker
+from robot_vision.ros.perception.worker import CameraFrame, FrameResult, Request, Turns, Worker
 
 pytestmark = pytest.mark.ros
 
@@ -60,7 +60,7 @@ class Bench:
         return True
 
     def put(self, number, camera="front"):
-        self.worker.mailbox.put(camera, Frame(str(number).encode()))
+        self.worker.mailbox.put(camera, CameraFrame(str(number).encode()))
 
     def give(self, number):
         """Puts a frame and waits until a thread has taken it."""
@@ -243,12 +243,12 @@ def test_waiting_cameras_are_one_batch(tmp_path):
             lambda key, text: pytest.fail(text),
         )
         for camera in images:
-            worker.mailbox.put(camera, Frame(camera.encode()))
+            worker.mailbox.put(camera, CameraFrame(camera.encode()))
         worker.start()
         wait_until(lambda: len(results) == 2)
         assert worker.stop()
         for result in results:
-            assert isinstance(result, Result) and result.header.frame_id == result.camera
+            assert isinstance(result, FrameResult) and result.header.frame_id == result.camera
             alone = pipeline([images[result.camera]])[0]
             assert np.allclose(result.prediction["place"].values, alone["place"].values, atol=1e-6)
     assert node.percentiles("batch").count == 1 and node.percentiles("batch").p50 == 2

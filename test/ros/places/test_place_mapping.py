@@ -18,7 +18,7 @@ from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.places.keyframes import Mapper
 from robot_vision.ros.places.messages import PlaceHypothesis
 from robot_vision.ros.places.parameters import PlaceParameters
-from robot_vision.ros.places.recognition import Answer, LiveMap
+from robot_vision.ros.places.recognition import LiveMap, PlaceAnswer
 from robot_vision.ros.places.when_to_map import MappingSwitch
 from robot_vision.ros.places.worker import PlaceWorker
 
@@ -139,14 +139,14 @@ def descriptor(second: int) -> SimpleNamespace:
 
 
 POSE = CameraPose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), np.eye(6))
-ACCEPTED = Answer((PlaceHypothesis(1, 0.99, POSE),), True, 1.0)
+ACCEPTED = PlaceAnswer((PlaceHypothesis(1, 0.99, POSE),), True, 1.0)
 
 
 def test_relocalise_is_not_answered_by_a_belief_of_before_the_call():
     answers: list[tuple[bool, str]] = []
     called: list[int] = []
 
-    def observe(*_: object) -> Answer:
+    def observe(*_: object) -> PlaceAnswer:
         if not called:  # while the first descriptor is in work
             called.append(1)
             worker.relocalise(lambda success, text: answers.append((success, text)))

@@ -12,7 +12,7 @@ from robot_vision.heads.place.spec import PlaceSpec
 HEAD_CHANNELS = 64  # channels that one head of attention has, as in the authors' code
 
 
-class Block(nn.Module):
+class QueryBlock(nn.Module):
     """Features through a transformer's encoder, and learned queries that attend to what comes out."""
 
     def __init__(self, channels: int, queries: int, heads: int) -> None:
@@ -65,7 +65,9 @@ class BoqHead(Pooling):
         super().__init__(spec, channels * rows)
         self.reduce = nn.Conv2d(shape[0], channels, kernel_size=3, padding=1)
         self.norm = nn.LayerNorm(channels)
-        self.blocks = nn.ModuleList(Block(channels, spec.clusters, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            QueryBlock(channels, spec.clusters, heads) for _ in range(depth)
+        )
         self.over_queries = nn.Linear(depth * spec.clusters, rows)
 
     def aggregate(self, *taps: Tensor) -> Tensor:
