@@ -320,8 +320,11 @@ def _said(bundle: ModelBundle, seconds: dict[Way, float], way: Way, float32: Way
         return f"{way.text}: nothing else runs here"
     if way == float32:
         best = min(others, key=lambda w: seconds[w])
-        words = f"{seconds[way] * 1e3:.3g} ms, and {best.text} {seconds[best] * 1e3:.3g}"
-        return f"{way.text}: {words}"
+        faster = f", less than {1 - GAIN:.0%} faster" if seconds[best] < seconds[way] else ""
+        return (
+            f"{way.text}: {seconds[way] * 1e3:.3g} ms a frame; the fastest of the others, {best.text}, takes "
+            f"{seconds[best] * 1e3:.3g} ms{faster}"
+        )
     line = f"{way.text}: {seconds[way] * 1e3:.3g} ms against {seconds[float32] * 1e3:.3g}"
     certificate = _certificate(bundle, way.program, way.engine, way.device)
     if certificate is None:
