@@ -142,13 +142,18 @@ def test_junit_needs_limits(words: list[str], tmp_path: Path) -> None:
 
 
 def test_junit_is_xml_whatever_a_recording_is_called(tmp_path: Path) -> None:
-    verdict = RequirementVerdict(Requirement("a.<b>", "<", 1.0), 2.0)
+    verdict = RequirementVerdict(Requirement("a.<\x07b>", "<", 1.0), 2.0)
     write_junit(tmp_path / "run.xml", "bag \x07 \udcff <&>", [verdict])
     suite = ElementTree.parse(tmp_path / "run.xml").getroot()[0]
-    assert suite.get("name") == "bag ? ? <&>" and suite[0].get("name") == "a.<b> < 1"
+    assert suite.get("name") == "bag ? ? <&>" and suite[0].get("name") == "a.<?b> < 1"
 
 
 def test_junit_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--junit"):
         write_junit(tmp_path / "file" / "run.xml", "x", [])
+
+
+def test_a_value_that_misses_by_little_is_not_shown_as_the_limit() -> None:
+    verdict = RequirementVerdict(Requirement("pose.median_m", "<=", 0.2500001), 0.2500002)
+    assert str(verdict) == "MISSED: pose.median_m <= 0.2500001 (is 0.2500002)"

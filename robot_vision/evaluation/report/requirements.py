@@ -61,7 +61,7 @@ class Requirement:
         return cls(path, sign, number)
 
     def __str__(self) -> str:
-        return f"{self.path} {self.sign} {self.limit:g}"
+        return f"{self.path} {self.sign} {self.limit:.12g}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class RequirementVerdict:
         return self.value is not None and bool(_COMPARE[r.sign](self.value, r.limit))
 
     def __str__(self) -> str:
-        found = "could not be measured" if self.value is None else f"is {self.value:.6g}"
+        found = "could not be measured" if self.value is None else f"is {self.value:.8g}"
         return f"{'kept' if self.kept else 'MISSED'}: {self.requirement} ({found})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,16 +155,20 @@ def write_junit(path: Path, title: str, verdicts: Sequence[RequirementVerdict]) 
     missed = sum(not verdict.kept for verdict in verdicts)
     counts = {"tests": str(len(verdicts)), "failures": str(missed), "errors": "0", "skipped": "0"}
     root = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(root, "testsuite", {"name": _NOT_XML.sub("?", title), **counts})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(title), **counts})
     for verdict in verdicts:
         case = ElementTree.SubElement(
             suite,
             "testcase",
-            {"classname": "robot_vision.evaluate", "name": str(verdict.requirement), "time": "0"},
+            {"classname": "robot_vision.evaluate", "name": _xml(verdict.requirement), "time": "0"},
         )
         if not verdict.kept:
-            ElementTree.SubElement(case, "failure", {"message": str(verdict)})
+            ElementTree.SubElement(case, "failure", {"message": _xml(verdict)})
     try:
         write_whole(path, ElementTree.tostring(root, "unicode", xml_declaration=True))
     except OSError as error:
         raise ConfigError(f"--junit {path} cannot be written: {error}") from error
+
+
+def _xml(text: object) -> str:
+    return _NOT_XML.sub("?", str(text))
