@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -78,7 +78,12 @@ class RequirementVerdict:
         return self.value is not None and bool(_COMPARE[r.sign](self.value, r.limit))
 
     def __str__(self) -> str:
-        found = "could not be measured" if self.value is None else f"is {self.value:.8g}"
+        found = "could not be measured"
+        if self.value is not None:
+            short = f"{self.value:.6g}"
+            # All digits where the first six would say otherwise.
+            same = replace(self, value=float(short)).kept == self.kept
+            found = f"is {short if same else self.value}"
         return f"{'kept' if self.kept else 'MISSED'}: {self.requirement} ({found})"
 
     def to_dict(self) -> dict[str, Any]:
