@@ -16,6 +16,7 @@ import numpy as np
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.programs import PRECISIONS
 from robot_vision.engines.base import Engine, EngineSettings
+from robot_vision.engines.machine import has_gpu_driver
 from robot_vision.errors import EngineError, unknown
 
 ENGINES = {"onnx": "OnnxEngine", "openvino": "OpenVinoEngine", "torch": "TorchEngine"}
@@ -30,11 +31,8 @@ _log = logging.getLogger(__name__)
 
 
 def available_engines() -> dict[str, list[str]]:
-    """Returns the installed engines and the devices of each, fastest first.
-
-    Asking torch for its devices imports it, which takes seconds.
-    """
-    return {name: _module(name).devices() for name in ENGINES if _installed(name)}
+    """Returns the installed engines and the devices of each, fastest first."""
+    return {name: _devices(name) for name in ENGINES if _installed(name)}
 
 
 def create_engine(
@@ -137,9 +135,9 @@ def places(engine: str, device: str) -> list[tuple[str, str]]:
             f"Engine {engine!r} is not installed (there are {have}): pip install '{_EXTRAS[engine]}'"
         )
     names = [engine] if engine != "auto" else [n for n in ("onnx", "openvino") if _installed(n)]
-    found = {name: _module(name).devices() for name in names}
+    found = {name: _devices(name) for name in names}
     if engine == "auto" and device != "auto" and not _offers(found, device) and _installed("torch"):
-        found["torch"] = _module("torch").devices()
+        found["torch"] = _devices("torch")
     if device != "auto":
         pairs = _offers(found, device)
         if not pairs:
@@ -150,6 +148,13 @@ def places(engine: str, device: str) -> list[tuple[str, str]]:
             )
         return sorted(pairs, key=_speed_order)
     return sorted(((n, d) for n, places in found.items() for d in places), key=_speed_order)
+
+
+def _devices(name: str) -> list[str]:
+    if name == "torch" and not has_gpu_driver():
+        return ["cpu"]  # as torch would say, whose import takes seconds
+    found: list[str] = _module(name).devices()
+    return found
 
 
 def _why_no_gpu(found: dict[str, list[str]], device: str) -> str:

@@ -81,6 +81,20 @@ def instructions(device: str = "cpu") -> str:
     return str(name)
 
 
+def has_gpu_driver() -> bool:
+    """Returns whether the driver of a GPU on which torch computes is installed, NVIDIA's or AMD's."""
+    return can_load("libcuda.so.1") or Path("/dev/kfd").exists()
+
+
+def can_load(library: str) -> bool:
+    """Returns whether a shared library is there and can be loaded."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def _nvidia_name(index: int) -> str:
     """Returns the name of the N-th GPU as CUDA counts them, by the driver's own library."""
     try:

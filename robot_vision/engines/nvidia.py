@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import importlib
 import importlib.util
@@ -15,6 +14,7 @@ import onnxruntime
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.signature import INPUT_NAME
+from robot_vision.engines.machine import can_load
 from robot_vision.errors import EngineError
 
 TENSORRT_VARIANT = "int8-tensorrt"  # of a bundle: int8 as TensorRT takes it
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 @functools.cache
 def has_driver() -> bool:
     """Returns whether a GPU's driver is installed; without it no build of ONNX Runtime finds a GPU."""
-    return _loads("libcuda.so.1")
+    return can_load("libcuda.so.1")
 
 
 def why_absent() -> str:
@@ -58,7 +58,7 @@ def load_libraries(kind: str) -> str:
         # Of pip's tensorrt-cu*: importing it loads them.
         if importlib.util.find_spec("tensorrt_libs"):
             importlib.import_module("tensorrt_libs")
-        if not any(_loads(f"libnvinfer.so.{major}") for major in _TENSORRT_MAJORS):
+        if not any(can_load(f"libnvinfer.so.{major}") for major in _TENSORRT_MAJORS):
             raise EngineError(
                 "TensorRT (libnvinfer) is not installed: pip install the tensorrt-cu* of your CUDA in the "
                 "version that your ONNX Runtime is built for, or use device cuda"
@@ -129,11 +129,3 @@ def without_profiles(options: list[Any]) -> list[Any]:
         "TensorRT takes this graph in parts and builds its engines at the first run: export the bundle again"
     )
     return [(name, {k: v for k, v in tensorrt.items() if "_profile_" not in k}), *rest]
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

@@ -20,6 +20,7 @@ from robot_vision.contract.spec import NetworkSpec
 from robot_vision.engines import available_engines, create_engine, factory, nvidia
 from robot_vision.engines.bound import BoundSession
 from robot_vision.engines.factory import ENGINES
+from robot_vision.engines.machine import has_gpu_driver
 from robot_vision.errors import BundleError, EngineError
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.spec import PlaceSpec
@@ -253,6 +254,19 @@ def test_available_engines_lists_devices_of_each():
     found = available_engines()
     assert "onnx" in found and "cpu" in found["onnx"]
     assert set(found) <= set(ENGINES)
+
+
+@pytest.mark.slow
+def test_devices_of_torch_are_those_that_it_has_and_are_listed_without_its_import():
+    torch = pytest.importorskip("torch")
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    code = (
+        "import sys; from robot_vision.engines import available_engines\n"
+        "print(available_engines()['torch'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Where there is a driver, torch alone says whether it can use it.
+    assert done.stdout.strip() == f"{[*gpus, 'cpu']} {has_gpu_driver()}"
 
 
 @pytest.mark.parametrize(
