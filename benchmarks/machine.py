@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from robot_vision.engines.machine import processor
+from robot_vision.engines.machine import installed_versions, processor
 
 PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu",
             "openvino", "torch", "torchvision", "ros-rclpy", "ros-rmw-fastrtps-cpp")  # fmt: skip
@@ -28,16 +27,9 @@ def describe() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: v for name in PACKAGES if (v := _version(name))},
+        "packages": installed_versions(PACKAGES),
         "commit": _commit(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _first_line(path: str) -> str:

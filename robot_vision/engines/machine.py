@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 # The kernel's flags that make up each set, narrowest first.
@@ -79,6 +80,19 @@ def instructions(device: str = "cpu") -> str:
     except Exception:  # not installed, or RuntimeErrors of its own: no such device
         return ""
     return str(name)
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those packages that are installed."""
+    from importlib import metadata  # not before it is needed: importing it takes 10 ms
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def has_gpu_driver() -> bool:

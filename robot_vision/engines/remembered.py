@@ -12,14 +12,13 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from robot_vision import __version__
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.engines.base import EngineSettings
-from robot_vision.engines.machine import instructions, processor
+from robot_vision.engines.machine import installed_versions, instructions, processor
 from robot_vision.files.whole import write_whole
 
 _SCHEMA = "robot_vision.choice/1"
@@ -71,23 +70,13 @@ class Machine:
         }
         if asked.device not in ("auto", "cpu"):
             facts["device_name"] = instructions(asked.device)
-        return cls(facts, {"robot_vision": __version__, **_versions()})
+        return cls(facts, {"robot_vision": __version__, **installed_versions(_LIBRARIES)})
 
     @property
     def file_name(self) -> str:
         """Differs where `facts` does."""
         text = json.dumps(self.facts, sort_keys=True)
         return f"choice-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,15 @@ import platform
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
-from robot_vision.engines.machine import INSTRUCTION_SETS, instructions, instructions_of
+from robot_vision.engines.machine import (
+    INSTRUCTION_SETS,
+    installed_versions,
+    instructions,
+    instructions_of,
+)
 
 # Shortened to what concerns vectors, as kernels list it.
 AVX2 = "sse4_2 fma avx f16c avx2 bmi2"
@@ -70,3 +76,7 @@ def test_instructions_of_this_machine_are_what_its_own_tool_says() -> None:
 def test_instructions_of_a_device_that_is_not_there_are_none() -> None:
     assert instructions("cuda:97") == ""
     assert instructions("gpu.97") == ""
+
+
+def test_versions_are_of_the_packages_that_are_installed() -> None:
+    assert installed_versions(["numpy", "no-package-of-this-name"]) == {"numpy": np.__version__}

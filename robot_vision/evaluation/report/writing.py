@@ -7,7 +7,6 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.rows import Scores
 from robot_vision.contract.topics import NO_CALIBRATION, LeftOut
+from robot_vision.engines.machine import installed_versions
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import write_results
@@ -36,6 +36,7 @@ _PACKAGES = (
     "robot_vision",
     "numpy",
     "onnxruntime",
+    "onnxruntime-gpu",
     "openvino",
     "torch",
     "opencv-python-headless",
@@ -76,16 +77,11 @@ class Written:
 
 def versions() -> dict[str, str]:
     """Returns what this was computed with."""
-    found = {
+    return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        **installed_versions(_PACKAGES),
     }
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def write_all(
