@@ -169,7 +169,7 @@ def _proven(
     for name, b in bounds.items():
         numbers = {"value": b.value, "bound": b.bound, "limit": b.limit}
         said[name] = {
-            **{key: round(float(n), _DIGITS) for key, n in numbers.items()},
+            **{k: round(float(n), _DIGITS) if np.isfinite(n) else None for k, n in numbers.items()},
             "count": b.count,
             **({"needed": b.needed} if b.needed else {}),
         }

@@ -34,6 +34,7 @@ from robot_vision.files.whole import draft_folder
 from robot_vision.images.resizing import network_inputs, source_size
 from robot_vision.optimising.certify import Certifier, HeldOut
 from robot_vision.optimising.quantise import RANGE_IMAGES, VARIANTS, variant_graph
+from robot_vision.statistics.paired import LEAST_RESAMPLES
 from robot_vision.text.counts import counted
 
 MODES = ("bfloat16",)
@@ -83,13 +84,20 @@ def optimise(
         say: takes a line on what is being done.
 
     Raises:
-        ConfigError: an unknown program, images that were trained on or too few, or a package is missing.
+        ConfigError: no program or an unknown one, too few resamples, images that were trained on or too few,
+            or a package is missing.
         SourceError: the images cannot be read.
     """
+    if not names:
+        raise ConfigError(f"no program is named: name some of {', '.join(PROGRAMS)}")
     for name in names:
         if name not in PROGRAMS:
             raise ConfigError(unknown("program", name, PROGRAMS))
     settings = settings or EvaluationSettings()
+    if settings.resamples < LEAST_RESAMPLES:
+        raise ConfigError(
+            f"resamples is {settings.resamples}: a certificate needs at least {LEAST_RESAMPLES}"
+        )
     samples, notes = without_trained_on(bundle, data.samples)
     kept = {p.name: p for p in bundle.programs if p.name != FLOAT32}
     reused = [name for name in names if name in kept and not remake]

@@ -20,6 +20,7 @@ from robot_vision.statistics.exact import count_needed, upper_share
 CONFIDENCE = 0.95  # one-sided
 LEAST = 300  # images without a loss bound it at one point
 LEAST_BLOCKS = 30  # of a bootstrap, which else draws the same few over and over
+LEAST_RESAMPLES = 100  # of a bootstrap: the bound by fewer is left to chance
 _TOLD = 1e-9
 
 Mask = NDArray[np.bool_]
@@ -147,8 +148,9 @@ class PairedEvidence:
                     for weights in self.resampler.weights()
                 ]
             )
-        drawn = drawn[np.isfinite(drawn)]
-        bound = float(np.quantile(drawn, CONFIDENCE)) if len(drawn) else math.inf
+        drawn = drawn[~np.isnan(drawn)]
+        # A ratio to an error of zero is infinite, and no reason to leave the draw out.
+        bound = float(np.quantile(drawn, CONFIDENCE, method="higher")) if len(drawn) else math.inf
         needed = 0
         if blocks < LEAST_BLOCKS:
             needed = math.ceil(images * LEAST_BLOCKS / blocks)

@@ -1,5 +1,6 @@
 """One bundle, several programs: made, fitted, certified and compared on real graphs and engines."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -168,6 +169,15 @@ def test_too_few_images_certify_nothing_and_say_how_many_would_do(source, tmp_pa
         why = c.heads["classifier"]["why"]
         assert "not enough images: agreement needs about 300, and there are 100" in why
         assert c.heads["classifier"]["agreement"]["needed"] == 300
+
+
+def test_heads_without_truth_are_not_certified_and_the_record_is_json(tmp_path):
+    source = ModelBundle.load(make_conv_bundle(tmp_path / "conv"))
+    made = optimise(source, data(pictures(150)), ("bfloat16",), tmp_path / "new", SETTINGS).bundle
+    (c,) = made.programs[0].certificates
+    assert not c.heads["pose"]["passed"]
+    assert c.heads["pose"]["mean_m_ratio"]["value"] is None
+    json.dumps(made.programs[0].to_dict(), allow_nan=False)
 
 
 def test_frames_of_one_video_count_by_blocks_of_time(tmp_path):

@@ -115,6 +115,15 @@ def test_a_ratio_of_means_has_the_bound_of_a_normal_distribution():
     assert found.passed and found.count == 2000
 
 
+def test_errors_of_zero_in_float32_do_not_hide_those_of_the_program():
+    float32, program = np.zeros(400), np.full(400, 1e-3)
+    float32[0] = program[0] = 100.0  # a third of the draws are without it
+    every = np.ones(400, bool)
+    found = evidence(400).ratio([mean(program), mean(float32)], every, 1.03)
+    assert found.value == pytest.approx(1, abs=0.01)
+    assert found.bound == np.inf and not found.passed
+
+
 def test_alike_frames_widen_the_bound():
     rng = np.random.default_rng(2)
     float32 = np.ones(2000)
