@@ -67,17 +67,19 @@ def _choice(bundle: ModelBundle, fresh: bool) -> dict[str, Any]:
     asked = EngineSettings("auto")
     if fresh:
         start_program(bundle, "auto", asked, fresh=True).engine.close()
-    found = recall(bundle, Machine.here("auto", asked))
-    known: dict[str, Any] = {"program": None, "engine": None, "device": None, "milliseconds": {}}
-    if found is not None:
-        known = {**vars(found.way), "milliseconds": dict(found.milliseconds)}
-    return {"instructions": instructions(), **known, "said": found.said if found else ""}
+    machine = Machine.here("auto", asked)
+    found = recall(bundle, machine)
+    here = {"instructions": instructions()}
+    if found is None or found.versions != machine.versions:  # then the next start times them
+        none = dict.fromkeys(("program", "engine", "device"))
+        return {**here, **none, "milliseconds": {}, "said": ""}
+    return {**here, **vars(found.way), "milliseconds": dict(found.milliseconds), "said": found.said}
 
 
 def _program_table(bundle: ModelBundle, choice: Mapping[str, Any]) -> Table:
     here = choice["instructions"]
     title = f"Programs (this CPU computes with {here})"
-    runs = choice["said"] or "none was timed here: the first start does it, or info --time"
+    runs = choice["said"] or "none was timed here: the next start does it, or info --time"
     table = Table(
         "program", "certified for", "heads", "ms here", title=title, caption=f"auto: {runs}",
         title_justify="left", caption_justify="left",

@@ -107,6 +107,12 @@ def test_info_shows_programs_certificates_and_what_was_timed(bundle, tmp_path, c
     assert {"int8 with onnx", "float32 with onnx"} <= set(here["milliseconds"])
     assert main(["info", bundle]) == 0
     assert "auto: int8 with onnx:" in " ".join(capsys.readouterr().out.split())
+    (file,) = (tmp_path / "cache").rglob("choice-*.json")
+    data = json.loads(file.read_text())
+    data["versions"]["onnxruntime"] = "0.1"
+    file.write_text(json.dumps(data))
+    assert main(["info", bundle]) == 0
+    assert "none was timed here" in " ".join(capsys.readouterr().out.split())
     plain = str(make_tiny_bundle(tmp_path / "plain"))
     assert main(["info", plain, "--time"]) == 2
     assert "tiny has no programs" in capsys.readouterr().err

@@ -59,7 +59,10 @@ def test_in_place_with_a_table_of_what_was_proven(lights, tmp_path, capsys):
     [
         (["--programs", "int4"], "Unknown program 'int4'"),
         (["--programs", ","], "no program is named"),
-        (["--split", "all", "--resamples", "0"], "resamples is 0: a certificate needs at least 100"),
+        (
+            ["--split", "all", "--resamples", "0"],
+            "resamples is 0: a certificate needs at least 100",
+        ),
         (["--split", "test"], "has no test images: choose another --split"),
         (["--split", "all", "--programs", "int8"], "no layers that are named as the backbone's"),
     ],
