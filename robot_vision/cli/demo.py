@@ -105,7 +105,7 @@ def _number(kind: type[float], low: float, high: float = math.inf) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Renders, plays, listens, reports. Exit status: 0 if the node answered most frames, else 1 or 2."""
+    """Renders, plays, listens, reports. Raises `DemoError` where few frames were answered."""
     console = Console()
     started = time.monotonic()
     model = find_model(args.model)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from evaluation_bags import START, write_bag
-from place_maps import server, server_uri
+from place_maps import keyframe, make_map, server, server_uri, unit
 from scipy.spatial.transform import Rotation
 from tiny_bundle import make_tiny_bundle
 from tiny_datasets import camera, seven_scenes
@@ -341,6 +341,18 @@ def test_an_empty_map_is_shown_and_exported(
         assert map_verb("export", path, "--format", form) == 0
     assert map_verb("prune", path, "--distance", "1") == 0
     assert "0 of 0 keyframes removed" in capsys.readouterr().out
+
+
+def test_a_damaged_map_is_refused_by_check_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "home.map"
+    with make_map(path) as places:
+        places.add_many(keyframe(i) for i in range(3))
+    path.write_bytes(path.read_bytes().replace(unit(1).tobytes(), unit(2).tobytes()))
+    assert map_verb("check", path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "keyframe 2 is not as it was written" in line
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What README and docs/reference say is true: tables are the code's, links exist, snippets run."""
 
+import argparse
+import importlib
 import re
 import signal
 import subprocess
@@ -46,15 +48,21 @@ def test_every_verb_is_in_the_table_of_commands():
     assert named == set(VERBS)
 
 
+@pytest.mark.parametrize("verb", ["map", "data"])
+def test_the_table_of_commands_has_every_verb_of_a_verb(verb):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"robot_vision.cli.{verb}").add_arguments(parser)
+    (verbs,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    commands = (REFERENCE / "commands.md").read_text()
+    (named,) = re.findall(rf"^\| `robot-vision {verb} ([a-z|\\]+)", commands, flags=re.MULTILINE)
+    assert set(named.split(r"\|")) == set(verbs.choices)
+
+
 def test_the_graph_outputs_are_those_of_the_code():
     from robot_vision.bundle.bundle import ModelBundle
 
-    table = (
-        (REFERENCE / "bundle.md")
-        .read_text()
-        .partition("| output | shape |")[2]
-        .partition("\n\n")[0]
-    )
+    page = (REFERENCE / "bundle.md").read_text()
+    table = page.partition("| output | shape |")[2].partition("\n\n")[0]
     first = re.findall(r"^\| (`[^|]*`) \|", table, flags=re.MULTILINE)
     named = {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
     demo = ModelBundle.load(ROOT / "models" / "demo")
