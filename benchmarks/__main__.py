@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -85,19 +86,24 @@ def measure(
     for name in models.SPECS:
         models.bundle(name, images)
     peers.isolate()
-    begun, since = time.monotonic(), {}
+    begun = time.monotonic()
+    since: dict[str, int] = {}
+    figures: dict[str, list[str]] = {}
     WATCH.repeats_s = QUICK_REPEATS_S if quick else REPEATS_S
     for number, part in enumerate(parts, 1):
         minutes = (time.monotonic() - begun) / 60
         print(f"[{number}/{len(parts)}] {part} (after {minutes:.1f} min) ...", file=sys.stderr)
         since[part] = len(WATCH.trials)
-        data |= _part(part, images, seconds, quick)
+        found = _part(part, images, seconds, quick)
+        figures[part] = list(found)
+        data |= found
         # Of all parts again: a faster moment says that an earlier one was slow.
         ends = [*list(since.values())[1:], len(WATCH.trials)]
         data["quiet"] = {
             "repeated": WATCH.repeated,
             "parts": {
-                name: WATCH.found(s, e) for (name, s), e in zip(since.items(), ends, strict=True)
+                name: {"figures": figures[name], **WATCH.found(s, e)}
+                for (name, s), e in zip(since.items(), ends, strict=True)
             },
         }
         whole = keep(data, earlier or {})
@@ -115,7 +121,7 @@ def finish(data: dict[str, Any], output: Path) -> None:
     """Writes JSON, page and pictures; of a disturbed run the JSON alone, in a file of its own.
 
     Raises:
-        ConfigError: trials stayed disturbed.
+        ConfigError: trials stayed disturbed; it says how to repeat their parts alone.
     """
     parts = data["quiet"]["parts"]
     disturbed = {name: found for name, found in parts.items() if found["disturbed"]}
@@ -127,9 +133,11 @@ def finish(data: dict[str, Any], output: Path) -> None:
     trials = sum(found["trials"] for found in parts.values())
     stayed = sum(found["disturbed"] for found in disturbed.values())
     reason = next(iter(disturbed.values()))["reasons"][0]
+    settings = re.sub(r" --(only|keep)( (?!--)\S+)+", "", data["command"]).split()[3:]
+    again = " ".join([*settings, "--only", *disturbed, "--keep", str(aside)])
     raise ConfigError(
-        f"the machine was disturbed in {stayed} of {trials} trials ({', '.join(disturbed)}), as {reason}: "
-        f"no page is written, {aside} has what was measured; end other programs and run it again"
+        f"the machine was disturbed in {stayed} of {trials} trials, as {reason}: no page is written. End "
+        f"other programs and repeat the parts of these trials alone: make bench BENCH_ARGS='{again}'"
     )
 
 
@@ -164,13 +172,14 @@ def write(data: dict[str, Any], output: Path) -> None:
 
 
 def earlier_result(text: str) -> dict[str, Any]:
-    """Returns the data of an earlier result's file: an argument's type."""
+    """Returns the data of an earlier result's file: an argument's type; of disturbed parts nothing."""
     try:
         data = load(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if any(found["disturbed"] for found in data.get("quiet", {}).get("parts", {}).values()):
-        raise argparse.ArgumentTypeError(f"{text} is of a disturbed run, of which nothing is kept")
+    for found in data.get("quiet", {}).get("parts", {}).values():
+        for name in found["figures"] if found["disturbed"] else ():
+            del data[name]
     return data
 
 
@@ -200,7 +209,7 @@ def _part(part: str, images: list[Any], seconds: float, quick: bool) -> dict[str
         found = {}
         for precision in NODE_PRECISIONS[: 1 if quick else 2]:
             own = own_rates(images, precision, seconds / 2)
-            for name, streams in (("node", 1), ("node_streams", STREAMS)):
+            for name, streams in (("node", 1), ("node_overlapping", STREAMS)):
                 found[f"{name}_{precision}"] = node.live(
                     images, own, seconds, precision, repetitions, quick, streams
                 )

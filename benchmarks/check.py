@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def process(sides: Sequence[Side], turns: int, bundle: Path) -> Any:
                 taken = workers[side.name].ask(do=what)
                 for kind, label in (("seconds", ""), ("cpu", ", processor")):
                     found[f"{what}{label}, ms a frame"] = 1e3 * taken[kind] / taken["frames"]
-            found["pipeline / engine"] = found["pipeline, ms a frame"] / found["engine, ms a frame"]
+            found[SHARE] = found["pipeline, ms a frame"] / found["engine, ms a frame"]
             return found
 
         return in_turns(sides, turns, measure)
@@ -185,10 +185,12 @@ def running_node(sides: Sequence[Side], turns: int, bundle: Path) -> Any:
         def measure(side: Side) -> dict[str, float]:
             flood = node.one_trial(benches[side.name], FLOOD_HZ, 2.0)
             calm = node.one_trial(benches[side.name], 30.0, 1.5)
+            if not (flood["answered_hz"] and calm["age_at_reception"]):
+                raise ConfigError(f"the node of {side.root} answers nothing")
             return {
                 "node flooded, answered Hz": flood["answered_hz"],
                 "node flooded, processor, ms a frame": flood["cpu_ms_a_frame"]["node"],
-                "node at 30 Hz, age p50, ms": (calm["age_at_reception"] or {})["p50_ms"],
+                "node at 30 Hz, age p50, ms": calm["age_at_reception"]["p50_ms"],
                 "node at 30 Hz, processor, ms a frame": calm["cpu_ms_a_frame"]["node"],
             }
 
@@ -224,13 +226,12 @@ def rows(
         )
 
 
-@contextmanager
-def two_domains() -> Iterator[tuple[int, int]]:
-    """Yields ROS domains for both sides, on this machine alone."""
+def two_domains() -> tuple[int, int]:
+    """Returns ROS domains for both sides, on this machine alone."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     first = free_domain()
     os.environ["ROS_DOMAIN_ID"] = str(first)  # which the next one leaves out
-    yield first, free_domain()
+    return first, free_domain()
 
 
 def check(
@@ -244,13 +245,13 @@ def check(
     """Measures and prints; returns the exit status."""
     root = checked_out(base)
     bundle = bundle or root / "models" / "demo"
-    with two_domains() as (first, second):
-        sides = (Side("base", root, first), Side("this", inputs.ROOT, second))
-        figures: dict[str, list[tuple[float, float]]] = {}
-        for name, part in (("process", process), ("node", running_node), ("start_up", start_up)):
-            if name in parts:
-                print(f"{name} ...", file=sys.stderr, flush=True)
-                figures |= part(sides, turns, bundle)
+    first, second = two_domains()
+    sides = (Side("base", root, first), Side("this", inputs.ROOT, second))
+    figures: dict[str, list[tuple[float, float]]] = {}
+    for name, part in (("process", process), ("node", running_node), ("start_up", start_up)):
+        if name in parts:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            figures |= part(sides, turns, bundle)
     found = list(rows(figures, noise))
     heading = ["figure", "base", "this", "this's speed / base's", "95 % interval", ""]
     print(table(heading, (row for row, _ in found)))

@@ -38,9 +38,7 @@ def held() -> Iterator[None]:
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     global _pending
     for number in SIGNALS:
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # what ends our processes is not to be interrupted too
+        signal.signal(number, signal.SIG_IGN)  # so that ending our processes is not interrupted
     _pending = True
     if not _held:
         raise KeyboardInterrupt

@@ -20,7 +20,7 @@ import psutil
 
 T = TypeVar("T")
 
-# A trial is disturbed above these. Two processes that do nothing but listen to DDS stay below 0.01.
+# A trial is disturbed above one of the first three, or below the last.
 OTHERS = 0.05  # share of all cores that other processes used
 STEAL = 0.02  # share of all cores that the hypervisor gave to others
 SLOWER = 1.25  # time of the matrix product over the best of the run

@@ -160,9 +160,11 @@ def _quiet(data: dict[str, Any]) -> list[str]:
         return []
     parts = quiet["parts"].values()
     trials, worst = sum(p["trials"] for p in parts), max((p["others"] for p in parts), default=0)
+    stayed = sum(p["disturbed"] for p in parts)
+    count = f" and {stayed} stayed disturbed" if stayed else ""  # shown, never written
     return [
-        f"Of {trials + quiet['repeated']} trials {quiet['repeated']} were disturbed and repeated; in the "
-        f"others other processes used at most {100 * worst:.1f} % of the cores "
+        f"Of {trials + quiet['repeated']} trials {quiet['repeated']} were disturbed and repeated{count}; in "
+        f"those that count  other processes used at most {100 * worst:.1f} % of the cores "
         "(`benchmarks/quiet.py`).\n"
     ]
 

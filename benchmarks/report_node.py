@@ -14,9 +14,9 @@ PICTURED = ("float32",)
 RATES = (10, 30, 60)
 NODES = {
     "float32": "float32, streams:=1",
-    "streams_float32": "float32",
+    "overlapping_float32": "float32",
     "int8": "int8-vnni, streams:=1",
-    "streams_int8": "int8-vnni",
+    "overlapping_int8": "int8-vnni",
 }
 
 
@@ -111,7 +111,7 @@ def node_sections(data: dict[str, Any]) -> Iterator[str]:
             "compared, since the machine and that node change from one to the next.\n"
         )
         rows = [
-            [NODES.get(name, "today's node"), max(rates),
+            ["today's node" if name == "todays" else NODES.get(name, name), max(rates),
              1 if name == "todays" else todays["over"].get(name, "-"),
              ", ".join(map(str, rates))]
             for name, rates in todays["all_starts_hz"].items()

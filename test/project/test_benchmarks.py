@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 import time
-from argparse import ArgumentTypeError
 
 import pytest
 
@@ -99,6 +98,13 @@ def test_no_ratio_is_given_over_a_node_that_sustains_nothing():
     assert "| float32 | 40.0 | - |" in "\n".join(bench.report.node_sections({"todays_node": found}))
 
 
+def test_figures_of_settings_that_are_no_longer_measured_keep_their_names():
+    rates = {"todays": [10.0], "bfloat16": [90.0]}
+    found = {"over": node.over(rates), "all_starts_hz": rates}
+    page = "\n".join(report.node_sections({"todays_node": found}))
+    assert "| today's node | 10.0 | 1 |" in page and "| bfloat16 | 90.0 | 9.0 |" in page
+
+
 SILENT = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
@@ -167,26 +173,33 @@ def test_an_interrupted_run_loses_nothing_that_was_to_be_kept(earlier, tmp_path,
 
 
 def quiet(disturbed):
-    found = {"trials": 5, "disturbed": disturbed, "others": 0.01, "reasons": ["somebody computed"]}
-    return {"repeated": 2, "parts": {"limits": {**found, "reasons": ["somebody computed"]}}}
+    found = {"trials": 5, "others": 0.01, "reasons": ["somebody computed"]}
+    limits = {**found, "disturbed": disturbed, "figures": ["limits"]}
+    places = {**found, "disturbed": 0, "figures": ["places"]}
+    return {"repeated": 2, "parts": {"limits": limits, "places": places}}
 
 
 def test_a_quiet_run_is_written_with_the_number_of_trials_that_were_repeated(earlier, tmp_path):
     (tmp_path / "benchmarks.unfinished.json").write_text("{}")
     bench.finish({**earlier, "quiet": quiet(0)}, tmp_path)
     page = (tmp_path / "benchmarks.md").read_text()
-    assert "Of 7 trials 2 were disturbed and repeated" in page
+    assert "Of 12 trials 2 were disturbed and repeated;" in page
     assert not (tmp_path / "benchmarks.unfinished.json").exists()
 
 
-def test_a_disturbed_run_writes_no_page_and_is_kept_aside(earlier, tmp_path):
+def test_of_a_disturbed_run_only_the_disturbed_parts_are_measured_again(earlier, tmp_path):
     data = {**earlier, "quiet": quiet(1)}
+    data["command"] = "python -m benchmarks --only limits places --seconds 2 --keep a.json"
     (tmp_path / "benchmarks.unfinished.json").write_text(json.dumps(data))
-    with pytest.raises(ConfigError, match=r"1 of 5 trials \(limits\), as somebody computed"):
+    with pytest.raises(ConfigError, match="in 1 of 10 trials, as somebody computed") as error:
         bench.finish(data, tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["benchmarks.disturbed.json"]
-    with pytest.raises(ArgumentTypeError, match="of a disturbed run"):
-        bench.earlier_result(str(tmp_path / "benchmarks.disturbed.json"))
+    aside = tmp_path / "benchmarks.disturbed.json"
+    assert [*tmp_path.iterdir()] == [aside]
+    assert str(error.value).endswith(f"BENCH_ARGS='--seconds 2 --only limits --keep {aside}'")
+    kept = bench.earlier_result(str(aside))
+    assert "limits" not in kept and kept["places"] == earlier["places"]
+    assert "limits" not in bench.keep(part_of(earlier, "replay"), kept)
+    assert "2 were disturbed and repeated and 1 stayed disturbed" in report.markdown(data)
 
 
 @pytest.mark.parametrize(
