@@ -3,12 +3,17 @@
 NumPy stores them as pickles, which are programs that may call anything. Here the program is only followed: a
 name that it asks for stays a name, and what it makes of names is understood where it is an array, a
 number or a type of NumPy, and refused otherwise.
+
+`pickle.Unpickler` with a list of allowed names would be shorter, but calls NumPy with whatever the file says
+and makes room for as much as the file asks for.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +22,7 @@ import numpy as np
 from robot_vision.files.arrays import load_npy, read_header
 
 MAX_BYTES = 1 << 28
+MAX_OBJECTS = 1 << 24  # steps of the program, and numbers in lists: a list may be named many times
 _MARK = object()
 _PLAIN = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 BINFLOAT FLOAT BINSTRING SHORT_BINSTRING STRING BINBYTES "
@@ -45,7 +51,8 @@ def load_object_array(file: Path) -> Any:
     """Returns what a .npy file holds: an array of numbers, or nested lists of numbers and arrays.
 
     Raises:
-        ValueError: it is none, is larger than 256 MiB, or asks for more than arrays and numbers.
+        ValueError: it is none, is larger than 256 MiB, has more than 2^24 objects, or asks for more than
+            arrays and numbers.
         OSError: it cannot be read.
     """
     if file.stat().st_size > MAX_BYTES:
@@ -55,7 +62,7 @@ def load_object_array(file: Path) -> Any:
     if not read_header(stream)[2].hasobject:
         return load_npy(content)
     try:
-        return _plain(_followed(stream.read()))
+        return _plain(_followed(stream.read()), itertools.count())
     except ValueError:
         raise
     except Exception as error:  # a program that was not written by NumPy fails in many ways
@@ -76,7 +83,8 @@ def _followed(program: bytes) -> Any:
         return found
 
     argument: Any
-    for code, argument, _ in pickletools.genops(program):
+    for step, (code, argument, _) in enumerate(pickletools.genops(program)):
+        _require_few(step)
         name = code.name
         if name in _PLAIN:
             stack.append(argument)
@@ -118,12 +126,18 @@ def _followed(program: bytes) -> Any:
     raise ValueError("its objects have no end")
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Returns numbers, lists and arrays of what was followed."""
+def _require_few(count: int) -> None:
+    if count > MAX_OBJECTS:
+        raise ValueError(f"it has more than {MAX_OBJECTS} objects")
+
+
+def _plain(value: Any, counter: Iterator[int], depth: int = 0) -> Any:
+    """Returns numbers, lists and arrays of what was followed; `counter` counts them."""
+    _require_few(next(counter))
     if depth > 8:
         raise ValueError("its objects are nested more than 8 deep")
     if isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value]
+        return [_plain(item, counter, depth + 1) for item in value]
     if isinstance(value, (bool, int, float)):
         return value
     if not isinstance(value, _Made):
@@ -142,21 +156,23 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(data, list):  # of objects
         if len(data) != int(np.prod(shape, dtype=object)):
             raise ValueError(f"an array in it has {len(data)} objects and the shape {shape}")
-        return _nested([_plain(item, depth + 1) for item in data], list(shape))
+        return _nested([_plain(item, counter, depth + 1) for item in data], list(shape))
     values = np.frombuffer(_bytes(data), _dtype(dtype))
     return values.reshape(shape[::-1]).T if column_first else values.reshape(shape)
 
 
 def _nested(flat: list[Any], shape: list[int]) -> Any:
-    if len(shape) <= 1:
-        return flat if shape else flat[0]
+    if not shape:
+        return flat[0]
+    if len(shape) == 1 or not flat:  # without objects, whatever number of empty rows it claims
+        return flat
     step = int(np.prod(shape[1:], dtype=object))
     return [_nested(flat[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
 
 
 def _dtype(made: Any) -> np.dtype[Any]:
     """Returns a type of numbers."""
-    if not isinstance(made, _Made) or made.made_by not in {_Name("numpy", "dtype")}:
+    if not isinstance(made, _Made) or made.made_by != _Name("numpy", "dtype"):
         raise ValueError(f"it may run code: {_said(made)} stands for a type")
     kind, order = made.arguments[0], made.state[1]
     if not isinstance(kind, str) or kind[:1] not in ("b", "i", "u", "f") or order not in "<>|=":

@@ -9,6 +9,7 @@ import pytest
 
 from robot_vision.datasets.place_pairs import VPR_BENCH, open_pairs
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.files import object_arrays
 from robot_vision.files.object_arrays import load_object_array
 
 
@@ -156,6 +157,33 @@ def test_damaged_objects_are_refused(tmp_path, cut):
     file.write_bytes(file.read_bytes()[:cut])
     with pytest.raises(SourceError, match="cannot be read"):
         open_pairs(known, asked)
+
+
+def object_array(file, shape, program):
+    """Writes an array of objects whose state is what a program leaves on the stack."""
+    np.save(file, np.empty(1, object), allow_pickle=True)
+    content = file.read_bytes()
+    made = b"cnumpy._core.multiarray\n_reconstruct\n(tR(I1\n"
+    made += shape + b"cnumpy\ndtype\n(S'O8'\ntRI00\n" + program + b"tb."
+    file.write_bytes(content[: content.index(b"\n") + 1] + made)
+
+
+def test_a_small_file_of_many_objects_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(object_arrays, "MAX_OBJECTS", 10_000)
+    file = tmp_path / "a.npy"
+    program = b"(" + b"I1\n" * 60 + b"lp0\n"
+    for i in range(1, 3):  # a list that holds the one before 60 times
+        program = b"(" + program + b"g%d\n" % (i - 1) * 59 + b"lp%d\n" % i
+    object_array(file, b"(I60\nt", program)
+    assert file.stat().st_size < 1000
+    with pytest.raises(ValueError, match="more than 10000 objects"):
+        load_object_array(file)
+
+
+def test_empty_rows_are_not_made_by_number(tmp_path):
+    file = tmp_path / "a.npy"
+    object_array(file, b"(I1000000000000\nI0\nt", b"]")
+    assert load_object_array(file) == []
 
 
 def test_without_any_sign_of_places_the_remedy_is_said(tmp_path):
