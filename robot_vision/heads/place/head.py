@@ -10,7 +10,7 @@ from robot_vision.contract.head import Arrays, Column, Head, Material, Output, T
 from robot_vision.contract.topics import Topic
 from robot_vision.heads.place.answer import Descriptor
 from robot_vision.heads.place.drawing import descriptor_colours
-from robot_vision.heads.place.spec import PlaceSpec
+from robot_vision.heads.place.spec import LARGEST, PlaceSpec
 from robot_vision.heads.place.topics import descriptor_topic
 from robot_vision.images.canvas import Canvas
 
@@ -71,6 +71,11 @@ class PlaceHead(Head[PlaceSpec, Descriptor]):
     def cell(self, answer: Descriptor, spec: PlaceSpec, options: Any) -> str:
         first = " ".join(f"{v:+.2f}" for v in answer.values[:3])
         return f"{first} ... ({len(answer.values)})"
+
+    def to_bundle(self, spec: PlaceSpec) -> tuple[dict[str, Any], dict[str, bytes]]:
+        said, files = super().to_bundle(spec)
+        # A setting of poolings alone that is 0 has its paper's number, or belongs to another pooling.
+        return {k: v for k, v in said.items() if v or k not in LARGEST}, files
 
     def about(self, spec: PlaceSpec) -> str:
         whitening = ", whitened" if spec.whitened_size else ""

@@ -21,7 +21,8 @@ POOLINGS: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "cosplace": {"channels": 512},
     }
 )
-_LARGEST = {"channels": 65536, "rows": 4096, "depth": 64, "token_size": 65536, "hidden": 65536}
+# Settings of poolings, and how large they may be; 0 stands for what POOLINGS says.
+LARGEST = {"channels": 65536, "rows": 4096, "depth": 64, "token_size": 65536, "hidden": 65536}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class PlaceSpec:
             "0 to 2^20",
         )
         own = POOLINGS[self.pooling]
-        for name, largest in _LARGEST.items():
+        for name, largest in LARGEST.items():
             value = getattr(self, name)
             require(0 <= value <= largest, name, value, f"0 to {largest}")
             if value and name not in own:

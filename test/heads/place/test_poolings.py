@@ -206,6 +206,16 @@ def test_settings_that_a_pooling_does_not_have_are_refused(settings, message):
         PlaceSpec(**settings)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_bundle_says_the_settings_that_are_set_and_no_other_poolings(pooling):
+    head = registry.head("place")
+    spec = PlaceSpec(pooling=pooling, **SETTINGS.get(pooling, {}))
+    said, files = head.to_bundle(spec)
+    always = {"tap", "clusters", "whitened_size", "descriptor_size", "pooling"}
+    assert set(said) == always | set(POOLINGS[pooling])
+    assert PlaceSpec(**head.from_bundle(said, files)) == spec
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="has 20, clusters is 20; use fewer clusters"):
         make("salad", clusters=20)
