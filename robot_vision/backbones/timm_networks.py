@@ -179,8 +179,9 @@ def facts(name: str) -> dict[str, Any]:
         model: Any = create(name).eval()
     size = tuple(model.pretrained_cfg["input_size"])
     try:
-        nodes, keys = _shapes(model, size)
-    except (NotImplementedError, AttributeError, RuntimeError, TypeError) as error:
+        nodes, keys = _shapes(name, model, size)
+    except (NotImplementedError, RuntimeError) as error:
+        # What is no classifier of images of one size, or looks at the pixels before it knows its shapes.
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{name} has no features that can be tapped ({first})") from error
     classifier = model.pretrained_cfg.get("classifier")
@@ -203,15 +204,30 @@ def facts(name: str) -> dict[str, Any]:
     }
 
 
-def _shapes(model: Any, size: Shape) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    """Returns the shapes of what can be tapped, in the order of computation, and of the weights."""
+def _shapes(name: str, model: Any, size: Shape) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    """Returns the shapes of what can be tapped, in the order of computation, and of the weights.
+
+    Raises:
+        ConfigError: the last features are no map, and nothing says where they lie in the image.
+    """
     taps = [*_stages(model), MAP, FEATURES]
-    if getattr(model, "cls_token", None) is not None and model.num_prefix_tokens:
+    prefixed = getattr(model, "num_prefix_tokens", 0) > 0
+    if getattr(model, "cls_token", None) is not None and prefixed:
         taps.insert(-1, TOKEN)
     with torch.device("meta"), torch.no_grad():
         images = torch.empty(1, *size)
-        if model.forward_features(images).dim() == 3 and not hasattr(model, "patch_embed"):
+        last = model.forward_features(images)
+        patches = getattr(model, "patch_embed", None)
+        if not isinstance(last, Tensor):
+            raise ConfigError(
+                f"{name} has no features that can be tapped (its last ones are {len(last)} tensors)"
+            )
+        if last.dim() == 3 and patches is None:
             taps.remove(MAP)
+        elif last.dim() == 3 and not hasattr(patches, "dynamic_feat_size"):
+            raise ConfigError(
+                f"{name} has no features that can be tapped (timm does not say where its tokens lie)"
+            )
         found = run(model, images, taps)
     nodes = {tap: tuple(found[tap].shape[1:]) for tap in taps}
     return nodes, {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -220,8 +236,8 @@ def _shapes(model: Any, size: Shape) -> tuple[dict[str, Shape], dict[str, Shape]
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of the pixels (0 to 1) on which timm's weights were trained."""
     with torch.device("meta"):
-        config: Mapping[str, Any] = create(name).pretrained_cfg  # type: ignore[assignment]
-    return tuple(config["mean"]), tuple(config["std"])
+        model: Any = create(name)
+    return tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
 
 
 def resampled(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

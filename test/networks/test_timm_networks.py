@@ -204,6 +204,22 @@ def test_wrong_names_sizes_and_weights_are_named(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("efficientvim_m1", "its last ones are 4 tensors"),
+        ("pit_ti_224", "timm does not say where its tokens lie"),
+        ("deepseek_vit_412m_enc", "does not support classification"),
+    ],
+)
+def test_networks_without_a_map_are_refused_with_the_reason(name, why):
+    with pytest.raises(
+        ConfigError, match=f"timm/{name} has no features that can be tapped .*{why}"
+    ):
+        look_inside(f"timm/{name}")
+
+
+@pytest.mark.slow
 def test_a_transformer_trains_with_a_frozen_half_and_ships(tmp_path):
     config = configuration(
         "image_folder",
