@@ -167,3 +167,16 @@ def leap(hypothesis: PoseHypothesis | None, stamp_ns: int) -> Array:
         return np.zeros((6, 6))
     apart = hypothesis.leapt_from / _REACH
     return np.outer(apart, apart)
+
+
+def mixture(track: Track, other: Track, probability: float) -> Array:
+    """Returns the variances (6, 6) that a track's covariance lacks to be that of one of two tracks.
+
+    Args:
+        track: by odometry that nothing has proven yet.
+        other: by the measured poses alone, at the same time.
+        probability: of the other.
+    """
+    apart = se3.log(inverse(track.T) @ other.T)
+    more = np.outer(apart, apart) + other.pose_covariance - track.pose_covariance
+    return np.asarray(probability * more)

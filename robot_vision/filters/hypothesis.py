@@ -56,8 +56,8 @@ class PoseHypothesis:
         since_ns: stamp of the first of them.
         sigma_m: of the position, along its worst axis, after the last of them.
         sigma_rad: of the rotation, in the same way.
-        leapt_from: pose (6,) from which a measurement drew it further than its source's errors differ
-            from one to the next, in the robot's frame; zero if none did of late.
+        leapt_from: tangent vector (6,), m and rad, to the pose from which a measurement drew it further
+            than its source's errors differ from one to the next; zero if none did of late.
         leapt_ns: stamp of that measurement.
     """
 
@@ -121,18 +121,21 @@ class PoseHypothesis:
 
     def _leaps(self, m: Measurement, s: PoseFilterSettings) -> bool:
         """Says whether a measurement is further from its source's last than motion and noise explain."""
-        seen = self.seen.get(m.source)
-        if seen is None:
+        if m.source not in self.seen:
             return False
-        last, path = seen
+        last, path = self.seen[m.source]
+        dt_s = (m.stamp_ns - last.stamp_ns) * 1e-9
+        if dt_s <= 0:  # two of one image: neither motion nor noise explains anything
+            return False
         moved = inverse(path) @ self.track.path
         turn = se3.adjoint(inverse(moved))
-        dt_s = max(0.0, (m.stamp_ns - last.stamp_ns) * 1e-9)
-        differ = 1 - math.exp(-self.away(m, s))
+        differ = -math.expm1(-self.away(m, s))
         noise = differ * (m.covariance + turn @ last.covariance @ turn.T)
         noise = noise + dt_s**2 * np.diag(s.motion.velocity_variances)
         difference = se3.log(inverse(last.T @ moved) @ m.T)
-        return float(difference @ np.linalg.solve(noise, difference)) > _LEAP
+        return float(difference @ np.linalg.solve(noise, difference)) > chi_squared_quantile(
+            _USUAL, 6
+        )
 
     def worth(self, m: Measurement, s: PoseFilterSettings) -> float:
         """Returns what share of an independent measurement one is worth after its source's last."""
@@ -157,9 +160,7 @@ class PoseHypothesis:
 
 
 LEAP_S = 0.4  # for which it is not settled whether the place before was right
-_LEAP = (
-    12.591587243743977  # squared distance, chi squared with 6 degrees: 5 % of good ones exceed it
-)
+_USUAL = 0.95  # share of good measurements that are no leap
 STAYS = (
     1.3  # a robot stays localised up to this multiple of the deviations with which it becomes so
 )

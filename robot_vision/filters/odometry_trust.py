@@ -12,8 +12,6 @@ from robot_vision.filters.hypothesis import Measurement
 from robot_vision.filters.odometry import OdometryBuffer
 from robot_vision.filters.odometry_check import UNNAMED, OdometryCheck, OdometryVerdict
 from robot_vision.filters.pose_track import Track
-from robot_vision.geometry import se3
-from robot_vision.geometry.rigid import inverse
 from robot_vision.messages.stamps import nanoseconds
 
 Array = NDArray[np.float64]
@@ -32,14 +30,15 @@ class OdometryTrust:
 
     Attributes:
         fault: in what the odometry differs, while it is not trusted; empty while it is.
+        proven: measured poses have shown the odometry to be right.
     """
 
     def __init__(self) -> None:
         self.fault = ""
+        self.proven = False
         self._check = OdometryCheck()
         self._verdict = OdometryVerdict()
         self._judged_ns = 0
-        self._proven = False
 
     def clear(self) -> None:
         """Forgets the measurements: the estimate was replaced."""
@@ -52,12 +51,12 @@ class OdometryTrust:
         if abs(m.stamp_ns - self._judged_ns) * 1e-9 >= _JUDGED_S and len(buffer) > 1:
             self._judged_ns = m.stamp_ns
             self._verdict = self._check.judge(buffer)
-            self._proven = self._proven or self._verdict.agrees
+            self.proven = self.proven or self._verdict.agrees
 
     def follow(self, buffer: OdometryBuffer) -> None:
         """Takes notice of new odometry: one that stops dead may have failed, and must be proven again."""
         newest, last_s = buffer.newest_ns, buffer.last_interval_s
-        if newest is None or last_s is None or not self._proven:
+        if newest is None or last_s is None or not self.proven:
             return
         width_s = max(_STOPS_IN_S, last_s)
         middle = newest - nanoseconds(width_s)
@@ -66,7 +65,7 @@ class OdometryTrust:
             return
         before = buffer.between(middle - nanoseconds(width_s), middle)
         if before is not None and _speed(before, width_s) > _STANDS_M_S + _BRAKES_M_S2 * width_s:
-            self._proven, self._verdict = False, OdometryVerdict()
+            self.proven, self._verdict = False, OdometryVerdict()
             self._check.clear()
 
     def decided(self, state: FilterState, m: Measurement) -> FilterState:
@@ -105,20 +104,6 @@ class OdometryTrust:
             self.fault = ""
             return replace(state, trusted=True)
         return state
-
-    def unproven(self, track: Track, without: Track, probability: float) -> Array:
-        """Returns the variances (6, 6) by which odometry that nothing has proven yet may mislead a track.
-
-        Args:
-            track: by odometry.
-            without: by the measured poses alone, at the same time.
-            probability: that such odometry is wrong.
-        """
-        if self._proven:
-            return np.zeros((6, 6))
-        apart = se3.log(inverse(track.T) @ without.T)
-        other = np.outer(apart, apart) + without.pose_covariance - track.pose_covariance
-        return probability * other
 
     def doubt(self, track: Track) -> Array:
         """Returns the variances (6, 6) by which trusted odometry may mislead a track."""

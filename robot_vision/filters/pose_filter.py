@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import MeasurementError
-from robot_vision.filters.belief import FilterState, leap, reach, spread
+from robot_vision.filters.belief import FilterState, leap, mixture, reach, spread
 from robot_vision.filters.hypothesis import Measurement, PoseHypothesis, sigmas
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
@@ -302,6 +302,9 @@ class PoseFilter:
             parted_since_ns=parted,
         )
         state = self._trust.decided(state, m)
+        if state.trusted and state.without is None:
+            # Nothing draws it any more, but a pose that was refused makes no surer of the odometry.
+            state = replace(state, without=before.without)
         accepted = drawn if before.trusted else other
         distance = distance if before.trusted else other_distance
         if accepted is not None or state.trusted != before.trusted:
@@ -369,9 +372,9 @@ class PoseFilter:
         """Returns the variances (6, 6) of what the next measurements settle, which is published only."""
         other = self._hypothesis(state.challenger, track.stamp_ns, state.trusted)
         found = reach(track, other.track if other else None) + leap(state.main, track.stamp_ns)
-        without = self._hypothesis(state.without, track.stamp_ns, False)
-        if state.trusted and without is not None:
-            found += self._trust.unproven(track, without.track, self.settings.odometry_unproven)
+        if state.trusted and state.without is not None and not self._trust.proven:
+            without = self._moved(state.without.track, track.stamp_ns, False)
+            found += mixture(track, without, self.settings.odometry_unproven)
         return found
 
     def _hypothesis(

@@ -68,6 +68,8 @@ class PoseFilterSettings:
             raise ConfigError(
                 f"gate_probability is {self.gate_probability}: use one between 0 and 1, such as 0.99"
             )
+        if self.odometry_unproven > 1:
+            raise ConfigError(f"odometry_unproven is {self.odometry_unproven}: use 1 or less")
         for name in ("initialise_count", "reinitialise_count"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be 1 or more")

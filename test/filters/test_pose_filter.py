@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -619,3 +620,61 @@ def test_variance_that_has_no_inverse_does_no_harm(least: float) -> None:
     assert (
         np.all(np.isfinite(estimate.covariance)) and np.linalg.eigvalsh(estimate.covariance)[0] > 0
     )
+
+
+def test_two_poses_of_one_image_are_taken() -> None:
+    """Sent twice, with another between: the two differ by no motion and no noise of their own."""
+    filter_ = PoseFilter()
+    for i in range(20):
+        filter_.add_odometry(S + i * S // 20, at(0.02 * i))
+        filter_.add_pose(S + i * S // 20, at(0.02 * i), GOOD, "camera")
+    (outcome,) = filter_.add_pose(S + 18 * S // 20, at(0.02 * 18 + 0.01), GOOD, "camera")
+    assert outcome.verdict == ACCEPTED
+    assert np.linalg.eigvalsh(filter_.estimate().covariance)[0] > 0
+
+
+def test_a_refused_pose_makes_no_surer_of_odometry_that_nothing_has_proven() -> None:
+    filter_ = PoseFilter()
+    for i in range(100):
+        filter_.add_odometry(S + i * S // 20, at(0.04 * i))
+        if i < 6:
+            filter_.add_pose(S + i * S // 20, at(0.04 * i), GOOD)
+    before = filter_.estimate()
+    (outcome,) = filter_.add_pose(before.stamp_ns, before.T @ at(0.0, 3.0), GOOD)
+    assert outcome.verdict == REJECTED and before.sigma_m > 0.5
+    after = filter_.estimate()
+    assert np.linalg.eigvalsh(after.covariance - before.covariance)[0] > -1e-9
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_covariance_is_positive_definite_whatever_comes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    filter_ = PoseFilter(PoseFilterSettings(odometry_unproven=rng.uniform(0.01, 1)))
+    odometry, truth, stamp = np.eye(4), np.eye(4), S
+    drive = rng.normal(size=6) * np.repeat([0.05, 0.02], 3)
+    wrong = se3.exp(rng.normal(size=6) * rng.choice([0, 0.3, 3]))
+    for i in range(120):
+        stamp += int(rng.choice([1, S // 100, S // 20, S // 20, S // 2]))
+        truth = truth @ se3.exp(drive)
+        odometry = odometry @ (wrong @ se3.exp(drive * rng.choice([0, 1, 1, 1])) @ inverse(wrong))
+        if rng.random() < 0.8:
+            filter_.add_odometry(stamp, odometry)
+        if rng.random() < 0.5 and not 40 < i < 60:
+            root = rng.normal(size=(6, 6)) * 10 ** rng.uniform(-4, 0, size=(6, 1))
+            C = root @ root.T + 1e-9 * np.eye(6)
+            off = rng.normal(size=6) * rng.choice([0.01, 0.1, 2.0])
+            late = int(rng.choice([0, 0, 0, S // 10, S // 2]))
+            with contextlib.suppress(MeasurementError):
+                filter_.add_pose(stamp - late, truth @ se3.exp(off), C, str(rng.integers(2)))
+        estimate = filter_.estimate()
+        if estimate is not None:
+            scale = np.sqrt(np.diagonal(estimate.covariance))
+            assert np.all(np.isfinite(estimate.covariance)) and np.all(scale > 0)
+            assert np.linalg.eigvalsh(estimate.covariance / np.outer(scale, scale))[0] > 0
+
+
+def test_a_probability_above_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="odometry_unproven"):
+        PoseFilterSettings(odometry_unproven=1.5)
