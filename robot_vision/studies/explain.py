@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from robot_vision.backbones.backbone import Backbone
 from robot_vision.contract.training import Asked, Evidence
+from robot_vision.errors import ConfigError
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import network_inputs
 from robot_vision.networks.network import MultiHeadNetwork
@@ -92,7 +93,7 @@ def explain(
         for. None where the head cannot be asked that.
 
     Raises:
-        ConfigError: a backbone without feature maps, or a pixel that the network does not see.
+        ConfigError: the answer is not computed from feature maps, or the network does not see the pixel.
     """
     (head, spec) = next(pair for pair in network.spec.bound if pair[0].name == name)
     old, taps = network.backbone, network.taps[name]
@@ -112,10 +113,20 @@ def explain(
         evidence = head.trainer().evidence(module, raw, spec, asked)
         if evidence is None:
             return None
-        gradients = torch.autograd.grad(evidence.value, [features[tap] for tap in wanted])
+        found = torch.autograd.grad(
+            evidence.value, [features[tap] for tap in wanted], allow_unused=True
+        )
+    gradients = {
+        tap: gradient for tap, gradient in zip(wanted, found, strict=True) if gradient is not None
+    }
+    if not gradients:  # a transformer's class token is not made of its last map
+        raise ConfigError(
+            f"{old.architecture.name}: the {name} head's answer is not computed from a feature map, so there "
+            "is nothing to show it on: use a convolutional backbone for this head"
+        )
     finest = max((features[tap].shape[2:] for tap in wanted), key=lambda shape: shape.numel())
     total = torch.zeros(1, 1, *finest)
-    for tap, gradient in zip(wanted, gradients, strict=True):
+    for tap, gradient in gradients.items():
         said = (gradient * features[tap]).sum(dim=1, keepdim=True).detach()  # (1, 1, h, w)
         share = said.shape[2:].numel() / finest.numel()
         total += share * F.interpolate(said, size=finest, mode="bilinear", align_corners=False)

@@ -14,6 +14,7 @@ from robot_vision.contract.training import Asked
 from robot_vision.demo.drive import evaluation_drive
 from robot_vision.demo.world.home import default_world
 from robot_vision.demo.world.sensor import Sensor, render_frames
+from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.images.window import Window
@@ -67,6 +68,23 @@ def test_a_linear_head_is_explained_by_its_class_activation_map(network, image):
     label, probability = evidence.text.split()
     assert label == "b" and float(probability) == pytest.approx(float(p), abs=6e-4)
     np.testing.assert_allclose(heat, np.clip(expected, 0, 1), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["vit_b_16", "timm/vit_tiny_patch16_224"])
+def test_an_answer_that_no_feature_map_leads_to_is_refused(backbone):
+    """A class token is not computed from the last tokens of the patches."""
+    if backbone.startswith("timm/"):
+        pytest.importorskip("timm")
+    spec = NetworkSpec(backbone, InputSpec(), heads={"classifier": ClassifierSpec(("a", "b"))})
+    seen = np.zeros((224, 224, 3), np.uint8)
+    with pytest.raises(ConfigError, match="use a convolutional backbone"):
+        explain(
+            MultiHeadNetwork(spec).eval(),
+            "classifier",
+            seen,
+            Asked(Window.of((224, 224), spec.input)),
+        )
 
 
 @pytest.fixture(scope="module")
