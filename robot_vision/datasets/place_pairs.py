@@ -26,10 +26,11 @@ from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.object_arrays import load_object_array
 from robot_vision.recordings.files import find_images
 from robot_vision.text.counts import counted
+from robot_vision.truth.pose_checks import numbers
 from robot_vision.truth.tables import read_table
 
 VPR_BENCH = "ground_truth_new.npy"
-_CHUNK = 64
+_CHUNK_PAIRS = 1_000_000  # of positions that are compared at once: 24 MB
 _EARTH_M = 6371008.8  # mean radius
 _GSV = re.compile(
     r".*_\d{7}_\d{4}_\d\d_-?\d+_(-?\d+(?:\.\d+)?)_(-?\d+(?:\.\d+)?)_.+\.jpe?g", re.IGNORECASE
@@ -123,11 +124,11 @@ def _listed(file: Path, known: int, asked: int) -> list[NDArray[np.int64]]:
         rows = load_object_array(file)
         found: dict[int, NDArray[np.int64]] = {}
         for query, images in rows:
-            numbers = np.unique(np.asarray(images, np.int64).reshape(-1))
+            right = np.unique(np.asarray(images, np.int64).reshape(-1))
             number = int(np.asarray(query).reshape(()))
             if number in found:
                 raise ValueError(f"query {number} is there twice")
-            found[number] = numbers
+            found[number] = right
     except (OSError, ValueError, TypeError) as error:
         raise SourceError(f"{file} cannot be read: {error}") from error
     if sorted(found) != list(range(asked)):
@@ -135,10 +136,10 @@ def _listed(file: Path, known: int, asked: int) -> list[NDArray[np.int64]]:
             f"{file} lists {counted(len(found), 'query', 'queries')}, and there are {asked} images of "
             "queries (numbered from 0 in their natural order): each needs one row"
         )
-    for query, numbers in found.items():
-        if len(numbers) and not 0 <= numbers[0] <= numbers[-1] < known:
+    for query, right in found.items():
+        if len(wrong := right[(right < 0) | (right >= known)]):
             raise SourceError(
-                f"{file}: query {query} has image {numbers[-1]}, and the database {known} (from 0)"
+                f"{file}: query {query} has image {wrong[0]}, and the database {known} (from 0)"
             )
     return [found[query] for query in range(asked)]
 
@@ -171,8 +172,9 @@ def _by_position(
         )
     here, there = where[: len(known)], where[len(known) :]
     right: list[NDArray[np.int64]] = []
-    for start in range(0, len(there), _CHUNK):
-        gap = there[start : start + _CHUNK, None] - here[None]
+    chunk = max(1, _CHUNK_PAIRS // len(here))
+    for start in range(0, len(there), chunk):
+        gap = there[start : start + chunk, None] - here[None]
         near = (gap**2).sum(axis=2) <= within_m**2 * (1 + 1e-9)
         right += [np.flatnonzero(row).astype(np.int64) for row in near]
     return known, asked, right
@@ -214,8 +216,6 @@ def _mapillary(
         )
     if not there:
         raise SourceError(f"{file} names none of the images under {folder}")
-    where = [[at[f.stem][table.columns[c]] for c in ("easting", "northing")] for f in there]
-    try:
-        return there, np.array([[float(word) for word in row] for row in where])
-    except ValueError as error:
-        raise SourceError(f"{file}: {error}") from error
+    columns = [table.columns[name] for name in ("easting", "northing")]
+    rows = [[at[image.stem][column] for column in columns] for image in there]
+    return there, np.array([numbers(row, 2, str(file), "easting and northing") for row in rows])

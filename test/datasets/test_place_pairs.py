@@ -69,6 +69,9 @@ def test_mapillarys_tables_say_where_and_what_is_left_out(tmp_path):
     pairs = open_pairs(tmp_path / "database", tmp_path / "query")
     assert right(pairs) == [[0]] and [q.stem for q in pairs.queries] == ["c"]
     assert "1 image" in pairs.notes[-1] and "without a row" in pairs.notes[-1]
+    (tmp_path / "query" / "postprocessed.csv").write_text("key,easting,northing\nc,nan,0\n")
+    with pytest.raises(SourceError, match="easting and northing"):
+        open_pairs(tmp_path / "database", tmp_path / "query")
 
 
 def test_a_route_counts_images_in_their_natural_order(tmp_path):
@@ -81,7 +84,7 @@ def test_a_route_counts_images_in_their_natural_order(tmp_path):
         open_pairs(known, folder(tmp_path / "other", ["1.png", "2.png", "3.png"]), tolerance=1)
 
 
-def vpr_bench(path, rows, protocol=None):
+def vpr_bench(path, rows):
     known = folder(path / "ref", [f"{i:07d}.jpg" for i in range(4)])
     asked = folder(path / "query", [f"{i:07d}.jpg" for i in range(len(rows))])
     table = np.empty((len(rows), 2), object)
@@ -102,6 +105,9 @@ def test_vpr_benchs_list_is_read(tmp_path, kind):
 def test_a_list_that_does_not_fit_is_refused(tmp_path):
     known, asked = vpr_bench(tmp_path / "a", [(0, [1]), (1, [4])])
     with pytest.raises(SourceError, match="query 1 has image 4, and the database 4"):
+        open_pairs(known, asked)
+    known, asked = vpr_bench(tmp_path / "c", [(0, [-1, 2])])
+    with pytest.raises(SourceError, match="query 0 has image -1, and the database 4"):
         open_pairs(known, asked)
     known, asked = vpr_bench(tmp_path / "b", [(0, [1]), (2, [1])])
     with pytest.raises(SourceError, match="lists 2 queries, and there are 2 images"):
