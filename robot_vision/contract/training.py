@@ -167,13 +167,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Asked:
-    """What of an answer to one image shall be explained.
+    """What `robot-vision explain` explains of the answer to an image.
 
     Attributes:
         window: where the image lies in the network's input.
         label: a class; empty for what the head itself says.
-        pixel: x and y in the image, for heads that say something of each pixel; None for a region that the
-            head chooses.
+        pixel: x and y in the image, for heads that answer for each pixel; None for a region that the head
+            chooses.
     """
 
     window: Window

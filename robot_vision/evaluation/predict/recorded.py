@@ -310,9 +310,11 @@ def with_times_of(
 def _outputs(
     bag: BagFile, camera: str | None, kinds: Mapping[str, str]
 ) -> tuple[str, dict[str, str], dict[str, list[str]]]:
-    """Returns what the result topics of one camera begin with, and those that it has with their types.
+    """Finds the result topics of one camera.
 
-    Also those of heads under names of their own, which are not among `kinds`, by these names.
+    Returns:
+        What they begin with; those in `kinds` with their types; and by their names the topics of heads under
+        names of their own, which `kinds` lacks.
     """
     cameras: dict[str, dict[str, str]] = {}
     for topic, kind in bag.kinds.items():
@@ -326,13 +328,9 @@ def _outputs(
         wanted = ", ".join(name for name in kinds if name != UNCERTAINTY.name)
         raise SourceError(f"{bag.path} holds no results of the node ({wanted}): it has {there}")
     named: dict[str, dict[str, list[str]]] = {}
-    for longer in list(cameras):
-        shorter = longer.rpartition("/")[0]
-        if shorter in cameras:
-            named.setdefault(shorter, {})[longer.rpartition("/")[2]] = sorted(cameras[longer])
-    for shorter, heads in named.items():
-        for name in heads:
-            del cameras[f"{shorter}/{name}"]
+    for longer in [base for base in cameras if base.rpartition("/")[0] in cameras]:
+        shorter, _, name = longer.rpartition("/")
+        named.setdefault(shorter, {})[name] = sorted(cameras.pop(longer))
     if camera is None:
         fitting = list(cameras)
     elif camera.startswith("/"):

@@ -82,8 +82,8 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
     ) -> DepthAnswer | LeftOut:
         """Returns the depth without the padding of the network's input, and without unsure pixels."""
         depth = answer.depth
-        if shot.window is not None and (beside := _padding(shot.window, depth.shape)) is not None:
-            depth = np.where(beside, np.float32(np.nan), depth)
+        if shot.window is not None and (padding := _padding(shot.window, depth.shape)) is not None:
+            depth = np.where(padding, np.float32(np.nan), depth)
         if options.depth_max_sigma and (sigma := answer.sigma) is not None:
             depth = np.where(sigma <= options.depth_max_sigma, depth, np.float32(np.nan))
         return answer if depth is answer.depth else dataclasses.replace(answer, depth=depth)
@@ -143,8 +143,8 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
 @functools.lru_cache(maxsize=16)
 def _padding(window: Window, size: tuple[int, int]) -> NDArray[np.bool_] | None:
     """Returns which pixels show no image; None where all of them show it."""
-    beside = ~window.covered(size)
-    return beside if beside.any() else None
+    padding = ~window.covered(size)
+    return padding if padding.any() else None
 
 
 HEAD = DepthHead()
