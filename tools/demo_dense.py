@@ -126,7 +126,7 @@ def ship(run: Path, target: Path) -> None:
         "seed": report["run"]["seed"],
         "command": "python tools/demo_dense.py",
     }
-    # By these `calibrate` refuses what dense heads were trained on. Of the other heads there are none.
+    # By these `calibrate` refuses what the dense heads were trained on. The other heads have none.
     sketches = {key: value for key, value in new.training.items() if key.endswith("_image_sketch")}
     training = {**old.training, **sketches, "dense": dense}
     write_manifest(made, old.name, new.spec, training, metrics, old.calibration)

@@ -25,7 +25,7 @@ from robot_vision.demo.world.sensor import Sensor  # noqa: E402
 from robot_vision.demo.world.surfaces import SURFACES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST_SEED = 600  # of drives; those of trainings, calibration and tests are others
+FIRST_SEED = 600  # of drives; training, calibration and tests have others
 STEP_S = 2.0
 OPTIONS = (
     "image_topic=/camera/image_raw",
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--bundle", type=Path, default=ROOT / "models" / "demo")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo_programs")
-    parser.add_argument("--drives", type=int, default=80, help="of some 18 frames each")
+    parser.add_argument(
+        "--drives", type=int, default=80, help="number of drives, about 18 frames each"
+    )
     parser.add_argument("--programs", default="int8-vnni")
     parser.add_argument("--more", default="", help="further arguments of optimise")
     args = parser.parse_args(argv)

@@ -97,7 +97,7 @@ class ModelBundle:
             BundleError: it is absent, of another format version, has a missing, additional pickled,
                 altered or truncated file, or the program's graph does not have the inputs and outputs that
                 `bundle.yaml` promises.
-            ConfigError: it has no such program; the message lists those that there are.
+            ConfigError: it has no such program; the message lists those that it has.
         """
         path = Path(path).expanduser()
         manifest = _read_manifest(path)
@@ -158,6 +158,11 @@ class ModelBundle:
             head.name: head.resolve(head.options(given), spec, self.material[head.name])
             for head, spec in self.spec.bound
         }
+
+    @property
+    def running(self) -> Program:
+        """What `program` names."""
+        return next((p for p in self.programs if p.name == self.program), Program(self.program))
 
     @property
     def cache(self) -> Path:

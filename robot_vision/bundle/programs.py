@@ -23,7 +23,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a program costs against float32, on images that chose nothing of it.
+    """What a program costs against float32, on images by which nothing of it was chosen.
 
     Attributes:
         engine: that ran it: `onnx`, `openvino` or `torch`.
@@ -46,7 +46,7 @@ class Certificate:
     passed: bool
 
     def counts(self, engine: str, device: str, instructions: str) -> bool:
-        """Whether it says something of an engine on a device, `cuda:1` as `cuda`, of this machine."""
+        """Returns whether it is for this engine, device (`cuda:1` counts as `cuda`) and instruction set."""
         here = engine, device.partition(":")[0], instructions
         return here == (self.engine, self.device, self.instructions)
 

@@ -236,8 +236,8 @@ def _add_truth(group: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=TOPIC",
-        help=f"{IMAGES}; repeat for more (default: for what the model says of each pixel, the topic of "
-        "that name in a namespace called truth)",
+        help=f"{IMAGES}; repeat for more (default: for each map that the model answers with, the topic "
+        "of that name in a namespace called truth)",
     )
     group.add_argument(
         "--truth-image-within",

@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
                 fx, fy, cx, cy = args.camera_info
                 K = ((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0))
                 bag.camera_info(of_camera, stamp_ns, args.frame_id, size, K)
-            pose = _pose_beside(files[frame.name]) if files else None
+            pose = _pose_of(files[frame.name]) if files else None
             if pose is not None:
                 if look_at(files[frame.name]).orientation != 1:
                     raise SourceError(
@@ -184,7 +184,7 @@ def _without_depth(source: Source, rate: float) -> tuple[Source, int]:
     return FileSource(source.name, kept, rate), len(files) - len(kept)
 
 
-def _pose_beside(file: Path) -> np.ndarray | None:
+def _pose_of(file: Path) -> np.ndarray | None:
     """Reads `frame-000123.pose.txt` next to `frame-000123.color.jpg`: 4x4 `T_map_camera`, metres.
 
     Returns:

@@ -2,8 +2,8 @@
 
 `auto` takes the fastest of those that are certified for engine, device and instruction set; a program may be
 named too. What was fastest is remembered by bundle and machine (`remembered.py`), so that the next start
-costs nothing. What is remembered, and else float32, stays unless another program gains 10 percent. What other
-programs disturbed is timed again at the next start, three times at most.
+times nothing. What is remembered, and else float32, stays unless another program gains 10 percent. A timing
+that other processes disturbed is repeated at the next start, three times at most.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.bundle.programs import FLOAT32, PRECISIONS, Certificate
+from robot_vision.bundle.programs import FLOAT32, PRECISIONS, Certificate, Program
 from robot_vision.engines.base import Engine, EngineSettings
 from robot_vision.engines.factory import create_engine, places
 from robot_vision.engines.machine import instructions
 from robot_vision.engines.remembered import Choice, Machine, Way, recall, remember
 from robot_vision.errors import EngineError, RobotVisionError, unknown
 
-GAIN = 0.9  # of the time of what would run else: what takes more is not worth a change
+GAIN = 0.9  # of the time of what would run otherwise: what takes more is not worth a change
 MOST_S = 6.0  # after that no further program is begun
 _EACH_S = 1.5  # at most, for two programs in turns; most need a few runs
 _LEAST = 10  # runs of each
-_ALIKE = 3, 1.05  # so many shortest runs must be within this ratio: then nothing disturbed them
+_ALIKE = 3, 1.05  # if as many of the shortest runs are within this ratio, nothing disturbed them
 _DISTURBED = 3  # timings in a row; then the last one holds
 _WARM_UP = 2
 
@@ -68,7 +68,7 @@ def start_program(
         fresh: time all programs, whatever is remembered. Only `auto` heeds it.
 
     Raises:
-        EngineError: no such program, engine or device, or none that works; the message lists those there are.
+        EngineError: no such program, engine or device, or none that works; the message lists what there is.
     """
     if precision == "auto":
         return _fastest(bundle, asked, engine, fresh)
@@ -81,57 +81,53 @@ def start_program(
 
 def _named(bundle: ModelBundle, name: str, asked: EngineSettings, engine: str) -> Started:
     """Starts a program by its name, if possible in an engine for which it is certified."""
-    program = next((p for p in bundle.programs if p.name == name), None)
-    started: Started | None = None
-    if program is not None and name != FLOAT32:
-        for found in places(engine, asked.device):
-            if _certificate(bundle, name, *found) is not None:
-                with contextlib.suppress(EngineError):  # then it is an engine as any other
-                    started = _start(bundle, Way(name, *found), asked)
-                    break
-    if started is None:
-        own = _as_program(bundle, name if program else FLOAT32)
-        computed = program.precision if program else name
-        created = create_engine(
-            own, engine, asked.device, computed, asked.threads, asked.streams, asked.max_batch
-        )
-        started = Started(own, created)
+    for found in places(engine, asked.device) if name != FLOAT32 else ():
+        if _certificate(bundle, name, *found) is not None:
+            way = Way(name, *found)
+            try:
+                return _start(bundle, way, asked)
+            except EngineError as error:
+                _log.warning("%s, for which it is certified, does not run: %s", way.text, error)
+    started = _start(bundle, Way(name, engine, asked.device), asked)
     running = started.engine
     if name != FLOAT32 and _certificate(bundle, name, running.name, running.device) is None:
+        good = [c for c in _program(bundle, name).certificates if c.passed]
+        there = ", ".join(f"{c.engine} on {c.device} with {c.instructions}" for c in good)
         _log.warning(
             "%s: %s is not certified for %s on %s with %s: its accuracy there was never measured%s",
             bundle.name, name, running.name, running.device, instructions(running.device) or "this device",
-            _certified_for(bundle, name),
+            f" (it is for {there})" if there else "",
         )  # fmt: skip
     return started
 
 
-def _certified_for(bundle: ModelBundle, name: str) -> str:
-    program = next((p for p in bundle.programs if p.name == name), None)
-    good = [c for c in program.certificates if c.passed] if program else []
-    places = ", ".join(f"{c.engine} on {c.device} with {c.instructions}" for c in good)
-    return f" (it is for {places})" if places else ""
+def _program(bundle: ModelBundle, name: str) -> Program:
+    """Returns a program by its name; where none has it, the bundle's own graph in the precision called so."""
+    return next((p for p in bundle.programs if p.name == name), Program(name, precision=name))
 
 
 def _certificate(bundle: ModelBundle, program: str, engine: str, device: str) -> Certificate | None:
     """Returns the certificate by which a program may be chosen here; None where there is none."""
-    for each in bundle.programs:
-        if each.name == program:
-            found = each.certificate(engine, device, instructions(device))
-            return found if found is not None and found.passed else None
-    return None
+    found = _program(bundle, program).certificate(engine, device, instructions(device))
+    return found if found is not None and found.passed else None
 
 
 def _start(bundle: ModelBundle, way: Way, asked: EngineSettings) -> Started:
-    """Starts a program in an engine on a device.
+    """Starts a program, or a precision, in an engine on a device; either may be `auto`.
 
     Raises:
         EngineError: it does not load, or gives other answers than where it was made.
     """
-    own = _as_program(bundle, way.program)
-    precision = next((p.precision for p in bundle.programs if p.name == way.program), FLOAT32)
+    program = _program(bundle, way.program)
+    own = _as_program(bundle, program.name if program in bundle.programs else FLOAT32)
     created = create_engine(
-        own, way.engine, way.device, precision, asked.threads, asked.streams, asked.max_batch
+        own,
+        way.engine,
+        way.device,
+        program.precision,
+        asked.threads,
+        asked.streams,
+        asked.max_batch,
     )
     return Started(own, created)
 
@@ -168,7 +164,7 @@ def _fastest(bundle: ModelBundle, asked: EngineSettings, engine: str, fresh: boo
                 _log.warning("%s, chosen before, does not run any more: %s", way.text, error)
             else:
                 return Started(started.bundle, started.engine, f"{before.said} (remembered)")
-    base = _base(bundle, asked, engine)
+    base = _start(bundle, Way(FLOAT32, engine, asked.device), asked)
     candidates = list(_candidates(bundle, engine, base.engine))
     if all(way.program == FLOAT32 for way in candidates):
         names = ", ".join(p.name for p in bundle.programs if p.name != FLOAT32)
@@ -179,13 +175,6 @@ def _fastest(bundle: ModelBundle, asked: EngineSettings, engine: str, fresh: boo
     if before is not None and holds:  # first what the last timing did not come to
         candidates.sort(key=lambda way: way.text in before.milliseconds)
     return _timed(bundle, asked, machine, base, candidates, before)
-
-
-def _base(bundle: ModelBundle, asked: EngineSettings, engine: str) -> Started:
-    created = create_engine(
-        bundle, engine, asked.device, FLOAT32, asked.threads, asked.streams, asked.max_batch
-    )
-    return Started(bundle, created)
 
 
 def _candidates(bundle: ModelBundle, engine: str, base: Engine) -> Iterator[Way]:
@@ -254,7 +243,7 @@ def _timed(
             disturbed = 0 if quiet else last + 1
             remember(bundle, machine, Choice(way, machine.versions, said, taken, disturbed))
             if disturbed and disturbed < _DISTURBED:
-                said += " (other programs disturbed the timing: the next start times again)"
+                said += " (other processes disturbed the timing: the next start times again)"
             return Started(started.bundle, started.engine, said)
     except BaseException:  # Ctrl-C too
         base.engine.close()

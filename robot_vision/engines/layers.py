@@ -56,12 +56,15 @@ def layer_times(bundle: ModelBundle, engine: str, precision: str, runs: int) -> 
 
 
 def _openvino(bundle: ModelBundle, precision: str, batch: np.ndarray, runs: int) -> list[LayerTime]:
-    from robot_vision.engines.openvino import core
+    from robot_vision.engines.openvino import HINTS, core
 
     model = core().read_model(bundle.graph)
     model.reshape(list(batch.shape))
-    hint = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}[precision]
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "PERF_COUNT": True}
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERF_COUNT": True,
+    }
     request = core().compile_model(model, "CPU", config).create_infer_request()
     taken: dict[str, list[float]] = {}
     kinds: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """What a machine computes with: the CPU's instruction set, or the GPU's name.
 
-The same graph rounds otherwise with other instructions, so what was measured with one set holds for it alone.
+Other instructions round the same graph differently, so what was measured with one set holds for it only.
 """
 
 from __future__ import annotations

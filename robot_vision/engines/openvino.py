@@ -19,7 +19,7 @@ from robot_vision.errors import EngineError
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 _ANY = 0  # the batch size of a graph whose batch is free
-_HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class OpenVinoEngine:
         self._outputs = dict(bundle.spec.outputs)
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINTS[settings.precision],
+            "INFERENCE_PRECISION_HINT": HINTS[settings.precision],
         }
         if settings.threads and settings.device == "cpu":
             self._config["INFERENCE_NUM_THREADS"] = settings.threads

@@ -19,8 +19,8 @@ from robot_vision.errors import EngineError
 STREAMS = 3
 # Frames of a camera of 30 Hz must not overlap: then none is answered later than it would be alone.
 ALONE_S = 0.8 / 30
-# Frames have overlapped so shortly before: the next ones will too, and one that took all cores would hold
-# them up. A camera of 30 Hz is past it with its next frame.
+# For this long after frames have overlapped the next ones will too, and one that took all cores would hold
+# them up. The next frame of a camera of 30 Hz comes later.
 SHORTLY_S = 0.02
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class OverlappingEngine:
 
     Args:
         alone: has all cores for one run.
-        make: makes the other, for so many runs at the same time.
+        make: makes the other, for as many runs at the same time as its argument says.
     """
 
     def __init__(self, alone: Engine, make: Callable[[int], Engine]) -> None:
@@ -43,7 +43,7 @@ class OverlappingEngine:
         self.precision = alone.precision
         self._alone = alone
         self._make = make
-        self._beside: Engine | None = None
+        self._shared: Engine | None = None
         self._making: threading.Thread | None = None
         self._lock = threading.Lock()
         self._running = 0
@@ -68,9 +68,9 @@ class OverlappingEngine:
             self._running += 1
             self._shape = batch.shape[1:]
             if not alone and self._making is None:
-                self._making = threading.Thread(target=self._make_beside, name="second_engine")
+                self._making = threading.Thread(target=self._make_shared, name="second_engine")
                 self._making.start()
-            engine = self._alone if alone else self._beside or self._alone
+            engine = self._alone if alone else self._shared or self._alone
         start = time.perf_counter()
         try:
             return engine.run(batch)
@@ -87,7 +87,7 @@ class OverlappingEngine:
         if self._running:
             self._overlapped = time.monotonic()
 
-    def _make_beside(self) -> None:
+    def _make_shared(self) -> None:
         _log.info("frames overlap: a second engine is made for them")
         try:
             made = self._make(STREAMS)
@@ -96,12 +96,12 @@ class OverlappingEngine:
         except EngineError as error:
             _log.warning("Frames do not overlap, since there is no second engine: %s", error)
         else:
-            self._beside = made
+            self._shared = made
 
     def close(self) -> None:
         """See `Engine.close`."""
         if self._making is not None:
             self._making.join()
-        if self._beside is not None:
-            self._beside.close()
+        if self._shared is not None:
+            self._shared.close()
         self._alone.close()

@@ -1,6 +1,6 @@
-"""A few stored inputs and what programs gave for them: whether a program runs here as where it was certified.
+"""A few stored inputs and what programs gave for them: whether a program gives the same here.
 
-Outputs are kept by program, engine, device and instruction set; of large ones some numbers alone.
+Outputs are kept by program, engine, device and instruction set, and of large ones only some numbers.
 float32 must be as near to what is stored as export asks for, on every CPU. On GPUs, which multiply it in 10
 bits (TF32), it may be off by `ROUNDING`. So may another program, which is compared where it was certified, as
 by another version of its engine.
@@ -54,11 +54,8 @@ def check_probes(bundle: ModelBundle, engine: Engine) -> None:
     Raises:
         EngineError: the message names program, engine, output and difference.
     """
-    if not bundle.probes or engine.name == "torch":
-        return
     stored = bundle.probes
-    precision = next((p.precision for p in bundle.programs if p.name == bundle.program), FLOAT32)
-    if engine.precision != precision:
+    if not stored or engine.name == "torch" or engine.precision != bundle.running.precision:
         return
     exact = bundle.program == FLOAT32
     own = _stored(stored, f"{FLOAT32}/" if exact else f"{place_of(engine, bundle.program)}/")
@@ -74,10 +71,9 @@ def check_probes(bundle: ModelBundle, engine: Engine) -> None:
         difference = _difference(own[name], found[name], output)
         if not difference <= allowed:
             raise EngineError(
-                f"{bundle.name}: {bundle.program} in {engine.name} on {engine.device} gives another "
-                f"{name} than where it was certified: the difference is {difference:.2g}, at most "
-                f"{allowed:.2g} is allowed; use precision float32, or certify it here with "
-                "`robot-vision optimise`"
+                f"{bundle.name}: {bundle.program} in {engine.name} on {engine.device} differs in {name} "
+                f"from where it was certified, by {difference:.2g} (at most {allowed:.2g} is allowed): use "
+                "precision float32, or certify it here with `robot-vision optimise`"
             )
 
 

@@ -88,7 +88,7 @@ class Choice:
         versions: with which it was timed.
         said: in a line, for people.
         milliseconds: of a run of each program that was timed, by `Way.text`.
-        disturbed: how many timings in a row other programs disturbed; 0 where the last was quiet.
+        disturbed: how many timings in a row other processes disturbed; 0 where the last was quiet.
     """
 
     way: Way

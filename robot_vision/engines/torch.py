@@ -40,12 +40,11 @@ class TorchEngine:
             EngineError: the bundle has no weights, its program is a graph of its own, or the device has no
                 memory for them.
         """
-        for program in bundle.programs:
-            if program.name == bundle.program and program.graph:
-                raise EngineError(
-                    f"{program.name} of {bundle.name} is the graph {program.graph}, and the torch engine "
-                    "runs weights: use engine onnx or openvino, or precision float32"
-                )
+        if bundle.running.graph:
+            raise EngineError(
+                f"{bundle.program} of {bundle.name} is the graph {bundle.running.graph}, and the torch "
+                "engine runs weights: use engine onnx or openvino, or precision float32"
+            )
         if WEIGHTS not in bundle.files:
             raise EngineError(
                 f"{bundle.name} has no {WEIGHTS}, which the torch engine needs: use onnx"

@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Optimised:
-    """What came of it.
+    """A bundle with programs.
 
     Attributes:
         bundle: the new one, as float32 runs it.

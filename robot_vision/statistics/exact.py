@@ -1,7 +1,7 @@
 """Exact one-sided bounds of a share: what a count of rare events proves (Clopper and Pearson 1934).
 
 A bootstrap of images of which none was lost says that none ever is; the binomial distribution says how many
-may be, all the same. SciPy has it, but is not on a robot.
+still may be. SciPy has it, but is not on a robot.
 """
 
 from __future__ import annotations

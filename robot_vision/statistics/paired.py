@@ -18,10 +18,10 @@ from robot_vision.statistics.bootstrap import Resampler, Statistic
 from robot_vision.statistics.exact import count_needed, upper_share
 
 CONFIDENCE = 0.95  # one-sided
-LEAST = 300  # images without a loss bound it at one point
-LEAST_BLOCKS = 30  # of a bootstrap, which else draws the same few over and over
+LEAST = 300  # images: none that is lost of these means at most one percent
+LEAST_BLOCKS = 30  # of a bootstrap, which otherwise draws the same few over and over
 LEAST_RESAMPLES = 100  # of a bootstrap: the bound by fewer is left to chance
-_TOLD = 1e-9
+_SLACK = 1e-9  # of a sum of shares
 
 Mask = NDArray[np.bool_]
 
@@ -36,7 +36,7 @@ class Bound:
         limit: that the bound must keep.
         at_least: whether the limit is a lower one.
         count: images that count as one each: pictures, or blocks of a recording.
-        needed: as many would do; 0 where there were enough, or where more of the same would not help.
+        needed: about how many are; 0 where there are enough, or where more of the same would not help.
         words: for people, with a place for the value.
     """
 
@@ -98,7 +98,7 @@ class PairedEvidence:
                 math.nan, 1.0, limit, False, 0, max(LEAST, count_needed(0.0, limit)), words
             )
         share = total / count
-        bound = upper_share(min(count, math.ceil(total - _TOLD)), count, CONFIDENCE)
+        bound = upper_share(min(count, math.ceil(total - _SLACK)), count, CONFIDENCE)
         needed = 0
         if count < LEAST or bound > limit:
             more = count_needed(share, limit, CONFIDENCE)
@@ -106,7 +106,7 @@ class PairedEvidence:
         return Bound(share, bound, limit, False, count, needed if needed > count else 0, words)
 
     def at_least(self, misses: Mask, of: Mask, limit: float, words: str = "") -> Bound:
-        """Bounds the share of images that are not missed from below; see `at_most`."""
+        """Bounds from below the share of images that are not missed; see `at_most`."""
         inner = self.at_most(misses, of, 1 - limit)
         return Bound(
             1 - inner.value, 1 - inner.bound, limit, True, inner.count, inner.needed, words

@@ -92,7 +92,7 @@ def test_what_comes_meanwhile_takes_the_second_engine_and_has_the_same_answer(bu
     bench.engine.run(batch[:1])
     with ThreadPoolExecutor(2) as pool:
         bench.beside(batch, pool)  # waits for the first engine, since the second is being made
-        wait_until(lambda: bench.engine._beside is not None, 10)
+        wait_until(lambda: bench.engine._shared is not None, 10)
         assert bench.second.ran[0] == 1  # its graph for the sizes that have come is there
         warm = len(bench.second.ran)
         found = bench.beside(batch, pool)
@@ -170,7 +170,7 @@ def test_a_frame_between_frames_that_overlap_leaves_cores_to_the_next(bundle, ba
     bench = Bench(bundle)
     with ThreadPoolExecutor(2) as pool:
         bench.beside(batch, pool)
-    wait_until(lambda: bench.engine._beside is not None, 10)
+    wait_until(lambda: bench.engine._shared is not None, 10)
     bench.engine._overlapped = time.monotonic()
     before = len(bench.first.ran)
     bench.engine.run(batch)

@@ -126,11 +126,11 @@ def test_an_engine_that_gives_other_answers_is_refused(optimised):
         if tensor.name == "c255":
             tensor.CopyFrom(numpy_helper.from_array(np.array(400.0, np.float32), "c255"))
     other = replace(int8, graph=model.SerializeToString())
-    with pytest.raises(EngineError, match="int8 in onnx on cpu gives another probabilities than"):
+    with pytest.raises(EngineError, match="int8 in onnx on cpu differs in probabilities from"):
         create_engine(other, "onnx", "cpu")
     create_engine(replace(other, probes={}), "onnx", "cpu").close()
     float32 = replace(optimised.bundle, graph=other.graph)
-    with pytest.raises(EngineError, match="float32 in openvino on cpu gives another"):
+    with pytest.raises(EngineError, match="float32 in openvino on cpu differs in"):
         create_engine(float32, "openvino", "cpu")
 
 

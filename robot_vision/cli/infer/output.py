@@ -31,7 +31,7 @@ class JsonLines:
         pipeline: whose answers they are; where its bundle has programs, each line names the one that runs.
         options: heads' names to their options in force.
         large: whether answers of many numbers, descriptors, are written.
-        attached: folder for what is said of each pixel; None leaves it out.
+        attached: folder for the answers to each pixel; None leaves them out.
 
     Raises:
         ConfigError: the file cannot be written.

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--programs",
         default=",".join(DEFAULT),
-        help=f"what is made and certified, with commas, out of {', '.join(PROGRAMS)} (default: %(default)s)",
+        help=f"programs to make and certify, separated by commas: any of {', '.join(PROGRAMS)} "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="directory of the new bundle (default: BUNDLE is replaced)"
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remake",
         action="store_true",
-        help="make programs again that the bundle has; without, they only get certificates for this machine",
+        help="make programs again that the bundle has; otherwise they only get certificates for this machine",
     )
     add_same_place(parser)
     add_resamples(parser)
