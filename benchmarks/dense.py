@@ -1,4 +1,4 @@
-"""What heads that say something of each pixel cost: all heads against the classifier alone."""
+"""What dense heads cost, with their messages: all heads against the classifier alone."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def dense_heads(images: list[NDArray[np.uint8]], seconds: float, precision: str)
     """Times network, pipeline at 480p, and pipeline with all messages, with all heads and one in turns.
 
     Returns:
-        For each network of `models.of_each_pixel` its `engine`, `heads`, `times`, and of the medians the
+        For each network of `models.dense_pairs` its `engine`, `heads`, `times`, and of the medians the
         ratio of all heads to one as `all_over_one`.
     """
-    pairs = models.of_each_pixel(images)
+    pairs = models.dense_pairs(images)
     return {name: _compared(pair, images, seconds, precision) for name, pair in pairs.items()}
 
 

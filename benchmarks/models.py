@@ -82,9 +82,9 @@ EPISTEMIC_SPECS = {
 
 
 # What a bundle follows from.
-_MAKERS = ("benchmarks/models.py", "robot_vision/contract/spec.py", "robot_vision/networks/**/*.py",
-           "robot_vision/optimising/*.py", "constraints/py*.txt",
-           "models/demo/bundle.yaml")  # fmt: skip
+_MAKERS = ("benchmarks/models.py", "robot_vision/backbones/*.py", "robot_vision/contract/*.py",
+           "robot_vision/heads/**/*.py", "robot_vision/networks/**/*.py", "robot_vision/optimising/*.py",
+           "constraints/py*.txt", "models/demo/bundle.yaml")  # fmt: skip
 
 
 @functools.cache
@@ -102,8 +102,8 @@ def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
     return _exported(name, {**SPECS, **EPISTEMIC_SPECS}[name], images)
 
 
-def of_each_pixel(images: list[NDArray[np.uint8]]) -> dict[str, tuple[ModelBundle, ModelBundle]]:
-    """Returns networks with heads that say something of each pixel, and each with its classifier alone."""
+def dense_pairs(images: list[NDArray[np.uint8]]) -> dict[str, tuple[ModelBundle, ModelBundle]]:
+    """Returns two networks with dense heads, each with the same network's classifier alone."""
     demo = ModelBundle.load(ROOT / "models" / "demo")
     others = {head.name: None for head, _ in demo.spec.bound if head.kind != ClassifierSpec.KIND}
     alone = _exported("demo_classifier", demo.spec.with_heads(**others), images)

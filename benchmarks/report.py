@@ -47,7 +47,7 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
             )
         if dense := data.get(f"dense_heads_{precision}"):
             row(
-                f"six heads, two of each pixel, with messages / classifier alone, {precision}",
+                f"six heads, two of them dense, with messages / classifier alone, {precision}",
                 dense["resnet18"]["all_over_one"]["pipeline 480p and messages"],
                 1.25,
                 True,
@@ -132,7 +132,7 @@ def summary(data: dict[str, Any]) -> dict[str, float]:
 
 
 def _dense_section(data: dict[str, Any]) -> list[str]:
-    parts = ["## Heads that say something of each pixel\n"]
+    parts = ["## Dense heads\n"]
     measured = [found for p in ("float32", "bfloat16") if (found := data.get(f"dense_heads_{p}"))]
     for name, found in (pair for one in measured for pair in one.items()):
         what = "The demo's bundle" if name == "demo" else "ResNet-18"
