@@ -95,7 +95,7 @@ test-fast: dev-ready ## run the tests that take under 90 seconds together
 	@$(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
 
 .PHONY: test-core
-test-core: dev-ready ## run those of them that need neither ROS nor torch: under a minute
+test-core: dev-ready ## run what of test-fast needs neither ROS nor torch: under a minute
 	@TEST_WITHOUT="rclpy torch" $(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
 
 .PHONY: bench
