@@ -15,7 +15,6 @@ if __name__ == "__main__":
     end_quietly()
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -208,10 +207,8 @@ def start_up(sides: Sequence[Side], turns: int, bundle: Path) -> Any:
     return in_turns(sides, turns, measure)
 
 
-def rows(
-    figures: dict[str, list[tuple[float, float]]], noise: float
-) -> Iterator[tuple[list[Any], str]]:
-    """Yields a row of the table and its verdict for each figure."""
+def rows(figures: dict[str, list[tuple[float, float]]], noise: float) -> Iterator[list[str]]:
+    """Yields a row of the table for each figure: name first, verdict last."""
     for name, pairs in figures.items():
         faster = name.endswith("Hz")
         ratios = [this / base if faster else base / this for base, this in pairs]
@@ -220,10 +217,7 @@ def rows(
         said = "" if name == SHARE else verdict(ratios, noise)
         base, this = (statistics.median(values) for values in zip(*pairs, strict=True))
         ratio = statistics.median(ratios)
-        yield (
-            [name, f"{base:.4g}", f"{this:.4g}", f"{ratio:.3f}", f"{low:.3f} to {high:.3f}", said],
-            said,
-        )
+        yield [name, f"{base:.4g}", f"{this:.4g}", f"{ratio:.3f}", f"{low:.3f} to {high:.3f}", said]
 
 
 def two_domains() -> tuple[int, int]:
@@ -240,7 +234,6 @@ def check(
     turns: int,
     noise: float,
     bundle: Path | None,
-    output: Path | None,
 ) -> int:
     """Measures and prints; returns the exit status."""
     root = checked_out(base)
@@ -254,7 +247,7 @@ def check(
             figures |= part(sides, turns, bundle)
     found = list(rows(figures, noise))
     heading = ["figure", "base", "this", "this's speed / base's", "95 % interval", ""]
-    print(table(heading, (row for row, _ in found)))
+    print(table(heading, found))
     quiet = WATCH.found()
     print(
         f"Base {base}, {bundle}; {turns} turns of each; slower: the whole interval below "
@@ -262,16 +255,10 @@ def check(
         + (f" ({quiet['reasons'][0]})" if quiet["reasons"] else "")
         + f", after {WATCH.repeated} that were repeated."
     )
-    slower = [row[0] for row, said in found if said == "SLOWER"]
-    undecided = [row[0] for row, said in found if said == "undecided"]
+    slower = [row[0] for row in found if row[-1] == "SLOWER"]
+    undecided = [row[0] for row in found if row[-1] == "undecided"]
     if undecided:
         print(f"undecided, more turns would say: {'; '.join(undecided)}")
-    if output:
-        output.write_text(
-            json.dumps(
-                {"base": base, "turns": turns, "noise": noise, "pairs": figures, "quiet": quiet}
-            )
-        )
     if slower:
         print(f"error: slower than {base}: {'; '.join(slower)}", file=sys.stderr)
     return 1 if slower else 0
@@ -288,12 +275,11 @@ def main() -> int:
                         help="slower by less is no regression (default: %(default)s)")  # fmt: skip
     parser.add_argument("--bundle", type=Path, metavar="DIR",
                         help="that both run (default: the demo bundle of COMMIT)")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="JSON", help="for the figures of every turn")
     args = parser.parse_args()
     if args.turns < 1:
         parser.error(f"argument --turns: {args.turns} is not above 0")
     try:
-        return check(args.base, args.only, args.turns, args.noise / 100, args.bundle, args.output)
+        return check(args.base, args.only, args.turns, args.noise / 100, args.bundle)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
