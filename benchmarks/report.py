@@ -164,7 +164,7 @@ def _quiet(data: dict[str, Any]) -> list[str]:
     count = f" and {stayed} stayed disturbed" if stayed else ""  # shown, never written
     return [
         f"Of {trials + quiet['repeated']} trials {quiet['repeated']} were disturbed and repeated{count}; in "
-        f"those that count  other processes used at most {100 * worst:.1f} % of the cores "
+        f"those that count, other processes used at most {100 * worst:.1f} % of the cores "
         "(`benchmarks/quiet.py`).\n"
     ]
 
