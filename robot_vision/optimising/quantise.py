@@ -71,6 +71,21 @@ def variant_graph(graph: bytes, variant: str, images: Batches) -> bytes:
         raise ConfigError(f"{variant}: the graph cannot be converted ({first})") from error
 
 
+def caution(graph: bytes, variant: str) -> str:
+    """Returns a sentence where int8 is known to lose much of a graph's accuracy, or nothing."""
+    import onnx
+
+    nodes = onnx.load_model_from_string(graph).graph.node
+    if variant == "float16" or not any(
+        node.op_type == "Softmax" and "/backbone/" in node.name for node in nodes
+    ):
+        return ""
+    return (
+        f"{variant}: the backbone is a transformer, which may lose much of its accuracy in int8: compare it "
+        "with float32 before a robot runs it, or use bfloat16 (OpenVINO) or float16 (GPUs)"
+    )
+
+
 def _int8(source: Path, target: Path, images: Batches, variant: str) -> None:
     import onnx
     from onnxruntime import quantization

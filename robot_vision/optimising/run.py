@@ -33,7 +33,7 @@ from robot_vision.files.tensors import dump_tensors
 from robot_vision.files.whole import draft_folder
 from robot_vision.images.resizing import network_inputs, source_size
 from robot_vision.optimising.certify import Certifier, HeldOut
-from robot_vision.optimising.quantise import RANGE_IMAGES, VARIANTS, variant_graph
+from robot_vision.optimising.quantise import RANGE_IMAGES, VARIANTS, caution, variant_graph
 from robot_vision.statistics.paired import LEAST_RESAMPLES
 from robot_vision.text.counts import counted
 
@@ -121,6 +121,7 @@ def optimise(
             programs[name], graphs[name] = _variant(
                 bundle, name, batches, choosing, data, settings, notes
             )
+            notes += filter(None, [caution(bundle.graph, name)])
     reference = [s for s in data.reference if s.T_map_camera is not None]
     held_out = HeldOut(data.splits, certifying, reference or choosing, data.name, data.split)
     certifier = Certifier(bundle, held_out, settings)

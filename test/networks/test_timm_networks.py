@@ -23,6 +23,7 @@ from robot_vision.images.input import InputSpec
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.optimising.quantise import caution
 from robot_vision.pipeline import Pipeline
 from robot_vision.training.config import NetworkConfig, TrainingConfig
 from robot_vision.training.fit.model import frozen_stages
@@ -160,6 +161,9 @@ def test_bundle_checkpoint_and_variants_answer_as_torch_does(name, place, tmp_pa
 
     config = TrainingConfig(heads=("place",))
     path = make_variant(bundle, tmp_path / "int8", "int8-vnni", Samples(), config)
+    graph = ModelBundle.load(bundle).graph
+    assert ("transformer" in caution(graph, "int8-vnni")) == (name != CONVOLUTIONS)
+    assert not caution(graph, "float16")
     found = create_engine(ModelBundle.load(path), "onnx", "cpu", threads=1).run(IMAGES)
     assert (found["descriptor"] * expected).sum(axis=1).min() > 0.98
 
@@ -220,15 +224,19 @@ def test_networks_without_a_map_are_refused_with_the_reason(name, why):
 
 
 @pytest.mark.slow
-def test_a_transformer_trains_with_a_frozen_half_and_ships(tmp_path):
+def test_a_transformer_trains_with_a_frozen_half_and_ships(tmp_path, capsys):
     config = configuration(
         "image_folder",
         make_labelled(tmp_path / "data"),
         tmp_path / "run",
         network={"backbone": f"timm/{TOKENS}", "freeze_until": "blocks.3"},
         loop={"epochs": 6, "batch_size": 16},
+        variants=["int8-vnni"],
     )
     train(config)
+    said = capsys.readouterr().err
+    print(said)  # docs/training.md has numbers of it
+    assert "note: int8-vnni: the backbone is a transformer" in said
     bundle = ModelBundle.load(tmp_path / "run" / "bundle")
     assert bundle.spec.backbone == f"timm/{TOKENS}"
     files = sorted((tmp_path / "data" / "test").rglob("*.png"))

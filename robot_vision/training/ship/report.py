@@ -16,6 +16,7 @@ from robot_vision.datasets.image_sketch import sketch
 from robot_vision.datasets.sample import Splits
 from robot_vision.networks.export import export_bundle
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.optimising.quantise import caution
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import expand
 from robot_vision.training.fit.record import Recorder
@@ -47,9 +48,9 @@ def ship(
     training = {**report["data"], **report["run"], "config": "config.yaml of the run"}
     metrics = flat_metrics(report["metrics"])
     bundle = folder / "bundle"
-    export_bundle(
+    graph = export_bundle(
         cpu, bundle, config.name, images, training, metrics, card_text(config, report), force=True
-    )
+    ).graph
     recorder.say(f"bundle: {bundle}")
     # Measured once more through the engine that robots run: what ships is what was measured.
     report["variants"] = {
@@ -60,6 +61,8 @@ def ship(
         report["variants"][variant] = measure_bundle(
             path, sets["train"], held_out, config, recorder
         )
+        if said := caution(graph, variant):
+            recorder.say(f"note: {said}")
     if config.variants:
         card = card_text(config, report)
         export_bundle(cpu, bundle, config.name, images, training, metrics, card, force=True)
