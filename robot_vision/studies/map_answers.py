@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, ImageError
+from robot_vision.evaluation.predict.samples import STEP_NS
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import rotation_error_deg, xyzw_from_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.index.index_cache import open_index
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.building import MapView
+from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.recognition.recogniser import Recogniser, RecogniserOptions, Recognition
 from robot_vision.places.verification.verifier import COMPARED, Verifier, candidates_of
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
@@ -49,10 +52,11 @@ def answers(
         progress: called with the number of views that were done since.
 
     Returns:
-        A row for each view whose image can be read: whether some keyframe shows its place (`answerable`),
-        how many candidates come before the first right one (`rank`, -1 for none among them), the first
-        one's `probability`, whether it is `accepted`, the `error_m` and `error_deg` of its keyframe or,
-        verified, of the pose; `verified`. And why images gave no row or no verified pose.
+        A row for each view whose image can be read: its `recording` and `stamp_ns`, whether some keyframe
+        shows its place (`answerable`), how many candidates come before the first right one (`rank`, -1 for
+        none among them), the first one's `probability`, whether it is `accepted`, the `error_m` and
+        `error_deg` of its keyframe or, verified, of the pose; `verified`. And
+        why images gave no row or no verified pose.
 
     Raises:
         ConfigError: images have no camera matrix, which verification needs.
@@ -111,6 +115,8 @@ def _row(
         error = float(m[0]), float(deg[0])
     return {
         "name": view.name,
+        "recording": view.source,
+        "stamp_ns": view.stamp_ns,
         "answerable": bool(len(positions) and right(*errors(positions, xyzw)).any()),
         "rank": rank,
         "probability": found.probability,
@@ -159,13 +165,16 @@ def summarise(
     """Returns plain data: recalls of answerable images, how many were accepted and right, pose errors.
 
     An accepted answer is right where its pose, the keyframe's or the verified one, is within the radius and
-    heading of a place. Images are 0.1 s apart for the blocks of the bootstrap.
+    heading of a place. For the blocks of the bootstrap images without stamps are 0.1 s apart.
     """
     names = ("answerable", "rank", "accepted", "error_m", "error_deg")
     answerable, rank, accepted, metres, degrees = (
         np.array([row[n] for row in rows]) for n in names
     )
-    resampler = Resampler(100_000_000 * np.arange(len(rows)), [(0, len(rows))], settings)
+    stamps_ns = np.array([row["stamp_ns"] for row in rows], np.int64)
+    stamps_ns = np.where(stamped(stamps_ns), stamps_ns, STEP_NS * np.arange(len(rows)))
+    sizes = [len(list(of_one)) for _, of_one in groupby(row["recording"] for row in rows)]
+    resampler = Resampler(stamps_ns, list(pairwise([0, *np.cumsum(sizes).tolist()])), settings)
     right = accepted & (metres <= options.radius_m) & (degrees <= options.heading_deg)
     hits = np.stack([(rank >= 0) & (rank < k) for k in RECALLS], axis=1)
     keys = tuple(f"recall_at_{k}" for k in RECALLS)

@@ -23,7 +23,7 @@ from robot_vision.datasets.place_pairs import PlacePairs
 from robot_vision.datasets.sample import Sample, content_hash
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.runner import Job, predict_source
-from robot_vision.evaluation.predict.samples import TOPIC, SampleSource, stamps
+from robot_vision.evaluation.predict.samples import STEP_NS, TOPIC, SampleSource, stamps
 from robot_vision.heads.place.evaluation import matching, precision_recall
 from robot_vision.pipeline import Pipeline
 from robot_vision.statistics.bootstrap import Resampler, mean
@@ -50,11 +50,11 @@ def require_descriptor(bundle: ModelBundle) -> str:
 def descriptors(
     files: Sequence[Path], name: str, key: str, job: Job, pipeline: Pipeline, progress: Any = None
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Returns the descriptors of images, (N, D) with NaN where one could not be read, and what is to say.
+    """Returns the descriptors of images, (N, D) with NaN where one could not be read, and notes.
 
     Args:
         files: images.
-        name: of them, for messages.
+        name: of the folder, for messages.
         key: of the descriptors.
         job: where predictions are kept, of the same images and model.
         pipeline: that computes them.
@@ -94,11 +94,11 @@ def look_up(
     Args:
         queries: (Q, D), L2 norm 1.
         database: (M, D).
-        right: of each query the right images.
+        right: for each query the numbers of the right images.
 
     Returns:
-        `match` int64 (Q,), the most similar image or -1; `similarity` of it; `rank` int64, how many images
-        come before the first right one, or -1 where none is found; `positives`, how many are right.
+        Arrays (Q,): `match`, the most similar image or -1; `similarity`, of that image; `rank`, how many
+        images come before the first right one, or -1 where none is found; `positives`, how many are right.
     """
     count = len(queries)
     there = np.asarray(np.isfinite(database).all(axis=1))
@@ -127,7 +127,7 @@ def score(found: dict[str, NDArray[Any]], settings: EvaluationSettings) -> dict[
     Neighbours among the queries are mostly neighbours on a route, so that blocks of them are drawn.
     """
     rank, answerable = found["rank"], found["positives"] > 0
-    stamps_ns = 100_000_000 * np.arange(len(rank))  # as samples without stamps have them
+    stamps_ns = STEP_NS * np.arange(len(rank))
     resampler = Resampler(stamps_ns, [(0, len(rank))], settings)
     hits = np.stack([(rank >= 0) & (rank < k) for k in RECALLS], axis=1)
     keys = tuple(f"recall_at_{k}" for k in RECALLS)
@@ -158,7 +158,7 @@ def evaluate(
     settings: EvaluationSettings,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns plain data on a model and two folders, and what is to say.
+    """Returns plain data on a model and two folders, and notes.
 
     Args:
         pairs: images, and what is right.

@@ -22,13 +22,14 @@ from scipy.spatial.transform import Rotation
 from tiny_bundle import make_tiny_bundle
 from tiny_datasets import camera, seven_scenes
 
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.aligning import align_maps
 from robot_vision.places.map.base import MapError
 from robot_vision.places.map.copying import merge_map
-from robot_vision.places.map.opening import create_map, open_map
+from robot_vision.places.map.opening import create_map, create_map_for, open_map
 from robot_vision.places.recognition.known_places import learned_speed
 from robot_vision.recordings.writing import RecordingWriter
 
@@ -584,6 +585,21 @@ def test_evaluate_counts_what_the_map_answers(
     assert map_verb(*asked) == 0  # with the sequence filter
     printed = capsys.readouterr().out
     assert "sequence filter" in printed and f"40, of which {found['answerable']}" in printed
+
+
+def test_evaluate_writes_json_where_a_map_has_no_places(
+    tmp_path: Path, bundle: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "empty.map"
+    create_map_for(path, ModelBundle.load(bundle), "map").close()
+    assert map_verb("evaluate", path, bag, "--model", bundle, "--engine", "onnx", "--json") == 0
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["answerable"] == found["accepted"] == 0 and found["recall_at_1"]["value"] is None
+    assert [row["error_m"] for row in found["rows"]] == [None] * 40
 
 
 def test_evaluate_says_what_verification_lacks(

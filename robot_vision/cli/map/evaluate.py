@@ -17,9 +17,11 @@ from robot_vision.cli.map.build import recorded_views
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.engines import create_engine
 from robot_vision.errors import ConfigError
+from robot_vision.evaluation.report.headlines import Number
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.recognition.recogniser import RecogniserOptions
+from robot_vision.statistics.bootstrap import plain
 from robot_vision.studies.map_answers import RECALLS, answers, summarise
 from robot_vision.text.counts import counted
 
@@ -49,7 +51,10 @@ def evaluate(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.source}: none of {counted(len(views), 'image')} can be read")
     found = summarise(rows, options, EvaluationSettings())
     if args.json:
-        print(json.dumps({**found, "left_out": dict(left_out), "rows": rows}, indent=1))
+        # Without a candidate there is no error, and JSON has no NaN.
+        rows = [row | {k: plain(row[k]) for k in ("error_m", "error_deg")} for row in rows]
+        said = {**found, "left_out": dict(left_out), "rows": rows}
+        print(json.dumps(said, indent=1, allow_nan=False))
     else:
         _show(args, found, left_out)
     return 0
@@ -66,11 +71,11 @@ def _show(args: argparse.Namespace, found: dict[str, Any], left_out: dict[str, i
         "images", f"{found['images']}, of which {found['answerable']} show a place of the map"
     )
     for k in RECALLS:
-        table.add_row(f"recall@{k} of these", _share(found[f"recall_at_{k}"]))
+        table.add_row(f"recall@{k} of these", _percent(found[f"recall_at_{k}"]))
     right = f"{found['accepted_right']} / {found['accepted']} right"
     table.add_row("accepted", right)
-    table.add_row("accepted, of these", _share(found["accepted_share"]))
-    table.add_row("precision", _share(found["precision"]))
+    table.add_row("accepted, of these", _percent(found["accepted_share"]))
+    table.add_row("precision", _percent(found["precision"]))
     for key, name in (("median", "median"), ("p90", "90 %")):
         metres, degrees = (found[f"{key}_{unit}"]["value"] for unit in ("m", "deg"))
         text = "-" if metres is None else f"{metres:.3f} m, {degrees:.2f} deg"
@@ -80,10 +85,5 @@ def _show(args: argparse.Namespace, found: dict[str, Any], left_out: dict[str, i
         print(f"- {counted(count, 'image')}: {reason}")
 
 
-def _share(headline: Any) -> str:
-    if headline["value"] is None:
-        return "-"
-    text = f"{headline['value']:.3f}"
-    if headline["low"] is None:
-        return text
-    return f"{text} ({headline['low']:.3f} to {headline['high']:.3f})"
+def _percent(headline: Any) -> str:
+    return Number.of(headline).text("%")

@@ -19,6 +19,7 @@ from robot_vision.datasets.place_pairs import open_pairs
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import cache_file
 from robot_vision.evaluation.predict.runner import Job, load_pipeline
+from robot_vision.evaluation.report.headlines import Number
 from robot_vision.files.whole import write_whole
 from robot_vision.studies.place_folders import RECALLS, evaluate, require_descriptor
 
@@ -93,7 +94,7 @@ def _show(args: argparse.Namespace, document: dict[str, Any], file: Path) -> Non
         if key in document:
             print(f"- {title}: {_cell(document[key])}")
     # The line that VPR-methods-evaluation prints.
-    recalls = (f"R@{k}: {_percent(document['of_all'][f'recall_at_{k}'])}" for k in RECALLS)
+    recalls = (f"R@{k}: {100 * document['of_all'][f'recall_at_{k}']['value']:.1f}" for k in RECALLS)
     print(", ".join(recalls))
     print(f"all numbers: {file}")
 
@@ -103,13 +104,4 @@ def _cells(values: dict[str, Any]) -> list[str]:
 
 
 def _cell(headline: Any) -> str:
-    if headline["value"] is None:
-        return "-"
-    text = f"{100 * headline['value']:.1f}"
-    if headline["low"] is None:
-        return text
-    return f"{text} ({100 * headline['low']:.1f} to {100 * headline['high']:.1f})"
-
-
-def _percent(headline: Any) -> str:
-    return "-" if headline["value"] is None else f"{100 * headline['value']:.1f}"
+    return Number.of(headline).text("%")

@@ -23,7 +23,7 @@ from robot_vision.truth.images import ImageTrack, TrueImage
 from robot_vision.truth.tracks import LABEL, LabelTrack, NumberTrack, PoseTrack, Truth
 
 TOPIC = "/samples"
-_STEP_NS = 100_000_000  # between samples that bear no stamps
+STEP_NS = 100_000_000  # between samples that bear no stamps
 _GAP_NS = 10 * 1_000_000_000  # between recordings of a data set
 
 
@@ -83,7 +83,7 @@ def stamps(samples: Sequence[Sample]) -> NDArray[np.int64]:
         elif sample.stamp_ns is not None and before.stamp_ns is not None:
             now += max(sample.stamp_ns - before.stamp_ns, 1)
         else:
-            now += _STEP_NS
+            now += STEP_NS
         out.append(now)
     return np.array(out, np.int64)
 
