@@ -143,7 +143,8 @@ def test_a_faster_engine_is_no_loss_of_the_pipeline():
     assert row[-1] == ""
 
 
-def test_trees_are_measured_there_and_back_in_pairs():
+def test_trees_are_measured_there_and_back_in_pairs(monkeypatch):
+    monkeypatch.setattr(check, "WATCH", Machine(monkeypatch, [0.0] * 2))
     sides = [check.Side(name, ROOT, 1) for name in ("base", "this")]
     asked = []
 
@@ -152,10 +153,8 @@ def test_trees_are_measured_there_and_back_in_pairs():
         return {"figure": float(len(asked))}
 
     pairs = check.in_turns(sides, 2, measure)["figure"]
-    assert len(pairs) == 2 and abs(pairs[0][0] - pairs[0][1]) == 1
-    assert asked[-4:] in (["base", "this", "this", "base"], ["this", "base", "this", "base"]) or (
-        len(asked) > 4  # the machine was disturbed
-    )
+    assert asked == ["base", "this", "this", "base"]
+    assert pairs == [(1.0, 2.0), (4.0, 3.0)]
 
 
 @pytest.mark.slow
