@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,20 @@ def at_least_1(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value}: it must be 1 or more")
     return value
+
+
+def number(kind: type[float], low: float, high: float = math.inf) -> Callable[[str], float]:
+    """Returns what reads a number within bounds, for argparse's `type`."""
+
+    def check(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            allowed = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
+            raise argparse.ArgumentTypeError(f"{value:g}: it must be {allowed}")
+        return value
+
+    check.__name__ = "whole number" if kind is int else "number"  # argparse names it in its message
+    return check
 
 
 def make_folder(path: Path, option: str = "--output") -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from rich.console import Console
 
 from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import FLOAT32
-from robot_vision.cli.arguments import add_engine, add_output
+from robot_vision.cli.arguments import add_engine, add_output, number
 from robot_vision.contract.metrics import image_words
 from robot_vision.demo.drive import DriveFrame, evaluation_drive, kidnapped_drive, mapping_drive
 from robot_vision.demo.play import play, start_node
@@ -60,20 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine(parser, precision=False)
     parser.add_argument(
         "--rate",
-        type=_number(float, 1, 60),
+        type=number(float, 1, 60),
         default=10.0,
         metavar="HZ",
         help="frame rate of the camera, in Hz (default: %(default)s)",
     )
     parser.add_argument(
         "--duration",
-        type=_number(float, 1, 600),
+        type=number(float, 1, 600),
         metavar="S",
         help="length of the drive, in seconds (default: the whole drive, 30 s)",
     )
     parser.add_argument(
         "--seed",
-        type=_number(int, 0),
+        type=number(int, 0),
         default=2,
         help="random seed of the drive and its lighting (default: %(default)s)",
     )
@@ -86,22 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--domain",
-        type=_number(int, 0, MAX_DOMAIN),
+        type=number(int, 0, MAX_DOMAIN),
         metavar="ID",
         help="ROS domain id (default: a free one)",
     )
-
-
-def _number(kind: type[float], low: float, high: float = math.inf) -> Any:
-    def check(text: str) -> float:
-        value = kind(text)
-        if not low <= value <= high:
-            allowed = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
-            raise argparse.ArgumentTypeError(f"{value:g}: it must be {allowed}")
-        return value
-
-    check.__name__ = "whole number" if kind is int else "number"  # argparse names it in its message
-    return check
 
 
 def run(args: argparse.Namespace) -> int:

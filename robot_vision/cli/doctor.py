@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
+from robot_vision.cli.arguments import number
 from robot_vision.doctor.finding import ERROR, OK, WARNING, Finding
 from robot_vision.doctor.machine import machine_findings
 from robot_vision.text.counts import counted
@@ -20,20 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=number(float, 0, 3600),
         default=3.0,
         metavar="S",
         help="time for which all image topics of the running graph are subscribed, in seconds; 0 does not "
         "look at the graph (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 3600")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ def _cores(root: Path) -> Iterator[Finding]:
             "cores",
             f"{text}, of which this container may use {quota:g}",
             WARNING,
-            f"threads:={threads}, or more threads than that will be stopped in the middle of a frame",
+            f"start nodes with threads:={threads}: more are stopped in the middle of a frame",
         )
     governors = {
         path.read_text().strip()
@@ -149,12 +149,13 @@ def _clock() -> Iterator[Finding]:
 
 
 def _clock_state() -> int | None:
-    """Returns what adjtimex(2) says; None where there is no such call."""
+    """Returns what adjtimex(2) says; None where there is no such call, or a container forbids it."""
     try:
         # struct timex has 208 bytes on 64-bit Linux; with modes 0 nothing is set.
-        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024)))
+        state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024)))
     except (AttributeError, OSError):
         return None
+    return state if state >= 0 else None
 
 
 def _disk() -> Iterator[Finding]:
@@ -165,7 +166,8 @@ def _disk() -> Iterator[Finding]:
             "cache", str(error), WARNING, "set XDG_CACHE_HOME to a folder that can be written"
         )
         return
-    there = next(p for p in (folder, *folder.parents) if p.exists())
+    # Not Path.exists, which raises where a parent may not be read.
+    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
     free = shutil.disk_usage(there).free
     text = f"{free / 2**30:.1f} GiB are free for {folder}"
     if not os.access(there, os.W_OK):

@@ -30,8 +30,10 @@ from robot_vision.ros.node.dds import (
     USERS_CHOICES,
     find_profile,
     large_image_environment,
+    use_large_image_profile,
 )
-from robot_vision.ros.node.graph import full_name
+from robot_vision.ros.node.graph import NAMELESS, full_name
+from robot_vision.ros.node.process import why_no_start
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.sequence import NUMBERED, MessageSequence
 from robot_vision.text.counts import counted
@@ -44,9 +46,10 @@ _PACKAGES = (
     "nav_msgs",
     "tf2_msgs",
 )
-_LEAST_SHARED = 64 << 20  # two processes' segments
+_LEAST_SHARED = 96 << 20  # segments of a driver, a node and a program that looks on
 _SMALL_IMAGE = 400_000  # bytes that Fast DDS's own segment of 512 KiB holds
-_LEAST_BUFFER = 2 << 20
+_LEAST_BUFFER = 4 << 20  # what our profile asks for
+_LAST_DOMAIN = 232  # the ports of higher ones are none, and Fast DDS ends the process
 _IMAGES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 _OLD_S, _AHEAD_S = 1.0, 0.05
 _LOST = 0.05
@@ -107,8 +110,8 @@ def _fast_dds(environment: Mapping[str, str]) -> Iterator[Finding]:
             "shared memory",
             text,
             WARNING,
-            "in a container: --shm-size=1g or --ipc=host; else remove what dead processes left "
-            "(fastdds shm clean)",
+            "in a container: --shm-size=1g or --ipc=host; else remove what killed processes left: our nodes "
+            "do when they start, as does fastdds shm clean",
         )
     else:
         yield Finding("shared memory", text)
@@ -127,7 +130,7 @@ def _receive_buffer() -> Iterator[Finding]:
             "UDP buffer",
             f"{text}, too small for images that come from another computer",
             WARNING,
-            f"sudo sysctl -w net.core.rmem_max={_LEAST_BUFFER * 4}, or keep images off the network",
+            f"sudo sysctl -w net.core.rmem_max={_LEAST_BUFFER * 2}, or keep images off the network",
         )
 
 
@@ -152,9 +155,23 @@ def graph_findings(seconds: float) -> Iterator[Finding]:
     Args:
         seconds: for which all topics of images are subscribed.
     """
+    domain = os.environ.get("ROS_DOMAIN_ID", "")
+    if domain.isdecimal() and int(domain) > _LAST_DOMAIN:
+        yield Finding(
+            "ROS_DOMAIN_ID", f"{domain} is too high", ERROR, f"set one from 0 to {_LAST_DOMAIN}"
+        )
+        return
+    use_large_image_profile()  # as the nodes do: else images are lost here that they get
     context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node("robot_vision_doctor", context=context, start_parameter_services=False)
+    try:
+        rclpy.init(context=context)
+        node = rclpy.create_node(
+            "robot_vision_doctor", context=context, start_parameter_services=False
+        )
+    except Exception as error:  # rcl's classes differ between distributions
+        why, remedy = why_no_start(error)
+        yield Finding("nodes", f"none can be started: {why}", ERROR, remedy)
+        return
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     try:
@@ -295,14 +312,14 @@ def _names(node: Any) -> Iterator[Finding]:
     names = Counter(full_name(*each) for each in node.get_node_names_and_namespaces())
     own = node.get_fully_qualified_name()
     others = {name for name in names if name != own}
-    twice = [name for name in sorted(others) if names[name] > 1]
+    twice = [name for name in sorted(others - {NAMELESS}) if names[name] > 1]
     yield Finding("nodes", ", ".join(sorted(others)) or "none but this one is running")
     if twice:
         yield Finding(
             "nodes",
             f"there are several of the name {', '.join(twice)}",
             WARNING,
-            "give each a name or namespace of its own",
+            "give each a name or namespace of its own (one that crashed is seen for some seconds more)",
         )
 
 

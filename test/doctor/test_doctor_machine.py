@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,6 +108,34 @@ def test_a_cache_that_cannot_be_used_is_warned_of(monkeypatch: pytest.MonkeyPatc
     assert "XDG_CACHE_HOME" in by_subject(Path("/"))["cache"].remedy
 
 
+def test_a_clock_that_a_container_hides_is_not_said_to_be_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forbidden = SimpleNamespace(adjtimex=lambda buffer: -1)
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: forbidden)
+    assert not list(machine._clock())
+
+
+def test_a_cache_below_a_folder_that_may_not_be_read_is_warned_of(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    (private / "cache").mkdir(parents=True)
+    private.chmod(0)
+    code = (
+        "import os; from robot_vision.doctor.machine import _disk; "
+        "os.getuid() or os.setuid(65534); print(*_disk())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XDG_CACHE_HOME": str(private / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    private.chmod(0o700)
+    assert "cannot be written" in done.stdout, done.stderr
+
+
 def test_errors_are_status_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,10 +152,11 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
-def test_seconds_are_seconds(seconds: str) -> None:
+def test_seconds_are_seconds(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["doctor", "--seconds", seconds])
     assert ended.value.code == 2
+    assert re.search("invalid number value|must be from 0 to 3600", capsys.readouterr().err)
 
 
 def test_without_ros_it_says_what_works(tmp_path: Path) -> None:

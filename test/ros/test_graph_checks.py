@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
-from robot_vision.doctor.finding import OK, WARNING, Finding
+from robot_vision.doctor.finding import ERROR, OK, WARNING, Finding
 from robot_vision.messages.stamps import set_stamp
 from robot_vision.ros import graph_checks
 from robot_vision.ros.graph_checks import graph_findings, ros_findings
@@ -39,8 +41,19 @@ class Robot:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._ticks: list[Any] = []
-        self.node.create_timer(0.05, lambda: [tick() for tick in self._ticks])
+        self.sent: list[float] = []  # steady times at which all cameras published
+        self.node.create_timer(0.05, self._tick)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+
+    def _tick(self) -> None:
+        self.sent.append(time.monotonic())
+        for tick in self._ticks:
+            tick()
+
+    def rate(self, seconds: float) -> float:
+        """Returns at how many Hz it published in its last seconds: fewer than 20 on a busy machine."""
+        last = [t for t in self.sent if t > self.sent[-1] - seconds]
+        return (len(last) - 1) / (last[-1] - last[0])
 
     def camera(self, topic: str, age_s: float = 0.0, frame: str = "camera", **fields: Any) -> None:
         publisher = self.node.create_publisher(Image, topic, profile("best_effort", 5))
@@ -84,7 +97,7 @@ def test_a_camera_that_is_fine(robot: Robot) -> None:
     assert camera.level == OK and not camera.remedy
     assert camera.text.startswith("64x48 rgb8, ")
     rate = float(camera.text.split(", ")[1].removesuffix(" Hz"))
-    assert 12 < rate < 22
+    assert rate == pytest.approx(robot.rate(SECONDS), rel=0.25)
     assert "no camera_info" not in camera.text
 
 
@@ -98,8 +111,10 @@ def test_what_is_wrong_with_cameras_is_named(robot: Robot) -> None:
     assert all(
         given[t].level == WARNING for t in ("/late", "/early", "/zero", "/silent/compressed")
     )
-    assert "images are 5.0 s old" in given["/late"].remedy
-    assert "images are 3.0" in given["/early"].remedy and "in the future" in given["/early"].remedy
+    # A busy machine adds to the age what an image takes to come.
+    late = re.search(r"images are (.*) s old: synchronise", given["/late"].remedy)
+    early = re.search(r"images are (.*) s in the future: synchronise", given["/early"].remedy)
+    assert late and 5.0 <= float(late[1]) < 5.9 and early and 2.1 < float(early[1]) <= 3.0
     assert "stamp the images" in given["/zero"].remedy and "frame_id" in given["/zero"].remedy
     assert given["/silent/compressed"].text == "nothing came in 1.5 s from 1 publisher"
     assert "no camera_info" in given["/late"].text
@@ -126,6 +141,37 @@ def test_ends_that_do_not_fit_are_named(robot: Robot) -> None:
     assert "/fits" not in given
     assert given["cameras"].text == "nobody publishes images"
     assert "/robot/driver" in given["nodes"].text
+
+
+@pytest.mark.parametrize(("domain", "remedy"), [("abc", "to a number"), ("999", "from 0 to 232")])
+def test_what_keeps_nodes_from_starting_is_an_error(
+    domain: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    (finding,) = graph_findings(0.1)
+    assert finding.level == ERROR and remedy in finding.remedy
+
+
+@pytest.mark.slow
+def test_two_nodes_of_one_name_are_named(robot: Robot) -> None:
+    other = Robot()
+    try:
+        robot.start()
+        lines = [f for f in graph_findings(0.1) if f.subject == "nodes" and f.level == WARNING]
+        assert len(lines) == 1 and "/robot/driver" in lines[0].text
+    finally:
+        other.start()
+        other.stop()
+
+
+def test_participants_that_are_no_nodes_are_not_two_of_one_name() -> None:
+    unknown = ("_NODE_NAME_UNKNOWN_", "_NODE_NAMESPACE_UNKNOWN_")
+    graph = SimpleNamespace(
+        get_node_names_and_namespaces=lambda: [unknown, unknown, ("doctor", "/")],
+        get_fully_qualified_name=lambda: "/doctor",
+    )
+    (finding,) = graph_checks._names(graph)
+    assert finding.level == OK and finding.text == "a node without a name"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from robot_vision.errors import ConfigError
 
 # Topics on which many nodes publish by design.
 _SHARED = {"/tf", "/tf_static", "/diagnostics", "/rosout", "/parameter_events"}
+NAMELESS = "a node without a name"
 
 
 class GraphWatch:
@@ -59,7 +60,7 @@ class GraphWatch:
 def full_name(name: str, namespace: str) -> str:
     """Returns a node's name with its namespace."""
     # As rmw says of what is no ROS node, or not known to be one yet.
-    return "a node without a name" if "UNKNOWN" in name else f"{namespace.rstrip('/')}/{name}"
+    return NAMELESS if "UNKNOWN" in name else f"{namespace.rstrip('/')}/{name}"
 
 
 def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -> None:

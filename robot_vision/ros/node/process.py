@@ -68,9 +68,7 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
             signal_handler_options=SignalHandlerOptions.NO,
         )
     except Exception as error:  # rcl's classes for bad arguments differ between distributions
-        advice = ": set ROS_LOG_DIR to a folder that can be written" if "log" in str(error) else ""
-        text = without_secrets(" ".join(str(error).split()))  # it quotes an argument
-        print(f"error: {text}{advice}", file=sys.stderr)
+        print("error: " + ": ".join(filter(None, why_no_start(error))), file=sys.stderr)
         return 2
     nodes: list[Any] = []
     try:
@@ -108,3 +106,11 @@ def run_nodes(creates: Sequence[Callable[[], Any]], args: Sequence[str] | None =
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def why_no_start(error: Exception) -> tuple[str, str]:
+    """Returns what ROS says of why it does not start, on one line, and the remedy; empty if none is known."""
+    text = without_secrets(" ".join(str(error).split()))  # it quotes an argument
+    if "ROS_DOMAIN_ID" in text:
+        return text, "set it to a number, or not at all"
+    return text, "set ROS_LOG_DIR to a folder that can be written" if "log" in text else ""
