@@ -133,7 +133,7 @@ def _lay_out(trace: Trace, layers: list[LayerTime]) -> None:
     """Adds the layers one after the other behind the frames: one run of the network, taken apart."""
     start = time.perf_counter()
     whole = sum(layer.seconds for layer in layers)
-    trace.add("one run, by layer (medians)", start, whole, layers=len(layers))
+    trace.add("one run, by layer", start, whole, layers=len(layers))
     for layer in layers:
         trace.add(layer.name, start, layer.seconds, kind=layer.kind)
         start += layer.seconds

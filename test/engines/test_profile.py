@@ -71,6 +71,9 @@ def test_profile_writes_every_stage_of_every_frame(frames, tmp_path, capsys, eng
             assert any(f["ts"] <= start and end <= f["ts"] + f["dur"] + 1 for f in whole)
     layers = next(e for e in spans if e["name"].startswith("one run, by layer"))
     assert layers["args"]["layers"] > 20
+    parts = [e for e in spans if "kind" in e.get("args", {})]
+    assert len(parts) == layers["args"]["layers"]
+    assert sum(e["dur"] for e in parts) == pytest.approx(layers["dur"], rel=0.01)
     assert {e["args"]["name"] for e in events if e["ph"] == "M"} >= {"robot-vision profile"}
     assert "1 frame could not be decoded" in capsys.readouterr().out
 
