@@ -24,19 +24,19 @@ ROOT = Path(__file__).resolve().parents[1]
 # ROS domains that tests may claim. Above 101 the ports of a domain run into those that Linux hands
 # out to outgoing connections; the low ones are what people use by hand.
 _DOMAINS = range(52, 101)
-_claimed: list[IO[str]] = []
+_claimed: list[IO[str]] = []  # A claim lasts as long as its file stays open.
 
 # Of the extras train and dev. rosdep installs what the nodes need, and colcon test runs with that.
 _NOT_ON_A_ROBOT = ("onnx", "psycopg", "sklearn", "torch")
 
 
-def _claim_ros_domain() -> int:
-    """Claim a ROS domain that no other test process on this machine has, until this process ends.
+def _claim_ros_domain() -> IO[str]:
+    """Claim a ROS domain that no other test on this machine has, until the file is closed.
 
     Two test runs at once, or two workers of one, would otherwise hear each other's topics.
 
     Returns:
-        The number of the domain.
+        The file that holds the claim. Its name is the number of the domain.
     """
     folder = Path(tempfile.gettempdir()) / f"robot_vision_test_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
@@ -47,8 +47,7 @@ def _claim_ros_domain() -> int:
         except BlockingIOError:
             lock.close()
             continue
-        _claimed.append(lock)  # The claim lasts as long as the file stays open.
-        return domain
+        return lock
     raise pytest.UsageError(f"all ROS domains from {_DOMAINS[0]} to {_DOMAINS[-1]} are in use")
 
 
@@ -73,12 +72,21 @@ def pytest_configure(config: pytest.Config) -> None:
     starts_workers = bool(getattr(config.option, "numprocesses", None))
     if starts_workers and not hasattr(config, "workerinput"):
         return
-    os.environ["ROS_DOMAIN_ID"] = str(_claim_ros_domain())
+    _claimed.append(_claim_ros_domain())
+    os.environ["ROS_DOMAIN_ID"] = Path(_claimed[0].name).name
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if os.environ.get("ROS_DISTRO") == "humble":  # which does not know that variable yet
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     # Fast DDS reads its profile at the first context of a process, whichever test makes that.
     use_large_image_profile()
+
+
+@pytest.fixture
+def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A ROS domain of this test alone, for those that look at all nodes: others' linger in theirs."""
+    with _claim_ros_domain() as claim:
+        monkeypatch.setenv("ROS_DOMAIN_ID", Path(claim.name).name)
+        yield
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

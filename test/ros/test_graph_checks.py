@@ -78,7 +78,7 @@ class Robot:
 
 
 @pytest.fixture
-def robot() -> Iterator[Robot]:
+def robot(ros_domain: None) -> Iterator[Robot]:
     robot = Robot()
     yield robot
     robot.stop()
