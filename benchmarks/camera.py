@@ -19,12 +19,13 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from benchmarks import inputs
 from robot_vision.ros.node.dds import use_large_image_profile
 
 STAMP = struct.Struct("<iI")  # Header's first field, after the four bytes of CDR encapsulation
+FRAME = "camera_optical_frame"
 
 
 def topics(cameras: int) -> list[str]:
@@ -47,9 +48,21 @@ def prepare(size: str, transport: str) -> list[bytearray]:
             quality = [cv2.IMWRITE_JPEG_QUALITY, inputs.JPEG_QUALITY]
             jpeg = cv2.imencode(".jpg", image[..., ::-1], quality)[1]
             message.data.frombytes(jpeg.tobytes())
-        message.header.frame_id = "camera_optical_frame"
+        message.header.frame_id = FRAME
         messages.append(bytearray(serialize_message(message)))
     return messages
+
+
+def camera_info(size: str) -> CameraInfo:
+    """Returns a lens without distortion that sees 62 degrees from left to right."""
+    height, width = inputs.SIZES[size]
+    f, x, y = 525.0 * width / 640, width / 2, height / 2
+    message = CameraInfo(height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.k = [f, 0.0, x, 0.0, f, y, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [f, 0.0, x, 0.0, 0.0, f, y, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message.header.frame_id = FRAME
+    return message
 
 
 def publish(publishers: list[Any], messages: list[bytearray], rate: float, seconds: float) -> int:
@@ -83,6 +96,9 @@ def main() -> None:
     parser.add_argument("--size", choices=inputs.SIZES, default="480p")
     parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
     parser.add_argument("--cameras", type=int, default=1)
+    parser.add_argument(
+        "--calibrated", action="store_true", help="send camera_info before each command's frames"
+    )
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # also amid publishing
     use_large_image_profile()
@@ -95,11 +111,16 @@ def main() -> None:
         node.create_publisher(kind, topic + suffix, qos_profile_sensor_data)
         for topic in topics(args.cameras)
     ]
+    calibration = None
+    if args.calibrated:
+        calibration = node.create_publisher(CameraInfo, "/camera/camera_info", 1)
     messages = prepare(args.size, args.transport)
     print(json.dumps({"ready": True, "bytes": len(messages[0])}), flush=True)
     try:
         for line in sys.stdin:
             command = json.loads(line)
+            if calibration:
+                calibration.publish(camera_info(args.size))
             start = time.perf_counter()
             count = publish(publishers, messages, command["rate"], command["seconds"])
             elapsed = time.perf_counter() - start

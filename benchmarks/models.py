@@ -30,6 +30,7 @@ from robot_vision.heads.segmentation.spec import SegmentationSpec
 from robot_vision.images.input import InputSpec
 
 LABELS = tuple(f"room {i}" for i in range(10))
+CLASSES = tuple(f"class {i}" for i in range(11))  # of pixels
 
 
 def _three_heads(place: PlaceSpec) -> NetworkSpec:
@@ -109,6 +110,27 @@ def dense_pairs(images: list[NDArray[np.uint8]]) -> dict[str, tuple[ModelBundle,
     alone = _exported("demo_classifier", demo.spec.with_heads(**others), images)
     six = _exported("six_heads", DENSE_SPEC, images)
     return {"resnet18": (six, bundle("classifier_alone", images)), "demo": (demo, alone)}
+
+
+def six_and_one(
+    backbone: str, size: tuple[int, int], images: list[NDArray[np.uint8]]
+) -> tuple[ModelBundle, ModelBundle]:
+    """Returns a network with six heads, maps a quarter of its input, and one with its classifier alone."""
+    height, width = size
+    classifier = {ClassifierSpec.KIND: ClassifierSpec(LABELS)}
+    heads = {
+        **classifier,
+        "pose": PoseSpec(),
+        "place": PlaceSpec(clusters=16),
+        "dronet": DronetSpec(),
+        "segmentation": SegmentationSpec(CLASSES, height=height // 4, width=width // 4),
+        "depth": DepthSpec(size=(height // 4, width // 4), decoder="folded"),
+    }
+    six, one = (
+        NetworkSpec(backbone, InputSpec(height, width), heads=h) for h in (heads, classifier)
+    )
+    name = f"{backbone}_{height}x{width}"
+    return _exported(f"six_heads_{name}", six, images), _exported(f"one_head_{name}", one, images)
 
 
 def _exported(name: str, spec: NetworkSpec, images: list[NDArray[np.uint8]]) -> ModelBundle:

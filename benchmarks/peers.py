@@ -106,9 +106,12 @@ def camera_peer(*arguments: str, env: dict[str, str] | None = None) -> Peer:
     return Peer("-m", "benchmarks.camera", *arguments, env=env)
 
 
-def listener_peer(*prefixes: str, env: dict[str, str] | None = None) -> Peer:
-    """Starts `benchmarks.listener` for the topics below these prefixes."""
-    return Peer("-m", "benchmarks.listener", "--prefix", *prefixes, env=env)
+def listener_peer(
+    *prefixes: str, types: Mapping[str, str] | None = None, env: dict[str, str] | None = None
+) -> Peer:
+    """Starts `benchmarks.listener` for topics below these prefixes: those of `types`, or the usual ones."""
+    more = ("--types", json.dumps(dict(types))) if types else ()
+    return Peer("-m", "benchmarks.listener", "--prefix", *prefixes, *more, env=env)
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ def bench(
     cameras: int = 1,
     cwd: Path = inputs.ROOT,
     env: dict[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
 ) -> Iterator[Bench]:
     """Starts camera, listener and node, and waits for the first results.
 
@@ -210,12 +214,15 @@ def bench(
         cameras: how many.
         cwd: where the node is run.
         env: the environment of all three.
+        types: topics of each camera that are heard, to their types, and the camera then sends camera_info;
+            None for the usual ones.
     """
+    calibrated = ("--calibrated",) if types else ()
     names = [topic.split("/")[1] for topic in topics(cameras)]
     with (
         closing(camera_peer("--size", size, "--transport", transport,
-                            "--cameras", str(cameras), env=env)) as camera,
-        closing(listener_peer(*(f"{node}/{name}" for name in names), env=env)) as listener,
+                            "--cameras", str(cameras), *calibrated, env=env)) as camera,
+        closing(listener_peer(*(f"{node}/{name}" for name in names), types=types, env=env)) as listener,
         running(command, cwd, env) as process,
     ):  # fmt: skip
         made = Bench(camera, listener, process, cameras)

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 from ros_helpers import ROOT
 
 from benchmarks import __main__ as bench
-from benchmarks import camera, dense, inputs, models, node, peers, report
+from benchmarks import camera, dense, dense_node, inputs, models, node, peers, report
 from benchmarks.machine import short_commit
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.engines import create_engine
@@ -33,6 +33,13 @@ class Counter:
 
     def publish(self, message):
         self.sent += 1
+
+
+def test_a_node_is_heard_on_every_topic_of_its_cameras():
+    heard = dense_node.topics(ModelBundle.load(ROOT / "models" / "demo"))
+    assert {"classification", "pose", "segmentation", "points", "scan", "obstacle"} <= set(heard)
+    assert heard["depth/camera_info"] == "sensor_msgs/msg/CameraInfo"
+    assert not any(name.startswith("/") for name in heard)
 
 
 @pytest.mark.slow
