@@ -29,6 +29,13 @@ from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
 from robot_vision.truth.tracks import LABEL
 
+# Options of what a recording is, and of its truth.
+_OF_BAGS = (
+    *("bag", "map_bag", "predictions", "topic", "labels", "label_topic", "labels_of", "poses"),
+    *("pose_times", "pose_topic", "tf", "base_frame", "base_to_camera", "map_poses", "numbers"),
+    *("truth_image", "no_labels", "no_poses"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
@@ -100,9 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folders.add_argument(
         "--within",
         type=float,
-        default=25.0,
         metavar="M",
-        help="a right image was taken at most this far away, in metres (default: %(default)s)",
+        help="a right image was taken at most this far away, in metres (default: 25)",
     )
     folders.add_argument(
         "--tolerance",
@@ -358,14 +364,8 @@ def check_data_set(args: argparse.Namespace) -> None:
     """
     if args.option and not args.data:
         raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
-    for name in (
-        *("bag", "map_bag", "predictions", "topic", "labels", "label_topic", "labels_of", "poses"),
-        *("pose_times", "pose_topic", "tf", "base_frame", "base_to_camera", "map_poses", "numbers"),
-        *("truth_image", "no_labels", "no_poses"),
-    ):
-        if args.data and getattr(args, name, None):
-            option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{option} does not go with --data: leave one of them out")
+    if args.data:
+        _refuse(args, _OF_BAGS, "--data")
 
 
 def check_folders(args: argparse.Namespace) -> bool:
@@ -374,27 +374,30 @@ def check_folders(args: argparse.Namespace) -> bool:
     Raises:
         ConfigError: with the option.
     """
-    folders = args.merge == ["places"]
-    given = [n for n in ("database", "queries", "tolerance") if getattr(args, n) is not None]
-    if given and not folders:
-        raise ConfigError(
-            f"--{given[0]} belongs to folders: robot-vision evaluate places --{given[0]} ..."
-        )
-    others = (
-        "bag",
-        "data",
-        "predictions",
-        "map_bag",
-        "limit",
-        "compare",
-        "require",
-        "junit",
-        "poses",
-    )
-    for name in others if folders else ():
-        if getattr(args, name):
-            raise ConfigError(f"--{name.replace('_', '-')} does not go with places: leave it out")
-    return folders
+    if args.merge != ["places"]:
+        for name in ("database", "queries", "tolerance", "within"):
+            if getattr(args, name) is not None:
+                raise ConfigError(
+                    f"--{name} belongs to folders: robot-vision evaluate places --{name} ..."
+                )
+        return False
+    others = ("data", "limit", "compare", "require", "junit", "name", "camera")
+    _refuse(args, (*_OF_BAGS, *others), "places")
+    usual = EvaluationSettings().to_dict()
+    for name, key in (("radius", "place_radius_m"), ("heading", "place_heading_deg")):
+        if getattr(args, f"place_{name}") != usual[key]:
+            raise ConfigError(
+                f"--place-{name} does not go with places: a right image is within --within, whatever its "
+                "heading"
+            )
+    return True
+
+
+def _refuse(args: argparse.Namespace, names: Iterable[str], what: str) -> None:
+    for name in names:
+        if getattr(args, name, None):
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} does not go with {what}: leave one of them out")
 
 
 def truth_request(args: argparse.Namespace) -> TruthRequest:

@@ -29,6 +29,7 @@ from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import numbers
 from robot_vision.truth.tables import read_table
 
+WITHIN_M = 25.0
 VPR_BENCH = "ground_truth_new.npy"
 _CHUNK_PAIRS = 1_000_000  # of positions that are compared at once: 24 MB
 _EARTH_M = 6371008.8  # mean radius
@@ -58,22 +59,24 @@ class PlacePairs:
 
 
 def open_pairs(
-    database: Path, queries: Path, within_m: float = 25.0, tolerance: int | None = None
+    database: Path, queries: Path, within_m: float | None = None, tolerance: int | None = None
 ) -> PlacePairs:
     """Finds the images of two folders, and what is right.
 
     Args:
         database: folder of known images, with those below it.
         queries: folder of images that are looked up.
-        within_m: largest distance of a right image, metres.
+        within_m: largest distance of a right image, metres; None for 25, as benchmarks have it.
         tolerance: images of a route before and behind the right one that are right too; None for no route.
 
     Raises:
         SourceError: a folder has no images, or what tells the places is damaged.
-        ConfigError: nothing tells them.
+        ConfigError: nothing tells them, or `within_m` and `tolerance` are both given.
     """
-    if not 0 < within_m < np.inf:
+    if within_m is not None and not 0 < within_m < np.inf:
         raise ConfigError(f"--within is {within_m}: it must be above 0 m")
+    if within_m is not None and tolerance is not None:
+        raise ConfigError("--within and --tolerance exclude each other: give one")
     notes: list[str] = []
     known, asked = (_images(folder, notes) for folder in (database, queries))
     listed = database.parent / VPR_BENCH
@@ -81,7 +84,10 @@ def open_pairs(
         right, rule = _of_route(known, asked, tolerance, notes)
     elif listed.is_file() and database.parent == queries.parent:
         right, rule = _listed(listed, len(known), len(asked)), f"listed in {VPR_BENCH}"
+        if within_m is not None:
+            notes.append(f"--within is not used: {listed} says which images are right")
     else:
+        within_m = WITHIN_M if within_m is None else within_m
         known, asked, right = _by_position(database, queries, known, asked, within_m, notes)
         rule = f"taken at most {within_m:g} m away"
     return PlacePairs(tuple(known), tuple(asked), tuple(right), rule, tuple(notes))

@@ -80,6 +80,8 @@ def test_a_route_counts_images_in_their_natural_order(tmp_path):
     pairs = open_pairs(known, asked, tolerance=1)
     assert right(pairs)[:2] == [[0, 1], [0, 1, 2]] and right(pairs)[11] == [10, 11]
     assert pairs.database[10].name == "10.png"
+    with pytest.raises(ConfigError, match="--within and --tolerance exclude each other"):
+        open_pairs(known, asked, within_m=5.0, tolerance=1)
     with pytest.raises(SourceError, match="has 12 images and the queries 3"):
         open_pairs(known, folder(tmp_path / "other", ["1.png", "2.png", "3.png"]), tolerance=1)
 
@@ -100,6 +102,8 @@ def test_vpr_benchs_list_is_read(tmp_path, kind):
     known, asked = vpr_bench(tmp_path, rows)
     pairs = open_pairs(known, asked)
     assert right(pairs) == [[1, 2], [3], [0]] and VPR_BENCH in pairs.rule
+    assert not pairs.notes
+    assert "--within is not used" in open_pairs(known, asked, within_m=5.0).notes[0]
 
 
 def test_a_list_that_does_not_fit_is_refused(tmp_path):

@@ -125,7 +125,13 @@ def test_command_prints_the_table_and_writes_every_query(route, capsys):
     [
         (["places", "--database", "a"], "places needs --database DIR, --queries DIR and --model"),
         (["--tolerance", "3"], "--tolerance belongs to folders: robot-vision evaluate places"),
+        (["--within", "25"], "--within belongs to folders: robot-vision evaluate places"),
         (["places", "--bag", "x"], "--bag does not go with places"),
+        (["places", "--labels", "x"], "--labels does not go with places"),
+        (
+            ["places", "--place-radius", "9"],
+            "--place-radius does not go with places: a right image",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_one_line(more, said, capsys):

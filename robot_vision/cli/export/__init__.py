@@ -84,9 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fitted = parser.add_argument_group("with --torchvision and --from")
     fitted.add_argument(
         "--input",
-        default=_INPUT,
         metavar="HEIGHTxWIDTH",
-        help="input size of the network, in pixels (default: %(default)s, with --from the method's own)",
+        help=f"input size of the network, in pixels (default: {_INPUT}, with --from the method's own)",
     )
     fitted.add_argument(
         "--resize",
@@ -194,9 +193,8 @@ def from_published(
     from robot_vision.networks.published import convert
 
     path = Path(args.published).expanduser()
-    # The same object: the default, which nobody asked for.
-    size = None if args.input is _INPUT else _input_size(args.input)
-    # The size of `given` is replaced.
+    size = _input_size(args.input) if args.input else None
+    # Its size is replaced.
     given = InputSpec(resize=args.resize, crop_fraction=args.crop_fraction)
     network, method = convert(path, given, size)
     origin = f"{method}, converted from {path.name}"
@@ -220,7 +218,7 @@ def from_torchvision(
     }
     labelled = [trainer.word() for kind, trainer in trainers.items() if "labels" in fields[kind]]
     labels = read_labels(args.labels) if labelled else ()
-    height, width = _input_size(args.input)
+    height, width = _input_size(args.input or _INPUT)
     facts = DataFacts(dict.fromkeys(labelled, labels), input=(height, width))
     specs = {}
     for kind, trainer in trainers.items():
