@@ -24,7 +24,7 @@ from robot_vision.cli.arguments import (
     progress,
     say_program,
 )
-from robot_vision.cli.evaluate_arguments import check_data_set, with_images
+from robot_vision.cli.evaluate.arguments import check_data_set, with_images
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import bag_sha256

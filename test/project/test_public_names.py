@@ -32,7 +32,8 @@ NODES = {
     "places": ("places", "PlaceParameters", "PlaceNode"),
 }
 # Defaults of parameters that were changed on purpose: topics that are now relative to the node's namespace
-# (the same without one), what was measured again, and auto, which is float32 for a bundle without programs.
+# (the same without one), what was measured again, auto, which is float32 for a bundle without programs, and
+# export's --input, which is still 224x224 except for --from.
 CHANGED = {
     "perception_node": "perception",
     "initialpose_topic": "initialpose",
@@ -41,6 +42,7 @@ CHANGED = {
     "precision": "auto",
     "streams": 0,
     "--precision": "auto",
+    "--input": "None",
 }
 
 

@@ -21,7 +21,7 @@ from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import FLOAT32
 from robot_vision.cli.arguments import make_folder, open_split, progress, say_program
-from robot_vision.cli.evaluate_arguments import (
+from robot_vision.cli.evaluate.arguments import (
     add_arguments,
     check_data_set,
     check_folders,
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     Exit status: 3 if a limit is missed, else 1 if a recording of several could not be evaluated, else 0.
     """
     if check_folders(args):
-        from robot_vision.cli.map import folders  # with what reads benchmarks
+        from robot_vision.cli.evaluate import folders  # with what reads benchmarks
 
         return folders.run(args, settings_of(args))
     check_data_set(args)
