@@ -381,7 +381,7 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
 def test_two_test_processes_get_different_ros_domains():
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'test')!r})\n"
-        "import conftest; print(conftest._claim_ros_domain())"
+        "from pathlib import Path; import conftest; print(Path(conftest._claim_ros_domain().name).name)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
