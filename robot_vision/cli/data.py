@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     name = Path(args.path).resolve().stem
     output = Path(args.output or f"inspection/{name}").expanduser()
     make_folder(output)
-    report = _report(splits, args.sample or None, not args.no_contents)
+    report = survey(splits, args.sample or None, not args.no_contents)
     pictures = {"contact_sheet": output / "contact_sheet.png"}
     save_png(pictures["contact_sheet"], contact_sheet(splits))
     for word in report["pixels"]:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
-        _print(Console(), f"{args.kind} {args.path}", report)
+        show(Console(), f"{args.kind} {args.path}", report)
     return 0
 
 
@@ -101,8 +101,14 @@ def _formats(kind: str | None) -> int:
     return 0
 
 
-def _report(splits: Splits, sample: int | None, contents: bool) -> dict[str, Any]:
-    """Returns all that is known, as JSON data."""
+def survey(splits: Splits, sample: int | None, contents: bool) -> dict[str, Any]:
+    """Returns what a data set holds, as JSON data.
+
+    Args:
+        splits: of the data set.
+        sample: how many images are decoded; None for all.
+        contents: read all images, to find identical ones.
+    """
     images = look.survey_images(splits.samples, sample)
     poses = look.survey_poses(splits)
     K = splits.camera_matrix
@@ -141,7 +147,9 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {key: None if math.isnan(value) else value for key, value in values.items()}
 
 
-def _print(console: Console, title: str, report: dict[str, Any]) -> None:
+def show(console: Console, title: str, report: dict[str, Any]) -> None:
+    """Prints what `survey` returned, under a title."""
+
     def say(text: str, style: str | None = None) -> None:
         # Lines are not broken, so that paths can be copied; names may hold what rich takes for markup.
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -163,7 +171,7 @@ def _print(console: Console, title: str, report: dict[str, Any]) -> None:
     _print_overlap(say, report["overlap"], counts)
     for note in report["notes"]:
         say(f"note: {note}")
-    for picture in report["pictures"].values():
+    for picture in report.get("pictures", {}).values():
         say(f"wrote {picture}")
 
 

@@ -332,6 +332,13 @@ class Trainer(Side, Generic[S]):
                     f"of {where} have it"
                 )
 
+    def suggested(self, splits: Any) -> Mapping[str, Any]:
+        """Returns the settings that these data (a `datasets.sample.Splits`) want otherwise than by default.
+
+        They are written into a new project's configuration, where people see and change them.
+        """
+        return {}
+
     def check_epochs(self, epochs: int) -> None:
         """Raises ConfigError where a stage has too few epochs to teach the head all that it says."""
 

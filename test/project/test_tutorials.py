@@ -1,23 +1,15 @@
-"""The tutorials of docs/training.md run as they are written, on small data in place of the reader's own.
+"""The tutorials of docs/training.md run as they are written, on small data in place of the reader's own."""
 
-Every file that a tutorial shows is written, and every command of `robot-vision` in it is run, in order.
-Only what makes a run long or needs the internet is set otherwise: weights, size, epochs.
-"""
-
-import glob
-import re
-import shlex
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import yaml
 from rosbags.typesys import Stores, get_typestore
 from train_data import COLOURS
+from written_commands import run_page
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.cli import main
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recordings.writing import RecordingWriter
 
@@ -25,51 +17,14 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-QUICK = {
-    "network.weights": "null",
-    "network.input": "{height: 64, width: 64}",
-    "loop.epochs": "1",
-    "loop.threads": "1",
-    "loop.accelerator": "cpu",
-}
-
-
-def tutorial(number):
-    """Returns the fenced blocks of one tutorial: (language, text), in order."""
-    start = GUIDE.index(f"## Tutorial {number}:")
-    end = GUIDE.find("\n## ", start + 1)
-    return re.findall(r"```(\w*)\n(.*?)```", GUIDE[start : end if end > 0 else None], re.DOTALL)
 
 
 def run_tutorial(number):
-    """Writes its files into the working directory and runs its commands.
-
-    Returns:
-        The commands that were run, and those of `ros2`, which were not.
-    """
+    """Runs one tutorial; see `run_page`."""
     pytest.importorskip("torch")
-    done, left = [], []
-    for language, text in tutorial(number):
-        if language == "yaml":
-            name = re.match(r"# (\S+\.yaml)", text)
-            assert name, f"the first line of a file does not name it:\n{text}"
-            assert yaml.safe_load(text)
-            Path(name[1]).write_text(text, encoding="utf-8")
-            continue
-        for line in text.splitlines():
-            words = shlex.split(line, comments=True)
-            if not words or words[0] not in ("robot-vision", "ros2"):
-                continue
-            if words[0] == "ros2":
-                left.append(words)
-                continue
-            arguments = [found for word in words[1:] for found in sorted(glob.glob(word)) or [word]]
-            if arguments[0] == "train":
-                for key, value in QUICK.items():
-                    arguments += ["--set", f"{key}={value}"]
-            assert main(arguments) == 0, line
-            done.append(words[1:])
-    return done, left
+    start = GUIDE.index(f"## Tutorial {number}:")
+    end = GUIDE.find("\n## ", start + 1)
+    return run_page(GUIDE[start : end if end > 0 else None])
 
 
 def write_rooms(root):

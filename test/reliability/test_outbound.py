@@ -154,6 +154,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
         "evaluate": [[*bags, *model, "--output", "evaluation", "--jobs", "2"]],
         "stress": [[*bags, *model, "--every", "8", "--degradations", "blur", "--output", "stress"]],
         "filter": [[*bags, *model, "--resamples", "20", "--output", "filter"]],
+        "init": [["project", "--data", str(labelled)]],
         "train": [["train.yaml"]],
         "export": [["--torchvision", "mobilenet_v2", "--weights", "none", "--out", "exported"]],
         "calibrate": [

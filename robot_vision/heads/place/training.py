@@ -49,6 +49,8 @@ MODULES = {
 }
 _COLUMNS = 50_000  # descriptors for k-means: the authors' code takes as many
 _CHUNK = 64
+# Of the extent of a new project's poses: the radius within which two images show one place.
+_PLACE_SHARE, _LEAST_PLACE_M = 0.05, 0.25
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,16 @@ class PlaceTrainer(Trainer[PlaceSpec]):
                 f"{self.name}.positive_deg and {self.name}.negative_deg need orientations, which {where} "
                 "does not have: set both to null"
             )
+
+    def suggested(self, splits: Any) -> Mapping[str, Any]:
+        """Distances by the extent of the poses: by the defaults a room has no negatives."""
+        positions = [s.T_map_camera[:3, 3] for s in splits.train if s.T_map_camera is not None]
+        extent = float(np.linalg.norm(np.ptp(positions, axis=0)))
+        positive_m = round(max(_LEAST_PLACE_M, extent * _PLACE_SHARE), 2)
+        if positive_m >= PlaceConfig.positive_m:
+            return {}
+        turn = {"positive_deg": 30.0} if splits.has_orientation else {}
+        return {"positive_m": positive_m, **turn, "negative_m": round(2.5 * positive_m, 3)}
 
     def module(self, spec: PlaceSpec, shapes: Sequence[Shape]) -> nn.Module:
         module, _, name = MODULES[spec.pooling].partition(":")

@@ -1,0 +1,162 @@
+"""`robot-vision init`: the project that it writes works, and what it cannot do it says in one line."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from evaluation_bags import write_bag
+from train_data import make_labelled, make_posed
+from written_commands import run_page
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.cli import main
+from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.training.config_file import read_config
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Returns the one line of a refusal."""
+    capsys.readouterr()
+    assert main(["init", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_missing_flags_are_named_without_a_terminal(tmp_path: Path, capsys) -> None:
+    assert "--data is missing" in refused(capsys, str(tmp_path / "project"))
+    rooms = make_labelled(tmp_path / "rooms", train=4, test=1)
+    assert "PROJECT is missing" in refused(capsys, "--data", str(rooms))
+    assert not (tmp_path / "project").exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys) -> None:
+    rooms = make_labelled(tmp_path / "rooms", train=4, test=1)
+    (tmp_path / "project").mkdir()
+    assert main(["init", str(tmp_path / "project"), "--data", str(rooms)]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "project").iterdir()}
+    assert "not empty" in refused(capsys, str(tmp_path / "project"), "--data", str(rooms))
+    assert {path: path.read_bytes() for path in (tmp_path / "project").iterdir()} == before
+    assert "not empty" in refused(capsys, str(rooms / "train/red/000.png"), "--data", str(rooms))
+
+
+def test_heads_are_those_that_the_data_can_teach(tmp_path: Path, capsys) -> None:
+    rooms = make_labelled(tmp_path / "rooms", train=4, test=1)
+    poses = make_posed(tmp_path / "walk")
+    for data, heads in ((rooms, ("classifier",)), (poses, ("pose", "place"))):
+        project = tmp_path / f"project_of_{data.name}"
+        assert main(["init", str(project), "--data", str(data)]) == 0
+        config = read_config(project / "training.yaml")
+        assert config.heads == heads and config.data.path == str(data)
+    # A camera that goes 4 m to and fro: within the default of 10 m everything would be one place.
+    place = config.settings["place"]
+    assert place.positive_m == pytest.approx(0.2, abs=0.06) and place.negative_m < 1
+    line = refused(capsys, str(tmp_path / "new"), "--data", str(rooms), "--heads", "pose")
+    assert "needs" in line and "pose" in line
+    assert "did you mean 'classifier'" in refused(
+        capsys, str(tmp_path / "new"), "--data", str(rooms), "--heads", "clasifier"
+    )
+
+
+def test_what_teaches_nothing_is_refused(tmp_path: Path, capsys) -> None:
+    bag = write_bag(tmp_path / "drive", count=8, labels=False, poses=False)
+    line = refused(capsys, str(tmp_path / "new"), "--data", str(bag))
+    assert "Nothing can be learned" in line and "two classes" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_bag_of_several_cameras_wants_a_topic(tmp_path: Path, capsys) -> None:
+    with RecordingWriter(tmp_path / "two") as bag:
+        for i in range(3):
+            for camera in ("left", "right"):
+                bag.compressed_image(f"/{camera}/compressed", 10**18 + i, "optical", b"", "jpeg")
+    line = refused(capsys, str(tmp_path / "new"), "--data", str(tmp_path / "two"))
+    assert "--topic is missing" in line and "/left/compressed, /right/compressed" in line
+
+
+def test_labels_of_a_bag_are_a_file_or_a_topic(tmp_path: Path, capsys) -> None:
+    bag = write_bag(tmp_path / "drive", count=60, poses=False, jpeg=True)
+    spans = tmp_path / "spans.yaml"
+    spans.write_text(
+        "- {label: hall, from_s: 0, to_s: 2}\n- {label: kitchen, from_s: 2, to_s: 9}\n"
+    )
+    for i, (labels, option) in enumerate(
+        (
+            ([], {"label_topic": "/truth/room"}),
+            (["--labels", "/truth/room"], {"label_topic": "/truth/room"}),
+            (["--labels", str(spans)], {"label_spans": str(spans)}),
+        )
+    ):
+        assert main(["init", str(tmp_path / f"p{i}"), "--data", str(bag), *labels]) == 0
+        config = read_config(tmp_path / f"p{i}" / "training.yaml")
+        assert config.data.options == {"image_topic": "/front/image_raw", **option}
+    parameters = yaml.safe_load((tmp_path / "p0" / "perception.yaml").read_text())
+    assert parameters["/**"]["ros__parameters"] == {
+        "cameras": ["camera"],
+        "image_topics": ["/front/image_raw"],
+        "transport": "compressed",
+    }
+    line = refused(capsys, str(tmp_path / "new"), "--data", str(bag), "--labels", "spams.yaml")
+    assert "neither a file nor a topic" in line and "/truth/room" in line
+
+
+@pytest.mark.slow
+def test_questions_are_asked_on_a_terminal(tmp_path: Path) -> None:
+    make_labelled(tmp_path / "rooms", train=4, test=1)
+    terminal, end = pty.openpty()
+    answers = ["nowhere", "rooms", "", "pose", "", "mine"]
+    os.write(terminal, "".join(f"{answer}\n" for answer in answers).encode())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "robot_vision.cli", "init"],
+        cwd=tmp_path,
+        stdin=end,
+        stdout=end,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(end)
+    said = b""
+    while True:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+    assert process.wait(60) == 0, said.decode()
+    text = said.decode()
+    assert "nowhere does not exist" in text and "The pose head needs" in text
+    assert read_config(tmp_path / "mine" / "training.yaml").heads == ("classifier",)
+
+
+@pytest.mark.slow
+def test_the_written_project_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    bag = write_bag(tmp_path / "drive", count=240)
+    project = tmp_path / "my rooms"
+    assert main(["init", str(project), "--data", str(bag), "--heads", "classifier,pose"]) == 0
+    monkeypatch.chdir(project)
+    page = (project / "README.md").read_text()
+    write_bag(tmp_path / "other", count=40, start=1_800_000_000_000_000_000)
+    done, left = run_page(page.replace("OTHER_DRIVE", f"{tmp_path / 'other'}"))
+    assert [words[0] for words in done] == ["data", "train", "infer", "evaluate"]
+    bundle = ModelBundle.load(project / "runs" / "my_rooms" / "bundle")
+    assert list(bundle.spec.heads) == ["classifier", "pose"]
+    assert bundle.spec.heads["classifier"].labels == ("blue", "green", "red")
+    assert "`/perception/camera/classification`" in page
+    assert left == [["ros2", "launch", "./robot.launch.py"]]
+
+    source = (project / "robot.launch.py").read_text()
+    strings = [n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant)]
+    assert "runs/my_rooms/bundle" in strings and "perception.launch.py" in strings
+    if importlib.util.find_spec("launch_ros"):
+        from launch import LaunchContext
+        from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+        file = PythonLaunchDescriptionSource(str(project / "robot.launch.py"))
+        arguments = file.get_launch_description(LaunchContext()).get_launch_arguments()
+        assert "model" in {argument.name for argument in arguments}
