@@ -201,6 +201,61 @@ def test_seven_scenes_depth_is_in_metres_where_it_was_measured(tmp_path):
     assert not open_dataset("seven_scenes", tmp_path / "room", depth="none").samples[2].truth
 
 
+def test_depth_is_brought_to_the_pixels_that_show_it(tmp_path):
+    seven_scenes(tmp_path / "room", 4)
+    stored = np.full((24, 32), 2000, np.uint16)
+    stored[10:14, 10:14] = 500  # a box in front of a wall
+    stored[0, 0] = 65535
+    write(tmp_path / "room/frame-000001.depth.png", stored)
+
+    def opened(**options):
+        splits = open_dataset("seven_scenes", tmp_path / "room", split="train", **options)
+        return true_values(splits.train[1].of("image:depth"), "float32", np.nan), splits
+
+    as_stored, _ = opened()
+    same, _ = opened(camera_matrix="30,30,16,12", depth_camera="30,30,16,12,0")
+    np.testing.assert_array_equal(same, as_stored)
+    # A depth camera of twice the focal length, 0.1 m to the left.
+    moved, splits = opened(camera_matrix="30,30,16,12", depth_camera="60,60,16,12,-0.1")
+    assert any("brought to the image's pixels" in note for note in splits.notes)
+    # The wall's corner (31, 23) is at x = 2 * 15 / 60 - 0.1 = 0.4 and y = 2 * 11 / 60 m.
+    column, row = round(30 * 0.4 / 2 + 16), round(30 * (11 / 60) + 12)
+    assert np.isfinite(moved[row, column])
+    assert np.isnan(moved[:, column + 1 :]).all() and np.isnan(moved[row + 1 :]).all()
+    # The box spans x = 0.5 (10 to 13 - 16) / 60 - 0.1 m, and hides the wall.
+    columns = {round(30 * (0.5 * (c - 16) / 60 - 0.1) / 0.5 + 16) for c in range(10, 14)}
+    rows = {round(30 * (r - 12) / 60 + 12) for r in range(10, 14)}
+    box = np.argwhere(moved == np.float32(0.5))
+    assert {tuple(p) for p in box} == {(r, c) for r in rows for c in columns}
+    prints = {splits.fingerprint("train"), opened()[1].fingerprint("train")}
+    assert len(prints) == 2
+    for wrong in ("585,585,320,240", "0,585,320,240,0", "585,585,320,240,nan"):
+        with pytest.raises(ConfigError, match="depth_camera"):
+            opened(depth_camera=wrong)
+    with pytest.raises(ConfigError, match="depth_camera has no effect"):
+        opened(depth="none", depth_camera="585,585,320,240,0")
+
+
+def test_edges_of_registered_kitchen_depth_lie_on_edges_of_the_image(data_dir):
+    def share(**options):
+        """The image's mean gradient at edges of depth, over its mean."""
+        found = []
+        kitchen = open_dataset(
+            "seven_scenes", data_dir / "kitchen", depth="../kitchen_depth", **options
+        )
+        for sample in kitchen.train[20:120:40]:
+            depth = true_values(sample.of("image:depth"), "float32", np.nan)
+            grey = cv2.cvtColor(sample.source.load(), cv2.COLOR_RGB2GRAY).astype(np.float32)
+            grey = cv2.GaussianBlur(grey, (0, 0), 2)
+            slope = np.hypot(*np.gradient(grey))
+            with np.errstate(invalid="ignore"):
+                edges = np.abs(np.diff(depth, axis=1)) > 0.2
+            found.append(slope[:, 1:][edges].mean() / slope.mean())
+        return np.mean(found)
+
+    assert share(depth_camera="585,585,320,240,-0.025") > 1.3 * share()
+
+
 def test_camvid_and_kitchen_depth_have_their_counts(data_dir):
     names = "sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist,void"
     camvid = open_dataset("mask_folder", data_dir / "camvid", classes=names, val_for="test")

@@ -11,8 +11,8 @@ The camera is a Kinect: where `camera_matrix` is not given, fx = fy = 525, cx = 
 (its uncalibrated colour camera; 585 is its depth camera's), scaled to images of another size.
 
 `frame-NNNNNN.depth.png`, where there are some, are distances along the depth camera's axis: uint16
-millimetres, 65535 and 0 where nothing was measured. They are of the depth camera's pixels, which lie up to
-some pixels beside the colour camera's.
+millimetres, 65535 and 0 where nothing was measured. They are of the depth camera's pixels: at the sides
+what they show is 32 of 640 pixels beside what the image shows there. `depth_camera` corrects that.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.pixel_truth import PixelFile
 from robot_vision.datasets.posed import PosedOptions, checked, matrix_for_image, splits_of
+from robot_vision.datasets.registered_depth import RegisteredDepth, parse_depth_camera
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.errors import SourceError
+from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.recordings.files import image_notes, some
 from robot_vision.recordings.image_formats import is_image
@@ -53,6 +54,11 @@ class Options(PosedOptions):
         "",
         "folder of the depth images (below it as the frames are), if they are not next to them; none: they "
         "are not used",
+    )
+    depth_camera: str = option(
+        "",
+        "the depth camera as fx,fy,cx,cy,x, in pixels and metres to the right of the colour camera "
+        "(a Kinect's: 585,585,320,240,-0.025): depth is brought to the image's pixels; empty: as stored",
     )
 
 
@@ -87,9 +93,13 @@ def open_splits(root: Path, options: Options) -> Splits:
             f"{_depth_root(root, options)} has no depth image of these frames: frame-NNNNNN.depth.png"
         )
     if measured:
+        whose = (
+            "brought to the image's pixels by depth_camera"
+            if options.depth_camera
+            else "of the depth camera's pixels, which are not the image's: depth_camera brings it to these"
+        )
         notes.append(
-            f"{measured} of {counted(len(samples), 'frame has', 'frames have')} depth, of the depth camera's "
-            "pixels, which are not exactly the colour camera's"
+            f"{measured} of {counted(len(samples), 'frame has', 'frames have')} depth, {whose}"
         )
     unread = [p.name for p in root.glob("*.zip") if folders and not root.joinpath(p.stem).is_dir()]
     loose = [p.name for p in root.iterdir() if folders and _FRAME.match(p.name)]
@@ -116,6 +126,12 @@ def open_splits(root: Path, options: Options) -> Splits:
     if not options.camera_matrix:
         K = matrix_for_image(parse_camera_matrix(KINECT), _SIZE, files[0], "the Kinect", notes)
         notes.append(f"camera matrix assumed: fx,fy,cx,cy = {KINECT} (set camera_matrix)")
+    if options.depth_camera:
+        if not measured:
+            raise ConfigError(f"Option depth_camera has no effect: no frame of {root} has depth")
+        camera = K if K is not None else parse_camera_matrix(options.camera_matrix)
+        assert camera is not None
+        samples = _registered(samples, options.depth_camera, camera)
     is_test = None if test is None else lambda sample: sample.sequence in test
     return splits_of(samples, options, notes, is_test=is_test, K=K)
 
@@ -188,6 +204,18 @@ def _with_depth(
             sample = replace(sample, truth=truth)
         found.append(sample)
     return found, sum(bool(sample.truth) for sample in found)
+
+
+def _registered(samples: list[Sample], depth_camera: str, K: NDArray[np.float64]) -> list[Sample]:
+    depth, x_m = parse_depth_camera(depth_camera)
+    colour = float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
+    word = "image:depth"
+    return [
+        replace(s, truth={word: RegisteredDepth(s.truth[word], depth, colour, x_m)})
+        if s.truth
+        else s
+        for s in samples
+    ]
 
 
 def read_pose(file: Path) -> NDArray[np.float64]:
