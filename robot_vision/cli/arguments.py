@@ -79,6 +79,9 @@ def add_model(group: Any, required: bool = True) -> None:
 
 def add_truth(group: Any) -> None:
     """Declares where the truth of a recording is."""
+    from robot_vision.truth.images import IMAGES
+    from robot_vision.truth.reading import TruthRequest
+
     group.add_argument(
         "--labels",
         default="",
@@ -96,6 +99,22 @@ def add_truth(group: Any) -> None:
     )
     group.add_argument(
         "--pose-topic", default="", help="topic of the true poses, a pose or odometry"
+    )
+    group.add_argument(
+        "--truth-image",
+        action="append",
+        default=[],
+        metavar="NAME=TOPIC",
+        help=f"{IMAGES}; repeat for more (default: for each map that the model answers with, the topic "
+        "of that name in a namespace called truth)",
+    )
+    group.add_argument(
+        "--truth-image-within",
+        type=float,
+        default=TruthRequest.image_within_s,
+        metavar="S",
+        help="largest difference between the stamps of an image and its true image, in seconds "
+        "(default: %(default)s)",
     )
 
 

@@ -39,6 +39,7 @@ from robot_vision.studies.stress.degradations import DEGRADATIONS
 from robot_vision.studies.stress.measure import METRICS
 from robot_vision.studies.stress.report import page, picture, tables
 from robot_vision.studies.stress.run import StressPlan, StressRecording, frames_to_do, stress
+from robot_vision.truth.images import parse_images
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import LABEL, Truth
 
@@ -161,7 +162,8 @@ def _recording(args: argparse.Namespace, bundle: ModelBundle) -> StressRecording
     if args.data:
         return _data_set(args, bundle)
     path = str(Path(args.bag).expanduser())
-    topic = image_topic(path, args.topic)
+    true_images = parse_images(args.truth_image)
+    topic = image_topic(path, args.topic, [source.where for source in true_images])
     with open_source(path, [topic]) as source:
         first, count = next(iter(source), None), source.count
     request = TruthRequest(
@@ -170,6 +172,8 @@ def _recording(args: argparse.Namespace, bundle: ModelBundle) -> StressRecording
         pose_file=args.poses,
         pose_topic=args.pose_topic,
         base_to_camera=args.base_to_camera,
+        images=true_images,
+        image_within_s=args.truth_image_within,
     )
     request = with_images(request, bundle.spec.bound)
     truth = read_truth(Path(path), request, first.frame_id if first else "")

@@ -54,6 +54,7 @@ from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import POSE_KINDS
+from robot_vision.truth.images import parse_images
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import Truth
 
@@ -198,7 +199,7 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     ]
     every = [*jobs, _job(args, bundle, args.map_bag, "map")] if args.map_bag else jobs
     for job in every if len(jobs) == 1 else every[len(jobs) :]:  # before hours of work
-        image_topic(job.bag, job.topic)
+        image_topic(job.bag, job.topic, job.truth)
     _require_different(jobs)
     outcomes = _predicted(every, args)
     reference = _reference(outcomes.pop(), request, args) if args.map_bag else None
@@ -274,6 +275,7 @@ def _job(args: argparse.Namespace, bundle: ModelBundle, bag: str, name: str) -> 
         cache=str(cache.absolute()),
         model=str(bundle.path.absolute()),
         topic=args.topic,
+        truth=_true_topics(args),
         engine=args.engine,
         device=args.device,
         precision=args.precision,
@@ -281,6 +283,10 @@ def _job(args: argparse.Namespace, bundle: ModelBundle, bag: str, name: str) -> 
         batch=args.batch,
         limit=args.limit,
     )
+
+
+def _true_topics(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(source.where for source in parse_images(args.truth_image))
 
 
 def _predicted(jobs: list[Job], args: argparse.Namespace) -> list[Outcome]:
@@ -347,7 +353,7 @@ def _recorded(args: argparse.Namespace) -> Written:
     bag = ""
     if args.bag:
         bag = _expanded(args.bag)[0]
-        topic = image_topic(bag, args.topic)
+        topic = image_topic(bag, args.topic, _true_topics(args))
         with open_source(bag, [topic]) as source:
             found = with_times_of(found, source, bundle)
         found.meta["image_topic"] = topic

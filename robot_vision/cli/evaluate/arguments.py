@@ -24,7 +24,7 @@ from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.truth.bag_numbers import NUMBERS
-from robot_vision.truth.images import IMAGES, parse_images
+from robot_vision.truth.images import parse_images
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
 from robot_vision.truth.tracks import LABEL
@@ -237,22 +237,6 @@ def _add_truth(group: Any) -> None:
         "--map-poses", default="", metavar="FILE", help="file of true poses of --map-bag"
     )
     group.add_argument("--numbers", default="", metavar="NAME=SOURCE", help=f"true {NUMBERS}")
-    group.add_argument(
-        "--truth-image",
-        action="append",
-        default=[],
-        metavar="NAME=TOPIC",
-        help=f"{IMAGES}; repeat for more (default: for each map that the model answers with, the topic "
-        "of that name in a namespace called truth)",
-    )
-    group.add_argument(
-        "--truth-image-within",
-        type=float,
-        default=TruthRequest.image_within_s,
-        metavar="S",
-        help="largest difference between the stamps of an image and its true image, in seconds "
-        "(default: %(default)s)",
-    )
     group.add_argument("--no-labels", action="store_true", help="ignore the labels in the bag")
     group.add_argument("--no-poses", action="store_true", help="ignore the poses in the bag")
 

@@ -12,7 +12,7 @@ import importlib.util
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from robot_vision.evaluation.predict.replay import GPU_BATCH, replay
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Source, open_source
 from robot_vision.recordings.recording_folder import is_bag
+from robot_vision.recordings.storage import slashed
 
 RUNNERS = ("processes", "ray")
 _STEP_S = 0.2
@@ -42,7 +43,8 @@ class Job:
         name: by which it is known in the results.
         cache: file for its predictions.
         model: the bundle's directory.
-        topic: image topic; empty takes the only one.
+        topic: image topic; empty takes the only one that is no truth.
+        truth: topics of true images, which are no camera's.
         engine: see `Pipeline.load`, as the next three.
         device: of the engine.
         precision: of the arithmetic, or a program.
@@ -56,6 +58,7 @@ class Job:
     cache: str
     model: str
     topic: str = ""
+    truth: tuple[str, ...] = ()
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
@@ -85,8 +88,13 @@ class Outcome:
         return Predictions.load(self.job.cache)
 
 
-def image_topic(bag: str, topic: str) -> str:
-    """Returns the image topic that is meant: the only one that does not call itself truth.
+def image_topic(bag: str, topic: str, truth: Sequence[str] = ()) -> str:
+    """Returns the image topic that is meant: the only one that neither calls itself truth nor is named so.
+
+    Args:
+        bag: a recording.
+        topic: the one that is asked for; empty for the only one.
+        truth: topics of true images.
 
     Raises:
         ConfigError: several to choose from.
@@ -102,12 +110,15 @@ def image_topic(bag: str, topic: str) -> str:
             "robot-vision make-bag makes one of images"
         )
     with open_source(path, [topic] if topic else None) as source:
-        if len(source.topics) > 1:
-            raise ConfigError(
-                f"{bag} has {len(source.topics)} image topics: set --topic to one of "
-                f"{', '.join(source.topics)}"
-            )
-        return source.topics[0]
+        there = source.topics
+    if not topic:
+        true = {slashed(name) for name in truth}
+        there = tuple(t for t in there if t not in true) or there
+    if len(there) > 1:
+        raise ConfigError(
+            f"{bag} has {len(there)} image topics: set --topic to one of {', '.join(there)}"
+        )
+    return there[0]
 
 
 def predict(job: Job, pipeline: Pipeline, progress: Progress | None = None) -> Outcome:
@@ -116,7 +127,7 @@ def predict(job: Job, pipeline: Pipeline, progress: Progress | None = None) -> O
     Raises:
         RobotVisionError: it cannot be read, or nothing in it can be predicted.
     """
-    topic = image_topic(job.bag, job.topic)
+    topic = image_topic(job.bag, job.topic, job.truth)
     opened = functools.partial(open_source, job.bag, [topic])
     return predict_source(job, opened, topic, bag_sha256(job.bag), pipeline, progress)
 
@@ -183,7 +194,7 @@ def count_frames(jobs: list[Job]) -> int | None:
     total = 0
     for job in jobs:
         try:
-            with open_source(job.bag, [image_topic(job.bag, job.topic)]) as source:
+            with open_source(job.bag, [image_topic(job.bag, job.topic, job.truth)]) as source:
                 count = source.count
         except RobotVisionError:
             continue

@@ -192,7 +192,8 @@ def test_infer_writes_numbers_arrays_and_pictures(trained, tmp_path, capsys):
 def test_a_bag_is_judged_live_and_as_it_was_recorded(trained, tmp_path, capsys):
     bag, out = drive(tmp_path / "drive"), tmp_path / "out"
     common = ["--bag", str(bag), "--model", str(trained.bundle), "--resamples", "30"]
-    common += ["--topic", "/camera/image_raw", "--format", "json"]
+    common += ["--format", "json"]
+    # The images come from the other topic, since this one is named as truth.
     common += ["--truth-image", "depth=/depth/image_raw"]
     capsys.readouterr()
     assert main(["evaluate", *common, "--output", str(out)]) == 0
@@ -219,6 +220,30 @@ def test_a_bag_is_judged_live_and_as_it_was_recorded(trained, tmp_path, capsys):
         assert recorded[section][metric]["value"] == pytest.approx(
             found[section][metric]["value"], abs=2e-3
         )
+
+
+@pytest.mark.slow
+def test_stress_measures_depth_by_a_topic_that_is_named(trained, tmp_path, capsys):
+    words = [
+        "--bag",
+        str(drive(tmp_path / "drive")),
+        "--model",
+        str(trained.bundle),
+        "--format",
+        "json",
+    ]
+    words += ["--degradations", "dark", "--limit", "6", "--resamples", "0"]
+    capsys.readouterr()
+    assert main(["stress", *words, "--output", str(tmp_path / "without")]) == 2
+    assert "2 image topics" in capsys.readouterr().err
+    words += ["--truth-image", "depth=/depth/image_raw", "--output", str(tmp_path / "out")]
+    assert main(["stress", *words]) == 0
+    conditions = json.loads(capsys.readouterr().out)["conditions"]
+    errors = [c["numbers"]["depth.abs_rel"] for c in conditions]
+    assert len(errors) == 6 and errors[0] < 0.15 < errors[-1]
+    other = [w.replace("depth=/depth", "pixels=/depth") for w in words]
+    assert main(["stress", *other]) == 2
+    assert "name of --truth-image 'pixels'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
