@@ -237,6 +237,39 @@ def test_answers_do_not_depend_on_where_the_origin_is(tmp_path: Path, turn_deg: 
     np.testing.assert_allclose(*([a[2] for a in answers] for answers in found), atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("light", [0.0, 1.0], ids=["same", "other"])
+def test_drive_in_another_light_is_recognised_with_odometry(make: Make, light: float) -> None:
+    """Another light adds the same to all images; past the map's end nothing is accepted in either."""
+    asked = accepted = right = first = outside = 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        wave, phase = rng.normal(size=(1, 200)) / 2.0, rng.uniform(0, 2 * np.pi, 200)
+        mix, lamp = rng.normal(size=(200, 64)), unit(rng.normal(size=64))
+
+        def look(x: NDArray[Any], light: float) -> NDArray[np.float32]:
+            clear = unit(np.cos(x[:, None] * wave + phase) @ mix)  # noqa: B023
+            return unit(clear + light * lamp + 0.05 * rng.normal(size=clear.shape))  # noqa: B023
+
+        xs = np.arange(0, 120, 0.5)
+        places, index, _ = make(xs, look(xs, 0.0))
+        recogniser = Recogniser(places, index)
+        x = np.arange(60, 180, 0.6)
+        for i, (at, descriptor) in enumerate(zip(x, look(x, light), strict=True)):
+            T, stamp_ns = np.eye(4), 10**12 + i * SECOND // 2
+            T[0, 3] = at
+            found = recogniser.observe(descriptor, stamp_ns, Odometry(stamp_ns, T))
+            if at > 121:
+                outside += found.accepted
+            elif at <= 119:
+                near = abs(found.candidates[0].position[0] - at) <= 1.0
+                asked, accepted, first = asked + 1, accepted + found.accepted, first + near
+                right += found.accepted and near
+    assert first >= 0.98 * asked
+    assert right == accepted >= (0.5 if light else 0.9) * asked
+    assert outside == 0
+
+
 def test_empty_map_answers_nothing(make: Make) -> None:
     places, index, _ = make([], np.zeros((0, SIZE), np.float32))
     for options in (ALONE, RecogniserOptions()):

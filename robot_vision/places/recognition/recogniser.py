@@ -133,6 +133,7 @@ class Recogniser:
         self.probability = self._given or found.probability
         self.filter.probability = self.probability
         self.filter.sharpness, self.filter.fineness = found.sharpness, found.fineness
+        self.filter.contrast = found.contrast
         # Deviation of a camera from the nearest keyframe: half of the way to the next one.
         o = self.options
         share = 0.5 * self._table.spacing(o.radius_m, o.heading_deg)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.heads.place.probability import MIN_MATCHES, PlaceProbability, fit
+from robot_vision.places.recognition.contrast import LEAST_REFERENCES, Contrast, standardised
 from robot_vision.places.recognition.known_places import PlaceTable
 
 # For no data at all: half sure at the similarity that unrelated views of one building often reach, and
@@ -23,6 +24,7 @@ DEFAULT = PlaceProbability(bias=-12.0, similarity=15.0)
 _QUESTIONS = 300
 _ANSWERS = 20_000
 _MATCHES = 64
+_REFERENCES = 256
 _SEED = 0
 
 
@@ -38,11 +40,14 @@ class SelfCalibration:
         fineness: the same for the nearest keyframe among all others, those of its place included: views side
             by side are less distinct than places. A filter that took `sharpness` for it counted a place's
             radius twice: the camera within it of a keyframe, and that within it of the best one.
+        contrast: how far the right place stands out of the map, in units that another light leaves; None
+            where there was too little to say it.
     """
 
     probability: PlaceProbability
     sharpness: float | None
     fineness: float | None
+    contrast: Contrast | None = None
 
 
 def calibrate_on_map(
@@ -67,12 +72,17 @@ def calibrate_on_map(
     asked = np.unique(rng.choice(n, size=min(_QUESTIONS, n), p=even))
     stored = np.sort(rng.choice(n, size=min(_ANSWERS, n), replace=False))
     kept = descriptors[stored].astype(np.float32)
+    chosen = np.unique(rng.choice(n, size=min(_REFERENCES, n), p=even))
+    references = np.unique(np.searchsorted(stored, chosen).clip(max=len(stored) - 1))
+    stands: dict[bool, list[float]] = {True: [], False: []}
     found: list[tuple[float, float, bool]] = []
     choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     nearest_choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    standard: list[NDArray[np.float64]] = []
     for row in asked:
         similarity = kept @ descriptors[row].astype(np.float32)
         same = table.same_place(row, stored, radius_m, heading_deg)
+        view = standardised(similarity[references])
         # A robot passes a keyframe at any distance, up to a place's radius.
         share = rng.random()
         near = table.same_place(row, stored, share * radius_m, share * heading_deg)
@@ -82,6 +92,7 @@ def calibrate_on_map(
             if answer is not None:
                 best, top, margin = answer
                 found.append((top, margin, bool(same[best])))
+                stands[bool(same[best])].append(float(view.standard(np.array(top))))
         if np.any(same & ~near):
             some = np.where(near, -np.inf, similarity)
             top_rows = np.argsort(-some)[: min(_MATCHES, int((~near).sum()))]
@@ -89,16 +100,26 @@ def calibrate_on_map(
             away = table.away(row, matches, radius_m, heading_deg)
             weight = table.weights[matches]
             chances = similarity[top_rows].astype(np.float64)
+            standard.append(view.standard(chances))
             choices.append((chances, np.stack([weight, weight * same[top_rows]])))
             nearest = away <= away.min() + 1e-9
             nearest_choices.append((chances, np.stack([weight, weight * nearest])))
+    contrast = None
+    if len(references) >= LEAST_REFERENCES and min(map(len, stands.values())) >= MIN_MATCHES // 2:
+        spread = {k: (float(np.mean(v)), max(float(np.std(v)), 0.1)) for k, v in stands.items()}
+        slope, fine = (
+            _sharpness([(z, w) for z, (_, w) in zip(standard, c, strict=True)])
+            for c in (choices, nearest_choices)
+        )
+        if slope is not None and fine is not None:
+            contrast = Contrast(kept[references], spread[True], spread[False], slope, fine)
     right = np.array([r for _, _, r in found], bool)
     sharpness, fineness = _sharpness(choices), _sharpness(nearest_choices)
     # A margin or a similarity means nothing without examples of both outcomes.
     if len(found) < MIN_MATCHES or min(right.sum(), (~right).sum()) < MIN_MATCHES // 2:
-        return SelfCalibration(DEFAULT, sharpness, fineness)
+        return SelfCalibration(DEFAULT, sharpness, fineness, contrast)
     probability = fit([s for s, _, _ in found], right, [m for _, m, _ in found])
-    return SelfCalibration(probability, sharpness, fineness)
+    return SelfCalibration(probability, sharpness, fineness, contrast)
 
 
 def _sharpness(

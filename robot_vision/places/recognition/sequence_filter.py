@@ -12,6 +12,12 @@ with `ratio` the calibrated likelihood ratio of the best match's similarity and 
 similarity tells right from wrong among one image's matches: for a first image, this gives the calibrated
 probability again. With odometry it is how sharply similarity tells the nearest keyframe from the others.
 
+*Another light* lowers all similarities, so that `ratio` takes right places for ones off the map. So the
+session is unknown too: like the map's own, or one in which the right place stands out less (`contrast`),
+each with its `ratio` and `slope`. All images of a sequence say together which; one image could not tell
+another light from a place that the map does not hold, and nor can a sequence without odometry, which has only
+the map's own session.
+
 *Transition*: a keyframe is reached in proportion to its weight times a kernel of how far
 it is from where the motion leads; where there is no keyframe the camera has left the map. With odometry
 each keyframe's share remembers where in the place the camera is (`cameras`), so that steps add up.
@@ -35,6 +41,7 @@ from numpy.typing import NDArray
 from robot_vision.geometry.rigid import inverse
 from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.recognition.cameras import Cameras, kernel, mixed
+from robot_vision.places.recognition.contrast import MAX_LOG_RATIO, Contrast, View
 from robot_vision.places.recognition.known_places import PlaceTable, Rows
 from robot_vision.places.recognition.options import RecogniserOptions
 
@@ -45,7 +52,11 @@ Array = NDArray[np.float64]
 # twentieth there too, the filter carried its certainty 0.3 m past the edge of the kitchen's map.
 LEAVE, LEAVE_BLIND = 0.01, 0.5
 _BACK = 0.01  # of cameras just off the map, those that are in it again at the next image with news
-MAX_LOG_RATIO = 5.0  # one image alone is never surer: calibrations rest on hundreds of matches
+# Sessions in another light have some share of the map's own contrast. Before the first image the map's own
+# session is far more probable than these: where images are as like as the map's, its calibration decides.
+SHARES = np.array([0.7, 0.45, 0.25])
+SESSIONS = np.array([0.9, 0.04, 0.03, 0.03])
+_LEAST_SESSION = 1e-4  # a lamp may be switched on
 _KEPT = 128  # keyframes with a belief of their own; the rest share what is left
 _PAIRS = (
     2_000_000  # transitions that are computed at most, by leaving out the least probable starts
@@ -93,10 +104,13 @@ class Belief:
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
+    """What the next image is judged by; `sessions` are the probabilities of the map's own and of `SHARES`."""
+
     belief: Belief
     stamp_ns: int
     odometry: Odometry | None
     descriptor: NDArray[np.float32] | None
+    sessions: Array
 
 
 class SequenceFilter:
@@ -108,6 +122,7 @@ class SequenceFilter:
         speed_m_s: how fast the camera may move where there is no odometry.
         sharpness: `slope` of the likelihood; None takes the calibration's slopes, which are smaller.
         fineness: the slope where odometry tells keyframes of one place apart; None takes `sharpness`.
+        contrast: what sessions in another light are judged by; None knows the map's own session only.
     """
 
     def __init__(
@@ -117,10 +132,12 @@ class SequenceFilter:
         learned_speed_m_s: float | None = None,
         sharpness: float | None = None,
         fineness: float | None = None,
+        contrast: Contrast | None = None,
     ) -> None:
         self.options = options
         self.probability = probability
         self.sharpness, self.fineness = sharpness, fineness
+        self.contrast = contrast
         self.speed_m_s = options.max_speed_m_s or learned_speed_m_s or _DEFAULT_SPEED_M_S
         self.restarts = 0
         self.odometry_refused = 0
@@ -150,6 +167,10 @@ class SequenceFilter:
             descriptor: of the image, (D,): one that differs from the last has news.
         """
         odometry = self._usable(odometry, stamp_ns)
+        view = None
+        # Without odometry nothing would tell another light from a place that the map does not hold.
+        if self.contrast is not None and descriptor is not None and odometry is not None:
+            view = self.contrast.view(descriptor)
         kept = self._kept
         if kept is not None and stamp_ns < kept.stamp_ns:
             self.restarts += 1
@@ -163,9 +184,12 @@ class SequenceFilter:
             motion = self._motion(kept, odometry, step_s)
             before = self._predict(table, kept.belief, motion, step_s)
             news = self._has_news(kept, motion, step_s, descriptor)
-        belief = self._update(table, before, rows, np.asarray(similarities, np.float64))
+        sessions = SESSIONS if kept is None else kept.sessions
+        belief, sessions = self._update(
+            table, before, rows, np.asarray(similarities, np.float64), view, sessions
+        )
         if news:
-            self._kept = _Kept(belief, stamp_ns, odometry, descriptor)
+            self._kept = _Kept(belief, stamp_ns, odometry, descriptor, sessions)
         return belief
 
     @property
@@ -272,18 +296,34 @@ class SequenceFilter:
         cameras = cameras.gathered(flow, keyframes)
         return Belief(table.ids[targets], moved, to_rest, off_map, nearby, cameras, True)
 
-    def _update(self, table: PlaceTable, before: Belief, rows: Rows, similarities: Array) -> Belief:
-        """Returns the belief after an image with these matches."""
+    def _update(
+        self,
+        table: PlaceTable,
+        before: Belief,
+        rows: Rows,
+        similarities: Array,
+        view: View | None,
+        sessions: Array,
+    ) -> tuple[Belief, Array]:
+        """Returns the belief after an image with these matches, and what it says of the session."""
         if not len(rows) or not len(table):
-            return before
+            return before, sessions
         o, p = self.options, self.probability
         prior = table.weights / table.places
         learned = self.sharpness
         if before.tracked and self.fineness is not None:
             learned = self.fineness
         slope = p.similarity + p.margin if learned is None else learned
-        ratio = np.exp(np.clip(p.log_ratio(similarities[0]), -MAX_LOG_RATIO, MAX_LOG_RATIO))
-        behind = np.exp(slope * (similarities - similarities[0]))  # (k,)
+        logs = np.clip(p.log_ratio(similarities[:1]), -MAX_LOG_RATIO, MAX_LOG_RATIO)
+        behind = np.exp(slope * (similarities - similarities[0]))[None]  # (S, k)
+        weights = np.ones(1)
+        if view is not None and self.contrast is not None:
+            c, weights = self.contrast, sessions
+            levels = view.standard(similarities)
+            logs = np.append(logs, c.log_ratio(float(levels[0]), SHARES))
+            slopes = SHARES * (c.fineness if before.tracked else c.sharpness)
+            behind = np.concatenate([behind, np.exp(slopes[:, None] * (levels - levels[0]))])
+        ratios = np.exp(logs)
         # Every keyframe that the prediction or the image names gets a mass of its own.
         named = table.rows_of(before.ids)
         states = np.union1d(named, rows)
@@ -304,21 +344,28 @@ class SequenceFilter:
         there = places[slot] == table.views[states]
         listed = np.bincount(slot[there], prior[states][there], len(places))
         unlisted = np.maximum(1 / table.places - listed, 0.0)
-        shares = np.where(there, behind[-1], 0.0)
-        shares[found] = behind
-        norm = float(prior[states] @ shares) + float(unlisted.sum()) * behind[-1]
-        factor = (1 - o.miss) * float(ratio) * shares / norm + o.miss
+        shares = np.where(there, behind[:, -1:], 0.0)  # (S, states)
+        shares[:, found] = behind
+        norm = shares @ prior[states] + unlisted.sum() * behind[:, -1]
+        seen = (1 - o.miss) * ratios / norm  # (S,)
+        factors = seen[:, None] * shares + o.miss
+        factor = weights @ factors
+        lasts = seen * behind[:, -1] + o.miss
+        last = float(weights @ lasts)
+        unseen = max(0.0, 1 - float(prior[states].sum()) - float(unlisted.sum()))
+        if len(weights) > 1:
+            elsewhere = before.rest * (float(unlisted.sum()) * lasts + unseen * o.miss)
+            sessions = weights * (factors @ mass + elsewhere + before.off_map)
+            sessions = np.maximum(sessions / sessions.sum(), _LEAST_SESSION)
         mass = mass * factor
         shown = (1 - o.miss / factor)[:, None]  # that the image shows the keyframe's place
         cameras = mixed(cameras, cameras.seen_at(keyframes), shown)
-        last = (1 - o.miss) * float(ratio) * behind[-1] / norm + o.miss
         mass[found] += before.rest * (unlisted / matches)[of_place] * last
-        unseen = max(0.0, 1 - float(prior[states].sum()) - float(unlisted.sum()))
         rest = before.rest * unseen * o.miss
         nearby = before.nearby
         if nearby > 0 and before.mass.sum() > 0:
-            seen = (1 - o.miss) * shares[at] / norm + o.miss
-            nearby *= max(1.0, float(before.mass @ seen) / float(before.mass.sum()))
+            alike = (1 - o.miss) * shares[:, at] / norm[:, None] + o.miss
+            nearby *= max(1.0, float(before.mass @ (weights @ alike)) / float(before.mass.sum()))
         off_map = before.off_map - before.nearby + nearby
         total = float(mass.sum()) + rest + off_map
         mass, rest, off_map, nearby = mass / total, rest / total, off_map / total, nearby / total
@@ -326,4 +373,5 @@ class SequenceFilter:
             kept = np.sort(np.argpartition(-mass, _KEPT)[:_KEPT])
             rest += float(mass.sum() - mass[kept].sum())
             states, mass, cameras = states[kept], mass[kept], cameras[kept]
-        return Belief(table.ids[states], mass, rest, off_map, nearby, cameras, before.tracked)
+        belief = Belief(table.ids[states], mass, rest, off_map, nearby, cameras, before.tracked)
+        return belief, sessions
