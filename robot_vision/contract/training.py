@@ -215,6 +215,20 @@ class Evidence(NamedTuple):
     both: bool = False
 
 
+class Solved(NamedTuple):
+    """A head that was trained on features to the minimum of its loss, without epochs.
+
+    Attributes:
+        outputs: what it computes and decodes of each training sample, by a fit without it: (N, ...) by words.
+        best: share in the score (`Trainer.shares`) of a sample that is answered without any error.
+        text: how it was trained, in a line.
+    """
+
+    outputs: dict[str, Tensor]
+    best: float
+    text: str
+
+
 class Chooser(Protocol):
     """Chooses a process's batches, from the seed and what it remembers."""
 
@@ -421,6 +435,19 @@ class Trainer(Side, Generic[S]):
 
     def prepare(self, module: Any, spec: S, features: Features, seed: int) -> None:
         """Sets what data say before the first step: statistics, clusters."""
+
+    def solve(
+        self, module: Any, spec: S, features: Features, folds: NDArray[np.int64]
+    ) -> Solved | None:
+        """Trains the module on fixed features to the minimum of its loss; None where epochs have to.
+
+        Args:
+            module: of the head.
+            spec: of the head.
+            features: of the training samples, in memory.
+            folds: (N,), which samples are left out together to choose settings.
+        """
+        return None
 
     def loss(self, spec: S, targets: Targets) -> nn.Module | None:
         """Builds the loss; None for none."""

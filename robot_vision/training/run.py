@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from robot_vision.contract.training import NONE, Metrics
+from robot_vision.contract.training import NONE, Metrics, Solved
 from robot_vision.datasets.inspection import content_notes
 from robot_vision.errors import ConfigError
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig, resolved
-from robot_vision.training.fit import loop
+from robot_vision.training.fit import loop, solving
 from robot_vision.training.fit.checkpoint import write_whole
 from robot_vision.training.fit.ensemble import answer_often, needs_images
 from robot_vision.training.fit.model import (
@@ -139,8 +139,11 @@ def _run(
     if first and is_pretrained(config) and not is_frozen(network):
         baselines = _baselines(network, sets, config, fabric, recorder)
     fabric.barrier()
+    solved: dict[str, Solved] = {}
     for number, plan in enumerate(stages(config, network)):
-        _fit_stage(plan, number == 0, network, sets, config, folder, fabric, recorder, resume)
+        solved = _fit_stage(
+            plan, number == 0, network, sets, config, folder, fabric, recorder, resume, solved
+        )
     fabric.to_device(network)
     if config.epistemic.members > 1 or config.epistemic.passes:
         views = _cached(network, sets, config, fabric, recorder, ("train", "validation"))
@@ -156,7 +159,7 @@ def _run(
         for name, trainer in config.trainers.items():
             seen = features_of(network, views["train"], trainer)
             trainer.finish(network.heads[name], network.spec.heads[name], seen)
-    calibration = calibrate(network, views, config, folder, fabric)
+    calibration = calibrate(network, views, config, folder, fabric, solved)
     for head, result in calibration.items():
         if isinstance(result, dict) and "left" in result:
             recorder.say(f"{head}: left as it is, since {result['left']}")
@@ -195,14 +198,16 @@ def _fit_stage(
     fabric: Fabric,
     recorder: Recorder,
     resume: bool,
-) -> None:
+    solved: dict[str, Solved],
+) -> dict[str, Solved]:
+    """Trains a stage; returns the heads that are as they were solved, on the backbone as it was then."""
     place = folder / plan.name
     done = loop.finished(place, Views(sets["train"])) if resume else None
     if done is not None:
         loop.load_best(network, place)
         recorder.say(f"{plan.name}: was finished already")
         recorder.stage_done(done.history)
-        return
+        return solving.load_solved(place)
     frozen = network.backbone.frozen
     if not plan.whole:
         network.backbone.freeze([name for name, _ in network.backbone.body.named_children()])
@@ -220,6 +225,27 @@ def _fit_stage(
     fresh = not (resume and (place / loop.LAST).is_file())
     if fresh and is_first:
         prepare_heads(config, network, train_views)
+    validation = validation_views if len(validation_views) else None
+    alone = fabric.world_size == 1 and config.loop.sampler == "shuffle"
+    if alone and train_views.cache is not None and fresh:
+        found = solving.solve(config, network, train_views)
+        if found:
+            _say_solved(
+                plan, found, network, validation, train_views, config, place, fabric, recorder
+            )
+            network.backbone.freeze(frozen)
+            return found
+    rival = None
+    if plan.whole and solved and validation is not None:
+        rival = solving.Rival(network, solved, validation, train_views, config)
+        if rival.hopeless():
+            left = (
+                f"with so few errors on {counted(len(validation), 'validation image')} fine-tuning could not "
+                "be shown to be better"
+            )
+            solving.save_solved(network, solved, train_views, loop.StageState(), place, left)
+            recorder.say(f"{plan.name}: left out, since {left}")
+            return solved
     trainee = make_trainee(
         config, network, train_views, frozen_norms=bool(config.network.freeze_batch_norm)
     )
@@ -228,12 +254,46 @@ def _fit_stage(
         rank, world = fabric.global_rank, fabric.world_size
         chooser = make_chooser(config, heads, network, train_views, rank, world)
         stage = loop.Stage(plan.name, plan.epochs, augment, chooser)
-        validation = validation_views if len(validation_views) else None
         state = loop.fit(
             trainee, train_views, validation, config, stage, place, fabric, recorder, resume
         )
         recorder.stage_done(state.history)
+        if rival is not None:
+            judgement = rival.judge(network)
+            better = rival.is_beaten(judgement)
+            recorder.say(
+                f"{plan.name}: fine-tuning is {'kept' if better else 'not kept'}; what it lacks to a perfect "
+                f"score: {judgement}"
+            )
+            if not better:
+                network.load_state_dict(rival.weights)
+                solving.save_solved(network, solved, train_views, state, place, str(judgement))
+                return solved
     network.backbone.freeze(frozen)
+    return {}
+
+
+def _say_solved(
+    plan: Plan,
+    solved: dict[str, Solved],
+    network: MultiHeadNetwork,
+    validation: Views | None,
+    train: Views,
+    config: TrainingConfig,
+    place: Path,
+    fabric: Fabric,
+    recorder: Recorder,
+) -> None:
+    """Says and saves what was solved, as an epoch of the stage."""
+    for name, one in solved.items():
+        recorder.say(f"{plan.name}: {name} is {one.text}")
+    entry: dict[str, Any] = {"stage": plan.name, "epoch": 1, "step": 0, "train": {}}
+    if validation is not None:
+        heads = tuple(solved)
+        entry["validation"] = evaluate(network, validation, train, heads, config, fabric.device)
+    state = loop.StageState(epoch=1, history=[entry])
+    solving.save_solved(network, solved, train, state, place)
+    recorder.stage_done(state.history)
 
 
 def _load(sets: dict[str, SampleSet], config: TrainingConfig, recorder: Recorder) -> None:

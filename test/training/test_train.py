@@ -263,6 +263,7 @@ def test_cached_features_train_to_the_same_head(labelled, tmp_path):
             tmp_path / name,
             network={"freeze": ["all"]},
             loop={"epochs": 3, "cache_features": cached},
+            classifier={"solve": False},
         )
         made.append(weights(run(config), "heads"))
     for key, value in made[0].items():
@@ -353,6 +354,36 @@ def test_baselines_of_a_fine_tuned_network_are_those_of_the_weights_it_started_f
     assert found[0] == found[1]
     assert "the backbone as it was before it was fine-tuned" in cards[0]
     assert "the backbone, which was not trained" in cards[1]
+
+
+@pytest.mark.slow
+def test_solved_head_is_kept_unless_fine_tuning_is_shown_to_be_better(labelled, tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "weights.pth"
+    torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), file)
+    config = configuration(
+        "image_folder",
+        labelled,
+        tmp_path / "run",
+        network={"weights": str(file), "freeze": []},
+        loop={"epochs": 1, "head_epochs": 1},
+        baselines=["softmax"],
+    )
+    result = run(config)
+    assert [entry["stage"] for entry in result.report["history"]] == ["heads"]
+    assert_same(weights(result, "heads"), weights(result, "all"))
+    own = result.report["metrics"]["test"]["classifier"]
+    assert own["accuracy"] >= result.report["baselines"]["classifier"]["linear softmax"]["accuracy"]
+    assert result.report["calibration"]["classifier"]["on"] == "training images left out in turn"
+    again = run(config, resume=True)
+    assert again.report["calibration"] == result.report["calibration"]
+    assert again.report["metrics"] == result.report["metrics"]
+    by_steps = replace(
+        config,
+        output=str(tmp_path / "steps"),
+        settings={"classifier": replace(config.settings["classifier"], solve=False)},
+    )
+    assert [e["stage"] for e in run(by_steps).report["history"]] == ["heads", "all"]
 
 
 @pytest.mark.slow
@@ -515,6 +546,7 @@ def test_patience_waits_for_a_validation(labelled, tmp_path):
         loop=loop_settings,
         optimiser=optimiser,
         network={"freeze": ["all"]},
+        classifier={"solve": False},
     )
     history = run(config).report["history"]
     assert [("score" in entry) for entry in history] == [False, False, True] * 2

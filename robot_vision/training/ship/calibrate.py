@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from lightning_fabric import Fabric
 from robot_vision.calibration.folds import folds_of, resampler_of, times_of, units_of
 from robot_vision.contract.calibration import FOLDS, Fit
 from robot_vision.contract.settings import EvaluationSettings
+from robot_vision.contract.training import Solved
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig
@@ -31,6 +34,7 @@ def calibrate(
     config: TrainingConfig,
     folder: Path,
     fabric: Fabric,
+    solved: Mapping[str, Solved] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Calibrates the trained heads on the validation images, or on training images held out in turn.
 
@@ -40,6 +44,7 @@ def calibrate(
         config: of the run.
         folder: of the run.
         fabric: launched.
+        solved: heads that are as they were solved, with what they say of training images left out.
 
     Returns:
         What was found, for the report, by head; or why there was nothing.
@@ -62,7 +67,12 @@ def calibrate(
         index = known(view).nonzero().flatten()
         train, record = views["train"], {}
         length = getattr(settings, "fold_block", BLOCK)
-        if len(index) >= _MIN_IMAGES:
+        several = config.epistemic.members > 1 or config.epistemic.passes
+        own = known(train).nonzero().flatten()
+        if head.name in solved and not several and len(own) >= _MIN_IMAGES:
+            index, view, record = own, train, {"on": "training images left out in turn"}
+            outputs = {w: v[index] for w, v in solved[head.name].outputs.items()}
+        elif len(index) >= _MIN_IMAGES:
             outputs = predict(network, view, (head.name,), fabric.device)[head.name]
             outputs = {word: value[index] for word, value in outputs.items()}
             record = {"on": "validation frames"} if folds else {}
