@@ -56,6 +56,7 @@ OPENVINO = ["openvino>=2024.4"]
 FUZZ = ["atheris>=2.3"]  # besides hypothesis: fuzzing that is guided by coverage
 RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
+VIEW = ["rerun-sdk>=0.41"]  # recordings and answers in its viewer
 DOCS = ["sphinx>=7.2", "myst-parser>=2.0", "sphinx-rtd-theme>=2.0"]
 DEV = [
     "colcon-common-extensions>=0.3",
@@ -70,6 +71,7 @@ DEV = [
     "psutil>=5.9",
     *FLEET,
     *DOCS,
+    *VIEW,
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
@@ -106,6 +108,7 @@ setup(
         "ray": RAY,
         "parquet": PARQUET,
         "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
+        "view": VIEW,
         "docs": DOCS,
         "dev": DEV,
         "test": ["pytest>=6.2"],  # by this name colcon test knows that pytest runs the tests

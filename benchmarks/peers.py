@@ -18,7 +18,8 @@ import psutil
 from benchmarks import inputs
 from benchmarks.camera import topics
 from benchmarks.interrupts import held
-from robot_vision.demo.processes import die_with_parent, free_domain
+from robot_vision.demo.processes import free_domain
+from robot_vision.files.processes import die_with_parent
 
 PERCEPTION, TODAYS = "/perception", "/todays_node"
 

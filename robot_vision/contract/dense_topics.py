@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.topics import LeftOut, Reader, Shot, Topic, always
+from robot_vision.contract.topics import HIDDEN, PLAIN, LeftOut, Look, Reader, Shot, Topic, always
 from robot_vision.messages.making import Maker, set_header, set_pixels
 from robot_vision.messages.sensors import Planes, camera_info_writer, cloud_writer
 from robot_vision.messages.types import CAMERA_INFO, IMAGE, POINT_CLOUD
@@ -42,6 +42,7 @@ def image_topic(
     pixels: Callable[[Any, Any], NDArray[Any] | None],
     reader: Callable[[], Reader] | None = None,
     wanted: Callable[[Any], bool] = always,
+    look: Look = PLAIN,
 ) -> Topic:
     """Returns the topic of a map as an image.
 
@@ -52,6 +53,7 @@ def image_topic(
         pixels: of answer and options: (h, w) of the encoding's type; None where the answer has no such map.
         reader: makes what reads it back.
         wanted: says of the options in force whether it is published.
+        look: how a viewer shows it.
     """
 
     def writer(make: Maker) -> Callable[[Shot, Any, Any], Any]:
@@ -70,7 +72,7 @@ def image_topic(
 
         return write
 
-    return Topic(name, IMAGE, text, writer, reader, wanted, f"`{encoding}`")
+    return Topic(name, IMAGE, text, writer, reader, wanted, f"`{encoding}`", look=look)
 
 
 def camera_info_topic(
@@ -102,7 +104,7 @@ def camera_info_topic(
 
         return write
 
-    return Topic(name, CAMERA_INFO, text, writer, wanted=wanted)
+    return Topic(name, CAMERA_INFO, text, writer, wanted=wanted, look=HIDDEN)
 
 
 @functools.lru_cache(maxsize=16)

@@ -90,6 +90,22 @@ def always(options: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Look:
+    """How a viewer shows the messages of a topic; by default as their type is shown, else field by field.
+
+    Attributes:
+        labels: for an image whose numbers are ids of classes: name of the latched topic that names them.
+        shown: False for what says nothing to people.
+    """
+
+    labels: str = ""
+    shown: bool = True
+
+
+PLAIN, HIDDEN = Look(), Look(shown=False)
+
+
+@dataclass(frozen=True)
 class Topic:
     """A topic with one message for an image.
 
@@ -103,6 +119,7 @@ class Topic:
         wanted: says of the options in force whether it is published.
         form: for the docs: what the type alone does not say.
         of_camera: whether its messages are in the camera's frame.
+        look: how a viewer shows it.
     """
 
     name: str
@@ -113,6 +130,7 @@ class Topic:
     wanted: Callable[[Any], bool] = always
     form: str = ""
     of_camera: bool = True
+    look: Look = PLAIN
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -14,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robot_vision.errors import ConfigError, RobotVisionError
+from robot_vision.files.processes import die_with_parent
 
 MAX_DOMAIN = (
     101  # the ports of higher ones run into those that Linux hands out to outgoing connections
 )
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 _STOP_S = 5.0
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
-_LIBC = ctypes.CDLL(None)
 
 
 class DemoError(RobotVisionError):
@@ -136,11 +134,6 @@ class Processes:
                 _send(process, signal.SIGKILL)
                 process.wait()
         self._running.clear()
-
-
-def die_with_parent() -> None:
-    """Lets this process get SIGTERM when the one that started it ends: a `preexec_fn`."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:

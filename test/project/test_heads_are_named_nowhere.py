@@ -46,6 +46,7 @@ GROUND = (
     "ros/player/",
     "statistics/",
     "truth/",
+    "viewing/",
 )
 
 

@@ -21,7 +21,7 @@ geometry
 images messages
 recordings contract backbones
 heads
-truth bundle annotate
+truth bundle annotate viewing
 datasets networks filters
 engines
 pipeline

@@ -30,7 +30,7 @@ DISTROS = ("kilted", "jazzy")
 
 # The module's name where it is not the distribution's.
 DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "sklearn": "scikit-learn"}
-DISTRIBUTION_OF |= {"faiss": "faiss-cpu", "backports": "backports.zstd"}
+DISTRIBUTION_OF |= {"faiss": "faiss-cpu", "backports": "backports.zstd", "rerun": "rerun-sdk"}
 
 # Packages of ROS that robot_vision may import, as package.xml has to name them.
 ROS_PACKAGES = {
@@ -240,6 +240,7 @@ def test_extras_are_those_that_are_documented():
         "fuzz",
         "ray",
         "parquet",
+        "view",
         "docs",
         "dev",
         "test",

@@ -169,6 +169,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
         "profile": [[bag, *model, "--frames", "8", "--layers", "--output", "profile"]],
         "benchmark": [["--compare", results, results]],
         "explain": [["--model", "run/bundle", "--output", "explained", pictures[0]]],
+        "view": [[bag, *model, "--output", "seen.rrd"]],
         "make-bag": [[str(labelled / "test" / "red"), "--out", "made"]],
         "map": [
             ["build", *model, "place.map", bag],

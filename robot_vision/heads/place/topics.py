@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.topics import Row, Shot, Topic, stack
+from robot_vision.contract.topics import HIDDEN, Row, Shot, Topic, stack
 from robot_vision.errors import SourceError
 from robot_vision.heads.place.answer import Descriptor
 from robot_vision.messages.making import Maker, set_header, set_pixels
@@ -29,6 +29,7 @@ def descriptor_topic(name: str, column: str) -> Topic:
         _writer,
         lambda: _Reader(column),
         form="`32FC1`, 1 x D",
+        look=HIDDEN,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from robot_vision.contract.dense_topics import camera_info_topic, image_topic
-from robot_vision.contract.topics import ImageReader, Latched, Topic
+from robot_vision.contract.topics import ImageReader, Latched, Look, Topic
 from robot_vision.messages.making import Maker
 from robot_vision.messages.types import LABEL_INFO
 
@@ -36,6 +36,7 @@ def mask_topic(name: str, column: str) -> Topic:
         f"class of each pixel of what the network saw: ids of `~/{LABELS}`",
         lambda answer, options: answer.class_ids,
         lambda: ImageReader(column, "uint8"),
+        look=Look(labels=LABELS),
     )
 
 

@@ -1,0 +1,132 @@
+"""What `robot-vision view` writes is read back by Rerun's own reader; the served page is fetched."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from evaluation_bags import write_bag
+from tiny_bundle import make_tiny_bundle
+
+from robot_vision.cli import main
+from robot_vision.errors import ConfigError
+from robot_vision.viewing.server import WebViewer
+
+pytest.importorskip("rerun")
+
+
+def rows_of(path: Path) -> Counter[str]:
+    """Returns how many rows each entity has, and that there is one recording with a layout."""
+    from rerun.chunk import RrdReader
+
+    reader = RrdReader(path)
+    assert len(reader.recordings()) == 1 and len(reader.blueprints()) == 1
+    found: Counter[str] = Counter()
+    for chunk in reader.stream():
+        found[chunk.entity_path] += chunk.num_rows
+        if not chunk.is_static:
+            assert list(chunk.timeline_names) == ["stamp"]
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return min(int(probe.getsockname()[1]), 65533)
+
+
+@pytest.mark.slow
+def test_a_bag_with_a_model_has_an_entity_for_each_topic_with_a_row_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bag, bundle = write_bag(tmp_path / "drive", count=12), make_tiny_bundle(tmp_path / "bundle")
+
+    assert main(["view", str(bag), "--model", str(bundle)]) == 0
+
+    rows = rows_of(tmp_path / "drive.rrd")
+    images = [n for name, n in rows.items() if name.endswith("image_raw")]
+    assert images == [12]
+    answers = {name: n for name, n in rows.items() if name.endswith("/classification")}
+    assert list(answers.values()) == [12]
+    assert [n for name, n in rows.items() if name.endswith("/pose/ellipsoid_95")] == [12]
+    assert not [name for name in rows if "descriptor" in name]  # its head says that it is hidden
+
+
+@pytest.mark.slow
+def test_an_evaluation_has_its_answers_and_its_errors_over_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bag, bundle = write_bag(tmp_path / "drive", count=12), make_tiny_bundle(tmp_path / "bundle")
+    assert main(["evaluate", "--bag", str(bag), "--model", str(bundle), "--output", "ev"]) == 0
+    metrics = json.loads((tmp_path / "ev/metrics.json").read_text())
+
+    assert main(["view", "--evaluation", "ev", "--output", "seen.rrd"]) == 0
+
+    rows = rows_of(tmp_path / "seen.rrd")
+    assert rows["/evaluation/error_m/value"] == metrics["pose"]["frames"] == 12
+    assert [n for name, n in rows.items() if name.endswith("/classification")] == [12]
+
+
+def test_without_rerun_one_line_says_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert main(["view", "bag", "--model", "demo"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "pip install 'robot_vision[view]'" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "nothing to show"),
+        (["--model", "demo"], "needs a recording"),
+        (["bag", "--model", "demo", "--predictions", "x"], "do not go together"),
+        (["bag", "--serve", "--output", "x.rrd"], "writes no file"),
+        (["bag", "--output", "x.txt"], "must end in .rrd"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["view", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and why in said
+
+
+@pytest.mark.slow
+def test_the_page_is_served_on_this_machine_alone_by_a_silent_process() -> None:
+    port = free_port()
+    viewer = WebViewer(port=port)
+    try:
+        with urllib.request.urlopen(viewer.page, timeout=20) as page:
+            assert b"Rerun" in page.read()
+        environment = Path(f"/proc/{viewer._process.pid}/environ").read_bytes().split(b"\0")
+        folder = next(e for e in environment if e.startswith(b"XDG_CONFIG_HOME=")).split(b"=")[1]
+        settings = json.loads((Path(folder.decode()) / "rerun/analytics.json").read_text())
+        assert settings["analytics_enabled"] is False
+        listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        for number in (port, port + 1):
+            assert [a for a in listening if a.endswith(f":{number:04X}")][0].startswith("0100007F")
+    finally:
+        viewer.close()
+    assert not viewer.alive and not Path(folder.decode()).exists()
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ConfigError, match=rf"127\.0\.0\.1:{port} cannot be listened on"
+        ) as said:
+            WebViewer(port=port)
+    assert "\n" not in str(said.value)
