@@ -91,6 +91,12 @@ def check_folder(folder: Path, config: TrainingConfig, resume: bool) -> None:
             data[group].pop(key)
     if old != new:
         different = [key for key in new if old.get(key) != new[key]]
+        bundle = folder / "bundle"
+        if different == ["variants"] and bundle.is_dir():
+            raise ConfigError(
+                f"{folder} gets no other variants by --resume: `robot-vision optimise {bundle}` adds "
+                "faster programs to its bundle without training"
+            )
         raise ConfigError(
             f"{file} differs from this configuration in {', '.join(different)}: resume with the "
             "settings that the run had"

@@ -9,8 +9,9 @@ import yaml
 from robot_vision.cli import main
 from robot_vision.datasets import DATASETS
 from robot_vision.errors import ConfigError
-from robot_vision.training.config import TrainingConfig
+from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import describe, expand, parse, plain, read_config
+from robot_vision.training.folder import check_folder, claim_folder
 
 MINIMAL = "heads: [classifier]\ndata: {kind: image_folder, path: x}\n"
 
@@ -113,3 +114,11 @@ def test_wrong_configuration_is_refused_before_torch_is_imported(tmp_path, monke
     file.write_text("heads: [classifer]\n")
     assert main(["train", str(file)]) == 2
     assert "Unknown head 'classifer'" in capsys.readouterr().err
+
+
+def test_other_variants_of_a_finished_run_are_made_by_optimise(tmp_path):
+    path = written(tmp_path, MINIMAL)
+    claim_folder(tmp_path / "run", resolved(read_config(path)))
+    (tmp_path / "run" / "bundle").mkdir()
+    with pytest.raises(ConfigError, match="robot-vision optimise .*run/bundle"):
+        check_folder(tmp_path / "run", resolved(read_config(path, ["variants=[float16]"])), True)
