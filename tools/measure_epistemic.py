@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What several answers of the heads are worth on real data: the tables of docs/uncertainty.md.
+"""What several answers of the heads are worth on real data: the tables of docs/training_results.md.
 
     python tools/measure_epistemic.py classifier RUN --unknown FOLDER
     python tools/measure_epistemic.py pose RUN

@@ -11,7 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from robot_vision.cli.arguments import add_data_options, data_options
-from robot_vision.datasets import DATASETS, Splits, open_dataset
+from robot_vision.datasets import DATASETS, Splits
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError, unknown
 from robot_vision.messages.types import IMAGE
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         options = {**options, "image_topic": topic, **_labels(ask, args.labels, kinds, options)}
     elif args.labels:
         raise ConfigError(f"--labels is for bags, and {path} is a {kind} data set: leave it out")
-    splits = open_dataset(kind, path, **options)
+    splits, options = project.open_divided(kind, path, options)
     _show(kind, path, splits)
     could, reasons = project.learnable(splits, str(path))
     if not could:

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from robot_vision.datasets.sample import Splits
+from robot_vision.datasets.registry import dataset_options, open_dataset
+from robot_vision.datasets.sample import SPLIT_NAMES, Splits
 from robot_vision.errors import ConfigError
 from robot_vision.files.whole import draft_folder
 from robot_vision.training.config import every_kind, trainer_of
@@ -27,6 +28,7 @@ CONFIG, PARAMETERS, LAUNCH, README = (
     "robot.launch.py",
     "README.md",
 )
+_BLOCKS = (25, 12, 6)  # frames, for recordings that are short for the default of 50
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,36 @@ class Project:
     def bundle(self) -> str:
         """The trained bundle, seen from the project's folder."""
         return f"runs/{self.name}/bundle"
+
+
+def open_divided(
+    kind: str, data: Path, options: Mapping[str, str]
+) -> tuple[Splits, dict[str, str]]:
+    """Opens a data set; a recording that is too short for the default blocks of time in shorter ones.
+
+    Returns:
+        The samples, and the options; with them each split has images of all classes, where that is possible.
+
+    Raises:
+        ConfigError, SourceError: see `open_dataset`.
+    """
+    splits, chosen = open_dataset(kind, data, **options), dict(options)
+    if "block_frames" in dataset_options(kind) and "block_frames" not in options:
+        for frames in _BLOCKS:
+            if _complete(splits):
+                break
+            chosen = {**options, "block_frames": str(frames)}
+            splits = open_dataset(kind, data, **chosen)
+        if not _complete(splits):
+            splits, chosen = open_dataset(kind, data, **options), dict(options)
+    return splits, chosen
+
+
+def _complete(splits: Splits) -> bool:
+    classes = [{s.label for s in splits.split(name)} - {None} for name in SPLIT_NAMES]
+    return all(splits.split(name) for name in SPLIT_NAMES) and classes == [classes[0]] * len(
+        classes
+    )
 
 
 def learnable(splits: Splits, where: str) -> tuple[list[str], dict[str, str]]:

@@ -18,6 +18,7 @@ from written_commands import run_page
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
+from robot_vision.datasets import SPLIT_NAMES, open_dataset
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.training.config_file import read_config
 
@@ -96,7 +97,13 @@ def test_labels_of_a_bag_are_a_file_or_a_topic(tmp_path: Path, capsys) -> None:
     ):
         assert main(["init", str(tmp_path / f"p{i}"), "--data", str(bag), *labels]) == 0
         config = read_config(tmp_path / f"p{i}" / "training.yaml")
-        assert config.data.options == {"image_topic": "/front/image_raw", **option}
+        topic, blocks = "/front/image_raw", config.data.options.get("block_frames")
+        short = {"block_frames": blocks} if blocks else {}
+        assert config.data.options == {"image_topic": topic, **option, **short}
+        if "label_topic" in option:  # six seconds at 10 Hz are one block of the default 50 frames
+            splits = open_dataset("rosbag", bag, **config.data.options)
+            classes = [{s.label for s in splits.split(name)} for name in SPLIT_NAMES]
+            assert len(classes[0]) > 1 and classes[0] == classes[1] == classes[2]
     parameters = yaml.safe_load((tmp_path / "p0" / "perception.yaml").read_text())
     assert parameters["/**"]["ros__parameters"] == {
         "cameras": ["camera"],

@@ -183,6 +183,16 @@ def test_network_that_is_not_finite_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_whole_numbers_may_round_to_their_neighbour():
+    sure = np.full((2, 3, 3), 36, np.uint8)  # a confidence of many classes before training
+    other = sure.copy()
+    other[1, 0, 0] += 1
+    assert _largest("relative", other, sure, 36.0)[0] == 0
+    other[1, 0, 0] += 1
+    assert _largest("relative", other, sure, 36.0) == (1 / 36, 1)
+    assert _largest("share", other, sure, 36.0) == (1 / 9, 1)
+
+
 def test_opposite_quaternions_are_one_rotation():
     network = tiny_network(classifier=None, place=None)
     with torch.no_grad():  # w = 0 exactly: whichever sign rounding gives

@@ -1,4 +1,4 @@
-"""The tutorials of docs/training.md run as they are written, on small data in place of the reader's own."""
+"""The tutorials run as they are written, on small data in place of the reader's own."""
 
 from pathlib import Path
 
@@ -10,21 +10,24 @@ from train_data import COLOURS
 from written_commands import run_page
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.demo.drive import evaluation_drive
+from robot_vision.demo.recorded import stamp_of
+from robot_vision.demo.world.home import default_world
+from robot_vision.demo.world.renderer import Camera
+from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recordings.writing import RecordingWriter
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+TUTORIALS = ROOT / "docs" / "tutorials"
 
 
-def run_tutorial(number):
-    """Runs one tutorial; see `run_page`."""
+def run_tutorial(name):
+    """Runs the commands of a page; see `run_page`."""
     pytest.importorskip("torch")
-    start = GUIDE.index(f"## Tutorial {number}:")
-    end = GUIDE.find("\n## ", start + 1)
-    return run_page(GUIDE[start : end if end > 0 else None])
+    return run_page((TUTORIALS / name).read_text(encoding="utf-8"))
 
 
 def write_rooms(root):
@@ -102,40 +105,67 @@ def write_scene(root):
     (root / "TestSplit.txt").write_text("sequence2\n")
 
 
-def test_label_my_own_rooms(tmp_path, monkeypatch):
+def write_drive(path, rate=5.0, seconds=30):
+    """Writes the images of the demo's drive, and nothing that is true of them."""
+    world, camera = default_world(), Camera()
+    frames = evaluation_drive(world, rate)[: int(rate * seconds)]
+    images = render_frames(world, frames, Sensor(seed=0), camera, workers=1)
+    with RecordingWriter(path) as bag:
+        for frame, image in zip(frames, images, strict=True):
+            bag.image("/camera/image_raw", stamp_of(frame, 1_700_000_000 * 10**9), "camera", image)
+
+
+def test_first_result_on_my_own_recording(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_drive(tmp_path / "drive")
+    done, left = run_tutorial("first-result.md")
+    assert [words[0] for words in done] == ["init", "train", "infer", "explain"]
+    bundle = ModelBundle.load(tmp_path / "my_rooms/runs/my_rooms/bundle")
+    assert list(bundle.spec.heads) == ["classifier"]
+    assert bundle.spec.heads["classifier"].labels == ("hall", "kitchen")
+    card = Path(bundle.path, "README.md").read_text(encoding="utf-8")
+    assert (
+        "nearest neighbours, test" in card
+    )  # half a minute is long enough for test images of both rooms
+    assert list(Path("why").glob("*-classifier.png"))
+    assert left == [["ros2", "launch", "./robot.launch.py"]]
+    assert Path("robot.launch.py").is_file()
+
+
+def test_my_own_rooms_from_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_rooms(tmp_path / "rooms")
-    done, left = run_tutorial(1)
-    assert [words[0] for words in done] == ["data", "train", "explain", "infer"]
-    bundle = ModelBundle.load("runs/my_rooms/bundle")
+    done, _ = run_tutorial("rooms.md")
+    assert [words[0] for words in done] == ["data", "init", "train", "infer", "explain"]
+    bundle = ModelBundle.load(tmp_path / "my_rooms/runs/my_rooms/bundle")
     assert bundle.spec.heads["classifier"].labels == ("corridor", "kitchen", "office")
     assert len(list(Path("why").glob("*-classifier.png"))) == 3
-    (launch,) = left
-    assert (ROOT / "launch" / launch[3]).is_file()
-    assert launch[4] == "model:=$PWD/runs/my_rooms/bundle"
 
 
-def test_relocalise_in_my_own_lab_from_a_bag(tmp_path, monkeypatch):
+def test_my_own_map_from_a_bag(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_lab(tmp_path / "lab")
-    done, left = run_tutorial(2)
-    assert [words[0] for words in done] == ["data", "data", "train"]
-    bundle = ModelBundle.load("runs/my_lab/bundle")
-    assert (
-        tuple(bundle.spec.heads) == ("pose", "place")
-        and bundle.spec.heads["pose"].map_frame == "map"
-    )
-    card = Path("runs/my_lab/bundle/README.md").read_text(encoding="utf-8")
+    write_lab(tmp_path / "second_drive", frames=40)
+    done, left = run_tutorial("map.md")
+    verbs = [words[0] for words in done]
+    assert verbs == ["data", "data", "init", "train", "map", "map", "map"]
+    bundle = ModelBundle.load(tmp_path / "my_lab/runs/my_lab/bundle")
+    assert list(bundle.spec.heads) == ["pose", "place"]
+    assert bundle.spec.heads["pose"].map_frame == "map"
+    card = Path(bundle.path, "README.md").read_text(encoding="utf-8")
     for words in ("NEES / ideal", "most similar image", "average pooling"):
         assert words in card
-    (record,) = left
-    assert record[1:6] == ["bag", "record", "-s", "mcap", "-o"]
+    assert "recall@1" in capsys.readouterr().out
+    assert [words[1] for words in left] == ["bag", "bag", "launch"]
+    assert (ROOT / "launch" / left[2][3]).is_file()
 
 
 def test_posenet_on_seven_scenes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "redkitchen")
-    done, _ = run_tutorial(3)
+    pytest.importorskip("torch")
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    done, _ = run_page(page[page.index("## PoseNet on 7-Scenes") :])
     assert [words[0] for words in done] == ["train"]
     bundle = ModelBundle.load("runs/posenet_redkitchen/bundle")
     assert bundle.spec.backbone == "googlenet" and tuple(bundle.spec.heads) == ("pose",)

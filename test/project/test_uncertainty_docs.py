@@ -1,4 +1,4 @@
-"""docs/uncertainty.md: its worked example runs over DDS, and the topic that it describes is there."""
+"""The planner of the tutorials runs over DDS, and the topic that docs/uncertainty.md describes is there."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 from vision_msgs.msg import Classification, ObjectHypothesis  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "uncertainty.md").read_text()
+PAGE = (ROOT / "docs" / "tutorials" / "planner.md").read_text()
 
 
 @pytest.fixture

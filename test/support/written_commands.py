@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shlex
 from pathlib import Path
@@ -28,7 +29,8 @@ def run_page(text: str) -> tuple[list[list[str]], list[list[str]]]:
         text: of the page, as Markdown. The first line of a YAML file names it.
 
     Returns:
-        The commands that were run, without `robot-vision`, and those of `ros2`, which were not.
+        The commands that were run, without `robot-vision`, and those of `ros2`, which were not. The working
+        directory is where `cd` led.
     """
     done, left = [], []
     for language, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL):
@@ -40,7 +42,10 @@ def run_page(text: str) -> tuple[list[list[str]], list[list[str]]]:
             continue
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
-            if not words or words[0] not in ("robot-vision", "ros2"):
+            if not words or words[0] not in ("robot-vision", "ros2", "cd"):
+                continue
+            if words[0] == "cd":
+                os.chdir(words[1])
                 continue
             if words[0] == "ros2":
                 left.append(words)
