@@ -25,7 +25,7 @@ from robot_vision.cli.export import read_labels
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.export import export_bundle, export_graph, prepare_images
-from robot_vision.networks.verification import verify_graph
+from robot_vision.networks.verification import _largest, verify_graph
 
 
 def outputs_of(graph, batch):
