@@ -26,7 +26,7 @@ class WebViewer:
     """Serves a page with what is sent to `sink`, until it is closed.
 
     Rerun reports what its viewer is used for unless a file in the user's folder says no; the process gets a
-    folder with such a file, and the page may open connections to its own host alone.
+    folder with such a file. What the page itself loads is up to the browser.
 
     Args:
         host: address to listen on; 127.0.0.1 for this machine alone, 0.0.0.0 for all networks.
@@ -51,14 +51,15 @@ class WebViewer:
         self.sink = f"rerun+http://{LOCAL if host == '0.0.0.0' else host}:{port + 1}/proxy"
         data = urllib.parse.quote(f"rerun+http://{named}:{port + 1}/proxy", safe="")
         self.page = f"http://{named}:{port}/?url={data}"
+        # By default pages of this machine, and of Rerun's own site, may read the data.
+        others = () if host == LOCAL else ("--cors-allow-origin", f"http://*:{port}")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     *(str(program), "--serve-web", "--bind", host),
                     *("--port", str(port + 1), "--web-viewer-port", str(port)),
                     *("--server-memory-limit", f"{memory_mb}MB"),
-                    # By default pages of this machine, and of Rerun's own site, may read the data.
-                    *("--cors-allow-origin", f"http://*:{port}"),
+                    *others,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
