@@ -68,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # interrupt a process would wait for its end in vain.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup, and nodes heed that
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     _hide(*os.environ.get("TEST_WITHOUT", "").split())
     starts_workers = bool(getattr(config.option, "numprocesses", None))
     if starts_workers and not hasattr(config, "workerinput"):
