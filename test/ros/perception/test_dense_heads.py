@@ -71,6 +71,7 @@ class Robot:
             kind = rclpy_maker(topic.kind)
             self.client.listen(kind, f"{BASE}/{topic.name}", qos_profile_sensor_data)
         self._stamp = time.time_ns()
+        self._lens: Any = None
 
     def got(self, name: str, stamp: int) -> Any:
         """Returns what came on a topic about an image, or None."""
@@ -87,16 +88,17 @@ class Robot:
                 (got := {n: self.got(n, self._stamp) for n in names}) and all(got.values()) and got
             ),
             what=f"{names}; the node said:\n{self.node.output[-3000:]}",
-            each=lambda: (publisher.publish(message), time.sleep(0.1)),
+            each=lambda: (self._publish_lens(), publisher.publish(message), time.sleep(0.1)),
         )
         return {"header": message.header, **found}
 
     def calibrate(self, width: int, height: int) -> None:
-        from sensor_msgs.msg import CameraInfo
+        """Sends camera_info with each image from now on, as a driver does: one alone may be lost."""
+        self._lens = info_message(self._stamp, width, height)
 
-        publisher = self.client.publisher(CameraInfo, "/front/camera_info")
-        wait_until(lambda: publisher.get_subscription_count(), what="subscriber of camera_info")
-        publisher.publish(info_message(self._stamp, width, height))
+    def _publish_lens(self) -> None:
+        if self._lens is not None:
+            self.client.publisher(type(self._lens), "/front/camera_info").publish(self._lens)
 
 
 @pytest.fixture(scope="module")
