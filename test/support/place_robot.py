@@ -214,7 +214,7 @@ class PlaceRobot:
     def drive(
         self, poses: list[np.ndarray], odometry: bool = True, noise: float = 0.0
     ) -> list[int]:
-        """Drives along base poses and returns the stamps; each view is answered before the next is sent."""
+        """Drives along base poses and returns the stamps; the next view waits a moment for an answer."""
         stamps = []
         for i, T in enumerate(poses):
             for between in turning(self._at, T) if odometry else ():
@@ -225,7 +225,11 @@ class PlaceRobot:
             if odometry:
                 self.odometry(T, self.clock_ns)
             stamps.append(self.descriptor(describe(T @ mounting(), noise, i), self.clock_ns))
-            time.sleep(0.012)
+            end = time.monotonic() + 0.1
+            while time.monotonic() < end and not (
+                self.places and stamp_ns(self.places[-1]) >= stamps[-1]
+            ):
+                time.sleep(0.004)
         return stamps
 
     # What it answers
