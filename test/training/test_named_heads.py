@@ -5,6 +5,8 @@ import csv
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from train_data import COLOURS, configuration
 
 from robot_vision.bundle.bundle import ModelBundle
@@ -14,6 +16,7 @@ from robot_vision.networks.checkpoint import load_network
 from robot_vision.pipeline import Pipeline
 from robot_vision.training.config import TrainingConfig
 from robot_vision.training.config_file import parse, plain
+from robot_vision.training.fit import loop
 from robot_vision.training.run import train
 from robot_vision.training.setup import facts_of, open_splits
 
@@ -168,3 +171,23 @@ def test_members_of_named_heads_are_trained_and_added(tmp_path, table):
     masks = [head.masks for name in ("room", "lights") for head in network.every(name)]
     assert len(masks) == 4 and len({str(m.tolist()) for m in masks}) == 4
     assert "lights.mutual_information" in network.spec.outputs
+
+
+@pytest.mark.slow
+def test_no_head_is_solved_where_another_needs_epochs(table, tmp_path):
+    found = []
+    for solve in (True, False):
+        config = two_heads(
+            table,
+            tmp_path / f"run{solve}",
+            network={"freeze": ["all"]},
+            loop={"epochs": 1},
+            room={"solve": solve},
+            lights={"solve": False},
+        )
+        train(config, quiet=True, command="test")
+        stages = sorted((tmp_path / f"run{solve}").glob("*/" + loop.BEST))
+        found.append([load_file(stage) for stage in stages])
+    assert found[0] and len(found[0]) == len(found[1])
+    for one, other in zip(*found, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)

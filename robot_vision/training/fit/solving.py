@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from robot_vision.calibration.folds import folds_of, units_of
 from robot_vision.contract.calibration import FOLDS
-from robot_vision.contract.training import NONE, Solved
+from robot_vision.contract.training import NONE, Solved, Trainer
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.statistics.judging import Judgement, judge
 from robot_vision.training.config import TrainingConfig
@@ -25,7 +26,7 @@ _BESTS, _LEFT = "solved", "left"  # in a checkpoint's header
 def solve(
     config: TrainingConfig, network: MultiHeadNetwork, train: Views
 ) -> dict[str, Solved] | None:
-    """Trains all heads to the minimum of their losses; None where one of them needs epochs.
+    """Trains all heads to the minimum of their losses; None, and no head changed, where one needs epochs.
 
     Args:
         config: of the run.
@@ -33,12 +34,16 @@ def solve(
         train: with cached features.
     """
     wanted = {n: t for n, t in config.trainers.items() if config.settings[n].loss != NONE}
+    if any(type(trainer).solve is Trainer.solve for trainer in wanted.values()):
+        return None  # before the others are solved in vain
+    before = deepcopy(network.heads.state_dict())
     folds = folds_of(train.samples.samples, FOLDS)
     found: dict[str, Solved] = {}
     for name, trainer in wanted.items():
         features = features_of(network, train, trainer)
         solved = trainer.solve(network.heads[name], network.spec.heads[name], features, folds)
         if solved is None:
+            network.heads.load_state_dict(before)
             return None
         found[name] = solved
     return found or None
