@@ -23,6 +23,7 @@ from robot_vision.cli.arguments import (
     progress,
 )
 from robot_vision.errors import ConfigError
+from robot_vision.files.whole import draft_of
 from robot_vision.text.counts import counted
 from robot_vision.viewing.scene import Scene, load_rerun
 
@@ -111,11 +112,11 @@ def run(args: argparse.Namespace) -> int:
             stack.callback(server.close)
             scene.connect(server.sink)
         else:
-            scene.save(output)
+            scene.save(stack.enter_context(draft_of(output)))
+            stack.callback(scene.close)
         shown = Shown(scene)
         view = BagView(shown)
-        if args.map:
-            _map(args, scene)
+        keyframes = _map(args, scene) if args.map else 0
         if args.model:
             _modelled(args, shown, view, scene)
         elif args.evaluation:
@@ -129,15 +130,14 @@ def run(args: argparse.Namespace) -> int:
             print(f"note: {line}", file=sys.stderr)
         for line in view.problems:
             print(f"warning: {line}", file=sys.stderr)
-        total = counted(sum(view.counts.values()), "message")
-        if server is None:
-            scene.close()
-            print(f"{output}: {total} shown; open it with: rerun {output}")
-        else:
+        counts = {"message": sum(view.counts.values()), "keyframe": keyframes}
+        total = " and ".join(counted(count, word) for word, count in counts.items() if count)
+        if server is not None:
             print(f"{total} shown at {server.page} (Ctrl-C ends it)", flush=True)
             while server.alive:
                 time.sleep(0.2)
             raise ConfigError("Rerun's server ended")
+    print(f"{output}: {total} shown; open it with: rerun {output}")
     return 1 if view.problems else 0
 
 
@@ -261,8 +261,8 @@ def _evaluated(args: argparse.Namespace, scene: Scene, view: Any) -> None:
                     scene.numbers(f"/evaluation/{name}", {"value": float(value)})
 
 
-def _map(args: argparse.Namespace, scene: Scene) -> None:
-    """Shows the keyframes of a map: where they are by recording, and where they look."""
+def _map(args: argparse.Namespace, scene: Scene) -> int:
+    """Shows the keyframes of a map: where they are by recording, and where they look; returns how many."""
     from robot_vision.geometry.rigid import matrix_from_xyzw
     from robot_vision.images.canvas import colour_of_name
     from robot_vision.places.map.opening import open_map
@@ -282,3 +282,4 @@ def _map(args: argparse.Namespace, scene: Scene) -> None:
         scene.points(entity, frame, start, colour, ids, static=True)
         looks = list(np.stack([start, start + 0.3 * ahead[rows]], axis=1))
         scene.lines(f"{entity}/ahead", frame, looks, [colour] * len(rows), static=True)
+    return len(poses.ids)

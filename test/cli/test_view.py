@@ -130,3 +130,13 @@ def test_a_port_in_use_is_one_line() -> None:
         ) as said:
             WebViewer(port=port)
     assert "\n" not in str(said.value)
+
+
+def test_what_fails_leaves_no_file_and_the_one_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "house.map.rrd").write_bytes(b"of yesterday")
+    assert main(["view", "--map", "house.map"]) == 2
+    assert "house.map does not exist" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        "house.map.rrd": b"of yesterday"
+    }
