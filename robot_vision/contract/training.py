@@ -353,6 +353,10 @@ class Trainer(Side, Generic[S]):
         """
         return {}
 
+    def suggested_network(self) -> Mapping[str, Any]:
+        """Returns what a new project on MobileNetV2 has below `network` for this head."""
+        return {}
+
     def check_epochs(self, epochs: int) -> None:
         """Raises ConfigError where a stage has too few epochs to teach the head all that it says."""
 

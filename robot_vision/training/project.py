@@ -153,6 +153,8 @@ def _config(project: Project) -> str:
     baselines = [word for kind in project.heads for word in trainer_of(kind, kind).baselines]
     options = f"  options: {_yaml(dict(project.options))}\n" if project.options else ""
     settings = "".join(f"{kind}: {_yaml(dict(own))}\n" for kind, own in project.settings.items())
+    networks = {kind: trainer_of(kind, kind).suggested_network() for kind in project.heads}
+    network = "".join(f"  {kind}: {_yaml(dict(own))}\n" for kind, own in networks.items() if own)
     return f"""\
 # Read by `robot-vision train {CONFIG}`; `robot-vision train --settings` lists every setting.
 name: {_yaml(project.name)}
@@ -164,7 +166,7 @@ data:
   backbone: mobilenet_v2
   weights: torchvision  # downloaded once; without internet, the path of torchvision's mobilenet_v2 .pth file
   freeze: [all]  # only heads learn: minutes on a CPU. With a GPU leave this line out: slower, more accurate
-{settings}baselines: {_yaml(baselines)}  # what the heads are compared with in the report
+{network}{settings}baselines: {_yaml(baselines)}  # what the heads are compared with in the report
 """
 
 

@@ -19,6 +19,7 @@ from written_commands import run_page
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.datasets import SPLIT_NAMES, open_dataset
+from robot_vision.places.map.base import MAX_DIMENSION
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.training.config_file import read_config
 
@@ -59,6 +60,8 @@ def test_heads_are_those_that_the_data_can_teach(tmp_path: Path, capsys) -> None
     # A camera that goes 4 m to and fro: within the default of 10 m everything would be one place.
     place = config.settings["place"]
     assert place.positive_m == pytest.approx(0.2, abs=0.06) and place.negative_m < 1
+    clusters = config.network.heads["place"]["clusters"]
+    assert clusters * 1280 <= MAX_DIMENSION, "a map takes the descriptors of MobileNetV2"
     line = refused(capsys, str(tmp_path / "new"), "--data", str(rooms), "--heads", "pose")
     assert "needs" in line and "pose" in line
     assert "did you mean 'classifier'" in refused(

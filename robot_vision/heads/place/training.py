@@ -49,6 +49,7 @@ MODULES = {
 }
 _COLUMNS = 50_000  # descriptors for k-means: the authors' code takes as many
 _CHUNK = 64
+_PROJECT_CLUSTERS = 16  # of a new project
 # Of the extent of a new project's poses: the radius within which two images show one place.
 _PLACE_SHARE, _LEAST_PLACE_M = 0.05, 0.25
 
@@ -146,6 +147,10 @@ class PlaceTrainer(Trainer[PlaceSpec]):
             return {}
         turn = {"positive_deg": 30.0} if splits.has_orientation else {}
         return {"positive_m": positive_m, **turn, "negative_m": round(2.5 * positive_m, 3)}
+
+    def suggested_network(self) -> Mapping[str, Any]:
+        """Clusters whose descriptor a map takes: 64 of its 1,280 channels are more than 65,536 numbers."""
+        return {"clusters": _PROJECT_CLUSTERS}
 
     def module(self, spec: PlaceSpec, shapes: Sequence[Shape]) -> nn.Module:
         module, _, name = MODULES[spec.pooling].partition(":")
