@@ -22,7 +22,7 @@ from robot_vision.demo.world.world import World
 from robot_vision.ros import EXECUTABLES
 from robot_vision.text.counts import counted
 
-START_TIMEOUT_S = 30.0  # for the node to load its model and to be found
+START_TIMEOUT_S = 60.0  # to time programs, load one and be found, on a busy machine too
 NODES = ("perception", "places")  # processes that have to run as long as the player does
 SILENCE_S = 2.0  # without a result, after which the last frames are given up
 
