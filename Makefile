@@ -73,6 +73,12 @@ make_stamps = flock -n -E 75 Makefile $(MAKE) --no-print-directory -s $(1) || { 
 	echo "==> another make is making the environment: waiting for it" && \
 	flock Makefile $(MAKE) --no-print-directory -s $(1); }
 
+# torch alone, then the rest: pip keeps what it downloads until it has installed all of one call, and in one
+# call that is 3 GB more. (It downloads into TMPDIR.)
+warn_of_small_disk = for folder in $(venv) "$${TMPDIR:-/tmp}"; do \
+	free=$$(df -k --output=avail "$$folder" | tail -n 1); [ "$$free" -gt 9000000 ] || \
+	echo "warning: $$((free / 1000000)) GB are free on the disk of $$folder: up to 9 may be needed" >&2; done
+
 pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VERBOSE),,-qq) -c $(constraints)
 
 .PHONY: help
@@ -200,5 +206,7 @@ $(links_stamp): $(interfaces_stamp)
 $(dev_stamp): $(runtime_stamp) | $(interfaces_stamp)
 	@echo "==> torch and everything else that tests, training and benchmarks need (8 GB on disk, 2 to 15 minutes)"
 	@rm -f $(stamps)/dev-*
+	@$(warn_of_small_disk)
+	@$(pip) torch torchvision
 	@$(pip) $(addprefix -c ,$(word 2,$(ros_files))) --no-build-isolation -e '.[openvino,timm,places,parquet,ray,dev]'
 	@touch $@
