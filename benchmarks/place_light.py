@@ -16,11 +16,11 @@ import numpy as np
 
 from benchmarks.place_accuracy import fill_map, recognise
 from benchmarks.place_frames import Views, right_matches
-from robot_vision.demo.drive import mapping_drive
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.pipeline import Pipeline
+from robot_vision.simulation.drive import mapping_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 
 MAPPING_SEED, ASKING_SEED = 71, 73
 MAPPING_HZ, ASKING_HZ = 8.0, 5.0

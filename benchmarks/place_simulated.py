@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from benchmarks import place_regions
 from benchmarks.place_frames import Views
-from robot_vision.demo.drive import evaluation_drive, mapping_drive
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.pipeline import Pipeline
+from robot_vision.simulation.drive import evaluation_drive, mapping_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 
 MAPPING_SEED, ASKING_SEED = 71, 72
 MAPPING_HZ, ASKING_HZ = 8.0, 5.0

@@ -21,8 +21,8 @@ def card_text(
     listed = {name: ", ".join(map(str, numbers)) for name, numbers in seeds.items()}
     parts = [
         "Rooms, poses and places of the world of `make demo`, and something to try the nodes with. It "
-        "knows the rendered world of `robot_vision/demo/world` and nothing else: **on a real camera its "
-        "answers mean nothing.**",
+        "knows the rendered world of `robot_vision/simulation/world` and nothing else: **on a real "
+        "camera its answers mean nothing.**",
         "## Data",
         f"All frames are rendered by this repository. Training: {frames['training']} frames, from random "
         f"free places and from drives with seeds {listed['training']}, each under lamps, exposure, colour "

@@ -23,13 +23,13 @@ from pathlib import Path
 from rich.progress import track
 
 from robot_vision.bundle.bundle import CARD, WEIGHTS, ModelBundle, write_manifest
-from robot_vision.demo.drive import DriveFrame, evaluation_drive, mapping_drive, random_frames
 from robot_vision.demo.recorded import record_drive
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera, Renderer
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.networks.checkpoint import load_network, save_network
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.simulation.drive import DriveFrame, evaluation_drive, mapping_drive, random_frames
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera, Renderer
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config" / "training" / "demo_dense.yaml"

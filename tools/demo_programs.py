@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo_dense import record  # noqa: E402
 
-from robot_vision.demo.drive import evaluation_drive  # noqa: E402
-from robot_vision.demo.world.home import default_world  # noqa: E402
-from robot_vision.demo.world.sensor import Sensor  # noqa: E402
-from robot_vision.demo.world.surfaces import SURFACES  # noqa: E402
+from robot_vision.simulation.drive import evaluation_drive  # noqa: E402
+from robot_vision.simulation.world.home import default_world  # noqa: E402
+from robot_vision.simulation.world.sensor import Sensor  # noqa: E402
+from robot_vision.simulation.world.surfaces import SURFACES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_SEED = 600  # of drives; training, calibration and tests have others

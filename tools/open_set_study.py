@@ -32,14 +32,14 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.calibration.predict import predict
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.datasets import open_dataset
-from robot_vision.demo.drive import evaluation_drive, mapping_drive
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.heads.classifier.known_scores import fit_references, logit_score, make_scorer
 from robot_vision.heads.classifier.spec import FEATURE_SCORES, KNOWN_SCORES, ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.simulation.drive import evaluation_drive, mapping_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 from robot_vision.statistics.separation import separation
 
 TRAIN_SEEDS, TEST_SEEDS = (1000, 1001, 1002), (2, 3)

@@ -34,15 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from demo_card import card_text  # noqa: E402
 
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.demo.drive import (  # noqa: E402
-    DriveFrame,
-    evaluation_drive,
-    mapping_drive,
-    random_frames,
-)
 from robot_vision.demo.scoring import PLACE_HEADING_DEG, PLACE_RADIUS_M  # noqa: E402
-from robot_vision.demo.world.home import default_world  # noqa: E402
-from robot_vision.demo.world.sensor import Sensor, render_frames  # noqa: E402
 from robot_vision.errors import ConfigError, RobotVisionError  # noqa: E402
 from robot_vision.geometry.rigid import xyzw_from_matrix  # noqa: E402
 from robot_vision.heads.classifier.spec import ClassifierSpec
@@ -52,6 +44,14 @@ from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into  # noqa: E402
 from robot_vision.networks.export import export_bundle  # noqa: E402
 from robot_vision.networks.network import MultiHeadNetwork  # noqa: E402
+from robot_vision.simulation.drive import (  # noqa: E402
+    DriveFrame,
+    evaluation_drive,
+    mapping_drive,
+    random_frames,
+)
+from robot_vision.simulation.world.home import default_world  # noqa: E402
+from robot_vision.simulation.world.sensor import Sensor, render_frames  # noqa: E402
 
 Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parents[1]

@@ -38,9 +38,6 @@ from robot_vision.contract.calibration import Options
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.sample import Sample, Splits
-from robot_vision.demo.drive import evaluation_drive
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.geometry.rotations import pose_error
 from robot_vision.heads.classifier.fitting import class_numbers
@@ -52,6 +49,9 @@ from robot_vision.heads.place.probability import fit as fit_place_probability
 from robot_vision.heads.pose.evaluation import normalised_squares
 from robot_vision.heads.pose.fitting import pose_numbers
 from robot_vision.images.resizing import resize_into
+from robot_vision.simulation.drive import evaluation_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,19 +30,24 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import FLOAT32
 from robot_vision.cli.arguments import add_engine, add_output, number
 from robot_vision.contract.metrics import image_words
-from robot_vision.demo.drive import DriveFrame, evaluation_drive, kidnapped_drive, mapping_drive
 from robot_vision.demo.play import play, start_node
 from robot_vision.demo.processes import ENDING, MAX_DOMAIN, DemoError, Processes, free_domain
 from robot_vision.demo.recorded import DriveTruth, read_truth, record_drive
 from robot_vision.demo.report import draw
 from robot_vision.demo.scoring import Drive, KnownPlaces
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera, Renderer
-from robot_vision.demo.world.sensor import Sensor, render_frames
-from robot_vision.demo.world.world import World
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
+from robot_vision.simulation.drive import (
+    DriveFrame,
+    evaluation_drive,
+    kidnapped_drive,
+    mapping_drive,
+)
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera, Renderer
+from robot_vision.simulation.world.sensor import Sensor, render_frames
+from robot_vision.simulation.world.world import World
 from robot_vision.text.counts import counted
 
 LEAST_ANSWERED = 0.5  # share of the frames below which the demo has failed

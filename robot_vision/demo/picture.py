@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.world.renderer import Camera, Renderer
-from robot_vision.demo.world.world import World
+from robot_vision.simulation.world.renderer import Camera, Renderer
+from robot_vision.simulation.world.world import World
 
 Image = NDArray[np.uint8]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

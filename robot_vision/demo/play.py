@@ -18,8 +18,8 @@ from robot_vision.demo.relocalisation import Relocalisation, relocalisation
 from robot_vision.demo.report import write_answer
 from robot_vision.demo.scoring import Drive, FrameAnswer, Score
 from robot_vision.demo.view import DemoView, LiveView, PlainView
-from robot_vision.demo.world.world import World
 from robot_vision.ros import EXECUTABLES
+from robot_vision.simulation.world.world import World
 from robot_vision.text.counts import counted
 
 START_TIMEOUT_S = 60.0  # to time programs, load one and be found, on a busy machine too

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.drive import DriveFrame
-from robot_vision.demo.world.renderer import Camera, Renderer
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.simulation.drive import DriveFrame
+from robot_vision.simulation.world.renderer import Camera, Renderer
 
 CAMERA_FRAME = "camera_optical_frame"
 IMAGE_TOPIC = "/camera/image_raw"

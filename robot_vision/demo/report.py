@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from robot_vision.demo.picture import FloorPlan, PictureShot, compose
 from robot_vision.demo.recorded import DriveTruth
 from robot_vision.demo.scoring import FrameAnswer, Judged, Score
-from robot_vision.demo.world.world import World
 from robot_vision.errors import ConfigError
 from robot_vision.heads.depth.drawing import colours, span
 from robot_vision.heads.segmentation.drawing import palette
 from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
+from robot_vision.simulation.world.world import World
 
 if TYPE_CHECKING:
     from robot_vision.demo.scoring import Drive

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from robot_vision.demo.recorded import DriveTruth
 from robot_vision.demo.scoring import FrameAnswer, Judged, KnownPlaces
-from robot_vision.demo.world.world import World
+from robot_vision.simulation.world.world import World
 
 _WIDE = 112  # columns of a terminal that has room for the plan next to the figures
 

@@ -24,15 +24,15 @@ from scipy.spatial.transform import Rotation
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import demo, main
 from robot_vision.demo import play as demo_play
-from robot_vision.demo.drive import evaluation_drive
 from robot_vision.demo.processes import DemoError, Processes, free_domain
 from robot_vision.demo.scoring import FrameAnswer, KnownPlaces, Score
 from robot_vision.demo.view import LiveView, PlainView, TextPlan
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.errors import ConfigError
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.opening import open_map
+from robot_vision.simulation.drive import evaluation_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "models" / "demo"

@@ -10,14 +10,14 @@ from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
 from robot_vision.cli import main
-from robot_vision.demo.drive import evaluation_drive, kidnapped_drive
 from robot_vision.demo.recorded import DriveTruth, read_truth, record_drive
 from robot_vision.demo.relocalisation import PlacePose, relocalisation
 from robot_vision.demo.scoring import FrameAnswer, KnownPlaces, Score
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera, Renderer
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.errors import SourceError
+from robot_vision.simulation.drive import evaluation_drive, kidnapped_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera, Renderer
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 from robot_vision.truth.reading import TruthRequest
 from robot_vision.truth.reading import read_truth as read_truth_of
 

@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from robot_vision.demo.drive import drive
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.places.verification.agreement import Agreement, common_covariance
@@ -22,6 +18,10 @@ from robot_vision.places.verification.features import LocalFeatures
 from robot_vision.places.verification.options import VerificationOptions
 from robot_vision.places.verification.structure import KeyframeStructure
 from robot_vision.places.verification.verifier import VerificationCandidate, Verifier
+from robot_vision.simulation.drive import drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 
 FIT = np.diag([0.004**2] * 3 + [0.002**2] * 3)
 DISTANCE = 3.0

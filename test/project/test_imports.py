@@ -28,7 +28,7 @@ pipeline
 places evaluation calibration
 optimising
 training
-studies doctor
+studies doctor simulation
 ros
 demo
 cli

@@ -10,13 +10,13 @@ from train_data import COLOURS
 from written_commands import run_page
 
 from robot_vision.bundle.bundle import ModelBundle
-from robot_vision.demo.drive import evaluation_drive
 from robot_vision.demo.recorded import stamp_of
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recordings.writing import RecordingWriter
+from robot_vision.simulation.drive import evaluation_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 
 pytestmark = pytest.mark.slow
 

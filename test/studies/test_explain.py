@@ -11,15 +11,15 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.cli import main
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.training import Asked
-from robot_vision.demo.drive import evaluation_drive
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.sensor import Sensor, render_frames
 from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.images.input import InputSpec
 from robot_vision.images.window import Window
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.networks.network import MultiHeadNetwork
+from robot_vision.simulation.drive import evaluation_drive
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.sensor import Sensor, render_frames
 from robot_vision.studies.explain import (
     all_stages,
     backbone_alone,

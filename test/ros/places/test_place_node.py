@@ -414,13 +414,13 @@ def test_verified_pose_is_exact_where_the_nearest_keyframe_is_not(robot):
     """Rendered images of a room: the map has local features, the query is between keyframes."""
     from sensor_msgs.msg import CameraInfo, Image
 
-    from robot_vision.demo.drive import look
-    from robot_vision.demo.world.home import default_world
-    from robot_vision.demo.world.renderer import Camera, Renderer
     from robot_vision.geometry.intrinsics import Intrinsics
     from robot_vision.places.map.keyframe import Keyframe
     from robot_vision.places.map.opening import create_map
     from robot_vision.places.verification.builder import StructureBuilder
+    from robot_vision.simulation.drive import look
+    from robot_vision.simulation.world.home import default_world
+    from robot_vision.simulation.world.renderer import Camera, Renderer
 
     camera = Camera()
     renderer = Renderer(default_world(), camera)

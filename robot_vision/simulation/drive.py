@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robot_vision.demo.world.world import World
+from robot_vision.simulation.world.world import World
 
 CAMERA_HEIGHT_M = 1.1
 _SPEED_M_S = 1.6  # along the path of a drive

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robot_vision.demo.world.world import Finish
 from robot_vision.errors import ConfigError, unknown
+from robot_vision.simulation.world.world import Finish
 
 Image = NDArray[np.uint8]
 Painter = Callable[["TextureCanvas"], None]

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from robot_vision.demo.drive import (
+from robot_vision.errors import ConfigError
+from robot_vision.simulation.drive import (
     CAMERA_HEIGHT_M,
     DriveFrame,
     evaluation_drive,
@@ -14,13 +15,12 @@ from robot_vision.demo.drive import (
     mapping_drive,
     random_frames,
 )
-from robot_vision.demo.world.home import default_world
-from robot_vision.demo.world.renderer import Camera, Renderer
-from robot_vision.demo.world.sensor import Sensor, render_frames
-from robot_vision.demo.world.surfaces import SURFACES, Rectangle
-from robot_vision.demo.world.textures import STYLES, paint
-from robot_vision.demo.world.world import Finish, World
-from robot_vision.errors import ConfigError
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.renderer import Camera, Renderer
+from robot_vision.simulation.world.sensor import Sensor, render_frames
+from robot_vision.simulation.world.surfaces import SURFACES, Rectangle
+from robot_vision.simulation.world.textures import STYLES, paint
+from robot_vision.simulation.world.world import Finish, World
 
 WORLD = default_world()
 COLOURS = [(250, 10, 20), (20, 240, 30), (10, 30, 250), (250, 240, 20), (240, 20, 240)]

@@ -14,8 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.world.surfaces import LEVELS, SURFACES, Rectangle, build_atlas, rectangles
-from robot_vision.demo.world.world import Room, World
+from robot_vision.simulation.world.surfaces import (
+    LEVELS,
+    SURFACES,
+    Rectangle,
+    build_atlas,
+    rectangles,
+)
+from robot_vision.simulation.world.world import Room, World
 
 NEAR_M = 0.05
 _SHIFT = 4  # fractional bits of OpenCV's polygon corners

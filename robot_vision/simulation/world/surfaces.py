@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robot_vision.demo.world.textures import paint
-from robot_vision.demo.world.world import SIDES, Box, Door, Finish, Room, World
+from robot_vision.simulation.world.textures import paint
+from robot_vision.simulation.world.world import SIDES, Box, Door, Finish, Room, World
 
 DENSITY = 72.0  # texture pixels a metre
 PANEL_GAP = 0.015  # metres that a picture stands off its wall

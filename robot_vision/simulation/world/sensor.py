@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.demo.drive import DriveFrame
-from robot_vision.demo.world.renderer import Camera, Renderer
-from robot_vision.demo.world.world import World
+from robot_vision.simulation.drive import DriveFrame
+from robot_vision.simulation.world.renderer import Camera, Renderer
+from robot_vision.simulation.world.world import World
 
 _CHUNK = 16  # frames that a rendering process gets at a time
 

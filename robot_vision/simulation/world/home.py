@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robot_vision.demo.world.world import Box, Door, Finish, Panel, Room, World
+from robot_vision.simulation.world.world import Box, Door, Finish, Panel, Room, World
 
 WHITE = (236, 234, 228)
 OAK = (176, 128, 78)

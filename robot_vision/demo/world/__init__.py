@@ -1,1 +1,0 @@
-"""The rendered home: its shape, its surfaces, the camera that sees it."""

@@ -1,0 +1,1 @@
+"""Rendered worlds with robots in them: what a robot sees, how it moves, and who judges its driving."""

@@ -1,0 +1,1 @@
+"""Rendered homes: their shape, their surfaces, the camera that sees them."""
