@@ -95,7 +95,7 @@ def _named(bundle: ModelBundle, name: str, asked: EngineSettings, engine: str) -
         there = ", ".join(f"{c.engine} on {c.device} with {c.instructions}" for c in good)
         _log.warning(
             "%s: %s is not certified for %s on %s with %s: its accuracy there was never measured%s",
-            bundle.name, name, running.name, running.device, instructions(running.device) or "this device",
+            bundle.name, name, running.name, running.device, instructions(running.device, running.name) or "this device",
             f" (it is for {there})" if there else "",
         )  # fmt: skip
     return started
@@ -108,7 +108,7 @@ def _program(bundle: ModelBundle, name: str) -> Program:
 
 def _certificate(bundle: ModelBundle, program: str, engine: str, device: str) -> Certificate | None:
     """Returns the certificate by which a program may be chosen here; None where there is none."""
-    found = _program(bundle, program).certificate(engine, device, instructions(device))
+    found = _program(bundle, program).certificate(engine, device, instructions(device, engine))
     return found if found is not None and found.passed else None
 
 
@@ -169,7 +169,9 @@ def _fastest(bundle: ModelBundle, asked: EngineSettings, engine: str, fresh: boo
     if all(way.program == FLOAT32 for way in candidates):
         names = ", ".join(p.name for p in bundle.programs if p.name != FLOAT32)
         running = base.engine
-        here = f"{running.name} on {running.device} with {instructions(running.device)}"
+        here = (
+            f"{running.name} on {running.device} with {instructions(running.device, running.name)}"
+        )
         said = f"float32, since no other program ({names}) is certified for {here}" if names else ""
         return Started(base.bundle, running, said)
     if before is not None and holds:  # first what the last timing did not come to

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,21 +24,49 @@ _X86: dict[str, tuple[str, ...]] = {
 }
 _ARM: dict[str, tuple[str, ...]] = {"neon": ("asimd",), "neon_dot": ("asimddp",), "i8mm": ("i8mm",)}
 INSTRUCTION_SETS = (*_X86, *_ARM)
+
+# oneDNN's names of limits (its `cpu_dispatcher_control`), as far as they are narrower than all, and the
+# widest set that each allows. The engines that compute with oneDNN heed them; ONNX Runtime does not.
+_ONEDNN_LIMITS = {
+    "sse41": "",
+    "avx": "",
+    "avx2": "avx2",
+    "avx2_vnni": "avx_vnni",
+    "avx2_vnni_2": "avx_vnni",
+    "avx512_core": "avx512",
+    "avx512_core_vnni": "avx512_vnni",
+    "avx512_core_bf16": "avx512_bf16",
+    "avx512_core_fp16": "avx512_bf16",
+    "avx10_1_512": "avx512_bf16",
+}
+_ONEDNN_ENGINES = ("openvino", "torch")
 _NAME_BYTES = 256
 
 
-def instructions_of(cpuinfo: str) -> str:
+def instructions_of(cpuinfo: str, limit: str = "default") -> str:
     """Returns the widest of `INSTRUCTION_SETS` in the text of `/proc/cpuinfo`; empty for a CPU with none.
 
     Wider sets come with the narrower ones, so one name stands for all; AMX is wider than AVX-512.
+
+    Args:
+        cpuinfo: the text.
+        limit: oneDNN's name of the widest set to use, in any case; like oneDNN, others are no limit.
     """
+    widest = _ONEDNN_LIMITS.get(limit.lower())
+    allowed = list(_X86)
+    if widest is not None:
+        allowed = allowed[: allowed.index(widest) + 1] if widest else []
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         # Of the first core: the kernel offers what all have (ARM), or all are alike (x86).
         known = {"flags": _X86, "Features": _ARM}.get(key.strip())
         if known is not None:
             flags = set(value.split())
-            names = [name for name, needed in known.items() if flags.issuperset(needed)]
+            names = [
+                name
+                for name, needed in known.items()
+                if flags.issuperset(needed) and (known is _ARM or name in allowed)
+            ]
             return names[-1] if names else ""
     return ""
 
@@ -58,11 +87,12 @@ def _cpuinfo() -> str:
 
 
 @functools.cache
-def instructions(device: str = "cpu") -> str:
+def instructions(device: str = "cpu", engine: str = "") -> str:
     """Returns what a device computes with.
 
     Args:
         device: as `EngineSettings.device`.
+        engine: that computes on it: some heed a limit of oneDNN (`ONEDNN_MAX_CPU_ISA`).
 
     Returns:
         For `cpu` the widest of `INSTRUCTION_SETS`, or the architecture (`x86_64`) where it has none or
@@ -70,7 +100,8 @@ def instructions(device: str = "cpu") -> str:
     """
     kind, _, index = device.replace(".", ":").partition(":")
     if kind == "cpu":
-        return instructions_of(_cpuinfo()) or platform.machine()
+        limit = onednn_limit() if engine in _ONEDNN_ENGINES else "default"
+        return instructions_of(_cpuinfo(), limit) or platform.machine()
     if kind in ("cuda", "tensorrt"):
         return _nvidia_name(int(index or 0))
     try:
@@ -80,6 +111,12 @@ def instructions(device: str = "cpu") -> str:
     except Exception:  # not installed, or RuntimeErrors of its own: no such device
         return ""
     return str(name)
+
+
+def onednn_limit() -> str:
+    """Returns the environment's limit of instruction sets for oneDNN; `default` where there is none."""
+    env = os.environ
+    return env.get("ONEDNN_MAX_CPU_ISA") or env.get("DNNL_MAX_CPU_ISA") or "default"
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:

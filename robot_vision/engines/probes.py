@@ -31,7 +31,9 @@ Arrays = Mapping[str, NDArray[Any]]
 def place_of(engine: Engine, program: str) -> str:
     """Returns the name under which a program's outputs on an engine are kept."""
     kind = engine.device.partition(":")[0]
-    return "/".join((program, engine.name, kind, instructions(engine.device) or "unknown"))
+    return "/".join(
+        (program, engine.name, kind, instructions(engine.device, engine.name) or "unknown")
+    )
 
 
 def probe_outputs(engine: Engine, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:

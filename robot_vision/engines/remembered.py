@@ -18,7 +18,7 @@ from typing import Any
 from robot_vision import __version__
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.engines.base import EngineSettings
-from robot_vision.engines.machine import installed_versions, instructions, processor
+from robot_vision.engines.machine import installed_versions, instructions, onednn_limit, processor
 from robot_vision.files.whole import write_whole
 
 _SCHEMA = "robot_vision.choice/1"
@@ -62,6 +62,7 @@ class Machine:
         facts = {
             "processor": processor(),
             "instructions": instructions(),
+            "onednn_limit": onednn_limit().lower(),
             "cores": len(os.sched_getaffinity(0)),
             "engine": engine,
             "device": asked.device,

@@ -96,7 +96,7 @@ class Certifier:
             engine=engine.name,
             engine_version=str(library.__version__).partition("-")[0],  # and not the commit
             device=engine.device.partition(":")[0],
-            instructions=instructions(engine.device) or "unknown",
+            instructions=instructions(engine.device, engine.name) or "unknown",
             images=self._images,
             versions={"robot_vision": __version__, "numpy": np.__version__},
             heads=heads,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,6 +73,59 @@ def test_instructions_of_this_machine_are_what_its_own_tool_says() -> None:
             assert found == name
             return
     assert found in ("avx512", "avx_vnni", "avx2", "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "limit", "expected"),
+    [
+        ("Zen 5", "default", "avx512_bf16"),
+        ("Zen 5", "no such set", "avx512_bf16"),
+        ("Zen 5", "AVX512_CORE_VNNI", "avx512_vnni"),
+        ("Zen 5", "avx512_core", "avx512"),
+        ("Zen 5", "AVX2_VNNI", "avx_vnni"),
+        ("Cascade Lake", "AVX2_VNNI", "avx2"),  # it has no narrow VNNI
+        ("Haswell", "AVX512_CORE", "avx2"),
+        ("Haswell", "SSE41", ""),
+    ],
+)
+def test_a_limit_of_onednn_leaves_what_it_allows(cpu: str, limit: str, expected: str) -> None:
+    assert instructions_of(f"flags\t\t: {CPUS[cpu][0]}\n", limit) == expected
+
+
+_KERNELS = """
+import collections, numpy, openvino, openvino.opset13 as ops
+from robot_vision.engines.machine import instructions
+image = ops.parameter([1, 32, 24, 24], numpy.float32)
+weights = ops.constant(numpy.ones((32, 32, 3, 3), numpy.float32))
+layer = ops.convolution(image, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+model = openvino.Model([ops.result(layer)], [image])
+compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+layers = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]
+kernels = [i["primitiveType"].astype(str) for i in layers if i["layerType"].astype(str) == "Convolution"]
+print(instructions("cpu", "openvino"), instructions("cpu", "onnx"), *kernels)
+"""
+
+
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+@pytest.mark.parametrize(
+    ("limit", "family"), [("AVX2", "avx2"), ("avx512_core", "avx512"), ("", "")]
+)
+def test_openvino_s_kernels_are_of_the_set_that_is_said(
+    variable: str, limit: str, family: str
+) -> None:
+    pytest.importorskip("openvino")
+    here = instructions("cpu")
+    order = {name: i for i, name in enumerate(INSTRUCTION_SETS)}
+    if order.get(here, -1) < order.get(family, -1):
+        pytest.skip(f"this CPU has only {here}")
+    env = {**os.environ, variable: limit}
+    run = subprocess.run(
+        [sys.executable, "-c", _KERNELS], env=env, capture_output=True, text=True, check=True
+    )
+    openvino, onnx, kernel = run.stdout.split()
+    assert onnx == here  # ONNX Runtime does not ask oneDNN
+    assert openvino.partition("_")[0] in kernel, run.stdout
+    assert openvino == (family or here)
 
 
 def test_instructions_of_a_device_that_is_not_there_are_none() -> None:

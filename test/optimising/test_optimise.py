@@ -137,7 +137,7 @@ def test_an_engine_that_gives_other_answers_is_refused(optimised):
 def test_on_another_machine_programs_stay_and_certificates_are_added(
     optimised, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("robot_vision.optimising.certify.instructions", lambda device: "avx2")
+    monkeypatch.setattr("robot_vision.optimising.certify.instructions", lambda *_: "avx2")
     more = optimise(optimised.bundle, data(pictures()), ("int8",), tmp_path / "more", SETTINGS)
     before, after = optimised.bundle.programs[0], more.bundle.programs[0]
     graphs = [b.path / "model.int8.onnx" for b in (more.bundle, optimised.bundle)]
@@ -152,8 +152,8 @@ def test_on_another_machine_programs_stay_and_certificates_are_added(
 def test_a_program_that_is_made_again_forgets_other_machines(optimised, tmp_path, monkeypatch):
     samples = data(pictures())
     with monkeypatch.context() as patch:
-        patch.setattr("robot_vision.optimising.certify.instructions", lambda device: "avx2")
-        patch.setattr("robot_vision.engines.probes.instructions", lambda device: "avx2")
+        patch.setattr("robot_vision.optimising.certify.instructions", lambda *_: "avx2")
+        patch.setattr("robot_vision.engines.probes.instructions", lambda *_: "avx2")
         more = optimise(optimised.bundle, samples, ("int8",), tmp_path / "more", SETTINGS).bundle
     assert any(name.startswith("int8/onnx/cpu/avx2/") for name in more.probes)
     again = optimise(more, samples, ("int8",), tmp_path / "again", SETTINGS, remake=True).bundle
