@@ -14,10 +14,10 @@ _CEILING = Finish("plaster", WHITE, (210, 208, 202))
 _FRAME = Finish("planks", (206, 190, 160), (150, 130, 100))
 
 
-def _table(
+def table(
     low: tuple[float, float], high: tuple[float, float], height: float, finish: Finish
 ) -> tuple[Box, ...]:
-    """A table: a top of 6 cm and four legs."""
+    """Returns a table: a top of 6 cm and four legs."""
     (x0, y0), (x1, y1), leg = low, high, 0.07
     plain = Finish("plain", finish.accent, BLACK)
     legs = [(x, y) for x in (x0 + 0.04, x1 - 0.04 - leg) for y in (y0 + 0.04, y1 - 0.04 - leg)]
@@ -50,7 +50,7 @@ def _kitchen() -> Room:
             Box((3.6, 4.3, 0.0), (4.4, 5.0, 1.95), Finish("fridge", STEEL, (90, 94, 98)), worktop),
             Box((0.0, 2.4, 0.0), (0.45, 4.35, 0.9), cabinet, worktop),
             Box((0.05, 3.0, 0.9), (0.4, 3.5, 1.2), Finish("oven", BLACK, (200, 90, 40)), worktop),
-            *_table((1.75, 2.35), (2.6, 3.15), 0.76, Finish("planks", OAK, DARK_OAK)),
+            *table((1.75, 2.35), (2.6, 3.15), 0.76, Finish("planks", OAK, DARK_OAK)),
             Box((2.0, 2.6, 0.76), (2.25, 2.85, 0.95), Finish("plain", (206, 60, 40)),
                 Finish("plain", (240, 200, 60))),
         ),
@@ -81,7 +81,7 @@ def _office() -> Room:
             (7.4, 1.85), (5.8, 1.8), (5.7, 0.9), (5.7, 0.0),
         ),
         boxes=(
-            *_table((6.3, 2.45), (8.3, 3.35), 0.74, desk),
+            *table((6.3, 2.45), (8.3, 3.35), 0.74, desk),
             Box((6.6, 2.85, 0.74), (7.2, 2.93, 1.15), screen, Finish("plain", BLACK)),
             Box((7.5, 2.85, 0.74), (8.1, 2.93, 1.15), screen, Finish("plain", BLACK)),
             Box((9.6, 2.6, 0.0), (10.0, 4.4, 2.0), books, Finish("planks", DARK_OAK)),
@@ -121,7 +121,7 @@ def _workshop() -> Room:
             (4.2, -2.0), (2.9, -1.75), (1.7, -1.9), (1.6, -0.9), (1.6, 0.0),
         ),
         boxes=(
-            *_table((2.2, -3.5), (3.5, -2.6), 0.86, bench),
+            *table((2.2, -3.5), (3.5, -2.6), 0.86, bench),
             Box((2.5, -3.3, 0.86), (2.85, -2.95, 1.2), Finish("plain", (216, 160, 30), BLACK),
                 Finish("plain", (60, 60, 64))),
             Box((0.0, -4.6, 0.0), (0.55, -2.2, 0.85), Finish("drawers", (196, 44, 40), (30, 30, 30)),

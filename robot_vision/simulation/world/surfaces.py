@@ -99,7 +99,7 @@ def rectangles(world: World) -> list[Rectangle]:
     """Returns every surface of a world."""
     found: list[Rectangle] = []
     for room in world.rooms:
-        found += _shell(room, world.doors)
+        found += _shell(room, world)
         for box in room.boxes:
             found += _box(box, room.name)
         found += _panels(room)
@@ -108,25 +108,28 @@ def rectangles(world: World) -> list[Rectangle]:
     return found
 
 
-def _shell(room: Room, doors: tuple[Door, ...]) -> Iterator[Rectangle]:
+def _shell(room: Room, world: World) -> Iterator[Rectangle]:
     low, high = (*room.low, 0.0), (*room.high, room.height)
     yield facing("down", low, high, room.floor, room.name, surface="floor")
     yield facing("up", low, high, room.ceiling, room.name, surface="ceiling")
-    wall = functools.partial(facing, finish=room.wall, room=room.name, surface="wall")
-    for side in ("east", "west"):
-        yield wall(side, low, high)
-    for side, y in (("north", room.high[1]), ("south", room.low[1])):
-        # Doors pierce only walls along x: the wall is cut around and above each of them.
-        gaps = [d for d in doors if min(abs(d.low[1] - y), abs(d.high[1] - y)) < 1e-6]
-        gaps = sorted(
-            (d for d in gaps if room.low[0] < d.low[0] < room.high[0]), key=lambda d: d.low
-        )
-        start = room.low[0]
-        for door in gaps:
-            yield wall(side, (start, y, 0), (door.low[0], y, room.height))
-            yield wall(side, (door.low[0], y, door.height), (door.high[0], y, room.height))
-            start = door.high[0]
-        yield wall(side, (start, y, 0), (room.high[0], y, room.height))
+    for side in ("east", "west", "north", "south"):
+        # The wall is cut around and above each of its doors.
+        axis = int(side in ("east", "west"))
+        at = (room.high if side in ("north", "east") else room.low)[1 - axis]
+
+        def piece(
+            a: float, b: float, z0: float, side: str = side, axis: int = axis, at: float = at
+        ) -> Rectangle:
+            ends = [(a, at), (b, at)] if axis == 0 else [(at, a), (at, b)]
+            corners = (*ends[0], z0), (*ends[1], room.height)
+            return facing(side, *corners, room.wall, room.name, surface="wall")
+
+        start = room.low[axis]
+        for door in world.openings(room, side):
+            yield piece(start, door.low[axis], 0.0)
+            yield piece(door.low[axis], door.high[axis], door.height)
+            start = door.high[axis]
+        yield piece(start, room.high[axis], 0.0)
 
 
 def _box(box: Box, room: str) -> Iterator[Rectangle]:
@@ -157,7 +160,8 @@ def _panels(room: Room) -> Iterator[Rectangle]:
 
 def _doorway(door: Door, room: str) -> Iterator[Rectangle]:
     low, high = (*door.low, 0.0), (*door.high, door.height)
-    for side in ("east", "west", "down", "up"):
+    posts = ("east", "west") if door.axis == 0 else ("north", "south")
+    for side in (*posts, "down", "up"):
         yield facing(side, low, high, door.finish, room, surface="doorway")
 
 

@@ -104,22 +104,27 @@ class Room:
 
 @dataclass(frozen=True)
 class Door:
-    """An open doorway in a wall along x, from `low` to `high` (the wall's thickness in y)."""
+    """An open doorway from `low` to `high`; it is wider than its wall is thick."""
 
     low: tuple[float, float]
     high: tuple[float, float]
     height: float
     finish: Finish
 
+    @property
+    def axis(self) -> int:
+        """Which way its wall runs: 0 along x, 1 along y."""
+        return int(self.high[1] - self.low[1] > self.high[0] - self.low[0])
+
 
 @dataclass(frozen=True)
 class World:
-    """Rooms around a corridor.
+    """Rooms and the doors between them.
 
     Attributes:
         rooms: all rooms; their names are the labels.
         doors: the openings between them.
-        corridor: name of the room from which every other one is entered.
+        corridor: name of the room whose lamp lights the doorways; the demo's is entered from it alone.
     """
 
     rooms: tuple[Room, ...]
@@ -134,6 +139,19 @@ class World:
     def room(self, name: str) -> Room:
         """Returns the room of that name."""
         return next(room for room in self.rooms if room.name == name)
+
+    def openings(self, room: Room, side: str) -> list[Door]:
+        """Returns the doors in one wall of a room, in order along it; `side` is one of `SIDES`."""
+        axis = int(side in ("east", "west"))
+        at = (room.high if side in ("north", "east") else room.low)[1 - axis]
+        found = [
+            door
+            for door in self.doors
+            if door.axis == axis
+            and min(abs(door.low[1 - axis] - at), abs(door.high[1 - axis] - at)) < 1e-6
+            and room.low[axis] < door.low[axis] < room.high[axis]
+        ]
+        return sorted(found, key=lambda door: door.low)
 
     def room_at(self, xy: ArrayLike) -> Room:
         """Returns the room that holds a point (x, y); in a doorway the nearer one."""
@@ -158,11 +176,13 @@ class World:
     def _clear_of_walls(place: Room | Door, point: NDArray[np.float64], margin: float) -> bool:
         low, high = np.array(place.low), np.array(place.high)
         if isinstance(place, Door):  # only its posts count: a disc may reach into both rooms
-            depth = np.array([0.0, 2 * margin + 0.01])
+            along = place.axis
+            depth = np.zeros(2)
+            depth[1 - along] = 2 * margin + 0.01
             low, high = low - depth, high + depth
-            return bool(
-                low[0] + margin <= point[0] <= high[0] - margin and low[1] <= point[1] <= high[1]
-            )
+            low[along] += margin
+            high[along] -= margin
+            return bool((low <= point).all() and (point <= high).all())
         return bool((point >= low + margin).all() and (point <= high - margin).all())
 
     def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,0 +1,192 @@
+"""A robot in a world, step by step: commands in; images, scans, odometry and what went wrong out.
+
+Everything follows from the world, the seed and the commands: two runs are equal to the bit on one machine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from robot_vision.errors import ConfigError
+from robot_vision.simulation.drive import look
+from robot_vision.simulation.robot import Motion, Mount, Odometry, Robot, towards
+from robot_vision.simulation.world.obstacles import DistanceMap, Obstacles
+from robot_vision.simulation.world.renderer import Renderer
+from robot_vision.simulation.world.sensor import Sensor
+from robot_vision.simulation.world.world import World
+
+STEP_NS = 20_000_000  # of the motion
+START_NS = 1_000_000_000  # a stamp of 0 means "not set"
+_START_M = 0.2  # from the robot's edge to what is nearest, where it starts
+_APART_M = 0.05  # that a robot moves away from what it hit until it can hit it again
+
+
+@dataclass(frozen=True)
+class Event:
+    """What befell the robot.
+
+    Attributes:
+        stamp_ns: when.
+        kind: `collision` or `reset`.
+        motion: where the robot was when it hit something, and how fast; or where it was put.
+    """
+
+    stamp_ns: int
+    kind: str
+    motion: Motion
+
+
+class Simulator:
+    """One robot in one world.
+
+    Args:
+        world: where it drives.
+        seed: of the start, the camera's noise and the odometry's errors; at least 0.
+        robot: size and limits.
+        mount: of the camera.
+        sensor: of the camera; None for one of the seed.
+        start: x, y and yaw in the map; None for a free place by the seed.
+
+    Attributes:
+        motion: true pose in the map, and rates.
+        odometry: what the wheels say.
+        now_ns: simulated time.
+        free: distances for a robot of this height.
+        obstacles: for a robot of this height, where they are now.
+        way_m: that the robot has driven.
+        collisions: how often it hit something.
+        T_base_camera: (4, 4) the camera's optical frame in the robot's frame: on the floor under its
+            centre, x forwards, z up.
+
+    Raises:
+        ConfigError: the world has no place for the robot, or the start is none.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        seed: int = 0,
+        robot: Robot | None = None,
+        mount: Mount | None = None,
+        sensor: Sensor | None = None,
+        start: tuple[float, float, float] | None = None,
+    ) -> None:
+        self.world, self.seed = world, seed
+        self.robot, self.mount = robot or Robot(), mount or Mount()
+        self.sensor = sensor or Sensor(seed)
+        self.obstacles = Obstacles(world, self.robot.height_m)
+        self.free = DistanceMap.of(world, self.robot.height_m)
+        self._rng = np.random.default_rng((seed, 21))
+        m = self.mount
+        self.T_base_camera = look((m.forward_m, 0.0, m.height_m), 0.0, math.radians(m.pitch_deg))
+        self.now_ns = START_NS
+        self.motion = Motion(*(start or self._any_start()))
+        if self.obstacles.clearance(self._xy) < self.robot.radius_m:
+            raise ConfigError(
+                f"start is x {self.motion.x:g}, y {self.motion.y:g}, where a robot of radius "
+                f"{self.robot.radius_m:g} m touches something: choose a free place"
+            )
+        self.odometry = Odometry(self.robot, np.random.default_rng((seed, 22)))
+        self.way_m = 0.0
+        self.collisions = 0
+        self._wanted = (0.0, 0.0)
+        self._hit: NDArray[np.float64] | None = None  # where, until the robot has left it
+        self._renderer: Renderer | None = None
+        self._images = 0
+
+    @property
+    def _xy(self) -> NDArray[np.float64]:
+        return np.array([self.motion.x, self.motion.y])
+
+    def command(self, speed_m_s: float, turn_rate_rad_s: float) -> None:
+        """Sets the rates that the robot tries to reach, as far as its limits allow."""
+        speed, turn = self.robot.max_speed_m_s, self.robot.max_turn_rate_rad_s
+        self._wanted = (
+            min(max(speed_m_s, -speed), speed),
+            min(max(turn_rate_rad_s, -turn), turn),
+        )
+
+    def step(self) -> list[Event]:
+        """Moves everything by `STEP_NS`, and returns what befell the robot meanwhile."""
+        robot, dt_s = self.robot, STEP_NS * 1e-9
+        before = self.motion
+        speed = towards(before.speed_m_s, self._wanted[0], robot.max_acceleration_m_s2 * dt_s)
+        turn_rate = towards(
+            before.turn_rate_rad_s, self._wanted[1], robot.max_turn_acceleration_rad_s2 * dt_s
+        )
+        self.now_ns += STEP_NS
+        after = before.moved(speed, turn_rate, dt_s)
+        events = []
+        if self.obstacles.clearance((after.x, after.y)) >= robot.radius_m:
+            self.motion = after
+            self.odometry.turn_wheels(speed, turn_rate, dt_s)
+            self.way_m += abs(speed) * dt_s
+            if self._hit is not None and np.hypot(*(self._xy - self._hit)) > _APART_M:
+                self._hit = None
+        else:  # held by what it hit: it may turn on the spot
+            self.motion = Motion(before.x, before.y, after.yaw, 0.0, turn_rate)
+            self.odometry.turn_wheels(robot.odometry_slip * self._wanted[0], turn_rate, dt_s)
+            if self._hit is None:
+                self._hit = self._xy
+                self.collisions += 1
+                events.append(Event(self.now_ns, "collision", before))
+        return events
+
+    def image(self) -> NDArray[np.uint8]:
+        """Returns what the camera sees now, RGB uint8 (height, width, 3)."""
+        if self._renderer is None:  # painting a world takes longer than a hundred images
+            self._renderer = Renderer(self.world, self.mount.camera)
+        self._images += 1
+        seen = self._renderer.render_with_rooms(self.T_map_camera)
+        return self.sensor.expose(*seen, self._images)
+
+    @property
+    def T_map_camera(self) -> NDArray[np.float64]:
+        """True pose (4, 4) of the camera's optical frame."""
+        m, mount = self.motion, self.mount
+        x, y = m.x + mount.forward_m * math.cos(m.yaw), m.y + mount.forward_m * math.sin(m.yaw)
+        return look((x, y, mount.height_m), m.yaw, math.radians(mount.pitch_deg))
+
+    def scan(self, angles: ArrayLike, range_max_m: float = 10.0) -> NDArray[np.float64]:
+        """Returns the true distances (m,) from the robot's centre in directions relative to its own."""
+        return self.obstacles.scan(self._xy, np.add(angles, self.motion.yaw), range_max_m)
+
+    def reset(self) -> Event:
+        """Carries the robot to the nearest place of its room where it has room, and turns it to the open.
+
+        The odometry goes on from where it was, as that of a robot that is lifted does.
+        """
+        centres = self._starts()
+        here = self.world.room_at(self._xy).name
+        order = np.argsort(((centres - self._xy) ** 2).sum(axis=1), kind="stable")
+        near = (centres[i] for i in order if self.world.room_at(centres[i]).name == here)
+        x, y = (float(v) for v in next(near, centres[order[0]]))
+        angles = np.linspace(-np.pi, np.pi, 72, endpoint=False)
+        yaw = float(angles[self.obstacles.scan((x, y), angles, 100.0).argmax()])
+        self.motion = Motion(x, y, yaw)
+        self._wanted = (0.0, 0.0)
+        self._hit = None
+        return Event(self.now_ns, "reset", self.motion)
+
+    def _any_start(self) -> tuple[float, float, float]:
+        centres = self._starts()
+        x, y = centres[int(self._rng.integers(len(centres)))]
+        return float(x), float(y), float(self._rng.uniform(-np.pi, np.pi))
+
+    def _starts(self) -> NDArray[np.float64]:
+        """Returns the centres (n, 2) of cells from which the robot gets about."""
+        labels, largest = self.free.components(self.robot.radius_m + _START_M / 2)
+        for clear in (_START_M, _START_M / 2):
+            rows, columns = np.nonzero(
+                (labels == largest) & (self.free.distance >= self.robot.radius_m + clear)
+            )
+            if len(rows) and largest:
+                return self.free.points((rows, columns))
+        raise ConfigError(
+            f"a robot of radius {self.robot.radius_m:g} m and height {self.robot.height_m:g} m has no "
+            "room in this world: make it smaller"
+        )

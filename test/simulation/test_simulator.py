@@ -1,0 +1,245 @@
+"""The robot in its world: motion against closed forms, collisions, odometry, and runs equal to the bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from robot_vision.errors import ConfigError
+from robot_vision.simulation.robot import Motion, Mount, Odometry, Robot
+from robot_vision.simulation.simulator import STEP_NS, Simulator
+from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.homes import random_home
+from robot_vision.simulation.world.obstacles import DistanceMap, Obstacles
+from robot_vision.simulation.world.renderer import Renderer
+from robot_vision.simulation.world.surfaces import SURFACES
+
+HOME = default_world()
+STEP_S = STEP_NS * 1e-9
+IDEAL = Robot(odometry_drift=0, odometry_noise=0)
+
+
+def run(simulator: Simulator, speed: float, turn_rate: float, seconds: float) -> list:
+    simulator.command(speed, turn_rate)
+    return [event for _ in range(round(seconds / STEP_S)) for event in simulator.step()]
+
+
+# --- homes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_homes_have_rooms_that_a_robot_reaches_and_nothing_inside_anything(seed: int) -> None:
+    world = random_home(seed)
+    assert 2 <= len(world.rooms) <= 6 and len(world.doors) >= len(world.rooms) - 1
+    free = DistanceMap.of(world)
+    labels, largest = free.components(0.3)
+    assert (labels == largest).sum() >= 0.97 * (labels > 0).sum()
+    for room in world.rooms:
+        inside = [
+            world.room_at(p) is room for p in free.points(np.nonzero(labels == largest))[::20]
+        ]
+        assert any(inside), room.name
+        for box in room.boxes:
+            low, high = np.subtract(box.low[:2], room.low), np.subtract(room.high, box.high[:2])
+            assert min(*low, *high) >= -1e-9
+        for i, a in enumerate(world.rooms):
+            for b in world.rooms[i + 1 :]:
+                assert (
+                    np.maximum(np.subtract(a.low, b.high), np.subtract(b.low, a.high)).max() > 0.1
+                )
+    for door in world.doors:
+        for side in (-0.3, 0.3):  # a room on either side of each door
+            middle = np.add(door.low, door.high) / 2
+            middle[1 - door.axis] += side
+            assert min(room.distance(middle) for room in world.rooms) == 0
+
+
+def test_homes_repeat_for_a_seed_and_differ_between_seeds() -> None:
+    assert random_home(3) == random_home(3)
+    homes = [random_home(seed) for seed in range(40)]
+    assert len({home.rooms[0].low + home.rooms[0].high for home in homes}) == 40
+    assert {len(home.rooms) for home in homes} == {2, 3, 4, 5, 6}
+
+
+@pytest.mark.slow
+def test_homes_have_no_hole_and_their_doors_can_be_seen_through() -> None:
+    through = 0
+    for seed in range(6):
+        simulator = Simulator(random_home(seed), seed)
+        renderer = Renderer(simulator.world, simulator.mount.camera)
+        for _ in range(6):
+            simulator.motion = Motion(*simulator._any_start())
+            _, rooms = renderer.render_with_rooms(simulator.T_map_camera)
+            assert (rooms >= 0).all()
+            through += len(np.unique(rooms)) > 1
+    assert through >= 10
+
+
+# --- obstacles --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [HOME, random_home(1), random_home(7)], ids=["demo", "1", "7"])
+def test_distance_map_and_clearance_agree(world: object) -> None:
+    free, obstacles = DistanceMap.of(world), Obstacles(world)  # type: ignore[arg-type]
+    rows, columns = np.nonzero(free.distance > 0)
+    points = free.points((rows, columns))
+    chosen = np.random.default_rng(0).choice(len(points), 300, replace=False)
+    exact = np.array([obstacles.clearance(points[i]) for i in chosen])
+    assert np.abs(free.distance[rows, columns][chosen] - exact).max() < 0.061
+
+
+@pytest.mark.slow
+def test_scan_agrees_with_the_renderers_depth() -> None:
+    """Two programs that share no code: rays in the plane, and the depth test of pictures."""
+    checked = 0
+    for seed in range(5):
+        world = random_home(seed)
+        rooms = [
+            replace(room, boxes=tuple(b for b in room.boxes if b.low[2] < 0.4 < b.high[2]))
+            for room in world.rooms
+        ]  # what the camera's middle row sees
+        world = replace(world, rooms=tuple(rooms))
+        simulator = Simulator(world, seed, mount=Mount(forward_m=0.0))
+        c = simulator.mount.camera
+        kinds, depth = Renderer(simulator.world, c).truth(simulator.T_map_camera)
+        row = round(c.cy)
+        columns = np.arange(0, c.width, 7)
+        angles = -np.arctan((columns - c.cx) / c.fx)
+        seen = depth[row, columns] / np.cos(angles)
+        scan = simulator.scan(angles)
+        near = np.abs(seen - scan) < 0.03 + 0.02 * scan
+        assert near.mean() > 0.9  # not at edges, which are drawn to the nearest pixel
+        assert set(kinds[row, columns]) <= {SURFACES.index(s) for s in SURFACES}
+        checked += len(columns)
+    assert checked > 200
+
+
+# --- motion -----------------------------------------------------------------------------------------------
+
+
+def test_arc_is_a_circle() -> None:
+    motion = Motion(1.0, 2.0, 0.3)
+    for _ in range(100):
+        motion = motion.moved(0.5, 0.8, 0.02)
+    r = 0.5 / 0.8
+    assert motion.x == pytest.approx(1.0 + r * (math.sin(0.3 + 1.6) - math.sin(0.3)), abs=1e-9)
+    assert motion.y == pytest.approx(2.0 - r * (math.cos(0.3 + 1.6) - math.cos(0.3)), abs=1e-9)
+
+
+def test_robot_accelerates_and_brakes_within_its_limits() -> None:
+    simulator = Simulator(HOME, 0, start=(1.5, -0.4, 0.0))
+    simulator.command(9.0, 9.0)
+    rates = []
+    for _ in range(100):
+        simulator.step()
+        rates.append((simulator.motion.speed_m_s, simulator.motion.turn_rate_rad_s))
+    robot = simulator.robot
+    assert rates[-1] == pytest.approx((robot.max_speed_m_s, robot.max_turn_rate_rad_s))
+    assert rates[0][0] == pytest.approx(robot.max_acceleration_m_s2 * STEP_S)
+    assert np.abs(np.diff(rates, axis=0)).max(axis=0) == pytest.approx(
+        (robot.max_acceleration_m_s2 * STEP_S, robot.max_turn_acceleration_rad_s2 * STEP_S)
+    )
+    way, speed = simulator.way_m, simulator.motion.speed_m_s
+    run(simulator, 0.0, 0.0, 2.0)
+    assert simulator.motion.speed_m_s == 0
+    braking = speed**2 / (2 * robot.max_acceleration_m_s2)
+    assert simulator.way_m - way == pytest.approx(braking, abs=speed * STEP_S)
+
+
+def test_wall_holds_the_robot_and_counts_once_until_it_has_left() -> None:
+    simulator = Simulator(HOME, 0, start=(8.5, 0.5, 0.0))  # 1.5 m before the corridor's east wall
+    events = run(simulator, 0.5, 0.0, 8.0)
+    assert [event.kind for event in events] == ["collision"] and simulator.collisions == 1
+    assert events[0].motion.speed_m_s == pytest.approx(0.5)
+    assert simulator.motion.x == pytest.approx(10.0 - simulator.robot.radius_m, abs=0.02)
+    assert simulator.obstacles.clearance((simulator.motion.x, 0.5)) >= simulator.robot.radius_m
+    assert not run(simulator, -0.3, 0.0, 1.0)  # it comes free backwards, and may hit it again
+    assert [event.kind for event in run(simulator, 0.5, 0.0, 4.0)] == ["collision"]
+
+
+def test_low_robot_passes_under_a_table_that_a_high_one_hits() -> None:
+    under = (1.0, 2.75, 0.0)  # the kitchen's table: legs at its corners, its top at 0.7 m
+    low = Simulator(HOME, 0, Robot(radius_m=0.15, height_m=0.3), start=under)
+    high = Simulator(HOME, 0, Robot(radius_m=0.15, height_m=1.1), start=under)
+    assert not run(low, 0.5, 0.0, 4.0) and low.motion.x > 2.6
+    assert run(high, 0.5, 0.0, 4.0) and high.motion.x < 1.75
+
+
+def test_reset_carries_the_robot_to_where_it_has_room_in_the_same_room() -> None:
+    simulator = Simulator(HOME, 0, start=(8.5, 0.5, 0.0))
+    run(simulator, 0.5, 0.0, 5.0)
+    odometry = simulator.odometry.motion
+    event = simulator.reset()
+    x, y = simulator.motion.x, simulator.motion.y
+    assert event.kind == "reset" and event.motion == simulator.motion
+    assert simulator.obstacles.clearance((x, y)) > simulator.robot.radius_m + 0.15
+    assert HOME.room_at((x, y)).name == "corridor"
+    assert simulator.odometry.motion == odometry  # wheels do not know that they were lifted
+    assert not run(simulator, 0.3, 0.0, 1.0)  # it faces the open
+
+
+def test_start_inside_something_is_refused() -> None:
+    with pytest.raises(ConfigError, match="choose a free place"):
+        Simulator(HOME, 0, start=(9.0, -4.0, 0.0))
+    with pytest.raises(ConfigError, match="make it smaller"):
+        Simulator(HOME, 0, Robot(radius_m=3.0))
+
+
+# --- odometry ---------------------------------------------------------------------------------------------
+
+
+def test_odometry_without_errors_is_the_motion() -> None:
+    simulator = Simulator(HOME, 0, IDEAL, start=(2.0, -0.4, 0.4))
+    run(simulator, 0.4, 0.9, 3.0)
+    m, o = simulator.motion, simulator.odometry.motion
+    c, s = math.cos(0.4), math.sin(0.4)
+    assert (o.x, o.y) == pytest.approx(
+        (c * (m.x - 2) + s * (m.y + 0.4), c * (m.y + 0.4) - s * (m.x - 2)), abs=1e-9
+    )
+    assert o.yaw == pytest.approx(m.yaw - 0.4)
+
+
+def test_odometry_slips_at_a_wall() -> None:
+    for slip in (0.0, 1.0):
+        robot = Robot(odometry_drift=0, odometry_noise=0, odometry_slip=slip)
+        simulator = Simulator(HOME, 0, robot, start=(9.0, 0.5, 0.0))
+        run(simulator, 0.5, 0.0, 2.0)
+        reached = simulator.odometry.motion.x
+        run(simulator, 0.5, 0.0, 2.0)
+        assert simulator.odometry.motion.x - reached == pytest.approx(slip * 1.0, abs=0.02)
+
+
+def test_odometrys_errors_have_the_variance_that_it_says() -> None:
+    robot = Robot(odometry_drift=0.03, odometry_noise=0.05)
+    ends, sigma = [], (0.0, 0.0)
+    for seed in range(300):
+        odometry = Odometry(robot, np.random.default_rng(seed))
+        for _ in range(100):
+            odometry.turn_wheels(0.5, 0.0, 0.1)
+        ends.append((odometry.motion.x - 5.0, odometry.motion.yaw))
+        sigma = odometry.variances()
+    # Straight ahead the yaw has no error here, so the position's is along the way alone.
+    assert np.var([x for x, _ in ends]) == pytest.approx(sigma[0], rel=0.25)
+    assert np.var([yaw for _, yaw in ends]) == sigma[1] == 0
+
+
+# --- runs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_runs_are_equal_to_the_bit_and_another_seed_is_not() -> None:
+    def trace(seed: int) -> bytes:
+        simulator, found = Simulator(random_home(4), seed), b""
+        rng = np.random.default_rng(9)
+        for _ in range(8):
+            events = run(simulator, rng.uniform(0, 0.6), rng.uniform(-1, 1), 0.5)
+            m, o = simulator.motion, simulator.odometry.motion
+            found += simulator.image().tobytes() + simulator.scan(np.linspace(-1, 1, 9)).tobytes()
+            found += repr((events, m, o, simulator.now_ns)).encode()
+        return found
+
+    assert trace(1) == trace(1)
+    assert trace(1) != trace(2)
