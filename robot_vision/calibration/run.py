@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from robot_vision.calibration.fit import (
 from robot_vision.calibration.predict import BATCH, predict
 from robot_vision.calibration.writing import write_calibrated
 from robot_vision.contract.calibration import Options
+from robot_vision.contract.metrics import pixel_classes
 from robot_vision.datasets.image_sketch import found_in, sketch
+from robot_vision.datasets.model_classes import in_classes_of
 from robot_vision.datasets.sample import Sample, Splits, content_hash
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.files.natural_order import natural_key
@@ -70,6 +72,11 @@ class Data:
     def reference(self) -> Sequence[Sample]:
         """The training images, where they are not what is calibrated on."""
         return () if self.split in ("train", "all") else self.splits.train
+
+    def for_model(self, bundle: ModelBundle) -> Data:
+        """Returns it with the true classes of pixels as a model numbers them, by their names."""
+        judged = [(head, own) for head, own in bundle.spec.bound if "judge" in head.sides]
+        return replace(self, splits=in_classes_of(self.splits, pixel_classes(judged)))
 
 
 def heads_with_truth(bundle: ModelBundle, samples: Sequence[Sample]) -> tuple[str, ...]:
@@ -139,6 +146,7 @@ def calibrate(
         BundleError: `out` is there, or the graph cannot be changed.
     """
     check_output(out)
+    data = data.for_model(bundle)
     samples, notes = without_trained_on(bundle, data.samples)
     material = _material(bundle, samples, progress)
     if len(material.samples) < len(samples):

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.output).expanduser().absolute()
     check_output(out)
     bundle = ModelBundle.load(find_model(args.bundle))
-    data = held_out(args)
+    data = _held_out(args, bundle)
     heads = _heads(args.heads, bundle, data)
     options = Options(
         heads,
@@ -104,6 +104,15 @@ def run(args: argparse.Namespace) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"bundle: {new.path}", highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _held_out(args: argparse.Namespace, bundle: ModelBundle) -> Data:
+    """Returns the images with the truth that the model's heads know, and says what of it is left out."""
+    data = held_out(args)
+    known = data.for_model(bundle)
+    for note in known.splits.notes[len(data.splits.notes) :]:
+        print(f"note: {note}", file=sys.stderr)
+    return known
 
 
 def _heads(text: str, bundle: ModelBundle, data: Data) -> tuple[str, ...]:

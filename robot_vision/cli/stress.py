@@ -25,12 +25,13 @@ from robot_vision.cli.arguments import (
     say_program,
 )
 from robot_vision.cli.evaluate.arguments import check_data_set, with_images
+from robot_vision.contract.metrics import pixel_classes
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import bag_sha256
 from robot_vision.evaluation.predict.replay import GPU_BATCH
 from robot_vision.evaluation.predict.runner import image_topic
-from robot_vision.evaluation.predict.samples import SampleSource, classes_of, sample_truth
+from robot_vision.evaluation.predict.samples import SampleSource, sample_truth
 from robot_vision.files.whole import write_whole
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source
@@ -209,7 +210,7 @@ def _data_set(args: argparse.Namespace, bundle: ModelBundle) -> StressRecording:
         lambda: SampleSource(name, samples),
         splits.fingerprint(args.split),
         len(samples),
-        sample_truth(splits, samples, classes_of(bundle.spec.bound)),
+        sample_truth(splits, samples, pixel_classes(bundle.spec.bound)),
         in_order=posed or any(s.stamp_ns is not None for s in samples),
     )
 

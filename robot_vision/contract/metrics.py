@@ -381,6 +381,19 @@ def image_words(head: Head[Any, Any]) -> dict[str, str]:
     return {word: head.name if word == head.kind else head.key(word) for word in words}
 
 
+def pixel_classes(bound: Sequence[tuple[Head[Any, Any], Any]]) -> dict[str, Sequence[str]]:
+    """Returns a model's classes of pixels by the word of truth, empty for words of numbers.
+
+    Args:
+        bound: heads that have a judge, and their settings.
+    """
+    return {
+        f"image:{name}": head.judge().facts(spec).get("labels", ())
+        for head, spec in bound
+        for name in image_words(head).values()
+    }
+
+
 def numbers(statistics: Statistics, rows: Mask, resampler: Resampler) -> dict[str, Headline]:
     """Returns each number with its interval."""
     fixed = {name: s for name, s in statistics.items() if not callable(s)}

@@ -17,6 +17,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.programs import Certificate
 from robot_vision.calibration.folds import is_video, recordings, resampler_of
 from robot_vision.contract.head import Head
+from robot_vision.contract.metrics import pixel_classes
 from robot_vision.contract.rows import Rows, Scores
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.sample import Sample, Splits, content_hash
@@ -25,7 +26,7 @@ from robot_vision.engines.base import Engine
 from robot_vision.engines.machine import instructions
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.predict.replay import replay
-from robot_vision.evaluation.predict.samples import SampleSource, classes_of, sample_truth, stamps
+from robot_vision.evaluation.predict.samples import SampleSource, sample_truth, stamps
 from robot_vision.pipeline import Pipeline
 from robot_vision.statistics.paired import PairedEvidence
 from robot_vision.text.counts import counted
@@ -66,7 +67,7 @@ class Certifier:
         self._bundle, self._data, self._settings = bundle, data, settings
         bound = bundle.spec.bound
         self._judged = [head for head, _ in bound if "judge" in head.sides]
-        classes = classes_of([(h, s) for h, s in bound if h in self._judged])
+        classes = pixel_classes([(h, s) for h, s in bound if h in self._judged])
         self._truth = sample_truth(data.splits, data.samples, classes)
 
     def certificate(self, view: ModelBundle, engine: Engine) -> Certificate:

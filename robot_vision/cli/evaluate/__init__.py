@@ -30,6 +30,7 @@ from robot_vision.cli.evaluate.arguments import (
     truth_request,
     with_images,
 )
+from robot_vision.contract.metrics import pixel_classes
 from robot_vision.contract.rows import joined, what_ran
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
@@ -39,7 +40,7 @@ from robot_vision.evaluation.predict.cache import KEY, bag_sha256, cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, with_times_of
 from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, image_topic
-from robot_vision.evaluation.predict.samples import TOPIC, SampleSource, classes_of, sample_truth
+from robot_vision.evaluation.predict.samples import TOPIC, SampleSource, sample_truth
 from robot_vision.evaluation.report.compare import compare
 from robot_vision.evaluation.report.requirements import (
     Requirement,
@@ -167,7 +168,7 @@ def _of_data(args: argparse.Namespace) -> Written:
     _say([outcome])
     found = replace(outcome.predictions(), recording=name)
     found.meta["model"] = model_text(bundle, pipeline.program, pipeline.engine.name)
-    truth = sample_truth(splits, samples, classes_of(bundle.spec.bound))
+    truth = sample_truth(splits, samples, pixel_classes(bundle.spec.bound))
     scores = score_recording(found, truth, settings, bound=bundle.spec.bound)
     return Written(document(scores, settings), scores, {name: found}, {name: source}, None, bundle)
 

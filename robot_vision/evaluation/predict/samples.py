@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.head import Head
-from robot_vision.contract.metrics import image_words
 from robot_vision.datasets.image_files import FileImage
-from robot_vision.datasets.sample import NO_CLASS, Sample, Splits
+from robot_vision.datasets.model_classes import (
+    Renumbered,
+    left_out,
+    none_shared,
+    renumbering,
+)
+from robot_vision.datasets.sample import Sample, Splits, TruthImage
 from robot_vision.errors import ConfigError, ImageError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.base import DEFAULT_FRAME, Frame, RawImage, Source
 from robot_vision.recordings.image_formats import read_image
-from robot_vision.truth.images import ImageTrack, TrueImage
+from robot_vision.truth.images import ImageTrack
 from robot_vision.truth.tracks import LABEL, LabelTrack, NumberTrack, PoseTrack, Truth
 
 TOPIC = "/samples"
@@ -125,15 +128,6 @@ def sample_truth(
     return Truth(labels, _poses(splits, samples, times), {}, tuple(notes), others, numbers, images)
 
 
-def classes_of(bound: Sequence[tuple[Head[Any, Any], Any]]) -> dict[str, Sequence[str]]:
-    """Returns a model's classes of pixels by the word of truth, for `sample_truth`."""
-    return {
-        f"image:{name}": head.judge().facts(spec).get("labels", ())
-        for head, spec in bound
-        for name in image_words(head).values()
-    }
-
-
 def _poses(splits: Splits, samples: Sequence[Sample], times: NDArray[np.int64]) -> PoseTrack | None:
     poses = [s.T_map_camera for s in samples]
     known = [p for p in poses if p is not None]
@@ -144,35 +138,14 @@ def _poses(splits: Splits, samples: Sequence[Sample], times: NDArray[np.int64]) 
     return Truth.of_arrays(times, None, positions, xyzw).poses
 
 
-@dataclass(frozen=True, eq=False)
-class _Renumbered:
-    """True ids as the model numbers its classes."""
-
-    image: TrueImage
-    table: NDArray[np.uint8]
-
-    none: tuple[float, ...] = (float(NO_CLASS),)
-    unit: float = 1.0
-
-    def load(self) -> NDArray[Any]:
-        return np.asarray(self.table[np.minimum(self.image.load(), NO_CLASS)])
-
-
 def _in_classes_of_the_model(
-    splits: Splits, word: str, images: Sequence[TrueImage], classes: Mapping[str, Sequence[str]]
-) -> tuple[Sequence[TrueImage], list[str]]:
+    splits: Splits, word: str, images: Sequence[TruthImage], classes: Mapping[str, Sequence[str]]
+) -> tuple[Sequence[TruthImage], list[str]]:
     theirs, ours = splits.labels_of(word), tuple(classes.get(word, ()))
     if not ours or not theirs or theirs == ours:
         return images, []
-    shared = [name for name in theirs if name in ours]
-    if not shared:
-        raise ConfigError(
-            f"The data set's classes of {word} are {', '.join(theirs[:5])}, and the model's "
-            f"{', '.join(ours[:5])}: give the data set that it was trained on, or one of the same classes"
-        )
-    table = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
-    for i, name in enumerate(theirs):
-        table[i] = ours.index(name) if name in ours else NO_CLASS
-    lost = [name for name in theirs if name not in ours]
-    note = f"pixels of classes that the model does not know are left out: {', '.join(lost)}"
-    return [_Renumbered(image, table) for image in images], [note] if lost else []
+    found = renumbering(theirs, ours)
+    if found is None:
+        raise ConfigError(none_shared(word, theirs, ours))
+    table, lost = found
+    return [Renumbered(image, table) for image in images], left_out(lost)

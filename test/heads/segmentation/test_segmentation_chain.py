@@ -308,3 +308,47 @@ def test_calibrate_makes_the_confidence_true_and_changes_no_class(trained, tmp_p
             before, after = a["segmentation"], b["segmentation"]
             np.testing.assert_array_equal(before.class_ids, after.class_ids)
             assert (before.confidence != after.confidence).any()
+
+
+@pytest.mark.slow
+def test_calibrate_takes_true_classes_by_their_names(trained, tmp_path, capsys):
+    """Data that number the same classes in another order give the same temperature."""
+    data = folders(tmp_path / "data", train=30, test=4, seed=21)
+    other = folders(tmp_path / "other", train=30, test=4, seed=21)
+    order = [2, 0, 1]  # their id of each of ours
+    for file in (other / "train" / "labels").iterdir():
+        table = np.full(256, 255, np.uint8)
+        table[:3] = order
+        cv2.imwrite(str(file), table[cv2.imread(str(file), cv2.IMREAD_UNCHANGED)])
+    (other / "classes.txt").write_text("wall\nbox\nfloor\n")
+    found = []
+    for number, folder in enumerate((data, other)):
+        new = tmp_path / f"calibrated{number}"
+        asked = ["calibrate", str(trained.bundle), "--data", "mask_folder", str(folder)]
+        assert main([*asked, "--split", "train", "--output", str(new), "--resamples", "10"]) == 0
+        found.append(ModelBundle.load(new).material["segmentation"].calibration["segmentation"])
+    assert found[0]["temperature"] == found[1]["temperature"]
+    assert found[0]["before"] == found[1]["before"] and found[0]["images"] == 30
+
+
+@pytest.mark.slow
+def test_calibrate_says_which_true_classes_it_leaves_out(trained, tmp_path, capsys):
+    data = folders(tmp_path / "data", train=30, test=4, seed=21)
+    asked = [
+        "calibrate",
+        str(trained.bundle),
+        "--data",
+        "mask_folder",
+        str(data),
+        "--split",
+        "train",
+    ]
+    (data / "classes.txt").write_text("floor\nwall\nchair\n")
+    out = ["--output", str(tmp_path / "new"), "--resamples", "10"]
+    assert main([*asked, *out]) == 0
+    assert "classes that the model does not know are left out: chair" in capsys.readouterr().err
+    (data / "classes.txt").write_text("sea\nsky\nship\n")
+    assert main([*asked, "--output", str(tmp_path / "none"), "--heads", "segmentation"]) == 2
+    said = capsys.readouterr().err
+    assert "sea, sky, ship, and the model's floor, wall, box" in said
+    assert "no truth for it" in said
