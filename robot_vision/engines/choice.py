@@ -95,7 +95,8 @@ def _named(bundle: ModelBundle, name: str, asked: EngineSettings, engine: str) -
         there = ", ".join(f"{c.engine} on {c.device} with {c.instructions}" for c in good)
         _log.warning(
             "%s: %s is not certified for %s on %s with %s: its accuracy there was never measured%s",
-            bundle.name, name, running.name, running.device, instructions(running.device, running.name) or "this device",
+            bundle.name, name, running.name, running.device,
+            instructions(running.device, running.name) or "this device",
             f" (it is for {there})" if there else "",
         )  # fmt: skip
     return started
