@@ -27,6 +27,7 @@ EXECUTABLES = (
     "perception_and_places",
     "filter_node",
     "camera_player",
+    "simulator_node",
 )
 
 # OpenCV without its windows: the package imports the same cv2, opens no window, and unlike

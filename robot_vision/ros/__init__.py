@@ -7,4 +7,5 @@ EXECUTABLES = {
     "perception_and_places": "robot_vision.ros.perception_and_places",
     "filter_node": "robot_vision.ros.filters.node",
     "camera_player": "robot_vision.ros.player.node",
+    "simulator_node": "robot_vision.ros.simulation.node",
 }

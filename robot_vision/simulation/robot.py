@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robot_vision.simulation.world.renderer import Camera
+if TYPE_CHECKING:
+    from robot_vision.simulation.world.renderer import Camera
+
+STEP_NS = 20_000_000  # of a simulated motion
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Mount:
     @property
     def camera(self) -> Camera:
         """The pinhole camera with square pixels and the principal point in the middle."""
+        from robot_vision.simulation.world.renderer import Camera  # a launch file has no OpenCV
+
         focal = self.width / 2 / math.tan(math.radians(self.field_deg) / 2)
         return Camera(
             self.width, self.height, focal, focal, (self.width - 1) / 2, (self.height - 1) / 2

@@ -13,13 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from robot_vision.errors import ConfigError
 from robot_vision.simulation.drive import look
-from robot_vision.simulation.robot import Motion, Mount, Odometry, Robot, towards
+from robot_vision.simulation.robot import STEP_NS, Motion, Mount, Odometry, Robot, towards
 from robot_vision.simulation.world.obstacles import DistanceMap, Obstacles
 from robot_vision.simulation.world.renderer import Renderer
 from robot_vision.simulation.world.sensor import Sensor
 from robot_vision.simulation.world.world import World
 
-STEP_NS = 20_000_000  # of the motion
 START_NS = 1_000_000_000  # a stamp of 0 means "not set"
 _START_M = 0.2  # from the robot's edge to what is nearest, where it starts
 _APART_M = 0.05  # that a robot moves away from what it hit until it can hit it again
@@ -101,6 +100,11 @@ class Simulator:
     @property
     def _xy(self) -> NDArray[np.float64]:
         return np.array([self.motion.x, self.motion.y])
+
+    @property
+    def held(self) -> bool:
+        """Whether the robot has not yet left what it hit."""
+        return self._hit is not None
 
     def command(self, speed_m_s: float, turn_rate_rad_s: float) -> None:
         """Sets the rates that the robot tries to reach, as far as its limits allow."""

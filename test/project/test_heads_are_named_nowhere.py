@@ -32,7 +32,7 @@ CONSUMERS = (
     "calibration/old_graphs.py",  # graphs from before constants had names: they had these heads
     "evaluation/predict/columns.py",  # format robot_vision.predictions/1 has the columns of these heads
 )
-# The ground, and formats of files: a pose, a position or a class label is there what it is everywhere.
+# The ground, formats of files, and robots: a pose, a collision or a class label is there what it is everywhere.
 GROUND = (
     "backbones/",
     "charts/",
@@ -44,6 +44,8 @@ GROUND = (
     "recordings/",
     "ros/node/",
     "ros/player/",
+    "ros/simulation/",
+    "simulation/",
     "statistics/",
     "truth/",
     "viewing/",

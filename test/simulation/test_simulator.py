@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from robot_vision.errors import ConfigError
-from robot_vision.simulation.robot import Motion, Mount, Odometry, Robot
-from robot_vision.simulation.simulator import STEP_NS, Simulator
+from robot_vision.simulation.robot import STEP_NS, Motion, Mount, Odometry, Robot
+from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.world.home import default_world
 from robot_vision.simulation.world.homes import random_home
 from robot_vision.simulation.world.obstacles import DistanceMap, Obstacles

@@ -44,6 +44,7 @@ LAUNCH_FILES = [
         "places.launch.py",
         "filters.launch.py",
         "demo.launch.py",
+        "drive.launch.py",
         "record.launch.py",
     )
 ]
