@@ -26,6 +26,7 @@ EXECUTABLES = (
     "place_node",
     "perception_and_places",
     "filter_node",
+    "gate_node",
     "camera_player",
     "simulator_node",
 )

@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "robot_vision"
 CONSUMERS = (
     "places/",
     "filters/",
+    "gate/",
     "studies/",
     "demo/",
     "ros/places/",
@@ -32,7 +33,7 @@ CONSUMERS = (
     "calibration/old_graphs.py",  # graphs from before constants had names: they had these heads
     "evaluation/predict/columns.py",  # format robot_vision.predictions/1 has the columns of these heads
 )
-# The ground, formats of files, and robots: a pose, a collision or a class label is there what it is everywhere.
+# The ground, formats of files, and robots: a pose, a collision or a class label is there what it is anywhere.
 GROUND = (
     "backbones/",
     "charts/",

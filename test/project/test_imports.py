@@ -22,7 +22,7 @@ images messages
 recordings contract backbones
 heads
 truth bundle annotate viewing
-datasets networks filters
+datasets networks filters gate
 engines
 pipeline
 places evaluation calibration

@@ -72,6 +72,7 @@ def test_the_policy_has_the_form_of_sros2() -> None:
         ("/places/pose", {"/places"}),
         ("/initialpose", {"/places"}),
         ("/filters/pose", {"/filters"}),
+        ("/cmd_vel", {"/gate"}),
         ("/filters/prior", set()),  # whoever knows better is named by the user
     ],
 )
@@ -106,7 +107,7 @@ def test_sros2_reads_every_enclave_of_the_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "enclave", ["perception", "places", "filters", "camera", "base", "planner"]
+    "enclave", ["perception", "places", "filters", "gate", "camera", "base", "planner"]
 )
 def test_a_node_may_serve_its_own_parameters(enclave: str) -> None:
     """Without, rclpy cannot make the node."""
@@ -132,6 +133,7 @@ def test_no_enclave_may_call_services() -> None:
             "/perception/camera/descriptor",
         ),
         ("filters", {"publish_tf": "true"}, "/perception/camera/pose"),
+        ("gate", {"rules": str(ROOT / "config" / "gate_rules.yaml")}, "/cmd_vel_in"),
     ],
 )
 def test_the_policy_allows_a_node_all_that_it_does(
@@ -141,7 +143,12 @@ def test_the_policy_allows_a_node_all_that_it_does(
     rclpy = pytest.importorskip("rclpy")
     if node == "places":
         pytest.importorskip("faiss")
-    executable = {"perception": "perception_node", "places": "place_node", "filters": "filter_node"}
+    executable = {
+        "perception": "perception_node",
+        "places": "place_node",
+        "filters": "filter_node",
+        "gate": "gate_node",
+    }
     if node == "perception":
         parameters = {**parameters, "model": str(make_tiny_bundle(tmp_path / "bundle"))}
     command = [sys.executable, "-m", EXECUTABLES[executable[node]], "--ros-args"]

@@ -49,6 +49,9 @@ from robot_vision.ros.node.transforms import subscribe_static
 
 SILENT = "silent"
 _JUDGED_S = 0.1  # between two looks at what was last heard
+_REPEATED_S = (
+    0.5  # of a belief that stays: who hears nothing for longer knows that nobody judges any more
+)
 _QUIET_S = 0.3  # after which the last estimate is none of now
 
 Warn = Callable[[str, str], None]
@@ -106,6 +109,7 @@ class PoseFiltering:
         self._sources: PoseSources | None = None
         self._timer: Any = None
         self._said: tuple[str, str] | None = None
+        self._said_ns = 0
 
     def activate(self) -> None:
         """Subscribes, and says that nothing is known yet."""
@@ -425,15 +429,15 @@ class PoseFiltering:
             reason = DISTRUSTED
         if self._said != (reason, fault):
             self._say(reason, fault, estimate)
+        elif abs(self._node.get_clock().now().nanoseconds - self._said_ns) >= nanoseconds(
+            _REPEATED_S
+        ):
+            self._publish_belief(reason, fault, estimate)
 
     def _say(self, reason: str, text: str, estimate: PoseEstimate | None) -> None:
         localised = reason in (LOCALISED, DISTRUSTED)
         self._said = (reason, text)
-        self._belief.publish(
-            belief_message(
-                self._node.get_fully_qualified_name(), reason, text or self._text(), estimate
-            )
-        )
+        self._publish_belief(reason, text, estimate)
         if localised != self._localised:
             self._localised = localised
             self._bool.publish(Bool(data=localised))
@@ -445,6 +449,11 @@ class PoseFiltering:
                 "odometry distrusted",
                 f"The odometry is not followed, since the measured poses contradict it: {text}",
             )
+
+    def _publish_belief(self, reason: str, text: str, estimate: PoseEstimate | None) -> None:
+        self._said_ns = self._node.get_clock().now().nanoseconds
+        name = self._node.get_fully_qualified_name()
+        self._belief.publish(belief_message(name, reason, text or self._text(), estimate))
 
     def _text(self) -> str:
         return SILENT if self._stale else self._condition

@@ -17,7 +17,7 @@ from robot_vision.ros.node.graph import GraphWatch
 from robot_vision.ros.node.managed_parameters import ManagedParameters
 from robot_vision.ros.node.parameter_files import ignored_sections
 from robot_vision.ros.node.parameters import NodeParameters
-from robot_vision.ros.node.sequence import NUMBERED, MessageSequence
+from robot_vision.ros.node.sequence import NUMBERED, MessageSequence, publisher_of
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.tf_broadcaster import TfBroadcaster
 from robot_vision.ros.node.throttle import ThrottledLog
@@ -63,12 +63,8 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self._graph = GraphWatch(self)
         self.tf: TfBroadcaster | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # A steady clock: with use_sim_time a paused bag must not silence the diagnostics.
-        self.create_timer(
-            self.parameters.diagnostics_period_s,
-            self._on_diagnostics,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        # With use_sim_time a paused bag must not silence the diagnostics.
+        self.create_steady_timer(self.parameters.diagnostics_period_s, self._on_diagnostics)
 
     # One guard for all that a message, a timer or a caller may set off: none of it ends the node.
 
@@ -80,6 +76,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         qos_profile: Any,
         *,
         lost: Callable[[int], Any] | None = None,
+        sender: Callable[[bytes], Any] | None = None,
         **options: Any,
     ) -> Any:
         """Subscribes as rclpy does; what the callback cannot stand is counted, said and dropped.
@@ -90,6 +87,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
             callback: takes the message alone.
             qos_profile: as rclpy's.
             lost: is called with how many messages the node never saw; by default they are counted.
+            sender: is called before the callback with what identifies the message's publisher; not on Humble.
             options: as rclpy's.
         """
         if topic == "/clock":  # rclpy's own, with use_sim_time before this constructor has gone on
@@ -101,6 +99,8 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
         def take(message: Any, info: Mapping[str, Any]) -> None:
             sequence.take(info)
+            if sender is not None:
+                sender(publisher_of(info))
             guarded(message)
 
         callback = take if NUMBERED else guarded  # type: ignore[assignment]
@@ -109,6 +109,10 @@ class ManagedNode(LifecycleNode, Generic[P]):
     def create_timer(self, timer_period_sec: float, callback: Any, *a: Any, **k: Any) -> Any:
         """Makes a timer as rclpy does, which goes on after a failure."""
         return super().create_timer(timer_period_sec, self._guarded("timer", callback), *a, **k)
+
+    def create_steady_timer(self, period_s: float, callback: Callable[[], Any]) -> Any:
+        """Makes a timer that simulated time does not stop."""
+        return self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _guarded(self, what: str, callback: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(callback)  # rclpy looks at the arguments to know what the callback wants

@@ -13,6 +13,11 @@ _NO_NUMBER = (1 << 64) - 1  # RMW_MESSAGE_INFO_SEQUENCE_NUMBER_UNSUPPORTED
 _MOST = 64  # publishers that are remembered: each start of one is another
 
 
+def publisher_of(info: Mapping[str, Any]) -> bytes:
+    """Returns what identifies the publisher of a message; empty where the middleware does not say."""
+    return bytes((info.get("publisher_gid") or {}).get("data") or b"")
+
+
 class MessageSequence:
     """The numbers of one subscription's messages.
 
@@ -29,7 +34,7 @@ class MessageSequence:
     def take(self, info: Mapping[str, Any]) -> None:
         """Notes what rclpy says of a message."""
         number = info.get("publication_sequence_number", _NO_NUMBER)
-        publisher = (info.get("publisher_gid") or {}).get("data")
+        publisher = publisher_of(info)
         if number == _NO_NUMBER or not publisher:
             return
         last = self._last.get(publisher)

@@ -504,6 +504,11 @@ def test_belief_says_alone_whether_to_drive_on(tmp_path: Path) -> None:
 
         wait_until(lambda: reason() == "localised", 120, "localised", each=drive)
         assert said[-1].level == DiagnosticStatus.OK
+        # It is repeated, with the stamp of the estimate: who hears it knows that somebody judges still.
+        count, stamps = len(said), {said[-1].values[-1].value}
+        wait_until(lambda: len(said) >= count + 3 or reason() != "localised", each=drive)
+        stamps |= {message.values[-1].value for message in said[count:]}
+        assert reason() == "localised" and len(stamps) == 4
         for _ in range(30):  # until it is established; what has just begun is given up at once
             drive()
         away = 3.8

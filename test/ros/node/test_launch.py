@@ -43,6 +43,7 @@ LAUNCH_FILES = [
         "perception.launch.py",
         "places.launch.py",
         "filters.launch.py",
+        "gate.launch.py",
         "demo.launch.py",
         "drive.launch.py",
         "record.launch.py",
@@ -415,6 +416,22 @@ def test_filters_launch_brings_the_node_to_active(tmp_path: Path) -> None:
         topics = ("/perception/rear/classification", "/robot1/wheels")
         assert [client.node.count_subscribers(t) for t in topics] == [1, 1]
         assert _enclaves(client)["/robot1/calm"] == "/filters"
+
+
+@needs_launch
+@pytest.mark.ros
+@pytest.mark.slow
+def test_gate_launch_brings_the_node_to_active_between_the_topics_given(tmp_path: Path) -> None:
+    from ros_helpers import wait_until
+
+    arguments = ["namespace:=robot1", f"rules:={ROOT / 'config' / 'gate_rules.yaml'}"]
+    arguments += ["commands_in:=/cmd_vel_smoothed", "commands_out:=wheels", "stamped:=false"]
+    with _launched(tmp_path, "gate.launch.py", *arguments) as client:
+        wait_until(lambda: client.state("/robot1/gate") == "active", 30)
+        assert _values(client, "/robot1/gate", "stamped", "rate_hz") == [False, 20.0]
+        assert client.node.count_subscribers("/cmd_vel_smoothed") == 1
+        assert client.node.count_publishers("/robot1/wheels") == 1
+        assert client.node.count_subscribers("/robot1/filters/belief") == 1
 
 
 # The same things as plain processes

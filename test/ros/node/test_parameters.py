@@ -13,6 +13,7 @@ import yaml
 from robot_vision.bundle.installed import find_model, installed_models
 from robot_vision.errors import ConfigError
 from robot_vision.ros.filters.parameters import FilterParameters
+from robot_vision.ros.gate.parameters import GateParameters
 from robot_vision.ros.node.managed_parameters import ManagedParameters
 from robot_vision.ros.node.parameters import NodeParameters, markdown_table, yaml_text
 from robot_vision.ros.perception.parameters import PerceptionParameters
@@ -57,7 +58,7 @@ def test_a_node_s_own_parameters_come_before_those_of_its_base() -> None:
     assert [s.name for s in found] == ["model", "engine", "period", "depth"]
     assert (found[3].default, found[3].text) == (7, "Another text.")
     common = {f.name for f in dataclasses.fields(ManagedParameters)}
-    for cls in (PerceptionParameters, PlaceParameters, FilterParameters):
+    for cls in (PerceptionParameters, PlaceParameters, FilterParameters, GateParameters):
         assert common == {s.name for s in settings(cls)[-len(common) :]}, cls
 
 
@@ -94,6 +95,13 @@ def test_place_parameters_agree_with_their_yaml_file_and_their_documentation() -
     for setting in settings(PlaceParameters):
         assert setting.text[-1] in ".," and len(setting.text) > 10, setting.name
         assert setting.kind not in ("int", "float") or setting.low is not None, setting.name
+
+
+def test_gate_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
+    assert (ROOT / "config" / "gate.yaml").read_text() == yaml_text(
+        GateParameters, "gate", "gate"
+    ), "run python -m robot_vision.ros.gate.parameters > config/gate.yaml"
+    assert markdown_table(GateParameters) in (ROOT / "docs" / "gate.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -263,7 +271,8 @@ def test_changes_on_a_node_are_checked_together_and_atomic(node_with_parameters)
 @pytest.mark.ros
 @pytest.mark.parametrize("written", ["[]", "null", "'0 0 1 0 0 0'", "[0, 0, 1, 0, 0, 0]"])
 @pytest.mark.parametrize(
-    "cls", [PerceptionParameters, PlaceParameters, FilterParameters, PlayerParameters]
+    "cls",
+    [PerceptionParameters, PlaceParameters, FilterParameters, GateParameters, PlayerParameters],
 )
 def test_dumped_parameters_can_be_loaded_again(cls: type, written: str, tmp_path: Path) -> None:
     """As by `ros2 param dump` and `--params-file`; a list that is empty stays one."""

@@ -1,0 +1,1 @@
+"""The gate node: lets commands through, slows or stops them."""
