@@ -7,6 +7,7 @@ thinned where there are more than a screen shows.
 from __future__ import annotations
 
 import math
+import textwrap
 import zlib
 from collections.abc import Sequence
 from html import escape
@@ -31,8 +32,12 @@ svg .dashed { stroke-dasharray: 5 4; stroke-width: 1.3; }
 svg .thin { stroke-width: 0.8; stroke-opacity: 0.45; }
 svg .fill { fill: var(--c); }
 svg .band { fill: var(--c); fill-opacity: 0.18; }
-svg .on { fill: #fff; }
+svg .on { fill: var(--on); }
 """
+
+_TITLE_LETTERS, _LETTER = 62, 6.3  # of a line of the title; pixels of one of the legend
+_ROW = 17  # pixels of a further line of title or legend
+_SWATCH, _BAR, _GAP = 18, 84, 16  # of a legend
 
 
 class Axis:
@@ -114,7 +119,7 @@ class Chart:
         self.y = Axis(*y_range, bottom, top, False)
         self._box = left, right, top, bottom
         self._shapes: list[str] = []
-        self._legend: list[tuple[str, str, bool]] = []
+        self._legend: list[tuple[str, str, str]] = []  # how it looks, label, colour
 
     def line(
         self,
@@ -131,7 +136,7 @@ class Chart:
             path = " ".join(f"{u:.1f},{v:.1f}" for u, v in zip(px, py, strict=True))
             self._shapes.append(f'<polyline class="line {colour} {style}" points="{path}"/>')
         if label:
-            self._legend.append((colour, label, style == "dashed"))
+            self._legend.append((style or "solid", label, colour))
 
     def band(
         self, x: NDArray[Any], low: NDArray[Any], high: NDArray[Any], colour: str = "c0"
@@ -165,7 +170,11 @@ class Chart:
             look = f'style="fill:{fills[int(i)]}"' if fills else f'class="fill {colour}"'
             self._shapes.append(f'<circle cx="{u:.1f}" cy="{v:.1f}" r="{radius}" {look}/>')
         if label:
-            self._legend.append((colour, label, False))
+            self._legend.append(("dot", label, colour))
+
+    def colours(self, low: str, high: str, label: str) -> None:
+        """Adds a bar of the colours of `ramp` to the legend, with what its ends stand for."""
+        self._legend.append(("ramp", f"{low}|{high}|{label}", ""))
 
     def segments(
         self, a: NDArray[Any], b: NDArray[Any], colour: str = "c1", label: str = ""
@@ -179,7 +188,7 @@ class Chart:
             parts.append(f"M{u:.1f},{v:.1f}L{s:.1f},{t:.1f}")
         self._shapes.append(f'<path class="line thin {colour}" d="{"".join(parts)}"/>')
         if label:
-            self._legend.append((colour, label, False))
+            self._legend.append(("solid", label, colour))
 
     def bars(
         self,
@@ -202,15 +211,23 @@ class Chart:
                 f'width="{max(v - u - 1, 0.5):.1f}" height="{max(base - top, 0):.1f}">{tip}</rect>'
             )
         if label:
-            self._legend.append((colour, label, False))
+            self._legend.append(("bar", label, colour))
 
     def render(self) -> str:
-        """Returns the SVG element."""
+        """Returns the SVG element; long titles and legends take further lines, and it is higher then."""
         left, right, top, bottom = self._box
+        title = textwrap.wrap(self._title, _TITLE_LETTERS, max_lines=3, placeholder=" …") or [""]
+        legend, rows = self._legend_shapes(34 + _ROW * (len(title) - 1))
+        more = _ROW * (len(title) + rows - 2)
         out = [
-            f'<svg viewBox="0 0 {WIDTH} {self._height}" width="{WIDTH}" height="{self._height}" '
-            f'role="img" aria-label="{escape(self._title)}">',
-            f'<text class="title" x="{left}" y="16">{escape(self._title)}</text>',
+            f'<svg viewBox="0 0 {WIDTH} {self._height + more}" width="{WIDTH}" '
+            f'height="{self._height + more}" role="img" aria-label="{escape(self._title)}">',
+            *(
+                f'<text class="title" x="6" y="{16 + _ROW * i}">{escape(line)}</text>'
+                for i, line in enumerate(title)
+            ),
+            *legend,
+            f'<g transform="translate(0,{more})">',
         ]
         for value in self.x.ticks():
             u = float(self.x(value))
@@ -228,8 +245,8 @@ class Chart:
             )
         clip = f"clip{zlib.crc32(self._title.encode()):x}"
         out.append(
-            f'<clipPath id="{clip}"><rect x="{left}" y="{top - 3}" width="{right - left + 3}" '
-            f'height="{bottom - top + 6}"/></clipPath><g clip-path="url(#{clip})">'
+            f'<clipPath id="{clip}"><rect x="{left - 10}" y="{top - 10}" width="{right - left + 20}" '
+            f'height="{bottom - top + 20}"/></clipPath><g clip-path="url(#{clip})">'
         )
         out += [*self._shapes, "</g>"]
         out.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
@@ -242,57 +259,48 @@ class Chart:
             f'<text transform="translate(14,{middle}) rotate(-90)" text-anchor="middle">'
             f"{escape(self._y_label)}</text>"
         )
-        out += self._legend_shapes(left)
-        return "".join([*out, "</svg>"])
+        return "".join([*out, "</g></svg>"])
 
-    def _legend_shapes(self, left: int) -> list[str]:
-        out, at = [], float(left)
-        for colour, label, dashed in self._legend:
-            style = "dashed" if dashed else ""
-            out.append(
-                f'<line class="line {colour} {style}" x1="{at}" y1="30" x2="{at + 18}" y2="30" '
-                f'stroke-width="3"/><text x="{at + 23}" y="34">{escape(label)}</text>'
-            )
-            at += 23 + 6.3 * len(label) + 16
-        return out
-
-
-def heat_table(title: str, rows: Sequence[str], counts: NDArray[np.int64], x: str, y: str) -> str:
-    """Returns a square table of counts (K, K), shaded by the share of its row (a confusion matrix)."""
-    k = len(rows)
-    longest = min(max(len(r) for r in rows), 16)
-    left, top = 24 + 6.6 * longest, 58 + 4.6 * longest
-    cell = float(np.clip(340 / k, 14, 56))
-    width, height = left + cell * k + 12 + 3.4 * longest, top + cell * k + 14
-    out = [
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
-        f'role="img" aria-label="{escape(title)}">',
-        f'<text class="title" x="4" y="16">{escape(title)}</text>',
-        f'<text class="quiet" x="4" y="34">rows: {escape(y)}, columns: {escape(x)}</text>',
-    ]
-    totals = counts.sum(1)
-    for i in range(k):
-        at = top + cell * i
-        name = _short(rows[i], longest)
-        out.append(
-            f'<text x="{left - 6:.1f}" y="{at + cell / 2 + 4:.1f}" text-anchor="end">{escape(name)}</text>'
-            f'<text transform="translate({left + cell * (i + 0.5) + 4:.1f},{top - 6:.1f}) rotate(-45)">'
-            f"{escape(name)}</text>"
-        )
-        for j in range(k):
-            share = counts[i, j] / totals[i] if totals[i] else 0.0
-            where = f'x="{left + cell * j:.1f}" y="{at:.1f}" width="{cell - 1:.1f}"'
-            tip = f"{rows[i]} taken for {rows[j]}: {counts[i, j]} of {totals[i]}"
-            out.append(
-                f'<rect class="fill c{0 if i == j else 1}" fill-opacity="{0.03 + 0.9 * share:.3f}" {where} '
-                f'height="{cell - 1:.1f}"><title>{escape(tip)}</title></rect>'
-            )
-            if counts[i, j] and cell >= 20:
+    def _legend_shapes(self, y: float) -> tuple[list[str], int]:
+        """Returns the shapes, the first line's text at y, and how many lines there are."""
+        out, x, rows = [], 6.0, 1
+        for look, label, colour in self._legend:
+            low, high, text = label.split("|") if look == "ramp" else ("", "", label)
+            swatch = _SWATCH + 5.0
+            if look == "ramp":
+                swatch = _BAR + _LETTER * (len(low) + len(high)) + 20
+            wide = swatch + _LETTER * len(text) + _GAP
+            if x > 6 and x + wide - _GAP > WIDTH:
+                x, y, rows = 6.0, y + _ROW, rows + 1
+            if look == "ramp":
+                out.append(_ramp_bar(x, y, low, high))
+            elif look == "dot":
+                out.append(f'<circle class="fill {colour}" cx="{x + 9}" cy="{y - 4}" r="4"/>')
+            elif look == "bar":
                 out.append(
-                    f'<text {"class=on" if share > 0.55 else ""} x="{left + cell * (j + 0.5):.1f}" '
-                    f'y="{at + cell / 2 + 4:.1f}" text-anchor="middle">{counts[i, j]}</text>'
+                    f'<rect class="fill {colour}" x="{x + 3}" y="{y - 10}" width="12" height="11"/>'
                 )
-    return "".join([*out, "</svg>"]).replace("class=on", 'class="on"')
+            else:
+                style = look.replace("solid", "")
+                out.append(
+                    f'<line class="line {colour} {style}" x1="{x}" y1="{y - 4}" x2="{x + _SWATCH}" '
+                    f'y2="{y - 4}" stroke-width="3"/>'
+                )
+            out.append(f'<text x="{x + swatch:.1f}" y="{y}">{escape(text)}</text>')
+            x += wide
+        return out, rows
+
+
+def _ramp_bar(x: float, y: float, low: str, high: str) -> str:
+    start = x + _LETTER * len(low) + 4
+    step = _BAR / 14
+    parts = [f'<text x="{x:.1f}" y="{y}">{escape(low)}</text>']
+    parts += [
+        f'<rect style="fill:{ramp(i / 13)}" x="{start + i * step:.1f}" y="{y - 10}" '
+        f'width="{step + 0.5:.1f}" height="11"/>'
+        for i in range(14)
+    ]
+    return "".join([*parts, f'<text x="{start + _BAR + 4:.1f}" y="{y}">{escape(high)}</text>'])
 
 
 def number(value: float) -> str:
@@ -310,10 +318,6 @@ def ramp(share: float) -> str:
     i = min(int(at), len(stops) - 2)
     r, g, b = (stops[i] + (at - i) * (stops[i + 1] - stops[i])).round().astype(int)
     return f"rgb({r},{g},{b})"
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _equal(

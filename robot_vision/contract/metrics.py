@@ -276,7 +276,7 @@ class Section:
         parts: how the numbers are made; a section without any is made of its details alone.
         baselines: by key.
         counts: what comes first in metrics.json, of the rows that any part uses.
-        shown: how many frames the tables are of; None takes `frames`.
+        shown: how many frames the tables are of, or words that say it; None takes `frames`.
         details: what comes last: curves, numbers a class.
         figures: SVG, of the rows and the section's numbers.
         galleries: frames to show.
@@ -291,7 +291,7 @@ class Section:
     parts: Sequence[Part] = ()
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     counts: Callable[[Rows, Mask], dict[str, Any]] = _frames
-    shown: Callable[[Numbers], int] | None = None
+    shown: Callable[[Numbers], int | str] | None = None
     details: Callable[[Rows, Resampler], dict[str, Any]] | None = None
     figures: Callable[[Rows, Numbers], list[str]] | None = None
     galleries: Sequence[Gallery] = ()

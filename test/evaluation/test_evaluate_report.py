@@ -19,7 +19,8 @@ import pytest
 from evaluation_bags import write_bag
 from tiny_bundle import make_tiny_bundle
 
-from robot_vision.charts.svg import Axis, Chart, heat_table, number
+from robot_vision.charts.heat import heat_table
+from robot_vision.charts.svg import Axis, Chart, number
 from robot_vision.cli import main
 from robot_vision.evaluation.report.headlines import Number
 
@@ -61,7 +62,7 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data")]
-        if tag not in ("meta", "link", "img", "br"):
+        if tag not in ("meta", "link", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -10,6 +10,7 @@ from robot_vision.charts.svg import number
 from robot_vision.contract.head import Head
 from robot_vision.contract.metrics import Baseline, Metric, Section
 from robot_vision.contract.rows import heads_of
+from robot_vision.text.counts import counted
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,18 @@ class Chapter:
         there = {name for line in self.lines for name in line.baselines}
         return {name: b for name, b in self.section.baselines.items() if name in there}
 
+    @property
+    def counted(self) -> str:
+        """What the numbers of its table are of, such as `301 frames`; empty where it is not known."""
+        shown = self.section.shown
+        found = self.numbers.get("frames") if shown is None else shown(self.numbers)
+        if found is None or isinstance(found, str):
+            return found or ""
+        return counted(found, "frame")
+
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Returns the header and the cells of its table."""
-        header = ["", "network", *(b.words for b in self.baselines.values())]
+        header = [self.counted, "network", *(b.words for b in self.baselines.values())]
         cells = []
         for line in self.lines:
             unit, each = line.metric.unit, (line.baselines.get(name) for name in self.baselines)
@@ -104,7 +114,7 @@ def heads(metrics: Mapping[str, Any]) -> list[Head[Any, Any]]:
 
 
 def chapters(metrics: Mapping[str, Any]) -> list[Chapter]:
-    """Returns the parts of metrics.json for which there are numbers."""
+    """Returns the parts of metrics.json that there are; one whose numbers could not be had has no lines."""
     found: dict[str, Chapter] = {}
     for head in heads(metrics):
         for section in head.judge().sections():
@@ -115,7 +125,7 @@ def chapters(metrics: Mapping[str, Any]) -> list[Chapter]:
             lines = _lines(key, section, numbers)
             if key in found:
                 found[key].lines.extend(lines)
-            elif lines or section.table:
+            else:
                 named = "" if head.name == head.kind else f" ({head.name})"
                 found[key] = Chapter(key, section.title + named, section, numbers, lines)
     return list(found.values())

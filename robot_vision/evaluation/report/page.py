@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from robot_vision.charts import svg
-from robot_vision.charts.page import STYLE
+from robot_vision.charts.page import page
+from robot_vision.charts.tables import html_table
 from robot_vision.contract.metrics import Shown
 from robot_vision.contract.rows import Scores
 from robot_vision.evaluation.measure.metrics import sections_of
@@ -23,12 +24,11 @@ from robot_vision.evaluation.report.text import (
     said_lines,
     speed_line,
     summary_line,
+    unmeasured,
 )
-from robot_vision.text.counts import counted
 
 Picture = int | tuple[str, int]
-# Nothing but what the file holds may be shown or run.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_BETTER = '<span class="bad" title="better than the network">&#9650;</span>'
 
 
 @dataclass(frozen=True)
@@ -90,25 +90,14 @@ def render(report: Report) -> str:
     """Returns the page."""
     metrics = report.metrics
     level = 100 * metrics["bootstrap"]["confidence"]
-    out = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<link rel="icon" href="data:,">',
-        f"<title>{escape(report.title)}</title><style>{STYLE}{svg.STYLE}</style></head><body><main>",
-        f"<h1>{escape(report.title)}</h1>",
-        f'<p class="lead">{escape(summary_line(metrics))}</p>',
-    ]
-    if report.verdicts:
-        items = "".join(
-            f'<li class="{"good" if v.kept else "bad"}">{escape(str(v))}</li>'
-            for v in report.verdicts
-        )
-        out.append(f"<p><b>{escape(summary(report.verdicts))}</b></p><ul>{items}</ul>")
+    out = [f"<h1>{escape(report.title)}</h1>", _verdicts(report.verdicts)]
+    out.append(f'<p class="lead">{escape(summary_line(metrics))}</p>')
     galleries, given = shown_frames(report.scores), sections_of(report.scores)
     every = chapters(metrics)
     for chapter in every:
         if not chapter.lines:
+            if lacks := unmeasured(chapter):
+                out.append(f"{_heading(chapter, metrics)}<p><b>{escape(lacks)}</b></p>")
             continue
         out.append(_headline_table(chapter, level, metrics))
         figures = [
@@ -133,7 +122,20 @@ def render(report: Report) -> str:
         out.append(f"<h2>{escape(heading)}</h2>{_facts(facts)}")
     if report.command:
         out.append(f"<h2>Command</h2><pre>{escape(report.command)}</pre>")
-    return "".join([*out, "</main></body></html>\n"])
+    missed = any(not verdict.kept for verdict in report.verdicts)
+    return page(f"{'MISSED: ' if missed else ''}{report.title}", "".join(out))
+
+
+def _verdicts(verdicts: Sequence[RequirementVerdict]) -> str:
+    """What was required comes first, so that nobody has to look for what failed."""
+    if not verdicts:
+        return ""
+    items = "".join(
+        f'<li class="{"good" if v.kept else "bad"}">{"✓" if v.kept else "✗"} {escape(str(v))}</li>'
+        for v in sorted(verdicts, key=lambda v: v.kept)
+    )
+    look = "" if all(v.kept for v in verdicts) else " missed"
+    return f'<div class="verdict{look}"><b>{escape(summary(verdicts))}</b><ul>{items}</ul></div>'
 
 
 def _heading(chapter: Chapter, metrics: Mapping[str, Any]) -> str:
@@ -143,25 +145,30 @@ def _heading(chapter: Chapter, metrics: Mapping[str, Any]) -> str:
 
 
 def _headline_table(chapter: Chapter, level: float, metrics: Mapping[str, Any]) -> str:
-    numbers, baselines, shown = chapter.numbers, chapter.baselines, chapter.section.shown
-    frames = numbers.get("frames") if shown is None else shown(numbers)
-    head = "".join(f"<th>{escape(baseline.words)}</th>" for baseline in baselines.values())
-    count = "" if frames is None else counted(frames, "frame")
-    out = [
-        _heading(chapter, metrics),
-        f'<div class="scroll"><table><tr><th>{count}</th><th>network '
-        f'<small class="quiet">[{level:g} % interval]</small></th>{head}</tr>',
+    numbers, baselines = chapter.numbers, chapter.baselines
+    header = [
+        escape(chapter.counted),
+        f'network <small class="quiet">[{level:g} % interval]</small>',
+        *(escape(baseline.words) for baseline in baselines.values()),
     ]
+    rows = []
     for row in chapter.lines:
-        cells = "".join(_baseline_cell(row, n, b.bound) for n, b in baselines.items())
         value = row.number.text(row.metric.unit, interval=False)
-        out.append(
-            f"<tr><td>{escape(row.metric.words)}</td><td><b>{escape(value)}</b> "
-            f"<small>{escape(_interval(row.number, row.metric.unit))}</small></td>{cells}</tr>"
+        interval = _interval(row.number, row.metric.unit)
+        rows.append(
+            [
+                escape(row.metric.words),
+                f"<b>{escape(value)}</b> <small>{escape(interval)}</small>",
+                *(_baseline_cell(row, n, b.bound) for n, b in baselines.items()),
+            ]
         )
     texts = [f"{b.words}: {numbers['baselines'][n]['text']}" for n, b in baselines.items()]
-    out.append(f'</table></div><p class="quiet">{escape("; ".join(texts))}</p>')
-    return "".join(out)
+    if any(_BETTER in cell for row in rows for cell in row):
+        texts.append("▲: better than the network")
+    return (
+        f"{_heading(chapter, metrics)}{html_table(header, rows)}"
+        f'<p class="quiet">{escape("; ".join(texts))}</p>'
+    )
 
 
 def _interval(number: Number, unit: str) -> str:
@@ -172,14 +179,13 @@ def _interval(number: Number, unit: str) -> str:
 def _baseline_cell(row: Headline, name: str, bound: bool) -> str:
     baseline = row.baselines.get(name)
     if baseline is None or baseline.value is None:
-        return "<td></td>"
+        return ""
     text = escape(baseline.text(row.metric.unit, interval=False))
     # The bound knows the truth; nobody is blamed for not reaching it.
     if bound or row.number.value is None or row.number.value == baseline.value:
-        return f"<td>{text}</td>"
+        return text
     beaten = (row.number.value > baseline.value) == row.metric.more_is_better
-    mark = "" if beaten else ' <span class="bad" title="better than the network">&#9650;</span>'
-    return f"<td>{text}{mark}</td>"
+    return text if beaten else f"{text} {_BETTER}"
 
 
 def _gallery(shelf: Shelf, report: Report) -> str:
@@ -203,7 +209,8 @@ def _gallery(shelf: Shelf, report: Report) -> str:
         name = report.scores.recordings[owner[item.row]]["name"]
         place = f"{name}, {relative[item.row]:.2f} s"
         out.append(
-            f"<figure{kind}>{images}<figcaption>{lines}<br>"
+            f'<figure{kind}><label class="zoom"><input type="checkbox" aria-label="enlarge">{images}'
+            f"</label><figcaption>{lines}<br>"
             f'<span class="quiet">{escape(place)}</span></figcaption></figure>'
         )
     return "".join([*out, "</div>"]) if some else ""
@@ -216,25 +223,22 @@ def _image(data: str) -> str:
 def _table(chapter: Chapter, metrics: Mapping[str, Any]) -> str:
     assert chapter.section.table is not None
     header, rows = chapter.section.table(chapter.numbers)
-    lines = [f"<tr>{''.join(f'<th>{escape(c)}</th>' for c in header)}</tr>"]
-    lines += [f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in rows]
-    return f'{_heading(chapter, metrics)}<div class="scroll"><table>{"".join(lines)}</table></div>'
+    cells = [[escape(cell) for cell in row] for row in rows]
+    table = html_table([escape(cell) for cell in header], cells, sort=True)
+    return f"{_heading(chapter, metrics)}{table}"
 
 
 def _changes(report: Report) -> str:
-    out = [
-        "<h2>Since the earlier evaluation</h2>",
-        '<div class="scroll"><table><tr><th></th><th>old</th><th>new</th><th>difference</th><th></th></tr>',
-    ]
     lines = change_lines(list(report.changes), list(report.notes))
     looks = {"better": "good", "worse": "bad"}
+    rows = []
     for change, cells in zip(report.changes, lines, strict=True):
-        tds = "".join(f"<td>{escape(c)}</td>" for c in cells[:-1])
-        out.append(
-            f'<tr>{tds}<td class="{looks.get(change.verdict, "quiet")}">{escape(cells[-1])}</td></tr>'
-        )
+        look = looks.get(change.verdict, "quiet")
+        verdict = f'<span class="{look}">{escape(cells[-1])}</span>'
+        rows.append([*(escape(cell) for cell in cells[:-1]), verdict])
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    return "".join([*out, f"</table></div><ul>{notes}</ul>"])
+    table = html_table(["number", "old", "new", "difference", "verdict"], rows, sort=True)
+    return f"<h2>Since the earlier evaluation</h2>{table}<ul>{notes}</ul>"
 
 
 def _used(metrics: Mapping[str, Any]) -> str:
@@ -262,13 +266,12 @@ def _stage_times(speed: Mapping[str, Any]) -> str:
     """Milliseconds a frame of each stage: median, and 95th percentile."""
     stages = [(n, s) for n, s in speed["stages"].items() if n != "wait"]
     top = max(s["p95_ms"] for _, s in stages) * 1.1 or 1.0
-    chart = svg.Chart("Time by stage", "", "ms a frame", (0, len(stages)), (0, top))
+    chart = svg.Chart("Time by stage", "stage", "ms a frame", (0, len(stages)), (0, top))
     chart.x.texts = {i + 0.5: name for i, (name, _) in enumerate(stages)}
     for i, (_, s) in enumerate(stages):
-        chart.bars(np.array([i + 0.15, i + 0.5]), np.array([s["p50_ms"]]), "c0")
-        chart.bars(np.array([i + 0.5, i + 0.85]), np.array([s["p95_ms"]]), "c1")
-    chart.line([-2, -1], [0, 0], "c0", "median")
-    chart.line([-2, -1], [0, 0], "c1", "95th percentile")
+        words = ("median", "95th percentile") if i == 0 else ("", "")
+        chart.bars(np.array([i + 0.15, i + 0.5]), np.array([s["p50_ms"]]), "c0", words[0])
+        chart.bars(np.array([i + 0.5, i + 0.85]), np.array([s["p95_ms"]]), "c1", words[1])
     return chart.render()
 
 

@@ -16,7 +16,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import BagSource
 
-WIDTH = 240
+WIDTH, MOST = 240, 480  # as pages show them, and when a reader enlarges one
 _QUALITY = 82
 
 # Where an image lies in a recording: its header's stamp, and when it was recorded.
@@ -75,8 +75,9 @@ def _pictures(message: Any, paints: Mapping[K, Paint]) -> dict[K, str]:
 
 
 def _picture(image: NDArray[np.uint8]) -> str:
-    height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
-    small = cv2.resize(np.ascontiguousarray(image), (WIDTH, height), interpolation=cv2.INTER_AREA)
+    width = min(max(WIDTH, image.shape[1]), MOST)
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    small = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
     ok, data = cv2.imencode(
         ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
     )

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from robot_vision.contract.rows import Scores, model_of
 from robot_vision.evaluation.report.compare import Change, change_lines
-from robot_vision.evaluation.report.headlines import chapters, heads
+from robot_vision.evaluation.report.headlines import Chapter, chapters, heads
 from robot_vision.text.counts import agreeing, counted
 
 _PROBLEMS = 5  # of each recording that are shown
@@ -26,7 +26,10 @@ def summary_line(metrics: Mapping[str, Any]) -> str:
         texts = {line.key: line.number.text(line.metric.unit) for line in chapter.lines}
         asked = [key for _, key, _, _ in Formatter().parse(chapter.section.headline) if key]
         if asked and all(key in texts for key in asked):
-            words.append(chapter.section.headline.format(**texts))
+            of = chapter.section.shown
+            rests_on = of(chapter.numbers) if of else None
+            note = f" ({rests_on})" if isinstance(rests_on, str) else ""
+            words.append(chapter.section.headline.format(**texts) + note)
     if len(words) == 1:
         words.append(_why_not(metrics))
     return "; ".join(words)
@@ -44,6 +47,14 @@ def _why_not(metrics: Mapping[str, Any]) -> str:
             return why
     names = ", ".join(metrics["heads"])
     return f"nothing could be scored: the model ({names}) predicts nothing that the truth covers"
+
+
+def unmeasured(chapter: Chapter) -> str:
+    """Returns that nothing of a chapter could be measured, and of how much; empty where something was."""
+    if chapter.lines or not chapter.section.metrics:
+        return ""
+    counts = [f"{k.replace('_', ' ')} {v}" for k, v in chapter.numbers.items() if type(v) is int]
+    return "Nothing of this could be measured" + (f" ({', '.join(counts)})." if counts else ".")
 
 
 def association_lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -69,6 +80,9 @@ def association_lines(metrics: Mapping[str, Any]) -> list[str]:
                 f"{(n := sum(missing.values()))} of {counted(total['frames'], 'frame')} "
                 f"{agreeing(n, 'have')} {words}: {reasons}"
             )
+    for chapter in chapters(metrics):
+        if lacks := unmeasured(chapter):
+            lines.append(f"{chapter.title}: {lacks[0].lower()}{lacks[1:].rstrip('.')}")
     for what, count in total.get("truth_refused", {}).items():
         lines.append(
             f"{counted(count, 'entry of the truth was', 'entries of the truth were')} left out: "
@@ -153,7 +167,8 @@ def markdown(
     for chapter in chapters(metrics):
         header, cells = chapter.rows()
         if cells:
-            lines += [*_markdown_table([chapter.title, *header[1:]], cells), ""]
+            of = f" ({header[0]})" if header[0] else ""
+            lines += [*_markdown_table([chapter.title + of, *header[1:]], cells), ""]
     if changes:
         header = ["Since the earlier evaluation", "old", "new", "difference", "verdict"]
         lines += [*_markdown_table(header, change_lines(list(changes), list(notes))), ""]

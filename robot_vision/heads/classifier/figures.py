@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.charts.svg import Chart, heat_table
+from robot_vision.charts.heat import heat_table
+from robot_vision.charts.svg import Chart
 from robot_vision.contract.rows import UNKNOWN_LABEL, Rows
 
 MOST_CLASSES = 24
@@ -30,7 +31,8 @@ def reliability_diagram(classes: Mapping[str, Any]) -> str:
         len(bins)
     ):  # as large as its share of the frames: a bin of two frames says little
         radius = 2.5 + 7 * float(np.sqrt(share[i]))
-        chart.points(said[i : i + 1], right[i : i + 1], "c0", "" if i else "network", radius=radius)
+        label = "" if i else "network (the larger, the more frames)"
+        chart.points(said[i : i + 1], right[i : i + 1], "c0", label, radius=radius)
     return chart.render()
 
 

@@ -95,8 +95,8 @@ _METRICS = (
     Metric("rmse_log", "RMSE of the logarithm", "", False),
     Metric("log10", "log10", "", False),
     Metric("delta_1", "Within a factor of 1.25", "%"),
-    Metric("delta_2", "Within a factor of 1.25^2", "%"),
-    Metric("delta_3", "Within a factor of 1.25^3", "%"),
+    Metric("delta_2", "Within a factor of 1.25²", "%"),
+    Metric("delta_3", "Within a factor of 1.25³", "%"),
 )
 
 DEPTH = Section(

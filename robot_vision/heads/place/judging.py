@@ -181,7 +181,7 @@ PLACE = Section(
     (Part(_answerable, _recalls), Part(_asked, _matching, never)),
     {"chance": Baseline("chance", "images at random instead of the most similar ones", _at_random)},
     _counts,
-    shown=lambda numbers: int(numbers["queries"]),
+    shown=lambda numbers: f"{numbers['answerable']} of {numbers['queries']} queries have an answer",
     details=_details,
     figures=figures.places,
     galleries=(_gallery(False, 6), _gallery(True, 2)),

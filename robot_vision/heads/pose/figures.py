@@ -76,7 +76,7 @@ def error_over_map(rows: Rows, recording: int) -> str:
     high = np.maximum(high, true[mask][:, [i, j]].max(0))
     margin = 0.06 * max(float((high - low).max()), 1e-3)
     worst = max(float(np.quantile(error[mask], 0.95)), 1e-9)
-    title = f"Position error over the map (blue 0 to red {worst:.2g} m)"
+    title = "Position error over the map"
     if len(rows.scores.recordings) > 1:
         title += f": {rows.scores.recordings[recording]['name']}"
     chart = Chart(
@@ -88,12 +88,11 @@ def error_over_map(rows: Rows, recording: int) -> str:
         equal=True,
         height=380,
     )
+    chart.colours("0", f"{worst:.2g} m or more", "error at the true position")
     chart.segments(true[mask][:, [i, j]], estimate[mask][:, [i, j]], "c5", "to the estimate")
     chart.points(
         true[mask][:, i],
         true[mask][:, j],
-        "c0",
-        "true position",
         fills=[ramp(e / worst) for e in error[mask]],
         radius=2.6,
     )

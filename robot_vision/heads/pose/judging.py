@@ -158,7 +158,8 @@ POSE = Section(
     "pose",
     "Camera pose in the map, without alignment",
     "Distance and angle between the estimated and the true camera, in the map's frame, as the robot gets "
-    "them. Retrieval answers with the pose of the most similar image.",
+    "them. Retrieval answers with the pose of the most similar image. Sigma is the root of the "
+    "covariance's trace: the error that the network itself expects.",
     (
         Metric("median_m", "Median position error", "m", False),
         Metric("median_deg", "Median rotation error", "deg", False),

@@ -13,7 +13,7 @@ from robot_vision.charts.svg import Chart
 
 def class_bars(labels: Sequence[str], iou: NDArray[np.float64]) -> str:
     """IoU (K,) of each class; none where it is NaN."""
-    chart = Chart("IoU of each class", "", "IoU", (0, len(labels)), (0, 1))
+    chart = Chart("IoU of each class", "class", "IoU", (0, len(labels)), (0, 1))
     chart.x.texts = {i + 0.5: label[:9] for i, label in enumerate(labels)}
     edges = np.arange(len(labels) + 1, dtype=np.float64)
     titles = [f"{label}: {value:.3f}" for label, value in zip(labels, iou, strict=True)]

@@ -28,12 +28,18 @@ def titles(bound: Bound, truth: Truth) -> dict[str, Title]:
     return {
         f"{head.key(section.key)}.{metric.key}": (
             metric.words,
-            f"of {head.name}, {section.title}{f' ({metric.unit})' * (metric.unit not in ('', '%'))}",
+            _place(head.name, section.title)
+            + (f" ({metric.unit})" if metric.unit not in ("", "%") else ""),
         )
         for head in _judged(bound, truth)
         for section in head.judge().sections()
         for metric in section.metrics
     }
+
+
+def _place(head: str, section: str) -> str:
+    """Returns where a number stands, saying nothing twice."""
+    return section if section.lower().startswith(head.lower()) else f"of {head}, {section}"
 
 
 def headlines(bound: Bound, truth: Truth) -> list[str]:

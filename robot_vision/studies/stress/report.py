@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.charts.page import STYLE as PAGE_STYLE
+from robot_vision.charts.page import page as whole_page
 from robot_vision.charts.sheet import sheet
-from robot_vision.charts.svg import STYLE as CHART_STYLE
 from robot_vision.charts.svg import Chart, number
+from robot_vision.charts.tables import html_table
 from robot_vision.studies.stress.degradations import DEGRADATIONS
 from robot_vision.studies.stress.measure import METRICS
+from robot_vision.text.counts import counted
 
 Document = Mapping[str, Any]
 
@@ -86,9 +87,9 @@ def charts(document: Document) -> list[str]:
         (n.get(m, 0.0) for r in rows.values() for n in r for m, _ in of_pixels), default=0
     )
     kinds = (
-        (shares, "classes", "share", 1.0),
-        (_POSE, "pose", "metres", 1.3 * most),
-        (of_pixels, "pixels", "", max(1.0, highest)),
+        (shares, "classes", "share or probability", 1.0),
+        (_POSE, "pose", "metres, median", 1.3 * most),
+        (of_pixels, "pixels", "as the legend says", max(1.0, highest)),
     )
     for chosen, what, label, top in kinds:
         for name, numbers in rows.items():
@@ -145,35 +146,42 @@ def page(document: Document) -> str:
     }
     figures = "".join(f"<div>{chart}</div>" for chart in charts(document))
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td class=hash>{escape(str(value))}</td></tr>"
+        f'<tr><td>{escape(name)}</td><td class="hash">{escape(str(value))}</td></tr>'
         for name, value in facts.items()
     )
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{PAGE_STYLE}{CHART_STYLE}</style><main>"
-        f"<h1>{escape(title)}</h1><p class=lead>{escape(recording['name'])}, made worse in "
-        f"{len(by_degradation(document))} ways at five strengths.</p>"
-        f"<div class=grid>{figures}</div><h2>Numbers</h2>{_html_tables(document)}"
-        f"<h2>Facts</h2><div class=scroll><table>{rows}</table></div></main></html>\n"
+    lead = (
+        f"{recording['name']}, made worse in {len(by_degradation(document))} ways at five strengths. Each "
+        f"number is of {counted(recording['frames'], 'frame')}; bands and brackets are 95 % intervals."
+    )
+    return whole_page(
+        title,
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p><div class="grid">{figures}</div>'
+        f"{_html_tables(document)}"
+        f'<h2>Facts</h2><div class="scroll"><table>{rows}</table></div>',
     )
 
 
 def _html_tables(document: Document) -> str:
-    """The Markdown tables as HTML: their cells hold nothing that would need more."""
-    out: list[str] = []
-    inside = False
-    for line in tables(document):
-        if not line.startswith("|"):
-            out.append("</table></div>" if inside else "")
-            out.append(f"<p>{escape(line)}</p>" if line else "")
-            inside = False
-            continue
-        if line.startswith("| ---"):
-            continue
-        tag = "td" if inside else "th"
-        out.append("" if inside else "<div class=scroll><table>")
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        out.append(f"<tr>{''.join(f'<{tag}>{escape(c)}</{tag}>' for c in cells)}</tr>")
-        inside = True
-    return "".join([*out, "</table></div>" if inside else ""])
+    """What the strengths are, and a table a metric."""
+    rows, bounds = by_degradation(document), by_degradation(document, "intervals")
+    strengths = [
+        [name, *(f"{s:g}" for s in DEGRADATIONS[name].strengths), DEGRADATIONS[name].unit]
+        for name in rows
+    ]
+    names = ["degradation", "good", *map(str, range(1, 6))]
+    cells = [[escape(cell) for cell in row] for row in strengths]
+    out = ["<h2>Strengths</h2>", html_table([names[0], *names[2:], "unit"], cells)]
+    out.append("<h2>Numbers</h2>")
+    drawn = {metric for metric, _ in (*_SHARES, *_POSE)} | set(document.get("headlines", ()))
+    for metric, (title, text) in titles_of(document).items():
+        lines = [
+            [escape(name), *(_cell(n.get(metric), b.get(metric)) for n, b in pairs)]
+            for name, numbers in rows.items()
+            if (pairs := list(zip(numbers, bounds[name], strict=True)))
+        ]
+        if any(cell for line in lines for cell in line[1:]):
+            out.append(
+                f"<details{' open' if metric in drawn else ''}><summary><b>{escape(title)}</b>: "
+                f"{escape(text)}</summary>{html_table(names, lines, sort=True)}</details>"
+            )
+    return "".join(out)
