@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from robot_vision.bundle.programs import FLOAT32, PRECISIONS
 from robot_vision.contract.prediction import Prediction
 from robot_vision.engines import create_engine
 from robot_vision.engines.base import Engine, EngineSettings
-from robot_vision.errors import EngineError
+from robot_vision.errors import EngineError, ImageError
 from robot_vision.images.resizing import resize_into
 
 
@@ -113,12 +113,34 @@ class Pipeline:
         other._batch = self._batch[:0].copy()
         return other
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Predicts a batch of RGB uint8 (H, W, 3) images of any sizes; keeps their order."""
+    @overload
+    def __call__(self, images: NDArray[np.uint8]) -> Prediction: ...
+    @overload
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]: ...
+    def __call__(
+        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+    ) -> Prediction | list[Prediction]:
+        """Predicts one image, or several of any sizes.
+
+        Args:
+            images: RGB uint8 (H, W, 3), or a sequence of such.
+
+        Returns:
+            The image's prediction; of a sequence, a list in its order.
+
+        Raises:
+            ImageError: an array of another shape or type, such as a grey or a float image.
+            EngineError: the network could not be run.
+        """
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            return self([images])[0]
+        batch = list(images)
+        for image in batch:
+            _require_rgb(image)
         times = StageTimes()
         results: list[Prediction] = []
-        while len(results) < len(images):  # max_batch may become less meanwhile
-            results += self._predict(images[len(results) :][: self.max_batch], times)
+        while len(results) < len(batch):  # max_batch may become less meanwhile
+            results += self._predict(batch[len(results) :][: self.max_batch], times)
         self.times = times
         return results
 
@@ -208,3 +230,13 @@ class Pipeline:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _require_rgb(image: NDArray[np.uint8]) -> None:
+    """Raises `ImageError` for what is no image."""
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    if shape is None or dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        said = type(image).__name__ if shape is None else f"{dtype} {tuple(shape)}"
+        raise ImageError("encoding", f"An image is {said}: give RGB uint8 (height, width, 3)")
+    if 0 in shape:
+        raise ImageError("size", f"An image of {shape[1]} x {shape[0]} pixels is empty")

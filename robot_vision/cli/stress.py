@@ -24,10 +24,11 @@ from robot_vision.cli.arguments import (
     progress,
     say_program,
 )
-from robot_vision.cli.evaluate.arguments import check_data_set, with_images
+from robot_vision.cli.evaluate.arguments import check_data_set
 from robot_vision.contract.metrics import pixel_classes
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
+from robot_vision.evaluation.evaluate import with_images
 from robot_vision.evaluation.predict.cache import bag_sha256
 from robot_vision.evaluation.predict.replay import GPU_BATCH
 from robot_vision.evaluation.predict.runner import image_topic

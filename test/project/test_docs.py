@@ -38,7 +38,8 @@ def test_every_page_is_reached_from_the_first(site: Path) -> None:
 @pytest.mark.slow
 def test_the_interface_of_python_is_described(site: Path) -> None:
     page = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert 'id="robot_vision.pipeline.Pipeline.load"' in page
+    for name in ("Pipeline.load", "PlaceMap.query", "evaluate"):
+        assert f'id="robot_vision.{name}"' in page
 
 
 @pytest.mark.slow

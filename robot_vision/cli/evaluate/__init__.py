@@ -19,24 +19,29 @@ from rich.console import Console
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
-from robot_vision.bundle.programs import FLOAT32
 from robot_vision.cli.arguments import make_folder, open_split, progress, say_program
 from robot_vision.cli.evaluate.arguments import (
     add_arguments,
     check_data_set,
     check_folders,
-    require_heads,
     settings_of,
     truth_request,
-    with_images,
 )
 from robot_vision.contract.metrics import pixel_classes
-from robot_vision.contract.rows import joined, what_ran
-from robot_vision.errors import ConfigError, RobotVisionError, SourceError
+from robot_vision.contract.rows import what_ran
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.evaluation.evaluate import (
+    as_it_ran,
+    judged,
+    names_of,
+    require_different,
+    require_heads,
+    with_images,
+)
 from robot_vision.evaluation.measure.metrics import PlaceReference, score_recording
 from robot_vision.evaluation.merge import document, merge, read_document, scores_of
 from robot_vision.evaluation.predict import runner
-from robot_vision.evaluation.predict.cache import KEY, bag_sha256, cache_file
+from robot_vision.evaluation.predict.cache import cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.recorded import read_results, with_times_of
 from robot_vision.evaluation.predict.runner import Job, Outcome, count_frames, image_topic
@@ -53,7 +58,6 @@ from robot_vision.evaluation.report.writing import Written, title_of, write_all
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
-from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import POSE_KINDS
 from robot_vision.truth.images import parse_images
 from robot_vision.truth.reading import TruthRequest, read_truth
@@ -173,13 +177,6 @@ def _of_data(args: argparse.Namespace) -> Written:
     return Written(document(scores, settings), scores, {name: found}, {name: source}, None, bundle)
 
 
-def _as_it_ran(bundle: ModelBundle, program: str) -> ModelBundle:
-    """Returns the bundle with the settings of the program that ran; of a precision, those it has anyway."""
-    named = {each.name for each in bundle.programs} | {FLOAT32}
-    wanted = program if program in named else FLOAT32
-    return bundle if bundle.program == wanted else ModelBundle.load(bundle.path, wanted)
-
-
 def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     """Predicts and scores bags."""
     if not args.bag:
@@ -196,73 +193,23 @@ def _replayed(args: argparse.Namespace) -> tuple[Written, int]:
     request = with_images(request, bundle.spec.bound)
     jobs = [
         _job(args, bundle, bag, name)
-        for bag, name in zip(bags, _names(bags, args.name), strict=True)
+        for bag, name in zip(bags, [args.name] if args.name else names_of(bags), strict=True)
     ]
     every = [*jobs, _job(args, bundle, args.map_bag, "map")] if args.map_bag else jobs
     for job in every if len(jobs) == 1 else every[len(jobs) :]:  # before hours of work
         image_topic(job.bag, job.topic, job.truth)
-    _require_different(jobs)
+    require_different(jobs)
     outcomes = _predicted(every, args)
     reference = _reference(outcomes.pop(), request, args) if args.map_bag else None
-    parts, predictions, failures = [], {}, []
-    for outcome in outcomes:
-        job = outcome.job
-        try:
-            if outcome.error:
-                raise SourceError(outcome.error)
-            found = replace(outcome.predictions(), recording=job.name)
-            key = found.meta[KEY]
-            engine = key["engine"].partition(" ")[0]
-            bundle = _as_it_ran(bundle, key["precision"])
-            found.meta["model"] = model_text(bundle, key["precision"], engine)
-            truth = read_truth(Path(job.bag), request, found.meta["frame_id"])
-            mapped_places = reference and reference[0]
-            parts.append(score_recording(found, truth, settings, mapped_places, bundle.spec.bound))
-            predictions[job.name] = found
-        except RobotVisionError as error:
-            if len(jobs) == 1:
-                raise
-            failures.append(job.name)
-            print(f"warning: {job.name} is left out: {error}", file=sys.stderr)
-    if not parts:
-        raise SourceError(
-            f"None of the {counted(len(jobs), 'recording')} could be evaluated (see above)"
-        )
-    ran = sorted({what_ran({"meta": found.meta}) for found in predictions.values()})
+    written, failed = judged(outcomes, request, settings, bundle, reference, _warn)
+    ran = sorted({what_ran({"meta": found.meta}) for found in written.predictions.values()})
     if bundle.programs or len(ran) > 1:
         print(f"note: predicted by {' and '.join(ran)}", file=sys.stderr)
-    scores = joined(parts)
-    whole = document(scores, settings)
-    if failures:
-        whole["failed"] = failures
-    bags_by_name = {job.name: job.bag for job in jobs}
-    mapped = (reference[0].predictions, args.map_bag) if reference else None
-    return Written(whole, scores, predictions, bags_by_name, mapped, bundle), len(failures)
+    return written, failed
 
 
-def _require_different(jobs: list[Job]) -> None:
-    """Refuses a bag that is there under two names, before it is predicted twice.
-
-    Raises:
-        ConfigError: two bags of the same content; the message has both paths.
-    """
-    sizes: dict[int, list[str]] = {}
-    for job in jobs:
-        place = Path(job.bag)
-        files = place.rglob("*") if place.is_dir() else (place,)
-        total = sum(f.stat().st_size for f in files if f.is_file())
-        sizes.setdefault(total, []).append(job.bag)
-    for bags in sizes.values():
-        if len(bags) < 2:
-            continue
-        seen: dict[str, str] = {}
-        for bag in bags:
-            other = seen.setdefault(bag_sha256(bag), bag)
-            if other != bag:
-                raise ConfigError(
-                    f"{other} and {bag} are the same recording, by their content: its frames may count once "
-                    "only; leave one out"
-                )
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def _job(args: argparse.Namespace, bundle: ModelBundle, bag: str, name: str) -> Job:
@@ -350,7 +297,7 @@ def _recorded(args: argparse.Namespace) -> Written:
             f"{args.predictions} was recorded with another model ({found.meta['model']}): leave out --model"
         )
     if bundle is not None:
-        bundle = _as_it_ran(bundle, what_ran({"meta": found.meta}).partition(" ")[0])
+        bundle = as_it_ran(bundle, what_ran({"meta": found.meta}).partition(" ")[0])
     bag = ""
     if args.bag:
         bag = _expanded(args.bag)[0]
@@ -395,18 +342,6 @@ def _expanded(patterns: list[str]) -> list[str]:
             raise SourceError(f"{pattern} matches nothing: give a rosbag, or a pattern in quotes")
         found.update(dict.fromkeys(matches))
     return list(found)
-
-
-def _names(bags: list[str], name: str | None) -> list[str]:
-    """Returns names that differ: as much of the paths' ends as that takes."""
-    if name:
-        return [name]
-    parts = [Path(bag).expanduser().resolve().parts for bag in bags]
-    for length in range(1, max(len(p) for p in parts) + 1):
-        names = ["/".join(p[-length:]) for p in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise ConfigError("A bag is given twice: its frames may count once only")
 
 
 def interrupted(args: argparse.Namespace) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ from robot_vision.cli.arguments import (
     add_truth,
     at_least_1,
 )
-from robot_vision.contract.metrics import image_words
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.errors import ConfigError, unknown
+from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.runner import RUNNERS
 from robot_vision.truth.bag_numbers import NUMBERS
 from robot_vision.truth.images import parse_images
 from robot_vision.truth.pose_files import FORMATS
 from robot_vision.truth.reading import TruthRequest
-from robot_vision.truth.tracks import LABEL
 
 # Options of what a recording is, and of its truth.
 _OF_BAGS = (
@@ -304,40 +301,6 @@ def _labels_of(texts: list[str]) -> dict[str, str]:
             raise ConfigError(f"--labels-of {name} is given twice")
         found[name] = where
     return found
-
-
-def require_heads(names: Iterable[str], bound: Iterable[tuple[Any, Any]]) -> None:
-    """Refuses labels of a head that the model does not have under this name.
-
-    Raises:
-        ConfigError: with the names that there are.
-    """
-    there = [h.name for h, _ in bound if h.name != h.kind and LABEL in h.judge().truth]
-    for name in names:
-        if name not in there:
-            raise ConfigError(
-                unknown("head of --labels-of", name, there)
-                if there
-                else f"--labels-of {name}: no classifier of the model has a name of its own; give "
-                "--labels or --label-topic"
-            )
-
-
-def with_images(request: TruthRequest, bound: Iterable[tuple[Any, Any]]) -> TruthRequest:
-    """Returns a request for the true images by which a model's heads are judged.
-
-    Raises:
-        ConfigError: other ones are asked for; with the names that there are.
-    """
-    names = [name for head, _ in bound for name in image_words(head).values()]
-    for source in request.images:
-        if source.name not in names:
-            raise ConfigError(
-                unknown("name of --truth-image", source.name, names)
-                if names
-                else f"--truth-image {source.name}: no head of the model is judged by images"
-            )
-    return replace(request, image_names=tuple(names))
 
 
 def check_data_set(args: argparse.Namespace) -> None:
