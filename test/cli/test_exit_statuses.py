@@ -1,0 +1,181 @@
+"""The exit statuses of docs/reference/commands.md hold for every verb: 2 and one line, 3, 130."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_bags import write_bag
+from tiny_bundle import make_tiny_bundle
+
+from robot_vision.cli import VERBS, main
+
+# Words that are understood and cannot be done. MODEL, BAG and IMAGE are whole; ABSENT is not there, BROKEN a
+# file of the wrong content, EMPTY an empty folder, NEW a path where something may be written.
+REFUSED = {
+    "infer": ["--model ABSENT IMAGE", "--model EMPTY IMAGE", "--model MODEL ABSENT"],
+    "evaluate": [
+        *("--bag ABSENT --model MODEL", "--bag BAG --model EMPTY", "--bag EMPTY --model MODEL"),
+        *("merge BROKEN", "--bag BAG --model MODEL --require pose", "--output NEW"),
+        "--bag BAG --model MODEL --output NEW/a/b --compare BROKEN",
+    ],
+    "stress": ["--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"],
+    "filter": ["--bag ABSENT --model MODEL --output NEW", "--bag BAG --model EMPTY --output NEW"],
+    "info": ["ABSENT", "EMPTY", "BROKEN"],
+    "doctor": ["--seconds none"],
+    "export": ["ABSENT --out NEW", "BROKEN --out NEW"],
+    "init": ["NEW --data ABSENT", "NEW --data EMPTY"],
+    "train": ["ABSENT", "BROKEN", "EMPTY"],
+    "calibrate": ["ABSENT --output NEW", "MODEL --bag ABSENT --output NEW"],
+    "optimise": ["ABSENT --data image_folder EMPTY", "MODEL --data image_folder ABSENT"],
+    "profile": ["--model ABSENT BAG --output NEW", "--model MODEL ABSENT --output NEW"],
+    "benchmark": ["--compare ABSENT BROKEN", "--compare BROKEN BROKEN"],
+    "view": ["ABSENT --output NEW", "EMPTY --output NEW", "--map BROKEN --output NEW"],
+    "explain": ["--model EMPTY IMAGE --output NEW", "--model MODEL ABSENT --output NEW"],
+    "make-bag": ["ABSENT --out NEW", "EMPTY --out NEW"],
+    "map": ["info ABSENT", "info BROKEN", "build NEW ABSENT --model MODEL", "check BROKEN"],
+    "data": ["inspect image_folder ABSENT", "inspect no_such_kind EMPTY", "formats no_such_kind"],
+    "demo": ["--model ABSENT", "--model EMPTY", "--rate none"],
+}
+CASES = [(verb, words) for verb, each in REFUSED.items() for words in each]
+# Words with which a verb begins its work.
+BEGUN = {
+    "infer": "--model MODEL IMAGE",
+    "evaluate": "--bag BAG --model MODEL --output NEW",
+    "stress": "--bag BAG --model MODEL --output NEW",
+    "filter": "--bag BAG --model MODEL --output NEW",
+    "info": "MODEL",
+    "doctor": "",
+    "export": "BROKEN --out NEW",
+    "init": "NEW --data BAG",
+    "train": "BROKEN",
+    "calibrate": "MODEL --bag BAG --output NEW",
+    "optimise": "MODEL --data image_folder EMPTY",
+    "profile": "--model MODEL BAG --output NEW",
+    "benchmark": "--compare BROKEN BROKEN",
+    "view": "BAG --output NEW",
+    "explain": "--model MODEL IMAGE --output NEW",
+    "make-bag": "EMPTY --out NEW",
+    "map": "info BROKEN",
+    "data": "inspect image_folder EMPTY",
+    "demo": "",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    import cv2
+
+    root = tmp_path_factory.mktemp("world")
+    (root / "empty").mkdir()
+    (root / "broken.txt").write_text("{ no: [such, content\n")
+    cv2.imwrite(str(root / "image.png"), np.zeros((32, 48, 3), np.uint8))
+    return {
+        "MODEL": make_tiny_bundle(root / "model"),
+        "BAG": write_bag(root / "bag", count=8),
+        "IMAGE": root / "image.png",
+        "ABSENT": root / "absent",
+        "EMPTY": root / "empty",
+        "BROKEN": root / "broken.txt",
+    }
+
+
+def spoken(verb: str, words: str, world: dict[str, Path], new: Path) -> list[str]:
+    names = {**world, "NEW": new}
+    return [verb, *re.sub(r"\b[A-Z]{3,}\b", lambda m: str(names[m[0]]), words).split()]
+
+
+def test_every_verb_is_tried() -> None:
+    assert set(REFUSED) == set(BEGUN) == set(VERBS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "words"), CASES, ids=[f"{v} {w}" for v, w in CASES])
+def test_what_cannot_be_done_is_one_line_and_2(
+    verb: str,
+    words: str,
+    world: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(spoken(verb, words, world, tmp_path / "new"))
+        usage = False
+    except SystemExit as error:  # argparse's
+        status, usage = int(error.code or 0), True
+    said = capsys.readouterr().err
+    assert status == 2, said
+    lines = [line for line in said.splitlines() if not line.startswith(("note: ", "warning: "))]
+    assert lines[-1].startswith(f"robot-vision {verb}") and "Traceback" not in said
+    assert usage or len(lines) == 1, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_option_is_2(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--no-such-option"])
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_no_verb_and_an_unknown_one_are_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["no_such_verb"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_ctrl_c_is_one_line_and_130(
+    verb: str,
+    world: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The signal itself arrives as the verb begins its work."""
+    if verb == "demo":
+        pytest.importorskip("rclpy")
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"robot_vision.cli.{verb.replace('-', '_')}")
+    sent = []
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code is module.run.__code__ and not sent:
+            sent.append(verb)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sys.setprofile(look)
+    try:
+        status = main(spoken(verb, BEGUN[verb], world, tmp_path / "new"))
+    finally:
+        sys.setprofile(None)
+    said = capsys.readouterr().err
+    assert sent and status == 130, said
+    assert len(said.splitlines()) == 1 and said.startswith("interrupted"), said
+
+
+def test_a_missed_limit_is_3(world: dict[str, Path], tmp_path: Path) -> None:
+    words = spoken("evaluate", "--bag BAG --model MODEL --no-results-bag", world, tmp_path)
+    words += ["--output", str(tmp_path / "out")]
+    assert main([*words, "--require", "pose.median_m<=0.2"]) == 0
+    assert main([*words, "--require", "pose.median_m<=0.05"]) == 3
+
+
+def test_one_of_several_that_cannot_be_read_is_1(world: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"no picture")
+    words = spoken("infer", "--model MODEL IMAGE", world, tmp_path)
+    assert main([*words, str(tmp_path / "torn.png")]) == 1
