@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,18 +265,25 @@ def held_out(args: argparse.Namespace) -> Data:
     Raises:
         ConfigError: there are none; with the splits that have some.
     """
-    from robot_vision.calibration.run import Data  # see above
-    from robot_vision.datasets import SPLIT_NAMES, open_dataset
-
     options = data_options(args.option)
     if args.bag:
         # Each of its frames is held out: nothing of it is for training.
-        opened = open_dataset("rosbag", args.bag, **{"split": "test", **options})
-        data = Data(opened, args.split or "all", Path(args.bag).name, dict(options))
-    else:
-        kind, path = args.data
-        opened = open_dataset(kind, path, **options)
-        data = Data(opened, args.split or "validation", Path(path).resolve().name, dict(options))
+        return open_data("rosbag", args.bag, {"split": "test", **options}, args.split or "all")
+    kind, path = args.data
+    return open_data(kind, path, options, args.split or "validation")
+
+
+def open_data(kind: str, path: str, options: Mapping[str, str], split: str) -> Data:
+    """Returns a split of a data set, and says its notes.
+
+    Raises:
+        ConfigError: it has no such images; with the splits that have some.
+    """
+    from robot_vision.calibration.run import Data  # most verbs need none
+    from robot_vision.datasets import SPLIT_NAMES, open_dataset
+
+    opened = open_dataset(kind, path, **options)
+    data = Data(opened, split, Path(path).resolve().name, dict(options))
     for note in opened.notes:  # such as images that were left out
         print(f"note: {note}", file=sys.stderr)
     if not data.samples:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.sample import (
-    NO_CLASS,
     SPLIT_NAMES,
     Sample,
     Splits,
@@ -23,6 +22,7 @@ from robot_vision.errors import ImageError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.text.counts import counted
+from robot_vision.truth.pixel_classes import NO_CLASS
 
 # With more test poses, an even choice of this many stands for all.
 _MOST_QUERIES = 2000

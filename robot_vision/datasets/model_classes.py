@@ -3,72 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.sample import NO_CLASS, PixelClasses, Sample, Splits, TruthImage
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Renumbered:
-    """A `TruthImage` whose ids are those of a model's classes, and 255 where it has no such class.
-
-    Attributes:
-        image: with ids of the data set's classes.
-        table: uint8 (256,), the model's id of each.
-        none: see `TruthImage`.
-        unit: see `TruthImage`.
-    """
-
-    image: TruthImage
-    table: NDArray[np.uint8]
-    none: tuple[float, ...] = (float(NO_CLASS),)
-    unit: float = 1.0
-
-    def __str__(self) -> str:
-        return str(self.image)
-
-    def load(self) -> NDArray[Any]:
-        """See `TruthImage.load`."""
-        return np.asarray(self.table[np.minimum(self.image.load(), NO_CLASS)])
-
-    def encoded(self) -> bytes:
-        """See `TruthImage.encoded`."""
-        return self.image.encoded()
-
-
-def renumbering(
-    theirs: Sequence[str], ours: Sequence[str]
-) -> tuple[NDArray[np.uint8], list[str]] | None:
-    """Returns our id of each of their ids, uint8 (256,), and their names that are none of ours.
-
-    None where no name is shared.
-    """
-    lost = [name for name in theirs if name not in ours]
-    if len(lost) == len(theirs):
-        return None
-    table = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
-    for i, name in enumerate(theirs):
-        if name in ours:
-            table[i] = ours.index(name)
-    return table, lost
-
-
-def left_out(lost: Sequence[str]) -> list[str]:
-    """Returns the note on classes that a model does not know, if there are any."""
-    names = ", ".join(lost)
-    return [f"pixels of classes that the model does not know are left out: {names}"] if lost else []
-
-
-def none_shared(word: str, theirs: Sequence[str], ours: Sequence[str]) -> str:
-    """Returns what is wrong with a data set that has none of a model's classes of pixels."""
-    return (
-        f"The data set's classes of {word} are {', '.join(theirs[:5])}, and the model's "
-        f"{', '.join(ours[:5])}: give the data set that it was trained on, or one of the same classes"
-    )
+from robot_vision.datasets.sample import PixelClasses, Sample, Splits
+from robot_vision.truth.pixel_classes import Renumbered, left_out, none_shared, renumbering
 
 
 def in_classes_of(splits: Splits, classes: Mapping[str, Sequence[str]]) -> Splits:
@@ -88,9 +29,11 @@ def in_classes_of(splits: Splits, classes: Mapping[str, Sequence[str]]) -> Split
         ours = tuple(classes.get(word, ()))
         if not ours or ours == own.names:
             continue
-        found = renumbering(own.names, ours)
+        found = renumbering(dict(enumerate(own.names)), ours)
         tables[word] = found[0] if found else None
-        notes += left_out(found[1]) if found else [none_shared(word, own.names, ours)]
+        notes += (
+            left_out(found[1]) if found else [none_shared("The data set", word, own.names, ours)]
+        )
         pixel_classes[word] = PixelClasses(ours)
     if not tables:
         return splits

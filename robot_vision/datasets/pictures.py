@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from robot_vision.charts.paths import FromAbove, write
 from robot_vision.datasets.inspection import evenly, in_order
 from robot_vision.datasets.sample import (
-    NO_CLASS,
     SPLIT_NAMES,
     Sample,
     Splits,
@@ -21,6 +20,7 @@ from robot_vision.datasets.sample import (
 from robot_vision.errors import ImageError, SourceError
 from robot_vision.files.whole import write_whole
 from robot_vision.images.canvas import colour_of_name
+from robot_vision.truth.pixel_classes import NO_CLASS
 
 THUMBNAIL = 112  # pixels a side
 COLUMNS = 10

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.sample import NO_CLASS, PixelClasses
+from robot_vision.datasets.sample import PixelClasses
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.images.planes import as_stored, palette_of
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.files import readable
 from robot_vision.recordings.image_formats import file_bytes
 from robot_vision.settings.declared import names_in
+from robot_vision.truth.pixel_classes import NO_CLASS
 from robot_vision.truth.pose_checks import where
 from robot_vision.truth.tables import read_table
 

@@ -18,7 +18,6 @@ from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.truth.images import TrueImage
 
 SPLIT_NAMES = ("train", "validation", "test")
-NO_CLASS = 255  # of a pixel, where classes are ids
 
 
 class ImageSource(Protocol):

@@ -17,6 +17,8 @@ from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.simulation.drive import DriveFrame
 from robot_vision.simulation.world.renderer import Camera, Renderer
+from robot_vision.simulation.world.surfaces import SURFACES
+from robot_vision.truth.images import names_topic
 
 CAMERA_FRAME = "camera_optical_frame"
 IMAGE_TOPIC = "/camera/image_raw"
@@ -86,6 +88,8 @@ def record_drive(
         SourceError: `path` exists already, or cannot be written.
     """
     with RecordingWriter(path) as bag:
+        if renderer is not None:
+            bag.label_info(names_topic(SURFACE_TOPIC), start_ns, CAMERA_FRAME, SURFACES)
         for frame, image in zip(frames, images, strict=True):
             stamp = stamp_of(frame, start_ns)
             pose = frame.T_map_camera

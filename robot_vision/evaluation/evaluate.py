@@ -15,7 +15,7 @@ from typing import Any
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import FLOAT32
-from robot_vision.contract.metrics import image_words
+from robot_vision.contract.metrics import image_words, pixel_classes
 from robot_vision.contract.rows import joined
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError, unknown
@@ -212,7 +212,7 @@ def require_heads(names: Iterable[str], bound: Iterable[tuple[Any, Any]]) -> Non
             )
 
 
-def with_images(request: TruthRequest, bound: Iterable[tuple[Any, Any]]) -> TruthRequest:
+def with_images(request: TruthRequest, bound: Sequence[tuple[Any, Any]]) -> TruthRequest:
     """Returns a request for the true images by which a model's heads are judged.
 
     Raises:
@@ -226,7 +226,8 @@ def with_images(request: TruthRequest, bound: Iterable[tuple[Any, Any]]) -> Trut
                 if names
                 else f"--truth-image {source.name}: no head of the model is judged by images"
             )
-    return replace(request, image_names=tuple(names))
+    classes = {word.partition(":")[2]: own for word, own in pixel_classes(bound).items()}
+    return replace(request, image_names=tuple(names), image_classes=classes)
 
 
 def require_different(jobs: Sequence[Job]) -> None:

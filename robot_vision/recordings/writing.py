@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -30,7 +31,7 @@ from rosbags.typesys.store import Typestore
 
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.messages.stamps import SECOND_NS
-from robot_vision.messages.types import message_types
+from robot_vision.messages.types import LABEL_INFO, message_types
 
 STORAGES = ("sqlite3", "mcap")
 # Version 8 of the metadata is read by every distribution from Humble on; 9 only by Jazzy and newer.
@@ -123,12 +124,12 @@ class RecordingWriter:
         topic: str,
         stamp_ns: int,
         frame_id: str,
-        image: NDArray[np.uint8],
+        image: NDArray[Any],
         encoding: str = "rgb8",
     ) -> None:
-        """Writes uint8 (H, W, 3), or (H, W) for mono8, as `sensor_msgs/Image`."""
+        """Writes (H, W, 3) or (H, W), in the numbers of its encoding, as `sensor_msgs/Image`."""
         pixels = np.ascontiguousarray(image)
-        assert pixels.dtype == np.uint8 and pixels.ndim in (2, 3), (pixels.dtype, pixels.shape)
+        assert pixels.ndim in (2, 3), pixels.shape
         make = self._types.types["sensor_msgs/msg/Image"]
         message = make(
             header=self.header(stamp_ns, frame_id),
@@ -137,7 +138,7 @@ class RecordingWriter:
             encoding=encoding,
             is_bigendian=0,
             step=pixels.strides[0],
-            data=pixels.reshape(-1),
+            data=pixels.reshape(-1).view(np.uint8),
         )
         self.write(topic, stamp_ns, message)
 
@@ -156,8 +157,10 @@ class RecordingWriter:
         frame_id: str,
         size: tuple[int, int],
         K: ArrayLike,
+        distortion: ArrayLike = (),
+        model: str = "plumb_bob",
     ) -> None:
-        """Writes `sensor_msgs/CameraInfo` of a camera without distortion.
+        """Writes `sensor_msgs/CameraInfo`, by default of a camera without distortion.
 
         Args:
             topic: the topic.
@@ -165,16 +168,19 @@ class RecordingWriter:
             frame_id: the camera's optical frame.
             size: (height, width) in pixels.
             K: (3, 3), pixels.
+            distortion: (n,), coefficients of the model.
+            model: of the lens, such as `equidistant`.
         """
         matrix = np.asarray(K, np.float64).reshape(3, 3)
+        d = np.asarray(distortion, np.float64).reshape(-1)
         region = self._types.types["sensor_msgs/msg/RegionOfInterest"]
         make = self._types.types["sensor_msgs/msg/CameraInfo"]
         message = make(
             header=self.header(stamp_ns, frame_id),
             height=size[0],
             width=size[1],
-            distortion_model="plumb_bob",
-            d=np.zeros(5),
+            distortion_model=model,
+            d=d if len(d) else np.zeros(5),
             k=matrix.reshape(-1),
             r=np.eye(3).reshape(-1),
             p=np.hstack((matrix, np.zeros((3, 1)))).reshape(-1),
@@ -213,6 +219,18 @@ class RecordingWriter:
     def label(self, topic: str, stamp_ns: int, text: str) -> None:
         """Writes `std_msgs/String`; it has no header, so the log's time is its stamp."""
         self.write(topic, stamp_ns, self._types.types["std_msgs/msg/String"](text))
+
+    def number(self, topic: str, stamp_ns: int, value: float) -> None:
+        """Writes `std_msgs/Float64`; it has no header, so the log's time is its stamp."""
+        self.write(topic, stamp_ns, self._types.types["std_msgs/msg/Float64"](value))
+
+    def label_info(self, topic: str, stamp_ns: int, frame_id: str, names: Sequence[str]) -> None:
+        """Writes the names of ids from 0 as `vision_msgs/LabelInfo`."""
+        types = self._types.types
+        entry = types["vision_msgs/msg/VisionClass"]
+        classes = [entry(class_id=i, class_name=name) for i, name in enumerate(names)]
+        header = self.header(stamp_ns, frame_id)
+        self.write(topic, stamp_ns, types[LABEL_INFO](header, classes, 0.0))
 
     @property
     def store(self) -> Typestore:

@@ -16,18 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError, unknown
-from robot_vision.messages.types import IMAGE
+from robot_vision.messages.types import IMAGE, LABEL_INFO
 from robot_vision.recordings.bag import COMPRESSED_IMAGE
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
 from robot_vision.text.counts import counted
+from robot_vision.truth.pixel_classes import (
+    ForeignClasses,
+    Renumbered,
+    left_out,
+    none_shared,
+    renumbering,
+)
 
 IMAGES = (
     "NAME=TOPIC of the true images, such as depth=/camera/depth; NAME=TOPIC*FACTOR multiplies their "
     "numbers"
 )
 IMAGE_KINDS = (IMAGE, COMPRESSED_IMAGE)
+REP118_UNIT = 0.001  # metres, of 16UC1
 _SOURCE = re.compile(r"([\w.]+)=(.+?)(?:\*([-+.\deE]+))?")
 
 
@@ -120,24 +128,58 @@ def parse_images(texts: Iterable[str]) -> tuple[ImagesFrom, ...]:
     return tuple(found.values())
 
 
-def images_of_topic(bag: BagFile, source: ImagesFrom, within_ns: int) -> ImageTrack:
+def images_of_topic(
+    bag: BagFile, source: ImagesFrom, within_ns: int, classes: Sequence[str] = ()
+) -> ImageTrack:
     """Notes where the messages of a topic are; they are read when they are asked for.
 
     Args:
         bag: see `messages_of_topic`.
         source: see there.
         within_ns: see `ImageTrack`.
+        classes: of the model, where the images are ids: where the bag names its own, they become those of
+            these.
 
     Raises:
         ConfigError: there is no such topic.
+        ForeignClasses: the bag names classes, and none of the model's.
     """
     stamps_ns, messages, first = messages_of_topic(bag, source)
     none, unit = ((), 1.0) if first is None else meaning(first)
     unit = source.factor or unit
-    images = [_Message(message, none, unit) for message in messages]
+    images: list[TrueImage] = [_Message(message, none, unit) for message in messages]
     times = f" times {unit:g}" if unit != 1 else ""
     text = f"topic {slashed(source.where)}{times}, within {within_ns / 1e9:g} s"
+    theirs = class_names(bag, source.where) if classes else {}
+    if theirs and theirs != dict(enumerate(classes)):
+        found = renumbering(theirs, classes)
+        if found is None:
+            names = list(theirs.values())
+            raise ForeignClasses(none_shared(bag.path.name, source.name, names, classes))
+        table, lost = found
+        images = [Renumbered(_Message(message), table) for message in messages]
+        text = "; ".join([f"{text}, ids by {names_topic(source.where)}", *left_out(lost)])
     return ImageTrack(stamps_ns, images, within_ns, text)
+
+
+def names_topic(topic: str) -> str:
+    """Returns the topic of the LabelInfo that names the classes of a topic's ids."""
+    return f"{slashed(topic).removesuffix('/compressed')}_label_info"
+
+
+def class_names(bag: BagFile, topic: str) -> dict[int, str]:
+    """Returns the names of a topic's ids of classes, by their ids; empty where the bag does not name them.
+
+    Raises:
+        SourceError: the message that names them cannot be read.
+    """
+    there = names_topic(topic)
+    if bag.kinds.get(there) != LABEL_INFO:
+        return {}
+    named: dict[int, str] = {}
+    for record in bag.raw([there]):  # of several the last counts
+        named = {int(c.class_id): str(c.class_name) for c in bag.message(record).class_map}
+    return dict(sorted(named.items()))
 
 
 def messages_of_topic(
@@ -180,11 +222,17 @@ def messages_of_topic(
 @dataclass(frozen=True, slots=True)
 class _Message:
     source: BagImage
-    none: tuple[float, ...]
-    unit: float
+    none: tuple[float, ...] = ()
+    unit: float = 1.0
+
+    def __str__(self) -> str:
+        return str(self.source)
 
     def load(self) -> NDArray[Any]:
         return self.source.plane()
+
+    def encoded(self) -> bytes:
+        return self.source.encoded()
 
 
 def meaning(message: Any) -> tuple[tuple[float, ...], float]:
@@ -194,4 +242,4 @@ def meaning(message: Any) -> tuple[tuple[float, ...], float]:
     as mono16, are what they are.
     """
     encoding = getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()
-    return ((0.0,), 0.001) if encoding == "16UC1" else ((), 1.0)
+    return ((0.0,), REP118_UNIT) if encoding == "16UC1" else ((), 1.0)

@@ -8,7 +8,7 @@ files and headers are on the same clock as the images'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from robot_vision.truth.bag_labels import LABEL_KINDS, read_label_topic, read_sp
 from robot_vision.truth.bag_numbers import numbers_of_topic, parse_numbers
 from robot_vision.truth.bag_poses import POSE_KINDS, PoseRequest, camera_poses, parse_transform
 from robot_vision.truth.images import IMAGE_KINDS, ImagesFrom, ImageTrack, images_of_topic
+from robot_vision.truth.pixel_classes import ForeignClasses
 from robot_vision.truth.pose_files import FORMATS, read_pose_file
 from robot_vision.truth.tracks import LabelTrack, NumberTrack, PoseTrack, Truth
 
@@ -61,6 +62,8 @@ class TruthRequest:
         images: see `truth.images`.
         image_names: of images that the model is judged by: where `images` lacks one, it is the only topic of
             that name in a namespace called truth.
+        image_classes: the model's classes of pixels, for images of ids; those of a bag that names
+            its own become these.
         image_within_s: how far the stamps of an image and of what is true of it may be apart.
     """
 
@@ -84,6 +87,7 @@ class TruthRequest:
     number_hold_s: float = 0.0
     images: tuple[ImagesFrom, ...] = ()
     image_names: tuple[str, ...] = ()
+    image_classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     image_within_s: float = 0.02
 
     def __post_init__(self) -> None:
@@ -226,7 +230,17 @@ def _images(bag: BagFile, request: TruthRequest) -> dict[str, ImageTrack]:
         topic = "" if name in asked else _truth_topic(bag, IMAGE_KINDS, name)
         if topic:
             asked[name] = ImagesFrom(name, topic)
-    return {name: images_of_topic(bag, source, within_ns) for name, source in asked.items()}
+    given = {source.name for source in request.images}
+    found: dict[str, ImageTrack] = {}
+    for name, source in asked.items():
+        classes = request.image_classes.get(name, ())
+        try:
+            found[name] = images_of_topic(bag, source, within_ns, classes)
+        except ForeignClasses as error:
+            if name in given:
+                raise
+            bag.notes.append(f"images of {name} are left out: {error}")
+    return found
 
 
 def spans_track(file: Path, start_ns: int) -> LabelTrack:

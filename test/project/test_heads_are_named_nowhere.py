@@ -29,7 +29,7 @@ CONSUMERS = (
     "cli/map/",
     "cli/demo.py",
     "cli/filter.py",
-    "cli/make_bag.py",  # counts poses
+    "cli/make_bag/",  # counts poses
     "calibration/old_graphs.py",  # graphs from before constants had names: they had these heads
     "evaluation/predict/columns.py",  # format robot_vision.predictions/1 has the columns of these heads
 )

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.datasets.pixel_truth import PixelMessage, read_classes
+from robot_vision.datasets.pixel_truth import Entry, LabelTable, PixelMessage, read_classes
 from robot_vision.datasets.posed import PosedOptions, splits_of
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
@@ -43,8 +43,10 @@ from robot_vision.truth.bag_poses import PoseRequest, camera_poses
 from robot_vision.truth.images import (
     IMAGE_KINDS,
     ImagesFrom,
+    class_names,
     meaning,
     messages_of_topic,
+    names_topic,
     nearest_stamps,
     parse_images,
 )
@@ -102,7 +104,8 @@ class Options(PosedOptions):
     )
     classes: str = option(
         "",
-        "table of the classes of a topic of ids, or their names separated by commas, with the ids 0, 1, ...",
+        "table of the classes of a topic of ids, or their names separated by commas, with the ids 0, 1, ...; "
+        "empty: those of the LabelInfo on TOPIC_label_info",
     )
     ignore: str = option(
         "",
@@ -378,10 +381,14 @@ def _form(
     if asked.factor or none or plane.dtype == np.float32:
         return {"none": none, "unit": asked.factor or unit}
     if not options.classes:
+        named = class_names(bag, asked.where)
+        if named:
+            entries = [Entry(i, name) for i, name in named.items()]
+            return {"table": LabelTable.of(entries, options.ignore, notes)}
         raise ConfigError(
-            f"{first} has whole numbers that are no distances by REP 118 (16UC1, 32FC1). For ids of classes "
-            "set classes to their names, or to a file with them; for other numbers give their factor, as in "
-            f"{asked.name}={asked.where}*0.001"
+            f"{first} has whole numbers that are no distances by REP 118 (16UC1, 32FC1), and no LabelInfo on "
+            f"{names_topic(asked.where)} names classes. For ids of classes set classes to their names, or to "
+            f"a file with them; for other numbers give their factor, as in {asked.name}={asked.where}*0.001"
         )
     return {"table": read_classes(options.classes, bag.path.parent, options.ignore, notes)}
 

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.datasets.image_files import FileImage
-from robot_vision.datasets.model_classes import (
-    Renumbered,
-    left_out,
-    none_shared,
-    renumbering,
-)
 from robot_vision.datasets.sample import Sample, Splits, TruthImage
-from robot_vision.errors import ConfigError, ImageError
+from robot_vision.errors import ImageError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.base import DEFAULT_FRAME, Frame, RawImage, Source
 from robot_vision.recordings.image_formats import read_image
 from robot_vision.truth.images import ImageTrack
+from robot_vision.truth.pixel_classes import (
+    ForeignClasses,
+    Renumbered,
+    left_out,
+    none_shared,
+    renumbering,
+)
 from robot_vision.truth.tracks import LABEL, LabelTrack, NumberTrack, PoseTrack, Truth
 
 TOPIC = "/samples"
@@ -37,23 +38,28 @@ class SampleSource(Source):
         name: of the recording.
         samples: in their order.
         only: stamps of the frames that are given; None for all.
+        step_ns: between samples that bear no stamps.
     """
 
     def __init__(
-        self, name: str, samples: Sequence[Sample], only: Collection[int] | None = None
+        self,
+        name: str,
+        samples: Sequence[Sample],
+        only: Collection[int] | None = None,
+        step_ns: int = STEP_NS,
     ) -> None:
-        times = stamps(samples).tolist()
+        times = stamps(samples, step_ns).tolist()
         self._chosen = [
             (sample, stamp)
             for sample, stamp in zip(samples, times, strict=True)
             if only is None or stamp in only
         ]
         super().__init__(name, (TOPIC,), len(self._chosen))
-        self._samples = samples
+        self._samples, self._step_ns = samples, step_ns
 
     def only(self, stamps_ns: Collection[int]) -> SampleSource:
         """Returns the frames of some stamps."""
-        return SampleSource(self.name, self._samples, stamps_ns)
+        return SampleSource(self.name, self._samples, stamps_ns, self._step_ns)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields frames; a sample that cannot be read is a problem."""
@@ -76,8 +82,13 @@ def _message(sample: Sample) -> Any:
     return RawImage.of(source.load(), "rgb8")
 
 
-def stamps(samples: Sequence[Sample]) -> NDArray[np.int64]:
-    """Returns stamps (N,) that increase: the samples' own within a sequence, else a frame each 0.1 s."""
+def stamps(samples: Sequence[Sample], step_ns: int = STEP_NS) -> NDArray[np.int64]:
+    """Returns stamps (N,) that increase: the samples' own within a sequence, else a frame each 0.1 s.
+
+    Args:
+        samples: in their order.
+        step_ns: in place of 0.1 s.
+    """
     out, now = [], 0
     for i, sample in enumerate(samples):
         before = samples[i - 1] if i else None
@@ -86,7 +97,7 @@ def stamps(samples: Sequence[Sample]) -> NDArray[np.int64]:
         elif sample.stamp_ns is not None and before.stamp_ns is not None:
             now += max(sample.stamp_ns - before.stamp_ns, 1)
         else:
-            now += STEP_NS
+            now += step_ns
         out.append(now)
     return np.array(out, np.int64)
 
@@ -144,8 +155,8 @@ def _in_classes_of_the_model(
     theirs, ours = splits.labels_of(word), tuple(classes.get(word, ()))
     if not ours or not theirs or theirs == ours:
         return images, []
-    found = renumbering(theirs, ours)
+    found = renumbering(dict(enumerate(theirs)), ours)
     if found is None:
-        raise ConfigError(none_shared(word, theirs, ours))
+        raise ForeignClasses(none_shared("The data set", word, theirs, ours))
     table, lost = found
     return [Renumbered(image, table) for image in images], left_out(lost)

@@ -294,6 +294,44 @@ def test_stress_says_what_worse_images_cost(trained, tmp_path):
 
 
 @pytest.mark.slow
+def test_bag_that_names_its_classes_is_judged_by_the_names(trained, tmp_path, capsys):
+    """The same drive with other ids has the same numbers; foreign classes are left out, or refused."""
+    found = {}
+    for name, order, labels in (
+        ("plain", [0, 1, 2], None),
+        ("named", [2, 0, 1], ("wall", "box", "floor")),
+        ("foreign", [0, 1, 2], ("sea", "sky", "ship")),
+    ):
+        rng = np.random.default_rng(7)
+        bag = tmp_path / f"{name}-bag"
+        with RecordingWriter(bag) as out:
+            if labels:
+                out.label_info("/truth/segmentation_label_info", START_NS, "camera", labels)
+            for i in range(6):
+                image, ids = scene(rng)
+                ns = START_NS + i * 10**8
+                out.image("/camera/image_raw", ns, "camera", image)
+                out.image(
+                    "/truth/segmentation", ns, "camera", np.array(order, np.uint8)[ids], "mono8"
+                )
+        asked = ["evaluate", "--bag", str(bag), "--model", str(trained.bundle), "--resamples", "10"]
+        assert main([*asked, "--output", str(tmp_path / name)]) == 0
+        document = json.loads((tmp_path / name / "metrics.json").read_text())
+        found[name] = document["segmentation"]
+    assert found["named"] == found["plain"] and found["plain"]["mean_iou"]["value"] > 0.7
+    assert found["foreign"] is None
+    assert "images of segmentation are left out" in capsys.readouterr().out
+    explicit = [
+        "--truth-image",
+        "segmentation=/truth/segmentation",
+        "--output",
+        str(tmp_path / "x"),
+    ]
+    assert main([*asked, *explicit]) == 2
+    assert "classes of segmentation are sea, sky, ship" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_calibrate_makes_the_confidence_true_and_changes_no_class(trained, tmp_path, capsys):
     data = folders(tmp_path / "data", train=30, test=4, seed=21)
     new = tmp_path / "calibrated"

@@ -1,9 +1,12 @@
-"""`robot-vision make-bag FOLDER --out BAG`: frames, camera and true poses of a folder as a rosbag2."""
+"""`robot-vision make-bag`: frames of a folder or data set, and what is true of them, as a rosbag2."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,6 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from robot_vision.cli.arguments import add_data_options, data_options, open_data
+from robot_vision.cli.make_bag.samples import Samples
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.geometry import rigid as geometry
 from robot_vision.geometry.intrinsics import info_topic
@@ -29,7 +34,25 @@ _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("folder", help="folder of images, pattern such as 'run*/*.jpg', or video")
+    from robot_vision.datasets import DATASETS, SPLIT_NAMES  # most verbs need none
+
+    parser.add_argument(
+        "folder", nargs="?", help="folder of images, pattern such as 'run*/*.jpg', or video"
+    )
+    parser.add_argument(
+        "--data",
+        nargs=2,
+        metavar=("KIND", "PATH"),
+        help="data set instead of a folder, with all that is known of its images: poses, labels, numbers, "
+        f"true pixels and their classes; kinds: {', '.join(DATASETS)}",
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--split",
+        choices=(*SPLIT_NAMES, "all"),
+        default="all",
+        help="split of the data set (default: %(default)s)",
+    )
     parser.add_argument(
         "--out", required=True, metavar="BAG", help="directory of the rosbag2 to write"
     )
@@ -37,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate",
         type=float,
         default=30.0,
-        help="frame rate of image files, in Hz (default: %(default)s)",
+        help="frame rate of images without stamps, in Hz (default: %(default)s)",
     )
     parser.add_argument(
         "--format",
@@ -90,15 +113,10 @@ def run(args: argparse.Namespace) -> int:
     """Writes the bag. Exit status: 0, or 1 if frames were left out because they could not be read."""
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit is {args.limit}: it must be 1 or more")
-    source = open_source(args.folder, rate=args.rate)
-    if isinstance(source, BagSource):
-        raise ConfigError(
-            f"{args.folder} is a bag already: `rosbags-convert` makes a rosbag2 of a ROS 1 bag"
-        )
-    source, depth = _without_depth(source, args.rate)
+    given, depth = _given(args)
+    source = given.source
     of_camera = info_topic(args.topic.rstrip("/"))
     start_ns = nanoseconds(args.start_stamp)
-    files = source.files if isinstance(source, FileSource) else {}
     poses = bad = frames = 0
     with RecordingWriter(args.out, args.format) as bag:
         total = min(filter(None, (source.count, args.limit)), default=None)
@@ -120,35 +138,109 @@ def run(args: argparse.Namespace) -> int:
                 print(f"warning: {frame.name} is left out: {error}", file=sys.stderr)
                 bad += 1
                 continue
+            if not frames:
+                given.write_names(bag, stamp_ns)
             frames += 1
             if args.camera_info:
                 fx, fy, cx, cy = args.camera_info
                 K = ((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0))
                 bag.camera_info(of_camera, stamp_ns, args.frame_id, size, K)
-            pose = _pose_of(files[frame.name]) if files else None
+            elif (seen := given.camera(frame.name, size)) is not None:
+                bag.camera_info(
+                    of_camera, stamp_ns, args.frame_id, size, seen.K, seen.distortion, seen.model
+                )
+            given.write_truth(bag, frame.name, stamp_ns, size)
+            pose = given.pose(frame.name)
             if pose is not None:
-                if look_at(files[frame.name]).orientation != 1:
-                    raise SourceError(
-                        f"{frame.name} has a pose, which is of its pixels as stored, and an EXIF orientation "
-                        "that turns it: remove the orientation (exiftool -Orientation= FILE)"
-                    )
                 position = pose[:3, 3]
                 xyzw = geometry.xyzw_from_matrix(pose[:3, :3])
-                bag.camera_pose(args.pose_topic, stamp_ns, position, xyzw, args.map_frame)
+                bag.camera_pose(args.pose_topic, stamp_ns, position, xyzw, given.map_frame)
                 poses += 1
         for note in source.notes:
             print(f"note: {note}", file=sys.stderr)
-        for problem in source.problems:
+        problems = [*source.problems, *given.problems]
+        for problem in problems:
             print(f"warning: {problem}", file=sys.stderr)
         if not frames:
-            raise SourceError(f"{args.folder} has no frame that can be read: no bag is written")
-    left_out = bad + len(source.problems)
+            raise SourceError(f"{source.name} has no frame that can be read: no bag is written")
+    left_out = bad + len(problems)
     print(
-        f"{args.out}: {counted(frames, 'frame')} at {args.rate:g} Hz, {counted(poses, 'pose')}"
+        f"{args.out}: {counted(frames, 'frame')}{given.rate}, {counted(poses, 'pose')}"
+        + "".join(f", {text}" for text in given.said())
         + (f"; {counted(left_out, 'file')} left out" if left_out else "")
-        + (f"; {counted(depth, 'depth image')} left out" if depth else "")
+        + (
+            f"; {counted(depth, 'depth image')} left out (--data seven_scenes {args.folder} writes them too)"
+            if depth
+            else ""
+        )
     )
     return 1 if left_out else 0
+
+
+def _given(args: argparse.Namespace) -> tuple[Folder | Samples, int]:
+    """Returns what is to be written, and how many depth images are not.
+
+    Raises:
+        ConfigError: arguments that do not go together.
+    """
+    if bool(args.data) == bool(args.folder):
+        raise ConfigError("Give a folder of images, or a data set by --data KIND PATH")
+    if args.data:
+        if not 0 < args.rate < math.inf:
+            raise ConfigError(f"--rate is {args.rate:g}: it must be more than 0")
+        data = open_data(args.data[0], args.data[1], data_options(args.option), args.split)
+        return Samples(data, nanoseconds(1 / args.rate), args.frame_id, args.map_frame), 0
+    if args.option or args.split != "all":
+        raise ConfigError("--option and --split belong to a data set: give --data KIND PATH")
+    source = open_source(args.folder, rate=args.rate)
+    if isinstance(source, BagSource):
+        raise ConfigError(
+            f"{args.folder} is a bag already: `rosbags-convert` makes a rosbag2 of a ROS 1 bag"
+        )
+    source, depth = _without_depth(source, args.rate)
+    return Folder(source, args.map_frame, f" at {args.rate:g} Hz"), depth
+
+
+@dataclass
+class Folder:
+    """Image files with their poses, or a video; the methods are those of `Samples`."""
+
+    source: Source
+    map_frame: str
+    rate: str
+    problems: Sequence[str] = ()
+
+    def pose(self, name: str) -> np.ndarray | None:
+        """Returns `T_map_camera` of an image, of the file next to it.
+
+        Raises:
+            SourceError: the file is no pose, or the image is stored in another orientation.
+        """
+        file = self.source.files[name] if isinstance(self.source, FileSource) else None
+        pose = _pose_of(file) if file else None
+        if file is None or pose is None:
+            return None
+        if look_at(file).orientation != 1:
+            raise SourceError(
+                f"{name} has a pose, which is of its pixels as stored, and an EXIF orientation "
+                "that turns it: remove the orientation (exiftool -Orientation= FILE)"
+            )
+        return pose
+
+    def camera(self, name: str, size: tuple[int, int]) -> None:
+        """Returns nothing: files do not tell of their camera."""
+
+    def write_names(self, bag: RecordingWriter, stamp_ns: int) -> None:
+        """Writes nothing."""
+
+    def write_truth(
+        self, bag: RecordingWriter, name: str, stamp_ns: int, size: tuple[int, int]
+    ) -> None:
+        """Writes nothing."""
+
+    def said(self) -> Sequence[str]:
+        """Returns nothing."""
+        return ()
 
 
 def _write_image(
