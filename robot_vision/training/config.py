@@ -150,6 +150,13 @@ class LoopConfig:
         True,
         "run a frozen backbone once instead of in every epoch, if nothing is augmented",
     )
+    augmented_copies: int = option(
+        0,
+        "augmented copies of each training image over which a frozen backbone runs once; an epoch takes "
+        "one of each. 0: images are augmented in every epoch, and the backbone runs in each",
+        low=0,
+        high=1000,
+    )
     checkpoint_seconds: float = option(
         120.0,
         "seconds between two writes of last.safetensors, which is also written at the end of each "

@@ -37,6 +37,7 @@ from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.samples.features import FeatureCache, feature_bytes
 from robot_vision.training.setup import (
     Plan,
+    check_copies,
     facts_of,
     is_frozen_by_config,
     is_pretrained,
@@ -119,6 +120,7 @@ def _run(
     for note in splits.notes:  # such as frames that were left out
         recorder.say(f"data: {note}")
     network = build_network(config, facts_of(config, splits))
+    check_copies(config, network)
     weight_notes = network.backbone.weight_notes
     for note in weight_notes:
         recorder.say(f"weights: {note}")
@@ -130,6 +132,7 @@ def _run(
     shared = content_notes(splits) if first else []
     for note in shared:
         recorder.say(f"data: {note}")
+    features = _Features(network, sets, config, fabric, recorder)
     if not len(sets["train"]):
         raise ConfigError(f"No training image of {config.data.path} can be read")
     if first:
@@ -137,16 +140,26 @@ def _run(
         claim_folder(folder, config)
     baselines = None
     if first and is_pretrained(config) and not is_frozen(network):
-        baselines = _baselines(network, sets, config, fabric, recorder)
+        baselines = _baselines(network, sets, config, fabric, features)
     fabric.barrier()
     solved: dict[str, Solved] = {}
     for number, plan in enumerate(stages(config, network)):
         solved = _fit_stage(
-            plan, number == 0, network, sets, config, folder, fabric, recorder, resume, solved
+            plan,
+            number == 0,
+            network,
+            sets,
+            config,
+            folder,
+            fabric,
+            recorder,
+            resume,
+            solved,
+            features,
         )
     fabric.to_device(network)
     if config.epistemic.members > 1 or config.epistemic.passes:
-        views = _cached(network, sets, config, fabric, recorder, ("train", "validation"))
+        views = features.views("train", "validation")
         network = answer_often(network, views, sets, config, folder, fabric, recorder, resume)
         fabric.to_device(network)
     fabric.barrier()
@@ -154,7 +167,7 @@ def _run(
         return None
 
     recorder.say("calibrating and measuring")
-    views = _cached(network, sets, config, fabric, recorder)
+    views = features.views("train", "validation", "test")
     with torch.no_grad():
         for name, trainer in config.trainers.items():
             seen = features_of(network, views["train"], trainer)
@@ -164,11 +177,11 @@ def _run(
         if isinstance(result, dict) and "left" in result:
             recorder.say(f"{head}: left as it is, since {result['left']}")
     report = _measure(network, views, config, fabric)
-    features = BEFORE
+    whose = BEFORE
     if baselines is None:
-        features = FROZEN if is_frozen(network) else AFTER
-        baselines = _baselines(network, sets, config, fabric, recorder, views)
-    report["baselines"], report["baseline_features"] = baselines, features
+        whose = FROZEN if is_frozen(network) else AFTER
+        baselines = _baselines(network, sets, config, fabric, features, views)
+    report["baselines"], report["baseline_features"] = baselines, whose
     report["calibration"] = calibration
     report["run"] = {
         "command": command or shlex.join(["robot-vision", *sys.argv[1:]]),
@@ -199,6 +212,7 @@ def _fit_stage(
     recorder: Recorder,
     resume: bool,
     solved: dict[str, Solved],
+    features: _Features,
 ) -> dict[str, Solved]:
     """Trains a stage; returns the heads that are as they were solved, on the backbone as it was then."""
     place = folder / plan.name
@@ -217,17 +231,18 @@ def _fit_stage(
     if not plan.whole and not is_frozen_by_config(config):
         augment = None
     cacheable = config.loop.cache_features and not needs_images(config)
-    cached = not plan.whole and augment is None and cacheable
+    copies = augment is not None and config.loop.augmented_copies
+    cached = not plan.whole and cacheable and (augment is None or copies)
     train_views, validation_views = Views(sets["train"]), Views(sets["validation"])
     if cached:
-        views = _cached(network, sets, config, fabric, recorder, ("train", "validation"))
+        views = features.views("train", "validation")
         train_views, validation_views = views["train"], views["validation"]
     fresh = not (resume and (place / loop.LAST).is_file())
     if fresh and is_first:
         prepare_heads(config, network, train_views)
     validation = validation_views if len(validation_views) else None
     alone = fabric.world_size == 1 and config.loop.sampler == "shuffle"
-    if alone and train_views.cache is not None and fresh:
+    if alone and train_views.cache is not None and not copies and fresh:
         found = solving.solve(config, network, train_views)
         if found:
             _say_solved(
@@ -324,27 +339,60 @@ def _load(sets: dict[str, SampleSet], config: TrainingConfig, recorder: Recorder
                 recorder.say(f"  {reason}")
 
 
-def _cached(
-    network: MultiHeadNetwork,
-    sets: dict[str, SampleSet],
-    config: TrainingConfig,
-    fabric: Fabric,
-    recorder: Recorder,
-    names: tuple[str, ...] = ("train", "validation", "test"),
-) -> dict[str, Views]:
-    """Views with cached features where they fit into memory, else without."""
-    count = sum(len(sets[name]) for name in names)
-    if feature_bytes(network, config.heads, count) > config.data.memory_gib * _GIB:
-        recorder.say("features do not fit into data.memory_gib: the backbone runs in every epoch")
-        return {name: Views(sets[name]) for name in names}
-    views = {}
-    with recorder.progress("features", 1, count) as bar:
-        for name in names:
-            cache = FeatureCache.compute(
-                network, sets[name], config.heads, fabric.device, config.data.threads, bar.advance
+class _Features:
+    """The features of splits, where they fit into memory; those of a frozen backbone are computed once."""
+
+    def __init__(
+        self,
+        network: MultiHeadNetwork,
+        sets: dict[str, SampleSet],
+        config: TrainingConfig,
+        fabric: Fabric,
+        recorder: Recorder,
+    ) -> None:
+        self._network, self._sets, self._config = network, sets, config
+        self._fabric, self._recorder = fabric, recorder
+        self._kept: dict[str, Views] = {}
+        # A backbone that is fine-tuned is trained on images, and so are the heads' last epochs.
+        self._frozen = is_frozen(network)
+        self._copies = config.loop.augmented_copies if self._frozen else 0
+
+    def views(self, *names: str) -> dict[str, Views]:
+        """Returns splits with cached features where they fit into memory, else without."""
+        asked = {name: self._sets[name] for name in names if name not in self._kept}
+        config, network = self._config, self._network
+        augment, copies = None, self._copies if "train" in asked else 0
+        if copies:
+            augment = make_augment(config, network.spec, asked["train"].pixel_aspect)
+            copies = copies if augment else 0
+        rows = {name: len(s) * (1 + copies * (name == "train")) for name, s in asked.items()}
+        kept = sum(
+            len(views) * (1 + views.cache.copies) for views in self._kept.values() if views.cache
+        )
+        count = sum(rows.values())
+        if feature_bytes(network, config.heads, kept + count) > config.data.memory_gib * _GIB:
+            self._recorder.say(
+                "features do not fit into data.memory_gib: the backbone runs in every epoch"
             )
-            views[name] = Views(sets[name], cache if len(sets[name]) else None)
-    return views
+            return {name: self._kept.get(name, Views(self._sets[name])) for name in names}
+        found = {}
+        with self._recorder.progress("features", 1, count) as bar:
+            for name, samples in asked.items():
+                cache = FeatureCache.compute(
+                    network,
+                    samples,
+                    config.heads,
+                    self._fabric.device,
+                    config.data.threads,
+                    bar.advance,
+                    augment if name == "train" else None,
+                    copies if name == "train" else 0,
+                )
+                found[name] = Views(samples, cache if len(samples) else None)
+        views = {name: found[name] if name in found else self._kept[name] for name in names}
+        if self._frozen:
+            self._kept |= found
+        return views
 
 
 def _measure(
@@ -364,7 +412,7 @@ def _baselines(
     sets: dict[str, SampleSet],
     config: TrainingConfig,
     fabric: Fabric,
-    recorder: Recorder,
+    features: _Features,
     views: dict[str, Views] | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """Measures baselines on the test images, on features of the backbone as it is now."""
@@ -373,5 +421,5 @@ def _baselines(
         return {}
     if views is None:
         fabric.to_device(network)
-        views = _cached(network, sets, config, fabric, recorder, ("train", held_out))
+        views = features.views("train", held_out)
     return run_baselines(network, views["train"], views[held_out], config)

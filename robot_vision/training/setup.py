@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from robot_vision.contract.spec import NetworkSpec
-from robot_vision.contract.training import DataFacts, Target
+from robot_vision.contract.training import NONE, DataFacts, Target
 from robot_vision.datasets.registry import dataset_options, open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits
 from robot_vision.errors import ConfigError
@@ -20,7 +20,7 @@ from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig, resolved
 from robot_vision.training.config_file import expand
 from robot_vision.training.fit.model import build_network, is_frozen
-from robot_vision.training.samples.augmentation import dense_of
+from robot_vision.training.samples.augmentation import augmentation_settings, dense_of
 from robot_vision.training.samples.data import SampleSet
 
 if TYPE_CHECKING:
@@ -176,11 +176,34 @@ def stages(config: TrainingConfig, network: MultiHeadNetwork) -> list[Plan]:
     return plans
 
 
+def check_copies(config: TrainingConfig, network: MultiHeadNetwork) -> None:
+    """Refuses copies of augmented images that no stage would see.
+
+    Raises:
+        ConfigError: it names what they would need.
+    """
+    wants = {
+        "a frozen backbone (network.freeze: [all])": is_frozen(network),
+        "an augmentation": augmentation_settings(config)["name"] != NONE,
+        "loop.cache_features: true": config.loop.cache_features,
+        "losses that do not look at the images": not any(
+            trainer.needs_images() for trainer in config.trainers.values()
+        ),
+    }
+    lacks = [what for what, there in wants.items() if not there]
+    if config.loop.augmented_copies and lacks:
+        raise ConfigError(
+            f"loop.augmented_copies is {config.loop.augmented_copies}, which has no effect without "
+            f"{' and '.join(lacks)}: add that, or leave it out"
+        )
+
+
 def describe_plan(config: TrainingConfig) -> list[str]:
     """Returns what a run would do, in lines, after opening its data and building its network."""
     config = resolved(config)
     splits = open_splits(config)
     network = build_network(config, facts_of(config, splits))
+    check_copies(config, network)
     lines = [
         f"# images: train {len(splits.train)}, validation {len(splits.validation)}, test {len(splits.test)}",
         *(f"# {note}" for note in (*splits.notes, *network.backbone.weight_notes)),

@@ -20,7 +20,7 @@ from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract import registry
 from robot_vision.contract.head import Column, Output, Tap
 from robot_vision.contract.losses import LossValue
-from robot_vision.contract.training import Dense, HeadSettings, Trainer
+from robot_vision.contract.training import DataFacts, Dense, HeadSettings, Trainer
 from robot_vision.datasets import open_dataset
 from robot_vision.datasets.image_files import FileImage
 from robot_vision.datasets.pixel_truth import PixelFile
@@ -31,6 +31,9 @@ from robot_vision.images.input import InputSpec
 from robot_vision.images.resizing import resize_into
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping
+from robot_vision.training.config import resolved
+from robot_vision.training.fit.ensemble import part_of
+from robot_vision.training.fit.model import build_network
 from robot_vision.training.run import train
 from robot_vision.training.samples.augmentation import (
     BatchAugmentation,
@@ -38,8 +41,10 @@ from robot_vision.training.samples.augmentation import (
     moved_truth,
 )
 from robot_vision.training.samples.data import SampleSet, batches, mapped
+from robot_vision.training.samples.features import FeatureCache
 from robot_vision.training.samples.viewpoint import seen_before, turn
 from robot_vision.training.setup import open_splits
+from robot_vision.training.ship.evaluate import Views
 
 WORD = "image:pixels"
 FLOOR, WALL = (40, 60, 200), (200, 50, 40)
@@ -198,6 +203,42 @@ def test_truth_in_memory_and_read_again_are_the_same(tmp_path):
     augment = BatchAugmentation(make_augmentation("labels", seed=1), dense=kept.dense)
     views = [next(batches(s, [index], augment=augment, epoch=2)) for s in (kept, read)]
     assert torch.equal(views[0][WORD], views[1][WORD]) and views[0][WORD].shape == (3, 8, 8)
+
+
+def test_features_of_copies_are_those_of_augmented_images_with_their_truth(known, tmp_path):
+    samples = sample_set(make_scenes(tmp_path, 5, 1))
+    samples.load(2, augmented=True)
+    config = configuration("mask_folder", tmp_path, tmp_path, heads=["pixels"])
+    facts = DataFacts({WORD: ("floor", "wall")}, "", (32, 32))
+    network, cpu = build_network(resolved(config), facts).eval(), torch.device("cpu")
+    augment = BatchAugmentation(make_augmentation("labels", seed=1), dense=samples.dense)
+    cache = FeatureCache.compute(network, samples, ("pixels",), cpu, 1, augment=augment, copies=3)
+    index = torch.arange(5)
+    plain = network.forward_features(samples.batch(index)["images"])["pixels"]
+    for tap, value in enumerate(plain):  # what heads are asked about
+        assert torch.allclose(cache.features["pixels"][tap][index], value, atol=1e-5)
+    taken = set()
+    for epoch in range(3):
+        found = cache.batch(samples, index, epoch)
+        for i in index.tolist():
+            copy = 1 + (epoch + i) % 3
+            taken.add((i, copy))
+            batch = augment(samples.batch(index[i : i + 1], augmented=True), copy)
+            assert torch.equal(found[WORD][i], batch[WORD][0])
+            for tap, value in enumerate(network.forward_features(batch["images"])["pixels"]):
+                assert torch.allclose(found[f"feature:pixels:{tap}"][i], value[0], atol=1e-5)
+        assert torch.equal(found["index"], index)
+    assert len(taken) == 15
+    # A sample that an epoch draws again is another copy of it, and some of the samples keep theirs.
+    again = cache.batch(samples, index, 0, torch.ones(5, dtype=torch.int64))
+    assert torch.equal(again[WORD], cache.batch(samples, index, 1)[WORD])
+    some = torch.tensor([4, 1])
+    part = part_of(Views(samples, cache), some)
+    own = part.cache.batch(part.samples, torch.arange(2), 0)
+    for i, (sample, copy) in enumerate(zip(some.tolist(), (0, 1), strict=True)):
+        whole = cache.batch(samples, some[i : i + 1], copy - sample + 6)
+        for key in (WORD, "feature:pixels:0", "feature:pixels:1"):
+            assert torch.equal(own[key][i], whole[key][0])
 
 
 def test_truth_of_another_size_is_refused_with_both_sizes(tmp_path):

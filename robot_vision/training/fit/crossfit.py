@@ -2,8 +2,9 @@
 
 A head is surer of the frames that it was trained on than it may be of others. Where every frame is needed
 for training, the frames are cut into blocks of time; for each of a few folds a head is trained on the
-other folds' blocks and asked about its own. The backbone is frozen and its features are cached, so this
-costs a few times the seconds that the head itself took.
+other folds' blocks and asked about its own. They learn from augmented images where the head did: one that
+did not would err more, and the intervals become too wide. The backbone is frozen, so this costs a few times
+what the head itself took.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch import Tensor
 from robot_vision.networks.ensemble import with_members, with_monte_carlo
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.training.config import TrainingConfig
-from robot_vision.training.fit.ensemble import BLOCK, fit_member, part_of
+from robot_vision.training.fit.ensemble import BLOCK, fit_member, needs_images, part_of
 from robot_vision.training.fit.record import Recorder
+from robot_vision.training.samples.augmentation import make_augment
 from robot_vision.training.ship.evaluate import Views, predict
 
 
@@ -43,7 +45,7 @@ def held_out(
         network: with a frozen backbone; it is not changed.
         name: of the head.
         folds: how many.
-        train: with cached features.
+        train: with cached features, and with those of augmented copies where the run has some.
         known: bool (N,), the samples that have the head's truth.
         config: of the run.
         folder: for the folds' checkpoints, removed in the end.
@@ -58,6 +60,10 @@ def held_out(
     block = torch.arange(len(train)) // length
     fold_of = block % folds
     alone = replace(config, heads=(name,))
+    augment = make_augment(alone, network.spec, train.samples.pixel_aspect)
+    copied = train.cache.copies > 0
+    anew = (augment is not None and not copied) or needs_images(alone)
+    whole = Views(train.samples) if anew else train
     wanted, quiet = config.epistemic, Recorder(None, quiet=True)
     outputs, rows = [], []
     for fold in range(folds):
@@ -65,10 +71,20 @@ def held_out(
         asked = ((fold_of == fold) & known).nonzero().flatten()
         if not len(seen) or not len(asked):
             continue
-        part, rest = part_of(train, seen), part_of(train, asked)
+        part, rest = part_of(whole, seen), part_of(train, asked)
         place = folder / f"fold{fold}"
         members = [
-            fit_member(network, number, part, None, alone, place / str(number), fabric, quiet)
+            fit_member(
+                network,
+                number,
+                part,
+                None,
+                alone,
+                place / str(number),
+                fabric,
+                quiet,
+                augment=augment,
+            )
             for number in range(wanted.members)
         ]
         other = with_members(network, [])

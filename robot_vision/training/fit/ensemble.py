@@ -27,7 +27,6 @@ from robot_vision.training.fit.model import make_chooser, make_trainee, prepare_
 from robot_vision.training.fit.record import Recorder
 from robot_vision.training.samples.augmentation import make_augment
 from robot_vision.training.samples.data import SampleSet
-from robot_vision.training.samples.features import FeatureCache
 from robot_vision.training.ship.evaluate import Views
 
 BLOCK = 50  # neighbouring frames that stay together, in a bootstrap sample and in a fold
@@ -62,7 +61,8 @@ def answer_often(
     aspect = sets["train"].pixel_aspect
     augment = make_augment(alone, network.spec, aspect) if heads else None
     train, validation = views["train"], views["validation"]
-    if augment is not None or needs_images(alone):
+    copied = train.cache is not None and train.cache.copies > 0
+    if (augment is not None and not copied) or needs_images(alone):
         train = Views(sets["train"])
     others = []
     for number in range(1, wanted.members):
@@ -169,7 +169,4 @@ def part_of(views: Views, index: Tensor) -> Views:
         whole={key: value[index] for key, value in whole.whole.items()},
         pixels=None if whole.pixels is None else whole.pixels[index],
     )
-    features: dict[str, list[Tensor]] | None = None
-    if cache is not None:
-        features = {head: [v[index] for v in values] for head, values in cache.features.items()}
-    return Views(part, None if features is None else FeatureCache(features))
+    return Views(part, None if cache is None else cache.part(index, len(whole)))

@@ -361,7 +361,8 @@ def _batches(
         yield from batches(train.samples, indices, config.data.threads, augment, epoch, chosen)
         return
     for batch in chosen:
-        yield {**train.cache.batch(train.samples, batch["index"]), **batch}
+        found = train.cache.batch(train.samples, batch["index"], epoch, batch.get("draw"))
+        yield {**found, **batch}
 
 
 def _over_processes(loss: Tensor, fabric: Fabric) -> Tensor:

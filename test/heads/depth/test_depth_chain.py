@@ -9,6 +9,7 @@ from train_data import configuration
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
+from robot_vision.errors import ConfigError
 from robot_vision.messages.types import message_types
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.writing import RecordingWriter
@@ -136,6 +137,68 @@ def test_without_validation_frames_blocks_held_out_in_turn_say_how_sure_it_is(tm
     assert record["on"] == "training frames, held out in 2 folds" and record["scale"] != 1
     assert record["frames"] == 60
     assert 0.75 < found["metrics"]["test"]["depth"]["coverage_90"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copies", [0, 2])
+def test_heads_of_held_out_blocks_learn_from_augmented_images_too(tmp_path, monkeypatch, copies):
+    pytest.importorskip("torch")
+    from robot_vision.training.fit import loop
+    from robot_vision.training.run import train
+
+    seen = {}
+    batches = loop._batches
+
+    def recorded(train, *others):
+        for batch in batches(train, *others):
+            truth = train.samples.maps["image:depth"][batch["index"]]
+            same = np.isclose(batch["image:depth"], truth.flip(2), equal_nan=True)
+            seen.setdefault(len(train), []).append(same.mean())
+            yield batch
+
+    monkeypatch.setattr(loop, "_batches", recorded)
+    config = depth(
+        walls(tmp_path / "walls", 80),
+        tmp_path / "run",
+        network={"freeze": ["all"]},
+        data={"options": {"split": "blocks", "block_frames": 10, "validation": 0}},
+        loop={"epochs": 2, "augmented_copies": copies},
+        depth={"folds": 2},
+        augmentation={
+            "name": "labels",
+            "crop_scale": 1,
+            "crop_ratio": 1,
+            "rotation_deg": 0,
+            "flip": 1,
+        },
+    )
+    train(config, quiet=True, command="test")
+    assert set(seen) == {60, 50, 10}  # of blocks of 50, in two folds
+    # All but the column of an edge, which may be taken from either side.
+    assert all(min(shares) > 0.9 for shares in seen.values())
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"network": {}}, "without a frozen backbone"),
+        ({"augmentation": {"name": "none"}}, "without an augmentation"),
+        ({"loop": {"augmented_copies": 3, "cache_features": False}}, "cache_features: true"),
+    ],
+)
+def test_copies_that_nothing_would_be_trained_on_are_refused(tmp_path, groups, message):
+    pytest.importorskip("torch")
+    from robot_vision.training.setup import describe_plan
+
+    settings = {
+        "network": {"freeze": ["all"]},
+        "loop": {"augmented_copies": 3},
+        "augmentation": {"name": "labels", "crop_scale": 1, "crop_ratio": 1},
+    }
+    root = walls(tmp_path / "walls", 40)
+    assert describe_plan(depth(root, tmp_path / "run", **settings))
+    with pytest.raises(ConfigError, match=f"augmented_copies is 3, .*{message}"):
+        describe_plan(depth(root, tmp_path / "run", **{**settings, **groups}))
 
 
 @pytest.mark.slow
