@@ -1,6 +1,6 @@
 """Obstacles of a depth image: the nearest in the robot's path, and all around as a planar scan.
 
-Base is the robot's frame: x ahead, y to the left, z up, in metres.
+Base is the robot's frame: x ahead, y to the left, z up, in metres. All points and rays are in it.
 """
 
 from __future__ import annotations
@@ -47,21 +47,18 @@ class Corridor:
     pixels: int
 
 
-def nearest_obstacle(
-    points: Array, sigma: Array, T_base_camera: Array, corridor: Corridor
-) -> Obstacle:
+def nearest_obstacle(points: Array, sigma: Array, camera_x: float, corridor: Corridor) -> Obstacle:
     """Returns the nearest obstacle: the distance within which there are `corridor.pixels` pixels.
 
     Its interval is that of the last of these pixels, moved along its ray.
 
     Args:
-        points: (n, 3), in the camera's optical frame, metres; NaN where nothing is said.
+        points: (3, n), metres; NaN where nothing is said.
         sigma: (n,), of the depth's logarithm.
-        T_base_camera: (4, 4).
+        camera_x: where along x the camera is, metres.
         corridor: where.
     """
-    R, t = _parts(T_base_camera, points)
-    x, y, z = R @ points.T + t[:, None]
+    x, y, z = points
     if np.isnan(x).all():
         return Obstacle(np.nan, np.nan, np.nan)
     with np.errstate(invalid="ignore"):  # of NaN, which compares false
@@ -72,14 +69,9 @@ def nearest_obstacle(
     ahead = x[index]
     last = index[np.argpartition(ahead, corridor.pixels - 1)[corridor.pixels - 1]]
     own = float(sigma[last])
-    along = float(x[last] - t[0])  # grows with the depth
-    near = t[0] + along * float(np.exp(-REACH * own))
-    return Obstacle(float(x[last]), max(float(near), 0.0), along * own)
-
-
-def _parts(T: Array, like: Array) -> tuple[Array, Array]:
-    """Returns rotation and translation in the precision of some points."""
-    return T[:3, :3].astype(like.dtype), T[:3, 3].astype(like.dtype)
+    along = float(x[last]) - camera_x  # grows with the depth
+    near = camera_x + along * float(np.exp(-REACH * own))
+    return Obstacle(float(x[last]), max(near, 0.0), along * own)
 
 
 @dataclass(frozen=True)
@@ -97,18 +89,15 @@ class Scan:
     ranges: NDArray[np.float32]
 
 
-def bearings(rays: Array, T_base_camera: Array) -> tuple[float, float]:
-    """Returns the least and the greatest bearing in base of rays (n, 3) of the camera, NaN for padding."""
-    R, _ = _parts(T_base_camera, rays)
-    ahead = R @ rays.T
-    found = np.arctan2(ahead[1], ahead[0])
+def bearings(rays: Array) -> tuple[float, float]:
+    """Returns the least and the greatest bearing of the camera's rays (3, n), NaN for padding."""
+    found = np.arctan2(rays[1], rays[0])
     return float(np.nanmin(found)), float(np.nanmax(found))
 
 
 def planar_scan(
     points: Array,
     span: tuple[float, float],
-    T_base_camera: Array,
     low: float,
     high: float,
     beams: int,
@@ -116,17 +105,15 @@ def planar_scan(
     """Returns the nearest obstacle of each bearing.
 
     Args:
-        points: (n, 3), in the camera's optical frame, metres; NaN where nothing is said.
+        points: (3, n), metres; NaN where nothing is said.
         span: bearings of the first and the last beam, radians.
-        T_base_camera: (4, 4).
         low: least height above base of an obstacle, metres.
         high: greatest height.
         beams: how many there are.
     """
-    R, t = _parts(T_base_camera, points)
     first, end = span
     step = max((end - first) / max(beams - 1, 1), 1e-6)
-    x, y, z = R @ points.T + t[:, None]
+    x, y, z = points
     with np.errstate(invalid="ignore"):  # of NaN, which compares false
         beam = np.rint((np.arctan2(y, x) - first) / step)
         inside = (beam >= 0) & (beam < beams)

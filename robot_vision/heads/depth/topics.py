@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -125,7 +126,37 @@ def _rays(lens: Intrinsics, window: Window, size: tuple[int, ...]) -> NDArray[np
     return rays
 
 
-Seen = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float64]]
+@dataclass(frozen=True)
+class _Mounted:
+    """Where the pixels of a map look in base, while camera and mounting stay as they are.
+
+    Attributes:
+        rays: of the camera, as `_rays` returns them.
+        T_base_camera: (4, 4).
+        ahead: float32 (3, n), the same rays in base.
+        camera: float32 (3, 1), where the camera is in base.
+        span: the least and the greatest bearing of all pixels.
+    """
+
+    rays: NDArray[np.float32]
+    T_base_camera: NDArray[np.float64]
+    ahead: NDArray[np.float32]
+    camera: NDArray[np.float32]
+    span: tuple[float, float]
+
+    @classmethod
+    def of(cls, rays: NDArray[np.float32], T: NDArray[np.float64]) -> _Mounted:
+        """Turns rays into base."""
+        ahead = (T[:3, :3] @ rays.T.astype(np.float64)).astype(np.float32)
+        return cls(rays, np.array(T), ahead, T[:3, 3:].astype(np.float32), bearings(ahead))
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Points (3, n) of an image in base, NaN where nothing is said, and where its pixels look."""
+
+    points: NDArray[np.float32]
+    mounted: _Mounted
 
 
 class _View:
@@ -134,19 +165,13 @@ class _View:
     def __init__(self) -> None:
         self._seen: tuple[Any, ...] = (None, None, None)
         self._nearest: tuple[Any, ...] = (None, None, None)
-        self._span: tuple[Any, ...] = (None, None, None)
+        self._mounted: _Mounted | None = None
 
-    def seen(self, shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
-        """Returns points and rays (n, 3) in the camera's frame, and T_base_camera."""
+    def seen(self, shot: Shot, answer: DepthAnswer) -> _Seen | LeftOut:
+        """Returns the image's points."""
         if self._seen[0] is not shot or self._seen[1] is not answer:
-            self._seen = shot, answer, _seen(shot, answer)
-        return cast("Seen | LeftOut", self._seen[2])
-
-    def span(self, rays: NDArray[np.floating], T: NDArray[np.float64]) -> tuple[float, float]:
-        """Returns the least and the greatest bearing of all pixels, kept while the camera stays as it is."""
-        if self._span[0] is not rays or not np.array_equal(self._span[1], T):
-            self._span = rays, T, bearings(rays, T)
-        return cast("tuple[float, float]", self._span[2])
+            self._seen = shot, answer, self._points(shot, answer)
+        return cast("_Seen | LeftOut", self._seen[2])
 
     def nearest(self, shot: Shot, answer: DepthAnswer, corridor: Corridor) -> Obstacle | LeftOut:
         """Returns the nearest obstacle, NaN where nothing is known."""
@@ -154,25 +179,32 @@ class _View:
         if isinstance(seen, LeftOut):
             return seen
         if self._nearest[0] is not seen or self._nearest[1] != corridor:
-            points, _, T = seen
             sigma = answer.sigma
-            sure = np.zeros(len(points)) if sigma is None else sigma.reshape(-1)
-            self._nearest = seen, corridor, nearest_obstacle(points, sure, T, corridor)
+            sure = np.zeros(seen.points.shape[1]) if sigma is None else sigma.reshape(-1)
+            camera_x = float(seen.mounted.camera[0, 0])
+            found = nearest_obstacle(seen.points, sure, camera_x, corridor)
+            self._nearest = seen, corridor, found
         return cast(Obstacle, self._nearest[2])
 
-
-def _seen(shot: Shot, answer: DepthAnswer) -> Seen | LeftOut:
-    """Returns points and rays (n, 3) in the camera's frame, and T_base_camera."""
-    T = shot.mounting(shot.frame_id) if shot.base_frame else None
-    if T is None:
-        return _no_mounting(shot)
-    lens = shot.intrinsics()
-    if isinstance(lens, LeftOut):
-        return lens
-    if shot.window is None:
-        return NO_WINDOW
-    flat = _rays(lens, shot.window, answer.depth.shape)
-    return flat * answer.depth.reshape(-1, 1), flat, T
+    def _points(self, shot: Shot, answer: DepthAnswer) -> _Seen | LeftOut:
+        T = shot.mounting(shot.frame_id) if shot.base_frame else None
+        if T is None:
+            return _no_mounting(shot)
+        lens = shot.intrinsics()
+        if isinstance(lens, LeftOut):
+            return lens
+        if shot.window is None:
+            return NO_WINDOW
+        rays, mounted = _rays(lens, shot.window, answer.depth.shape), self._mounted
+        if (
+            mounted is None
+            or mounted.rays is not rays
+            or not np.array_equal(mounted.T_base_camera, T)
+        ):
+            mounted = self._mounted = _Mounted.of(rays, T)
+        points = mounted.ahead * answer.depth.reshape(1, -1)
+        points += mounted.camera
+        return _Seen(points, mounted)
 
 
 def _scan(spec: DepthSpec, view: _View) -> Callable[[Maker], Write]:
@@ -184,10 +216,8 @@ def _scan(spec: DepthSpec, view: _View) -> Callable[[Maker], Write]:
             if isinstance(seen, LeftOut):
                 return seen
             beams = answer.depth.shape[1]
-            points, rays, T = seen
-            span = view.span(rays, T)
             low, high = options.obstacle_low_m, options.obstacle_high_m
-            scan = planar_scan(points, span, T, low, high, beams)
+            scan = planar_scan(seen.points, seen.mounted.span, low, high, beams)
             ranges = scan.ranges
             ranges[ranges > spec.maximum] = np.inf
             return message(shot, shot.base_frame, ranges, scan.first, scan.step, 0.0, spec.maximum)
