@@ -18,8 +18,6 @@ from benchmarks.quiet import WATCH
 from benchmarks.timing import positive
 from robot_vision.bundle.bundle import ModelBundle
 
-BACKBONES = ("resnet18", "mobilenet_v2")
-SIZE = (240, 320)
 _MOUNTED = ("-p", "base_frame:=base_link",
             "-p", "camera_to_base:=[0.2, 0.0, 0.4, -1.5708, 0.0, -1.5708]")  # fmt: skip
 
@@ -52,7 +50,7 @@ def main() -> None:
     """Prints a line for each backbone and engine as it is measured, and everything as JSON at the end."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dense_node", description=__doc__)
     parser.add_argument("--engine", nargs="+", default=["onnx", "openvino"])
-    parser.add_argument("--backbone", nargs="+", default=list(BACKBONES))
+    parser.add_argument("--backbone", nargs="+", default=list(models.DENSE_BACKBONES))
     parser.add_argument("--rate", type=positive, default=30.0, help="Hz (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=positive, default=20.0, help="a turn (default: %(default)s)"
@@ -65,7 +63,7 @@ def main() -> None:
     results = {}
     try:
         for backbone in args.backbone:
-            pair = models.six_and_one(backbone, SIZE, images)
+            pair = models.six_and_one(backbone, models.DENSE_SIZE, images)
             for engine in args.engine:
                 found = measure(pair, engine, args.rate, args.seconds, args.turns)
                 results[f"{backbone} {engine}"] = found

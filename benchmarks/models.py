@@ -50,17 +50,9 @@ SPECS = {
 }
 
 
-# Maps of a quarter of the input's sides.
-DENSE_SPEC = NetworkSpec(
-    "resnet18",
-    InputSpec(),
-    heads={
-        **_three_heads(PlaceSpec(clusters=16, whitened_size=512)).heads,
-        "dronet": DronetSpec(),
-        "segmentation": SegmentationSpec(LABELS, height=56, width=56),
-        "depth": DepthSpec(size=(56, 56), decoder="folded"),
-    },
-)
+# Networks with six heads, two of them dense.
+DENSE_BACKBONES = ("resnet18", "mobilenet_v2")
+DENSE_SIZE = (240, 320)
 
 
 def _several(epistemic: EpistemicSpec | None) -> NetworkSpec:
@@ -104,12 +96,12 @@ def bundle(name: str, images: list[NDArray[np.uint8]]) -> ModelBundle:
 
 
 def dense_pairs(images: list[NDArray[np.uint8]]) -> dict[str, tuple[ModelBundle, ModelBundle]]:
-    """Returns two networks with dense heads, each with the same network's classifier alone."""
+    """Returns networks with dense heads by name, each with the same network's classifier alone."""
     demo = ModelBundle.load(ROOT / "models" / "demo")
     others = {head.name: None for head, _ in demo.spec.bound if head.kind != ClassifierSpec.KIND}
     alone = _exported("demo_classifier", demo.spec.with_heads(**others), images)
-    six = _exported("six_heads", DENSE_SPEC, images)
-    return {"resnet18": (six, bundle("classifier_alone", images)), "demo": (demo, alone)}
+    pairs = {name: six_and_one(name, DENSE_SIZE, images) for name in DENSE_BACKBONES}
+    return {**pairs, "demo": (demo, alone)}
 
 
 def six_and_one(

@@ -45,13 +45,14 @@ def targets(data: dict[str, Any]) -> list[list[Any]]:
                 1.15,
                 True,
             )
-        if dense := data.get(f"dense_heads_{precision}"):
-            row(
-                f"six heads, two of them dense, with messages / classifier alone, {precision}",
-                dense["resnet18"]["all_over_one"]["pipeline 480p and messages"],
-                1.25,
-                True,
-            )
+        for name, found in data.get(f"dense_heads_{precision}", {}).items():
+            if name != "demo":
+                row(
+                    f"six heads, two of them dense, with messages / classifier alone, {name}, {precision}",
+                    found["all_over_one"]["pipeline 480p and messages"],
+                    1.25,
+                    True,
+                )
     for engine, found in (data.get("epistemic") or {}).items():
         row(
             f"8 passes of Monte Carlo dropout / one answer, {engine}, float32",
@@ -135,7 +136,7 @@ def _dense_section(data: dict[str, Any]) -> list[str]:
     parts = ["## Dense heads\n"]
     measured = [found for p in ("float32", "bfloat16") if (found := data.get(f"dense_heads_{p}"))]
     for name, found in (pair for one in measured for pair in one.items()):
-        what = "The demo's bundle" if name == "demo" else "ResNet-18"
+        what = "The demo's bundle" if name == "demo" else f"`{name}`"
         over = ", ".join(f"{stage} {ratio}" for stage, ratio in found["all_over_one"].items())
         parts += [
             f"{what}, {found['engine']}: {', '.join(found['heads'])}, against the network with its "
