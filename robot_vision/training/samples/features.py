@@ -52,7 +52,7 @@ class FeatureCache:
         network.eval()
         stores: dict[str, Tensor] = {}  # by tap
         truth: Batch = {}
-        order = list(torch.arange(len(samples)).split(chunk_of(samples.input)))
+        order = list(torch.arange(len(samples)).split(chunk_of(samples.input, device)))
         count = len(samples)
 
         def keep(place: Batch, key: str, times: int, at: Tensor, value: Tensor) -> None:

@@ -47,7 +47,9 @@ def features_of(network: MultiHeadNetwork, views: Views, trainer: Trainer[Any]) 
         network.eval()
         parts = [
             network.forward_features(batch["images"].to(device))[name]
-            for batch in batches(views.samples, list(index.split(chunk_of(network.spec.input))))
+            for batch in batches(
+                views.samples, list(index.split(chunk_of(network.spec.input, device)))
+            )
         ]
         network.train(mode)
         return tuple(torch.cat([part.cpu() for part in tap]) for tap in zip(*parts, strict=True))
@@ -72,7 +74,7 @@ def predict(
     network.eval()
     kept = {head.name: _kept(head, own) for head, own in network.spec.bound if head.name in heads}
     found_of: dict[str, dict[str, Tensor]] = {name: {} for name in heads}
-    order = list(torch.arange(len(views)).split(chunk_of(network.spec.input)))
+    order = list(torch.arange(len(views)).split(chunk_of(network.spec.input, device)))
 
     def features() -> Any:
         if views.cache is not None:

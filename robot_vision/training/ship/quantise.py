@@ -77,7 +77,7 @@ def measure_bundle(
 
     def outputs(samples: SampleSet, heads: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
         parts: dict[str, dict[str, list[Any]]] = {name: {} for name in heads}
-        for index in torch.arange(len(samples)).split(chunk_of(samples.input)):
+        for index in torch.arange(len(samples)).split(chunk_of(samples.input, torch.device("cpu"))):
             found = engine.run(samples.batch(index)["images"].numpy())
             for name, words in parts.items():
                 for word, value in bound[name].own(found).items():
