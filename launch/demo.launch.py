@@ -31,9 +31,9 @@ PLAYER = ("source", "stamps", "rate_hz", "speed", "start_s", "duration_s", "loop
 PERCEPTION = ("engine", "device", "always_infer", "publish_tf")
 PLAIN = {
     "model": ("demo", "Model bundle: a directory, or the name of one of the installed models."),
-    "namespace": ("", "Namespace of both nodes."),
+    "namespace": ("", "Namespace of both nodes. Default: none."),
     "log_level": LOG_LEVEL,
-    "topics": ("", "Image topic to play, if the bag has several."),
+    "topics": ("", "Image topic to play, if the bag has several. Default: the only one."),
 }
 
 
@@ -80,15 +80,15 @@ def launch_setup(context):
 def generate_launch_description():
     """Returns the declared arguments and what they start."""
     texts = {
-        **{name: argument_texts(PlayerParameters)[name] for name in PLAYER},
-        **{name: argument_texts(PerceptionParameters)[name] for name in PERCEPTION},
+        **{name: argument_texts(PlayerParameters, False)[name] for name in PLAYER},
+        **{name: argument_texts(PerceptionParameters, False)[name] for name in PERCEPTION},
     }
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in PLAIN.items()
     ]
+    source = texts.pop("source").partition(" Default:")[0]
+    declared.append(DeclareLaunchArgument("source", description=source))  # it has to be given
     for name, text in texts.items():
-        text = text.replace("Empty: as in params_file.", "Empty: the node's default.")
-        default = {} if name == "source" else {"default_value": ""}  # source has to be given
-        declared.append(DeclareLaunchArgument(name, description=text, **default))
+        declared.append(DeclareLaunchArgument(name, default_value="", description=text))
     return LaunchDescription([*declared, OpaqueFunction(function=launch_setup)])

@@ -3,7 +3,7 @@
     ros2 launch robot_vision drive.launch.py world_seed:=3
     ros2 launch robot_vision drive.launch.py --show-args
 
-Defaults stand in config/simulation.yaml alone: an argument that is left empty overrides nothing.
+Defaults stand in config/simulation.yaml alone: an argument that is empty was not given.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from robot_vision.ros.simulation.parameters import SimulatorParameters
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "simulation.yaml")
 PLAIN = {
     "name": ("simulator", "Name of the simulator node; its events appear under it."),
-    "namespace": ("", "Namespace of the node and of relative topics."),
+    "namespace": ("", "Namespace of the node and of relative topics. Default: none."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
     **common_texts("simulator"),
 }

@@ -3,7 +3,7 @@
     ros2 launch robot_vision filters.launch.py cameras:=front base_frame:=base_link odometry_topic:=/odom
     ros2 launch robot_vision filters.launch.py --show-args
 
-Defaults stand in config/filters.yaml alone: an argument that is left empty overrides nothing.
+Defaults stand in config/filters.yaml alone: an argument that is empty was not given.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from robot_vision.ros.node.launch_arguments import (
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "filters.yaml")
 PLAIN = {
     "name": ("filters", "Name of the node; results appear under it."),
-    "namespace": ("", "Namespace of the node and of relative topics."),
+    "namespace": ("", "Namespace of the node and of relative topics. Default: none."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
     **common_texts("filters"),
 }

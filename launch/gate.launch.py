@@ -3,7 +3,7 @@
     ros2 launch robot_vision gate.launch.py rules:=rules.yaml commands_in:=/cmd_vel_smoothed
     ros2 launch robot_vision gate.launch.py --show-args
 
-Defaults stand in config/gate.yaml alone: an argument that is left empty overrides nothing.
+Defaults stand in config/gate.yaml alone: an argument that is empty was not given.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from robot_vision.ros.node.launch_arguments import (
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "gate.yaml")
 PLAIN = {
     "name": ("gate", "Name of the node; its reason appears under it."),
-    "namespace": ("", "Namespace of the node and of relative topics."),
+    "namespace": ("", "Namespace of the node and of relative topics. Default: none."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
     "commands_in": ("cmd_vel_in", "Topic of the commands to let through."),
     "commands_out": ("cmd_vel", "Topic of the commands that the robot's base takes."),

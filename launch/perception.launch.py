@@ -3,7 +3,7 @@
     ros2 launch robot_vision perception.launch.py model:=demo cameras:=front,rear
     ros2 launch robot_vision perception.launch.py --show-args
 
-Defaults stand in config/perception.yaml alone: an argument that is left empty overrides nothing.
+Defaults stand in config/perception.yaml alone: an argument that is empty was not given.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from robot_vision.ros.perception.parameters import PerceptionParameters
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "perception.yaml")
 PLAIN = {
     "name": ("perception", "Name of the node; results appear under it."),
-    "namespace": ("", "Namespace of the node and of relative image topics."),
+    "namespace": ("", "Namespace of the node and of relative image topics. Default: none."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
     **common_texts("perception"),
     "large_images": LARGE_IMAGES,

@@ -4,8 +4,8 @@
     ros2 launch robot_vision places.launch.py map:=/maps/home.map with_perception:=true model:=demo
     ros2 launch robot_vision places.launch.py --show-args
 
-Defaults stand in config/places.yaml (and config/perception.yaml) alone: an argument that is left empty
-overrides nothing.
+Defaults stand in config/places.yaml (and config/perception.yaml) alone: an argument that is empty
+was not given.
 """
 
 from pathlib import Path
@@ -33,14 +33,14 @@ from robot_vision.ros.places.parameters import PlaceParameters
 CONFIG = Path(__file__).absolute().parents[1] / "config"
 PLAIN = {
     "name": ("places", "Name of the place node; results appear under it."),
-    "namespace": ("", "Namespace of the nodes and of relative topics."),
+    "namespace": ("", "Namespace of the nodes and of relative topics. Default: none."),
     "params_file": (str(CONFIG / "places.yaml"), "YAML file with the place node's parameters."),
     "with_perception": ("false", "true runs the perception node too, in the same process."),
     "perception_name": ("perception", "Name of the perception node that with_perception starts."),
     "perception_params_file": (
         str(CONFIG / "perception.yaml"),
         "YAML file with the parameters of the perception node that with_perception starts; "
-        "the argument model replaces its model.",
+        "the arguments model and autostart replace its own.",
     ),
     **common_texts("places", "process"),
     "large_images": LARGE_IMAGES,
@@ -59,7 +59,8 @@ def launch_setup(context):
         # Names, files and parameters are those of one node each.
         what, arguments = program("perception_and_places")
         namespace = given("namespace")
-        perception = {key: values[key] for key in ("model", "use_sim_time") if key in values}
+        both = ("model", "use_sim_time", "autostart")
+        perception = {key: values[key] for key in both if key in values}
         file = given("perception_params_file")
         arguments += ["--ros-args", *process_arguments(given), "--perception"]
         arguments += node_arguments(given("perception_name"), namespace, file, perception)

@@ -23,9 +23,12 @@ from launch.substitutions import LaunchConfiguration
 from robot_vision.ros.perception.recorded_topics import play_command, record_command
 
 ARGUMENTS = {
-    "output": ("", "Directory of the rosbag2 to write; it must not exist yet."),
+    "output": (
+        None,
+        "Directory of the rosbag2 to write; it must not exist yet.",
+    ),  # has to be given
     "node": ("/perception", "Name of the perception node, with its namespace."),
-    "bag": ("", "Bag to play while recording; empty plays none."),
+    "bag": ("", "Bag to play while recording. Default: none."),
     "rate": (
         "1.0",
         "Factor on the speed at which the bag is played; take less than 1 if frames are dropped.",
@@ -35,7 +38,10 @@ ARGUMENTS = {
         "Time to wait before playing, until all nodes have discovered each other, in seconds.",
     ),
     "storage": ("mcap", "Storage format of the bag: mcap or sqlite3."),
-    "extra_topics": ("", "More topics to record, separated by commas, such as true poses."),
+    "extra_topics": (
+        "",
+        "More topics to record, separated by commas, such as true poses. Default: none.",
+    ),
 }
 
 

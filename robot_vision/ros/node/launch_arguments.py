@@ -1,7 +1,8 @@
 """Launch arguments made from a node's parameters, and what a launch file makes of them.
 
-Each argument is declared and described, none with a second default: one that is left empty overrides
-nothing, so the parameter file's value holds. Nothing here imports `launch`, which machines without an
+Each argument is declared and described, none with a second default: one that is empty is one that was not
+given, in all launch files. Then the parameter file's value holds, and where there is none the default that
+the description ends with. Nothing here imports `launch`, which machines without an
 apt-installed ROS do not have.
 """
 
@@ -26,12 +27,22 @@ LOG_LEVEL = (
     "Lowest level of the messages that are logged: debug, info, warn, error or fatal.",
 )
 LARGE_IMAGES = ("true", "true lets Fast DDS carry large images; false leaves its settings alone.")
+_UNLESS = ", unless params_file says otherwise"
 _DIES = {"node": "its process", "process": "it"}
 
 
-def argument_texts(cls: type) -> dict[str, str]:
-    """Returns the description of the launch argument of each parameter of a dataclass."""
-    return {s.name: f"{s.text} {_allowed(s)}Empty: as in params_file." for s in settings(cls)}
+def argument_texts(cls: type, of_file: bool = True) -> dict[str, str]:
+    """Returns the description of the launch argument of each parameter of a dataclass.
+
+    Args:
+        cls: the dataclass.
+        of_file: a parameter file may have another value than the default.
+    """
+    unless = _UNLESS if of_file else ""
+    return {
+        s.name: f"{s.text} {_allowed(s)}Default: {_shown(s.default)}{unless}."
+        for s in settings(cls)
+    }
 
 
 def common_texts(name: str, process: str = "node") -> dict[str, tuple[str, str]]:
@@ -42,10 +53,10 @@ def common_texts(name: str, process: str = "node") -> dict[str, tuple[str, str]]
         process: what is restarted.
     """
     return {
-        "use_sim_time": ("", "true takes the time from /clock. Empty: as in params_file."),
+        "use_sim_time": ("", f"true takes the time from /clock. Default: false{_UNLESS}."),
         "enclave": (
             "",
-            f"SROS 2 enclave of the {process}, such as /{name}; see docs/security.md. Empty: none.",
+            f"SROS 2 enclave of the {process}, such as /{name}; see docs/security.md. Default: none.",
         ),
         "log_level": LOG_LEVEL,
         "respawn": ("false", f"true restarts the {process} if {_DIES[process]} dies."),
@@ -170,6 +181,15 @@ def node_arguments(
 
 def _allowed(setting: Setting) -> str:
     return f"{setting.allowed[0].upper()}{setting.allowed[1:]}. " if setting.allowed else ""
+
+
+def _shown(default: Any) -> str:
+    """Returns a default as it would be typed."""
+    if isinstance(default, tuple):
+        return ",".join(map(_shown, default)) if any(default) else "empty"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default) or "empty"
 
 
 def _parsed(setting: Setting, text: str) -> Any:

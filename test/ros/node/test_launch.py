@@ -6,6 +6,7 @@ import ast
 import contextlib
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from robot_vision.ros.node.launch_arguments import (
     program,
 )
 from robot_vision.ros.perception.parameters import PerceptionParameters
+from robot_vision.settings.parameters import settings
 
 ROOT = Path(__file__).resolve().parents[3]
 LAUNCH_FILES = [
@@ -47,6 +49,7 @@ LAUNCH_FILES = [
         "demo.launch.py",
         "drive.launch.py",
         "record.launch.py",
+        "turtlebot.launch.py",
     )
 ]
 HAS_LAUNCH = importlib.util.find_spec("launch") and importlib.util.find_spec("launch_ros")
@@ -111,6 +114,34 @@ def test_bad_arguments_are_refused_by_name(name: str, text: str) -> None:
 def test_every_parameter_has_a_described_argument() -> None:
     texts = argument_texts(PerceptionParameters)
     assert all(len(text) > 20 and "\n" not in text for text in texts.values())
+
+
+def test_descriptions_end_with_the_default_as_it_is_typed() -> None:
+    texts = argument_texts(PerceptionParameters)
+    defaults = {s.name: s.default for s in settings(PerceptionParameters)}
+    for name, text in texts.items():
+        shown = re.search(r"Default: (\S+), unless params_file says otherwise\.$", text)
+        assert shown, text
+        typed = "" if shown[1] == "empty" else shown[1]
+        value = overrides(PerceptionParameters, {name: typed}).get(name, ())
+        default = defaults[name]
+        default = list(default) if isinstance(default, tuple) else default
+        same = repr(value) == repr(default)  # NaN is no equal of itself
+        assert same or (not typed and default in ("", [], [""])), name
+    alone = argument_texts(PerceptionParameters, of_file=False)
+    assert alone["cameras"].endswith(" Default: camera.")
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_an_argument_that_defaults_to_empty_says_what_holds_then(path: Path) -> None:
+    """Read from the file's tables of arguments, since `launch` may not be there."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(value, ast.Tuple) and isinstance(key, ast.Constant):
+                    default, text = (ast.unparse(part) for part in value.elts)
+                    assert ("Default: " in text) == (default == "''"), key.value
+                    assert "Empty" not in text, key.value
 
 
 @pytest.mark.parametrize(
@@ -279,6 +310,12 @@ def test_every_argument_is_declared_and_described(path: Path) -> None:
         assert set(argument_texts(PerceptionParameters)) <= set(arguments)
         empty = [a for n, a in arguments.items() if n in argument_texts(PerceptionParameters)]
         assert all("".join(s.text for s in a.default_value) == "" for a in empty)
+    # --show-args shows a default itself, but for one that is empty, which the description has to name.
+    for name, argument in arguments.items():
+        shown = "".join(s.text for s in argument.default_value or ()) or None
+        says = argument.description.count("Default: ")
+        needed = argument.default_value is not None and shown is None
+        assert says == needed, (name, argument.description)
 
 
 _SERVICE = """
@@ -398,6 +435,25 @@ def test_places_launch_brings_both_nodes_to_active_in_one_process(tmp_path: Path
         wait_until(lambda: client.node.count_publishers(descriptors) == 1)
         for node in ("/robot1/eyes", "/robot1/spots"):
             assert _enclaves(client)[node] == "/both"
+
+
+@needs_launch
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_example_of_a_robot_brings_three_nodes_to_active(tmp_path: Path) -> None:
+    from ros_helpers import wait_until
+    from tiny_bundle import make_tiny_bundle
+
+    arguments = ["namespace:=robot1", f"model:={make_tiny_bundle(tmp_path / 'b')}"]
+    arguments += [f"map:={tmp_path / 'home.map'}", "respawn:=false"]
+    with _launched(tmp_path, "turtlebot.launch.py", *arguments) as client:
+        for node in ("perception", "places", "filters"):
+            wait_until(lambda node=node: client.state(f"/robot1/{node}") == "active", 60)
+        assert _values(client, "/robot1/perception", "cameras") == [["front", "rear"]]
+        assert _values(client, "/robot1/places", "camera", "base_frame") == ["front", "base_link"]
+        assert _values(client, "/robot1/filters", "cameras") == [["front", "rear"]]
+        heard = ("front/image_raw", "rear/image_raw", "perception/front/descriptor", "odom")
+        assert [client.node.count_subscribers(f"/robot1/{t}") for t in heard] == [1, 1, 1, 1]
 
 
 @needs_launch
