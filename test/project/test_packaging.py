@@ -241,6 +241,7 @@ def test_extras_are_those_that_are_documented():
         "ray",
         "parquet",
         "view",
+        "completion",
         "docs",
         "dev",
         "test",
