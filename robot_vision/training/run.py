@@ -143,7 +143,8 @@ def _run(
         baselines = _baselines(network, sets, config, fabric, features)
     fabric.barrier()
     solved: dict[str, Solved] = {}
-    for number, plan in enumerate(stages(config, network)):
+    plans = stages(config, network)
+    for number, plan in enumerate(plans):
         solved = _fit_stage(
             plan,
             number == 0,
@@ -183,6 +184,11 @@ def _run(
         baselines = _baselines(network, sets, config, fabric, features, views)
     report["baselines"], report["baseline_features"] = baselines, whose
     report["calibration"] = calibration
+    only_solved = solved and config.epistemic.members == 1
+    tuned = any(plan.whole for plan in plans)
+    report["chosen"] = (
+        ("whether fine-tuning is kept" if tuned else "") if only_solved else "the epoch"
+    )
     report["run"] = {
         "command": command or shlex.join(["robot-vision", *sys.argv[1:]]),
         "minutes": round((time.monotonic() - started) / 60, 2),
@@ -243,6 +249,9 @@ def _fit_stage(
     validation = validation_views if len(validation_views) else None
     alone = fabric.world_size == 1 and config.loop.sampler == "shuffle"
     if alone and train_views.cache is not None and not copies and fresh:
+        recorder.say(
+            f"{plan.name}: solved on {counted(len(train_views), 'image')} where that can be done"
+        )
         found = solving.solve(config, network, train_views)
         if found:
             _say_solved(

@@ -25,6 +25,7 @@ from robot_vision.training.fit.ensemble import BLOCK
 from robot_vision.training.fit.model import is_frozen
 from robot_vision.training.ship.evaluate import Views, predict
 
+VALIDATION = "validation frames"
 _MIN_IMAGES = 20  # fewer say nothing about a temperature or a variance
 
 
@@ -75,7 +76,7 @@ def calibrate(
         elif len(index) >= _MIN_IMAGES:
             outputs = predict(network, view, (head.name,), fabric.device)[head.name]
             outputs = {word: value[index] for word, value in outputs.items()}
-            record = {"on": "validation frames"} if folds else {}
+            record = {"on": VALIDATION}
         elif folds and train.cache is not None and is_frozen(network) and fabric.world_size == 1:
             outputs, index, _ = held_out(
                 network, head.name, folds, train, known(train), config, folder, fabric, length

@@ -22,6 +22,7 @@ from robot_vision.training.config_file import expand
 from robot_vision.training.fit.record import Recorder
 from robot_vision.training.samples.data import SampleSet
 from robot_vision.training.setup import facts_of
+from robot_vision.training.ship.calibrate import VALIDATION
 from robot_vision.training.ship.quantise import make_variant, measure_bundle
 
 _VERIFIED = 16  # images on which torch and ONNX are compared
@@ -109,13 +110,13 @@ def card_text(config: TrainingConfig, report: dict[str, Any]) -> str:
     if report.get("baselines"):
         lines += ["", f"Baselines look at the features of {report['baseline_features']}."]
     if "validation" in report["metrics"]:
-        lines += [
-            "",
-            "The validation images chose the epoch, and what was calibrated was fitted on them: their "
-            "numbers are no test.",
-        ]
+        used = [f"chose {report['chosen']}"] if report["chosen"] else []
+        heads = [head for head in config.trainers if _is_calibrated_on_validation(report, head)]
+        used += [f"calibrated {', '.join(heads)}"] if heads else []
+        said = [f"The validation images {' and '.join(used)}: their numbers are no test."]
         if "test" not in report["metrics"]:
-            lines[-1] += " There were no test images: nothing was tested."
+            said.append("There were no test images: nothing was tested.")
+        lines += ["", " ".join(said[0 if used else 1 :])]
     for head, result in report.get("calibration", {}).items():
         if isinstance(result, dict) and "left" in result:
             lines += ["", f"The {head}'s calibration is left as it was: {result['left']}."]
@@ -133,8 +134,10 @@ def tables(config: TrainingConfig, report: dict[str, Any]) -> list[str]:
         rows: list[tuple[str, dict[str, Any]]] = []
         for name, heads in report["metrics"].items():
             if head in heads:
-                chosen = " (chosen and calibrated on it)" if name == "validation" else ""
-                rows.append((f"**this model**, {name}{chosen}", heads[head]))
+                used = ["chosen"] if report["chosen"] else []
+                used += ["calibrated"] if _is_calibrated_on_validation(report, head) else []
+                said = f" ({' and '.join(used)} on it)" if used and name == "validation" else ""
+                rows.append((f"**this model**, {name}{said}", heads[head]))
         if not rows:
             continue
         for variant, measured in report.get("variants", {}).items():
@@ -156,6 +159,11 @@ def _held_out(report: dict[str, Any]) -> str:
     """Returns the split that variants and baselines are measured on, as `ship` chooses it."""
     images = report.get("data", {}).get("images", {})
     return next((n for n in ("test", "validation", "train") if images.get(n)), "validation")
+
+
+def _is_calibrated_on_validation(report: dict[str, Any], head: str) -> bool:
+    found = report.get("calibration", {}).get(head)
+    return isinstance(found, dict) and "left" not in found and found.get("on") == VALIDATION
 
 
 def _honest(config: TrainingConfig, report: dict[str, Any]) -> str:
