@@ -38,7 +38,7 @@ VERBS = {
     "benchmark": "compare two results of `make bench`",
     "view": "show a recording, what a model says of it, an evaluation or a map in Rerun's viewer",
     "explain": "draw which parts of an image an answer rests on and what each stage of the network sees",
-    "make-bag": "write a rosbag2 from a folder of frames, with their poses if there are any",
+    "make-bag": "write a rosbag2 from a folder of frames or a data set, with what is true of them",
     "map": "build, show, merge, prune and copy place maps",
     "data": "inspect a data set before training on it",
     "demo": "drive a camera through a small rendered world and show what the node publishes",

@@ -1,6 +1,8 @@
 """A picture for people to watch: an image with bars, lines, strips and overlays on it.
 
-What is drawn is laid out at the end, so that nobody who draws knows where the others do. OpenCV is loaded
+What is drawn is laid out at the end, so that nobody who draws knows where the others do. One overlay lies on
+the picture itself; several would hide each other, so that each gets a copy of the image, to the right, with
+its own bars, lines and scale. OpenCV is loaded
 then: launch files read the topics of heads, which draw too, under a Python that need not have it.
 """
 
@@ -10,7 +12,7 @@ import colorsys
 import unicodedata
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from robot_vision.images.window import Window
 
-_WHITE = (255, 255, 255)
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _MIN_HEIGHT = 160
 _MAX_WIDTH = 2048
 
@@ -38,48 +40,78 @@ class Canvas:
         self._image = image
         self._window = window
         self._overlays: list[tuple[Pixels, float]] = []
-        self._bars: list[Sequence[tuple[str, float, Colour]]] = []
-        self._strips: list[Pixels] = []
-        self._lines: list[str] = []
+        self._legends: list[Canvas] = []  # of the overlays
+        self._marks: list[tuple[str, Any]] = []  # bars, strips, lines, and legends by their number
 
-    def overlay(self, colours: Pixels, alpha: float = 0.5) -> None:
-        """Lays a map of colours (h, w, 3) over what the network saw, enlarged; alpha is their share."""
+    def overlay(self, colours: Pixels, alpha: float = 0.5) -> Canvas:
+        """Lays a map of colours (h, w, 3) over what the network saw, enlarged; alpha is their share.
+
+        Returns:
+            A canvas for bars, lines and strips that say what the colours mean: they stay with the overlay.
+        """
+        legend = Canvas(self._image, self._window)
         self._overlays.append((colours, alpha))
+        self._legends.append(legend)
+        self._marks.append(("legend", legend))
+        return legend
 
     def bars(self, rows: Sequence[tuple[str, float, Colour]]) -> None:
         """Adds horizontal bars to the top: text, length from 0 to 1, and colour of each.
 
         Those that do not fit into the upper half are left out.
         """
-        self._bars.append(rows)
+        self._marks.append(("bars", rows))
 
     def lines(self, *texts: str) -> None:
         """Adds lines of text to the bottom."""
-        self._lines += texts
+        self._marks += [("line", text) for text in texts]
 
     def strip(self, colours: Pixels) -> None:
         """Adds a strip of colours (W, 3), from left to right, to the bottom."""
-        self._strips.append(colours)
+        self._marks.append(("strip", colours))
 
     def finish(self) -> Pixels:
-        """Returns the picture, RGB uint8 (H, W, 3).
+        """Returns the picture, RGB uint8 (H, W, 3), or (H, n W, 3) where there are several overlays.
 
         Images of less than 160 rows come back enlarged by a whole factor.
         """
+        if len(self._overlays) < 2:
+            return self._drawn(self._overlays, self._kept(with_legends=True))
+        parts = [self._drawn([], self._kept(with_legends=False))]
+        for overlay, legend in zip(self._overlays, self._legends, strict=True):
+            parts.append(self._drawn([overlay], legend._kept(with_legends=True)))
+        return np.concatenate(parts, axis=1)
+
+    def _kept(self, with_legends: bool) -> list[tuple[str, Any]]:
+        """Returns the marks in their order, those of legends in place of them or not at all."""
+        found: list[tuple[str, Any]] = []
+        for kind, mark in self._marks:
+            if kind != "legend":
+                found.append((kind, mark))
+            elif with_legends:
+                found += mark._kept(True)
+        return found
+
+    def _drawn(
+        self, overlays: Sequence[tuple[Pixels, float]], marks: Sequence[tuple[str, Any]]
+    ) -> Pixels:
         import cv2
 
         canvas = _roomy_copy(self._image)
         height, width = canvas.shape[:2]
-        for colours, alpha in self._overlays:
+        for colours, alpha in overlays:
             _lay_over(canvas, colours, alpha, self._window, self._image.shape[0])
+        bars, lines, strips = (
+            [mark for kind, mark in marks if kind == wanted] for wanted in ("bars", "line", "strip")
+        )
         scale = min(max(height / 480, 0.75), width / 320, 4.0) * 0.55
         line = round(36 * scale) + 4
-        fits = max(1, (height // 2) // line // max(len(self._bars), 1))
-        _draw_bars(canvas, [row for rows in self._bars for row in rows[:fits]], line, scale)
+        fits = max(1, (height // 2) // line // max(len(bars), 1))
+        _draw_bars(canvas, [row for rows in bars for row in rows[:fits]], line, scale)
         strip = max(4, line // 3)
-        bottom = height - strip * len(self._strips)
-        _draw_lines(canvas, self._lines, bottom, line, scale)
-        for i, colours in enumerate(self._strips):
+        bottom = height - strip * len(strips)
+        _draw_lines(canvas, lines, bottom, line, scale)
+        for i, colours in enumerate(strips):
             canvas[bottom + i * strip :][:strip] = cv2.resize(
                 colours[None], (width, strip), interpolation=cv2.INTER_NEAREST
             )
@@ -156,7 +188,9 @@ def _put(canvas: Pixels, text: str, baseline: int, width: int, scale: float) -> 
             len(text) > 4 and cv2.getTextSize(text, font, scale, thickness)[0][0] > width - 2 * left
         ):
             text = text[:-4] + "..." if text.endswith("...") else text[:-3] + "..."
-    cv2.putText(canvas, text, (left, baseline), font, scale, _WHITE, thickness, cv2.LINE_AA)
+    for step, colour in ((1, _BLACK), (0, _WHITE)):  # with a shadow, to be read on any bar
+        at = (left + step, baseline + step)
+        cv2.putText(canvas, text, at, font, scale, colour, thickness, cv2.LINE_AA)
 
 
 def colour_of_name(name: str) -> Colour:

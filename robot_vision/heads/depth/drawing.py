@@ -35,6 +35,11 @@ def colours(depth: NDArray[np.float32], low: float, high: float) -> NDArray[np.u
     return np.rint(mixed).astype(np.uint8)
 
 
+def scale(low: float, high: float) -> NDArray[np.uint8]:
+    """Returns colours (256, 3) of distances from low to high, metres, in equal steps of their logarithm."""
+    return colours(np.geomspace(low, high, 256, dtype=np.float32)[None], low, high)[0]
+
+
 def span(answer: DepthAnswer) -> tuple[float, float] | None:
     """Returns the nearest and the farthest twentieth of the depths, metres; None where there are none."""
     known = answer.depth[np.isfinite(answer.depth)]

@@ -14,7 +14,7 @@ from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.head import Arrays, Column, Head, Material, Output, Tap, short
 from robot_vision.contract.topics import LeftOut, Shot, Topic
 from robot_vision.heads.depth.answer import DepthAnswer
-from robot_vision.heads.depth.drawing import colours, line, span
+from robot_vision.heads.depth.drawing import colours, line, scale, span
 from robot_vision.heads.depth.options import DepthOptions
 from robot_vision.heads.depth.spec import DepthSpec
 from robot_vision.heads.depth.topics import depth_topics
@@ -90,10 +90,13 @@ class DepthHead(Head[DepthSpec, DepthAnswer]):
 
     def draw(self, canvas: Canvas, answer: DepthAnswer, spec: DepthSpec, options: Any) -> None:
         ends = span(answer)
-        if ends is not None:
-            canvas.overlay(colours(answer.depth, *ends))
         title = "" if self.name == self.kind else f"{self.name}: "
-        canvas.lines(title + line(answer))
+        if ends is None:
+            canvas.lines(title + line(answer))
+            return
+        legend = canvas.overlay(colours(answer.depth, *ends))
+        legend.lines(title + line(answer))
+        legend.strip(scale(*ends))
 
     def json(
         self, answer: DepthAnswer, spec: DepthSpec, options: Any, attach: Attachments | None

@@ -12,7 +12,7 @@ from robot_vision.heads.segmentation.spec import SegmentationSpec
 from robot_vision.images.canvas import Canvas, Colour, colour_of_name, plain
 
 ALPHA = 0.5  # share of the mask's colours in the picture
-_SHOWN = 4  # classes that are named
+_SHOWN = 8  # classes that are named, where there is room
 
 
 @functools.lru_cache(maxsize=16)
@@ -37,10 +37,10 @@ def draw_mask(
 ) -> None:
     """Lays a mask over the picture, and names the classes with the largest shares."""
     colours = palette(spec)
-    canvas.overlay(colours[answer.class_ids], ALPHA)
+    legend = canvas.overlay(colours[answer.class_ids], ALPHA)
     shares = answer.shares(len(spec.labels))
     largest = [i for i in np.argsort(-shares, kind="stable")[:_SHOWN].tolist() if shares[i] > 0]
-    canvas.bars(
+    legend.bars(
         [
             (
                 f"{100 * shares[i]:3.0f}% {title}{plain(spec.labels[i])}",
