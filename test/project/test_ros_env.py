@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -244,6 +245,41 @@ def test_path_hook_keeps_what_was_sourced():
     )
 
     assert done.stdout.strip() == f"{sys.prefix}:/opt/ros/x:/opt/overlay"
+
+
+@pytest.mark.parametrize(
+    ("sourced", "workspaces", "expected"),
+    [
+        ("", "", "ENV"),
+        ("/opt/ros/x", "", "ENV:/opt/ros/x"),
+        ("/ws/install/robot_vision:/opt/ros/x", "/ws/install", "/ws/install/robot_vision:ENV:/opt/ros/x"),
+        ("/ws/install:/opt/ros/x", "/ws/install", "/ws/install:ENV:/opt/ros/x"),
+        ("/b/install/p:/a/install/q:/opt/x", "/b/install:/a/install", "/b/install/p:/a/install/q:ENV:/opt/x"),
+        ("/opt/ros/x:/ws/install/p", "/ws/install", "ENV:/opt/ros/x:/ws/install/p"),
+        ("/ws/install/p:ENV:/opt/ros/x", "/ws/install", "/ws/install/p:ENV:/opt/ros/x"),
+    ],
+)  # fmt: skip
+def test_the_environment_stands_behind_sourced_workspaces(tmp_path, sourced, workspaces, expected):
+    """The hook as it lies in the sources, in an environment of its own."""
+    prefix = tmp_path / "env"
+    venv.create(prefix, with_pip=False, symlinks=True)
+    (site,) = prefix.glob("lib/python*/site-packages")
+    shutil.copyfile(BUILD.with_name("path_hook.py"), site / "_robot_vision_prefix.py")
+    (site / "robot_vision_prefix.pth").write_text("import _robot_vision_prefix\n")
+    environment = _clean_environment()
+    environment["AMENT_PREFIX_PATH"] = sourced.replace("ENV", str(prefix))
+    environment["COLCON_PREFIX_PATH"] = workspaces
+
+    code = "import os; print(os.environ['AMENT_PREFIX_PATH'])"
+    for _ in range(2):  # a child inherits it, and changes nothing
+        done = subprocess.run(
+            [str(prefix / "bin" / "python"), "-c", code],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert done.stdout.strip().replace(str(prefix), "ENV") == expected
+        environment["AMENT_PREFIX_PATH"] = done.stdout.strip()
 
 
 @pytest.fixture
