@@ -1,12 +1,23 @@
 """Packaging of robot_vision, for pip and for colcon (ament_python) alike."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
 NAME = "robot_vision"
 ROOT = Path(__file__).resolve().parent
 SHARE = Path("share") / NAME
+
+
+# Of a bundle: the same numbers as in its graph, to train on. A robot runs the graph.
+LEFT_OUT = ("weights.safetensors",)
+
+
+def urls() -> dict[str, str]:
+    """Return the addresses that package.xml gives, by their type; it is the one place for them."""
+    found = ElementTree.parse(ROOT / "package.xml").getroot().iter("url")
+    return {url.get("type", "website").capitalize(): (url.text or "").strip() for url in found}
 
 
 def shared_files() -> list[tuple[str, list[str]]]:
@@ -16,7 +27,8 @@ def shared_files() -> list[tuple[str, list[str]]]:
         for path in sorted((ROOT / top).rglob("*")):
             relative = path.relative_to(ROOT)
             hidden = any(part.startswith((".", "__pycache__")) for part in relative.parts)
-            if path.is_file() and not hidden and path.suffix != ".pyc":
+            left_out = hidden or path.suffix == ".pyc" or path.name in LEFT_OUT
+            if path.is_file() and not left_out:
                 by_folder.setdefault(str(SHARE / relative.parent), []).append(str(relative))
     return sorted(by_folder.items())
 
@@ -131,11 +143,20 @@ setup(
     else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    project_urls=urls(),
+    keywords=["ros2", "robotics", "place recognition", "camera pose", "perception"],
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: GPU :: NVIDIA CUDA",
         "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
     entry_points={
         "console_scripts": [

@@ -62,7 +62,8 @@ class ModelBundle:
         metrics: what it scored (free form).
         calibration: what `robot-vision calibrate` fitted, on what, and what it changed (free form, but for
             `open_set.known_scores` and `place.probability`, which consumers read).
-        files: name of each file to its sha256, as hexadecimal digits.
+        files: name of each file that is there to its sha256, as hexadecimal digits. The weights to train on
+            may be absent, as from the package's wheel: the graph has its own.
         graph: the bytes of `model.onnx`, or of the program's own graph.
         material: head's name to what the bundle holds for it next to the graph.
         sha256: of `bundle.yaml`, which holds every other hash: it identifies the bundle, whichever program.
@@ -94,9 +95,9 @@ class ModelBundle:
             program: that is to run; all files are verified whichever it is.
 
         Raises:
-            BundleError: it is absent, of another format version, has a missing, additional pickled,
-                altered or truncated file, or the program's graph does not have the inputs and outputs that
-                `bundle.yaml` promises.
+            BundleError: it is absent, of another format version, has a missing (but for the weights, see
+                `files`), additional pickled, altered or truncated file, or the program's graph does not have
+                the inputs and outputs that `bundle.yaml` promises.
             ConfigError: it has no such program; the message lists those that it has.
         """
         path = Path(path).expanduser()
@@ -104,10 +105,13 @@ class ModelBundle:
         running = _program(manifest, program)
         _refuse_pickles(path, manifest.files)
         graph_file = running.graph or GRAPH
+        listed = dict(manifest.files)
+        if not (path / WEIGHTS).exists():  # what an installation leaves out, since no robot trains
+            listed.pop(WEIGHTS, None)
         others = {WEIGHTS, GRAPH, *(p.graph for p in manifest.programs)} - {graph_file}
         contents = {
             name: _read_verified(path / name, sha, name not in others)
-            for name, sha in manifest.files.items()
+            for name, sha in listed.items()
         }
         heads = [
             (head, {**settings, **running.heads.get(head.name, {})})
@@ -142,7 +146,7 @@ class ModelBundle:
             spec=spec,
             training=manifest.training,
             metrics=manifest.metrics,
-            files=dict(manifest.files),
+            files=listed,
             graph=graph,
             sha256=manifest.sha256,
             calibration=calibration,

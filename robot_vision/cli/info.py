@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.bundle import WEIGHTS, ModelBundle
 from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import FLOAT32, Certificate
 from robot_vision.engines import available_engines
@@ -127,6 +127,9 @@ def _bundle_table(bundle: ModelBundle) -> Table:
     spec = bundle.spec
     table = Table(title=f"Bundle {bundle.name} (verified)", show_header=False, title_justify="left")
     table.add_row("sha256", bundle.sha256)
+    if WEIGHTS not in bundle.files:
+        lacks = "it runs; the torch engine, explain and training on it need them"
+        table.add_row("weights", f"{WEIGHTS} is not here: {lacks}")
     table.add_row("backbone", spec.backbone)
     colour = "grey" if spec.input.channels == 1 else "RGB"
     table.add_row(

@@ -294,6 +294,80 @@ def test_wheel_holds_the_package_and_its_shared_files(wheel):
 
 
 @pytest.mark.slow
+def test_wheel_holds_the_demo_once_and_its_licence(wheel):
+    archive = zipfile.ZipFile(wheel)
+    models = [i for i in archive.infolist() if "/models/demo/" in i.filename]
+
+    large = {Path(i.filename).name for i in models if i.file_size > 2**20}
+    assert large == {"model.onnx", "model.int8-vnni.onnx"}
+    assert wheel.stat().st_size < 16 * 2**20
+    licences = [n for n in archive.namelist() if n.endswith("LICENSE") and ".dist-info/" in n]
+    assert len(licences) == 1
+    assert archive.read(licences[0]) == (ROOT / "LICENSE").read_bytes()
+    (metadata,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+    text = archive.read(metadata).decode()
+    for python in PYTHONS:
+        assert f"Classifier: Programming Language :: Python :: {python}\n" in text
+    assert "\nLicense-File: LICENSE\n" in text
+
+
+@pytest.mark.slow
+def test_the_demo_without_its_weights_runs_and_says_what_it_lacks(wheel, tmp_path, capsys):
+    import numpy as np
+
+    from robot_vision import Pipeline
+    from robot_vision.cli import main
+    from robot_vision.errors import EngineError
+
+    prefix = f"robot_vision-{robot_vision.__version__}.data/data/share/robot_vision/models/demo/"
+    archive = zipfile.ZipFile(wheel)
+    bundle = tmp_path / "demo"
+    bundle.mkdir()
+    for name in archive.namelist():
+        if name.startswith(prefix):
+            (bundle / name[len(prefix) :]).write_bytes(archive.read(name))
+
+    with Pipeline.load(bundle, engine="onnx") as pipeline:
+        assert pipeline(np.zeros((48, 64, 3), np.uint8))["classifier"].top_k(1)
+    assert main(["info", str(bundle)]) == 0
+    assert "weights.safetensors is not here" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(EngineError, match="no weights.safetensors"):
+        Pipeline.load(bundle, engine="torch")
+
+
+@pytest.fixture(scope="module")
+def sdist(source_copy, wheel) -> Path:
+    """Return the source archive, made as `python -m build` makes it: by setuptools' own hook."""
+    folder = source_copy.parent / "sdist"
+    code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=source_copy,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.slow
+def test_source_archive_holds_what_builds_the_same_wheel(sdist, wheel, tmp_path):
+    archive = tarfile.open(sdist)
+    tops = {"/".join(n.split("/")[1:2]) for n in archive.getnames()}
+    assert not tops & {"docs", "test", "benchmarks", "fuzz", "tools", "constraints"}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "package.xml", "setup.py"} <= tops
+    assert sdist.stat().st_size < 16 * 2**20
+
+    archive.extractall(tmp_path)
+    (source,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(tmp_path / "w"), str(source)], check=True, timeout=120)
+    (again,) = (tmp_path / "w").iterdir()
+    assert set(zipfile.ZipFile(again).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.mark.slow
 def test_installed_wheel_has_commands_and_index_entry(wheel, tmp_path):
     prefix = tmp_path / "env"
     venv.create(prefix, with_pip=False, symlinks=True)
@@ -337,7 +411,9 @@ def test_colcon_builds_what_ros2_run_and_launch_look_for(source_copy, tmp_path):
     assert (prefix / "share/robot_vision/package.xml").is_file()
     for top in ("launch", "config", "models"):
         for path in (source_copy / top).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and path.name[0] != ".":
+            # Weights to train on stay in the sources: the graph has the same numbers.
+            kept = path.name[0] != "." and path.name != "weights.safetensors"
+            if path.is_file() and "__pycache__" not in path.parts and kept:
                 assert (prefix / "share/robot_vision" / path.relative_to(source_copy)).is_file()
     listed = [program, "list", "--base-paths", str(source_copy), "--names-only"]
     names = subprocess.run(listed, capture_output=True, text=True, cwd=tmp_path, timeout=60).stdout
