@@ -39,6 +39,7 @@ EXECUTABLES = (
     "perception_and_places",
     "filter_node",
     "gate_node",
+    "driver_node",
     "camera_player",
     "simulator_node",
 )

@@ -111,6 +111,19 @@ def decide(
     return Decision(tuple(sorted(limits, key=lambda limit: limit.speed)))
 
 
+def stopping(
+    rules: Sequence[Rule], answers: Mapping[str, Heard], max_ahead_s: float, clock: str, now: Moment
+) -> tuple[Limit, ...]:
+    """Returns what stops a driver that reads its own answers; see `decide`."""
+    limits = [Limit(CLOCK, 0.0, clock)] if clock else []
+    unchecked = Rules(max_ahead_s=max_ahead_s, labels="")
+    for rule in rules:
+        limit = _limit(rule, answers.get(rule.name), (), unchecked, now)
+        if limit is not None and limit.speed <= 0:
+            limits.append(limit)
+    return tuple(limits)
+
+
 def _limit(
     rule: Rule, last: Heard | None, labels: Sequence[str] | None, rules: Rules, now: Moment
 ) -> Limit | None:

@@ -54,8 +54,8 @@ class Rule(ABC):
         """
         return self._read(message)
 
-    def stamp_ns(self, message: Any) -> int:
-        """Returns when what the message says was seen, in nanoseconds.
+    def stamp_ns(self, message: Any) -> int | None:
+        """Returns when what the message says was seen, in nanoseconds; None where that does not matter.
 
         Raises:
             MeasurementError: it does not say.
@@ -66,7 +66,7 @@ class Rule(ABC):
         """Returns the largest speed in m/s for what `read` returned, `FREE` for any, and why."""
         return self._judge(value)
 
-    def _stamp_ns(self, message: Any) -> int:
+    def _stamp_ns(self, message: Any) -> int | None:
         return measured_ns(stamp_to_ns(message.header.stamp))
 
     @abstractmethod
@@ -215,10 +215,27 @@ class ObstacleRule(Rule):
             return self.speed, why
         if self.deceleration is None:
             return FREE, ""
-        # Until the next message is due the robot goes on as it does: v t + (v2 - speed2) / 2 a = left.
-        a, t = self.deceleration, self.max_age_s
-        v = a * (math.sqrt(t * t + (self.speed / a) ** 2 + 2 * left / a) - t)
-        return max(v, self.speed), why
+        # Until the next message is due the robot goes on as it does.
+        return braking_speed(left, self.deceleration, self.max_age_s, self.speed), why
+
+
+def braking_speed(
+    left_m: float, deceleration: float, reaction_s: float, final: float = 0.0
+) -> float:
+    """Returns the speed v from which a robot is down to a final one within a distance, in m/s.
+
+    v t + (v^2 - final^2) / 2a = left.
+
+    Args:
+        left_m: the distance; what is not above 0 gives the final speed.
+        deceleration: a, in m/s^2.
+        reaction_s: t, for which it goes on before it brakes.
+        final: in m/s.
+    """
+    if not left_m > 0:
+        return final
+    a, t = deceleration, reaction_s
+    return max(a * (math.sqrt(t * t + (final / a) ** 2 + 2 * left_m / a) - t), final)
 
 
 @dataclass(frozen=True)
@@ -284,7 +301,11 @@ class LocalisedRule(Rule):
             raise MeasurementError("shape", f"its level is {level} and its message {word!r}")
         return word
 
-    def _stamp_ns(self, message: Any) -> int:
+    def _stamp_ns(self, message: Any) -> int | None:
+        if (
+            message.message in STOPS
+        ):  # there may be no estimate, and the belief is bad whatever its age
+            return None
         # That of the estimate, so that a belief which is repeated without being judged again grows old.
         found = [v.value for v in message.values if v.key == "stamp_ns"]
         if len(found) != 1 or not found[0].isdecimal():

@@ -7,6 +7,7 @@ EXECUTABLES = {
     "perception_and_places": "robot_vision.ros.perception_and_places",
     "filter_node": "robot_vision.ros.filters.node",
     "gate_node": "robot_vision.ros.gate.node",
+    "driver_node": "robot_vision.ros.driving.node",
     "camera_player": "robot_vision.ros.player.node",
     "simulator_node": "robot_vision.ros.simulation.node",
 }

@@ -22,6 +22,7 @@ CONSUMERS = (
     "places/",
     "filters/",
     "gate/",
+    "driving/",
     "studies/",
     "demo/",
     "ros/places/",

@@ -23,6 +23,7 @@ recordings contract backbones
 heads
 truth bundle annotate viewing
 datasets networks filters gate
+driving
 engines
 pipeline
 places evaluation calibration

@@ -206,6 +206,7 @@ def test_no_node_tells_anybody_or_writes_elsewhere(
         "perception_node": [f"model:={bundle}", "cameras:=[front]", "always_infer:=true"],
         "place_node": [f"map:={work / 'place.map'}", "mapping:=true", "camera:=front"],
         "filter_node": ["cameras:=[front]"],
+        "driver_node": ["camera:=front"],
         "gate_node": [f"rules:={ROOT / 'config' / 'gate_rules.yaml'}"],
         "camera_player": [f"source:={bag}", "loop:=true"],
     }

@@ -107,7 +107,7 @@ def test_sros2_reads_every_enclave_of_the_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "enclave", ["perception", "places", "filters", "gate", "camera", "base", "planner"]
+    "enclave", ["perception", "places", "filters", "gate", "driver", "camera", "base", "planner"]
 )
 def test_a_node_may_serve_its_own_parameters(enclave: str) -> None:
     """Without, rclpy cannot make the node."""
@@ -134,6 +134,7 @@ def test_no_enclave_may_call_services() -> None:
         ),
         ("filters", {"publish_tf": "true"}, "/perception/camera/pose"),
         ("gate", {"rules": str(ROOT / "config" / "gate_rules.yaml")}, "/cmd_vel_in"),
+        ("driver", {"belief_topic": "/filters/belief"}, "/filters/belief"),
     ],
 )
 def test_the_policy_allows_a_node_all_that_it_does(
@@ -148,12 +149,15 @@ def test_the_policy_allows_a_node_all_that_it_does(
         "places": "place_node",
         "filters": "filter_node",
         "gate": "gate_node",
+        "driver": "driver_node",
     }
     if node == "perception":
         parameters = {**parameters, "model": str(make_tiny_bundle(tmp_path / "bundle"))}
     command = [sys.executable, "-m", EXECUTABLES[executable[node]], "--ros-args"]
     for key, value in {**parameters, "use_sim_time": "true"}.items():
         command += ["-p", f"{key}:={value}"]
+    if node == "driver":  # through the gate
+        command += ["-r", "cmd_vel:=cmd_vel_in"]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     context = rclpy.Context()

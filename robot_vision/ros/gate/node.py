@@ -20,7 +20,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from robot_vision.gate.rules import read_rules
-from robot_vision.ros.gate.gating import IN, OUT, Gating
+from robot_vision.ros.gate.commanding import OUT
+from robot_vision.ros.gate.gating import IN, Gating
 from robot_vision.ros.gate.parameters import GateParameters
 from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode

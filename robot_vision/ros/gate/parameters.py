@@ -10,18 +10,17 @@ from robot_vision.settings.parameters import parameter
 
 
 @dataclass(frozen=True)
-class GateParameters(ManagedParameters):
-    """Settings of the gate node; each field's text is its documentation."""
+class CommandParameters(ManagedParameters):
+    """What nodes that command a robot have in common."""
 
-    rules: str = parameter("", "YAML file with the rules; the node does not run without.")
-    stamped: bool = parameter(
+    stamped_cmd_vel: bool = parameter(
         True,
-        "Commands are geometry_msgs/TwistStamped, coming and going; false takes and gives "
-        "geometry_msgs/Twist, whose age is counted from its arrival.",
+        "Commands are geometry_msgs/TwistStamped; false is for geometry_msgs/Twist, whose age counts "
+        "from its arrival.",
     )
     rate_hz: float = parameter(
         20.0,
-        "Rate at which the gate looks for silence, and repeats a stop, in Hz: a stop for silence "
+        "Rate at which the node looks for silence, and repeats a stop, in Hz: a stop for silence "
         "comes one period later at most.",
         low=1,
         high=1000,
@@ -29,6 +28,13 @@ class GateParameters(ManagedParameters):
     publish_depth: int = parameter(
         1, "QoS history of the commands, in messages; only the newest counts.", low=1, high=1000
     )
+
+
+@dataclass(frozen=True)
+class GateParameters(CommandParameters):
+    """Settings of the gate node; each field's text is its documentation."""
+
+    rules: str = parameter("", "YAML file with the rules; the node does not run without.")
 
     def rules_file(self) -> str:
         """Returns the file of the rules.

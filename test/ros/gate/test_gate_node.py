@@ -410,7 +410,7 @@ def test_plain_twists_are_counted_from_their_arrival(tmp_path: Path, ros_domain:
         tmp_path / "log.txt",
         "robot_vision.ros.gate.node",
         "--ros-args",
-        *("-r", "__ns:=/plain", "-r", "cmd_vel_in:=nav/cmd_vel", "-p", "stamped:=false"),
+        *("-r", "__ns:=/plain", "-r", "cmd_vel_in:=nav/cmd_vel", "-p", "stamped_cmd_vel:=false"),
         *("-p", f"rules:={tmp_path / 'rules.yaml'}"),
     )
     ranges = client.publisher(Range, "/eyes/obstacle_near")

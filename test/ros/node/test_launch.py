@@ -481,10 +481,14 @@ def test_gate_launch_brings_the_node_to_active_between_the_topics_given(tmp_path
     from ros_helpers import wait_until
 
     arguments = ["namespace:=robot1", f"rules:={ROOT / 'config' / 'gate_rules.yaml'}"]
-    arguments += ["commands_in:=/cmd_vel_smoothed", "commands_out:=wheels", "stamped:=false"]
+    arguments += [
+        "commands_in:=/cmd_vel_smoothed",
+        "commands_out:=wheels",
+        "stamped_cmd_vel:=false",
+    ]
     with _launched(tmp_path, "gate.launch.py", *arguments) as client:
         wait_until(lambda: client.state("/robot1/gate") == "active", 30)
-        assert _values(client, "/robot1/gate", "stamped", "rate_hz") == [False, 20.0]
+        assert _values(client, "/robot1/gate", "stamped_cmd_vel", "rate_hz") == [False, 20.0]
         assert client.node.count_subscribers("/cmd_vel_smoothed") == 1
         assert client.node.count_publishers("/robot1/wheels") == 1
         assert client.node.count_subscribers("/robot1/filters/belief") == 1

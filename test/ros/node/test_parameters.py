@@ -12,6 +12,7 @@ import yaml
 
 from robot_vision.bundle.installed import find_model, installed_models
 from robot_vision.errors import ConfigError
+from robot_vision.ros.driving.parameters import DriverParameters
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.gate.parameters import GateParameters
 from robot_vision.ros.node.managed_parameters import ManagedParameters
@@ -58,7 +59,13 @@ def test_a_node_s_own_parameters_come_before_those_of_its_base() -> None:
     assert [s.name for s in found] == ["model", "engine", "period", "depth"]
     assert (found[3].default, found[3].text) == (7, "Another text.")
     common = {f.name for f in dataclasses.fields(ManagedParameters)}
-    for cls in (PerceptionParameters, PlaceParameters, FilterParameters, GateParameters):
+    for cls in (
+        PerceptionParameters,
+        PlaceParameters,
+        FilterParameters,
+        GateParameters,
+        DriverParameters,
+    ):
         assert common == {s.name for s in settings(cls)[-len(common) :]}, cls
 
 
@@ -272,7 +279,14 @@ def test_changes_on_a_node_are_checked_together_and_atomic(node_with_parameters)
 @pytest.mark.parametrize("written", ["[]", "null", "'0 0 1 0 0 0'", "[0, 0, 1, 0, 0, 0]"])
 @pytest.mark.parametrize(
     "cls",
-    [PerceptionParameters, PlaceParameters, FilterParameters, GateParameters, PlayerParameters],
+    [
+        PerceptionParameters,
+        PlaceParameters,
+        FilterParameters,
+        GateParameters,
+        DriverParameters,
+        PlayerParameters,
+    ],
 )
 def test_dumped_parameters_can_be_loaded_again(cls: type, written: str, tmp_path: Path) -> None:
     """As by `ros2 param dump` and `--params-file`; a list that is empty stays one."""

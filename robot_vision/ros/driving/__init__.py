@@ -1,0 +1,1 @@
+"""The driver node: what the camera sees in, commands out."""

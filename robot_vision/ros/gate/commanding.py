@@ -1,0 +1,269 @@
+"""What nodes that command a robot share: answers by rule, the clock, the timer, commands and their reason."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+
+from robot_vision.errors import ConfigError
+from robot_vision.gate.answers import STANDING, Heard, Velocity, heard
+from robot_vision.gate.moment import ClockWatch, Moment
+from robot_vision.gate.rule import FreshRule, Rule
+from robot_vision.gate.rules import Rules
+from robot_vision.messages.stamps import SECOND_NS, set_stamp
+from robot_vision.ros.gate.diagnostics import Said, reason_message
+from robot_vision.ros.gate.parameters import CommandParameters
+from robot_vision.ros.node.managed_node import ManagedNode
+from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
+from robot_vision.ros.node.statistics import Statistics
+
+P = TypeVar("P", bound=CommandParameters)
+
+OUT = "cmd_vel"
+_REPEATED_S = 0.5  # of a reason that stays
+_HEADER_BYTES = 12  # encapsulation, seconds, nanoseconds
+
+
+class Commanding(ABC):
+    """Subscriptions to what rules read, and the publishers of commands and of their reason.
+
+    Args:
+        node: owns what is made here.
+        rules: whose topics are read.
+        warn: throttled log: a key and a line.
+        statistics: of the node.
+        on_qos: logs QoS that does not fit.
+
+    Raises:
+        ConfigError: a type of a rule's topic that is not installed.
+    """
+
+    def __init__(
+        self,
+        node: ManagedNode[P],
+        rules: Rules,
+        warn: Callable[[str, str], None],
+        statistics: Statistics,
+        on_qos: Callable[[str], None],
+    ) -> None:
+        self._node, self._rules, self._warn = node, rules, warn
+        self._statistics, self._on_qos = statistics, on_qos
+        p = node.parameters
+        self._stamped = p.stamped_cmd_vel
+        self._by_topic = rules.topics()
+        self._types = {topic: _message_type(found[0]) for topic, found in self._by_topic.items()}
+        self._subscriptions: list[Any] = []
+        self._timer: Any = None
+        self._watch = ClockWatch()
+        self._clock = ""
+        self._answers: dict[str, Heard] = {}
+        self._said = Said((), STANDING, STANDING)
+        self._said_at: Moment | None = None
+        self._sent = STANDING
+        self._header: tuple[int, str] | None = (
+            None  # of the last command that has one: stamp, frame
+        )
+        full = node.resolve_topic_name(OUT)
+        self._out = node.create_lifecycle_publisher(
+            TwistStamped if self._stamped else Twist,
+            OUT,
+            profile(p.publish_reliability, p.publish_depth),
+            event_callbacks=publisher_events(full, on_qos),
+        )
+        latched = profile("reliable", 1, latched=True)
+        self._reason = node.create_lifecycle_publisher(DiagnosticStatus, "~/reason", latched)
+
+    def activate(self) -> None:
+        """Subscribes; the robot stands until all answers are there."""
+        self._watch, self._header, self._said_at = ClockWatch(), None, None
+        self._forget()
+        for topic, rules in self._by_topic.items():
+            # Images are large, and of those only the header is read.
+            raw = all(isinstance(rule, FreshRule) for rule in rules)
+            callback = functools.partial(self._on_answer, topic)
+            self._subscribe(self._types[topic], topic, callback, raw=raw)
+        # Steady: simulated time that stands still must not silence the node.
+        self._timer = self._node.create_steady_timer(
+            1 / self._node.parameters.rate_hz, self._on_tick
+        )
+        self._on_tick()
+
+    def _subscribe(self, kind: Any, topic: str, callback: Any, **options: Any) -> None:
+        p, full = self._node.parameters, self._node.resolve_topic_name(topic)
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind,
+                full,
+                callback,
+                profile(p.subscribe_reliability, 1),
+                event_callbacks=subscription_events(full, self._on_qos),
+                **options,
+            )
+        )
+
+    def deactivate(self) -> None:
+        """Stops the robot, and listens no more; calling it again does nothing."""
+        if self._timer is None:
+            return
+        self._node.destroy_timer(self._timer)
+        self._timer = None
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self._publish(STANDING, self._look())
+
+    def destroy(self) -> None:
+        """Ends everything."""
+        self.deactivate()
+        for publisher in (self._out, self._reason):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    # What comes in
+
+    def _forget(self) -> None:
+        self._answers = {}
+
+    def _look(self) -> Moment:
+        """Returns the time; after a jump of the clock nothing counts that was heard before."""
+        clock: Any = self._node.get_clock()
+        now = Moment(clock.now().nanoseconds, time.monotonic_ns(), clock.ros_time_is_active)
+        self._clock, jumped = self._watch.look(now)
+        if jumped:
+            self._forget()
+            self._statistics.count("clock_jumps")
+            self._warn("clock", f"Stopped: {self._clock}")
+        return now
+
+    def _on_answer(self, topic: str, message: Any) -> None:
+        now = self._look()
+        stamp_ns = None
+        for rule in self._by_topic[topic]:
+            if isinstance(message, bytes):
+                last = Heard(now, _raw_stamp_ns(self._types[topic], message), None)
+            else:
+                last = heard(rule, message, now)
+            self._answers[rule.name] = last
+            stamp_ns = last.stamp_ns
+            if last.problem:
+                total = self._statistics.count("refused_answers")
+                self._warn(topic, f"{topic}: refused ({total} so far): {last.problem}")
+        self._answered(now, stamp_ns)
+
+    @abstractmethod
+    def _answered(self, now: Moment, seen_ns: int | None) -> None:
+        """Acts on an answer; its stamp is that of its image."""
+
+    @abstractmethod
+    def _on_tick(self) -> None:
+        """Looks for silence, and repeats a stop."""
+
+    # What goes out
+
+    def _publish(
+        self, velocity: Velocity, now: Moment, header: tuple[int, str] | None = None
+    ) -> None:
+        """Sends a command, under its header (stamp in nanoseconds, frame), or under the time.
+
+        In simulated time what is repeated has the header of the last command: a simulator that waits for the
+        command of an image must not take a repeated stop for it.
+        """
+        self._sent = velocity
+        self._header = header if header is not None else self._header
+        message = TwistStamped() if self._stamped else Twist()
+        twist = message
+        if isinstance(message, TwistStamped):
+            twist = message.twist
+            stamp_ns, message.header.frame_id = self._header or (now.ros_ns, "")
+            repeated = header is None and not now.simulated
+            set_stamp(message.header.stamp, now.ros_ns if repeated else stamp_ns)
+        for vector, numbers in (
+            (twist.linear, velocity.linear),
+            (twist.angular, velocity.angular),
+        ):
+            vector.x, vector.y, vector.z = numbers
+        self._out.publish(message)
+        self._statistics.count("published")
+
+    def _say(self, what: Said, now: Moment) -> None:
+        before, self._said = self._said, what
+        changed = (what.level, what.rule) != (before.level, before.rule)
+        if changed and what.holding:
+            kind = "stops" if what.level == 2 else "slows"
+            self._statistics.count(f"{kind}_by_{what.rule}")
+            if not what.idle:
+                self._warn(f"rule {what.rule}", what.text[0].upper() + what.text[1:])
+        last = self._said_at
+        if changed or last is None or now.steady_ns - last.steady_ns >= _REPEATED_S * SECOND_NS:
+            self._said_at = now
+            self._reason.publish(reason_message(self._node.get_fully_qualified_name(), what))
+
+    # Around it
+
+    def problems(self) -> list[str]:
+        """Returns a line for each rule whose topic has no publisher of the right type, after a warning."""
+        found = []
+        for topic, rules in self._by_topic.items():
+            full = self._node.resolve_topic_name(topic)
+            infos = self._node.get_publishers_info_by_topic(full)
+            wanted = _type_of(rules[0])
+            others = {info.topic_type for info in infos} - {wanted}
+            if infos and not others:
+                continue
+            for rule in rules:
+                line = f"rule {rule.name!r} reads {full}, which nobody publishes"
+                if others:
+                    line = (
+                        f"rule {rule.name!r} reads {full} as {wanted}, which carries "
+                        f"{', '.join(sorted(others))}"
+                    )
+                found.append(line)
+                self._warn(f"topic of {rule.name}", line)
+        return found
+
+    def others(self) -> str:
+        """Returns who else publishes commands; empty if nobody does."""
+        out = self._node.resolve_topic_name(OUT)
+        names = [
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for info in self._node.get_publishers_info_by_topic(out)
+        ]
+        if len(names) < 2:
+            return ""
+        return f"{out} has {len(names)} publishers ({', '.join(sorted(names))})"
+
+
+def _type_of(rule: Rule) -> str:
+    return rule.type if isinstance(rule, FreshRule) else rule.MESSAGE
+
+
+def _message_type(rule: Rule) -> Any:
+    """Returns the class of a rule's messages.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    name = _type_of(rule)
+    package, _, kind = name.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), kind)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"rule {rule.name!r}: type {name} is not installed: install {package}, or correct it"
+        ) from error
+
+
+def _raw_stamp_ns(kind: Any, data: bytes) -> int | None:
+    """Returns the stamp of a serialised message; None where its type begins with no header."""
+    fields = kind.get_fields_and_field_types()
+    if next(iter(fields.values()), "") != "std_msgs/Header" or len(data) < _HEADER_BYTES:
+        return None
+    order: Any = "little" if data[1] & 1 else "big"
+    sec = int.from_bytes(data[4:8], order, signed=True)
+    return sec * SECOND_NS + int.from_bytes(data[8:12], order)
