@@ -41,6 +41,7 @@ VERBS = {
     "make-bag": "write a rosbag2 from a folder of frames or a data set, with what is true of them",
     "map": "build, show, merge, prune and copy place maps",
     "data": "inspect a data set before training on it",
+    "drive": "let drivers drive through simulated homes; judge them, or record them to train on",
     "demo": "drive a camera through a small rendered world and show what the node publishes",
 }
 

@@ -21,6 +21,7 @@ from robot_vision.simulation.world.world import World
 
 START_NS = 1_000_000_000  # a stamp of 0 means "not set"
 _START_M = 0.2  # from the robot's edge to what is nearest, where it starts
+_RAYS_AHEAD = 41  # over the robot's width
 _APART_M = 0.05  # that a robot moves away from what it hit until it can hit it again
 
 
@@ -159,6 +160,18 @@ class Simulator:
         """Returns the true distances (m,) from the robot's centre in directions relative to its own."""
         return self.obstacles.scan(self._xy, np.add(angles, self.motion.yaw), range_max_m)
 
+    def free_ahead(self, at_most_m: float = 5.0) -> float:
+        """Returns how far the robot could go straight ahead until it hits something, in metres."""
+        return self._free_ahead(self.motion, at_most_m)
+
+    def _free_ahead(self, m: Motion, at_most_m: float = 20.0) -> float:
+        radius = self.robot.radius_m
+        aside = np.linspace(-radius, radius, _RAYS_AHEAD)
+        starts = np.array([m.x, m.y]) + aside[:, None] * (-math.sin(m.yaw), math.cos(m.yaw))
+        rays = self.obstacles.scan(starts, np.full(_RAYS_AHEAD, m.yaw), at_most_m + radius)
+        free = rays - np.sqrt(np.maximum(radius**2 - aside**2, 0))
+        return float(np.clip(free.min(), 0, at_most_m))
+
     def reset(self) -> Event:
         """Carries the robot to the nearest place of its room where it has room, and turns it to the open.
 
@@ -169,9 +182,8 @@ class Simulator:
         order = np.argsort(((centres - self._xy) ** 2).sum(axis=1), kind="stable")
         near = (centres[i] for i in order if self.world.room_at(centres[i]).name == here)
         x, y = (float(v) for v in next(near, centres[order[0]]))
-        angles = np.linspace(-np.pi, np.pi, 72, endpoint=False)
-        yaw = float(angles[self.obstacles.scan((x, y), angles, 100.0).argmax()])
-        self.motion = Motion(x, y, yaw)
+        views = [Motion(x, y, float(yaw)) for yaw in np.linspace(-np.pi, np.pi, 36, endpoint=False)]
+        self.motion = max(views, key=self._free_ahead)
         self._wanted = (0.0, 0.0)
         self._hit = None
         return Event(self.now_ns, "reset", self.motion)

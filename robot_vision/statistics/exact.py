@@ -32,6 +32,35 @@ def upper_share(hits: int, count: int, confidence: float = 0.95) -> float:
         low, high = (low, p) if too_few else (p, high)
 
 
+def poisson_interval(count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the exact two-sided interval of the mean of a Poisson variable of which a count was seen.
+
+    Garwood (1936): means below the first, or above the second, give as many, or as few, in at most
+    (1 - confidence) / 2 of all cases.
+    """
+    assert count >= 0 and 0 < confidence < 1, (count, confidence)
+    tail = (1 - confidence) / 2
+
+    def at_most(k: int, mean: float) -> float:
+        """P(X <= k)."""
+        if k < 0 or mean == 0:
+            return float(k >= 0)
+        i = np.arange(k + 1, dtype=np.float64)
+        logs = i * np.log(mean) - mean - np.concatenate([[0.0], np.cumsum(np.log(i[1:]))])
+        return float(min(np.exp(logs).sum(), 1.0))
+
+    def mean_where(k: int, probability: float) -> float:
+        """The mean at which P(X <= k) falls to a probability."""
+        low, high = 0.0, 2.0 * k + 20.0
+        while True:
+            mean = (low + high) / 2
+            if mean in (low, high):
+                return mean
+            low, high = (mean, high) if at_most(k, mean) > probability else (low, mean)
+
+    return (0.0 if count == 0 else mean_where(count - 1, 1 - tail)), mean_where(count, tail)
+
+
 def count_needed(share: float, limit: float, confidence: float = 0.95) -> int:
     """Returns how many must be counted until a share that goes on as it was is bounded by a limit.
 

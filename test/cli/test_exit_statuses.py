@@ -43,6 +43,7 @@ REFUSED = {
     "make-bag": ["ABSENT --out NEW", "EMPTY --out NEW"],
     "map": ["info ABSENT", "info BROKEN", "build NEW ABSENT --model MODEL", "check BROKEN"],
     "data": ["inspect image_folder ABSENT", "inspect no_such_kind EMPTY", "formats no_such_kind"],
+    "drive": ["evaluate --output BROKEN", "record --out BROKEN", "evaluate --driver no_such"],
     "demo": ["--model ABSENT", "--model EMPTY", "--rate none"],
 }
 CASES = [(verb, words) for verb, each in REFUSED.items() for words in each]
@@ -66,6 +67,7 @@ BEGUN = {
     "make-bag": "EMPTY --out NEW",
     "map": "info BROKEN",
     "data": "inspect image_folder EMPTY",
+    "drive": "record --out NEW",
     "demo": "",
 }
 

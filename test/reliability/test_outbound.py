@@ -181,6 +181,10 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
             ["prune", "copy.map", "--distance", "0.5"],
         ],
         "data": [["formats"], ["inspect", "image_folder", str(labelled), "--output", "inspected"]],
+        "drive": [
+            ["evaluate", "--worlds", "1", "--metres", "2", "--output", "drive"],
+            ["record", "--worlds", "1", "--metres", "1", "--out", "driven"],
+        ],
         "demo": [["--duration", "3", "--output", "demo", "--headless"]],
     }
     assert calls.keys() == VERBS.keys()

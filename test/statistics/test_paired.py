@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binomtest
+from scipy.stats import beta, binomtest, chi2
 
 from robot_vision.statistics.bootstrap import Resampler, mean
-from robot_vision.statistics.exact import count_needed, upper_share
+from robot_vision.statistics.exact import count_needed, poisson_interval, upper_share
 from robot_vision.statistics.paired import CONFIDENCE, LEAST, PairedEvidence
 from robot_vision.statistics.settings import BootstrapSettings
 
@@ -151,3 +151,15 @@ def test_what_is_lost_and_what_cannot_be_measured():
     assert not broken.passed and "cannot be measured on 400 images" in broken.why("mean_iou_lost")
     nothing = evidence(400).ratio([mean(program), mean(float32)], ~every, 1.03)
     assert not nothing.passed and nothing.needed == LEAST
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 9, 50, 528])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_poisson_interval_is_that_of_the_chi_square_distribution(
+    count: int, confidence: float
+) -> None:
+    """Garwood's interval in its other form: quantiles of chi-square by SciPy."""
+    tail = (1 - confidence) / 2
+    low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
+    expected = low, chi2.ppf(1 - tail, 2 * count + 2) / 2
+    assert poisson_interval(count, confidence) == pytest.approx(expected, rel=1e-9)

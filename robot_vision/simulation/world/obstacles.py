@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,13 +47,19 @@ class Obstacles:
         gap = np.maximum(np.maximum(self.low - point, point - self.high), 0)
         return float(np.sqrt((gap * gap).sum(axis=1).min()))
 
+    def nearest(self, xy: ArrayLike) -> Points:
+        """Returns the nearest point (2,) of all obstacles."""
+        point = np.asarray(xy, float)
+        points = np.clip(point, self.low, self.high)
+        return np.asarray(points[((points - point) ** 2).sum(axis=1).argmin()])
+
     def scan(
         self, xy: ArrayLike, angles: ArrayLike, range_max_m: float = 10.0
     ) -> NDArray[np.float64]:
-        """Returns how far a ray from a point gets in each direction.
+        """Returns how far a ray gets in each direction.
 
         Args:
-            xy: (2,) where the rays start, map frame.
+            xy: (2,) where all rays start, or (m, 2) where each does, map frame.
             angles: (m,) directions in the map, radians from +x to +y.
             range_max_m: infinity stands for what is farther.
 
@@ -60,6 +67,7 @@ class Obstacles:
             (m,) metres.
         """
         start, turn = np.asarray(xy, float), np.asarray(angles, float)
+        start = start.reshape(-1, 1, 2)
         direction = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
         direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)[:, None]
         to_low, to_high = (
@@ -139,7 +147,7 @@ class DistanceMap:
             np.clip(at[:, 0], 0, columns - 1).astype(np.intp),
         )
 
-    def points(self, cells: tuple[ArrayLike, ArrayLike]) -> Points:
+    def points(self, cells: tuple[Any, ...]) -> Points:
         """Returns the centres (n, 2) of cells: their rows and their columns."""
         rows, columns = cells
         at = np.stack([np.asarray(columns, float), np.asarray(rows, float)], axis=-1)
