@@ -42,6 +42,7 @@ EXECUTABLES = (
     "driver_node",
     "camera_player",
     "simulator_node",
+    "viewer_node",
 )
 
 # OpenCV without its windows: the package imports the same cv2, opens no window, and unlike

@@ -27,7 +27,7 @@ from robot_vision.files.whole import draft_of
 from robot_vision.text.counts import counted
 from robot_vision.viewing.scene import Scene, load_rerun
 
-_MAP, _MATCHES = "/map", "/map_matches"
+_MATCHES = "/map_matches"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -263,23 +263,13 @@ def _evaluated(args: argparse.Namespace, scene: Scene, view: Any) -> None:
 
 def _map(args: argparse.Namespace, scene: Scene) -> int:
     """Shows the keyframes of a map: where they are by recording, and where they look; returns how many."""
-    from robot_vision.geometry.rigid import matrix_from_xyzw
-    from robot_vision.images.canvas import colour_of_name
     from robot_vision.places.map.opening import open_map
+    from robot_vision.viewing.keyframes import show_keyframes
 
     with open_map(args.map, "read") as places:
         poses, frame = places.poses(), places.info.frame_id
     if not len(poses.ids):
         raise ConfigError(f"{args.map} is empty: there is nothing to show")
-    ahead = matrix_from_xyzw(poses.quaternions_xyzw)[:, :, 2]
-    sources = np.array(poses.sources)
-    for source in dict.fromkeys(poses.sources):
-        rows = np.flatnonzero(sources == source)
-        colour = colour_of_name(source)
-        entity = f"{_MAP}/{scene.part(source)}"
-        ids = [str(i) for i in poses.ids[rows]]
-        start = poses.positions[rows]
-        scene.points(entity, frame, start, colour, ids, static=True)
-        looks = list(np.stack([start, start + 0.3 * ahead[rows]], axis=1))
-        scene.lines(f"{entity}/ahead", frame, looks, [colour] * len(rows), static=True)
+    where = poses.positions, poses.quaternions_xyzw
+    show_keyframes(scene, frame, poses.ids, *where, poses.sources)
     return len(poses.ids)

@@ -10,4 +10,5 @@ EXECUTABLES = {
     "driver_node": "robot_vision.ros.driving.node",
     "camera_player": "robot_vision.ros.player.node",
     "simulator_node": "robot_vision.ros.simulation.node",
+    "viewer_node": "robot_vision.ros.viewer.node",
 }

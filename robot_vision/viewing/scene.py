@@ -251,7 +251,10 @@ class Scene:
 
         pictures, spaces, charts, texts = map(views, (PICTURE, SPACE, CHART, TEXT))
         left = [rrb.Grid(*pictures)] if pictures else []
-        right: list[Any] = [rrb.Tabs(*spaces)] if spaces else []
+        # The frame with the most in it, such as the map with its poses, lies on top.
+        sizes = [len(self._panels[SPACE, view.name]) for view in spaces]
+        top = sizes.index(max(sizes)) if sizes else 0
+        right: list[Any] = [rrb.Tabs(*spaces, active_tab=top)] if spaces else []
         right += [rrb.Grid(*texts)] if texts else []
         right += [rrb.Tabs(*charts)] if charts else []
         columns = [*left, *([rrb.Vertical(*right)] if right else [])]

@@ -387,6 +387,7 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
         "perception_and_places",
         "camera_player",
         "simulator_node",
+        "viewer_node",
     )
     lines = ["robot-vision = robot_vision.cli:main", "pip = pip._internal.cli.main:main"]
     lines += [f"{name} = robot_vision.ros.start:{name}" for name in nodes]

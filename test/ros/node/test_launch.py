@@ -48,6 +48,7 @@ LAUNCH_FILES = [
         "gate.launch.py",
         "demo.launch.py",
         "drive.launch.py",
+        "view.launch.py",
         "record.launch.py",
         "turtlebot.launch.py",
     )
