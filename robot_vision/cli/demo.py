@@ -35,6 +35,7 @@ from robot_vision.demo.processes import ENDING, MAX_DOMAIN, DemoError, Processes
 from robot_vision.demo.recorded import DriveTruth, read_truth, record_drive
 from robot_vision.demo.report import draw
 from robot_vision.demo.scoring import Drive, KnownPlaces
+from robot_vision.demo.wheels import Wheels
 from robot_vision.errors import BundleError, ConfigError
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
@@ -266,7 +267,9 @@ def _prepare(
         start_ns = time.time_ns()
         of_pixels = any(image_words(head) for head, _ in pipeline.bundle.spec.bound)
         renderer = Renderer(world, camera) if of_pixels else None
-        written = record_drive(bag, frames, images, camera, start_ns, renderer)
+        written = record_drive(
+            bag, frames, images, camera, start_ns, renderer, Wheels(frames, args.seed)
+        )
         fingerprints: dict[int, int] = {}
         for index, image in enumerate(written):
             fingerprints[fingerprint(image)] = index

@@ -1,4 +1,4 @@
-"""A drive as a rosbag2 with images, true poses and room labels, and the truth read back from it."""
+"""A drive as a rosbag2 with images, true poses, room labels and odometry, and the truth read back from it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.demo.wheels import Wheels
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.messages.stamps import nanoseconds
@@ -73,6 +74,7 @@ def record_drive(
     camera: Camera,
     start_ns: int,
     renderer: Renderer | None = None,
+    wheels: Wheels | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Writes a drive to a rosbag2 while its images are made, and yields each image once written.
 
@@ -83,6 +85,7 @@ def record_drive(
         camera: by which they were rendered.
         start_ns: stamp of the drive's start.
         renderer: says what each pixel shows and how far away it is, if that is wanted too.
+        wheels: odometry of the drive, if that is wanted too.
 
     Raises:
         SourceError: `path` exists already, or cannot be written.
@@ -90,12 +93,16 @@ def record_drive(
     with RecordingWriter(path) as bag:
         if renderer is not None:
             bag.label_info(names_topic(SURFACE_TOPIC), start_ns, CAMERA_FRAME, SURFACES)
-        for frame, image in zip(frames, images, strict=True):
+        if wheels is not None:
+            wheels.write_mount(bag, start_ns, CAMERA_FRAME)
+        for index, (frame, image) in enumerate(zip(frames, images, strict=True)):
             stamp = stamp_of(frame, start_ns)
             pose = frame.T_map_camera
             # The truth first: a player of the bag knows it when the image comes.
             bag.camera_pose(POSE_TOPIC, stamp, pose[:3, 3], xyzw_from_matrix(pose[:3, :3]))
             bag.label(ROOM_TOPIC, stamp, frame.room)
+            if wheels is not None:
+                wheels.write(bag, index, stamp)
             if renderer is not None:
                 surfaces, depth_m = renderer.truth(pose)
                 # Millimetres, 0 for nothing, as REP 118 has it.

@@ -48,6 +48,7 @@ _OFFERED = Qos(
     liveliness_lease_duration=_FOREVER,
     avoid_ros_namespace_conventions=False,
 )
+_LATCHED = _OFFERED._replace(durability=QosDurability.TRANSIENT_LOCAL)
 
 
 def _abandon(writer: Writer) -> None:
@@ -252,8 +253,9 @@ class RecordingWriter:
         assert self._writer is not None, "use RecordingWriter in a with statement"
         connection = self._connections.get(topic)
         if connection is None:
+            offered = _LATCHED if topic == "/tf_static" else _OFFERED  # as tf2 wants it
             connection = self._writer.add_connection(
-                topic, kind, typestore=self._types, offered_qos_profiles=[_OFFERED]
+                topic, kind, typestore=self._types, offered_qos_profiles=[offered]
             )
             self._connections[topic] = connection
         if connection.msgtype != kind:

@@ -13,6 +13,7 @@ from robot_vision.cli import main
 from robot_vision.demo.recorded import DriveTruth, read_truth, record_drive
 from robot_vision.demo.relocalisation import PlacePose, relocalisation
 from robot_vision.demo.scoring import FrameAnswer, KnownPlaces, Score
+from robot_vision.demo.wheels import Wheels
 from robot_vision.errors import SourceError
 from robot_vision.simulation.drive import evaluation_drive, kidnapped_drive
 from robot_vision.simulation.world.home import default_world
@@ -85,6 +86,60 @@ def test_what_is_said_of_pixels_is_judged_with_the_model_and_named_without_it(tm
     for name in ("segmentation", "depth"):
         assert f"{name} is not judged, since that needs its settings" in said.out + said.err
     assert main(["filter", *bag, *model, "--output", str(tmp_path / "filter")]) == 0
+
+
+@pytest.mark.slow
+def test_recorded_drive_has_odometry_that_drifts_and_does_not_notice_that_it_was_carried(tmp_path):
+    frames, jump = kidnapped_drive(evaluation_drive(WORLD), WORLD, 10.0)
+    wheels = Wheels(frames, 4)
+    images = [np.zeros((24, 32, 3), np.uint8)] * len(frames)
+    list(record_drive(tmp_path / "bag", frames, images, Camera(), 10**18, wheels=wheels))
+    found = {"/odom": [], "/tf": [], "/tf_static": []}
+    with AnyReader([tmp_path / "bag"]) as reader:
+        connections = [c for c in reader.connections if c.topic in found]
+        offered = {c.topic: c.ext.offered_qos_profiles[0].durability.name for c in connections}
+        for c, stamp, data in reader.messages(connections):
+            found[c.topic].append((stamp, reader.deserialize(data, c.msgtype)))
+    assert offered == {"/odom": "VOLATILE", "/tf": "VOLATILE", "/tf_static": "TRANSIENT_LOCAL"}
+
+    def matrix(place, turn):
+        T = np.eye(4)
+        T[:3, :3] = Rotation.from_quat((turn.x, turn.y, turn.z, turn.w)).as_matrix()
+        T[:3, 3] = place.x, place.y, place.z
+        return T
+
+    ((_, static),) = found["/tf_static"]
+    mount = static.transforms[0]
+    names = mount.header.frame_id, mount.child_frame_id
+    assert names == ("base_link", "camera_optical_frame")
+    T_base_camera = matrix(mount.transform.translation, mount.transform.rotation)
+    assert T_base_camera[2, 3] == pytest.approx(1.1)
+    odometry = []
+    for (stamp, message), (other, tf) in zip(found["/odom"], found["/tf"], strict=True):
+        (transform,) = tf.transforms
+        assert stamp == other and transform.child_frame_id == message.child_frame_id == "base_link"
+        T = matrix(message.pose.pose.position, message.pose.pose.orientation)
+        np.testing.assert_allclose(
+            T, matrix(transform.transform.translation, transform.transform.rotation)
+        )
+        odometry.append(T @ T_base_camera)
+    assert [stamp for stamp, _ in found["/odom"]] == [
+        10**18 + round(frame.stamp_s * 1e9) for frame in frames
+    ]
+    poses = [frame.T_map_camera for frame in frames]
+    steps = [
+        (np.linalg.inv(a[i - 1]) @ a[i])[:3, 3]
+        for a in (poses, odometry)
+        for i in range(1, len(frames))
+    ]
+    true, said = np.split(np.array(steps), 2)
+    drives = np.arange(1, len(frames)) != jump
+    assert np.linalg.norm(true[jump - 1]) > 1 > 0.1 > np.linalg.norm(said[jump - 1])
+    assert np.abs(true - said)[drives].max() < 0.06  # a step is up to 0.16 m
+    ways = [np.linalg.inv(a[0]) @ a[jump - 1] for a in (poses, odometry)]
+    assert np.linalg.norm((ways[0] - ways[1])[:3, 3]) > 0.05
+    rate = found["/odom"][40][1].twist.twist.linear.x
+    assert rate == pytest.approx(1.6, abs=0.5)
 
 
 def test_truth_of_a_bag_without_poses_is_refused(tmp_path):
