@@ -33,13 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label",
         help="class to explain, for the heads that have it (default: the answer of each head)",
     )
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--pixel",
         nargs=2,
         type=int,
         metavar=("X", "Y"),
         help="pixel of the images to explain, for the heads that answer for each pixel (default: the "
         "class with the most pixels, or the nearest pixels)",
+    )
+    where.add_argument(
+        "--region",
+        nargs=4,
+        type=int,
+        metavar=("X", "Y", "WIDTH", "HEIGHT"),
+        help="rectangle of the images to explain, as --pixel does a pixel",
     )
     parser.add_argument(
         "--output",
@@ -86,16 +94,22 @@ def run(args: argparse.Namespace) -> int:
         asked = Asked(
             Window.of(whole.shape[:2], network.spec.input),
             args.label or "",
-            tuple(args.pixel) if args.pixel else None,
+            _box(args),
         )
         # two folders may hold images of one name
         stem = f"{number:03d}-{readable(Path(file).stem)}"
         pictures = {"layers": explain.draw_layers(explain.layers(wide, image), image)}
         for name in network.spec.heads if args.model else ():
             if found := explain.explain(network, name, image, asked):
-                pictures[name] = explain.draw_cam(image, *found)
-        if len(pictures) == 1 and (args.label or args.pixel):
+                pictures[name] = explain.draw_cam(image, *found, name)
+        if len(pictures) == 1 and (args.label or asked.box):
             raise ConfigError(_nobody(args, network.spec))
+        silent = [n for n in network.spec.heads if n not in pictures] if args.model else []
+        if silent and not (number or args.label or asked.box):
+            print(
+                f"note: no picture of {', '.join(silent)}: nothing says what it rests on",
+                file=sys.stderr,
+            )
         for kind, picture in pictures.items():
             path = folder / f"{stem}-{kind}.png"
             if not cv2.imwrite(str(path), picture[..., ::-1]):
@@ -104,14 +118,23 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _box(args: argparse.Namespace) -> tuple[int, int, int, int] | None:
+    """Returns which part of the image is asked about: x, y, width, height."""
+    if args.pixel:
+        return args.pixel[0], args.pixel[1], 1, 1
+    return tuple(args.region) if args.region else None
+
+
 def _nobody(args: argparse.Namespace, spec: Any) -> str:
     """Returns why no head of a network can say what is asked."""
     labels = [label for own in spec.heads.values() for label in getattr(own, "labels", ())]
     if args.label and labels and args.label not in labels:
         return unknown("label", args.label, labels)
     asked = " ".join(
-        [f"--label {args.label}" if args.label else "", "--pixel" if args.pixel else ""]
-    ).strip()
+        [f"--label {args.label}"] * bool(args.label)
+        + ["--pixel"] * bool(args.pixel)
+        + ["--region"] * bool(args.region)
+    )
     return (
         f"No head of this model can be asked for {asked}: it has {', '.join(spec.heads) or 'none'}"
     )

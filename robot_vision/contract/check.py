@@ -526,7 +526,7 @@ def test_evidence_of_an_answer_has_gradients_where_the_head_can_be_asked(
     for asked in (
         Asked(window),
         Asked(window, labels[-1] if labels else ""),
-        Asked(window, pixel=(7, 9)),
+        Asked(window, box=(7, 9, 1, 1)),
     ):
         raw = module(*one)
         evidence = trainer.evidence(module, raw, spec, asked)
@@ -536,7 +536,7 @@ def test_evidence_of_an_answer_has_gradients_where_the_head_can_be_asked(
         evidence.value.backward()
         assert all(t.grad is not None and t.grad.isfinite().all() for t in one)
         assert evidence.value.dim() == 0 and evidence.text and "\n" not in evidence.text
-        if asked.pixel is not None:
+        if asked.at_pixel:
             assert evidence.region is not None and evidence.region.sum() == 1
     if labels:
         asked = Asked(window, "nobody's label")

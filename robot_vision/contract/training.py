@@ -172,31 +172,52 @@ class Asked:
     Attributes:
         window: where the image lies in the network's input.
         label: a class; empty for what the head itself says.
-        pixel: x and y in the image, for heads that answer for each pixel; None for a region that the head
-            chooses.
+        box: x, y, width and height in pixels of the image, for heads that answer for each pixel; None for a
+            region that the head chooses.
     """
 
     window: Window
     label: str = ""
-    pixel: tuple[int, int] | None = None
+    box: tuple[int, int, int, int] | None = None
 
     def region(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Returns which pixel of a map of a size (h, w) is asked about; without one, all that show the image.
+        """Returns which pixels of a map of a size (h, w) are asked about; without a box, all of the image.
 
         Raises:
-            ConfigError: the network does not see the pixel.
+            ConfigError: the box is not in the image, or the network sees none of its pixels.
         """
-        if self.pixel is None:
+        if self.box is None:
             return self.window.covered(size)
-        (x, y), (height, width) = self.pixel, self.window.camera
+        (x, y, across, down), (height, width) = self.box, self.window.camera
         numbers = np.arange(size[0] * size[1]).reshape(size)
-        seen = self.window.to_camera(numbers, -1)
-        if not (0 <= x < width and 0 <= y < height and seen[y, x] >= 0):
+        found: Any = ()
+        if (
+            0 <= x
+            and 0 <= y
+            and across >= 1
+            and down >= 1
+            and x + across <= width
+            and y + down <= height
+        ):
+            found = np.unique(self.window.to_camera(numbers, -1)[y : y + down, x : x + across])
+        region = np.isin(numbers, found)
+        if not region.any():
+            what = f"Pixel {x} {y}" if self.at_pixel else f"Region {x} {y} {across} {down}"
             raise ConfigError(
-                f"Pixel {x} {y}: the network sees no such pixel of an image of {width} x {height}; x is "
-                "counted from the left and y from the top"
+                f"{what}: the network sees no such {'pixel' if self.at_pixel else 'pixels'} of an image of "
+                f"{width} x {height}; x is counted from the left and y from the top"
             )
-        return np.asarray(numbers == seen[y, x])
+        return region
+
+    @property
+    def at_pixel(self) -> bool:
+        """Whether one pixel is asked about."""
+        return self.box is not None and self.box[2:] == (1, 1)
+
+    @property
+    def where(self) -> str:
+        """Where that is, for people; empty without a box."""
+        return "" if self.box is None else "at the pixel" if self.at_pixel else "in the region"
 
 
 class Evidence(NamedTuple):

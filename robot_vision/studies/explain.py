@@ -138,15 +138,19 @@ def explain(
     return np.clip(heat, 0, 1), evidence
 
 
-def draw_cam(image: Image, heat: NDArray[np.float32], evidence: Evidence) -> Image:
+def draw_cam(image: Image, heat: NDArray[np.float32], evidence: Evidence, name: str = "") -> Image:
     """Draws the input, with the outline of the pixels that are explained, next to the input under the heat.
 
+    Args:
+        image: RGB uint8.
+        heat: as `explain` returns it.
+        evidence: as `explain` returns it.
+        name: of the head.
+
     Returns:
-        RGB uint8.
+        RGB uint8, with a scale of the heat's colours at the bottom.
     """
-    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    share = 0.55 * heat[..., None]
-    mixed = (image * (1 - share) + colours * share).astype(np.uint8)
+    mixed = _heated(image, heat)
     scale = max(1, round(256 / image.shape[0]))
     plain, warm = (
         cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
@@ -160,8 +164,27 @@ def draw_cam(image: Image, heat: NDArray[np.float32], evidence: Evidence) -> Ima
             cv2.drawContours(plain, outlines, -1, colour, width)
     pair = np.concatenate([plain, warm], axis=1)
     top = np.full((30, pair.shape[1], 3), _PAPER, np.uint8)
-    _write(top, evidence.text, (6, 20))
-    return np.concatenate([top, pair])
+    _write(top, f"{name}: {evidence.text}" if name else evidence.text, (6, 20))
+    return np.concatenate([top, pair, _scale(pair.shape[1], evidence.both)])
+
+
+def _heated(image: Image, heat: NDArray[np.float32]) -> Image:
+    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    share = 0.55 * heat[..., None]
+    return np.asarray(image * (1 - share) + colours * share, np.uint8)
+
+
+def _scale(width: int, both: bool) -> Image:
+    """Returns what the heat's colours mean, on a grey image, for the right half of a picture."""
+    band = np.full((42, width, 3), _PAPER, np.uint8)
+    left, steps = width // 2 + 6, width // 2 - 12
+    heat = np.linspace(0, 1, steps, dtype=np.float32)[None].repeat(12, axis=0)
+    band[4:16, left : left + steps] = _heated(np.full((12, steps, 3), 128, np.uint8), heat)
+    _write(band, "0", (left, 34))
+    what = "1: changes it most" if both else "1: speaks for it most"
+    (needed, _), _ = cv2.getTextSize(what, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    _write(band, what, (max(left + 20, width - 6 - needed), 34))
+    return band
 
 
 def draw_layers(found: list[Layer], image: Image) -> Image:

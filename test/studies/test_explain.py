@@ -23,6 +23,7 @@ from robot_vision.simulation.world.sensor import Sensor, render_frames
 from robot_vision.studies.explain import (
     all_stages,
     backbone_alone,
+    draw_cam,
     draw_layers,
     explain,
     layers,
@@ -156,7 +157,8 @@ def test_hiding_what_a_class_of_pixels_rests_on_lowers_it_more_than_hiding_as_ma
 def test_hiding_what_a_depth_rests_on_changes_it_more_than_hiding_as_many_others(demo, home, pixel):
     rng, changed, elsewhere = np.random.default_rng(0), [], []
     for image in home[1]:
-        asked = Asked(Window.of((240, 320), demo.spec.input), pixel=pixel)
+        box = pixel and (*pixel, 1, 1)
+        asked = Asked(Window.of((240, 320), demo.spec.input), box=box)
         heat, evidence = explain(demo, "depth", image, asked)
         with torch.no_grad():
             depth = demo(torch.from_numpy(image[None]))["depth"][0].numpy()
@@ -180,6 +182,41 @@ def test_hiding_what_a_depth_rests_on_changes_it_more_than_hiding_as_many_others
 
 
 @pytest.mark.slow
+def test_what_is_said_in_a_box_is_explained(demo, home):
+    """The cells of the map that show the box, and of a class those of which it is said."""
+    image, box = home[1][0], (80, 160, 80, 60)
+    asked = Asked(Window.of((240, 320), demo.spec.input), box=box)
+    inside = np.zeros((30, 40), bool)
+    inside[20:28, 10:20] = True
+    _, of_depth = explain(demo, "depth", image, asked)
+    with torch.no_grad():
+        said = demo(torch.from_numpy(image[None]))
+    assert inside[of_depth.region].all() and of_depth.region.sum() == pytest.approx(80, abs=20)
+    metres = np.median(said["depth"][0].numpy()[of_depth.region])
+    assert of_depth.text == f"{metres:.2f} m in the region"
+    _, of_class = explain(demo, "segmentation", image, asked)
+    ids = said["class_ids"][0].numpy()
+    (only,) = set(ids[of_class.region].tolist())
+    assert only == np.bincount(ids[of_depth.region]).argmax()
+    share = 100 * of_class.region.sum() / of_depth.region.sum()
+    assert of_class.text.endswith(f"of {share:.1f} % of the pixels in the region")
+
+
+@pytest.mark.slow
+def test_picture_names_the_head_and_has_a_scale(demo, home):
+    whole, image = home[0][0], home[1][0]
+    heat, evidence = explain(
+        demo, "depth", image, Asked(Window.of(whole.shape[:2], demo.spec.input))
+    )
+    pictures = [draw_cam(image, heat, evidence, name) for name in ("depth", "")]
+    assert (pictures[0][:30] != pictures[1][:30]).any()
+    np.testing.assert_array_equal(pictures[0][30:], pictures[1][30:])
+    scale = pictures[0][-42 + 4 : -42 + 16, pictures[0].shape[1] // 2 + 6 : -6]
+    assert np.abs(scale[0, 0].astype(int) - 128).max() <= 1  # nothing is laid over the image
+    assert scale[0, -1, 0] > scale[0, -1, 2] and (scale[0] == scale[-1]).all()
+
+
+@pytest.mark.slow
 def test_command_explains_by_the_heads_that_can_be_asked(tmp_path, home, capsys):
     for i in range(2):
         cv2.imwrite(str(tmp_path / f"{i}.png"), home[0][i][..., ::-1])
@@ -194,10 +231,17 @@ def test_command_explains_by_the_heads_that_can_be_asked(tmp_path, home, capsys)
     assert sorted(p.name for p in (out / "wall").iterdir()) == names
     assert main([*arguments, str(out / "pixel"), "--pixel", "30", "200", files[0]]) == 0
     assert sorted(p.name for p in (out / "pixel").iterdir()) == ["000-0-depth.png", *names]
-    capsys.readouterr()
+    assert (
+        main([*arguments, str(out / "region"), "--region", "20", "190", "40", "30", files[0]]) == 0
+    )
+    assert sorted(p.name for p in (out / "region").iterdir()) == ["000-0-depth.png", *names]
+    said = capsys.readouterr().err
+    assert said.count("note: no picture of pose, place: nothing says what it rests on") == 1
     for refused, words in (
         (["--label", "dorway"], "did you mean 'doorway'"),
         (["--pixel", "320", "0"], "320 x 240"),
+        (["--region", "300", "0", "30", "5"], "Region 300 0 30 5: the network sees no such pixels"),
+        (["--region", "3", "0", "0", "5"], "Region 3 0 0 5"),
         (["--label", "kitchen", "--pixel", "1", "1"], "No head of this model"),
     ):
         assert main([*arguments, str(out / "none"), files[0], *refused]) == 2

@@ -120,7 +120,7 @@ class ClassifierTrainer(Trainer[ClassifierSpec]):
         self, module: Any, raw: dict[str, Tensor], spec: ClassifierSpec, asked: Asked
     ) -> Evidence | None:
         """Returns a class's logit: of the most probable one, unless one is asked for."""
-        if asked.pixel is not None or (asked.label and asked.label not in spec.labels):
+        if asked.box is not None or (asked.label and asked.label not in spec.labels):
             return None
         probabilities = module.decode(raw)["probabilities"][0].detach()
         chosen = spec.labels.index(asked.label) if asked.label else int(probabilities.argmax())

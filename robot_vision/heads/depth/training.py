@@ -97,13 +97,13 @@ class DepthTrainer(Trainer[DepthSpec]):
     def evidence(
         self, module: Any, raw: dict[str, Tensor], spec: DepthSpec, asked: Asked
     ) -> Evidence | None:
-        """Returns the mean logarithm of the depth of a pixel, or of the nearest hundredth of all pixels."""
+        """Returns the mean logarithm of the depth asked about, or of the nearest hundredth of all pixels."""
         if asked.label:
             return None
         region = asked.region((spec.size[0], spec.size[1]))
         depth = module.decode(raw)["depth"][0].detach().numpy()
-        where = "at the pixel"
-        if asked.pixel is None:
+        where = asked.where
+        if asked.box is None:
             nearest = np.quantile(depth[region], _NEAREST)
             region, where = region & (depth <= nearest), "where it is nearest"
         text = f"{float(np.median(depth[region])):.2f} m {where}"

@@ -120,10 +120,11 @@ class SegmentationTrainer(Trainer[SegmentationSpec]):
         counts = np.bincount(ids[region], minlength=len(spec.labels))
         chosen = spec.labels.index(asked.label) if asked.label else int(counts.argmax())
         label, said = spec.labels[chosen], region & (ids == chosen)
-        if asked.pixel is not None:
+        share = f"{100 * said.sum() / region.sum():.1f} % of the pixels"
+        if asked.at_pixel:
             text = label if said.any() else f"{label}, where {spec.labels[counts.argmax()]} is said"
         else:
-            text = f"{label}, of {100 * said.sum() / region.sum():.1f} % of the pixels"
+            text = f"{label}, of {share}" + (f" {asked.where}" if asked.where else "")
             region = said if said.any() else region
         return Evidence(raw["logits"][0, chosen][region].mean(), text, region)
 
