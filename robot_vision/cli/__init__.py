@@ -30,6 +30,7 @@ VERBS = {
     "info": "show and verify a model bundle, list the engines of this machine",
     "doctor": "check this machine, its ROS 2 and the running cameras, and say what to change",
     "export": "write a bundle from a checkpoint, a published one too, or from a package's weights",
+    "pull": "take a bundle from the Hugging Face hub, verified",
     "init": "write a project on your own images: training configuration, launch file and commands",
     "train": "fine-tune a network on labelled images or poses and write its bundle",
     "calibrate": "calibrate the probabilities and covariances of a bundle on your own data",

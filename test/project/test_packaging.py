@@ -242,6 +242,7 @@ def test_extras_are_those_that_are_documented():
         "parquet",
         "view",
         "completion",
+        "hub",
         "docs",
         "dev",
         "test",

@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="convert a published checkpoint: SALAD, MegaLoc, BoQ, CosPlace or EigenPlaces, recognised by "
         "its tensors",
     )
+    source.add_argument(
+        "--triton",
+        metavar="BUNDLE",
+        help="write a finished bundle as a model of NVIDIA's Triton, which Isaac ROS takes too: --out is the "
+        "model repository, --name the model (default: the bundle's name)",
+    )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="directory of the bundle to write"
     )
@@ -142,6 +148,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports and says what was written."""
     out = Path(args.out).expanduser().absolute()
+    if args.triton:
+        return _to_triton(args, out)
     _check(args, out)
     try:
         import torch  # noqa: F401
@@ -173,6 +181,22 @@ def run(args: argparse.Namespace) -> int:
     _report(bundle)
     if network.spec.epistemic:
         _report_cost(network, bundle, images)
+    return 0
+
+
+def _to_triton(args: argparse.Namespace, out: Path) -> int:
+    """Writes a bundle for Triton, which needs no torch."""
+    from robot_vision.bundle.bundle import ModelBundle
+    from robot_vision.bundle.installed import find_model
+    from robot_vision.bundle.triton import CONFIG, write_model
+
+    bundle = ModelBundle.load(find_model(args.triton))
+    folder = write_model(bundle, out, args.name or bundle.name, args.force)
+    size = bundle.spec.input
+    print(f"wrote {folder / CONFIG} ({bundle.name}, sha256 {bundle.sha256[:12]})")
+    print(f"  images: uint8 RGB, N x {size.height} x {size.width} x 3, resized by {size.resize!r}")
+    for name, output in bundle.spec.outputs.items():
+        print(f"  {name}: {output.text}")
     return 0
 
 
