@@ -14,12 +14,12 @@ from robot_vision.demo.wheels import Wheels
 from robot_vision.errors import SourceError
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.messages.stamps import nanoseconds
+from robot_vision.recordings.bag import names_topic
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.simulation.drive import DriveFrame
 from robot_vision.simulation.world.renderer import Camera, Renderer
 from robot_vision.simulation.world.surfaces import SURFACES
-from robot_vision.truth.images import names_topic
 
 CAMERA_FRAME = "camera_optical_frame"
 IMAGE_TOPIC = "/camera/image_raw"

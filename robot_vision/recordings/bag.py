@@ -24,6 +24,11 @@ def calls_itself_truth(topic: str) -> bool:
     return any(part in _TRUTH for part in topic.split("/"))
 
 
+def names_topic(topic: str) -> str:
+    """Returns the topic of the LabelInfo that names the classes of a topic's ids."""
+    return f"{slashed(topic).removesuffix('/compressed')}_label_info"
+
+
 class BagSource(Source):
     """Image topics of a bag.
 

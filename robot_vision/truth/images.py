@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError, unknown
 from robot_vision.messages.types import IMAGE, LABEL_INFO
-from robot_vision.recordings.bag import COMPRESSED_IMAGE
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, names_topic
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.storage import slashed
@@ -160,11 +160,6 @@ def images_of_topic(
         images = [Renumbered(_Message(message), table) for message in messages]
         text = "; ".join([f"{text}, ids by {names_topic(source.where)}", *left_out(lost)])
     return ImageTrack(stamps_ns, images, within_ns, text)
-
-
-def names_topic(topic: str) -> str:
-    """Returns the topic of the LabelInfo that names the classes of a topic's ids."""
-    return f"{slashed(topic).removesuffix('/compressed')}_label_info"
 
 
 def class_names(bag: BagFile, topic: str) -> dict[int, str]:

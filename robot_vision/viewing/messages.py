@@ -35,6 +35,7 @@ from robot_vision.messages.types import (
     RANGE,
     VISION_INFO,
 )
+from robot_vision.recordings.bag import calls_itself_truth, names_topic
 from robot_vision.viewing.scene import Scene
 
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -129,7 +130,9 @@ class Shown:
         self._by_kind.get(kind, self._fields)(topic, message, look)
 
     def _of_head(self, topic: str, kind: str) -> Topic | None:
-        """Returns the topic of a head, under whatever name it is."""
+        """Returns the topic of a head, under whatever name it is; true images may be compressed."""
+        if kind == COMPRESSED_IMAGE and calls_itself_truth(topic):
+            kind = IMAGE
         return next(
             (t for t in self._topics if t.kind == kind and topic.endswith(f"/{t.name}")), None
         )
@@ -138,8 +141,15 @@ class Shown:
 
     def _image(self, topic: str, message: Any, look: Look) -> None:
         encoding = str(getattr(message, "encoding", "") or getattr(message, "format", ""))
-        if look.labels:
-            self._mask(topic, to_plane(message), look)
+        if look.labels or names_topic(topic) in self._names:
+            try:
+                ids = to_plane(message)
+            except ImageError:
+                if not calls_itself_truth(topic):
+                    raise
+                self._scene.jpeg(topic, self._jpeg(message))  # classes by their colours
+            else:
+                self._mask(topic, ids, look)
         elif encoding.startswith(("32FC1", "16UC1")):
             plane = to_plane(message)
             metres = plane / 1000.0 if plane.dtype == np.uint16 else plane
@@ -150,7 +160,7 @@ class Shown:
     def _mask(self, topic: str, ids: NDArray[Any], look: Look) -> None:
         if ids.dtype not in (np.uint8, np.uint16):
             raise ImageError("encoding", f"ids of classes are whole numbers and not {ids.dtype}")
-        for info in _label_topics(topic, look.labels):
+        for info in (names_topic(topic), *_label_topics(topic, look.labels)):
             if info in self._names and self._named.get(topic) != info:
                 self._named[topic] = info
                 self._scene.names(topic, self._names[info])

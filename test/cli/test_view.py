@@ -9,12 +9,15 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from evaluation_bags import write_bag
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
 from robot_vision.errors import ConfigError
+from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.viewing.server import WebViewer
 
 pytest.importorskip("rerun")
@@ -72,6 +75,35 @@ def test_an_evaluation_has_its_answers_and_its_errors_over_time(
     rows = rows_of(tmp_path / "seen.rrd")
     assert rows["/evaluation/error_m/value"] == metrics["pose"]["frames"] == 12
     assert [n for name, n in rows.items() if name.endswith("/classification")] == [12]
+
+
+def test_true_classes_of_pixels_are_masks_with_their_names(tmp_path, monkeypatch):
+    """As a head's are: the ids of a few classes are nearly black as a picture."""
+    from rerun.chunk import RrdReader
+
+    monkeypatch.chdir(tmp_path)
+    ids = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32) % 3
+    png = cv2.imencode(".png", ids)[1].tobytes()
+    colours = cv2.imencode(".png", np.zeros((24, 32, 3), np.uint8))[1].tobytes()
+    with RecordingWriter(tmp_path / "drive") as bag:
+        for topic in ("/truth/segmentation", "/truth/own"):
+            bag.label_info(f"{topic}_label_info", 10**18, "camera", ("floor", "wall", "box"))
+        for i in range(4):
+            stamp = 10**18 + i * 10**8
+            bag.image("/camera/image_raw", stamp, "camera", np.zeros((24, 32, 3), np.uint8))
+            for topic in ("/truth/segmentation", "/truth/own"):  # the second is of no head
+                bag.compressed_image(topic, stamp, "camera", png, "mono8; png compressed")
+            bag.compressed_image("/truth/a/segmentation", stamp, "camera", colours, "rgb8; png")
+    assert main(["view", "drive", "--output", "seen.rrd"]) == 0
+    found: dict[str, set[str]] = {}
+    for chunk in RrdReader(tmp_path / "seen.rrd").stream():
+        found.setdefault(chunk.entity_path, set()).update(chunk.to_record_batch().schema.names)
+    for topic in ("/truth/segmentation", "/truth/own"):
+        (entity,) = [name for name in found if name.endswith(topic) and "/a/" not in name]
+        said = " ".join(found[entity])
+        assert "SegmentationImage:buffer" in said and "AnnotationContext:context" in said
+    (entity,) = [name for name in found if name.endswith("/truth/a/segmentation")]
+    assert "EncodedImage:blob" in " ".join(found[entity])
 
 
 def test_without_rerun_one_line_says_the_command(

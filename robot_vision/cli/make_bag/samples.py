@@ -19,9 +19,10 @@ from robot_vision.datasets.sample import Sample, TruthImage, different_size, tru
 from robot_vision.errors import ImageError
 from robot_vision.evaluation.predict.samples import SampleSource
 from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.recordings.bag import names_topic
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.text.counts import counted
-from robot_vision.truth.images import REP118_UNIT, names_topic
+from robot_vision.truth.images import REP118_UNIT
 from robot_vision.truth.pixel_classes import NO_CLASS
 
 TRUTH = "/ground_truth"

@@ -29,7 +29,7 @@ from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics, numbers_of
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.messages.types import CAMERA_INFO, IMAGE
-from robot_vision.recordings.bag import COMPRESSED_IMAGE, calls_itself_truth
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, calls_itself_truth, names_topic
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.bag_stamps import StampNotes
@@ -46,7 +46,6 @@ from robot_vision.truth.images import (
     class_names,
     meaning,
     messages_of_topic,
-    names_topic,
     nearest_stamps,
     parse_images,
 )
