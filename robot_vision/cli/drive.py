@@ -96,6 +96,13 @@ def _add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres
         help="seed of the first home; the others follow (default: %(default)s)",
     )
     parser.add_argument(
+        "--walkers",
+        type=number(int, 0, 20),
+        default=0,
+        metavar="N",
+        help="boxes of a person's size that walk about in each home (default: %(default)s)",
+    )
+    parser.add_argument(
         "--metres",
         type=number(float, 1.0, 1e6),
         default=metres,
@@ -152,7 +159,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         makers["demo home"] = (0, default_world)
     worlds = {name: make() for name, (_, make) in makers.items()}
     simulators = [
-        (name, functools.partial(Simulator, world, makers[name][0], robot, mount))
+        (
+            name,
+            functools.partial(
+                Simulator, world, makers[name][0], robot, mount, walkers=args.walkers
+            ),
+        )
         for name, world in worlds.items()
     ]
     verdicts = []
@@ -172,6 +184,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         "command": " ".join(["robot-vision", *sys.argv[1:]]),
         "first_world": args.first_world,
         "worlds": len(worlds),
+        "walkers": args.walkers,
         "metres_a_world": args.metres,
         "robot": asdict(robot),
         "mount": asdict(mount),
@@ -206,7 +219,8 @@ def _record(args: argparse.Namespace) -> int:
     ):
         task = bar.add_task("worlds", total=args.worlds)
         for index, (name, (seed, make)) in enumerate(_worlds(args).items()):
-            recording.add(index, name, Simulator(make(), seed, robot, mount), args.metres)
+            simulator = Simulator(make(), seed, robot, mount, walkers=args.walkers)
+            recording.add(index, name, simulator, args.metres)
             bar.advance(task)
     print(
         f"{counted(recording.images, 'image')} of {counted(args.worlds, 'home')} in {args.out}, "

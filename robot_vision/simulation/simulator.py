@@ -14,13 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from robot_vision.errors import ConfigError
 from robot_vision.simulation.drive import look
 from robot_vision.simulation.robot import STEP_NS, Motion, Mount, Odometry, Robot, towards
+from robot_vision.simulation.walkers import HALF_M, Walker
 from robot_vision.simulation.world.obstacles import DistanceMap, Obstacles
 from robot_vision.simulation.world.renderer import Renderer
 from robot_vision.simulation.world.sensor import Sensor
+from robot_vision.simulation.world.surfaces import box_faces
 from robot_vision.simulation.world.world import World
 
 START_NS = 1_000_000_000  # a stamp of 0 means "not set"
 _START_M = 0.2  # from the robot's edge to what is nearest, where it starts
+_FACES = 5  # of a walker's box
 _RAYS_AHEAD = 41  # over the robot's width
 _APART_M = 0.05  # that a robot moves away from what it hit until it can hit it again
 
@@ -50,6 +53,7 @@ class Simulator:
         mount: of the camera.
         sensor: of the camera; None for one of the seed.
         start: x, y and yaw in the map; None for a free place by the seed.
+        walkers: boxes of a person's size that walk about; they do not run into the robot.
 
     Attributes:
         motion: true pose in the map, and rates.
@@ -74,11 +78,12 @@ class Simulator:
         mount: Mount | None = None,
         sensor: Sensor | None = None,
         start: tuple[float, float, float] | None = None,
+        walkers: int = 0,
     ) -> None:
         self.world, self.seed = world, seed
         self.robot, self.mount = robot or Robot(), mount or Mount()
         self.sensor = sensor or Sensor(seed)
-        self.obstacles = Obstacles(world, self.robot.height_m)
+        self._fixed = self.obstacles = Obstacles(world, self.robot.height_m)
         self.free = DistanceMap.of(world, self.robot.height_m)
         self._rng = np.random.default_rng((seed, 21))
         m = self.mount
@@ -90,6 +95,9 @@ class Simulator:
                 f"start is x {self.motion.x:g}, y {self.motion.y:g}, where a robot of radius "
                 f"{self.robot.radius_m:g} m touches something: choose a free place"
             )
+        seeds = np.random.SeedSequence((seed, 26)).spawn(walkers)
+        self._walkers = [Walker(self.free, np.random.default_rng(s)) for s in seeds]
+        self._make_way()
         self.odometry = Odometry(self.robot, np.random.default_rng((seed, 22)))
         self.way_m = 0.0
         self.collisions = 0
@@ -124,6 +132,10 @@ class Simulator:
             before.turn_rate_rad_s, self._wanted[1], robot.max_turn_acceleration_rad_s2 * dt_s
         )
         self.now_ns += STEP_NS
+        if self._walkers:
+            for walker in self._walkers:
+                walker.step(self._xy, dt_s)
+            self._meet()
         after = before.moved(speed, turn_rate, dt_s)
         events = []
         if self.obstacles.clearance((after.x, after.y)) >= robot.radius_m:
@@ -141,10 +153,30 @@ class Simulator:
                 events.append(Event(self.now_ns, "collision", before))
         return events
 
+    def _meet(self) -> None:
+        """Puts the obstacles where the walkers are."""
+        at = np.array([walker.xy for walker in self._walkers])
+        self.obstacles = self._fixed.with_boxes(at - HALF_M, at + HALF_M)
+
+    def _make_way(self) -> None:
+        """Leaves out walkers that would begin where the robot does."""
+        near = self.robot.radius_m + 2 * HALF_M
+        self._walkers = [w for w in self._walkers if np.hypot(*(w.xy - self._xy)) > near]
+        if self._walkers:
+            self._meet()
+
     def image(self) -> NDArray[np.uint8]:
         """Returns what the camera sees now, RGB uint8 (height, width, 3)."""
         if self._renderer is None:  # painting a world takes longer than a hundred images
-            self._renderer = Renderer(self.world, self.mount.camera)
+            faces = [
+                face
+                for walker in self._walkers
+                for face in box_faces(walker.box, self.world.room_at(walker.box.low[:2]).name)
+            ]
+            self._renderer = Renderer(self.world, self.mount.camera, faces)
+        if self._walkers:
+            moved = [(*(walker.xy - walker.box.low[:2] - HALF_M), 0.0) for walker in self._walkers]
+            self._renderer.move_extra(np.repeat(moved, _FACES, axis=0))
         self._images += 1
         seen = self._renderer.render_with_rooms(self.T_map_camera)
         return self.sensor.expose(*seen, self._images)

@@ -16,7 +16,8 @@ from scipy.sparse.csgraph import dijkstra
 
 from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
-from robot_vision.simulation.drivers import _CELL, DRIVERS, Expert, Plan, Random, Straight, _coarse
+from robot_vision.simulation.drivers import DRIVERS, Expert, Random, Straight
+from robot_vision.simulation.planner import _CELL, Plan, _coarse
 from robot_vision.simulation.recording import FolderRecording, Labels
 from robot_vision.simulation.referee import Verdict, evaluate, judge
 from robot_vision.simulation.robot import STEP_NS

@@ -243,3 +243,46 @@ def test_two_runs_are_equal_to_the_bit_and_another_seed_is_not() -> None:
 
     assert trace(1) == trace(1)
     assert trace(1) != trace(2)
+
+
+# --- walkers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_walkers_walk_through_nothing_and_do_not_run_into_a_robot_that_stands() -> None:
+    simulator = Simulator(random_home(6), 1, walkers=3)
+    assert len(simulator._walkers) == 3
+    walls, begun = Obstacles(simulator.world), [w.xy for w in simulator._walkers]
+    farthest = np.zeros(3)
+    for _ in range(1500):
+        assert not simulator.step()
+        for i, walker in enumerate(simulator._walkers):
+            assert walls.clearance(walker.xy) > 0.2  # half a box's side
+            farthest[i] = max(farthest[i], np.hypot(*(walker.xy - begun[i])))
+    assert simulator.collisions == 0 and farthest.min() > 1.0
+
+
+@pytest.mark.slow
+def test_walker_stands_where_pictures_scan_and_collisions_say() -> None:
+    simulator = Simulator(HOME, 0, mount=Mount(forward_m=0.0), start=(1.0, 0.3, 0.0), walkers=1)
+    empty = Simulator(HOME, 0, mount=Mount(forward_m=0.0), start=(1.0, 0.3, 0.0))
+    (walker,) = simulator._walkers
+    free, before = empty.free_ahead(), empty.image()
+    for x in (3.0, 4.5):
+        walker.xy = np.array([x, 0.3])
+        simulator._meet()
+        assert simulator.scan([0.0])[0] == pytest.approx(x - 1.2)
+        assert simulator.free_ahead() == pytest.approx(x - 1.4, abs=0.005) and free > 5 - 1e-9
+        simulator.image()
+        _, depth = simulator._renderer.truth(simulator.T_map_camera)  # type: ignore[union-attr]
+        c = simulator.mount.camera
+        assert depth[round(c.cy), round(c.cx)] == pytest.approx(x - 1.2, abs=0.01)
+        changed = np.abs(simulator.image().astype(int) - before).max(axis=2) > 60
+        columns = np.flatnonzero(changed[round(c.cy)])
+        half = c.fx * 0.2 / (x - 1.2)  # of its near face
+        assert np.median(columns) == pytest.approx(c.cx, abs=half)
+        assert len(columns) < 2 * half + 8
+    simulator.command(0.5, 0.0)
+    while not simulator.step():
+        walker.xy = np.array([4.5, 0.3])  # it would go away
+    assert 1.0 + simulator.way_m + 0.2 == pytest.approx(walker.xy[0] - 0.2, abs=0.05)

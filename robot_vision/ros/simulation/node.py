@@ -70,7 +70,9 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         """Makes the world and the publishers."""
         p = self.parameters
         try:
-            self._simulator = Simulator(p.made_world(), p.seed, p.robot(), p.mount())
+            self._simulator = Simulator(
+                p.made_world(), p.seed, p.robot(), p.mount(), walkers=p.walkers
+            )
             self._outputs = Outputs(self, p, self._simulator)
             self.open_tf()
         except BaseException:

@@ -35,6 +35,13 @@ class SimulatorParameters(ManagedParameters):
         low=0,
         high=2**31 - 1,
     )
+    walkers: int = parameter(
+        0,
+        "Number of boxes of a person's size that walk about; they do not run into the robot, which may"
+        " run into them.",
+        low=0,
+        high=20,
+    )
     robot_radius_m: float = parameter(
         _ROBOT.radius_m, "Radius of the robot, in metres.", low=0.05, high=2
     )

@@ -66,13 +66,26 @@ class Renderer:
         self._atlas = build_atlas(self.rectangles, rooms)
         # (n, 3, 3): columns right, down, origin; and the four corners (n, 4, 3)
         frame = np.array([[r.right, r.down, r.origin] for r in self.rectangles])
-        self._frames = frame.transpose(0, 2, 1)
+        self._frames = frame.transpose(0, 2, 1).copy()
         right, down, origin = frame.transpose(1, 0, 2)
         self._corners = np.stack([origin, origin + right, origin + right + down, origin + down], 1)
         self._normals = np.array([r.normal for r in self.rectangles])
         self._density = self._atlas.places[:, 2] / np.linalg.norm(right, axis=1)  # texels a metre
         self._xs = np.arange(self.camera.width, dtype=np.float32)
         self._ys = np.arange(self.camera.height, dtype=np.float32)
+
+    def move_extra(self, offsets: NDArray[np.float64]) -> None:
+        """Moves the further rectangles (m,) by offsets (m, 3) in metres from where they were given.
+
+        Their light, and the room whose lamp gives it, stay as they were painted.
+        """
+        moved = self.rectangles[len(self.rectangles) - len(offsets) :]
+        for i, (rectangle, offset) in enumerate(
+            zip(moved, offsets, strict=True), len(self.rectangles) - len(offsets)
+        ):
+            origin, right, down = rectangle.origin + offset, rectangle.right, rectangle.down
+            self._frames[i, :, 2] = origin
+            self._corners[i] = origin, origin + right, origin + right + down, origin + down
 
     def render(self, T_map_camera: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Returns the RGB uint8 (height, width, 3) image of a camera at a pose (4, 4); black is nothing."""

@@ -101,7 +101,7 @@ def rectangles(world: World) -> list[Rectangle]:
     for room in world.rooms:
         found += _shell(room, world)
         for box in room.boxes:
-            found += _box(box, room.name)
+            found += box_faces(box, room.name)
         found += _panels(room)
     for door in world.doors:
         found += _doorway(door, world.corridor)
@@ -132,7 +132,8 @@ def _shell(room: Room, world: World) -> Iterator[Rectangle]:
         yield piece(start, room.high[axis], 0.0)
 
 
-def _box(box: Box, room: str) -> Iterator[Rectangle]:
+def box_faces(box: Box, room: str) -> Iterator[Rectangle]:
+    """Yields the faces of a box that can be seen: five on the floor, six above it."""
     (x0, y0, z0), (x1, y1, z1) = box.low, box.high
     side = functools.partial(facing, finish=box.side, room=room, surface="furniture")
     yield side("north", (x0, y0, z0), (x1, y0, z1))  # the near face of each side
