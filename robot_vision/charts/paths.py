@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = tuple[int, int, int]
+from robot_vision.charts import lettering
+from robot_vision.charts.lettering import Colour
 
 INK: Colour = (60, 60, 60)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MARGIN = 70
 _MOST_ARROWS = 2000
 
@@ -109,6 +109,5 @@ def at(pixel: NDArray[np.float64]) -> tuple[int, int]:
 def write(
     image: NDArray[np.uint8], text: str, where: tuple[int, int], colour: Colour = INK
 ) -> None:
-    """Writes a line; OpenCV's font has ASCII only."""
-    ascii_text = text.encode("ascii", "replace").decode()
-    cv2.putText(image, ascii_text, where, _FONT, 0.5, colour, 1, cv2.LINE_AA)
+    """Writes a line."""
+    lettering.put(image, text, where, 0.5, colour)

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.charts import lettering
+from robot_vision.charts.lettering import Colour
 from robot_vision.simulation.world.renderer import Camera, Renderer
 from robot_vision.simulation.world.world import World
 
 Image = NDArray[np.uint8]
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _GREY, _PAPER = (30, 32, 36), (110, 114, 120), (250, 250, 248)
 _TRUE, _ESTIMATE, _ERROR = (24, 90, 200), (232, 96, 20), (240, 170, 130)
 _JUMP = (190, 30, 110)
@@ -73,11 +74,26 @@ class FloorPlan:
         return round(float(x)), round(float(y))
 
     def _name(self, text: str, centre: tuple[float, float]) -> None:
-        (w, h), _ = cv2.getTextSize(text, _FONT, 0.6, 1)
-        x, y = self.pixel(np.array(centre))
-        box = self.image[max(y - h - 6, 0) : y + 8, max(x - w // 2 - 8, 0) : x + w // 2 + 8]
-        box[:] = (0.25 * box + 0.75 * np.array(_PAPER)).astype(np.uint8)
-        cv2.putText(self.image, text, (x - w // 2, y), _FONT, 0.6, _INK, 1, cv2.LINE_AA)
+        self._boxed(text, self.pixel(np.array(centre)), 0.6, _INK, 0.75)
+
+    def _boxed(
+        self, text: str, centre: tuple[int, int], scale: float, ink: Colour, paper: float
+    ) -> None:
+        """Writes around a point, on paper that hides that share of what is below."""
+        w, (x, y) = lettering.width(text, scale), centre
+        box = self.image[max(y - 19, 0) : y + 8, max(x - w // 2 - 8, 0) : x + w // 2 + 8]
+        box[:] = ((1 - paper) * box + paper * np.array(_PAPER)).astype(np.uint8)
+        lettering.put(self.image, text, (x - w // 2, y), scale, ink)
+
+    def scale_bar(self, metres: int = 2) -> None:
+        """Draws a length in the lower right corner."""
+        length = round(metres * self._scale)
+        right, y = self.image.shape[1] - 14, self.image.shape[0] - 12
+        self.image[y - 26 : y + 10, right - length - 8 : right + 10] = _PAPER
+        cv2.line(self.image, (right - length, y), (right, y), _INK, 2)
+        for x in (right - length, right):
+            cv2.line(self.image, (x, y - 5), (x, y + 5), _INK, 2)
+        _centred(self.image, f"{metres} m", (right - length // 2, y - 8), 0.5)
 
     def path(self, positions: NDArray[np.float64]) -> None:
         """Draws the true path (N, 2 or 3) as a line."""
@@ -95,9 +111,8 @@ class FloorPlan:
             cv2.line(self.image, _rounded(p), _rounded(q), _JUMP, 2, cv2.LINE_AA)
         tail = b - (b - a) * min(24 / length, 1.0)
         cv2.arrowedLine(self.image, _rounded(tail), _rounded(b), _JUMP, 2, cv2.LINE_AA, 0, 0.6)
-        x, y = _rounded((a + b) / 2)
-        cv2.putText(self.image, "kidnapped", (x + 8, y), _FONT, 0.55, _PAPER, 4, cv2.LINE_AA)
-        cv2.putText(self.image, "kidnapped", (x + 8, y), _FONT, 0.55, _JUMP, 1, cv2.LINE_AA)
+        x, y = _rounded(a + 0.35 * (b - a))
+        self._boxed("kidnapped", (x + 62, y), 0.6, _JUMP, 0.9)
 
     def estimates(self, true: NDArray[np.float64], estimated: NDArray[np.float64]) -> None:
         """Draws estimates as dots, each joined by a line to where the camera really was."""
@@ -127,7 +142,7 @@ def compose(
     tile_w = tile_h * 4 // 3
     width = plan.image.shape[1] + 2 * (tile_w + pad) + 2 * pad
     page = np.full((head + body + foot + pad, width, 3), _PAPER, np.uint8)
-    cv2.putText(page, title, (pad, 35), _FONT, 0.85, _INK, 2, cv2.LINE_AA)
+    lettering.put(page, title, (pad, 35), 0.85, _INK, bold=True)
     _legend(page, width - 2 * (tile_w + pad) - pad, 30)
     page[head : head + body, pad : pad + plan.image.shape[1]] = plan.image
     for i, shot in enumerate(shots):
@@ -138,11 +153,11 @@ def compose(
         cv2.rectangle(page, (x, y), (x + 26, y + 24), _PAPER, -1)
         _centred(page, str(i + 1), (x + 12, y + 18), 0.55)
         ink = _INK if shot.right else (200, 30, 30)
-        cv2.putText(page, shot.title, (x, y + tile_h + 19), _FONT, 0.5, ink, 1, cv2.LINE_AA)
-        cv2.putText(page, shot.detail, (x, y + tile_h + 38), _FONT, 0.43, _GREY, 1, cv2.LINE_AA)
+        lettering.put(page, shot.title, (x, y + tile_h + 19), 0.5, ink)
+        lettering.put(page, shot.detail, (x, y + tile_h + 38), 0.45, _GREY)
     for i, line in enumerate(lines):
         at = (pad, head + body + 28 + 24 * i)
-        cv2.putText(page, line, at, _FONT, 0.55, _INK, 1, cv2.LINE_AA)
+        lettering.put(page, line, at, 0.55, _INK)
     return page
 
 
@@ -152,13 +167,13 @@ def _rounded(point: NDArray[np.float64]) -> tuple[int, int]:
 
 def _legend(page: Image, x: int, y: int) -> None:
     cv2.line(page, (x, y - 5), (x + 34, y - 5), _TRUE, 3, cv2.LINE_AA)
-    cv2.putText(page, "true path", (x + 42, y), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    lettering.put(page, "true path", (x + 42, y), 0.5, _INK)
     cv2.line(page, (x + 150, y - 5), (x + 176, y - 5), _ERROR, 1, cv2.LINE_AA)
     cv2.circle(page, (x + 176, y - 5), 4, _ESTIMATE, -1, cv2.LINE_AA)
     text = "estimate from one frame, and its error"
-    cv2.putText(page, text, (x + 190, y), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    lettering.put(page, text, (x + 190, y), 0.5, _INK)
 
 
 def _centred(image: Image, text: str, at: tuple[int, int], scale: float) -> None:
-    (w, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
-    cv2.putText(image, text, (at[0] - w // 2, at[1]), _FONT, scale, _INK, 1, cv2.LINE_AA)
+    w = lettering.width(text, scale)
+    lettering.put(image, text, (at[0] - w // 2, at[1]), scale, _INK)

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from robot_vision.pipeline import Pipeline
 
 
+_CORNERS = {
+    "segmentation": "the class of each pixel by colour",
+    "depth": "its distance (yellow near, dark far)",
+}
+
+
 def write_answer(file: IO[str], answer: FrameAnswer, judged: Judged) -> None:
     """Writes one answer with the truth as a line of JSON."""
     assert answer.orientation_xyzw is not None and answer.covariance is not None
@@ -73,9 +79,14 @@ def draw(
     plan.path(truth.positions[:jump])
     if jump < len(truth):
         plan.path(truth.positions[jump:])
-        plan.jump(truth.positions[jump - 1], truth.positions[jump])
     frames = sorted(judged)
     plan.estimates(truth.positions[frames], np.array([judged[f].position for f in frames]))
+    if jump < len(truth):  # on top of the estimates, which would hide its name
+        plan.jump(truth.positions[jump - 1], truth.positions[jump])
+    plan.scale_bar()
+    corner = [word for name, word in _CORNERS.items() if name in pipeline.bundle.spec.heads]
+    if corner:
+        lines = [*lines, f"in the corner of each frame: {' and '.join(corner)}"]
     page = compose(plan, shots, title, lines)
     bgr = cv2.cvtColor(page, cv2.COLOR_RGB2BGR)
     if not cv2.imwrite(str(path), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9]):

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.charts import lettering
+
 if TYPE_CHECKING:
     from robot_vision.images.window import Window
 
@@ -176,21 +178,15 @@ def _draw_lines(canvas: Pixels, lines: Sequence[str], bottom: int, line: int, sc
 
 
 def _put(canvas: Pixels, text: str, baseline: int, width: int, scale: float) -> None:
-    import cv2
-
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    thickness = max(1, round(scale * 1.6))
     left = max(2, round(6 * scale))
-    (needed, _), _ = cv2.getTextSize(text, font, scale, thickness)
+    needed = lettering.width(text, scale)
     if needed > width - 2 * left:  # smaller down to a limit, then cut
         scale = max(scale * (width - 2 * left) / needed, scale * 0.7)
-        while (
-            len(text) > 4 and cv2.getTextSize(text, font, scale, thickness)[0][0] > width - 2 * left
-        ):
+        while len(text) > 4 and lettering.width(text, scale) > width - 2 * left:
             text = text[:-4] + "..." if text.endswith("...") else text[:-3] + "..."
-    for step, colour in ((1, _BLACK), (0, _WHITE)):  # with a shadow, to be read on any bar
-        at = (left + step, baseline + step)
-        cv2.putText(canvas, text, at, font, scale, colour, thickness, cv2.LINE_AA)
+    bold = scale * 1.6 >= 1.5
+    # A bar may be as bright as the letters.
+    lettering.put(canvas, text, (left, baseline), scale, _WHITE, bold, _BLACK)
 
 
 def colour_of_name(name: str) -> Colour:

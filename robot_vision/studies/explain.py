@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robot_vision.backbones.backbone import Backbone
+from robot_vision.charts import lettering
 from robot_vision.contract.training import Asked, Evidence
 from robot_vision.errors import ConfigError
 from robot_vision.images.input import InputSpec
@@ -182,8 +183,7 @@ def _scale(width: int, both: bool) -> Image:
     band[4:16, left : left + steps] = _heated(np.full((12, steps, 3), 128, np.uint8), heat)
     _write(band, "0", (left, 34))
     what = "1: changes it most" if both else "1: speaks for it most"
-    (needed, _), _ = cv2.getTextSize(what, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
-    _write(band, what, (max(left + 20, width - 6 - needed), 34))
+    _write(band, what, (max(left + 20, width - 6 - lettering.width(what, 0.5)), 34))
     return band
 
 
@@ -192,6 +192,8 @@ def draw_layers(found: list[Layer], image: Image) -> Image:
     width = LABEL_WIDTH + COLUMNS * (TILE + GAP) + GAP
     small = np.asarray(cv2.resize(image, (TILE, TILE)), np.uint8)
     rows = [_row("input", (3, *image.shape[:2]), [small], width)]
+    _write(rows[0], "the most active channels of each stage, each in its own range:", (330, 28))
+    _bar(rows[0], (330, 38), cv2.COLORMAP_VIRIDIS, "least", "greatest")
     for layer in found:
         shape = tuple(layer.values.shape)
         rows.append(_row(layer.name, shape, _tiles(layer.values), width))
@@ -243,8 +245,20 @@ def _row(name: str, shape: tuple[int, ...], tiles: list[Image], width: int) -> I
 
 
 def _write(picture: Image, text: str, at: tuple[int, int]) -> None:
-    plain = text.encode("ascii", "replace").decode()  # OpenCV's fonts have no other letters
-    cv2.putText(picture, plain, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK, 1, cv2.LINE_AA)
+    lettering.put(picture, text, at, 0.5, _INK)
+
+
+def _bar(
+    picture: Image, at: tuple[int, int], colours: int, low: str, high: str, length: int = 140
+) -> None:
+    """Draws a bar of a colour map with what its ends stand for."""
+    x, y = at
+    _write(picture, low, (x, y + 12))
+    x += lettering.width(low, 0.5) + 8
+    steps = np.linspace(0, 255, length).astype(np.uint8)[None]
+    bar = cv2.applyColorMap(np.repeat(steps, 14, axis=0), colours)[..., ::-1]
+    picture[y : y + 14, x : x + length] = bar[:, : max(picture.shape[1] - x, 0)]
+    _write(picture, high, (x + length + 8, y + 12))
 
 
 def backbone_alone(name: str, weights: str | None, size: tuple[int, int]) -> MultiHeadNetwork:

@@ -199,7 +199,7 @@ def _run(
         report["run"]["weights"] = weight_notes
     report["data"] = describe_data(splits, sets, config, shared)
     report["history"] = recorder.history
-    if draw_curves(recorder.history, folder / CURVES):
+    if draw_curves(recorder.history, folder / CURVES, recorder.shown):
         recorder.say(f"curves: {folder / CURVES}")
     bundle = ship(network, config, folder, report, sets, recorder)
     write_whole(folder / REPORT, json.dumps(report, indent=2).encode())

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.charts.paths import FromAbove, at, write
+from robot_vision.charts.lettering import Colour
+from robot_vision.charts.paths import INK, FromAbove, at, write
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.text.counts import counted
@@ -46,12 +47,26 @@ def draw_map(
     colours = {s: _COLOURS[i % len(_COLOURS)] for i, s in enumerate(sources)}
     for source in sources:
         page.cameras(np.flatnonzero(np.array(poses.sources) == source), colours[source])
-    for line, source in enumerate(sources[:_LEGEND]):
-        text = f"{source} ({poses.sources.count(source)})"
-        write(page.image, text, (12, 46 + 18 * line), colours[source])
+    texts = [f"{source} ({poses.sources.count(source)})" for source in sources[:_LEGEND]]
     if len(sources) > _LEGEND:
-        write(page.image, f"and {len(sources) - _LEGEND} more", (12, 46 + 18 * _LEGEND))
+        texts.append(f"and {len(sources) - _LEGEND} more recordings")
+    for line, text in enumerate(texts):
+        y = 46 + 18 * line
+        if line < _LEGEND:
+            _keyframe(page.image, (20, y - 5), colours[sources[line]])
+        write(page.image, text, (48, y))
+    y = 46 + 18 * len(texts)
+    page.image[y - 12 : y + 2, 12:40] = _COVER
+    write(page.image, f"seen by a keyframe: up to {sight_m:g} m, {field_deg:g} deg wide", (48, y))
+    write(page.image, "dot and line: a keyframe, and where it looks", (48, y + 18))
+    _keyframe(page.image, (20, y + 13), INK)
     return page.finish(title)
+
+
+def _keyframe(image: NDArray[np.uint8], where: tuple[int, int], colour: Colour) -> None:
+    """Draws a keyframe of the legend as the page draws those of the map."""
+    cv2.line(image, where, (where[0] + 14, where[1]), colour, 1, cv2.LINE_AA)
+    cv2.circle(image, where, 3, colour, -1, cv2.LINE_AA)
 
 
 def _cover(page: FromAbove, sight_m: float, field_deg: float) -> None:

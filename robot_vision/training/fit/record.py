@@ -23,6 +23,8 @@ from rich.progress import (
 from robot_vision.contract.metrics import Metric
 from robot_vision.training.fit.checkpoint import write_whole
 
+_CURVES, _LOSSES = 4, 6  # metrics of a head, and losses, that are drawn at most
+
 
 class Recorder:
     """Writes to the terminal and into the run's folder, in the first process only.
@@ -41,7 +43,7 @@ class Recorder:
     ) -> None:
         self.folder = folder
         self.console = Console(file=sys.stderr, quiet=quiet)
-        self._shown = shown
+        self.shown = shown
         self._board: Any = None
         self._earlier: list[dict[str, Any]] = []
 
@@ -57,7 +59,7 @@ class Recorder:
     def epoch(self, history: Sequence[Mapping[str, Any]], bar: Bar) -> None:
         """Logs the last epoch of a stage's history, and writes all of it to `log.jsonl`."""
         entry = history[-1]
-        bar.console.print(_line(entry, self._shown), highlight=False, soft_wrap=True)
+        bar.console.print(_line(entry, self.shown), highlight=False, soft_wrap=True)
         if self.folder is None:
             return
         # The whole file again: a resumed run then has every epoch once.
@@ -149,41 +151,81 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    """Draws losses and validation scores over the epochs of every stage; False without matplotlib.
+def draw_curves(
+    history: Sequence[Mapping[str, Any]],
+    path: Path,
+    shown: Mapping[str, Mapping[str, Metric]] = MappingProxyType({}),
+) -> bool:
+    """Draws each loss and each validation metric over the epochs of all stages, one a panel.
 
     Args:
         history: of all stages, in order.
         path: a PNG file.
+        shown: head to its metrics; see `Trainer.shown`.
+
+    Returns:
+        Whether it was drawn: False without matplotlib.
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         return False
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = list(range(1, len(history) + 1))
-    names = list(dict.fromkeys(name for entry in history for name in entry["train"]))
-    for name in names:
-        if "." in name and len(names) > 6:
-            continue
-        left.plot(epochs, [e["train"].get(name, float("nan")) for e in history], label=name)
-    left.set(title="training loss", xlabel="epoch")
-    shown = ("accuracy", "macro_recall", "recall_at_1", "median_position_m", "median_rotation_deg")
-    scored = [(n, e) for n, e in zip(epochs, history, strict=True) if e.get("validation")]
-    for head in dict.fromkeys(h for _, e in scored for h in e["validation"]):
-        for key in shown:
-            found = [(n, e["validation"].get(head, {})) for n, e in scored]
-            points = [(n, metrics[key]) for n, metrics in found if key in metrics]
-            if points:
-                right.plot(*zip(*points, strict=True), label=f"{head} {key}")
-    right.set(title="validation", xlabel="epoch")
-    for axes in (left, right):
+    panels = curves(history, shown)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+    for number, (title, unit, epochs, values) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        axes.plot(epochs, values, marker="o" if len(epochs) == 1 else "", color="#0b6bb5")
+        axes.set(title=title, xlabel="epoch", ylabel=unit, xlim=(0.5, len(history) + 0.5))
+        axes.title.set_fontsize(10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for n, (a, b) in enumerate(itertools.pairwise(history), start=1):
             if a["stage"] != b["stage"]:
                 axes.axvline(n + 0.5, color="grey", linestyle=":")
-        if axes.lines:
-            axes.legend(fontsize=7)
+                axes.annotate(
+                    b["stage"],
+                    (n + 0.6, 0.98),
+                    xycoords=("data", "axes fraction"),
+                    va="top",
+                    size=7,
+                )
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
     return True
+
+
+def curves(
+    history: Sequence[Mapping[str, Any]], shown: Mapping[str, Mapping[str, Metric]]
+) -> list[tuple[str, str, list[int], list[float]]]:
+    """Returns the panels of `draw_curves`: title, label of the y axis, epochs from 1 on and values."""
+    panels = []
+    epochs = list(range(1, len(history) + 1))
+    names = list(dict.fromkeys(name for entry in history for name in entry["train"]))
+    for name in names:
+        if "." in name and len(names) > _LOSSES:  # a part of a head's loss
+            continue
+        title = "training: loss" if name == "loss" else f"training: loss of {name}"
+        found = [
+            (n, e["train"][name])
+            for n, e in zip(epochs, history, strict=True)
+            if name in e["train"]
+        ]
+        panels.append((title, "loss", *_columns(found)))
+    for head, metrics in shown.items():
+        for key, metric in list(metrics.items())[:_CURVES]:
+            scale = 100.0 if metric.unit == "%" else 1.0
+            found = [
+                (n, scale * e["validation"][head][key])
+                for n, e in zip(epochs, history, strict=True)
+                if key in e.get("validation", {}).get(head, {})
+            ]
+            if found:
+                title = f"validation: {head}, {metric.words}"
+                panels.append((title, metric.unit or metric.words, *_columns(found)))
+    return panels
+
+
+def _columns(found: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [n for n, _ in found], [value for _, value in found]
