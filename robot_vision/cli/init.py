@@ -14,14 +14,15 @@ from robot_vision.cli.arguments import add_data_options, data_options
 from robot_vision.datasets import DATASETS, Splits
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError, unknown
-from robot_vision.messages.types import IMAGE
-from robot_vision.recordings.bag import COMPRESSED_IMAGE, calls_itself_truth
+from robot_vision.messages.types import IMAGE, LABEL_INFO
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, calls_itself_truth, names_topic
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.base import DEFAULT_TOPIC
 from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
 from robot_vision.training import project
 from robot_vision.truth.bag_labels import LABEL_KINDS
+from robot_vision.truth.images import IMAGE_KINDS, is_distance
 
 T = TypeVar("T")
 _IMAGES_DECODED = 20  # enough to show the sizes
@@ -78,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if kind == "rosbag":
         options = {**options, "image_topic": topic, **_labels(ask, args.labels, kinds, options)}
+        if "truth_images" not in options and (pixels := _pixels(path, topic)):
+            options["truth_images"] = pixels
     elif args.labels:
         raise ConfigError(f"--labels is for bags, and {path} is a {kind} data set: leave it out")
     splits, options = project.open_divided(kind, path, options)
@@ -178,6 +181,31 @@ def _topics(path: Path) -> dict[str, str]:
         found |= bag.kinds
         bag.close()
     return found
+
+
+def _pixels(path: Path, images: str) -> str:
+    """Returns which topics tell the truth of an image topic's pixels, as the option `truth_images` has it.
+
+    These are called the truth, are in each bag, and say what their numbers are: distances, or ids whose
+    classes the bag names.
+    """
+    found: list[dict[str, str]] = []
+    for one in [path] if is_bag(path) else sorted(p for p in path.iterdir() if is_bag(p)):
+        bag = BagFile(one)
+        try:
+            named: dict[str, str] = {}
+            for topic, kind in bag.kinds.items():
+                if topic != images and kind in IMAGE_KINDS and calls_itself_truth(topic):
+                    first = next(iter(bag.raw([topic])), None)
+                    known = bag.kinds.get(names_topic(topic)) == LABEL_INFO
+                    if first is not None and (known or is_distance(bag.message(first))):
+                        named.setdefault(topic.rpartition("/")[2], topic)
+            found.append(named)
+        finally:
+            bag.close()
+    first_bag = found[0] if found else {}
+    shared = [item for item in first_bag.items() if all(item in f.items() for f in found)]
+    return ", ".join(f"{name}={topic}" for name, topic in shared)
 
 
 def _of(names: list[str]) -> str:

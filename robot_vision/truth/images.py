@@ -236,5 +236,13 @@ def meaning(message: Any) -> tuple[tuple[float, ...], float]:
     By REP 118 16UC1 holds millimetres, and 0 is none; 32FC1 holds metres. Numbers of another encoding, such
     as mono16, are what they are.
     """
-    encoding = getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()
-    return ((0.0,), REP118_UNIT) if encoding == "16UC1" else ((), 1.0)
+    return ((0.0,), REP118_UNIT) if _encoding(message) == "16UC1" else ((), 1.0)
+
+
+def is_distance(message: Any) -> bool:
+    """Whether a message holds distances by REP 118."""
+    return _encoding(message) in ("16UC1", "32FC1")
+
+
+def _encoding(message: Any) -> str:
+    return getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()

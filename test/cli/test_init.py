@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from evaluation_bags import write_bag
@@ -115,6 +116,27 @@ def test_labels_of_a_bag_are_a_file_or_a_topic(tmp_path: Path, capsys) -> None:
     }
     line = refused(capsys, str(tmp_path / "new"), "--data", str(bag), "--labels", "spams.yaml")
     assert "neither a file nor a topic" in line and "/truth/room" in line
+
+
+def test_true_pixels_of_a_bag_are_taken_where_it_says_what_they_are(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    with RecordingWriter(tmp_path / "drive") as bag:
+        bag.label_info("/truth/segmentation_label_info", 10**18, "camera", ("floor", "wall"))
+        for i in range(60):
+            stamp = 10**18 + i * 10**8
+            image = rng.integers(0, 256, (24, 32, 3), np.uint8)
+            bag.image("/camera/image_raw", stamp, "camera", image)
+            bag.image("/truth/segmentation", stamp, "camera", image[..., 0] // 128, "mono8")
+            bag.image("/truth/depth", stamp, "camera", np.full((24, 32), 2.0, np.float32), "32FC1")
+            bag.image("/truth/unnamed", stamp, "camera", image[..., 0], "mono8")
+    assert main(["init", str(tmp_path / "new"), "--data", str(tmp_path / "drive")]) == 0
+    assert "learns segmentation, depth" in capsys.readouterr().out
+    config = read_config(tmp_path / "new" / "training.yaml")
+    wanted = "segmentation=/truth/segmentation, depth=/truth/depth"
+    assert config.data.options["truth_images"] == wanted
+    splits = open_dataset("rosbag", tmp_path / "drive", **config.data.options)
+    assert splits.labels_of("image:segmentation") == ("floor", "wall")
+    assert all({"image:segmentation", "image:depth"} <= set(s.truth) for s in splits.samples)
 
 
 @pytest.mark.slow
