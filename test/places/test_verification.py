@@ -266,6 +266,33 @@ def test_pose_covariance_is_the_spread_of_estimated_poses() -> None:
     )
 
 
+def test_ellipsoid_of_exact_features_is_of_the_size_of_their_errors() -> None:
+    """Errors are half of what is assumed, as in images of a simulation, or of a good lens."""
+    points, T, noise = cloud(300, 3), pose((0.1, -0.2, 0.05), (0.2, -0.1, 0.3)), 2e-3
+    rng = np.random.default_rng(5)
+    nees = []
+    for _ in range(200):
+        rays = seen(points, T) + rng.normal(0, noise / 2, (300, 2))
+        found = pnp.refine(T, pnp.Correspondences(points, np.zeros(300), rays), noise)
+        assert found is not None
+        turn = cv2.Rodrigues(found[0][:3, :3] @ T[:3, :3].T)[0][:, 0]
+        error = np.concatenate([found[0][:3, 3] - T[:3, 3], turn])
+        nees.append(error @ np.linalg.solve(found[1], error))
+    assert 0.90 <= np.mean(np.array(nees) <= 12.592) <= 0.985
+    assert 0.7 < np.mean(nees) / 6 < 1.1
+
+
+def test_few_inliers_that_fit_by_chance_do_not_make_a_pose_sure() -> None:
+    points, T, noise = cloud(20, 3), pose((0.1, -0.2, 0.05), (0.2, -0.1, 0.3)), 2e-3
+    rays = seen(points, T) + np.random.default_rng(5).normal(0, noise / 100, (20, 2))
+    sure = pnp.refine(T, pnp.Correspondences(points, np.zeros(20), rays), noise)
+    rays = seen(points, T) + np.random.default_rng(5).normal(0, 2 * noise, (20, 2))
+    assumed = pnp.refine(T, pnp.Correspondences(points, np.zeros(20), rays), 2 * noise)
+    assert sure is not None and assumed is not None
+    ratio = np.sqrt(np.diag(sure[1]) / np.diag(assumed[1]))
+    assert np.all(ratio > 0.3)  # 0.5 is the assumed noise
+
+
 def test_pnp_of_points_that_fit_nothing_ends_without_an_error() -> None:
     """Where it runs away from few and wrong matches, matrices become singular or infinite."""
     for seed in range(30):

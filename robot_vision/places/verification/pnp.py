@@ -19,6 +19,11 @@ _OTHER_FOCALS = (-0.7, -0.5, -0.3, -0.15, 0.15, 0.3, 0.5, 0.7)  # logarithms of 
 # poses of its neighbours shift all parallaxes together, and this changes slowly across the image.
 _COMMON_SIGMA = 1.5
 _HUBER = 1.5  # standard deviations beyond which a residual counts linearly
+# Features within so many standard deviations of each other show one corner, and err alike.
+_CELL = 8.0
+# Residuals that are smaller than assumed are weighed against so many cells of features of the assumed noise:
+# few inliers that agree by chance must not make a pose sure.
+_PRIOR = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +71,8 @@ def solve(data: Correspondences, max_error: float, noise: float) -> PoseFit | No
 
     P3P in RANSAC (Fischler and Bolles 1981; Ke and Roumeliotis 2017) by OpenCV, then Gauss-Newton on
     reprojection errors with Huber's weights, in which a point counts less the more its uncertain depth
-    moves it in the query's image. The covariance is the inverse of the information, multiplied by the
-    squared residuals per degree of freedom where these are larger than expected.
+    moves it in the query's image. The covariance is what the residuals show, not what `noise` says; see
+    `_covariance`.
 
     Args:
         data: correspondences.
@@ -166,11 +171,41 @@ def refine(T_key_query: Array, data: Correspondences, noise: float) -> tuple[Arr
             break
     residual, jacobian, weight = _linearise(T, data, noise)
     information, _ = _normal(residual, jacobian, weight)
-    covariance = _inverse(information)
-    if covariance is None:
+    assumed = _inverse(information)
+    if assumed is None:
         return None
+    cells = np.floor(data.rays / (_CELL * noise)).astype(np.int64)
+    covariance = _covariance(residual, jacobian, weight, assumed, cells)
+    return T, covariance + _of_common_error(T, data, jacobian, weight, assumed)
+
+
+def _covariance(
+    residual: Array, jacobian: Array, weight: Array, assumed: Array, cells: NDArray[np.int64]
+) -> Array:
+    """Returns the covariance (6, 6) of a fit by its residuals.
+
+    Where these are larger than assumed, the inverse of the information grows by their squares per degree of
+    freedom. Where they are smaller, it is the sandwich estimator (Huber 1967), which features of unequal
+    noise do not mislead, mixed with the assumed one. Features of one cell (N, 2) of the image err together,
+    and are summed (Liang and Zeger 1986).
+    """
     excess = _excess(residual, weight, 6)
-    return T, covariance * excess + _of_common_error(T, data, jacobian, weight, covariance)
+    if excess > 1:
+        return excess * assumed
+    pull = weight @ residual[:, :, None]  # (N, 2, 1)
+    number = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
+    score = np.zeros((int(number.max()) + 1, 6))
+    np.add.at(score, number, (jacobian.transpose(0, 2, 1) @ pull)[:, :, 0])
+    # Beyond Huber's limit a residual that grows pulls no harder.
+    squared = (residual[:, None] @ pull)[:, 0, 0]
+    slack = np.where(squared > _HUBER**2 * (1 + 1e-9), 1 / np.maximum(squared, 1e-12), 0.0)
+    slope = weight - slack[:, None, None] * (pull @ pull.transpose(0, 2, 1))
+    bread = _inverse((jacobian.transpose(0, 2, 1) @ slope @ jacobian).sum(axis=0))
+    if bread is None:
+        return assumed
+    count = len(score)
+    shown = count / max(1, count - 3) * bread @ (score.T @ score) @ bread
+    return np.asarray((count * shown + _PRIOR * assumed) / (count + _PRIOR))
 
 
 def _of_common_error(
