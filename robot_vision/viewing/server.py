@@ -15,6 +15,7 @@ from pathlib import Path
 
 from robot_vision.errors import ConfigError
 from robot_vision.files.processes import die_with_parent
+from robot_vision.viewing.page import Page
 from robot_vision.viewing.scene import MISSING
 
 LOCAL = "127.0.0.1"
@@ -26,7 +27,7 @@ class WebViewer:
     """Serves a page with what is sent to `sink`, until it is closed.
 
     Rerun reports what its viewer is used for unless a file in the user's folder says no; the process gets a
-    folder with such a file. What the page itself loads is up to the browser.
+    folder with such a file. The page comes through `Page`, under whose policy a browser reports nothing.
 
     Args:
         host: address to listen on; 127.0.0.1 for this machine alone, 0.0.0.0 for all networks.
@@ -47,6 +48,8 @@ class WebViewer:
             _require_free(host, number)
         self._folder = tempfile.TemporaryDirectory(prefix="robot_vision_view_")
         self._log = Path(self._folder.name) / "log"
+        self._page: Page | None = None
+        inner = _free_port()  # of Rerun's own page, which has no policy, and no data either
         named = _names(host)
         self.sink = f"rerun+http://{LOCAL if host == '0.0.0.0' else host}:{port + 1}/proxy"
         data = urllib.parse.quote(f"rerun+http://{named}:{port + 1}/proxy", safe="")
@@ -57,7 +60,7 @@ class WebViewer:
             self._process = subprocess.Popen(
                 [
                     *(str(program), "--serve-web", "--bind", host),
-                    *("--port", str(port + 1), "--web-viewer-port", str(port)),
+                    *("--port", str(port + 1), "--web-viewer-port", str(inner)),
                     *("--server-memory-limit", f"{memory_mb}MB"),
                     *others,
                 ],
@@ -68,7 +71,9 @@ class WebViewer:
                 preexec_fn=die_with_parent,
             )
         try:
-            self._wait(host, (port, port + 1))
+            self._wait(host, (inner, port + 1))
+            source = LOCAL if host == "0.0.0.0" else host
+            self._page = Page(host, port, f"http://{source}:{inner}", port + 1)
         except BaseException:
             self.close()
             raise
@@ -80,6 +85,9 @@ class WebViewer:
 
     def close(self) -> None:
         """Ends it; calling it again does nothing."""
+        page, self._page = self._page, None
+        if page is not None:
+            page.close()
         if self.alive:
             self._process.terminate()
             try:
@@ -109,6 +117,12 @@ def _program() -> Path:
     if found is None or found.origin is None:
         raise ConfigError(MISSING)
     return Path(found.origin).parent / "rerun"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOCAL, 0))
+        return int(probe.getsockname()[1])
 
 
 def _require_free(host: str, port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import urllib.request
@@ -139,7 +140,10 @@ def test_the_page_is_served_on_this_machine_alone_by_a_silent_process() -> None:
     viewer = WebViewer(port=port)
     try:
         with urllib.request.urlopen(viewer.page, timeout=20) as page:
-            assert b"Rerun" in page.read()
+            text = page.read()
+            assert b"Rerun" in text and not re.search(rb'(href|src)="https?:', text)
+            rules = page.headers["Content-Security-Policy"]
+            assert f"http://*:{port + 1};" in rules and "https:" not in rules
         environment = Path(f"/proc/{viewer._process.pid}/environ").read_bytes().split(b"\0")
         folder = next(e for e in environment if e.startswith(b"XDG_CONFIG_HOME=")).split(b"=")[1]
         settings = json.loads((Path(folder.decode()) / "rerun/analytics.json").read_text())

@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,19 @@ class Browser:
         width: of the page in CSS pixels, which a desktop window cannot make as narrow as a phone.
         height: of what is seen at once.
         dark: whether it prefers dark pages.
+        flags: more of Chromium's.
 
     Raises:
         pytest.skip.Exception: there is no Chromium or no chromedriver.
     """
 
     def __init__(
-        self, scratch: Path, width: int = 1280, height: int = 900, dark: bool = False
+        self,
+        scratch: Path,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        flags: Sequence[str] = (),
     ) -> None:
         program = next(filter(None, map(shutil.which, BROWSERS)), None)
         driver = shutil.which("chromedriver")
@@ -48,14 +55,15 @@ class Browser:
         self._driver = subprocess.Popen(
             [driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        flags = [
+        words = [
+            *flags,
             *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"),
             *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
             *("--disable-sync", "--hide-scrollbars", "--enable-unsafe-swiftshader"),
             f"--user-data-dir={scratch / 'browser'}",
             "--blink-settings=preferredColorScheme=" + ("0" if dark else "1"),
         ]
-        options = {"binary": program, "args": flags}
+        options = {"binary": program, "args": words}
         wanted = {
             "alwaysMatch": {
                 "goog:chromeOptions": options,
