@@ -28,7 +28,9 @@ from rosidl_parser.definition import (
 from fuzz import scratch
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
+from robot_vision.ros.driving.node import DriverNode
 from robot_vision.ros.filters.node import FilterNode
+from robot_vision.ros.gate.node import GateNode
 from robot_vision.ros.node.sequence import NUMBERED
 from robot_vision.ros.perception.node import PerceptionNode
 from robot_vision.ros.places.node import PlaceNode
@@ -45,6 +47,17 @@ _TEXTS = (
     "", "map", "odom", "base_link", "front_optical", "/map", "32FC1", "rgb8", "bgr8", "mono8", "jpeg",
     "plumb_bob", "kitchen", "red", "green", "blue", "unknown", "x" * 300, "\u00e9\n\u2028",
 )  # fmt: skip
+_RULES = """
+labels: belief/label_info
+rules:
+  class: {kind: class, topic: belief/front/classification, label: red}
+  known: {kind: known, topic: belief/front/classification}
+  collision: {kind: collision, topic: eyes/front/collision}
+  obstacle: {kind: obstacle, topic: eyes/front/obstacle_near, deceleration: 0.5, limits: forward}
+  uncertain: {kind: uncertainty, topic: belief/pose, sigma_m: 0.5, sigma_deg: 10}
+  localised: {kind: localised, topic: belief/belief}
+  image: {kind: fresh, topic: front/image_raw, type: sensor_msgs/msg/Image}
+"""
 # Errors that only a guard can count.
 DOMAIN = 50  # of their own: in that of other tests they would be heard
 GUARDED = ("callback_errors", "internal_errors", "recognition_failures")
@@ -67,6 +80,8 @@ def nodes() -> tuple[Any, ...]:
         assert node.state_label == "active", (name, node.problem)
         return node
 
+    rules = folder / "rules.yaml"
+    rules.write_text(_RULES)
     mounted = {"camera_to_base": [0.1, 0.0, 0.5, -1.5, 0.0, -1.5], "base_frame": "base_link"}
     places = {"map": str(place_map), "camera": "front"}
     return (
@@ -78,6 +93,9 @@ def nodes() -> tuple[Any, ...]:
         make(PlaceNode, "mapper", pose_source="pose_with_covariance", mapping=True,
              map=str(folder / "grown.map"), camera="front"),
         make(PlaceNode, "places_tf", pose_source="tf", **places),
+        make(GateNode, "gate", rules=str(rules)),
+        make(DriverNode, "driver", camera="front", distance_topic="eyes/front/obstacle_near",
+             classification_topic="belief/classification", belief_topic="belief/belief"),
     )  # fmt: skip
 
 
@@ -166,10 +184,17 @@ def valid(kind: Any, topic: str, number: int) -> Any:
     elif name == "Classification":
         from vision_msgs.msg import ObjectHypothesis
 
-        message.results = [
-            ObjectHypothesis(class_id=c, score=s)
-            for c, s in (("red", 0.7), ("green", 0.2), ("blue", 0.1))
-        ]
+        scores = {"red": 0.7, "green": 0.2, "blue": 0.1}
+        if topic.endswith("collision"):
+            scores = {"free": 0.9, "collision": 0.1}
+        message.results = [ObjectHypothesis(class_id=c, score=s) for c, s in scores.items()]
+    elif name == "Range":
+        message.range, message.max_range = 2.0, 10.0
+    elif name == "DiagnosticStatus":
+        from diagnostic_msgs.msg import KeyValue
+
+        message.message = "localised"
+        message.values = [KeyValue(key="stamp_ns", value=str(now.sec * 10**9 + now.nanosec))]
     elif name == "LabelInfo":
         from vision_msgs.msg import VisionClass
 

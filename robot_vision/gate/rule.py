@@ -12,16 +12,17 @@ import numpy as np
 
 from robot_vision.errors import MeasurementError
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE
-from robot_vision.messages.stamps import stamp_to_ns
+from robot_vision.messages.stamps import SECOND_NS, stamp_to_ns
 from robot_vision.messages.types import CLASSIFICATION, POSE_WITH_COVARIANCE_STAMPED, RANGE
 from robot_vision.settings.declared import option
 
 FREE = math.inf  # what a rule returns that limits nothing
 UNKNOWN = "unknown"  # the class of an image that shows none of the model's
 LOCALISED = "localised"
-# Words of the filter node's belief. A rule may slow the robot for some; it stops for the others.
+# Words of the filter node's belief. A rule may slow the robot for some, of which the better is first.
 STOPS, MAY_SLOW = ("unknown", "stale", "contradicted"), ("odometry distrusted", "uncertain")
 ALL, FORWARD = "all", "forward"
+_MAX_STAMP_NS = (1 << 31) * SECOND_NS
 _EPSILON = 1e-3  # by which probabilities may be off
 
 
@@ -77,13 +78,15 @@ class Rule(ABC):
 
 
 def measured_ns(stamp_ns: int) -> int:
-    """Returns a stamp; refuses one of zero or before.
+    """Returns a stamp in nanoseconds.
 
     Raises:
-        MeasurementError: it is.
+        MeasurementError: it is 0 or before, or more than a message can carry.
     """
     if stamp_ns <= 0:
         raise MeasurementError("stamp", "its stamp is 0: have its publisher fill in header.stamp")
+    if stamp_ns >= _MAX_STAMP_NS:
+        raise MeasurementError("stamp", f"its stamp, {stamp_ns} ns, is no time")
     return stamp_ns
 
 
@@ -315,7 +318,9 @@ class LocalisedRule(Rule):
     def _judge(self, value: str) -> tuple[float, str]:
         if value == LOCALISED:
             return FREE, ""
-        return (self.speed if value in self.slow_for else 0.0), f"the belief is {value}"
+        # Who slows for a worse word does not stop for a better one.
+        allowed = MAY_SLOW[: max((MAY_SLOW.index(word) + 1 for word in self.slow_for), default=0)]
+        return (self.speed if value in allowed else 0.0), f"the belief is {value}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from robot_vision.gate.answers import STANDING, Velocity
 from robot_vision.gate.decision import Limit, stopping
 from robot_vision.gate.moment import Moment
 from robot_vision.ros.driving.parameters import DriverParameters
-from robot_vision.ros.gate.commanding import Commanding
+from robot_vision.ros.gate.commanding import OUT, Commanding
 from robot_vision.ros.gate.diagnostics import OK, WARN, Said
 from robot_vision.ros.node.status import status_message
 
@@ -96,7 +96,7 @@ class Driving(Commanding):
 
     def status(self) -> Any:
         """Returns the entry of `/diagnostics`, and warns of answers that nobody publishes."""
-        problems, what = self.problems(), self._said
+        problems, what = [*self.problems(), *self.other_types(OUT)], self._said
         others = self.others()
         if others:
             problems.append(f"{others}: commands mix")

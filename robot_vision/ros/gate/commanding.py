@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.duration import Duration
 
 from robot_vision.errors import ConfigError
 from robot_vision.gate.answers import STANDING, Heard, Velocity, heard
@@ -28,6 +29,7 @@ P = TypeVar("P", bound=CommandParameters)
 
 OUT = "cmd_vel"
 _REPEATED_S = 0.5  # of a reason that stays
+_LAST_S = 0.5  # for the last command to arrive
 _HEADER_BYTES = 12  # encapsulation, seconds, nanoseconds
 
 
@@ -118,6 +120,8 @@ class Commanding(ABC):
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         self._publish(STANDING, self._look())
+        # The process may end now, and what the base has not got by then is lost.
+        self._out.wait_for_all_acked(Duration(seconds=_LAST_S))
 
     def destroy(self) -> None:
         """Ends everything."""
@@ -225,6 +229,23 @@ class Commanding(ABC):
                     )
                 found.append(line)
                 self._warn(f"topic of {rule.name}", line)
+        return found
+
+    def other_types(self, *topics: str) -> list[str]:
+        """Returns a line for each topic of commands that others use with another type, after a warning."""
+        wanted, found = f"geometry_msgs/msg/{'TwistStamped' if self._stamped else 'Twist'}", []
+        for topic in topics:
+            full = self._node.resolve_topic_name(topic)
+            ends = (
+                *self._node.get_publishers_info_by_topic(full),
+                *self._node.get_subscriptions_info_by_topic(full),
+            )
+            for other in sorted({info.topic_type for info in ends} - {wanted}):
+                remedy = (
+                    f"set stamped_cmd_vel to {str(not self._stamped).lower()}, or change the others"
+                )
+                found.append(f"{full} is {wanted} here and {other} elsewhere: {remedy}")
+                self._warn(f"type of {topic}", found[-1])
         return found
 
     def others(self) -> str:

@@ -11,8 +11,7 @@ from vision_msgs.msg import LabelInfo
 from robot_vision.gate.answers import STANDING, Command, Velocity, command
 from robot_vision.gate.decision import decide
 from robot_vision.gate.moment import Moment
-from robot_vision.messages.stamps import stamp_to_ns
-from robot_vision.ros.gate.commanding import Commanding
+from robot_vision.ros.gate.commanding import OUT, Commanding
 from robot_vision.ros.gate.diagnostics import Said, gate_status, said
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.sequence import NUMBERED
@@ -67,9 +66,9 @@ class Gating(Commanding):
             total = self._statistics.count("refused_commands")
             self._warn(IN, f"A command was refused ({total} so far): {self._command.problem}")
         what = self._decided(now)
-        header = (
-            (stamp_to_ns(message.header.stamp), message.header.frame_id) if self._stamped else None
-        )
+        header = None
+        if self._command.stamp_ns is not None:
+            header = self._command.stamp_ns, message.header.frame_id
         self._publish(what.sent, now, header)
         self._say(what, now)
 
@@ -114,7 +113,7 @@ class Gating(Commanding):
             self._node.get_fully_qualified_name(),
             self._rules,
             self._said,
-            self.problems(),
+            [*self.problems(), *self.other_types(IN, OUT)],
             f"{past}: commands go past the gate" if past else "",
             self._statistics,
         )

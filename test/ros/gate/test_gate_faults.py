@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ pytest.importorskip("vision_msgs")
 pytest.importorskip("onnx")
 
 from ros_helpers import (
+    ROOT,
     Client,
     NodeProcess,
     coloured_image,
@@ -142,6 +146,16 @@ def test_what_dies_at_speed_stops_the_robot(robot: Robot) -> None:
     values = robot.client.diagnostics("gate: gate")[2]
     assert float(values["image_to_stop_ms_p50"]) > float(values["answer_to_command_ms_p50"]) > 0
     assert "stopped by stop in the blue room" in robot.gate.output.lower()
+
+
+def test_the_latency_from_image_to_stop_is_measured_with_the_demo_s_model(ros_domain: None) -> None:
+    command = [sys.executable, "-m", "benchmarks.gate", "--stops", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    median, _, most = found["image_to_stop_ms"]
+    assert found["stops"] == 3 and 0 < median <= most < 10_000
+    assert 0 < float(found["of_the_gate"]["answer_to_command_ms_p50"]) < median
 
 
 def test_an_unsure_image_slows(robot: Robot) -> None:

@@ -398,7 +398,8 @@ def test_rules_that_cannot_be_used_leave_the_node_unconfigured(
 
 
 def test_plain_twists_are_counted_from_their_arrival(tmp_path: Path, ros_domain: None) -> None:
-    from geometry_msgs.msg import Twist
+    from diagnostic_msgs.msg import DiagnosticArray
+    from geometry_msgs.msg import Twist, TwistStamped
 
     rules = "rules: {near: {kind: obstacle, topic: /eyes/obstacle_near, distance_m: 0.5}}"
     client = Client()
@@ -429,6 +430,17 @@ def test_plain_twists_are_counted_from_their_arrival(tmp_path: Path, ros_domain:
         begin = time.monotonic()
         wait_until(lambda: out[-1].linear.x == 0.0)
         assert time.monotonic() - begin < STATED_S + DELIVERY_S
+        client.listen(DiagnosticArray, "/diagnostics")
+        other = Client()  # a process of Nav2 that has been told to stamp its commands
+        try:
+            other.publisher(TwistStamped, "/plain/nav/cmd_vel")
+            words = (
+                "/plain/nav/cmd_vel is geometry_msgs/msg/Twist here and geometry_msgs/msg/TwistStamped "
+                "elsewhere: set stamped_cmd_vel to true"
+            )
+            wait_until(lambda: words in (client.diagnostics("gate: gate") or ("", ""))[1])
+        finally:
+            other.close()
     finally:
         client.close()
         gate.stop()
