@@ -20,10 +20,11 @@ Array = NDArray[np.float64]
 
 SPEED_M_S, TURN_DEG_S = (
     1.5,
-    90.0,
+    45.0,
 )  # standard deviations of a usual robot's velocity, along each axis
 _FASTEST = 5.0  # standard deviations of the velocity: what is faster is no motion
 _LEAST_S = 0.05  # two stamps close to each other are no proof of speed
+_SCALE_S = 2.5  # for which a wrong scale errs one way, until poses and turns have made up for it
 _SHORT_GAP_S = 0.25  # and four intervals of late: a driver needs as long to start again
 _ORIGIN_M, _ORIGIN_RAD = 0.3, 0.3  # where a driver that has just been started is
 
@@ -38,8 +39,8 @@ class OdometryNoise:
         rotation_per_rad_deg: degrees after turning by one radian.
         position_per_s: m after one second, moving or not.
         rotation_per_s_deg: degrees after one second.
-        across: what is wrong across the way and about other axes than the turn's, as a share of the above.
-            Wheels err by their size and their distance, which is along the way and about the turn's axis.
+        scale: share of each motion by which it is too long or too short throughout, along the way and about
+            the axis of the turn: wheels err by their size and their distance.
     """
 
     position_per_m: float = 0.05
@@ -47,7 +48,7 @@ class OdometryNoise:
     rotation_per_rad_deg: float = 2.0
     position_per_s: float = 0.005
     rotation_per_s_deg: float = 0.1
-    across: float = 1.0
+    scale: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -66,22 +67,16 @@ class OdometryNoise:
         return np.repeat([position, degrees * math.radians(1) ** 2], 3)
 
     def covariance(self, motion: NDArray[np.float64], dt_s: float) -> Array:
-        """Returns the covariance (6, 6) that a motion adds: `variances`, less what is not wrong across it."""
+        """Returns the covariance (6, 6) that a motion adds: `variances`, and a wrong scale along it."""
         whole = np.diag(self.variances(motion, dt_s))
-        less = 1 - self.across**2
-        for part, per in (
-            (slice(0, 3), self.position_per_m**2),
-            (slice(3, 6), math.radians(self.rotation_per_rad_deg) ** 2),
-        ):
-            size = float(np.linalg.norm(motion[part]))
-            if size > 0 and less > 0:
-                axis = motion[part] / size
-                whole[part, part] -= less * per * size * (np.eye(3) - np.outer(axis, axis))
+        if self.scale > 0 and dt_s > 0:
+            for part in (slice(0, 3), slice(3, 6)):
+                error = self.scale * motion[part]
+                whole[part, part] += np.outer(error, error) * (_SCALE_S / dt_s)
         return whole
 
 
-# Wheels with a gyroscope; across the way nothing is wrong but what slips.
-USUAL_NOISE = OdometryNoise(0.05, 0.75, 1.75, 0.005, 0.1, across=0.5)
+USUAL_NOISE = OdometryNoise(0.022, 0.5, 1.1, 0.005, 0.1, scale=0.02)  # wheels with a gyroscope
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,7 +169,11 @@ class Track:
             root = factor @ axes
             # Used as if it had no noise, its gain is one.
             used = (root * np.where(alone, 0.0, inflation)) @ root.T
-            noise = (root * np.where(alone, _ALONE, inflation)) @ root.T
+            root = root * np.sqrt(np.where(alone, _ALONE, inflation))
+            if P[:6, 6:].any():
+                # Without odometry: views alone give the rotation there, and it is what they say.
+                root[3:, alone] /= math.sqrt(_ALONE)
+            noise = root @ root.T
         S = symmetrised(P[:6, :6] + used)
         gain = np.linalg.solve(S, P[:6]).T  # (12, 6)
         change = gain @ residual

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.belief import believe
+from benchmarks.belief import INSIDE, believe
 from benchmarks.belief_world import make_drive
 
 LONGEST_FALSE_S = 0.3
@@ -58,3 +58,18 @@ def test_odometry_that_nothing_has_proven_yet_misleads_no_planner(fault, seed):
     belief = believe(make_drive(seed, fault, seconds=SECONDS))
     assert belief.longest_false_s <= LONGEST_FALSE_S + 1e-9  # 0.35 to 1.1 s before
     assert belief.localised.mean() > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "seeds", "most_inside", "least_nees"),
+    [("none", range(1000, 1006), 0.98, 0.9), ("no odometry", (1001, 1005), 1.0, 0.75)],
+)
+def test_stated_covariance_is_neither_too_wide_nor_too_narrow(
+    fault, seeds, most_inside, least_nees
+):
+    beliefs = [believe(make_drive(seed, fault, seconds=SECONDS)) for seed in seeds]
+    nees = [b.nees[b.localised] for b in beliefs]
+    assert 0.9 < np.mean(np.concatenate(nees) <= INSIDE) <= most_inside  # 0.988 and 0.996 before
+    assert least_nees < np.mean([n.mean() / 6 for n in nees]) < 1.2  # 0.87 and 0.70 before
+    assert min(b.localised.mean() for b in beliefs) > 0.94  # 0.96 and 0.90 before

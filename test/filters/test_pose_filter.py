@@ -305,15 +305,16 @@ def test_covariance_reaches_the_place_of_the_first_refused_pose():
     assert filter_.estimate().sigma_m < 0.2
 
 
-def test_odometry_errs_along_the_way_and_about_the_axis_of_the_turn():
-    noise = OdometryNoise(0.1, 0.0, 2.0, 0.0, 0.0, across=0.5)
+def test_wrong_scale_errs_along_the_way_and_about_the_axis_of_the_turn_however_it_is_sampled():
+    noise = OdometryNoise(0.1, 0.0, 2.0, 0.0, 0.0, scale=0.02)
     motion = np.array([0.0, 3.0, 0.0, 0.0, 0.0, 2.0])
-    found = noise.covariance(motion, 1.0)
-    turn = math.radians(2.0) ** 2 * 2.0
-    expected = [0.0075, 0.03, 0.0075, turn / 4, turn / 4, turn]
-    np.testing.assert_allclose(found, np.diag(expected), atol=1e-15)
-    alike = OdometryNoise(0.1, 0.0, 2.0, 0.0, 0.0)
-    np.testing.assert_allclose(alike.covariance(motion, 1.0), np.diag(alike.variances(motion, 1.0)))
+    alike = np.diag(noise.variances(motion, 2.0))
+    more = noise.covariance(motion, 2.0) - alike
+    np.testing.assert_allclose(more[1, 1], 0.06**2 * more[5, 5] / 0.04**2)
+    assert more[1, 1] > 0 and np.count_nonzero(more) == 2
+    np.testing.assert_allclose(noise.covariance(motion / 8, 0.25) * 8, alike + more)
+    # Twice as fast, the error of a scale is twice as large, and noise only by a root.
+    np.testing.assert_allclose(noise.covariance(2 * motion, 2.0) - 2 * alike, 4 * more)
 
 
 @pytest.mark.parametrize("with_odometry", [True, False])

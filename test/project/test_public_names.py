@@ -37,11 +37,14 @@ NODES = {
 CHANGED = {
     "perception_node": "perception",
     "initialpose_topic": "initialpose",
-    "odometry_rotation_per_m_deg": 0.75,
-    "odometry_rotation_per_rad_deg": 1.75,
+    "odometry_position_per_m": 0.022,
+    "odometry_rotation_per_m_deg": 0.5,
+    "odometry_rotation_per_rad_deg": 1.1,
+    "turn_deg_s": 45.0,
     "precision": "auto",
     "streams": 0,
     "--precision": "auto",
+    "--pose-turn-deg-s": "45.0",
     "--input": "None",
 }
 

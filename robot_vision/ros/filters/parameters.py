@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robot_vision.errors import ConfigError
-from robot_vision.filters.odometry import USUAL_NOISE, OdometryNoise
+from robot_vision.filters.odometry import OdometryNoise
 from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.node.managed_parameters import ManagedParameters, check_camera_names
 from robot_vision.settings.parameters import LIVE, parameter
@@ -145,15 +145,15 @@ class FilterParameters(ManagedParameters):
         "odom", "Frame of the odometry on /tf, used if odometry_source is tf."
     )
     odometry_position_per_m: float = parameter(
-        0.05,
-        "Standard deviation of the odometry's position along the way after one metre travelled, in "
-        "m; it grows with the square root of the distance, and is half of this across the way.",
+        0.022,
+        "Standard deviation of the odometry's position after one metre travelled, in m; it grows with "
+        "the square root of the distance.",
         low=1e-6,
         high=100,
         change=LIVE,
     )
     odometry_rotation_per_m_deg: float = parameter(
-        0.75,
+        0.5,
         "Standard deviation of the odometry's rotation after one metre travelled, in degrees; it "
         "grows with the square root of the distance.",
         low=1e-6,
@@ -161,10 +161,9 @@ class FilterParameters(ManagedParameters):
         change=LIVE,
     )
     odometry_rotation_per_rad_deg: float = parameter(
-        1.75,
-        "Standard deviation of the odometry's rotation about the axis of a turn, after turning by one "
-        "radian, in degrees; it grows with the square root of the turn, and is half of this about "
-        "other axes.",
+        1.1,
+        "Standard deviation of the odometry's rotation after turning by one radian, in degrees; it "
+        "grows with the square root of the turn.",
         low=1e-6,
         high=180,
         change=LIVE,
@@ -185,6 +184,14 @@ class FilterParameters(ManagedParameters):
         high=180,
         change=LIVE,
     )
+    odometry_scale: float = parameter(
+        0.02,
+        "Share by which all the odometry's distances and turns may be wrong: 0.02 for wheels that are "
+        "2 percent larger than it takes them to be.",
+        low=1e-6,
+        high=1,
+        change=LIVE,
+    )
     speed_m_s: float = parameter(
         1.5,
         "Standard deviation of the velocity along each axis where there is no odometry, in m/s. "
@@ -194,7 +201,7 @@ class FilterParameters(ManagedParameters):
         change=LIVE,
     )
     turn_deg_s: float = parameter(
-        90.0,
+        45.0,
         "Standard deviation of the turning rate where there is no odometry, in degrees per second.",
         low=0.01,
         high=10000,
@@ -373,7 +380,7 @@ class FilterParameters(ManagedParameters):
             self.odometry_rotation_per_rad_deg,
             self.odometry_position_per_s,
             self.odometry_rotation_per_s_deg,
-            USUAL_NOISE.across,
+            self.odometry_scale,
         )
         return PoseFilterSettings(
             noise=noise,
