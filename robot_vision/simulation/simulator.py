@@ -212,8 +212,10 @@ class Simulator:
         centres = self._starts()
         here = self.world.room_at(self._xy).name
         order = np.argsort(((centres - self._xy) ** 2).sum(axis=1), kind="stable")
-        near = (centres[i] for i in order if self.world.room_at(centres[i]).name == here)
-        x, y = (float(v) for v in next(near, centres[order[0]]))
+        clear = self.robot.radius_m + _START_M / 2  # of walkers, too
+        free = [i for i in order if self.obstacles.clearance(centres[i]) >= clear] or [order[0]]
+        near = (centres[i] for i in free if self.world.room_at(centres[i]).name == here)
+        x, y = (float(v) for v in next(near, centres[free[0]]))
         views = [Motion(x, y, float(yaw)) for yaw in np.linspace(-np.pi, np.pi, 36, endpoint=False)]
         self.motion = max(views, key=self._free_ahead)
         self._wanted = (0.0, 0.0)

@@ -286,3 +286,12 @@ def test_walker_stands_where_pictures_scan_and_collisions_say() -> None:
     while not simulator.step():
         walker.xy = np.array([4.5, 0.3])  # it would go away
     assert 1.0 + simulator.way_m + 0.2 == pytest.approx(walker.xy[0] - 0.2, abs=0.05)
+
+
+def test_reset_puts_the_robot_beside_walkers_and_not_into_them() -> None:
+    simulator = Simulator(HOME, 0, start=(3.0, 0.0, 0.0), walkers=1)
+    simulator._walkers[0].xy = np.array([3.1, 0.0])  # where it would be put otherwise
+    simulator._meet()
+    simulator.reset()
+    here = (simulator.motion.x, simulator.motion.y)
+    assert simulator.obstacles.clearance(here) >= simulator.robot.radius_m + 0.1
