@@ -191,7 +191,7 @@ $(interfaces_stamp): | $(runtime_stamp)
 ifeq ($(ros),system)
 	@$(python) tools/ros_env/build.py --hook-only
 else
-	@echo "==> vision_msgs and tf2_msgs, of which there are no wheels (compiles for about a minute)"
+	@echo "==> vision_msgs, tf2_msgs and bond, of which there are no wheels (compiles for about a minute)"
 	@command -v cmake >/dev/null || $(pip) cmake
 	@$(python) tools/ros_env/build.py
 endif

@@ -36,6 +36,7 @@ DISTRIBUTION_OF |= {"faiss": "faiss-cpu", "backports": "backports.zstd", "rerun"
 ROS_PACKAGES = {
     "action_msgs",
     "ament_index_python",
+    "bond",
     "builtin_interfaces",
     "cv_bridge",
     "diagnostic_msgs",

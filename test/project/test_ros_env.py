@@ -19,7 +19,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "tools" / "ros_env" / "build.py"
 
-# The fields of the released packages (vision_msgs 4.1.1, tf2_msgs of Humble and newer), in order.
+# The fields of the released packages (vision_msgs 4.1.1, tf2_msgs and bond of Humble and newer), in order.
 # No field has a default value. Wire format and type hash follow from type, name and order alone.
 RELEASED = {
     "vision_msgs/msg/Point2D": ["float64 x", "float64 y"],
@@ -79,6 +79,14 @@ RELEASED = {
         "string database_location",
         "int32 database_version",
     ],
+    "bond/msg/Status": [
+        "std_msgs/Header header",
+        "string id",
+        "string instance_id",
+        "bool active",
+        "float32 heartbeat_timeout",
+        "float32 heartbeat_period",
+    ],
     "tf2_msgs/msg/TFMessage": ["geometry_msgs/TransformStamped[] transforms"],
     "tf2_msgs/msg/TF2Error": [
         "uint8 NO_ERROR=0",
@@ -121,7 +129,7 @@ def test_fields_match_those_of_the_released_package(name):
     fields = _class_of(name).get_fields_and_field_types()
 
     # rclpy spells package/Type[] as sequence<package/Type>, and float64 as double.
-    spelled = {"float64": "double", "float32": "float"}
+    spelled = {"float64": "double", "float32": "float", "bool": "boolean"}
     expected = {}
     for line in RELEASED[name]:
         kind, field = line.split()

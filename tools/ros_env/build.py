@@ -1,7 +1,7 @@
 """Build the interface packages that the ROS 2 wheels lack into the virtual environment.
 
-The wheels make a virtual environment a ROS prefix, but there is none for `vision_msgs` and
-`tf2_msgs`. This builds both with the wheels' own generators and installs them next to the wheels'
+The wheels make a virtual environment a ROS prefix, but there is none for `vision_msgs`, `tf2_msgs`
+and `bond`. This builds them with the wheels' own generators and installs them next to the wheels'
 packages, so that `python -c "import vision_msgs.msg"` works with nothing sourced. Run it with the
 environment's Python:
 
@@ -15,7 +15,7 @@ Three things stand between the wheels and a build, and are seen to here:
 - Nothing sets `AMENT_PREFIX_PATH`, so packages are not found by name. A `.pth` file adds the
   environment to it whenever its Python starts (see `path_hook.py`).
 
-CMake is run directly: two packages that do not depend on each other need no workspace around them.
+CMake is run directly: packages that do not depend on each other need no workspace around them.
 Only the standard library is imported until the compiler and the headers have been found, so that
 what is missing is reported as one line that says what to install.
 """
@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("vision_msgs", "tf2_msgs")
+PACKAGES = ("vision_msgs", "tf2_msgs", "bond")
 
 # An absolute folder of the wheels' build machine, up to the end of that entry of a CMake list.
 _BUILD_MACHINE_PATH = re.compile(r'/opt/python/[^";]*')

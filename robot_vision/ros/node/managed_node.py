@@ -7,7 +7,7 @@ import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
@@ -22,6 +22,9 @@ from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.tf_broadcaster import TfBroadcaster
 from robot_vision.ros.node.throttle import ThrottledLog
 from robot_vision.ros.node.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
+
+if TYPE_CHECKING:
+    from robot_vision.ros.node.bond import Bond
 
 P = TypeVar("P", bound=ManagedParameters)
 _FREE = ("unconfigured", "finalized")  # states in which nothing uses the parameters
@@ -62,6 +65,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         )
         self._graph = GraphWatch(self)
         self.tf: TfBroadcaster | None = None
+        self._bond: Bond | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # With use_sim_time a paused bag must not silence the diagnostics.
         self.create_steady_timer(self.parameters.diagnostics_period_s, self._on_diagnostics)
@@ -147,6 +151,28 @@ class ManagedNode(LifecycleNode, Generic[P]):
         if self.parameters.autostart and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
+    def after_transition(self, name: str) -> None:
+        """Speaks a bond while the node is active, where a lifecycle manager starts it."""
+        if name == "activate" and not self.parameters.autostart:
+            from robot_vision.ros.node.bond import Bond  # only for these nodes
+
+            if self._bond is not None:  # of the activation before
+                self._bond.free()
+                self._bond = None
+            try:
+                self._bond = Bond(self)
+            except ImportError:
+                self.get_logger().info(
+                    "No bond: the ROS package bond is not installed. A lifecycle manager of Nav2 has to "
+                    "have bond_timeout 0.0"
+                )
+        elif name != "activate":
+            self._end_bond()
+
+    def _end_bond(self) -> None:
+        if self._bond is not None:
+            self._bond.end()
+
     @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees what `on_configure` made."""
@@ -161,6 +187,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees what a failed transition left, so that the node can be configured again."""
+        self._end_bond()
         try:
             self._free()
         except Exception:
@@ -215,7 +242,8 @@ class ManagedNode(LifecycleNode, Generic[P]):
         ):
             statuses[0].level = DiagnosticStatus.WARN
             statuses[0].message = "messages were dropped by an internal error: see the log"
-        doubles = self._graph.doubles(*self._shared_topics())
+        bonds = [self._bond.topic] if self._bond is not None else []
+        doubles = self._graph.doubles(*self._shared_topics(), *bonds)
         for line in doubles:
             self._warn(line.partition(" has ")[0], line)
         if self.tf is not None:

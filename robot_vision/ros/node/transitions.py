@@ -22,6 +22,8 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 def reported(transition: Transition) -> Transition:
     """Logs what a transition raises and keeps it in the node's attribute `problem`.
 
+    After one that succeeded, the node's `after_transition`, if it has one, is called with its name.
+
     What the user can put right is one line and a failed transition: the node stays in the state where it
     was. A bug is a traceback and an error: the node frees everything and becomes unconfigured.
     """
@@ -41,6 +43,7 @@ def reported(transition: Transition) -> Transition:
             return ERROR
         if result == SUCCESS:
             self.problem = ""
+            getattr(self, "after_transition", lambda _: None)(name)
         return result
 
     return wrapped
