@@ -11,12 +11,14 @@ import yaml
 
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.files.plain_yaml import YamlError, compose, construct
-from robot_vision.gate.rule import KINDS, ClassRule, FreshRule, Rule, UncertaintyRule
+from robot_vision.gate.rule import KINDS, ClassRule, FreshRule, LocalisedRule, Rule, UncertaintyRule
 from robot_vision.settings.declared import check_declared, option
 from robot_vision.settings.mappings import check_mapping, from_mapping
 
 COMMAND, CLOCK, DRIVERS = "command", "clock", "drivers"  # the gate's own rules
 _OWN = (COMMAND, CLOCK, DRIVERS)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_PLAIN_NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(?i:inf|nan)")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def parse_rules(text: str | bytes) -> Rules:
     """
     try:
         root = compose(text)
-        _refuse_doubles(root)
+        _check_nodes(root)
         data = construct(root)
     except YamlError as error:
         raise ConfigError(f"no YAML: {error}") from error
@@ -92,8 +94,11 @@ def parse_rules(text: str | bytes) -> Rules:
 
 
 def _rule(name: object, settings: Any) -> Rule:
-    if not isinstance(name, str) or not name.strip() or len(name) > 80:
-        raise ConfigError(f"a rule is named {name!r}: use words, up to 80 characters")
+    words = isinstance(name, str) and name.isprintable() and name == name.strip()
+    if not isinstance(name, str) or not words or not 0 < len(name) <= 80:
+        raise ConfigError(
+            f"a rule is named {name!r}: use words on one line, up to 80 characters, and no space around them"
+        )
     if name in _OWN:
         raise ConfigError(f"rule {name!r}: the gate itself has a rule of this name: use another")
     try:
@@ -125,6 +130,11 @@ def _check(rule: Rule, given: dict[str, Any]) -> None:
         raise ConfigError("label is missing: name a class of the model")
     if isinstance(rule, UncertaintyRule) and rule.sigma_m is None and rule.sigma_deg is None:
         raise ConfigError("sigma_m and sigma_deg are missing: give one or both")
+    if isinstance(rule, LocalisedRule) and bool(rule.slow_for) != (rule.speed > 0):
+        raise ConfigError(
+            f"slow_for is {', '.join(rule.slow_for) or 'empty'} and speed is {rule.speed:g}: the "
+            "robot is held to the one for the other, so give both or neither"
+        )
     if isinstance(rule, FreshRule):
         if not re.fullmatch(r"[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*", rule.type):
             raise ConfigError(f"type is {rule.type!r}: write it as sensor_msgs/msg/Image")
@@ -144,8 +154,18 @@ def _refuse_two_types(rules: tuple[Rule, ...]) -> None:
             )
 
 
-def _refuse_doubles(node: Any) -> None:
-    """YAML keeps the last of two equal keys: a rule, or its speed, would be lost without a word."""
+def _check_nodes(node: Any) -> None:
+    """Refuses what YAML reads otherwise than people: a rule, or its speed, would be another without a word.
+
+    It keeps the last of two equal keys, and 010 is 8, 0_5 is 5 and 1:30 is 90.
+    """
+    if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS:
+        if not _PLAIN_NUMBER.fullmatch(node.value):
+            line = node.start_mark.line + 1
+            raise ConfigError(
+                f"{node.value} (line {line}) is another number in YAML: write it in decimal "
+                "digits, or in quotes"
+            )
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
@@ -154,7 +174,7 @@ def _refuse_doubles(node: Any) -> None:
                     line = key.start_mark.line + 1
                     raise ConfigError(f"{key.value!r} is there twice (line {line}): give it once")
                 seen.add(key.value)
-            _refuse_doubles(value)
+            _check_nodes(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_doubles(value)
+            _check_nodes(value)

@@ -50,6 +50,12 @@ def test_times_are_of_the_file() -> None:
     assert isinstance(found.rules[0], ObstacleRule)
 
 
+@pytest.mark.parametrize("number", ["0", "0.", ".5", "0.25", "+1", "1.0e+1", "10"])
+def test_decimal_numbers_are_numbers(number: str) -> None:
+    (found,) = parse_rules(rule(f"kind: known, topic: x, speed: {number}")).rules
+    assert found.speed == float(number)
+
+
 def test_rules_of_one_topic_are_found_together() -> None:
     near, fresh = "{kind: obstacle, topic: x}", "{kind: fresh, topic: y, type: std_msgs/msg/Bool}"
     text = f"rules: {{a: {near}, b: {fresh}, c: {near}}}"
@@ -88,6 +94,15 @@ def test_rules_of_one_topic_are_found_together() -> None:
         (rule("kind: obstacle, topic: x, limits: backward"), "limits 'backward'"),
         (rule("kind: localised, topic: x, slow_for: [stale]"), "'stale'"),
         (rule("kind: localised, topic: x, slow_for: uncertain"), "must be a list"),
+        (rule("kind: localised, topic: x, speed: 0.3"), "slow_for is empty and speed is 0.3"),
+        (rule("kind: localised, topic: x, slow_for: [uncertain]"), "slow_for is uncertain and speed is 0"),
+        ("rules: {' a': {kind: known, topic: x}}", "no space around"),
+        ('rules: {"a\\nb": {kind: known, topic: x}}', "on one line"),
+        (rule("kind: known, topic: x, speed: 010"), "010 (line 1) is another number in YAML"),
+        (rule("kind: known, topic: x, speed: 0_5"), "0_5 (line 1)"),
+        (rule("kind: known, topic: x, speed: 1:30"), "1:30 (line 1)"),
+        (rule("kind: known, topic: x, speed: 0x1"), "0x1 (line 1)"),
+        ("max_ahead_s: 1:0.5\n" + rule("kind: known, topic: x"), "1:0.5 (line 1)"),
         (rule("kind: uncertainty, topic: x"), "sigma_m and sigma_deg are missing"),
         (rule("kind: fresh, topic: x"), "type is ''"),
         (rule("kind: fresh, topic: x, type: Image"), "write it as sensor_msgs/msg/Image"),

@@ -13,10 +13,10 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.duration import Duration
 
-from robot_vision.errors import ConfigError
+from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.gate.answers import STANDING, Heard, Velocity, heard
 from robot_vision.gate.moment import ClockWatch, Moment
-from robot_vision.gate.rule import FreshRule, Rule
+from robot_vision.gate.rule import FreshRule, Rule, measured_ns
 from robot_vision.gate.rules import Rules
 from robot_vision.messages.stamps import SECOND_NS, set_stamp
 from robot_vision.ros.gate.diagnostics import Said, reason_message
@@ -150,7 +150,7 @@ class Commanding(ABC):
         stamp_ns = None
         for rule in self._by_topic[topic]:
             if isinstance(message, bytes):
-                last = Heard(now, _raw_stamp_ns(self._types[topic], message), None)
+                last = _heard_raw(self._types[topic], message, now)
             else:
                 last = heard(rule, message, now)
             self._answers[rule.name] = last
@@ -278,6 +278,15 @@ def _message_type(rule: Rule) -> Any:
         raise ConfigError(
             f"rule {rule.name!r}: type {name} is not installed: install {package}, or correct it"
         ) from error
+
+
+def _heard_raw(kind: Any, data: bytes, at: Moment) -> Heard:
+    """Returns a serialised message, of which only the stamp is read; see `heard`."""
+    try:
+        stamp_ns = _raw_stamp_ns(kind, data)
+        return Heard(at, None if stamp_ns is None else measured_ns(stamp_ns), None)
+    except MeasurementError as error:
+        return Heard(at, None, None, str(error))
 
 
 def _raw_stamp_ns(kind: Any, data: bytes) -> int | None:

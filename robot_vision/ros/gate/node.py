@@ -48,7 +48,9 @@ class GateNode(ManagedNode[GateParameters]):
         """Reads the rules, and makes the publishers."""
         rules = read_rules(self.parameters.rules_file())
         topics = [(f"rule {found[0].name!r}", topic) for topic, found in rules.topics().items()]
-        check_topics(self, "rules", [*topics, ("commands", IN), ("commands that go out", OUT)])
+        labels = [("labels", rules.labels)] if rules.labels else []
+        commands = ("commands", IN), ("commands that go out", OUT)
+        check_topics(self, "rules", [*topics, *labels, *commands])
         self._gating = Gating(self, rules, self._warn, self._statistics, self._on_incompatible_qos)
         return SUCCESS
 

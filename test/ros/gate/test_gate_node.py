@@ -380,6 +380,12 @@ def test_simulated_time_that_is_set_back_stops(tmp_path: Path, ros_domain: None)
         ),
         ("rules: {a: {kind: obstacle, topic: cmd_vel}}", "rules has /cmd_vel"),
         ("rules: {}", "at least one rule"),
+        ("rules: {a: {kind: obstacle, topic: /x}}\nlabels: a b", "rules has 'a b' for labels"),
+        ("rules: {a: {kind: obstacle, topic: /x}}\nlabels: /x", "for rule 'a' and for labels"),
+        (
+            "rules: {a: {kind: obstacle, topic: /x}}\nlabels: cmd_vel_in",
+            "for labels and for commands",
+        ),
     ],
 )
 def test_rules_that_cannot_be_used_leave_the_node_unconfigured(
@@ -395,6 +401,38 @@ def test_rules_that_cannot_be_used_leave_the_node_unconfigured(
         assert not robot.out
     finally:
         robot.close()
+
+
+@pytest.mark.parametrize("sec", [0, -1])
+@pytest.mark.parametrize("kind", ["Image", "LaserScan", "PointCloud2"])
+def test_a_message_without_a_stamp_is_not_fresh_when_time_has_just_begun(
+    sec: int, kind: str
+) -> None:
+    """Simulated time begins at 0: there a stamp that was never filled in is not old."""
+    import sensor_msgs.msg
+    from rclpy.serialization import serialize_message
+
+    from robot_vision.gate.decision import decide
+    from robot_vision.gate.moment import Moment
+    from robot_vision.gate.rules import parse_rules
+    from robot_vision.ros.gate.commanding import _heard_raw
+
+    rules = parse_rules(
+        f"rules: {{eyes: {{kind: fresh, topic: /x, type: sensor_msgs/msg/{kind}, max_age_s: 2}}}}"
+    )
+    now = Moment(1_000_000_000, 5_000_000_000, simulated=True)
+    message = getattr(sensor_msgs.msg, kind)()
+
+    def holding() -> list[tuple[str, str]]:
+        last = _heard_raw(type(message), serialize_message(message), now)
+        found = decide(rules, {"eyes": last}, None, None, 1, "", now)
+        return [(limit.rule, limit.why) for limit in found.limits if limit.rule == "eyes"]
+
+    message.header.stamp.sec = sec
+    ((_, why),) = holding()
+    assert "its stamp is 0" in why
+    set_header(message, 900_000_000, "front")
+    assert not holding()
 
 
 def test_plain_twists_are_counted_from_their_arrival(tmp_path: Path, ros_domain: None) -> None:
