@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -48,7 +48,8 @@ class Pipeline:
     def __init__(
         self, bundle: ModelBundle, engine: Engine, max_batch: int = 16, said: str = ""
     ) -> None:
-        assert max_batch >= 1
+        if max_batch < 1:
+            raise EngineError(f"max_batch is {max_batch}: it must be 1 or more")
         self.bundle = bundle
         self.engine = engine
         self.max_batch = max_batch
@@ -88,7 +89,8 @@ class Pipeline:
 
         Raises:
             BundleError: the bundle is absent or damaged.
-            EngineError: the engine, device or program is not there; the message lists those that are.
+            EngineError: the engine, device or program is not there, and the message lists those that are; or
+                a number is out of range.
         """
         bundle = ModelBundle.load(path)
         if bundle.programs or precision not in ("auto", *PRECISIONS):
@@ -129,11 +131,13 @@ class Pipeline:
             The image's prediction; of a sequence, a list in its order.
 
         Raises:
-            ImageError: an array of another shape or type, such as a grey or a float image.
+            ImageError: an array of another shape or type, such as a grey or a float image, or no array.
             EngineError: the network could not be run.
         """
-        if isinstance(images, np.ndarray) and images.ndim != 4:
+        if isinstance(images, (np.ndarray, np.generic)) and images.ndim != 4:
             return self([images])[0]
+        if not isinstance(images, Iterable):
+            raise _no_image(type(images).__name__)
         batch = list(images)
         for image in batch:
             _require_rgb(image)
@@ -232,11 +236,15 @@ class Pipeline:
         self.close()
 
 
+def _no_image(said: str) -> ImageError:
+    return ImageError("encoding", f"An image is {said}: give RGB uint8 (height, width, 3)")
+
+
 def _require_rgb(image: NDArray[np.uint8]) -> None:
     """Raises `ImageError` for what is no image."""
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
     if shape is None or dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
         said = type(image).__name__ if shape is None else f"{dtype} {tuple(shape)}"
-        raise ImageError("encoding", f"An image is {said}: give RGB uint8 (height, width, 3)")
+        raise _no_image(said)
     if 0 in shape:
         raise ImageError("size", f"An image of {shape[1]} x {shape[0]} pixels is empty")

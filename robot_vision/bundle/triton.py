@@ -13,6 +13,7 @@ from pathlib import Path
 from robot_vision.bundle.bundle import GRAPH, ModelBundle
 from robot_vision.bundle.signature import GraphSignature, Shape
 from robot_vision.errors import ConfigError
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import draft_folder
 
 CONFIG = "config.pbtxt"
@@ -92,7 +93,7 @@ def write_model(bundle: ModelBundle, repository: Path, name: str, replace: bool 
             f"{target} has no {CONFIG}, so it is not replaced: remove it, or use another --name"
         )
     text = config(bundle, name)
-    repository.mkdir(parents=True, exist_ok=True)
+    make_folder(repository, "--out")
     with draft_folder(target) as part:
         (part / CONFIG).write_text(text, encoding="utf-8")
         (part / "1").mkdir()

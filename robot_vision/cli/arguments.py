@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,22 +48,6 @@ def number(kind: type[float], low: float, high: float = math.inf) -> Callable[[s
 
     check.__name__ = "whole number" if kind is int else "number"  # argparse names it in its message
     return check
-
-
-def make_folder(path: Path, option: str = "--output") -> None:
-    """Makes a folder for what is written, before the work whose results it takes.
-
-    Raises:
-        ConfigError: it cannot be made, or not be written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{option} {path} cannot be made: {error.strerror}: name another folder"
-        ) from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise ConfigError(f"{option} {path} may not be written to: name another folder")
 
 
 def add_model(group: Any, required: bool = True) -> None:

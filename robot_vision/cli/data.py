@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from robot_vision.cli.arguments import add_data_options, data_options, make_folder
+from robot_vision.cli.arguments import add_data_options, data_options
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options, open_dataset
 from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png, truth_sheet
 from robot_vision.errors import ConfigError
+from robot_vision.files.folders import make_folder
 from robot_vision.text.counts import counted
 
 Say = Callable[..., None]

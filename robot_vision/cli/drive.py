@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from robot_vision.cli.arguments import add_output, at_least_1, make_folder, number, progress
+from robot_vision.cli.arguments import add_output, at_least_1, number, progress
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 from robot_vision.simulation import report
 from robot_vision.simulation.drivers import DRIVERS

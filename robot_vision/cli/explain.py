@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from robot_vision.cli.arguments import make_folder
 from robot_vision.errors import ConfigError, ImageError, unknown
+from robot_vision.files.folders import make_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,14 +18,7 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import (
-    add_model,
-    add_output,
-    add_resamples,
-    add_threads,
-    add_topic,
-    make_folder,
-)
+from robot_vision.cli.arguments import add_model, add_output, add_resamples, add_threads, add_topic
 from robot_vision.contract.rows import joined
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, SourceError
@@ -35,6 +28,7 @@ from robot_vision.evaluation.predict import runner
 from robot_vision.evaluation.predict.cache import cache_file
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.evaluation.predict.runner import Job
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 from robot_vision.filters.class_file import (
     ClassKnowledge,

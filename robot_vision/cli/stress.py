@@ -19,7 +19,6 @@ from robot_vision.cli.arguments import (
     add_resamples,
     add_topic,
     add_truth,
-    make_folder,
     open_split,
     progress,
     say_program,
@@ -33,6 +32,7 @@ from robot_vision.evaluation.predict.cache import bag_sha256
 from robot_vision.evaluation.predict.replay import GPU_BATCH
 from robot_vision.evaluation.predict.runner import image_topic
 from robot_vision.evaluation.predict.samples import SampleSource, sample_truth
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import open_source

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robot_vision.contract.head import Answer
+from robot_vision.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,14 @@ class Prediction:
     answers: Mapping[str, Answer] = field(default_factory=dict)
 
     def __getitem__(self, head: str) -> Any:
-        """Returns the answer of a head that is there."""
+        """Returns the answer of a head.
+
+        Raises:
+            ConfigError: the bundle lacks it; `get` returns None.
+        """
+        if head not in self.answers:
+            known = ", ".join(self.answers)
+            raise ConfigError(f"The model has no head {head!r}: it answers with {known}")
         return self.answers[head]
 
     def get(self, head: str) -> Any:

@@ -26,6 +26,7 @@ from robot_vision.evaluation.predict.cache import KEY, bag_sha256, cache_file
 from robot_vision.evaluation.predict.runner import Job, Outcome, image_topic
 from robot_vision.evaluation.report.text import summary_line
 from robot_vision.evaluation.report.writing import Written, write_all
+from robot_vision.files.folders import make_folder
 from robot_vision.text.counts import counted
 from robot_vision.truth.reading import TruthRequest, read_truth
 from robot_vision.truth.tracks import LABEL
@@ -100,6 +101,8 @@ def evaluate(
     require_heads(request.labels_of, bundle.spec.bound)
     request = with_images(request, bundle.spec.bound)
     folder = None if output is None else Path(output).expanduser()
+    if folder is not None:
+        make_folder(folder, "output")
     with tempfile.TemporaryDirectory(prefix="robot-vision-") as scratch:
         cache = Path(scratch) if folder is None else folder / "cache"
         jobs = [

@@ -97,12 +97,17 @@ class PlaceMap:
             for an empty map.
 
         Raises:
-            ConfigError: a descriptor of another length, not finite or not of unit norm; an image without a
-                model; `k` out of range; FAISS is not installed.
+            ConfigError: no descriptor, or one of another length, not finite or not of unit norm; an image
+                without a model; `k` out of range; FAISS is not installed.
             ImageError: an array of three dimensions that is no RGB uint8 image.
             MapError: the map cannot be read.
         """
-        array = np.asarray(what)
+        if np.asarray(k).dtype.kind not in "iu":
+            raise ConfigError(f"k is {k!r}: give a whole number, 1 to 1000")
+        try:
+            array = np.asarray(what)
+        except ValueError as error:  # lists of unequal lengths
+            raise ConfigError(f"A query is no array: {error}") from error
         descriptor = self._described(array) if array.ndim == 3 else array
         recogniser = self._ready()
         if recogniser.options.top_k != k:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from robot_vision.recordings.files import FileSource, find_images
 from robot_vision.recordings.image_formats import IMAGE_SUFFIXES, is_image
 from robot_vision.recordings.recording_folder import BAG_SUFFIXES, is_bag
 from robot_vision.recordings.video import VIDEO_SUFFIXES, VideoSource
+
+RATES_HZ = (
+    1e-3,
+    1e6,
+)  # of images without stamps: whole nanoseconds apart, and in messages' 32 bits of seconds
 
 
 def open_source(
@@ -37,10 +43,15 @@ def open_source(
         SourceError: nothing there, or nothing in it can be read; the message says what is there.
         ConfigError: a time or rate that makes no sense, or topics of something that has none.
     """
-    if not start_s >= 0 or (duration_s is not None and not duration_s > 0) or not rate > 0:
+    slowest, fastest = RATES_HZ
+    if (
+        not 0 <= start_s < math.inf
+        or (duration_s is not None and not 0 < duration_s < math.inf)
+        or not slowest <= rate <= fastest
+    ):
         raise ConfigError(
             f"start {start_s} s, duration {duration_s} s, rate {rate} Hz: start must be 0 or more, "
-            "duration and rate more than 0"
+            f"duration more than 0, rate from {slowest:g} to {fastest:g}"
         )
     place = Path(path).expanduser()
     if not place.exists():

@@ -52,7 +52,8 @@ class BagView:
             topics = [t for t, k in kinds.items() if t not in skip and self._shown.shows(t, k)]
             others = [f"{t} ({k})" for t, k in kinds.items() if t not in topics and t not in skip]
             if not topics:
-                raise SourceError(f"{path} has nothing that can be shown: {', '.join(others)}")
+                known = f": {', '.join(others)}" if others else ""
+                raise SourceError(f"{path} has nothing that can be shown{known}")
             if others:
                 self.notes.append(f"{path}: not shown: {', '.join(others)}")
             bad: Counter[str] = Counter()

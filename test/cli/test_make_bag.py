@@ -145,11 +145,21 @@ def test_truth_of_another_size_is_named_and_left_out(tmp_path, capsys):
         (["folder", "--option", "a=b"], "--option and --split belong to a data set"),
         (["--data", "mask_folder", "DATA", "--split", "test"], "has no test images"),
         (["--data", "mask_folder", "DATA", "--rate", "0"], "--rate is 0"),
+        (["--data", "mask_folder", "DATA", "--rate", "nan"], "--rate is nan"),
+        (["IMAGES", "--rate", "1e-300"], "--rate is 1e-300"),
+        (["IMAGES", "--rate", "1e300"], "--rate is 1e+300"),
+        (["IMAGES", "--topic", "a b"], "--topic is 'a b'"),
+        (["IMAGES", "--topic", ""], "--topic is ''"),
+        (["IMAGES", "--pose-topic", "/a//b"], "--pose-topic is '/a//b'"),
+        (["IMAGES", "--pose-topic", "/camera/image_raw"], "are both /camera/image_raw"),
+        (["IMAGES", "--camera-info", "nan", "1", "2", "3"], "--camera-info is nan 1 2 3"),
+        (["IMAGES", "--camera-info", "-1", "1", "2", "3"], "--camera-info is -1 1 2 3"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_one_line(tmp_path, capsys, arguments, said):
     data = masks(tmp_path / "data")
-    asked = [str(data) if a == "DATA" else a for a in arguments]
+    places = {"DATA": str(data), "IMAGES": str(data / "images")}
+    asked = [places.get(a, a) for a in arguments]
     assert main(["make-bag", *asked, "--out", str(tmp_path / "bag")]) == 2
     err = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in err and not (tmp_path / "bag").exists()
@@ -167,3 +177,13 @@ def test_camvid_becomes_a_bag_of_the_same_masks(data_dir, tmp_path):
     for new, old in zip(after.samples, before.validation, strict=False):
         pair = [true_values(s.truth[word], "uint8", 255) for s in (new, old)]
         np.testing.assert_array_equal(*pair)
+
+
+@pytest.mark.parametrize("stamp", ["nan", "-5", "1e30"])
+def test_a_start_that_no_stamp_can_hold_is_refused(tmp_path, capsys, stamp):
+    images = masks(tmp_path / "data") / "images"
+    asked = ["make-bag", str(images), "--out", str(tmp_path / "bag"), f"--start-stamp={stamp}"]
+    with pytest.raises(SystemExit) as refused:
+        main(asked)
+    assert refused.value.code == 2 and not (tmp_path / "bag").exists()
+    assert "it must be from 0 to 2e+09" in capsys.readouterr().err

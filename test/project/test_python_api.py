@@ -22,7 +22,7 @@ import robot_vision
 from robot_vision import Pipeline, PlaceMap, evaluate
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
-from robot_vision.errors import ConfigError, ImageError, RobotVisionError, SourceError
+from robot_vision.errors import ConfigError, EngineError, ImageError, RobotVisionError, SourceError
 from robot_vision.places.map.base import MapError, MapMissingError
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map_for, open_map
@@ -143,6 +143,52 @@ def test_what_is_no_rgb_image_is_refused_in_one_line(tiny: Path, image: np.ndarr
                 pipeline(given)
         with pytest.raises(ImageError, match="str"):
             pipeline(["image.jpg"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("given", [None, 3, Path("a.jpg"), np.uint8(3)], ids=repr)
+def test_what_is_no_array_is_refused_as_an_image(tiny: Path, given: Any) -> None:
+    with Pipeline.load(tiny) as pipeline, pytest.raises(ImageError, match="give RGB uint8"):
+        pipeline(given)
+
+
+def test_batches_and_heads_that_cannot_be_are_refused_in_one_line(tiny: Path) -> None:
+    for most in (0, -1):
+        with pytest.raises(EngineError, match=f"max_batch is {most}"):
+            Pipeline.load(tiny, max_batch=most)
+    with Pipeline.load(tiny) as pipeline:
+        prediction = pipeline(plain(COLOURS[0]))
+    with pytest.raises(ConfigError, match="no head 'depht': it answers with classifier"):
+        _ = prediction["depht"]
+    assert prediction.get("depht") is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "x",
+        np.array(["a"] * 8),
+        np.ones(8, complex),
+        np.ones(8, bool),
+        [[1.0], [1.0, 2.0]],
+        object(),
+    ],
+    ids=["text", "texts", "complex", "bool", "ragged", "object"],
+)
+def test_queries_that_are_no_numbers_are_refused(tiny: Path, tmp_path: Path, query: Any) -> None:
+    path = make_map(tmp_path / "home.map", tiny, [plain(COLOURS[0])])
+    with PlaceMap.open(path) as places:
+        with pytest.raises(ConfigError):
+            places.query(query)
+        for k in (2.5, "a", None):
+            with pytest.raises(ConfigError, match="k is .*: give a whole number"):
+                places.query(np.eye(8)[0], k=k)  # type: ignore[arg-type]
+
+
+def test_an_output_that_is_a_file_is_refused(tiny: Path, tmp_path: Path) -> None:
+    bag, file = write_bag(tmp_path / "drive"), tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match="output .*file cannot be made"):
+        evaluate(bag, tiny, output=file)
 
 
 def test_a_map_answers_descriptors_and_images_alike(tiny: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import make_folder, open_split, progress, say_program
+from robot_vision.cli.arguments import open_split, progress, say_program
 from robot_vision.cli.evaluate.arguments import (
     add_arguments,
     check_data_set,
@@ -55,6 +55,7 @@ from robot_vision.evaluation.report.requirements import (
 )
 from robot_vision.evaluation.report.text import markdown, print_tables, said_lines, summary_line
 from robot_vision.evaluation.report.writing import Written, title_of, write_all
+from robot_vision.files.folders import make_folder
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile

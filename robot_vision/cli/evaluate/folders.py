@@ -13,13 +13,14 @@ from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.bundle.installed import find_model
-from robot_vision.cli.arguments import make_folder, progress
+from robot_vision.cli.arguments import progress
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.datasets.place_pairs import open_pairs
 from robot_vision.errors import ConfigError
 from robot_vision.evaluation.predict.cache import cache_file
 from robot_vision.evaluation.predict.runner import Job, load_pipeline
 from robot_vision.evaluation.report.headlines import Number
+from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 from robot_vision.studies.place_folders import RECALLS, evaluate, require_descriptor
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import check_target
-from robot_vision.cli.arguments import make_folder
 from robot_vision.cli.export.images import verification_images
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.contract.training import DataFacts, Features
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.files.folders import make_folder
 from robot_vision.images.input import RESIZE_RULES, InputSpec
 from robot_vision.networks.checkpoint_path import checkpoint_path
 from robot_vision.text.counts import counted

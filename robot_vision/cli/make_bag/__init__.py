@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from robot_vision.cli.arguments import add_data_options, data_options, open_data
+from robot_vision.cli.arguments import add_data_options, data_options, number, open_data
 from robot_vision.cli.make_bag.samples import Samples
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.geometry import rigid as geometry
@@ -26,10 +27,15 @@ from robot_vision.recordings.bag import BagSource
 from robot_vision.recordings.base import DEFAULT_FRAME, DEFAULT_TOPIC
 from robot_vision.recordings.files import FileSource, upright_message
 from robot_vision.recordings.image_formats import look_at
+from robot_vision.recordings.opening import RATES_HZ
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
 from robot_vision.text.counts import counted
 
 _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
+_LAST_START_S = 2e9  # stamps count seconds in 32 bits, which end at 2.147e9
+_TOPIC = re.compile(
+    r"(/?[A-Za-z_][A-Za-z0-9_]*)+"
+)  # https://design.ros2.org/articles/topic_and_service_names.html
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--start-stamp",
-        type=float,
+        type=number(float, 0.0, _LAST_START_S),
         default=_START_S,
         metavar="S",
         help="stamp at which the bag starts, in seconds since 1970 (default: %(default)s)",
@@ -113,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the bag. Exit status: 0, or 1 if frames were left out because they could not be read."""
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit is {args.limit}: it must be 1 or more")
+    _check_messages(args)
     given, depth = _given(args)
     source = given.source
     of_camera = info_topic(args.topic.rstrip("/"))
@@ -177,6 +184,34 @@ def run(args: argparse.Namespace) -> int:
     return 1 if left_out else 0
 
 
+def _check_messages(args: argparse.Namespace) -> None:
+    """Refuses what no reader of the bag could use.
+
+    Raises:
+        ConfigError: which option that is.
+    """
+    slowest, fastest = RATES_HZ
+    if not slowest <= args.rate <= fastest:
+        raise ConfigError(
+            f"--rate is {args.rate:g}: it must be from {slowest:g} to {fastest:g}, in Hz"
+        )
+    for option, topic in (("--topic", args.topic), ("--pose-topic", args.pose_topic)):
+        if not _TOPIC.fullmatch(topic):
+            raise ConfigError(
+                f"{option} is {topic!r}: a topic has letters, digits and _, in parts between single "
+                "slashes, of which none begins with a digit"
+            )
+    if args.topic.lstrip("/") == args.pose_topic.lstrip("/"):
+        raise ConfigError(f"--topic and --pose-topic are both {args.topic}: give each its own")
+    if args.camera_info is not None:
+        fx, fy, *_ = args.camera_info
+        if not all(map(math.isfinite, args.camera_info)) or fx <= 0 or fy <= 0:
+            said = " ".join(f"{value:g}" for value in args.camera_info)
+            raise ConfigError(
+                f"--camera-info is {said}: it must be four finite numbers, FX and FY more than 0"
+            )
+
+
 def _given(args: argparse.Namespace) -> tuple[Folder | Samples, int]:
     """Returns what is to be written, and how many depth images are not.
 
@@ -186,8 +221,6 @@ def _given(args: argparse.Namespace) -> tuple[Folder | Samples, int]:
     if bool(args.data) == bool(args.folder):
         raise ConfigError("Give a folder of images, or a data set by --data KIND PATH")
     if args.data:
-        if not 0 < args.rate < math.inf:
-            raise ConfigError(f"--rate is {args.rate:g}: it must be more than 0")
         data = open_data(args.data[0], args.data[1], data_options(args.option), args.split)
         return Samples(data, nanoseconds(1 / args.rate), args.frame_id, args.map_frame), 0
     if args.option or args.split != "all":

@@ -158,9 +158,12 @@ def check_descriptors(
     """Returns descriptors (N, D) as contiguous float32 after checking them.
 
     Raises:
-        ConfigError: another length than `dimension`, not finite, or not of unit norm.
+        ConfigError: no real numbers, another length than `dimension`, not finite, or not of unit norm.
     """
-    array = np.ascontiguousarray(descriptors, np.float32)
+    given = np.asarray(descriptors)
+    if given.dtype.kind not in "fiu":
+        raise ConfigError(f"{what}: a descriptor is real numbers, not {given.dtype}")
+    array = np.ascontiguousarray(given, np.float32)
     if array.ndim != 2 or not array.shape[1]:
         raise ConfigError(f"{what}: shape {array.shape} must be (N, D)")
     if dimension is not None and array.shape[1] != dimension:
