@@ -28,6 +28,18 @@ if TYPE_CHECKING:
     from robot_vision.pipeline import Pipeline
 
 
+def changed(
+    args: argparse.Namespace,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    names: Iterable[str],
+) -> str:
+    """Returns those of a verb's options that were given another value than their default, for a message."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = [name for name in names if getattr(args, name) != parser.get_default(name)]
+    return ", ".join(f"--{name.replace('_', '-')}" for name in given)
+
+
 def at_least_1(text: str) -> int:
     """Returns the number of an argument, for argparse's `type`."""
     value = int(text)

@@ -19,6 +19,7 @@ from robot_vision.cli.arguments import (
     add_model,
     add_topic,
     at_least_1,
+    changed,
     number,
     progress,
 )
@@ -156,6 +157,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--evaluation names its recordings itself: leave out BAG")
     if args.model and not args.bag:
         raise ConfigError("--model needs a recording: robot-vision view BAG --model BUNDLE")
+    for need, names in (
+        ("serve", ("host", "port", "memory")),
+        ("model", ("topic", "engine", "device", "precision", "threads")),
+    ):
+        if not getattr(args, need) and (unused := changed(args, add_arguments, names)):
+            raise ConfigError(f"{unused} has no effect without --{need}")
     if not (args.bag or kinds or args.map):
         raise ConfigError(
             "There is nothing to show: give BAG, --predictions BAG, --evaluation DIR or --map MAP"

@@ -160,3 +160,29 @@ def test_export_writes_it_and_replaces_only_its_own(
     assert "is not replaced" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="no name of a model"):
         write_model(ModelBundle.load(model), tmp_path, "../up")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--input", "64x64"], "--input has no effect with --triton"),
+        (["--heads", "pose", "--resize", "crop"], "--resize, --heads has no effect with --triton"),
+        (["--monte-carlo", "8"], "--monte-carlo has no effect with --triton"),
+    ],
+)
+def test_options_of_other_exports_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], why: str
+) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    out = tmp_path / "models"
+    assert main(["export", "--triton", str(bundle), "--out", str(out), *words]) == 2
+    assert why in capsys.readouterr().err and not out.exists()
+
+
+def test_a_repository_that_is_a_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, file = make_tiny_bundle(tmp_path / "tiny"), tmp_path / "file"
+    file.touch()
+    assert main(["export", "--triton", str(bundle), "--out", str(file)]) == 2
+    assert f"--out {file} cannot be made" in capsys.readouterr().err

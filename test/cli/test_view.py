@@ -124,6 +124,12 @@ def test_without_rerun_one_line_says_the_command(
         (["bag", "--model", "demo", "--predictions", "x"], "do not go together"),
         (["bag", "--serve", "--output", "x.rrd"], "writes no file"),
         (["bag", "--output", "x.txt"], "must end in .rrd"),
+        (
+            ["bag", "--port", "5", "--host", "0.0.0.0"],
+            "--host, --port has no effect without --serve",
+        ),
+        (["bag", "--topic", "/nothing"], "--topic has no effect without --model"),
+        (["--map", "x", "--threads", "2"], "--threads has no effect without --model"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

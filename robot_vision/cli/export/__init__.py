@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.bundle.bundle import check_target
+from robot_vision.cli.arguments import changed
 from robot_vision.cli.export.images import verification_images
 from robot_vision.contract import registry
 from robot_vision.contract.epistemic import EpistemicSpec
@@ -40,6 +41,10 @@ _IMAGENET_TWINS = {
     638: "maillot",
     639: "maillot (tank suit)",
 }
+_NOT_OF_TRITON = (
+    *("images", "monte_carlo", "input", "resize", "crop_fraction", "weights", "labels", "heads"),
+    *("score", "clusters", "whitened_size"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +195,8 @@ def _to_triton(args: argparse.Namespace, out: Path) -> int:
     from robot_vision.bundle.installed import find_model
     from robot_vision.bundle.triton import CONFIG, write_model
 
+    if unused := changed(args, add_arguments, _NOT_OF_TRITON):
+        raise ConfigError(f"{unused} has no effect with --triton, which takes the bundle as it is")
     bundle = ModelBundle.load(find_model(args.triton))
     folder = write_model(bundle, out, args.name or bundle.name, args.force)
     size = bundle.spec.input
