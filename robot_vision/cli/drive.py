@@ -139,6 +139,16 @@ def run(args: argparse.Namespace) -> int:
     return _record(args) if args.drive_verb == "record" else _evaluate(args)
 
 
+def interrupted(args: argparse.Namespace) -> str:
+    """Says what is there after Ctrl-C."""
+    if args.drive_verb == "evaluate" or not (args.out / TABLE).is_file():
+        return "nothing was written; fewer --worlds or --metres take less time"
+    return (
+        f"{args.out / TABLE} has the images so far, and can be trained on; to record all, "
+        f"remove {args.out} or name another folder"
+    )
+
+
 def _mount(args: argparse.Namespace) -> Mount:
     width, height = args.image_size
     return Mount(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,3 +251,34 @@ def test_disturbances_bring_images_of_what_the_expert_avoids(tmp_path: Path) -> 
                 recording.add(seed, f"home-{seed}", Simulator(random_home(seed), seed), 6.0)
         blocked[share] = recording.blocked / recording.images
     assert blocked[0.5] > 1.2 * blocked[0.0]
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "said"),
+    [
+        ("record", "--out", "labels.csv has the images so far"),
+        ("evaluate", "--output", "nothing was written"),
+    ],
+)
+def test_ctrl_c_says_what_is_there(tmp_path: Path, verb: str, option: str, said: str) -> None:
+    out = tmp_path / "drive"
+    words = ["drive", verb, "--worlds", "2", "--metres", "100000", option, str(out)]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "robot_vision.cli", *words], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (list(out.glob("*/*.jpg")) if verb == "record" else out.is_dir()):
+            assert job.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        job.send_signal(signal.SIGINT)
+        _, err = job.communicate(timeout=60)
+    finally:
+        job.kill()
+        job.wait()
+    assert job.returncode == 130 and said in err.splitlines()[-1]
+    if verb == "record":
+        rows = list(csv.DictReader((out / "labels.csv").open(newline="")))
+        assert rows and all((out / row["image"]).is_file() for row in rows)
+    else:
+        assert not list(out.iterdir())
