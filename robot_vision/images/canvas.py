@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.charts import lettering
-
 if TYPE_CHECKING:
     from robot_vision.images.window import Window
 
@@ -179,6 +177,8 @@ def _draw_lines(canvas: Pixels, lines: Sequence[str], bottom: int, line: int, sc
 
 def _put(canvas: Pixels, text: str, baseline: int, width: int, scale: float) -> None:
     left = max(2, round(6 * scale))
+    from robot_vision.charts import lettering  # who serves a head draws nothing
+
     needed = lettering.width(text, scale)
     if needed > width - 2 * left:  # smaller down to a limit, then cut
         scale = max(scale * (width - 2 * left) / needed, scale * 0.7)
