@@ -21,6 +21,7 @@ from robot_vision.gate.rules import Rules
 from robot_vision.messages.stamps import SECOND_NS, set_stamp
 from robot_vision.ros.gate.diagnostics import Said, reason_message
 from robot_vision.ros.gate.parameters import CommandParameters
+from robot_vision.ros.node.graph import other_types
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.node.statistics import Statistics
@@ -233,19 +234,11 @@ class Commanding(ABC):
 
     def other_types(self, *topics: str) -> list[str]:
         """Returns a line for each topic of commands that others use with another type, after a warning."""
-        wanted, found = f"geometry_msgs/msg/{'TwistStamped' if self._stamped else 'Twist'}", []
+        found = []
         for topic in topics:
-            full = self._node.resolve_topic_name(topic)
-            ends = (
-                *self._node.get_publishers_info_by_topic(full),
-                *self._node.get_subscriptions_info_by_topic(full),
-            )
-            for other in sorted({info.topic_type for info in ends} - {wanted}):
-                remedy = (
-                    f"set stamped_cmd_vel to {str(not self._stamped).lower()}, or change the others"
-                )
-                found.append(f"{full} is {wanted} here and {other} elsewhere: {remedy}")
-                self._warn(f"type of {topic}", found[-1])
+            for line in other_types(self._node, topic, self._stamped):
+                found.append(line)
+                self._warn(f"type of {topic}", line)
         return found
 
     def others(self) -> str:

@@ -63,6 +63,18 @@ def full_name(name: str, namespace: str) -> str:
     return NAMELESS if "UNKNOWN" in name else f"{namespace.rstrip('/')}/{name}"
 
 
+def other_types(node: Any, topic: str, stamped: bool) -> list[str]:
+    """Returns a line for each type other than the node's own with which others use a topic of commands."""
+    wanted = f"geometry_msgs/msg/{'TwistStamped' if stamped else 'Twist'}"
+    full = node.resolve_topic_name(topic)
+    ends = (*node.get_publishers_info_by_topic(full), *node.get_subscriptions_info_by_topic(full))
+    remedy = f"set stamped_cmd_vel to {str(not stamped).lower()}, or change the others"
+    return [
+        f"{full} is {wanted} here and {other} elsewhere: {remedy}"
+        for other in sorted({info.topic_type for info in ends} - {wanted})
+    ]
+
+
 def check_topics(node: Any, parameter: str, topics: Iterable[tuple[str, str]]) -> None:
     """Refuses inputs that are no topics, the node's own, or one in its namespace and after remapping.
 

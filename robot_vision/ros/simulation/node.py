@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 
 from robot_vision.messages.stamps import SECOND_NS, nanoseconds, stamp_to_ns
 from robot_vision.ros.node import qos
+from robot_vision.ros.node.graph import other_types
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.status import status_message
@@ -242,6 +243,14 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
                 "finite", f"{_CMD_VEL}: a command is not finite, and is dropped ({total} so far)"
             )
             return
+        left_out = (message.linear.y, message.linear.z, message.angular.x, message.angular.y)
+        if any(left_out):
+            total = self._statistics.count("partial_commands")
+            self._warn(
+                "partial",
+                f"{_CMD_VEL}: a differential drive has linear.x and angular.z alone; the others are "
+                f"left out ({total} commands so far)",
+            )
         if self._simulator is not None:
             self._simulator.command(speed, turn_rate)
             self._commanded_ns = self._simulator.now_ns
@@ -298,12 +307,17 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
                 "distance_m": self._simulator.way_m,
                 "commands_hz": self._statistics.rate("commands"),
             }
+            if state == "active" and (
+                lines := other_types(self, _CMD_VEL, self.parameters.stamped_cmd_vel)
+            ):
+                level, text = max(level, 1), "; ".join([text, *lines])
+                self._warn("type", lines[0])
             waits = self._awaited is not None
             if level == 0 and state == "active" and not waits and 0 < reached < 0.8 * wanted:
                 level, text = 1, f"{reached:.2f} of real time instead of {wanted:g}: slow machine"
         for key in (
-            "collisions", "resets", "silences", "bad_commands", "late_commands", "lockstep_timeouts",
-            "fell_behind", "incompatible_qos",
+            "collisions", "resets", "silences", "bad_commands", "partial_commands", "late_commands",
+            "lockstep_timeouts", "fell_behind", "incompatible_qos",
         ):  # fmt: skip
             values[key] = counters.get(key, 0)
         return [status_message(level, name, text, "", values)]

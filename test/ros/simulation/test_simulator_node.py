@@ -288,3 +288,57 @@ def test_lockstep_without_a_driver_goes_on_and_says_so(robot: Callable[..., Robo
     r = robot("lockstep:=true", "real_time_factor:=0.0", "lockstep_timeout_s:=0.2")
     wait_until(lambda: len(r.images) >= 3, what="images without a driver")
     wait_until(lambda: "stamps of the images" in r.node.output, what="a warning")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_commands_that_cannot_be_followed_are_said(robot: Callable[..., Robot]) -> None:
+    """A Twist is not heard where commands are stamped, and a differential drive cannot go sideways."""
+    r = robot("world:=demo", "warn_period_s:=0.2", "diagnostics_period_s:=0.2")
+    twists = r.client.publisher(Twist, "/joystick/cmd_vel")  # another topic says nothing
+    wait_until(lambda: _diagnostics(r), what="diagnostics")
+    assert "elsewhere" not in r.client.diagnostics("simulator")[1]
+    other = r.client.publisher(Twist, "/cmd_vel")
+    wait_until(
+        lambda: "set stamped_cmd_vel to false" in r.client.diagnostics("simulator")[1],
+        each=lambda: (twists.publish(Twist()), other.publish(Twist())),
+        what="a word of the other type",
+    )
+    level, text, _ = r.client.diagnostics("simulator")
+    assert level == 1
+    assert "/cmd_vel is geometry_msgs/msg/TwistStamped here and geometry_msgs/msg/Twist" in text
+    wait_until(lambda: "set stamped_cmd_vel to false" in r.node.output, what="a warning")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_velocities_that_a_differential_drive_has_not_are_counted(
+    robot: Callable[..., Robot],
+) -> None:
+    r = robot("world:=demo", "warn_period_s:=0.2", "diagnostics_period_s:=0.2")
+    wait_until(lambda: r.truth, what="odometry")
+    commands = r.client.publisher(TwistStamped, "/cmd_vel")
+
+    def counted() -> int:
+        found = _diagnostics(r)
+        return int(found[2]["partial_commands"]) if found else -1
+
+    wait_until(
+        lambda: r.speed > 0.1 and counted() == 0,
+        each=lambda: r.drive(0.2),
+        what="a robot that drives",
+    )
+    for part, axis, value in (
+        ("linear", "y", 0.3),
+        ("linear", "z", math.nan),
+        ("angular", "x", -1.0),
+    ):
+        before = counted()
+        message = TwistStamped()
+        setattr(getattr(message.twist, part), axis, value)
+        wait_until(
+            lambda: counted() > before,  # noqa: B023
+            each=lambda: commands.publish(message),  # noqa: B023
+            what=f"{part}.{axis} to be counted",
+        )
+    wait_until(lambda: "linear.x and angular.z alone" in r.node.output, what="a warning")
