@@ -47,6 +47,7 @@ GROUND = (
     "ros/node/",
     "ros/player/",
     "ros/simulation/",
+    "ros/tf/",
     "simulation/",
     "statistics/",
     "truth/",
