@@ -39,6 +39,7 @@ from robot_vision.simulation.simulator import Simulator
 NODE_NAME = "simulator"
 _STEP_S = STEP_NS / SECOND_NS
 _LEAST_PERIOD_S = 0.001
+_MEETING_S = 0.5  # for a subscriber to have discovered the publisher that has discovered it
 _MOST_BEHIND_S = 0.5  # that is caught up on; a machine that is too slow falls behind
 _CMD_VEL = "cmd_vel"
 
@@ -61,6 +62,8 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         self._awaited: tuple[int, float] | None = (
             None  # in lock-step: an image's stamp, and since when
         )
+        # In lock-step, until the first image: since when it waits, and somebody waits for it (0: nobody).
+        self._first: tuple[float, float] | None = None
         self._began = (0.0, 0)  # steady and simulated time from which the pace is kept
         super().__init__(NODE_NAME, SimulatorParameters, **options)
 
@@ -89,8 +92,10 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Takes commands, and lets time run."""
-        assert self._outputs is not None
+        assert self._outputs is not None and self._simulator is not None
         super().on_activate(state)
+        self._simulator.command(0.0, 0.0)  # what was commanded before does not count
+        self._commanded_ns = None
         p = self.parameters
         # In lock-step time waits for a command that is lost.
         quality = qos.profile("reliable" if p.lockstep else p.subscribe_reliability, 10)
@@ -104,7 +109,10 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         self._outputs.frames()
         self._outputs.clock()
         self._outputs.motion()
-        self._sense()
+        if p.lockstep:
+            self._first = time.monotonic(), 0.0
+        else:
+            self._sense()
         self._keep_pace()
         return SUCCESS
 
@@ -123,7 +131,7 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         if made:
             self.destroy_subscription(made[0])
             self.destroy_service(made[1])
-        self._awaited = None
+        self._awaited = self._first = None
 
     def _free(self) -> None:
         self._stop()
@@ -148,7 +156,7 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
 
     def _tick(self) -> None:
         """Does the steps that are due, up to the next image: commands come in between."""
-        if self._simulator is None or self._waits():
+        if self._simulator is None or self._waits_for_eyes() or self._waits():
             return
         factor = self.parameters.real_time_factor
         due = self.parameters.image_steps
@@ -163,6 +171,23 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         for _ in range(due):
             if self._step():
                 return
+
+    def _waits_for_eyes(self) -> bool:
+        """Says whether the first image of lock-step is held back: nobody who comes later gets it."""
+        if self._first is None:
+            return False
+        assert self._outputs is not None
+        since, watched = self._first
+        now = time.monotonic()
+        if self._outputs.are_images_watched():
+            watched = watched or now
+        self._first = since, watched
+        if (watched and now - watched >= _MEETING_S) or (
+            now - since >= self.parameters.lockstep_timeout_s
+        ):
+            self._first = None
+            self._sense()
+        return True
 
     def _waits(self) -> bool:
         """Says whether a command is awaited; after the timeout it is not."""

@@ -101,6 +101,10 @@ class Outputs:
             q.z, q.w = math.sin(m.yaw / 2), math.cos(m.yaw / 2)
             self._node.tf.send(message, "odometry")
 
+    def are_images_watched(self) -> bool:
+        """Says whether anybody subscribes to the images."""
+        return bool(self._image.get_subscription_count())
+
     def sensors(self) -> None:
         """Publishes an image, its calibration, a scan and how far the robot has driven."""
         p, simulator = self._p, self._simulator
