@@ -25,7 +25,7 @@ from robot_vision.ros.viewer.parameters import ViewerParameters
 PARAMS_FILE = str(Path(__file__).absolute().parents[1] / "config" / "viewer.yaml")
 PLAIN = {
     "name": ("viewer", "Name of the node."),
-    "namespace": ("", "Namespace of the node."),
+    "namespace": ("", "Namespace of the node. Default: none."),
     "params_file": (PARAMS_FILE, "YAML file with the node's parameters."),
     **common_texts("viewer"),
 }

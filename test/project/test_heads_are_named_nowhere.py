@@ -47,7 +47,6 @@ GROUND = (
     "ros/node/",
     "ros/player/",
     "ros/simulation/",
-    "ros/tf/",
     "simulation/",
     "statistics/",
     "truth/",

@@ -45,7 +45,7 @@ from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import pose_message, transform_message
-from robot_vision.ros.tf.fixed import subscribe_static
+from robot_vision.ros.node.transforms import subscribe_static
 
 SILENT = "silent"
 _JUDGED_S = 0.1  # between two looks at what was last heard

@@ -20,8 +20,8 @@ from robot_vision.ros.node.parameters import NodeParameters
 from robot_vision.ros.node.sequence import NUMBERED, MessageSequence, publisher_of
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.throttle import ThrottledLog
+from robot_vision.ros.node.transforms import TfBroadcaster
 from robot_vision.ros.node.transitions import ERROR, SUCCESS, refuse_illegal_transitions, reported
-from robot_vision.ros.tf.broadcaster import TfBroadcaster
 
 if TYPE_CHECKING:
     from robot_vision.ros.node.bond import Bond

@@ -38,6 +38,7 @@ from robot_vision.ros.node.graph import check_topics
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
 from robot_vision.ros.node.qos import profile
+from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers
 from robot_vision.ros.node.transitions import SUCCESS, reported
 from robot_vision.ros.perception.camera import CameraInput
 from robot_vision.ros.perception.diagnostics import camera_status, node_status
@@ -49,7 +50,6 @@ from robot_vision.ros.perception.parameters import (
     named_settings,
 )
 from robot_vision.ros.perception.worker import FrameResult, Request, Worker
-from robot_vision.ros.tf.fixed import subscribe_static, transform_from_numbers
 
 NODE_NAME = "perception"
 

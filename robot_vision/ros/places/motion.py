@@ -22,9 +22,9 @@ from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix
 from robot_vision.ros.node.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.node.qos import profile, subscription_events
 from robot_vision.ros.node.statistics import Statistics
+from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers
 from robot_vision.ros.places.parameters import PlaceParameters
 from robot_vision.ros.places.tf import MovingTransforms
-from robot_vision.ros.tf.fixed import subscribe_static, transform_from_numbers
 from robot_vision.text.counts import counted
 
 Array = NDArray[np.float64]

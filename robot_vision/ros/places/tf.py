@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.pose_buffer import PoseBuffer
 from robot_vision.ros.node.incoming import checked_transforms
-from robot_vision.ros.tf.fixed import add_static
+from robot_vision.ros.node.transforms import add_static
 
 Array = NDArray[np.float64]
 

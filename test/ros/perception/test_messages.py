@@ -47,11 +47,11 @@ from robot_vision.ros.node.status import (
     status_message,
     transform_message,
 )
-from robot_vision.ros.places.messages import PlaceHypothesis, places_message
-from robot_vision.ros.tf.fixed import (
+from robot_vision.ros.node.transforms import (
     add_static,
     transform_from_numbers,
 )
+from robot_vision.ros.places.messages import PlaceHypothesis, places_message
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="front_optical")
 classification_message = hypotheses_writer(rclpy_maker)

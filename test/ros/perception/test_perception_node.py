@@ -32,7 +32,7 @@ from robot_vision.geometry.published_covariance import covariance_numbers
 from robot_vision.geometry.rigid import matrix_from_xyzw, pose_matrix
 from robot_vision.images.decode import to_rgb
 from robot_vision.pipeline import Pipeline
-from robot_vision.ros.tf.fixed import transform_from_numbers
+from robot_vision.ros.node.transforms import transform_from_numbers
 
 pytestmark = pytest.mark.ros
 NODE = "/perception"

@@ -1,4 +1,9 @@
-"""Transforms on /tf, of which each frame has one source: tf2 takes the last one."""
+"""Transforms: what a node publishes on /tf, and the fixed ones that it reads.
+
+Each frame on /tf has one source: tf2 takes the last one. The fixed transform from the camera's pose to the
+robot's is given by numbers or read from `/tf_static`. That is latched, so one subscription knows them all,
+and tf2_ros is not needed.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,21 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robot_vision.geometry.frames import plain_frame
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import ConfigError
+from robot_vision.geometry.frames import FrameTree, plain_frame
+from robot_vision.geometry.rigid import matrix_from_rpy, pose_matrix
+from robot_vision.ros.node.incoming import checked_transforms
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
+
+Array = NDArray[np.float64]
 
 LAPSE_S = 2.0  # a source that is silent for this long gives its frame up
 _KEPT = 200  # transforms of our own that are known again when they come back
@@ -115,3 +128,42 @@ class TfBroadcaster:
 def _key(transform: Any) -> tuple[Any, ...]:
     stamp, p = transform.header.stamp, transform.transform.translation
     return stamp.sec, stamp.nanosec, transform.child_frame_id, p.x, p.y, p.z
+
+
+def transform_from_numbers(numbers: Sequence[float]) -> Array:
+    """Returns the 4 x 4 matrix of x y z (m) roll pitch yaw (rad), as in a URDF's `origin`."""
+    if len(numbers) != 6:
+        raise ConfigError(f"a transform has {len(numbers)} numbers: give x y z roll pitch yaw")
+    matrix = np.eye(4)
+    matrix[:3, :3] = matrix_from_rpy(np.asarray(numbers[3:], np.float64))
+    matrix[:3, 3] = numbers[:3]
+    return matrix
+
+
+def add_static(
+    tree: FrameTree[Any], message: Any, refuse: Callable[[str], None] = lambda why: None
+) -> None:
+    """Adds the transforms of a `tf2_msgs/TFMessage`; `refuse` hears of each that is none, and why."""
+    for t in checked_transforms(message, refuse):
+        tree.fix(t.parent, t.child, pose_matrix(t.position, t.xyzw))
+
+
+def subscribe_static(
+    node: Any, transforms: FrameTree[Any], refuse: Callable[[str], None]
+) -> Callable[[], None]:
+    """Fills `transforms` from `/tf_static`; returns what ends the subscription.
+
+    Args:
+        node: subscribes.
+        transforms: is filled.
+        refuse: hears of each transform that is none, and why.
+    """
+    from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile
+    from tf2_msgs.msg import TFMessage
+
+    qos = QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    )
+    add = functools.partial(add_static, transforms, refuse=refuse)
+    subscription = node.create_subscription(TFMessage, "/tf_static", add, qos)
+    return lambda: node.destroy_subscription(subscription)
