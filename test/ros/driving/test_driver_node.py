@@ -305,7 +305,7 @@ def test_driver_and_gate_drive_through_a_simulated_home(tmp_path: Path, ros_doma
         NodeProcess(
             tmp_path / "simulator.txt", "robot_vision.ros.simulation.node", "--ros-args",
             "-p", "world_seed:=7", "-p", "lockstep:=true", "-p", "real_time_factor:=0.0",
-            "-p", "image_width:=64", "-p", "image_height:=48",
+            "-p", "image_width:=64", "-p", "image_height:=48", "-p", "lockstep_timeout_s:=1.0",
         ),
     ]  # fmt: skip
 
