@@ -1,4 +1,4 @@
-"""Starts the safety gate between whoever drives and the robot's base.
+"""Starts the safety gate between the driver and the robot's base.
 
     ros2 launch robot_vision gate.launch.py rules:=rules.yaml commands_in:=/cmd_vel_smoothed
     ros2 launch robot_vision gate.launch.py --show-args

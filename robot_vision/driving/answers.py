@@ -35,7 +35,7 @@ class SteeringAnswer(Rule):
 
     MESSAGE = "geometry_msgs/msg/TwistStamped"
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         steering = float(message.twist.angular.z)
         if not math.isfinite(steering):
             raise MeasurementError("non_finite", "its steering is not finite")
@@ -43,7 +43,7 @@ class SteeringAnswer(Rule):
             raise MeasurementError("out_of_range", f"its steering is {steering:g}, not in [-1, 1]")
         return steering
 
-    def _judge(self, value: Any) -> tuple[float, str]:
+    def judge(self, value: Any) -> tuple[float, str]:
         return FREE, ""
 
 
@@ -51,7 +51,7 @@ class SteeringAnswer(Rule):
 class CollisionAnswer(CollisionRule):
     """The probability of a collision, which must be there; the law looks at it."""
 
-    def _judge(self, value: float) -> tuple[float, str]:
+    def judge(self, value: float) -> tuple[float, str]:
         return FREE, ""
 
 
@@ -59,7 +59,7 @@ class CollisionAnswer(CollisionRule):
 class DistanceAnswer(ObstacleRule):
     """The free distance, which must be there; the law looks at it."""
 
-    def _judge(self, value: float) -> tuple[float, str]:
+    def judge(self, value: float) -> tuple[float, str]:
         return FREE, ""
 
 
@@ -67,7 +67,7 @@ class DistanceAnswer(ObstacleRule):
 class BeliefAnswer(LocalisedRule):
     """The belief, which must be there; a robot that explores need not know where it is, but not be wrong."""
 
-    def _judge(self, value: str) -> tuple[float, str]:
+    def judge(self, value: str) -> tuple[float, str]:
         return (0.0, "measured poses contradict it") if value == "contradicted" else (FREE, "")
 
 

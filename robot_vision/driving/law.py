@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 from robot_vision.gate.answers import Velocity
-from robot_vision.gate.rule import braking_speed
+from robot_vision.geometry.braking import braking_speed
 
 DRONET, FREE_DISTANCE = "dronet", "free_distance"
 LAWS = (DRONET, FREE_DISTANCE)

@@ -8,8 +8,8 @@ from typing import Any
 
 from robot_vision.errors import MeasurementError
 from robot_vision.gate.moment import Moment
-from robot_vision.gate.rule import Rule, measured_ns
-from robot_vision.messages.stamps import stamp_to_ns
+from robot_vision.gate.rule import Rule
+from robot_vision.messages.stamps import measured_ns, stamp_to_ns
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from robot_vision.errors import MeasurementError
+from robot_vision.geometry.braking import braking_speed
 from robot_vision.geometry.published_covariance import MAX_COVARIANCE
-from robot_vision.messages.stamps import SECOND_NS, stamp_to_ns
+from robot_vision.messages.stamps import measured_ns, stamp_to_ns
 from robot_vision.messages.types import CLASSIFICATION, POSE_WITH_COVARIANCE_STAMPED, RANGE
 from robot_vision.settings.declared import option
 
@@ -22,7 +23,6 @@ LOCALISED = "localised"
 # Words of the filter node's belief. A rule may slow the robot for some, of which the better is first.
 STOPS, MAY_SLOW = ("unknown", "stale", "contradicted"), ("odometry distrusted", "uncertain")
 ALL, FORWARD = "all", "forward"
-_MAX_STAMP_NS = (1 << 31) * SECOND_NS
 _EPSILON = 1e-3  # by which probabilities may be off
 
 
@@ -47,13 +47,13 @@ class Rule(ABC):
     KIND: ClassVar[str] = ""
     MESSAGE: ClassVar[str] = ""  # type of the topic; empty for any
 
+    @abstractmethod
     def read(self, message: Any) -> Any:
         """Returns what the rule needs of a message.
 
         Raises:
             MeasurementError: it says nothing that can be used.
         """
-        return self._read(message)
 
     def stamp_ns(self, message: Any) -> int | None:
         """Returns when what the message says was seen, in nanoseconds; None where that does not matter.
@@ -61,33 +61,11 @@ class Rule(ABC):
         Raises:
             MeasurementError: it does not say.
         """
-        return self._stamp_ns(message)
-
-    def judge(self, value: Any) -> tuple[float, str]:
-        """Returns the largest speed in m/s for what `read` returned, `FREE` for any, and why."""
-        return self._judge(value)
-
-    def _stamp_ns(self, message: Any) -> int | None:
         return measured_ns(stamp_to_ns(message.header.stamp))
 
     @abstractmethod
-    def _read(self, message: Any) -> Any: ...
-
-    @abstractmethod
-    def _judge(self, value: Any) -> tuple[float, str]: ...
-
-
-def measured_ns(stamp_ns: int) -> int:
-    """Returns a stamp in nanoseconds.
-
-    Raises:
-        MeasurementError: it is 0 or before, or more than a message can carry.
-    """
-    if stamp_ns <= 0:
-        raise MeasurementError("stamp", "its stamp is 0: have its publisher fill in header.stamp")
-    if stamp_ns >= _MAX_STAMP_NS:
-        raise MeasurementError("stamp", f"its stamp, {stamp_ns} ns, is no time")
-    return stamp_ns
+    def judge(self, value: Any) -> tuple[float, str]:
+        """Returns the largest speed in m/s for what `read` returned, `FREE` for any, and why."""
 
 
 Scores = Mapping[str, float]  # by label, the most probable first
@@ -130,10 +108,10 @@ class ClassRule(Rule):
     KIND = "class"
     MESSAGE = CLASSIFICATION
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         return read_scores(message)
 
-    def _judge(self, value: Scores) -> tuple[float, str]:
+    def judge(self, value: Scores) -> tuple[float, str]:
         if best(value)[0] == UNKNOWN:
             return 0.0, "the image shows none of the classes"
         p = at_most(value, self.label)
@@ -151,10 +129,10 @@ class KnownRule(Rule):
     KIND = "known"
     MESSAGE = CLASSIFICATION
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         return read_scores(message)
 
-    def _judge(self, value: Scores) -> tuple[float, str]:
+    def judge(self, value: Scores) -> tuple[float, str]:
         label, p = best(value)
         if label == UNKNOWN:
             return 0.0, "the image shows none of the classes"
@@ -173,13 +151,13 @@ class CollisionRule(Rule):
     KIND = "collision"
     MESSAGE = CLASSIFICATION
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         scores = read_scores(message)
         if set(scores) != {"collision", "free"}:
             raise MeasurementError("shape", "its classes are not collision and free")
         return scores["collision"]
 
-    def _judge(self, value: float) -> tuple[float, str]:
+    def judge(self, value: float) -> tuple[float, str]:
         if value >= self.probability:
             return self.speed, f"a collision with probability {value:.2f}"
         return FREE, ""
@@ -201,7 +179,7 @@ class ObstacleRule(Rule):
     KIND = "obstacle"
     MESSAGE = RANGE
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         low, high, value = message.min_range, message.max_range, message.range
         if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(value)):
             raise MeasurementError("non_finite", f"its range is {value:g} of {low:g} to {high:g} m")
@@ -211,7 +189,7 @@ class ObstacleRule(Rule):
             )
         return 0.0 if value < low else float(value)
 
-    def _judge(self, value: float) -> tuple[float, str]:
+    def judge(self, value: float) -> tuple[float, str]:
         why = f"an obstacle at {value:.2f} m"
         left = value - self.distance_m
         if left <= 0:
@@ -220,25 +198,6 @@ class ObstacleRule(Rule):
             return FREE, ""
         # Until the next message is due the robot goes on as it does.
         return braking_speed(left, self.deceleration, self.max_age_s, self.speed), why
-
-
-def braking_speed(
-    left_m: float, deceleration: float, reaction_s: float, final: float = 0.0
-) -> float:
-    """Returns the speed v from which a robot is down to a final one within a distance, in m/s.
-
-    v t + (v^2 - final^2) / 2a = left.
-
-    Args:
-        left_m: the distance; what is not above 0 gives the final speed.
-        deceleration: a, in m/s^2.
-        reaction_s: t, for which it goes on before it brakes.
-        final: in m/s.
-    """
-    if not left_m > 0:
-        return final
-    a, t = deceleration, reaction_s
-    return max(a * (math.sqrt(t * t + (final / a) ** 2 + 2 * left_m / a) - t), final)
 
 
 @dataclass(frozen=True)
@@ -255,7 +214,7 @@ class UncertaintyRule(Rule):
     KIND = "uncertainty"
     MESSAGE = POSE_WITH_COVARIANCE_STAMPED
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         covariance = np.asarray(message.pose.covariance, np.float64).reshape(6, 6)
         if not np.all(np.isfinite(covariance)):
             raise MeasurementError("non_finite", "its covariance is not finite")
@@ -268,7 +227,7 @@ class UncertaintyRule(Rule):
             raise MeasurementError("covariance", "a variance of x, y or yaw is not above 0")
         return _sigma(covariance[:3, :3]), math.degrees(_sigma(covariance[3:, 3:]))
 
-    def _judge(self, value: tuple[float, float]) -> tuple[float, str]:
+    def judge(self, value: tuple[float, float]) -> tuple[float, str]:
         metres, degrees = value
         if self.sigma_m is not None and not metres <= self.sigma_m:
             return self.speed, f"the position's standard deviation is {metres:.2f} m"
@@ -295,7 +254,7 @@ class LocalisedRule(Rule):
     KIND = "localised"
     MESSAGE = "diagnostic_msgs/msg/DiagnosticStatus"
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         word = str(message.message)
         if word not in (LOCALISED, *STOPS, *MAY_SLOW):
             raise MeasurementError("shape", f"its message is {word!r}, no word of a belief")
@@ -304,7 +263,7 @@ class LocalisedRule(Rule):
             raise MeasurementError("shape", f"its level is {level} and its message {word!r}")
         return word
 
-    def _stamp_ns(self, message: Any) -> int | None:
+    def stamp_ns(self, message: Any) -> int | None:
         if (
             message.message in STOPS
         ):  # there may be no estimate, and the belief is bad whatever its age
@@ -315,7 +274,7 @@ class LocalisedRule(Rule):
             raise MeasurementError("stamp", "it has no stamp_ns")
         return measured_ns(int(found[0]))
 
-    def _judge(self, value: str) -> tuple[float, str]:
+    def judge(self, value: str) -> tuple[float, str]:
         if value == LOCALISED:
             return FREE, ""
         # Who slows for a worse word does not stop for a better one.
@@ -331,10 +290,10 @@ class FreshRule(Rule):
 
     KIND = "fresh"
 
-    def _read(self, message: Any) -> Any:
+    def read(self, message: Any) -> Any:
         return None
 
-    def _judge(self, value: Any) -> tuple[float, str]:
+    def judge(self, value: Any) -> tuple[float, str]:
         return FREE, ""
 
 

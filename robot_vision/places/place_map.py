@@ -1,9 +1,9 @@
 """Asks a place map where an image was taken: `robot_vision.PlaceMap`.
 
 with PlaceMap.open("home.map", model="runs/my_lab/bundle") as places:
-found = places.query(image)
-if found.accepted:
-print(found.candidates[0].position)
+    found = places.query(image)
+    if found.accepted:
+        print(found.candidates[0].position)
 """
 
 from __future__ import annotations

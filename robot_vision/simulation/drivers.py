@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.geometry.braking import braking_speed
 from robot_vision.simulation.planner import Plan
 from robot_vision.simulation.simulator import Simulator
 
@@ -29,7 +30,7 @@ class Driver(Protocol):
         """Returns speed, m/s, and turn rate, rad/s."""
 
     def reset(self) -> None:
-        """Is told that the robot was carried to another place."""
+        """Is called when the robot was carried to another place."""
 
 
 class Straight:
@@ -99,10 +100,8 @@ class Expert:
             return 0.0, math.copysign(robot.max_turn_rate_rad_s, bearing)
         curvature = 2 * math.sin(bearing) / max(math.hypot(dx, dy), 0.2)
         turns = abs(curvature) * robot.max_speed_m_s / robot.max_turn_rate_rad_s
-        brake = robot.max_acceleration_m_s2
-        free = max(simulator.free_ahead() - _MARGIN_M, 0.0)
-        # The speed from which the robot comes to a stand in the free distance, after its reaction.
-        stops = brake * (math.sqrt(_REACTION_S**2 + 2 * free / brake) - _REACTION_S)
+        free = simulator.free_ahead() - _MARGIN_M
+        stops = braking_speed(free, robot.max_acceleration_m_s2, _REACTION_S)
         speed = min(robot.max_speed_m_s / max(turns, 1.0), max(stops, 0.05))
         turn_rate = curvature * speed
         if speed < 0.1:  # hardly moves: turns to where the way goes

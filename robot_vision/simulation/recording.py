@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -121,7 +120,6 @@ class FolderRecording:
         name: str,
         simulator: Simulator,
         metres: float,
-        said: Callable[[int], None] = lambda _count: None,
     ) -> None:
         """Drives in a world and records each image.
 
@@ -130,7 +128,6 @@ class FolderRecording:
             name: of the world, for folders.
             simulator: the robot.
             metres: to drive.
-            said: called with the number of images so far.
         """
         driver = Disturbed(simulator.seed, self.labels.disturbed)
         split = "val" if number % _VALIDATION == _VALIDATION - 1 else "train"
@@ -149,6 +146,5 @@ class FolderRecording:
             )
             self.images += 1
             self.blocked += blocked
-            said(self.images)
 
         judge(simulator, driver, metres, name, record)

@@ -30,7 +30,7 @@ _APART_M = 0.05  # that a robot moves away from what it hit until it can hit it 
 
 @dataclass(frozen=True)
 class Event:
-    """What befell the robot.
+    """What happened to the robot.
 
     Attributes:
         stamp_ns: when.
@@ -124,7 +124,7 @@ class Simulator:
         )
 
     def step(self) -> list[Event]:
-        """Moves everything by `STEP_NS`, and returns what befell the robot meanwhile."""
+        """Moves everything by `STEP_NS`, and returns what happened to the robot."""
         robot, dt_s = self.robot, STEP_NS * 1e-9
         before = self.motion
         speed = towards(before.speed_m_s, self._wanted[0], robot.max_acceleration_m_s2 * dt_s)

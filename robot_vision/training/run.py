@@ -250,7 +250,7 @@ def _fit_stage(
     alone = fabric.world_size == 1 and config.loop.sampler == "shuffle"
     if alone and train_views.cache is not None and not copies and fresh:
         recorder.say(
-            f"{plan.name}: solved on {counted(len(train_views), 'image')} where that can be done"
+            f"{plan.name}: solving the heads on {counted(len(train_views), 'image')}, if all of them allow it"
         )
         found = solving.solve(config, network, train_views)
         if found:

@@ -358,7 +358,7 @@ def test_simulated_time_may_run_at_any_pace_but_not_back_or_stand_still() -> Non
 
 def test_a_limit_that_is_no_number_stops() -> None:
     class Broken(FreshRule):
-        def _judge(self, value: Any) -> tuple[float, str]:
+        def judge(self, value: Any) -> tuple[float, str]:
             return math.nan, ""
 
     rule = Broken("b", "t", type="a/msg/B")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from robot_vision.driving.answers import seen
@@ -13,27 +12,22 @@ from robot_vision.gate.moment import Moment
 from robot_vision.ros.driving.parameters import DriverParameters
 from robot_vision.ros.gate.commanding import OUT, Commanding
 from robot_vision.ros.gate.diagnostics import OK, WARN, Said
+from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.status import status_message
 
 COUNTERS = ("published", "refused_answers", "clock_jumps")
 
 
-class Driving(Commanding):
-    """The driver; see `Commanding`.
+class Driving(Commanding[DriverParameters]):
+    """The driver; see `Commanding`."""
 
-    Args:
-        parameters: returns the current snapshot.
-        given: see `Commanding`.
-    """
-
-    def __init__(self, parameters: Callable[[], DriverParameters], *given: Any) -> None:
-        self._parameters = parameters
-        self._law = Law(parameters().law_settings())
-        super().__init__(*given)
+    def __init__(self, node: ManagedNode[DriverParameters], *given: Any) -> None:
+        self._law = Law(node.parameters.law_settings())
+        super().__init__(node, *given)
 
     def on_change(self) -> None:
-        """Takes changed parameters up."""
-        self._law.settings = self._parameters().law_settings()
+        """See `Commanding`."""
+        self._law.settings = self._node.parameters.law_settings()
 
     def _forget(self) -> None:
         super()._forget()
@@ -65,7 +59,7 @@ class Driving(Commanding):
 
     def _image(self) -> tuple[Seen, bool] | None:
         """Returns an image that was not driven by yet; see `seen`."""
-        found = seen(self._answers, bool(self._parameters().distance_topic))
+        found = seen(self._answers, bool(self._node.parameters.distance_topic))
         return None if found is None or found[0].stamp_ns == self._driven_ns else found
 
     def _drive(self, image: Seen, now: Moment) -> None:
@@ -77,7 +71,7 @@ class Driving(Commanding):
 
     def _stops(self, now: Moment) -> tuple[Limit, ...]:
         return stopping(
-            self._rules.rules, self._answers, self._parameters().max_ahead_s, self._clock, now
+            self._rules.rules, self._answers, self._node.parameters.max_ahead_s, self._clock, now
         )
 
     def _stop(self, stops: tuple[Limit, ...], now: Moment) -> None:
@@ -95,7 +89,7 @@ class Driving(Commanding):
         return Said((limit,), velocity, velocity)
 
     def status(self) -> Any:
-        """Returns the entry of `/diagnostics`, and warns of answers that nobody publishes."""
+        """See `Commanding`."""
         problems, what = [*self.problems(), *self.other_types(OUT)], self._said
         others = self.others()
         if others:

@@ -16,7 +16,6 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from robot_vision.driving.answers import COLLISION, STEERING, answers_of
@@ -24,16 +23,15 @@ from robot_vision.gate.rules import Rules
 from robot_vision.ros.driving.driving import Driving
 from robot_vision.ros.driving.parameters import DriverParameters
 from robot_vision.ros.gate.commanding import OUT
+from robot_vision.ros.gate.commanding_node import CommandingNode
 from robot_vision.ros.node.graph import check_topics
-from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.process import run_node
-from robot_vision.ros.node.status import status_message
 from robot_vision.ros.node.transitions import SUCCESS, reported
 
 NODE_NAME = "driver"
 
 
-class DriverNode(ManagedNode[DriverParameters]):
+class DriverNode(CommandingNode[DriverParameters]):
     """Drives by what a camera's steering head says.
 
     Raises:
@@ -41,7 +39,6 @@ class DriverNode(ManagedNode[DriverParameters]):
     """
 
     def __init__(self, **options: Any) -> None:
-        self._driving: Driving | None = None
         super().__init__(NODE_NAME, DriverParameters, **options)
 
     @reported
@@ -58,8 +55,7 @@ class DriverNode(ManagedNode[DriverParameters]):
         )
         topics = [(rule.name, rule.topic) for rule in rules]
         check_topics(self, "the topics of the parameters", [*topics, ("commands", OUT)])
-        self._driving = Driving(
-            lambda: self.parameters,
+        self._commanding = Driving(
             self,
             Rules(rules),
             self._warn,
@@ -67,43 +63,6 @@ class DriverNode(ManagedNode[DriverParameters]):
             self._on_incompatible_qos,
         )
         return SUCCESS
-
-    @reported
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribes; the robot stands until all answers are there."""
-        super().on_activate(state)
-        assert self._driving is not None
-        self._driving.activate()
-        return SUCCESS
-
-    @reported
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stops the robot."""
-        if self._driving is not None:
-            self._driving.deactivate()
-        super().on_deactivate(state)
-        return SUCCESS
-
-    def _free(self) -> None:
-        driving, self._driving = self._driving, None
-        if driving is not None:
-            driving.destroy()
-
-    def _on_change(self, before: DriverParameters, after: DriverParameters) -> None:
-        if self._driving is not None:
-            self._driving.on_change()
-
-    def _statuses(self) -> list[DiagnosticStatus]:
-        name, state = self.get_fully_qualified_name(), self.state_label
-        level = (1 if state != "unconfigured" else 2) if self.problem else 0
-        values = {
-            "state": state,
-            "incompatible_qos": self._statistics.counters.get("incompatible_qos", 0),
-        }
-        statuses = [status_message(level, name, self.problem or state, "", values)]
-        if self._driving is not None and state == "active":
-            statuses.append(self._driving.status())
-        return statuses
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
@@ -16,9 +16,9 @@ from rclpy.duration import Duration
 from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.gate.answers import STANDING, Heard, Velocity, heard
 from robot_vision.gate.moment import ClockWatch, Moment
-from robot_vision.gate.rule import FreshRule, Rule, measured_ns
+from robot_vision.gate.rule import FreshRule, Rule
 from robot_vision.gate.rules import Rules
-from robot_vision.messages.stamps import SECOND_NS, set_stamp
+from robot_vision.messages.stamps import SECOND_NS, measured_ns, set_stamp
 from robot_vision.ros.gate.diagnostics import Said, reason_message
 from robot_vision.ros.gate.parameters import CommandParameters
 from robot_vision.ros.node.graph import other_types
@@ -34,7 +34,7 @@ _LAST_S = 0.5  # for the last command to arrive
 _HEADER_BYTES = 12  # encapsulation, seconds, nanoseconds
 
 
-class Commanding(ABC):
+class Commanding(ABC, Generic[P]):
     """Subscriptions to what rules read, and the publishers of commands and of their reason.
 
     Args:
@@ -168,6 +168,13 @@ class Commanding(ABC):
     @abstractmethod
     def _on_tick(self) -> None:
         """Looks for silence, and repeats a stop."""
+
+    def on_change(self) -> None:
+        """Takes up changed parameters that are not read where they are used."""
+
+    @abstractmethod
+    def status(self) -> Any:
+        """Returns the entry of `/diagnostics`, and warns of answers that nobody publishes."""
 
     # What goes out
 

@@ -13,13 +13,14 @@ from robot_vision.gate.decision import decide
 from robot_vision.gate.moment import Moment
 from robot_vision.ros.gate.commanding import OUT, Commanding
 from robot_vision.ros.gate.diagnostics import Said, gate_status, said
+from robot_vision.ros.gate.parameters import GateParameters
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.sequence import NUMBERED
 
 IN = "cmd_vel_in"
 
 
-class Gating(Commanding):
+class Gating(Commanding[GateParameters]):
     """The gate; see `Commanding`."""
 
     def activate(self) -> None:
@@ -107,7 +108,7 @@ class Gating(Commanding):
             self._statistics.sample("image_to_stop_ms", age_ns * 1e-6)
 
     def status(self) -> Any:
-        """Returns the entry of `/diagnostics`, and warns of rules whose topic nobody publishes."""
+        """See `Commanding`."""
         past = self.others()
         return gate_status(
             self._node.get_fully_qualified_name(),

@@ -156,7 +156,7 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
 
     def _tick(self) -> None:
         """Does the steps that are due, up to the next image: commands come in between."""
-        if self._simulator is None or self._waits_for_eyes() or self._waits():
+        if self._simulator is None or self._waits_for_subscriber() or self._waits():
             return
         factor = self.parameters.real_time_factor
         due = self.parameters.image_steps
@@ -172,7 +172,7 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
             if self._step():
                 return
 
-    def _waits_for_eyes(self) -> bool:
+    def _waits_for_subscriber(self) -> bool:
         """Says whether the first image of lock-step is held back: nobody who comes later gets it."""
         if self._first is None:
             return False

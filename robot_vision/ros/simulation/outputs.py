@@ -128,7 +128,7 @@ class Outputs:
         return self._lens.height, self._lens.width
 
     def event(self, event: Event) -> None:
-        """Publishes what befell the robot."""
+        """Publishes what happened to the robot."""
         m = event.motion
         if event.kind == "collision":
             message = PointStamped(header=self._header(self._p.map_frame))

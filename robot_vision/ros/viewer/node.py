@@ -221,7 +221,7 @@ class ViewerNode(ManagedNode[ViewerParameters]):
     # Around it
 
     def _shared_topics(self) -> Sequence[str]:
-        return tuple(self._heard)  # whoever publishes them, it only looks on
+        return tuple(self._heard)  # it only reads them
 
     def _on_change(self, before: ViewerParameters, after: ViewerParameters) -> None:
         """Nothing: the rate is read at each message."""

@@ -62,8 +62,8 @@ def held_out(
     alone = replace(config, heads=(name,))
     augment = make_augment(alone, network.spec, train.samples.pixel_aspect)
     copied = train.cache.copies > 0
-    anew = (augment is not None and not copied) or needs_images(alone)
-    whole = Views(train.samples) if anew else train
+    again = (augment is not None and not copied) or needs_images(alone)
+    whole = Views(train.samples) if again else train
     wanted, quiet = config.epistemic, Recorder(None, quiet=True)
     outputs, rows = [], []
     for fold in range(folds):
