@@ -31,6 +31,10 @@ _MATRIX = 768
 _PRODUCTS = 8
 _IDLE_S = 0.05  # a BLAS whose threads wait actively lets go of the cores within that time
 _FRESH_S = 0.3  # a product that was timed so long ago says how the machine is now
+_SETTLE_S = (
+    2.0  # the longest wait for what a trial has started: its last frames, processes that end
+)
+_WINDOW_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Watch:
         """Times the product; with `fresh` one that was just timed serves again."""
         if fresh and self._last and time.monotonic() - self._last.at < _FRESH_S:
             return self._last
+        _settle()
         seconds = []
         start, used = time.perf_counter(), time.process_time()
         for _ in range(_PRODUCTS):
@@ -135,6 +140,18 @@ class Watch:
         self._last = Product(statistics.median(seconds), share, time.monotonic())
         self._products.append(self._last)
         return self._last
+
+
+def _settle() -> None:
+    """Waits until the cores are idle, so that what our own trial leaves behind is not taken for others'."""
+    until = time.monotonic() + _SETTLE_S
+    start = _busy()
+    while time.monotonic() < until:
+        time.sleep(_WINDOW_S)
+        end = _busy()
+        if end[0] - start[0] <= OTHERS * _WINDOW_S * (os.cpu_count() or 1):
+            return
+        start = end
 
 
 def _percent(share: float) -> str:
@@ -151,11 +168,16 @@ class _Used:
     at: float
 
 
-def _used() -> _Used:
+def _busy() -> tuple[float, float]:
+    """Returns the seconds that all cores were busy, and that the hypervisor took."""
     fields = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     tick = os.sysconf("SC_CLK_TCK")
     # What interrupts take (irq, softirq) is left out: frames between our own processes cause it.
-    busy, steal = sum(fields[:3]) / tick, fields[7] / tick
+    return sum(fields[:3]) / tick, fields[7] / tick
+
+
+def _used() -> _Used:
+    busy, steal = _busy()
     ours = sum(os.times()[:4])  # children that have ended are in it
     for child in psutil.Process().children(recursive=True):
         try:

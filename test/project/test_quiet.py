@@ -20,6 +20,7 @@ from benchmarks import check, quiet
 from benchmarks.quiet import OTHERS, REPEATS, Product, Watch
 
 BUSY = "import time\nend = time.time() + 90\nwhile time.time() < end: pass"
+SECOND = BUSY.replace("90", "1")
 
 
 @pytest.mark.slow
@@ -106,6 +107,18 @@ def test_the_product_is_measured():
     (trial,) = watch.trials
     floor = 2 * quiet._MATRIX**3 / 1e14  # no machine of today does 100 TFLOP/s in float32
     assert floor < trial.before.seconds < 5 and 0 < trial.before.share
+
+
+@pytest.mark.slow
+def test_a_product_is_timed_after_what_the_trial_left_behind():
+    """A process of ours that is still busy for a second would get half of the product's time."""
+    watch = Watch(repeats_s=0.0)
+    left: list[subprocess.Popen] = []
+    watch.trial(lambda: left.append(subprocess.Popen([sys.executable, "-c", SECOND])))
+    assert left[0].poll() is not None or watch.trials[0].after.at - watch.trials[0].before.at >= (
+        quiet._SETTLE_S
+    )
+    left[0].wait()
 
 
 def test_intervals_hold_the_median_as_often_as_they_say():
