@@ -18,7 +18,7 @@ from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 from robot_vision.simulation import report
 from robot_vision.simulation.drivers import DRIVERS
-from robot_vision.simulation.recording import TABLE, FolderRecording, Labels
+from robot_vision.simulation.recording import EXPERT, TABLE, FolderRecording, Way
 from robot_vision.simulation.referee import evaluate
 from robot_vision.simulation.robot import Mount, Robot
 from robot_vision.simulation.simulator import Simulator
@@ -28,6 +28,7 @@ from robot_vision.simulation.world.world import World
 from robot_vision.text.counts import counted
 
 _UNSEEN = 10_000  # evaluations begin here, recordings at 0
+_DISTURBED = 0.3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,17 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     recorded = verbs.add_parser(
         "record",
-        help="record images of the expert with its steering and whether something is in the way",
-        description="Records images of the expert, which sees the geometry, with its steering and whether "
-        f"something is in the way: a folder with {TABLE}, which `train` takes as labels_csv.",
+        help="record images with the expert's steering and whether something is in the way",
+        description="Records images with the steering of the expert, which sees the geometry, and whether "
+        f"something is in the way: a folder with {TABLE}, which `train` takes as labels_csv. The same "
+        "command goes on with a recording that was cut off; another driver or other homes are added to it.",
     )
     _add_worlds(recorded, 20, 0, 40.0)
     recorded.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    labels = Labels()
     recorded.add_argument(
         "--blocked",
         type=number(float, 0.01, 5.0),
-        default=labels.blocked_m,
+        default=0.5,
         metavar="M",
         help="something is in the way if it is nearer than this straight ahead, in metres (default: "
         "%(default)s)",
@@ -73,10 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recorded.add_argument(
         "--disturbed",
         type=number(float, 0.0, 0.9),
-        default=labels.disturbed,
         metavar="SHARE",
-        help="share of the time in which the robot does not obey the expert, whose labels stay (default: "
-        "%(default)s)",
+        help="share of the time in which the robot does not obey its driver; the labels stay the expert's "
+        f"(default: {_DISTURBED}; 0 with --model, which errs by itself)",
     )
 
 
@@ -144,8 +144,8 @@ def interrupted(args: argparse.Namespace) -> str:
     if args.drive_verb == "evaluate" or not (args.out / TABLE).is_file():
         return "nothing was written; fewer --worlds or --metres take less time"
     return (
-        f"{args.out / TABLE} has the images so far, and can be trained on; to record all, "
-        f"remove {args.out} or name another folder"
+        f"{args.out / TABLE} has the images so far, and can be trained on; the same command goes on, and "
+        "drives through the home again that was cut off"
     )
 
 
@@ -224,18 +224,22 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _record(args: argparse.Namespace) -> int:
     make_folder(args.out, "--out")
     mount, robot = _mount(args), Robot()
-    with (
-        FolderRecording(args.out, Labels(args.blocked, args.disturbed)) as recording,
-        progress() as bar,
-    ):
-        task = bar.add_task("worlds", total=args.worlds)
-        for index, (name, (seed, make)) in enumerate(_worlds(args).items()):
-            simulator = Simulator(make(), seed, robot, mount, walkers=args.walkers)
-            recording.add(index, name, simulator, args.metres)
+    disturbed = _DISTURBED if args.disturbed is None else args.disturbed
+    way = Way(args.metres, disturbed, args.walkers)
+    with FolderRecording(args.out, mount, args.blocked) as recording, progress() as bar:
+        homes = _worlds(args)
+        left = {name: home for name, home in homes.items() if not recording.has(name, EXPERT, way)}
+        task = bar.add_task("homes", total=len(homes), completed=len(homes) - len(left))
+        count = 0
+        for name, (seed, make) in left.items():
+            simulator = Simulator(make(), seed, robot, mount, walkers=way.walkers)
+            count += recording.add(seed, name, simulator, way)
             bar.advance(task)
+    there = counted(len(homes) - len(left), "home was", "homes were")
     print(
-        f"{counted(recording.images, 'image')} of {counted(args.worlds, 'home')} in {args.out}, "
-        f"something in the way on {recording.blocked}: train on "
+        f"{counted(count, 'image')} of {counted(len(left), 'home')} added"
+        f"{f', {there} there already' if len(left) < len(homes) else ''}: {args.out} has "
+        f"{recording.images}, something in the way on {recording.blocked}; train on "
         f"{{kind: labels_csv, path: {args.out / TABLE}}}"
     )
     return 0

@@ -1,55 +1,52 @@
-"""Recordings of the expert: images, how it would steer, and whether something is in the way."""
+"""Recordings to learn to drive from: images, how the expert would steer there, and what is in the way."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import fcntl
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 
-from robot_vision.errors import SourceError
-from robot_vision.simulation.drivers import Expert
+from robot_vision.errors import ConfigError, SourceError
+from robot_vision.files.whole import write_whole
+from robot_vision.simulation.drivers import Driver, Expert
 from robot_vision.simulation.referee import judge
+from robot_vision.simulation.robot import Mount
 from robot_vision.simulation.simulator import Simulator
 
-TABLE = "labels.csv"
-_COLUMNS = ("image", "steering", "collision", "free_m", "world", "split")
+TABLE, RECORD = "labels.csv", "recording.json"
+EXPERT = "expert"
+_FORMAT = "robot_vision.driven/1"
+_COLUMNS = ("image", "steering", "collision", "free_m", "world", "driver", "split")
 _JPEG_QUALITY = 92
 _VALIDATION = 8  # each of so many worlds
 _DISTURBED_S = (0.4, 1.6)  # how long a disturbance lasts
 _DT_S = 0.1
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What is labelled how.
-
-    Attributes:
-        blocked_m: nearer than this straight ahead, something is in the way.
-        disturbed: share of the time in which the robot does not obey, so that there are images of what
-            the expert alone would never come to; the labels stay the expert's.
-    """
-
-    blocked_m: float = 0.5
-    disturbed: float = 0.3
-
-
-class Disturbed:
-    """The expert, whose robot sometimes does something else.
+class Watched:
+    """A driver whom the expert watches, and whose robot sometimes does something else.
 
     Args:
         seed: of the expert and of the disturbances.
-        share: of the time.
+        share: of the time in which the robot does not obey.
+        driver: what drives; None for the expert.
 
     Attributes:
         steering: what the expert wanted last: its turn rate as a share of the largest, in [-1, 1].
     """
 
-    def __init__(self, seed: int, share: float) -> None:
-        self._expert, self._share = Expert(seed), share
+    def __init__(self, seed: int, share: float, driver: Driver | None = None) -> None:
+        self._expert, self._share, self._driver = Expert(seed), share, driver
         self._rng = np.random.default_rng((seed, 25))
         self._until, self._turn = 0, 0.0
         self._calls = 0
@@ -58,6 +55,8 @@ class Disturbed:
     def reset(self) -> None:
         """Ends a disturbance."""
         self._expert.reset()
+        if self._driver is not None:
+            self._driver.reset()
         self._until = 0
 
     def __call__(self, simulator: Simulator) -> tuple[float, float]:
@@ -65,6 +64,8 @@ class Disturbed:
         most = simulator.robot.max_turn_rate_rad_s
         speed, turn_rate = self._expert(simulator)
         self.steering = float(np.clip(turn_rate / most, -1, 1))
+        if self._driver is not None:
+            speed, turn_rate = self._driver(simulator)
         self._calls += 1
         if self._calls >= self._until:
             mean = sum(_DISTURBED_S) / 2 / _DT_S
@@ -77,31 +78,71 @@ class Disturbed:
         return speed, turn_rate
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a home is driven through for a recording.
+
+    Attributes:
+        metres: to drive.
+        disturbed: share of the time in which the robot does not obey, so that there are images of what
+            the driver alone would never come to; the labels stay the expert's.
+        walkers: in each home.
+    """
+
+    metres: float = 40.0
+    disturbed: float = 0.3
+    walkers: int = 0
+
+
 class FolderRecording:
     """A folder of images and their table, as `train` takes it (`labels_csv`).
 
     Columns: `steering` in [-1, 1], positive to the left; `collision`, 1 where something is in the way;
-    `free_m`, metres until the robot would hit something straight ahead, at most 5; `world`; and `split`,
-    by whole worlds.
+    `free_m`, metres until the robot would hit something straight ahead, at most 5; `world`; `driver`; and
+    `split`, by whole worlds.
+
+    `recording.json` lists the homes that each driver is through with. A recording that was cut off goes
+    on: the rows of a home that was not finished are left out, and it is driven through again.
 
     Args:
-        folder: is made; may not have a table yet.
+        folder: is made, or goes on.
+        mount: of the camera.
+        blocked_m: nearer than this straight ahead, something is in the way.
+
+    Attributes:
+        images: in the table.
+        blocked: how many of them show something in the way.
 
     Raises:
-        SourceError: it has one.
+        SourceError: it has a table of something else, or another process records into it.
+        ConfigError: it was recorded with another mount or distance.
     """
 
-    def __init__(self, folder: Path, labels: Labels) -> None:
-        self.folder, self.labels = folder, labels
-        if (folder / TABLE).exists():
-            raise SourceError(
-                f"{folder / TABLE} exists already: remove it or choose another folder"
-            )
+    def __init__(self, folder: Path, mount: Mount, blocked_m: float = 0.5) -> None:
+        self.folder, self.blocked_m = folder, blocked_m
+        self._settings = {"blocked_m": blocked_m, "mount": asdict(mount)}
+        self._drives: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        table, record = folder / TABLE, folder / RECORD
+        if table.exists():
+            if not record.is_file():
+                raise SourceError(
+                    f"{table} exists already, and no {RECORD} says how it was recorded: choose another folder"
+                )
+            self._drives = self._read(record)
+        self._lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise SourceError(
+                f"another process records into {folder}: wait for it, or choose another folder"
+            ) from None
         self.images = self.blocked = 0
-        self._file = (folder / TABLE).open("w", newline="", encoding="utf-8")
+        self._keep_finished(table)
+        self._write_record()
+        self._file = table.open("a", newline="", encoding="utf-8")
         self._rows = csv.writer(self._file)
-        self._rows.writerow(_COLUMNS)
 
     def __enter__(self) -> FolderRecording:
         return self
@@ -113,38 +154,110 @@ class FolderRecording:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        os.close(self._lock)
+
+    def has(self, name: str, driver: str, way: Way) -> bool:
+        """Says whether a driver is through with a home.
+
+        Raises:
+            ConfigError: it is, but went another way.
+        """
+        there = self._drives.get(f"{name}/{driver}")
+        if there is None:
+            return False
+        wanted = asdict(way)
+        if other := [key for key, value in wanted.items() if there.get(key) != value]:
+            differing = ", ".join(f"{key} {there.get(key)}, not {wanted[key]}" for key in other)
+            raise ConfigError(
+                f"{self.folder} has {name} by {driver} with {differing}: record it so, other homes, or "
+                "into another folder"
+            )
+        return True
 
     def add(
         self,
-        number: int,
+        seed: int,
         name: str,
         simulator: Simulator,
-        metres: float,
-    ) -> None:
-        """Drives in a world and records each image.
+        way: Way,
+        driver: tuple[str, Driver] | None = None,
+    ) -> int:
+        """Drives through a home and records each image.
 
         Args:
-            number: of the world in this recording.
-            name: of the world, for folders.
+            seed: of the home; each eighth is for validation.
+            name: of the home, for folders.
             simulator: the robot.
-            metres: to drive.
+            way: how it is driven through.
+            driver: its name, and what drives; None for the expert.
+
+        Returns:
+            The number of images.
+
+        Raises:
+            SourceError: an image cannot be written.
         """
-        driver = Disturbed(simulator.seed, self.labels.disturbed)
-        split = "val" if number % _VALIDATION == _VALIDATION - 1 else "train"
+        who, drives = driver or (EXPERT, None)
+        watched = Watched(simulator.seed, way.disturbed, drives)
+        split = "val" if seed % _VALIDATION == _VALIDATION - 1 else "train"
         (self.folder / name).mkdir(exist_ok=True)
+        before = self.images
 
         def record(simulator: Simulator, _command: tuple[float, float]) -> None:
             free = round(simulator.free_ahead(), 3)
-            blocked = free < self.labels.blocked_m
-            file = f"{name}/{self.images:06d}.jpg"
+            blocked = int(free < self.blocked_m)
+            file = f"{name}/{who}-{self.images - before:06d}.jpg"
             bgr = cv2.cvtColor(simulator.image(), cv2.COLOR_RGB2BGR)
             path = str(self.folder / file)
             if not cv2.imwrite(path, bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
                 raise SourceError(f"{path} cannot be written: is the disk full?")
             self._rows.writerow(
-                [file, f"{driver.steering:.4f}", int(blocked), f"{free:.3f}", name, split]
+                [file, f"{watched.steering:.4f}", blocked, f"{free:.3f}", name, who, split]
             )
             self.images += 1
             self.blocked += blocked
 
-        judge(simulator, driver, metres, name, record)
+        judge(simulator, watched, way.metres, name, record)
+        self._file.flush()
+        self._drives[f"{name}/{who}"] = {**asdict(way), "images": self.images - before}
+        self._write_record()
+        return self.images - before
+
+    def _read(self, record: Path) -> dict[str, dict[str, Any]]:
+        """Returns the drives that are finished."""
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+            settings, drives = found["settings"], found["drives"]
+            known = found["format"] == _FORMAT and isinstance(settings, Mapping)
+        except (ValueError, KeyError, TypeError):
+            known = False
+        if not known or not isinstance(drives, dict):
+            raise SourceError(f"{record} says nothing of a recording: choose another folder")
+        for key, value in self._settings.items():
+            if settings.get(key) != value:
+                raise ConfigError(
+                    f"{self.folder} was recorded with {key} {settings.get(key)}, not {value}: record with "
+                    "the same, or into another folder"
+                )
+        return drives
+
+    def _write_record(self) -> None:
+        found = {"format": _FORMAT, "settings": self._settings, "drives": self._drives}
+        write_whole(self.folder / RECORD, json.dumps(found, indent=1) + "\n")
+
+    def _keep_finished(self, table: Path) -> None:
+        """Leaves out the rows of drives that were cut off, and counts the others."""
+        rows = []
+        if table.exists():
+            with table.open(newline="", encoding="utf-8") as file:
+                rows = [
+                    row
+                    for row in csv.DictReader(file)
+                    if f"{row.get('world')}/{row.get('driver')}" in self._drives
+                ]
+        self.images, self.blocked = len(rows), sum(row["collision"] == "1" for row in rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(table, text.getvalue())

@@ -22,9 +22,9 @@ from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.simulation.drivers import DRIVERS, Expert, Random, Straight
 from robot_vision.simulation.planner import _CELL, Plan, _coarse
-from robot_vision.simulation.recording import FolderRecording, Labels
+from robot_vision.simulation.recording import FolderRecording, Way
 from robot_vision.simulation.referee import Verdict, evaluate, judge
-from robot_vision.simulation.robot import STEP_NS
+from robot_vision.simulation.robot import STEP_NS, Mount
 from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.world.home import default_world
 from robot_vision.simulation.world.homes import random_home
@@ -237,8 +237,8 @@ def test_recording_is_a_data_set_of_what_the_geometry_says(
     metrics = train(config, quiet=True, command="test").report["metrics"]
     assert metrics["validation"]["dronet"]["rmse"] > 0
     before = (folder / "labels.csv").read_bytes()
-    assert main(["drive", "record", *arguments]) == 2  # overwrites nothing
-    assert "exists already" in capsys.readouterr().err
+    assert main(["drive", "record", *arguments]) == 0  # has all of them already
+    assert "0 images of 0 homes added, 8 homes were there already" in capsys.readouterr().out
     assert (folder / "labels.csv").read_bytes() == before
 
 
@@ -246,11 +246,89 @@ def test_recording_is_a_data_set_of_what_the_geometry_says(
 def test_disturbances_bring_images_of_what_the_expert_avoids(tmp_path: Path) -> None:
     blocked = {}
     for share in (0.0, 0.5):
-        with FolderRecording(tmp_path / str(share), Labels(disturbed=share)) as recording:
+        with FolderRecording(tmp_path / str(share), Mount()) as recording:
             for seed in range(6):
-                recording.add(seed, f"home-{seed}", Simulator(random_home(seed), seed), 6.0)
+                simulator = Simulator(random_home(seed), seed)
+                recording.add(seed, f"home-{seed}", simulator, Way(6.0, share))
         blocked[share] = recording.blocked / recording.images
     assert blocked[0.5] > 1.2 * blocked[0.0]
+
+
+SMALL = ["--metres", "1.5", "--image-size", "48", "32"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_recording_that_was_killed_goes_on_to_what_it_would_have_become(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(["drive", "record", "--worlds", "2", *SMALL, "--out", str(whole)]) == 0
+    assert main(["drive", "record", "--worlds", "1", *SMALL, "--out", str(cut)]) == 0
+    # What kill -9 leaves: rows of a home that is not finished, the last of them half written.
+    rows = (whole / "labels.csv").read_text().splitlines(keepends=True)
+    done = len((cut / "labels.csv").read_text().splitlines())
+    with (cut / "labels.csv").open("a", newline="") as file:
+        file.write("".join(rows[done : done + 4]) + rows[done + 4][:30])
+    (cut / "home-1").mkdir()
+    (cut / "home-1" / "expert-000000.jpg").write_bytes(b"half an image")
+    capsys.readouterr()
+    assert main(["drive", "record", "--worlds", "2", *SMALL, "--out", str(cut)]) == 0
+    assert "1 home was there already" in capsys.readouterr().out
+    assert files_of(cut) == files_of(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--blocked", "0.7"], "blocked_m 0.5, not 0.7"),
+        (["--camera-height", "1.1"], "'height_m': 0.4"),
+        (["--metres", "2"], "metres 1.5, not 2.0"),
+        (["--disturbed", "0"], "disturbed 0.3, not 0.0"),
+    ],
+)
+def test_recording_goes_on_only_as_it_began(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: list[str], said: str
+) -> None:
+    out = ["drive", "record", "--worlds", "1", *SMALL, "--out", str(tmp_path / "driven")]
+    assert main(out) == 0
+    before = files_of(tmp_path)
+    capsys.readouterr()
+    assert main([*out, *changed]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and said in err and "another folder" in err
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "record", [None, "", "[]", '{"format": "x", "settings": {}, "drives": {}}']
+)
+def test_table_of_something_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], record: str | None
+) -> None:
+    (tmp_path / "labels.csv").write_text("image,steering\na.jpg,0.5\n")
+    if record is not None:
+        (tmp_path / "recording.json").write_text(record)
+    before = files_of(tmp_path)
+    assert main(["drive", "record", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "choose another folder" in err
+    assert files_of(tmp_path) == before
+
+
+def test_two_cannot_record_into_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FolderRecording(tmp_path, Mount()):
+        assert main(["drive", "record", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "another process records into" in err
 
 
 @pytest.mark.parametrize(
