@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.files.plain_yaml import YamlError, compose, construct
+from robot_vision.files.plain_yaml import YamlError, load_yaml
 from robot_vision.gate.rule import KINDS, ClassRule, FreshRule, LocalisedRule, Rule, UncertaintyRule
 from robot_vision.settings.declared import check_declared, option
 from robot_vision.settings.mappings import check_mapping, from_mapping
 
 COMMAND, CLOCK, DRIVERS = "command", "clock", "drivers"  # the gate's own rules
 _OWN = (COMMAND, CLOCK, DRIVERS)
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_PLAIN_NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(?i:inf|nan)")
 
 
 @dataclass(frozen=True)
@@ -74,9 +70,7 @@ def parse_rules(text: str | bytes) -> Rules:
         ConfigError: see `read_rules`; without the file.
     """
     try:
-        root = compose(text)
-        _check_nodes(root)
-        data = construct(root)
+        data = load_yaml(text)
     except YamlError as error:
         raise ConfigError(f"no YAML: {error}") from error
     own = ("command_max_age_s", "max_ahead_s", "labels")
@@ -152,29 +146,3 @@ def _refuse_two_types(rules: tuple[Rule, ...]) -> None:
                 f"rule {rule.name!r}: topic {rule.topic} would carry {message}, and {other} by rule "
                 f"{name!r}: a topic has one type"
             )
-
-
-def _check_nodes(node: Any) -> None:
-    """Refuses what YAML reads otherwise than people: a rule, or its speed, would be another without a word.
-
-    It keeps the last of two equal keys, and 010 is 8, 0_5 is 5 and 1:30 is 90.
-    """
-    if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS:
-        if not _PLAIN_NUMBER.fullmatch(node.value):
-            line = node.start_mark.line + 1
-            raise ConfigError(
-                f"{node.value} (line {line}) is another number in YAML: write it in decimal "
-                "digits, or in quotes"
-            )
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise ConfigError(f"{key.value!r} is there twice (line {line}): give it once")
-                seen.add(key.value)
-            _check_nodes(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_nodes(value)

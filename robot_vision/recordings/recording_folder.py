@@ -172,7 +172,7 @@ def _read_metadata(file: Path, folder: Folder) -> None:
     if not file.is_file():
         return
     try:
-        found = load_yaml(file.read_bytes())
+        found = load_yaml(file.read_bytes(), foreign=True)
     except (OSError, YamlError) as error:
         folder.notes.append(f"{_METADATA} cannot be read ({error}): the files are read without it")
         return

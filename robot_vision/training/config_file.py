@@ -231,9 +231,4 @@ def _value(hint: Any, where: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} is {value!r}: it must be a mapping of settings")
         return dict(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            value = float(value)
-        except ValueError:
-            pass
     return coerce(where, hint, value)

@@ -174,7 +174,7 @@ def _sensor(file: Path) -> dict[str, Any]:
     if text.startswith("%YAML:"):  # OpenCV's, which is no directive of YAML
         text = text.partition("\n")[2]
     try:
-        data = load_yaml(text)
+        data = load_yaml(text, foreign=True)
     except YamlError as error:
         raise SourceError(f"{where(file, error.line)}: not YAML: {error}") from error
     return data if isinstance(data, dict) else {}

@@ -213,7 +213,7 @@ def _parsed(setting: Setting, text: str) -> Any:
             f"{setting.name} is {text!r}: {setting.allowed or setting.text}"
         ) from error
     if setting.kind == "float" and isinstance(value, str):
-        return _float(value)  # YAML 1.1 takes 1e3 for a string
+        return _float(value)  # nan, as --show-args writes it
     if setting.kind == "tuple[float, ...]" and isinstance(value, list):
         return [_float(v) if isinstance(v, str) else v for v in value]
     return value

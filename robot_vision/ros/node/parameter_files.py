@@ -28,7 +28,7 @@ def ignored_sections(arguments: Sequence[str], nodes: Sequence[str]) -> list[str
         value for flag, value in zip(arguments, arguments[1:], strict=False) if flag == _FILE
     ]:
         try:
-            sections = list(_sections(load_yaml(Path(path).read_text(encoding="utf-8"))))
+            sections = list(_sections(load_yaml(Path(path).read_bytes(), foreign=True)))
         except (OSError, ValueError, RobotVisionError):  # rcl has said so
             continue
         others = [s for s in sections if not any(re.fullmatch(_pattern(s), n) for n in nodes)]
