@@ -16,9 +16,10 @@ from rich.table import Table
 from robot_vision.cli.arguments import add_output, at_least_1, number, progress
 from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
+from robot_vision.labelling.table import TABLE
 from robot_vision.simulation import report
 from robot_vision.simulation.drivers import DRIVERS
-from robot_vision.simulation.recording import EXPERT, TABLE, FolderRecording, Way
+from robot_vision.simulation.recording import EXPERT, FolderRecording, Way
 from robot_vision.simulation.referee import evaluate
 from robot_vision.simulation.robot import Mount, Robot
 from robot_vision.simulation.simulator import Simulator

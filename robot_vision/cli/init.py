@@ -247,7 +247,7 @@ def _labels(
 def _show(kind: str, path: Path, splits: Splits) -> None:
     from robot_vision.cli.data import show, survey
 
-    show(Console(), f"{kind} {path}", survey(splits, _IMAGES_DECODED, contents=False))
+    show(Console(emoji=False), f"{kind} {path}", survey(splits, _IMAGES_DECODED, contents=False))
 
 
 def _heads(text: str, could: list[str], reasons: dict[str, str]) -> list[str]:

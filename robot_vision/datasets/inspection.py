@@ -102,6 +102,21 @@ class PixelSurvey:
 
 
 @dataclass(frozen=True)
+class NumberSurvey:
+    """The numbers of a word of truth.
+
+    Attributes:
+        samples: of each split, how many have one.
+        span: which 0, 50 and 100 percent of all are below or equal to.
+        ones: share of ones where all are 0 or 1; None for other numbers.
+    """
+
+    samples: dict[str, int]
+    span: tuple[float, ...]
+    ones: float | None
+
+
+@dataclass(frozen=True)
 class Overlap:
     """What two splits share.
 
@@ -142,6 +157,27 @@ def pixel_words(splits: Splits) -> list[str]:
     """Returns the words of truth that are of every pixel."""
     found = {word for s in splits.samples for word in s.truth if word.startswith("image:")}
     return sorted(found)
+
+
+def number_words(splits: Splits) -> list[str]:
+    """Returns the words of truth that are numbers."""
+    found = {word for s in splits.samples for word in s.truth if word.startswith("number:")}
+    return sorted(found)
+
+
+def survey_numbers(splits: Splits, word: str) -> NumberSurvey:
+    """Counts the numbers under a word of truth, of which there is at least one."""
+    known = {
+        name: [s.of(word) for s in splits.split(name) if s.of(word) is not None]
+        for name in SPLIT_NAMES
+    }
+    every = np.array([number for numbers in known.values() for number in numbers], np.float64)
+    either = bool(np.isin(every, (0.0, 1.0)).all())
+    return NumberSurvey(
+        {name: len(numbers) for name, numbers in known.items()},
+        tuple(np.percentile(every, (0, 50, 100)).tolist()),
+        float(every.mean()) if either else None,
+    )
 
 
 def survey_pixels(splits: Splits, word: str, count: int | None) -> PixelSurvey:

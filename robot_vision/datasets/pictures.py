@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.charts.lettering import put
 from robot_vision.charts.paths import FromAbove, write
-from robot_vision.datasets.inspection import evenly, in_order
+from robot_vision.datasets.inspection import evenly, in_order, number_words, survey_numbers
 from robot_vision.datasets.sample import (
     SPLIT_NAMES,
     Sample,
@@ -33,21 +34,30 @@ COLOURS = {"train": (70, 110, 180), "validation": (230, 159, 0), "test": (200, 4
 def contact_sheet(splits: Splits) -> NDArray[np.uint8]:
     """Returns RGB uint8: a row of evenly chosen images for each split and class.
 
-    Without classes a split has several rows. An image that cannot be loaded is a crossed box.
+    Without classes a split has several rows; a number that is 0 or 1 stands for one. Other numbers are
+    written into their images. An image that cannot be loaded is a crossed box.
     """
+    words = number_words(splits)
+    flag = next((w for w in words if survey_numbers(splits, w).ones is not None), "")
+    shown = [word for word in words if word != flag]
+
+    def group(sample: Sample) -> str | None:
+        number = sample.of(flag) if flag and sample.label is None else None
+        return sample.label if number is None else f"{flag.partition(':')[2]} {number:g}"
+
     rows: list[tuple[str, tuple[int, int, int], list[Sample]]] = []
     for name in SPLIT_NAMES:
         samples = splits.split(name)
-        labels = sorted({s.label for s in samples}, key=lambda label: (label is None, label or ""))
+        labels = sorted({group(s) for s in samples}, key=lambda label: (label is None, label or ""))
         for label in labels:
-            mine = [s for s in samples if s.label == label]
+            mine = [s for s in samples if group(s) == label]
             text = f"{name}: {'no label' if label is None else label} ({len(mine)})"
             chosen = evenly(mine, COLUMNS * (3 if label is None else 1))
             for start in range(0, len(chosen), COLUMNS):
                 rows.append(
                     (text if start == 0 else "", COLOURS[name], chosen[start : start + COLUMNS])
                 )
-    return np.vstack([_row(*row) for row in rows[:MOST_ROWS]])
+    return np.vstack([_row(*row, lambda s: _thumbnail(s, shown)) for row in rows[:MOST_ROWS]])
 
 
 def truth_sheet(splits: Splits, word: str) -> NDArray[np.uint8]:
@@ -102,12 +112,23 @@ def _row(
     return row
 
 
-def _thumbnail(sample: Sample) -> NDArray[np.uint8]:
-    """Returns the whole image, letterboxed, or a crossed box."""
+def _thumbnail(sample: Sample, words: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """Returns the whole image, letterboxed, with its numbers under these words; or a crossed box."""
     try:
-        return _fitted(sample.source.load((THUMBNAIL, THUMBNAIL)))
+        box = _fitted(sample.source.load((THUMBNAIL, THUMBNAIL)))
     except ImageError:
         return _crossed()
+    known = [(word, number) for word in words if (number := sample.of(word)) is not None]
+    for line, (word, number) in enumerate(known):
+        put(
+            box,
+            f"{word.partition(':')[2]} {number:.2f}",
+            (3, 12 + 12 * line),
+            0.36,
+            COLOURS["test"],
+            outline=(255, 255, 255),
+        )
+    return box
 
 
 def _crossed() -> NDArray[np.uint8]:

@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+# Half of the interval that holds 90 percent, in standard deviations.
+REACH_90 = 1.6448536269514722
 # Of a polynomial in 1 / (1 + x / 2): "Numerical Recipes in C" (Press et al. 1992), section 6.2, erfcc.
 _ERFC = (
     -1.26551223,

@@ -43,7 +43,10 @@ REFUSED = {
     "explain": ["--model EMPTY IMAGE --output NEW", "--model MODEL ABSENT --output NEW"],
     "make-bag": ["ABSENT --out NEW", "EMPTY --out NEW"],
     "map": ["info ABSENT", "info BROKEN", "build NEW ABSENT --model MODEL", "check BROKEN"],
-    "data": ["inspect image_folder ABSENT", "inspect no_such_kind EMPTY", "formats no_such_kind"],
+    "data": [
+        *("inspect image_folder ABSENT", "inspect no_such_kind EMPTY", "formats no_such_kind"),
+        *("label ABSENT --out NEW", "label BAG --collision --robot-width 1 --out NEW"),
+    ],
     "drive": ["evaluate --output BROKEN", "record --out BROKEN", "evaluate --driver no_such"],
     "demo": ["--model ABSENT", "--model EMPTY", "--rate none"],
 }

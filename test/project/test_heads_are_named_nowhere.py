@@ -42,6 +42,7 @@ GROUND = (
     "files/",
     "geometry/",
     "images/",
+    "labelling/",
     "messages/",
     "recordings/",
     "ros/node/",

@@ -23,7 +23,7 @@ recordings contract backbones
 heads
 truth bundle annotate viewing
 datasets networks filters gate
-driving
+driving labelling
 engines
 pipeline
 places evaluation calibration

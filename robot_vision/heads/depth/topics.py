@@ -19,14 +19,14 @@ from robot_vision.contract.dense_topics import (
 )
 from robot_vision.contract.topics import ImageReader, LeftOut, Shot, Topic
 from robot_vision.geometry.intrinsics import Intrinsics
-from robot_vision.heads.depth.answer import DepthAnswer
-from robot_vision.heads.depth.obstacles import (
+from robot_vision.geometry.obstacles import (
     Corridor,
     Obstacle,
     bearings,
     nearest_obstacle,
     planar_scan,
 )
+from robot_vision.heads.depth.answer import DepthAnswer
 from robot_vision.heads.depth.options import DepthOptions
 from robot_vision.heads.depth.spec import DepthSpec
 from robot_vision.messages.making import Maker

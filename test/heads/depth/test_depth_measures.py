@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from robot_vision.geometry.obstacles import Corridor, bearings, nearest_obstacle, planar_scan
 from robot_vision.heads.depth import evaluation as measures
 from robot_vision.heads.depth.answer import REACH
 from robot_vision.heads.depth.drawing import colours
 from robot_vision.heads.depth.judging import frame_row
-from robot_vision.heads.depth.obstacles import Corridor, bearings, nearest_obstacle, planar_scan
 from robot_vision.heads.depth.topics import _Mounted as Mounted
 from robot_vision.statistics.bootstrap import values
 

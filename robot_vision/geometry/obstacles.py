@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.heads.depth.answer import REACH
+from robot_vision.statistics.normal import REACH_90
 
 Array = NDArray[np.floating]
 
@@ -70,7 +70,7 @@ def nearest_obstacle(points: Array, sigma: Array, camera_x: float, corridor: Cor
     last = index[np.argpartition(ahead, corridor.pixels - 1)[corridor.pixels - 1]]
     own = float(sigma[last])
     along = float(x[last]) - camera_x  # grows with the depth
-    near = camera_x + along * float(np.exp(-REACH * own))
+    near = camera_x + along * float(np.exp(-REACH_90 * own))
     return Obstacle(float(x[last]), max(near, 0.0), along * own)
 
 

@@ -1,4 +1,4 @@
-"""`robot-vision data inspect KIND PATH`: what a data set holds, before anything is trained on it."""
+"""`robot-vision data VERB`: what a data set holds, before training on it, and labels of recordings."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from robot_vision.cli.arguments import add_data_options, data_options
+from robot_vision.cli.data import label as labelling
 from robot_vision.datasets import DATASETS, SPLIT_NAMES, Splits, dataset_options, open_dataset
 from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png, truth_sheet
@@ -55,12 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inspect.add_argument("--json", action="store_true", help="print JSON instead of tables")
     formats = verbs.add_parser("formats", help="list the data set formats and their options")
     formats.add_argument("kind", nargs="?", metavar="KIND", help="one format, with its options")
+    text = "label a recording by what its robot measured and drove: collisions, steering, traversable pixels"
+    labelling.add_arguments(
+        verbs.add_parser("label", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sub-verb."""
     if args.data_verb == "formats":
         return _formats(args.kind)
+    if args.data_verb == "label":
+        return labelling.run(args)
     if args.sample < 0:
         raise ConfigError(f"--sample is {args.sample}: use a number of images, or 0 for all")
     splits = open_dataset(args.kind, args.path, **data_options(args.option))
@@ -82,12 +89,19 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
-        show(Console(), f"{args.kind} {args.path}", report)
+        show(Console(emoji=False), f"{args.kind} {args.path}", report)
     return 0
 
 
+def interrupted(args: argparse.Namespace) -> str:
+    """Says what is there after Ctrl-C."""
+    if args.data_verb == "label":
+        return labelling.interrupted(args)
+    return "pictures that are written stay"
+
+
 def _formats(kind: str | None) -> int:
-    console = Console()
+    console = Console(emoji=False)
     if kind is None:
         table = Table("format", "what it reads")
         for name, text in DATASETS.items():
@@ -121,6 +135,9 @@ def survey(splits: Splits, sample: int | None, contents: bool) -> dict[str, Any]
             "looked_at": images.looked_at,
             "sizes": [[h, w, n] for (h, w), n in images.sizes.most_common()],
             "unreadable": list(images.unreadable),
+        },
+        "numbers": {
+            word: asdict(look.survey_numbers(splits, word)) for word in look.number_words(splits)
         },
         "pixels": {
             word: asdict(look.survey_pixels(splits, word, sample))
@@ -165,6 +182,8 @@ def show(console: Console, title: str, report: dict[str, Any]) -> None:
     if report["classes"]:
         _print_classes(console, say, report["classes"], counts)
     _print_images(say, report["images"], total)
+    for word, numbers in report["numbers"].items():
+        _print_numbers(say, word, numbers, counts)
     for word, pixels in report["pixels"].items():
         _print_pixels(console, say, word, pixels, counts)
     if report["poses"]:
@@ -214,6 +233,15 @@ def _print_images(say: Say, images: dict[str, Any], total: int) -> None:
         )
         for line in bad[:10]:
             say(f"  {line}")
+
+
+def _print_numbers(say: Say, word: str, numbers: dict[str, Any], counts: dict[str, int]) -> None:
+    have = ", ".join(f"{n} of {counts[name]} {name}" for name, n in numbers["samples"].items())
+    low, median, high = numbers["span"]
+    what = f"{low:.3g} to {high:.3g}, median {median:.3g}"
+    if numbers["ones"] is not None:
+        what = f"1 for {numbers['ones']:.1%}, 0 for the others"
+    say(f"{word}: {have}; {what}")
 
 
 def _print_pixels(
