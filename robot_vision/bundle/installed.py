@@ -11,16 +11,21 @@ from robot_vision.errors import ConfigError, unknown
 PACKAGE = "robot_vision"
 
 
-def model_folders() -> list[Path]:
-    """Returns the folders that may hold installed bundles, the first to be looked at first.
+def shared_folders(name: str) -> list[Path]:
+    """Returns the folders of a name that are installed, the first to be looked at first.
 
-    These are `share/robot_vision/models` of every ROS prefix (workspaces before the distribution) and of
-    this Python's prefix, and `models` of a source tree.
+    These are `share/robot_vision/<name>` of every ROS prefix (workspaces before the distribution) and of
+    this Python's prefix, and `<name>` of a source tree.
     """
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    folders = [Path(p) / "share" / PACKAGE / "models" for p in prefixes if p]
-    folders.append(Path(__file__).resolve().parents[2] / "models")
+    folders = [Path(p) / "share" / PACKAGE / name for p in prefixes if p]
+    folders.append(Path(__file__).resolve().parents[2] / name)
     return [f for f in dict.fromkeys(folders) if f.is_dir()]
+
+
+def model_folders() -> list[Path]:
+    """Returns the folders that may hold installed bundles; see `shared_folders`."""
+    return shared_folders("models")
 
 
 def installed_models() -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """Drivers that need no camera: one that sees the geometry, and two that see nothing.
 
 A driver is called once for each image, and returns the speed and the turn rate to drive with until the next.
+Those that see are in `watching`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _AHEAD = np.pi / 3  # from the heading to the next place, if there is one
 
 
 class Driver(Protocol):
-    """What drives a simulated robot."""
+    """What drives a simulated robot; one with an attribute `reason` says with it what stops the robot."""
 
     def __call__(self, simulator: Simulator) -> tuple[float, float]:
         """Returns speed, m/s, and turn rate, rad/s."""
@@ -147,9 +148,10 @@ class Expert:
         return way[min(1, len(way) - 1)]
 
 
+EXPERT = "expert"
 # Each makes a driver from a seed.
 DRIVERS: Mapping[str, Callable[[int], Driver]] = {
-    "expert": Expert,
+    EXPERT: Expert,
     "straight": lambda _seed: Straight(),
     "random": Random,
 }

@@ -19,13 +19,12 @@ import numpy as np
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.whole import write_whole
 from robot_vision.labelling.table import TABLE
-from robot_vision.simulation.drivers import Driver, Expert
+from robot_vision.simulation.drivers import EXPERT, Driver, Expert
 from robot_vision.simulation.referee import judge
 from robot_vision.simulation.robot import Mount
 from robot_vision.simulation.simulator import Simulator
 
 RECORD = "recording.json"
-EXPERT = "expert"
 _FORMAT = "robot_vision.driven/1"
 _COLUMNS = ("image", "steering", "collision", "free_m", "world", "driver", "split")
 _JPEG_QUALITY = 92

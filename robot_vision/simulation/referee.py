@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.simulation.drivers import Driver
-from robot_vision.simulation.robot import STEP_NS
+from robot_vision.simulation.robot import STEP_NS, Motion
 from robot_vision.simulation.simulator import Simulator
 from robot_vision.statistics.exact import poisson_interval
 
@@ -53,6 +54,7 @@ class Drive:
         visited: share of the places that a robot can reach that it came near to.
         turn_change_rad_s2: mean absolute change of the commanded turn rate per second.
         path: (n, 2) where the robot was, NaN where it was carried.
+        stops: how often what stopped the robot, or let it turn on the spot, by what the driver says.
     """
 
     world: str
@@ -63,12 +65,18 @@ class Drive:
     visited: float
     turn_change_rad_s2: float
     path: NDArray[np.float64]
+    stops: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, without the path."""
         return {**asdict(replace(self, path=np.zeros((0, 2)))), "path": None} | {
             "hits": [asdict(hit) for hit in self.hits]
         }
+
+
+def reason_of(driver: Driver) -> str:
+    """Returns what stops the robot by what its driver says; empty where nothing does."""
+    return str(getattr(driver, "reason", ""))
 
 
 def judge(
@@ -88,14 +96,19 @@ def judge(
         each: called with each command before it is obeyed.
     """
     dt_s = STEP_NS * 1e-9
-    began_ns, visits = simulator.now_ns, _Visits(simulator)
-    path, hits, stuck, turned, last_turn = [_place(simulator)], [], 0, 0.0, 0.0
-    since_ns, since_at = began_ns, _place(simulator)
+    began_ns = simulator.now_ns
+    path, hits, turned, last_turn = [_place(simulator)], [], 0.0, 0.0
+    stuck, watch = 0, StuckWatch(began_ns, _place(simulator))
+    stops: Counter[str] = Counter()
+    reason = ""
     while simulator.way_m < metres:
         time_s = (simulator.now_ns - began_ns) * 1e-9
         if time_s > metres / _LEAST_M_S:
             break
         speed, turn_rate = command = driver(simulator)
+        before, reason = reason, reason_of(driver)
+        if reason and reason != before:
+            stops[reason] += 1
         if each is not None:
             each(simulator, command)
         turned += abs(turn_rate - last_turn)
@@ -104,22 +117,20 @@ def judge(
         carried = False
         for _ in range(IMAGE_STEPS):
             for event in simulator.step():
-                hits.append(_hit(simulator, event.motion.speed_m_s))
+                hits.append(hit_of(event.motion, simulator))
                 carried = True
             if carried:
                 break
         path.append(_place(simulator))
-        visits.add(simulator)
-        if np.hypot(*(_place(simulator) - since_at)) > _STUCK_M:
-            since_ns, since_at = simulator.now_ns, _place(simulator)
-        elif not carried and (simulator.now_ns - since_ns) * 1e-9 >= _STUCK_S:
+        if not carried and watch.is_stuck(simulator.now_ns, _place(simulator)):
             stuck += 1
             carried = True
         if carried:
             simulator.reset()
             driver.reset()
             path += [np.full(2, np.nan), _place(simulator)]
-            since_ns, since_at, last_turn = simulator.now_ns, _place(simulator), 0.0
+            watch.restart(simulator.now_ns, _place(simulator))
+            last_turn, reason = 0.0, ""
     time_s = max((simulator.now_ns - began_ns) * 1e-9, dt_s)
     return Drive(
         name,
@@ -127,9 +138,10 @@ def judge(
         time_s,
         tuple(hits),
         stuck,
-        visits.share,
+        visited(simulator, np.array(path)),
         turned / time_s,
         np.array(path),
+        dict(stops),
     )
 
 
@@ -137,29 +149,52 @@ def _place(simulator: Simulator) -> NDArray[np.float64]:
     return np.array([simulator.motion.x, simulator.motion.y])
 
 
-def _hit(simulator: Simulator, speed_m_s: float) -> Hit:
-    m, here = simulator.motion, _place(simulator)
+class StuckWatch:
+    """Notices a robot that gets nowhere for ten seconds.
+
+    Args:
+        now_ns: when it begins.
+        xy: (2,) where the robot is, metres.
+    """
+
+    def __init__(self, now_ns: int, xy: NDArray[np.float64]) -> None:
+        self.restart(now_ns, xy)
+
+    def restart(self, now_ns: int, xy: NDArray[np.float64]) -> None:
+        """Begins again where the robot was carried to."""
+        self._since_ns, self._at = now_ns, xy
+
+    def is_stuck(self, now_ns: int, xy: NDArray[np.float64]) -> bool:
+        """Takes where the robot is now, and says whether it is stuck."""
+        if np.hypot(*(xy - self._at)) > _STUCK_M:
+            self.restart(now_ns, xy)
+        return (now_ns - self._since_ns) * 1e-9 >= _STUCK_S
+
+
+def hit_of(motion: Motion, simulator: Simulator) -> Hit:
+    """Returns a collision at a pose, with what of the simulator's obstacles is nearest there."""
+    here = np.array([motion.x, motion.y])
     dx, dy = simulator.obstacles.nearest(here) - here
-    bearing = math.degrees(math.remainder(math.atan2(dy, dx) - m.yaw, math.tau))
-    return Hit(m.x, m.y, speed_m_s, bearing, abs(bearing) <= simulator.mount.field_deg / 2)
+    bearing = math.degrees(math.remainder(math.atan2(dy, dx) - motion.yaw, math.tau))
+    pictured = abs(bearing) <= simulator.mount.field_deg / 2
+    return Hit(motion.x, motion.y, motion.speed_m_s, bearing, pictured)
 
 
-class _Visits:
-    """Which of the places that a robot can reach it came near to."""
+def visited(simulator: Simulator, path: NDArray[np.float64]) -> float:
+    """Returns the share of the places that a robot can reach that a path (n, 2) came near to.
 
-    def __init__(self, simulator: Simulator) -> None:
-        free = simulator.free
-        labels, largest = free.components(simulator.robot.radius_m + free.resolution_m)
-        self._places = free.points(np.nonzero(labels == largest))
-        self._seen = np.zeros(len(self._places), np.bool_)
-
-    def add(self, simulator: Simulator) -> None:
-        gap = self._places - _place(simulator)
-        self._seen |= (gap * gap).sum(axis=1) < _NEAR_M**2
-
-    @property
-    def share(self) -> float:
-        return float(self._seen.mean())
+    Args:
+        simulator: of the world.
+        path: metres in the map; NaN where the robot was carried.
+    """
+    free = simulator.free
+    labels, largest = free.components(simulator.robot.radius_m + free.resolution_m)
+    places = free.points(np.nonzero(labels == largest))
+    seen = np.zeros(len(places), np.bool_)
+    for xy in path[np.isfinite(path[:, 0])]:
+        gap = places - xy
+        seen |= (gap * gap).sum(axis=1) < _NEAR_M**2
+    return float(seen.mean())
 
 
 @dataclass(frozen=True)
@@ -201,6 +236,7 @@ class Verdict:
             "turn_change_rad_s2": sum(d.turn_change_rad_s2 * d.time_s for d in self.drives)
             / time_s,
             "hits_outside_the_picture": sum(not hit.pictured for hit in hits),
+            "stops": dict(sum((Counter(d.stops) for d in self.drives), Counter())),
         }
 
 

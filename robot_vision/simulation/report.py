@@ -11,16 +11,27 @@ import numpy as np
 from robot_vision.charts.page import STYLE as PAGE_STYLE
 from robot_vision.charts.svg import STYLE as CHART_STYLE
 from robot_vision.charts.svg import Chart
+from robot_vision.simulation.drivers import EXPERT
 from robot_vision.simulation.referee import Drive, Verdict
 from robot_vision.simulation.world.obstacles import Obstacles
 from robot_vision.simulation.world.world import World
 
 FORMAT = "robot_vision.driving/1"
 HEADER = (
-    "driver", "km", "collisions/km (95 %)", "stuck/km (95 %)", "mean speed", "visited",
-    "turn change", "hits outside the picture",
+    "driver", "km", "collisions/km (95 %)", "stuck/km (95 %)", "mean speed", "of the expert's", "visited",
+    "turn change", "hits outside the picture", "stops/km",
 )  # fmt: skip
 _CHART_HEIGHT = 420
+
+
+def figures(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Returns the pooled figures of each driver, and its speed as a share of the expert's if that drove."""
+    found = [verdict.figures() for verdict in verdicts]
+    expert = next((each for each in found if each["driver"] == EXPERT), None)
+    for each in found:
+        share = each["mean_speed_m_s"] / expert["mean_speed_m_s"] if expert else None
+        each["speed_of_the_expert"] = share
+    return found
 
 
 def row(figures: Mapping[str, Any]) -> list[str]:
@@ -30,15 +41,18 @@ def row(figures: Mapping[str, Any]) -> list[str]:
         value, low, high = figures[name]
         return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
+    stops = sorted(figures["stops"].items(), key=lambda item: -item[1])
     return [
         figures["driver"],
         f"{figures['km']:.2f}",
         rate("collisions_per_km"),
         rate("stuck_per_km"),
         f"{figures['mean_speed_m_s']:.2f} m/s",
+        f"{share:.2f}" if (share := figures["speed_of_the_expert"]) is not None else "",
         f"{figures['visited']:.0%}",
         f"{figures['turn_change_rad_s2']:.2f} rad/s²",
         f"{figures['hits_outside_the_picture']} of {figures['collisions']}",
+        ", ".join(f"{name} {count / figures['km']:.0f}" for name, count in stops) or "none",
     ]
 
 
@@ -50,8 +64,8 @@ def document(verdicts: Sequence[Verdict], about: Mapping[str, Any]) -> dict[str,
         about: how they were found: command, robot, mount, seeds.
     """
     drivers = [
-        {**verdict.figures(), "drives": [drive.to_json() for drive in verdict.drives]}
-        for verdict in verdicts
+        {**found, "drives": [drive.to_json() for drive in verdict.drives]}
+        for verdict, found in zip(verdicts, figures(verdicts), strict=True)
     ]
     return {"format": FORMAT, **about, "drivers": drivers}
 
@@ -72,8 +86,8 @@ def page(
     """
     cells = "".join(f"<th>{escape(text)}</th>" for text in HEADER)
     rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row(v.figures())) + "</tr>"
-        for v in verdicts
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row(found)) + "</tr>"
+        for found in figures(verdicts)
     )
     facts = "".join(
         f"<tr><td>{escape(name)}</td><td class=hash>{escape(str(value))}</td></tr>"
@@ -92,8 +106,9 @@ def page(
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
         f"<title>Driving</title><style>{PAGE_STYLE}{CHART_STYLE}</style><main>"
-        "<h1>Driving</h1><p class=lead>Lines are where the robot drove; orange dots are collisions, after "
-        "which it was carried to where it has room.</p>"
+        "<h1>Driving</h1><p class=lead>Lines are where the robot drove; dots are collisions, after which it "
+        "was carried to where it has room: orange of what the camera's field reached, pink of what it did "
+        "not.</p>"
         f"<div class=scroll><table><tr>{cells}</tr>{rows}</table></div>"
         f"{maps}<h2>Facts</h2><div class=scroll><table>{facts}</table></div></main></html>\n"
     )
@@ -122,9 +137,10 @@ def _map(driver: str, drive: Drive, world: World, height_m: float) -> str:
             chart.line([a[0], b[0]], [a[1], b[1]], "c4")
     for part in _parts(drive):
         chart.line(part[:, 0], part[:, 1], "c0")
-    if drive.hits:
-        hits = np.array([(hit.x, hit.y) for hit in drive.hits])
-        chart.points(hits[:, 0], hits[:, 1], "c1", radius=3.5)
+    for pictured, colour in ((True, "c1"), (False, "c3")):
+        hits = np.array([(hit.x, hit.y) for hit in drive.hits if hit.pictured == pictured])
+        if len(hits):
+            chart.points(hits[:, 0], hits[:, 1], colour, radius=3.5)
     return chart.render()
 
 

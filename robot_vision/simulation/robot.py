@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robot_vision.driving.law import LawSettings
+
 if TYPE_CHECKING:
     from robot_vision.simulation.world.renderer import Camera
 
 STEP_NS = 20_000_000  # of a simulated motion
+_CLEARANCE_M = 0.2  # from the robot's edge to what it stands before
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,23 @@ class Robot:
     odometry_drift: float = 0.01
     odometry_noise: float = 0.02
     odometry_slip: float = 0.5
+
+    def law(self, law: str) -> LawSettings:
+        """Returns the settings of a law for this robot, which brakes at half of what it can."""
+        return LawSettings(
+            law,
+            max_speed_m_s=self.max_speed_m_s,
+            max_turn_rad_s=self.max_turn_rate_rad_s,
+            deceleration_m_s2=self.max_acceleration_m_s2 / 2,
+            stop_distance_m=self.radius_m + _CLEARANCE_M,
+        )
+
+    def perception(self) -> dict[str, float]:
+        """Returns the perception node's parameters that say what is in this robot's way."""
+        return {
+            "obstacle_high_m": self.height_m,
+            "corridor_width_m": 2 * (self.radius_m + _CLEARANCE_M / 2),
+        }
 
 
 @dataclass(frozen=True)

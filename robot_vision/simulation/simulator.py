@@ -105,6 +105,7 @@ class Simulator:
         self._hit: NDArray[np.float64] | None = None  # where, until the robot has left it
         self._renderer: Renderer | None = None
         self._images = 0
+        self._image: NDArray[np.uint8] | None = None  # of now
 
     @property
     def _xy(self) -> NDArray[np.float64]:
@@ -132,6 +133,7 @@ class Simulator:
             before.turn_rate_rad_s, self._wanted[1], robot.max_turn_acceleration_rad_s2 * dt_s
         )
         self.now_ns += STEP_NS
+        self._image = None
         if self._walkers:
             for walker in self._walkers:
                 walker.step(self._xy, dt_s)
@@ -157,6 +159,7 @@ class Simulator:
         """Puts the obstacles where the walkers are."""
         at = np.array([walker.xy for walker in self._walkers])
         self.obstacles = self._fixed.with_boxes(at - HALF_M, at + HALF_M)
+        self._image = None
 
     def _make_way(self) -> None:
         """Leaves out walkers that would begin where the robot does."""
@@ -166,7 +169,9 @@ class Simulator:
             self._meet()
 
     def image(self) -> NDArray[np.uint8]:
-        """Returns what the camera sees now, RGB uint8 (height, width, 3)."""
+        """Returns what the camera sees now, RGB uint8 (height, width, 3); the same until it moves."""
+        if self._image is not None:
+            return self._image
         if self._renderer is None:  # painting a world takes longer than a hundred images
             faces = [
                 face
@@ -179,7 +184,9 @@ class Simulator:
             self._renderer.move_extra(np.repeat(moved, _FACES, axis=0))
         self._images += 1
         seen = self._renderer.render_with_rooms(self.T_map_camera)
-        return self.sensor.expose(*seen, self._images)
+        self._image = self.sensor.expose(*seen, self._images)
+        self._image.flags.writeable = False
+        return self._image
 
     @property
     def T_map_camera(self) -> NDArray[np.float64]:
@@ -219,7 +226,7 @@ class Simulator:
         views = [Motion(x, y, float(yaw)) for yaw in np.linspace(-np.pi, np.pi, 36, endpoint=False)]
         self.motion = max(views, key=self._free_ahead)
         self._wanted = (0.0, 0.0)
-        self._hit = None
+        self._hit = self._image = None
         return Event(self.now_ns, "reset", self.motion)
 
     def _any_start(self) -> tuple[float, float, float]:

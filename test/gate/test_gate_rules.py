@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robot_vision.errors import ConfigError
+from robot_vision.gate.installed import find_rules, installed_rules
 from robot_vision.gate.rule import KINDS, ClassRule, LocalisedRule, ObstacleRule
 from robot_vision.gate.rules import parse_rules, read_rules
 
@@ -26,6 +27,13 @@ def test_a_rule_has_its_kind_s_settings_and_defaults() -> None:
     assert found == ClassRule("mine", "filters/classification", 0.5, 1.0, "kitchen", 0.5)
     (belief,) = parse_rules(rule("kind: localised, topic: filters/belief")).rules
     assert isinstance(belief, LocalisedRule) and belief.max_age_s == 1.5 and belief.speed == 0
+
+
+def test_installed_files_are_rules_and_found_by_name() -> None:
+    assert list(installed_rules()) == ["collision", "obstacle"]
+    for name, path in installed_rules().items():
+        (rule,) = find_rules(name).rules
+        assert rule.KIND == path.stem and rule.limits == "forward"
 
 
 @pytest.mark.parametrize("name", ["config/gate_rules.yaml", "docs/gate.md"])
