@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,10 @@ from robot_vision.filters.belief import AT_ONCE, SLOW, FilterState
 from robot_vision.filters.hypothesis import Measurement
 from robot_vision.filters.odometry import OdometryBuffer
 from robot_vision.filters.odometry_check import UNNAMED, OdometryCheck, OdometryVerdict
+from robot_vision.filters.pose_settings import PoseFilterSettings
 from robot_vision.filters.pose_track import Track
+from robot_vision.geometry import se3
+from robot_vision.geometry.rigid import inverse
 from robot_vision.messages.stamps import nanoseconds
 
 Array = NDArray[np.float64]
@@ -21,7 +26,9 @@ _PARTED_S = 0.5  # for which the poses contradict the estimate by odometry and n
 _PROVEN_S = 4.0  # for which odometry must agree to be trusted again
 _JUDGED_S = 0.3
 _LEFT = "the poses leave where it leads"
-_STANDS_M_S = 0.05
+_STANDS_M_S, _STANDS_RAD_S = 0.05, 0.05
+_WANDER_S = 0.5  # over which poses are compared while odometry stands still
+_WANDERS = 22.5  # squared distance, as `_LAGS`
 _STOPS_IN_S, _BRAKES_M_S2 = 0.1, 3.5  # a robot does not stop from walking pace within that time
 
 
@@ -39,15 +46,20 @@ class OdometryTrust:
         self._check = OdometryCheck()
         self._verdict = OdometryVerdict()
         self._judged_ns = 0
+        self._still: deque[Measurement] = deque()  # since odometry stands still
 
     def clear(self) -> None:
         """Forgets the measurements: the estimate was replaced."""
         self._check.clear()
 
-    def compare(self, m: Measurement, accepted: bool, buffer: OdometryBuffer) -> None:
+    def compare(
+        self, m: Measurement, accepted: bool, buffer: OdometryBuffer, s: PoseFilterSettings
+    ) -> None:
         """Compares odometry and poses, a few times a second."""
         if accepted:
             self._check.add(m)
+            if self.proven and self._wanders(m, buffer, s):
+                self._unprove()
         if abs(m.stamp_ns - self._judged_ns) * 1e-9 >= _JUDGED_S and len(buffer) > 1:
             self._judged_ns = m.stamp_ns
             self._verdict = self._check.judge(buffer)
@@ -65,8 +77,39 @@ class OdometryTrust:
             return
         before = buffer.between(middle - nanoseconds(width_s), middle)
         if before is not None and _speed(before, width_s) > _STANDS_M_S + _BRAKES_M_S2 * width_s:
-            self.proven, self._verdict = False, OdometryVerdict()
-            self._check.clear()
+            self._unprove()
+
+    def _unprove(self) -> None:
+        self.proven, self._verdict = False, OdometryVerdict()
+        self._check.clear()
+
+    def _wanders(self, m: Measurement, buffer: OdometryBuffer, s: PoseFilterSettings) -> bool:
+        """Says whether poses move as none of a robot do that stands still, while the odometry does.
+
+        A driver may die while the robot stands, and then nothing stops. Errors of a source are alike as long
+        as the robot stands, so that its poses show the motion long before they are refused.
+        """
+        still = self._still
+        if still and m.stamp_ns <= still[-1].stamp_ns:
+            return False
+        last = still[-1].stamp_ns if still else m.stamp_ns - nanoseconds(_STOPS_IN_S)
+        ends = buffer.between(last, m.stamp_ns)
+        seconds = (m.stamp_ns - last) * 1e-9
+        if ends is None or _speed(ends, seconds) > _STANDS_M_S or _turns(ends, seconds):
+            still.clear()
+            return False
+        still.append(m)
+        while (m.stamp_ns - still[0].stamp_ns) * 1e-9 > _WANDER_S:
+            still.popleft()
+        first = next(old for old in still if old.source == m.source)
+        waited_s = (m.stamp_ns - first.stamp_ns) * 1e-9
+        if waited_s < _WANDER_S / 2:
+            return False
+        differ = -math.expm1(-m.unlike * waited_s / s.correlation_s)
+        moved = se3.log(inverse(first.T) @ m.T)
+        turn = se3.adjoint(inverse(m.T) @ first.T)
+        noise = differ * (m.covariance + turn @ first.covariance @ turn.T)
+        return float(moved @ np.linalg.solve(noise, moved)) > _WANDERS
 
     def decided(self, state: FilterState, m: Measurement) -> FilterState:
         """Returns the state with whether the odometry is trusted, by what the poses say of it."""
@@ -112,6 +155,12 @@ class OdometryTrust:
             return np.zeros((6, 6))
         along = np.concatenate([track.velocity[:3] / speed, np.zeros(3)])
         return self._verdict.doubt_m**2 * np.outer(along, along)
+
+
+def _turns(ends: tuple[Array, Array], seconds: float) -> bool:
+    """Says whether a robot turns from one pose (4, 4) to another."""
+    turned = np.linalg.norm(se3.log(inverse(ends[0]) @ ends[1])[3:])
+    return bool(turned / seconds > _STANDS_RAD_S)
 
 
 def _speed(ends: tuple[Array, Array], seconds: float) -> float:

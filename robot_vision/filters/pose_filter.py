@@ -238,7 +238,7 @@ class PoseFilter:
             used, self._state = self._before.pop()
             later.append(used)
         outcome = self._step(measurement)
-        self._trust.compare(measurement, outcome.verdict == ACCEPTED, self._buffer)
+        self._trust.compare(measurement, outcome.verdict == ACCEPTED, self._buffer, self.settings)
         if outcome.verdict == ACCEPTED:
             self._liken(measurement)
         if later:

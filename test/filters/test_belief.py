@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.belief import INSIDE, believe
-from benchmarks.belief_world import make_drive
+from benchmarks.belief_world import S, make_drive
+from robot_vision.filters.hypothesis import Measurement
+from robot_vision.filters.odometry import OdometryBuffer
+from robot_vision.filters.odometry_trust import OdometryTrust
+from robot_vision.filters.pose_filter import PoseFilterSettings
+from robot_vision.geometry import se3
 
 LONGEST_FALSE_S = 0.3
 SECONDS = 24.0  # faults come at 15
@@ -51,6 +56,7 @@ def test_odometry_that_the_poses_contradict_is_named_and_not_followed(fault, wor
         ("odometry turned by 90 deg", 1000),
         ("odometry inverted", 1005),
         ("odometry frozen midway", 1005),
+        ("odometry frozen midway", 1002),  # while the robot stands
         ("none", 1015),
     ],
 )
@@ -58,6 +64,34 @@ def test_odometry_that_nothing_has_proven_yet_misleads_no_planner(fault, seed):
     belief = believe(make_drive(seed, fault, seconds=SECONDS))
     assert belief.longest_false_s <= LONGEST_FALSE_S + 1e-9  # 0.35 to 1.1 s before
     assert belief.localised.mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("velocity", "proven"),
+    [
+        ((0.0, 0, 0, 0, 0, 0), True),
+        ((0.5, 0, 0, 0, 0, 0), False),
+        ((0, 0, 0.5, 0, 0, 0), False),
+        ((0, 0, 0, 0, 0, 0.4), False),
+        ((0.15, 0, 0, 0, 0, 0.2), False),
+    ],
+    ids=["stands", "drives", "rises", "turns", "curves"],
+)
+def test_odometry_that_stands_still_is_proven_only_while_poses_do_too(velocity, proven):
+    rng, sigma = np.random.default_rng(3), np.repeat([0.2, np.radians(3)], 3)
+    trust, buffer = OdometryTrust(), OdometryBuffer()
+    trust.proven = True
+    error, T = rng.normal(size=6), np.eye(4)
+    for i in range(300):
+        stamp = i * S // 10
+        buffer.add(stamp, np.eye(4))
+        if i > 270:  # three seconds
+            T = T @ se3.exp(np.array(velocity) / 10)
+        error = 0.99 * error + np.sqrt(1 - 0.99**2) * rng.normal(size=6)
+        m = Measurement(stamp, i, "network", T @ se3.exp(sigma * error), np.diag(sigma**2), stamp)
+        trust.compare(m, True, buffer, PoseFilterSettings())
+        assert trust.proven or i > 270
+    assert trust.proven == proven
 
 
 @pytest.mark.slow
