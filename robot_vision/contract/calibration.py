@@ -119,6 +119,14 @@ class Fitted:
         self.spec = {"temperature": float(np.float32(temperature))}
         return self
 
+    @classmethod
+    def tuned(cls, temperature: float, judgement: Judgement, images: int) -> Fitted:
+        """Returns what `Fitter.tune` says of a temperature: it stays 1 where another is no better."""
+        if judgement.better:
+            return cls({"temperature": temperature}, {}, {}, images).with_temperature(temperature)
+        left = f"temperature {temperature:.4g} gives a negative log likelihood of {judgement}"
+        return cls({"temperature": 1.0}, {}, {}, images, left)
+
     def record(self) -> dict[str, Any]:
         """Returns plain data for `bundle.yaml`."""
         sides = {"before": self.before, "after": self.after}

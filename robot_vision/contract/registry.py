@@ -29,6 +29,7 @@ BUILT_IN = {
         "dronet",
         "segmentation",
         "depth",
+        "cells",
     )
 }
 

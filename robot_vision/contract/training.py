@@ -53,12 +53,14 @@ class DataFacts:
         map_frame: of the poses.
         input: (height, width) of the network's input, pixels.
         colours: of the classes of each word that is an image, RGB; empty where nothing says them.
+        positions: float64 (N, 3), metres, of the cameras of the training images that have poses.
     """
 
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     map_frame: str = "map"
     input: tuple[int, int] = (224, 224)
     colours: Mapping[str, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
+    positions: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
 
 
 class Target(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.statistics.judging import cross_fit
+from robot_vision.statistics.judging import Judgement, cross_fit, judge, log_loss
 
 _LOWEST, _HIGHEST = 0.05, 20.0  # of what is tried
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -99,6 +99,30 @@ def cross_fitted(
     ):
         found[asked] = log_probabilities(z[asked], t)
     return found
+
+
+def judged_temperature(
+    logits: NDArray[Any],
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    units: NDArray[np.int64],
+    before: NDArray[np.float64],
+    now: float = 1.0,
+) -> tuple[float, NDArray[np.float64], Judgement]:
+    """Returns the temperature, probabilities (N, K) cross-fitted, and whether they are better than before.
+
+    Args:
+        logits: as in `fit_temperature`, which gets `labels` and `now` too.
+        labels: (N,).
+        folds: (N,), for cross-fitting.
+        units: (N,), which images are alike and so count as one.
+        before: probabilities (N, K) as they are.
+        now: the present temperature.
+    """
+    at = np.arange(len(labels)), labels
+    after = np.exp(cross_fitted(logits, labels, folds, now))
+    judgement = judge(log_loss(before[at]), log_loss(after[at]), units)
+    return fit_temperature(logits, labels, now), after, judgement
 
 
 def changed_classes(logits: NDArray[Any], before: float, after: float) -> int:

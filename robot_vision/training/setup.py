@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from robot_vision.contract.spec import NetworkSpec
@@ -106,11 +107,13 @@ def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
     """Returns what the heads' settings take from the data."""
     words = [word for word in _words(config) if word.partition(":")[0] in ("label", "image")]
     size = config.network.input
+    poses = [s.T_map_camera for s in splits.train if s.T_map_camera is not None]
     return DataFacts(
         {word: splits.labels_of(word) for word in words},
         splits.map_frame,
         (size.height, size.width),
         {word: classes.colours for word, classes in splits.pixel_classes.items()},
+        np.array([pose[:3, 3] for pose in poses], np.float64).reshape(-1, 3),
     )
 
 

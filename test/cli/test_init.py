@@ -53,7 +53,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys) -> None:
 def test_heads_are_those_that_the_data_can_teach(tmp_path: Path, capsys) -> None:
     rooms = make_labelled(tmp_path / "rooms", train=4, test=1)
     poses = make_posed(tmp_path / "walk")
-    for data, heads in ((rooms, ("classifier",)), (poses, ("pose", "place"))):
+    for data, heads in ((rooms, ("classifier",)), (poses, ("pose", "place", "cells"))):
         project = tmp_path / f"project_of_{data.name}"
         assert main(["init", str(project), "--data", str(data)]) == 0
         config = read_config(project / "training.yaml")

@@ -150,7 +150,7 @@ def test_my_own_map_from_a_bag(tmp_path, monkeypatch, capsys):
     verbs = [words[0] for words in done]
     assert verbs == ["data", "data", "init", "train", "map", "map", "map"]
     bundle = ModelBundle.load(tmp_path / "my_lab/runs/my_lab/bundle")
-    assert list(bundle.spec.heads) == ["pose", "place"]
+    assert list(bundle.spec.heads) == ["pose", "place", "cells"]
     assert bundle.spec.heads["pose"].map_frame == "map"
     card = Path(bundle.path, "README.md").read_text(encoding="utf-8")
     for words in ("NEES / ideal", "most similar image", "average pooling"):

@@ -32,13 +32,12 @@ from robot_vision.heads.classifier.spec import (
 )
 from robot_vision.settings.declared import option
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean
-from robot_vision.statistics.judging import Judgement, cross_fit, judge, log_loss
+from robot_vision.statistics.judging import cross_fit
 from robot_vision.statistics.separation import separation
 from robot_vision.statistics.temperature import (
     at_limit,
     changed_classes,
-    cross_fitted,
-    fit_temperature,
+    judged_temperature,
     log_probabilities,
 )
 from robot_vision.text.counts import counted
@@ -129,13 +128,10 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
         rows = labels >= 0
         z = self._logits(material)
         before = np.exp(log_probabilities(z[rows]))
-        fitted, _, judgement = _temperature(z, labels, rows, material, before, 1.0)
-        found = Fitted({"temperature": fitted}, {}, {}, int(rows.sum()))
-        if not judgement.better:
-            found.values["temperature"] = 1.0
-            found.left = f"temperature {fitted:.4g} gives a negative log likelihood of {judgement}"
-            return found
-        return found.with_temperature(fitted)
+        fitted, _, judgement = judged_temperature(
+            z[rows], labels[rows], material.folds[rows], material.units[rows], before
+        )
+        return Fitted.tuned(fitted, judgement, int(rows.sum()))
 
     def _fit_classes(self, material: Fit[ClassifierSpec], options: CalibrationOptions) -> Fitted:
         labels, z, spec = self._labels(material), self._logits(material), material.spec
@@ -145,8 +141,10 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
         )
         now = float(material.constants["temperature"])
         before = np.asarray(material.outputs[self.key("probabilities")], np.float64)[rows]
-        fitted, after, judgement = _temperature(z, labels, rows, material, before, now)
         true = labels[rows]
+        fitted, after, judgement = judged_temperature(
+            z[rows], true, material.folds[rows], material.units[rows], before, now
+        )
         numbers = (
             class_numbers(before, true, material.resampler, rows),
             class_numbers(after, true, material.resampler, rows),
@@ -280,22 +278,6 @@ class ClassifierFitter(Fitter[ClassifierSpec]):
         ):
             score[asked] = scorer(features[asked])
         return score, found, these
-
-
-def _temperature(
-    z: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    rows: NDArray[np.bool_],
-    material: Fit[ClassifierSpec],
-    before: NDArray[np.float64],
-    now: float,
-) -> tuple[float, NDArray[np.float64], Judgement]:
-    """Returns the temperature, probabilities (n, K) cross-fitted, and whether they are better than before."""
-    z, true, folds = z[rows], labels[rows], material.folds[rows]
-    at = np.arange(len(true)), true
-    after = np.exp(cross_fitted(z, true, folds, now))
-    judgement = judge(log_loss(before[at]), log_loss(after[at]), material.units[rows])
-    return fit_temperature(z, true, now), after, judgement
 
 
 def class_numbers(

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 from robot_vision.settings.parameters import LIVE, parameter
 
+MAP_FRAME = (
+    "",
+    "Frame of the poses; empty takes the one in the model.",
+)  # of all heads that have one
+
 
 @dataclass(frozen=True)
 class PoseOptions:
     """Settings of the perception node; each field's text is its documentation."""
 
-    map_frame: str = parameter("", "Frame of the poses; empty takes the one in the model.")
+    map_frame: str = parameter(*MAP_FRAME)
     pose_covariance_scale: float = parameter(
         1.0, "Factor applied to the network's pose covariance.", low=1e-6, high=1e6, change=LIVE
     )

@@ -78,12 +78,7 @@ class SegmentationFitter(Fitter[SegmentationSpec]):
         if not pixels.images.any():
             return Fitted({"temperature": 1.0}, {}, {}, 0, "no image has a true class of the model")
         fitted, _, _, judgement = pixels.fitted(1.0)
-        found = Fitted({"temperature": fitted}, {}, {}, int(pixels.images.sum()))
-        if not judgement.better:
-            found.values["temperature"] = 1.0
-            found.left = f"temperature {fitted:.4g} gives a negative log likelihood of {judgement}"
-            return found
-        return found.with_temperature(fitted)
+        return Fitted.tuned(fitted, judgement, int(pixels.images.sum()))
 
 
 class _Pixels:

@@ -164,7 +164,8 @@ def draw_curves(
         shown: head to its metrics; see `Trainer.shown`.
 
     Returns:
-        Whether it was drawn: False without matplotlib.
+        Whether it was drawn: False without matplotlib, and where there is nothing to draw: a solved head has
+        no epochs, and without validation images no metric either.
     """
     try:
         from matplotlib.figure import Figure
@@ -172,6 +173,8 @@ def draw_curves(
     except ImportError:
         return False
     panels = curves(history, shown)
+    if not panels:
+        return False
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
