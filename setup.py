@@ -36,7 +36,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
 EXECUTABLES = (
     "perception_node",
     "place_node",
-    "perception_and_places",
+    "composed_nodes",
     "filter_node",
     "gate_node",
     "driver_node",

@@ -1,11 +1,12 @@
-"""Starts the place node, or the perception node and the place node in one process.
+"""Starts the place node, alone or in one process with the perception node, the filter node or both.
 
     ros2 launch robot_vision places.launch.py map:=/maps/home.map pose_source:=odometry base_frame:=base_link
     ros2 launch robot_vision places.launch.py map:=/maps/home.map with_perception:=true model:=demo
+    ros2 launch robot_vision places.launch.py map:=/maps/home.map with_perception:=true with_filters:=true
     ros2 launch robot_vision places.launch.py --show-args
 
-Defaults stand in config/places.yaml (and config/perception.yaml) alone: an argument that is empty
-was not given.
+Defaults stand in config/places.yaml (config/perception.yaml, config/filters.yaml) alone: an argument
+that is empty was not given.
 """
 
 from pathlib import Path
@@ -42,6 +43,13 @@ PLAIN = {
         "YAML file with the parameters of the perception node that with_perception starts; "
         "the arguments model and autostart replace its own.",
     ),
+    "with_filters": ("false", "true runs the filter node too, in the same process."),
+    "filters_name": ("filters", "Name of the filter node that with_filters starts."),
+    "filters_params_file": (
+        str(CONFIG / "filters.yaml"),
+        "YAML file with the parameters of the filter node that with_filters starts; the argument autostart "
+        "replaces its own.",
+    ),
     **common_texts("places", "process"),
     "large_images": LARGE_IMAGES,
 }
@@ -55,17 +63,18 @@ def launch_setup(context):
 
     values = given_parameters(PlaceParameters, given)
     keywords = node_keywords("place_node", given, values)
-    if given("with_perception").lower() == "true":
+    others = [n for n in ("perception", "filters") if given(f"with_{n}").lower() == "true"]
+    if others:
         # Names, files and parameters are those of one node each.
-        what, arguments = program("perception_and_places")
+        what, arguments = program("composed_nodes")
         namespace = given("namespace")
-        both = ("model", "use_sim_time", "autostart")
-        perception = {key: values[key] for key in both if key in values}
-        file = given("perception_params_file")
-        arguments += ["--ros-args", *process_arguments(given), "--perception"]
-        arguments += node_arguments(given("perception_name"), namespace, file, perception)
-        arguments += ["--places"]
+        arguments += ["--ros-args", *process_arguments(given), "--places"]
         arguments += node_arguments(given("name"), namespace, given("params_file"), values)
+        for node in others:
+            shared = ["use_sim_time", "autostart", *(["model"] if node == "perception" else [])]
+            own = {key: values[key] for key in shared if key in values}
+            file = given(f"{node}_params_file")
+            arguments += [f"--{node}", *node_arguments(given(f"{node}_name"), namespace, file, own)]
         keywords = {**what, **supervision(given), "arguments": arguments}
     return [
         *(SetEnvironmentVariable(name, value) for name, value in environment(given).items()),

@@ -1,4 +1,4 @@
-"""Starts perception and places in one process and the filters in another, for a robot with two cameras.
+"""Starts perception, places and filters in one process, for a robot with two cameras.
 
     ros2 launch robot_vision turtlebot.launch.py namespace:=robot1 model:=/models/home map:=/maps/home.map
     ros2 launch robot_vision turtlebot.launch.py --show-args
@@ -10,7 +10,7 @@ An example to copy. In config/turtlebot: cameras, frames (robot_vision.yaml), wh
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
@@ -33,28 +33,17 @@ ARGUMENTS = {
 def generate_launch_description():
     """Returns the declared arguments and what they start."""
     given = {name: LaunchConfiguration(name) for name in ARGUMENTS}
-    common = ("namespace", "params_file", "autostart", "use_sim_time", "respawn", "log_level")
-
-    def included(name, **arguments):
-        values = {**{key: given[key] for key in common}, **arguments}
-        source = PythonLaunchDescriptionSource(str(HERE / f"{name}.launch.py"))
-        # In a group, since the arguments of an included file would stay set for the next one.
-        return GroupAction([IncludeLaunchDescription(source, launch_arguments=values.items())])
-
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in ARGUMENTS.items()
     ]
-    return LaunchDescription(
-        [
-            *declared,
-            included("filters"),
-            included(
-                "places",
-                with_perception="true",
-                perception_params_file=given["params_file"],
-                model=given["model"],
-                map=given["map"],
-            ),
-        ]
-    )
+    files = ("params_file", "perception_params_file", "filters_params_file")
+    arguments = {
+        **{name: given[name] for name in given if name != "params_file"},
+        **dict.fromkeys(files, given["params_file"]),
+        "with_perception": "true",
+        "with_filters": "true",
+    }
+    source = PythonLaunchDescriptionSource(str(HERE / "places.launch.py"))
+    included = IncludeLaunchDescription(source, launch_arguments=arguments.items())
+    return LaunchDescription([*declared, included])

@@ -4,7 +4,7 @@
 EXECUTABLES = {
     "perception_node": "robot_vision.ros.perception.node",
     "place_node": "robot_vision.ros.places.node",
-    "perception_and_places": "robot_vision.ros.perception_and_places",
+    "composed_nodes": "robot_vision.ros.composed_nodes",
     "filter_node": "robot_vision.ros.filters.node",
     "gate_node": "robot_vision.ros.gate.node",
     "driver_node": "robot_vision.ros.driving.node",

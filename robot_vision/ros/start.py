@@ -71,7 +71,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 # The entry points of setup.py.
 perception_node = functools.partial(start, "perception_node")
 place_node = functools.partial(start, "place_node")
-perception_and_places = functools.partial(start, "perception_and_places")
+composed_nodes = functools.partial(start, "composed_nodes")
 filter_node = functools.partial(start, "filter_node")
 gate_node = functools.partial(start, "gate_node")
 driver_node = functools.partial(start, "driver_node")

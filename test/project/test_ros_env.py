@@ -392,7 +392,7 @@ def test_editable_package_is_linked_into_the_index(tmp_path):
         "perception_node",
         "place_node",
         "filter_node",
-        "perception_and_places",
+        "composed_nodes",
         "camera_player",
         "simulator_node",
         "viewer_node",

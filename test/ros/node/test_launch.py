@@ -161,7 +161,7 @@ def test_program_is_the_installed_one_or_else_a_module_of_this_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    names = ("perception_node", "place_node", "perception_and_places", "filter_node")
+    names = ("perception_node", "place_node", "composed_nodes", "filter_node")
     for name in (*names, "camera_player"):
         what, begin = program(name)
         assert what == {"executable": sys.executable} and begin[0] == "-m"
@@ -172,21 +172,39 @@ def test_program_is_the_installed_one_or_else_a_module_of_this_python(
     assert program("place_node") == ({"package": "robot_vision", "executable": "place_node"}, [])
 
 
-def test_arguments_of_two_nodes_in_one_process_reach_each_as_they_were_typed() -> None:
+def test_arguments_of_nodes_in_one_process_reach_each_as_they_were_typed() -> None:
     pytest.importorskip("rclpy")
-    from robot_vision.ros.perception_and_places import sections
+    from robot_vision.ros.composed_nodes import sections
 
     values = {"map": "123", "top_k": 7, "camera_to_base": [0.0, 0.5], "verify": True}
     arguments = node_arguments("spots", "/robot1", "/my places.yaml", values)
-    both, perception, places = sections(
+    everyone, found = sections(
         ["--ros-args", "--log-level", "warn", "--perception", "--ros-args", "-p", "model:=demo"]
-        + ["--places", *arguments]
+        + ["--filters", "--places", *arguments]
     )
-    assert both == ["--ros-args", "--log-level", "warn"]
-    assert perception == ["--ros-args", "-p", "model:=demo"]
+    assert everyone == ["--ros-args", "--log-level", "warn"]
+    places = found.pop("--places")
+    assert found == {"--perception": ["--ros-args", "-p", "model:=demo"], "--filters": []}
     assert places[:5] == ["--ros-args", "-r", "__node:=spots", "-r", "__ns:=/robot1"]
     read = dict(a.split(":=", 1) for a in places if ":=" in a and not a.startswith("__"))
     assert {key: yaml.safe_load(text) for key, text in read.items()} == values
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "no node is named"),
+        (["--ros-args", "-p", "model:=demo"], "no node is named"),
+        (["--places", "--filters", "--places"], "--places is given twice"),
+    ],
+)
+def test_nodes_of_one_process_are_named_once_each(args: list[str], said: str, capsys: Any) -> None:
+    pytest.importorskip("rclpy")
+    from robot_vision.ros.composed_nodes import main
+
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 # The DDS profile
@@ -414,7 +432,7 @@ def test_places_launch_brings_the_node_to_active(tmp_path: Path) -> None:
 @needs_launch
 @pytest.mark.ros
 @pytest.mark.slow
-def test_places_launch_brings_both_nodes_to_active_in_one_process(tmp_path: Path) -> None:
+def test_places_launch_brings_three_nodes_to_active_in_one_process(tmp_path: Path) -> None:
     from ros_helpers import wait_until
     from tiny_bundle import make_tiny_bundle
 
@@ -424,18 +442,22 @@ def test_places_launch_brings_both_nodes_to_active_in_one_process(tmp_path: Path
     arguments += ["with_perception:=true", "perception_name:=eyes", "name:=spots", "top_k:=7"]
     arguments += [f"perception_params_file:={params}", "namespace:=robot1", "use_sim_time:=true"]
     arguments += ["descriptor_topic:=eyes/camera/descriptor", "enclave:=/both"]
+    calm = tmp_path / "calm.yaml"
+    calm.write_text("/**:\n  ros__parameters:\n    cameras: [camera]\n    top_k: 3\n")
+    arguments += ["with_filters:=true", "filters_name:=calm", f"filters_params_file:={calm}"]
     with _launched(tmp_path, "places.launch.py", *arguments) as client:
-        for node in ("/robot1/eyes", "/robot1/spots"):
+        nodes = ("/robot1/eyes", "/robot1/spots", "/robot1/calm")
+        for node in nodes:
             wait_until(lambda node=node: client.state(node) == "active", 30)
         names = ("top_k", "use_sim_time", "model")
         model = str(tmp_path / "b")
         assert _values(client, "/robot1/eyes", *names) == [2, True, model]
         assert _values(client, "/robot1/spots", *names) == [7, True, model]
+        assert _values(client, "/robot1/calm", "top_k", "use_sim_time") == [3, True]
         descriptors = "/robot1/eyes/camera/descriptor"
         wait_until(lambda: client.node.count_subscribers(descriptors) == 1)
         wait_until(lambda: client.node.count_publishers(descriptors) == 1)
-        for node in ("/robot1/eyes", "/robot1/spots"):
-            assert _enclaves(client)[node] == "/both"
+        assert [_enclaves(client)[node] for node in nodes] == ["/both"] * 3
 
 
 @needs_launch
@@ -470,7 +492,7 @@ def test_filters_launch_brings_the_node_to_active(tmp_path: Path) -> None:
         wait_until(lambda: client.state("/robot1/calm") == "active", 30)
         names = ("top_k", "cameras", "use_sim_time", "stale_after_s")
         assert _values(client, "/robot1/calm", *names) == [2, ["front", "rear"], True, 2.0]
-        topics = ("/perception/rear/classification", "/robot1/wheels")
+        topics = ("/robot1/perception/rear/classification", "/robot1/wheels")
         assert [client.node.count_subscribers(t) for t in topics] == [1, 1]
         assert _enclaves(client)["/robot1/calm"] == "/filters"
 

@@ -67,7 +67,7 @@ def test_a_node_says_what_of_its_parameters_is_ignored(tmp_path: Path) -> None:
     )
     process = NodeProcess(
         tmp_path / "log",
-        "robot_vision.ros.perception_and_places",
+        "robot_vision.ros.composed_nodes",
         *("--perception", "--ros-args", "-p", "autostart:=false", "--params-file", str(wrong)),
         *("--places", "--ros-args", "--params-file", str(odd)),
     )

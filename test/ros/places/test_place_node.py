@@ -558,7 +558,7 @@ def test_both_nodes_in_one_process_say_where_an_image_was_taken(tmp_path):
     answers = client.listen(Detection3D, "/spots/places")
     process = NodeProcess(
         tmp_path / "log.txt",
-        "robot_vision.ros.perception_and_places",
+        "robot_vision.ros.composed_nodes",
         *("--ros-args", "--log-level", "info"),
         *("--perception", "--ros-args", "-r", "__node:=eyes", "-p", f"model:={bundle}"),
         *("-p", "engine:=onnx", "-p", "cameras:=[eye]"),
