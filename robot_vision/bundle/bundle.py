@@ -241,6 +241,14 @@ def write_manifest(
     write_whole(path / MANIFEST, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
+def copy_head_files(bundle: ModelBundle, folder: Path) -> None:
+    """Copies what a bundle's heads have besides graph and weights, such as features of known images."""
+    for head, _ in bundle.spec.bound:
+        for file in head.files:
+            if head.key(file) in bundle.files:
+                (folder / head.key(file)).write_bytes((bundle.path / head.key(file)).read_bytes())
+
+
 def model_text(bundle: ModelBundle, program: str = FLOAT32, engine: str = "") -> str:
     """Returns which model it is in a line: name, backbone, heads and the sha256 of the bundle.
 

@@ -25,6 +25,7 @@ from robot_vision.bundle.bundle import (
     WEIGHTS,
     ModelBundle,
     check_target,
+    copy_head_files,
     write_manifest,
 )
 from robot_vision.bundle.onnx_graph import constant_name, inner_name
@@ -52,6 +53,7 @@ def export_bundle(
     metrics: Mapping[str, Any] | None = None,
     card: str | None = None,
     force: bool = False,
+    kept: ModelBundle | None = None,
 ) -> ModelBundle:
     """Writes a bundle, which appears only if the graph computes what the network does.
 
@@ -64,6 +66,8 @@ def export_bundle(
         metrics: what it scored, in the same form.
         card: an introduction for the model card, in Markdown.
         force: replace a bundle that is there.
+        kept: the bundle that heads were added to. Its heads keep what was calibrated of them, and their
+            files.
 
     Returns:
         The bundle, loaded from disk.
@@ -83,7 +87,10 @@ def export_bundle(
         (part / GRAPH).write_bytes(graph)
         save_network(served, part / WEIGHTS, training, metrics)
         write_card(part, name, served, training or {}, metrics or {}, card, differences)
-        write_manifest(part, name, served.spec, training or {}, metrics or {})
+        if kept is not None:
+            copy_head_files(kept, part)
+        calibration = kept.calibration if kept is not None else None
+        write_manifest(part, name, served.spec, training or {}, metrics or {}, calibration)
         bundle = ModelBundle.load(part)  # what a robot would check, before anything is replaced
     return dataclasses.replace(bundle, path=out)
 

@@ -21,6 +21,9 @@ from safetensors.torch import load_file
 from train_data import configuration, make_labelled, make_posed
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.calibration.run import Data, calibrate
+from robot_vision.contract.calibration import Options
+from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError
 from robot_vision.networks.checkpoint import load_network
 from robot_vision.pipeline import Pipeline
@@ -302,6 +305,45 @@ def test_heads_are_added_without_changing_what_the_others_answer(labelled, posed
     with pytest.raises(ConfigError, match="has a place head already"):
         again = replace(config.network, init_from=str(second.bundle))
         run(replace(config, heads=("place",), network=again, output=str(tmp_path / "third")))
+
+
+@pytest.mark.slow
+def test_added_heads_leave_what_was_calibrated_of_the_others(tmp_path):
+    """What is unknown, and the known images that it is judged by, lie next to the graph."""
+    labelled = make_labelled(tmp_path / "data", test=40)
+    first = run(configuration("image_folder", labelled, tmp_path / "first", loop={"epochs": 2}))
+    data = Data(open_dataset("image_folder", str(labelled)), "test", "colours", {})
+    options = Options(("open_set",), {"score": "knn", "keep": 0.8})
+    old, _ = calibrate(ModelBundle.load(first.bundle), data, options, tmp_path / "calibrated")
+    rows = ["image,steering,collision"]
+    for i, file in enumerate(sorted(labelled.glob("train/*/*.png"))):
+        rows.append(f"{file},{(-1) ** i * 0.5},{i % 2}")
+    table = tmp_path / "drives.csv"
+    table.write_text("\n".join(rows))
+    config = configuration(
+        "labels_csv",
+        table,
+        tmp_path / "second",
+        heads=["dronet"],
+        network={"init_from": str(old.path), "input": {}},
+        dronet={"settings": {"start_epoch": 0}},
+        loop={"epochs": 2},
+        variants=["float16"],
+    )
+    second = run(config)
+    assert tuple(second.report["variants"]) == ("float32", "float16")
+    for name in ("bundle", "bundle-float16"):
+        new = ModelBundle.load(second.folder / name)
+        assert new.calibration == old.calibration and "open_set" in new.calibration
+        assert new.training["heads_added_to"] == {"name": "tiny", "sha256": old.sha256}
+    images = [data.samples[i].source.load() for i in (0, 8, 16)]
+    images.append(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    with Pipeline.load(old.path) as before, Pipeline.load(second.bundle) as after:
+        for a, b in zip(before(images), after(images), strict=True):
+            one, two = a["classifier"], b["classifier"]
+            assert two.known_score == pytest.approx(one.known_score, rel=1e-5)
+            assert two.rarity == pytest.approx(one.rarity, abs=1e-6)
+            assert abs(b["dronet"].steering) <= 1
 
 
 @pytest.mark.slow

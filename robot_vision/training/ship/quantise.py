@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from robot_vision.bundle.bundle import CARD, GRAPH, WEIGHTS, ModelBundle, write_manifest
+from robot_vision.bundle.bundle import (
+    CARD,
+    GRAPH,
+    WEIGHTS,
+    ModelBundle,
+    copy_head_files,
+    write_manifest,
+)
 from robot_vision.engines.base import EngineSettings
 from robot_vision.engines.onnx import OnnxEngine
 from robot_vision.files.whole import draft_folder
@@ -55,7 +62,8 @@ def make_variant(
         title = f"# {name}\n\nThe {variant} variant of {source.name}, whose card follows.\n\n"
         (part / CARD).write_text(title + card, encoding="utf-8")
         training = {**source.training, "variant": variant, "variant_of": source.sha256}
-        write_manifest(part, name, source.spec, training, source.metrics)
+        copy_head_files(source, part)
+        write_manifest(part, name, source.spec, training, source.metrics, source.calibration)
         ModelBundle.load(part)
     return target
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.contract.metrics import Metric
 from robot_vision.datasets.image_sketch import sketch
 from robot_vision.datasets.sample import Splits
@@ -47,10 +48,26 @@ def ship(
     images = list(held_out.batch(some)["images"].numpy())
     cpu = network.to("cpu")
     training = {**report["data"], **report["run"], "config": "config.yaml of the run"}
+    kept = _started_from(config)
+    if kept is not None:
+        training["heads_added_to"] = {"name": kept.name, "sha256": kept.sha256}
+        if kept.programs:
+            recorder.say(
+                f"the programs {', '.join(p.name for p in kept.programs)} of {kept.name} are left out, which "
+                "lack the new heads: run `robot-vision optimise` on the new bundle"
+            )
     metrics = flat_metrics(report["metrics"])
     bundle = folder / "bundle"
     graph = export_bundle(
-        cpu, bundle, config.name, images, training, metrics, card_text(config, report), force=True
+        cpu,
+        bundle,
+        config.name,
+        images,
+        training,
+        metrics,
+        card_text(config, report),
+        force=True,
+        kept=kept,
     ).graph
     recorder.say(f"bundle: {bundle}")
     # Measured once more through the engine that robots run: what ships is what was measured.
@@ -66,10 +83,18 @@ def ship(
             recorder.say(f"note: {said}")
     if config.variants:
         card = card_text(config, report)
-        export_bundle(cpu, bundle, config.name, images, training, metrics, card, force=True)
+        export_bundle(
+            cpu, bundle, config.name, images, training, metrics, card, force=True, kept=kept
+        )
     for line in tables(config, report):
         recorder.say(line)
     return bundle
+
+
+def _started_from(config: TrainingConfig) -> ModelBundle | None:
+    """Returns the bundle that heads are added to; None where the run starts from anything else."""
+    path = Path(expand(config.network.init_from)) if config.network.init_from else None
+    return ModelBundle.load(path) if path is not None and path.is_dir() else None
 
 
 def flat_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
