@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
+from steering_bundle import make_steering_bundle
+from tiny_bundle import make_tiny_bundle
 
+from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.simulation.drivers import DRIVERS, Expert, Random, Straight
@@ -25,7 +28,9 @@ from robot_vision.simulation.planner import _CELL, Plan, _coarse
 from robot_vision.simulation.recording import FolderRecording, Way
 from robot_vision.simulation.referee import Verdict, evaluate, judge
 from robot_vision.simulation.robot import STEP_NS, Mount
+from robot_vision.simulation.sight import Sight, open_pipeline
 from robot_vision.simulation.simulator import Simulator
+from robot_vision.simulation.watching import ModelDriver
 from robot_vision.simulation.world.home import default_world
 from robot_vision.simulation.world.homes import random_home
 
@@ -329,6 +334,53 @@ def test_two_cannot_record_into_one_folder(
         assert main(["drive", "record", "--out", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "another process records into" in err
+
+
+@pytest.mark.slow
+def test_model_drives_and_the_expert_labels_into_the_same_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A round of DAgger: what the expert says of where the model got to is added to what is there."""
+    model = make_steering_bundle(tmp_path / "model", steering=0.4, collision=0.05)
+    folder = tmp_path / "driven"
+    words = ["drive", "record", "--worlds", "2", *SMALL, "--out", str(folder)]
+    assert main(words) == 0
+    expert = (folder / "labels.csv").read_text()
+    assert main([*words, "--model", str(model)]) == 0
+    assert (folder / "labels.csv").read_text().startswith(expert)
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    who = ModelBundle.load(model).sha256[:12]
+    assert list(dict.fromkeys(row["driver"] for row in rows)) == ["expert", who]
+    own = [row for row in rows if row["driver"] == who]
+    assert {row["world"] for row in own} == {"home-0", "home-1"}
+    assert all((folder / row["image"]).is_file() for row in rows)
+    assert len({row["image"] for row in rows}) == len(rows)
+    # The labels are not what the model did, which is always the same.
+    assert np.std([float(row["steering"]) for row in own]) > 0.2
+    # It went where it goes without being watched.
+    simulator = Simulator(random_home(0), 0, mount=Mount(width=48, height=32))
+    with open_pipeline(model) as pipeline:
+        robot = simulator.robot
+        drive = judge(simulator, ModelDriver(Sight(pipeline, robot), robot, "dronet"), 1.5)
+    steps = sum(row["world"] == "home-0" for row in own)
+    assert abs(steps - drive.time_s / 0.1) <= 1 + len(drive.hits)
+    capsys.readouterr()
+    before = files_of(folder)
+    assert main([*words, "--model", str(model)]) == 0
+    assert "2 homes were there already" in capsys.readouterr().out
+    assert files_of(folder) == before
+
+
+def test_model_without_steering_cannot_drive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_tiny_bundle(tmp_path / "tiny")
+    out = tmp_path / "driven"
+    assert main(["drive", "record", "--out", str(out), "--model", str(model)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "has no steering head" in err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
