@@ -9,6 +9,7 @@ PYTHON ?= python3
 ROS_DISTRO ?= kilted
 VENV ?= .venv
 DEMO_ARGS ?=
+DRIVE_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
@@ -85,12 +86,16 @@ pip := $(python) -m pip --disable-pip-version-check install --no-input $(if $(VE
 help: ## show this list
 	@echo "make TARGET [PYTHON=$(PYTHON)] [ROS_DISTRO=$(ROS_DISTRO)] [VENV=$(VENV)]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
-	@echo "ROS_DISTRO: kilted or jazzy. Further: DEMO_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS, SOAK_ARGS, FUZZ_ARGS,"
+	@echo "ROS_DISTRO: kilted or jazzy. Further: DEMO_ARGS, DRIVE_ARGS, TEST_ARGS, TEST_JOBS, BENCH_ARGS, SOAK_ARGS, FUZZ_ARGS,"
 	@echo "VERBOSE=1."
 
 .PHONY: demo
 demo: ready ## set up without torch and watch the node work on a camera stream
 	@$(venv)/bin/robot-vision demo $(DEMO_ARGS)
+
+.PHONY: drive
+drive: ready ## watch a robot drive itself through a home by its camera
+	@$(venv)/bin/robot-vision drive live $(DRIVE_ARGS)
 
 .PHONY: test
 test: dev-ready ## run every test

@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     started = time.monotonic()
     model = find_model(args.model)
-    environment = _own_network(args.domain)
-    with _terminated_like_interrupted(), contextlib.ExitStack() as stack:
+    environment = own_network(args.domain)
+    with terminated_like_interrupted(), contextlib.ExitStack() as stack:
         # Maps are built in float32, whichever program the node runs.
         pipeline = stack.enter_context(Pipeline.load(model, args.engine, args.device, FLOAT32))
         missing = {"classifier", "pose", "place"} - set(pipeline.bundle.spec.heads)
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
             raise BundleError(
                 f"{model} lacks the heads {', '.join(sorted(missing))}: the demo shows all three"
             )
-        output = stack.enter_context(_output_folder(args.output, args.keep))
+        output = stack.enter_context(output_folder(args.output, args.keep))
         processes = stack.enter_context(Processes(output / "logs", environment))
         _say(
             console,
@@ -168,7 +168,7 @@ def _say(console: Console, text: str) -> None:
     console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
-def _own_network(domain: int | None) -> dict[str, str]:
+def own_network(domain: int | None) -> dict[str, str]:
     """Returns environment variables that keep the demo out of any robot's network, and sets them here."""
     try:
         import rclpy  # noqa: F401
@@ -187,7 +187,7 @@ def _own_network(domain: int | None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def terminated_like_interrupted() -> Iterator[None]:
     """Lets SIGTERM and SIGHUP end the demo as Ctrl-C does: with all its processes."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -205,7 +205,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _output_folder(wanted: Path, keep: bool) -> Iterator[Path]:
+def output_folder(wanted: Path, keep: bool) -> Iterator[Path]:
     """Gives an empty folder, which replaces that of an earlier demo and nothing else.
 
     Its mark is locked as long as the block lasts: another demo leaves the folder alone meanwhile.

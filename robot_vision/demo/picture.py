@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -121,6 +121,11 @@ class FloorPlan:
         for e in estimated:
             cv2.circle(self.image, self.pixel(e), 3, _ESTIMATE, -1, cv2.LINE_AA)
 
+    def hits(self, positions: NDArray[np.float64]) -> None:
+        """Marks where a robot hit something (N, 2)."""
+        for position in positions:
+            cv2.circle(self.image, self.pixel(position), 6, _JUMP, -1, cv2.LINE_AA)
+
     def number(self, n: int, position: NDArray[np.float64]) -> None:
         """Marks where a shot was taken."""
         x, y = self.pixel(position)
@@ -130,9 +135,16 @@ class FloorPlan:
 
 
 def compose(
-    plan: FloorPlan, shots: Sequence[PictureShot], title: str, lines: Sequence[str]
+    plan: FloorPlan,
+    shots: Sequence[PictureShot],
+    title: str,
+    lines: Sequence[str],
+    legend: Callable[[Image, int, int], None] | None = None,
 ) -> Image:
-    """Puts the plan, the shots in two columns, a title and the summary's lines on one page (RGB)."""
+    """Puts the plan, the shots in two columns, a title and the summary's lines on one page (RGB).
+
+    `legend` draws the legend at a point of the page; by default that of estimated poses.
+    """
     for i, shot in enumerate(shots):
         plan.number(i + 1, shot.position)
     pad, head, foot, caption = 16, 52, 20 + 24 * len(lines), 44
@@ -143,7 +155,7 @@ def compose(
     width = plan.image.shape[1] + 2 * (tile_w + pad) + 2 * pad
     page = np.full((head + body + foot + pad, width, 3), _PAPER, np.uint8)
     lettering.put(page, title, (pad, 35), 0.85, _INK, bold=True)
-    _legend(page, width - 2 * (tile_w + pad) - pad, 30)
+    (legend or _legend)(page, width - 2 * (tile_w + pad) - pad, 30)
     page[head : head + body, pad : pad + plan.image.shape[1]] = plan.image
     for i, shot in enumerate(shots):
         x = pad + plan.image.shape[1] + pad + (i % 2) * (tile_w + pad)
@@ -172,6 +184,15 @@ def _legend(page: Image, x: int, y: int) -> None:
     cv2.circle(page, (x + 176, y - 5), 4, _ESTIMATE, -1, cv2.LINE_AA)
     text = "estimate from one frame, and its error"
     lettering.put(page, text, (x + 190, y), 0.5, _INK)
+
+
+def legend_of_driving(page: Image, x: int, y: int) -> None:
+    """Explains a path and where the robot hit something."""
+    cv2.line(page, (x, y - 5), (x + 34, y - 5), _TRUE, 3, cv2.LINE_AA)
+    lettering.put(page, "path", (x + 42, y), 0.5, _INK)
+    cv2.circle(page, (x + 110, y - 5), 6, _JUMP, -1, cv2.LINE_AA)
+    text = "collision; then it was carried to where it has room"
+    lettering.put(page, text, (x + 124, y), 0.5, _INK)
 
 
 def _centred(image: Image, text: str, at: tuple[int, int], scale: float) -> None:

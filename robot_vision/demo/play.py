@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -28,12 +30,19 @@ SILENCE_S = 2.0  # without a result, after which the last frames are given up
 
 
 def start_node(
-    processes: Processes, output: Path, node: str, executable: str, parameters: dict[str, Any]
+    processes: Processes,
+    output: Path,
+    node: str,
+    executable: str,
+    parameters: dict[str, Any],
+    remapped: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Starts a node with its parameters in a file, in which text stays text."""
+    """Starts a node with its parameters in a file, in which text stays text, and topics by other names."""
     file = output / f"{node}.yaml"
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}), encoding="utf-8")
     arguments = ["--ros-args", "--params-file", str(file)]
+    for topic, name in remapped.items():
+        arguments += ["-r", f"{topic}:={name}"]
     processes.start(node, EXECUTABLES[executable], arguments)
 
 
@@ -98,7 +107,7 @@ def play(
                     raise DemoError(
                         f"No publisher of {', '.join(missing)} after {START_TIMEOUT_S:g} s: {words}"
                     )
-                _spin(executor)
+                spin(executor)
             if crowded := monitor.crowded():
                 raise DemoError(
                     f"Another process publishes {', '.join(crowded)} in ROS domain "
@@ -137,7 +146,7 @@ def play(
     return score, seen, found
 
 
-def _spin(executor: Any) -> None:
+def spin(executor: Any) -> None:
     """Spins once, and lets what is to end the demo do so afterwards: rclpy's objects are then whole."""
     came: list[int] = []
     before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in ENDING}
@@ -156,7 +165,7 @@ def _listen(executor: Any, processes: Processes, last: Any, everything: Any) -> 
     check = 0.0
     started = time.monotonic()
     while not everything():
-        _spin(executor)
+        spin(executor)
         now = time.monotonic()
         if now < check:
             continue

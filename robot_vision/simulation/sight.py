@@ -58,10 +58,11 @@ class Sight:
         self._pipeline = pipeline
         bundle = pipeline.bundle
         self.model, self.sha256, self.program = bundle.name, bundle.sha256, pipeline.program
-        make = rosbags_maker(message_types())
+        self._types = message_types()
+        make = rosbags_maker(self._types)
         self._options = bundle.options(robot.perception())
         self._writers = {
-            f"{NODE}/{CAMERA}/{topic.name}": (head, spec, topic.writer(make))
+            f"{NODE}/{CAMERA}/{topic.name}": (head, spec, topic.kind, topic.writer(make))
             for head, spec in bundle.spec.bound
             for topic in head.topics(spec)
             if not topic.name.startswith("/") and topic.wanted(self._options[head.name])
@@ -132,7 +133,7 @@ class Sight:
         if prediction.not_finite():
             return said
         shown: dict[str, Any] = {}
-        for name, (head, settings, write) in self._writers.items():
+        for name, (head, settings, kind, write) in self._writers.items():
             if name not in self._read:
                 continue
             options = self._options[head.name]
@@ -142,8 +143,9 @@ class Sight:
             if isinstance(shown[head.name], LeftOut):
                 continue
             message = write(shot, shown[head.name], options)
-            if not isinstance(message, LeftOut):
-                said[name] = message
+            if not isinstance(message, LeftOut):  # as it arrives: a Range has single precision
+                data = self._types.serialize_cdr(message, kind)
+                said[name] = self._types.deserialize_cdr(data, kind)
         return said
 
     def _intrinsics(self, simulator: Simulator) -> Intrinsics:

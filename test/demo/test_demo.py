@@ -129,39 +129,39 @@ def test_free_domain_is_neither_the_users_nor_one_in_use(monkeypatch):
 
 
 def test_output_folder_replaces_an_earlier_demo_and_nothing_else(tmp_path):
-    with demo._output_folder(tmp_path / "out", keep=False) as first:
+    with demo.output_folder(tmp_path / "out", keep=False) as first:
         (first / "bag").mkdir()
-    with demo._output_folder(tmp_path / "out", keep=False) as second:
+    with demo.output_folder(tmp_path / "out", keep=False) as second:
         assert list(second.iterdir()) == [first / demo._MARK]
-    with demo._output_folder(tmp_path / "out", keep=True) as third:
+    with demo.output_folder(tmp_path / "out", keep=True) as third:
         assert third == tmp_path / "out-2"
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     with (
         pytest.raises(ConfigError, match="not the output of a demo"),
-        demo._output_folder(tmp_path / "home", keep=False),
+        demo.output_folder(tmp_path / "home", keep=False),
     ):
         pass
     assert (tmp_path / "home" / "thesis.tex").is_file()
 
 
 def test_output_folder_of_a_demo_that_runs_is_left_alone(tmp_path):
-    with demo._output_folder(tmp_path / "out", keep=False) as first:
+    with demo.output_folder(tmp_path / "out", keep=False) as first:
         (first / "bag").mkdir()
         with (
             pytest.raises(ConfigError, match="still running: wait for it, name another folder"),
-            demo._output_folder(tmp_path / "out", keep=False),
+            demo.output_folder(tmp_path / "out", keep=False),
         ):
             pass
         assert (first / "bag").is_dir()
-        with demo._output_folder(tmp_path / "out", keep=True) as second:
+        with demo.output_folder(tmp_path / "out", keep=True) as second:
             assert second == tmp_path / "out-2"
 
 
 def test_output_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     (tmp_path / "disk").mkdir()
-    with demo._output_folder(tmp_path / "link", keep=False) as path:
+    with demo.output_folder(tmp_path / "link", keep=False) as path:
         assert path == tmp_path / "disk" and (tmp_path / "link").is_symlink()
 
 
@@ -169,7 +169,7 @@ def test_output_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ConfigError, match="--output .*file/x cannot be made: .*name another folder"),
-        demo._output_folder(tmp_path / "file" / "x", keep=False),
+        demo.output_folder(tmp_path / "file" / "x", keep=False),
     ):
         pass
 
@@ -331,7 +331,7 @@ def test_interrupt_waits_until_rclpy_is_done(number):
             done.append(timeout_sec)
 
     before = signal.getsignal(number)
-    with demo._terminated_like_interrupted(), pytest.raises(KeyboardInterrupt):
+    with demo.terminated_like_interrupted(), pytest.raises(KeyboardInterrupt):
         demo_play._spin(Executor())
     assert done and signal.getsignal(number) == before
 

@@ -30,7 +30,7 @@ def test_make_help_lists_every_target():
     done = _make("help")
 
     assert done.returncode == 0, done.stderr
-    for target in ("demo", "test", "test-fast", "test-core", "bench", "lint", "clean"):
+    for target in ("demo", "drive", "test", "test-fast", "test-core", "bench", "lint", "clean"):
         assert re.search(rf"^  {target} +\w", done.stdout, re.M), target
 
 
@@ -39,6 +39,8 @@ def test_demo_installs_no_torch_and_test_does(tmp_path):
     fresh = f"VENV={tmp_path / 'env'}"
 
     demo, test = _make("-n", "demo", fresh).stdout, _make("-n", "test", fresh).stdout
+    drive = _make("-n", "drive", fresh).stdout
+    assert "bin/robot-vision drive live" in drive and "[openvino" not in drive
     assert "bin/robot-vision demo" in demo and "ros_env/build.py" in demo
     assert "[openvino" not in demo
     assert "[openvino,timm,places,parquet,ray,dev]" in test

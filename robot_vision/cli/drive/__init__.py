@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from robot_vision.cli.drive import evaluate, record
+from robot_vision.cli.drive import evaluate, live, record
 from robot_vision.labelling.table import TABLE
 
 
@@ -18,6 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "per kilometre, with Poisson intervals, mean speed and the share of places visited.",
     )
     evaluate.add_arguments(judged)
+
+    lived = verbs.add_parser(
+        "live",
+        help="let the nodes drive a robot through a home by its camera, in processes of their own",
+        description="Starts simulator, perception, driver and, if wanted, gate, each in a process of its "
+        "own, lets the robot drive through a home by its camera alone, and writes a table, a picture of its "
+        "path with views of the camera, and a page.",
+    )
+    live.add_arguments(lived)
+
     recorded = verbs.add_parser(
         "record",
         help="record images with the expert's steering and whether something is in the way",
@@ -30,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sub-verb; returns the exit status."""
-    return record.run(args) if args.drive_verb == "record" else evaluate.run(args)
+    verbs = {"evaluate": evaluate.run, "live": live.run, "record": record.run}
+    return verbs[args.drive_verb](args)
 
 
 def interrupted(args: argparse.Namespace) -> str:

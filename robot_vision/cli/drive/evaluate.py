@@ -33,7 +33,7 @@ from robot_vision.simulation.world.home import default_world
 
 _UNSEEN = 10_000  # evaluations begin here, recordings at 0
 # Each law, and whether the robot keeps to its braking distance before the nearest obstacle.
-_LAWS = {
+LAWS = {
     DRONET: (DRONET, False),
     f"{DRONET}+distance": (DRONET, True),
     FREE_DISTANCE: (FREE_DISTANCE, True),
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--law",
         nargs="+",
-        choices=tuple(_LAWS),
+        choices=tuple(LAWS),
         help="how the model drives: dronet by steering and the probability of a collision, free_distance "
         "by steering and the lower end of the nearest obstacle's distance, dronet+distance by all three "
         "(default: all for which the model has the heads)",
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     found = report.document(verdicts, about)
     write_whole(args.output / "driving.json", json.dumps(found, indent=1) + "\n")
     write_whole(args.output / "report.html", report.page(verdicts, worlds, about, robot.height_m))
-    _print(args.format, report.figures(verdicts))
+    print_figures(args.format, report.figures(verdicts))
     print(
         f"written: {args.output / 'driving.json'}, {args.output / 'report.html'}", file=sys.stderr
     )
@@ -147,9 +147,9 @@ def _drivers(
     names = args.driver or (list(DRIVERS) if sight else ["expert"])
     makers: dict[str, Make] = {name: DRIVERS[name] for name in dict.fromkeys(names)}
     if sight is not None:
-        laws = args.law or [n for n, (_, by) in _LAWS.items() if not by or NEAR in sight.topics]
+        laws = args.law or [n for n, (_, by) in LAWS.items() if not by or NEAR in sight.topics]
         for law in dict.fromkeys(laws):
-            model = functools.partial(ModelDriver, sight, robot, *_LAWS[law])
+            model = functools.partial(ModelDriver, sight, robot, *LAWS[law])
             model()  # what it lacks is said before anything drives
             makers[law] = lambda seed, model=model: model()  # type: ignore[misc]
     yield from makers.items()
@@ -165,7 +165,8 @@ def _gated(make: Make, sight: Sight, rules: Rules, seed: int) -> Driver:
     return Gated(make(seed), sight, rules)
 
 
-def _print(form: str, figures: list[dict]) -> None:
+def print_figures(form: str, figures: list[dict]) -> None:
+    """Prints a row a driver, as a table, Markdown or JSON."""
     if form == "json":
         print(json.dumps(figures, indent=1))
         return
