@@ -200,15 +200,15 @@ class Scene:
         positions: NDArray[Any],
         colour: Colour | None = None,
         labels: Sequence[str] | None = None,
-        radius: float = 0.03,
+        radius: float | NDArray[Any] = 0.03,
         static: bool = False,
     ) -> None:
-        """Shows positions (N, 3) in a frame."""
+        """Shows positions (N, 3) in a frame, all with one radius or each with its own (N,), metres."""
         self._panel(SPACE, frame, entity)
         points = self._rr.Points3D(
             np.asarray(positions, np.float32),
             colors=[colour or colour_of_name(entity)],
-            radii=[radius],
+            radii=np.atleast_1d(radius),
             labels=labels,
             show_labels=False,
         )

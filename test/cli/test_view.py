@@ -17,7 +17,12 @@ from evaluation_bags import write_bag
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.cli import main
+from robot_vision.contract import registry
+from robot_vision.contract.head import Material
+from robot_vision.contract.topics import Shot
 from robot_vision.errors import ConfigError
+from robot_vision.messages.making import rosbags_maker
+from robot_vision.messages.serialized import Stamp
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.viewing.server import WebViewer
 
@@ -105,6 +110,33 @@ def test_true_classes_of_pixels_are_masks_with_their_names(tmp_path, monkeypatch
         assert "SegmentationImage:buffer" in said and "AnnotationContext:context" in said
     (entity,) = [name for name in found if name.endswith("/truth/a/segmentation")]
     assert "EncodedImage:blob" in " ".join(found[entity])
+
+
+def test_cells_are_as_large_as_they_are_probable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rerun.chunk import RrdReader
+
+    monkeypatch.chdir(tmp_path)
+    head = registry.head("cells")
+    spec = head.example()
+    said = np.array([0.64, 0.36, 0.0, 0.0], np.float32)
+    with RecordingWriter(tmp_path / "drive") as bag:
+        shot = Shot(Stamp(10**9, 0), "camera", "front")
+        options = head.resolve(head.options({}), spec, Material())
+        for topic in head.topics(spec):
+            write = topic.writer(rosbags_maker(bag.store))
+            message = write(shot, head.Answer(spec.cells, said), options)
+            bag.write(f"/perception/front/{topic.name}", 10**18, message)
+    assert main(["view", "drive", "--output", "seen.rrd"]) == 0
+    found = {}
+    for chunk in RrdReader(tmp_path / "seen.rrd").stream():
+        for name, column in chunk.to_record_batch().to_pydict().items():
+            if name.endswith("Points3D:radii"):
+                found[chunk.entity_path] = column[0]
+    assert [name for name in found if name.endswith("/cell_points")] == list(found)
+    (radii,) = found.values()
+    np.testing.assert_allclose(radii, [40, 30, 0.01, 0.01], rtol=1e-5)  # of cells of 100 m
 
 
 def test_without_rerun_one_line_says_the_command(

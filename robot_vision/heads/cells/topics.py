@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.contract.topics import Row, Shot, Topic, stack
+from robot_vision.contract.topics import HIDDEN, Row, Shot, Topic, stack
 from robot_vision.errors import SourceError
 from robot_vision.heads.cells.answer import CellsAnswer
 from robot_vision.heads.cells.options import CellsOptions
@@ -65,6 +65,7 @@ def grid_topic(name: str, spec: CellsSpec | None) -> Topic:
         "-1 where there is no cell",
         writer,
         of_camera=False,
+        look=HIDDEN,  # the points say more
     )
 
 

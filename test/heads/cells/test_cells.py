@@ -1,11 +1,14 @@
 """Cells: the quadtree, its settings, soft labels, grids and points in the map, answers and their measures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot_vision.contract import registry
+from robot_vision.contract.calibration import Fit
 from robot_vision.contract.head import Material
 from robot_vision.contract.prediction import Prediction
 from robot_vision.contract.settings import EvaluationSettings
@@ -20,6 +23,7 @@ from robot_vision.heads.cells.partition import Grid, centres, distances, divide
 from robot_vision.messages.making import rosbags_maker
 from robot_vision.messages.serialized import Stamp
 from robot_vision.messages.types import message_types
+from robot_vision.statistics.bootstrap import Resampler
 from robot_vision.truth.tracks import Truth
 
 HEAD = registry.head("cells")
@@ -312,3 +316,43 @@ def test_a_recording_without_the_model_says_that_it_needs_it():
     metrics = document(score_recording(found, truth, options), options)
     assert metrics["cells"] is None
     assert "--model" in HEAD.judge().why_not(metrics["settings"])
+
+
+# Calibration
+
+
+def test_a_temperature_that_is_off_is_found_and_measured_in_both_ways():
+    cells, images = random_cells(6)
+    spec = spec_of(cells, images.tolist())
+    rng, n, off = np.random.default_rng(0), 1000, 2.5
+    z = rng.normal(0, 2, (n, len(cells)))
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    true = np.array([rng.choice(len(cells), p=row) for row in p])
+    poses = [np.eye(4) for _ in range(n)]
+    for pose, cell in zip(poses, centres(cells)[true], strict=True):
+        pose[:2, 3] = cell
+    order = np.arange(n)
+    given_ = Fit(
+        spec=spec,
+        outputs={"cell_logits": off * z},
+        truth=poses,
+        folds=order % 5,
+        units=order,
+        blocks=order,
+        constants={"temperature": np.array(1.0)},
+        resampler=Resampler(order * 10**11, [(0, n)], EvaluationSettings(resamples=50)),
+        times=lambda gap_s: order,
+    )
+    fitter = HEAD.fitter()
+    found = fitter.fit("cells", given_, None)
+    assert not found.left and found.spec["temperature"] == pytest.approx(off, rel=0.1)
+    assert found.after["ece"]["value"] < 0.5 * found.before["ece"]["value"]
+    assert found.after["nll"]["value"] < found.before["nll"]["value"]
+    expected = z * off / found.spec["temperature"]
+    expected = np.exp(expected - expected.max(axis=1, keepdims=True))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.expected["cell_probabilities"], expected, rtol=1e-5)
+    assert fitter.tune(given_).spec == found.spec
+    with pytest.raises(ConfigError, match="99 images with a true pose are too few"):
+        fitter.fit("cells", replace(given_, truth=[*poses[:99], *[None] * (n - 99)]), None)

@@ -1,5 +1,7 @@
 """Cells from images with poses to answers: two rooms that look alike are two peaks."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from robot_vision.cli import main
 from robot_vision.heads.cells.partition import centres
 from robot_vision.pipeline import Pipeline
+from robot_vision.recordings.writing import RecordingWriter
 
 pytestmark = pytest.mark.slow
 STARTS = {"left": 0.0, "right": 10.0, "own": 20.0}  # x of the rooms, m; left and right look alike
@@ -105,3 +108,31 @@ def test_two_rooms_that_look_alike_are_two_peaks(bundle, tmp_path):
     assert np.median(nearer) < 0.5, "the best cell is the right place of one of the rooms"
     between = np.minimum(np.abs(expected - x), np.abs(expected - other))[alike]
     assert np.median(between) > 1, "the expected position is between the rooms, where nobody is"
+
+
+def write_bag(path, folder):
+    """Writes the images of a folder with their poses as a bag of a camera at 10 Hz."""
+    with RecordingWriter(path) as bag:
+        for i, file in enumerate(sorted(folder.glob("*.png"))):
+            stamp_ns, pose = (i + 1) * 10**8, np.loadtxt(str(file).replace("color.png", "pose.txt"))
+            bag.image("/camera/image_raw", stamp_ns, "camera", cv2.imread(str(file))[..., ::-1])
+            bag.camera_pose("/pose", stamp_ns, pose[:3, 3], (0, 0, 0, 1), "map")
+    return path
+
+
+def test_a_recording_of_the_node_is_judged_as_its_replay(bundle, tmp_path, capsys):
+    bag = write_bag(tmp_path / "drive", make_rooms(tmp_path / "fresh", passes=1, seed=6))
+    words = ["evaluate", "--bag", str(bag), "--engine", "onnx", "--resamples", "50"]
+    assert main([*words, "--model", str(bundle), "--output", str(tmp_path / "replay")]) == 0
+    assert "Where in the map, as cells" in (tmp_path / "replay" / "report.html").read_text()
+    replay = json.loads((tmp_path / "replay" / "metrics.json").read_text())["cells"]
+    assert replay["frames"] == 60 and replay["median_m"]["low"] is not None
+    assert replay["nll"]["value"] < replay["baselines"]["prior"]["nll"]["value"] - 0.3
+    results = str(tmp_path / "replay" / "results" / "drive")
+    words = ["evaluate", "--predictions", results, "--bag", str(bag), "--resamples", "50"]
+    assert main([*words, "--model", str(bundle), "--output", str(tmp_path / "recorded")]) == 0
+    recorded = json.loads((tmp_path / "recorded" / "metrics.json").read_text())["cells"]
+    assert recorded == replay
+    capsys.readouterr()
+    assert main([*words, "--output", str(tmp_path / "without")]) == 0
+    assert "--model" in capsys.readouterr().out, "where the cells are is in the model"
