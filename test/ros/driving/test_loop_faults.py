@@ -99,11 +99,14 @@ class Loop:
         self.commands.append((self.now_ns, message.twist.linear.x))
 
     def jump(self) -> None:
-        """Another node says on /clock that it is a minute later, for half a second."""
+        """Another node says again and again on /clock that it is a minute later, until the robot stands.
+
+        After one jump it would drive on with the next image, before it has braked.
+        """
         from rosgraph_msgs.msg import Clock
 
         message = Clock()
-        for _ in range(15):
+        while self.speeds[-1][1] > 0:
             set_stamp(message.clock, self.now_ns + 60 * SECOND_NS)
             self.clock.publish(message)
             time.sleep(0.03)
