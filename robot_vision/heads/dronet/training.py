@@ -111,6 +111,26 @@ class DronetTrainer(Trainer[DronetSpec]):
 
         return DronetModule(spec, shapes[0])
 
+    def prepare(self, module: Any, spec: DronetSpec, features: Features, seed: int) -> None:
+        """Begins at the average of the training images, whatever an image shows.
+
+        Random weights of thousands of features would stay where no training image differs, as noise in the
+        answers on other images.
+        """
+        import torch
+
+        for i, word in enumerate(WORDS):
+            if word not in features.targets:  # where an untrained bundle is made
+                continue
+            known = features.targets[word][features.targets[word].isfinite()]
+            if len(known):
+                mean = known.mean()
+                if word == "collision":
+                    mean = torch.logit(mean, eps=1 / (len(known) + 1))
+                with torch.no_grad():
+                    module.linear.weight[i].zero_()
+                    module.linear.bias[i].copy_(mean)
+
     def untrained(self, pretrained: bool, images: int) -> str:
         """See `Trainer.untrained`."""
         return "" if pretrained else super().untrained(pretrained, images)

@@ -271,6 +271,8 @@ def prepare_heads(config: TrainingConfig, network: MultiHeadNetwork, train: View
     """Sets what the training images say before the first step: statistics, clusters."""
     with torch.no_grad():
         for name, trainer in config.trainers.items():
+            if name in network.pretrained:  # its last layer came with the weights
+                continue
             features = features_of(network, train, trainer)
             spec = network.spec.heads[name]
             trainer.prepare(network.heads[name], spec, features, config.loop.seed)

@@ -257,6 +257,62 @@ def drive(path, count=60, seed=5):
     return path
 
 
+def facts(steering, collision):
+    torch = pytest.importorskip("torch")
+    from robot_vision.contract.training import Features
+
+    targets = {
+        "steering": torch.tensor(steering),
+        "collision": torch.tensor(collision),
+        "sequence": torch.zeros(len(steering), dtype=torch.int64),
+    }
+    return Features(targets, lambda rows: ())
+
+
+def test_head_begins_at_the_average_of_what_is_known():
+    torch = pytest.importorskip("torch")
+    nan = math.nan
+    module = HEAD.trainer().module(HEAD.Spec(), [(600,)]).eval()
+    before = [p.clone() for p in module.parameters()]
+    HEAD.trainer().prepare(module, HEAD.Spec(), facts([nan, nan], [nan, nan]), 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    seen = facts([0.5, nan, -0.1, 0.2], [nan, 1.0, 0.0, 0.0])
+    HEAD.trainer().prepare(module, HEAD.Spec(), seen, 0)
+    said = module.decode(module(torch.randn(5, 600)))
+    torch.testing.assert_close(said["steering"], torch.full((5,), 0.2))
+    torch.testing.assert_close(said["collision"], torch.full((5,), 1 / 3))
+    HEAD.trainer().prepare(
+        module, HEAD.Spec(), facts([0.1], [1.0]), 0
+    )  # one word alone is no certainty
+    assert module.decode(module(torch.randn(1, 600)))["collision"].item() == pytest.approx(0.5)
+
+
+@pytest.mark.slow
+def test_last_layer_that_came_with_the_weights_is_what_training_begins_with(tmp_path):
+    torch = pytest.importorskip("torch")
+    from robot_vision.backbones.small import ResNet8
+    from robot_vision.training.config import resolved
+    from robot_vision.training.fit.model import build_network, prepare_heads
+    from robot_vision.training.setup import facts_of, open_splits, sample_set
+    from robot_vision.training.ship.evaluate import Views
+
+    whole = ResNet8()
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    for weights in (str(tmp_path / "weights.pth"), None):
+        network = {
+            "backbone": "resnet8",
+            "weights": weights,
+            "input": {"height": 200, "width": 200, "channels": 1},
+        }
+        path = tmp_path / f"data-{weights is None}"
+        config = resolved(dronet("labels_csv", table(path, 24), tmp_path / "run", network=network))
+        splits = open_splits(config)
+        built = build_network(config, facts_of(config, splits))
+        prepare_heads(config, built, Views(sample_set(config, splits, "train", built.spec)))
+        weight = built.heads["dronet"].linear.weight
+        assert torch.equal(weight, torch.zeros_like(weight) if weights is None else whole.fc.weight)
+
+
 @pytest.mark.slow
 def test_dronet_learns_from_a_table_and_is_judged_on_a_bag(tmp_path, capsys):
     from robot_vision.training.run import train
