@@ -264,6 +264,17 @@ def model_text(bundle: ModelBundle, program: str = FLOAT32, engine: str = "") ->
     return " ".join([*words, f"sha256:{bundle.sha256}"])
 
 
+def answered_topics(path: Path) -> frozenset[str]:
+    """Returns the topics of a camera that a bundle's heads answer on, by its manifest: nothing is verified.
+
+    Raises:
+        BundleError: there is no bundle, or its manifest is none.
+        ConfigError: a head that is not installed.
+    """
+    heads = bound_settings(_read_manifest(path).network["heads"])
+    return frozenset(topic.name for head, _ in heads for topic in head.topics(None))
+
+
 def _read_manifest(path: Path) -> _Manifest:
     if not path.is_dir():
         raise BundleError(

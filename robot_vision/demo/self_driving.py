@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from robot_vision.demo.picture import FloorPlan, PictureShot, compose, legend_of
 from robot_vision.demo.play import START_TIMEOUT_S, spin, start_node
 from robot_vision.demo.processes import DemoError, Processes
 from robot_vision.errors import ConfigError
+from robot_vision.simulation.nodes import driver_parameters, perception_parameters
 from robot_vision.simulation.referee import Drive
 from robot_vision.simulation.simulator import Simulator
-from robot_vision.simulation.watching import NEAR
 
 if TYPE_CHECKING:
     from robot_vision.ros.simulation.witness import View, Witness
@@ -59,27 +58,15 @@ class Ride:
 
 def start_nodes(processes: Processes, output: Path, ride: Ride, simulator: Simulator) -> None:
     """Starts perception, driver and gate; the simulator comes last (`start_simulator`)."""
-    robot, sim_time = simulator.robot, {"use_sim_time": True}
-    perception = {
-        "model": str(ride.model),
-        # As robot_vision.simulation.sight: so that a drive repeats.
-        "precision": "float32",
-        "threads": 1,
-        "streams": 1,
-        "base_frame": "base_link",
-        **robot.perception(),
-    }
-    start_node(processes, output, "perception", "perception_node", perception | sim_time)
-    driver = {
-        **dataclasses.asdict(robot.law(ride.law)),
-        "distance_topic": NEAR if ride.by_distance else "",
-        "diagnostics_period_s": 0.5,
-    }
+    robot = simulator.robot
+    perception = {"model": str(ride.model), **perception_parameters(robot)}
+    start_node(processes, output, "perception", "perception_node", perception)
+    driver = driver_parameters(robot, ride.law, ride.by_distance)
     remapped = {"cmd_vel": "cmd_vel_in"} if ride.rules else {}
-    start_node(processes, output, "driver", "driver_node", driver | sim_time, remapped)
+    start_node(processes, output, "driver", "driver_node", driver, remapped)
     if ride.rules:
-        gate = {"rules": str(ride.rules)}
-        start_node(processes, output, "gate", "gate_node", gate | sim_time)
+        gate = {"rules": str(ride.rules), "use_sim_time": True}
+        start_node(processes, output, "gate", "gate_node", gate)
 
 
 def start_simulator(processes: Processes, output: Path, ride: Ride, simulator: Simulator) -> None:

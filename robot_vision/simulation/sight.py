@@ -19,10 +19,10 @@ from robot_vision.messages.making import rosbags_maker
 from robot_vision.messages.stamps import set_stamp
 from robot_vision.messages.types import message_types
 from robot_vision.pipeline import Pipeline
+from robot_vision.simulation.nodes import CAMERA, PERCEPTION
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.simulator import Simulator
 
-NODE, CAMERA = "perception", "camera"  # as drive.launch.py calls them
 IMAGE = f"{CAMERA}/image_raw"
 
 
@@ -62,14 +62,14 @@ class Sight:
         make = rosbags_maker(self._types)
         self._options = bundle.options(robot.perception())
         self._writers = {
-            f"{NODE}/{CAMERA}/{topic.name}": (head, spec, topic.kind, topic.writer(make))
+            f"{PERCEPTION}/{CAMERA}/{topic.name}": (head, spec, topic.kind, topic.writer(make))
             for head, spec in bundle.spec.bound
             for topic in head.topics(spec)
             if not topic.name.startswith("/") and topic.wanted(self._options[head.name])
         }
         self.topics = (IMAGE, *self._writers)
         self._latched = {
-            f"{NODE}/{topic.name}": (topic.writer(make), self._options[head.name])
+            f"{PERCEPTION}/{topic.name}": (topic.writer(make), self._options[head.name])
             for head, spec in bundle.spec.bound
             for topic in head.latched(spec)
         }

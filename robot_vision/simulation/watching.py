@@ -17,14 +17,12 @@ from robot_vision.gate.moment import Moment
 from robot_vision.gate.rule import Rule
 from robot_vision.gate.rules import Rules
 from robot_vision.simulation.drivers import Driver
+from robot_vision.simulation.nodes import COLLISION, NEAR, STEERING
 from robot_vision.simulation.referee import reason_of
 from robot_vision.simulation.robot import Robot
-from robot_vision.simulation.sight import CAMERA, NODE, Sight
+from robot_vision.simulation.sight import Sight
 from robot_vision.simulation.simulator import Simulator
 
-STEERING, COLLISION, NEAR = (
-    f"{NODE}/{CAMERA}/{name}" for name in ("steering", "collision", "obstacle_near")
-)
 _MAX_AGE_S, _MAX_AHEAD_S = 0.5, 0.1  # as the driver node's defaults
 
 

@@ -10,17 +10,19 @@ import pytest
 from steering_bundle import make_steering_bundle, random_weights
 from tiny_bundle import make_tiny_bundle
 
+from robot_vision.bundle.bundle import answered_topics
 from robot_vision.cli import main
 from robot_vision.driving.law import DRONET, FREE_DISTANCE, Law, Seen
 from robot_vision.errors import ConfigError
 from robot_vision.gate.installed import find_rules
 from robot_vision.gate.rules import parse_rules
 from robot_vision.simulation.drivers import Straight
+from robot_vision.simulation.nodes import COLLISION, NEAR, STEERING
 from robot_vision.simulation.referee import judge
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
 from robot_vision.simulation.simulator import Simulator
-from robot_vision.simulation.watching import NEAR, Gated, ModelDriver
+from robot_vision.simulation.watching import Gated, ModelDriver
 from robot_vision.simulation.world.home import default_world
 from robot_vision.simulation.world.homes import random_home
 
@@ -99,6 +101,14 @@ def test_a_model_s_drive_repeats_to_the_bit(tmp_path: Path) -> None:
         return json.dumps(drive.to_json()), drive.path.tobytes()
 
     assert found("one") == found("two")
+
+
+def test_topics_are_known_before_the_model_is_loaded(tmp_path: Path) -> None:
+    sight = sight_of(tmp_path / "b", depth_m=4.0)
+    names = {t.rpartition("/")[2] for t in (STEERING, COLLISION, NEAR)}
+    assert names < answered_topics(tmp_path / "b")
+    assert not names & answered_topics(make_tiny_bundle(tmp_path / "t"))
+    assert {STEERING, COLLISION, NEAR} < set(sight.topics)
 
 
 def test_two_who_ask_in_one_moment_see_one_image(tmp_path: Path) -> None:

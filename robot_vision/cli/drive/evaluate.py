@@ -16,7 +16,6 @@ from rich.table import Table
 from robot_vision.bundle.programs import FLOAT32
 from robot_vision.cli.arguments import add_engine, add_output, progress
 from robot_vision.cli.drive.worlds import add_worlds, made_mount, world_makers
-from robot_vision.driving.law import DRONET, FREE_DISTANCE
 from robot_vision.errors import ConfigError
 from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
@@ -24,20 +23,15 @@ from robot_vision.gate.installed import find_rules, installed_rules
 from robot_vision.gate.rules import Rules
 from robot_vision.simulation import report
 from robot_vision.simulation.drivers import DRIVERS, Driver
+from robot_vision.simulation.nodes import LAWS, NEAR
 from robot_vision.simulation.referee import evaluate
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
 from robot_vision.simulation.simulator import Simulator
-from robot_vision.simulation.watching import NEAR, Gated, ModelDriver
+from robot_vision.simulation.watching import Gated, ModelDriver
 from robot_vision.simulation.world.home import default_world
 
 _UNSEEN = 10_000  # evaluations begin here, recordings at 0
-# Each law, and whether the robot keeps to its braking distance before the nearest obstacle.
-LAWS = {
-    DRONET: (DRONET, False),
-    f"{DRONET}+distance": (DRONET, True),
-    FREE_DISTANCE: (FREE_DISTANCE, True),
-}
 
 Make = Callable[[int], Driver]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_output, number
 from robot_vision.cli.demo import output_folder, own_network, terminated_like_interrupted
-from robot_vision.cli.drive.evaluate import LAWS, print_figures
+from robot_vision.cli.drive.evaluate import print_figures
 from robot_vision.demo.processes import MAX_DOMAIN, Processes
 from robot_vision.demo.self_driving import Ride, draw, watch
 from robot_vision.driving.law import FREE_DISTANCE
@@ -23,11 +23,12 @@ from robot_vision.gate.installed import installed_rules, rules_path
 from robot_vision.gate.rules import read_rules
 from robot_vision.simulation import report
 from robot_vision.simulation.drivers import Straight
+from robot_vision.simulation.nodes import LAWS, NEAR
 from robot_vision.simulation.referee import Verdict
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
 from robot_vision.simulation.simulator import Simulator
-from robot_vision.simulation.watching import NEAR, Gated, ModelDriver
+from robot_vision.simulation.watching import Gated, ModelDriver
 from robot_vision.simulation.world.homes import random_home
 
 _UNSEEN = 10_003  # recordings begin at 0

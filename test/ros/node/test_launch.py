@@ -517,6 +517,26 @@ def test_gate_launch_brings_the_node_to_active_between_the_topics_given(tmp_path
         assert client.node.count_subscribers("/robot1/filters/belief") == 1
 
 
+@needs_launch
+@pytest.mark.ros
+@pytest.mark.slow
+def test_drive_launch_closes_the_loop_with_a_model_and_a_gate(tmp_path: Path) -> None:
+    from ros_helpers import wait_until
+    from std_msgs.msg import Float64
+    from steering_bundle import make_steering_bundle
+
+    model = make_steering_bundle(tmp_path / "b", depth_m=4.0)
+    arguments = [f"model:={model}", "law:=free_distance", "gate:=obstacle", "max_speed_m_s:=0.4"]
+    arguments += ["world_seed:=7", "real_time_factor:=0"]
+    with _launched(tmp_path, "drive.launch.py", *arguments) as client:
+        way = client.listen(Float64, "/simulator/distance")
+        for node in ("perception", "driver", "gate", "simulator"):
+            wait_until(lambda node=node: client.state(f"/{node}") == "active", 60)
+        assert _values(client, "/driver", "max_speed_m_s", "law") == [0.4, "free_distance"]
+        assert _values(client, "/simulator", "lockstep") == [True]
+        wait_until(lambda: way and way[-1].data > 0.3, 120, "the robot drives")
+
+
 # The same things as plain processes
 
 
