@@ -18,7 +18,6 @@ _REACH = 2  # cells to each side; further means that nothing is known but "in th
 _OFFSET, _BITS = 1 << 20, 21
 _EDGE = 1e-6  # keyframes at even distances lie on cells' edges: rounding must not move them across
 _TAIL = 1024  # keyframes that came since the grids were made
-_ASKED = 200  # keyframes, for the typical distance between them
 _SPEED_SHARE, _MIN_STEPS, _MAX_STEP_S = 0.95, 20, 5.0
 
 
@@ -164,17 +163,6 @@ class PlaceTable:
         gap = np.linalg.norm(self.positions[others] - self.positions[row], axis=1)
         turn = turns_deg(self.quaternions_xyzw[others], self.quaternions_xyzw[row])
         return np.asarray(np.hypot(gap / radius_m, turn / heading_deg))
-
-    def spacing(self, radius_m: float, heading_deg: float) -> float:
-        """Returns how far a keyframe is from the next one, in the median and at most 1; see `away`."""
-        found = []
-        for row in np.unique(np.linspace(0, len(self) - 1, min(len(self), _ASKED)).astype(np.intp)):
-            near = self.near(self.positions[row : row + 1], radius_m)
-            others = np.arange(len(self)) if near is None else near
-            others = others[others != row]
-            away = self.away(row, others, radius_m, heading_deg)
-            found.append(float(away.min(initial=1.0)))
-        return float(np.median(found)) if found else 1.0
 
 
 def turns_deg(a_xyzw: Array, b_xyzw: Array) -> Array:

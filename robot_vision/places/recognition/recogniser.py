@@ -23,10 +23,10 @@ from robot_vision.heads.place.probability import PlaceProbability
 from robot_vision.places.index.index import PlaceIndex
 from robot_vision.places.map.base import PlaceMap
 from robot_vision.places.map.keyframe import check_descriptors
-from robot_vision.places.recognition.cameras import Cameras
 from robot_vision.places.recognition.known_places import PlaceTable, Rows, learned_speed
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.places.recognition.self_calibration import (
+    BESIDE,
     DEFAULT,
     SelfCalibration,
     calibrate_on_map,
@@ -134,10 +134,7 @@ class Recogniser:
         self.filter.probability = self.probability
         self.filter.sharpness, self.filter.fineness = found.sharpness, found.fineness
         self.filter.contrast = found.contrast
-        # Deviation of a camera from the nearest keyframe: half of the way to the next one.
-        o = self.options
-        share = 0.5 * self._table.spacing(o.radius_m, o.heading_deg)
-        self._between = np.square(share * np.array([o.radius_m, o.heading_deg]))
+        self._nearness = found.nearness
 
     def _of_map(self) -> SelfCalibration:
         count = len(self._table)
@@ -303,8 +300,9 @@ class Recogniser:
         """Returns which matches come first, and the probability of each one's place.
 
         With odometry the belief knows where in a place the camera is, and says which keyframe is near.
-        Without, it says which place comes first, and the image which keyframe of it: belief spreads with
-        motion, and knows no more of views that lie side by side.
+        Without, it says about where that is, and the image which keyframe of it: belief spreads with
+        motion, and knows no more of views that lie side by side. Whether the camera is within a place's
+        radius of it, or beside it, only the similarity says (`nearness`).
         """
         o, table = self.options, self._table
         states = table.rows_of(belief.ids)
@@ -319,10 +317,13 @@ class Recogniser:
         elsewhere = ~table.same_place(first, rows, o.radius_m, o.heading_deg)
         within = np.where(elsewhere, density, 0.0)
         order = np.lexsort((-similarities, -within, elsewhere))[: o.top_k]
-        # A camera whose nearest keyframe is a neighbour may be beyond a place's radius from this one.
-        cameras = Cameras.at(table, states, self._between)
-        near = cameras.within(table, rows[order], o.radius_m, o.heading_deg)
-        own = Cameras.at(table, states[:1], self._between).within(
-            table, states[:1], o.radius_m, o.heading_deg
-        )
-        return order, np.minimum(belief.mass @ (near / own).clip(max=1.0), 1.0)
+        if self._nearness is None:
+            return order, np.minimum(self._around(belief, states, rows[order], 1.0), 1.0)
+        within = self._nearness(similarities[order])
+        return order, np.minimum(within * self._around(belief, states, rows[order], BESIDE), 1.0)
+
+    def _around(self, belief: Belief, states: Rows, rows: Rows, reach: float) -> Any:
+        """Returns the probability (n,) that the camera is at keyframes within radii of rows (n,)."""
+        o = self.options
+        away = [self._table.away(row, states, o.radius_m, o.heading_deg) for row in rows]
+        return (np.array(away) <= reach) @ belief.mass

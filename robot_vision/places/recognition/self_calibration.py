@@ -26,6 +26,8 @@ _ANSWERS = 20_000
 _MATCHES = 64
 _REFERENCES = 256
 _SEED = 0
+_REACHES = 8  # for each question: the slope at its end rests on few of them
+BESIDE = 2.0  # radii: what images of a sequence can tell apart is further
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +44,16 @@ class SelfCalibration:
             radius twice: the camera within it of a keyframe, and that within it of the best one.
         contrast: how far the right place stands out of the map, in units that another light leaves; None
             where there was too little to say it.
+        nearness: that a keyframe within two radii of the camera is within one, by its similarity: images of
+            a sequence say which place it is, and err alike in how far away; None where the map has too few
+            keyframes side by side.
     """
 
     probability: PlaceProbability
     sharpness: float | None
     fineness: float | None
     contrast: Contrast | None = None
+    nearness: PlaceProbability | None = None
 
 
 def calibrate_on_map(
@@ -65,6 +71,7 @@ def calibrate_on_map(
         heading_deg: of a place.
     """
     n, rng = len(table), np.random.default_rng(_SEED)
+    sideways = np.random.default_rng((_SEED, 1))
     if n < MIN_MATCHES:
         return SelfCalibration(DEFAULT, None, None)
     # Drawn evenly over places, not over keyframes.
@@ -76,6 +83,7 @@ def calibrate_on_map(
     references = np.unique(np.searchsorted(stored, chosen).clip(max=len(stored) - 1))
     stands: dict[bool, list[float]] = {True: [], False: []}
     found: list[tuple[float, float, bool]] = []
+    beside: list[tuple[float, bool]] = []
     choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     nearest_choices: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     standard: list[NDArray[np.float64]] = []
@@ -93,6 +101,14 @@ def calibrate_on_map(
                 best, top, margin = answer
                 found.append((top, margin, bool(same[best])))
                 stands[bool(same[best])].append(float(view.standard(np.array(top))))
+        # A drive passes beside the map's own by any distance: the place's radius is no limit to that.
+        for reach in BESIDE * (np.arange(_REACHES) + sideways.random()) / _REACHES:
+            hidden = table.same_place(row, stored, reach * radius_m, reach * heading_deg)
+            some = np.where(hidden, -np.inf, similarity)
+            best = int(some.argmax())
+            away = table.away(row, stored[best : best + 1], radius_m, heading_deg)
+            if not hidden[best] and float(away[0]) <= BESIDE:
+                beside.append((float(some[best]), bool(same[best])))
         if np.any(same & ~near):
             some = np.where(near, -np.inf, similarity)
             top_rows = np.argsort(-some)[: min(_MATCHES, int((~near).sum()))]
@@ -115,11 +131,15 @@ def calibrate_on_map(
             contrast = Contrast(kept[references], spread[True], spread[False], slope, fine)
     right = np.array([r for _, _, r in found], bool)
     sharpness, fineness = _sharpness(choices), _sharpness(nearest_choices)
+    nearness = None
+    within = sum(right for _, right in beside)
+    if len(beside) >= MIN_MATCHES and min(within, len(beside) - within) >= MIN_MATCHES // 2:
+        nearness = fit([s for s, _ in beside], [r for _, r in beside])
     # A margin or a similarity means nothing without examples of both outcomes.
     if len(found) < MIN_MATCHES or min(right.sum(), (~right).sum()) < MIN_MATCHES // 2:
-        return SelfCalibration(DEFAULT, sharpness, fineness, contrast)
+        return SelfCalibration(DEFAULT, sharpness, fineness, contrast, nearness)
     probability = fit([s for s, _, _ in found], right, [m for _, m, _ in found])
-    return SelfCalibration(probability, sharpness, fineness, contrast)
+    return SelfCalibration(probability, sharpness, fineness, contrast, nearness)
 
 
 def _sharpness(
