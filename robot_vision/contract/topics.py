@@ -30,10 +30,12 @@ class LeftOut:
     Attributes:
         reason: a counter's name.
         text: what is wrong and what to do; empty where it was said already.
+        fault: whether something is wrong with the robot; not where an image shows what nobody knows.
     """
 
     reason: str
     text: str = ""
+    fault: bool = True
 
 
 NO_CALIBRATION = LeftOut("no_camera_info", "the calibration of its images is not known")

@@ -505,7 +505,15 @@ class Trainer(Side, Generic[S]):
         return None
 
     def finish(self, module: Any, spec: S, features: Features) -> None:
-        """Sets what data say after the last step: whitening."""
+        """Sets what data say after the last step: whitening, views to compare with."""
+
+    def parts(self, targets: Targets, spec: S) -> NDArray[np.int64] | None:
+        """Returns of which part of what was taught each training sample (N,) is, -1 for none of them.
+
+        After training each part is left out in turn, and what a head without it says of it is given to the
+        fitter (`Fit.apart`); None where that is not needed.
+        """
+        return None
 
     # What it is worth
 

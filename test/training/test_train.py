@@ -356,6 +356,7 @@ def test_joint_run_trains_every_head_and_calibrates_the_variances(tmp_path):
         data={"options": {"block_frames": 8, "validation": 0.4}},
         network={"pose": {"hidden": 64}, "place": {"clusters": 4, "whitened_size": 8}},
         place={"positive_m": 0.4, "negative_m": 0.8, "negatives": 3},
+        pose={"regions": 0},
         loop={"epochs": 12, "batch_size": 20},
         baselines=["mean_pose", "retrieval", "pooling"],
     )
@@ -371,6 +372,34 @@ def test_joint_run_trains_every_head_and_calibrates_the_variances(tmp_path):
     assert report["metrics"]["validation"]["pose"]["nees"] == pytest.approx(1.0, rel=1e-3)
     assert {"average pooling", "GeM pooling", "flattened map"} == set(report["baselines"]["place"])
     assert ModelBundle.load(result.bundle).spec.heads["place"].descriptor_size == 8
+
+
+@pytest.mark.slow
+def test_pose_head_alone_learns_which_views_it_knows_from_regions_left_out(tmp_path):
+    data = make_posed(tmp_path / "data", frames=96)
+    config = configuration(
+        "seven_scenes",
+        data,
+        tmp_path / "run",
+        heads=["pose"],
+        data={"options": {"block_frames": 8, "validation": 0}},
+        network={"pose": {"hidden": 64}, "freeze": ["all"]},
+        loop={"epochs": 6, "batch_size": 20},
+    )
+    result = run(config)
+    found = result.report["calibration"]["pose"]
+    assert found["regions"] == 5 and found["position_growth"] > 0
+    bundle = ModelBundle.load(result.bundle)
+    assert bundle.spec.heads["pose"].unknown_threshold == found["unknown_view_below"] <= 1
+    images = [cv2.imread(str(f))[..., ::-1] for f in sorted(data.glob("**/*.color.*"))[:20]]
+    noise = [
+        np.random.default_rng(i).integers(0, 256, images[0].shape, np.uint8) for i in range(20)
+    ]
+    pipeline = Pipeline.load(result.bundle, "onnx")
+    known, new = (np.array([p["pose"].known_view for p in pipeline(x)]) for x in (images, noise))
+    assert np.median(new) < np.median(known)
+    sigma = [np.trace(p["pose"].covariance) for p in pipeline([*images, *noise])]
+    assert np.isfinite(sigma).all()
 
 
 @pytest.mark.slow

@@ -18,11 +18,9 @@ from robot_vision.errors import ConfigError
 from robot_vision.heads.classifier.evaluation import score_classes, statistics
 from robot_vision.heads.classifier.graph_scores import put_score
 from robot_vision.heads.classifier.known_scores import (
-    KnownScores,
     fit_references,
     logit_score,
     make_scorer,
-    threshold_at,
 )
 from robot_vision.heads.classifier.spec import (
     FEATURE_SCORES,
@@ -33,6 +31,7 @@ from robot_vision.heads.classifier.spec import (
 from robot_vision.settings.declared import option
 from robot_vision.statistics.bootstrap import Headline, Resampler, mean
 from robot_vision.statistics.judging import cross_fit
+from robot_vision.statistics.known_scores import KnownScores, threshold_at
 from robot_vision.statistics.separation import separation
 from robot_vision.statistics.temperature import (
     at_limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,15 +13,24 @@ from robot_vision.contract.calibration import Fit, Fitted, Fitter, Numbers, left
 from robot_vision.geometry.rotations import pose_error
 from robot_vision.heads.pose.evaluation import COVERAGES, normalised_squares
 from robot_vision.heads.pose.spec import PoseSpec
-from robot_vision.heads.pose.variance_scales import BOTH, EACH, fit_variance_scales, scaled
+from robot_vision.heads.pose.variance_scales import (
+    BOTH,
+    EACH,
+    Views,
+    fit_variance_scales,
+    fit_view_growth,
+    scaled,
+)
 from robot_vision.settings.declared import option
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 from robot_vision.statistics.judging import Judgement, cross_fit, judge
+from robot_vision.statistics.known_scores import threshold_at
 from robot_vision.statistics.normal import chi_squared_quantile
 
 # The mean of n squared errors of three axes has a relative standard error of sqrt(2 / 3n): with 64 the
 # variances are known to within 20 % at 95 % confidence.
 MIN_POSED = 64
+KEEP = 0.98  # share of known views that the threshold keeps
 
 Array = NDArray[np.float64]
 
@@ -77,18 +86,55 @@ class PoseFitter(Fitter[PoseSpec]):
 
     def tune(self, material: Fit[PoseSpec]) -> Fitted:
         asked = _Asked(self, material, BOTH)
-        scale, _, judgement = asked.scaled()
         found = Fitted({"frames": len(asked.errors)}, {}, {}, len(asked.errors))
-        # One block has no neighbour that could judge.
-        if judgement.worse and len(np.unique(asked.units)) > 1:
-            text = ", ".join(f"{scale[axis]:.3g}" for axis in (0, 3))
-            found.left = f"variances times {text} give a negative log likelihood of {judgement}"
-            scale = np.ones(6)
+        if material.apart is not None:
+            scale = self._tune_views(material, asked, found)
+            found.constants |= asked.factor(scale)
         else:
-            found.constants = asked.factor(scale)
+            scale, _, judgement = asked.scaled()
+            # One block has no neighbour that could judge.
+            if judgement.worse and len(np.unique(asked.units)) > 1:
+                text = ", ".join(f"{scale[axis]:.3g}" for axis in (0, 3))
+                found.left = f"variances times {text} give a negative log likelihood of {judgement}"
+                scale = np.ones(6)
+            else:
+                found.constants = asked.factor(scale)
         for word, axis in (("position", 0), ("rotation", 3)):
             found.values[f"{word}_variance_scale"] = float(scale[axis])
         return found
+
+    def _tune_views(self, material: Fit[PoseSpec], asked: _Asked, found: Fitted) -> Array:
+        """Fits how variances grow with the distance from known views, and where known views end.
+
+        Returns:
+            The factors (6,) at no distance.
+        """
+        assert material.apart is not None and asked.known_view is not None
+        outputs, truth, regions = material.apart
+        of_regions = replace(
+            material, outputs=outputs, truth=truth, folds=regions, units=regions, blocks=regions
+        )
+        new = _Asked(self, of_regions, BOTH)
+        assert new.known_view is not None
+        scale, growth = fit_view_growth(
+            [
+                Views(
+                    side.errors,
+                    side.covariances,
+                    side.fixed,
+                    2 * np.sqrt(np.maximum(1 - known, 0.0)),
+                )
+                for side, known in ((asked, asked.known_view), (new, new.known_view))
+            ]
+        )
+        keep = min(KEEP, 1 - 1 / (len(asked.known_view) + 1))  # of few images all are kept
+        threshold = float(f"{threshold_at(asked.known_view, keep):.6g}")
+        found.spec = {"unknown_threshold": threshold}
+        found.constants = {"view_growth": growth.astype(np.float32)}
+        found.values |= {"regions": len(np.unique(regions)), "unknown_view_below": threshold}
+        for word, axis in (("position", 0), ("rotation", 3)):
+            found.values[f"{word}_growth"] = float(growth[axis])
+        return scale
 
 
 class _Asked:
@@ -113,6 +159,8 @@ class _Asked:
         self.units, self._folds = material.units[self.rows], material.folds[self.rows]
         self._blocks, self._groups = material.blocks[self.rows], groups
         self._now = material.constants["covariance_factor"]
+        known = material.outputs.get(fitter.key("known_view"))
+        self.known_view = None if known is None else known[self.rows].astype(np.float64)
 
     def scaled(self) -> tuple[Array, Array, Judgement]:
         """Returns the factors (6,), covariances (n, 6, 6) cross-fitted, and whether they are better."""

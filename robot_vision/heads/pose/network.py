@@ -17,6 +17,7 @@ from robot_vision.heads.pose.covariance_layer import (
     correlation_factor,
     log_variance_bounds,
 )
+from robot_vision.heads.pose.known_views import KnownViews
 from robot_vision.heads.pose.several import mean_pose
 from robot_vision.heads.pose.spec import PoseSpec
 
@@ -53,6 +54,9 @@ class PoseNetHead(nn.Module):
             ratio.
         constants: `covariance_factor` (6, 6), which multiplies the covariance of each answer, so that the
             spread of several is left as it is.
+            With views also `view_growth` (6,): how variances grow with the distance to known views
+            (`variance_scales.py`).
+        views: `KnownViews` of what the hidden layer reads, or None.
         masks: buffer (S, hidden) of Monte Carlo dropout, or None.
 
     Raises:
@@ -100,7 +104,9 @@ class PoseNetHead(nn.Module):
         self.register_buffer("position_mean", torch.zeros(3))
         self.register_buffer("position_scale", torch.ones(()))
         self.register_buffer("masks", None)
-        self.constants = Constants(covariance_factor=(6, 6))
+        self.views = KnownViews(spec.views, channels) if spec.views else None
+        growth = {"view_growth": (6,)} if spec.views else {}
+        self.constants = Constants(covariance_factor=(6, 6), **growth)
         # What never changes: on the CPU even when the rest is built without data, and not saved.
         low, high = log_variance_bounds()
         unchanging = {
@@ -147,16 +153,21 @@ class PoseNetHead(nn.Module):
             After training, with Monte Carlo dropout, the same of S passes (N, S, ...) under the names
             that `SAMPLES` gives them.
         """
-        if self.reduce is not None:
-            features = self.reduce(features).flatten(1)  # (N, R * H * W)
-        elif features.dim() == 4:
-            features = features.mean(dim=(2, 3))  # (N, C)
+        features = self.read(features)
         hidden = F.relu(self.hidden(features))  # (N, hidden)
         raw = self._regress(self.dropout(hidden))
         if self.masks is not None and not self.training:
             each = self._regress(hidden.unsqueeze(1) * self.masks)  # (N, S, hidden)
             raw.update({SAMPLES[name]: value for name, value in each.items()})
+        if self.views is not None and not self.training:
+            raw["distance"] = self.views(features)
         return raw
+
+    def read(self, features: Tensor) -> Tensor:
+        """Returns what the hidden layer reads (N, D) of the tap's features."""
+        if self.reduce is not None:
+            return self.reduce(features).flatten(1)  # (N, R * H * W)
+        return features.mean(dim=(2, 3)) if features.dim() == 4 else features  # (N, C)
 
     def _regress(self, hidden: Tensor) -> dict[str, Tensor]:
         """The regressors alone, on (..., hidden)."""
@@ -187,8 +198,22 @@ class PoseNetHead(nn.Module):
             `position` (N, 3), metres; `orientation_xyzw` (N, 4), unit, w >= 0 (the identity for the
             zero quaternion); `pose_covariance` (N, 6, 6), positive definite, and diagonal unless
             the spec asks for a full one. Of several answers the mean pose with the total covariance,
-            and `pose_spread` (N, 6, 6), the part of it by which the answers differ.
+            and `pose_spread` (N, 6, 6), the part of it by which the answers differ. With views, `known_view`
+            (N,), from 0 to 1: 1 - d^2 / 4, with d the distance to the nearest.
         """
+        decoded = self._decode_all(raw)
+        if "distance" in raw:
+            squared = raw["distance"].float().unsqueeze(1)  # (N, 1)
+            growth = squared.square().square() * self.constants["view_growth"]  # (N, 6), d^8
+            root = (1 + growth).sqrt()
+            spread = decoded.get("pose_spread", torch.zeros(1).to(squared))
+            inside = (decoded["pose_covariance"] - spread) * root.unsqueeze(2) * root.unsqueeze(1)
+            decoded["pose_covariance"] = inside + spread
+            decoded["known_view"] = 1 - squared.squeeze(1) / 4
+        return decoded
+
+    def _decode_all(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Brings several answers together, without what views say."""
         if SAMPLES["position"] not in raw:
             return self._decode_one(raw)
         # (N, S, ...) as (N * S, ...), through the same arithmetic, and back. The sizes are written into the

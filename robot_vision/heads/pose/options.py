@@ -20,6 +20,15 @@ class PoseOptions:
     pose_covariance_scale: float = parameter(
         1.0, "Factor applied to the network's pose covariance.", low=1e-6, high=1e6, change=LIVE
     )
+    unknown_view_threshold: float = parameter(
+        -1.0,
+        "Poses of images whose known-view score, from 0 to 1, is below this are withheld and "
+        "counted as unknown_view. -1 takes the model's own threshold; 0 withholds none: their "
+        "covariance grows with the distance from what was trained on.",
+        low=-1.0,
+        high=1.0,
+        change=LIVE,
+    )
     signed_covariance: bool = parameter(
         False,
         "Publish negative covariances unchanged. Nav2's AMCL refuses a pose that has one; by "

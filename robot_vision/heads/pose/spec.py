@@ -24,6 +24,9 @@ class PoseSpec:
         dropout: probability while training.
         covariance: `diagonal` (six variances) or `cholesky` (variances and correlations: the whole
             6 x 6 matrix, by its Cholesky factor).
+        views: training views that the graph keeps and compares with (`KnownViews`): it then gives
+            `known_view`, and the covariance grows where that is low. 0 for none, as in older bundles.
+        unknown_threshold: below this `known_view` an image shows an unknown view; None never says so.
     """
 
     KIND: ClassVar[str] = "pose"
@@ -34,6 +37,8 @@ class PoseSpec:
     hidden: int = 2048
     dropout: float = 0.0
     covariance: str = "diagonal"
+    views: int = 0
+    unknown_threshold: float | None = None
 
     def __post_init__(self) -> None:
         require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
@@ -42,5 +47,6 @@ class PoseSpec:
         )
         require(1 <= self.hidden <= 65536, "hidden", self.hidden, "from 1 to 65536")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        require(0 <= self.views <= 4096, "views", self.views, "0 to 4096")
         if self.covariance not in COVARIANCES:
             raise ConfigError(unknown("pose covariance", self.covariance, COVARIANCES))

@@ -13,6 +13,8 @@ from robot_vision.heads.pose.options import PoseOptions
 from robot_vision.messages.making import Maker, pose_writer, transform_writer
 from robot_vision.messages.types import POSE_WITH_COVARIANCE_STAMPED, TRANSFORM_STAMPED
 
+UNKNOWN_VIEW = "unknown view"
+
 
 def pose_topics(name: str, key: Callable[[str], str]) -> tuple[Topic, Topic]:
     """Returns the topics of poses.
@@ -48,6 +50,18 @@ def no_mounting(shot: Shot) -> LeftOut:
         "no_frame_id",
         f"its images name no frame, so where it is on {shot.base_frame!r} is not known and there is no "
         "pose: set the driver's frame_id, or camera_to_base",
+    )
+
+
+def unknown_view(answer: PoseAnswer, options: PoseOptions) -> LeftOut:
+    """Says that a pose is withheld, since the image shows what was not trained on."""
+    return LeftOut(
+        UNKNOWN_VIEW.replace(" ", "_"),
+        f"unknown view: its known-view score {answer.known_view:.3g} is below "
+        f"{options.unknown_view_threshold:.3g}, so its pose is withheld; drive back to where the model was "
+        "trained, train it with images of this place, or set unknown_view_threshold to 0 for poses with "
+        "a wide covariance",
+        fault=False,
     )
 
 

@@ -37,6 +37,9 @@ from robot_vision.statistics.normal import chi_squared_quantile
 if TYPE_CHECKING:
     from torch import nn
 
+_CHUNK = 64
+_LEAST_SPREAD = 0.02  # m, and of unit vectors: a camera that only turned has no regions by position
+VIEWS = 512  # training views that a new head keeps: 64 kB
 IDEAL_NEES = 6.0  # the mean of a chi-squared variable with six degrees of freedom
 
 
@@ -67,6 +70,13 @@ class PoseConfig(HeadSettings):
         low=2,
         high=100,
     )
+    regions: int = option(
+        5,
+        "regions of the map that are left out in turn, to learn how errors grow with the distance from what "
+        "was trained on, if features are cached; 0: none, and the covariance does not know new views",
+        low=0,
+        high=100,
+    )
 
 
 class PoseTrainer(Trainer[PoseSpec]):
@@ -88,7 +98,7 @@ class PoseTrainer(Trainer[PoseSpec]):
 
     def spec(self, settings: Mapping[str, Any], facts: DataFacts) -> PoseSpec:
         """See `Trainer.spec`; the map frame is the data's, where the settings name none."""
-        settings = {"map_frame": facts.map_frame, **settings}
+        settings = {"map_frame": facts.map_frame, "views": VIEWS, **settings}
         return from_mapping(PoseSpec, f"network.{self.name}", settings)
 
     def check(self, splits: Any, where: str) -> None:
@@ -193,6 +203,27 @@ class PoseTrainer(Trainer[PoseSpec]):
         """Errors count up to twice those of the mean pose: `score` takes medians, which no outlier moves."""
         return super().shares(1 - np.minimum(each / np.array(reference), 2.0), reference)
 
+    def finish(self, module: Any, spec: PoseSpec, features: Features) -> None:
+        """Keeps the training views that new ones are compared with; how errors grow with it is calibrated."""
+        import torch
+
+        if module.views is None:
+            return
+        posed = features.targets["has_pose"].nonzero().flatten()
+        read = [
+            module.read(features.of(part)[0].to(features.device)) for part in posed.split(_CHUNK)
+        ]
+        module.views.keep(torch.cat(read))
+        module.constants["view_growth"].zero_()
+
+    def parts(self, targets: Targets, spec: PoseSpec) -> NDArray[np.int64] | None:
+        """Returns the region of the map of each sample, where it is asked for."""
+        if not spec.views or not self.settings.regions:
+            return None
+        poses = targets["T_map_camera"].double().numpy()
+        known = targets["has_pose"].numpy()[:, None, None]
+        return regions(np.where(known, poses, np.nan), self.settings.regions)
+
     def run_baselines(
         self, names: Sequence[str], seen: Features, asked: Features, spec: PoseSpec, seed: int
     ) -> dict[str, Metrics]:
@@ -265,3 +296,27 @@ def always_the_mean(train: Targets, targets: Targets) -> dict[str, NDArray[np.fl
         "position": np.broadcast_to(mean, (count, 3)),
         "orientation_xyzw": np.broadcast_to(turn, (count, 4)),
     }
+
+
+def regions(poses: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Cuts poses (N, 4, 4) into regions (N,) of about equally many, by where and which way they look.
+
+    The largest part is cut in the middle of its longest extent until there are enough. Metres count by their
+    spread over all poses, and directions by theirs, but at least by a twentieth of what counts more: of a
+    camera that hardly moved or turned no regions are made by noise. Samples without a pose (NaN) are of no
+    region, -1.
+    """
+    found = np.where(np.isfinite(poses[:, 0, 3]), 0, -1)
+    looks = []
+    for part in (poses[:, :3, 3], poses[:, :3, 2]):  # position, optical axis
+        centred = part - np.nanmean(part, axis=0)
+        looks.append((centred, float(np.sqrt(np.nanmean(centred**2)))))
+    where = np.concatenate(
+        [centred / max(spread, _LEAST_SPREAD) for centred, spread in looks], axis=1
+    )
+    for number in range(1, count):
+        rows = np.flatnonzero(found == np.bincount(found[found >= 0]).argmax())
+        part = where[rows]
+        along = part[:, np.ptp(part, axis=0).argmax()]
+        found[rows[np.argsort(along, kind="stable")[len(rows) // 2 :]]] = number
+    return found

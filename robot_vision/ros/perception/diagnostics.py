@@ -30,9 +30,12 @@ DROPS = (
     "camera_info_refused",
     "no_frame_id",
     "frame_taken",
+    "unknown_view",
     "stamps_back",
     "stamps_ahead",
 )
+
+WITHHELD = "withheld "  # before the reason, in the name of a window
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ def camera_status(
     level, text = OK, f"{published:.1f} Hz"
     if health.idle:
         text = "idle: no subscribers"
+    if withheld := statistics.recent(WITHHELD):  # what is seen is new: no fault of the robot
+        rate = sum(statistics.rate(f"{WITHHELD}{reason}") for reason in withheld)
+        what = ", ".join(withheld).replace("_", " ")
+        level, text = WARN, f"{what}: withheld at {rate:.1f} Hz, published {published:.1f} Hz"
     if left_out > 0:
         level = WARN if published > 0 else ERROR
         text = f"answers left out at {left_out:.1f} Hz, published {published:.1f} Hz"

@@ -41,7 +41,7 @@ from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers
 from robot_vision.ros.node.transitions import SUCCESS, reported
 from robot_vision.ros.perception.camera import CameraInput
-from robot_vision.ros.perception.diagnostics import camera_status, node_status
+from robot_vision.ros.perception.diagnostics import WITHHELD, camera_status, node_status
 from robot_vision.ros.perception.logs import warnings_in
 from robot_vision.ros.perception.outputs import CameraOutputs
 from robot_vision.ros.perception.parameters import (
@@ -248,7 +248,7 @@ class PerceptionNode(ManagedNode[NodeSettings]):
         sent, left_out = camera.outputs.publish(shot, result.prediction, options)
         for left in left_out:
             camera.statistics.count(left.reason)
-            camera.statistics.mark("left_out")
+            camera.statistics.mark("left_out" if left.fault else f"{WITHHELD}{left.reason}")
             self._warn(f"{camera.name} {left.reason}", f"Camera {camera.name}: {left.text}")
         camera.note_stamp(result.header.stamp, self.get_clock().now().nanoseconds)
         if result.full_image is not None:

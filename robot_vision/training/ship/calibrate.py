@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from robot_vision.calibration.folds import folds_of, resampler_of, times_of, units_of
-from robot_vision.contract.calibration import FOLDS, Fit
+from robot_vision.contract.calibration import FOLDS, Fit, Fitter
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.contract.training import Solved
 from robot_vision.networks.network import MultiHeadNetwork
@@ -78,14 +78,16 @@ def calibrate(
             outputs = {word: value[index] for word, value in outputs.items()}
             record = {"on": VALIDATION}
         elif folds and train.cache is not None and is_frozen(network) and fabric.world_size == 1:
-            outputs, index, _ = held_out(
-                network, head.name, folds, train, known(train), config, folder, fabric, length
+            fold_of = torch.arange(len(train)) // length % folds
+            outputs, index = held_out(
+                network, head.name, fold_of, train, known(train), config, folder, fabric
             )
             view, record = train, {"on": f"training frames, held out in {folds} folds"}
         else:
             images = counted(len(index), "validation image")
             found[head.name] = f"not calibrated: {images}, {_MIN_IMAGES} are needed"
             continue
+        apart = _apart(network, fitter, train, known(train), config, folder, fabric)
         samples = [view.samples.samples[i] for i in index.tolist()]
         word = fitter.truth(fitter.parts[0])
         maps = view.samples.maps.get(word)
@@ -104,6 +106,7 @@ def calibrate(
                 constants={name: value.cpu().numpy() for name, value in constants.items()},
                 resampler=resampler_of(samples, EvaluationSettings(resamples=0)),
                 times=partial(times_of, samples),
+                apart=apart,
             )
         )
         if fitted is None:
@@ -116,3 +119,26 @@ def calibrate(
             constants[name].copy_(torch.from_numpy(np.asarray(value)))
         network.spec = network.spec.with_heads(**{head.name: replace(spec, **fitted.spec)})
     return found
+
+
+def _apart(
+    network: MultiHeadNetwork,
+    fitter: Fitter[Any],
+    train: Views,
+    known: torch.Tensor,
+    config: TrainingConfig,
+    folder: Path,
+    fabric: Fabric,
+) -> tuple[dict[str, Any], list[Any], Any] | None:
+    """Returns `Fit.apart`: what a head says of parts of the training images that it was not taught."""
+    head = fitter.head
+    part_of = config.trainers[head.name].parts(train.samples.targets, network.spec.heads[head.name])
+    if part_of is None or train.cache is None or fabric.world_size > 1:
+        return None
+    outputs, index = held_out(
+        network, head.name, torch.from_numpy(part_of), train, known, config, folder, fabric
+    )
+    word = fitter.truth(fitter.parts[0])
+    truth = [train.samples.samples[i].of(word) for i in index.tolist()]
+    found = {head.key(name): value.numpy() for name, value in outputs.items()}
+    return found, truth, part_of[index.numpy()]

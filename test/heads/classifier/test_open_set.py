@@ -16,15 +16,14 @@ from robot_vision.heads.classifier.head import REFERENCES
 from robot_vision.heads.classifier.hypotheses import from_hypotheses
 from robot_vision.heads.classifier.known_scores import (
     NEIGHBOURS,
-    KnownScores,
     fit_references,
     known_scores,
     logit_score,
     make_scorer,
     shrunk_covariance,
-    threshold_at,
 )
 from robot_vision.pipeline import Pipeline
+from robot_vision.statistics.known_scores import KnownScores, threshold_at
 
 
 @pytest.fixture
