@@ -42,7 +42,6 @@ class Ride:
         rules: the gate's file; None for no gate.
         world_seed: of the home.
         seed: of the start, the camera's noise and the odometry's errors.
-        walkers: boxes of a person's size that walk about.
         metres: to drive.
     """
 
@@ -52,7 +51,6 @@ class Ride:
     rules: Path | None
     world_seed: int
     seed: int
-    walkers: int
     metres: float
 
 
@@ -75,7 +73,6 @@ def start_simulator(processes: Processes, output: Path, ride: Ride, simulator: S
     parameters = {
         "world_seed": ride.world_seed,
         "seed": ride.seed,
-        "walkers": ride.walkers,
         "camera_height_m": m.height_m,
         "camera_forward_m": m.forward_m,
         "camera_pitch_deg": m.pitch_deg,

@@ -48,4 +48,6 @@ def interrupted(args: argparse.Namespace) -> str:
     """Says what is there after Ctrl-C."""
     if args.drive_verb == "record":
         return record.interrupted(args)
+    if args.drive_verb == "live":
+        return "no figures were written; fewer --metres take less time"
     return "nothing was written; fewer --worlds or --metres take less time"

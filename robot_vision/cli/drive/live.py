@@ -70,13 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seed of the start, the camera's noise and the odometry's errors (default: %(default)s)",
     )
     parser.add_argument(
-        "--walkers",
-        type=number(int, 0, 20),
-        default=0,
-        metavar="N",
-        help="boxes of a person's size that walk about (default: %(default)s)",
-    )
-    parser.add_argument(
         "--metres",
         type=number(float, 1.0, 1e6),
         default=40.0,
@@ -110,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         if rules:
             Gated(Straight(), sight, read_rules(rules))
     environment = own_network(args.domain)
-    ride = Ride(model, law, by_distance, rules, args.world, args.seed, args.walkers, args.metres)
+    ride = Ride(model, law, by_distance, rules, args.world, args.seed, args.metres)
     simulator = Simulator(random_home(args.world), args.seed, robot)
     with terminated_like_interrupted(), contextlib.ExitStack() as stack:
         output = stack.enter_context(output_folder(args.output, args.keep))
@@ -132,7 +125,6 @@ def run(args: argparse.Namespace) -> int:
             "model": {"name": sight.model, "sha256": sight.sha256},
             "world": args.world,
             "seed": args.seed,
-            "walkers": args.walkers,
             "robot": asdict(robot),
             "mount": asdict(simulator.mount),
             "simulated_s": drive.time_s,

@@ -83,13 +83,12 @@ class Witness(Node):
         self._reasons: dict[str, str] = {}
         self._begun: set[str] = set()  # nodes that have let the robot drive
         events = profile("reliable", 100, latched=True)
-        many, few = profile("reliable", 200), profile("best_effort", 10)
+        many = profile("reliable", 200)
         for kind, topic, take, quality in (
             (Odometry, "ground_truth/odom", self._on_motion, many),
             (Float64, "simulator/distance", self._on_distance, many),
             (PointStamped, "simulator/collision", self._on_collision, events),
             (PoseStamped, "simulator/reset_pose", self._on_reset, events),
-            (Image, "camera/image_raw", self._on_image, few),
             (TwistStamped, "cmd_vel", self._on_command, many),
             (TwistStamped, f"{_ANSWERS}/steering", self._on_steering, many),
             (Classification, f"{_ANSWERS}/collision", self._on_risk, many),
@@ -178,6 +177,9 @@ class Witness(Node):
     def _on_command(self, message: Any) -> None:
         if self._began_ns is None:
             self._began_ns = stamp_to_ns(message.header.stamp)
+            # Only now: the first image waits for a subscriber, which has to be the one that answers it.
+            few = profile("best_effort", 10)
+            self.create_subscription(Image, "camera/image_raw", self._on_image, few)
         turn = float(message.twist.angular.z)
         self._turned += abs(turn - self._turn)
         self._turn = turn
