@@ -1,4 +1,4 @@
-"""The measures of DroNet's paper: root mean square error and explained variance, accuracy and F1."""
+"""The measures of DroNet's paper: root mean square error and explained variance, accuracy, F1; AUROC."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from robot_vision.heads.dronet.answer import COLLIDES
 from robot_vision.statistics.bootstrap import Statistic, Weights, mean, root_mean_square
+from robot_vision.statistics.separation import separation
 
 Numbers = NDArray[np.float64]
 
@@ -24,7 +25,11 @@ def steering_statistics(said: Numbers, true: Numbers) -> dict[str, Statistic]:
 
 
 def collision_statistics(probability: Numbers, true: Numbers) -> dict[str, Statistic]:
-    """Returns `accuracy` and `f1` of collisions, which are said from a probability of one half on."""
+    """Returns `accuracy` and `f1` of collisions, said from a probability of one half on, and `auroc`.
+
+    That is the chance that an image with a collision has a higher probability than one without, ties
+    counting half: it does not depend on where collisions begin to be said.
+    """
     said, is_true = probability >= COLLIDES, true >= COLLIDES
     cases = np.stack([said & is_true, said != is_true], axis=1).astype(np.float64)
 
@@ -32,7 +37,14 @@ def collision_statistics(probability: Numbers, true: Numbers) -> dict[str, Stati
         found = w @ cases
         return np.asarray(2 * found[:, 0] / (2 * found[:, 0] + found[:, 1]), np.float64)
 
-    return {"accuracy": mean(said == is_true), "f1": f1}
+    apart = separation(probability, is_true)
+
+    def auroc(w: Weights) -> Numbers:
+        if not len(is_true):
+            return np.full(len(w), np.nan)
+        return np.asarray(apart(w)[:, 0], np.float64)
+
+    return {"accuracy": mean(said == is_true), "f1": f1, "auroc": auroc}
 
 
 def random_steering(true: Numbers, count: int, seed: int = 0) -> Numbers:

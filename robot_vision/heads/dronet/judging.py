@@ -110,8 +110,13 @@ STEERING = Section(
 COLLISION = Section(
     "collision",
     "Collision",
-    "Whether a collision is said, from a probability of one half on, where there is one.",
-    (Metric("accuracy", "Accuracy", "%"), Metric("f1", "F1 score", "%")),
+    "Whether a collision is said, from a probability of one half on, where there is one; and how well the "
+    "probability tells images with one from those without.",
+    (
+        Metric("accuracy", "Accuracy", "%"),
+        Metric("f1", "F1 score", "%"),
+        Metric("auroc", "AUROC", "%"),
+    ),
     (_part("collision", collision_statistics),),
     {
         "constant": _baseline(

@@ -127,6 +127,7 @@ def test_measures_agree_with_scikit_learn(name):
             "explained_variance": sklearn.explained_variance_score(true[turned], said),
             "accuracy": sklearn.accuracy_score(hit[known], p >= 0.5),
             "f1": sklearn.f1_score(hit[known], p >= 0.5),
+            "auroc": sklearn.roc_auc_score(hit[known], p),
         }
 
     draws = [np.random.default_rng(0) for _ in range(2)]
