@@ -23,6 +23,7 @@ from robot_vision.messages.types import CAMERA_INFO, IMAGE, LASER_SCAN
 from robot_vision.recordings.bag import COMPRESSED_IMAGE
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.recordings.files import readable
 from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
 from robot_vision.truth.bag_poses import ODOMETRY, frame_tree, parse_transform
@@ -118,7 +119,7 @@ def open_drives(
     bags = {}
     scan = slashed(request.scan) if request.scan else ""
     if kind == "rosbag":
-        bags = {p.name: p for p in _bags(path)}
+        bags = {readable(p.name): p for p in _bags(path)}
         if request.measure and not scan:
             options, scan = _what_measures(next(iter(bags.values()), path), options)
     elif scan:

@@ -25,12 +25,14 @@ from robot_vision.files.whole import draft_folder
 from robot_vision.images.compressed import JPEG, PNG
 from robot_vision.images.orientation import orientation_of
 from robot_vision.labelling.drives import Drive
+from robot_vision.labelling.memory import Memory
 from robot_vision.labelling.motion import Motion
 from robot_vision.labelling.outline import Outline, free_ahead, free_along
 from robot_vision.labelling.table import TABLE
 from robot_vision.labelling.traversable import CLASSES, pixels_of_way
 from robot_vision.labelling.views import Eyes, View
 from robot_vision.recordings.bag_file import BagImage
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import Skipped
 
 COLUMNS = ("image", "steering", "collision", "free_m", "speed_m_s", "ttc_s", "recording", "split")
@@ -39,7 +41,7 @@ COLLISION, STEERING, TRAVERSABLE = LABELS = ("collision", "steering", "traversab
 CORRIDORS = ("ahead", "driven")
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _JPEG_QUALITY = 92
-_TOLD = 0.5  # of the corridor's cross-section; with less nobody knows that it is free
+_TOLD = 0.9  # of the cells of the corridor's cross-section; with less nobody knows that it is free
 _MOVES_M_S = 0.02  # slower there is no time to a collision
 
 
@@ -138,6 +140,8 @@ class _Writer:
         self._rows.writerow(COLUMNS)
         self._without = {name: Skipped() for name in LABELS}
         self._names: set[str] = set()
+        self._memory: Memory | None = None
+        self._remembered = 0
         if TRAVERSABLE in rules.labels:
             lines = [f"{i} {name} {r} {g} {b}\n" for i, (name, (r, g, b)) in enumerate(CLASSES)]
             (folder / CLASS_TABLE).write_text("".join(lines), encoding="utf-8")
@@ -146,9 +150,16 @@ class _Writer:
         self._file.close()
         for name, skipped in self._without.items():
             self._report.notes += [f"{name}: {note}" for note in skipped.notes()]
+        if self._remembered:
+            count = counted(self._remembered, "image is", "images are")
+            self._report.notes.append(
+                f"{COLLISION}: {count} blocked by what was seen up to 3 s before, where now are holes"
+            )
 
     def drive(self, drive: Drive, tick: Callable[[], None]) -> None:
         motion = Motion(drive.times_s, drive.T_map_base)
+        if self._rules.outline is not None:
+            self._memory = Memory(motion, self._rules.outline, self._rules.reach_m)
         for i, sample in enumerate(drive.samples):
             try:
                 self._image(drive, motion, i, sample)
@@ -222,6 +233,12 @@ class _Writer:
             free = free_along(view.points, way, rules.outline, eyes.pixels, rules.reach_m)
         else:
             free = free_ahead(view.points, rules.outline, eyes.pixels)
+        if self._memory is not None:
+            if view.told < _TOLD:
+                before = self._memory.free_ahead(i, eyes.pixels)
+                if before < rules.blocked_m and not free <= before:
+                    free, self._remembered = before, self._remembered + 1
+            self._memory.add(i, view.points)
         near = free < rules.blocked_m
         if np.isnan(free) or (not near and view.told < _TOLD):
             without.add("whose measurement has holes in the corridor", sample.name)
