@@ -1,4 +1,4 @@
-"""Drivers that need no camera: one that sees the geometry, and two that see nothing.
+"""Drivers that need no camera: two that see the geometry, and two that see nothing.
 
 A driver is called once for each image, and returns the speed and the turn rate to drive with until the next.
 Those that see are in `watching`.
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.geometry.braking import braking_speed
+from robot_vision.simulation.free_way import FreeWay
 from robot_vision.simulation.planner import Plan
 from robot_vision.simulation.simulator import Simulator
 
@@ -148,10 +149,11 @@ class Expert:
         return way[min(1, len(way) - 1)]
 
 
-EXPERT = "expert"
+EXPERT, FREE_WAY = "expert", "free_way"
 # Each makes a driver from a seed.
 DRIVERS: Mapping[str, Callable[[int], Driver]] = {
     EXPERT: Expert,
+    FREE_WAY: lambda _seed: FreeWay(),
     "straight": lambda _seed: Straight(),
     "random": Random,
 }

@@ -1,4 +1,4 @@
-"""Recordings to learn to drive from: images, how the expert would steer there, and what is in the way."""
+"""Recordings to learn to drive from: images, where the way is free there, and whether something is in it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ import numpy as np
 from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.whole import write_whole
 from robot_vision.labelling.table import TABLE
-from robot_vision.simulation.drivers import EXPERT, Driver, Expert
+from robot_vision.simulation.drivers import FREE_WAY, Driver
+from robot_vision.simulation.free_way import BLOCKED_M, FreeWay, free_way
 from robot_vision.simulation.referee import judge
 from robot_vision.simulation.robot import Mount
 from robot_vision.simulation.simulator import Simulator
 
 RECORD = "recording.json"
-_FORMAT = "robot_vision.driven/1"
+_FORMAT = "robot_vision.driven/2"
 _COLUMNS = ("image", "steering", "collision", "free_m", "world", "driver", "split")
 _JPEG_QUALITY = 92
 _VALIDATION = 8  # each of so many worlds
@@ -33,39 +34,30 @@ _DISTURBED_S = (0.4, 1.6)  # how long a disturbance lasts
 _DT_S = 0.1
 
 
-class Watched:
-    """A driver whom the expert watches, and whose robot sometimes does something else.
+class Disturbed:
+    """A driver whose robot sometimes does something else, so that it gets to where the driver would not.
 
     Args:
-        seed: of the expert and of the disturbances.
+        seed: of the disturbances.
         share: of the time in which the robot does not obey.
-        driver: what drives; None for the expert.
-
-    Attributes:
-        steering: what the expert wanted last: its turn rate as a share of the largest, in [-1, 1].
+        driver: what drives.
     """
 
-    def __init__(self, seed: int, share: float, driver: Driver | None = None) -> None:
-        self._expert, self._share, self._driver = Expert(seed), share, driver
+    def __init__(self, seed: int, share: float, driver: Driver) -> None:
+        self._share, self._driver = share, driver
         self._rng = np.random.default_rng((seed, 25))
         self._until, self._turn = 0, 0.0
         self._calls = 0
-        self.steering = 0.0
 
     def reset(self) -> None:
         """Ends a disturbance."""
-        self._expert.reset()
-        if self._driver is not None:
-            self._driver.reset()
+        self._driver.reset()
         self._until = 0
 
     def __call__(self, simulator: Simulator) -> tuple[float, float]:
         """Returns what the robot does."""
         most = simulator.robot.max_turn_rate_rad_s
-        speed, turn_rate = self._expert(simulator)
-        self.steering = float(np.clip(turn_rate / most, -1, 1))
-        if self._driver is not None:
-            speed, turn_rate = self._driver(simulator)
+        command = self._driver(simulator)
         self._calls += 1
         if self._calls >= self._until:
             mean = sum(_DISTURBED_S) / 2 / _DT_S
@@ -75,7 +67,7 @@ class Watched:
                 self._turn = float(self._rng.uniform(-most, most))
         if self._calls < self._until:
             return simulator.robot.max_speed_m_s, self._turn
-        return speed, turn_rate
+        return command
 
 
 @dataclass(frozen=True)
@@ -84,8 +76,7 @@ class Way:
 
     Attributes:
         metres: to drive.
-        disturbed: share of the time in which the robot does not obey, so that there are images of what
-            the driver alone would never come to; the labels stay the expert's.
+        disturbed: share of the time in which the robot does not obey; the labels stay what they are.
         walkers: in each home.
     """
 
@@ -97,9 +88,9 @@ class Way:
 class FolderRecording:
     """A folder of images and their table, as `train` takes it (`labels_csv`).
 
-    Columns: `steering` in [-1, 1], positive to the left; `collision`, 1 where something is in the way;
-    `free_m`, metres until the robot would hit something straight ahead, at most 5; `world`; `driver`; and
-    `split`, by whole worlds.
+    Columns: `steering` to the free way in [-1, 1], positive to the left; `free_m`, metres that are free
+    straight ahead (see `free_way`); `collision`, 1 where these are few; `world`; `driver`; and `split`, by
+    whole worlds.
 
     `recording.json` lists the homes that each driver is through with. A recording that was cut off goes
     on: the rows of a home that was not finished are left out, and it is driven through again.
@@ -118,7 +109,7 @@ class FolderRecording:
         ConfigError: it was recorded with another mount or distance.
     """
 
-    def __init__(self, folder: Path, mount: Mount, blocked_m: float = 0.5) -> None:
+    def __init__(self, folder: Path, mount: Mount, blocked_m: float = BLOCKED_M) -> None:
         self.folder, self.blocked_m = folder, blocked_m
         self._settings = {"blocked_m": blocked_m, "mount": asdict(mount)}
         self._drives: dict[str, dict[str, Any]] = {}
@@ -189,7 +180,7 @@ class FolderRecording:
             name: of the home, for folders.
             simulator: the robot.
             way: how it is driven through.
-            driver: its name, and what drives; None for the expert.
+            driver: its name, and what drives; None for `FreeWay`.
 
         Returns:
             The number of images.
@@ -197,27 +188,26 @@ class FolderRecording:
         Raises:
             SourceError: an image cannot be written.
         """
-        who, drives = driver or (EXPERT, None)
-        watched = Watched(simulator.seed, way.disturbed, drives)
+        who, drives = driver or (FREE_WAY, FreeWay())
+        driven = Disturbed(simulator.seed, way.disturbed, drives)
         split = "val" if seed % _VALIDATION == _VALIDATION - 1 else "train"
         (self.folder / name).mkdir(exist_ok=True)
         before = self.images
 
         def record(simulator: Simulator, _command: tuple[float, float]) -> None:
-            free = round(simulator.free_ahead(), 3)
+            steering, free = free_way(simulator)
+            free = round(free, 3)
             blocked = int(free < self.blocked_m)
             file = f"{name}/{who}-{self.images - before:06d}.jpg"
             bgr = cv2.cvtColor(simulator.image(), cv2.COLOR_RGB2BGR)
             path = str(self.folder / file)
             if not cv2.imwrite(path, bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
                 raise SourceError(f"{path} cannot be written: is the disk full?")
-            self._rows.writerow(
-                [file, f"{watched.steering:.4f}", blocked, f"{free:.3f}", name, who, split]
-            )
+            self._rows.writerow([file, f"{steering:.4f}", blocked, f"{free:.3f}", name, who, split])
             self.images += 1
             self.blocked += blocked
 
-        judge(simulator, watched, way.metres, name, record)
+        judge(simulator, driven, way.metres, name, record)
         self._file.flush()
         self._drives[f"{name}/{who}"] = {**asdict(way), "images": self.images - before}
         self._write_record()

@@ -203,13 +203,36 @@ class Simulator:
         """Returns how far the robot could go straight ahead until it hits something, in metres."""
         return self._free_ahead(self.motion, at_most_m)
 
+    def free_lengths(
+        self, directions: ArrayLike, margin_m: float = 0.0, at_most_m: float = 5.0
+    ) -> NDArray[np.float64]:
+        """Returns how far the robot could go straight in directions from where it heads.
+
+        Args:
+            directions: (n,) radians, positive to the left.
+            margin_m: that it keeps to each side.
+            at_most_m: metres.
+
+        Returns:
+            (n,) metres.
+        """
+        yaws = self.motion.yaw + np.asarray(directions, float)
+        return self._free_lengths(self._xy, yaws, self.robot.radius_m + margin_m, at_most_m)
+
     def _free_ahead(self, m: Motion, at_most_m: float = 20.0) -> float:
-        radius = self.robot.radius_m
+        here = np.array([m.x, m.y])
+        return float(self._free_lengths(here, np.array([m.yaw]), self.robot.radius_m, at_most_m)[0])
+
+    def _free_lengths(
+        self, xy: NDArray[np.float64], yaws: NDArray[np.float64], radius: float, at_most_m: float
+    ) -> NDArray[np.float64]:
         aside = np.linspace(-radius, radius, _RAYS_AHEAD)
-        starts = np.array([m.x, m.y]) + aside[:, None] * (-math.sin(m.yaw), math.cos(m.yaw))
-        rays = self.obstacles.scan(starts, np.full(_RAYS_AHEAD, m.yaw), at_most_m + radius)
-        free = rays - np.sqrt(np.maximum(radius**2 - aside**2, 0))
-        return float(np.clip(free.min(), 0, at_most_m))
+        across = np.stack([-np.sin(yaws), np.cos(yaws)], axis=1)
+        starts = xy + aside[None, :, None] * across[:, None]
+        angles = np.repeat(yaws, _RAYS_AHEAD)
+        rays = self.obstacles.scan(starts.reshape(-1, 2), angles, at_most_m + radius)
+        free = rays.reshape(len(yaws), -1) - np.sqrt(np.maximum(radius**2 - aside**2, 0))
+        return np.asarray(np.clip(free.min(axis=1), 0, at_most_m))
 
     def reset(self) -> Event:
         """Carries the robot to the nearest place of its room where it has room, and turns it to the open.

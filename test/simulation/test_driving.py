@@ -23,7 +23,8 @@ from tiny_bundle import make_tiny_bundle
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
-from robot_vision.simulation.drivers import DRIVERS, Expert, Random, Straight
+from robot_vision.simulation.drivers import DRIVERS, FREE_WAY, Expert, Random, Straight
+from robot_vision.simulation.free_way import BLOCKED_M
 from robot_vision.simulation.planner import _CELL, Plan, _coarse
 from robot_vision.simulation.recording import FolderRecording, Way
 from robot_vision.simulation.referee import Verdict, evaluate, judge
@@ -107,6 +108,30 @@ def test_expert_frees_a_robot_from_wherever_it_is_put() -> None:
         start = (float(x), float(y), float(rng.uniform(-3, 3)))
         drive = judge(Simulator(simulator.world, seed, start=start), expert, 5.0)
         assert not drive.hits and not drive.stuck, seed
+
+
+# --- the free way -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_free_lengths_are_how_far_a_turned_robot_would_get(seed: int) -> None:
+    simulator = Simulator(random_home(seed), seed)
+    turns = np.radians([-60.0, -20.0, 0.0, 35.0])
+    lengths = simulator.free_lengths(turns, at_most_m=2.5)
+    for turn, length in zip(turns, lengths, strict=True):
+        m = simulator.motion
+        there = Simulator(simulator.world, seed, start=(m.x, m.y, m.yaw + float(turn)))
+        assert length == pytest.approx(there.free_ahead(2.5), abs=1e-9)
+    # What keeps more to its sides gets less far.
+    assert (simulator.free_lengths(turns, 0.1, 2.5) <= lengths).all()
+
+
+@pytest.mark.slow
+def test_free_way_hits_nothing_and_never_gets_stuck() -> None:
+    homes = [(f"home {s}", lambda s=s: Simulator(random_home(s), s)) for s in (500, 501, 502)]
+    found = evaluate(DRIVERS[FREE_WAY], FREE_WAY, homes, 40.0).figures()
+    assert found["collisions"] == found["stuck"] == 0
+    assert found["mean_speed_m_s"] > 0.38
 
 
 # --- the referee ------------------------------------------------------------------------------------------
@@ -219,7 +244,7 @@ def test_recording_is_a_data_set_of_what_the_geometry_says(
     assert {row["world"] for row in rows if row["split"] == "val"} == {"home-7"}
     for row in rows:
         assert -1 <= float(row["steering"]) <= 1
-        assert int(row["collision"]) == (float(row["free_m"]) < 0.5)
+        assert int(row["collision"]) == (float(row["free_m"]) < BLOCKED_M)
         assert row["image"].startswith(row["world"] + "/")
     assert {row["collision"] for row in rows} == {"0", "1"}
     assert cv2.imread(str(folder / rows[0]["image"])).shape == (64, 96, 3)
@@ -281,7 +306,7 @@ def test_recording_that_was_killed_goes_on_to_what_it_would_have_become(
     with (cut / "labels.csv").open("a", newline="") as file:
         file.write("".join(rows[done : done + 4]) + rows[done + 4][:30])
     (cut / "home-1").mkdir()
-    (cut / "home-1" / "expert-000000.jpg").write_bytes(b"half an image")
+    (cut / "home-1" / "free_way-000000.jpg").write_bytes(b"half an image")
     capsys.readouterr()
     assert main(["drive", "record", "--worlds", "2", *SMALL, "--out", str(cut)]) == 0
     assert "1 home was there already" in capsys.readouterr().out
@@ -292,7 +317,7 @@ def test_recording_that_was_killed_goes_on_to_what_it_would_have_become(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (["--blocked", "0.7"], "blocked_m 0.5, not 0.7"),
+        (["--blocked", "0.7"], "blocked_m 0.6, not 0.7"),
         (["--camera-height", "1.1"], "'height_m': 0.4"),
         (["--metres", "2"], "metres 1.5, not 2.0"),
         (["--disturbed", "0"], "disturbed 0.3, not 0.0"),
@@ -337,21 +362,21 @@ def test_two_cannot_record_into_one_folder(
 
 
 @pytest.mark.slow
-def test_model_drives_and_the_expert_labels_into_the_same_recording(
+def test_model_drives_and_is_labelled_into_the_same_recording(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A round of DAgger: what the expert says of where the model got to is added to what is there."""
+    """A round of DAgger: where the model got to is labelled and added to what is there."""
     model = make_steering_bundle(tmp_path / "model", steering=0.4, collision=0.05)
     folder = tmp_path / "driven"
     words = ["drive", "record", "--worlds", "2", *SMALL, "--out", str(folder)]
     assert main(words) == 0
-    expert = (folder / "labels.csv").read_text()
+    first = (folder / "labels.csv").read_text()
     assert main([*words, "--model", str(model)]) == 0
-    assert (folder / "labels.csv").read_text().startswith(expert)
+    assert (folder / "labels.csv").read_text().startswith(first)
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     who = ModelBundle.load(model).sha256[:12]
-    assert list(dict.fromkeys(row["driver"] for row in rows)) == ["expert", who]
+    assert list(dict.fromkeys(row["driver"] for row in rows)) == ["free_way", who]
     own = [row for row in rows if row["driver"] == who]
     assert {row["world"] for row in own} == {"home-0", "home-1"}
     assert all((folder / row["image"]).is_file() for row in rows)

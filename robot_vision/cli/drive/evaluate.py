@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--driver",
         nargs="+",
         choices=tuple(DRIVERS),
-        help="drivers to compare: expert sees the geometry, straight and random see nothing (default: "
-        "expert; with --model all three)",
+        help="drivers to compare: expert plans by the geometry, free_way steers by that of the camera's "
+        "field, straight and random see nothing (default: expert; with --model all four)",
     )
     parser.add_argument(
         "--model",

@@ -1,4 +1,4 @@
-"""`robot-vision drive record`: images to learn to drive from, of the expert or of a model that drives."""
+"""`robot-vision drive record`: images to learn to drive from, of where the way is free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from robot_vision.cli.drive.worlds import add_worlds, made_mount, world_makers
 from robot_vision.driving.law import DRONET
 from robot_vision.files.folders import make_folder
 from robot_vision.labelling.table import TABLE
-from robot_vision.simulation.drivers import EXPERT
+from robot_vision.simulation.drivers import FREE_WAY
+from robot_vision.simulation.free_way import BLOCKED_M
 from robot_vision.simulation.recording import FolderRecording, Way
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
@@ -29,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="BUNDLE",
-        help="a model bundle with a steering head drives, and the labels are the expert's: images of where "
-        "the model gets to, to train it again on all of them (DAgger); a directory, or the name of an "
-        "installed model (default: the expert drives)",
+        help="a model bundle with a steering head drives: images of where it gets to, to train it again on "
+        "all of them (DAgger); a directory, or the name of an installed model (default: what sees the "
+        "geometry drives)",
     )
     parser.add_argument(
         "--blocked",
         type=number(float, 0.01, 5.0),
-        default=0.5,
+        default=BLOCKED_M,
         metavar="M",
         help="something is in the way if it is nearer than this straight ahead, in metres (default: "
         "%(default)s)",
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--disturbed",
         type=number(float, 0.0, 0.9),
         metavar="SHARE",
-        help="share of the time in which the robot does not obey its driver; the labels stay the expert's "
+        help="share of the time in which the robot does not obey its driver; the labels stay "
         f"(default: {_DISTURBED}; 0 with --model, which errs by itself)",
     )
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         disturbed = 0.0 if args.model else _DISTURBED
     way = Way(args.metres, disturbed, args.walkers)
     with contextlib.ExitStack() as stack:
-        name, driver = EXPERT, None
+        name, driver = FREE_WAY, None
         if args.model:
             sight = Sight(stack.enter_context(open_pipeline(args.model)), robot)
             name = sight.sha256[:12]

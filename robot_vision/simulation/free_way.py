@@ -1,0 +1,70 @@
+"""Where the way is free, by the geometry in the camera's field: what a reflex can learn from images.
+
+A planner's steering depends on where it goes, which no image shows: at a fork its side is chance. What is
+labelled here depends on what is in front of the robot alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from robot_vision.driving.law import DRONET, Law, Seen
+from robot_vision.simulation.simulator import Simulator
+
+MARGIN_M = 0.05  # to each side of what the robot needs straight ahead
+_WIDE_M = 0.15  # the same where it turns to
+_DIRECTIONS = np.radians(np.linspace(-60, 60, 25))
+_FARTHEST_M = 2.5
+_ENOUGH_M = 1.8  # a way that is free farther is no better
+_PER_RADIAN_M = 0.35  # what a turn must gain
+_SOFTNESS_M = 0.08
+_TURN_PER_RADIAN = 2.0  # rad/s
+BLOCKED_M = 0.6  # nearer than this straight ahead, it decides for a side
+_UNSURE_M = 0.08
+
+
+def free_way(simulator: Simulator, blocked_m: float = BLOCKED_M) -> tuple[float, float]:
+    """Returns how to steer to where the way is free, in [-1, 1] and positive to the left, and the free way.
+
+    Steering is a share of the robot's largest turn rate. The direction is the mean of all directions,
+    weighted by how far each is free, less what the turn costs; where the robot stands before something, it is
+    that of the better side.
+
+    Returns:
+        The steering, and the metres that are free straight ahead, at most 2.5.
+    """
+    free = simulator.free_lengths(_DIRECTIONS, _WIDE_M, _FARTHEST_M)
+    worth = np.minimum(free, _ENOUGH_M) - _PER_RADIAN_M * np.abs(_DIRECTIONS)
+    ahead = float(simulator.free_lengths([0.0], MARGIN_M, _FARTHEST_M)[0])
+    among = np.ones(len(worth), bool)
+    if ahead < blocked_m:
+        left, right = _DIRECTIONS > 0, _DIRECTIONS < 0
+        among = left if worth[left].max() >= worth[right].max() else right
+    weights = np.exp((worth[among] - worth[among].max()) / _SOFTNESS_M)
+    direction = float((weights * _DIRECTIONS[among]).sum() / weights.sum())
+    if ahead < blocked_m and free[among].max() < blocked_m:  # as far as it sees
+        direction = math.copysign(float(_DIRECTIONS[-1]), direction)
+    steering = _TURN_PER_RADIAN * direction / simulator.robot.max_turn_rate_rad_s
+    return float(np.clip(steering, -1, 1)), ahead
+
+
+class FreeWay:
+    """Drives by these labels and DroNet's law, as a model does that has learned them without an error."""
+
+    def __init__(self) -> None:
+        self._law: Law | None = None
+
+    def reset(self) -> None:
+        """Begins again from standing."""
+        self._law = None
+
+    def __call__(self, simulator: Simulator) -> tuple[float, float]:
+        """Returns speed and turn rate."""
+        if self._law is None:
+            self._law = Law(simulator.robot.law(DRONET))
+        steering, ahead = free_way(simulator)
+        blocked = 1 / (1 + math.exp((ahead - BLOCKED_M) / _UNSURE_M))
+        velocity = self._law.drive(Seen(simulator.now_ns, steering, blocked)).velocity
+        return velocity.linear[0], velocity.angular[2]
