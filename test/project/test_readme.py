@@ -48,7 +48,7 @@ def test_every_verb_is_in_the_table_of_commands():
     assert named == set(VERBS)
 
 
-@pytest.mark.parametrize("verb", ["map", "data"])
+@pytest.mark.parametrize("verb", ["map", "data", "drive"])
 def test_the_table_of_commands_has_every_verb_of_a_verb(verb):
     parser = argparse.ArgumentParser()
     importlib.import_module(f"robot_vision.cli.{verb}").add_arguments(parser)
