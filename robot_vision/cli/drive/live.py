@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
         "--model",
-        default="driver",
+        default="steer",
         metavar="BUNDLE",
         help="model bundle with a steering head: a directory, or the name of an installed model "
         "(default: %(default)s)",
