@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,7 @@ from rich.progress import (
 
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError
+from robot_vision.text.console import plain_console
 
 if TYPE_CHECKING:
     from robot_vision.calibration.run import Data
@@ -346,12 +346,12 @@ def progress(*columns: ProgressColumn) -> Progress:
         columns: shown between a task's count and the time that it still takes.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         *columns,
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=plain_console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )

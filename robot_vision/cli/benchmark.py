@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from robot_vision.errors import ConfigError
+from robot_vision.text.console import plain_console
 
 # Better when larger, of names in the JSON: rates and ratios of rates. (at_30_hz names a trial.)
 _LARGER = re.compile(
@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the changes. Exit status 1 if something got worse by more than the noise."""
     old, new = (load(path) for path in args.compare)
-    console = Console()
+    console = plain_console()
     for line in different_conditions(old, new):
-        console.print(f"not the same: {line}", highlight=False)
+        console.print(f"not the same: {line}")
     before, after = dict(_figures(old)), dict(_figures(new))
     table = Table(Column("figure", overflow="fold"), "old", "new", "change", "")
     worse = 0

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
@@ -26,6 +25,7 @@ from robot_vision.contract.calibration import Options
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.errors import ConfigError, unknown
 from robot_vision.statistics.bootstrap import Headline
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 
@@ -97,12 +97,12 @@ def run(args: argparse.Namespace) -> int:
     with progress() as bar:
         task = bar.add_task("predicting", total=len(data.samples))
         new, found = calibrate(bundle, data, options, out, lambda n: bar.advance(task, n))
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = plain_console(width=None if sys.stdout.isatty() else 110)
     for table in tables(found):
         console.print(table)
     for line in [*summary(found), *(f"note: {note}" for note in found.notes)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"bundle: {new.path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
+    console.print(f"bundle: {new.path}", soft_wrap=True)
     return 0
 
 

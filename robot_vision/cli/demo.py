@@ -49,6 +49,7 @@ from robot_vision.simulation.world.home import default_world
 from robot_vision.simulation.world.renderer import Camera, Renderer
 from robot_vision.simulation.world.sensor import Sensor, render_frames
 from robot_vision.simulation.world.world import World
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 LEAST_ANSWERED = 0.5  # share of the frames below which the demo has failed
@@ -100,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Renders, plays, listens, reports. Raises `DemoError` where few frames were answered."""
-    console = Console()
+    console = plain_console()
     started = time.monotonic()
     model = find_model(args.model)
     environment = own_network(args.domain)
@@ -143,11 +144,10 @@ def run(args: argparse.Namespace) -> int:
         figures = {**summary.to_dict(), "places": places.to_dict()}
         (output / _MARK).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     for line in lines:
-        console.print(line, style="bold", highlight=False, soft_wrap=True)
+        console.print(line, style="bold", soft_wrap=True)
     console.print(
         f"wrote {drive.bag} (rosbag2), {output / 'results.jsonl'} and {picture} "
         f"after {time.monotonic() - started:.0f} s in all",
-        highlight=False,
         soft_wrap=True,
     )
     if summary.answered < LEAST_ANSWERED * summary.sent:
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+    console.print(text, style="dim", soft_wrap=True)
 
 
 def own_network(domain: int | None) -> dict[str, str]:

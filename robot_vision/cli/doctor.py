@@ -12,6 +12,7 @@ from rich.console import Console
 from robot_vision.cli.arguments import number
 from robot_vision.doctor.finding import ERROR, OK, WARNING, Finding
 from robot_vision.doctor.machine import machine_findings
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 _MARKS = {OK: ("ok", "green"), WARNING: ("warning", "yellow"), ERROR: ("ERROR", "red")}
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints what was found. Exit status: 1 if something will not work, else 0."""
     found = []
-    console = Console(markup=False, highlight=False)
+    console = plain_console()
     for finding in _findings(args.seconds):
         found.append(finding)
         if not args.json:

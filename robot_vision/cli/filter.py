@@ -51,6 +51,7 @@ from robot_vision.studies.filtering.measure import (
 )
 from robot_vision.studies.filtering.memory_curve import held_out, memory_curve, picture, table_lines
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 from robot_vision.truth.bag_poses import parse_transform
 from robot_vision.truth.reading import TruthRequest, read_truth
@@ -332,10 +333,8 @@ def _show(args: argparse.Namespace, found: Any, recordings: list[dict[str, Any]]
         if "odometry" in recording:
             counts = ", ".join(f"{n} {c}" for n, c in sorted(recording["poses"].items()))
             text = f"{recording['name']}: odometry {recording['odometry']}; poses {counts}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"wrote {args.output / 'filters.json'}", highlight=False, markup=False, soft_wrap=True
-    )
+            console.print(text, soft_wrap=True)
+    console.print(f"wrote {args.output / 'filters.json'}", soft_wrap=True)
 
 
 def _print_table(args: argparse.Namespace, header: list[str], lines: list[list[str]]) -> None:
@@ -353,5 +352,5 @@ def _print_table(args: argparse.Namespace, header: list[str], lines: list[list[s
 
 
 def _console() -> Console:
-    console = Console()
-    return Console(width=None if console.is_terminal else _WIDTH)
+    console = plain_console()
+    return plain_console(width=None if console.is_terminal else _WIDTH)

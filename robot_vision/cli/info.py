@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.bundle import WEIGHTS, ModelBundle
@@ -15,6 +14,7 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.bundle.programs import FLOAT32, Certificate
 from robot_vision.engines import available_engines
 from robot_vision.errors import ConfigError
+from robot_vision.text.console import plain_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         about = {**_as_data(bundle), **({"here": choice} if choice else {})} if bundle else None
         print(json.dumps({"engines": engines, "bundle": about}, indent=2))
         return 0
-    console = Console(markup=False)  # brackets in names of files are no styles
+    console = plain_console()  # brackets in names of files are no styles
     table = Table("engine", "devices", title="Engines of this machine", title_justify="left")
     for name, devices in engines.items():
         table.add_row(name, ", ".join(devices))

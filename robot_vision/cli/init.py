@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
-
 from robot_vision.cli.arguments import add_data_options, data_options
 from robot_vision.datasets import DATASETS, Splits
 from robot_vision.datasets.registry import kinds_of
@@ -20,6 +18,7 @@ from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.base import DEFAULT_TOPIC
 from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
+from robot_vision.text.console import plain_console
 from robot_vision.training import project
 from robot_vision.truth.bag_labels import LABEL_KINDS
 from robot_vision.truth.images import IMAGE_KINDS, is_distance
@@ -247,7 +246,7 @@ def _labels(
 def _show(kind: str, path: Path, splits: Splits) -> None:
     from robot_vision.cli.data import show, survey
 
-    show(Console(emoji=False), f"{kind} {path}", survey(splits, _IMAGES_DECODED, contents=False))
+    show(plain_console(), f"{kind} {path}", survey(splits, _IMAGES_DECODED, contents=False))
 
 
 def _heads(text: str, could: list[str], reasons: dict[str, str]) -> list[str]:

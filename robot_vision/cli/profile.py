@@ -7,7 +7,6 @@ import itertools
 import time
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.installed import find_model
@@ -18,6 +17,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Source, open_source
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import agreeing, counted
 from robot_vision.tracing import Trace
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if not frames:
             raise ConfigError(f"{args.source}: none of its frames could be decoded")
         engine = pipeline.engine
-        console = Console()
+        console = plain_console()
         console.print(
             f"{engine.name} {engine.device} {pipeline.program}, {counted(frames, 'frame')}"
         )
@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{agreeing(refused, 'were')} left out"
             )
         for line in (*source.problems, *source.notes):
-            console.print(f"note: {line}", highlight=False, soft_wrap=True)
-        console.print(f"trace: {args.output} (open it at ui.perfetto.dev)", highlight=False)
+            console.print(f"note: {line}", soft_wrap=True)
+        console.print(f"trace: {args.output} (open it at ui.perfetto.dev)")
     return 0
 
 

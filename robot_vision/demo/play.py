@@ -133,7 +133,6 @@ def play(
                     f"{IMAGE_TOPIC}, and "
                     "took their share of the nodes: the figures are not those of this drive alone",
                     style="yellow",
-                    highlight=False,
                     soft_wrap=True,
                 )
             seen = monitor.images_seen

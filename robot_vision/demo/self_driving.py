@@ -150,7 +150,6 @@ def _follow(
             console.print(
                 f"{witness.time_s:6.1f} s  {witness.way_m:6.1f} m  {witness.reason or 'free'}",
                 style="dim",
-                highlight=False,
             )
     return time.monotonic() - (began or came)
 

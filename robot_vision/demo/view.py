@@ -51,8 +51,6 @@ class PlainView:
             f"  |  at ({x:5.2f}, {y:5.2f}) m, off by {judged.error_m:.2f} m {judged.error_deg:.1f} deg"
             f"  |  like place {judged.place} in {there} ({judged.similarity:.2f})"
             f"{'' if judged.place_right else ', wrong'}  |  {judged.latency_ms:.0f} ms",
-            markup=False,
-            highlight=False,
             soft_wrap=True,
         )
 

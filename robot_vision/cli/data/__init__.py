@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from robot_vision.cli.arguments import add_data_options, data_options
@@ -22,6 +21,7 @@ from robot_vision.datasets import inspection as look
 from robot_vision.datasets.pictures import contact_sheet, pose_plot, save_png, truth_sheet
 from robot_vision.errors import ConfigError
 from robot_vision.files.folders import make_folder
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 Say = Callable[..., None]
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
-        show(Console(emoji=False), f"{args.kind} {args.path}", report)
+        show(plain_console(), f"{args.kind} {args.path}", report)
     return 0
 
 
@@ -101,7 +101,7 @@ def interrupted(args: argparse.Namespace) -> str:
 
 
 def _formats(kind: str | None) -> int:
-    console = Console(emoji=False)
+    console = plain_console()
     if kind is None:
         table = Table("format", "what it reads")
         for name, text in DATASETS.items():
@@ -170,7 +170,7 @@ def show(console: Console, title: str, report: dict[str, Any]) -> None:
 
     def say(text: str, style: str | None = None) -> None:
         # Lines are not broken, so that paths can be copied; names may hold what rich takes for markup.
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, style=style, soft_wrap=True)
 
     counts = report["samples"]
     total = sum(counts.values())
@@ -202,7 +202,7 @@ def _print_classes(
     for label, row in classes.items():
         share = row["train"] / counts["train"] if counts["train"] else 0.0
         bar = "█" * round(20 * share)
-        table.add_row(escape(label), *(str(row[name]) for name in counts), f"{share:6.1%} {bar}")
+        table.add_row(label, *(str(row[name]) for name in counts), f"{share:6.1%} {bar}")
     console.print(table)
     sizes = [row["train"] for label, row in classes.items() if label != "(none)" and row["train"]]
     if len(sizes) > 1 and max(sizes) >= 3 * min(sizes):
@@ -260,7 +260,7 @@ def _print_pixels(
         table = Table("class", "share of pixels", "images")
         for name, share in pixels["classes"].items():
             table.add_row(
-                escape(name), f"{share:6.1%} {'█' * round(20 * share)}", str(pixels["images"][name])
+                name, f"{share:6.1%} {'█' * round(20 * share)}", str(pixels["images"][name])
             )
         console.print(table)
         if absent := [name for name, share in pixels["classes"].items() if not share]:

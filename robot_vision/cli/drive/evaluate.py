@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.programs import FLOAT32
@@ -30,6 +29,7 @@ from robot_vision.simulation.sight import Sight, open_pipeline
 from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.watching import Gated, ModelDriver
 from robot_vision.simulation.world.home import default_world
+from robot_vision.text.console import plain_console
 
 _UNSEEN = 10_000  # evaluations begin here, recordings at 0
 
@@ -173,4 +173,4 @@ def print_figures(form: str, figures: list[dict]) -> None:
     table = Table(*(column[0] for column in columns))
     for cells in zip(*(column[1:] for column in columns), strict=True):
         table.add_row(*cells)
-    Console().print(table)
+    plain_console().print(table)

@@ -9,8 +9,6 @@ import sys
 import time
 from dataclasses import asdict
 
-from rich.console import Console
-
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_output, number
 from robot_vision.cli.demo import output_folder, own_network, terminated_like_interrupted
@@ -30,6 +28,7 @@ from robot_vision.simulation.sight import Sight, open_pipeline
 from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.watching import Gated, ModelDriver
 from robot_vision.simulation.world.homes import random_home
+from robot_vision.text.console import plain_console
 
 _UNSEEN = 10_003  # recordings begin at 0
 
@@ -90,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Drives, and writes a table, a picture and a page; returns the exit status."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     model = find_model(args.model)
     rules = rules_path(args.gate) if args.gate else None
     robot = Robot()
@@ -114,7 +113,6 @@ def run(args: argparse.Namespace) -> int:
             f"model {sight.model} from {model} drives by {name}{gate} through home {args.world}; ROS domain "
             f"{environment['ROS_DOMAIN_ID']}",
             style="dim",
-            highlight=False,
             soft_wrap=True,
         )
         drive, views, took_s = watch(console, processes, output, ride, simulator)

@@ -15,8 +15,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from robot_vision.bundle.bundle import ModelBundle, model_text
 from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import open_split, progress, say_program
@@ -59,6 +57,7 @@ from robot_vision.files.folders import make_folder
 from robot_vision.recordings import open_source
 from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.text.console import plain_console
 from robot_vision.truth.bag_poses import POSE_KINDS
 from robot_vision.truth.images import parse_images
 from robot_vision.truth.reading import TruthRequest, read_truth
@@ -112,7 +111,7 @@ def _command() -> str:
 def _show(form: str, written: Written, files: list[Path]) -> None:
     metrics, changes, notes = written.document, written.changes, written.notes
     stream = sys.stdout if form == "table" else sys.stderr
-    console = Console(file=stream, width=None if stream.isatty() else _WIDTH)
+    console = plain_console(file=stream, width=None if stream.isatty() else _WIDTH)
     if form == "json":
         print(json.dumps({k: v for k, v in metrics.items() if k != "rows"}, allow_nan=False))
     elif form == "markdown":
@@ -120,13 +119,11 @@ def _show(form: str, written: Written, files: list[Path]) -> None:
     else:
         print_tables(console, metrics, changes, notes)
         for line in said_lines(written.scores):
-            console.print(f"- said {line}", highlight=False, markup=False, soft_wrap=True)
-        console.print(
-            summary_line(metrics), style="bold", highlight=False, markup=False, soft_wrap=True
-        )
+            console.print(f"- said {line}", soft_wrap=True)
+        console.print(summary_line(metrics), style="bold", soft_wrap=True)
     for line in (*map(str, written.verdicts), *written.left_out):
-        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {files[0]}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"- {line}", soft_wrap=True)
+    console.print(f"report: {files[0]}", soft_wrap=True)
 
 
 def _merged(words: list[str]) -> Written:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
@@ -23,6 +22,7 @@ from robot_vision.evaluation.report.headlines import Number
 from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
 from robot_vision.studies.place_folders import RECALLS, evaluate, require_descriptor
+from robot_vision.text.console import plain_console
 
 FILE = "places.json"
 
@@ -87,7 +87,7 @@ def _show(args: argparse.Namespace, document: dict[str, Any], file: Path) -> Non
             table.add_column(column)
         for name, values in rows:
             table.add_row(name, *_cells(values))
-        Console().print(table)
+        plain_console().print(table)
     for key, title in (
         ("average_precision", "average precision"),
         ("recall_at_100_precision", "recall at 100 % precision"),

@@ -31,6 +31,7 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.images.resizing import source_size
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings import Frame, Source, open_source
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 _DECODERS = 2
@@ -110,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts every frame. Exit status: 0 if all went well, 1 if something could not be read."""
-    console = Console(stderr=args.output == "-")
+    console = plain_console(stderr=args.output == "-")
     _check_paths(args)
     with ExitStack() as stack:
         opened = [
@@ -240,7 +241,7 @@ class Tally:
             words.append(counted(len(problems), "reading problem"))
         if self.interrupted:
             words.append("interrupted")
-        console.print("; ".join(words), highlight=False, soft_wrap=True)
+        console.print("; ".join(words), soft_wrap=True)
         if self.interrupted:
             return 130
         return 1 if bad or problems or not self.frames else 0

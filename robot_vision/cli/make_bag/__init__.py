@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from robot_vision.cli.arguments import add_data_options, data_options, number, open_data
@@ -29,6 +28,7 @@ from robot_vision.recordings.files import FileSource, upright_message
 from robot_vision.recordings.image_formats import look_at
 from robot_vision.recordings.opening import RATES_HZ
 from robot_vision.recordings.writing import STORAGES, RecordingWriter
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 _START_S = 1_700_000_000.0  # stamps of zero mean "not set" to many programs
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             source,
             "writing",
             total,
-            console=Console(stderr=True),
+            console=plain_console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
         )

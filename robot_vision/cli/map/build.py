@@ -91,7 +91,7 @@ def _go(
     interrupted = False
     with (
         Pipeline(bundle, create_engine(bundle, args.engine, args.device)) as pipeline,
-        progress(TextColumn("{task.fields[text]}")) as bar,
+        progress(TextColumn("{task.fields[text]}", markup=False)) as bar,
     ):
         task = bar.add_task("mapping", total=len(views), text="")
 

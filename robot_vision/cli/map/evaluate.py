@@ -7,7 +7,6 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle
@@ -23,6 +22,7 @@ from robot_vision.places.map.opening import open_map
 from robot_vision.places.recognition.recogniser import RecogniserOptions
 from robot_vision.statistics.bootstrap import plain
 from robot_vision.studies.map_answers import RECALLS, answers, summarise
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 
@@ -80,7 +80,7 @@ def _show(args: argparse.Namespace, found: dict[str, Any], left_out: dict[str, i
         metres, degrees = (found[f"{key}_{unit}"]["value"] for unit in ("m", "deg"))
         text = "-" if metres is None else f"{metres:.3f} m, {degrees:.2f} deg"
         table.add_row(f"{name} error of the accepted", text)
-    Console().print(table)
+    plain_console().print(table)
     for reason, count in sorted(left_out.items()):
         print(f"- {counted(count, 'image')}: {reason}")
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.errors import ConfigError
@@ -24,6 +23,7 @@ from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.picture import draw_map
 from robot_vision.text.address import is_server
+from robot_vision.text.console import plain_console
 from robot_vision.text.counts import counted
 
 
@@ -52,7 +52,7 @@ def info(args: argparse.Namespace) -> int:
     table.add_row("with structure", str(data["with_structure"]))
     if data["bytes"] is not None:
         table.add_row("on disk", f"{data['bytes'] / 1e6:.1f} MB")
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 

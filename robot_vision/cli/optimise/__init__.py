@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from robot_vision.bundle.bundle import ModelBundle, check_target
@@ -15,6 +14,7 @@ from robot_vision.bundle.programs import Program
 from robot_vision.cli.arguments import add_held_out, add_resamples, add_same_place, held_out
 from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.optimising.run import DEFAULT, PROGRAMS, optimise
+from robot_vision.text.console import plain_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
         args.remake,
         lambda line: print(line, file=sys.stderr),
     )
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = plain_console(width=None if sys.stdout.isatty() else 110)
     console.print(programs_table(made.bundle.programs))
     lines = [*failures(made.bundle.programs, names), *(f"note: {note}" for note in made.notes)]
     for line in [*lines, f"bundle: {made.bundle.path}"]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0
 
 

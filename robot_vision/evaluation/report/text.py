@@ -144,9 +144,9 @@ def print_tables(
             change_lines(list(changes), list(notes)),
         )
     for line in (*association_lines(metrics), *notes):
-        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"- {line}", soft_wrap=True)
     if speed_line(metrics):
-        console.print(speed_line(metrics), highlight=False)
+        console.print(speed_line(metrics))
 
 
 def _print_table(console: Console, title: str, header: list[str], cells: list[list[str]]) -> None:
@@ -154,7 +154,7 @@ def _print_table(console: Console, title: str, header: list[str], cells: list[li
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i < 2)
     for row in cells:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*row)
     console.print(table)
 
 

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from robot_vision.contract.metrics import Metric
+from robot_vision.text.console import plain_console
 from robot_vision.training.fit.checkpoint import write_whole
 
 _CURVES, _LOSSES = 4, 6  # metrics of a head, and losses, that are drawn at most
@@ -42,7 +43,7 @@ class Recorder:
         shown: Mapping[str, Mapping[str, Metric]] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
-        self.console = Console(file=sys.stderr, quiet=quiet)
+        self.console = plain_console(file=sys.stderr, quiet=quiet)
         self.shown = shown
         self._board: Any = None
         self._earlier: list[dict[str, Any]] = []
@@ -50,7 +51,7 @@ class Recorder:
     def say(self, text: str) -> None:
         """Prints a line."""
         # Names of files may hold what rich takes for markup.
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def progress(self, name: str, epochs: int, images: int) -> Bar:
         """Returns a progress bar over a stage's images."""
@@ -59,7 +60,7 @@ class Recorder:
     def epoch(self, history: Sequence[Mapping[str, Any]], bar: Bar) -> None:
         """Logs the last epoch of a stage's history, and writes all of it to `log.jsonl`."""
         entry = history[-1]
-        bar.console.print(_line(entry, self.shown), highlight=False, soft_wrap=True)
+        bar.console.print(_line(entry, self.shown), soft_wrap=True)
         if self.folder is None:
             return
         # The whole file again: a resumed run then has every epoch once.
@@ -102,10 +103,10 @@ class Bar:
         self.console = console
         self.images = images
         self._progress = Progress(
-            TextColumn(f"{name} epoch {{task.fields[epoch]}}/{epochs}"),
+            TextColumn(f"{name} epoch {{task.fields[epoch]}}/{epochs}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} images/s"),
+            TextColumn("{task.fields[rate]} images/s", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
