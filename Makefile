@@ -99,15 +99,15 @@ drive: ready ## watch a robot drive itself through a home by its camera
 
 .PHONY: test
 test: dev-ready ## run every test
-	@$(python) -m pytest -n $(TEST_JOBS) $(TEST_ARGS)
+	@$(python) -m pytest -n $(TEST_JOBS) --dist worksteal $(TEST_ARGS)
 
 .PHONY: test-fast
 test-fast: dev-ready ## run the tests that take under 90 seconds together
-	@$(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
+	@$(python) -m pytest -n $(TEST_JOBS) --dist worksteal -m "not slow" $(TEST_ARGS)
 
 .PHONY: test-core
 test-core: dev-ready ## run what of test-fast needs neither ROS nor torch: under a minute
-	@TEST_WITHOUT="rclpy torch" $(python) -m pytest -n $(TEST_JOBS) -m "not slow" $(TEST_ARGS)
+	@TEST_WITHOUT="rclpy torch" $(python) -m pytest -n $(TEST_JOBS) --dist worksteal -m "not slow" $(TEST_ARGS)
 
 .PHONY: bench
 bench: dev-ready ## measure speed; see docs/benchmarks.md

@@ -332,7 +332,7 @@ def test_interrupt_waits_until_rclpy_is_done(number):
 
     before = signal.getsignal(number)
     with demo.terminated_like_interrupted(), pytest.raises(KeyboardInterrupt):
-        demo_play._spin(Executor())
+        demo_play.spin(Executor())
     assert done and signal.getsignal(number) == before
 
 

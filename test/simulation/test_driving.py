@@ -273,12 +273,12 @@ def test_recording_is_a_data_set_of_what_the_geometry_says(
 
 
 @pytest.mark.slow
-def test_disturbances_bring_images_of_what_the_expert_avoids(tmp_path: Path) -> None:
-    blocked = {}
+def test_disturbances_bring_images_of_what_the_driver_avoids(tmp_path: Path) -> None:
+    blocked, small = {}, Mount(width=48, height=32)
     for share in (0.0, 0.5):
-        with FolderRecording(tmp_path / str(share), Mount()) as recording:
+        with FolderRecording(tmp_path / str(share), small) as recording:
             for seed in range(6):
-                simulator = Simulator(random_home(seed), seed)
+                simulator = Simulator(random_home(seed), seed, mount=small)
                 recording.add(seed, f"home-{seed}", simulator, Way(6.0, share))
         blocked[share] = recording.blocked / recording.images
     assert blocked[0.5] > 1.2 * blocked[0.0]

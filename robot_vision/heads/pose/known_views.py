@@ -19,6 +19,7 @@ _LEAST, _ROUNDED = (
     1e-2,
     1e-3,
 )  # extent of an axis, of the largest one and of the features themselves
+_STRETCHED = 1e-2  # of the features: what differs less is not stretched to a view of its own
 _SOFT = 0.1  # so that a view near the centre, which has no direction, is none by rounding
 
 
@@ -65,7 +66,8 @@ class KnownViews(nn.Module):
         least = max(_LEAST * float(deviations[0]), _ROUNDED * float(some.norm()))
         size = max(1, min(size, int((deviations > least).sum())))
         # Whitened, and of length 1 on average.
-        scale = (len(some) / size) ** 0.5 / deviations[:size].clamp(min=1e-12)
+        stretched = deviations[:size].clamp(min=max(_STRETCHED * float(some.norm()), 1e-12))
+        scale = (len(some) / size) ** 0.5 / stretched
         self.axes.zero_()[:, :size] = axes[:size].T * scale
         self.centre.copy_(centre)
         self.references.copy_(self.view(features[_spread(len(features), len(self.references))]))

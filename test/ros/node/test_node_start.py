@@ -40,7 +40,7 @@ def _heeds_sigterm(process: subprocess.Popen) -> bool:
 def test_signal_in_the_first_second_ends_in_silence(tmp_path: Path, node: str, number: int) -> None:
     # Without a source the player would end by itself.
     pictures = ["--ros-args", "-p", f"source:={ROOT / 'docs' / 'images'}", "-p", "loop:=true"]
-    arguments = pictures if node == "camera_player" else []
+    arguments = {"camera_player": pictures, "composed_nodes": ["--perception"]}.get(node, [])
     for i, delay_s in enumerate((0.0, 0.2, 0.5)):
         process = NodeProcess(tmp_path / f"{i}.txt", EXECUTABLES[node], *arguments)
         wait_until(lambda: _heeds_sigterm(process.process), what="its handler")  # noqa: B023
