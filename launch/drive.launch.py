@@ -63,7 +63,7 @@ def drivers(given, values):
         if given("gate"):
             return [LogInfo(msg="gate is left out: it needs a model whose answers its rules read")]
         return [LogInfo(msg="No model is given: the robot waits for commands on cmd_vel")]
-    # Only now, since whoever starts the simulator alone needs none of it.
+    # Only now: the simulator alone needs none of it.
     from robot_vision.bundle.bundle import answered_topics
     from robot_vision.bundle.installed import find_model
     from robot_vision.errors import ConfigError, unknown

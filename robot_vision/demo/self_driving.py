@@ -148,7 +148,8 @@ def _follow(
         if now - said > _SAY_S:
             said = now
             console.print(
-                f"{witness.time_s:6.1f} s  {witness.way_m:6.1f} m  {witness.reason or 'free'}",
+                f"{witness.time_s:6.1f} s  {witness.way_m:6.1f} m  "
+                f"{witness.reason or 'free' if witness.images else 'waits for the first answer'}",
                 style="dim",
             )
     return time.monotonic() - (began or came)

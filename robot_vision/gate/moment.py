@@ -66,3 +66,11 @@ class ClockWatch:
         if now.simulated and still_s > _STILL_S:
             return "/clock stands still", False
         return "", False
+
+    def answered(self, now: Moment) -> str:
+        """Takes note that a new image was answered, and returns why the clock cannot be used all the same.
+
+        A simulator in lock-step stops time until a command answers its image, however long perception takes.
+        """
+        self._moved = now
+        return self.look(now)[0]

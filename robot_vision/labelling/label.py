@@ -41,7 +41,9 @@ COLLISION, STEERING, TRAVERSABLE = LABELS = ("collision", "steering", "traversab
 CORRIDORS = ("ahead", "driven")
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _JPEG_QUALITY = 92
-_TOLD = 0.9  # of the cells of the corridor's cross-section; with less nobody knows that it is free
+_LOOKED_AT = (
+    0.9  # of the cells of the corridor's cross-section; with less nobody knows that it is free
+)
 _MOVES_M_S = 0.02  # slower there is no time to a collision
 
 
@@ -234,13 +236,13 @@ class _Writer:
         else:
             free = free_ahead(view.points, rules.outline, eyes.pixels)
         if self._memory is not None:
-            if view.told < _TOLD:
+            if view.looked_at < _LOOKED_AT:
                 before = self._memory.free_ahead(i, eyes.pixels)
                 if before < rules.blocked_m and not free <= before:
                     free, self._remembered = before, self._remembered + 1
             self._memory.add(i, view.points)
         near = free < rules.blocked_m
-        if np.isnan(free) or (not near and view.told < _TOLD):
+        if np.isnan(free) or (not near and view.looked_at < _LOOKED_AT):
             without.add("whose measurement has holes in the corridor", sample.name)
             return None, nothing, nothing
         free = min(free, rules.reach_m)

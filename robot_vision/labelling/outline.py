@@ -14,6 +14,7 @@ from robot_vision.geometry.obstacles import Corridor, nearest_obstacle
 
 Array = NDArray[np.floating]
 
+_COLUMNS = 8  # of the corridor's cross-section, see `Section`
 _STEP_M = 0.05  # along the driven way, from one place where the robot is tried to the next
 
 
@@ -34,7 +35,7 @@ class Outline:
     front_m: float | None = None
 
     def reaches(self, y: Array) -> Array:
-        """Returns how far ahead of base the robot reaches at each y; 0 beside it."""
+        """Returns how far ahead of base the robot reaches at each y; 0 where it is not as wide."""
         if self.front_m is not None:
             return np.full_like(y, self.front_m)
         with np.errstate(invalid="ignore"):
@@ -141,9 +142,6 @@ class Section:
         cells = across[found].astype(np.intp) * layers + up[found].astype(np.intp)
         return cls(found, cells, _COLUMNS * layers)
 
-    def told(self, known: NDArray[np.bool_]) -> float:
+    def looked_at(self, known: NDArray[np.bool_]) -> float:
         """Returns the share of the cells with a ray that measured something; `known` is (n,)."""
         return len(np.unique(self.cells[known[self.rays]])) / self.count
-
-
-_COLUMNS = 8

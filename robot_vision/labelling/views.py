@@ -25,12 +25,12 @@ class View:
     Attributes:
         points: float32 (3, n) in base; NaN where nothing was measured.
         size: (height, width) of the depth image, whose pixels the points are; None for a scan.
-        told: share of the corridor's cross-section of which it says something.
+        looked_at: share of the corridor's cross-section of which it says something.
     """
 
     points: NDArray[np.float32]
     size: tuple[int, int] | None
-    told: float
+    looked_at: float
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class Eyes:
         rays, section = self._directions(height, width, str(truth))
         points = rays * depth.reshape(1, -1)
         points += self.T_base_sensor[:3, 3:].astype(np.float32)
-        return View(points, (height, width), section.told(np.isfinite(points[0])))
+        return View(points, (height, width), section.looked_at(np.isfinite(points[0])))
 
     def of_scan(self, message: Any) -> View:
         """Returns the points of a sensor_msgs/LaserScan, at a height at which they are obstacles.
@@ -85,7 +85,7 @@ class Eyes:
         ranges = np.where(none, np.nan, np.where(free | np.isposinf(ranges), _BEYOND_M, ranges))
         points = (rays * ranges + self.T_base_sensor[:3, 3:]).astype(np.float32)
         points[2] = np.where(none, np.nan, (self.outline.low_m + self.outline.high_m) / 2)
-        return View(points, None, section.told(~none))
+        return View(points, None, section.looked_at(~none))
 
     def _directions(
         self, height: int, width: int, name: str

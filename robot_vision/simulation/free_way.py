@@ -21,16 +21,20 @@ _ENOUGH_M = 1.8  # a way that is free farther is no better
 _PER_RADIAN_M = 0.35  # what a turn must gain
 _SOFTNESS_M = 0.08
 _TURN_PER_RADIAN = 2.0  # rad/s
-BLOCKED_M = 0.6  # nearer than this straight ahead, it decides for a side
-_UNSURE_M = 0.08
+BLOCKED_M = 0.6
+_UNSURE_M = 0.08  # about it, in which `FreeWay` slows
 
 
 def free_way(simulator: Simulator, blocked_m: float = BLOCKED_M) -> tuple[float, float]:
     """Returns how to steer to where the way is free, in [-1, 1] and positive to the left, and the free way.
 
     Steering is a share of the robot's largest turn rate. The direction is the mean of all directions,
-    weighted by how far each is free, less what the turn costs; where the robot stands before something, it is
-    that of the better side.
+    weighted by how far each is free, less what the turn costs; where the way is blocked, it is that of the
+    better side.
+
+    Args:
+        simulator: the robot.
+        blocked_m: less than this straight ahead is blocked.
 
     Returns:
         The steering, and the metres that are free straight ahead, at most 2.5.

@@ -195,7 +195,7 @@ class FolderRecording:
         before = self.images
 
         def record(simulator: Simulator, _command: tuple[float, float]) -> None:
-            steering, free = free_way(simulator)
+            steering, free = free_way(simulator, self.blocked_m)
             free = round(free, 3)
             blocked = int(free < self.blocked_m)
             file = f"{name}/{who}-{self.images - before:06d}.jpg"

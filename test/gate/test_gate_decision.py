@@ -352,8 +352,13 @@ def test_simulated_time_may_run_at_any_pace_but_not_back_or_stand_still() -> Non
     assert watch.look(Moment(15 * SECOND, 2, True)) == ("", False)
     assert watch.look(Moment(15 * SECOND, SECOND, True)) == ("", False)
     assert "stands still" in watch.look(Moment(15 * SECOND, 4 * SECOND, True))[0]
-    assert watch.look(Moment(16 * SECOND, 5 * SECOND, True)) == ("", False)
-    assert watch.look(Moment(1 * SECOND, 6 * SECOND, True))[1]
+    # An answer to a new image: time waits for the command that it leads to, for two seconds again.
+    assert watch.answered(Moment(15 * SECOND, 4 * SECOND, True)) == ""
+    assert watch.look(Moment(15 * SECOND, 6 * SECOND, True)) == ("", False)
+    assert "stands still" in watch.look(Moment(15 * SECOND, 7 * SECOND, True))[0]
+    assert watch.look(Moment(16 * SECOND, 8 * SECOND, True)) == ("", False)
+    assert watch.look(Moment(1 * SECOND, 9 * SECOND, True))[1]
+    assert "no message on /clock" in ClockWatch().answered(Moment(0, 0, True))
 
 
 def test_a_limit_that_is_no_number_stops() -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from robot_vision.bundle.programs import FLOAT32
 from robot_vision.cli.arguments import add_engine, add_output, progress
-from robot_vision.cli.drive.worlds import add_worlds, made_mount, world_makers
+from robot_vision.cli.drive.worlds import UNSEEN, add_worlds, made_mount, world_makers
 from robot_vision.errors import ConfigError
 from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
@@ -30,8 +30,6 @@ from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.watching import Gated, ModelDriver
 from robot_vision.simulation.world.home import default_world
 from robot_vision.text.console import plain_console
-
-_UNSEEN = 10_000  # evaluations begin here, recordings at 0
 
 Make = Callable[[int], Driver]
 
@@ -72,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--demo-home", action="store_true", help="also drive through the home of the demo"
     )
-    add_worlds(parser, 20, _UNSEEN, 200.0)
+    add_worlds(parser, 20, UNSEEN, 200.0)
     add_output(parser, "drive", ("table", "markdown", "json"))
 
 
@@ -143,9 +141,8 @@ def _drivers(
     if sight is not None:
         laws = args.law or [n for n, (_, by) in LAWS.items() if not by or NEAR in sight.topics]
         for law in dict.fromkeys(laws):
-            model = functools.partial(ModelDriver, sight, robot, *LAWS[law])
-            model()  # what it lacks is said before anything drives
-            makers[law] = lambda seed, model=model: model()  # type: ignore[misc]
+            makers[law] = functools.partial(_by_model, sight, robot, law)
+            makers[law](0)  # what the model lacks is said before anything drives
     yield from makers.items()
     for gate, its_rules in rules.items():
         assert sight is not None
@@ -153,6 +150,10 @@ def _drivers(
             gated = functools.partial(_gated, make, sight, its_rules)
             gated(0)
             yield f"{name}, gate {gate}", gated
+
+
+def _by_model(sight: Sight, robot: Robot, law: str, _seed: int) -> Driver:
+    return ModelDriver(sight, robot, *LAWS[law])
 
 
 def _gated(make: Make, sight: Sight, rules: Rules, seed: int) -> Driver:

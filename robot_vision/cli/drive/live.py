@@ -13,6 +13,7 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_output, number
 from robot_vision.cli.demo import output_folder, own_network, terminated_like_interrupted
 from robot_vision.cli.drive.evaluate import print_figures
+from robot_vision.cli.drive.worlds import UNSEEN
 from robot_vision.demo.processes import MAX_DOMAIN, Processes
 from robot_vision.demo.self_driving import Ride, draw, watch
 from robot_vision.driving.law import FREE_DISTANCE
@@ -30,7 +31,7 @@ from robot_vision.simulation.watching import Gated, ModelDriver
 from robot_vision.simulation.world.homes import random_home
 from robot_vision.text.console import plain_console
 
-_UNSEEN = 10_003  # recordings begin at 0
+_HOME = UNSEEN + 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--world",
         type=number(int, 0, 2**31 - 1),
-        default=_UNSEEN,
+        default=_HOME,
         metavar="SEED",
         help="seed of the home (default: %(default)s)",
     )

@@ -11,6 +11,8 @@ from robot_vision.simulation.robot import Mount
 from robot_vision.simulation.world.homes import random_home
 from robot_vision.simulation.world.world import World
 
+UNSEEN = 10_000  # where homes begin that nothing was trained in: recordings begin at 0
+
 
 def add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres: float) -> None:
     """Declares the homes, the way in each and the camera."""

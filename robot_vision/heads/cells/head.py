@@ -85,7 +85,7 @@ class CellsHead(Head[CellsSpec, CellsAnswer]):
                     raise ValueError(f"a row has {len(cell) + 1} numbers and not 5")
                 corners += map(float, cell)
                 images.append(int(count))
-        except ValueError as error:
+        except (ValueError, csv.Error) as error:
             raise ConfigError(f"{self.key(CELLS)} cannot be read: {error}") from error
         return {**settings, "corners": corners, "images": images}
 

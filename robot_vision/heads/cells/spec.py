@@ -15,6 +15,7 @@ from robot_vision.heads.cells.partition import PLANES
 from robot_vision.settings.checks import require
 
 MOST_CELLS = 65536
+MOST_M = 1e8  # of a coordinate
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,11 @@ class CellsSpec:
         numbers = len(self.corners)
         require(numbers == 4 * count, "numbers in corners", numbers, f"{4 * count}: four a cell")
         c = np.reshape(self.corners, (-1, 4))
-        flat = np.flatnonzero((c[:, :2] >= c[:, 2:]).any(axis=1))
-        cell = c[flat[0]].tolist() if len(flat) else []
-        require(not len(flat), "cell", cell, "a low corner and then a high one")
+        fine = (c[:, :2] < c[:, 2:]).all(axis=1) & (np.abs(c) <= MOST_M).all(axis=1)  # NaN is not
+        wrong = np.flatnonzero(~fine)
+        cell = c[wrong[0]].tolist() if len(wrong) else []
+        allowed = f"a low corner and then a high one, in metres up to {MOST_M:g}"
+        require(not len(wrong), "cell", cell, allowed)
         require(min(self.images) >= 1, "images in a cell", min(self.images), "at least 1")
         require(bool(self.map_frame), "map_frame", self.map_frame, "a frame's name")
         if self.plane not in PLANES:

@@ -160,10 +160,12 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
         return f"{said}, {UNKNOWN_VIEW}" if unknown else said
 
     def about(self, spec: PoseSpec) -> str:
-        told = (
-            "tells new views" if spec.views else "cannot tell new views: it has no known-view score"
+        new = (
+            "knows new views"
+            if spec.views
+            else "does not know new views: it has no known-view score"
         )
-        return f"PoseNet, poses of the camera in `{spec.map_frame}`, {told}"
+        return f"PoseNet, poses of the camera in `{spec.map_frame}`, {new}"
 
     def doubts(self, answer: PoseAnswer) -> Mapping[str, float]:
         """Roots of the traces of both blocks of the covariance and of the part by which answers differ."""

@@ -15,10 +15,8 @@ SIZE = 64  # numbers of a view at most
 NEIGHBOURS = 3  # k: neighbouring frames of a recording are nearly one view
 _IMAGES_AN_AXIS = 8  # fewer tell no axis from noise
 _FOR_AXES = 1024  # images that the axes are computed from
-_LEAST, _ROUNDED = (
-    1e-2,
-    1e-3,
-)  # extent of an axis, of the largest one and of the features themselves
+_LEAST = 1e-2  # extent of an axis, as a share of the largest one's
+_ROUNDED = 1e-3  # and of the features themselves
 _STRETCHED = 1e-2  # of the features: what differs less is not stretched to a view of its own
 _SOFT = 0.1  # so that a view near the centre, which has no direction, is none by rounding
 

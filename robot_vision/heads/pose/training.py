@@ -302,9 +302,8 @@ def regions(poses: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Cuts poses (N, 4, 4) into regions (N,) of about equally many, by where and which way they look.
 
     The largest part is cut in the middle of its longest extent until there are enough. Metres count by their
-    spread over all poses, and directions by theirs, but at least by a twentieth of what counts more: of a
-    camera that hardly moved or turned no regions are made by noise. Samples without a pose (NaN) are of no
-    region, -1.
+    spread over all poses, and directions by theirs, but a spread below 0.02 as that: of a camera that hardly
+    moved or turned no regions are made by noise. Samples without a pose (NaN) are of no region, -1.
     """
     found = np.where(np.isfinite(poses[:, 0, 3]), 0, -1)
     looks = []

@@ -9,6 +9,7 @@ from robot_vision.driving.law import Driven, Law, Seen
 from robot_vision.gate.answers import STANDING, Velocity
 from robot_vision.gate.decision import Limit, stopping
 from robot_vision.gate.moment import Moment
+from robot_vision.gate.rules import CLOCK
 from robot_vision.ros.driving.parameters import DriverParameters
 from robot_vision.ros.gate.commanding import OUT, Commanding
 from robot_vision.ros.gate.diagnostics import OK, WARN, Said
@@ -75,7 +76,9 @@ class Driving(Commanding[DriverParameters]):
         )
 
     def _stop(self, stops: tuple[Limit, ...], now: Moment) -> None:
-        self._law.reset()
+        # While the clock stands still nothing happens that was missed; after a jump all is forgotten anyway.
+        if any(stop.rule != CLOCK for stop in stops):
+            self._law.reset()
         self._last = Driven(STANDING)
         if not (now.simulated and self._header is None):  # see Commanding._publish
             self._publish(STANDING, now)

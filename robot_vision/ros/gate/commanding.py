@@ -67,6 +67,7 @@ class Commanding(ABC, Generic[P]):
         self._watch = ClockWatch()
         self._clock = ""
         self._answers: dict[str, Heard] = {}
+        self._newest_ns = 0
         self._said = Said((), STANDING, STANDING)
         self._said_at: Moment | None = None
         self._sent = STANDING
@@ -134,6 +135,7 @@ class Commanding(ABC, Generic[P]):
 
     def _forget(self) -> None:
         self._answers = {}
+        self._newest_ns = 0  # stamp of an answer
 
     def _look(self) -> Moment:
         """Returns the time; after a jump of the clock nothing counts that was heard before."""
@@ -159,6 +161,9 @@ class Commanding(ABC, Generic[P]):
             if last.problem:
                 total = self._statistics.count("refused_answers")
                 self._warn(topic, f"{topic}: refused ({total} so far): {last.problem}")
+        if stamp_ns is not None and self._newest_ns < stamp_ns <= now.ros_ns:
+            self._newest_ns = stamp_ns
+            self._clock = self._watch.answered(now)
         self._answered(now, stamp_ns)
 
     @abstractmethod

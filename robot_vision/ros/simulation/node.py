@@ -39,7 +39,8 @@ from robot_vision.simulation.simulator import Simulator
 NODE_NAME = "simulator"
 _STEP_S = STEP_NS / SECOND_NS
 _LEAST_PERIOD_S = 0.001
-_MEETING_S = 0.5  # for a subscriber to have discovered the publisher that has discovered it
+_MEETING_S = 1.5  # for the last subscriber to have discovered the publisher that has discovered it
+_REPEATED_S = 0.1  # /clock while time waits: who comes later, or has lost one, needs it to answer
 _MOST_BEHIND_S = 0.5  # that is caught up on; a machine that is too slow falls behind
 _CMD_VEL = "cmd_vel"
 
@@ -62,8 +63,9 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         self._awaited: tuple[int, float] | None = (
             None  # in lock-step: an image's stamp, and since when
         )
-        # In lock-step, until the first image: since when it waits, and somebody waits for it (0: nobody).
-        self._first: tuple[float, float] | None = None
+        # In lock-step, until the first image: since when it waits, subscriptions, and since when so many.
+        self._first: tuple[float, int, float] | None = None
+        self._clock_at = 0.0  # when /clock was last repeated
         self._began = (0.0, 0)  # steady and simulated time from which the pace is kept
         super().__init__(NODE_NAME, SimulatorParameters, **options)
 
@@ -108,11 +110,10 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         ]
         self._outputs.frames()
         self._outputs.clock()
-        self._outputs.motion()
         if p.lockstep:
-            self._first = time.monotonic(), 0.0
+            self._first = time.monotonic(), 0, time.monotonic()
         else:
-            self._sense()
+            self._begin()
         self._keep_pace()
         return SUCCESS
 
@@ -157,6 +158,7 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
     def _tick(self) -> None:
         """Does the steps that are due, up to the next image: commands come in between."""
         if self._simulator is None or self._waits_for_subscriber() or self._waits():
+            self._repeat_clock()
             return
         factor = self.parameters.real_time_factor
         due = self.parameters.image_steps
@@ -172,21 +174,30 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
             if self._step():
                 return
 
+    def _repeat_clock(self) -> None:
+        now = time.monotonic()
+        if self._outputs is not None and now - self._clock_at >= _REPEATED_S:
+            self._clock_at = now
+            self._outputs.clock()
+
     def _waits_for_subscriber(self) -> bool:
-        """Says whether the first image of lock-step is held back: nobody who comes later gets it."""
+        """Says whether the first image of lock-step is held back, and where the robot is then.
+
+        Nobody who comes later gets them.
+        """
         if self._first is None:
             return False
         assert self._outputs is not None
-        since, watched = self._first
+        since, readers, met = self._first
         now = time.monotonic()
-        if self._outputs.are_images_watched():
-            watched = watched or now
-        self._first = since, watched
-        if (watched and now - watched >= _MEETING_S) or (
+        if self._outputs.readers() != readers:
+            readers, met = self._outputs.readers(), now
+        self._first = since, readers, met
+        if (self._outputs.are_images_watched() and now - met >= _MEETING_S) or (
             now - since >= self.parameters.lockstep_timeout_s
         ):
             self._first = None
-            self._sense()
+            self._begin()
         return True
 
     def _waits(self) -> bool:
@@ -237,6 +248,11 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
             return False
         self._sense()
         return True
+
+    def _begin(self) -> None:
+        assert self._outputs is not None
+        self._outputs.motion()
+        self._sense()
 
     def _sense(self) -> None:
         assert self._simulator is not None and self._outputs is not None

@@ -105,6 +105,10 @@ class Outputs:
         """Says whether anybody subscribes to the images."""
         return bool(self._image.get_subscription_count())
 
+    def readers(self) -> int:
+        """Returns how many subscriptions the topics have together."""
+        return sum(publisher.get_subscription_count() for publisher in self._made)
+
     def sensors(self) -> None:
         """Publishes an image, its calibration, a scan and how far the robot has driven."""
         p, simulator = self._p, self._simulator

@@ -25,11 +25,10 @@ from robot_vision.images.decode import to_rgb
 from robot_vision.messages.stamps import SECOND_NS, stamp_to_ns
 from robot_vision.ros.node.dds import use_large_image_profile
 from robot_vision.ros.node.qos import profile
+from robot_vision.simulation.nodes import COLLISION, NEAR, STEERING
 from robot_vision.simulation.referee import Drive, Hit, StuckWatch, hit_of, visited
 from robot_vision.simulation.robot import Motion
 from robot_vision.simulation.simulator import Simulator
-
-_ANSWERS = "perception/camera"
 
 
 @dataclass
@@ -90,9 +89,9 @@ class Witness(Node):
             (PointStamped, "simulator/collision", self._on_collision, events),
             (PoseStamped, "simulator/reset_pose", self._on_reset, events),
             (TwistStamped, "cmd_vel", self._on_command, many),
-            (TwistStamped, f"{_ANSWERS}/steering", self._on_steering, many),
-            (Classification, f"{_ANSWERS}/collision", self._on_risk, many),
-            (Range, f"{_ANSWERS}/obstacle_near", self._on_near, many),
+            (TwistStamped, STEERING, self._on_steering, many),
+            (Classification, COLLISION, self._on_risk, many),
+            (Range, NEAR, self._on_near, many),
         ):
             self.create_subscription(kind, topic, take, quality)
         for node in ("driver", "gate"):
@@ -115,7 +114,7 @@ class Witness(Node):
 
     def missing(self) -> list[str]:
         """Returns the topics of answers and commands that nobody publishes yet."""
-        wanted = (f"/{_ANSWERS}/steering", "/driver/reason", "/cmd_vel")
+        wanted = (f"/{STEERING}", "/driver/reason", "/cmd_vel")
         return [topic for topic in wanted if not self.count_publishers(topic)]
 
     def drive(self, world: str) -> Drive:

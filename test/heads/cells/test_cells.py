@@ -131,8 +131,13 @@ def test_without_positions_there_is_no_head():
 
 
 @pytest.mark.parametrize(
-    "table", [b"a,b\n1,2\n", b"h\n0,0,1,1,x\n", b"h\n0,0,1\n", b"\xff\xfe", b"h\n0,0,1,1,2.5\n"]
-)
+    "table",
+    [
+        b"a,b\n1,2\n", b"h\n0,0,1,1,x\n", b"h\n0,0,1\n", b"\xff\xfe", b"h\n0,0,1,1,2.5\n",
+        b"h\n0,0,1,1,2\n0,0,nan,1,2\n", b"h\n0,0,1,1,2\n0,0,inf,1,2\n", b"h\n0,0,1,1,2\n-1e300,0,1,1,2\n",
+        b"h\n" + b"1" * 200_000,
+    ],
+)  # fmt: skip
 def test_a_damaged_table_of_cells_is_refused(table):
     with pytest.raises(ConfigError):
         HEAD.Spec(**HEAD.from_bundle({}, {"cells.csv": table}))

@@ -42,14 +42,11 @@ def test_nodes_drive_as_the_evaluation_does_to_the_bit(tmp_path: Path, ros_domai
     bundle = make_steering_bundle(tmp_path / "b", random_weights(), depth_m=1.2, sigma=0.1)
     simulator = Simulator(random_home(HOME), 5, mount=SMALL)
     ride = Ride(bundle, FREE_DISTANCE, True, None, HOME, 5, 4.0)
-    for attempt in range(4):
-        logs = tmp_path / f"logs-{attempt}"
-        with Processes(logs, dict(os.environ)) as processes:
-            quiet = Console(file=io.StringIO())
-            drive, views, _ = watch(quiet, processes, tmp_path, ride, simulator)
-        # A machine that takes two seconds to answer has a driver that stops, since /clock stands still.
-        if "No command with the stamp" not in (logs / "simulator.log").read_text():
-            break
+    logs = tmp_path / "logs"
+    with Processes(logs, dict(os.environ)) as processes:
+        quiet = Console(file=io.StringIO())
+        drive, views, _ = watch(quiet, processes, tmp_path, ride, simulator)
+    assert "No command with the stamp" not in (logs / "simulator.log").read_text()
     assert drive.way_m >= 4.0 and len(views) >= 4
     assert all(view.image.shape == (120, 160, 3) for view in views)
     with open_pipeline(bundle) as pipeline:

@@ -80,7 +80,7 @@ def distance(metres: float, stamp: int) -> Any:
 class Robot:
     """The driver, and a client that plays perception and the base."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *parameters: str) -> None:
         from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
         from geometry_msgs.msg import TwistStamped
         from sensor_msgs.msg import Range
@@ -97,6 +97,7 @@ class Robot:
             *("-p", "camera:=front", "-p", "distance_topic:=perception/front/obstacle_near"),
             *("-p", "classification_topic:=perception/front/classification"),
             *("-p", "belief_topic:=filters/belief", "-p", "diagnostics_period_s:=0.2"),
+            *parameters,
         )
         publisher = self.client.publisher
         self.steering = publisher(TwistStamped, "/perception/front/steering")
@@ -112,10 +113,10 @@ class Robot:
         self.mute: set[str] = set()
         self.lag_ns = 0
 
-    def again(self) -> None:
+    def again(self, now: int | None = None) -> None:
         from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-        now = time.time_ns()
+        now = now or time.time_ns()
         if "steering" not in self.mute:
             self.steering.publish(steer(self.s, now))
         if "collision" not in self.mute:
@@ -267,6 +268,46 @@ class Geometry:
         self._steering.publish(steer(steering, stamp))
         self._collision.publish(scores(stamp, collision=p, free=1 - p))
         self._near.publish(distance(free, stamp))
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_an_answer_is_driven_by_however_long_the_clock_waited_for_it(
+    tmp_path: Path, ros_domain: None
+) -> None:
+    """In lock-step /clock goes on with the command: a driver that stops for /clock would wait for itself."""
+    from builtin_interfaces.msg import Time
+    from rosgraph_msgs.msg import Clock
+
+    robot = Robot(tmp_path, "-p", "use_sim_time:=true")
+    clock = robot.client.publisher(Clock, "/clock")
+    now = 500
+
+    def wait() -> None:
+        clock.publish(Clock(clock=Time(sec=now)))
+        time.sleep(0.05)
+
+    def answer() -> None:
+        robot.again(now * 10**9)
+
+    def stands_still() -> bool:
+        return bool(robot.reasons) and any(
+            "stands still" in v.value for v in robot.reasons[-1].values
+        )
+
+    try:
+        for now in (500, 501):
+            wait_until(stands_still, 60, each=wait)
+            robot.out.clear()
+            # The first image only turns the robot: the speed begins at standing.
+            wait_until(lambda: any(m.twist.angular.z > 0 for m in robot.out), each=answer)
+            assert {stamp_ns(m) for m in robot.out if m.twist.angular.z > 0} == {now * 10**9}
+        # Answers of that image alone do not make a clock that stands still a good one.
+        wait_until(stands_still, each=answer)
+        assert robot.velocity() == (0.0, 0.0)
+    finally:
+        robot.client.close()
+        robot.driver.stop()
 
 
 @pytest.mark.ros
