@@ -1,0 +1,1 @@
+"""Active localisation: move until the pose in a place map is sure."""
