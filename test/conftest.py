@@ -13,10 +13,16 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import IO, Any
 
+import hypothesis
 import pytest
 
 from robot_vision.ros.node.dds import use_large_image_profile
 
+# How fast this machine is at the moment is no property of the code.
+hypothesis.settings.register_profile(
+    "any_machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any_machine")
 pytest.register_assert_rewrite("robot_vision.contract.check")  # tests that other packages run too
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -158,9 +158,7 @@ def test_load_says_what_a_bundle_is_when_there_is_none(tmp_path, what):
         ModelBundle.load(path)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_load_never_raises_anything_else_for_a_corrupted_manifest(bundle, data):
     original = (bundle / "bundle.yaml").read_bytes()

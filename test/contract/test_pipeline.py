@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bundle import LABELS, expected_colour, make_tiny_bundle
 
@@ -87,7 +87,6 @@ def test_absent_heads_are_none(tmp_path, heads):
     assert (prediction.get("place") is not None) == ("place" in heads)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),
     st.integers(1, 5),

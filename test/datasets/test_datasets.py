@@ -137,7 +137,7 @@ def test_option_refuses_unknown_choice(tmp_path):
 # Splitting
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(counts=[3], block=1, modulo=3, validation=0.0, gap=2, seed=0)  # a gap longer than a block
 @given(
     counts=st.lists(st.integers(1, 120), min_size=1, max_size=4),
@@ -207,7 +207,7 @@ def test_divide_refuses_official_split_where_there_is_none():
         divide(samples_of({"a": 3}), BlockOptions(split="official"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.dictionaries(st.sampled_from("abcd"), st.integers(1, 60), min_size=1),
     fraction=st.floats(0.01, 0.9),

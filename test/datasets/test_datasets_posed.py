@@ -134,7 +134,7 @@ def test_seven_scenes_names_file_and_line_when_pose_is_bad(number, change, messa
     assert any("1 frame skipped, whose pose fails its checks" in note for note in splits.notes)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0, 2e-3), st.integers(0, 2**32 - 1))
 def test_seven_scenes_restores_rounded_rotations_and_refuses_wrong_ones(
     tmp_path_factory, size, seed

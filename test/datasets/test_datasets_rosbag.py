@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
@@ -121,7 +121,6 @@ quaternions = (
 )
 
 
-@settings(deadline=None)
 @given(quaternions, quaternions, st.floats(0, 1))
 def test_slerp_agrees_with_scipy(a, b, t):
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)

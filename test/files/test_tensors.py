@@ -59,7 +59,7 @@ def test_what_is_broken_is_a_value_error(change):
         load_tensors(broken(change))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_no_bytes_raise_anything_else(data):
     content = bytearray(dump_tensors(TENSORS))

@@ -42,7 +42,7 @@ def plain(labels=RAIN, **settings_):
 )
 @example(np.array([[0.0, 0.0], [2.2250738585e-313, 0.0]]), 1.0)
 @example(np.array([[0.0, 6e-310], [1e-312, 0.0]]), 50.0)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_transition_is_the_matrix_exponential(rates, dt_s):
     Q = markov_chain.generator(rates)
     np.testing.assert_allclose(markov_chain.transition(Q, dt_s), expm(Q * dt_s), atol=1e-10)
@@ -57,7 +57,7 @@ def test_transition_is_the_matrix_exponential(rates, dt_s):
     st.one_of(st.floats(0, 1), st.floats(0, 200)),
 )
 @example(np.array([[0.0, 0.0], [2.2250738585e-313, 0.0]]), 1.0)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_row_moved_by_rates_is_its_product_with_the_matrix_exponential(rates, dt_s):
     Q = markov_chain.generator(rates)
     p = np.arange(1.0, len(Q) + 1)
@@ -67,7 +67,7 @@ def test_row_moved_by_rates_is_its_product_with_the_matrix_exponential(rates, dt
 
 @pytest.mark.slow
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6), st.floats(0.1, 100), st.floats(0, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_row_moved_by_jumps_is_its_product_with_the_matrix_exponential(share, dwell_s, dt_s):
     share = np.array(share) / np.sum(share)
     p = np.linspace(2.0, 0.0, len(share))

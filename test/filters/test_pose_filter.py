@@ -63,7 +63,7 @@ def algebra(xi):
 
 
 @given(tangents)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_exponential_is_that_of_the_matrix_and_logarithm_its_inverse(xi):
     T = se3.exp(xi)
     np.testing.assert_allclose(T, expm(algebra(xi)), atol=1e-9)
@@ -72,7 +72,7 @@ def test_exponential_is_that_of_the_matrix_and_logarithm_its_inverse(xi):
 
 
 @given(tangents, tangents)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_adjoint_and_jacobian_are_what_they_say(xi, d):
     T, small = se3.exp(xi), 1e-6 * d
     np.testing.assert_allclose(se3.exp(se3.adjoint(T) @ d), T @ se3.exp(d) @ inverse(T), atol=1e-6)
@@ -648,7 +648,7 @@ def test_a_refused_pose_makes_no_surer_of_odometry_that_nothing_has_proven() -> 
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_covariance_is_positive_definite_whatever_comes(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -86,7 +86,7 @@ def test_inverse_undoes_a_pose(rotvec, position):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(rotvecs, st.integers(0, 100))
 def test_compose_with_covariance_agrees_with_monte_carlo(rotvec, seed):
     rng = np.random.default_rng(seed)

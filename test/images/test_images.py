@@ -412,7 +412,7 @@ def test_unknown_encoding_is_refused_with_the_nearest_name() -> None:
     assert caught.value.reason == "encoding"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     encoding=st.sampled_from(["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "8UC3"]),
     height=st.integers(1, 20),
@@ -436,7 +436,7 @@ def test_lossless_encodings_round_trip(
     np.testing.assert_array_equal(to_rgb(message(data, height, width, encoding, step)), rgb)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     encoding=st.sampled_from([*supported_encodings(), "", "x", "jpeg"]),
     height=st.integers(0, 2**32 - 1) | st.integers(0, 9),
@@ -462,7 +462,7 @@ def test_any_raw_message_decodes_or_is_an_image_error(
         assert error.reason in ImageError.REASONS and "\n" not in str(error)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     suffix=st.sampled_from([".jpg", ".png"]),
     edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),

@@ -129,7 +129,7 @@ def test_truth_of_another_size_is_refused_with_both_sizes() -> None:
         window.truth(np.zeros((240, 320)), (56, 56), 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 300), st.integers(1, 300)),
     st.tuples(st.integers(16, 64), st.integers(16, 64)),

@@ -51,7 +51,7 @@ def random_rotations(seed, count, spread):
     return Rotation.from_rotvec(random.normal(0, spread, (count, 3))) * centre
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(2, 12), st.floats(1e-4, 1.0))
 def test_mean_of_rotations_is_scipys_whatever_their_signs(seed, count, spread):
     rotations = random_rotations(seed, count, spread)
@@ -84,7 +84,7 @@ def test_spread_is_the_second_moment_of_rotation_vectors_about_the_maps_axes():
     np.testing.assert_allclose(total, inside.mean(0) + expected, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from([1e-6, 1e-3, 1.0, np.pi / 2, np.pi - 1e-3]))
 def test_rotation_vector_turns_the_mean_into_the_sample(seed, angle):
     axis = np.random.default_rng(seed).normal(size=3)
@@ -120,7 +120,7 @@ def test_dominant_eigenvector_is_numpys():
     np.testing.assert_allclose(along, 1, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_mutual_information_is_entropy_of_mean_less_mean_entropy(seed):
     p = np.random.default_rng(seed).dirichlet([0.3] * 5, (3, 7))

@@ -65,7 +65,7 @@ def test_rounds_over_known_ground_add_nothing_unless_it_looks_different() -> Non
     assert len(drive(KeyframePolicy(), circle + by_night)) > 1.8 * len(once)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2), st.floats(-20, 20)), max_size=60

@@ -171,7 +171,6 @@ TestInterleaving = pytest.mark.slow(Interleaving.TestCase)
 TestInterleaving.settings = settings(
     max_examples=8,
     stateful_step_count=12,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

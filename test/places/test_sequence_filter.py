@@ -308,7 +308,7 @@ def test_keyframes_in_one_spot_weigh_as_one_place() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_belief_is_a_distribution_whatever_comes(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 30))

@@ -104,7 +104,7 @@ def test_orientation_is_read_in_both_byte_orders_behind_other_segments_and_after
     assert orientation_of(png[:-12] + chunk + png[-12:]) == 6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     form=st.sampled_from((*TURNED, "GIF")),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=20),

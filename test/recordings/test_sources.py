@@ -424,7 +424,7 @@ def test_recorded_ros1_bags_are_read(data_dir: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     suffix=st.sampled_from([".db3", ".mcap", ".bag"]),
     edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12),

@@ -76,9 +76,7 @@ def test_the_inputs_that_fuzzing_starts_from_are_read_or_refused(name: str) -> N
 @pytest.mark.parametrize("name", WITH_STRATEGY)
 def test_well_formed_inputs_are_read_or_refused(name: str) -> None:
     target = _target(name)
-    options = settings(
-        max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    options = settings(max_examples=30, database=None, suppress_health_check=list(HealthCheck))
     seed(1)(options(given(target.strategy())(target.one_input)))()
 
 

@@ -20,7 +20,7 @@ def stamps(n: int, hz: float = 10.0) -> np.ndarray:
     return (np.arange(n) * 1e9 / hz).astype(np.int64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 40))
 def test_weighted_statistics_match_numpy_on_repeated_values(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)

@@ -89,7 +89,6 @@ def test_blur_spreads_a_point_along_a_line_of_the_stated_length():
     np.testing.assert_array_equal(worse("blur", 4, image=flat), flat)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 255), st.sampled_from([0.5, 1.0, 2.0]))
 def test_brightening_multiplies_the_light(value, stops):
     image = np.full((2, 2, 3), value, np.uint8)
@@ -103,7 +102,6 @@ def test_noise_has_the_stated_deviation():
     assert worse("noise", 2, image=grey).std() == pytest.approx(20, rel=0.02)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([5.0, 20.0, 50.0]))
 def test_occlusion_covers_one_rectangle_of_the_stated_area(frame, percent):
     image = SCENE.copy()
@@ -230,7 +228,7 @@ def test_truth_of_turned_frames_is_turned_with_them():
     assert measure(unmoved, reference)["median_deg"] == pytest.approx(30, abs=good + 1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 1000))
 def test_auroc_is_scikit_learns(seed):
     random = np.random.default_rng(seed)

@@ -10,12 +10,14 @@ from robot_vision.gate.answers import STANDING, Velocity
 from robot_vision.gate.decision import Limit, stopping
 from robot_vision.gate.moment import Moment
 from robot_vision.gate.rules import CLOCK
+from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.ros.driving.parameters import DriverParameters
 from robot_vision.ros.gate.commanding import OUT, Commanding
 from robot_vision.ros.gate.diagnostics import OK, WARN, Said
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.status import status_message
 
+_LOCKSTEP_S = 0.5  # in real time, between the answers to an image for which simulated time may wait
 COUNTERS = ("published", "refused_answers", "clock_jumps")
 
 
@@ -33,9 +35,8 @@ class Driving(Commanding[DriverParameters]):
     def _forget(self) -> None:
         super()._forget()
         self._law.reset()
-        self._driven_ns = self._waiting_ns = (
-            0  # stamps of images: the last driven by, one that waits
-        )
+        self._driven_ns = 0  # stamp of the last image that was driven by
+        self._waiting = 0, 0  # stamp of an image that waits, and since when in steady time
         self._last = Driven(STANDING)
 
     def _answered(self, now: Moment, seen_ns: int | None) -> None:
@@ -52,11 +53,18 @@ class Driving(Commanding[DriverParameters]):
         found = self._image()
         if stops:
             self._stop(stops, now)
-        elif found is not None and found[0].stamp_ns == self._waiting_ns:
+        elif found is not None and self._has_waited(found[0].stamp_ns, now):
             self._drive(found[0], now)  # the distance is of another sensor, and lags
         else:
-            self._waiting_ns = found[0].stamp_ns if found is not None else 0
             self._say(self._what(self._sent), now)
+
+    def _has_waited(self, stamp_ns: int, now: Moment) -> bool:
+        """Says whether an image has waited for its distance for a tick, or as long as lock-step may take."""
+        waiting, since_ns = self._waiting
+        if stamp_ns != waiting:
+            self._waiting = stamp_ns, now.steady_ns
+            return False
+        return not now.simulated or now.steady_ns - since_ns >= _LOCKSTEP_S * SECOND_NS
 
     def _image(self) -> tuple[Seen, bool] | None:
         """Returns an image that was not driven by yet; see `seen`."""

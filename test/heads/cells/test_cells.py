@@ -42,7 +42,7 @@ def trained_spec(positions, **network):
 # Partition
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 400),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from network_helpers import distinct_batch, small_network, torch
 from scipy.special import logsumexp, softmax
@@ -16,7 +16,6 @@ def head(**settings):
     return ClassifierHead(ClassifierSpec(LABELS, **settings), 8).eval()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.05, 50))
 def test_probabilities_are_softmax_with_temperature(seed, temperature):
     logits = np.random.default_rng(seed).normal(0, 10, (3, 5)).astype(np.float32)

@@ -50,7 +50,7 @@ cases = given(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @cases
 def test_numbers_match_scikit_learn(seed: int, n: int, k: int, ties: bool) -> None:
     p, y = draw(seed, n, k, ties)
@@ -73,7 +73,7 @@ def test_numbers_match_scikit_learn(seed: int, n: int, k: int, ties: bool) -> No
             assert found["top5"] == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 80), k=st.integers(2, 12))
 def test_calibration_error_matches_torchmetrics(seed: int, n: int, k: int) -> None:
     torchmetrics = pytest.importorskip("torchmetrics.functional.classification")
@@ -103,7 +103,7 @@ def test_bins_are_closed_below(confidence: float, place: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 12))
 def test_risk_coverage_area_is_the_mean_over_orders_of_ties(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
@@ -139,7 +139,7 @@ def test_risk_coverage_curve_ends_at_the_error_rate() -> None:
     assert curve["risk"][half] == pytest.approx(1 - right[accepted].mean(), abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @cases
 def test_weights_count_as_repetitions(seed: int, n: int, k: int, ties: bool) -> None:
     p, y = draw(seed, n, k, ties)

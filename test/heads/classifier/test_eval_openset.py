@@ -13,7 +13,7 @@ sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 100), ties=st.booleans())
 def test_separation_matches_scikit_learn(seed: int, n: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)

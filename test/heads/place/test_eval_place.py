@@ -66,7 +66,7 @@ def brute_force(
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(1, 25),
@@ -138,7 +138,7 @@ def test_frames_without_pose_or_descriptor_take_no_part() -> None:
     assert scores["place_match"][10:].min() >= 10
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 60), ties=st.booleans())
 def test_matching_follows_from_scikit_learn(seed: int, n: int, ties: bool) -> None:
     sklearn_metrics = pytest.importorskip("sklearn.metrics")

@@ -20,7 +20,7 @@ Rotation = pytest.importorskip("scipy.spatial.transform").Rotation
 seeds = given(seed=st.integers(0, 10**6))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @seeds
 def test_errors_match_scipy(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def test_rotation_vectors_hold_for_the_smallest_and_largest_angles(angle: float)
     assert np.allclose(rotation_vectors(q), axis * angle, rtol=1e-9, atol=1e-300) or angle == np.pi
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @seeds
 def test_normalised_squares_match_the_inverse(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def decode(position=(0, 0, 0), quaternion=(0, 0, 0, 1), log_variance=(0,) * 6):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.tuples(*[FINITE] * 3), st.tuples(*[FINITE] * 4), st.tuples(*[FINITE] * 6))
 @example((3.4e38,) * 3, (0, 0, 0, 0), (3.4e38,) * 6)
 @example((0, 0, 0), (1e-45, 0, 0, -1e-45), (-3.4e38,) * 6)
@@ -47,7 +47,6 @@ def test_any_finite_regression_gives_a_valid_pose(position, quaternion, log_vari
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(1e-20, 1e20), st.sampled_from([-1, 1]))
 def test_orientation_is_the_regressed_rotation(seed, length, sign):
     q = np.random.default_rng(seed).normal(size=4)

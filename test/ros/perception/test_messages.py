@@ -156,7 +156,7 @@ def test_annotated_image_is_read_back_by_the_decoder() -> None:
     st.integers(0, 2**32 - 1),
     st.sampled_from([1e-9, 1e-4, 1.0, 1e3, 1e7]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pose_is_accepted_by_amcl_and_never_less_uncertain(
     position: np.ndarray, quaternion: np.ndarray, seed: int, scale: float
 ) -> None:
@@ -242,7 +242,6 @@ def test_status_values_are_text() -> None:
     st.sampled_from(["rgb8", "mono8", "bayer_rggb16", ""]),
     st.binary(max_size=64),
 )
-@settings(deadline=None)
 def test_serialised_image_reads_as_rclpy_reads_it(
     sec: int, nanosec: int, frame: str, encoding: str, data: bytes
 ) -> None:

@@ -241,7 +241,7 @@ def test_lookup_waits_for_the_transform_of_the_image():
 # The odometry's origin
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 1 << 30), st.floats(1e-9, 3.14159265))
 def test_difference_and_moved_are_inverse(seed, angle):
     rng = np.random.default_rng(seed)
