@@ -41,6 +41,7 @@ VERBS = {
     "explain": "draw which parts of an image an answer rests on and what each stage of the network sees",
     "make-bag": "write a rosbag2 from a folder of frames or a data set, with what is true of them",
     "map": "build, show, merge, prune and copy place maps",
+    "teach": "make a route to be repeated of one drive: a place map and the way through it",
     "data": "inspect a data set before training on it",
     "drive": "let drivers drive through simulated homes; judge them, or record them to train on",
     "demo": "drive a camera through a small rendered world and show what the node publishes",

@@ -36,7 +36,17 @@ from robot_vision.text.counts import counted
 def build(args: argparse.Namespace) -> int:
     """Makes a map, or goes on with one that was stopped."""
     bundle = ModelBundle.load(find_model(args.model))
-    views, frame_id, notes = recorded_views(args)
+    return make(args, bundle, *recorded_views(args))
+
+
+def make(
+    args: argparse.Namespace,
+    bundle: ModelBundle,
+    views: list[MapView],
+    frame_id: str,
+    notes: tuple[str, ...],
+) -> int:
+    """Makes the map of views, or goes on with it; returns the exit status."""
     try:
         places = open_map(args.map, bundle=bundle)
     except MapMissingError:

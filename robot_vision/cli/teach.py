@@ -1,0 +1,93 @@
+"""`robot-vision teach BAG`: a place map of one drive, and the way through it, for `repeat_node`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.bundle.installed import find_model
+from robot_vision.cli.arguments import add_data_options, add_engine, add_model, data_options
+from robot_vision.cli.map import build
+from robot_vision.datasets import open_dataset
+from robot_vision.driving.route import Route, checked, thinned
+from robot_vision.errors import SourceError
+from robot_vision.files.folders import make_folder
+from robot_vision.places.map.keyframe_policy import KeyframePolicy
+from robot_vision.places.map.opening import open_map
+
+MAP = "places.map"
+# Of poses that wheels say, within what an image shows: metres and degrees.
+SIGMA = (0.05, 1.5)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    policy = KeyframePolicy()
+    parser.add_argument(
+        "source", metavar="BAG", help="bag of the drive: images, camera_info, poses"
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help=f"folder for the route and its map, {MAP}",
+    )
+    parser.add_argument(
+        "--base-frame",
+        default="base_link",
+        metavar="FRAME",
+        help="frame of the robot whose way it is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frame",
+        default="map",
+        metavar="FRAME",
+        help="frame of the map and the route; poses in another one, such as odometry's, are taken as "
+        "poses in this one (default: %(default)s)",
+    )
+    add_data_options(parser)
+    add_engine(parser, precision=False)
+    parser.set_defaults(
+        kind="rosbag", split="all", structure=True, thumbnail=128, dtype="float32", sigma=SIGMA,
+        distance=policy.distance_m, angle=policy.angle_deg, similarity=policy.similarity, revisits=True,
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the map and the route, or goes on with the map; returns the exit status."""
+    bundle = ModelBundle.load(find_model(args.model))
+    views, frame_id, notes = build.recorded_views(args)
+    if len({view.source for view in views}) > 1:
+        raise SourceError(f"{args.source} has several recordings: a route is of one drive")
+    if frame_id != args.frame:
+        notes = (*notes, f"poses in {frame_id} are taken as poses in {args.frame} (--frame)")
+    options = data_options(args.option) | {"camera_frame": args.base_frame, "base_to_camera": ""}
+    of_base = open_dataset("rosbag", args.source, **options)
+    samples = sorted(of_base.samples, key=lambda sample: sample.stamp_ns or 0)
+    poses = [sample.T_map_camera for sample in samples if sample.T_map_camera is not None]
+    points = thinned(np.array(poses))
+    # Before the minutes of work: what is no route is said now.
+    unnamed = checked(Route(MAP, "-", args.frame, args.base_frame, points), args.source)
+    make_folder(args.output)
+    args.map = str(args.output / MAP)
+    status = build.make(args, bundle, views, args.frame, notes)
+    if status == 130:
+        return status
+    with open_map(args.map, "read") as places:
+        route = dataclasses.replace(unnamed, map_id=places.info.map_id)
+    path = route.write(args.output)
+    print(f"{path}: {route.length_m:.1f} m, {len(points)} points")
+    if route.backwards_m > 0.1:
+        print(
+            f"warning: {route.backwards_m:.1f} m were driven backwards: a robot that follows the route turns "
+            "round there",
+            file=sys.stderr,
+        )
+    return status

@@ -1,0 +1,155 @@
+"""Follows a route by where the robot is on it: pure pursuit, slower where the way bends or may be blocked.
+
+Coulter (1992), "Implementation of the Pure Pursuit Path Tracking Algorithm". Departures: the point ahead is
+nearer where the route bends, so that the robot does not cut corners, and where the route goes to the side or
+back the robot turns on the spot.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from robot_vision.driving.route import Route
+from robot_vision.gate.answers import STANDING, Velocity
+from robot_vision.geometry.braking import braking_speed
+
+ARRIVED, OFF_ROUTE, BLOCKED = "arrived", "off_route", "blocked"
+_SHARES = (1.0, 0.7, 0.5, 0.35)  # of the lookahead, until the route hardly bends on the way there
+_BEND_M = 0.03
+_ON_THE_SPOT, _TURNED = (
+    math.radians(35),
+    math.radians(8),
+)  # it begins to turn, and has turned enough
+_BACK_M, _AHEAD_M = 0.4, 1.0  # along the route, from where it was last: it may pass a place twice
+_PER_RADIAN_M = 0.3  # how far away a heading counts that is wrong by a radian
+_SLOWEST = 0.35  # share of the speed that is left in a bend
+_TURN_GAIN = 2.0  # rad/s for each radian, on the spot
+_DT_MARGIN_S = 0.2  # from a pose to the wheels
+
+
+@dataclass(frozen=True)
+class FollowSettings:
+    """How a route is followed; see the repeat node's parameters for the texts."""
+
+    max_speed_m_s: float = 0.4
+    max_turn_rad_s: float = 1.0
+    lookahead_m: float = 0.5
+    deceleration_m_s2: float = 0.5
+    arrived_m: float = 0.1
+    off_route_m: float = 0.6
+    blocked_above: float = 0.75
+    free_below: float = 0.35
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A velocity, and where on the route it is for.
+
+    Attributes:
+        velocity: linear x in m/s and angular z in rad/s.
+        reason: `arrived`, `off_route` or `blocked`; empty while the robot drives.
+        progress_m: along the route.
+        aside_m: of the route, positive to its left.
+    """
+
+    velocity: Velocity
+    reason: str
+    progress_m: float
+    aside_m: float
+
+
+class Follower:
+    """Follows a route from wherever on it the robot is.
+
+    Args:
+        route: the way.
+        settings: how.
+    """
+
+    def __init__(self, route: Route, settings: FollowSettings | None = None) -> None:
+        self.route, self.settings = route, settings or FollowSettings()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets where on the route it was, and that it arrived."""
+        self._at: int | None = None
+        self._blocked = self._turning = self._arrived = False
+
+    def drive(self, x: float, y: float, yaw: float, collision: float = 0.0) -> Followed:
+        """Returns the velocity for a pose.
+
+        Args:
+            x: of the robot in the route's frame, metres.
+            y: the same.
+            yaw: radians from +x to +y.
+            collision: probability that something is in the way straight ahead.
+        """
+        s, route = self.settings, self.route
+        i = self._nearest(x, y, yaw)
+        px, py = route.points[i, :2]
+        along = self._direction(i)
+        dx, dy = x - px, y - py
+        ahead, aside = along @ (dx, dy), along[0] * dy - along[1] * dx
+        progress = float(np.clip(route.arc_m[i] + ahead, 0.0, route.length_m))
+        left = route.length_m - progress
+
+        def said(reason: str, velocity: Velocity = STANDING) -> Followed:
+            return Followed(velocity, reason, progress, float(aside))
+
+        if math.hypot(dx, dy) > s.off_route_m:
+            return said(OFF_ROUTE)
+        if self._arrived or left <= s.arrived_m:
+            self._arrived = True
+            return said(ARRIVED)
+        target, share = self._target(i, progress)
+        bearing = math.remainder(math.atan2(target[1] - y, target[0] - x) - yaw, math.tau)
+        limit = s.free_below if self._blocked else s.blocked_above
+        self._blocked = collision > limit
+        self._turning = abs(bearing) > (_TURNED if self._turning else _ON_THE_SPOT)
+        if self._blocked or self._turning:
+            turn = float(np.clip(_TURN_GAIN * bearing, -s.max_turn_rad_s, s.max_turn_rad_s))
+            return said(BLOCKED if self._blocked else "", Velocity((0, 0, 0), (0, 0, turn)))
+        bend = 1 - abs(bearing) / _ON_THE_SPOT
+        curvature = 2 * math.sin(bearing) / max(math.dist(target, (x, y)), 0.1)
+        speed = min(
+            s.max_speed_m_s * max(min(share, bend), _SLOWEST) * (1 - collision),
+            s.max_turn_rad_s / max(abs(curvature), 1e-6),
+            max(braking_speed(left, s.deceleration_m_s2, _DT_MARGIN_S), 0.05),
+        )
+        return said("", Velocity((speed, 0, 0), (0, 0, curvature * speed)))
+
+    def _nearest(self, x: float, y: float, yaw: float) -> int:
+        """Returns the point of the route where the robot is, by place and heading."""
+        points, arc = self.route.points, self.route.arc_m
+        low, high = 0, len(points)
+        if self._at is not None:
+            now = arc[self._at]
+            low, high = np.searchsorted(arc, [now - _BACK_M, now + _AHEAD_M])
+        some = points[low:high]
+        turned = np.abs((some[:, 2] - yaw + math.pi) % math.tau - math.pi)
+        away = np.hypot(some[:, 0] - x, some[:, 1] - y) + _PER_RADIAN_M * turned
+        found = int(low + away.argmin())
+        if away.min() <= self.settings.off_route_m + math.pi * _PER_RADIAN_M:
+            self._at = found
+        return found
+
+    def _direction(self, i: int) -> np.ndarray:
+        points = self.route.points[:, :2]
+        step = points[min(i + 1, len(points) - 1)] - points[max(i - 1, 0)]
+        return np.asarray(step / max(float(np.hypot(*step)), 1e-9))
+
+    def _target(self, i: int, progress: float) -> tuple[np.ndarray, float]:
+        """Returns the point (2,) to go to, and how much of the lookahead it is away."""
+        points, arc = self.route.points[:, :2], self.route.arc_m
+        for share in _SHARES:
+            j = int(np.searchsorted(arc, progress + share * self.settings.lookahead_m))
+            j = min(max(j, i + 1), len(points) - 1)
+            between, chord = points[i : j + 1] - points[i], points[j] - points[i]
+            length = max(float(np.hypot(*chord)), 1e-9)
+            bend = np.abs(chord[0] * between[:, 1] - chord[1] * between[:, 0]).max() / length
+            if bend <= _BEND_M and length > 0.8 * (arc[j] - arc[i]):
+                break
+        return points[j], share

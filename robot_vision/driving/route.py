@@ -1,0 +1,137 @@
+"""A route that was driven once: where the robot was, in the frame of the place map of that drive."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.errors import SourceError
+from robot_vision.files.whole import write_whole
+
+FORMAT = "robot_vision.route/1"
+ROUTE = "route.json"  # beside its map
+STEP_M = 0.05  # between two points
+_LEAST_M = 0.3  # a shorter way is no route
+_MOST_STEP_M = 1.0  # a gap of the recording that is wider than this is not to be guessed
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """A way through a place map, in the order in which it was driven.
+
+    Attributes:
+        map: file name of the place map, in the route's own folder.
+        map_id: of that map; another one has another frame.
+        frame_id: of the points, the map's.
+        base_frame: whose way it is.
+        points: float64 (n, 3), x and y in metres and yaw in radians from +x to +y, at least `STEP_M` apart.
+    """
+
+    map: str
+    map_id: str
+    frame_id: str
+    base_frame: str
+    points: NDArray[np.float64]
+
+    @cached_property
+    def arc_m(self) -> NDArray[np.float64]:
+        """Way to each point (n,), metres."""
+        steps = np.hypot(*np.diff(self.points[:, :2], axis=0).T)
+        return np.concatenate([[0.0], np.cumsum(steps)])
+
+    @property
+    def length_m(self) -> float:
+        """Of the whole way."""
+        return float(self.arc_m[-1])
+
+    @property
+    def backwards_m(self) -> float:
+        """How far of it was driven backwards; whoever follows it turns round there."""
+        steps = np.diff(self.points[:, :2], axis=0)
+        ahead = np.stack([np.cos(self.points[:-1, 2]), np.sin(self.points[:-1, 2])], axis=1)
+        back = (steps * ahead).sum(axis=1) < 0
+        return float(np.hypot(*steps[back].T).sum())
+
+    def write(self, folder: Path) -> Path:
+        """Writes `route.json` into the folder of the map, and returns its path."""
+        head = {
+            "format": FORMAT,
+            "map": self.map,
+            "map_id": self.map_id,
+            "frame_id": self.frame_id,
+            "base_frame": self.base_frame,
+        }
+        rows = ",\n  ".join(f"[{x:.4f}, {y:.4f}, {yaw:.4f}]" for x, y, yaw in self.points)
+        text = json.dumps(head, indent=1).removesuffix("\n}")
+        write_whole(folder / ROUTE, f'{text},\n "points": [\n  {rows}\n ]\n}}\n')
+        return folder / ROUTE
+
+
+def thinned(poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the points (m, 3) of a drive's poses (n, 4, 4), at least `STEP_M` apart; standing adds none."""
+    points = np.stack(
+        [poses[:, 0, 3], poses[:, 1, 3], np.arctan2(poses[:, 1, 0], poses[:, 0, 0])], axis=1
+    )
+    kept = [0]
+    for i in range(1, len(points)):
+        if math.dist(points[i, :2], points[kept[-1], :2]) >= STEP_M:
+            kept.append(i)
+    return points[kept]
+
+
+def read_route(path: str | Path) -> Route:
+    """Reads a route: the file, or the folder that holds it.
+
+    Raises:
+        SourceError: it is not there, or is none.
+    """
+    file = Path(path).expanduser()
+    file = file / ROUTE if file.is_dir() else file
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SourceError(
+            f"{file} cannot be read ({error.strerror or error}): `robot-vision teach` makes a route"
+        ) from error
+    except ValueError as error:
+        raise SourceError(f"{file} is no route: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise SourceError(f"{file} is no route: its format is not {FORMAT}")
+    texts: dict[str, str] = {}
+    for name in ("map", "map_id", "frame_id", "base_frame"):
+        texts[name] = text = data.get(name, "")
+        if not isinstance(text, str) or not text:
+            raise SourceError(f"{file}: {name} must be a text: teach the route again")
+    try:
+        points = np.array(data.get("points"), np.float64)
+    except (ValueError, TypeError):
+        points = np.zeros(0)
+    return checked(Route(**texts, points=points), str(file))
+
+
+def checked(route: Route, where: str) -> Route:
+    """Returns a route that can be followed.
+
+    Raises:
+        SourceError: it cannot.
+    """
+    points = route.points
+    if points.ndim != 2 or points.shape[1:] != (3,) or not np.isfinite(points).all():
+        raise SourceError(f"{where}: points must be rows of x, y and yaw, all finite")
+    if len(points) < 2 or route.length_m < _LEAST_M:
+        raise SourceError(
+            f"{where}: the robot moved less than {_LEAST_M:g} m, which is no route: drive farther"
+        )
+    widest = int(np.diff(route.arc_m).argmax())
+    if (gap := float(np.diff(route.arc_m)[widest])) > _MOST_STEP_M:
+        raise SourceError(
+            f"{where}: {gap:.1f} m are missing after {route.arc_m[widest]:.1f} m, where no image has a "
+            "pose or the pose jumps: teach it again in one go"
+        )
+    return route
