@@ -298,6 +298,7 @@ class Trainer(Side, Generic[S]):
         losses: name to `module:Class`; the first is the default where `Settings` names none.
         baselines: word in `baselines:` to what it does.
         harms: of flip, crop, mixup and viewpoint: augmentations that make its truth untrue.
+        mirrored: of its numbers, as the head calls them, those that change their sign in a mirror image.
         truth: the word of what a sample must have, or what such words begin with.
         looks_up: measured by what it finds among the training images.
         balances: it learns classes, which batches may have equally often.
@@ -313,6 +314,7 @@ class Trainer(Side, Generic[S]):
     losses: ClassVar[Mapping[str, str]] = {}
     baselines: ClassVar[Mapping[str, str]] = {}
     harms: ClassVar[frozenset[str]] = frozenset()
+    mirrored: ClassVar[frozenset[str]] = frozenset()
     truth: ClassVar[str]
     looks_up: ClassVar[bool] = False
     balances: ClassVar[bool] = False

@@ -55,8 +55,9 @@ class DronetTrainer(Trainer[DronetSpec]):
         "constant": "always the mean steering, and the more frequent of collision and none",
         "random": "steering drawn from a normal distribution, and a coin for collisions",
     }
-    # A mirrored road bends the other way. Shifts and small turns are the paper's own augmentation.
-    harms = frozenset({"flip", "mixup"})
+    # Shifts and small turns are the paper's own augmentation. A mirrored road bends the other way.
+    harms = frozenset({"mixup"})
+    mirrored = frozenset({"steering"})
     truth = "number"
     takes = "steering and collision"
 

@@ -66,16 +66,18 @@ class Obstacles:
         Returns:
             (m,) metres.
         """
-        start, turn = np.asarray(xy, float), np.asarray(angles, float)
-        start = start.reshape(-1, 1, 2)
-        direction = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
-        direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)[:, None]
-        to_low, to_high = (
-            (self.low - start) / direction,
-            (self.high - start) / direction,
-        )  # (m, n, 2)
-        enters = np.minimum(to_low, to_high).max(axis=2)
-        leaves = np.maximum(to_low, to_high).min(axis=2)
+        start, turn = np.asarray(xy, float).reshape(-1, 2), np.asarray(angles, float)
+        gap = np.maximum(self.low - start.max(axis=0), start.min(axis=0) - self.high)
+        near = gap.max(axis=1) <= range_max_m  # the others no ray reaches
+        low, high = self.low[near], self.high[near]
+        spans = []
+        for axis, direction in enumerate((np.cos(turn), np.sin(turn))):
+            direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)[:, None]
+            to_low = (low[:, axis] - start[:, axis, None]) / direction  # (m, n)
+            to_high = (high[:, axis] - start[:, axis, None]) / direction
+            spans.append((np.minimum(to_low, to_high), np.maximum(to_low, to_high)))
+        enters = np.maximum(spans[0][0], spans[1][0])
+        leaves = np.minimum(spans[0][1], spans[1][1])
         hit = (leaves >= enters) & (leaves >= 0)
         nearest = np.where(hit, np.maximum(enters, 0), np.inf).min(axis=1, initial=np.inf)
         return np.where(nearest <= range_max_m, nearest, np.inf)

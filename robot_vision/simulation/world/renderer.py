@@ -190,31 +190,43 @@ class Renderer:
         planes: NDArray[np.float32],
     ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
         c, atlas = self.camera, self._atlas
-        # s/z and t/z, scaled to atlas pixels, as planes over the image; gathered per pixel
+        at = np.maximum(ids, 0).astype(np.intp)  # none takes any, and is blackened below
+        # s/z and t/z, scaled to atlas pixels, as planes over the image; gathered per pixel, a number at a
+        # time: rows of several take twice as long
         scaled = planes[:, :2] * atlas.places[:, 2:, None]
-        table = scaled.reshape(-1, 6)[ids]  # (h, w, 6); -1 takes any row, and is blackened below
         x, y = self._xs[None, :], self._ys[:, None]
         depth = 1 / np.maximum(inverse_depth, 1e-6)
-        u = (table[..., 0] * x + table[..., 1] * y + table[..., 2]) * depth
-        v = (table[..., 3] * x + table[..., 4] * y + table[..., 5]) * depth
-        place = atlas.places[ids]  # (h, w, 4)
-        np.clip(u, 0, place[..., 2], out=u)
-        np.clip(v, 0, place[..., 3], out=v)
-        u += place[..., 0]
-        v += place[..., 1]
-        texels = self._density[ids] * depth / c.fx  # texture pixels that one image pixel covers
+        u, v = (_plane(scaled[:, axis], at, x, y) for axis in (0, 1))
+        for axis, place in enumerate((u, v)):
+            place *= depth
+            np.clip(place, 0, atlas.places[:, 2 + axis].take(at), out=place)
+            place += atlas.places[:, axis].take(at)
+        texels = self._density.take(at) * depth / c.fx  # texture pixels that one image pixel covers
         level = np.clip(np.log2(np.maximum(texels, 1e-3)) + 0.5, 0, LEVELS - 1).astype(np.int32)
-        shrink = np.exp2(-level.astype(np.float32))
+        shrink = np.exp2(-np.arange(LEVELS, dtype=np.float32)).take(level)
         # a texture's left edge is at -0.5 in pixel centres, at every level
         u = u * shrink - 0.5
         v = v * shrink - 0.5 + atlas.rows[level]
         image: NDArray[np.uint8] = cv2.remap(atlas.image, u, v, cv2.INTER_LINEAR)  # type: ignore[assignment]
         empty = ids < 0
-        rooms = self._rooms.astype(np.int16)[ids]
+        rooms = self._rooms.astype(np.int16)[at]
         if empty.any():
             image[empty] = 0
             rooms[empty] = -1
         return image, rooms
+
+
+def _plane(
+    terms: NDArray[np.float32],
+    at: NDArray[np.intp],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Returns a x + b y + c of each pixel, with a, b and c of (n, 3) in the row of (h, w) that it is `at`."""
+    found: NDArray[np.float32] = terms[:, 0].take(at) * x
+    found += terms[:, 1].take(at) * y
+    found += terms[:, 2].take(at)
+    return found
 
 
 def _clip(points: NDArray[np.float64], inside: NDArray[np.float64]) -> NDArray[np.float64]:

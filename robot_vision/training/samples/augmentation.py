@@ -256,6 +256,7 @@ class BatchAugmentation:
         augment: what `make_augmentation` returned.
         mixup: or None.
         dense: word of truth to what a head learns of every pixel.
+        mirrored: targets that change their sign in a mirror image.
     """
 
     def __init__(
@@ -263,8 +264,10 @@ class BatchAugmentation:
         augment: Augmentation,
         mixup: Mixup | None = None,
         dense: Mapping[str, Dense] | None = None,
+        mirrored: frozenset[str] = frozenset(),
     ) -> None:
         self.augment, self.mixup, self.dense = augment, mixup, dense or {}
+        self.mirrored = mirrored
 
     def __call__(self, batch: dict[str, Tensor], epoch: int | torch.Generator) -> dict[str, Tensor]:
         """Returns a changed copy.
@@ -304,6 +307,9 @@ class BatchAugmentation:
             kept = torch.where(true[:, None, None], changed, identity)
             out["T_map_camera"] = kept.to(batch["T_map_camera"].dtype)
             out["has_pose"] = batch["has_pose"] & true
+        if self.mirrored and views:
+            sign = torch.tensor([-1.0 if _is_mirrored(view) else 1.0 for view in views])
+            out |= {key: batch[key] * sign for key in self.mirrored}
         for word, dense in self.dense.items():
             maps = [
                 moved_truth(values, view.moved, dense)
@@ -314,6 +320,10 @@ class BatchAugmentation:
         if matrices and len(matrices) == len(views):
             out["camera_matrix"] = torch.from_numpy(np.stack(matrices)).float()
         return out if self.mixup is None else self.mixup(out, epoch)
+
+
+def _is_mirrored(view: Augmented) -> bool:
+    return view.moved is not None and bool(np.linalg.det(view.moved[:2, :2]) < 0)
 
 
 def _seed(seed: int, epoch: int, index: int) -> int:
@@ -328,7 +338,8 @@ def augmentation_settings(config: TrainingConfig) -> dict[str, Any]:
     if "all" in config.network.freeze or config.network.init_from:
         return {"name": NONE}
     harms = harms_of(config)
-    if not harms.keys() & {"flip", "crop"}:
+    # A crop moves what is straight ahead, on which what a mirror turns depends.
+    if not harms.keys() & {"flip", "crop"} and not mirrored_of(config):
         return {"name": "labels"}
     return {"name": "poses", **({"roll_deg": 0.0} if "viewpoint" in harms else {})}
 
@@ -336,6 +347,11 @@ def augmentation_settings(config: TrainingConfig) -> dict[str, Any]:
 def harms_of(config: TrainingConfig) -> dict[str, str]:
     """Returns the augmentations that make the truth of a head untrue, to its name."""
     return {harm: name for name, t in config.trainers.items() for harm in sorted(t.harms)}
+
+
+def mirrored_of(config: TrainingConfig) -> frozenset[str]:
+    """Returns the targets that change their sign in a mirror image."""
+    return frozenset(t.head.key(word) for t in config.trainers.values() for word in t.mirrored)
 
 
 def make_augment(
@@ -387,7 +403,7 @@ def make_augment(
                 f"a turned camera makes the truth of the {harms['viewpoint']} head untrue: use roll_deg: 0, "
                 "tilt_deg: 0 and zoom: 1"
             )
-    return BatchAugmentation(augment, mixup, dense_of(config, spec))
+    return BatchAugmentation(augment, mixup, dense_of(config, spec), mirrored_of(config))
 
 
 def dense_of(config: TrainingConfig, spec: NetworkSpec) -> dict[str, Dense]:

@@ -396,8 +396,8 @@ def test_dronet_learns_from_a_bag(tmp_path):
         (["a,0.5,", "b,0,", "c,,1", "d,,0"], {"loop": {"epochs": 3}}, "after epoch 2.*has 3"),
         (
             ["a,0.5,", "b,0,", "c,,1", "d,,0"],
-            {"augmentation": {"name": "labels"}},
-            "makes the truth of the dronet head untrue",
+            {"augmentation": {"name": "labels", "mixup": 0.2}},
+            "mixup makes the truth of the dronet head untrue",
         ),
     ],
 )
@@ -423,7 +423,47 @@ def test_mirroring_may_be_turned_off(tmp_path):
 
     config = dronet("labels_csv", tmp_path, tmp_path, augmentation={"name": "labels", "flip": 0})
     spec = NetworkSpec(heads={"dronet": HEAD.Spec()})
-    assert make_augment(config, spec) is not None
+    augment = make_augment(config, spec)
+    assert augment is not None
+    assert augment(a_batch_that_turns(), 0)["steering"].tolist() == [0.5, -0.25, 0.0, 1.0]
+
+
+def test_a_mirror_image_turns_the_other_way(tmp_path):
+    torch = pytest.importorskip("torch")
+    from robot_vision.contract.spec import NetworkSpec
+    from robot_vision.training.samples.augmentation import augmentation_settings, make_augment
+
+    still = {"crop_scale": 1, "crop_ratio": 1, "rotation_deg": 0, "white_balance": 0, "gamma": 0}
+    still |= dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0)
+    still |= dict.fromkeys(("blur", "noise", "jpeg", "occlusion"), 0)
+    config = dronet("labels_csv", tmp_path, tmp_path, augmentation={"name": "labels", **still})
+    augment = make_augment(config, NetworkSpec(heads={"dronet": HEAD.Spec()}))
+    assert augment is not None
+    seen = set()
+    for epoch in range(8):
+        batch = a_batch_that_turns()
+        out = augment(batch, epoch)
+        for i in range(4):
+            mirrored = not torch.equal(out["images"][i], batch["images"][i])
+            seen.add(mirrored)
+            if mirrored:
+                assert torch.equal(out["images"][i], batch["images"][i].flip(1))
+            sign = -1 if mirrored else 1
+            assert out["steering"][i] == sign * batch["steering"][i]
+        assert torch.equal(out["collision"], batch["collision"])
+    assert seen == {True, False}
+    plain = dronet("labels_csv", tmp_path, tmp_path, augmentation=None)
+    assert augmentation_settings(plain)["name"] == "poses"  # a crop moves what is straight ahead
+
+
+def a_batch_that_turns():
+    import torch
+
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 12, 16, 3), np.uint8))
+    steering, collision = torch.tensor([0.5, -0.25, 0.0, 1.0]), torch.tensor([0.0, 1.0, 1.0, 0.0])
+    return {
+        "images": images, "index": torch.arange(4), "steering": steering, "collision": collision,
+    }  # fmt: skip
 
 
 @pytest.mark.slow
