@@ -80,15 +80,15 @@ def test_plan_costs_what_another_program_finds() -> None:
 
 @pytest.mark.slow
 def test_expert_hits_nothing_and_sees_more_than_those_who_see_nothing() -> None:
-    homes = [(f"home {s}", lambda s=s: Simulator(random_home(s), s)) for s in (500, 501, 502)]
+    homes = [(f"home {s}", lambda s=s: Simulator(random_home(s), s)) for s in (500, 501)]
     expert, random, straight = (
-        evaluate(DRIVERS[name], name, homes, 30.0).figures()
+        evaluate(DRIVERS[name], name, homes, 20.0).figures()
         for name in ("expert", "random", "straight")
     )
     assert expert["collisions"] == expert["stuck"] == 0
     assert expert["mean_speed_m_s"] > 0.45
     assert expert["visited"] > 1.3 * straight["visited"]
-    assert random["collisions"] > 20 and straight["collisions"] > 10
+    assert random["collisions"] > 10 and straight["collisions"] > 5
     assert 0 < random["hits_outside_the_picture"] < random["collisions"]
     assert straight["turn_change_rad_s2"] == 0 < expert["turn_change_rad_s2"]
 
@@ -128,8 +128,8 @@ def test_free_lengths_are_how_far_a_turned_robot_would_get(seed: int) -> None:
 
 @pytest.mark.slow
 def test_free_way_hits_nothing_and_never_gets_stuck() -> None:
-    homes = [(f"home {s}", lambda s=s: Simulator(random_home(s), s)) for s in (500, 501, 502)]
-    found = evaluate(DRIVERS[FREE_WAY], FREE_WAY, homes, 40.0).figures()
+    homes = [(f"home {s}", lambda s=s: Simulator(random_home(s), s)) for s in (500, 501)]
+    found = evaluate(DRIVERS[FREE_WAY], FREE_WAY, homes, 25.0).figures()
     assert found["collisions"] == found["stuck"] == 0
     assert found["mean_speed_m_s"] > 0.38
 
@@ -232,14 +232,14 @@ def test_recording_is_a_data_set_of_what_the_geometry_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "driven"
-    arguments = ["--worlds", "8", "--metres", "2", "--image-size", "96", "64", "--out", str(folder)]
+    arguments = ["--worlds", "8", "--metres", "1", "--image-size", "96", "64", "--out", str(folder)]
     assert main(["drive", "record", *arguments]) == 0
     splits = open_dataset(
         "labels_csv", str(folder / "labels.csv"), truth="number:steering,number:collision"
     )
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(splits.split("train")) + len(splits.split("validation")) == len(rows) > 200
+    assert len(splits.split("train")) + len(splits.split("validation")) == len(rows) > 100
     assert f"{len(rows)} images of 8 homes" in capsys.readouterr().out
     assert {row["world"] for row in rows if row["split"] == "val"} == {"home-7"}
     for row in rows:
@@ -277,9 +277,9 @@ def test_disturbances_bring_images_of_what_the_driver_avoids(tmp_path: Path) -> 
     blocked, small = {}, Mount(width=48, height=32)
     for share in (0.0, 0.5):
         with FolderRecording(tmp_path / str(share), small) as recording:
-            for seed in range(6):
+            for seed in range(3):
                 simulator = Simulator(random_home(seed), seed, mount=small)
-                recording.add(seed, f"home-{seed}", simulator, Way(6.0, share))
+                recording.add(seed, f"home-{seed}", simulator, Way(4.0, share))
         blocked[share] = recording.blocked / recording.images
     assert blocked[0.5] > 1.2 * blocked[0.0]
 
