@@ -40,6 +40,7 @@ EXECUTABLES = (
     "filter_node",
     "gate_node",
     "driver_node",
+    "localiser_node",
     "camera_player",
     "simulator_node",
     "viewer_node",

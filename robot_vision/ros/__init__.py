@@ -8,6 +8,7 @@ EXECUTABLES = {
     "filter_node": "robot_vision.ros.filters.node",
     "gate_node": "robot_vision.ros.gate.node",
     "driver_node": "robot_vision.ros.driving.node",
+    "localiser_node": "robot_vision.ros.localising.node",
     "camera_player": "robot_vision.ros.player.node",
     "simulator_node": "robot_vision.ros.simulation.node",
     "viewer_node": "robot_vision.ros.viewer.node",

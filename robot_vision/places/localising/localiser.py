@@ -34,7 +34,7 @@ class LocaliserOptions:
 
     Attributes:
         turn_rad_s: its turn rate.
-        drive_m: way to the next place where it looks round,
+        drive_m: way to the next place where it looks round; 0 only turns,
         drive_s: and the time that it takes at most.
         agreement: when the pose is sure.
     """
@@ -123,9 +123,13 @@ class ActiveLocaliser:
                 return Step(DRIVE)
             self._drives = None
         side, chance = self._side_of(self._chances(heading, T_odom_camera, found))
-        if chance < _LEAST:
+        if chance < _LEAST and self.options.drive_m > 0:
             self._drives = stamp_ns, T_odom_camera
             return Step(DRIVE, chance=chance)
+        if (
+            chance < _LEAST
+        ):  # it can only turn: another round may meet another light, or nobody in the way
+            self._had = [heading]
         self._side = side
         return Step(TURN, side, chance=chance)
 

@@ -46,6 +46,7 @@ LAUNCH_FILES = [
         "places.launch.py",
         "filters.launch.py",
         "gate.launch.py",
+        "localising.launch.py",
         "demo.launch.py",
         "drive.launch.py",
         "view.launch.py",

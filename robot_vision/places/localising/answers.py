@@ -1,0 +1,112 @@
+"""What the localiser hears, as rules of the gate: each must be there and of now, or the robot stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.driving.answers import COLLISION, STEERING, CollisionAnswer, SteeringAnswer
+from robot_vision.errors import MeasurementError
+from robot_vision.gate.rule import FREE, Rule
+from robot_vision.geometry.rigid import pose_matrix
+
+Array = NDArray[np.float64]
+
+PLACES, ODOMETRY = "places", "odometry"
+
+
+@dataclass(frozen=True, eq=False)
+class NamedPlaces:
+    """What the place node says of an image.
+
+    Attributes:
+        frame: of the map.
+        ids: keyframes (n,), most probable first.
+        poses: (4, 4) each, of the camera in the map.
+        probabilities: (n,).
+        accepted: the pose's covariance (6, 6), where the first place is accepted; None where none is.
+    """
+
+    frame: str
+    ids: tuple[int, ...]
+    poses: tuple[Array, ...]
+    probabilities: tuple[float, ...]
+    accepted: Array | None
+
+
+@dataclass(frozen=True)
+class PlacesAnswer(Rule):
+    """The place node's places."""
+
+    MESSAGE = "vision_msgs/msg/Detection3D"
+
+    def read(self, message: Any) -> NamedPlaces:
+        """See `Rule`."""
+        named = [r for r in message.results if r.hypothesis.class_id.isdecimal()]
+        poses = tuple(_pose(r.pose.pose) for r in named)
+        probabilities = tuple(float(r.hypothesis.score) for r in named)
+        if not all(0 <= p <= 1 + 1e-6 for p in probabilities):
+            raise MeasurementError("out_of_range", "its scores are no probabilities")
+        accepted = None
+        if message.id:
+            if not named or message.id != named[0].hypothesis.class_id:
+                raise MeasurementError(
+                    "shape", f"the accepted place {message.id!r} is not its first"
+                )
+            accepted = np.array(named[0].pose.covariance, np.float64).reshape(6, 6)
+        ids = tuple(int(r.hypothesis.class_id) for r in named)
+        return NamedPlaces(str(message.header.frame_id), ids, poses, probabilities, accepted)
+
+    def judge(self, value: Any) -> tuple[float, str]:
+        """See `Rule`."""
+        return FREE, ""
+
+
+@dataclass(frozen=True)
+class OdometryAnswer(Rule):
+    """The robot's pose (4, 4) by the odometry."""
+
+    MESSAGE = "nav_msgs/msg/Odometry"
+
+    def read(self, message: Any) -> Array:
+        """See `Rule`."""
+        return _pose(message.pose.pose)
+
+    def judge(self, value: Any) -> tuple[float, str]:
+        """See `Rule`."""
+        return FREE, ""
+
+
+def answers_of(
+    places: str, odometry: str, reflex: tuple[str, str] | None, max_age_s: float
+) -> tuple[Rule, ...]:
+    """Returns what the localiser reads.
+
+    Args:
+        places: topic of the place node's places.
+        odometry: topic.
+        reflex: topics of steering and of the probability of a collision; None for a robot that only turns.
+        max_age_s: age from which each is stale.
+    """
+    found: list[Rule] = [
+        PlacesAnswer(PLACES, places, max_age_s),
+        OdometryAnswer(ODOMETRY, odometry, max_age_s),
+    ]
+    if reflex is not None:
+        found.append(SteeringAnswer(STEERING, reflex[0], max_age_s))
+        found.append(CollisionAnswer(COLLISION, reflex[1], max_age_s))
+    return tuple(found)
+
+
+def _pose(pose: Any) -> Array:
+    p, q = pose.position, pose.orientation
+    xyzw = np.array([q.x, q.y, q.z, q.w], np.float64)
+    numbers = np.array([p.x, p.y, p.z, *xyzw])
+    if not np.isfinite(numbers).all() or abs(float(np.linalg.norm(xyzw)) - 1) > 1e-2:
+        raise MeasurementError(
+            "non_finite", "a pose is not finite, or its quaternion not of length 1"
+        )
+    return pose_matrix(numbers[:3], xyzw / np.linalg.norm(xyzw))

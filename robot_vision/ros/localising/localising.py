@@ -1,0 +1,275 @@
+"""Places and odometry in, commands out: what the localiser does while it is configured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from numpy.typing import NDArray
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from robot_vision.driving.answers import seen
+from robot_vision.driving.law import Law, LawSettings
+from robot_vision.errors import RobotVisionError
+from robot_vision.gate.answers import STANDING, Velocity
+from robot_vision.gate.decision import Limit, stopping
+from robot_vision.gate.moment import Moment
+from robot_vision.geometry.camera_pose import CameraPose, base_pose
+from robot_vision.geometry.pose_buffer import PoseBuffer
+from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.messages.stamps import set_stamp
+from robot_vision.places.localising.agreement import difference
+from robot_vision.places.localising.answers import ODOMETRY, PLACES, NamedPlaces
+from robot_vision.places.localising.localiser import (
+    DRIVE,
+    TURN,
+    ActiveLocaliser,
+    LocaliserOptions,
+    Step,
+)
+from robot_vision.places.localising.next_view import MapViews
+from robot_vision.places.map.base import PlaceMap
+from robot_vision.ros.gate.commanding import OUT, Commanding
+from robot_vision.ros.gate.diagnostics import OK, WARN, Said
+from robot_vision.ros.localising.parameters import LocaliserParameters
+from robot_vision.ros.node.managed_node import ManagedNode
+from robot_vision.ros.node.qos import profile
+from robot_vision.ros.node.status import pose_message, status_message
+from robot_vision.ros.node.transforms import transform_from_numbers
+
+POSE = "~/pose"
+COUNTERS = ("published", "refused_answers", "clock_jumps", "looks", "verified_looks", "no_odometry",
+            "not_verified", "map_failures", "localised", "gave_up")  # fmt: skip
+_SAME_M = 1e-6  # a pose so near to the keyframe's is the keyframe's: nothing was compared
+_TOLERANCE_S = 0.1
+
+
+class Localising(Commanding[LocaliserParameters]):
+    """The localiser; see `Commanding`.
+
+    Args:
+        node: owns what is made here.
+        places: the map; closed by `destroy`.
+        given: see `Commanding`.
+    """
+
+    def __init__(
+        self, node: ManagedNode[LocaliserParameters], places: PlaceMap, *given: Any
+    ) -> None:
+        p = node.parameters
+        self._places = places
+        self._T_base_camera = transform_from_numbers(p.camera_to_base)
+        self._options = LocaliserOptions(p.turn_rad_s, p.drive_m)
+        self._localiser = ActiveLocaliser(MapViews(places), self._options)
+        self._law = Law(LawSettings(max_speed_m_s=p.speed_m_s, max_turn_rad_s=p.turn_rad_s))
+        self._odometry = PoseBuffer()
+        self._asked: Any = None  # whoever waits for the pose
+        self._step: Step | None = None
+        self._service: Any = None
+        self._last = "nobody has asked yet"
+        super().__init__(node, *given)
+        self._pose = node.create_lifecycle_publisher(
+            PoseWithCovarianceStamped, POSE, profile("reliable", 1)
+        )
+
+    def activate(self) -> None:
+        """See `Commanding`."""
+        super().activate()
+        # A service that waits holds its group: answers and the timer have to go on meanwhile.
+        group = ReentrantCallbackGroup()
+        self._service = self._node.create_service(
+            Trigger, "~/localise", self._on_localise, callback_group=group
+        )
+
+    def deactivate(self) -> None:
+        """See `Commanding`."""
+        self._finish(False, "the node was deactivated")
+        service, self._service = self._service, None
+        if service is not None:
+            self._node.destroy_service(service)
+        super().deactivate()
+
+    def destroy(self) -> None:
+        """See `Commanding`."""
+        super().destroy()
+        self._node.destroy_lifecycle_publisher(self._pose)
+        self._places.close()
+
+    def on_change(self) -> None:
+        """See `Commanding`."""
+        p = self._node.parameters
+        self._localiser.options = self._options = LocaliserOptions(p.turn_rad_s, p.drive_m)
+
+    async def _on_localise(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        if self._asked is not None:
+            response.success, response.message = False, "it localises already"
+            return response
+        self._began, self._asked = self._look(), Future(executor=self._node.executor)
+        self._localiser.reset()
+        self._law.reset()
+        self._answered(self._began, None)  # a simulator in lock-step waits with its image
+        response.success, response.message = await self._asked
+        return response
+
+    def _finish(self, success: bool, text: str) -> None:
+        """Stops the robot and answers whoever waits."""
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return
+        self._statistics.count("localised" if success else "gave_up")
+        self._last, self._step = text, None
+        self._publish(STANDING, self._look())
+        log = self._node.get_logger()
+        (log.info if success else log.warning)(f"Localise: {text}")
+        asked.set_result((success, text))
+
+    # What comes in
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._odometry.clear()
+        self._looked_ns = self._driven_ns = 0  # stamps of images
+        self._step = None
+        self._law.reset()
+        self._finish(False, "the clock jumped")
+
+    def _answered(self, now: Moment, seen_ns: int | None) -> None:
+        odometry = self._answers.get(ODOMETRY)
+        if odometry is not None and odometry.value is not None and odometry.stamp_ns is not None:
+            T = odometry.value
+            self._odometry.add(odometry.stamp_ns, T[:3, 3], xyzw_from_matrix(T[:3, :3]))
+        if self._asked is None:
+            return
+        if stops := self._stops(now):
+            self._stop(stops, now)
+            return
+        places = self._answers[PLACES]
+        # Images of before it was asked show where the robot was.
+        begun_ns = max(self._looked_ns, self._began.ros_ns - 1)
+        if places.stamp_ns is not None and places.stamp_ns > begun_ns:
+            self._look_at(places.value, places.stamp_ns, now)
+        self._drive(now)
+
+    def _look_at(self, places: NamedPlaces, stamp_ns: int, now: Moment) -> None:
+        self._looked_ns = stamp_ns
+        at = self._odometry.at(stamp_ns, _TOLERANCE_S)
+        if at is None:
+            self._statistics.count("no_odometry")
+            self._warn("odometry", f"An image is not used: {self._odometry.why(stamp_ns)}")
+            return
+        self._statistics.count("looks")
+        try:
+            verified = self._verified(places)
+            named = list(zip(places.poses, places.probabilities, strict=True))
+            step = self._localiser.look(stamp_ns, at[0] @ self._T_base_camera, named, verified)
+        except RobotVisionError as error:  # the map was moved away, or its server is
+            self._statistics.count("map_failures")
+            self._warn("map", f"An image is not used: {error}")
+            return
+        if step.pose is not None:
+            self._found(places, step.pose, stamp_ns)
+            return
+        if step.what == DRIVE and (self._step is None or self._step.what != DRIVE):
+            self._law.reset()
+        self._step = step
+        if step.what == TURN:
+            turn = step.side * self._options.turn_rad_s
+            self._command(Velocity((0, 0, 0), (0, 0, turn)), stamp_ns, now)
+
+    def _verified(self, places: NamedPlaces) -> NDArray[np.float64] | None:
+        """Returns the camera's verified pose (4, 4); None where geometry did not find one."""
+        if places.accepted is None:
+            return None
+        own = self._places.get(places.ids[0]).T_map_camera
+        if difference(own, places.poses[0])[0] < _SAME_M:
+            total = self._statistics.count("not_verified")
+            self._warn(
+                "verify",
+                f"A place is not used ({total} so far), since it was not compared with the image: run the "
+                "place node with verify:=true on a map with structure",
+            )
+            return None
+        self._statistics.count("verified_looks")
+        return places.poses[0]
+
+    def _found(self, places: NamedPlaces, T: NDArray[np.float64], stamp_ns: int) -> None:
+        assert places.accepted is not None
+        camera = CameraPose(T[:3, 3], xyzw_from_matrix(T[:3, :3]), places.accepted)
+        robot = base_pose(camera, self._T_base_camera)
+        message = pose_message_of(robot, places.frame, stamp_ns)
+        self._pose.publish(message)
+        x, y, _ = robot.position
+        ahead = T[:3, :3] @ self._T_base_camera[:3, :3].T[:, 0]
+        yaw = np.degrees(np.arctan2(ahead[1], ahead[0]))
+        self._finish(True, f"x {x:.2f} m, y {y:.2f} m, yaw {yaw:.0f} degrees in {places.frame}")
+
+    # What goes out
+
+    def _drive(self, now: Moment) -> None:
+        """Drives on as the reflex says, if it is time to."""
+        if self._asked is None or self._step is None or self._step.what != DRIVE:
+            return
+        found = seen(self._answers, False)
+        if found is not None and found[0].stamp_ns > self._driven_ns:
+            self._driven_ns = found[0].stamp_ns
+            self._command(self._law.drive(found[0]).velocity, found[0].stamp_ns, now)
+
+    def _command(self, velocity: Velocity, stamp_ns: int, now: Moment) -> None:
+        self._publish(velocity, now, (stamp_ns, "base_link"))
+        self._say(Said((), velocity, velocity), now)
+
+    def _on_tick(self) -> None:
+        now = self._look()
+        if self._asked is None:
+            self._say(Said((), STANDING, STANDING), now)
+            return
+        limit_s = self._node.parameters.limit_s
+        if not 0 <= now.since_s(self._began) <= limit_s:
+            self._finish(False, f"no sure pose within {limit_s:g} s")
+        elif stops := self._stops(now):
+            self._stop(stops, now)
+        elif self._step is not None and self._step.what == TURN:
+            self._publish(self._sent, now)  # places may come more slowly than the base waits
+
+    def _stops(self, now: Moment) -> tuple[Limit, ...]:
+        return stopping(
+            self._rules.rules, self._answers, self._node.parameters.max_ahead_s, self._clock, now
+        )
+
+    def _stop(self, stops: tuple[Limit, ...], now: Moment) -> None:
+        self._step = None
+        self._law.reset()
+        if not (now.simulated and self._header is None):  # see Commanding._publish
+            self._publish(STANDING, now)
+        self._say(Said(stops, STANDING, STANDING), now)
+
+    def status(self) -> Any:
+        """See `Commanding`."""
+        problems, what = [*self.problems(), *self.other_types(OUT)], self._said
+        counters = self._statistics.counters
+        doing = (
+            "idle" if self._asked is None else ("looks round" if not what.holding else what.text)
+        )
+        level = WARN if problems or what.holding else OK
+        values: dict[str, object] = {
+            "localises": self._asked is not None,
+            "last": self._last,
+            **{name: counters.get(name, 0) for name in COUNTERS},
+        }
+        name = self._node.get_fully_qualified_name()
+        text = "; ".join([doing, *problems])
+        return status_message(level, f"{name}: localiser", text, "", values)
+
+
+def pose_message_of(pose: CameraPose, frame: str, stamp_ns: int) -> Any:
+    """Returns a pose under its stamp."""
+    from std_msgs.msg import Header
+
+    header = Header(frame_id=frame)
+    set_stamp(header.stamp, stamp_ns)
+    return pose_message(header, pose, frame, 1.0, False)

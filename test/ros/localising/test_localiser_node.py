@@ -1,0 +1,215 @@
+"""The localiser node: in a loop with simulator, perception and places, and when its camera is lost."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+pytest.importorskip("rclpy")
+pytest.importorskip("vision_msgs")
+
+from place_maps import make_map, unit
+from ros_helpers import ROOT, Client, NodeProcess, set_header, wait_until
+
+from robot_vision.errors import ConfigError
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.pipeline import Pipeline
+from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import create_map_for
+from robot_vision.places.verification.builder import StructureBuilder
+from robot_vision.ros import EXECUTABLES
+from robot_vision.ros.localising.parameters import LocaliserParameters
+from robot_vision.ros.node.parameters import markdown_table, yaml_text
+from robot_vision.settings.parameters import build
+from robot_vision.simulation.robot import Motion
+from robot_vision.simulation.simulator import Simulator
+from robot_vision.simulation.world.homes import random_home
+
+WORLD, SEED = 10_003, 4
+MOUNTED = f"camera_to_base:=[0.1, 0.0, 0.4, {-math.pi / 2}, 0.0, {-math.pi / 2}]"
+
+
+def test_parameters_agree_with_their_yaml_file_and_their_documentation() -> None:
+    file = ROOT / "config" / "localising.yaml"
+    values = yaml.safe_load(file.read_text())["/**"]["ros__parameters"]
+    assert build(LocaliserParameters, values) == LocaliserParameters()
+    assert file.read_text() == yaml_text(LocaliserParameters, "localiser", "localising"), (
+        "run python -m robot_vision.ros.localising.parameters > config/localising.yaml"
+    )
+    assert markdown_table(LocaliserParameters) in (ROOT / "docs" / "localising.md").read_text()
+
+
+def test_a_mounting_of_other_than_six_numbers_is_refused() -> None:
+    with pytest.raises(ConfigError, match="camera_to_base has 3 numbers"):
+        build(LocaliserParameters, {"camera_to_base": [0.0, 0.0, 1.0]})
+
+
+def ask(client: Client) -> Any:
+    """Asks the node to localise, and returns the future of its answer."""
+    from std_srvs.srv import Trigger
+
+    service = client.node.create_client(Trigger, "/localiser/localise")
+    wait_until(service.service_is_ready, 60)
+    return service.call_async(Trigger.Request())
+
+
+def mapped_behind(path: Path, simulator: Simulator) -> None:
+    """Makes a map of what lies behind the robot, seen from where it stands and from three places near it."""
+    m, c = simulator.motion, simulator.mount.camera
+    lens = Intrinsics.of_matrix(c.k, c.width, c.height)
+    builder = StructureBuilder(provisional=False)
+    with Pipeline.load(ROOT / "models" / "demo") as pipeline:
+        with create_map_for(path, pipeline.bundle) as places:
+            for dx, dy in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (-0.1, 0.0)):
+                for turn in np.radians((150, 180, 210)):
+                    simulator.motion = Motion(m.x + dx, m.y + dy, m.yaw + turn)
+                    simulator.step()
+                    image, T = simulator.image(), simulator.T_map_camera
+                    key = places.add(
+                        Keyframe.checked(
+                            stamp_ns=simulator.now_ns,
+                            camera="camera",
+                            source="drive",
+                            T_map_camera=T,
+                            descriptor=pipeline(image)["place"].values,
+                        )
+                    )
+                    places.set_structures(builder.add(key, T, image, lens))
+            places.set_structures(builder.flush())
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_lost_robot_turns_to_what_the_map_knows_and_says_where_it_is(
+    tmp_path: Path, ros_domain: None
+) -> None:
+    pytest.importorskip("faiss")
+    from geometry_msgs.msg import PoseWithCovarianceStamped, TwistStamped
+    from nav_msgs.msg import Odometry
+
+    file = tmp_path / "home.map"
+    mapped_behind(file, Simulator(random_home(WORLD), SEED))
+    sim = ("-p", "use_sim_time:=true")
+    node = [
+        NodeProcess(
+            tmp_path / "seeing.txt",
+            EXECUTABLES["composed_nodes"],
+            *("--perception", "--ros-args", "-p", f"model:={ROOT / 'models' / 'demo'}", *sim),
+            *("--places", "--ros-args", "-p", f"map:={file}", "-p", "verify:=true", *sim),
+            *("-p", "pose_source:=odometry", "-p", MOUNTED),
+        ),
+        NodeProcess(
+            tmp_path / "localiser.txt",
+            EXECUTABLES["localiser_node"],
+            *("--ros-args", "-p", f"map:={file}", "-p", MOUNTED, "-p", "drive_m:=0.0", *sim),
+        ),
+    ]
+    client = Client()
+    commands = client.listen(TwistStamped, "/cmd_vel")
+    truth = client.listen(Odometry, "/ground_truth/odom")
+    said = client.listen(PoseWithCovarianceStamped, "/localiser/pose")
+    asked = ask(client)
+    node.append(
+        NodeProcess(
+            tmp_path / "simulator.txt",
+            EXECUTABLES["simulator_node"],
+            *("--ros-args", "-p", f"world_seed:={WORLD}", "-p", f"seed:={SEED}"),
+            *("-p", "lockstep:=true", "-p", "real_time_factor:=0.0"),
+        )
+    )
+    try:
+        wait_until(asked.done, 120)
+        assert asked.result().success, asked.result().message
+        wait_until(lambda: said, 10)
+        assert all(command.twist.linear.x == 0 for command in commands)
+        wait_until(lambda: commands[-1].twist.angular.z == 0, 10)
+        turned = [command.twist.angular.z for command in commands if command.twist.angular.z]
+        assert len(turned) >= 10 and len(set(np.sign(turned))) == 1  # to one side, until it saw
+        pose, at = said[-1].pose.pose, said[-1].header.stamp
+        true = next(o.pose.pose for o in truth if o.header.stamp == at)
+        assert abs(pose.position.x - true.position.x) < 0.1
+        assert abs(pose.position.y - true.position.y) < 0.1
+        p, q = pose.orientation, true.orientation
+        assert abs(p.z * q.z + p.w * q.w) > math.cos(math.radians(3) / 2)
+    finally:
+        for process in node:
+            process.stop()
+        client.close()
+
+
+def places_of(T: NDArray[np.float64], key: int, stamp: int) -> Any:
+    """Returns an accepted place."""
+    from vision_msgs.msg import Detection3D, ObjectHypothesisWithPose
+
+    found = ObjectHypothesisWithPose()
+    found.hypothesis.class_id, found.hypothesis.score = str(key), 0.9
+    p, q = found.pose.pose.position, found.pose.pose.orientation
+    p.x, p.y, p.z = (float(v) for v in T[:3, 3])
+    q.x, q.y, q.z, q.w = (float(v) for v in xyzw_from_matrix(T[:3, :3]))
+    found.pose.covariance = np.diag([0.01] * 6).ravel()
+    message = Detection3D(id=str(key), results=[found])
+    set_header(message, stamp, "map")
+    return message
+
+
+@pytest.mark.ros
+def test_robot_stands_while_its_camera_is_lost_and_gives_up(
+    tmp_path: Path, ros_domain: None
+) -> None:
+    """Places that were not compared with the image are no evidence, however often they come."""
+    from geometry_msgs.msg import TwistStamped
+    from nav_msgs.msg import Odometry
+    from vision_msgs.msg import Detection3D
+
+    T = Simulator(random_home(WORLD), SEED).T_map_camera
+    with make_map(tmp_path / "a.map", 64) as places:
+        key = places.add(
+            Keyframe.checked(
+                stamp_ns=1, camera="c", source="s", T_map_camera=T, descriptor=unit(1, 64)
+            )
+        )
+        T = places.get(key).T_map_camera
+    client = Client()
+    commands = client.listen(TwistStamped, "/cmd_vel")
+    node = NodeProcess(
+        tmp_path / "localiser.txt",
+        EXECUTABLES["localiser_node"],
+        *("--ros-args", "-p", f"map:={tmp_path / 'a.map'}", "-p", MOUNTED),
+        *("-p", "drive_m:=0.0", "-p", "limit_s:=6.0"),
+    )
+    named, odometry = (
+        client.publisher(kind, topic)
+        for kind, topic in ((Detection3D, "/places/places"), (Odometry, "/odom"))
+    )
+
+    def see() -> None:
+        now, moved = time.time_ns(), Odometry()
+        set_header(moved, now, "odom")
+        moved.pose.pose.orientation.w = 1.0
+        odometry.publish(moved)
+        named.publish(places_of(T, key, now))
+        time.sleep(0.05)
+
+    try:
+        asked = ask(client)
+        wait_until(lambda: any(c.twist.angular.z for c in commands), 30, each=see)
+        count = len(commands)
+        wait_until(lambda: len(commands) > count + 40, 30, each=see)
+        assert not asked.done()  # one view, and not verified
+        wait_until(lambda: commands[-1].twist.angular.z == 0, 10)  # the camera is lost
+        count = len(commands)
+        wait_until(asked.done, 30)
+        assert not asked.result().success and "within 6 s" in asked.result().message
+        assert not any(c.twist.angular.z for c in commands[count:])
+        assert "verify:=true" in node.output and "places" in node.output
+    finally:
+        node.stop()
+        client.close()
