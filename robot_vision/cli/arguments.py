@@ -54,8 +54,8 @@ def number(kind: type[float], low: float, high: float = math.inf) -> Callable[[s
     def check(text: str) -> float:
         value = kind(text)
         if not low <= value <= high:
-            allowed = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
-            raise argparse.ArgumentTypeError(f"{value:g}: it must be {allowed}")
+            allowed = f"from {low:.12g} to {high:.12g}" if high < math.inf else f"{low:.12g} or more"
+            raise argparse.ArgumentTypeError(f"{value:.12g}: it must be {allowed}")
         return value
 
     check.__name__ = "whole number" if kind is int else "number"  # argparse names it in its message

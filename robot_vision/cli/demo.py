@@ -221,7 +221,7 @@ def output_folder(wanted: Path, keep: bool) -> Iterator[Path]:
                 mark = path / _MARK
                 if not path.is_dir() or (any(path.iterdir()) and not mark.is_file()):
                     raise ConfigError(
-                        f"--output {path} exists and is not the output of a demo: name another folder"
+                        f"--output {path} exists and holds other things: name another folder"
                     )
                 if mark.is_file():
                     _lock(stack.enter_context(mark.open("r+")), path)

@@ -186,4 +186,4 @@ def test_a_start_that_no_stamp_can_hold_is_refused(tmp_path, capsys, stamp):
     with pytest.raises(SystemExit) as refused:
         main(asked)
     assert refused.value.code == 2 and not (tmp_path / "bag").exists()
-    assert "it must be from 0 to 2e+09" in capsys.readouterr().err
+    assert "it must be from 0 to 2000000000" in capsys.readouterr().err

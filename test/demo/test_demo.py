@@ -138,7 +138,7 @@ def test_output_folder_replaces_an_earlier_demo_and_nothing_else(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     with (
-        pytest.raises(ConfigError, match="not the output of a demo"),
+        pytest.raises(ConfigError, match="exists and holds other things"),
         demo.output_folder(tmp_path / "home", keep=False),
     ):
         pass
