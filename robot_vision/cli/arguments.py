@@ -54,7 +54,9 @@ def number(kind: type[float], low: float, high: float = math.inf) -> Callable[[s
     def check(text: str) -> float:
         value = kind(text)
         if not low <= value <= high:
-            allowed = f"from {low:.12g} to {high:.12g}" if high < math.inf else f"{low:.12g} or more"
+            allowed = (
+                f"from {low:.12g} to {high:.12g}" if high < math.inf else f"{low:.12g} or more"
+            )
             raise argparse.ArgumentTypeError(f"{value:.12g}: it must be {allowed}")
         return value
 
