@@ -11,8 +11,10 @@ import numpy as np
 from fuzz import scratch
 from robot_vision.errors import ConfigError
 from robot_vision.places.map.base import MapError, PlaceMap
+from robot_vision.places.map.evidence import Evidence, Session
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.sqlite_map import SqliteMap
+from robot_vision.places.map.updating import kept_evidence
 
 MAX_LEN = 1 << 17
 ALLOWED_S = 10.0
@@ -38,6 +40,7 @@ def _walk(places: PlaceMap) -> None:
         places.structure(keyframe.keyframe_id)
     places.changes(0)
     places.structure_ids()
+    kept_evidence(places)
     places.check()
 
 
@@ -62,6 +65,8 @@ def small_map() -> bytes:
                     )
                 )
             places.set_structure(1, b"structure")
+            kept = Evidence((Session("drive", 1, 2, 1, 0.5),))
+            places.revise((), (), {1: kept.to_bytes()})
         return path.read_bytes()
 
 

@@ -81,8 +81,20 @@ def drive(
     Returns:
         One frame every 1 / rate_hz seconds.
     """
+    return drive_along(world, tour(world, rooms), seed, rate_hz, offset_m, sway_deg)
+
+
+def drive_along(
+    world: World,
+    points: ArrayLike,
+    seed: int,
+    rate_hz: float = 10.0,
+    offset_m: float = 0.15,
+    sway_deg: float = 12.0,
+) -> list[DriveFrame]:
+    """Drives a camera along corner points (n, 2) of a way; see `drive`."""
     rng = np.random.default_rng(seed)
-    path = _resample(_round_corners(tour(world, rooms)), _SPEED_M_S / rate_hz)
+    path = _resample(_round_corners(np.asarray(points, float)), _SPEED_M_S / rate_hz)
     count = len(path)
     second = rate_hz  # frames that one second takes
     tangent = np.gradient(path, axis=0)

@@ -10,12 +10,14 @@ from robot_vision.datasets import DATASETS
 from robot_vision.places.map.base import DTYPES
 from robot_vision.places.map.exporting import FORMATS
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
+from robot_vision.places.map.updating import UpdatePolicy
 
 _MAP = "a file, or postgresql://user@host/database?map=NAME"
 # Sub-verb to the module that runs it.
 _MODULES = {
     "build": "build",
     "add": "build",
+    "update": "update",
     "info": "show",
     "check": "show",
     "evaluate": "evaluate",
@@ -49,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of the descriptors in the map; float16 halves their size (default: %(default)s)",
     )
     _add_recording(verb("add", "add the keyframes of another bag or data set to a map"))
+
+    update = verb(
+        "update",
+        "replace keyframes of places that have changed, by a later drive with sure poses",
+    )
+    _add_update(update)
 
     info = verb("info", "show what a map contains and which model made it")
     info.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -200,12 +208,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 def _add_recording(parser: argparse.ArgumentParser) -> None:
     default = KeyframePolicy()
     _add_source(parser)
-    parser.add_argument(
-        "--name", help="name of the recording in the map (default: the name of the bag or sequence)"
-    )
-    parser.add_argument(
-        "--camera", help="name of the camera in the map (default: the topic, or 'camera')"
-    )
+    _add_names(parser)
     parser.add_argument(
         "--distance", type=float, default=default.distance_m, metavar="M",
         help="distance from the last keyframe after which a new one is added, in metres "
@@ -238,6 +241,20 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also store local features and triangulated points, for geometric verification",
     )
+    _add_thumbnail(parser)
+    add_engine(parser, precision=False)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--name", help="name of the recording in the map (default: the name of the bag or sequence)"
+    )
+    parser.add_argument(
+        "--camera", help="name of the camera in the map (default: the topic, or 'camera')"
+    )
+
+
+def _add_thumbnail(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thumbnail",
         type=int,
@@ -245,6 +262,32 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="size of the stored thumbnails, in pixels; 0 stores none (default: %(default)s)",
     )
+
+
+def _add_update(parser: argparse.ArgumentParser) -> None:
+    default = UpdatePolicy()
+    _add_source(parser)
+    _add_names(parser)
+    parser.add_argument(
+        "--distance", type=float, default=default.distance_m, metavar="M",
+        help="a keyframe should be recognised within this distance, in metres (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--angle", type=float, default=default.angle_deg, metavar="DEG",
+        help="and within this angle, in degrees (default: %(default)s)",
+    )  # fmt: skip
+    add_same_place(parser)
+    parser.add_argument(
+        "--capacity", type=int, default=default.capacity, metavar="N",
+        help="keyframes within --distance and --angle from which on none is added (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report",
+        metavar="HTML",
+        help="page to write of all changed places that the map remembers: what was there, what is there now",
+    )
+    _add_thumbnail(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
     add_engine(parser, precision=False)
 
 

@@ -121,6 +121,21 @@ class Changes:
     removed: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Added:
+    """A keyframe that `PlaceMap.revise` adds.
+
+    Attributes:
+        keyframe: the keyframe.
+        evidence: of it, or None.
+        structure: of it, or None.
+    """
+
+    keyframe: Keyframe
+    evidence: bytes | None = None
+    structure: bytes | None = None
+
+
 class PlaceMap(Protocol):
     """Keyframes on disk or on a server. One object is for one thread; processes share the map itself.
 
@@ -204,6 +219,26 @@ class PlaceMap(Protocol):
 
     def structure_ids(self) -> NDArray[np.int64]:
         """Returns the ids of keyframes with structure, ascending."""
+
+    def evidence(self) -> dict[int, bytes]:
+        """Returns what `revise` was given of each keyframe, by ascending ids; see `evidence.Evidence`."""
+
+    def revise(
+        self, remove: Ids, add: Sequence[Added], evidence: Mapping[int, bytes] | None = None
+    ) -> list[int]:
+        """Removes and adds keyframes and keeps evidence of those that stay: all or, where it raises, none.
+
+        Args:
+            remove: ids; those that are not there are no error.
+            add: what comes.
+            evidence: by the ids of keyframes; that of one that is gone meanwhile is left out.
+
+        Returns:
+            The ids of what was added.
+
+        Raises:
+            ConfigError, KeyframeThereError: see `add`.
+        """
 
     def check(self) -> None:
         """Reads the whole map and raises `MapError` for what is damaged or contradicts itself."""

@@ -25,7 +25,7 @@ from robot_vision.places.map.base import MapError, PlaceMap
 from robot_vision.places.map.keyframe import Keyframe, named
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 
-_DECODERS = 2
+DECODERS = 2
 _QUALITY = 80  # of a thumbnail's JPEG
 _COMPARED = 4  # images of a recording that tell whether it is in the map
 # Similarity of an image with itself: on another engine or in another precision, and on the same.
@@ -138,14 +138,14 @@ def build(
     keep = _Keeper(places, done, thumbnail, covariance, structure)
     size = pipeline.bundle.spec.input
     smallest = None if structure else (max(size.height, thumbnail), max(size.width, thumbnail))
-    with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
         for _, group in itertools.groupby(views, key=lambda view: (view.source, view.camera)):
             selector = KeyframeSelector(policy)
             run, known = _identified(places, list(group), there, pipeline, smallest, done, rename)
             begin = _resume(places, run, known, selector, keep)
             done.views += begin
             for few in _candidates(run[begin:], selector, batch, done):
-                images = list(pool.map(lambda view: _load(view, smallest), few))
+                images = list(pool.map(lambda view: load_view(view, smallest), few))
                 _take(few, images, pipeline, selector, keep)
                 if say:
                     say(done)
@@ -203,7 +203,7 @@ def _of_one_recording(
         return True
     unmoved = all(_of_one_pose(places.get(number), run[at]) for at, number in known)
     some = [known[i] for i in sorted({*np.linspace(0, len(known) - 1, _COMPARED).astype(int)})]
-    images = [(n, _load(run[at], smallest)) for at, n in some]
+    images = [(n, load_view(run[at], smallest)) for at, n in some]
     good = [(n, image) for n, image in images if not isinstance(image, ImageError)]
     if not good:
         return unmoved
@@ -244,7 +244,7 @@ def _resume(
         lacking = [i for i, (_, number) in enumerate(known) if number not in have]
         first = max(min([len(known) - _WARM, *lacking]), 0)  # and those that were built without
         for at, number in known[first:]:
-            image = _load(run[at], None)
+            image = load_view(run[at], None)
             if not isinstance(image, ImageError):
                 keep.settle(keep.structure.add(number, run[at], image))
     return known[-1][0] + 1 if known else 0
@@ -337,7 +337,8 @@ class _Keeper:
             self.settle(self.structure.flush())
 
 
-def _load(view: MapView, smallest: tuple[int, int] | None) -> NDArray[np.uint8] | ImageError:
+def load_view(view: MapView, smallest: tuple[int, int] | None) -> NDArray[np.uint8] | ImageError:
+    """Returns a view's image, or why it cannot be decoded."""
     try:
         return view.load(smallest)
     except ImageError as error:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
 from robot_vision.geometry import rigid as geometry
-from robot_vision.places.map.base import MapError, MapInfo, MapMissingError, PlaceMap
+from robot_vision.places.map.base import Added, MapError, MapInfo, MapMissingError, PlaceMap
 from robot_vision.places.map.keyframe import Keyframe, named
 from robot_vision.places.map.opening import create_map, open_map, refuse_mistyped
 from robot_vision.places.map.sqlite_file import give_name
@@ -28,7 +28,7 @@ _EQUAL = 1 - 1e-4  # of a descriptor with itself in another precision
 
 
 def copy_map(source: PlaceMap, target_uri: str | Path, say: Say | None = None) -> int:
-    """Copies a map to a new one: every keyframe with its id, picture and structure, bit for bit.
+    """Copies a map to a new one: every keyframe with its id, picture, structure and evidence, bit for bit.
 
     The source may be open for writing, here or elsewhere: the copy holds what was there when it began, less
     what is removed meanwhile. The copy appears under its name when it is whole. The copy has a
@@ -87,10 +87,11 @@ def _copy(source: PlaceMap, target_uri: str | Path, say: Say | None) -> int:
     with _draft(target_uri, source.info) as target:
         ids = source.changes(0).added
         with_structure = set(source.structure_ids().tolist())
+        evidence = source.evidence()
         for start in range(0, len(ids), _BATCH):
             batch = list(_still_there(source, ids[start : start + _BATCH]))
-            target.add_many(batch)
-            target.set_structures(_structures(source, batch, with_structure))
+            structures = _structures(source, batch, with_structure)
+            _add(target, batch, [k.keyframe_id or 0 for k in batch], evidence, structures)
             done += len(batch)
             if say:
                 say(done, len(ids))
@@ -192,6 +193,7 @@ def merge_map(
     ids, renamed = plan_merge(target, source)
     count = len(source)
     with_structure = set(source.structure_ids().tolist())
+    evidence = source.evidence() if T is None else {}  # whose poses are in the source's frame
     added = 0
     for start in range(0, len(ids), _BATCH):
         batch = list(_still_there(source, ids[start : start + _BATCH]))
@@ -199,9 +201,8 @@ def merge_map(
             replace(moved(k, T), keyframe_id=None, source=renamed.get(k.source, k.source))
             for k in batch
         ]
-        numbers = dict(zip((k.keyframe_id or 0 for k in batch), target.add_many(new), strict=True))
         structures = _structures(source, batch, with_structure)
-        target.set_structures({numbers[i]: data for i, data in structures.items()})
+        _add(target, new, [k.keyframe_id or 0 for k in batch], evidence, structures)
         added += len(new)
         if say:
             say(start + len(batch), len(ids))
@@ -296,6 +297,22 @@ def moved(keyframe: Keyframe, T_new_map: NDArray[np.float64] | None) -> Keyframe
         quaternion_xyzw=geometry.xyzw_from_matrix(T[:3, :3]),
         covariance=covariance,
     )
+
+
+def _add(
+    target: PlaceMap,
+    keyframes: list[Keyframe],
+    source_ids: list[int],
+    evidence: Mapping[int, bytes],
+    structures: Mapping[int, bytes],
+) -> None:
+    """Adds keyframes of a source with what it keeps of them."""
+    pairs = zip(keyframes, source_ids, strict=True)
+    if evidence:
+        target.revise((), [Added(k, evidence.get(i), structures.get(i)) for k, i in pairs])
+        return
+    numbers = dict(zip(source_ids, target.add_many(keyframes), strict=True))
+    target.set_structures({numbers[i]: data for i, data in structures.items()})
 
 
 def _structures(source: PlaceMap, batch: list[Keyframe], there: set[int]) -> dict[int, bytes]:

@@ -76,7 +76,7 @@ class KeyframeSelector:
         if self._last is None:
             return True
         T, before = self._last
-        metres, degrees = _apart(T, T_map_camera)
+        metres, degrees = apart(T, T_map_camera)
         policy = self.policy
         if metres < policy.distance_m and degrees < policy.angle_deg:
             if not self.moved(T_map_camera):
@@ -89,7 +89,7 @@ class KeyframeSelector:
         """Returns whether the camera moved far enough since the last keyframe to need a look at all."""
         if self._last is None:
             return True
-        metres, degrees = _apart(self._last[0], T_map_camera)
+        metres, degrees = apart(self._last[0], T_map_camera)
         return (
             metres >= _MOVED * self.policy.distance_m or degrees >= _MOVED * self.policy.angle_deg
         )
@@ -119,7 +119,7 @@ class KeyframeSelector:
             for dy in (-1, 0, 1):
                 for dz in (-1, 0, 1):
                     for number, known in self._cells.get((x + dx, y + dy, z + dz), {}).items():
-                        metres, degrees = _apart(self._known[number][1], T)
+                        metres, degrees = apart(self._known[number][1], T)
                         near = metres < self.policy.distance_m and degrees < self.policy.angle_deg
                         if near and not _differs(known, descriptor, self.policy.similarity):
                             return True
@@ -131,7 +131,7 @@ class KeyframeSelector:
         return x, y, z
 
 
-def _apart(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:
+def apart(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:
     """Returns metres and degrees between two poses (4, 4)."""
     metres = float(np.linalg.norm(a[:3, 3] - b[:3, 3]))
     cosine = (float(np.vdot(a[:3, :3], b[:3, :3])) - 1) / 2  # the trace of a.T @ b

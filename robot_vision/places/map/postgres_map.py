@@ -24,6 +24,7 @@ from robot_vision.places.map import packing
 from robot_vision.places.map import postgres_server as server
 from robot_vision.places.map.base import (
     SCHEMA_VERSION,
+    Added,
     Changes,
     Ids,
     KeyframeThereError,
@@ -176,17 +177,54 @@ class PostgresMap(TableMap):
     def remove(self, ids: Ids) -> int:
         """See `base.PlaceMap`."""
         with self._transaction() as connection:
-            revision = self._next_revision(connection)
-            gone = self._fetch(
-                connection,
-                "DELETE FROM {s}.keyframe WHERE id = ANY(%s) RETURNING id",
-                [sorted({int(i) for i in ids})],
-            )
-            connection.cursor().executemany(
-                f"INSERT INTO {self.address.schema}.removal VALUES (%s, %s)",
-                [(row[0], revision) for row in gone],
-            )
+            return self._remove(connection, ids)
+
+    def _remove(self, connection: psycopg.Connection[Row], ids: Ids) -> int:
+        revision = self._next_revision(connection)
+        gone = self._fetch(
+            connection,
+            "DELETE FROM {s}.keyframe WHERE id = ANY(%s) RETURNING id",
+            [sorted({int(i) for i in ids})],
+        )
+        connection.cursor().executemany(
+            f"INSERT INTO {self.address.schema}.removal VALUES (%s, %s)",
+            [(row[0], revision) for row in gone],
+        )
         return len(gone)
+
+    def evidence(self) -> dict[int, bytes]:
+        """See `base.PlaceMap`."""
+        with self._using() as connection:
+            there = self._fetch(
+                connection, "SELECT to_regclass(%s)::text", [f"{self.address.schema}.evidence"]
+            )
+            if there[0][0] is None:
+                return {}
+            rows = self._fetch(connection, "SELECT id, data FROM {s}.evidence ORDER BY id")
+        return {
+            int(i): self._bytes(row[1]) for i, row in zip(self._numbers(rows), rows, strict=True)
+        }
+
+    def revise(
+        self, remove: Ids, add: Sequence[Added], evidence: Mapping[int, bytes] | None = None
+    ) -> list[int]:
+        """See `base.PlaceMap`."""
+        for new in add:
+            check(new.keyframe, self.info.dimension)
+        with self._transaction() as connection:
+            connection.execute(server.CREATE_EVIDENCE.format(schema=self.address.schema))
+            self._remove(connection, remove)
+            ids = self._insert_in(connection, [new.keyframe for new in add])
+            kept = {**(evidence or {}), **{i: n.evidence for i, n in zip(ids, add, strict=True)}}
+            made = {i: n.structure for i, n in zip(ids, add, strict=True)}
+            for table, blobs in (("evidence", kept), ("structure", made)):
+                connection.cursor().executemany(
+                    f"INSERT INTO {self.address.schema}.{table} SELECT id, %s FROM "
+                    f"{self.address.schema}.keyframe WHERE id = %s "
+                    "ON CONFLICT (id) DO UPDATE SET data = excluded.data",
+                    [(data, i) for i, data in blobs.items() if data is not None],
+                )
+        return ids
 
     def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """See `base.PlaceMap`."""
@@ -368,21 +406,26 @@ class PostgresMap(TableMap):
         )
 
     def _insert_all(self, keyframes: list[Keyframe]) -> list[int]:
-        own = [k.keyframe_id for k in keyframes if k.keyframe_id is not None]
         with self._transaction() as connection:
-            revision, first, map_id = self._fetch(
-                connection,
-                "UPDATE {s}.map SET revision = revision + 1, next_id = greatest(next_id, %s) + %s "
-                "RETURNING revision, next_id, map_id",
-                [max(own, default=0) + 1, len(keyframes) - len(own)],
-            )[0]
-            self._revision_of([(revision, map_id)])
-            if own:
-                self._refuse_removed(connection, own)
-            free = iter(range(first - (len(keyframes) - len(own)), first))
-            numbers = [next(free) if k.keyframe_id is None else k.keyframe_id for k in keyframes]
-            for number, keyframe in zip(numbers, keyframes, strict=True):
-                self._insert(connection, number, keyframe, revision)
+            return self._insert_in(connection, keyframes)
+
+    def _insert_in(
+        self, connection: psycopg.Connection[Row], keyframes: list[Keyframe]
+    ) -> list[int]:
+        own = [k.keyframe_id for k in keyframes if k.keyframe_id is not None]
+        revision, first, map_id = self._fetch(
+            connection,
+            "UPDATE {s}.map SET revision = revision + 1, next_id = greatest(next_id, %s) + %s "
+            "RETURNING revision, next_id, map_id",
+            [max(own, default=0) + 1, len(keyframes) - len(own)],
+        )[0]
+        self._revision_of([(revision, map_id)])
+        if own:
+            self._refuse_removed(connection, own)
+        free = iter(range(first - (len(keyframes) - len(own)), first))
+        numbers = [next(free) if k.keyframe_id is None else k.keyframe_id for k in keyframes]
+        for number, keyframe in zip(numbers, keyframes, strict=True):
+            self._insert(connection, number, keyframe, revision)
         return numbers
 
     def _next_revision(self, connection: psycopg.Connection[Row]) -> int:

@@ -83,6 +83,12 @@ CREATE TABLE {schema}.structure (
 CREATE TABLE {schema}.removal (id bigint PRIMARY KEY, revision bigint NOT NULL);
 CREATE INDEX removal_by_revision ON {schema}.removal (revision);
 """
+CREATE_EVIDENCE = """
+CREATE TABLE IF NOT EXISTS {schema}.evidence (
+    id bigint PRIMARY KEY REFERENCES {schema}.keyframe ON DELETE CASCADE,
+    data bytea NOT NULL
+)
+"""
 
 
 @dataclass(frozen=True)

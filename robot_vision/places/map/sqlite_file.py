@@ -68,6 +68,12 @@ CREATE TABLE structure (id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB 
 CREATE TABLE removal (id INTEGER PRIMARY KEY, revision INTEGER NOT NULL);
 CREATE INDEX removal_by_revision ON removal (revision);
 """
+# Made by the first update of a map: versions that know no evidence read and write such a map, too.
+EVIDENCE = "evidence"
+CREATE_EVIDENCE = (
+    "CREATE TABLE IF NOT EXISTS evidence "
+    "(id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL)"
+)
 
 
 def make_file(path: Path, row: tuple[object, ...]) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError
 from robot_vision.places.map import packing
 from robot_vision.places.map.base import (
+    Added,
     Changes,
     Ids,
     KeyframeThereError,
@@ -37,6 +38,8 @@ from robot_vision.places.map.base import (
 )
 from robot_vision.places.map.keyframe import Keyframe, check
 from robot_vision.places.map.sqlite_file import (
+    CREATE_EVIDENCE,
+    EVIDENCE,
     check_pages,
     damaged,
     empty_log,
@@ -127,19 +130,53 @@ class SqliteMap(TableMap):
 
     def remove(self, ids: Ids) -> int:
         """See `base.PlaceMap`."""
-        wanted = sorted({int(i) for i in ids})
-        removed = 0
         with self._transaction() as (db, revision):
-            for start in range(0, len(wanted), self.chunk):
-                chunk = wanted[start : start + self.chunk]
-                db.execute(
-                    f"INSERT INTO removal SELECT id, ? FROM keyframe WHERE id IN {_marks(chunk)}",
-                    [revision, *chunk],
-                )
-                for table in reversed(_TABLES):
-                    gone = db.execute(f"DELETE FROM {table} WHERE id IN {_marks(chunk)}", chunk)
-                removed += gone.rowcount
+            return self._remove(db, ids, revision)
+
+    def _remove(self, db: sqlite3.Connection, ids: Ids, revision: int) -> int:
+        wanted = sorted({int(i) for i in ids})
+        tables = [*([EVIDENCE] if _has_evidence(db) else []), *reversed(_TABLES)]
+        removed = 0
+        for start in range(0, len(wanted), self.chunk):
+            chunk = wanted[start : start + self.chunk]
+            db.execute(
+                f"INSERT INTO removal SELECT id, ? FROM keyframe WHERE id IN {_marks(chunk)}",
+                [revision, *chunk],
+            )
+            for table in tables:
+                gone = db.execute(f"DELETE FROM {table} WHERE id IN {_marks(chunk)}", chunk)
+            removed += gone.rowcount
         return removed
+
+    def evidence(self) -> dict[int, bytes]:
+        """See `base.PlaceMap`."""
+        with self._reading() as db:
+            if not _has_evidence(db):
+                return {}
+            ids = self._numbers(self._all(f"SELECT id FROM {EVIDENCE} ORDER BY id")).tolist()
+            found: dict[int, bytes] = {}
+            for start in range(0, len(ids), self.chunk):
+                found |= self._blobs(EVIDENCE, ids[start : start + self.chunk])
+            return found
+
+    def revise(
+        self, remove: Ids, add: Sequence[Added], evidence: Mapping[int, bytes] | None = None
+    ) -> list[int]:
+        """See `base.PlaceMap`."""
+        for new in add:
+            check(new.keyframe, self.info.dimension)
+        with self._transaction() as (db, revision):
+            db.execute(CREATE_EVIDENCE)
+            self._remove(db, remove, revision)
+            ids = [self._insert(db, new.keyframe, revision) for new in add]
+            kept = {**(evidence or {}), **{i: n.evidence for i, n in zip(ids, add, strict=True)}}
+            made = {i: n.structure for i, n in zip(ids, add, strict=True)}
+            for table, blobs in ((EVIDENCE, kept), ("structure", made)):
+                db.executemany(
+                    f"INSERT OR REPLACE INTO {table} SELECT id, ?, ? FROM keyframe WHERE id = ?",
+                    [(zlib.crc32(data), data, i) for i, data in blobs.items() if data is not None],
+                )
+        return ids
 
     def checksums(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """See `base.PlaceMap`."""
@@ -202,6 +239,7 @@ class SqliteMap(TableMap):
             except ConfigError as error:
                 raise MapError(damaged(self.path, str(error))) from error
             self.structure(keyframe.keyframe_id)
+        self.evidence()
 
     def compact(self) -> None:
         """Gives the room of removed keyframes back to the disk; needs as much free room as the map has."""
@@ -387,3 +425,8 @@ def _bytes_of(path: Path) -> int:
 
 def _marks(values: Sized) -> str:
     return "(" + ",".join("?" * len(values)) + ")"
+
+
+def _has_evidence(db: sqlite3.Connection) -> bool:
+    statement = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return db.execute(statement, [EVIDENCE]).fetchone() is not None

@@ -62,6 +62,8 @@ _FURNITURE = (
     _Kind((0.5, 1.1), (0.4, 0.8), (0.3, 0.5), at_wall=False),  # low tables, chests
 )
 
+_CRATE = _Kind((0.3, 0.7), (0.3, 0.6), (0.3, 1.2), at_wall=False)
+
 
 def random_home(seed: int) -> World:
     """Returns the home of a seed, at least 0: rooms `room_1`, `room_2`, ... with doors between them.
@@ -71,7 +73,7 @@ def random_home(seed: int) -> World:
     for attempt in itertools.count():
         rng = np.random.default_rng((seed, 20, attempt))
         world = _bare(rng)
-        if len(world.rooms) < 2 or not _connected(world):  # too little wall to share with a door
+        if len(world.rooms) < 2 or not connected(world):  # too little wall to share with a door
             continue
         for index in range(len(world.rooms)):
             world = _furnished(rng, world, index)
@@ -179,11 +181,11 @@ def _furnished(rng: np.random.Generator, world: World, index: int) -> World:
     for _ in range(int(rng.integers(round(0.25 * area), round(0.55 * area) + 1))):
         kind = _FURNITURE[int(rng.integers(len(_FURNITURE)))]
         boxes = _piece(rng, room, kind)
-        if boxes is None or _overlaps(boxes, room):
+        if boxes is None or overlaps(boxes, room):
             continue
         wanted = replace(room, boxes=(*room.boxes, *boxes))
         rooms = tuple(wanted if i == index else r for i, r in enumerate(world.rooms))
-        if _connected(replace(world, rooms=rooms)):
+        if connected(replace(world, rooms=rooms)):
             room, world = wanted, replace(world, rooms=rooms)
     return world
 
@@ -207,7 +209,18 @@ def _piece(rng: np.random.Generator, room: Room, kind: _Kind) -> tuple[Box, ...]
     return (Box((*low, 0.0), (*high, height), finish, top),)
 
 
-def _overlaps(boxes: tuple[Box, ...], room: Room) -> bool:
+def crate(rng: np.random.Generator, room: Room) -> tuple[Box, ...] | None:
+    """Returns a crate that stands anywhere in a room, perhaps in something else; None in a tiny room."""
+    return _piece(rng, room, _CRATE)
+
+
+def picture(rng: np.random.Generator) -> Finish:
+    """Returns what hangs on a wall."""
+    return _finish(rng, _PICTURES)
+
+
+def overlaps(boxes: tuple[Box, ...], room: Room) -> bool:
+    """Says whether any of the boxes is above, below or in one of the room's."""
     return any(
         all(a.low[i] < b.high[i] and b.low[i] < a.high[i] for i in (0, 1))
         for a in boxes
@@ -215,7 +228,7 @@ def _overlaps(boxes: tuple[Box, ...], room: Room) -> bool:
     )
 
 
-def _connected(world: World) -> bool:
+def connected(world: World) -> bool:
     """Says whether a disc gets nearly everywhere where it fits, and through each door."""
     free = DistanceMap.of(world)
     labels, largest = free.components(_PASSAGE_M)
@@ -244,8 +257,6 @@ def _decorated(rng: np.random.Generator, world: World, room: Room) -> Room:
             taken.append((start, start + width))
             at = start + width / 2
             panels.append(
-                Panel(
-                    side, at, float(rng.uniform(1.4, 1.6)), width, height, _finish(rng, _PICTURES)
-                )
+                Panel(side, at, float(rng.uniform(1.4, 1.6)), width, height, picture(rng))
             )
     return replace(room, panels=tuple(panels))
