@@ -114,9 +114,7 @@ class FilterNode(ManagedNode[FilterParameters]):
 
     def _statuses(self) -> list[DiagnosticStatus]:
         name, state = self.get_fully_qualified_name(), self.state_label
-        level, text = (
-            (1 if state != "unconfigured" else 2, self.problem) if self.problem else (0, state)
-        )
+        level, text = self._condition()
         values: dict[str, object] = {
             "state": state,
             "incompatible_qos": self._statistics.counters.get("incompatible_qos", 0),

@@ -50,12 +50,12 @@ class CommandingNode(ManagedNode[P]):
 
     def _statuses(self) -> list[DiagnosticStatus]:
         name, state = self.get_fully_qualified_name(), self.state_label
-        level = (1 if state != "unconfigured" else 2) if self.problem else 0
+        level, text = self._condition()
         values = {
             "state": state,
             "incompatible_qos": self._statistics.counters.get("incompatible_qos", 0),
         }
-        statuses = [status_message(level, name, self.problem or state, "", values)]
+        statuses = [status_message(level, name, text, "", values)]
         if self._commanding is not None and state == "active":
             statuses.append(self._commanding.status())
         return statuses

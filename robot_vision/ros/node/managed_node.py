@@ -228,6 +228,12 @@ class ManagedNode(LifecycleNode, Generic[P]):
         """Returns topics of the node on which others may publish too."""
         return ()
 
+    def _condition(self) -> tuple[int, str]:
+        """Returns level and text for /diagnostics: why the last transition failed, or the state."""
+        if not self.problem:
+            return 0, self.state_label
+        return 2 if self.state_label == "unconfigured" else 1, self.problem
+
     def _on_incompatible_qos(self, text: str) -> None:
         self._statistics.count("incompatible_qos")
         self.get_logger().warning(text)

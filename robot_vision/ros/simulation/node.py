@@ -335,9 +335,7 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
             self.state_label,
             self._statistics.counters,
         )
-        level, text = (
-            (1 if state != "unconfigured" else 2, self.problem) if self.problem else (0, state)
-        )
+        level, text = self._condition()
         values: dict[str, object] = {"state": state}
         if self._simulator is not None:
             wanted = self.parameters.real_time_factor

@@ -229,13 +229,10 @@ class ViewerNode(ManagedNode[ViewerParameters]):
     def _statuses(self) -> list[DiagnosticStatus]:
         counters, state = self._statistics.counters, self.state_label
         alive = self._server is not None and self._server.alive
-        level, text = 0, state
-        if self.problem:
-            level = 2 if state == "unconfigured" else 1
-            text = self.problem
-        elif state in ("inactive", "active") and not alive:
+        level, text = self._condition()
+        if level == 0 and state in ("inactive", "active") and not alive:
             level, text = 2, "Rerun's server ended"
-        elif self._unknown:
+        elif level == 0 and self._unknown:
             level = 1
             some = [f"{topic}: {why}" for topic, why in list(self._unknown.items())[:_NAMED]]
             text = f"{counted(len(self._unknown), 'topic')} not shown: {'; '.join(some)}"
