@@ -176,22 +176,11 @@ class Spin:
         return step if step.pose is not None else Step(TURN, 1.0)
 
 
-class SpinAndDrive:
-    """Turns once round to the left, drives on, and again: the active strategy without the map."""
-
-    def __init__(self, options: LocaliserOptions) -> None:
-        self._found = ActiveLocaliser(None, options)
-
-    def look(self, *said: Any) -> Step:
-        """See `ActiveLocaliser`."""
-        return self._found.look(*said)
-
-
 Make = Callable[[MapViews, LocaliserOptions], Any]
 STRATEGIES: dict[str, Make] = {
     "wait": lambda views, options: Wait(options),
     "spin": lambda views, options: Spin(options),
-    "spin and drive": lambda views, options: SpinAndDrive(options),
+    "spin and drive": lambda views, options: ActiveLocaliser(None, options),
     "active": ActiveLocaliser,
 }
 

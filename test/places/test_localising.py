@@ -12,7 +12,9 @@ from place_maps import make_map, unit
 from robot_vision.places.localising.agreement import Agreement
 from robot_vision.places.localising.localiser import DRIVE, STAND, TURN, ActiveLocaliser
 from robot_vision.places.localising.next_view import TURNS, MapViews, left
+from robot_vision.places.map.base import MapError
 from robot_vision.places.map.keyframe import Keyframe
+from robot_vision.places.map.opening import open_map
 from robot_vision.simulation.drive import look
 
 DIMENSION = 64
@@ -36,8 +38,6 @@ def views(path: Path, *keyframes: tuple[NDArray[np.float64], int]) -> MapViews:
             )
             for i, (T, seed) in enumerate(keyframes)
         )
-    from robot_vision.places.map.opening import open_map
-
     return MapViews(open_map(path / "a.map", "read"))
 
 
@@ -106,6 +106,14 @@ def test_a_view_that_two_places_share_is_worth_half_of_one_that_tells_them_apart
     both = [camera(0.0), camera(20.0)]
     assert chance(found, 90, *both) == pytest.approx(0.5, abs=0.01)
     assert chance(found, -90, *both) > 0.95
+
+
+def test_views_of_keyframes_that_were_removed_are_refused(tmp_path: Path) -> None:
+    found = views(tmp_path, (camera(yaw_deg=0), 1), (camera(yaw_deg=90), 2))
+    with open_map(tmp_path / "a.map", "write") as places:
+        places.remove([2])
+    with pytest.raises(MapError, match="keyframes were removed"):
+        chance(found, 90, camera())
 
 
 # --- where the robot turns --------------------------------------------------------------------------------

@@ -53,20 +53,18 @@ class Step:
         what: `turn` on the spot, `drive` as the reflex says, or `stand`: the pose is sure.
         side: 1 to the left, -1 to the right; of a turn.
         pose: (4, 4), the sure one.
-        chance: that the views of the turn make it sure.
     """
 
     what: str
     side: float = 0.0
     pose: Array | None = None
-    chance: float = 0.0
 
 
 class ActiveLocaliser:
     """Chooses turns and drives from image to image. Not thread safe.
 
     Args:
-        views: of the map; None turns always to the same side, which is a fixed spin.
+        views: of the map; None knows nothing of it, and turns once round before it drives on.
         options: how it looks round.
     """
 
@@ -125,13 +123,13 @@ class ActiveLocaliser:
         side, chance = self._side_of(self._chances(heading, T_odom_camera, found))
         if chance < _LEAST and self.options.drive_m > 0:
             self._drives = stamp_ns, T_odom_camera
-            return Step(DRIVE, chance=chance)
+            return Step(DRIVE)
         if (
             chance < _LEAST
         ):  # it can only turn: another round may meet another light, or nobody in the way
             self._had = [heading]
         self._side = side
-        return Step(TURN, side, chance=chance)
+        return Step(TURN, side)
 
     @staticmethod
     def _moved(a: Array, b: Array) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from robot_vision.geometry.rigid import pose_matrix, xyzw_from_matrix
 from robot_vision.places.localising.agreement import difference
-from robot_vision.places.map.base import PlaceMap
+from robot_vision.places.map.base import MapError, PlaceMap
 from robot_vision.places.recognition.known_places import PlaceTable, turns_deg
 from robot_vision.places.recognition.options import RecogniserOptions
 from robot_vision.places.recognition.self_calibration import calibrate_on_map
@@ -42,11 +42,13 @@ class MapViews:
         options: what one place is.
 
     Attributes:
+        revision: of the map when it was read.
         coverage: probability that a camera at a place of the map, turned anyhow, sees a keyframe.
     """
 
     def __init__(self, places: PlaceMap, options: RecogniserOptions | None = None) -> None:
         self._places, self.options = places, options or RecogniserOptions()
+        self.revision = places.revision
         poses, o = places.poses(), self.options
         self._table = PlaceTable(poses.ids, poses.positions, poses.quaternions_xyzw, o.radius_m)
         n = len(self._table)
@@ -85,6 +87,9 @@ class MapViews:
         Args:
             poses: hypotheses (4, 4) of the camera.
             mass: (n,) their probabilities; what is missing to 1 is anywhere in the map.
+
+        Raises:
+            MapError: the map cannot be read, or keyframes were removed since it was.
         """
         unknown = max(0.0, 1 - float(mass.sum()))
         total = np.full(len(TURNS), unknown * self.coverage)
@@ -94,6 +99,10 @@ class MapViews:
         shown, rows = np.stack([s for s, _ in seen]), np.stack([r for _, r in seen])  # (n, m)
         ids = np.unique(self._table.ids[rows])
         found, descriptors = self._places.descriptors(ids)
+        if len(found) < len(ids):
+            raise MapError(
+                f"{self._places.info.uri}: keyframes were removed since its views were read"
+            )
         place = {int(i): k for k, i in enumerate(found)}
         at = np.vectorize(lambda row: place[int(self._table.ids[row])])(rows)
         for turn in range(len(TURNS)):

@@ -109,6 +109,12 @@ class Localising(Commanding[LocaliserParameters]):
         if self._asked is not None:
             response.success, response.message = False, "it localises already"
             return response
+        try:
+            if (views := self._localiser.views) is None or views.revision != self._places.revision:
+                self._localiser.views = MapViews(self._places)
+        except RobotVisionError as error:
+            response.success, response.message = False, str(error)
+            return response
         self._began, self._asked = self._look(), Future(executor=self._node.executor)
         self._localiser.reset()
         self._law.reset()
@@ -251,6 +257,8 @@ class Localising(Commanding[LocaliserParameters]):
     def status(self) -> Any:
         """See `Commanding`."""
         problems, what = [*self.problems(), *self.other_types(OUT)], self._said
+        if self._asked is not None and (others := self.others()):
+            problems.append(f"{others}: commands mix")
         counters = self._statistics.counters
         doing = (
             "idle" if self._asked is None else ("looks round" if not what.holding else what.text)
