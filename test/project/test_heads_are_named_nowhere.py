@@ -25,6 +25,7 @@ CONSUMERS = (
     "driving/",
     "studies/",
     "demo/",
+    "ros/localising/",
     "ros/places/",
     "ros/filters/",
     "cli/map/",
