@@ -41,6 +41,7 @@ EXECUTABLES = (
     "gate_node",
     "driver_node",
     "localiser_node",
+    "repeat_node",
     "camera_player",
     "simulator_node",
     "viewer_node",

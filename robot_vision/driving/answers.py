@@ -12,13 +12,17 @@ from robot_vision.errors import MeasurementError
 from robot_vision.gate.answers import Heard
 from robot_vision.gate.rule import (
     FREE,
+    LOCALISED,
     CollisionRule,
+    FreshRule,
     KnownRule,
     LocalisedRule,
     ObstacleRule,
     Rule,
 )
+from robot_vision.messages.types import POSE_WITH_COVARIANCE_STAMPED
 
+POSE, LOST, CAMERA = "pose", "lost", "camera"
 STEERING, COLLISION, DISTANCE, KNOWN, BELIEF = (
     "steering",
     "collision",
@@ -69,6 +73,64 @@ class BeliefAnswer(LocalisedRule):
 
     def judge(self, value: str) -> tuple[float, str]:
         return (0.0, "measured poses contradict it") if value == "contradicted" else (FREE, "")
+
+
+@dataclass(frozen=True)
+class PoseAnswer(Rule):
+    """The robot's pose in a map's frame, which must be there."""
+
+    frame_id: str = "map"
+
+    MESSAGE = POSE_WITH_COVARIANCE_STAMPED
+
+    def read(self, message: Any) -> Any:
+        frame = message.header.frame_id.lstrip("/")
+        if frame != self.frame_id:
+            raise MeasurementError(
+                "frame", f"its frame is {frame!r}, the route's {self.frame_id!r}"
+            )
+        p, q = message.pose.pose.position, message.pose.pose.orientation
+        numbers = p.x, p.y, q.x, q.y, q.z, q.w
+        if not all(map(math.isfinite, numbers)):
+            raise MeasurementError("non_finite", "a number is not finite")
+        if abs(math.hypot(q.x, q.y, q.z, q.w) - 1) > _BEYOND:
+            raise MeasurementError("quaternion", "its quaternion is not of length 1")
+        return p.x, p.y, math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y**2 + q.z**2))
+
+    def judge(self, value: Any) -> tuple[float, str]:
+        return FREE, ""
+
+
+@dataclass(frozen=True)
+class KnowsWhereAnswer(LocalisedRule):
+    """The belief, which must be there; a robot that is localised without its odometry may follow a route."""
+
+    def judge(self, value: str) -> tuple[float, str]:
+        known = value in (LOCALISED, "odometry distrusted")
+        return (FREE, "") if known else (0.0, f"it does not know where it is: {value}")
+
+
+def answers_on_route(
+    pose: str, belief: str, camera: str, collision: str, frame_id: str, max_age_s: float
+) -> tuple[Rule, ...]:
+    """Returns what is read to follow a route, by topics; see `answers_of`.
+
+    Args:
+        pose: topic of where the robot is.
+        belief: topic of whether that is known.
+        camera: topic of descriptors, of which only the age counts: odometry alone goes on for metres.
+        collision: topic of the probability of a collision; empty for none.
+        frame_id: of the route.
+        max_age_s: age from which each is stale.
+    """
+    found: list[Rule] = [
+        KnowsWhereAnswer(LOST, belief, max(max_age_s, 1.5)),
+        FreshRule(CAMERA, camera, max_age_s, type="sensor_msgs/msg/Image"),
+        PoseAnswer(POSE, pose, max_age_s, frame_id=frame_id),
+    ]
+    if collision:
+        found.append(CollisionAnswer(COLLISION, collision, max_age_s))
+    return tuple(found)
 
 
 def answers_of(

@@ -16,6 +16,7 @@ from robot_vision.driving.route import Route
 from robot_vision.gate.answers import STANDING, Velocity
 from robot_vision.geometry.braking import braking_speed
 
+SURE_M = 0.2  # standard deviation of the position with which a robot follows a route
 ARRIVED, OFF_ROUTE, BLOCKED = "arrived", "off_route", "blocked"
 _SHARES = (1.0, 0.7, 0.5, 0.35)  # of the lookahead, until the route hardly bends on the way there
 _BEND_M = 0.03

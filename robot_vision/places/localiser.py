@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.filters.pose_filter import LOCALISED, PoseFilter
+from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
 from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import pose_matrix
@@ -33,6 +33,7 @@ class Localiser:
         pipeline: of the model that made it.
         intrinsics: of the camera.
         T_base_camera: (4, 4) the camera's optical frame on the robot.
+        settings: of the filter.
 
     Attributes:
         filter: what odometry and verified poses say together.
@@ -44,13 +45,14 @@ class Localiser:
         pipeline: Pipeline,
         intrinsics: Intrinsics,
         T_base_camera: NDArray[np.float64],
+        settings: PoseFilterSettings | None = None,
     ) -> None:
         self._places, self._pipeline = places, pipeline
         self._intrinsics, self._T_base_camera = intrinsics, T_base_camera
         self._recogniser = Recogniser(places, open_index(places))
         self._verifier = Verifier()
         self._T_odom_base = np.eye(4)
-        self.filter = PoseFilter()
+        self.filter = PoseFilter(settings)
 
     def move(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> None:
         """Takes the odometry (4, 4) of a time.

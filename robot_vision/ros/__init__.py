@@ -9,6 +9,7 @@ EXECUTABLES = {
     "gate_node": "robot_vision.ros.gate.node",
     "driver_node": "robot_vision.ros.driving.node",
     "localiser_node": "robot_vision.ros.localising.node",
+    "repeat_node": "robot_vision.ros.repeating.node",
     "camera_player": "robot_vision.ros.player.node",
     "simulator_node": "robot_vision.ros.simulation.node",
     "viewer_node": "robot_vision.ros.viewer.node",

@@ -180,6 +180,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
             ["copy", "place.map", "copy.map"],
             ["prune", "copy.map", "--distance", "0.5"],
         ],
+        "teach": [[bag, *model, "--output", "route", "--option", "camera_matrix=40,40,32,24"]],
         "data": [["formats"], ["inspect", "image_folder", str(labelled), "--output", "inspected"]],
         "drive": [
             ["evaluate", "--worlds", "1", "--metres", "2", "--output", "drive"],
@@ -211,6 +212,7 @@ def test_no_node_tells_anybody_or_writes_elsewhere(
         "place_node": [f"map:={work / 'place.map'}", "mapping:=true", "camera:=front"],
         "filter_node": ["cameras:=[front]"],
         "driver_node": ["camera:=front"],
+        "repeat_node": [],
         "gate_node": [f"rules:={ROOT / 'config' / 'gate_rules.yaml'}"],
         "camera_player": [f"source:={bag}", "loop:=true"],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from robot_vision.cli.drive import evaluate, live, record
+from robot_vision.cli.drive import evaluate, live, record, repeat
 from robot_vision.labelling.table import TABLE
 
 
@@ -28,6 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     live.add_arguments(lived)
 
+    repeated = verbs.add_parser(
+        "repeat",
+        help="teach routes in homes and repeat them by sight when the homes have changed",
+        description="Teaches a route in each home by one drive, with odometry alone, and lets a robot repeat "
+        "it in lock-step from other starts, in another light, with crates moved and pictures gone: how many "
+        "arrive, how far they are from the way, and how many images were verified.",
+    )
+    repeat.add_arguments(repeated)
+
     recorded = verbs.add_parser(
         "record",
         help="record images with the steering to the free way and whether something is in the way",
@@ -41,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sub-verb; returns the exit status."""
-    verbs = {"evaluate": evaluate.run, "live": live.run, "record": record.run}
+    verbs = {"evaluate": evaluate.run, "live": live.run, "record": record.run, "repeat": repeat.run}
     return verbs[args.drive_verb](args)
 
 
@@ -51,4 +60,6 @@ def interrupted(args: argparse.Namespace) -> str:
         return record.interrupted(args)
     if args.drive_verb == "live":
         return "no figures were written; fewer --metres take less time"
+    if args.drive_verb == "repeat":
+        return f"{args.output / 'repeats.json'} has the starts so far, if there were any"
     return "nothing was written; fewer --worlds or --metres take less time"

@@ -49,6 +49,7 @@ LAUNCH_FILES = [
         "localising.launch.py",
         "demo.launch.py",
         "drive.launch.py",
+        "repeat.launch.py",
         "view.launch.py",
         "record.launch.py",
         "turtlebot.launch.py",

@@ -1,0 +1,190 @@
+"""`robot-vision drive repeat`: routes that are taught in homes, and repeated when the homes have changed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.cli import teach
+from robot_vision.cli.arguments import add_output, at_least_1, number, progress
+from robot_vision.cli.drive.worlds import UNSEEN
+from robot_vision.driving.route import read_route
+from robot_vision.errors import ConfigError
+from robot_vision.files.folders import make_folder
+from robot_vision.files.whole import write_whole
+from robot_vision.places.map.opening import open_map
+from robot_vision.simulation.nodes import COLLISION
+from robot_vision.simulation.repeating import (
+    BY_ODOMETRY,
+    BY_SIGHT,
+    Repeat,
+    Taught,
+    changed,
+    figures,
+    plain,
+    repeat,
+    start_of,
+    taught_drive,
+)
+from robot_vision.simulation.robot import Robot
+from robot_vision.simulation.sight import Sight, open_pipeline
+from robot_vision.simulation.world.homes import random_home
+from robot_vision.text.console import plain_console
+
+FORMAT = "robot_vision.repeats/1"
+_HEADER = (
+    "by", "starts", "arrived (95 %)", "km", "aside: median, p95", "collisions/km (95 %)", "verified", "wrong",
+    "ends",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument(
+        "--model",
+        default="demo",
+        metavar="BUNDLE",
+        help="model bundle with a place head that localises (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reflex",
+        default="",
+        metavar="BUNDLE",
+        help="model bundle with a steering head, whose probability of a collision slows the robot and stops "
+        "it (default: none)",
+    )
+    parser.add_argument(
+        "--worlds",
+        type=at_least_1,
+        default=5,
+        metavar="N",
+        help="number of homes, with one route each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--first-world",
+        type=number(int, 0, 2**31 - 1),
+        default=UNSEEN,
+        metavar="SEED",
+        help="seed of the first home; the others follow (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--starts",
+        type=at_least_1,
+        default=4,
+        metavar="N",
+        help="starts on each route, each on another day (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--metres",
+        type=number(float, 1.0, 1000.0),
+        default=12.0,
+        metavar="M",
+        help="about how long a route is, in metres (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--walkers",
+        type=number(int, 0, 20),
+        default=0,
+        metavar="N",
+        help="boxes of a person's size that walk about while the routes are repeated (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        choices=(BY_SIGHT, BY_ODOMETRY),
+        default=(BY_SIGHT, BY_ODOMETRY),
+        help="how routes are repeated, from the same starts; odometry looks until it knows where it is, and "
+        "then no more (default: both)",
+    )
+    add_output(parser, "drive-repeat", ("table", "json"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Teaches and repeats; returns the exit status."""
+    make_folder(args.output)
+    found: dict[str, list[Repeat]] = {by: [] for by in dict.fromkeys(args.by)}
+    with contextlib.ExitStack() as stack:
+        pipeline = stack.enter_context(open_pipeline(args.model))
+        if "place" not in pipeline.bundle.spec.heads:
+            raise ConfigError(
+                f"Bundle {pipeline.bundle.name} has no place head: it knows no places"
+            )
+        reflex = None
+        if args.reflex:
+            reflex = Sight(stack.enter_context(open_pipeline(args.reflex)), Robot())
+            reflex.read([("--reflex", COLLISION)])
+        bar = stack.enter_context(progress())
+        task = bar.add_task("starts", total=args.worlds * args.starts * len(found))
+        for seed in range(args.first_world, args.first_world + args.worlds):
+            name = f"home-{seed}"
+            taught = _taught(args, args.output / name, seed)
+            route = read_route(args.output / name / "route")
+            with open_map(args.output / name / "route" / route.map, "read") as places:
+                for start in range(args.starts):
+                    day = 1000 * (seed + 1) + start
+                    world = changed(taught, np.random.default_rng((day, 28)))
+                    for by, repeats in found.items():
+                        robot = start_of(taught, world, day, args.walkers)
+                        repeats.append(
+                            repeat(name, taught, route, places, pipeline, robot, by, reflex)
+                        )
+                        _write(args, pipeline.bundle, found)
+                        bar.advance(task)
+    _print(args.format, [figures(repeats) for repeats in found.values()])
+    print(f"written: {args.output / 'repeats.json'}", file=sys.stderr)
+    return 0
+
+
+def _taught(args: argparse.Namespace, folder: Path, seed: int) -> Taught:
+    """Drives the way and teaches it, or takes what an earlier run has taught."""
+    if (folder / "bag").exists():
+        raise ConfigError(f"{folder} is there already: choose another --output")
+    make_folder(folder)
+    taught = taught_drive(folder / "bag", random_home(seed), seed, args.metres)
+    parser = argparse.ArgumentParser()
+    teach.add_arguments(parser)
+    words = [str(folder / "bag"), "--model", args.model, "--output", str(folder / "route")]
+    with contextlib.redirect_stdout(sys.stderr):
+        teach.run(parser.parse_args(words))
+    return taught
+
+
+def _write(args: argparse.Namespace, bundle: ModelBundle, found: dict[str, list[Repeat]]) -> None:
+    document = {
+        "format": FORMAT,
+        "command": " ".join(["robot-vision", *sys.argv[1:]]),
+        "model": {"name": bundle.name, "sha256": bundle.sha256},
+        "by": [figures(repeats) for repeats in found.values() if repeats],
+        "repeats": [row for repeats in found.values() for row in plain(repeats)],
+    }
+    write_whole(args.output / "repeats.json", json.dumps(document, indent=1) + "\n")
+
+
+def _print(form: str, rows: list[dict[str, Any]]) -> None:
+    if form == "json":
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(*_HEADER)
+    for row in rows:
+        share, low, high = row["arrived_share"]
+        rate, least, most = row["collisions_per_km"]
+        table.add_row(
+            row["by"],
+            str(row["starts"]),
+            f"{share:.0%} ({low:.0%} to {high:.0%})",
+            f"{row['km']:.3f}",
+            f"{row['aside_median_m']:.3f} m, {row['aside_p95_m']:.3f} m",
+            f"{rate:.1f} ({least:.1f} to {most:.1f})",
+            f"{row['verified']} of {row['looks']}",
+            str(row["wrong"]),
+            ", ".join(f"{name} {count}" for name, count in row["ends"].items()),
+        )
+    plain_console().print(table)

@@ -1,0 +1,1 @@
+"""The repeat node: where the robot is in, commands along a taught route out."""

@@ -1,0 +1,121 @@
+"""Where the robot is in, commands along a route out: what the repeat node does while it is configured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from std_msgs.msg import Float64
+
+from robot_vision.driving.answers import COLLISION, POSE
+from robot_vision.driving.following import ARRIVED, BLOCKED, OFF_ROUTE, Followed, Follower
+from robot_vision.driving.route import Route
+from robot_vision.gate.answers import STANDING
+from robot_vision.gate.decision import Limit, stopping
+from robot_vision.gate.moment import Moment
+from robot_vision.ros.gate.commanding import OUT, Commanding
+from robot_vision.ros.gate.diagnostics import OK, WARN, Said
+from robot_vision.ros.node.managed_node import ManagedNode
+from robot_vision.ros.node.qos import profile
+from robot_vision.ros.node.status import status_message
+from robot_vision.ros.repeating.parameters import RepeatParameters
+
+COUNTERS = ("published", "refused_answers", "clock_jumps")
+WHY = {
+    ARRIVED: "the end of the route",
+    OFF_ROUTE: "it is too far from the route: put it back, or teach the way from here",
+    BLOCKED: "a collision is probable straight ahead",
+}
+
+
+class Repeating(Commanding[RepeatParameters]):
+    """Follows a route; see `Commanding`."""
+
+    def __init__(self, node: ManagedNode[RepeatParameters], route: Route, *given: Any) -> None:
+        self._follower = Follower(route, node.parameters.follow_settings())
+        self._at = Followed(STANDING, "", 0.0, 0.0)
+        self._driven_ns = 0  # stamp of the pose that was driven by last
+        super().__init__(node, *given)
+        self._progress = node.create_lifecycle_publisher(
+            Float64, "~/progress", profile(node.parameters.publish_reliability, 1)
+        )
+
+    def activate(self) -> None:
+        """Begins the route from wherever on it the robot is."""
+        self._follower.reset()
+        super().activate()
+
+    def destroy(self) -> None:
+        """Ends everything."""
+        super().destroy()
+        self._node.destroy_lifecycle_publisher(self._progress)
+
+    def on_change(self) -> None:
+        """See `Commanding`."""
+        self._follower.settings = self._node.parameters.follow_settings()
+
+    def _answered(self, now: Moment, seen_ns: int | None) -> None:
+        stops = self._stops(now)
+        pose = self._answers.get(POSE)
+        if stops:
+            if self._sent != STANDING:
+                self._stop(stops, now)
+        elif pose is not None and pose.stamp_ns is not None and pose.stamp_ns > self._driven_ns:
+            self._drive(pose.value, pose.stamp_ns, now)
+
+    def _on_tick(self) -> None:
+        now = self._look()
+        stops = self._stops(now)
+        if stops:
+            self._stop(stops, now)
+        else:
+            self._say(self._said, now)
+
+    def _drive(self, pose: tuple[float, float, float], stamp_ns: int, now: Moment) -> None:
+        self._driven_ns = stamp_ns
+        collision = self._answers.get(COLLISION)
+        risk = 0.0 if collision is None else float(collision.value)
+        self._at = found = self._follower.drive(*pose, risk)
+        self._publish(found.velocity, now, (stamp_ns, self._follower.route.base_frame))
+        self._progress.publish(Float64(data=found.progress_m))
+        limits: tuple[Limit, ...] = ()
+        if found.reason:
+            forward = found.reason == BLOCKED
+            limits = (Limit(found.reason, 0.0, WHY[found.reason], forward=forward),)
+        self._say(Said(limits, found.velocity, found.velocity), now)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._driven_ns = 0
+
+    def _stops(self, now: Moment) -> tuple[Limit, ...]:
+        ahead_s = self._node.parameters.max_ahead_s
+        return stopping(self._rules.rules, self._answers, ahead_s, self._clock, now)
+
+    def _stop(self, stops: tuple[Limit, ...], now: Moment) -> None:
+        if not (now.simulated and self._header is None):  # see Commanding._publish
+            self._publish(STANDING, now)
+        self._say(Said(stops, STANDING, STANDING), now)
+
+    def status(self) -> Any:
+        """See `Commanding`."""
+        problems, what = [*self.problems(), *self.other_types(OUT)], self._said
+        others = self.others()
+        if others:
+            problems.append(f"{others}: commands mix")
+        arrived = what.rule == ARRIVED
+        level = WARN if problems or (what.holding and not arrived) else OK
+        counters = self._statistics.counters
+        values: dict[str, object] = {
+            "rule": what.rule,
+            "progress_m": self._at.progress_m,
+            "route_m": self._follower.route.length_m,
+            "aside_m": self._at.aside_m,
+            "speed_m_s": self._sent.linear[0],
+            "turn_rad_s": self._sent.angular[2],
+            **{name: counters.get(name, 0) for name in COUNTERS},
+            **{name: n for name, n in sorted(counters.items()) if name.startswith("stops_by_")},
+        }
+        name = self._node.get_fully_qualified_name()
+        return status_message(
+            level, f"{name}: repeat", "; ".join([what.text, *problems]), "", values
+        )

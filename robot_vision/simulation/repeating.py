@@ -1,0 +1,307 @@
+"""Routes that are taught in simulated homes and repeated there by sight, when the homes have changed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.driving.following import ARRIVED, OFF_ROUTE, SURE_M, Follower
+from robot_vision.driving.route import Route
+from robot_vision.filters.pose_settings import PoseFilterSettings
+from robot_vision.gate.rule import read_scores
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.geometry.rigid import inverse, pose_matrix, rotation_error_deg, xyzw_from_matrix
+from robot_vision.pipeline import Pipeline
+from robot_vision.places.localiser import Localiser
+from robot_vision.places.map.base import PlaceMap
+from robot_vision.simulation.drive_bag import write_drive
+from robot_vision.simulation.drivers import Expert
+from robot_vision.simulation.nodes import COLLISION
+from robot_vision.simulation.referee import IMAGE_STEPS
+from robot_vision.simulation.robot import Motion
+from robot_vision.simulation.sight import Sight
+from robot_vision.simulation.simulator import Simulator
+from robot_vision.simulation.world.sensor import Sensor
+from robot_vision.simulation.world.world import Box, Finish, World
+from robot_vision.statistics.exact import poisson_interval, upper_share
+
+Array = NDArray[np.float64]
+
+BY_SIGHT, BY_ODOMETRY = "sight", "odometry"
+LOST, COLLIDED, TIME = "lost", "collision", "time"
+_TAUGHT_M_S = 0.4
+_IMAGES_A_LOOK = 2  # 5 Hz
+_ALIKE_MAP_M = 0.7  # within which of the robot the map's frame is that of the drive there
+_WRONG_M, _WRONG_DEG = 0.5, 15.0
+_LOST_S = 15.0  # after which a robot that stands is given up
+_SLOWEST_M_S = 0.08
+_WAY_M = 0.5  # from a box that was moved to the taught way
+_CRATE_M = (0.25, 0.65)  # sides of what people move
+_SURFACES = ("crate", "plain", "stripes", "quilt")
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What is true of a drive that was taught.
+
+    Attributes:
+        world: where.
+        true: (n, 3) x, y and yaw in the world at each image.
+        said: (n, 3) the same by odometry, which is the map's frame.
+    """
+
+    world: World
+    true: Array
+    said: Array
+
+    def way(self) -> Array:
+        """Returns the true way (m, 2), a point at least every 1 cm."""
+        at = np.arange(0, len(self.true) - 1, 0.25)
+        n = np.arange(len(self.true))
+        return np.stack([np.interp(at, n, self.true[:, i]) for i in (0, 1)], axis=1)
+
+    def wrong(self, T_map_base: Array, true: Motion) -> bool:
+        """Says whether a pose in the map is not where the robot is."""
+        near = np.flatnonzero(np.hypot(*(self.true[:, :2] - (true.x, true.y)).T) < _ALIKE_MAP_M)
+        T = _planar(true.x, true.y, true.yaw)
+        for i in near:
+            found = _planar(*self.true[i]) @ inverse(_planar(*self.said[i])) @ T_map_base
+            metres = float(np.hypot(*(found[:2, 3] - T[:2, 3])))
+            turned = rotation_error_deg(
+                xyzw_from_matrix(found[:3, :3]), xyzw_from_matrix(T[:3, :3])
+            )
+            if metres < _WRONG_M and float(turned) < _WRONG_DEG:
+                return False
+        return True
+
+
+def _planar(x: float, y: float, yaw: float) -> Array:
+    half = yaw / 2
+    return pose_matrix(np.array([x, y, 0.0]), np.array([0.0, 0.0, math.sin(half), math.cos(half)]))
+
+
+def _odometry(simulator: Simulator) -> Array:
+    m = simulator.odometry.motion
+    return _planar(m.x, m.y, m.yaw)
+
+
+def taught_drive(bag: Path, world: World, seed: int, metres: float) -> Taught:
+    """Drives through a home by its geometry, and records it.
+
+    Raises:
+        SourceError: the bag exists, or cannot be written.
+    """
+    simulator, expert = Simulator(world, seed), Expert(seed)
+    true, said = [], []
+
+    def driver(now: Simulator) -> tuple[float, float]:
+        m, o = now.motion, now.odometry.motion
+        true.append((m.x, m.y, m.yaw))
+        said.append((o.x, o.y, o.yaw))
+        speed, turn_rate = expert(now)
+        slower = min(1.0, _TAUGHT_M_S / max(speed, 1e-6))
+        return speed * slower, turn_rate * slower
+
+    write_drive(bag, simulator, driver, round(10 * metres / (0.8 * _TAUGHT_M_S)), depth="")
+    return Taught(world, np.array(true), np.array(said))
+
+
+def changed(taught: Taught, rng: np.random.Generator) -> World:
+    """Returns the home on another day: a quarter of what hangs is gone, half of the crates have moved."""
+    way, rooms = taught.way()[::10], []
+    for room in taught.world.rooms:
+        boxes, moved = [], 0
+        for box in room.boxes:
+            sides = np.subtract(box.high, box.low)
+            crate = box.low[2] == 0 and (sides[:2] >= _CRATE_M[0]).all()
+            if crate and (sides[:2] <= _CRATE_M[1]).all() and rng.random() < 0.5:
+                moved += 1
+            else:
+                boxes.append(box)
+        there = replace(room, boxes=tuple(boxes))
+        for _ in range(moved + int(rng.integers(0, 2))):
+            half, height = rng.uniform(*_CRATE_M) / 2, rng.uniform(0.3, 0.9)
+            x, y = rng.uniform(np.add(room.low, half), np.subtract(room.high, half))
+            world = replace(taught.world, rooms=(there,))
+            off = float(np.hypot(*(way - (x, y)).T).min())
+            if off < _WAY_M + 1.5 * half or not world.is_free((x, y), 1.5 * half):
+                continue
+            colours = [tuple(int(c) for c in rng.integers(30, 240, 3)) for _ in range(2)]
+            finish = Finish(str(rng.choice(_SURFACES)), *colours)  # type: ignore[arg-type]
+            box = Box((x - half, y - half, 0.0), (x + half, y + half, height), finish, finish)
+            there = replace(there, boxes=(*there.boxes, box))
+        panels = tuple(panel for panel in room.panels if rng.random() >= 0.25)
+        rooms.append(replace(there, panels=panels))
+    return replace(taught.world, rooms=tuple(rooms))
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One start.
+
+    Attributes:
+        route: its name.
+        by: `sight`, or `odometry` alone after the first look.
+        end: `arrived`, or why not: `lost`, `off_route`, `blocked`, `collision`, `time`.
+        way_m: driven.
+        to_go_m: of the route, from where the robot was put.
+        aside_m: distances of the robot from the true way, ten a second.
+        looks: images that were compared with the map.
+        verified: those of them that gave a pose.
+        wrong: those of them that were not where the robot was.
+    """
+
+    route: str
+    by: str
+    end: str
+    way_m: float
+    to_go_m: float
+    aside_m: tuple[float, ...]
+    looks: int
+    verified: int
+    wrong: int
+
+
+def start_of(taught: Taught, world: World, seed: int, walkers: int) -> Simulator:
+    """Returns a robot on the way, about in its direction, in another light and with other odometry."""
+    rng = np.random.default_rng((seed, 27))
+    light = Sensor(seed, lamps=0.25, exposure=0.1, balance=0.06)
+    while True:
+        i = int(rng.integers(0, round(0.6 * len(taught.true))))
+        x, y, yaw = taught.true[i] + rng.normal(0, (0.05, 0.05, 0.1))
+        if world.is_free((x, y), 0.25):
+            return Simulator(world, seed, sensor=light, start=(x, y, yaw), walkers=walkers)
+
+
+def repeat(
+    name: str,
+    taught: Taught,
+    route: Route,
+    places: PlaceMap,
+    pipeline: Pipeline,
+    simulator: Simulator,
+    by: str,
+    reflex: Sight | None,
+) -> Repeat:
+    """Lets a robot repeat a route from where it stands.
+
+    Args:
+        name: of the route.
+        taught: what is true of it.
+        route: as the robot estimated it.
+        places: its map.
+        pipeline: of the map's model.
+        simulator: the robot.
+        by: `sight`; or `odometry`, for one that looks only until it knows where it is.
+        reflex: says the probability of a collision; None for none.
+    """
+    c, way, follower = simulator.mount.camera, taught.way(), Follower(route)
+    lens = Intrinsics(c.width, c.height, np.asarray(c.k), np.zeros(0))
+    sure = PoseFilterSettings(localised_m=SURE_M)
+    localiser = Localiser(places, pipeline, lens, simulator.T_base_camera, sure)
+    if reflex is not None:
+        reflex.read([("the reflex", COLLISION)])
+    aside: list[float] = []
+    looks = verified = wrong = 0
+    fixed: Array | None = None  # T_map_odom of a robot that looks no more
+    stands_ns, began_ns = simulator.now_ns, simulator.now_ns
+    reason, to_go = LOST, 0.0
+    while True:
+        T_odom_base = _odometry(simulator)
+        localiser.move(simulator.now_ns, T_odom_base)
+        if fixed is None and len(aside) % _IMAGES_A_LOOK == 0:
+            _, pose = localiser.see(simulator.now_ns, simulator.image())
+            looks += 1
+            if pose is not None:
+                verified += 1
+                T = pose_matrix(pose.position, pose.orientation_xyzw)
+                wrong += taught.wrong(T, simulator.motion)
+        T_map_base = _where(localiser) if fixed is None else fixed @ T_odom_base
+        command = 0.0, 0.0
+        if T_map_base is None:
+            reason = LOST
+        else:
+            if by == BY_ODOMETRY and fixed is None:
+                fixed = T_map_base @ inverse(T_odom_base)
+            yaw = math.atan2(T_map_base[1, 0], T_map_base[0, 0])
+            x, y = T_map_base[:2, 3]
+            said = follower.drive(x, y, yaw, _collision(reflex, simulator))
+            reason = said.reason
+            command = said.velocity.linear[0], said.velocity.angular[2]
+            to_go = to_go or route.length_m - said.progress_m
+        if command != (0.0, 0.0):
+            stands_ns = simulator.now_ns
+        seconds = (simulator.now_ns - began_ns) * 1e-9
+        if (simulator.now_ns - stands_ns) * 1e-9 > _LOST_S or reason in (ARRIVED, OFF_ROUTE):
+            break
+        if seconds > _LOST_S + route.length_m / _SLOWEST_M_S:
+            reason = reason or TIME
+            break
+        simulator.command(*command)
+        for _ in range(IMAGE_STEPS):
+            simulator.step()
+        aside.append(float(np.hypot(*(way - (simulator.motion.x, simulator.motion.y)).T).min()))
+        if simulator.collisions:
+            reason = COLLIDED
+            break
+    return Repeat(name, by, reason, simulator.way_m, to_go, tuple(aside), looks, verified, wrong)
+
+
+def _where(localiser: Localiser) -> Array | None:
+    estimate = localiser.filter.estimate() if localiser.localised else None
+    return None if estimate is None else estimate.T
+
+
+def _collision(reflex: Sight | None, simulator: Simulator) -> float:
+    if reflex is None:
+        return 0.0
+    message = reflex(simulator).get(COLLISION)
+    return 1.0 if message is None else read_scores(message)["collision"]
+
+
+def figures(repeats: Sequence[Repeat]) -> dict[str, Any]:
+    """Returns the pooled figures of one way to repeat, plain values."""
+    arrived, count = sum(r.end == ARRIVED for r in repeats), len(repeats)
+    hits, km = sum(r.end == COLLIDED for r in repeats), sum(r.way_m for r in repeats) / 1000
+    aside = np.array([metres for r in repeats for metres in r.aside_m] or [np.nan])
+    low, high = poisson_interval(hits)
+    per_km = [n / km if km else math.nan for n in (hits, low, high)]
+    looks = sum(r.looks for r in repeats)
+    return {
+        "by": repeats[0].by,
+        "starts": count,
+        "arrived": arrived,
+        "arrived_share": [
+            arrived / count,
+            1 - upper_share(count - arrived, count, 0.975),
+            upper_share(arrived, count, 0.975),
+        ],
+        "km": km,
+        "to_go_m": float(np.mean([r.to_go_m for r in repeats])),
+        "aside_median_m": float(np.median(aside)),
+        "aside_p95_m": float(np.quantile(aside, 0.95)),
+        "collisions": hits,
+        "collisions_per_km": per_km,
+        "looks": looks,
+        "verified": sum(r.verified for r in repeats),
+        "wrong": sum(r.wrong for r in repeats),
+        "ends": dict(Counter(r.end for r in repeats)),
+    }
+
+
+def plain(repeats: Sequence[Repeat]) -> list[dict[str, Any]]:
+    """Returns each start for JSON, with what its distances from the way are."""
+    found = []
+    for each in repeats:
+        row = {**asdict(each), "aside_m": None}
+        if each.aside_m:
+            row["aside_m"] = [float(np.quantile(each.aside_m, q)) for q in (0.5, 0.95, 1.0)]
+        found.append(row)
+    return found
