@@ -279,7 +279,7 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
     add_same_place(parser)
     parser.add_argument(
         "--capacity", type=int, default=default.capacity, metavar="N",
-        help="keyframes within --distance and --angle from which on none is added (default: %(default)s)",
+        help="keyframes within --distance and --angle, at most, where new ones come (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--report",

@@ -28,6 +28,7 @@ from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector, apart
 
 _BATCH = 8
+_EVEN = 0.5
 _CHUNK_NUMBERS = 20_000_000  # of a table of views and keyframes
 # Of the views that show places of the map, the share that is recognised there in a home that only changes.
 LEAST_RECOGNISED = 0.5
@@ -44,17 +45,18 @@ class UpdatePolicy:
         angle_deg: and this angle.
         place_radius_m: a keyframe farther away than this,
         place_heading_deg: or turned by more than this, shows another place.
-        capacity: keyframes within `distance_m` and `angle_deg` of a view from which on none is added there.
+        capacity: keyframes within `distance_m` and `angle_deg` of a view, from which on a new one takes the
+            place of the least trusted, where that is less probably recognised in most drives than not.
         forget: what a drive counts against the next one.
         weight: independent images that one drive counts as, at most.
         doubt: a keyframe goes if it is recognised in most drives with less than this probability.
     """
 
-    distance_m: float = 0.25
-    angle_deg: float = 15.0
+    distance_m: float = 0.3
+    angle_deg: float = 20.0
     place_radius_m: float = 1.0
     place_heading_deg: float = 45.0
-    capacity: int = 4
+    capacity: int = 3
     forget: float = 0.7
     weight: float = 2.0
     doubt: float = 0.1
@@ -214,7 +216,7 @@ def plan_update(
             "new, build a new map"
         )
     evidence, gone, doubted = _judge(near, before, first, policy)
-    added, new_ground, full = _choose(seen, near, gone, policy)
+    added, new_ground, full = _choose(seen, near, evidence, gone, policy)
     changes, takers = _changes(places, seen, near, evidence, sorted(gone), added)
     for taker, record in takers:
         if isinstance(taker, _New):
@@ -228,7 +230,7 @@ def plan_update(
         tuple(changes),
         tuple(new.added(seen) for new in added),
         new_ground,
-        tuple(doubted),
+        tuple(number for number in doubted if number not in gone),
         full,
         {i: kept for i, kept in evidence.items() if i not in gone},
     )
@@ -398,21 +400,32 @@ class _New:
 
 
 def _choose(
-    seen: Sequence[Seen], near: _Near, gone: set[int], policy: UpdatePolicy
+    seen: Sequence[Seen],
+    near: _Near,
+    evidence: dict[int, Evidence],
+    gone: set[int],
+    policy: UpdatePolicy,
 ) -> tuple[list[_New], int, int]:
-    """Returns the views that become keyframes, how many had no keyframe near, and how many found no room."""
+    """Returns the views that become keyframes, how many had no keyframe near, and how many found no room.
+
+    What goes to make room comes to `gone`.
+    """
     chosen: list[_New] = []
     new_ground = full = 0
     for at, (one, pairs) in enumerate(zip(seen, near.pairs, strict=True)):
-        staying = [matches for number, _, matches in pairs if number not in gone]
-        if any(staying):
+        staying = [number for number, _, _ in pairs if number not in gone]
+        if any(matches for number, _, matches in pairs if number not in gone):
             continue
         mine = [new for new in chosen if _close(one, seen[new.at], policy)]
         if any(float(one.descriptor @ seen[n.at].descriptor) > near.best_other[at] for n in mine):
             continue
         if len(staying) + len(mine) >= policy.capacity:
-            full += 1
-            continue
+            trust = {i: evidence[i].belief(policy.forget, policy.weight) for i in staying}
+            least = min(staying, key=trust.__getitem__, default=None)
+            if least is None or trust[least] >= _EVEN:
+                full += 1
+                continue
+            gone.add(least)
         chosen.append(_New(at))
         new_ground += not pairs and not mine
     return chosen, new_ground, full
