@@ -11,10 +11,9 @@ import numpy as np
 from fuzz import scratch
 from robot_vision.errors import ConfigError
 from robot_vision.places.map.base import MapError, PlaceMap
-from robot_vision.places.map.evidence import Evidence, Session
+from robot_vision.places.map.evidence import Evidence, Session, kept_evidence
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.sqlite_map import SqliteMap
-from robot_vision.places.map.updating import kept_evidence
 
 MAX_LEN = 1 << 17
 ALLOWED_S = 10.0

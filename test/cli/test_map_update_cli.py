@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import json
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,9 @@ def test_a_changed_place_is_replaced_said_and_shown(
         places.check()
         (record,) = Evidence.from_bytes(places.evidence()[11], "").replaced
         assert record.keyframe_id == 5 and 11 in places.poses().ids and 5 not in places.poses().ids
+    assert main(["map", "info", str(home), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["with_evidence"], info["replaced"]) == (10, 1)
     assert main(["map", "evaluate", str(home), str(bag), "--model", str(bundle), "--single"]) == 0
     assert "100" in capsys.readouterr().out.split("recall@1")[1].splitlines()[0]
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from robot_vision.errors import ConfigError
 from robot_vision.files.whole import write_whole
 from robot_vision.places.map.base import PlaceMap
+from robot_vision.places.map.evidence import kept_evidence
 from robot_vision.places.map.exporting import SUFFIXES, exported
 from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.map.opening import open_map
@@ -50,6 +51,9 @@ def info(args: argparse.Namespace) -> int:
     if data["without_stamps"]:
         table.add_row("without stamps", f"{data['without_stamps']}: no speed is learnt from them")
     table.add_row("with structure", str(data["with_structure"]))
+    if data["with_evidence"]:
+        table.add_row("with evidence", f"{data['with_evidence']}, of later drives (map update)")
+        table.add_row("replaced, remembered", str(data["replaced"]))
     if data["bytes"] is not None:
         table.add_row("on disk", f"{data['bytes'] / 1e6:.1f} MB")
     plain_console().print(table)
@@ -66,12 +70,15 @@ def _data(places: PlaceMap, uri: str) -> dict[str, Any]:
     if not is_server(uri):
         files = [Path(f"{Path(uri).expanduser()}{end}") for end in ("", "-wal", ".index")]
         size = sum(file.stat().st_size for file in files if file.is_file())
+    evidence = kept_evidence(places)
     return {
         **asdict(places.info),
         "keyframes": len(poses.ids),
         "sources": dict(Counter(poses.sources).most_common()),
         "cameras": sorted(set(poses.cameras)),
         "with_structure": len(places.structure_ids()),
+        "with_evidence": len(evidence),
+        "replaced": sum(len(kept.replaced) for kept in evidence.values()),
         "low_m": None if low_high is None else low_high[0].tolist(),
         "high_m": None if low_high is None else low_high[1].tolist(),
         "extent_m": None if low_high is None else (low_high[1] - low_high[0]).tolist(),
@@ -86,6 +93,7 @@ def check(args: argparse.Namespace) -> int:
     """Reads everything; a damaged map is an error."""
     with open_map(args.map, "read") as places:
         places.check()
+        kept_evidence(places)
         print(f"{places.info.uri}: {counted(len(places), 'keyframe')}, all as they were written")
     return 0
 

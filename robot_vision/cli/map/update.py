@@ -26,7 +26,7 @@ from robot_vision.files.whole import write_whole
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.base import PlaceMap
-from robot_vision.places.map.evidence import Replaced
+from robot_vision.places.map.evidence import Replaced, kept_evidence
 from robot_vision.places.map.keyframe import stamped
 from robot_vision.places.map.opening import open_map
 from robot_vision.places.map.updating import (
@@ -36,7 +36,6 @@ from robot_vision.places.map.updating import (
     UpdatePolicy,
     apply_update,
     described,
-    kept_evidence,
     plan_update,
     with_structure,
 )

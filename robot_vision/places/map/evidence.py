@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_vision.places.map.base import MapError
+from robot_vision.places.map.base import MapError, PlaceMap
 
 MAX_BYTES = 1 << 20
 _SESSIONS = 10  # that a keyframe remembers
@@ -143,13 +143,25 @@ class Evidence:
             raise MapError(f"{what} is not as it was written ({error}): take a backup") from error
 
 
+def kept_evidence(places: PlaceMap) -> dict[int, Evidence]:
+    """Returns the evidence of keyframes by their ids.
+
+    Raises:
+        MapError: it is damaged.
+    """
+    return {
+        i: Evidence.from_bytes(data, f"{places.info.uri}: the evidence of keyframe {i}")
+        for i, data in places.evidence().items()
+    }
+
+
 def _sessions(rows: Any) -> tuple[Session, ...]:
     sessions = tuple(
         Session(
             source=str(row["source"]),
-            stamp_ns=int(row["stamp_ns"]),
-            seen=int(row["seen"]),
-            matched=int(row["matched"]),
+            stamp_ns=_whole(row["stamp_ns"]),
+            seen=_whole(row["seen"]),
+            matched=_whole(row["matched"]),
             similarity=_number(row["similarity"]),
         )
         for row in rows
@@ -164,19 +176,26 @@ def _replaced(record: Any) -> Replaced:
     if len(pose) != 7:
         raise ValueError("pose")
     return Replaced(
-        keyframe_id=int(record["keyframe_id"]),
-        stamp_ns=int(record["stamp_ns"]),
+        keyframe_id=_whole(record["keyframe_id"]),
+        stamp_ns=_whole(record["stamp_ns"]),
         camera=str(record["camera"]),
         source=str(record["source"]),
         pose=pose,
-        since_ns=int(record["since_ns"]),
-        replaced_ns=int(record["replaced_ns"]),
+        since_ns=_whole(record["since_ns"]),
+        replaced_ns=_whole(record["replaced_ns"]),
         then=None if record["then"] is None else _number(record["then"]),
         now=_number(record["now"]),
         sessions=_sessions(record["sessions"]),
         thumbnail=_picture(record["thumbnail"]),
         shown=_picture(record["shown"]),
     )
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError("a number is too large")
+    return number
 
 
 def _number(value: Any) -> float:

@@ -23,7 +23,7 @@ from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.base import Added, MapError, PlaceMap
 from robot_vision.places.map.building import DECODERS, MapView, Structurer, load_view, thumbnail_of
-from robot_vision.places.map.evidence import Evidence, Replaced, Session
+from robot_vision.places.map.evidence import Evidence, Replaced, Session, kept_evidence
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector, apart
 
@@ -173,18 +173,6 @@ def described(
                 yield Seen(view, found["place"].values, thumbnail_of(image, thumbnail))
             if say:
                 say(len(views[start : start + _BATCH]))
-
-
-def kept_evidence(places: PlaceMap) -> dict[int, Evidence]:
-    """Returns the evidence of keyframes by their ids.
-
-    Raises:
-        MapError: it is damaged.
-    """
-    return {
-        i: Evidence.from_bytes(data, f"{places.info.uri}: the evidence of keyframe {i}")
-        for i, data in places.evidence().items()
-    }
 
 
 def plan_update(
