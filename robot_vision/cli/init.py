@@ -12,8 +12,14 @@ from robot_vision.cli.arguments import add_data_options, data_options
 from robot_vision.datasets import DATASETS, Splits
 from robot_vision.datasets.registry import kinds_of
 from robot_vision.errors import ConfigError, RobotVisionError, SourceError, unknown
-from robot_vision.messages.types import IMAGE, LABEL_INFO
-from robot_vision.recordings.bag import COMPRESSED_IMAGE, calls_itself_truth, names_topic
+from robot_vision.messages.types import LABEL_INFO
+from robot_vision.recordings.bag import (
+    COMPRESSED_IMAGE,
+    calls_itself_truth,
+    camera_topics,
+    is_distance,
+    names_topic,
+)
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.base import DEFAULT_TOPIC
 from robot_vision.recordings.recording_folder import is_bag
@@ -21,7 +27,7 @@ from robot_vision.recordings.storage import slashed
 from robot_vision.text.console import plain_console
 from robot_vision.training import project
 from robot_vision.truth.bag_labels import LABEL_KINDS
-from robot_vision.truth.images import IMAGE_KINDS, is_distance
+from robot_vision.truth.images import IMAGE_KINDS
 
 T = TypeVar("T")
 _IMAGES_DECODED = 20  # enough to show the sizes
@@ -65,16 +71,14 @@ def run(args: argparse.Namespace) -> int:
     if args.project:
         project.check_new(Path(args.project).expanduser())
     path, kind = ask("Your images: a folder or a bag", args.data, "--data", None, _data(args.kind))
-    kinds = _topics(path) if kind == "rosbag" else {}
-    cameras = [t for t, k in kinds.items() if k in (IMAGE, COMPRESSED_IMAGE)]
-    cameras = [t for t in cameras if not calls_itself_truth(t)] or cameras
+    kinds, cameras = _topics(path) if kind == "rosbag" else ({}, [])
     options = data_options(args.option)
     topic = ask(
         f"Image topic of the camera{_of(cameras)}",
         args.topic or options.get("image_topic"),
         "--topic",
         cameras[0] if len(cameras) == 1 else None if cameras else DEFAULT_TOPIC,
-        lambda text: _camera(text, cameras),
+        lambda text: _camera(text, [t for t, k in kinds.items() if k in IMAGE_KINDS]),
     )
     if kind == "rosbag":
         options = {**options, "image_topic": topic, **_labels(ask, args.labels, kinds, options)}
@@ -172,14 +176,18 @@ def _data(kind: str | None) -> Callable[[str], tuple[Path, str]]:
     return check
 
 
-def _topics(path: Path) -> dict[str, str]:
-    """Returns the topics of a bag, or of a folder's bags, and their types."""
-    found: dict[str, str] = {}
+def _topics(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Returns the topics of a bag, or of a folder's bags, and their types; and those of cameras' pictures."""
+    kinds: dict[str, str] = {}
+    cameras: dict[str, None] = {}
     for one in [path] if is_bag(path) else sorted(p for p in path.iterdir() if is_bag(p)):
         bag = BagFile(one)
-        found |= bag.kinds
-        bag.close()
-    return found
+        try:
+            kinds |= bag.kinds
+            cameras |= dict.fromkeys(camera_topics(bag)[0])
+        finally:
+            bag.close()
+    return kinds, list(cameras)
 
 
 def _pixels(path: Path, images: str) -> str:

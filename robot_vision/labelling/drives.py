@@ -20,14 +20,14 @@ from robot_vision.geometry.rigid import inverse
 from robot_vision.labelling.views import Eyes
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.messages.types import CAMERA_INFO, IMAGE, LASER_SCAN
-from robot_vision.recordings.bag import COMPRESSED_IMAGE
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, is_distance
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.files import readable
 from robot_vision.recordings.recording_folder import is_bag
 from robot_vision.recordings.storage import slashed
 from robot_vision.truth.bag_poses import ODOMETRY, frame_tree, parse_transform
-from robot_vision.truth.images import is_distance, nearest_stamps
+from robot_vision.truth.images import nearest_stamps
 
 DEPTH = "image:depth"
 _BASES = ("base_footprint", "base_link")  # REP 105, REP 120

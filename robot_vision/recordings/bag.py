@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from robot_vision.errors import SourceError, unknown
 from robot_vision.messages.stamps import nanoseconds, stamp_to_ns
@@ -24,6 +26,43 @@ def calls_itself_truth(topic: str) -> bool:
     return any(part in _TRUTH for part in topic.split("/"))
 
 
+def is_distance(message: Any) -> bool:
+    """Whether an image's message holds distances by REP 118."""
+    encoding = getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()
+    return encoding in ("16UC1", "32FC1")
+
+
+def camera_topics(bag: BagFile) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """Returns the image topics that are a camera's pictures, and the others by why they are none.
+
+    Truth is known by its namespace, and distances by their first message. Where no other topic is there, all
+    of them are pictures: a thermal camera has the encoding of distances.
+
+    Raises:
+        SourceError: no topic has images; the message lists those that are there.
+    """
+    images = tuple(t for t, k in bag.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE))
+    if not images:
+        others = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
+        raise SourceError(f"{bag.path} has no image topic: it has {others}")
+    left: dict[str, list[str]] = {"truth": [t for t in images if calls_itself_truth(t)]}
+    rest = [topic for topic in images if topic not in left["truth"]] or list(images)
+    if len(rest) > 1:
+        left["distances"] = [topic for topic in rest if _has_distances(bag, topic)]
+    pictures = [topic for topic in rest if topic not in left.get("distances", ())] or rest
+    return tuple(pictures), {
+        why: [t for t in topics if t not in pictures] for why, topics in left.items()
+    }
+
+
+def _has_distances(bag: BagFile, topic: str) -> bool:
+    record = next(iter(bag.raw([topic])), None)
+    try:
+        return record is not None and is_distance(bag.message(record))
+    except SourceError:  # is said where the topic is read
+        return False
+
+
 def names_topic(topic: str) -> str:
     """Returns the topic of the LabelInfo that names the classes of a topic's ids."""
     return f"{slashed(topic).removesuffix('/compressed')}_label_info"
@@ -34,8 +73,9 @@ class BagSource(Source):
 
     Args:
         path: a `.bag`, `.db3` or `.mcap` file, or a rosbag2's folder.
-        topics: image topics, with or without their leading slash; None for all but those that are the truth
-            of others' images, which the notes name.
+        topics: image topics, with or without their leading slash; None for those of `camera_topics`; the
+            notes name the others.
+        distances: None means topics of distances, too.
         start_s: seconds after the bag's start from which frames are given.
         duration_s: seconds to read; None until the end.
 
@@ -53,26 +93,25 @@ class BagSource(Source):
         topics: Collection[str] | None = None,
         start_s: float = 0.0,
         duration_s: float | None = None,
+        distances: bool = False,
     ) -> None:
         super().__init__(str(path), (), None)
         self._path = path
         self._bag = BagFile(path)
         self.problems, self.notes = self._bag.problems, self._bag.notes
         self.kinds, self.start_ns = self._bag.kinds, self._bag.start_ns
-        images = tuple(t for t, k in self.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE))
-        if not images:
-            others = (
-                ", ".join(f"{t} ({k})" for t, k in sorted(self.kinds.items())) or "no topic at all"
-            )
-            raise SourceError(f"{path} has no image topic: it has {others}")
-        cameras = tuple(t for t in images if not calls_itself_truth(t)) or images
+        cameras, left = camera_topics(self._bag)
+        if distances:
+            cameras += tuple(left.pop("distances", ()))
+        images = (*cameras, *itertools.chain(*left.values()))
         wanted = cameras if topics is None else tuple(dict.fromkeys(slashed(t) for t in topics))
-        if topics is None and len(cameras) < len(images):
-            left = [t for t in images if t not in cameras]
-            self.notes.append(
-                f"{counted(len(left), 'image topic')} left out as truth, not a camera's: {', '.join(left)} "
+        if topics is None:
+            self.notes += [
+                f"{counted(len(names), 'image topic')} left out as {why}, not a camera's: {', '.join(names)} "
                 "(name one to read it)"
-            )
+                for why, names in left.items()
+                if names
+            ]
         for topic in wanted:
             if topic not in images:
                 raise SourceError(f"{unknown('image topic', topic, images)} (in {path})")

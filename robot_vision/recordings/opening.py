@@ -28,16 +28,18 @@ def open_source(
     start_s: float = 0.0,
     duration_s: float | None = None,
     rate: float = 30.0,
+    distances: bool = False,
 ) -> Source:
     """Opens a recording.
 
     Args:
         path: a rosbag (ROS 1 `.bag`, rosbag2 folder, `.db3`, `.mcap`), a video, a folder of images (with
             those below it), an image, or a pattern such as `run*/*.jpg`.
-        topics: image topics of a bag; None for all.
+        topics: image topics of a bag; None for all that are a camera's pictures.
         start_s: seconds from the recording's start from which frames are given.
         duration_s: seconds to read; None until the end.
         rate: frames per second of images, which bear no stamps.
+        distances: None means topics of distances, too.
 
     Raises:
         SourceError: nothing there, or nothing in it can be read; the message says what is there.
@@ -55,9 +57,9 @@ def open_source(
         )
     place = Path(path).expanduser()
     if not place.exists():
-        return _pattern(str(place), topics, start_s, duration_s, rate)
+        return _pattern(str(place), topics, start_s, duration_s, rate, distances)
     if is_bag(place):
-        return BagSource(place, topics, start_s, duration_s)
+        return BagSource(place, topics, start_s, duration_s, distances)
     if topics:
         raise ConfigError(f"{place} is no bag and has no topics: leave out {', '.join(topics)}")
     if place.is_dir():
@@ -87,12 +89,13 @@ def _pattern(
     start_s: float,
     duration_s: float | None,
     rate: float,
+    distances: bool,
 ) -> Source:
     found = [Path(p) for p in glob.glob(pattern, recursive=True)] if glob.has_magic(pattern) else []
     if not found:
         raise SourceError(f"{pattern} does not exist: give a bag, video, folder, image or pattern")
     if len(found) == 1 and not is_image(found[0]):
-        return open_source(found[0], topics, start_s, duration_s, rate)
+        return open_source(found[0], topics, start_s, duration_s, rate, distances)
     if topics:
         raise ConfigError(f"{pattern} is no bag and has no topics: leave out {', '.join(topics)}")
     bags = sorted(str(p) for p in found if is_bag(p))

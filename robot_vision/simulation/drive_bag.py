@@ -1,11 +1,13 @@
 """Drives of a simulated robot as rosbags that have what a real one records: images, depth, a scan, odometry.
 
 Topics: /camera/image_raw, /camera/camera_info, /camera/depth/image_raw (of the images' pixels), /scan, /odom,
-and the camera's place on the robot in /tf_static.
+and the camera's place on the robot in /tf_static. What is true: /ground_truth/odom, the robot in `map`, and
+/ground_truth/room.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from robot_vision.geometry.rigid import xyzw_from_matrix
 from robot_vision.recordings.writing import RecordingWriter
 from robot_vision.simulation.referee import IMAGE_STEPS
+from robot_vision.simulation.robot import Motion
 from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.world.renderer import Renderer
 
@@ -45,11 +48,12 @@ def write_drive(
     path: Path,
     simulator: Simulator,
     driver: Callable[[Simulator], tuple[float, float]],
-    images: int,
+    images: int | None = None,
     depth: str = "32FC1",
     scan: bool = False,
     change: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] = lambda i, metres: metres,
     tf: bool = True,
+    metres: float = np.inf,
 ) -> Truth:
     """Drives and records, with an image each 0.1 s and odometry each 20 ms.
 
@@ -57,11 +61,12 @@ def write_drive(
         path: of the bag, which is new.
         simulator: the robot.
         driver: returns speed and turn rate; called at each image.
-        images: how many.
+        images: at most; None for all until `metres`.
         depth: its encoding, one of `DEPTHS`; empty for none.
         scan: record a scan.
         change: returns what a real camera makes of the true depth (height, width) of image i; 0 is none.
         tf: record where the camera is.
+        metres: way after which the drive ends.
 
     Returns:
         What is true.
@@ -76,14 +81,18 @@ def write_drive(
     with RecordingWriter(path, "mcap") as bag:
         if tf:
             _write_mount(bag, simulator)
-        for i in range(images):
+        for i in itertools.count():
+            if i == images or simulator.way_m >= metres:
+                break
             stamp = simulator.now_ns
+            room = simulator.world.room_at((simulator.motion.x, simulator.motion.y)).name
+            bag.write("/ground_truth/room", stamp, bag.types["std_msgs/msg/String"](room))
             bag.image("/camera/image_raw", stamp, _CAMERA, simulator.image())
             size = (camera.height, camera.width)
             bag.camera_info("/camera/camera_info", stamp, _CAMERA, size, camera.k)
             if depth:
-                metres = change(i, renderer.truth(simulator.T_map_camera)[1])
-                _write_depth(bag, stamp, metres, depth)
+                measured = change(i, renderer.truth(simulator.T_map_camera)[1])
+                _write_depth(bag, stamp, measured, depth)
             if scan:
                 _write_scan(bag, stamp, simulator.scan(angles, _SCAN_M), angles)
             truth.free_m.append(simulator.free_ahead())
@@ -91,9 +100,9 @@ def write_drive(
             truth.yaw.append(simulator.motion.yaw)
             simulator.command(*driver(simulator))
             for _ in range(IMAGE_STEPS):
-                _write_odometry(bag, simulator)
+                _write_motion(bag, simulator)
                 simulator.step()
-        _write_odometry(bag, simulator)
+        _write_motion(bag, simulator)
     return truth
 
 
@@ -144,8 +153,13 @@ def _write_scan(
     bag.write("/scan", stamp, message)
 
 
-def _write_odometry(bag: RecordingWriter, simulator: Simulator) -> None:
-    m, t, stamp = simulator.odometry.motion, bag.types, simulator.now_ns
+def _write_motion(bag: RecordingWriter, simulator: Simulator) -> None:
+    _write_odometry(bag, simulator.now_ns, "/odom", "odom", simulator.odometry.motion)
+    _write_odometry(bag, simulator.now_ns, "/ground_truth/odom", "map", simulator.motion)
+
+
+def _write_odometry(bag: RecordingWriter, stamp: int, topic: str, frame: str, m: Motion) -> None:
+    t = bag.types
     half = m.yaw / 2
     pose: Any = t["geometry_msgs/msg/Pose"](
         t["geometry_msgs/msg/Point"](float(m.x), float(m.y), 0.0),
@@ -154,11 +168,11 @@ def _write_odometry(bag: RecordingWriter, simulator: Simulator) -> None:
     ahead = t["geometry_msgs/msg/Vector3"](float(m.speed_m_s), 0.0, 0.0)
     turn = t["geometry_msgs/msg/Vector3"](0.0, 0.0, float(m.turn_rate_rad_s))
     message = t["nav_msgs/msg/Odometry"](
-        bag.header(stamp, "odom"),
+        bag.header(stamp, frame),
         _BASE,
         t["geometry_msgs/msg/PoseWithCovariance"](pose, np.zeros(36)),
         t["geometry_msgs/msg/TwistWithCovariance"](
             t["geometry_msgs/msg/Twist"](ahead, turn), np.zeros(36)
         ),
     )
-    bag.write("/odom", stamp, message)
+    bag.write(topic, stamp, message)

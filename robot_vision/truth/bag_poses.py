@@ -21,6 +21,7 @@ from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.geometry.trajectory import Trajectory, TrajectoryBuilder
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.messages.types import POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED
+from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.truth.pose_checks import rotation_from_quaternion
 
@@ -66,7 +67,8 @@ def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPo
     """Returns the camera's poses from the best source that the bag has, or from the one asked for.
 
     In this order: a topic that was named; tf, where it connects the map's frame to the camera's; the only
-    PoseStamped or PoseWithCovarianceStamped topic; the only Odometry topic; tf from the camera's root.
+    PoseStamped or PoseWithCovarianceStamped topic; the only Odometry topic; tf from the camera's root. Of
+    several topics the only one that calls itself truth is taken.
 
     Raises:
         ConfigError: the topic or frame asked for does not exist, or there are several to choose from.
@@ -92,6 +94,8 @@ def _chosen(bag: BagFile, topic: str, kinds: tuple[str, ...]) -> str:
         if topic not in there:
             raise ConfigError(f"{unknown('pose topic', topic, there or ['none'])} (in {bag.path})")
         return topic
+    if len(there) > 1:
+        there = [t for t in there if calls_itself_truth(t)] or there
     if len(there) != 1:
         what = f"{len(there)} pose topics ({', '.join(there)})" if there else "no pose topic"
         raise ConfigError(f"{bag.path} has {what}: set pose_topic, or pose_source to tf or none")

@@ -239,10 +239,5 @@ def meaning(message: Any) -> tuple[tuple[float, ...], float]:
     return ((0.0,), REP118_UNIT) if _encoding(message) == "16UC1" else ((), 1.0)
 
 
-def is_distance(message: Any) -> bool:
-    """Whether a message holds distances by REP 118."""
-    return _encoding(message) in ("16UC1", "32FC1")
-
-
 def _encoding(message: Any) -> str:
     return getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()

@@ -145,7 +145,8 @@ def test_teach_makes_a_map_and_the_way_through_it(
         return 0.4, 0.15
 
     write_drive(tmp_path / "bag", simulator, driver, 30, depth="")
-    out, words = tmp_path / "route", ["--model", "demo", "--engine", "onnx"]
+    out = tmp_path / "route"
+    words = ["--model", "demo", "--engine", "onnx", "--option", "pose_topic=/odom"]
     assert main(["teach", str(tmp_path / "bag"), *words, "--output", str(out)]) == 0
     said = capsys.readouterr()
     assert "poses in odom are taken as poses in map" in said.err and "1.1 m, " in said.out

@@ -18,6 +18,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
+from robot_vision.datasets import open_dataset
 from robot_vision.errors import ConfigError, ImageError, SourceError
 from robot_vision.files.natural_order import natural_key
 from robot_vision.images.decode import to_rgb
@@ -470,3 +471,25 @@ def test_images_of_truth_are_no_camera_unless_they_are_named(tmp_path: Path) -> 
         assert any("2 image topics left out as truth" in note for note in source.notes)
     with open_source(str(tmp_path / "bag"), ["/truth/depth"]) as source:
         assert source.topics == ("/truth/depth",) and not source.notes
+
+
+def test_distances_are_no_camera_s_pictures_unless_they_are_named_or_alone(tmp_path: Path) -> None:
+    image, far = np.zeros((4, 6, 3), np.uint8), np.ones((4, 6), np.uint16)
+    with RecordingWriter(tmp_path / "both") as bag:
+        bag.image("/depth/image", 10**9, "camera", far, "16UC1")
+        bag.image("/camera/image_raw", 10**9, "camera", image)
+        bag.image("/metres", 10**9, "camera", far.astype(np.float32), "32FC1")
+    with open_source(str(tmp_path / "both")) as source:
+        assert source.topics == ("/camera/image_raw",) and source.count == 1
+        (note,) = source.notes
+        assert "2 image topics left out as distances" in note and "/metres" in note
+    with open_source(str(tmp_path / "both"), ["/depth/image"]) as source:
+        assert source.topics == ("/depth/image",) and not source.notes
+    with open_source(str(tmp_path / "both"), distances=True) as source:
+        assert set(source.topics) == {"/camera/image_raw", "/depth/image", "/metres"}
+    with RecordingWriter(tmp_path / "thermal") as bag:
+        bag.image("/thermal", 10**9, "camera", far, "16UC1")
+    with open_source(str(tmp_path / "thermal")) as source:
+        assert source.topics == ("/thermal",) and not source.notes
+    (sample,) = open_dataset("rosbag", str(tmp_path / "both"), pose_source="none").samples
+    assert "/camera/image_raw" in sample.name

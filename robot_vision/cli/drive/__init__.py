@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from robot_vision.cli.drive import evaluate, live, record, repeat
+from robot_vision.cli.drive import bag, evaluate, live, record, repeat
 from robot_vision.labelling.table import TABLE
 
 
@@ -47,10 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     record.add_arguments(recorded)
 
+    bagged = verbs.add_parser(
+        "bag",
+        help="record the rosbag that a robot would record while it drives through a home",
+        description="Records a drive through a home as a rosbag: camera, camera_info, depth, odometry with "
+        "its errors, /tf_static, and below /ground_truth where the robot is in truth and in which room.",
+    )
+    bag.add_arguments(bagged)
+
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sub-verb; returns the exit status."""
-    verbs = {"evaluate": evaluate.run, "live": live.run, "record": record.run, "repeat": repeat.run}
+    verbs = {
+        "evaluate": evaluate.run,
+        "live": live.run,
+        "repeat": repeat.run,
+        "record": record.run,
+        "bag": bag.run,
+    }
     return verbs[args.drive_verb](args)
 
 
@@ -62,4 +76,6 @@ def interrupted(args: argparse.Namespace) -> str:
         return "no figures were written; fewer --metres take less time"
     if args.drive_verb == "repeat":
         return f"{args.output / 'repeats.json'} has the starts so far, if there were any"
+    if args.drive_verb == "bag":
+        return "nothing was written; fewer --metres take less time"
     return "nothing was written; fewer --worlds or --metres take less time"

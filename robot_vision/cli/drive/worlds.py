@@ -16,7 +16,6 @@ UNSEEN = 10_000  # where homes begin that nothing was trained in: recordings beg
 
 def add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres: float) -> None:
     """Declares the homes, the way in each and the camera."""
-    mount = Mount()
     parser.add_argument(
         "--worlds",
         type=at_least_1,
@@ -31,13 +30,7 @@ def add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres:
         metavar="SEED",
         help="seed of the first home; the others follow (default: %(default)s)",
     )
-    parser.add_argument(
-        "--walkers",
-        type=number(int, 0, 20),
-        default=0,
-        metavar="N",
-        help="boxes of a person's size that walk about in each home (default: %(default)s)",
-    )
+    add_walkers(parser)
     parser.add_argument(
         "--metres",
         type=number(float, 1.0, 1e6),
@@ -45,6 +38,23 @@ def add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres:
         metavar="M",
         help="way in each home, in metres (default: %(default)s)",
     )
+    add_camera(parser)
+
+
+def add_walkers(parser: argparse.ArgumentParser) -> None:
+    """Declares --walkers."""
+    parser.add_argument(
+        "--walkers",
+        type=number(int, 0, 20),
+        default=0,
+        metavar="N",
+        help="boxes of a person's size that walk about in the home (default: %(default)s)",
+    )
+
+
+def add_camera(parser: argparse.ArgumentParser) -> None:
+    """Declares the camera's mount and its images."""
+    mount = Mount()
     parser.add_argument(
         "--camera-height",
         type=number(float, 0.05, 2.3),

@@ -28,8 +28,8 @@ from robot_vision.errors import ConfigError, ImageError, SourceError, unknown
 from robot_vision.files.natural_order import natural_key
 from robot_vision.geometry.intrinsics import Intrinsics, numbers_of
 from robot_vision.messages.stamps import nanoseconds
-from robot_vision.messages.types import CAMERA_INFO, IMAGE
-from robot_vision.recordings.bag import COMPRESSED_IMAGE, calls_itself_truth, names_topic
+from robot_vision.messages.types import CAMERA_INFO
+from robot_vision.recordings.bag import calls_itself_truth, camera_topics, names_topic
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.bag_stamps import StampNotes
@@ -250,25 +250,21 @@ def _recording(
 
 def _image_topic(bag: BagFile, options: Options) -> str:
     wanted = options.image_topic
-    there = [t for t, k in bag.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE)]
     if wanted:
+        there = [t for t, k in bag.kinds.items() if k in IMAGE_KINDS]
         if slashed(wanted) not in there:
             raise ConfigError(
                 f"{unknown('image topic', wanted, there or ['none'])} (in {bag.path})"
             )
         return slashed(wanted)
-    if not there:
-        others = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
-        raise SourceError(f"{bag.path} has no image topic: it has {others}")
-    if len(there) > 1:
-        truth = {slashed(s.where) for s in parse_images(names_in(options.truth_images))}
-        rest = [topic for topic in there if topic not in truth and not calls_itself_truth(topic)]
-        if len(rest) == 1:
-            return rest[0]
+    truth = {slashed(s.where) for s in parse_images(names_in(options.truth_images))}
+    pictures, _ = camera_topics(bag)
+    rest = [topic for topic in pictures if topic not in truth] or pictures
+    if len(rest) > 1:
         raise ConfigError(
-            f"{bag.path} has {len(there)} image topics: set image_topic to one of {', '.join(there)}"
+            f"{bag.path} has {len(rest)} image topics: set image_topic to one of {', '.join(rest)}"
         )
-    return there[0]
+    return rest[0]
 
 
 def _images(

@@ -68,7 +68,12 @@ class CameraPlayer(Node):
                 "source is empty: set it to a bag, a video, a folder of images or an image"
             )
         source = open_source(
-            p.source, p.topics or None, p.start_s, p.duration_s or None, p.file_rate_hz
+            p.source,
+            p.topics or None,
+            p.start_s,
+            p.duration_s or None,
+            p.file_rate_hz,
+            distances=True,
         )
         self._playback = Playback(
             source, p.output_topics, p.transport, p.frame_id, self.get_namespace()

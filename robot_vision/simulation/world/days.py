@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,6 +73,16 @@ def next_day(
                 if not homes.overlaps(crate, room) and homes.connected(wanted):
                     today = wanted
     return home, today
+
+
+def days_of_home(seed: int) -> Iterator[World]:
+    """Yields the home of a seed as it looks each day, without an end; the first is `homes.random_home`."""
+    plan = home = homes.random_home(seed)
+    rng = np.random.default_rng((seed, 77))
+    yield plan
+    while True:
+        home, today = next_day(home, plan, rng, DayChanges())
+        yield today
 
 
 def pieces(room: Room) -> list[tuple[Box, ...]]:

@@ -1,0 +1,81 @@
+"""`robot-vision drive bag`: the rosbag that a robot would record while it drives through a home."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+from robot_vision.cli.arguments import number, progress
+from robot_vision.cli.drive.worlds import UNSEEN, add_camera, add_walkers, made_mount
+from robot_vision.simulation.drive_bag import DEPTHS, write_drive
+from robot_vision.simulation.drivers import DRIVERS, EXPERT
+from robot_vision.simulation.simulator import Simulator
+from robot_vision.simulation.world.days import days_of_home
+
+_NONE = "none"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="bag to write")
+    parser.add_argument(
+        "--world",
+        type=number(int, 0, 2**31 - 1),
+        default=UNSEEN,
+        metavar="SEED",
+        help="seed of the home (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--day",
+        type=number(int, 0, 1000),
+        default=0,
+        metavar="N",
+        help="days after the first: furniture moved, other pictures, crates and light (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=number(int, 0, 2**31 - 1),
+        default=0,
+        help="seed of the start, the way, the camera's noise and the odometry's errors (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--metres",
+        type=number(float, 1.0, 1e5),
+        default=30.0,
+        metavar="M",
+        help="way to drive, in metres (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--depth",
+        choices=(*filter(None, DEPTHS), _NONE),
+        default="16UC1",
+        help="encoding of the depth images (default: %(default)s)",
+    )
+    parser.add_argument("--scan", action="store_true", help="record a laser scan, too")
+    add_walkers(parser)
+    add_camera(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Drives and records; returns the exit status."""
+    world = next(itertools.islice(days_of_home(args.world), args.day, None))
+    simulator = Simulator(world, args.seed, mount=made_mount(args), walkers=args.walkers)
+    drive = DRIVERS[EXPERT](args.seed)
+    depth = "" if args.depth == _NONE else args.depth
+    with progress() as bar:
+        task = bar.add_task("metres", total=args.metres)
+
+        def driver(now: Simulator) -> tuple[float, float]:
+            bar.update(task, completed=now.way_m)
+            return drive(now)
+
+        truth = write_drive(
+            args.out, simulator, driver, depth=depth, scan=args.scan, metres=args.metres
+        )
+    print(
+        f"{args.out}: {simulator.way_m:.1f} m through home {args.world} on day {args.day}, "
+        f"{len(truth.free_m)} images"
+    )
+    return 0
