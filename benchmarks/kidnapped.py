@@ -264,8 +264,9 @@ def figures(name: str, outcomes: Sequence[Outcome], limit_s: float) -> dict[str,
         "kidnapped": n,
         "right": int(right.sum()),
         "never_sure": late,
+        "never_sure_share": interval(late, n),
         "wrong": wrong,
-        "wrong_at_most": upper_share(wrong, n, 0.95),
+        "wrong_share": interval(wrong, n),
         "time_median_s": float(np.quantile(times, 0.5, method="lower")),
         "time_p90_s": float(np.quantile(times, 0.9, method="lower")),
         "time_mean_s": float(np.minimum(times, limit_s).mean()),
@@ -338,8 +339,38 @@ def main() -> int:
                     f"sure: {', '.join(found)}; {time.monotonic() - began:.0f} s", file=sys.stderr
                 )
     for row in [figures(name, found, args.limit) for name, found in outcomes.items()]:
-        print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}))
+        print(
+            json.dumps(
+                {
+                    k: np.round(v, 3).tolist() if not isinstance(v, str) else v
+                    for k, v in row.items()
+                }
+            )
+        )
+    for name, found in outcomes.items():
+        if name != "active" and "active" in outcomes:
+            print(against(name, outcomes["active"], found))
     return 0
+
+
+def interval(hits: int, count: int) -> tuple[float, float]:
+    """Returns the exact two-sided 95 % interval of a share."""
+    return 1 - upper_share(count - hits, count, 0.975), upper_share(hits, count, 0.975)
+
+
+def against(name: str, ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
+    """Says how active was against another from the same starts; never sure counts as the limit."""
+    gaps = np.array([a.time_s - b.time_s for a, b in zip(ours, theirs, strict=True)])
+    rng = np.random.default_rng(0)
+    low, high = np.quantile(rng.choice(gaps, (5000, len(gaps))).mean(axis=1), (0.025, 0.975))
+    won, lost = (
+        sum(a.sure and not b.sure for a, b in zip(x, y, strict=True))
+        for x, y in ((ours, theirs), (theirs, ours))
+    )
+    return (
+        f"active against {name}: {gaps.mean():+.2f} s ({low:+.2f} to {high:+.2f}), sure alone {won} times, "
+        f"not sure alone {lost} times"
+    )
 
 
 def _write(file: Path, outcomes: dict[str, list[Outcome]], limit_s: float) -> None:
