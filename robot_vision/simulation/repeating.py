@@ -19,8 +19,11 @@ from robot_vision.gate.rule import read_scores
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import inverse, pose_matrix, rotation_error_deg, xyzw_from_matrix
 from robot_vision.pipeline import Pipeline
-from robot_vision.places.localiser import Localiser
+from robot_vision.places.localising.localiser import ActiveLocaliser, LocaliserOptions
+from robot_vision.places.localising.next_view import MapViews
 from robot_vision.places.map.base import PlaceMap
+from robot_vision.places.recognition.recogniser import Recognition
+from robot_vision.places.tracker import PlaceTracker
 from robot_vision.simulation.drive_bag import write_drive
 from robot_vision.simulation.drivers import Expert
 from robot_vision.simulation.nodes import COLLISION
@@ -40,7 +43,8 @@ _TAUGHT_M_S = 0.4
 _IMAGES_A_LOOK = 2  # 5 Hz
 _ALIKE_MAP_M = 0.7  # within which of the robot the map's frame is that of the drive there
 _WRONG_M, _WRONG_DEG = 0.5, 15.0
-_LOST_S = 15.0  # after which a robot that stands is given up
+_LOOKS_ROUND_S = 2.0  # after which a robot that is lost looks round on the spot
+_LOST_S = 30.0  # after which one that does not get on is given up
 _SLOWEST_M_S = 0.08
 _WAY_M = 0.5  # from a box that was moved to the taught way
 _CRATE_M = (0.25, 0.65)  # sides of what people move
@@ -205,29 +209,40 @@ def repeat(
     c, way, follower = simulator.mount.camera, taught.way(), Follower(route)
     lens = Intrinsics(c.width, c.height, np.asarray(c.k), np.zeros(0))
     sure = PoseFilterSettings(localised_m=SURE_M)
-    localiser = Localiser(places, pipeline, lens, simulator.T_base_camera, sure)
+    tracker = PlaceTracker(places, pipeline, lens, simulator.T_base_camera, sure)
     if reflex is not None:
         reflex.read([("the reflex", COLLISION)])
     aside: list[float] = []
     looks = verified = wrong = 0
     fixed: Array | None = None  # T_map_odom of a robot that looks no more
-    stands_ns, began_ns = simulator.now_ns, simulator.now_ns
+    searching = ActiveLocaliser(MapViews(places), LocaliserOptions(drive_m=0.0))
+    lost_ns = stands_ns = began_ns = simulator.now_ns
+    turn = 0.0
     reason, to_go = LOST, 0.0
     while True:
         T_odom_base = _odometry(simulator)
-        localiser.move(simulator.now_ns, T_odom_base)
+        tracker.move(simulator.now_ns, T_odom_base)
         if fixed is None and len(aside) % _IMAGES_A_LOOK == 0:
-            _, pose = localiser.see(simulator.now_ns, simulator.image())
+            found, pose = tracker.see(simulator.now_ns, simulator.image())
             looks += 1
+            T_odom_camera = T_odom_base @ simulator.T_base_camera
+            T = None
             if pose is not None:
                 verified += 1
                 T = pose_matrix(pose.position, pose.orientation_xyzw)
-                wrong += taught.wrong(T, simulator.motion)
-        T_map_base = _where(localiser) if fixed is None else fixed @ T_odom_base
+                wrong += taught.wrong(T @ inverse(simulator.T_base_camera), simulator.motion)
+            if not tracker.localised:
+                turn = searching.look(simulator.now_ns, T_odom_camera, _named(found), T).side
+            else:
+                searching.reset()
+        T_map_base = _where(tracker) if fixed is None else fixed @ T_odom_base
         command = 0.0, 0.0
         if T_map_base is None:
             reason = LOST
+            if (simulator.now_ns - lost_ns) * 1e-9 > _LOOKS_ROUND_S:
+                command = 0.0, turn * follower.settings.max_turn_rad_s
         else:
+            lost_ns = simulator.now_ns
             if by == BY_ODOMETRY and fixed is None:
                 fixed = T_map_base @ inverse(T_odom_base)
             yaw = math.atan2(T_map_base[1, 0], T_map_base[0, 0])
@@ -236,7 +251,7 @@ def repeat(
             reason = said.reason
             command = said.velocity.linear[0], said.velocity.angular[2]
             to_go = to_go or route.length_m - said.progress_m
-        if command != (0.0, 0.0):
+        if command != (0.0, 0.0) and reason != LOST:
             stands_ns = simulator.now_ns
         seconds = (simulator.now_ns - began_ns) * 1e-9
         if (simulator.now_ns - stands_ns) * 1e-9 > _LOST_S or reason in (ARRIVED, OFF_ROUTE):
@@ -254,9 +269,13 @@ def repeat(
     return Repeat(name, by, reason, simulator.way_m, to_go, tuple(aside), looks, verified, wrong)
 
 
-def _where(localiser: Localiser) -> Array | None:
-    estimate = localiser.filter.estimate() if localiser.localised else None
+def _where(tracker: PlaceTracker) -> Array | None:
+    estimate = tracker.filter.estimate() if tracker.localised else None
     return None if estimate is None else estimate.T
+
+
+def _named(found: Recognition) -> list[tuple[Array, float]]:
+    return [(pose_matrix(c.position, c.quaternion_xyzw), c.probability) for c in found.candidates]
 
 
 def _collision(reflex: Sight | None, simulator: Simulator) -> float:

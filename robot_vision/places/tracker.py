@@ -16,17 +16,16 @@ from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.index.index_cache import open_index
 from robot_vision.places.map.base import PlaceMap
-from robot_vision.places.recognition.recogniser import Odometry, Recogniser
+from robot_vision.places.recognition.recogniser import Odometry, Recogniser, Recognition
 from robot_vision.places.verification.verifier import (
     COMPARED,
-    Verification,
     Verifier,
     candidates_of,
 )
 
 
-class Localiser:
-    """Localises one robot. Not thread safe.
+class PlaceTracker:
+    """Tracks one robot. Not thread safe.
 
     Args:
         places: the map, with structure.
@@ -63,13 +62,11 @@ class Localiser:
         self.filter.add_odometry(stamp_ns, T_odom_base)
         self._T_odom_base = T_odom_base
 
-    def see(
-        self, stamp_ns: int, image: NDArray[np.uint8]
-    ) -> tuple[Verification, CameraPose | None]:
+    def see(self, stamp_ns: int, image: NDArray[np.uint8]) -> tuple[Recognition, CameraPose | None]:
         """Takes an image (H, W, 3), RGB uint8, of the time of the last odometry.
 
         Returns:
-            What geometry says of the best places, and the robot's pose by it where it is believed.
+            The places that look like it, and the camera's pose in the map where geometry verifies one.
         """
         descriptor = self._pipeline(image)["place"].values
         odometry = Odometry(stamp_ns, self._T_odom_base @ self._T_base_camera)
@@ -77,11 +74,11 @@ class Localiser:
         ids = [candidate.keyframe_id for candidate in found.candidates[:COMPARED]]
         said = self._verifier.verify(image, candidates_of(self._places, ids), self._intrinsics)
         if not said.accepted or said.pose is None:
-            return said, None
-        pose = base_pose(said.pose, self._T_base_camera)
-        T = pose_matrix(pose.position, pose.orientation_xyzw)
-        self.filter.add_pose(stamp_ns, T, pose.covariance)
-        return said, pose
+            return found, None
+        base = base_pose(said.pose, self._T_base_camera)
+        T = pose_matrix(base.position, base.orientation_xyzw)
+        self.filter.add_pose(stamp_ns, T, base.covariance)
+        return found, said.pose
 
     @property
     def localised(self) -> bool:
