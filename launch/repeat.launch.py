@@ -14,7 +14,6 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from robot_vision.driving.following import SURE_M
 from robot_vision.driving.route import read_route
 from robot_vision.ros.node.launch_arguments import (
     LARGE_IMAGES,
@@ -28,7 +27,7 @@ from robot_vision.ros.node.launch_arguments import (
     program,
     supervision,
 )
-from robot_vision.ros.repeating.parameters import RepeatParameters
+from robot_vision.ros.repeating.parameters import RepeatParameters, localising_parameters
 
 # Next to this file, in a source tree as in share/robot_vision.
 CONFIG = Path(__file__).absolute().parents[1] / "config"
@@ -62,41 +61,20 @@ def launch_setup(context):
     folder = where if where.is_dir() else where.parent
     namespace, images = given("namespace"), given("image_topic")
     shared = {key: values[key] for key in ("use_sim_time", "autostart") if key in values}
-    camera = {"image_topics": [images], **shared}
-    odometry = given("odometry_topic")
-    nodes = {
-        "perception": {"model": given("model"), **camera},
-        "places": {
-            "map": str((folder / route.map).absolute()),
-            "model": given("model"),
-            "verify": True,
-            "image_topic": images,
-            "pose_source": "odometry",
-            "pose_topic": odometry,
-            "base_frame": route.base_frame,
-            "max_rate_hz": float(given("verify_rate_hz")),
-            **shared,
-        },
-        "filters": {
-            "filter_classes": False,
-            "pose_topics": ["places/pose"],
-            "map_frame": route.frame_id,
-            "base_frame": route.base_frame,
-            "odometry_topic": odometry,
-            "localised_m": SURE_M,
-            **shared,
-        },
-    }
+    rate_hz = float(given("verify_rate_hz"))
+    nodes = localising_parameters(
+        route, folder, given("model"), images, given("odometry_topic"), rate_hz
+    )
     what, arguments = program("composed_nodes")
     arguments += ["--ros-args", *process_arguments(given)]
     for name, own in nodes.items():
         file = str(CONFIG / f"{name}.yaml")
-        arguments += [f"--{name}", *node_arguments(name, namespace, file, own)]
+        arguments += [f"--{name}", *node_arguments(name, namespace, file, own | shared)]
     found = [Node(**what, **supervision(given), arguments=arguments)]
     if given("reflex"):
         values.setdefault("collision_topic", "reflex/camera/collision")
         own = {"name": "reflex", "params_file": str(CONFIG / "perception.yaml"), "enclave": ""}
-        reflex = {"model": given("reflex"), **camera}
+        reflex = {"model": given("reflex"), "image_topics": [images], **shared}
 
         def of(argument):
             return own[argument] if argument in own else given(argument)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from robot_vision.driving.following import FollowSettings
+from robot_vision.driving.following import SURE_M, FollowSettings
+from robot_vision.driving.route import Route
 from robot_vision.errors import ConfigError
 from robot_vision.ros.gate.parameters import CommandParameters
 from robot_vision.settings.parameters import LIVE, parameter
@@ -107,6 +110,42 @@ class RepeatParameters(CommandParameters):
         return FollowSettings(
             **{f.name: getattr(self, f.name) for f in dataclasses.fields(_FOLLOW)}
         )
+
+
+def localising_parameters(
+    route: Route, folder: Path, model: str, images: str, odometry: str, rate_hz: float
+) -> dict[str, dict[str, Any]]:
+    """Returns those of the nodes that say where on a route the robot is, by node.
+
+    Args:
+        route: to repeat.
+        folder: that holds it and its map.
+        model: that made the map.
+        images: their topic.
+        odometry: its topic.
+        rate_hz: at which images are compared with the map, at most.
+    """
+    return {
+        "perception": {"model": model, "image_topics": [images]},
+        "places": {
+            "map": str((folder / route.map).absolute()),
+            "model": model,
+            "verify": True,
+            "image_topic": images,
+            "pose_source": "odometry",
+            "pose_topic": odometry,
+            "base_frame": route.base_frame,
+            "max_rate_hz": rate_hz,
+        },
+        "filters": {
+            "filter_classes": False,
+            "pose_topics": ["places/pose"],
+            "map_frame": route.frame_id,
+            "base_frame": route.base_frame,
+            "odometry_topic": odometry,
+            "localised_m": SURE_M,
+        },
+    }
 
 
 if __name__ == "__main__":
