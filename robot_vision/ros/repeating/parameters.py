@@ -39,6 +39,11 @@ class RepeatParameters(CommandParameters):
         "Topic of the probability of a collision, such as reflex/camera/collision: it slows the robot and "
         "stops it. Empty: none.",
     )
+    localise_service: str = parameter(
+        "",
+        "Service of the localiser node, such as localiser/localise, that is called when the robot has been "
+        "lost for two seconds; that node commands it meanwhile. Empty: the robot stands.",
+    )
     max_age_s: float = parameter(
         0.5,
         "Age of an answer from which the robot stops, in seconds; of a belief at least 1.5.",

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
 
-from robot_vision.driving.answers import COLLISION, POSE
+from robot_vision.driving.answers import COLLISION, LOST, POSE
 from robot_vision.driving.following import ARRIVED, BLOCKED, OFF_ROUTE, Followed, Follower
 from robot_vision.driving.route import Route
 from robot_vision.gate.answers import STANDING
 from robot_vision.gate.decision import Limit, stopping
 from robot_vision.gate.moment import Moment
+from robot_vision.messages.stamps import SECOND_NS
 from robot_vision.ros.gate.commanding import OUT, Commanding
 from robot_vision.ros.gate.diagnostics import OK, WARN, Said
 from robot_vision.ros.node.managed_node import ManagedNode
@@ -19,7 +21,8 @@ from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.status import status_message
 from robot_vision.ros.repeating.parameters import RepeatParameters
 
-COUNTERS = ("published", "refused_answers", "clock_jumps")
+LOST_S = 2.0  # for which it stands until it asks to be localised, and then again
+COUNTERS = ("localise_calls", "published", "refused_answers", "clock_jumps")
 WHY = {
     ARRIVED: "the end of the route",
     OFF_ROUTE: "it is too far from the route: put it back, or teach the way from here",
@@ -38,16 +41,22 @@ class Repeating(Commanding[RepeatParameters]):
         self._progress = node.create_lifecycle_publisher(
             Float64, "~/progress", profile(node.parameters.publish_reliability, 1)
         )
+        service = node.parameters.localise_service
+        self._localiser: Any = node.create_client(Trigger, service) if service else None
 
     def activate(self) -> None:
         """Begins the route from wherever on it the robot is."""
         self._follower.reset()
+        self._localises: Any = None  # what the localiser will answer, while it commands the robot
+        self._lost_ns: int | None = None
         super().activate()
 
     def destroy(self) -> None:
         """Ends everything."""
         super().destroy()
         self._node.destroy_lifecycle_publisher(self._progress)
+        if self._localiser is not None:
+            self._node.destroy_client(self._localiser)
 
     def on_change(self) -> None:
         """See `Commanding`."""
@@ -56,6 +65,8 @@ class Repeating(Commanding[RepeatParameters]):
     def _answered(self, now: Moment, seen_ns: int | None) -> None:
         stops = self._stops(now)
         pose = self._answers.get(POSE)
+        if self._leaves_to_localiser(stops, now):
+            return
         if stops:
             if self._sent != STANDING:
                 self._stop(stops, now)
@@ -65,10 +76,35 @@ class Repeating(Commanding[RepeatParameters]):
     def _on_tick(self) -> None:
         now = self._look()
         stops = self._stops(now)
-        if stops:
+        if self._leaves_to_localiser(stops, now):
+            self._say(Said(stops, STANDING, STANDING) if stops else self._said, now)
+        elif stops:
             self._stop(stops, now)
         else:
             self._say(self._said, now)
+
+    def _leaves_to_localiser(self, stops: tuple[Limit, ...], now: Moment) -> bool:
+        """Says whether the localiser commands the robot, which is asked where the robot is lost."""
+        if self._localiser is None:
+            return False
+        if self._localises is not None:
+            if not self._localises.done() and self._localiser.service_is_ready():
+                return True
+            self._localises = self._lost_ns = None
+        if [stop.rule for stop in stops] != [LOST]:  # blind as well: there is nothing to look with
+            self._lost_ns = None
+        elif self._lost_ns is None:
+            self._lost_ns = now.steady_ns
+        elif now.steady_ns - self._lost_ns > LOST_S * SECOND_NS:
+            if not self._localiser.service_is_ready():
+                self._warn(
+                    "localiser", f"Nobody offers {self._localiser.srv_name}: the robot stands"
+                )
+                return False
+            self._statistics.count("localise_calls")
+            self._localises = self._localiser.call_async(Trigger.Request())
+            return True
+        return False
 
     def _drive(self, pose: tuple[float, float, float], stamp_ns: int, now: Moment) -> None:
         self._driven_ns = stamp_ns

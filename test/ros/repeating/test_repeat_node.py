@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,7 @@ class Robot:
             folder / "repeat.txt",
             "robot_vision.ros.repeating.node",
             *("--ros-args", "-p", f"route:={folder}", "-p", "collision_topic:=reflex/collision"),
+            *("-p", "localise_service:=localiser/localise"),
         )
         publisher = self.client.publisher
         self.poses = publisher(PoseWithCovarianceStamped, "/filters/pose")
@@ -159,6 +161,44 @@ def test_drives_along_the_route_and_says_why_it_stands(robot: Robot) -> None:
             setattr(robot, name, value)
         speed = robot.until(reason, level).linear.x
         assert (speed > 0.02) == (reason == "free"), (change, speed)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_leaves_the_robot_to_the_localiser_while_it_is_lost_for_long(robot: Robot) -> None:
+    from std_srvs.srv import Trigger
+
+    asked, done = threading.Event(), threading.Event()
+
+    def localise(request: Any, response: Any) -> Any:
+        asked.set()
+        done.wait(30)
+        return response
+
+    # Nobody localises yet: it stands, and says so.
+    assert robot.client.change_state("/repeat", Transition.TRANSITION_DEACTIVATE)
+    assert robot.client.change_state("/repeat", Transition.TRANSITION_ACTIVATE)
+    robot.again()
+    robot.word = "uncertain"
+    wait_until(lambda: "Nobody offers" in robot.node.output, 30, "a warning", robot.say)
+    other = Client()
+    try:
+        service = other.node.create_service(Trigger, "/localiser/localise", localise)
+        wait_until(asked.is_set, 30, "it asks", robot.say)
+        count = len(robot.out)
+        for _ in range(20):
+            robot.say()
+        robot.word = "localised"
+        for _ in range(20):
+            robot.say()
+        # What was on its way; at 20 Hz it would be more.
+        assert len(robot.out) - count <= 2 and robot.reasons[-1].message == "lost"
+        done.set()
+        assert robot.until("free", 0).linear.x > 0.02
+        other.node.destroy_service(service)
+    finally:
+        done.set()
+        other.close()
 
 
 @pytest.mark.ros
