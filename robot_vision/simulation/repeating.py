@@ -31,8 +31,8 @@ from robot_vision.simulation.referee import IMAGE_STEPS
 from robot_vision.simulation.robot import Motion
 from robot_vision.simulation.sight import Sight
 from robot_vision.simulation.simulator import Simulator
-from robot_vision.simulation.world.sensor import Sensor
-from robot_vision.simulation.world.world import Box, Finish, World
+from robot_vision.simulation.world.days import DayChanges, next_day
+from robot_vision.simulation.world.world import Box, World
 from robot_vision.statistics.exact import poisson_interval, upper_share
 
 Array = NDArray[np.float64]
@@ -46,9 +46,7 @@ _WRONG_M, _WRONG_DEG = 0.5, 15.0
 _LOOKS_ROUND_S = 2.0  # after which a robot that is lost looks round on the spot
 _LOST_S = 30.0  # after which one that does not get on is given up
 _SLOWEST_M_S = 0.08
-_WAY_M = 0.5  # from a box that was moved to the taught way
-_CRATE_M = (0.25, 0.65)  # sides of what people move
-_SURFACES = ("crate", "plain", "stripes", "quilt")
+_CLEAR_M = 0.4  # from the taught way to what was moved or put there
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,32 +116,18 @@ def taught_drive(bag: Path, world: World, seed: int, metres: float) -> Taught:
 
 
 def changed(taught: Taught, rng: np.random.Generator) -> World:
-    """Returns the home on another day: a quarter of what hangs is gone, half of the crates have moved."""
-    way, rooms = taught.way()[::10], []
-    for room in taught.world.rooms:
-        boxes, moved = [], 0
-        for box in room.boxes:
-            sides = np.subtract(box.high, box.low)
-            crate = box.low[2] == 0 and (sides[:2] >= _CRATE_M[0]).all()
-            if crate and (sides[:2] <= _CRATE_M[1]).all() and rng.random() < 0.5:
-                moved += 1
-            else:
-                boxes.append(box)
-        there = replace(room, boxes=tuple(boxes))
-        for _ in range(moved + int(rng.integers(0, 2))):
-            half, height = rng.uniform(*_CRATE_M) / 2, rng.uniform(0.3, 0.9)
-            x, y = rng.uniform(np.add(room.low, half), np.subtract(room.high, half))
-            world = replace(taught.world, rooms=(there,))
-            off = float(np.hypot(*(way - (x, y)).T).min())
-            if off < _WAY_M + 1.5 * half or not world.is_free((x, y), 1.5 * half):
-                continue
-            colours = [tuple(int(c) for c in rng.integers(30, 240, 3)) for _ in range(2)]
-            finish = Finish(str(rng.choice(_SURFACES)), *colours)  # type: ignore[arg-type]
-            box = Box((x - half, y - half, 0.0), (x + half, y + half, height), finish, finish)
-            there = replace(there, boxes=(*there.boxes, box))
-        panels = tuple(panel for panel in room.panels if rng.random() >= 0.25)
-        rooms.append(replace(there, panels=panels))
-    return replace(taught.world, rooms=tuple(rooms))
+    """Returns the home on another day, of which nothing new stands on the taught way."""
+    before, way, rooms = taught.world, taught.way()[::10], []
+    _, today = next_day(before, before, rng, DayChanges(panels=0.25))
+    for old, room in zip(before.rooms, today.rooms, strict=True):
+        there = (b for b in room.boxes if b in old.boxes or _gap(b, way) > _CLEAR_M)
+        rooms.append(replace(room, boxes=tuple(there)))
+    return replace(today, rooms=tuple(rooms))
+
+
+def _gap(box: Box, way: Array) -> float:
+    outside = np.maximum(np.subtract(box.low[:2], way), np.subtract(way, box.high[:2]))
+    return float(np.hypot(*np.maximum(outside, 0).T).min())
 
 
 @dataclass(frozen=True)
@@ -174,14 +158,13 @@ class Repeat:
 
 
 def start_of(taught: Taught, world: World, seed: int, walkers: int) -> Simulator:
-    """Returns a robot on the way, about in its direction, in another light and with other odometry."""
+    """Returns a robot on the way, about in its direction, with other noise and other odometry."""
     rng = np.random.default_rng((seed, 27))
-    light = Sensor(seed, lamps=0.25, exposure=0.1, balance=0.06)
     while True:
         i = int(rng.integers(0, round(0.6 * len(taught.true))))
         x, y, yaw = taught.true[i] + rng.normal(0, (0.05, 0.05, 0.1))
         if world.is_free((x, y), 0.25):
-            return Simulator(world, seed, sensor=light, start=(x, y, yaw), walkers=walkers)
+            return Simulator(world, seed, start=(x, y, yaw), walkers=walkers)
 
 
 def repeat(

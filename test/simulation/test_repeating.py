@@ -54,12 +54,15 @@ def test_refuses_models_that_cannot(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_home_changes_away_from_the_taught_way() -> None:
     true = np.stack([np.linspace(1, 9, 200), np.zeros(200), np.zeros(200)], axis=1)
     taught = Taught(default_world(), true, true)
-    worlds = [changed(taught, np.random.default_rng(seed)) for seed in range(6)]
-    assert len({len([b for r in w.rooms for b in r.boxes]) for w in worlds}) > 1
-    hung = [sum(len(room.panels) for room in w.rooms) for w in (taught.world, *worlds)]
-    assert 0.55 * hung[0] < np.mean(hung[1:]) < 0.95 * hung[0]
+    worlds = [changed(taught, np.random.default_rng(seed)) for seed in range(3)]
+    before = taught.world
+    pairs = [pair for w in worlds for pair in zip(before.rooms, w.rooms, strict=True)]
+    assert all(old.light != new.light for old, new in pairs)
+    moved = [len(set(new.boxes) - set(old.boxes)) for old, new in pairs]
+    hung = [len(set(new.panels) - set(old.panels)) for old, new in pairs]
+    assert sum(moved) > 10 and sum(hung) > 10
     for world in worlds:
-        assert all(world.is_free(xy, 0.4) for xy in taught.way()[::50])
+        assert all(world.is_free(xy, 0.35) for xy in taught.way()[::50])
 
 
 def test_a_pose_is_wrong_where_the_map_says_that_another_place_is() -> None:

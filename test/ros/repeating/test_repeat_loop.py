@@ -40,7 +40,8 @@ def test_robot_repeats_a_route_and_stands_when_the_node_is_killed(
 
     write_drive(tmp_path / "bag", Simulator(random_home(HOME), HOME), driver, 42, depth="")
     out = tmp_path / "route"
-    assert main(["teach", str(tmp_path / "bag"), "--model", "demo", "--output", str(out)]) == 0
+    words = ["--model", "demo", "--output", str(out), "--option", "pose_topic=/odom"]
+    assert main(["teach", str(tmp_path / "bag"), *words]) == 0
     route = read_route(out)
 
     client, nodes = Client(), dict[str, NodeProcess]()
