@@ -68,33 +68,25 @@ class Localising(Commanding[LocaliserParameters]):
         self._odometry = PoseBuffer()
         self._asked: Any = None  # whoever waits for the pose
         self._step: Step | None = None
-        self._service: Any = None
         self._last = "nobody has asked yet"
         super().__init__(node, *given)
         self._pose = node.create_lifecycle_publisher(
             PoseWithCovarianceStamped, POSE, profile("reliable", 1)
         )
-
-    def activate(self) -> None:
-        """See `Commanding`."""
-        super().activate()
         # A service that waits holds its group: answers and the timer have to go on meanwhile.
-        group = ReentrantCallbackGroup()
-        self._service = self._node.create_service(
-            Trigger, "~/localise", self._on_localise, callback_group=group
+        self._service = node.create_service(
+            Trigger, "~/localise", self._on_localise, callback_group=ReentrantCallbackGroup()
         )
 
     def deactivate(self) -> None:
         """See `Commanding`."""
         self._finish(False, "the node was deactivated")
-        service, self._service = self._service, None
-        if service is not None:
-            self._node.destroy_service(service)
         super().deactivate()
 
     def destroy(self) -> None:
         """See `Commanding`."""
         super().destroy()
+        self._node.destroy_service(self._service)
         self._node.destroy_lifecycle_publisher(self._pose)
         self._places.close()
 
@@ -106,8 +98,9 @@ class Localising(Commanding[LocaliserParameters]):
     async def _on_localise(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        if self._asked is not None:
-            response.success, response.message = False, "it localises already"
+        if self._asked is not None or self._timer is None:
+            why = "the node is not active" if self._timer is None else "it localises already"
+            response.success, response.message = False, why
             return response
         try:
             if (views := self._localiser.views) is None or views.revision != self._places.revision:

@@ -34,6 +34,7 @@ from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.world.homes import random_home
 
 WORLD, SEED = 10_003, 4
+DEACTIVATE = 4
 MOUNTED = f"camera_to_base:=[0.1, 0.0, 0.4, {-math.pi / 2}, 0.0, {-math.pi / 2}]"
 
 
@@ -241,6 +242,12 @@ def test_robot_drives_on_where_it_may_and_stands_when_its_camera_is_lost(
         assert not asked.result().success and "within 20 s" in asked.result().message
         rest = [c.twist for c in commands[count:]]
         assert rest and not any(twist.angular.z or twist.linear.x for twist in rest)
+        asked, count = ask(client), len(commands)
+        wait_until(lambda: commands[count:], 10, each=played.see)
+        assert client.change_state("/localiser", DEACTIVATE)
+        wait_until(asked.done, 10)
+        assert asked.result().message == "the node was deactivated"
+        wait_until(lambda: commands[-1].twist.angular.z == 0, 10)
         assert "verify:=true" in node.output and "Stopped by places" in node.output
     finally:
         node.stop()
