@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,22 @@ def test_without_a_view_it_turns_once_round_and_drives_on(tmp_path: Path) -> Non
             break
     assert step.what == DRIVE
     assert localiser.look(now + 10**11, camera(1.1, 0, 11 * i), [], None).what == DRIVE
+
+
+# --- what a strategy is worth -----------------------------------------------------------------------------
+
+
+def test_a_wrong_pose_costs_a_hundred_late_ones_and_has_no_time() -> None:
+    pytest.importorskip("faiss")
+    from benchmarks.kidnapped import Outcome, figures, interval
+
+    late = Outcome(1, 0, False, False, 15.0, 900.0, 1.0, math.nan, math.nan, 0, 1, 38)
+    right = replace(late, sure=True, time_s=2.0, error_m=0.02, error_deg=0.5)
+    wrong = replace(right, wrong=True, error_m=4.0)
+    found = figures("spin", [right, right, late, wrong], 15.0)
+    assert (found["right"], found["never_sure"], found["wrong"]) == (2, 1, 1)
+    assert found["cost"] == (1 + 100) / 4
+    assert found["time_median_s"] == 2.0 and found["time_p90_s"] == math.inf
+    assert found["time_mean_s"] == (2 + 2 + 15 + 15) / 4 and found["error_max_m"] == 0.02
+    # Clopper and Pearson's interval of 0 of 50 is 1 - 0.025^(1/50).
+    assert interval(0, 50) == pytest.approx((0, 1 - 0.025 ** (1 / 50)), abs=1e-9)
