@@ -11,11 +11,13 @@ import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 from place_maps import make_map
 from tiny_bundle import make_tiny_bundle
 
 from robot_vision.contract import registry
+from robot_vision.driving.route import Route
 from robot_vision.ros import EXECUTABLES
 from robot_vision.ros.node.launch_arguments import common_texts, node_keywords, process_arguments
 
@@ -109,7 +111,18 @@ def test_sros2_reads_every_enclave_of_the_policy() -> None:
 
 @pytest.mark.parametrize(
     "enclave",
-    ["perception", "places", "filters", "gate", "driver", "localiser", "camera", "base", "planner"],
+    [
+        "perception",
+        "places",
+        "filters",
+        "gate",
+        "driver",
+        "repeat",
+        "localiser",
+        "camera",
+        "base",
+        "planner",
+    ],
 )
 def test_a_node_may_serve_its_own_parameters(enclave: str) -> None:
     """Without, rclpy cannot make the node."""
@@ -137,6 +150,7 @@ def test_no_enclave_may_call_services() -> None:
         ("filters", {"publish_tf": "true"}, "/perception/camera/pose"),
         ("gate", {"rules": str(ROOT / "config" / "gate_rules.yaml")}, "/cmd_vel_in"),
         ("driver", {"belief_topic": "/filters/belief"}, "/filters/belief"),
+        ("repeat", {"collision_topic": "/reflex/camera/collision"}, "/reflex/camera/collision"),
         (
             "localiser",
             {"camera_to_base": "[0.1, 0.0, 0.4, -1.57, 0.0, -1.57]"},
@@ -157,17 +171,22 @@ def test_the_policy_allows_a_node_all_that_it_does(
         "filters": "filter_node",
         "gate": "gate_node",
         "driver": "driver_node",
+        "repeat": "repeat_node",
         "localiser": "localiser_node",
     }
     if node == "perception":
         parameters = {**parameters, "model": str(make_tiny_bundle(tmp_path / "bundle"))}
+    if node == "repeat":
+        points = np.array([(0.0, 0.0, 0.0), (0.5, 0.0, 0.0)])
+        Route("a.map", "id", "map", "base_link", points).write(tmp_path)
+        parameters = {**parameters, "route": str(tmp_path)}
     if node == "localiser":
         make_map(tmp_path / "a.map").close()
         parameters = {**parameters, "map": str(tmp_path / "a.map")}
     command = [sys.executable, "-m", EXECUTABLES[executable[node]], "--ros-args"]
     for key, value in {**parameters, "use_sim_time": "true"}.items():
         command += ["-p", f"{key}:={value}"]
-    if node in ("driver", "localiser"):  # through the gate
+    if node in ("driver", "repeat", "localiser"):  # through the gate
         command += ["-r", "cmd_vel:=cmd_vel_in"]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
