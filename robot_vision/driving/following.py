@@ -25,6 +25,9 @@ _ON_THE_SPOT, _TURNED = (
     math.radians(8),
 )  # it begins to turn, and has turned enough
 _BACK_M, _AHEAD_M = 0.4, 1.0  # along the route, from where it was last: it may pass a place twice
+_ALIKE_M = (
+    0.15  # by which another pass of the same place may be nearer: it begins with the first one
+)
 _PER_RADIAN_M = 0.3  # how far away a heading counts that is wrong by a radian
 _SLOWEST = 0.35  # share of the speed that is left in a bend
 _TURN_GAIN = 2.0  # rad/s for each radian, on the spot
@@ -101,6 +104,7 @@ class Follower:
             return Followed(velocity, reason, progress, float(aside))
 
         if math.hypot(dx, dy) > s.off_route_m:
+            self._at = None  # wherever it comes back
             return said(OFF_ROUTE)
         if self._arrived or left <= s.arrived_m:
             self._arrived = True
@@ -132,10 +136,10 @@ class Follower:
         some = points[low:high]
         turned = np.abs((some[:, 2] - yaw + math.pi) % math.tau - math.pi)
         away = np.hypot(some[:, 0] - x, some[:, 1] - y) + _PER_RADIAN_M * turned
-        found = int(low + away.argmin())
-        if away.min() <= self.settings.off_route_m + math.pi * _PER_RADIAN_M:
-            self._at = found
-        return found
+        near = np.flatnonzero(away <= away.min() + (_ALIKE_M if self._at is None else 0.0))
+        first = near[: int(np.argmax(np.diff(near, append=near[-1] + 2) > 1)) + 1]
+        self._at = int(low + first[away[first].argmin()])
+        return self._at
 
     def _direction(self, i: int) -> np.ndarray:
         points = self.route.points[:, :2]

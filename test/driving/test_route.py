@@ -77,6 +77,15 @@ def test_begins_anywhere_on_the_route_and_comes_back_to_it() -> None:
     assert 2.8 < progress[0] < 3.2
 
 
+def test_begins_a_loop_at_its_beginning_although_its_end_is_nearer() -> None:
+    loop = route_of((0, 0), (2, 0), (2, 1.5), (-0.5, 1.5), (-0.5, 0), (0.1, 0))
+    reason, path, progress = followed(loop, (0.08, 0.02, 0.0))
+    assert reason == ARRIVED and progress[0] < 0.2 and progress[-1] > loop.length_m - 0.11
+    assert aside(loop, path).max() < 0.08
+    _, _, progress = followed(loop, (-0.3, 0.0, 0.0))  # only the last pass comes here
+    assert progress[0] > loop.length_m - 0.6
+
+
 def test_stands_off_the_route_and_goes_on_when_it_is_put_back() -> None:
     follower = Follower(CORNER)
     assert follower.drive(1.0, 0.0, 0.0).progress_m == pytest.approx(1.0, abs=0.06)
@@ -85,6 +94,8 @@ def test_stands_off_the_route_and_goes_on_when_it_is_put_back() -> None:
     back = follower.drive(1.1, 0.05, 0.0)
     assert back.reason == "" and back.velocity.linear[0] > 0.1
     assert back.aside_m == pytest.approx(0.05)
+    assert follower.drive(1.1, 2.0, 0.0).reason == OFF_ROUTE
+    assert follower.drive(3.0, 1.0, 1.5).progress_m == pytest.approx(4.0, abs=0.06)
 
 
 def test_slows_and_stands_for_a_probable_collision_and_may_still_turn() -> None:
