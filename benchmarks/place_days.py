@@ -19,7 +19,7 @@ replaced; and the same of homes in which nothing changes but noise, exposure and
 from __future__ import annotations
 
 import argparse
-import itertools
+import functools
 import json
 import shutil
 import tempfile
@@ -58,6 +58,7 @@ _DAY_NS = 86_400 * 10**9
 _START_NS = 1_700_000_000 * 10**9
 _POINTS = 4  # that a drive visits, at least
 _SEEN_CHANGED = 0.1  # share of a view's pixels
+_SAMPLED = 40  # keyframes of day one that are compared with day ten
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +78,16 @@ class Drive:
     descriptors: NDArray[np.float32]
 
 
-def worlds(seed: int) -> Iterator[World]:
-    """Yields a home as it looks each day."""
+@functools.lru_cache(maxsize=4)
+def worlds(seed: int) -> tuple[World, ...]:
+    """Returns a home as it looks on each of the days."""
     plan = home = random_home(seed)
     rng = np.random.default_rng((seed, 77))
-    yield plan
-    while True:
+    found = [plan]
+    while len(found) < DAYS:
         home, today = next_day(home, plan, rng, DayChanges())
-        yield today
+        found.append(today)
+    return tuple(found)
 
 
 def route(
@@ -140,7 +143,7 @@ class Home:
     def _planned(self, still: bool) -> Iterator[tuple[str, World, list[DriveFrame], int]]:
         plan = random_home(self.seed)
         points = points_of(plan, self.seed)
-        for day, world in zip(range(1, DAYS + 1), worlds(self.seed)):  # noqa: B905 (it has no end)
+        for day, world in zip(range(1, DAYS + 1), worlds(self.seed), strict=True):
             rng = np.random.default_rng((self.seed, 79, day))
             base = 10_000 * self.seed + 10 * day
             if still and day > 1:
@@ -235,7 +238,8 @@ def lived(home: Home, policy: UpdatePolicy, folder: Path) -> dict[str, Any]:
 
     Returns:
         For each rule and day [right answers, images] and the keyframes; for `update` the mornings too, the
-        keyframes that were replaced, and how many of these look at what has changed.
+        keyframes that were replaced, and how many of these look at what has changed; `any`: for
+        some keyframes of day one, whether they do so on day ten.
     """
     drives = home.drives(False)
     first = create(folder / "first.map", len(drives["patrol-1"].descriptors[0]))
@@ -248,7 +252,7 @@ def lived(home: Home, policy: UpdatePolicy, folder: Path) -> dict[str, Any]:
         maps[rule] = open_map(folder / f"{rule}.map", "write")
     result: dict[str, Any] = {rule: [] for rule in (*maps, "morning")}
     result |= {"sizes": {rule: [] for rule in maps}, "replaced": 0, "changed": 0, "full": 0}
-    for day, world in zip(range(1, DAYS + 1), worlds(home.seed)):  # noqa: B905 (it has no end)
+    for day, world in zip(range(1, DAYS + 1), worlds(home.seed), strict=True):
         asked = drives[f"asked-{day}"]
         first_places = zip(poses.positions, poses.quaternions_xyzw, strict=True)
         counts = np.any([near(asked, p, q, policy) for p, q in first_places], axis=0)
@@ -262,11 +266,20 @@ def lived(home: Home, policy: UpdatePolicy, folder: Path) -> dict[str, Any]:
             result["replaced"] += len(found.changes)
             result["full"] += found.full
             result["changed"] += sum(
-                changed(home.seed, world, change.record) > _SEEN_CHANGED for change in found.changes
+                changed(home.seed, world, c.record.stamp_ns, c.record.pose) > _SEEN_CHANGED
+                for c in found.changes
             )
         for rule, places in maps.items():
             result[rule].append(share(recognised(places, asked, policy), counts))
             result["sizes"][rule].append(len(places))
+    some = np.random.default_rng((home.seed, 81)).permutation(len(poses.ids))[:_SAMPLED]
+    result["any"] = [
+        changed(
+            home.seed, world, poses.stamps_ns[i], (*poses.positions[i], *poses.quaternions_xyzw[i])
+        )
+        > _SEEN_CHANGED
+        for i in some
+    ]
     for places in maps.values():
         places.close()
     return result
@@ -277,14 +290,27 @@ def share(right: NDArray[np.bool_], counts: NDArray[np.bool_]) -> list[int]:
     return [int((right & counts).sum()), int(counts.sum())]
 
 
-def changed(seed: int, today: World, record: Any) -> float:
-    """Returns the share of a keyframe's pixels that differ by 24 grey levels, in the light of the plan."""
-    day = (record.stamp_ns - _START_NS) // _DAY_NS
-    then = next(itertools.islice(worlds(seed), day - 1, None))
-    T = pose_matrix(np.array(record.pose[:3]), np.array(record.pose[3:]))
+def changed(seed: int, today: World, stamp_ns: int, pose: Any) -> float:
+    """Returns the share of a keyframe's pixels that differ by 24 grey levels, in the light of the plan.
+
+    Args:
+        seed: of the home.
+        today: what is compared.
+        stamp_ns: of the keyframe.
+        pose: x, y, z, qx, qy, qz, qw.
+    """
+    day = int(stamp_ns - _START_NS) // _DAY_NS
+    T = pose_matrix(np.array(pose[:3]), np.array(pose[3:]))
     plan = random_home(seed)
-    a, b = (Renderer(lit(world, plan)).render(T).astype(int) for world in (then, today))
+    then = worlds(seed)[day - 1]
+    a, b = (drawn(lit(world, plan)).render(T).astype(int) for world in (then, today))
     return float((np.abs(a - b).max(axis=2) > 24).mean())
+
+
+@functools.lru_cache(maxsize=16)
+def drawn(world: World) -> Renderer:
+    """Returns what draws a world."""
+    return Renderer(world)
 
 
 def lit(world: World, plan: World) -> World:
@@ -349,7 +375,9 @@ def summary(found: list[dict[str, Any]]) -> None:
         )
     print(
         f"replaced {sum(h['replaced'] for h in found)}, of which {sum(h['changed'] for h in found)} look at "
-        f"what has changed; {sum(h['full'] for h in found)} images found no room"
+        f"what has changed (keyframes of day one that do so on day {DAYS}: "
+        f"{np.mean([c for h in found for c in h['any']]):.2f}); {sum(h['full'] for h in found)} images "
+        "found no room"
     )
 
 
