@@ -154,6 +154,7 @@ EXPERT, FREE_WAY = "expert", "free_way"
 DRIVERS: Mapping[str, Callable[[int], Driver]] = {
     EXPERT: Expert,
     FREE_WAY: lambda _seed: FreeWay(),
+    "in_view": lambda _seed: FreeWay(in_view=True),
     "straight": lambda _seed: Straight(),
     "random": Random,
 }

@@ -1,7 +1,7 @@
-"""Where the way is free, by the geometry in the camera's field: what a reflex can learn from images.
+"""Where the way is free, by the geometry around the robot: what a reflex can learn from images, mostly.
 
 A planner's steering depends on where it goes, which no image shows: at a fork its side is chance. What is
-labelled here depends on what is in front of the robot alone.
+labelled here depends on what is in front of the robot alone. Very near, that has left the picture.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ BLOCKED_M = 0.6
 _UNSURE_M = 0.08  # about it, in which `FreeWay` slows
 
 
-def free_way(simulator: Simulator, blocked_m: float = BLOCKED_M) -> tuple[float, float]:
+def free_way(
+    simulator: Simulator, blocked_m: float = BLOCKED_M, in_view: bool = False
+) -> tuple[float, float]:
     """Returns how to steer to where the way is free, in [-1, 1] and positive to the left, and the free way.
 
     Steering is a share of the robot's largest turn rate. The direction is the mean of all directions,
@@ -35,13 +37,14 @@ def free_way(simulator: Simulator, blocked_m: float = BLOCKED_M) -> tuple[float,
     Args:
         simulator: the robot.
         blocked_m: less than this straight ahead is blocked.
+        in_view: whether only what is in the camera's field counts; else also what is beside the robot.
 
     Returns:
         The steering, and the metres that are free straight ahead, at most 2.5.
     """
-    free = simulator.free_lengths(_DIRECTIONS, _WIDE_M, _FARTHEST_M)
+    free = simulator.free_lengths(_DIRECTIONS, _WIDE_M, _FARTHEST_M, in_view)
     worth = np.minimum(free, _ENOUGH_M) - _PER_RADIAN_M * np.abs(_DIRECTIONS)
-    ahead = float(simulator.free_lengths([0.0], MARGIN_M, _FARTHEST_M)[0])
+    ahead = float(simulator.free_lengths([0.0], MARGIN_M, _FARTHEST_M, in_view)[0])
     among = np.ones(len(worth), bool)
     if ahead < blocked_m:
         left, right = _DIRECTIONS > 0, _DIRECTIONS < 0
@@ -55,10 +58,15 @@ def free_way(simulator: Simulator, blocked_m: float = BLOCKED_M) -> tuple[float,
 
 
 class FreeWay:
-    """Drives by these labels and DroNet's law, as a model does that has learned them without an error."""
+    """Drives by these labels and DroNet's law.
 
-    def __init__(self) -> None:
+    Args:
+        in_view: see `free_way`; nothing is guessed of what lies beyond the field's edge, nor remembered.
+    """
+
+    def __init__(self, in_view: bool = False) -> None:
         self._law: Law | None = None
+        self._in_view = in_view
 
     def reset(self) -> None:
         """Begins again from standing."""
@@ -68,7 +76,7 @@ class FreeWay:
         """Returns speed and turn rate."""
         if self._law is None:
             self._law = Law(simulator.robot.law(DRONET))
-        steering, ahead = free_way(simulator)
+        steering, ahead = free_way(simulator, in_view=self._in_view)
         blocked = 1 / (1 + math.exp((ahead - BLOCKED_M) / _UNSURE_M))
         velocity = self._law.drive(Seen(simulator.now_ns, steering, blocked)).velocity
         return velocity.linear[0], velocity.angular[2]

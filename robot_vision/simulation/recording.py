@@ -21,7 +21,7 @@ from robot_vision.files.whole import write_whole
 from robot_vision.labelling.table import TABLE
 from robot_vision.simulation.drivers import FREE_WAY, Driver
 from robot_vision.simulation.free_way import BLOCKED_M, FreeWay, free_way
-from robot_vision.simulation.referee import judge
+from robot_vision.simulation.referee import Drive, judge
 from robot_vision.simulation.robot import Mount
 from robot_vision.simulation.simulator import Simulator
 
@@ -92,7 +92,8 @@ class FolderRecording:
     straight ahead (see `free_way`); `collision`, 1 where these are few; `world`; `driver`; and `split`, by
     whole worlds.
 
-    `recording.json` lists the homes that each driver is through with. A recording that was cut off goes
+    `recording.json` lists the homes that each driver is through with, and how often it hit something and was
+    stuck there. A recording that was cut off goes
     on: the rows of a home that was not finished are left out, and it is driven through again.
 
     Args:
@@ -172,7 +173,7 @@ class FolderRecording:
         simulator: Simulator,
         way: Way,
         driver: tuple[str, Driver] | None = None,
-    ) -> int:
+    ) -> Drive:
         """Drives through a home and records each image.
 
         Args:
@@ -183,7 +184,7 @@ class FolderRecording:
             driver: its name, and what drives; None for `FreeWay`.
 
         Returns:
-            The number of images.
+            How the driver did.
 
         Raises:
             SourceError: an image cannot be written.
@@ -207,11 +208,16 @@ class FolderRecording:
             self.images += 1
             self.blocked += blocked
 
-        judge(simulator, driven, way.metres, name, record)
+        drive = judge(simulator, driven, way.metres, name, record)
         self._file.flush()
-        self._drives[f"{name}/{who}"] = {**asdict(way), "images": self.images - before}
+        self._drives[f"{name}/{who}"] = {
+            **asdict(way),
+            "images": self.images - before,
+            "collisions": len(drive.hits),
+            "stuck": drive.stuck,
+        }
         self._write_record()
-        return self.images - before
+        return drive
 
     def _read(self, record: Path) -> dict[str, dict[str, Any]]:
         """Returns the drives that are finished."""

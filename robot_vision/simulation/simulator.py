@@ -204,7 +204,11 @@ class Simulator:
         return self._free_ahead(self.motion, at_most_m)
 
     def free_lengths(
-        self, directions: ArrayLike, margin_m: float = 0.0, at_most_m: float = 5.0
+        self,
+        directions: ArrayLike,
+        margin_m: float = 0.0,
+        at_most_m: float = 5.0,
+        in_view: bool = False,
     ) -> NDArray[np.float64]:
         """Returns how far the robot could go straight in directions from where it heads.
 
@@ -212,27 +216,44 @@ class Simulator:
             directions: (n,) radians, positive to the left.
             margin_m: that it keeps to each side.
             at_most_m: metres.
+            in_view: whether only what lies between the camera's left and right edge is in the way.
 
         Returns:
             (n,) metres.
         """
         yaws = self.motion.yaw + np.asarray(directions, float)
-        return self._free_lengths(self._xy, yaws, self.robot.radius_m + margin_m, at_most_m)
+        radius = self.robot.radius_m + margin_m
+        return self._free_lengths(self._xy, yaws, radius, at_most_m, in_view)
 
     def _free_ahead(self, m: Motion, at_most_m: float = 20.0) -> float:
         here = np.array([m.x, m.y])
         return float(self._free_lengths(here, np.array([m.yaw]), self.robot.radius_m, at_most_m)[0])
 
     def _free_lengths(
-        self, xy: NDArray[np.float64], yaws: NDArray[np.float64], radius: float, at_most_m: float
+        self,
+        xy: NDArray[np.float64],
+        yaws: NDArray[np.float64],
+        radius: float,
+        at_most_m: float,
+        in_view: bool = False,
     ) -> NDArray[np.float64]:
         aside = np.linspace(-radius, radius, _RAYS_AHEAD)
         across = np.stack([-np.sin(yaws), np.cos(yaws)], axis=1)
-        starts = xy + aside[None, :, None] * across[:, None]
+        starts = (xy + aside[None, :, None] * across[:, None]).reshape(-1, 2)
         angles = np.repeat(yaws, _RAYS_AHEAD)
-        rays = self.obstacles.scan(starts.reshape(-1, 2), angles, at_most_m + radius)
+        rays = self.obstacles.scan(starts, angles, at_most_m + radius)
+        if in_view:
+            along = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+            ends = starts + np.where(np.isfinite(rays), rays, at_most_m)[:, None] * along
+            rays[~self._is_in_view(ends)] = np.inf
         free = rays.reshape(len(yaws), -1) - np.sqrt(np.maximum(radius**2 - aside**2, 0))
         return np.asarray(np.clip(free.min(axis=1), 0, at_most_m))
+
+    def _is_in_view(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Says which points (n, 2) lie between the camera's left and right edge; nothing hides them."""
+        half = math.radians(self.mount.field_deg) / 2
+        right, _, ahead = ((points - self.T_map_camera[:2, 3]) @ self.T_map_camera[:2, :3]).T
+        return np.asarray(np.abs(np.arctan2(right, ahead)) <= half)
 
     def reset(self) -> Event:
         """Carries the robot to the nearest place of its room where it has room, and turns it to the open.

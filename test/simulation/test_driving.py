@@ -126,6 +126,17 @@ def test_free_lengths_are_how_far_a_turned_robot_would_get(seed: int) -> None:
     assert (simulator.free_lengths(turns, 0.1, 2.5) <= lengths).all()
 
 
+def test_only_what_is_in_the_cameras_field_is_in_view() -> None:
+    corridor = (8.5, 0.5, 0.0)  # 1.5 m before its east wall
+    simulator = Simulator(HOME, 0, start=corridor)
+    turns = np.radians([0.0, 90.0, -90.0])
+    there, seen = (simulator.free_lengths(turns, in_view=v) for v in (False, True))
+    assert there[0] == seen[0] == pytest.approx(1.5 - simulator.robot.radius_m)
+    assert (there[1:] < 2).all() and (seen[1:] == 5.0).all()  # the walls beside the robot
+    wide = Simulator(HOME, 0, mount=Mount(forward_m=-0.5, field_deg=150.0), start=corridor)
+    assert np.array_equal(wide.free_lengths(turns, in_view=True), there)  # from behind it
+
+
 @pytest.mark.slow
 def test_free_way_hits_nothing_and_never_gets_stuck() -> None:
     homes = [(f"home {s}", lambda s=s: Simulator(random_home(s), s)) for s in (500, 501)]
@@ -371,7 +382,9 @@ def test_model_drives_and_is_labelled_into_the_same_recording(
     words = ["drive", "record", "--worlds", "2", *SMALL, "--out", str(folder)]
     assert main(words) == 0
     first = (folder / "labels.csv").read_text()
+    capsys.readouterr()
     assert main([*words, "--model", str(model)]) == 0
+    said = capsys.readouterr().out
     assert (folder / "labels.csv").read_text().startswith(first)
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -390,7 +403,10 @@ def test_model_drives_and_is_labelled_into_the_same_recording(
         drive = judge(simulator, ModelDriver(Sight(pipeline, robot), robot, "dronet"), 1.5)
     steps = sum(row["world"] == "home-0" for row in own)
     assert abs(steps - drive.time_s / 0.1) <= 1 + len(drive.hits)
-    capsys.readouterr()
+    drives = json.loads((folder / "recording.json").read_text())["drives"]
+    hits = [drives[f"home-{i}/{who}"]["collisions"] for i in range(2)]
+    assert hits[0] == len(drive.hits) and f"hit something {sum(hits)} time" in said
+    assert "in 0.00 km" in said
     before = files_of(folder)
     assert main([*words, "--model", str(model)]) == 0
     assert "2 homes were there already" in capsys.readouterr().out

@@ -40,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--driver",
         nargs="+",
         choices=tuple(DRIVERS),
-        help="drivers to compare: expert plans by the geometry, free_way steers by that of the camera's "
-        "field, straight and random see nothing (default: expert; with --model all four)",
+        help="drivers to compare: expert plans by the geometry, free_way steers by what is in front of the "
+        "robot, in_view by what of it is in the camera's field, straight and random see nothing (default: "
+        "expert; with --model all five)",
     )
     parser.add_argument(
         "--model",

@@ -14,6 +14,7 @@ from robot_vision.labelling.table import TABLE
 from robot_vision.simulation.drivers import FREE_WAY
 from robot_vision.simulation.free_way import BLOCKED_M
 from robot_vision.simulation.recording import FolderRecording, Way
+from robot_vision.simulation.referee import Verdict
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
 from robot_vision.simulation.simulator import Simulator
@@ -70,18 +71,29 @@ def run(args: argparse.Namespace) -> int:
         homes = world_makers(args)
         left = {home: how for home, how in homes.items() if not recording.has(home, name, way)}
         task = bar.add_task("homes", total=len(homes), completed=len(homes) - len(left))
-        count = 0
+        before, drives = recording.images, []
         for home, (seed, make) in left.items():
             simulator = Simulator(make(), seed, robot, mount, walkers=way.walkers)
-            count += recording.add(seed, home, simulator, way, driver)
+            drives.append(recording.add(seed, home, simulator, way, driver))
             bar.advance(task)
     there = counted(len(homes) - len(left), "home was", "homes were")
+    count = recording.images - before
     print(
         f"{counted(count, 'image')} of {counted(len(left), 'home')} added"
         f"{f', {there} there already' if len(left) < len(homes) else ''}: {args.out} has "
         f"{recording.images}, something in the way on {recording.blocked}; train on "
         f"{{kind: labels_csv, path: {args.out / TABLE}}}"
     )
+    if args.model and drives:
+        found = Verdict(name, tuple(drives))
+        hits, (rate, low, high) = (
+            found.figures()["collisions"],
+            found.figures()["collisions_per_km"],
+        )
+        print(
+            f"{args.model} hit something {counted(hits, 'time')} in {found.km:.2f} km: {rate:.1f} "
+            f"({low:.1f} to {high:.1f}) a kilometre"
+        )
     return 0
 
 
