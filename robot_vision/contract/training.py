@@ -385,6 +385,10 @@ class Trainer(Side, Generic[S]):
     def check_epochs(self, epochs: int) -> None:
         """Raises ConfigError where a stage has too few epochs to teach the head all that it says."""
 
+    def taught(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 0, may be chosen: the loss has taught all that the head says."""
+        return True
+
     def targets(self, samples: Sequence[Any], spec: S) -> dict[str, Target]:
         """Returns targets by `Head.key`, besides label, pose and sequence, which every sample set has."""
         return {}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.contract.losses import LossValue, Tensors, full_precision, require, zero_of
+from robot_vision.heads.dronet.training import START_EPOCH
 
 
 class DronetLoss(nn.Module):
@@ -34,7 +35,7 @@ class DronetLoss(nn.Module):
 
     def __init__(
         self,
-        start_epoch: float = 10,
+        start_epoch: float = START_EPOCH,
         decay: float = 0.1,
         mining_epoch: float = 30,
         mining_decay: float = 1 / 30,

@@ -36,6 +36,7 @@ from robot_vision.statistics.bootstrap import values
 if TYPE_CHECKING:
     from torch import nn
 
+START_EPOCH = 10  # of the paper's loss
 _LEAST = 1e-4  # of a loss that others are divided by
 
 
@@ -89,12 +90,28 @@ class DronetTrainer(Trainer[DronetSpec]):
 
     def check_epochs(self, epochs: int) -> None:
         """See `Trainer.check_epochs`."""
-        start = self.settings.settings.get("start_epoch", 10)
+        start = self._start_epoch
         if self.settings.loss == "dronet" and epochs <= start + 1:
             raise ConfigError(
                 f"The {self.name} head learns collisions after epoch {start:g}, and a stage has {epochs}: "
                 f"set loop.epochs to more, such as 100, or {self.name}.settings.start_epoch to less"
             )
+
+    def taught(self, epoch: int) -> bool:
+        """See `Trainer.taught`: collisions come after `start_epoch`."""
+        return self.settings.loss != "dronet" or epoch > self._start_epoch
+
+    def suggested(self, splits: Any) -> Mapping[str, Any]:
+        """All examples, from the start: the paper's schedule is for a backbone that learns."""
+        return {"settings": {"start_epoch": 0, "decay": 10, "mining_epoch": 1000}}
+
+    def suggested_network(self) -> Mapping[str, Any]:
+        """Layers that read features of photographs: flattened, these show left and right."""
+        return {"tap": "features.13", "reduce_channels": 16, "hidden": 96, "dropout": 0.3}
+
+    @property
+    def _start_epoch(self) -> float:
+        return float(self.settings.settings.get("start_epoch", START_EPOCH))
 
     def targets(self, samples: Sequence[Any], spec: DronetSpec) -> dict[str, Target]:
         """Returns `steering` and `collision` float32 (N,), NaN for none."""

@@ -285,6 +285,8 @@ def fit(
                             "label of the training images, a pose, a place to find): the last epoch counts"
                         )
                     warned = True
+                elif not all(t.taught(epoch) for t in scoring.trainers.values()):
+                    pass  # its head would say nothing of what the loss teaches later
                 elif state.best_score is None or entry["score"] > state.best_score:
                     state.best_score = entry["score"]
                     state.peak_epoch = state.best_epoch = epoch
@@ -300,9 +302,14 @@ def fit(
                 state.best_epoch = epoch
                 keep_best()
             state.epoch, state.in_epoch, state.sums = epoch + 1, 0, {}
-            waited = epoch - max(state.peak_epoch, 0)
+            waited = epoch - state.peak_epoch
             # Epochs that were not validated cannot have been better: patience ends with one that was.
-            tired = validation is not None and due and 0 < loop.patience <= waited
+            tired = (
+                validation is not None
+                and due
+                and state.best_epoch >= 0
+                and 0 < loop.patience <= waited
+            )
             state.finished = last or tired
             entry["seconds"] = before + time.monotonic() - started
             state.history.append(entry)

@@ -528,3 +528,27 @@ def test_node_publishes_steering_and_collision(tmp_path):
         client.close()
         assert node.stop() == 0, node.output
     assert "Traceback" not in node.output
+
+
+@pytest.mark.slow
+def test_an_epoch_before_collisions_are_learned_is_not_chosen(tmp_path):
+    """Though it scores best: in validation the sides are swapped, and only what is not learned is right."""
+    pytest.importorskip("torch")
+    from robot_vision.training.fit import loop
+    from robot_vision.training.run import train
+
+    rows = ["image,steering,collision,split"]
+    for split, seed, swapped in (("train", 1, False), ("val", 2, True)):
+        for i, (image, steering, blocked) in enumerate(frames(48, seed)):
+            name = f"{split}{i}.png"
+            cv2.imwrite(str(tmp_path / name), image)
+            rows.append(
+                f"{name},{-steering if swapped else steering:.3f},{int(blocked != swapped)},{split}"
+            )
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    run = dronet("labels_csv", tmp_path, tmp_path / "run", loop={"epochs": 5, "patience": 2})
+    result = train(run, quiet=True, command="test")
+    state = loop.read_header(result.folder / "all" / loop.LAST)["state"]
+    scores = [entry["score"] for entry in state["history"]]
+    assert int(np.argmax(scores)) < 3 <= state["best_epoch"] and len(scores) > 4
+    assert HEAD.trainer().suggested(None)["settings"]["start_epoch"] == 0
