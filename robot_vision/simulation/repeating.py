@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -140,7 +141,7 @@ class Repeat:
         end: `arrived`, or why not: `lost`, `off_route`, `blocked`, `collision`, `time`.
         way_m: driven.
         to_go_m: of the route, from where the robot was put.
-        aside_m: distances of the robot from the true way, ten a second.
+        aside_m: distances of the robot from the true way, ten a second while it follows the route.
         looks: images that were compared with the map.
         verified: those of them that gave a pose.
         wrong: those of them that were not where the robot was.
@@ -202,10 +203,10 @@ def repeat(
     lost_ns = stands_ns = began_ns = simulator.now_ns
     turn = 0.0
     reason, to_go = LOST, 0.0
-    while True:
+    for ticks in itertools.count():
         T_odom_base = _odometry(simulator)
         tracker.move(simulator.now_ns, T_odom_base)
-        if fixed is None and len(aside) % _IMAGES_A_LOOK == 0:
+        if fixed is None and ticks % _IMAGES_A_LOOK == 0:
             found, pose = tracker.see(simulator.now_ns, simulator.image())
             looks += 1
             T_odom_camera = T_odom_base @ simulator.T_base_camera
@@ -245,7 +246,9 @@ def repeat(
         simulator.command(*command)
         for _ in range(IMAGE_STEPS):
             simulator.step()
-        aside.append(float(np.hypot(*(way - (simulator.motion.x, simulator.motion.y)).T).min()))
+        if reason != LOST:
+            here = simulator.motion.x, simulator.motion.y
+            aside.append(float(np.hypot(*(way - here).T).min()))
         if simulator.collisions:
             reason = COLLIDED
             break
