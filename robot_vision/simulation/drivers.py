@@ -1,4 +1,4 @@
-"""Drivers that need no camera: two that see the geometry, and two that see nothing.
+"""Drivers that need no camera: three that see the geometry, and two that see nothing.
 
 A driver is called once for each image, and returns the speed and the turn rate to drive with until the next.
 Those that see are in `watching`.
