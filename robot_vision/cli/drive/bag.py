@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--depth",
+        dest="encoding",
         choices=(*filter(None, DEPTHS), _NONE),
         default="16UC1",
         help="encoding of the depth images (default: %(default)s)",
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     world = next(itertools.islice(days_of_home(args.world), args.day, None))
     simulator = Simulator(world, args.seed, mount=made_mount(args), walkers=args.walkers)
     drive = DRIVERS[EXPERT](args.seed)
-    depth = "" if args.depth == _NONE else args.depth
+    encoding = "" if args.encoding == _NONE else args.encoding
     with progress() as bar:
         task = bar.add_task("metres", total=args.metres)
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             return drive(now)
 
         truth = write_drive(
-            args.out, simulator, driver, depth=depth, scan=args.scan, metres=args.metres
+            args.out, simulator, driver, None, encoding, args.scan, metres=args.metres
         )
     print(
         f"{args.out}: {simulator.way_m:.1f} m through home {args.world} on day {args.day}, "

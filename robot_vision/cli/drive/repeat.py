@@ -20,7 +20,7 @@ from robot_vision.driving.route import read_route
 from robot_vision.errors import ConfigError
 from robot_vision.files.folders import make_folder
 from robot_vision.files.whole import write_whole
-from robot_vision.places.map.opening import open_map
+from robot_vision.places.map.opening import descriptor_size, open_map
 from robot_vision.simulation.nodes import COLLISION
 from robot_vision.simulation.repeating import (
     BY_ODOMETRY,
@@ -113,10 +113,7 @@ def run(args: argparse.Namespace) -> int:
     found: dict[str, list[Repeat]] = {by: [] for by in dict.fromkeys(args.by)}
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(open_pipeline(args.model))
-        if "place" not in pipeline.bundle.spec.heads:
-            raise ConfigError(
-                f"Bundle {pipeline.bundle.name} has no place head: it knows no places"
-            )
+        descriptor_size(pipeline.bundle)  # before the minutes of work
         reflex = None
         if args.reflex:
             reflex = Sight(stack.enter_context(open_pipeline(args.reflex)), Robot())

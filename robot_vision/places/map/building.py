@@ -17,13 +17,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.errors import ConfigError, ImageError
+from robot_vision.errors import ImageError
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import orthonormalised
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.base import MapError, PlaceMap
 from robot_vision.places.map.keyframe import Keyframe, named
 from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
+from robot_vision.places.map.opening import descriptor_size
 
 DECODERS = 2
 _QUALITY = 80  # of a thumbnail's JPEG
@@ -129,10 +130,7 @@ def build(
         MapError: the map cannot be written; what was added before is safe. Or it has other keyframes of a
             recording's name and stamps, and `rename` is false.
     """
-    if "place" not in pipeline.bundle.spec.heads:
-        raise ConfigError(
-            f"Bundle {pipeline.bundle.name} has no place head: it makes no descriptors"
-        )
+    descriptor_size(pipeline.bundle)
     there = _there(places)
     done = Built()
     keep = _Keeper(places, done, thumbnail, covariance, structure)

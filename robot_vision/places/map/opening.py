@@ -99,6 +99,20 @@ def create_map(
     return SqliteMap.create(Path(uri).expanduser(), *settings)
 
 
+def descriptor_size(bundle: ModelBundle) -> int:
+    """Returns how many numbers the descriptors of a bundle have.
+
+    Raises:
+        ConfigError: the bundle has no place head.
+    """
+    if "place" not in bundle.spec.heads:
+        raise ConfigError(
+            f"Bundle {bundle.name} has no place head: a map needs a model trained with one"
+        )
+    size: int = bundle.spec.heads["place"].descriptor_size
+    return size
+
+
 def create_map_for(
     uri: str | Path,
     bundle: ModelBundle,
@@ -110,15 +124,11 @@ def create_map_for(
     Raises:
         ConfigError: the bundle has no place head.
     """
-    if "place" not in bundle.spec.heads:
-        raise ConfigError(
-            f"Bundle {bundle.name} has no place head: a map needs a model trained with one"
-        )
     return create_map(
         uri,
         bundle_name=bundle.name,
         bundle_sha256=bundle.sha256,
-        dimension=bundle.spec.heads["place"].descriptor_size,
+        dimension=descriptor_size(bundle),
         frame_id=frame_id,
         descriptor_dtype=descriptor_dtype,
     )
