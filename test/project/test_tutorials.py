@@ -160,6 +160,34 @@ def test_my_own_map_from_a_bag(tmp_path, monkeypatch, capsys):
     assert (ROOT / "launch" / left[2][3]).is_file()
 
 
+def test_a_building_from_one_drive(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("torch")
+    page = (TUTORIALS / "building.md").read_text(encoding="utf-8")
+    small = page.replace("--metres 25", "--metres 9 --image-size 96 72")
+    assert small != page
+    done, left = run_page(small, epochs=2)
+    verbs = [words[0] for words in done]
+    assert verbs == [
+        "drive",
+        "drive",
+        "data",
+        "init",
+        "train",
+        "init",
+        "train",
+        "teach",
+        "map",
+        "map",
+    ]
+    for name, head in (("reflex", "dronet"), ("where", "cells")):
+        assert list(ModelBundle.load(f"{name}/runs/{name}/bundle").spec.heads) == [head]
+    assert Path("route/route.json").is_file() and Path("changes.html").is_file()
+    assert "recognised" in capsys.readouterr().out
+    launched = [words[3] for words in left if words[1] == "launch"]
+    assert len(launched) == 3 and all((ROOT / "launch" / name).is_file() for name in launched)
+
+
 def test_posenet_on_seven_scenes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "redkitchen")

@@ -16,17 +16,17 @@ from robot_vision.cli import main
 QUICK = {
     "network.weights": "null",
     "network.input": "{height: 64, width: 64}",
-    "loop.epochs": "1",
     "loop.threads": "1",
     "loop.accelerator": "cpu",
 }
 
 
-def run_page(text: str) -> tuple[list[list[str]], list[list[str]]]:
+def run_page(text: str, epochs: int = 1) -> tuple[list[list[str]], list[list[str]]]:
     """Writes a page's files into the working directory and runs its commands.
 
     Args:
         text: of the page, as Markdown. The first line of a YAML file names it.
+        epochs: of each training.
 
     Returns:
         The commands that were run, without `robot-vision`, and those of `ros2`, which were not. The working
@@ -40,7 +40,7 @@ def run_page(text: str) -> tuple[list[list[str]], list[list[str]]]:
             assert yaml.safe_load(block)
             Path(name[1]).write_text(block, encoding="utf-8")
             continue
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words or words[0] not in ("robot-vision", "ros2", "cd"):
                 continue
@@ -52,7 +52,7 @@ def run_page(text: str) -> tuple[list[list[str]], list[list[str]]]:
                 continue
             arguments = [found for word in words[1:] for found in sorted(glob.glob(word)) or [word]]
             if arguments[0] == "train":
-                for key, value in QUICK.items():
+                for key, value in {**QUICK, "loop.epochs": str(epochs)}.items():
                     arguments += ["--set", f"{key}={value}"]
             assert main(arguments) == 0, line
             done.append(words[1:])
