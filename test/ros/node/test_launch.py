@@ -539,6 +539,38 @@ def test_drive_launch_closes_the_loop_with_a_model_and_a_gate(tmp_path: Path) ->
         wait_until(lambda: way and way[-1].data > 0.3, 120, "the robot drives")
 
 
+@needs_launch
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_taught_route_is_launched_to_be_repeated_and_a_lost_robot_to_look_round(
+    tmp_path: Path,
+) -> None:
+    from ros_helpers import wait_until
+
+    from robot_vision.cli import main
+
+    drive, route = tmp_path / "drive", tmp_path / "route"
+    assert main(["drive", "bag", "--metres", "1", "--depth", "none", "--out", str(drive)]) == 0
+    taught = ["--output", str(route), "--option", "pose_topic=/odom"]
+    assert main(["teach", str(drive), "--model", "demo", *taught]) == 0
+    arguments = [f"route:={route}", "reflex:=steer", "use_sim_time:=true", "max_speed_m_s:=0.3"]
+    with _launched(tmp_path, "repeat.launch.py", *arguments) as client:
+        for node in ("repeat", "perception", "places", "filters", "reflex"):
+            wait_until(lambda node=node: client.state(f"/{node}") == "active", 60, node)
+        names = ("route", "max_speed_m_s", "use_sim_time", "collision_topic")
+        wanted = [str(route), 0.3, True, "reflex/camera/collision"]
+        assert _values(client, "/repeat", *names) == wanted
+        assert _values(client, "/places", "map", "verify") == [str(route / "places.map"), True]
+    arguments = [f"map:={route / 'places.map'}", "drive_m:=0.0"]
+    arguments += ["camera_to_base:=[0.1, 0.0, 0.4, -1.5708, 0.0, -1.5708]"]
+    with _launched(tmp_path, "localising.launch.py", *arguments) as client:
+        wait_until(lambda: client.state("/localiser") == "active", 60)
+        assert _values(client, "/localiser", "drive_m", "camera_to_base") == [
+            0.0,
+            [0.1, 0.0, 0.4, -1.5708, 0.0, -1.5708],
+        ]
+
+
 # The same things as plain processes
 
 
