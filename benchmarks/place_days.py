@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import shutil
 import tempfile
@@ -42,7 +43,7 @@ from robot_vision.places.map.opening import create_map, open_map
 from robot_vision.places.map.updating import Seen, UpdatePolicy, apply_update, plan_update
 from robot_vision.simulation.drive import DriveFrame, drive_along
 from robot_vision.simulation.planner import Plan
-from robot_vision.simulation.world.days import DayChanges, next_day
+from robot_vision.simulation.world.days import days_of_home
 from robot_vision.simulation.world.homes import random_home
 from robot_vision.simulation.world.obstacles import DistanceMap
 from robot_vision.simulation.world.renderer import Renderer
@@ -81,13 +82,7 @@ class Drive:
 @functools.lru_cache(maxsize=4)
 def worlds(seed: int) -> tuple[World, ...]:
     """Returns a home as it looks on each of the days."""
-    plan = home = random_home(seed)
-    rng = np.random.default_rng((seed, 77))
-    found = [plan]
-    while len(found) < DAYS:
-        home, today = next_day(home, plan, rng, DayChanges())
-        found.append(today)
-    return tuple(found)
+    return tuple(itertools.islice(days_of_home(seed), DAYS))
 
 
 def route(
