@@ -42,12 +42,31 @@ REFUSED = {
     "view": ["ABSENT --output NEW", "EMPTY --output NEW", "--map BROKEN --output NEW"],
     "explain": ["--model EMPTY IMAGE --output NEW", "--model MODEL ABSENT --output NEW"],
     "make-bag": ["ABSENT --out NEW", "EMPTY --out NEW"],
-    "map": ["info ABSENT", "info BROKEN", "build NEW ABSENT --model MODEL", "check BROKEN"],
+    "map": [
+        *("info ABSENT", "info BROKEN", "build NEW ABSENT --model MODEL", "check BROKEN"),
+        *("update ABSENT BAG --model MODEL", "update BROKEN BAG --model MODEL"),
+    ],
+    "teach": [
+        *("ABSENT --model MODEL --output NEW", "EMPTY --model MODEL --output NEW"),
+        *(
+            "BAG --model EMPTY --output NEW",
+            "BAG --model MODEL --output BROKEN",
+            "BAG --model MODEL",
+        ),
+    ],
     "data": [
         *("inspect image_folder ABSENT", "inspect no_such_kind EMPTY", "formats no_such_kind"),
         *("label ABSENT --out NEW", "label BAG --collision --robot-width 1 --out NEW"),
     ],
-    "drive": ["evaluate --output BROKEN", "record --out BROKEN", "evaluate --driver no_such"],
+    "drive": [
+        *("evaluate --output BROKEN", "record --out BROKEN", "evaluate --driver no_such"),
+        *(
+            "bag --out EMPTY",
+            "bag --out NEW --day -1",
+            "repeat --model EMPTY",
+            "repeat --output BROKEN",
+        ),
+    ],
     "demo": ["--model ABSENT", "--model EMPTY", "--rate none"],
 }
 CASES = [(verb, words) for verb, each in REFUSED.items() for words in each]
@@ -71,6 +90,7 @@ BEGUN = {
     "explain": "--model MODEL IMAGE --output NEW",
     "make-bag": "EMPTY --out NEW",
     "map": "info BROKEN",
+    "teach": "BAG --model MODEL --output NEW",
     "data": "inspect image_folder EMPTY",
     "drive": "record --out NEW",
     "demo": "",
