@@ -151,6 +151,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         shown = [*(m for m in METRICS if m in SHOWN), *document["headlines"]]
         print("\n".join(tables(document, shown, intervals=False)))
+    if not any(condition["numbers"] for condition in document["conditions"]):
+        print(
+            "warning: nothing was measured: the recording has no truth of what the model says; name it, for "
+            "example by --label-topic, --poses or --truth-image",
+            file=sys.stderr,
+        )
     for line in document["problems"]:
         print(f"note: {line}", file=sys.stderr)
     print(f"report: {args.output / 'report.html'}", file=sys.stderr)

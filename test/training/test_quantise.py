@@ -17,6 +17,7 @@ from robot_vision.contract.settings import EvaluationSettings
 from robot_vision.contract.spec import NetworkSpec
 from robot_vision.datasets.sample import Sample, Splits
 from robot_vision.engines import create_engine
+from robot_vision.engines.machine import instructions
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.spec import PoseSpec
@@ -76,6 +77,10 @@ def test_variant_answers_nearly_as_the_original(bundles, engine, kind):
         assert np.abs(found[name] - expected[name]).mean() < tolerance * scale, name
 
 
+@pytest.mark.skipif(
+    instructions() in ("avx2", "avx512", "x86_64"),
+    reason="without VNNI 8 bits overflow: int8 has 7",
+)
 def test_eight_bits_for_weights_are_nearer_than_seven(bundles):
     expected = create_engine(bundles["float32"], "openvino", "cpu").run(IMAGES)["descriptor"]
     cosine = {

@@ -22,7 +22,7 @@ NODES = [name for name, value in vars(start).items() if getattr(value, "func", N
 
 def test_each_executable_of_the_package_starts_here() -> None:
     text = (ROOT / "setup.py").read_text()
-    assert len(NODES) == 9 and all(f'"{name}"' in text for name in NODES)
+    assert len(NODES) == 11 and all(f'"{name}"' in text for name in NODES)
     assert set(NODES) == set(EXECUTABLES)
     assert all(importlib.util.find_spec(module) for module in EXECUTABLES.values())
 
