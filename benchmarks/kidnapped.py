@@ -132,8 +132,8 @@ class Outcome:
         error_m: of the pose.
         error_deg: of the pose.
         hits: collisions.
-        verified: images with a verified pose,
-        images: of so many.
+        verified: images with a verified pose.
+        images: all that it took.
     """
 
     home: int

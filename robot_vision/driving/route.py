@@ -52,7 +52,7 @@ class Route:
 
     @property
     def backwards_m(self) -> float:
-        """How far of it was driven backwards; whoever follows it turns round there."""
+        """How far of it was driven backwards; a robot that follows it turns round there."""
         steps = np.diff(self.points[:, :2], axis=0)
         ahead = np.stack([np.cos(self.points[:-1, 2]), np.sin(self.points[:-1, 2])], axis=1)
         back = (steps * ahead).sum(axis=1) < 0

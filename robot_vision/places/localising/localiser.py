@@ -153,7 +153,7 @@ class ActiveLocaliser:
             chances = self.views.chances(*self.views.hypotheses(found))
         away = np.abs(np.angle(np.exp(1j * (heading + TURNS[:, None] - np.array(self._had)[None]))))
         nearest = away.min(axis=1)
-        if self._last is None:  # what could not be verified cannot from beside it either
+        if self._last is None:  # a view next to one that could not be verified fails, too
             chances = chances * (1 - np.exp(-((nearest / _ALIKE) ** 2) / 2))
         return np.where(nearest <= _LOOKED, 0.0, chances)
 

@@ -66,7 +66,7 @@ class Localising(Commanding[LocaliserParameters]):
         self._localiser = ActiveLocaliser(MapViews(places), self._options)
         self._law = Law(LawSettings(max_speed_m_s=p.speed_m_s, max_turn_rad_s=p.turn_rad_s))
         self._odometry = PoseBuffer()
-        self._asked: Any = None  # whoever waits for the pose
+        self._asked: Any = None  # the answer that a caller waits for
         self._step: Step | None = None
         self._last = "nobody has asked yet"
         super().__init__(node, *given)
@@ -116,7 +116,7 @@ class Localising(Commanding[LocaliserParameters]):
         return response
 
     def _finish(self, success: bool, text: str) -> None:
-        """Stops the robot and answers whoever waits."""
+        """Stops the robot and answers the call."""
         asked, self._asked = self._asked, None
         if asked is None:
             return
