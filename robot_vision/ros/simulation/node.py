@@ -63,8 +63,8 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         self._awaited: tuple[int, float] | None = (
             None  # in lock-step: an image's stamp, and since when
         )
-        # In lock-step, until the first image: since when it waits, how many subscriptions there are, and since
-        # when there have been that many.
+        # In lock-step, until the first image: since when it waits, how many subscriptions there are, and
+        # since when there have been that many.
         self._first: tuple[float, int, float] | None = None
         self._clock_at = 0.0  # when /clock was last repeated
         self._began = (0.0, 0)  # steady and simulated time from which the pace is kept
