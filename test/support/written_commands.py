@@ -16,6 +16,7 @@ from robot_vision.cli import main
 QUICK = {
     "network.weights": "null",
     "network.input": "{height: 64, width: 64}",
+    "loop.epochs": "1",
     "loop.threads": "1",
     "loop.accelerator": "cpu",
 }
