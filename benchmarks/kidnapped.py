@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from robot_vision.cli.map.build import ViewStructure
 from robot_vision.files.whole import write_whole
 from robot_vision.geometry.intrinsics import Intrinsics
-from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.geometry.rigid import apart, pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.index.index_cache import open_index
-from robot_vision.places.localising.agreement import AgreementOptions, difference
+from robot_vision.places.localising.agreement import AgreementOptions
 from robot_vision.places.localising.localiser import (
     DRIVE,
     STAND,
@@ -231,7 +231,7 @@ def run_one(
         tick += 1
     error_m = error_deg = float("nan")
     if step.pose is not None:
-        error_m, error_deg = difference(step.pose, simulator.T_map_camera)
+        error_m, error_deg = apart(step.pose, simulator.T_map_camera)
     time_s = (simulator.now_ns - start_ns) * 1e-9
     return Outcome(
         *ids,

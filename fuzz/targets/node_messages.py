@@ -26,14 +26,17 @@ from rosidl_parser.definition import (
 )
 
 from fuzz import scratch
+from robot_vision.driving.route import Route
 from robot_vision.places.map.keyframe import Keyframe
 from robot_vision.places.map.opening import create_map
 from robot_vision.ros.driving.node import DriverNode
 from robot_vision.ros.filters.node import FilterNode
 from robot_vision.ros.gate.node import GateNode
+from robot_vision.ros.localising.node import LocaliserNode
 from robot_vision.ros.node.sequence import NUMBERED
 from robot_vision.ros.perception.node import PerceptionNode
 from robot_vision.ros.places.node import PlaceNode
+from robot_vision.ros.repeating.node import RepeatNode
 
 MAX_LEN = 1 << 10  # some hundred messages: most of an input's time goes into what follows them
 ALLOWED_S = 20.0
@@ -96,7 +99,15 @@ def nodes() -> tuple[Any, ...]:
         make(GateNode, "gate", rules=str(rules)),
         make(DriverNode, "driver", camera="front", distance_topic="eyes/front/obstacle_near",
              classification_topic="belief/classification", belief_topic="belief/belief"),
+        make(LocaliserNode, "localiser", map=str(place_map), camera="front", perception_node="eyes",
+             camera_to_base=mounted["camera_to_base"]),
+        make(RepeatNode, "repeat", route=str(_route(folder)), collision_topic="eyes/front/collision"),
     )  # fmt: skip
+
+
+def _route(folder: Path) -> Path:
+    points = np.stack([np.arange(0.0, 3.0, 0.1), np.zeros(30), np.zeros(30)], axis=1)
+    return Route("places.map", SHA, "map", "base_link", points).write(folder)
 
 
 def _map(path: Path) -> Path:

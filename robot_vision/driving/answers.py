@@ -20,6 +20,8 @@ from robot_vision.gate.rule import (
     ObstacleRule,
     Rule,
 )
+from robot_vision.geometry.frames import plain_frame
+from robot_vision.messages.incoming import checked_pose
 from robot_vision.messages.types import POSE_WITH_COVARIANCE_STAMPED
 
 POSE, LOST, CAMERA = "pose", "lost", "camera"
@@ -76,7 +78,7 @@ class BeliefAnswer(LocalisedRule):
 
 
 @dataclass(frozen=True)
-class PoseAnswer(Rule):
+class RobotPoseAnswer(Rule):
     """The robot's pose in a map's frame, which must be there."""
 
     frame_id: str = "map"
@@ -84,18 +86,13 @@ class PoseAnswer(Rule):
     MESSAGE = POSE_WITH_COVARIANCE_STAMPED
 
     def read(self, message: Any) -> Any:
-        frame = message.header.frame_id.lstrip("/")
+        frame = plain_frame(message.header.frame_id)
         if frame != self.frame_id:
             raise MeasurementError(
                 "frame", f"its frame is {frame!r}, the route's {self.frame_id!r}"
             )
-        p, q = message.pose.pose.position, message.pose.pose.orientation
-        numbers = p.x, p.y, q.x, q.y, q.z, q.w
-        if not all(map(math.isfinite, numbers)):
-            raise MeasurementError("non_finite", "a number is not finite")
-        if abs(math.hypot(q.x, q.y, q.z, q.w) - 1) > _BEYOND:
-            raise MeasurementError("quaternion", "its quaternion is not of length 1")
-        return p.x, p.y, math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y**2 + q.z**2))
+        (x, y, _), (qx, qy, qz, qw) = checked_pose(message.pose.pose)
+        return x, y, math.atan2(2 * (qw * qz + qx * qy), 1 - 2 * (qy**2 + qz**2))
 
     def judge(self, value: Any) -> tuple[float, str]:
         return FREE, ""
@@ -126,7 +123,7 @@ def answers_on_route(
     found: list[Rule] = [
         KnowsWhereAnswer(LOST, belief, max(max_age_s, 1.5)),
         FreshRule(CAMERA, camera, max_age_s, type="sensor_msgs/msg/Image"),
-        PoseAnswer(POSE, pose, max_age_s, frame_id=frame_id),
+        RobotPoseAnswer(POSE, pose, max_age_s, frame_id=frame_id),
     ]
     if collision:
         found.append(CollisionAnswer(COLLISION, collision, max_age_s))

@@ -20,14 +20,11 @@ SURE_M = 0.2  # standard deviation of the position with which a robot follows a 
 ARRIVED, OFF_ROUTE, BLOCKED = "arrived", "off_route", "blocked"
 _SHARES = (1.0, 0.7, 0.5, 0.35)  # of the lookahead, until the route hardly bends on the way there
 _BEND_M = 0.03
-_ON_THE_SPOT, _TURNED = (
-    math.radians(35),
-    math.radians(8),
-)  # it begins to turn, and has turned enough
+# It begins to turn on the spot, and has turned enough.
+_ON_THE_SPOT, _TURNED = math.radians(35), math.radians(8)
 _BACK_M, _AHEAD_M = 0.4, 1.0  # along the route, from where it was last: it may pass a place twice
-_ALIKE_M = (
-    0.15  # by which another pass of the same place may be nearer: it begins with the first one
-)
+# By which another pass of the same place may be nearer: it begins with the first one.
+_ALIKE_M = 0.15
 _PER_RADIAN_M = 0.3  # how far away a heading counts that is wrong by a radian
 _SLOWEST = 0.35  # share of the speed that is left in a bend
 _TURN_GAIN = 2.0  # rad/s for each radian, on the spot

@@ -8,6 +8,7 @@ and a rotation about the fixed axes X, Y, Z of the parent frame (geometry_msgs/P
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,13 @@ def rotation_error_deg(a_xyzw: NDArray[Any], b_xyzw: NDArray[Any]) -> Array:
     near = np.minimum(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
     angle = 4 * np.arcsin(np.clip(near / 2, 0.0, 1.0))
     return np.asarray(np.degrees(angle))
+
+
+def apart(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:
+    """Returns metres and degrees between two poses (4, 4)."""
+    metres = float(np.linalg.norm(a[:3, 3] - b[:3, 3]))
+    cosine = (float(np.vdot(a[:3, :3], b[:3, :3])) - 1) / 2  # the trace of a.T @ b
+    return metres, math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 
 def skew(v: NDArray[Any]) -> Array:

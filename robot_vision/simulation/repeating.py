@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from robot_vision.driving.following import ARRIVED, OFF_ROUTE, SURE_M, Follower
 from robot_vision.driving.route import Route
+from robot_vision.errors import ConfigError
 from robot_vision.filters.pose_settings import PoseFilterSettings
 from robot_vision.gate.rule import read_scores
 from robot_vision.geometry.intrinsics import Intrinsics
-from robot_vision.geometry.rigid import inverse, pose_matrix, rotation_error_deg, xyzw_from_matrix
+from robot_vision.geometry.rigid import apart, inverse, pose_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.localising.localiser import ActiveLocaliser, LocaliserOptions
 from robot_vision.places.localising.next_view import MapViews
@@ -47,6 +48,7 @@ _WRONG_M, _WRONG_DEG = 0.5, 15.0
 _LOOKS_ROUND_S = 2.0  # after which a robot that is lost looks round on the spot
 _LOST_S = 30.0  # after which one that does not get on is given up
 _SLOWEST_M_S = 0.08
+_STARTS_TRIED = 1000
 _CLEAR_M = 0.4  # from the taught way to what was moved or put there
 
 
@@ -77,10 +79,7 @@ class Taught:
         for i in near:
             found = _planar(*self.true[i]) @ inverse(_planar(*self.said[i])) @ T_map_base
             metres = float(np.hypot(*(found[:2, 3] - T[:2, 3])))
-            turned = rotation_error_deg(
-                xyzw_from_matrix(found[:3, :3]), xyzw_from_matrix(T[:3, :3])
-            )
-            if metres < _WRONG_M and float(turned) < _WRONG_DEG:
+            if metres < _WRONG_M and apart(found, T)[1] < _WRONG_DEG:
                 return False
         return True
 
@@ -159,13 +158,18 @@ class Repeat:
 
 
 def start_of(taught: Taught, world: World, seed: int, walkers: int) -> Simulator:
-    """Returns a robot on the way, about in its direction, with other noise and other odometry."""
+    """Returns a robot on the way, about in its direction, with other noise and other odometry.
+
+    Raises:
+        ConfigError: there is no room for it.
+    """
     rng = np.random.default_rng((seed, 27))
-    while True:
+    for _ in range(_STARTS_TRIED):
         i = int(rng.integers(0, round(0.6 * len(taught.true))))
         x, y, yaw = taught.true[i] + rng.normal(0, (0.05, 0.05, 0.1))
         if world.is_free((x, y), 0.25):
             return Simulator(world, seed, start=(x, y, yaw), walkers=walkers)
+    raise ConfigError("The way has no place where a robot can be put: teach it farther from things")
 
 
 def repeat(
@@ -188,14 +192,12 @@ def repeat(
         pipeline: of the map's model.
         simulator: the robot.
         by: `sight`; or `odometry`, for one that looks only until it knows where it is.
-        reflex: says the probability of a collision; None for none.
+        reflex: reads the topic `COLLISION`; None for none.
     """
     c, way, follower = simulator.mount.camera, taught.way(), Follower(route)
     lens = Intrinsics(c.width, c.height, np.asarray(c.k), np.zeros(0))
     sure = PoseFilterSettings(localised_m=SURE_M)
     tracker = PlaceTracker(places, pipeline, lens, simulator.T_base_camera, sure)
-    if reflex is not None:
-        reflex.read([("the reflex", COLLISION)])
     aside: list[float] = []
     looks = verified = wrong = 0
     fixed: Array | None = None  # T_map_odom of a robot that looks no more

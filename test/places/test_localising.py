@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from place_maps import make_map, unit
 
+from robot_vision.driving.answers import POSE, RobotPoseAnswer
+from robot_vision.errors import MeasurementError
+from robot_vision.messages.types import message_types
 from robot_vision.places.localising.agreement import Agreement
+from robot_vision.places.localising.answers import PLACES, PlacesAnswer
 from robot_vision.places.localising.localiser import DRIVE, STAND, TURN, ActiveLocaliser
 from robot_vision.places.localising.next_view import TURNS, MapViews, left
 from robot_vision.places.map.base import MapError
@@ -175,3 +181,46 @@ def test_a_wrong_pose_costs_a_hundred_late_ones_and_has_no_time() -> None:
     assert found["time_mean_s"] == (2 + 2 + 15 + 15) / 4 and found["error_max_m"] == 0.02
     # Clopper and Pearson's interval of 0 of 50 is 1 - 0.025^(1/50).
     assert interval(0, 50) == pytest.approx((0, 1 - 0.025 ** (1 / 50)), abs=1e-9)
+
+
+def test_hostile_places_are_refused_or_left_out() -> None:
+    """A message never ends the localiser, nor reaches the map with a number that it cannot have."""
+    t = message_types().types
+
+    def said(name: str, x: float = 1.0, variance: float = 0.01, accepted: bool = True) -> Any:
+        pose = t["geometry_msgs/msg/Pose"](
+            t["geometry_msgs/msg/Point"](x, 0.0, 0.0),
+            t["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+        )
+        covariance = (np.eye(6) * variance).ravel()
+        result = SimpleNamespace(
+            hypothesis=SimpleNamespace(class_id=name, score=0.9),
+            pose=SimpleNamespace(pose=pose, covariance=covariance),
+        )
+        header = SimpleNamespace(frame_id="map")
+        return SimpleNamespace(header=header, results=[result], id=name if accepted else "")
+
+    rule = PlacesAnswer(PLACES, "places/places", 1.0)
+    found = rule.read(said("17"))
+    assert found.ids == (17,) and found.accepted is not None
+    for message, reason in (
+        (said("17", x=1e308), "out_of_range"),
+        (said("17", x=float("nan")), "non_finite"),
+        (said("17", variance=1.797e308), "covariance"),
+        (said("17", variance=float("nan")), "covariance"),
+    ):
+        with pytest.raises(MeasurementError) as error:
+            rule.read(message)
+        assert error.value.reason == reason
+    route = RobotPoseAnswer(POSE, "filters/pose", 1.0)
+    assert route.read(
+        SimpleNamespace(header=said("17").header, pose=said("17").results[0].pose)
+    ) == (1, 0, 0)
+    with pytest.raises(MeasurementError, match="beyond"):
+        far = said("17", x=1e308)
+        route.read(SimpleNamespace(header=far.header, pose=far.results[0].pose))
+    # No keyframes: a word, digits that are not ASCII, and more than 64 bits hold.
+    for name in ("unknown", "\u0664\u0662", "9" * 5000, "9" * 19):
+        assert rule.read(said(name, accepted=False)).ids == ()
+        with pytest.raises(MeasurementError):
+            rule.read(said(name))

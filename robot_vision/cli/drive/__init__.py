@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "repeat",
         help="teach routes in homes and repeat them by sight when the homes have changed",
         description="Teaches a route in each home by one drive, with odometry alone, and lets a robot repeat "
-        "it in lock-step from other starts, in another light, with crates moved and pictures gone: how many "
-        "arrive, how far they are from the way, and how many images were verified.",
+        "it in lock-step from other starts, on another day, with furniture moved, other pictures, crates and "
+        "light: how many arrive, how far they are from the way, and how many images were verified.",
     )
     repeat.add_arguments(repeated)
 

@@ -6,10 +6,14 @@ import argparse
 import itertools
 from pathlib import Path
 
+import numpy as np
+
 from robot_vision.cli.arguments import number, progress
 from robot_vision.cli.drive.worlds import UNSEEN, add_camera, add_walkers, made_mount
+from robot_vision.errors import SourceError
 from robot_vision.simulation.drive_bag import DEPTHS, write_drive
 from robot_vision.simulation.drivers import DRIVERS, EXPERT
+from robot_vision.simulation.referee import StuckWatch
 from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.world.days import days_of_home
 
@@ -65,11 +69,18 @@ def run(args: argparse.Namespace) -> int:
     simulator = Simulator(world, args.seed, mount=made_mount(args), walkers=args.walkers)
     drive = DRIVERS[EXPERT](args.seed)
     encoding = "" if args.encoding == _NONE else args.encoding
+    m = simulator.motion
+    watch = StuckWatch(simulator.now_ns, np.array([m.x, m.y]))
     with progress() as bar:
         task = bar.add_task("metres", total=args.metres)
 
         def driver(now: Simulator) -> tuple[float, float]:
             bar.update(task, completed=now.way_m)
+            if watch.is_stuck(now.now_ns, np.array([now.motion.x, now.motion.y])):
+                raise SourceError(
+                    f"the robot is stuck after {now.way_m:.1f} m, and no bag was written: choose another "
+                    "--seed or fewer --walkers"
+                )
             return drive(now)
 
         truth = write_drive(

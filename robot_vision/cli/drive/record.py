@@ -85,14 +85,11 @@ def run(args: argparse.Namespace) -> int:
         f"{{kind: labels_csv, path: {args.out / TABLE}}}"
     )
     if args.model and drives:
-        found = Verdict(name, tuple(drives))
-        hits, (rate, low, high) = (
-            found.figures()["collisions"],
-            found.figures()["collisions_per_km"],
-        )
+        found = Verdict(name, tuple(drives)).figures()
+        rate, low, high = found["collisions_per_km"]
         print(
-            f"{args.model} hit something {counted(hits, 'time')} in {found.km:.2f} km: {rate:.1f} "
-            f"({low:.1f} to {high:.1f}) a kilometre"
+            f"{args.model} hit something {counted(found['collisions'], 'time')} in {found['km']:.2f} km: "
+            f"{rate:.1f} ({low:.1f} to {high:.1f}) a kilometre"
         )
     return 0
 

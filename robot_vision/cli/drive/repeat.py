@@ -110,6 +110,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Teaches and repeats; returns the exit status."""
     make_folder(args.output)
+    seeds = range(args.first_world, args.first_world + args.worlds)
+    for seed in seeds:
+        if _folder(args, seed).exists():
+            raise ConfigError(f"{_folder(args, seed)} is there already: choose another --output")
     found: dict[str, list[Repeat]] = {by: [] for by in dict.fromkeys(args.by)}
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(open_pipeline(args.model))
@@ -120,18 +124,18 @@ def run(args: argparse.Namespace) -> int:
             reflex.read([("--reflex", COLLISION)])
         bar = stack.enter_context(progress())
         task = bar.add_task("starts", total=args.worlds * args.starts * len(found))
-        for seed in range(args.first_world, args.first_world + args.worlds):
-            name = f"home-{seed}"
-            taught = _taught(args, args.output / name, seed)
-            route = read_route(args.output / name / "route")
-            with open_map(args.output / name / "route" / route.map, "read") as places:
+        for seed in seeds:
+            folder = _folder(args, seed)
+            taught = _taught(args, folder, seed)
+            route = read_route(folder / "route")
+            with open_map(folder / "route" / route.map, "read") as places:
                 for start in range(args.starts):
                     day = 1000 * (seed + 1) + start
                     world = changed(taught, np.random.default_rng((day, 28)))
                     for by, repeats in found.items():
                         robot = start_of(taught, world, day, args.walkers)
                         repeats.append(
-                            repeat(name, taught, route, places, pipeline, robot, by, reflex)
+                            repeat(folder.name, taught, route, places, pipeline, robot, by, reflex)
                         )
                         _write(args, pipeline.bundle, found)
                         bar.advance(task)
@@ -140,10 +144,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _folder(args: argparse.Namespace, seed: int) -> Path:
+    output: Path = args.output
+    return output / f"home-{seed}"
+
+
 def _taught(args: argparse.Namespace, folder: Path, seed: int) -> Taught:
-    """Drives the way and teaches it, or takes what an earlier run has taught."""
-    if (folder / "bag").exists():
-        raise ConfigError(f"{folder} is there already: choose another --output")
+    """Drives the way and teaches it."""
     make_folder(folder)
     taught = taught_drive(folder / "bag", random_home(seed), seed, args.metres)
     parser = argparse.ArgumentParser()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry.rigid import inverse
+from robot_vision.geometry.rigid import apart, inverse
 
 Array = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ class Agreement:
         # as metres.
         agree, differ = list[Array](), list[Array]()
         for at, T_map_odom in self._views:
-            gap = difference(T_map_odom @ T_odom_camera, T_map_camera)
+            gap = apart(T_map_odom @ T_odom_camera, T_map_camera)
             (agree if gap[0] <= o.within_m and gap[1] <= o.within_deg else differ).append(at)
         if self._different(agree) - self._different(differ) < o.views:
             return None
@@ -78,13 +78,7 @@ class Agreement:
         """Returns how many of the views are moved or turned from each other."""
         o, kept = self.options, list[Array]()
         for T in views:
-            gaps = [difference(T, other) for other in kept]
+            gaps = [apart(T, other) for other in kept]
             if all(m >= o.apart_m or deg >= o.apart_deg for m, deg in gaps):
                 kept.append(T)
         return len(kept)
-
-
-def difference(a: Array, b: Array) -> tuple[float, float]:
-    """Returns how far two poses (4, 4) are apart, in metres and degrees."""
-    turn = np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1, 1)
-    return float(np.linalg.norm(a[:3, 3] - b[:3, 3])), float(np.degrees(np.arccos(turn)))

@@ -12,6 +12,7 @@ from robot_vision.driving.answers import COLLISION, STEERING, CollisionAnswer, S
 from robot_vision.errors import MeasurementError
 from robot_vision.gate.rule import FREE, Rule
 from robot_vision.geometry.rigid import pose_matrix
+from robot_vision.messages.incoming import checked_covariance, checked_pose
 
 Array = NDArray[np.float64]
 
@@ -45,8 +46,8 @@ class PlacesAnswer(Rule):
 
     def read(self, message: Any) -> NamedPlaces:
         """See `Rule`."""
-        named = [r for r in message.results if r.hypothesis.class_id.isdecimal()]
-        poses = tuple(_pose(r.pose.pose) for r in named)
+        named = [r for r in message.results if _is_keyframe(r.hypothesis.class_id)]
+        poses = tuple(pose_matrix(*checked_pose(r.pose.pose)) for r in named)
         probabilities = tuple(float(r.hypothesis.score) for r in named)
         if not all(0 <= p <= 1 + 1e-6 for p in probabilities):
             raise MeasurementError("out_of_range", "its scores are no probabilities")
@@ -56,7 +57,7 @@ class PlacesAnswer(Rule):
                 raise MeasurementError(
                     "shape", f"the accepted place {message.id!r} is not its first"
                 )
-            accepted = np.array(named[0].pose.covariance, np.float64).reshape(6, 6)
+            accepted = checked_covariance(named[0].pose.covariance)
         ids = tuple(int(r.hypothesis.class_id) for r in named)
         return NamedPlaces(str(message.header.frame_id), ids, poses, probabilities, accepted)
 
@@ -73,7 +74,7 @@ class OdometryAnswer(Rule):
 
     def read(self, message: Any) -> Array:
         """See `Rule`."""
-        return _pose(message.pose.pose)
+        return pose_matrix(*checked_pose(message.pose.pose))
 
     def judge(self, value: Any) -> tuple[float, str]:
         """See `Rule`."""
@@ -101,12 +102,6 @@ def answers_of(
     return tuple(found)
 
 
-def _pose(pose: Any) -> Array:
-    p, q = pose.position, pose.orientation
-    xyzw = np.array([q.x, q.y, q.z, q.w], np.float64)
-    numbers = np.array([p.x, p.y, p.z, *xyzw])
-    if not np.isfinite(numbers).all() or abs(float(np.linalg.norm(xyzw)) - 1) > 1e-2:
-        raise MeasurementError(
-            "non_finite", "a pose is not finite, or its quaternion not of length 1"
-        )
-    return pose_matrix(numbers[:3], xyzw / np.linalg.norm(xyzw))
+def _is_keyframe(name: str) -> bool:
+    """Whether a class is a keyframe's id, which a map stores in 64 bits, and no other word."""
+    return name.isascii() and name.isdecimal() and len(name) < 19

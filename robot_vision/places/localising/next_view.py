@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry.rigid import pose_matrix, xyzw_from_matrix
-from robot_vision.places.localising.agreement import difference
+from robot_vision.geometry.rigid import apart, pose_matrix, xyzw_from_matrix
 from robot_vision.places.map.base import MapError, PlaceMap
 from robot_vision.places.recognition.known_places import PlaceTable, turns_deg
 from robot_vision.places.recognition.options import RecogniserOptions
@@ -74,7 +73,7 @@ class MapViews:
         """
         o, poses, mass = self.options, list[Array](), list[float]()
         for T, probability in found:
-            gaps = [difference(T, other) for other in poses]
+            gaps = [apart(T, other) for other in poses]
             if all(m > o.radius_m or deg > o.heading_deg for m, deg in gaps):
                 poses.append(T)
                 mass.append(probability)

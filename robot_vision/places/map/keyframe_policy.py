@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
+from robot_vision.geometry.rigid import apart
 
 # A view changes without the camera when people walk or light goes on: such a change counts only after this
 # share of the distance or angle, or a robot that stands in a corridor would fill its disk.
@@ -129,13 +130,6 @@ class KeyframeSelector:
         size = max(self.policy.distance_m, 1e-3)
         x, y, z = (math.floor(float(value) / size) for value in T[:3, 3])
         return x, y, z
-
-
-def apart(a: NDArray[Any], b: NDArray[Any]) -> tuple[float, float]:
-    """Returns metres and degrees between two poses (4, 4)."""
-    metres = float(np.linalg.norm(a[:3, 3] - b[:3, 3]))
-    cosine = (float(np.vdot(a[:3, :3], b[:3, :3])) - 1) / 2  # the trace of a.T @ b
-    return metres, math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 
 def _differs(a: NDArray[Any] | None, b: NDArray[Any] | None, similarity: float) -> bool:

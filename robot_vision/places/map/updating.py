@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, ImageError
-from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.geometry.rigid import apart, xyzw_from_matrix
 from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.base import Added, MapError, PlaceMap
 from robot_vision.places.map.building import DECODERS, MapView, Structurer, load_view, thumbnail_of
 from robot_vision.places.map.evidence import Evidence, Replaced, Session, kept_evidence
 from robot_vision.places.map.keyframe import Keyframe
-from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector, apart
+from robot_vision.places.map.keyframe_policy import KeyframePolicy, KeyframeSelector
 
 _BATCH = 8
 _EVEN = 0.5

@@ -88,9 +88,7 @@ class Driving(Commanding[DriverParameters]):
         if any(stop.rule != CLOCK for stop in stops):
             self._law.reset()
         self._last = Driven(STANDING)
-        if not (now.simulated and self._header is None):  # see Commanding._publish
-            self._publish(STANDING, now)
-        self._say(Said(stops, STANDING, STANDING), now)
+        self._stand(stops, now)
 
     def _what(self, velocity: Velocity) -> Said:
         blocked = self._last.blocked

@@ -16,11 +16,11 @@ from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.filters.class_file import ClassKnowledge, read_class_file
 from robot_vision.filters.class_filter import ClassBelief, ClassFilter, ClassModel, from_hypotheses
 from robot_vision.heads.classifier.topics import hypotheses_writer
+from robot_vision.messages.incoming import measured_stamp_ns
 from robot_vision.messages.making import rclpy_maker
 from robot_vision.messages.stamps import set_stamp
 from robot_vision.ros.filters.diagnostics import class_status
 from robot_vision.ros.filters.parameters import FilterParameters
-from robot_vision.ros.node.incoming import measured_stamp_ns
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import header_message

@@ -28,6 +28,7 @@ from robot_vision.filters.pose_filter import (
 from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix
+from robot_vision.messages.incoming import checked_covariance, checked_pose, measured_stamp_ns
 from robot_vision.messages.stamps import nanoseconds, set_stamp
 from robot_vision.ros.filters.diagnostics import (
     DISTRUSTED,
@@ -39,7 +40,6 @@ from robot_vision.ros.filters.diagnostics import (
 )
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.ros.filters.pose_sources import PoseSources
-from robot_vision.ros.node.incoming import checked_covariance, checked_pose, measured_stamp_ns
 from robot_vision.ros.node.mailbox import RateLimiter
 from robot_vision.ros.node.managed_node import ManagedNode
 from robot_vision.ros.node.qos import profile, publisher_events, subscription_events

@@ -15,6 +15,7 @@ from rclpy.duration import Duration
 
 from robot_vision.errors import ConfigError, MeasurementError
 from robot_vision.gate.answers import STANDING, Heard, Velocity, heard
+from robot_vision.gate.decision import Limit
 from robot_vision.gate.moment import ClockWatch, Moment
 from robot_vision.gate.rule import FreshRule, Rule
 from robot_vision.gate.rules import Rules
@@ -207,6 +208,12 @@ class Commanding(ABC, Generic[P]):
             vector.x, vector.y, vector.z = numbers
         self._out.publish(message)
         self._statistics.count("published")
+
+    def _stand(self, stops: tuple[Limit, ...], now: Moment) -> None:
+        """Stops the robot, and says why."""
+        if not (now.simulated and self._header is None):  # see `_publish`
+            self._publish(STANDING, now)
+        self._say(Said(stops, STANDING, STANDING), now)
 
     def _say(self, what: Said, now: Moment) -> None:
         before, self._said = self._said, what

@@ -9,6 +9,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from robot_vision.driving.answers import seen
@@ -19,9 +20,8 @@ from robot_vision.gate.decision import Limit, stopping
 from robot_vision.gate.moment import Moment
 from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.geometry.pose_buffer import PoseBuffer
-from robot_vision.geometry.rigid import xyzw_from_matrix
+from robot_vision.geometry.rigid import apart, xyzw_from_matrix
 from robot_vision.messages.stamps import set_stamp
-from robot_vision.places.localising.agreement import difference
 from robot_vision.places.localising.answers import ODOMETRY, PLACES, NamedPlaces
 from robot_vision.places.localising.localiser import (
     DRIVE,
@@ -185,7 +185,7 @@ class Localising(Commanding[LocaliserParameters]):
         if places.accepted is None:
             return None
         own = self._places.get(places.ids[0]).T_map_camera
-        if difference(own, places.poses[0])[0] < _SAME_M:
+        if apart(own, places.poses[0])[0] < _SAME_M:
             total = self._statistics.count("not_verified")
             self._warn(
                 "verify",
@@ -200,8 +200,9 @@ class Localising(Commanding[LocaliserParameters]):
         assert places.accepted is not None
         camera = CameraPose(T[:3, 3], xyzw_from_matrix(T[:3, :3]), places.accepted)
         robot = base_pose(camera, self._T_base_camera)
-        message = pose_message_of(robot, places.frame, stamp_ns)
-        self._pose.publish(message)
+        header = Header(frame_id=places.frame)
+        set_stamp(header.stamp, stamp_ns)
+        self._pose.publish(pose_message(header, robot, places.frame, 1.0, False))
         x, y, _ = robot.position
         ahead = T[:3, :3] @ self._T_base_camera[:3, :3].T[:, 0]
         yaw = np.degrees(np.arctan2(ahead[1], ahead[0]))
@@ -243,9 +244,7 @@ class Localising(Commanding[LocaliserParameters]):
     def _stop(self, stops: tuple[Limit, ...], now: Moment) -> None:
         self._step = None
         self._law.reset()
-        if not (now.simulated and self._header is None):  # see Commanding._publish
-            self._publish(STANDING, now)
-        self._say(Said(stops, STANDING, STANDING), now)
+        self._stand(stops, now)
 
     def status(self) -> Any:
         """See `Commanding`."""
@@ -265,12 +264,3 @@ class Localising(Commanding[LocaliserParameters]):
         name = self._node.get_fully_qualified_name()
         text = "; ".join([doing, *problems])
         return status_message(level, f"{name}: localiser", text, "", values)
-
-
-def pose_message_of(pose: CameraPose, frame: str, stamp_ns: int) -> Any:
-    """Returns a pose under its stamp."""
-    from std_msgs.msg import Header
-
-    header = Header(frame_id=frame)
-    set_stamp(header.stamp, stamp_ns)
-    return pose_message(header, pose, frame, 1.0, False)

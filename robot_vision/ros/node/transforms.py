@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from robot_vision.errors import ConfigError
 from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.rigid import matrix_from_rpy, pose_matrix
-from robot_vision.ros.node.incoming import checked_transforms
+from robot_vision.messages.incoming import checked_transforms
 from robot_vision.ros.node.qos import profile
 from robot_vision.ros.node.statistics import Statistics
 

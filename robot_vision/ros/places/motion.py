@@ -19,7 +19,7 @@ from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, Continuity
 from robot_vision.geometry.frames import FrameTree
 from robot_vision.geometry.pose_buffer import PoseBuffer
 from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix
-from robot_vision.ros.node.incoming import checked_covariance, checked_pose, checked_stamp_ns
+from robot_vision.messages.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.node.qos import profile, subscription_events
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.transforms import subscribe_static, transform_from_numbers

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.pose_buffer import PoseBuffer
-from robot_vision.ros.node.incoming import checked_transforms
+from robot_vision.messages.incoming import checked_transforms
 from robot_vision.ros.node.transforms import add_static
 
 Array = NDArray[np.float64]

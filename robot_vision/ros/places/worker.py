@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from robot_vision.errors import ImageError, MeasurementError
 from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.geometry.pose_buffer import BACK_S
-from robot_vision.ros.node.incoming import checked_stamp_ns
+from robot_vision.messages.incoming import checked_stamp_ns
 from robot_vision.ros.node.mailbox import Mailbox, RateLimiter
 from robot_vision.ros.node.statistics import Statistics
 from robot_vision.ros.node.status import header_message

@@ -69,7 +69,7 @@ class Repeating(Commanding[RepeatParameters]):
             return
         if stops:
             if self._sent != STANDING:
-                self._stop(stops, now)
+                self._stand(stops, now)
         elif pose is not None and pose.stamp_ns is not None and pose.stamp_ns > self._driven_ns:
             self._drive(pose.value, pose.stamp_ns, now)
 
@@ -79,7 +79,7 @@ class Repeating(Commanding[RepeatParameters]):
         if self._leaves_to_localiser(stops, now):
             self._say(Said(stops, STANDING, STANDING) if stops else self._said, now)
         elif stops:
-            self._stop(stops, now)
+            self._stand(stops, now)
         else:
             self._say(self._said, now)
 
@@ -126,11 +126,6 @@ class Repeating(Commanding[RepeatParameters]):
     def _stops(self, now: Moment) -> tuple[Limit, ...]:
         ahead_s = self._node.parameters.max_ahead_s
         return stopping(self._rules.rules, self._answers, ahead_s, self._clock, now)
-
-    def _stop(self, stops: tuple[Limit, ...], now: Moment) -> None:
-        if not (now.simulated and self._header is None):  # see Commanding._publish
-            self._publish(STANDING, now)
-        self._say(Said(stops, STANDING, STANDING), now)
 
     def status(self) -> Any:
         """See `Commanding`."""

@@ -17,7 +17,7 @@ from ros_helpers import Client, NodeProcess, set_header, wait_until
 from std_msgs.msg import Header
 
 from robot_vision.errors import MeasurementError
-from robot_vision.ros.node.incoming import checked_covariance, checked_pose, checked_stamp_ns
+from robot_vision.messages.incoming import checked_covariance, checked_pose, checked_stamp_ns
 from robot_vision.ros.node.sequence import MessageSequence
 
 

@@ -1,4 +1,4 @@
-"""What a message may say of poses, checked once for all nodes: finite numbers that a robot can have.
+"""What a message may say of poses, checked once for all that hear it: finite numbers that a robot can have.
 
 A driver that does not know a variance may send the largest double, and a wheel encoder that overflowed any
 position. Neither is an error of the node that hears it, and squares of such numbers are infinite.
