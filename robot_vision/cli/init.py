@@ -17,7 +17,7 @@ from robot_vision.recordings.bag import (
     COMPRESSED_IMAGE,
     calls_itself_truth,
     camera_topics,
-    is_distance,
+    has_distances,
     names_topic,
 )
 from robot_vision.recordings.bag_reader import BagFile
@@ -203,9 +203,7 @@ def _pixels(path: Path, images: str) -> str:
             named: dict[str, str] = {}
             for topic, kind in bag.kinds.items():
                 if topic != images and kind in IMAGE_KINDS and calls_itself_truth(topic):
-                    first = next(iter(bag.raw([topic])), None)
-                    known = bag.kinds.get(names_topic(topic)) == LABEL_INFO
-                    if first is not None and (known or is_distance(bag.message(first))):
+                    if bag.kinds.get(names_topic(topic)) == LABEL_INFO or has_distances(bag, topic):
                         named.setdefault(topic.rpartition("/")[2], topic)
             found.append(named)
         finally:

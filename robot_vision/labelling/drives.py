@@ -20,7 +20,7 @@ from robot_vision.geometry.rigid import inverse
 from robot_vision.labelling.views import Eyes
 from robot_vision.messages.stamps import nanoseconds
 from robot_vision.messages.types import CAMERA_INFO, IMAGE, LASER_SCAN
-from robot_vision.recordings.bag import COMPRESSED_IMAGE, is_distance
+from robot_vision.recordings.bag import COMPRESSED_IMAGE, has_distances
 from robot_vision.recordings.bag_file import BagImage
 from robot_vision.recordings.bag_reader import BagFile
 from robot_vision.recordings.files import readable
@@ -213,10 +213,8 @@ def _what_measures(path: Path, options: dict[str, str]) -> tuple[dict[str, str],
     try:
         depth = []
         for topic, kind in sorted(bag.kinds.items()):
-            if kind in (IMAGE, COMPRESSED_IMAGE):
-                record = next(iter(bag.raw([topic])), None)
-                if record is not None and is_distance(bag.message(record)):
-                    depth.append(topic)
+            if kind in (IMAGE, COMPRESSED_IMAGE) and has_distances(bag, topic):
+                depth.append(topic)
         scans = sorted(topic for topic, kind in bag.kinds.items() if kind == LASER_SCAN)
     finally:
         bag.close()

@@ -41,9 +41,8 @@ COLLISION, STEERING, TRAVERSABLE = LABELS = ("collision", "steering", "traversab
 CORRIDORS = ("ahead", "driven")
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _JPEG_QUALITY = 92
-_LOOKED_AT = (
-    0.9  # of the cells of the corridor's cross-section; with less nobody knows that it is free
-)
+# Of the cells of the corridor's cross-section; with less nobody knows that it is free.
+_LOOKED_AT = 0.9
 _MOVES_M_S = 0.02  # slower there is no time to a collision
 
 

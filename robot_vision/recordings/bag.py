@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from robot_vision.errors import SourceError, unknown
 from robot_vision.messages.stamps import nanoseconds, stamp_to_ns
@@ -26,41 +24,56 @@ def calls_itself_truth(topic: str) -> bool:
     return any(part in _TRUTH for part in topic.split("/"))
 
 
-def is_distance(message: Any) -> bool:
-    """Whether an image's message holds distances by REP 118."""
+def has_distances(bag: BagFile, topic: str) -> bool:
+    """Whether the first message of an image topic holds distances by REP 118."""
+    record = next(iter(bag.raw([topic])), None)
+    try:
+        message = None if record is None else bag.message(record)
+    except SourceError:  # is said where the topic is read
+        return False
+    if message is None:
+        return False
     encoding = getattr(message, "encoding", "") or str(message.format).partition(";")[0].strip()
     return encoding in ("16UC1", "32FC1")
 
 
-def camera_topics(bag: BagFile) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Returns the image topics that are a camera's pictures, and the others by why they are none.
-
-    Truth is known by its namespace, and distances by their first message. Where no other topic is there, all
-    of them are pictures: a thermal camera has the encoding of distances.
+def image_topics(bag: BagFile) -> tuple[str, ...]:
+    """Returns the topics of images.
 
     Raises:
-        SourceError: no topic has images; the message lists those that are there.
+        SourceError: there is none; the message lists the topics that are there.
     """
     images = tuple(t for t, k in bag.kinds.items() if k in (IMAGE, COMPRESSED_IMAGE))
     if not images:
         others = ", ".join(f"{t} ({k})" for t, k in sorted(bag.kinds.items())) or "no topic at all"
         raise SourceError(f"{bag.path} has no image topic: it has {others}")
-    left: dict[str, list[str]] = {"truth": [t for t in images if calls_itself_truth(t)]}
-    rest = [topic for topic in images if topic not in left["truth"]] or list(images)
-    if len(rest) > 1:
-        left["distances"] = [topic for topic in rest if _has_distances(bag, topic)]
-    pictures = [topic for topic in rest if topic not in left.get("distances", ())] or rest
-    return tuple(pictures), {
-        why: [t for t in topics if t not in pictures] for why, topics in left.items()
-    }
+    return images
 
 
-def _has_distances(bag: BagFile, topic: str) -> bool:
-    record = next(iter(bag.raw([topic])), None)
-    try:
-        return record is not None and is_distance(bag.message(record))
-    except SourceError:  # is said where the topic is read
-        return False
+def camera_topics(
+    bag: BagFile, distances: bool = False
+) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """Returns the image topics that are a camera's pictures, and the others by why they are none.
+
+    Truth is known by its namespace, and distances by their first message. Where no other topic is there, all
+    of them are pictures: a thermal camera has the encoding of distances.
+
+    Args:
+        bag: the recording.
+        distances: count as pictures, too.
+
+    Raises:
+        SourceError: see `image_topics`.
+    """
+    images = image_topics(bag)
+    pictures = [topic for topic in images if not calls_itself_truth(topic)] or list(images)
+    left = {"truth": [topic for topic in images if topic not in pictures]}
+    if not distances and len(pictures) > 1:
+        far = [topic for topic in pictures if has_distances(bag, topic)]
+        if len(far) < len(pictures):
+            left["distances"] = far
+            pictures = [topic for topic in pictures if topic not in far]
+    return tuple(pictures), {why: topics for why, topics in left.items() if topics}
 
 
 def names_topic(topic: str) -> str:
@@ -100,17 +113,15 @@ class BagSource(Source):
         self._bag = BagFile(path)
         self.problems, self.notes = self._bag.problems, self._bag.notes
         self.kinds, self.start_ns = self._bag.kinds, self._bag.start_ns
-        cameras, left = camera_topics(self._bag)
-        if distances:
-            cameras += tuple(left.pop("distances", ()))
-        images = (*cameras, *itertools.chain(*left.values()))
-        wanted = cameras if topics is None else tuple(dict.fromkeys(slashed(t) for t in topics))
-        if topics is None:
+        images = image_topics(self._bag)
+        if topics is not None:
+            wanted = tuple(dict.fromkeys(slashed(t) for t in topics))
+        else:
+            wanted, left = camera_topics(self._bag, distances)
             self.notes += [
                 f"{counted(len(names), 'image topic')} left out as {why}, not a camera's: {', '.join(names)} "
                 "(name one to read it)"
                 for why, names in left.items()
-                if names
             ]
         for topic in wanted:
             if topic not in images:

@@ -48,7 +48,8 @@ class Outputs:
         self._image = publisher(Image, "camera/image_raw")
         self._info = publisher(CameraInfo, "camera/camera_info")
         self._scan = publisher(LaserScan, "scan")
-        many = qos.profile(p.publish_reliability, 2000)  # as fast as the machine can there are many
+        # Faster than real time, many messages wait for a reader on a busy machine.
+        many = qos.profile(p.publish_reliability, 2000)
         self._odometry = publisher(Odometry, "odom", many)
         self._truth = publisher(Odometry, "ground_truth/odom", many)
         latched = qos.profile("reliable", 1, latched=True)

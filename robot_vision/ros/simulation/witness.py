@@ -82,7 +82,7 @@ class Witness(Node):
         self._reasons: dict[str, str] = {}
         self._begun: set[str] = set()  # nodes that have let the robot drive
         events = profile("reliable", 100, latched=True)
-        many = profile("reliable", 5000)  # all: a simulator on a busy machine is faster than we are
+        many = profile("reliable", 5000)  # see `Outputs`
         for kind, topic, take, quality in (
             (Odometry, "ground_truth/odom", self._on_motion, many),
             (PointStamped, "simulator/collision", self._on_collision, events),
