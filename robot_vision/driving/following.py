@@ -53,13 +53,13 @@ class Followed:
         velocity: linear x in m/s and angular z in rad/s.
         reason: `arrived`, `off_route` or `blocked`; empty while the robot drives.
         progress_m: along the route.
-        aside_m: of the route, positive to its left.
+        cross_track_m: from the route, positive to its left.
     """
 
     velocity: Velocity
     reason: str
     progress_m: float
-    aside_m: float
+    cross_track_m: float
 
 
 class Follower:

@@ -140,7 +140,7 @@ class Repeat:
         end: `arrived`, or why not: `lost`, `off_route`, `blocked`, `collision`, `time`.
         way_m: driven.
         to_go_m: of the route, from where the robot was put.
-        aside_m: distances of the robot from the true way, ten a second while it follows the route.
+        cross_track_m: distances of the robot from the true way, ten a second while it follows the route.
         looks: images that were compared with the map.
         verified: those of them that gave a pose.
         wrong: those of them that were not where the robot was.
@@ -151,7 +151,7 @@ class Repeat:
     end: str
     way_m: float
     to_go_m: float
-    aside_m: tuple[float, ...]
+    cross_track_m: tuple[float, ...]
     looks: int
     verified: int
     wrong: int
@@ -198,7 +198,7 @@ def repeat(
     lens = Intrinsics(c.width, c.height, np.asarray(c.k), np.zeros(0))
     sure = PoseFilterSettings(localised_m=SURE_M)
     tracker = PlaceTracker(places, pipeline, lens, simulator.T_base_camera, sure)
-    aside: list[float] = []
+    cross_track: list[float] = []
     looks = verified = wrong = 0
     fixed: Array | None = None  # T_map_odom of a robot that looks no more
     searching = ActiveLocaliser(MapViews(places), LocaliserOptions(drive_m=0.0))
@@ -250,11 +250,13 @@ def repeat(
             simulator.step()
         if reason != LOST:
             here = simulator.motion.x, simulator.motion.y
-            aside.append(float(np.hypot(*(way - here).T).min()))
+            cross_track.append(float(np.hypot(*(way - here).T).min()))
         if simulator.collisions:
             reason = COLLIDED
             break
-    return Repeat(name, by, reason, simulator.way_m, to_go, tuple(aside), looks, verified, wrong)
+    return Repeat(
+        name, by, reason, simulator.way_m, to_go, tuple(cross_track), looks, verified, wrong
+    )
 
 
 def _where(tracker: PlaceTracker) -> Array | None:
@@ -277,7 +279,7 @@ def figures(repeats: Sequence[Repeat]) -> dict[str, Any]:
     """Returns the pooled figures of one way to repeat, plain values."""
     arrived, count = sum(r.end == ARRIVED for r in repeats), len(repeats)
     hits, km = sum(r.end == COLLIDED for r in repeats), sum(r.way_m for r in repeats) / 1000
-    aside = np.array([metres for r in repeats for metres in r.aside_m] or [np.nan])
+    off = np.array([metres for r in repeats for metres in r.cross_track_m] or [np.nan])
     low, high = poisson_interval(hits)
     per_km = [n / km if km else math.nan for n in (hits, low, high)]
     looks = sum(r.looks for r in repeats)
@@ -292,8 +294,8 @@ def figures(repeats: Sequence[Repeat]) -> dict[str, Any]:
         ],
         "km": km,
         "to_go_m": float(np.mean([r.to_go_m for r in repeats])),
-        "aside_median_m": float(np.median(aside)),
-        "aside_p95_m": float(np.quantile(aside, 0.95)),
+        "cross_track_median_m": float(np.median(off)),
+        "cross_track_p95_m": float(np.quantile(off, 0.95)),
         "collisions": hits,
         "collisions_per_km": per_km,
         "looks": looks,
@@ -307,8 +309,10 @@ def plain(repeats: Sequence[Repeat]) -> list[dict[str, Any]]:
     """Returns each start for JSON, with what its distances from the way are."""
     found = []
     for each in repeats:
-        row = {**asdict(each), "aside_m": None}
-        if each.aside_m:
-            row["aside_m"] = [float(np.quantile(each.aside_m, q)) for q in (0.5, 0.95, 1.0)]
+        row = {**asdict(each), "cross_track_m": None}
+        if each.cross_track_m:
+            row["cross_track_m"] = [
+                float(np.quantile(each.cross_track_m, q)) for q in (0.5, 0.95, 1.0)
+            ]
         found.append(row)
     return found

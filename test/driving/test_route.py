@@ -93,7 +93,7 @@ def test_stands_off_the_route_and_goes_on_when_it_is_put_back() -> None:
     assert away.reason == OFF_ROUTE and away.velocity.speed == 0
     back = follower.drive(1.1, 0.05, 0.0)
     assert back.reason == "" and back.velocity.linear[0] > 0.1
-    assert back.aside_m == pytest.approx(0.05)
+    assert back.cross_track_m == pytest.approx(0.05)
     assert follower.drive(1.1, 2.0, 0.0).reason == OFF_ROUTE
     assert follower.drive(3.0, 1.0, 1.5).progress_m == pytest.approx(4.0, abs=0.06)
 

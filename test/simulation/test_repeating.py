@@ -33,7 +33,7 @@ def test_a_route_is_taught_and_repeated_on_another_day(
     (row,) = json.loads(capsys.readouterr().out)
     assert row["ends"] == {"arrived": 1} and row["collisions"] == row["wrong"] == 0
     assert row["verified"] > 0.7 * row["looks"] and row["looks"] > 5
-    assert row["aside_p95_m"] < 0.15 and 0.2 < 1000 * row["km"] < 2
+    assert row["cross_track_p95_m"] < 0.15 and 0.2 < 1000 * row["km"] < 2
     found = json.loads((out / "repeats.json").read_text())
     assert found["by"] == [row] and found["repeats"][0]["route"] == "home-10100"
     assert main(["drive", "repeat", *words]) == 2
@@ -85,5 +85,5 @@ def test_figures_pool_the_starts() -> None:
     assert row["km"] == pytest.approx(0.01) and row["collisions_per_km"][0] == pytest.approx(100)
     assert row["collisions_per_km"][1:] == pytest.approx([2.5, 557.2], abs=0.1)
     assert (row["looks"], row["verified"], row["wrong"]) == (50, 45, 1)
-    assert row["aside_median_m"] == pytest.approx(0.03)
+    assert row["cross_track_median_m"] == pytest.approx(0.03)
     assert row["ends"] == {"arrived": 1, "collision": 1}

@@ -41,9 +41,16 @@ from robot_vision.text.console import plain_console
 
 FORMAT = "robot_vision.repeats/1"
 _HEADER = (
-    "by", "starts", "arrived (95 %)", "km", "aside: median, p95", "collisions/km (95 %)", "verified", "wrong",
+    "by",
+    "starts",
+    "arrived (95 %)",
+    "km",
+    "cross-track: median, p95",
+    "collisions/km (95 %)",
+    "verified",
+    "wrong",
     "ends",
-)  # fmt: skip
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +193,7 @@ def _print(form: str, rows: list[dict[str, Any]]) -> None:
             str(row["starts"]),
             f"{share:.0%} ({low:.0%} to {high:.0%})",
             f"{row['km']:.3f}",
-            f"{row['aside_median_m']:.3f} m, {row['aside_p95_m']:.3f} m",
+            f"{row['cross_track_median_m']:.3f} m, {row['cross_track_p95_m']:.3f} m",
             f"{rate:.1f} ({least:.1f} to {most:.1f})",
             f"{row['verified']} of {row['looks']}",
             str(row["wrong"]),

@@ -140,7 +140,7 @@ class Repeating(Commanding[RepeatParameters]):
             "rule": what.rule,
             "progress_m": self._at.progress_m,
             "route_m": self._follower.route.length_m,
-            "aside_m": self._at.aside_m,
+            "cross_track_m": self._at.cross_track_m,
             "speed_m_s": self._sent.linear[0],
             "turn_rad_s": self._sent.angular[2],
             **{name: counters.get(name, 0) for name in COUNTERS},
