@@ -10,6 +10,7 @@ import pytest
 from robot_vision.cli import main
 from robot_vision.datasets import open_dataset
 from robot_vision.recordings.opening import open_source
+from robot_vision.simulation import drivers
 
 SMALL = ["--metres", "1", "--image-size", "64", "48"]
 
@@ -62,3 +63,12 @@ def test_true_poses_are_taken_before_the_wheels_unless_they_are_named(tmp_path: 
     assert main(["drive", "bag", *SMALL, "--out", bag]) == 0
     found = open_dataset("rosbag", bag)
     assert any("poses are those of /ground_truth/odom" in note for note in found.notes)
+
+
+def test_a_robot_that_is_stuck_ends_the_drive_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(drivers.DRIVERS, drivers.EXPERT, lambda _seed: lambda _now: (0.0, 0.5))
+    assert main(["drive", "bag", *SMALL, "--depth", "none", "--out", str(tmp_path / "drive")]) == 2
+    assert "stuck after 0.0 m, and no bag was written" in capsys.readouterr().err
+    assert not (tmp_path / "drive").exists()
