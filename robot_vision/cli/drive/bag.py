@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from robot_vision.cli.arguments import number, progress
-from robot_vision.cli.drive.worlds import UNSEEN, add_camera, add_walkers, made_mount
+from robot_vision.cli.drive.worlds import (
+    SEED,
+    UNSEEN,
+    add_camera,
+    add_home,
+    add_walkers,
+    made_mount,
+)
 from robot_vision.errors import SourceError
 from robot_vision.simulation.drive_bag import DEPTHS, write_drive
 from robot_vision.simulation.drivers import DRIVERS, EXPERT
@@ -23,13 +30,7 @@ _NONE = "none"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="bag to write")
-    parser.add_argument(
-        "--world",
-        type=number(int, 0, 2**31 - 1),
-        default=UNSEEN,
-        metavar="SEED",
-        help="seed of the home (default: %(default)s)",
-    )
+    add_home(parser, UNSEEN)
     parser.add_argument(
         "--day",
         type=number(int, 0, 1000),
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=number(int, 0, 2**31 - 1),
+        type=SEED,
         default=0,
         help="seed of the start, the way, the camera's noise and the odometry's errors (default: "
         "%(default)s)",

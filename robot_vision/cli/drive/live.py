@@ -13,7 +13,7 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_output, number
 from robot_vision.cli.demo import output_folder, own_network, terminated_like_interrupted
 from robot_vision.cli.drive.evaluate import print_figures
-from robot_vision.cli.drive.worlds import UNSEEN
+from robot_vision.cli.drive.worlds import SEED, UNSEEN, add_home
 from robot_vision.demo.processes import MAX_DOMAIN, Processes
 from robot_vision.demo.self_driving import Ride, draw, watch
 from robot_vision.driving.law import FREE_DISTANCE
@@ -56,16 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="put the gate node behind the driver: a YAML file of rules, or the name of an installed one: "
         f"{', '.join(installed_rules())} (default: none)",
     )
-    parser.add_argument(
-        "--world",
-        type=number(int, 0, 2**31 - 1),
-        default=_HOME,
-        metavar="SEED",
-        help="seed of the home (default: %(default)s)",
-    )
+    add_home(parser, _HOME)
     parser.add_argument(
         "--seed",
-        type=number(int, 0, 2**31 - 1),
+        type=SEED,
         default=0,
         help="seed of the start, the camera's noise and the odometry's errors (default: %(default)s)",
     )

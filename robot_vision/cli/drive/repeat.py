@@ -15,7 +15,7 @@ from rich.table import Table
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import teach
 from robot_vision.cli.arguments import add_output, at_least_1, number, progress
-from robot_vision.cli.drive.worlds import UNSEEN
+from robot_vision.cli.drive.worlds import SEED, UNSEEN, add_walkers
 from robot_vision.driving.route import read_route
 from robot_vision.errors import ConfigError
 from robot_vision.files.folders import make_folder
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--first-world",
-        type=number(int, 0, 2**31 - 1),
+        type=SEED,
         default=UNSEEN,
         metavar="SEED",
         help="seed of the first home; the others follow (default: %(default)s)",
@@ -96,13 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="about how long a route is, in metres (default: %(default)s)",
     )
-    parser.add_argument(
-        "--walkers",
-        type=number(int, 0, 20),
-        default=0,
-        metavar="N",
-        help="boxes of a person's size that walk about while the routes are repeated (default: %(default)s)",
-    )
+    add_walkers(parser)
     parser.add_argument(
         "--by",
         nargs="+",

@@ -11,6 +11,7 @@ from robot_vision.simulation.robot import Mount
 from robot_vision.simulation.world.homes import random_home
 from robot_vision.simulation.world.world import World
 
+SEED = number(int, 0, 2**31 - 1)
 UNSEEN = 10_000  # where homes begin that nothing was trained in: recordings begin at 0
 
 
@@ -25,7 +26,7 @@ def add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres:
     )
     parser.add_argument(
         "--first-world",
-        type=number(int, 0, 2**31 - 1),
+        type=SEED,
         default=first,
         metavar="SEED",
         help="seed of the first home; the others follow (default: %(default)s)",
@@ -39,6 +40,17 @@ def add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres:
         help="way in each home, in metres (default: %(default)s)",
     )
     add_camera(parser)
+
+
+def add_home(parser: argparse.ArgumentParser, default: int) -> None:
+    """Declares --world, one home."""
+    parser.add_argument(
+        "--world",
+        type=SEED,
+        default=default,
+        metavar="SEED",
+        help="seed of the home (default: %(default)s)",
+    )
 
 
 def add_walkers(parser: argparse.ArgumentParser) -> None:
