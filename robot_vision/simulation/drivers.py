@@ -22,6 +22,8 @@ _MARGIN_M = 0.05  # that a plan keeps from everything, besides the robot's radiu
 _LOOKAHEAD_M = (0.9, 0.7, 0.5, 0.35, 0.2)
 _ARRIVED_M = 0.3
 _REACTION_S = 0.15
+_ON_THE_SPOT = np.pi / 3, np.pi / 8  # bearing from which it turns so; with `keeps_m`
+_STRAYS_M = 0.02  # from the straight line to where it goes
 _AHEAD = np.pi / 3  # from the heading to the next place, if there is one
 
 
@@ -76,10 +78,13 @@ class Expert:
 
     Args:
         seed: of the places that it visits.
+        keeps_m: besides the robot's radius, from everything, where the way has so much room; it cuts no
+            corners then. A person who teaches a robot a way drives so.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, keeps_m: float = 0.0) -> None:
         self._rng = np.random.default_rng((seed, 24))
+        self._keeps_m = keeps_m
         self._plan: Plan | None = None
         self._goal = np.zeros(2)
         self._places: NDArray[np.float64] | None = None  # not yet visited
@@ -98,7 +103,7 @@ class Expert:
         target = self._target(simulator, here, self._plan.way(here, max(_LOOKAHEAD_M)))
         dx, dy = target - here
         bearing = math.remainder(math.atan2(dy, dx) - m.yaw, math.tau)
-        if abs(bearing) > math.pi / 3:  # turns on the spot
+        if abs(bearing) > _ON_THE_SPOT[self._keeps_m > 0]:  # turns on the spot
             return 0.0, math.copysign(robot.max_turn_rate_rad_s, bearing)
         curvature = 2 * math.sin(bearing) / max(math.hypot(dx, dy), 0.2)
         turns = abs(curvature) * robot.max_speed_m_s / robot.max_turn_rate_rad_s
@@ -131,20 +136,24 @@ class Expert:
         gap = ((self._places[:, None] - way[None, ::3]) ** 2).sum(axis=2).min(axis=1)
         self._places = self._places[gap > _ARRIVED_M**2]
 
-    @staticmethod
     def _target(
-        simulator: Simulator, here: NDArray[np.float64], way: NDArray[np.float64]
+        self, simulator: Simulator, here: NDArray[np.float64], way: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Returns the farthest point of the way to which the robot can go straight."""
         lengths = np.concatenate(
             [[0.0], np.cumsum(np.hypot(*np.diff(way, axis=0).T))] if len(way) else [[]]
         )
+        radius = simulator.robot.radius_m
+        room = np.full(len(way), -np.inf)
+        if self._keeps_m:
+            clearances = [simulator.obstacles.clearance(point) for point in way]
+            room = np.minimum(np.array(clearances) - _STRAYS_M, radius + self._keeps_m)
         for ahead in _LOOKAHEAD_M:
             i = min(int(np.searchsorted(lengths, ahead)), len(way) - 1)
             steps = np.linspace(0, 1, max(int(ahead / 0.05), 2))[1:, None]
             between = here + steps * (way[i] - here)
             clear = min(simulator.obstacles.clearance(point) for point in between)
-            if clear >= simulator.robot.radius_m + _MARGIN_M / 2:
+            if clear >= max(radius + _MARGIN_M / 2, room[: i + 1].min()):
                 return way[i]
         return way[min(1, len(way) - 1)]
 

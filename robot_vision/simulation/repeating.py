@@ -42,6 +42,7 @@ Array = NDArray[np.float64]
 BY_SIGHT, BY_ODOMETRY = "sight", "odometry"
 LOST, COLLIDED, TIME = "lost", "collision", "time"
 _TAUGHT_M_S = 0.4
+_KEEPS_M = 0.15  # that who teaches keeps from everything, where there is room
 _IMAGES_A_LOOK = 2  # 5 Hz
 _ALIKE_MAP_M = 0.7  # within which of the robot the map's frame is that of the drive there
 _WRONG_M, _WRONG_DEG = 0.5, 15.0
@@ -100,7 +101,7 @@ def taught_drive(bag: Path, world: World, seed: int, metres: float) -> Taught:
     Raises:
         SourceError: the bag exists, or cannot be written.
     """
-    simulator, expert = Simulator(world, seed), Expert(seed)
+    simulator, expert = Simulator(world, seed), Expert(seed, _KEEPS_M)
     true, said = [], []
 
     def driver(now: Simulator) -> tuple[float, float]:

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from robot_vision.cli import main
+from robot_vision.simulation.drivers import Expert
+from robot_vision.simulation.referee import IMAGE_STEPS
 from robot_vision.simulation.repeating import Repeat, Taught, changed, figures
 from robot_vision.simulation.robot import Motion
+from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.world.home import default_world
+from robot_vision.simulation.world.homes import random_home
 
 
 def planar(x: float, y: float, yaw: float) -> np.ndarray:
@@ -73,6 +77,23 @@ def test_a_pose_is_wrong_where_the_map_says_that_another_place_is() -> None:
     assert not taught.wrong(planar(-0.2, 3.12, np.pi / 2 + 0.1), here)
     assert taught.wrong(planar(-0.2, 1.5, np.pi / 2 + 0.1), here)
     assert taught.wrong(planar(-0.2, 3.12, 0.1), here)
+
+
+def test_who_teaches_keeps_away_from_things_where_there_is_room() -> None:
+    least = []
+    for keeps_m in (0.0, 0.15):
+        simulator, expert = Simulator(random_home(10_110), 10_110), Expert(10_110, keeps_m)
+        at = []
+        for _ in range(300):
+            speed, turn_rate = expert(simulator)
+            slower = min(1.0, 0.4 / max(speed, 1e-6))
+            simulator.command(speed * slower, turn_rate * slower)
+            for _ in range(IMAGE_STEPS):
+                simulator.step()
+            at.append(simulator.obstacles.clearance((simulator.motion.x, simulator.motion.y)))
+        assert simulator.way_m > 4
+        least.append(min(at) - simulator.robot.radius_m)
+    assert least[0] < 0.05 and least[1] > 0.1
 
 
 def test_figures_pool_the_starts() -> None:
