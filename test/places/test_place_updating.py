@@ -113,6 +113,33 @@ def test_a_changed_place_is_shown_at_once_and_its_keyframe_goes_with_evidence(
     assert Evidence.from_bytes(places.evidence()[new], "").replaced == (record,)
 
 
+def moved(seen: list[Seen], metres: float, since: int = 0) -> list[Seen]:
+    """Returns a drive whose poses are wrong by so much from one of its images on."""
+    shift = pose_matrix(np.array([0.0, metres, 0.0]), AHEAD)
+    return [
+        replace(one, view=replace(one.view, T_map_camera=shift @ one.view.T_map_camera))
+        if i >= since
+        else one
+        for i, one in enumerate(seen)
+    ]
+
+
+def test_poses_that_no_place_of_the_map_confirms_are_refused(places: PlaceMap) -> None:
+    with pytest.raises(MapError, match=r"none of 24 images of 'day 1' is at a place of the map"):
+        plan_update(places, moved(drive(1, {}), 50.0))
+
+
+def test_images_on_new_ground_that_look_like_places_elsewhere_are_counted(
+    places: PlaceMap,
+) -> None:
+    update = plan_update(places, moved(drive(1, {}), 50.0, since=10))
+    assert (update.placed, update.recognised, update.new_ground) == (10, 10, 7)
+    assert 4 <= update.elsewhere <= 14, "as alike as half of the recognised ones are"
+    new = [replace(one, descriptor=looks(50 + i // 2)) for i, one in enumerate(drive(2, {}))]
+    ground = plan_update(places, [*drive(2, {})[:10], *moved(new, 50.0)[10:]])
+    assert (ground.new_ground, ground.elsewhere) == (7, 0)
+
+
 def test_a_place_that_changes_every_day_keeps_a_bounded_number_of_keyframes(
     places: PlaceMap,
 ) -> None:
@@ -247,14 +274,24 @@ def test_new_keyframes_can_be_verified_by_the_views_about_them(tmp_path: Path) -
     renderer, (x, y) = Renderer(world, camera), world.room("kitchen").centre
     intrinsics = Intrinsics.of_matrix(camera.k, camera.width, camera.height)
     seen = []
-    for i in range(6):
-        T = look((x + 1.0 + 0.15 * i, y - 1.0, 1.1), 2.3)
+    for i in range(11):
+        T = look((x + 0.2 + 0.15 * i, y - 1.0, 1.1), 2.3)
         view = MapView(
             str(i), i, "front", "later", T, lambda _, T=T: renderer.render(T), None, intrinsics
         )  # type: ignore[misc]
-        seen.append(Seen(view, unit(i)))
+        mixed = unit(0) + unit(i + 1)
+        seen.append(Seen(view, (mixed / np.linalg.norm(mixed)).astype(np.float32)))
     with make_map(tmp_path / "home.map") as target:
-        target.add(keyframe(0))
+        target.add(
+            Keyframe.checked(
+                stamp_ns=0,
+                camera="front",
+                source="first",
+                T_map_camera=seen[0].view.T_map_camera,
+                descriptor=seen[0].descriptor,
+            )
+        )
+        target.add(keyframe(1))
         update = plan_update(target, seen)
         assert len(update.added) >= 3
         update = with_structure(update, seen, ViewStructure(StructureBuilder()), 2.0)

@@ -118,7 +118,7 @@ def _say(
     after = before - len(found.changes) + len(found.added)
     words = [
         f"{places.info.uri}: {found.recognised} of {counted(found.placed, 'image')} of {source!r} that show "
-        "its places are recognised",
+        f"its places are recognised, of {found.views} in all",
         f"{counted(len(found.changes), 'keyframe')} {'would go' if dry_run else 'gone'}",
         f"{len(found.doubted)} in doubt",
         f"{len(found.added)} {'would be added' if dry_run else 'added'} ({found.new_ground} on new ground)",
@@ -129,6 +129,13 @@ def _say(
             f"{counted(found.full, 'image')} look new where there are keyframes enough (--capacity)"
         )
     print("; ".join(words))
+    if found.elsewhere:
+        print(
+            f"warning: {counted(found.elsewhere, 'image')} of {source!r} on new ground look like places of "
+            "the map that are elsewhere, as much as recognised images like theirs: check the drive's poses "
+            "with robot-vision map evaluate",
+            file=sys.stderr,
+        )
     for change in found.changes:
         print("changed: " + _sentence(change, ids))
 

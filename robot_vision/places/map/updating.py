@@ -113,6 +113,8 @@ class Update:
         views: of the drive.
         placed: of them, those that are within a place's radius of a keyframe.
         recognised: of these, those to which a keyframe of their place is the most similar.
+        elsewhere: of the views that are at no place of the map, those that are as similar to a keyframe as
+            recognised views are in the median: their poses may be wrong.
         changes: keyframes that go.
         added: keyframes that come; the first `len(changes)` need not be of the same places.
         new_ground: those of them where no keyframe was near.
@@ -124,6 +126,7 @@ class Update:
     views: int
     placed: int
     recognised: int
+    elsewhere: int
     changes: tuple[Change, ...]
     added: tuple[Added, ...]
     new_ground: int
@@ -186,8 +189,8 @@ def plan_update(
         policy: the rules.
 
     Raises:
-        MapError: the drive is in the map, or was counted before; or most of its views show other places than
-            those where their poses are, so that the poses are not to be trusted.
+        MapError: the drive is in the map, or was counted before; or none of its views is at a place of the
+            map, or most of these show other places, so that the poses are not to be trusted.
     """
     policy = policy or UpdatePolicy()
     if not seen:
@@ -196,6 +199,12 @@ def plan_update(
     before = kept_evidence(places)
     _refuse_known(places, before, [s.view for s in seen])
     near = _compare(places, seen, policy)
+    if not near.placed:
+        raise MapError(
+            f"{places.info.uri}: none of {len(seen)} images of {first.source!r} is at a place of the map, so "
+            "that nothing shows whether its poses are in the map's frame. Nothing was changed. Begin the "
+            "drive in the map, or let robot-vision map add trust its poses"
+        )
     if near.recognised < LEAST_RECOGNISED * near.placed:
         raise MapError(
             f"{places.info.uri}: of {near.placed} images of {first.source!r} that its poses put near "
@@ -215,6 +224,7 @@ def plan_update(
         len(seen),
         near.placed,
         near.recognised,
+        near.elsewhere,
         tuple(changes),
         tuple(new.added(seen) for new in added),
         new_ground,
@@ -280,12 +290,14 @@ class _Near:
         best_other: for each view, the greatest similarity with a keyframe of another place.
         placed: views that show a place of the map.
         recognised: of them, those whose most similar keyframe is of the place.
+        elsewhere: see `Update`.
     """
 
     pairs: list[list[tuple[int, float, bool]]]
     best_other: NDArray[np.float64]
     placed: int
     recognised: int
+    elsewhere: int
 
 
 def _compare(places: PlaceMap, seen: Sequence[Seen], policy: UpdatePolicy) -> _Near:
@@ -297,7 +309,8 @@ def _compare(places: PlaceMap, seen: Sequence[Seen], policy: UpdatePolicy) -> _N
         raise MapError(f"{places.info.uri} is empty: use robot-vision map build")
     pairs: list[list[tuple[int, float, bool]]] = []
     others = []
-    placed = recognised = 0
+    right, strange = [np.zeros(0)], []  # greatest similarities, of recognised views and of those at no place
+    placed = 0
     step = max(1, _CHUNK_NUMBERS // len(ids))
     for start in range(0, len(seen), step):
         few = seen[start : start + step]
@@ -317,11 +330,16 @@ def _compare(places: PlaceMap, seen: Sequence[Seen], policy: UpdatePolicy) -> _N
                     for k in np.flatnonzero(close[v])
                 ]
             )
-        some = here.any(axis=1)
+        some, most = here.any(axis=1), similar.max(axis=1)
         placed += int(some.sum())
-        recognised += int(here[np.arange(len(few)), similar.argmax(axis=1)][some].sum())
+        right.append(most[here[np.arange(len(few)), similar.argmax(axis=1)]])
+        strange.append(most[~some])
         others.append(best)
-    return _Near(pairs, np.concatenate(others).astype(np.float64), placed, recognised)
+    known = np.concatenate(right)
+    alike = float(np.median(known)) if len(known) else np.inf
+    elsewhere = int((np.concatenate(strange) >= alike).sum())
+    other = np.concatenate(others).astype(np.float64)
+    return _Near(pairs, other, placed, len(known), elsewhere)
 
 
 def _refuse_known(places: PlaceMap, before: dict[int, Evidence], views: Sequence[MapView]) -> None:
