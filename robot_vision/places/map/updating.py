@@ -309,7 +309,8 @@ def _compare(places: PlaceMap, seen: Sequence[Seen], policy: UpdatePolicy) -> _N
         raise MapError(f"{places.info.uri} is empty: use robot-vision map build")
     pairs: list[list[tuple[int, float, bool]]] = []
     others = []
-    right, strange = [np.zeros(0)], []  # greatest similarities, of recognised views and of those at no place
+    # Greatest similarities, of recognised views and of those at no place.
+    right, strange = [np.zeros(0)], []
     placed = 0
     step = max(1, _CHUNK_NUMBERS // len(ids))
     for start in range(0, len(seen), step):
