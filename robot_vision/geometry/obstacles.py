@@ -114,11 +114,17 @@ def planar_scan(
     first, end = span
     step = max((end - first) / max(beams - 1, 1), 1e-6)
     x, y, z = points
-    with np.errstate(invalid="ignore"):  # of NaN, which compares false
-        beam = np.rint((np.arctan2(y, x) - first) / step)
+    # No bearing is that of nothing, and behind the robot the tangent is that of the other side.
+    with np.errstate(invalid="ignore", divide="ignore"):  # of NaN, which compares false
+        bearing = np.arctan(y / x)  # twice as fast as arctan2
+        if not (x > 0).all() and len(behind := np.flatnonzero(x <= 0)):
+            bearing[behind] = np.arctan2(y[behind], x[behind])
+        beam = np.rint((bearing - first) / step)
         inside = (beam >= 0) & (beam < beams)
-        hit = inside & (z >= low) & (z <= high)
-    ranges = np.full(beams, np.nan, np.float32)
-    ranges[beam[inside].astype(np.intp)] = np.inf
-    np.minimum.at(ranges, beam[hit].astype(np.intp), np.hypot(x[hit], y[hit]).astype(np.float32))
+        hit = np.flatnonzero(inside & (z >= low) & (z <= high))
+    index = np.where(inside, beam, beams).astype(np.intp)
+    seen = np.bincount(index, minlength=beams + 1)[:beams] > 0
+    ranges = np.where(seen, np.float32(np.inf), np.float32(np.nan))
+    x, y = x[hit], y[hit]
+    np.minimum.at(ranges, index[hit], np.sqrt(x * x + y * y).astype(np.float32))
     return Scan(first, step, ranges)

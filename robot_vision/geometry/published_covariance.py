@@ -30,15 +30,19 @@ def covariance_numbers(
         signed: keep negative covariances instead, for filters that take them.
     """
     matrix = np.asarray(covariance, np.float64).reshape(6, 6) * scale
-    if not np.all(np.isfinite(matrix)):
+    if not np.isfinite(matrix).all():
         matrix = np.diag(np.full(6, MAX_COVARIANCE))
-    deviation = np.sqrt(np.maximum(np.diagonal(matrix), MIN_VARIANCE))
-    correlation = np.clip((matrix + matrix.T) / (2 * np.outer(deviation, deviation)), -1, 1)
-    np.fill_diagonal(correlation, 1.0)
-    if not signed:
+    # Few and plain calls: this runs for every image, where a call costs more than six by six numbers.
+    deviation = np.sqrt(np.maximum(matrix.diagonal(), MIN_VARIANCE))
+    correlation = (matrix + matrix.T) / (2 * (deviation[:, None] * deviation))
+    np.minimum(np.maximum(correlation, -1.0, out=correlation), 1.0, out=correlation)
+    diagonal = correlation.reshape(-1)[::7]  # a view
+    diagonal[:] = 1.0
+    if not signed and correlation.min() < 0:
         lift = np.maximum(-correlation, 0.0)
-        correlation = correlation + lift + np.diag(lift.sum(axis=1))
-    variance = np.diagonal(correlation) * deviation**2
-    deviation = deviation * np.minimum(1.0, np.sqrt(MAX_COVARIANCE / variance))
-    result = correlation * np.outer(deviation, deviation)
-    return np.asarray(np.clip(result, -MAX_COVARIANCE, MAX_COVARIANCE)).reshape(36)
+        correlation += lift
+        diagonal += lift.sum(axis=1)
+    deviation *= np.minimum(1.0, np.sqrt(MAX_COVARIANCE / (diagonal * deviation**2)))
+    result = correlation * (deviation[:, None] * deviation)
+    np.minimum(np.maximum(result, -MAX_COVARIANCE, out=result), MAX_COVARIANCE, out=result)
+    return np.asarray(result.reshape(36), np.float64)

@@ -20,6 +20,17 @@ def test_matrix_from_xyzw_agrees_with_scipy(rotvec):
     )
 
 
+def test_one_quaternion_is_computed_as_many_are():
+    """One is computed with plain numbers, since a node publishes one pose an image."""
+    q = np.random.default_rng(0).normal(size=(200, 4)) * np.geomspace(1e-3, 1e3, 200)[:, None]
+    for of in (geometry.canonical_xyzw, geometry.matrix_from_xyzw):
+        np.testing.assert_array_equal(np.array([of(one) for one in q]), of(q))
+    for bad in (np.zeros(4), np.array([0, np.nan, 0, 1]), np.array([np.inf, 0, 0, 1])):
+        for shape in ((4,), (1, 4)):
+            with pytest.raises(ValueError, match="has no direction"):
+                geometry.canonical_xyzw(bad.reshape(shape))
+
+
 @given(rotvecs)
 def test_xyzw_from_matrix_agrees_with_scipy(rotvec):
     rotation = Rotation.from_rotvec(rotvec)

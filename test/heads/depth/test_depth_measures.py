@@ -184,6 +184,23 @@ def test_the_scan_has_the_box_where_it_is():
     assert np.isnan(scanned(points * np.nan, rays).ranges).all()
 
 
+def test_a_scan_goes_all_around_the_robot():
+    """As by arctan2, point by point: of a rear camera all points lie behind."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(3, 4000)).astype(np.float32)
+    points[:, ::7] = np.nan
+    points[:2, 0] = points[0, 1] = 0
+    scan = planar_scan(points, (-np.pi, np.pi), 0.1, 1.0, 73)
+    expected = np.full(73, np.nan)
+    for x, y, z in points.T.astype(np.float64):
+        if np.isfinite(x):
+            beam = round((np.arctan2(y, x) + np.pi) / scan.step)
+            far = np.hypot(x, y) if 0.1 <= z <= 1.0 else np.inf
+            expected[beam] = np.fmin(expected[beam], far)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(scan.ranges, expected, rtol=1e-6)
+
+
 def test_scan_of_a_tilted_camera_is_in_the_robots_plane():
     """The camera looks down by 20 degrees; the same room comes out."""
     points, rays = room((2.0, 0.0, 0.4))
