@@ -24,6 +24,7 @@ _ARRIVED_M = 0.3
 _REACTION_S = 0.15
 _ON_THE_SPOT = np.pi / 3, np.pi / 8  # bearing from which it turns so; with `keeps_m`
 _STRAYS_M = 0.02  # from the straight line to where it goes
+_CREEPS_M_S = 0.05  # where there is hardly room
 _AHEAD = np.pi / 3  # from the heading to the next place, if there is one
 
 
@@ -109,7 +110,9 @@ class Expert:
         turns = abs(curvature) * robot.max_speed_m_s / robot.max_turn_rate_rad_s
         free = simulator.free_ahead() - _MARGIN_M
         stops = braking_speed(free, robot.max_acceleration_m_s2, _REACTION_S)
-        speed = min(robot.max_speed_m_s / max(turns, 1.0), max(stops, 0.05))
+        if stops < _CREEPS_M_S and simulator.free_ahead(moving=False) > free + _MARGIN_M:
+            return 0.0, 0.0  # before somebody, or a door, which will be elsewhere soon
+        speed = min(robot.max_speed_m_s / max(turns, 1.0), max(stops, _CREEPS_M_S))
         turn_rate = curvature * speed
         if speed < 0.1:  # hardly moves: turns to where the way goes
             turn_rate = math.copysign(robot.max_turn_rate_rad_s / 2, bearing)

@@ -78,11 +78,13 @@ class Way:
         metres: to drive.
         disturbed: share of the time in which the robot does not obey; the labels stay what they are.
         walkers: in each home.
+        moving_doors: whether doors slide open and shut.
     """
 
     metres: float = 40.0
     disturbed: float = 0.3
     walkers: int = 0
+    moving_doors: bool = False
 
 
 class FolderRecording:
@@ -157,7 +159,7 @@ class FolderRecording:
         there = self._drives.get(f"{name}/{driver}")
         if there is None:
             return False
-        wanted = asdict(way)
+        wanted, there = asdict(way), {**asdict(Way()), **there}  # older ones do not say all
         if other := [key for key, value in wanted.items() if there.get(key) != value]:
             differing = ", ".join(f"{key} {there.get(key)}, not {wanted[key]}" for key in other)
             raise ConfigError(

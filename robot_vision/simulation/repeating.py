@@ -158,7 +158,9 @@ class Repeat:
     wrong: int
 
 
-def start_of(taught: Taught, world: World, seed: int, walkers: int) -> Simulator:
+def start_of(
+    taught: Taught, world: World, seed: int, walkers: int, moving_doors: bool
+) -> Simulator:
     """Returns a robot on the way, about in its direction, with other noise and other odometry.
 
     Raises:
@@ -169,7 +171,9 @@ def start_of(taught: Taught, world: World, seed: int, walkers: int) -> Simulator
         i = int(rng.integers(0, round(0.6 * len(taught.true))))
         x, y, yaw = taught.true[i] + rng.normal(0, (0.05, 0.05, 0.1))
         if world.is_free((x, y), 0.25):
-            return Simulator(world, seed, start=(x, y, yaw), walkers=walkers)
+            return Simulator(
+                world, seed, start=(x, y, yaw), walkers=walkers, moving_doors=moving_doors
+            )
     raise ConfigError("The way has no place where a robot can be put: teach it farther from things")
 
 

@@ -6,12 +6,14 @@ Everything follows from the world, the seed and the commands: two runs are equal
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robot_vision.errors import ConfigError
+from robot_vision.simulation.doors import SlidingDoor, sliding_doors
 from robot_vision.simulation.drive import look
 from robot_vision.simulation.robot import STEP_NS, Motion, Mount, Odometry, Robot, towards
 from robot_vision.simulation.walkers import HALF_M, Walker
@@ -23,7 +25,7 @@ from robot_vision.simulation.world.world import World
 
 START_NS = 1_000_000_000  # a stamp of 0 means "not set"
 _START_M = 0.2  # from the robot's edge to what is nearest, where it starts
-_FACES = 5  # of a walker's box
+_FACES = 5  # of a box that stands on the floor
 _RAYS_AHEAD = 41  # over the robot's width
 _APART_M = 0.05  # that a robot moves away from what it hit until it can hit it again
 
@@ -54,6 +56,7 @@ class Simulator:
         sensor: of the camera; None for one of the seed.
         start: x, y and yaw in the map; None for a free place by the seed.
         walkers: boxes of a person's size that walk about; they do not run into the robot.
+        moving_doors: whether doors slide open and shut; see `doors`.
 
     Attributes:
         motion: true pose in the map, and rates.
@@ -79,6 +82,7 @@ class Simulator:
         sensor: Sensor | None = None,
         start: tuple[float, float, float] | None = None,
         walkers: int = 0,
+        moving_doors: bool = False,
     ) -> None:
         self.world, self.seed = world, seed
         self.robot, self.mount = robot or Robot(), mount or Mount()
@@ -97,7 +101,11 @@ class Simulator:
             )
         seeds = np.random.SeedSequence((seed, 26)).spawn(walkers)
         self._walkers = [Walker(self.free, np.random.default_rng(s)) for s in seeds]
-        self._make_way()
+        # One that would begin where the robot does is left out.
+        near = self.robot.radius_m + 2 * HALF_M
+        self._walkers = [w for w in self._walkers if np.hypot(*(w.xy - self._xy)) > near]
+        self._doors = list(sliding_doors(world, seed)) if moving_doors else []
+        self._meet()
         self.odometry = Odometry(self.robot, np.random.default_rng((seed, 22)))
         self.way_m = 0.0
         self.collisions = 0
@@ -134,9 +142,16 @@ class Simulator:
         )
         self.now_ns += STEP_NS
         self._image = None
-        if self._walkers:
+        if self._moving:
+            shut = Obstacles.of(*_corners(self._doors)) if self._doors else None
             for walker in self._walkers:
-                walker.step(self._xy, dt_s)
+                walker.step(self._xy, shut, dt_s)
+            bodies = [
+                (before.x, before.y, robot.radius_m),
+                *((float(w.xy[0]), float(w.xy[1]), HALF_M) for w in self._walkers),
+            ]
+            for door in self._doors:
+                door.step(bodies, dt_s)
             self._meet()
         after = before.moved(speed, turn_rate, dt_s)
         events = []
@@ -155,18 +170,15 @@ class Simulator:
                 events.append(Event(self.now_ns, "collision", before))
         return events
 
-    def _meet(self) -> None:
-        """Puts the obstacles where the walkers are."""
-        at = np.array([walker.xy for walker in self._walkers])
-        self.obstacles = self._fixed.with_boxes(at - HALF_M, at + HALF_M)
-        self._image = None
+    @property
+    def _moving(self) -> list[Walker | SlidingDoor]:
+        return [*self._walkers, *self._doors]
 
-    def _make_way(self) -> None:
-        """Leaves out walkers that would begin where the robot does."""
-        near = self.robot.radius_m + 2 * HALF_M
-        self._walkers = [w for w in self._walkers if np.hypot(*(w.xy - self._xy)) > near]
-        if self._walkers:
-            self._meet()
+    def _meet(self) -> None:
+        """Puts the obstacles where what moves is."""
+        if self._moving:
+            self.obstacles = self._fixed.with_boxes(*_corners(self._moving))
+        self._image = None
 
     def image(self) -> NDArray[np.uint8]:
         """Returns what the camera sees now, RGB uint8 (height, width, 3); the same until it moves."""
@@ -175,12 +187,12 @@ class Simulator:
         if self._renderer is None:  # painting a world takes longer than a hundred images
             faces = [
                 face
-                for walker in self._walkers
-                for face in box_faces(walker.box, self.world.room_at(walker.box.low[:2]).name)
+                for thing in self._moving
+                for face in box_faces(thing.box, self.world.room_at(thing.box.low[:2]).name)
             ]
             self._renderer = Renderer(self.world, self.mount.camera, faces)
-        if self._walkers:
-            moved = [(*(walker.xy - walker.box.low[:2] - HALF_M), 0.0) for walker in self._walkers]
+        if self._moving:
+            moved = [(*thing.offset, 0.0) for thing in self._moving]
             self._renderer.move_extra(np.repeat(moved, _FACES, axis=0))
         self._images += 1
         seen = self._renderer.render_with_rooms(self.T_map_camera)
@@ -199,9 +211,14 @@ class Simulator:
         """Returns the true distances (m,) from the robot's centre in directions relative to its own."""
         return self.obstacles.scan(self._xy, np.add(angles, self.motion.yaw), range_max_m)
 
-    def free_ahead(self, at_most_m: float = 5.0) -> float:
-        """Returns how far the robot could go straight ahead until it hits something, in metres."""
-        return self._free_ahead(self.motion, at_most_m)
+    def free_ahead(self, at_most_m: float = 5.0, moving: bool = True) -> float:
+        """Returns how far the robot could go straight ahead until it hits something, in metres.
+
+        Args:
+            at_most_m: metres.
+            moving: whether walkers and doors count.
+        """
+        return self._free_ahead(self.motion, at_most_m, self.obstacles if moving else self._fixed)
 
     def free_lengths(
         self,
@@ -223,14 +240,18 @@ class Simulator:
         """
         yaws = self.motion.yaw + np.asarray(directions, float)
         radius = self.robot.radius_m + margin_m
-        return self._free_lengths(self._xy, yaws, radius, at_most_m, in_view)
+        return self._free_lengths(self.obstacles, self._xy, yaws, radius, at_most_m, in_view)
 
-    def _free_ahead(self, m: Motion, at_most_m: float = 20.0) -> float:
-        here = np.array([m.x, m.y])
-        return float(self._free_lengths(here, np.array([m.yaw]), self.robot.radius_m, at_most_m)[0])
+    def _free_ahead(
+        self, m: Motion, at_most_m: float = 20.0, obstacles: Obstacles | None = None
+    ) -> float:
+        here, among = np.array([m.x, m.y]), obstacles or self.obstacles
+        yaws, radius = np.array([m.yaw]), self.robot.radius_m
+        return float(self._free_lengths(among, here, yaws, radius, at_most_m)[0])
 
     def _free_lengths(
         self,
+        obstacles: Obstacles,
         xy: NDArray[np.float64],
         yaws: NDArray[np.float64],
         radius: float,
@@ -241,7 +262,7 @@ class Simulator:
         across = np.stack([-np.sin(yaws), np.cos(yaws)], axis=1)
         starts = (xy + aside[None, :, None] * across[:, None]).reshape(-1, 2)
         angles = np.repeat(yaws, _RAYS_AHEAD)
-        rays = self.obstacles.scan(starts, angles, at_most_m + radius)
+        rays = obstacles.scan(starts, angles, at_most_m + radius)
         if in_view:
             along = np.stack([np.cos(angles), np.sin(angles)], axis=1)
             ends = starts + np.where(np.isfinite(rays), rays, at_most_m)[:, None] * along
@@ -263,7 +284,7 @@ class Simulator:
         centres = self._starts()
         here = self.world.room_at(self._xy).name
         order = np.argsort(((centres - self._xy) ** 2).sum(axis=1), kind="stable")
-        clear = self.robot.radius_m + _START_M / 2  # of walkers, too
+        clear = self.robot.radius_m + _START_M / 2  # of what moves, too
         free = [i for i in order if self.obstacles.clearance(centres[i]) >= clear] or [order[0]]
         near = (centres[i] for i in free if self.world.room_at(centres[i]).name == here)
         x, y = (float(v) for v in next(near, centres[free[0]]))
@@ -291,3 +312,13 @@ class Simulator:
             f"a robot of radius {self.robot.radius_m:g} m and height {self.robot.height_m:g} m has no "
             "room in this world: make it smaller"
         )
+
+
+def _corners(
+    moving: Sequence[Walker | SlidingDoor],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the rectangles (m, 2) in which they are now."""
+    offsets = np.array([thing.offset for thing in moving])
+    low = np.array([thing.box.low[:2] for thing in moving])
+    high = np.array([thing.box.high[:2] for thing in moving])
+    return low + offsets, high + offsets

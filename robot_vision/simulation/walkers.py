@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.simulation.planner import Plan
-from robot_vision.simulation.world.obstacles import DistanceMap
+from robot_vision.simulation.world.obstacles import DistanceMap, Obstacles
 from robot_vision.simulation.world.world import Box, Finish
 
 HALF_M = 0.2  # of a box's side
@@ -46,8 +46,13 @@ class Walker:
         (x, y), h = (float(v) for v in self.xy), HALF_M
         self.box = Box((x - h, y - h, 0.0), (x + h, y + h, _HEIGHT_M), finish, finish)
 
-    def step(self, robot_xy: NDArray[np.float64], dt_s: float) -> None:
-        """Walks for a moment, or waits while the robot is in its way."""
+    @property
+    def offset(self) -> NDArray[np.float64]:
+        """How far (2,) it is from where it began, metres."""
+        return self.xy - HALF_M - self.box.low[:2]
+
+    def step(self, robot_xy: NDArray[np.float64], shut: Obstacles | None, dt_s: float) -> None:
+        """Walks for a moment, or waits while the robot or a door that shuts is in its way."""
         if self._plan is None or np.hypot(*(self._goal - self.xy)) < _ARRIVED_M:
             self._goal = self._places[int(self._rng.integers(len(self._places)))]
             self._plan = Plan(self._free, _CLEARANCE_M, self._goal)
@@ -56,7 +61,9 @@ class Walker:
         length = float(np.hypot(*step))
         there = self.xy + step * min(_SPEED_M_S * dt_s / max(length, 1e-9), 1.0)
         now, then = (float(np.hypot(*(robot_xy - at))) for at in (self.xy, there))
-        if then < _POLITE_M and then < now:
+        if (then < _POLITE_M and then < now) or (
+            shut is not None and shut.clearance(there) < min(HALF_M * 1.1, shut.clearance(self.xy))
+        ):
             self._waited_s += dt_s
             if self._waited_s > _PATIENCE_S:
                 self._plan, self._waited_s = None, 0.0

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from robot_vision.errors import ConfigError
+from robot_vision.simulation.doors import sliding_doors
+from robot_vision.simulation.drivers import Expert, Random
+from robot_vision.simulation.referee import judge
 from robot_vision.simulation.robot import STEP_NS, Motion, Mount, Odometry, Robot
 from robot_vision.simulation.simulator import Simulator
 from robot_vision.simulation.world.home import default_world
@@ -295,3 +298,77 @@ def test_reset_puts_the_robot_beside_walkers_and_not_into_them() -> None:
     simulator.reset()
     here = (simulator.motion.x, simulator.motion.y)
     assert simulator.obstacles.clearance(here) >= simulator.robot.radius_m + 0.1
+
+
+# --- doors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_leaf_is_where_picture_depth_scan_and_collisions_say() -> None:
+    (door,) = [d for d in HOME.doors if d.low[1] > 0 and d.low[0] < 4]  # to the kitchen
+    x, near = float(door.low[0] + door.high[0]) / 2, float(door.low[1] + door.high[1]) / 2 - 0.02
+    where = {"mount": Mount(forward_m=0.0), "start": (x, 0.0, math.pi / 2)}
+    moving, still = Simulator(HOME, 0, **where, moving_doors=True), Simulator(HOME, 0, **where)
+    (leaf,) = [d for d in moving._doors if d.box.low[0] == door.low[0] and d.box.low[1] > 0]
+    angles = np.radians(np.arange(-25, 25.5))
+    # It begins open, and the wall hides it; its texture moves the others' by less than a grey value.
+    assert np.abs(moving.image().astype(int) - still.image()).max() <= 1
+    assert (moving.scan(angles) == still.scan(angles)).all()
+    c, seen = still.mount.camera, still.scan(angles)
+    for open_m, hit in ((0.0, 46), (0.3, None)):
+        leaf._open_m = open_m
+        moving._meet()
+        moving.image()
+        _, depth = moving._renderer.truth(moving.T_map_camera)  # type: ignore[union-attr]
+        left = x - near * np.tan(angles)
+        low = leaf.box.low[0] + leaf.offset[0]
+        there = (low < left) & (left < low + 1.0) & (door.low[0] < left) & (left < door.high[0])
+        wanted = np.where(there, near / np.cos(angles), seen)
+        edge = np.abs(left - [[low], [low + 1.0], [x - 0.5], [x + 0.5]]).min(axis=0) < 0.03
+        assert moving.scan(angles)[~edge] == pytest.approx(wanted[~edge])
+        columns = np.round(c.cx - c.fx * np.tan(angles)).astype(int)
+        shown = depth[round(c.cy), columns] < near + 0.01
+        assert (shown == there)[~edge].all()
+        assert hit is None or there.sum() >= hit
+    leaf._open_m, leaf._shuts, leaf._left_s = 0.0, True, 100.0
+    moving.command(0.5, 0.0)
+    while not moving.step():
+        pass
+    assert moving.motion.y + 0.2 == pytest.approx(near, abs=0.02)
+
+
+def test_doors_close_on_nobody_and_repeat_by_seed() -> None:
+    def trace(seed: int, steps: int) -> list[float]:
+        simulator = Simulator(random_home(10_006), seed, walkers=1, moving_doors=True)
+        driver, found, shut = Random(seed), [], 0
+        for i in range(steps):
+            if i % 5 == 0:
+                simulator.command(*driver(simulator))
+            if simulator.step() and not simulator.motion.speed_m_s:
+                simulator.reset()
+            here = (simulator.motion.x, simulator.motion.y)
+            assert simulator.obstacles.clearance(here) >= simulator.robot.radius_m - 1e-9
+            for walker in simulator._walkers:
+                for leaf in simulator._doors:
+                    corner = np.add(leaf.box.low[:2], leaf.offset)
+                    other = np.add(leaf.box.high[:2], leaf.offset)
+                    gap = np.maximum(corner - walker.xy, walker.xy - other).max()
+                    assert gap > 0.15, (gap, i)
+            shut += any(leaf._open_m == 0 for leaf in simulator._doors)
+            found += [*here, *(leaf._open_m for leaf in simulator._doors)]
+        assert 50 < shut < 0.9 * steps
+        return found
+
+    assert trace(1, 1000) == trace(1, 1000)
+    assert trace(1, 1000) != trace(2, 1000)
+
+
+def test_expert_waits_at_doors_and_those_without_room_for_a_leaf_stay_open() -> None:
+    homes = [random_home(seed) for seed in range(10_000, 10_020)]
+    doors = [len(home.doors) for home in homes]
+    sliding = [len(list(sliding_doors(home, 0))) for home in homes]
+    assert 0.7 * sum(doors) < sum(sliding) < sum(doors) and min(sliding) > 0
+    drive = judge(Simulator(homes[6], 0, moving_doors=True), Expert(0), 25.0)
+    assert not drive.hits and not drive.stuck
+    open_ = judge(Simulator(homes[6], 0), Expert(0), 25.0)
+    assert drive.time_s > open_.time_s + 3

@@ -14,7 +14,7 @@ from robot_vision.cli.drive.worlds import (
     UNSEEN,
     add_camera,
     add_home,
-    add_walkers,
+    add_moving,
     made_mount,
 )
 from robot_vision.errors import SourceError
@@ -60,14 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="encoding of the depth images (default: %(default)s)",
     )
     parser.add_argument("--scan", action="store_true", help="record a laser scan, too")
-    add_walkers(parser)
+    add_moving(parser)
     add_camera(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Drives and records; returns the exit status."""
     world = next(itertools.islice(days_of_home(args.world), args.day, None))
-    simulator = Simulator(world, args.seed, mount=made_mount(args), walkers=args.walkers)
+    simulator = Simulator(
+        world,
+        args.seed,
+        mount=made_mount(args),
+        walkers=args.walkers,
+        moving_doors=args.moving_doors,
+    )
     drive = DRIVERS[EXPERT](args.seed)
     encoding = "" if args.encoding == _NONE else args.encoding
     m = simulator.motion

@@ -97,7 +97,13 @@ def run(args: argparse.Namespace) -> int:
             (
                 name,
                 functools.partial(
-                    Simulator, world, makers[name][0], robot, mount, walkers=args.walkers
+                    Simulator,
+                    world,
+                    makers[name][0],
+                    robot,
+                    mount,
+                    walkers=args.walkers,
+                    moving_doors=args.moving_doors,
                 ),
             )
             for name, world in worlds.items()
@@ -113,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         "first_world": args.first_world,
         "worlds": len(worlds),
         "walkers": args.walkers,
+        "moving_doors": args.moving_doors,
         "metres_a_world": args.metres,
         "robot": asdict(robot),
         "mount": asdict(mount),

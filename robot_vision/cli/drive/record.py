@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     disturbed = args.disturbed
     if disturbed is None:
         disturbed = 0.0 if args.model else _DISTURBED
-    way = Way(args.metres, disturbed, args.walkers)
+    way = Way(args.metres, disturbed, args.walkers, args.moving_doors)
     with contextlib.ExitStack() as stack:
         name, driver = FREE_WAY, None
         if args.model:
@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
         task = bar.add_task("homes", total=len(homes), completed=len(homes) - len(left))
         before, drives = recording.images, []
         for home, (seed, make) in left.items():
-            simulator = Simulator(make(), seed, robot, mount, walkers=way.walkers)
+            simulator = Simulator(
+                make(), seed, robot, mount, walkers=way.walkers, moving_doors=way.moving_doors
+            )
             drives.append(recording.add(seed, home, simulator, way, driver))
             bar.advance(task)
     there = counted(len(homes) - len(left), "home was", "homes were")

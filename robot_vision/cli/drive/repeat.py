@@ -15,7 +15,7 @@ from rich.table import Table
 from robot_vision.bundle.bundle import ModelBundle
 from robot_vision.cli import teach
 from robot_vision.cli.arguments import add_output, at_least_1, number, progress
-from robot_vision.cli.drive.worlds import SEED, UNSEEN, add_walkers
+from robot_vision.cli.drive.worlds import SEED, UNSEEN, add_moving
 from robot_vision.driving.route import read_route
 from robot_vision.errors import ConfigError
 from robot_vision.files.folders import make_folder
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="about how long a route is, in metres (default: %(default)s)",
     )
-    add_walkers(parser)
+    add_moving(parser)
     parser.add_argument(
         "--by",
         nargs="+",
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
                     day = 1000 * (seed + 1) + start
                     world = changed(taught, np.random.default_rng((day, 28)))
                     for by, repeats in found.items():
-                        robot = start_of(taught, world, day, args.walkers)
+                        robot = start_of(taught, world, day, args.walkers, args.moving_doors)
                         repeats.append(
                             repeat(folder.name, taught, route, places, pipeline, robot, by, reflex)
                         )

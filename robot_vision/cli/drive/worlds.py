@@ -31,7 +31,7 @@ def add_worlds(parser: argparse.ArgumentParser, worlds: int, first: int, metres:
         metavar="SEED",
         help="seed of the first home; the others follow (default: %(default)s)",
     )
-    add_walkers(parser)
+    add_moving(parser)
     parser.add_argument(
         "--metres",
         type=number(float, 1.0, 1e6),
@@ -53,14 +53,19 @@ def add_home(parser: argparse.ArgumentParser, default: int) -> None:
     )
 
 
-def add_walkers(parser: argparse.ArgumentParser) -> None:
-    """Declares --walkers."""
+def add_moving(parser: argparse.ArgumentParser) -> None:
+    """Declares --walkers and --moving-doors."""
     parser.add_argument(
         "--walkers",
         type=number(int, 0, 20),
         default=0,
         metavar="N",
         help="boxes of a person's size that walk about in the home (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--moving-doors",
+        action="store_true",
+        help="doors slide open and shut; one whose wall has no room for its leaf stays open",
     )
 
 

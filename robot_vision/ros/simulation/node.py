@@ -78,7 +78,12 @@ class SimulatorNode(ManagedNode[SimulatorParameters]):
         p = self.parameters
         try:
             self._simulator = Simulator(
-                p.made_world(), p.seed, p.robot(), p.mount(), walkers=p.walkers
+                p.made_world(),
+                p.seed,
+                p.robot(),
+                p.mount(),
+                walkers=p.walkers,
+                moving_doors=p.moving_doors,
             )
             self._outputs = Outputs(self, p, self._simulator)
             self.open_tf()

@@ -42,6 +42,10 @@ class SimulatorParameters(ManagedParameters):
         low=0,
         high=20,
     )
+    moving_doors: bool = parameter(
+        False,
+        "Doors slide open and shut by themselves; one whose wall has no room for its leaf stays open.",
+    )
     robot_radius_m: float = parameter(
         _ROBOT.radius_m, "Radius of the robot, in metres.", low=0.05, high=2
     )

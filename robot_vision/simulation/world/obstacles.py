@@ -36,10 +36,17 @@ class Obstacles:
 
     def with_boxes(self, low: ArrayLike, high: ArrayLike) -> Obstacles:
         """Returns these and further rectangles from corners (m, 2) to corners (m, 2)."""
-        more = object.__new__(Obstacles)
-        more.low = np.concatenate([self.low, np.reshape(low, (-1, 2))])
-        more.high = np.concatenate([self.high, np.reshape(high, (-1, 2))])
-        return more
+        return Obstacles.of(
+            np.concatenate([self.low, np.reshape(low, (-1, 2))]),
+            np.concatenate([self.high, np.reshape(high, (-1, 2))]),
+        )
+
+    @staticmethod
+    def of(low: ArrayLike, high: ArrayLike) -> Obstacles:
+        """Returns rectangles from corners (n, 2) to corners (n, 2) alone."""
+        found = object.__new__(Obstacles)
+        found.low, found.high = np.reshape(low, (-1, 2)), np.reshape(high, (-1, 2))
+        return found
 
     def clearance(self, xy: ArrayLike) -> float:
         """Returns the metres from a point (x, y) to what is nearest; 0 inside it."""

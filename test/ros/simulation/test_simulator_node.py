@@ -264,9 +264,9 @@ def test_silence_and_bad_commands_stop_the_robot(robot: Callable[..., Robot]) ->
 def test_run_in_lockstep_is_the_simulators_own_to_the_bit(robot: Callable[..., Robot]) -> None:
     """The node adds nothing: the same commands without ROS give the same images."""
     r = robot("world_seed:=3", "seed:=4", "lockstep:=true", "real_time_factor:=0.0",
-              "lockstep_timeout_s:=60.0", "walkers:=2")  # fmt: skip
+              "lockstep_timeout_s:=60.0", "walkers:=2", "moving_doors:=true")  # fmt: skip
     p = SimulatorParameters(world_seed=3, seed=4)
-    alone = Simulator(p.made_world(), p.seed, p.robot(), p.mount(), walkers=2)
+    alone = Simulator(p.made_world(), p.seed, p.robot(), p.mount(), walkers=2, moving_doors=True)
     for i in range(15):
         expected = alone.image()
         wait_until(lambda: len(r.images) > i, what=f"image {i}")  # noqa: B023
