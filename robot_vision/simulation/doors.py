@@ -16,9 +16,7 @@ _BEHIND_M = 0.02  # that an open leaf is behind its post
 _SPEED_M_S = 0.5
 _OPEN_S = (5.0, 15.0)
 _SHUT_S = (3.0, 8.0)  # less than after which the referee calls a robot stuck that waits
-_BARRIER_M = (
-    0.2  # a door that closes opens again when somebody comes as near to the doorway as this
-)
+_BARRIER_M = 0.2  # a door that closes opens again when somebody is as near to the doorway
 
 
 class SlidingDoor:

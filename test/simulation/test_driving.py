@@ -332,6 +332,7 @@ def test_recording_that_was_killed_goes_on_to_what_it_would_have_become(
         (["--camera-height", "1.1"], "'height_m': 0.4"),
         (["--metres", "2"], "metres 1.5, not 2.0"),
         (["--disturbed", "0"], "disturbed 0.3, not 0.0"),
+        (["--moving-doors"], "moving_doors False, not True"),
     ],
 )
 def test_recording_goes_on_only_as_it_began(
@@ -339,11 +340,16 @@ def test_recording_goes_on_only_as_it_began(
 ) -> None:
     out = ["drive", "record", "--worlds", "1", *SMALL, "--out", str(tmp_path / "driven")]
     assert main(out) == 0
+    record = tmp_path / "driven" / "recording.json"
+    found = json.loads(record.read_text())
+    del found["drives"]["home-0/free_way"]["moving_doors"]  # as before there were any
+    record.write_text(json.dumps(found, indent=1) + "\n")
     before = files_of(tmp_path)
     capsys.readouterr()
     assert main([*out, *changed]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and said in err and "another folder" in err
+    assert main(out) == 0
     assert files_of(tmp_path) == before
 
 
