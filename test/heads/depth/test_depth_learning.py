@@ -207,6 +207,34 @@ def test_factor_of_sigma_is_found_and_its_intervals_hold_what_they_say(factor, c
     assert tuned.constants["scale"] == pytest.approx(float(found.constants["scale"]))
 
 
+def test_intervals_hold_of_one_more_block_what_they_say():
+    """Pixels of a block err alike: what holds 90 percent of five such blocks holds less of another."""
+    rng = np.random.default_rng(0)
+
+    def blocks(count):
+        return np.exp(0.5 * rng.normal(size=count))
+
+    others, pooled, found = blocks(2000), [], []
+    z = np.abs(rng.normal(size=200))
+
+    def held(scale):
+        return np.mean([(z * own <= REACH * scale).mean() for own in others])
+
+    for _ in range(60):
+        given = material(HEAD, 1.0, images=25)
+        given.blocks = np.arange(25) // 5
+        own = blocks(5)[given.blocks]
+        given.truth = [
+            None if true is None else said * np.exp(np.log(true / said) * factor)
+            for true, said, factor in zip(given.truth, given.outputs["depth"], own, strict=True)
+        ]
+        alone = dataclasses.replace(given, blocks=np.zeros(25, int))
+        pooled.append(held(HEAD.fitter().tune(alone).constants["scale"]))
+        found.append(held(HEAD.fitter().tune(given).constants["scale"]))
+    assert np.mean(pooled) < 0.885
+    assert 0.89 < np.mean(found) < 0.92
+
+
 def test_coverage_of_an_unscaled_sigma_is_that_of_its_pixels():
     given = material(HEAD, 2.5)
     found = HEAD.fitter().fit("depth", given, None).before
