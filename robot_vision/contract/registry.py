@@ -30,6 +30,7 @@ BUILT_IN = {
         "segmentation",
         "depth",
         "cells",
+        "coordinates",
     )
 }
 

@@ -25,6 +25,7 @@ from robot_vision.settings.declared import option
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from robot_vision.geometry.intrinsics import Intrinsics
     from robot_vision.images.window import Window
 
 NONE = "none"  # name of no loss, no augmentation, no weights
@@ -54,6 +55,8 @@ class DataFacts:
         input: (height, width) of the network's input, pixels.
         colours: of the classes of each word that is an image, RGB; empty where nothing says them.
         positions: float64 (N, 3), metres, of the cameras of the training images that have poses.
+        camera: returns the camera of all training images, in pixels of the network's input; None where the
+            data do not say it. It may read an image, and raises ConfigError where the images have several.
     """
 
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class DataFacts:
     input: tuple[int, int] = (224, 224)
     colours: Mapping[str, tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
     positions: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    camera: Callable[[], Intrinsics | None] = lambda: None
 
 
 class Target(NamedTuple):

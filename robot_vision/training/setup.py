@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from robot_vision.contract.training import NONE, DataFacts, Target
 from robot_vision.datasets.registry import dataset_options, open_dataset
 from robot_vision.datasets.sample import SPLIT_NAMES, Sample, Splits
 from robot_vision.errors import ConfigError
+from robot_vision.geometry.intrinsics import Intrinsics
+from robot_vision.images.input import InputSpec
+from robot_vision.images.window import Window
 from robot_vision.networks.network import MultiHeadNetwork
 from robot_vision.text.counts import counted
 from robot_vision.training.config import TrainingConfig, resolved
@@ -114,7 +118,34 @@ def facts_of(config: TrainingConfig, splits: Splits) -> DataFacts:
         (size.height, size.width),
         {word: classes.colours for word, classes in splits.pixel_classes.items()},
         np.array([pose[:3, 3] for pose in poses], np.float64).reshape(-1, 3),
+        partial(_camera, splits, size),
     )
+
+
+def _camera(splits: Splits, spec: InputSpec) -> Intrinsics | None:
+    """Returns `DataFacts.camera`."""
+    cameras: dict[bytes, Sample] = {}
+    for sample in splits.train:
+        lens = sample.intrinsics
+        numbers = (lens.K, lens.distortion) if lens else (sample.camera_matrix,)
+        cameras.setdefault(b"".join(np.asarray(n, np.float64).tobytes() for n in numbers), sample)
+    if len(cameras) > 1:
+        raise ConfigError(
+            f"The training images are of {len(cameras)} cameras, and a head learns from those of one: choose "
+            "the images of one"
+        )
+    (sample,) = cameras.values()
+    lens, K = sample.intrinsics, sample.camera_matrix
+    K = splits.camera_matrix if K is None else K
+    if lens is None and K is None:
+        return None
+    if lens is None:
+        height, width = sample.source.load().shape[:2]
+        lens = Intrinsics.of_matrix(K, width, height)
+    of_input = Window.of((lens.height, lens.width), spec).intrinsics(
+        lens.K, (spec.height, spec.width)
+    )
+    return Intrinsics(spec.width, spec.height, of_input, lens.distortion, lens.model)
 
 
 def _words(config: TrainingConfig) -> list[str]:

@@ -22,13 +22,12 @@ from robot_vision.contract.head import (
     short_numbers,
 )
 from robot_vision.contract.topics import LeftOut, Shot, Topic
-from robot_vision.geometry.camera_pose import base_pose
 from robot_vision.geometry.rigid import symmetrised
 from robot_vision.heads.pose.answer import PoseAnswer
 from robot_vision.heads.pose.drawing import pose_lines
 from robot_vision.heads.pose.options import PoseOptions
 from robot_vision.heads.pose.spec import PoseSpec
-from robot_vision.heads.pose.topics import UNKNOWN_VIEW, no_mounting, pose_topics, unknown_view
+from robot_vision.heads.pose.topics import UNKNOWN_VIEW, of_base, pose_topics, unknown_view
 from robot_vision.images.canvas import Canvas
 
 
@@ -119,12 +118,9 @@ class PoseHead(Head[PoseSpec, PoseAnswer]):
         """Returns the pose of `base_frame`, if that is wanted; none of a view that is unknown."""
         if answer.is_unknown(options.unknown_view_threshold):
             return unknown_view(answer, options)
-        if not shot.base_frame:
-            return answer
-        T_base_camera = shot.mounting(shot.frame_id)
-        if T_base_camera is None:
-            return no_mounting(shot)
-        pose = base_pose(answer, T_base_camera)
+        pose = of_base(answer, shot)
+        if pose is answer or isinstance(pose, LeftOut):
+            return pose
         return PoseAnswer(
             pose.position, pose.orientation_xyzw, pose.covariance, known_view=answer.known_view
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -240,6 +241,51 @@ TRAJECTORY = Section(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class _Prefixed(Rows):
+    """Rows of a head whose words for poses begin with a prefix, seen as if they did not."""
+
+    prefix: str = ""
+
+    def __getitem__(self, word: str) -> Any:
+        name = self.head.key(f"{self.prefix}{word}")
+        return (
+            self.scores.columns[name] if name in self.scores.columns else super().__getitem__(word)
+        )
+
+
+def prefixed(prefix: str, section: Section) -> Section:
+    """Returns a section on poses for another head that gives them, whose rows and key have a prefix."""
+
+    def seen(rows: Rows) -> Rows:
+        return _Prefixed(rows.scores, rows.head, rows.settings, prefix)
+
+    def through(function: Any) -> Any:
+        return function and (lambda rows, *others: function(seen(rows), *others))
+
+    return replace(
+        section,
+        key=f"{prefix}{section.key}",
+        parts=[
+            replace(p, usable=through(p.usable), statistics=through(p.statistics))
+            for p in section.parts
+        ],
+        baselines={
+            name: replace(
+                b,
+                text=b.text if isinstance(b.text, str) else through(b.text),
+                statistics=through(b.statistics),
+                usable=through(b.usable),
+            )
+            for name, b in section.baselines.items()
+        },
+        counts=through(section.counts),
+        details=through(section.details),
+        figures=through(section.figures),
+        galleries=[replace(g, frames=through(g.frames)) for g in section.galleries],
+    )
+
+
 class PoseJudge(Judge):
     """Judges poses by true poses."""
 
@@ -267,20 +313,30 @@ class PoseJudge(Judge):
     def certify(
         self, float32: Rows, program: Rows, evidence: PairedEvidence
     ) -> Mapping[str, Bound]:
-        """Bounds how much larger the mean errors are, and how many truths leave the 95 % ellipsoid."""
-        mask, pair = _posed(float32), (program, float32)
-        found = {
-            f"mean_{unit}_ratio": evidence.ratio(
-                [mean(rows[f"error_{unit}"][mask]) for rows in pair], mask, ERRORS_RATIO, words
-            )
-            for unit, words in (("m", "mean position error {:.3f} times"), ("deg", ""))
-        }
-        sure = mask & np.isfinite(float32["nees"])
-        if sure.any():
-            most = chi_squared_quantile(0.95, 6)
-            inside = [mean(rows["nees"][sure] <= most) for rows in pair]
-            found["coverage_95_lost"] = evidence.lost(inside, sure, COVERAGE_LOST)
-        return found
+        return certify_poses(float32, program, evidence)
 
     def sections(self) -> Sequence[Section]:
         return (UNCERTAINTY, POSE, TRAJECTORY)
+
+
+def certify_poses(
+    float32: Rows, program: Rows, evidence: PairedEvidence, prefix: str = ""
+) -> Mapping[str, Bound]:
+    """Bounds how much larger the mean errors are, and how many truths leave the 95 % ellipsoid."""
+    if prefix:
+        float32, program = (
+            _Prefixed(r.scores, r.head, r.settings, prefix) for r in (float32, program)
+        )
+    mask, pair = _posed(float32) & _posed(program), (program, float32)
+    found = {
+        f"mean_{unit}_ratio": evidence.ratio(
+            [mean(rows[f"error_{unit}"][mask]) for rows in pair], mask, ERRORS_RATIO, words
+        )
+        for unit, words in (("m", "mean position error {:.3f} times"), ("deg", ""))
+    }
+    sure = mask & np.isfinite(float32["nees"])
+    if sure.any():
+        most = chi_squared_quantile(0.95, 6)
+        inside = [mean(rows["nees"][sure] <= most) for rows in pair]
+        found["coverage_95_lost"] = evidence.lost(inside, sure, COVERAGE_LOST)
+    return found

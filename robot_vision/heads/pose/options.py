@@ -13,21 +13,12 @@ MAP_FRAME = (
 
 
 @dataclass(frozen=True)
-class PoseOptions:
-    """Settings of the perception node; each field's text is its documentation."""
+class PosePublishing:
+    """Settings of the perception node for heads of poses; each field's text is its documentation."""
 
     map_frame: str = parameter(*MAP_FRAME)
     pose_covariance_scale: float = parameter(
         1.0, "Factor applied to the network's pose covariance.", low=1e-6, high=1e6, change=LIVE
-    )
-    unknown_view_threshold: float = parameter(
-        -1.0,
-        "Poses of images whose known-view score, from 0 to 1, is below this are withheld and "
-        "counted as unknown_view. -1 takes the model's own threshold; 0 withholds none: their "
-        "covariance grows with the distance from what was trained on.",
-        low=-1.0,
-        high=1.0,
-        change=LIVE,
     )
     signed_covariance: bool = parameter(
         False,
@@ -46,6 +37,21 @@ class PoseOptions:
         "_estimated",
         "Suffix of the child frame's name on /tf, where a frame can have only one parent. Set it to"
         " empty if nothing else gives the frame a parent.",
+    )
+
+
+@dataclass(frozen=True)
+class PoseOptions(PosePublishing):
+    """Settings of the perception node for the pose head."""
+
+    unknown_view_threshold: float = parameter(
+        -1.0,
+        "Poses of images whose known-view score, from 0 to 1, is below this are withheld and "
+        "counted as unknown_view. -1 takes the model's own threshold; 0 withholds none: their "
+        "covariance grows with the distance from what was trained on.",
+        low=-1.0,
+        high=1.0,
+        change=LIVE,
     )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from robot_vision.contract.topics import LeftOut, Row, Shot, Topic, stack
+from robot_vision.geometry.camera_pose import CameraPose, base_pose
 from robot_vision.heads.pose.answer import PoseAnswer
-from robot_vision.heads.pose.options import PoseOptions
+from robot_vision.heads.pose.options import PoseOptions, PosePublishing
 from robot_vision.messages.making import Maker, pose_writer, transform_writer
 from robot_vision.messages.types import POSE_WITH_COVARIANCE_STAMPED, TRANSFORM_STAMPED
 
 UNKNOWN_VIEW = "unknown view"
+P = TypeVar("P", bound=CameraPose)
 
 
 def pose_topics(name: str, key: Callable[[str], str]) -> tuple[Topic, Topic]:
@@ -38,7 +40,15 @@ def pose_topics(name: str, key: Callable[[str], str]) -> tuple[Topic, Topic]:
     )
 
 
-def no_mounting(shot: Shot) -> LeftOut:
+def of_base(pose: P, shot: Shot) -> P | CameraPose | LeftOut:
+    """Returns the pose of `base_frame` where that is wanted, else the camera's own as it is."""
+    if not shot.base_frame:
+        return pose
+    T_base_camera = shot.mounting(shot.frame_id)
+    return _no_mounting(shot) if T_base_camera is None else base_pose(pose, T_base_camera)
+
+
+def _no_mounting(shot: Shot) -> LeftOut:
     """Says that there is no pose of the robot, since it is not known where the camera is on it."""
     if shot.frame_id:
         return LeftOut(
@@ -65,17 +75,17 @@ def unknown_view(answer: PoseAnswer, options: PoseOptions) -> LeftOut:
     )
 
 
-def _pose(make: Maker) -> Callable[[Shot, PoseAnswer, PoseOptions], Any]:
+def _pose(make: Maker) -> Callable[[Shot, CameraPose, PosePublishing], Any]:
     write = pose_writer(make)
     return lambda shot, answer, options: write(
         shot, answer, options.map_frame, options.pose_covariance_scale, options.signed_covariance
     )
 
 
-def _transform(make: Maker) -> Callable[[Shot, PoseAnswer, PoseOptions], Any]:
+def _transform(make: Maker) -> Callable[[Shot, CameraPose, PosePublishing], Any]:
     write = transform_writer(make)
 
-    def transform(shot: Shot, answer: PoseAnswer, options: PoseOptions) -> Any:
+    def transform(shot: Shot, answer: CameraPose, options: PosePublishing) -> Any:
         frame = shot.base_frame or shot.frame_id
         if not frame:
             return LeftOut(

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError
+from robot_vision.geometry import pnp
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import inverse
-from robot_vision.places.verification import pnp
 from robot_vision.places.verification.agreement import Agreement
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.geometry import pnp
 from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import (
@@ -20,7 +21,7 @@ from robot_vision.geometry.rigid import (
     xyzw_from_matrix,
 )
 from robot_vision.places.map.keyframe import Keyframe
-from robot_vision.places.verification import essential, pnp
+from robot_vision.places.verification import essential
 from robot_vision.places.verification.agreement import common_covariance, map_covariance
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
 from robot_vision.places.verification.options import VerificationOptions

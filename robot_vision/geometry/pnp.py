@@ -79,7 +79,7 @@ def solve(data: Correspondences, max_error: float, noise: float) -> PoseFit | No
         max_error: reprojection error of an inlier, on the rays.
         noise: standard deviation of a ray.
     """
-    found = _ransac(data, max_error)
+    found = ransac(data, max_error)
     near = None if found is None else solve_near(found, data, max_error, noise)
     if near is None:
         return None
@@ -96,7 +96,7 @@ def solve_near(
     See `solve`.
     """
     T = T_key_query
-    inliers = _errors(T, data) <= max_error
+    inliers = reprojection_errors(T, data) <= max_error
     for _ in range(_ROUNDS):
         if inliers.sum() < 6:
             return None
@@ -104,7 +104,7 @@ def solve_near(
         if refined is None:
             return None
         T, covariance = refined
-        before, inliers = inliers, _errors(T, data) <= max_error
+        before, inliers = inliers, reprojection_errors(T, data) <= max_error
         if np.array_equal(before, inliers):
             break
     return None if inliers.sum() < 6 else (T, covariance, inliers)
@@ -124,13 +124,13 @@ def inliers_of_other_focals(data: Correspondences, max_error: float) -> int:
     for log_focal in _OTHER_FOCALS:
         scale = float(np.exp(-log_focal))
         other = Correspondences(data.points, data.depth_sigma, scale * data.rays)
-        T = _ransac(other, scale * max_error)
+        T = ransac(other, scale * max_error)
         if T is not None:
-            best = max(best, int((_errors(T, other) <= scale * max_error).sum()))
+            best = max(best, int((reprojection_errors(T, other) <= scale * max_error).sum()))
     return best
 
 
-def _ransac(data: Correspondences, max_error: float) -> Array | None:
+def ransac(data: Correspondences, max_error: float) -> Array | None:
     """Returns `T_key_query` with the most inliers; None where none has six."""
     if len(data.points) < 6:
         return None
@@ -158,8 +158,8 @@ def refine(T_key_query: Array, data: Correspondences, noise: float) -> tuple[Arr
     """Returns the refined pose and its covariance (6, 6); None where the points leave it open."""
     T = T_key_query
     for _ in range(_STEPS):
-        residual, jacobian, weight = _linearise(T, data, noise)
-        information, gradient = _normal(residual, jacobian, weight)
+        residual, jacobian, weight = linearise(T, data, noise)
+        information, gradient = normal_equations(residual, jacobian, weight)
         try:
             step = np.asarray(-np.linalg.solve(information, gradient), np.float64)
         except np.linalg.LinAlgError:
@@ -169,9 +169,9 @@ def refine(T_key_query: Array, data: Correspondences, noise: float) -> tuple[Arr
         T = moved(T, step)
         if np.linalg.norm(step) < 1e-9:
             break
-    residual, jacobian, weight = _linearise(T, data, noise)
-    information, _ = _normal(residual, jacobian, weight)
-    assumed = _inverse(information)
+    residual, jacobian, weight = linearise(T, data, noise)
+    information, _ = normal_equations(residual, jacobian, weight)
+    assumed = inverse_of(information)
     if assumed is None:
         return None
     cells = np.floor(data.rays / (_CELL * noise)).astype(np.int64)
@@ -189,7 +189,7 @@ def _covariance(
     noise do not mislead, mixed with the assumed one. Features of one cell (N, 2) of the image err together,
     and are summed (Liang and Zeger 1986).
     """
-    excess = _excess(residual, weight, 6)
+    excess = overdispersion(residual, weight, 6)
     if excess > 1:
         return excess * assumed
     pull = weight @ residual[:, :, None]  # (N, 2, 1)
@@ -200,7 +200,7 @@ def _covariance(
     squared = (residual[:, None] @ pull)[:, 0, 0]
     slack = np.where(squared > _HUBER**2 * (1 + 1e-9), 1 / np.maximum(squared, 1e-12), 0.0)
     slope = weight - slack[:, None, None] * (pull @ pull.transpose(0, 2, 1))
-    bread = _inverse((jacobian.transpose(0, 2, 1) @ slope @ jacobian).sum(axis=0))
+    bread = inverse_of((jacobian.transpose(0, 2, 1) @ slope @ jacobian).sum(axis=0))
     if bread is None:
         return assumed
     count = len(score)
@@ -236,15 +236,23 @@ def moved(T: Array, step: Array) -> Array:
     return result
 
 
-def _errors(T_key_query: Array, data: Correspondences) -> Array:
+def reprojection_errors(T_key_query: Array, data: Correspondences) -> Array:
+    """Returns reprojection errors (N,) on the rays; infinite for points behind the camera."""
     seen = (data.points - T_key_query[:3, 3]) @ T_key_query[:3, :3]
     front = seen[:, 2] > 1e-3
     gap = seen[:, :2] / np.where(front, seen[:, 2], 1.0)[:, None] - data.rays
     return np.asarray(np.where(front, np.linalg.norm(gap, axis=1), np.inf))
 
 
-def _linearise(T: Array, data: Correspondences, noise: float) -> tuple[Array, Array, Array]:
-    """Returns residuals (N, 2), their Jacobians (N, 2, 6) and weight matrices (N, 2, 2)."""
+def linearise(T: Array, data: Correspondences, noise: float | Array) -> tuple[Array, Array, Array]:
+    """Returns residuals (N, 2), their Jacobians (N, 2, 6) and weight matrices (N, 2, 2).
+
+    Args:
+        T: `T_key_query` (4, 4).
+        data: correspondences.
+        noise: standard deviation of a ray, one for all or (N,).
+    """
+    noise = np.broadcast_to(np.asarray(noise, np.float64), len(data.points))
     R = T[:3, :3]
     offset = data.points - T[:3, 3]
     seen = offset @ R
@@ -262,25 +270,27 @@ def _linearise(T: Array, data: Correspondences, noise: float) -> tuple[Array, Ar
     # The inverse of noise^2 I + shift shift^T (Sherman, Morrison 1950), which no shift makes singular.
     spread = noise**2 + (shift**2).sum(axis=1)
     outer = shift[:, :, None] * shift[:, None, :]
-    weight = (np.eye(2) - outer / spread[:, None, None]) / noise**2
+    weight = (np.eye(2) - outer / spread[:, None, None]) / noise[:, None, None] ** 2
     squared = np.einsum("ni,nij,nj->n", residual, weight, residual)
     distance = np.sqrt(np.maximum(squared, 0.0))  # below 0 by rounding, where the shift is enormous
     weight = weight * np.minimum(1.0, _HUBER / np.maximum(distance, 1e-12))[:, None, None]
     return residual, jacobian, weight
 
 
-def _normal(residual: Array, jacobian: Array, weight: Array) -> tuple[Array, Array]:
+def normal_equations(residual: Array, jacobian: Array, weight: Array) -> tuple[Array, Array]:
+    """Returns information (k, k) and gradient (k,) of a linearisation."""
     weighted = jacobian.transpose(0, 2, 1) @ weight  # (N, k, 2)
     information = (weighted @ jacobian).sum(axis=0)
     return information, (weighted @ residual[:, :, None]).sum(axis=0)[:, 0]
 
 
-def _excess(residual: Array, weight: Array, parameters: int) -> float:
+def overdispersion(residual: Array, weight: Array, parameters: int) -> float:
+    """Returns squared residuals per degree of freedom over what the weights say; at least one."""
     chi_squared = float(np.einsum("ni,nij,nj->", residual, weight, residual))
     return max(1.0, chi_squared / max(1, 2 * len(residual) - parameters))
 
 
-def _inverse(information: Array) -> Array | None:
+def inverse_of(information: Array) -> Array | None:
     """Returns the inverse; None where it is singular, or not finite as that of a pose that ran away."""
     if not np.all(np.isfinite(information)):
         return None
@@ -306,7 +316,7 @@ def _focal_error(
         T, log_focal, sigma = solved
         factor = float(np.exp(-log_focal))
         scaled = Correspondences(data.points, data.depth_sigma, factor * data.rays)
-        before, inliers = inliers, _errors(T, scaled) <= factor * max_error
+        before, inliers = inliers, reprojection_errors(T, scaled) <= factor * max_error
         if np.array_equal(before, inliers) or inliers.sum() < 6:
             break
     return log_focal, sigma
@@ -320,17 +330,17 @@ def _with_focal(
     for _ in range(_STEPS):
         factor = float(np.exp(log_focal))
         scaled = Correspondences(data.points, data.depth_sigma, data.rays / factor)
-        residual, jacobian, weight = _linearise(T, scaled, noise / factor)
+        residual, jacobian, weight = linearise(T, scaled, noise / factor)
         predicted = residual + scaled.rays
         # In the units of the given rays, both the residual and what it depends on grow by the factor;
         # the weights, of rays divided by it, shrink by its square.
         full = np.concatenate([jacobian, predicted[:, :, None]], axis=2)
-        information, gradient = _normal(residual, full, weight)
-        inverted = _inverse(information)
+        information, gradient = normal_equations(residual, full, weight)
+        inverted = inverse_of(information)
         if inverted is None:
             return None
         common = _of_common_error(T, scaled, full, weight, inverted)
-        variance = float(inverted[6, 6]) * _excess(residual, weight, 7) + float(common[6, 6])
+        variance = float(inverted[6, 6]) * overdispersion(residual, weight, 7) + float(common[6, 6])
         step = -inverted @ gradient
         T, log_focal = moved(T, step[:6]), log_focal + float(np.clip(step[6], -0.5, 0.5))
         if not np.isfinite(log_focal) or abs(log_focal) > 3:
