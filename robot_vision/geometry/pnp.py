@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_vision.geometry.rigid import inverse, skew
+from robot_vision.geometry.rigid import inverse
 
 Array = NDArray[np.float64]
 
@@ -263,7 +263,8 @@ def linearise(T: Array, data: Correspondences, noise: float | Array) -> tuple[Ar
     project[:, :, 2] = -seen[:, :2] / z[:, None] ** 2
     in_key = project @ R.T  # of a move of the point in the keyframe's frame
     # The point seen from a turned camera: d/d delta of R^T exp(-delta) offset = R^T [offset]_x.
-    turn = in_key @ np.stack([skew(v) for v in offset])
+    # A row a of in_key times [v]_x is a x v.
+    turn = np.cross(in_key, offset[:, None])
     jacobian = np.concatenate([-in_key, turn], axis=2)
     along = data.points / np.maximum(data.points[:, 2:], 1e-6)  # how a point moves with its depth
     shift = np.einsum("nij,nj->ni", in_key, along) * data.depth_sigma[:, None]

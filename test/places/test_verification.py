@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from robot_vision.datasets.registry import open_dataset
 from robot_vision.errors import ConfigError
+from robot_vision.geometry import pnp
 from robot_vision.geometry.intrinsics import Intrinsics
 from robot_vision.geometry.rigid import inverse, matrix_from_rpy, matrix_from_xyzw
 from robot_vision.images.decode import to_rgb
-from robot_vision.geometry import pnp
 from robot_vision.places.verification import essential
 from robot_vision.places.verification.builder import StructureBuilder
 from robot_vision.places.verification.features import FeatureExtractor, LocalFeatures, match
