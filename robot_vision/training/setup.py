@@ -137,9 +137,9 @@ def _camera(splits: Splits, spec: InputSpec) -> Intrinsics | None:
     (sample,) = cameras.values()
     lens, K = sample.intrinsics, sample.camera_matrix
     K = splits.camera_matrix if K is None else K
-    if lens is None and K is None:
-        return None
     if lens is None:
+        if K is None:
+            return None
         height, width = sample.source.load().shape[:2]
         lens = Intrinsics.of_matrix(K, width, height)
     of_input = Window.of((lens.height, lens.width), spec).intrinsics(

@@ -21,7 +21,6 @@ from robot_vision.contract.head import (
     short_numbers,
 )
 from robot_vision.contract.topics import LeftOut, Shot, Topic
-from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.rigid import matrix_from_xyzw
 from robot_vision.heads.coordinates.answer import CoordinatesAnswer
 from robot_vision.heads.coordinates.options import CoordinatesOptions
@@ -92,8 +91,8 @@ class CoordinatesHead(Head[CoordinatesSpec, CoordinatesAnswer]):
 
     def published(
         self, answer: CoordinatesAnswer, shot: Shot, spec: CoordinatesSpec, options: Any
-    ) -> CameraPose | LeftOut:  # type: ignore[override]
-        """Returns the pose of the camera, or of `base_frame`; none where too few cells agree on one."""
+    ) -> CoordinatesAnswer | LeftOut:
+        """Returns it with the pose of `base_frame`, if that is wanted; none if too few cells agree."""
         return published_pose(answer, shot, spec)
 
     def draw(

@@ -15,13 +15,12 @@ from robot_vision.contract.metrics import (
     Metric,
     Part,
     Section,
-    Statistics,
 )
 from robot_vision.contract.rows import RowColumn, Rows
 from robot_vision.heads.coordinates.head import PREFIX
 from robot_vision.heads.pose import judging as poses
 from robot_vision.heads.pose.evaluation import score_poses
-from robot_vision.statistics.bootstrap import mean, quantiles
+from robot_vision.statistics.bootstrap import Statistic, mean, quantiles
 from robot_vision.statistics.paired import Bound, PairedEvidence
 
 ANSWERED_LOST = 0.03  # of a program against float32: share of the images
@@ -35,7 +34,7 @@ def _judged(rows: Rows) -> Mask:
     return np.asarray((rows["has_truth"] == 1) & np.isfinite(rows["inliers"]))
 
 
-def answered(rows: Mapping[str, Any] | Rows, mask: Mask) -> Statistics:
+def answered(rows: Mapping[str, Any] | Rows, mask: Mask) -> dict[Any, Statistic]:
     """Returns the share of frames with a pose, and the median share of cells that agree."""
     said = np.isfinite(rows[f"{PREFIX}position"][mask, 0]).astype(np.float64)
     return {"answered": mean(said), "inliers": quantiles(rows["inliers"][mask], (0.5,))}

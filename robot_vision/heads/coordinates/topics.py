@@ -24,8 +24,8 @@ _SAME = 1e-6  # of rays: cameras that differ by less give one pose
 
 def published_pose(
     answer: CoordinatesAnswer, shot: Shot, spec: CoordinatesSpec
-) -> CameraPose | LeftOut:
-    """Returns the pose of the camera that took the image, or of `base_frame`, or why there is none.
+) -> CoordinatesAnswer | LeftOut:
+    """Returns the answer with the pose of the camera, or of `base_frame`; or why there is none.
 
     The answer's own pose is that of a camera like the one of the training images; for another one it is
     solved for again.
@@ -38,13 +38,8 @@ def published_pose(
     rays = _rays(lens, shot.window, tuple(spec.size))
     if not np.allclose(rays, spec.rays(), rtol=0, atol=_SAME):
         found = solve(answer.points, answer.deviation, rays, spec)
-        answer = dataclasses.replace(
-            answer,
-            position=found.position,
-            orientation_xyzw=found.xyzw,
-            covariance=found.covariance,
-            inliers=found.inliers,
-        )
+        pose = CameraPose(found.position, found.xyzw, found.covariance)
+        answer = dataclasses.replace(_with(answer, pose), inliers=found.inliers)
     if answer.is_refused:
         return LeftOut(
             REFUSED.replace(" ", "_"),
@@ -53,7 +48,19 @@ def published_pose(
             "trained, or train it with images of this place",
             fault=False,
         )
-    return of_base(answer, shot)
+    of_frame = of_base(answer, shot)
+    if of_frame is answer or isinstance(of_frame, LeftOut):
+        return of_frame
+    return _with(answer, of_frame)
+
+
+def _with(answer: CoordinatesAnswer, pose: CameraPose) -> CoordinatesAnswer:
+    return dataclasses.replace(
+        answer,
+        position=pose.position,
+        orientation_xyzw=pose.orientation_xyzw,
+        covariance=pose.covariance,
+    )
 
 
 @functools.lru_cache(maxsize=16)

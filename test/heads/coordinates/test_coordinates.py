@@ -1,4 +1,4 @@
-"""Poses from scene coordinates: geometry by OpenCV's projection, refusals, cameras that differ or are absent."""
+"""Poses from scene coordinates: geometry by OpenCV, refusals, cameras that differ or are absent."""
 
 from dataclasses import replace
 
@@ -57,9 +57,8 @@ def test_points_that_cells_show_are_projected_to_their_centres_by_opencv():
     near = T.copy()
     near[:3, 3] -= SPEC.centre
     back = inverse(near)
-    pixels, _ = cv2.projectPoints(
-        points.reshape(-1, 3), cv2.Rodrigues(back[:3, :3])[0], back[:3, 3], SPEC.intrinsics().K, np.array(LENS)
-    )  # fmt: skip
+    turn, K = cv2.Rodrigues(back[:3, :3])[0], SPEC.intrinsics().K
+    pixels, _ = cv2.projectPoints(points.reshape(-1, 3), turn, back[:3, 3], K, np.array(LENS))
     assert np.abs(pixels[:, 0] - CELLS.reshape(-1, 2)).max() < 1e-2
     seen = (points.reshape(-1, 3) - near[:3, 3]) @ near[:3, :3]
     assert np.abs(seen[:, :2] / seen[:, 2:] - SPEC.rays().reshape(-1, 2)).max() < 1e-5
