@@ -14,9 +14,13 @@ from robot_vision.bundle.installed import find_model
 from robot_vision.cli.arguments import add_data_options, add_engine, add_model, data_options
 from robot_vision.cli.map import build
 from robot_vision.datasets import open_dataset
+from robot_vision.driving.following import FollowSettings
 from robot_vision.driving.route import Route, checked, thinned
-from robot_vision.errors import SourceError
+from robot_vision.driving.taught_reflex import collisions, steering_head
+from robot_vision.engines import create_engine
+from robot_vision.errors import ConfigError, SourceError
 from robot_vision.files.folders import make_folder
+from robot_vision.pipeline import Pipeline
 from robot_vision.places.map.keyframe_policy import KeyframePolicy
 from robot_vision.places.map.opening import open_map
 
@@ -52,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frame of the map and the route; poses in another one, such as odometry's, are taken as "
         "poses in this one (default: %(default)s)",
     )
+    parser.add_argument(
+        "--reflex",
+        default="",
+        metavar="BUNDLE",
+        help="model bundle with a steering head, which says how near the way leads past things, so that a "
+        "robot that follows it stops for what is new (default: --model where it has one)",
+    )
     add_data_options(parser)
     add_engine(parser, precision=False)
     parser.set_defaults(
@@ -72,9 +83,16 @@ def run(args: argparse.Namespace) -> int:
     of_base = open_dataset("rosbag", args.source, **options)
     samples = sorted(of_base.samples, key=lambda sample: sample.stamp_ns or 0)
     poses = [sample.T_map_camera for sample in samples if sample.T_map_camera is not None]
-    points = thinned(np.array(poses))
+    images = [sample.source for sample in samples if sample.T_map_camera is not None]
+    points, at = thinned(np.array(poses))
     # Before the minutes of work: what is no route is said now.
     unnamed = checked(Route(MAP, "-", args.frame, args.base_frame, points), args.source)
+    reflex = ModelBundle.load(find_model(args.reflex)) if args.reflex else bundle
+    head = steering_head(reflex)
+    if args.reflex and not head:
+        raise ConfigError(
+            f"--reflex: bundle {reflex.name} has no steering head: name one such as steer"
+        )
     make_folder(args.output)
     args.map = str(args.output / MAP)
     status = build.make(args, bundle, views, args.frame, notes)
@@ -82,8 +100,12 @@ def run(args: argparse.Namespace) -> int:
         return status
     with open_map(args.map, "read") as places:
         route = dataclasses.replace(unnamed, map_id=places.info.map_id)
+    if head:
+        with Pipeline(reflex, create_engine(reflex, args.engine, args.device)) as pipeline:
+            loaded = (image.load() for image in images)
+            route = dataclasses.replace(route, risk=collisions(pipeline, head, loaded, at))
     path = route.write(args.output)
-    print(f"{path}: {route.length_m:.1f} m, {len(points)} points")
+    print(f"{path}: {route.length_m:.1f} m, {len(points)} points{_blind(route)}")
     if route.backwards_m > 0.1:
         print(
             f"warning: {route.backwards_m:.1f} m were driven backwards: a robot that follows the route turns "
@@ -91,3 +113,11 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return status
+
+
+def _blind(route: Route) -> str:
+    if route.risk is None:
+        return ""
+    settings = FollowSettings()
+    share = float((route.expected > 1 - settings.blocked_above).mean())
+    return f"; at {share:.0%} of them things are near: the reflex will not stop the robot there"

@@ -2,7 +2,7 @@
 
 Coulter (1992), "Implementation of the Pure Pursuit Path Tracking Algorithm". Departures: the point ahead is
 nearer where the route bends, so that the robot does not cut corners, and where the route goes to the side or
-back the robot turns on the spot.
+back the robot turns on the spot. Backwards, the same law drives the robot's rear.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _PER_RADIAN_M = 0.3  # how far away a heading counts that is wrong by a radian
 _SLOWEST = 0.35  # share of the speed that is left in a bend
 _TURN_GAIN = 2.0  # rad/s for each radian, on the spot
 _DT_MARGIN_S = 0.2  # from a pose to the wheels
+BACKWARDS_M_S = 0.15  # at most: nothing sees what is behind the robot
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,21 @@ class Followed:
 class Follower:
     """Follows a route from wherever on it the robot is.
 
+    Where the route says what the reflex said when it was taught, the robot stops only for what is more
+    blocked now: by the difference of the probabilities. It drives there at half the speed, and follows the
+    route the more exactly.
+
     Args:
         route: the way.
         settings: how.
+        backwards: drive from the end to the beginning in reverse, so that the camera sees what it saw.
     """
 
-    def __init__(self, route: Route, settings: FollowSettings | None = None) -> None:
-        self.route, self.settings = route, settings or FollowSettings()
+    def __init__(
+        self, route: Route, settings: FollowSettings | None = None, backwards: bool = False
+    ) -> None:
+        self.route = route.backwards() if backwards else route
+        self.settings, self._backwards = settings or FollowSettings(), backwards
         self.reset()
 
     def reset(self) -> None:
@@ -86,7 +95,7 @@ class Follower:
             x: of the robot in the route's frame, metres.
             y: the same.
             yaw: radians from +x to +y.
-            collision: probability that something is in the way straight ahead.
+            collision: probability that something is in the way straight ahead; backwards it says nothing.
         """
         s, route = self.settings, self.route
         i = self._nearest(x, y, yaw)
@@ -107,7 +116,10 @@ class Follower:
             self._arrived = True
             return said(ARRIVED)
         target, share = self._target(i, progress)
-        bearing = math.remainder(math.atan2(target[1] - y, target[0] - x) - yaw, math.tau)
+        heading = yaw + math.pi if self._backwards else yaw
+        bearing = math.remainder(math.atan2(target[1] - y, target[0] - x) - heading, math.tau)
+        taught = float(route.expected[i])
+        collision = 0.0 if self._backwards else max(collision - taught, 0.0)
         limit = s.free_below if self._blocked else s.blocked_above
         self._blocked = collision > limit
         self._turning = abs(bearing) > (_TURNED if self._turning else _ON_THE_SPOT)
@@ -116,12 +128,14 @@ class Follower:
             return said(BLOCKED if self._blocked else "", Velocity((0, 0, 0), (0, 0, turn)))
         bend = 1 - abs(bearing) / _ON_THE_SPOT
         curvature = 2 * math.sin(bearing) / max(math.dist(target, (x, y)), 0.1)
+        fastest = min(s.max_speed_m_s, BACKWARDS_M_S if self._backwards else math.inf)
         speed = min(
-            s.max_speed_m_s * max(min(share, bend), _SLOWEST) * (1 - collision),
+            fastest * max(min(share, bend), _SLOWEST) * (1 - collision) * (1 - taught / 2),
             s.max_turn_rad_s / max(abs(curvature), 1e-6),
             max(braking_speed(left, s.deceleration_m_s2, _DT_MARGIN_S), 0.05),
         )
-        return said("", Velocity((speed, 0, 0), (0, 0, curvature * speed)))
+        ahead_m_s = -speed if self._backwards else speed
+        return said("", Velocity((ahead_m_s, 0, 0), (0, 0, curvature * speed)))
 
     def _nearest(self, x: float, y: float, yaw: float) -> int:
         """Returns the point of the route where the robot is, by place and heading."""

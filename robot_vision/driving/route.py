@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ FORMAT = "robot_vision.route/1"
 ROUTE = "route.json"  # beside its map
 STEP_M = 0.05  # between two points
 _LEAST_M = 0.3  # a shorter way is no route
+_ABOUT_M = 0.2  # what the reflex said so near along the route, it may say again
 _MOST_STEP_M = 1.0  # a gap of the recording that is wider than this is not to be guessed
 
 
@@ -31,6 +32,8 @@ class Route:
         frame_id: of the points, the map's.
         base_frame: whose way it is.
         points: float64 (n, 3), x and y in metres and yaw in radians from +x to +y, at least `STEP_M` apart.
+        risk: float64 (n,), the largest probability of a collision that the reflex said at each point
+            while it was taught; None where no reflex looked.
     """
 
     map: str
@@ -38,6 +41,7 @@ class Route:
     frame_id: str
     base_frame: str
     points: NDArray[np.float64]
+    risk: NDArray[np.float64] | None = None
 
     @cached_property
     def arc_m(self) -> NDArray[np.float64]:
@@ -50,6 +54,14 @@ class Route:
         """Of the whole way."""
         return float(self.arc_m[-1])
 
+    @cached_property
+    def expected(self) -> NDArray[np.float64]:
+        """Probability of a collision (n,) that the reflex may say about each point as when it was taught."""
+        if self.risk is None:
+            return np.zeros(len(self.points))
+        near = np.abs(self.arc_m[:, None] - self.arc_m) <= _ABOUT_M
+        return np.asarray(np.where(near, self.risk, 0.0).max(axis=1))
+
     @property
     def backwards_m(self) -> float:
         """How far of it was driven backwards; a robot that follows it turns round there."""
@@ -57,6 +69,11 @@ class Route:
         ahead = np.stack([np.cos(self.points[:-1, 2]), np.sin(self.points[:-1, 2])], axis=1)
         back = (steps * ahead).sum(axis=1) < 0
         return float(np.hypot(*steps[back].T).sum())
+
+    def backwards(self) -> Route:
+        """Returns the way back, on which the robot looks as it did and drives in reverse."""
+        risk = None if self.risk is None else self.risk[::-1]
+        return replace(self, points=self.points[::-1], risk=risk)
 
     def write(self, folder: Path) -> Path:
         """Writes `route.json` into the folder of the map, and returns its path."""
@@ -69,12 +86,18 @@ class Route:
         }
         rows = ",\n  ".join(f"[{x:.4f}, {y:.4f}, {yaw:.4f}]" for x, y, yaw in self.points)
         text = json.dumps(head, indent=1).removesuffix("\n}")
+        if self.risk is not None:
+            text += ',\n "risk": [' + ", ".join(f"{p:.3f}" for p in self.risk) + "]"
         write_whole(folder / ROUTE, f'{text},\n "points": [\n  {rows}\n ]\n}}\n')
         return folder / ROUTE
 
 
-def thinned(poses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the points (m, 3) of a drive's poses (n, 4, 4), at least `STEP_M` apart; standing adds none."""
+def thinned(poses: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Thins out a drive's poses (n, 4, 4).
+
+    Returns:
+        Points (m, 3), at least `STEP_M` apart: standing adds none; and the point (n,) that each pose is at.
+    """
     points = np.stack(
         [poses[:, 0, 3], poses[:, 1, 3], np.arctan2(poses[:, 1, 0], poses[:, 0, 0])], axis=1
     )
@@ -82,7 +105,8 @@ def thinned(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     for i in range(1, len(points)):
         if math.dist(points[i, :2], points[kept[-1], :2]) >= STEP_M:
             kept.append(i)
-    return points[kept]
+    at = np.searchsorted(kept, np.arange(len(points)), side="right") - 1
+    return points[kept], at
 
 
 def read_route(path: str | Path) -> Route:
@@ -110,9 +134,11 @@ def read_route(path: str | Path) -> Route:
             raise SourceError(f"{file}: {name} must be a text: teach the route again")
     try:
         points = np.array(data.get("points"), np.float64)
-    except (ValueError, TypeError):
-        points = np.zeros(0)
-    return checked(Route(**texts, points=points), str(file))
+        risk = data.get("risk")
+        risk = None if risk is None else np.array(risk, np.float64)
+    except (ValueError, TypeError) as error:
+        raise SourceError(f"{file}: its points or risks are no numbers: {error}") from error
+    return checked(Route(**texts, points=points, risk=risk), str(file))
 
 
 def checked(route: Route, where: str) -> Route:
@@ -128,6 +154,11 @@ def checked(route: Route, where: str) -> Route:
         raise SourceError(
             f"{where}: the robot moved less than {_LEAST_M:g} m, which is no route: drive farther"
         )
+    said = route.risk
+    if said is not None and not (
+        said.shape == (len(points),) and ((said >= 0) & (said <= 1)).all()
+    ):
+        raise SourceError(f"{where}: risk must be one probability a point, of {len(points)}")
     widest = int(np.diff(route.arc_m).argmax())
     if (gap := float(np.diff(route.arc_m)[widest])) > _MOST_STEP_M:
         raise SourceError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ EIGHT = route_of((0, 0), (2, 0), (2, 1), (1, 1), (1, -1), (3, -1))
 
 
 def followed(
-    route: Route, start: Sequence[float], seconds: float = 60.0
+    route: Route, start: Sequence[float], seconds: float = 60.0, backwards: bool = False
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """Returns how a perfect robot ends, its path (n, 2) and its progress (n,)."""
-    follower, at = Follower(route), Motion(*start)
+    follower, at = Follower(route, backwards=backwards), Motion(*start)
     path, progress = [], []
     for _ in range(round(seconds / DT_S)):
         said = follower.drive(at.x, at.y, at.yaw)
@@ -108,8 +109,37 @@ def test_slows_and_stands_for_a_probable_collision_and_may_still_turn() -> None:
     assert turning.velocity.linear[0] == 0 and turning.velocity.angular[2] > 0.3
 
 
+@pytest.mark.parametrize("route", [CORNER, EIGHT], ids=["corner", "eight"])
+def test_follows_a_route_backwards_slowly_and_looks_where_it_looked(route: Route) -> None:
+    reason, path, progress = followed(route, route.points[-1], 90.0, backwards=True)
+    assert reason == ARRIVED and math.dist(path[-1], route.points[0, :2]) < 0.15
+    assert aside(route, path).max() < 0.08
+    assert np.hypot(*np.diff(path, axis=0).T).max() <= 0.15 * DT_S + 1e-9
+    # Back along the last leg it neither turns nor heeds what is seen at the other end.
+    said = Follower(CORNER, backwards=True).drive(3, 1.5, math.pi / 2, 1.0)
+    assert said.velocity.linear[0] < -0.1 and abs(said.velocity.angular[2]) < 0.01
+    left = Follower(CORNER, backwards=True).drive(2.9, 1.5, math.pi / 2)
+    assert left.velocity.angular[2] > 0.05  # its rear goes to the right of its heading
+
+
+def test_stands_only_for_what_is_more_blocked_than_it_was_taught() -> None:
+    said = np.where(np.abs(CORNER.arc_m - 2.0) < 0.3, 0.9, 0.05)
+    follower = Follower(replace(CORNER, risk=said))
+    free = follower.drive(1.0, 0.0, 0.0, 0.05).velocity.linear[0]
+    assert follower.drive(1.0, 0.0, 0.0, 0.85).reason == BLOCKED
+    assert follower.drive(1.0, 0.0, 0.0, 0.1).reason == ""
+    narrow = follower.drive(1.9, 0.0, 0.0, 0.95)
+    assert narrow.reason == "" and narrow.velocity.linear[0] == pytest.approx(free / 2, rel=0.15)
+    # 0.2 m before and after it as well: it may be seen from a little elsewhere.
+    assert follower.drive(2.4, 0.0, 0.0, 0.95).reason == ""
+    assert follower.drive(2.6, 0.0, 0.0, 0.95).reason == BLOCKED
+
+
 def test_route_is_read_as_it_was_written(tmp_path: Path) -> None:
-    again = read_route(CORNER.write(tmp_path).parent)
+    assert read_route(CORNER.write(tmp_path)).risk is None
+    said = np.linspace(0, 1, len(CORNER.points))
+    again = read_route(replace(CORNER, risk=said).write(tmp_path).parent)
+    np.testing.assert_allclose(again.risk, said, atol=1e-3)
     np.testing.assert_allclose(again.points, CORNER.points, atol=1e-4)
     assert (again.map, again.map_id, again.frame_id) == ("places.map", "id", "map")
     assert again.length_m == pytest.approx(5.0) and again.backwards_m == 0
@@ -123,6 +153,8 @@ def test_route_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"points": [[0, 0], [1, 0]]}, "rows of x, y and yaw"),
         ({"points": [[0, 0, 0], [0, float("nan"), 0]]}, "all finite"),
         ({"points": [[0, 0, 0], [0.1, 0, 0]]}, "less than 0.3 m"),
+        ({"risk": [0.5]}, "one probability a point, of 101"),
+        ({"risk": ["near"]}, "no numbers"),
         ({"points": [[0, 0, 0], [0.5, 0, 0], [4, 0, 0]]}, "3.5 m are missing after 0.5 m"),
     ],
 )
@@ -139,7 +171,8 @@ def test_what_is_no_route_is_refused(tmp_path: Path, change: dict, said: str) ->
 def test_standing_adds_no_points_and_driving_backwards_is_known() -> None:
     poses = np.repeat(np.eye(4)[None], 100, axis=0)
     poses[:, 0, 3] = np.concatenate([np.zeros(30), -0.02 * np.arange(70)])
-    points = thinned(poses)
+    points, at = thinned(poses)
+    assert at[0] == at[29] == 0 and at[-1] == 23 and (np.diff(at) >= 0).all()
     assert len(points) == 24  # every third of the moving ones
     route = checked(Route("m", "i", "map", "base_link", points), "here")
     assert route.backwards_m == pytest.approx(route.length_m)
@@ -158,15 +191,21 @@ def test_teach_makes_a_map_and_the_way_through_it(
     write_drive(tmp_path / "bag", simulator, driver, 30, depth="")
     out = tmp_path / "route"
     words = ["--model", "demo", "--engine", "onnx", "--option", "pose_topic=/odom"]
-    assert main(["teach", str(tmp_path / "bag"), *words, "--output", str(out)]) == 0
+    reflex = ["--reflex", "steer"]
+    assert main(["teach", str(tmp_path / "bag"), *words, *reflex, "--output", str(out)]) == 0
     said = capsys.readouterr()
+    assert "the reflex will not stop the robot there" in said.out
     assert "poses in odom are taken as poses in map" in said.err and "1.1 m, " in said.out
     route = read_route(out)
     assert (route.frame_id, route.base_frame) == ("map", "base_link")
+    assert route.risk is not None and route.risk.shape == (len(route.points),)
     # The robot's way, not the camera's, which is 0.1 m before it.
     assert aside(route, np.array(driven)).max() < 0.06
     assert main(["map", "check", str(out / route.map)]) == 0
     # A drive of which nothing can be repeated is refused before anything is made.
+    no = [*words, "--reflex", "demo", "--output", str(tmp_path / "no")]
+    assert main(["teach", str(tmp_path / "bag"), *no]) == 2
+    assert "bundle demo has no steering head" in capsys.readouterr().err
     write_drive(tmp_path / "still", simulator, lambda now: (0.0, 0.2), 4, depth="")
     assert main(["teach", str(tmp_path / "still"), *words, "--output", str(tmp_path / "no")]) == 2
     err = capsys.readouterr().err

@@ -23,19 +23,19 @@ from robot_vision.files.whole import write_whole
 from robot_vision.places.map.opening import descriptor_size, open_map
 from robot_vision.simulation.nodes import COLLISION
 from robot_vision.simulation.repeating import (
-    BY_ODOMETRY,
-    BY_SIGHT,
+    BACKWARDS,
+    BOX,
+    ODOMETRY,
+    SIGHT,
+    WAYS,
     Repeat,
-    Taught,
-    changed,
     figures,
     plain,
     repeat,
-    start_of,
-    taught_drive,
 )
 from robot_vision.simulation.robot import Robot
 from robot_vision.simulation.sight import Sight, open_pipeline
+from robot_vision.simulation.teaching import Taught, changed, start_of, taught_drive
 from robot_vision.simulation.world.homes import random_home
 from robot_vision.text.console import plain_console
 
@@ -43,7 +43,7 @@ FORMAT = "robot_vision.repeats/1"
 _HEADER = (
     "by",
     "starts",
-    "arrived (95 %)",
+    "arrived; stood before the box (95 %)",
     "km",
     "cross-track: median, p95",
     "collisions/km (95 %)",
@@ -100,16 +100,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         nargs="+",
-        choices=(BY_SIGHT, BY_ODOMETRY),
-        default=(BY_SIGHT, BY_ODOMETRY),
-        help="how routes are repeated, from the same starts; odometry looks until it knows where it is, and "
-        "then no more (default: both)",
+        choices=WAYS,
+        default=(SIGHT, ODOMETRY),
+        help="how routes are repeated; sight, odometry and nearest from the same starts. odometry looks "
+        "until it knows where it is, and then no more; nearest steers by the nearest taught image; backwards "
+        "is by sight in reverse; box is by sight with a crate on the way, before which it is to stand, and "
+        "needs --reflex (default: sight and odometry)",
     )
     add_output(parser, "drive-repeat", ("table", "json"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Teaches and repeats; returns the exit status."""
+    if BOX in args.by and not args.reflex:
+        raise ConfigError("--by box needs a reflex that sees the box: give --reflex steer")
     make_folder(args.output)
     seeds = range(args.first_world, args.first_world + args.worlds)
     for seed in seeds:
@@ -134,7 +138,10 @@ def run(args: argparse.Namespace) -> int:
                     day = 1000 * (seed + 1) + start
                     world = changed(taught, np.random.default_rng((day, 28)))
                     for by, repeats in found.items():
-                        robot = start_of(taught, world, day, args.walkers, args.moving_doors)
+                        box, back = by == BOX, by == BACKWARDS
+                        robot = start_of(
+                            taught, world, day, args.walkers, args.moving_doors, box, back
+                        )
                         repeats.append(
                             repeat(folder.name, taught, route, places, pipeline, robot, by, reflex)
                         )
@@ -158,6 +165,7 @@ def _taught(args: argparse.Namespace, folder: Path, seed: int) -> Taught:
     teach.add_arguments(parser)
     words = [str(folder / "bag"), "--model", args.model, "--output", str(folder / "route")]
     words += ["--option", "pose_topic=/odom"]  # not the truth, which is there, too
+    words += ["--reflex", args.reflex] if args.reflex else []
     with contextlib.redirect_stdout(sys.stderr):
         teach.run(parser.parse_args(words))
     return taught
@@ -180,7 +188,7 @@ def _print(form: str, rows: list[dict[str, Any]]) -> None:
         return
     table = Table(*_HEADER)
     for row in rows:
-        share, low, high = row["arrived_share"]
+        share, low, high = row["well_share"]
         rate, least, most = row["collisions_per_km"]
         table.add_row(
             row["by"],

@@ -19,6 +19,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from robot_vision.driving.answers import answers_on_route
+from robot_vision.driving.following import BACKWARDS_M_S
 from robot_vision.driving.route import read_route
 from robot_vision.errors import ConfigError
 from robot_vision.gate.rules import Rules
@@ -54,7 +55,7 @@ class RepeatNode(CommandingNode[RepeatParameters]):
             p.pose_topic,
             p.belief_topic,
             p.camera_topic,
-            p.collision_topic,
+            "" if p.backwards else p.collision_topic,
             route.frame_id,
             p.max_age_s,
         )
@@ -64,6 +65,16 @@ class RepeatNode(CommandingNode[RepeatParameters]):
             self, route, Rules(rules), self._warn, self._statistics, self._on_incompatible_qos
         )
         self.get_logger().info(f"Route {p.route}: {route.length_m:.1f} m in {route.frame_id}")
+        if p.backwards:
+            self.get_logger().warning(
+                f"Backwards: nothing sees what is behind the robot, which drives at {BACKWARDS_M_S:g} m/s at "
+                "most. Keep the way free"
+            )
+        elif p.collision_topic and route.risk is None:
+            self.get_logger().warning(
+                f"Route {p.route} does not say how near it passes things: the robot may stop where it is "
+                "narrow. Teach it with --reflex"
+            )
         return SUCCESS
 
 

@@ -23,6 +23,11 @@ class RepeatParameters(CommandParameters):
     route: str = parameter(
         "", "Route that `robot-vision teach` made: its folder, or its route.json; needed."
     )
+    backwards: bool = parameter(
+        False,
+        "Drive from the end of the route to its beginning in reverse, at 0.15 m/s at most. Nothing sees what "
+        "is behind the robot: collision_topic is not read.",
+    )
     pose_topic: str = parameter(
         "filters/pose",
         "Topic of the pose of the route's base frame in the route's frame, PoseWithCovarianceStamped.",

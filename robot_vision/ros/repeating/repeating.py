@@ -34,7 +34,8 @@ class Repeating(Commanding[RepeatParameters]):
     """Follows a route; see `Commanding`."""
 
     def __init__(self, node: ManagedNode[RepeatParameters], route: Route, *given: Any) -> None:
-        self._follower = Follower(route, node.parameters.follow_settings())
+        p = node.parameters
+        self._follower = Follower(route, p.follow_settings(), p.backwards)
         self._at = Followed(STANDING, "", 0.0, 0.0)
         self._driven_ns = 0  # stamp of the pose that was driven by last
         super().__init__(node, *given)

@@ -55,6 +55,7 @@ class Robot:
         x = np.arange(0, 4.01, 0.05)
         points = np.stack([x, 0 * x, 0 * x], axis=1)
         Route("places.map", "id", "map", "base_link", points).write(folder)
+        self.folder = folder
         self.client = Client()
         self.out = self.client.listen(TwistStamped, "/cmd_vel")
         self.progress = self.client.listen(Float64, "/repeat/progress")
@@ -161,6 +162,34 @@ def test_drives_along_the_route_and_says_why_it_stands(robot: Robot) -> None:
             setattr(robot, name, value)
         speed = robot.until(reason, level).linear.x
         assert (speed > 0.02) == (reason == "free"), (change, speed)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_drives_backwards_slowly_and_says_that_nothing_sees_what_is_behind(robot: Robot) -> None:
+    from geometry_msgs.msg import TwistStamped
+
+    assert (
+        "does not say how near it passes things" in robot.node.output
+    )  # the other one, with a reflex
+    out = robot.client.listen(TwistStamped, "/behind/cmd_vel")
+    node = NodeProcess(
+        robot.folder / "back.txt",
+        "robot_vision.ros.repeating.node",
+        *("--ros-args", "-r", "__node:=back", "-r", "cmd_vel:=behind/cmd_vel"),
+        *("-p", f"route:={robot.folder}", "-p", "backwards:=true"),
+        *("-p", "collision_topic:=reflex/collision"),
+    )
+    robot.again()
+    robot.p = 1.0  # seen at the other end
+    try:
+        wait_until(lambda: out and out[-1].twist.linear.x < -0.1, 30, "it drives", robot.say)
+        assert out[-1].twist.linear.x == pytest.approx(-0.15, abs=0.01)
+        assert "Keep the way free" in node.output
+        robot.x = 0.05
+        wait_until(lambda: out[-1].twist.linear.x == 0, 30, "it arrives", robot.say)
+    finally:
+        node.stop()
 
 
 @pytest.mark.ros

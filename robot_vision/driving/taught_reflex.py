@@ -1,0 +1,37 @@
+"""What the reflex says along a way while it is taught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.heads.dronet.head import DronetHead
+
+
+def steering_head(bundle: ModelBundle) -> str:
+    """Returns the name of the head that says collisions; empty where the bundle has none."""
+    return next((head.name for head, _ in bundle.spec.bound if head.kind == DronetHead.kind), "")
+
+
+def collisions(
+    look: Callable[[NDArray[np.uint8]], Any],
+    head: str,
+    images: Iterable[NDArray[np.uint8]],
+    at: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Returns the largest probability of a collision (m,) that is said at each point of a route.
+
+    Args:
+        look: the reflex's pipeline.
+        head: that says it.
+        images: RGB uint8 (H, W, 3), of the drive.
+        at: (n,) the point of the route that each image is at; see `thinned`.
+    """
+    found = np.zeros(at.max() + 1)
+    for image, point in zip(images, at, strict=True):
+        found[point] = max(found[point], look(image)[head].collision)
+    return found
