@@ -89,12 +89,13 @@ class Belief:
         return int((self.localised[:-1] & ~self.localised[1:]).sum())
 
 
-def events(drive: Drive) -> Iterator[tuple[int, tuple]]:
-    """Yields what comes in, in the order of the stamps; odometry first."""
-    merged = [(s, 0, (T,)) for s, T in drive.odometry]
-    merged += [(s, 1, (T, C, source)) for s, T, C, source in drive.poses]
-    for stamp, _, values in sorted(merged, key=lambda e: (e[0], e[1])):
-        yield stamp, values
+def events(drive: Drive) -> Iterator[tuple[int, str, tuple]]:
+    """Yields what comes in, in the order of the stamps: by which method of the filter; odometry first."""
+    merged = [(s, 0, "add_odometry", (T,)) for s, T in drive.odometry]
+    merged += [(s, 1, "add_pose", (T, C, source)) for s, T, C, source in drive.poses]
+    merged += [(s, 2, "add_cells", (cells, "cells")) for s, cells in drive.cells]
+    for stamp, _, method, values in sorted(merged, key=lambda e: (e[0], e[1])):
+        yield stamp, method, values
 
 
 def believe(drive: Drive, settings: PoseFilterSettings | None = None) -> Belief:
@@ -105,13 +106,10 @@ def believe(drive: Drive, settings: PoseFilterSettings | None = None) -> Belief:
     at, notes = 0, []
     for stamp in drive.stamps_ns.tolist():
         while at < len(coming) and coming[at][0] <= stamp:
-            when, values = coming[at]
+            when, method, values = coming[at]
             at += 1
             try:
-                if len(values) == 1:
-                    filter_.add_odometry(when, *values)
-                else:
-                    filter_.add_pose(when, *values)
+                getattr(filter_, method)(when, *values)
             except MeasurementError:
                 continue
         note = filter_.odometry_fault
@@ -198,14 +196,19 @@ def recorded(bag: str, models: list[str], seed: int, odometry: bool) -> Drive:
     for number, model in enumerate(models):
         stamps, truth, poses = predicted(bag, model)
         said += [p for i, p in enumerate(poses) if i // BLOCK % len(models) == number]
+    known = odometry_of(stamps, truth, seed) if odometry else []
+    return Drive(stamps, truth, known, sorted(said, key=lambda p: p[0]))
+
+
+def odometry_of(stamps: NDArray[np.int64], truth: Array, seed: int) -> list[tuple[int, Array]]:
+    """Returns odometry made of true poses (N, 4, 4), which sees no carrying away."""
     driven = [truth[0]]
     for before, after in itertools.pairwise(truth):
         motion = inverse(before) @ after
         carried = np.linalg.norm(motion[:3, 3]) > CARRIED_M
         driven.append(driven[-1] @ (np.eye(4) if carried else motion))
     made = simulated_odometry(stamps, np.array(driven), OdometryErrors(), seed)
-    known = list(zip(stamps.tolist(), made, strict=True)) if odometry else []
-    return Drive(stamps, truth, known, sorted(said, key=lambda p: p[0]))
+    return list(zip(stamps.tolist(), made, strict=True))
 
 
 def predicted(

@@ -6,11 +6,12 @@ NumPy alone, and the same for the same seed. A fault is the name of one entry of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.filters.position_cells import PositionCells
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
 from robot_vision.studies.filtering.simulated_odometry import OdometryErrors, simulated_odometry
@@ -30,12 +31,14 @@ class Drive:
         truth: true poses (N, 4, 4) of the robot in the map.
         odometry: (stamp, pose (4, 4)), in order.
         poses: (stamp, pose (4, 4), covariance (6, 6) about the map's axes, source), in order.
+        cells: (stamp, where the robot may be), in order.
     """
 
     stamps_ns: NDArray[np.int64]
     truth: Array
     odometry: list[tuple[int, Array]]
     poses: list[tuple[int, Array, Array, str]]
+    cells: list[tuple[int, PositionCells]] = field(default_factory=list)
 
     def true_at(self, stamp_ns: int) -> Array:
         """Returns the true pose (4, 4) at one of the stamps, or the next after a time."""

@@ -90,7 +90,7 @@ def nodes() -> tuple[Any, ...]:
     return (
         make(PerceptionNode, "eyes", model="demo", cameras=["front"], always_infer=True,
              max_rate_hz=5.0, **mounted),
-        make(FilterNode, "belief", cameras=["front"], labels=["red", "green", "blue"]),
+        make(FilterNode, "belief", cameras=["front"], labels=["red", "green", "blue"], cell_topics=["cells"]),
         make(FilterNode, "belief_tf", cameras=["front"], odometry_source="tf", base_frame="base_link"),
         make(PlaceNode, "places", pose_source="odometry", verify=True, **places, **mounted),
         make(PlaceNode, "mapper", pose_source="pose_with_covariance", mapping=True,
@@ -192,6 +192,17 @@ def valid(kind: Any, topic: str, number: int) -> Any:
             edge.header.stamp, edge.header.frame_id = now, parent
             edge.transform.rotation.w = 1.0
             message.transforms.append(edge)
+    elif name == "PointCloud2":
+        from sensor_msgs.msg import PointField
+
+        message.header.frame_id = "map"
+        message.fields = [
+            PointField(name=word, offset=4 * i, datatype=7, count=1)
+            for i, word in enumerate(("x", "y", "z", "size", "probability"))
+        ]
+        cells = np.array([[0.5, 0.5, 0, 1, 0.75], [1.5, 0.5, 0, 1, 0.25]], "<f4")
+        message.point_step, message.width, message.height = 20, 2, 1
+        message.data = array.array("B", cells.tobytes())
     elif name == "Classification":
         from vision_msgs.msg import ObjectHypothesis
 

@@ -54,6 +54,9 @@ class FilterState:
     doubt: tuple[int, float] = (0, 0.0)  # measurements and seconds until it is believed again
     agreed: int = 0  # since then
     agreed_since_ns: int = 0
+    posed_ns: int = 0  # stamp of the last measured pose
+    against: int = 0  # answers of cells in a row, since the last pose that was accepted
+    against_since_ns: int = 0
 
     @property
     def main(self) -> PoseHypothesis | None:
@@ -72,7 +75,13 @@ class FilterState:
             doubt=(0, 0.0) if settled else self.doubt,
             agreed=agreed,
             agreed_since_ns=since,
+            against=0,
         )
+
+    def contradicted_by_cells(self, stamp_ns: int) -> bool:
+        """Says whether cells have said for long enough that the robot is not where it is believed to be."""
+        lasted_s = (stamp_ns - self.against_since_ns) * 1e-9
+        return self.against >= _AGREEING and lasted_s >= CONTRADICTED_S
 
     def refusing(self, m: Measurement) -> FilterState:
         """Returns the state after a measurement that was refused."""
@@ -104,7 +113,6 @@ class FilterState:
     def condition(
         self,
         s: PoseFilterSettings,
-        last_ns: int,
         now_ns: int,
         sigmas: tuple[float, float],
     ) -> str:
@@ -112,11 +120,13 @@ class FilterState:
 
         Args:
             s: what is assumed.
-            last_ns: stamp of the last measurement.
             now_ns: of the newest data.
             sigmas: of the estimate's position (m) and rotation (rad).
         """
         assert self.main is not None
+        last_ns = self.posed_ns
+        if self.contradicted_by_cells(now_ns):
+            return CONTRADICTED
         if self.refused and (
             (last_ns - self.refused_since_ns) * 1e-9 >= CONTRADICTED_S
             or (now_ns - self.refused_seen_ns) * 1e-9 >= CONTRADICTED_S

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robot_vision.filters.alike import inflation
 from robot_vision.filters.pose_settings import PoseFilterSettings
 from robot_vision.filters.pose_track import Track
+from robot_vision.filters.position_cells import PositionCells
 from robot_vision.geometry import se3
 from robot_vision.geometry.rigid import inverse
 from robot_vision.statistics.normal import chi_squared_quantile
@@ -19,8 +20,18 @@ from robot_vision.statistics.normal import chi_squared_quantile
 Array = NDArray[np.float64]
 
 
+class _InOrder:
+    """What came, in the order of its stamps, and two of one stamp in that of their arrival."""
+
+    stamp_ns: int
+    number: int
+
+    def __lt__(self, other: _InOrder) -> bool:
+        return (self.stamp_ns, self.number) < (other.stamp_ns, other.number)
+
+
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class Measurement(_InOrder):
     """A measured pose.
 
     Attributes:
@@ -41,8 +52,24 @@ class Measurement:
     arrived_ns: int
     unlike: float = 1.0
 
-    def __lt__(self, other: Measurement) -> bool:
-        return (self.stamp_ns, self.number) < (other.stamp_ns, other.number)
+
+@dataclass(frozen=True, eq=False)
+class CellMeasurement(_InOrder):
+    """Probabilities of cells in which a point of the robot is.
+
+    Attributes:
+        stamp_ns: of its image.
+        number: in the order of arrival.
+        source: who measured.
+        cells: where the point may be.
+        point: (3,), metres in the robot's frame.
+    """
+
+    stamp_ns: int
+    number: int
+    source: str
+    cells: PositionCells
+    point: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +86,7 @@ class PoseHypothesis:
         leapt_from: tangent vector (6,), m and rad, to the pose from which a measurement drew it further
             than its source's errors differ from one to the next; zero if none did of late.
         leapt_ns: stamp of that measurement.
+        cells_seen: of each source of cells, the stamp of its last answer and the track's path then.
     """
 
     track: Track
@@ -69,6 +97,7 @@ class PoseHypothesis:
     sigma_rad: float
     leapt_from: Array = field(default_factory=lambda: np.zeros(6))
     leapt_ns: int = 0
+    cells_seen: Mapping[str, tuple[int, Array]] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, m: Measurement, settings: PoseFilterSettings) -> PoseHypothesis:
@@ -116,8 +145,28 @@ class PoseHypothesis:
             *sigmas(track.pose_covariance),
             leapt,
             leapt_ns,
+            self.cells_seen,
         )
         return found, innovation.distance, innovation.residual
+
+    def weighed(
+        self, m: CellMeasurement, s: PoseFilterSettings
+    ) -> tuple[PoseHypothesis, float] | None:
+        """Returns the hypothesis after cells of its time, and their agreement; None if none is near."""
+        axes, track = list(m.cells.axes), self.track
+        mean, H = track.point(m.point)
+        mean, H = mean[axes], H[axes]
+        P = track.pose_covariance
+        V = H @ P @ H.T
+        if not m.cells.holds(mean, V):
+            return None
+        share, last = CELLS_WORTH, self.cells_seen.get(m.source)
+        if last is not None:
+            share /= inflation(self._since(last[1], (m.stamp_ns - last[0]) * 1e-9, s))
+        agreement, moved, rest = m.cells.weighed(mean, V, share)
+        track = track.conditioned(H, V, moved - mean, rest)
+        seen = {**self.cells_seen, m.source: (m.stamp_ns, track.path)}
+        return replace(self, track=track, cells_seen=seen), agreement
 
     def _leaps(self, m: Measurement, s: PoseFilterSettings) -> bool:
         """Says whether a measurement is further from its source's last than motion and noise explain."""
@@ -146,10 +195,13 @@ class PoseHypothesis:
         last = self.seen.get(m.source)
         if last is None:
             return math.inf
-        motion = se3.log(inverse(last[1]) @ self.track.path)
+        return m.unlike * self._since(last[1], (m.stamp_ns - last[0].stamp_ns) * 1e-9, s)
+
+    def _since(self, path: Array, dt_s: float, s: PoseFilterSettings) -> float:
+        motion = se3.log(inverse(path) @ self.track.path)
         metres, radians = float(np.linalg.norm(motion[:3])), float(np.linalg.norm(motion[3:]))
         away = metres / s.correlation_m + math.degrees(radians) / s.correlation_deg
-        return m.unlike * (away + (m.stamp_ns - last[0].stamp_ns) * 1e-9 / s.correlation_s)
+        return away + dt_s / s.correlation_s
 
     def grown(self, s: PoseFilterSettings) -> bool:
         """Says whether its covariance has grown so much since a measurement that it must be found again."""
@@ -159,6 +211,7 @@ class PoseHypothesis:
         )
 
 
+CELLS_WORTH = 0.5  # of what they say: images of one cell are rounded alike
 LEAP_S = 0.4  # for which it is not settled whether the place before was right
 _USUAL = 0.95  # share of good measurements that are no leap
 STAYS = (

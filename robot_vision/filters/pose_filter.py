@@ -31,12 +31,21 @@ from numpy.typing import NDArray
 
 from robot_vision.errors import MeasurementError
 from robot_vision.filters.belief import FilterState, leap, mixture, reach, spread
-from robot_vision.filters.hypothesis import Measurement, PoseHypothesis, sigmas
+from robot_vision.filters.hypothesis import (
+    CellMeasurement,
+    Measurement,
+    PoseHypothesis,
+    sigmas,
+)
 from robot_vision.filters.likeness import Likeness
 from robot_vision.filters.odometry import Continuity, OdometryBuffer, Step
 from robot_vision.filters.odometry_trust import OdometryTrust
 from robot_vision.filters.pose_settings import (
     ACCEPTED,
+    CELLS_AGAINST,
+    CELLS_EARLY,
+    CELLS_ELSEWHERE,
+    CELLS_USED,
     CONTRADICTED,
     INITIALISED,
     INITIALISING,
@@ -51,6 +60,7 @@ from robot_vision.filters.pose_settings import (
     PoseFilterSettings,
 )
 from robot_vision.filters.pose_track import Track
+from robot_vision.filters.position_cells import PositionCells
 from robot_vision.geometry import se3
 from robot_vision.geometry.published_covariance import MIN_VARIANCE
 from robot_vision.geometry.rigid import inverse, symmetrised
@@ -58,6 +68,10 @@ from robot_vision.messages.stamps import nanoseconds
 
 __all__ = [
     "ACCEPTED",
+    "CELLS_AGAINST",
+    "CELLS_EARLY",
+    "CELLS_ELSEWHERE",
+    "CELLS_USED",
     "CONTRADICTED",
     "INITIALISED",
     "INITIALISING",
@@ -77,6 +91,7 @@ Array = NDArray[np.float64]
 
 _LOST_S = 0.5  # without a measurement: what knows no odometry is begun again
 _NEVER = 1 << 62
+AGAINST, FOR = 0.5, 2.0  # agreement of cells: how much more probable they are there than anywhere
 _TOO_OLD_IN_A_ROW = 10  # and nothing newer meanwhile: it was not them, the clock was set back
 
 
@@ -107,8 +122,10 @@ class PoseFilter:
             2 * s.history_s + s.odometry_timeout_s + 5.0, Continuity(s.speed_m_s, s.turn_deg_s)
         )
         self._state = FilterState()
-        self._before: list[tuple[Measurement, FilterState]] = []  # each one and the state before it
-        self._pending: list[Measurement] = []
+        self._before: list[
+            tuple[Measurement | CellMeasurement, FilterState]
+        ] = []  # each one and the state before it
+        self._pending: list[Measurement | CellMeasurement] = []
         self._live: Track | None = None  # the estimate at the newest odometry
         self._trust = OdometryTrust()
         self._likeness = Likeness()
@@ -168,11 +185,42 @@ class PoseFilter:
             MeasurementError: not finite, a covariance that is none, or too old.
         """
         measurement = self._checked(int(stamp_ns), T_map_base, covariance, source)
+        return self._take(measurement)
+
+    def add_cells(
+        self,
+        stamp_ns: int,
+        cells: PositionCells,
+        source: str = "",
+        point: NDArray[np.float64] | None = None,
+    ) -> list[MeasurementOutcome]:
+        """Takes probabilities of where a point of the robot is; see `position_cells`.
+
+        Cells know no orientation: they begin no estimate and replace none by themselves. They narrow the one
+        there is, contradict it, and count with the poses that are to replace it.
+
+        Args:
+            stamp_ns: of its image.
+            cells: where the point may be.
+            source: errors of one source are alike from view to view.
+            point: (3,), metres in the robot's frame; None for its origin.
+
+        Returns:
+            What became of it, and of others that waited.
+
+        Raises:
+            MeasurementError: too old.
+        """
+        self._newest(int(stamp_ns), f"an answer of cells of source {source!r}")
+        where = np.zeros(3) if point is None else np.array(point, np.float64)
+        return self._take(CellMeasurement(int(stamp_ns), self._number, source, cells, where))
+
+    def _take(self, measurement: Measurement | CellMeasurement) -> list[MeasurementOutcome]:
         newest = self._buffer.newest_ns
         if newest is not None and measurement.stamp_ns > newest:
             insort(self._pending, measurement)
             outcomes = self._use_pending()
-            return outcomes or [MeasurementOutcome(PENDING, source)]
+            return outcomes or [MeasurementOutcome(PENDING, measurement.source)]
         return [self._use(measurement)]
 
     def _checked(
@@ -188,22 +236,7 @@ class PoseFilter:
             raise MeasurementError(
                 "covariance", "the covariance is not symmetric and positive definite"
             )
-        last = self._before[-1][0].stamp_ns if self._before else None
-        newest = max((t for t in (last, self._buffer.newest_ns) if t is not None), default=stamp_ns)
-        if (newest - stamp_ns) * 1e-9 > self.settings.history_s:
-            # While others are at the newest time, this source alone is late.
-            self._too_old = self._too_old + 1 if newest == self._too_old_for else 1
-            self._too_old_for = newest
-            if self._too_old < _TOO_OLD_IN_A_ROW:
-                raise MeasurementError(
-                    "too_old",
-                    f"a pose of source {source!r} is {(newest - stamp_ns) * 1e-9:.1f} s older than the "
-                    f"newest data, and {self.settings.history_s:g} s are kept (history_s)",
-                )
-            self._forget_all()
-            self.resets += 1
-        self._too_old = 0
-        self._number += 1
+        newest = self._newest(stamp_ns, f"a pose of source {source!r}")
         # A variance may be the smallest double there is, and its inverse infinite.
         body = symmetrised(se3.body_covariance(T, C))
         least = np.linalg.eigvalsh(body)[0]
@@ -217,6 +250,26 @@ class PoseFilter:
             max(newest, stamp_ns),
             self._likeness.factor(source),
         )
+
+    def _newest(self, stamp_ns: int, what: str) -> int:
+        """Returns the stamp of the newest data, and counts what came; raises if it came too late."""
+        last = self._before[-1][0].stamp_ns if self._before else None
+        newest = max((t for t in (last, self._buffer.newest_ns) if t is not None), default=stamp_ns)
+        if (newest - stamp_ns) * 1e-9 > self.settings.history_s:
+            # While others are at the newest time, this source alone is late.
+            self._too_old = self._too_old + 1 if newest == self._too_old_for else 1
+            self._too_old_for = newest
+            if self._too_old < _TOO_OLD_IN_A_ROW:
+                raise MeasurementError(
+                    "too_old",
+                    f"{what} is {(newest - stamp_ns) * 1e-9:.1f} s older than the newest data, and "
+                    f"{self.settings.history_s:g} s are kept (history_s)",
+                )
+            self._forget_all()
+            self.resets += 1
+        self._too_old = 0
+        self._number += 1
+        return newest
 
     def _use_pending(self) -> list[MeasurementOutcome]:
         """Uses the measurements whose odometry is there, or which waited too long for it."""
@@ -232,15 +285,17 @@ class PoseFilter:
 
     # What is made of it
 
-    def _use(self, measurement: Measurement) -> MeasurementOutcome:
+    def _use(self, measurement: Measurement | CellMeasurement) -> MeasurementOutcome:
         later = []
         while self._before and measurement < self._before[-1][0]:
             used, self._state = self._before.pop()
             later.append(used)
         outcome = self._step(measurement)
-        self._trust.compare(measurement, outcome.verdict == ACCEPTED, self._buffer, self.settings)
-        if outcome.verdict == ACCEPTED:
-            self._liken(measurement)
+        if isinstance(measurement, Measurement):
+            accepted = outcome.verdict == ACCEPTED
+            self._trust.compare(measurement, accepted, self._buffer, self.settings)
+            if accepted:
+                self._liken(measurement)
         if later:
             self.replays += 1
         for used in reversed(later):
@@ -264,10 +319,12 @@ class PoseFilter:
                 m, state.estimate.track.path, moved.away(m, self.settings) / m.unlike, noise
             )
 
-    def _step(self, m: Measurement) -> MeasurementOutcome:
+    def _step(self, m: Measurement | CellMeasurement) -> MeasurementOutcome:
         """Applies a measurement that is the newest of those applied."""
         before, s = self._state, self.settings
         self._before.append((m, before))
+        if isinstance(m, CellMeasurement):
+            return self._weigh(before, m)
         estimate = self._hypothesis(before.estimate, m.stamp_ns, True)
         without = self._hypothesis(before.without, m.stamp_ns, False)
         if without is not None and without.grown(s):
@@ -317,6 +374,39 @@ class PoseFilter:
             count = _NEVER  # what knows no odometry agrees: the fault is the odometry's
         return self._found(state, m, count, REJECTED, REINITIALISED, distance)
 
+    def _weigh(self, before: FilterState, m: CellMeasurement) -> MeasurementOutcome:
+        """Applies cells: to the estimate, to its like without odometry, and to what challenges it."""
+        s = self.settings
+        estimate = self._hypothesis(before.estimate, m.stamp_ns, True)
+        without = self._hypothesis(before.without, m.stamp_ns, False)
+        challenger = self._hypothesis(before.challenger, m.stamp_ns, before.trusted)
+        if without is not None and without.grown(s):
+            without = None
+        main = estimate if before.trusted else without
+        if main is None or main.grown(s):
+            return MeasurementOutcome(CELLS_EARLY, m.source)
+        weighed = main.weighed(m, s)
+        if weighed is None:
+            return MeasurementOutcome(CELLS_ELSEWHERE, m.source)
+        agreement = weighed[1]
+        found = challenger.weighed(m, s) if challenger is not None and before.refused else None
+        if agreement < AGAINST:
+            since = before.against_since_ns if before.against else m.stamp_ns
+            state = replace(before, against=before.against + 1, against_since_ns=since)
+            if found is not None and found[1] > FOR:
+                state = replace(state, challenger=replace(found[0], count=found[0].count + 1))
+            self._state = state
+            return MeasurementOutcome(CELLS_AGAINST, m.source)
+
+        def drawn(hypothesis: PoseHypothesis | None) -> PoseHypothesis | None:
+            if hypothesis is None or hypothesis is main:
+                return weighed[0] if hypothesis is main else None
+            of_it = hypothesis.weighed(m, s)
+            return of_it[0] if of_it is not None and of_it[1] >= AGAINST else hypothesis
+
+        self._state = replace(before, estimate=drawn(estimate), without=drawn(without), against=0)
+        return MeasurementOutcome(CELLS_USED, m.source)
+
     def _restarted_without(
         self, without: PoseHypothesis | None, drawn: PoseHypothesis, m: Measurement
     ) -> PoseHypothesis | None:
@@ -359,10 +449,11 @@ class PoseFilter:
 
     def _judged(self, state: FilterState, m: Measurement) -> FilterState:
         """Returns the state with whether the robot is localised at this measurement."""
-        if state.main is None:
+        state, main = replace(state, posed_ns=m.stamp_ns), state.main
+        if main is None:
             return replace(state, localised=False)
-        found = sigmas(self._spread(state, state.main.track))
-        return state.judged(state.condition(self.settings, m.stamp_ns, m.arrived_ns, found), m)
+        found = sigmas(self._spread(state, main.track))
+        return state.judged(state.condition(self.settings, m.arrived_ns, found), m)
 
     def _spread(self, state: FilterState, track: Track) -> Array:
         """Returns the covariance (6, 6) by which it is judged whether the robot is localised."""
@@ -466,8 +557,7 @@ class PoseFilter:
             return INITIALISING if state.challenger else WAITING
         track, last = self._at(estimate.stamp_ns if estimate else None), self._before[-1][0]
         newest = max(track.stamp_ns, last.stamp_ns)
-        found = sigmas(self._spread(state, track))
-        return state.condition(self.settings, last.stamp_ns, newest, found)
+        return state.condition(self.settings, newest, sigmas(self._spread(state, track)))
 
     @property
     def refused_in_a_row(self) -> int:

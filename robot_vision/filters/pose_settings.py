@@ -19,6 +19,8 @@ WAITING, INITIALISING = "waiting", "initialising"
 LOCALISED, UNCERTAIN, CONTRADICTED = "localised", "uncertain", "contradicted"
 ACCEPTED, REJECTED, PENDING = "accepted", "rejected", "pending"
 INITIALISED, REINITIALISED = "initialised", "reinitialised"
+CELLS_USED, CELLS_AGAINST = "cells_used", "cells_against"
+CELLS_ELSEWHERE, CELLS_EARLY = "cells_elsewhere", "cells_early"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ class MeasurementOutcome:
     """What became of a measurement.
 
     Attributes:
-        verdict: `accepted`, `rejected`, `pending`, `initialising`, `initialised` or `reinitialised`.
+        verdict: `accepted`, `rejected`, `pending`, `initialising`, `initialised` or `reinitialised`; of cells
+            `cells_used`, `cells_against` (they say that the robot is not where it is believed to be),
+            `cells_elsewhere` (no cell is near) or `cells_early` (there is no estimate).
         source: of the measurement.
         distance: squared Mahalanobis distance from the estimate; NaN without one.
     """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robot_vision.filters.odometry import SPEED_M_S, TURN_DEG_S, USUAL_NOISE, OdometryNoise, Step
 from robot_vision.geometry import se3
-from robot_vision.geometry.rigid import inverse, symmetrised
+from robot_vision.geometry.rigid import inverse, skew, symmetrised
 from robot_vision.messages.stamps import nanoseconds
 
 Array = NDArray[np.float64]
@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 _ALONE = (
     1.2  # variance of one view over what it says: networks err grossly more often than a Gaussian
 )
+_ROUNDING = 1e-12  # m^2
 VELOCITY_TIME_S = 1.0  # over which people and robots keep their velocity
 
 
@@ -180,7 +181,28 @@ class Track:
         # Joseph's form stays positive definite, whatever the rounding.
         A = np.eye(12)
         A[:, :6] -= gain
-        updated = A @ P @ A.T + gain @ noise @ gain.T
+        return self._changed(change, A @ P @ A.T + gain @ noise @ gain.T)
+
+    def point(self, point: NDArray[np.float64]) -> tuple[Array, Array]:
+        """Returns where a point (3,) of the robot is in the map (3,), and by the error: Jacobian (3, 6)."""
+        R = self.T[:3, :3]
+        return R @ point + self.T[:3, 3], np.hstack([R, -R @ skew(point)])
+
+    def conditioned(self, H: Array, V: Array, moved: Array, covariance: Array) -> Track:
+        """Returns the track of which some linear functions of the error are believed to be otherwise.
+
+        Args:
+            H: the functions (n, 6), of the pose's error.
+            V: their covariance (n, n) before.
+            moved: their mean (n,), from what it was.
+            covariance: (n, n).
+        """
+        P = self.covariance
+        gain = np.linalg.solve(V + _ROUNDING * np.eye(len(V)), H @ P[:6]).T  # (12, n)
+        return self._changed(gain @ moved, P + gain @ (covariance - V) @ gain.T)
+
+    def _changed(self, change: Array, updated: Array) -> Track:
+        """Returns the track with its error (12,) put right; `updated` (12, 12) is of what is left."""
         # The error is now about the new pose (Sola 2017, "reset").
         reset = np.eye(12)
         reset[:6, :6] = se3.right_jacobian(change[:6])

@@ -22,6 +22,7 @@ from robot_vision.geometry.published_covariance import MAX_COVARIANCE
 from robot_vision.images.compressed import compressed_size
 from robot_vision.images.decode import bytes_of, to_rgb
 from robot_vision.images.planes import to_plane
+from robot_vision.messages.clouds import point_fields
 from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.messages.types import (
     CLASSIFICATION,
@@ -273,11 +274,11 @@ class Shown:
         self._scene.points(topic, message.header.frame_id, _some(points))
 
     def _cloud(self, topic: str, message: Any, look: Look) -> None:
-        points = _floats(message, "x y z")
+        points = point_fields(message, "x y z")
         fine = np.isfinite(points).all(axis=1)
         radii = np.full(len(points), 0.01)
         if {f.name for f in message.fields} >= {"size", "probability"}:
-            size, probability = _floats(message, "size probability").T
+            size, probability = point_fields(message, "size probability").T
             # Discs whose areas are as the probabilities, and that fill what they are of where it is certain.
             radii = np.maximum(size / 2 * np.sqrt(probability.clip(0, 1)), 0.01)
         points, radii = _some(points[fine]), _some(radii[fine])
@@ -347,31 +348,6 @@ def _reduced(image: NDArray[Any], side: int) -> NDArray[Any]:
 
 def _some(points: Array) -> Array:
     return points[:: -(-len(points) // _MOST_POINTS) or 1]
-
-
-def _floats(message: Any, names: str) -> Array:
-    """Returns fields (N, F) of the points of a PointCloud2, by their names.
-
-    Raises:
-        MeasurementError: they are not there, or of another type than float32.
-    """
-    wanted = names.split()
-    places = {f.name: (f.offset, f.datatype) for f in message.fields}
-    if any(places.get(name, (0, 0))[1] != 7 for name in wanted):  # 7 is FLOAT32
-        raise MeasurementError("cloud", f"its points have no {names} of float32")
-    order = ">" if message.is_bigendian else "<"
-    step = int(message.point_step)
-    kind = np.dtype(
-        {
-            "names": wanted,
-            "formats": [f"{order}f4"] * len(wanted),
-            "offsets": [places[n][0] for n in wanted],
-            "itemsize": step,
-        }
-    )
-    data = bytes_of(message.data)
-    rows = np.frombuffer(data[: len(data) // step * step], kind)
-    return np.stack([rows[name].astype(np.float64) for name in wanted], axis=1)
 
 
 def _lines(value: Any, name: str = "") -> Iterator[str]:

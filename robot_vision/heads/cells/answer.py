@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.contract.head import Answer
-from robot_vision.heads.cells.partition import centres
+from robot_vision.geometry.squares import centres
 
 RADII = (0.5, 1.0, 2.0, 5.0)  # metres
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.geometry.squares import centres
 from robot_vision.heads.cells.answer import CellsAnswer
-from robot_vision.heads.cells.partition import centres
 from robot_vision.images.canvas import Canvas
 
 SHOWN = 3

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.geometry.squares import centres, distances
 from robot_vision.heads.cells.answer import RADII
-from robot_vision.heads.cells.partition import centres, distances
 from robot_vision.statistics.bootstrap import Statistic, mean, quantiles
 from robot_vision.statistics.reliability import calibration_error
 

@@ -23,10 +23,10 @@ from robot_vision.contract.head import (
 )
 from robot_vision.contract.topics import Topic
 from robot_vision.errors import ConfigError
+from robot_vision.geometry.squares import centres
 from robot_vision.heads.cells.answer import RADII, CellsAnswer
 from robot_vision.heads.cells.drawing import SHOWN, draw_cells, place
 from robot_vision.heads.cells.options import CellsOptions
-from robot_vision.heads.cells.partition import centres
 from robot_vision.heads.cells.spec import CellsSpec
 from robot_vision.heads.cells.topics import grid_topic, points_topic
 from robot_vision.images.canvas import Canvas

@@ -22,6 +22,7 @@ from robot_vision.contract.metrics import (
     Statistics,
 )
 from robot_vision.contract.rows import RowColumn, Rows
+from robot_vision.geometry.squares import centres
 from robot_vision.heads.cells import figures
 from robot_vision.heads.cells.answer import RADII
 from robot_vision.heads.cells.evaluation import (
@@ -30,7 +31,6 @@ from robot_vision.heads.cells.evaluation import (
     statistics,
     within_name,
 )
-from robot_vision.heads.cells.partition import centres
 from robot_vision.statistics.bootstrap import Resampler, mean, quantiles
 from robot_vision.statistics.paired import Bound, PairedEvidence
 from robot_vision.statistics.reliability import reliability

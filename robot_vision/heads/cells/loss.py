@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_vision.contract.losses import LossValue, Tensors, full_precision, require, zero_of
-from robot_vision.heads.cells.partition import PLANES
+from robot_vision.geometry.squares import PLANES
 
 _LEAST = 1e-12  # of the Gaussian that must lie in cells
 

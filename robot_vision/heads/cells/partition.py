@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_vision.geometry.squares import PLANES
+
 Array = NDArray[np.float64]
-PLANES = {"xy": (0, 1), "xz": (0, 2), "yz": (1, 2)}  # to the axes of the map
 
 
 def divide(
@@ -62,18 +63,6 @@ def widest(positions: Array) -> str:
     """Returns the plane of the two axes along which positions (N, 3) spread most; of equal ones the first."""
     spread = np.std(positions, axis=0)
     return max(PLANES, key=lambda plane: float(spread[list(PLANES[plane])].sum()))
-
-
-def centres(cells: Array) -> Array:
-    """Returns the centre (K, 2) of cells (K, 4)."""
-    return (cells[:, :2] + cells[:, 2:]) / 2
-
-
-def distances(positions: Array, cells: Array) -> Array:
-    """Returns how far positions (N, 2) are from cells (K, 4): (N, K), metres, 0 in a cell."""
-    p = np.asarray(positions, np.float64)[:, None]
-    beyond = np.maximum(np.maximum(cells[:, :2] - p, p - cells[:, 2:]), 0.0)  # (N, K, 2)
-    return np.asarray(np.hypot(beyond[..., 0], beyond[..., 1]))
 
 
 class Grid:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, unknown
-from robot_vision.heads.cells.partition import PLANES
+from robot_vision.geometry.squares import PLANES
 from robot_vision.settings.checks import require
 
 MOST_CELLS = 65536

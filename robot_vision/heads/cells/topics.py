@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from robot_vision.contract.topics import HIDDEN, Row, Shot, Topic, stack
 from robot_vision.errors import SourceError
+from robot_vision.geometry.squares import centres
 from robot_vision.heads.cells.answer import CellsAnswer
 from robot_vision.heads.cells.options import CellsOptions
-from robot_vision.heads.cells.partition import Grid, centres
+from robot_vision.heads.cells.partition import Grid
 from robot_vision.heads.cells.spec import CellsSpec
 from robot_vision.messages.making import Maker, sequence_of, set_header
 from robot_vision.messages.types import POINT_CLOUD

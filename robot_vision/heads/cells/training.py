@@ -26,9 +26,10 @@ from robot_vision.contract.training import (
     require_poses,
 )
 from robot_vision.errors import ConfigError
+from robot_vision.geometry.squares import centres
 from robot_vision.heads.cells.drawing import place
 from robot_vision.heads.cells.evaluation import SMALLEST_PROBABILITY, score_cells, statistics
-from robot_vision.heads.cells.partition import centres, divide, widest
+from robot_vision.heads.cells.partition import divide, widest
 from robot_vision.heads.cells.spec import CellsSpec
 from robot_vision.settings.declared import option
 from robot_vision.settings.mappings import from_mapping

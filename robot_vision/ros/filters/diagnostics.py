@@ -8,6 +8,10 @@ from typing import Any
 
 from robot_vision.filters.class_model import ClassBelief
 from robot_vision.filters.pose_settings import (
+    CELLS_AGAINST,
+    CELLS_EARLY,
+    CELLS_ELSEWHERE,
+    CELLS_USED,
     CONTRADICTED,
     INITIALISING,
     LOCALISED,
@@ -51,6 +55,12 @@ POSE_COUNTERS = (
     "tf_refused",
     "refused_too_old",
     "refused_stamps_ahead",
+    "refused_shape",
+    "cells_received",
+    CELLS_USED,
+    CELLS_AGAINST,
+    CELLS_ELSEWHERE,
+    CELLS_EARLY,
     "odometry_received",
     "odometry_non_finite",
     "odometry_out_of_range",
@@ -198,6 +208,7 @@ def pose_status(node: str, p: FilterParameters, health: PoseHealth, statistics: 
         "accepted_hz": statistics.rate("accepted"),
         "published_hz": statistics.rate("published"),
         "pose_topics": " ".join(p.poses()),
+        "cell_topics": " ".join(p.cells()),
         **{name: counters.get(name, 0) for name in POSE_COUNTERS},
     }
     return status_message(level, f"{node}: pose", text, "", values)

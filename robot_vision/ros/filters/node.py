@@ -57,6 +57,8 @@ class FilterNode(ManagedNode[FilterParameters]):
         if p.filter_pose:
             topics = [(f"source {n}", t) for n, t in enumerate(p.poses(), 1)]
             check_topics(self, "pose_topics", topics)
+            topics = [(f"source {n}", t) for n, t in enumerate(p.cells(), 1)]
+            check_topics(self, "cell_topics", topics)
         shared = (self, lambda: self.parameters, self._warn, self._ahead, self._on_incompatible_qos)
         try:
             if p.filter_classes:

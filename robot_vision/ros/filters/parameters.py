@@ -129,7 +129,19 @@ class FilterParameters(ManagedParameters):
         "Frame whose pose each topic gives, such as camera_optical_frame; /tf_static connects it to"
         " base_frame. An empty entry is base_frame.",
     )
-    map_frame: str = parameter("map", "Frame of all poses; poses in another frame are refused.")
+    cell_topics: tuple[str, ...] = parameter(
+        ("",),
+        "Topics of cells with the probability of each that the camera is in it, PointCloud2 with x y z size "
+        "probability, such as perception/camera/cell_points. Empty: none.",
+    )
+    cell_frames: tuple[str, ...] = parameter(
+        ("",),
+        "Frame whose position each of cell_topics gives, such as camera_optical_frame; /tf_static connects "
+        "it to base_frame. An empty entry takes the camera to be at base_frame.",
+    )
+    map_frame: str = parameter(
+        "map", "Frame of all poses and cells; those in another frame are refused."
+    )
     base_frame: str = parameter(
         "",
         "Frame of the robot whose pose is estimated; empty takes the child frame of the odometry.",
@@ -337,11 +349,15 @@ class FilterParameters(ManagedParameters):
                 f"classification_topics has {len(self.classification_topics)} entries for "
                 f"{len(self.cameras)} cameras: give one for each, or leave it empty"
             )
-        if len(self.pose_frames) not in (0, 1, len(self.poses())):
-            raise ConfigError(
-                f"pose_frames has {len(self.pose_frames)} entries for {len(self.poses())} pose topics: "
-                "give one for all, or one for each"
-            )
+        for name, frames, topics in (
+            ("pose", self.pose_frames, self.poses()),
+            ("cell", self.cell_frames, self.cells()),
+        ):
+            if len(frames) not in (0, 1, len(topics)):
+                raise ConfigError(
+                    f"{name}_frames has {len(frames)} entries for {len(topics)} {name} topics: give one for "
+                    "all, or one for each"
+                )
         for name in ("class_rates", "class_prior", "training_prior"):
             if getattr(self, name) and self.class_file:
                 raise ConfigError(f"{name} and class_file exclude each other: give one")
@@ -366,11 +382,17 @@ class FilterParameters(ManagedParameters):
         own = (f"{self.perception_node}/{camera}/pose" for camera in self.cameras)
         return given or (*own, "places/pose")
 
+    def cells(self) -> tuple[str, ...]:
+        """Returns the topics of cells."""
+        return tuple(topic for topic in self.cell_topics if topic)
+
     def pose_frame(self, index: int) -> str:
         """Returns the frame whose pose a topic gives; empty for `base_frame`."""
-        if len(self.pose_frames) > 1:
-            return self.pose_frames[index]
-        return self.pose_frames[0] if self.pose_frames else ""
+        return _one_of(self.pose_frames, index)
+
+    def cell_frame(self, index: int) -> str:
+        """Returns the frame whose position a topic of cells gives; empty for `base_frame`."""
+        return _one_of(self.cell_frames, index)
 
     def pose_settings(self) -> PoseFilterSettings:
         """Returns the settings of the pose filter."""
@@ -398,6 +420,11 @@ class FilterParameters(ManagedParameters):
             history_s=self.history_s,
             odometry_timeout_s=self.odometry_timeout_s,
         )
+
+
+def _one_of(frames: tuple[str, ...], index: int) -> str:
+    """Returns the frame of a topic: one for all, or one for each."""
+    return frames[index if len(frames) > 1 else 0] if frames else ""
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from std_msgs.msg import Bool, Header
 
 from robot_vision.errors import MeasurementError
 from robot_vision.filters.pose_filter import (
+    CELLS_AGAINST,
     LOCALISED,
     REINITIALISED,
     REJECTED,
@@ -25,9 +26,16 @@ from robot_vision.filters.pose_filter import (
     PoseEstimate,
     PoseFilter,
 )
+from robot_vision.filters.position_cells import PositionCells
 from robot_vision.geometry.camera_pose import CameraPose
 from robot_vision.geometry.frames import FrameTree
-from robot_vision.geometry.rigid import compose_with_covariance, pose_matrix, xyzw_from_matrix
+from robot_vision.geometry.rigid import (
+    compose_with_covariance,
+    inverse,
+    pose_matrix,
+    xyzw_from_matrix,
+)
+from robot_vision.messages.clouds import checked_cells
 from robot_vision.messages.incoming import checked_covariance, checked_pose, measured_stamp_ns
 from robot_vision.messages.stamps import nanoseconds, set_stamp
 from robot_vision.ros.filters.diagnostics import (
@@ -126,6 +134,10 @@ class PoseFiltering:
             self._subscribe(
                 PoseWithCovarianceStamped, topic, functools.partial(self._on_pose, topic, index)
             )
+        for index, topic in enumerate(p.cells()):
+            from sensor_msgs.msg import PointCloud2
+
+            self._subscribe(PointCloud2, topic, functools.partial(self._on_cells, topic, index))
         if p.odometry_source == "topic":
             from nav_msgs.msg import Odometry
 
@@ -175,52 +187,93 @@ class PoseFiltering:
         """Takes changed parameters up."""
         self._filter.change(self._parameters().pose_settings())
 
-    # Measured poses
+    # Measured poses and cells
 
     def _on_pose(self, topic: str, index: int, message: Any) -> None:
         self.statistics.count("poses_received")
         self._last_pose = time.monotonic()
-        p = self._parameters()
-        frame = message.header.frame_id.lstrip("/")
-        if frame != p.map_frame:
-            self._refuse(
-                topic, "frame", f"its frame is {frame!r} and not map_frame, {p.map_frame!r}"
-            )
+        stamp = self._stamp(topic, message.header)
+        if stamp is None:
             return
         try:
-            stamp = measured_stamp_ns(message.header)
             covariance = checked_covariance(message.pose.covariance)
         except MeasurementError as error:
             self._refuse(topic, error.reason, str(error))
             return
-        if stamp == self._stamps.get(topic):
-            self._refuse(topic, "out_of_order", f"its stamp, {stamp} ns, is that of the last one")
-            return
-        ahead_s = self._ahead(stamp)
-        if ahead_s > 0:
-            self._refuse(topic, "stamps_ahead", f"its stamp is {ahead_s:.1f} s ahead of the clock")
-            return
         T_map_frame = self._matrix(topic, message.pose.pose, "refused")
         if T_map_frame is None:
             return
-        of = p.pose_frame(index)
+        of = self._parameters().pose_frame(index)
         if self._wrong_frame(topic, of):
             return
-        if of and not self._base():
+        T_frame_base = self._to_base(topic, of)
+        if T_frame_base is None:
+            return
+        if of:
+            T_map_frame, covariance = compose_with_covariance(T_map_frame, covariance, T_frame_base)
+        self._measured(
+            topic, stamp, lambda: self._filter.add_pose(stamp, T_map_frame, covariance, topic)
+        )
+
+    def _on_cells(self, topic: str, index: int, message: Any) -> None:
+        self.statistics.count("cells_received")
+        stamp = self._stamp(topic, message.header)
+        if stamp is None:
+            return
+        try:
+            cells = PositionCells(*checked_cells(message))
+        except MeasurementError as error:
+            self._refuse(topic, error.reason, str(error))
+            return
+        T_frame_base = self._to_base(topic, self._parameters().cell_frame(index))
+        if T_frame_base is None:
+            return
+        point = inverse(T_frame_base)[:3, 3]
+        self._measured(topic, stamp, lambda: self._filter.add_cells(stamp, cells, topic, point))
+
+    def _stamp(self, topic: str, header: Any) -> int | None:
+        """Returns the stamp of a measurement in the map's frame; None where it is none, after saying so."""
+        p, frame = self._parameters(), header.frame_id.lstrip("/")
+        if frame != p.map_frame:
+            self._refuse(
+                topic, "frame", f"its frame is {frame!r} and not map_frame, {p.map_frame!r}"
+            )
+            return None
+        try:
+            stamp = measured_stamp_ns(header)
+        except MeasurementError as error:
+            self._refuse(topic, error.reason, str(error))
+            return None
+        if stamp == self._stamps.get(topic):
+            self._refuse(topic, "out_of_order", f"its stamp, {stamp} ns, is that of the last one")
+            return None
+        ahead_s = self._ahead(stamp)
+        if ahead_s > 0:
+            self._refuse(topic, "stamps_ahead", f"its stamp is {ahead_s:.1f} s ahead of the clock")
+            return None
+        return stamp
+
+    def _to_base(self, topic: str, of: str) -> Matrix | None:
+        """Returns the fixed transform (4, 4) from a frame to the robot; says of one that is missing why."""
+        if not of:
+            return np.eye(4)
+        if not self._base():
             text = (
                 f"it is of {of!r}, and no odometry has named the robot's frame yet: set base_frame"
             )
             self._refuse(topic, "no_transform", text)
-            return
-        if of:
-            T_frame_base = self._statics.lookup(of, self._base())
-            if T_frame_base is None:
-                text = f"no fixed transform from {of!r} to {self._base()!r} on /tf_static"
-                self._refuse(topic, "no_transform", text)
-                return
-            T_map_frame, covariance = compose_with_covariance(T_map_frame, covariance, T_frame_base)
+            return None
+        T_frame_base = self._statics.lookup(of, self._base())
+        if T_frame_base is None:
+            text = f"no fixed transform from {of!r} to {self._base()!r} on /tf_static"
+            self._refuse(topic, "no_transform", text)
+        return T_frame_base
+
+    def _measured(
+        self, topic: str, stamp: int, add: Callable[[], list[MeasurementOutcome]]
+    ) -> None:
         try:
-            outcomes = self._filter.add_pose(stamp, T_map_frame, covariance, topic)
+            outcomes = add()
         except MeasurementError as error:
             self._refuse(topic, error.reason, str(error))
             return
@@ -259,7 +312,7 @@ class PoseFiltering:
         self.statistics.count(f"refused_{reason}")
         self.statistics.mark("refused")
         self.statistics.mark(f"refused_{reason}")
-        self._warn(f"{topic} {reason}", f"{topic}: a pose was refused: {text}")
+        self._warn(f"{topic} {reason}", f"{topic}: a measurement was refused: {text}")
 
     def _note(self, outcomes: list[MeasurementOutcome]) -> None:
         more, self._without = (
@@ -286,6 +339,11 @@ class PoseFiltering:
                 self._warn(
                     "reinitialised",
                     f"{outcome.source}: rejected poses agree with each other: they replace the estimate",
+                )
+            elif outcome.verdict == CELLS_AGAINST:
+                self._warn(
+                    f"{outcome.source} against",
+                    f"{outcome.source}: cells say that the robot is not where the estimate is",
                 )
 
     # Odometry

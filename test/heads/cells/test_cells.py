@@ -19,7 +19,8 @@ from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.merge import document
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.geometry.rigid import matrix_from_xyzw
-from robot_vision.heads.cells.partition import Grid, centres, distances, divide
+from robot_vision.geometry.squares import centres, distances
+from robot_vision.heads.cells.partition import Grid, divide
 from robot_vision.messages.making import rosbags_maker
 from robot_vision.messages.serialized import Stamp
 from robot_vision.messages.types import message_types

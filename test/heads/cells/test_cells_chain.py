@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from robot_vision.cli import main
-from robot_vision.heads.cells.partition import centres
+from robot_vision.geometry.squares import centres
 from robot_vision.pipeline import Pipeline
 from robot_vision.recordings.writing import RecordingWriter
 

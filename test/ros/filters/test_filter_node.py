@@ -537,3 +537,84 @@ def test_belief_says_alone_whether_to_drive_on(tmp_path: Path) -> None:
     finally:
         node.stop()
         client.close()
+
+
+def test_cells_contradict_a_robot_that_was_carried_away(tmp_path: Path) -> None:
+    """Poses end, and cells say that the robot is elsewhere. Hostile clouds are counted and change nothing."""
+    from diagnostic_msgs.msg import DiagnosticArray
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+    from nav_msgs.msg import Odometry
+    from sensor_msgs.msg import PointCloud2, PointField
+
+    client = Client()
+    node = NodeProcess(
+        tmp_path / "log.txt",
+        "robot_vision.ros.filters.node",
+        "--ros-args",
+        *("-r", "__node:=celled", "-p", "pose_topics:=[/gps]", "-p", "filter_classes:=false"),
+        *("-p", "cell_topics:=[/cells]", "-p", "diagnostics_period_s:=0.2"),
+        *("-p", "warn_period_s:=0.1", "-p", "base_frame:=base_link"),
+    )
+    try:
+        client.listen(DiagnosticArray, "/diagnostics")
+        poses = client.publisher(PoseWithCovarianceStamped, "/gps")
+        odometry = client.publisher(Odometry, "/odom")
+        clouds = client.publisher(PointCloud2, "/cells")
+        x, y = (a.reshape(-1) + 0.25 for a in np.meshgrid(*2 * [np.arange(-8, 8, 0.5)]))
+        posed, where = True, 0.0
+
+        def cloud(**changes: Any) -> PointCloud2:
+            p = np.exp(-2 * ((x - where) ** 2 + y**2)) + 1e-3
+            points = np.stack([x, y, 0 * x, 0 * x + 0.5, p / p.sum()], axis=1).astype("<f4")
+            points *= changes.pop("factor", 1.0)
+            message = PointCloud2(point_step=20, width=len(points), height=1)
+            set_header(message, time.time_ns(), changes.pop("frame", "map"))
+            message.fields = [
+                PointField(name=name, offset=4 * i, datatype=7, count=1)
+                for i, name in enumerate(("x", "y", "z", "size", "probability"))
+            ]
+            message.data = points.tobytes() * changes.pop("times", 1)
+            if changes.pop("old", False):
+                message.header.stamp.sec -= 60
+            return message
+
+        def drive(extra: Any = None) -> None:
+            message = Odometry(child_frame_id="base_link")
+            set_header(message, time.time_ns(), "odom")
+            message.pose.pose.orientation.w = 1.0
+            odometry.publish(message)
+            if posed:
+                poses.publish(measured(time.time_ns(), (0.0, 0.0, 0.0)))
+            clouds.publish(extra or cloud())
+            time.sleep(0.05)
+
+        def count(name: str) -> float:
+            return client.count("celled: pose", name)
+
+        def condition() -> str:
+            return (client.diagnostics("celled: pose") or (0, "", {}))[2].get("condition", "")
+
+        wait_until(lambda: condition() == "localised", 120, "localised", each=drive)
+        wait_until(lambda: count("cells_used") > 0, each=drive)
+        for name, changes in {
+            "refused_out_of_range": dict(factor=3.0),
+            "refused_non_finite": dict(factor=math.nan),
+            "refused_frame": dict(frame="odom"),
+            "refused_shape": dict(times=100),  # more than are taken
+            "refused_too_old": dict(old=True),
+        }.items():
+            before = count(name)
+
+            def more(b: float = before, n: str = name) -> bool:
+                return count(n) > b
+
+            wait_until(more, 20, name, each=lambda c=changes: drive(cloud(**c)))
+        wait_until(lambda: condition() == "localised", each=drive)
+        posed, where = False, 5.0
+        wait_until(lambda: condition() == "contradicted", 20, "contradicted", each=drive)
+        assert "cells say that the robot is not where" in node.output
+        where = 0.0
+        wait_until(lambda: condition() == "localised", 20, "localised again", each=drive)
+    finally:
+        node.stop()
+        client.close()
