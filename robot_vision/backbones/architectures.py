@@ -8,12 +8,15 @@ size of every intermediate tensor is known in a second and without memory.
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -157,8 +160,67 @@ def skeleton(name: str) -> nn.Module:
         with torch.device("meta"):
             return build(name, initialise=False).eval()
     except NotImplementedError:  # RegNet computes its widths with tensors that it reads
-        with torch.device("cpu"):
+        with torch.device("cpu"), _WeightsOnMeta():
             return build(name, initialise=False).eval().to("meta")
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Lets layers make their weights without data, which also makes their initialisation cost nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def tapped(name: str, nodes: Iterable[str], initialise: bool = True) -> nn.Module:
+    """Builds the part of a network of torchvision or this package that some of its nodes need.
+
+    Args:
+        name: of the network.
+        nodes: names of `Architecture.nodes`.
+        initialise: see `build`.
+
+    Returns:
+        Without weights, a module that takes images and returns each node's tensor by its name. On torch's
+        `meta` device, where that is the default, in eval mode; a caller fills it in later.
+    """
+    nodes = tuple(nodes)
+    cut = _cut(name, nodes)
+    if torch.get_default_device().type == "meta":
+        return copy.deepcopy(cut)
+    full = build(name, initialise)
+    state = full.state_dict()
+    if (
+        not cut.state_dict().keys() <= state.keys()
+    ):  # a table that arises on the way, and is no weight
+        return create_feature_extractor(full, list(nodes), suppress_diff_warning=True)
+    body = copy.deepcopy(cut)
+    body.load_state_dict({key: state[key] for key in body.state_dict()}, assign=True)
+    return body.train()
+
+
+@functools.lru_cache(maxsize=64)
+def shapes_at(name: str, nodes: tuple[str, ...], size: Shape) -> Mapping[str, Shape]:
+    """Returns the shapes of nodes, without the batch axis, for images of (channels, height, width).
+
+    Raises:
+        RuntimeError, AssertionError, ValueError: the network cannot take them.
+    """
+    with torch.device("meta"):
+        outputs = _cut(name, nodes)(torch.empty(1, *size))
+    return {node: tuple(outputs[node].shape[1:]) for node in nodes}
+
+
+@functools.lru_cache(maxsize=64)
+def _cut(name: str, nodes: tuple[str, ...]) -> nn.Module:
+    """What `tapped` returns on the `meta` device: following a network's steps takes up to seconds."""
+    with torch.device("meta"):
+        model = skeleton(name)
+        return create_feature_extractor(model, list(nodes), suppress_diff_warning=True).eval()
 
 
 @functools.lru_cache(maxsize=32)

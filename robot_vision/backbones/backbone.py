@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from robot_vision.backbones import architectures, timm_networks
 from robot_vision.backbones.pretrained import read_weights
@@ -59,12 +58,7 @@ class Backbone(nn.Module):
             with torch.device("cpu"):
                 self.body = timm_networks.tapped(name, input_size, self.taps)
         else:
-            if torch.get_default_device().type == "meta":
-                # A caller that builds it there fills it in later.
-                full = architectures.skeleton(name)
-            else:
-                full = architectures.build(name, initialise=weights is None)
-            self.body = create_feature_extractor(full, list(nodes), suppress_diff_warning=True)
+            self.body = architectures.tapped(name, nodes, initialise=weights is None)
         self.classification_layer: tuple[Tensor, Tensor] | None = None
         self.weight_notes: list[str] = []
         self._frozen: tuple[str, ...] = ()
@@ -147,24 +141,20 @@ class Backbone(nn.Module):
 
     def _measure(self, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         name = self.architecture.name
-        wanted = sorted(set(self._nodes.values()))
-        with torch.device("meta"):
-            images = torch.empty(1, self.architecture.input[0], *input_size)
-            try:
-                if timm_networks.is_timm(name):
-                    model = timm_networks.tapped(name, input_size, wanted).eval()
-                    outputs = timm_networks.run(model, images, wanted)
-                else:
-                    model = architectures.skeleton(name)
-                    body = create_feature_extractor(model, wanted, suppress_diff_warning=True)
-                    outputs = body.eval()(images)
-            except (RuntimeError, AssertionError, ValueError) as error:
-                first = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ConfigError(
-                    f"{name} cannot take an input of {input_size[0]} x {input_size[1]} pixels "
-                    f"({first}): use {'x'.join(map(str, self.architecture.input[1:]))} for instance"
-                ) from error
-        return {tap: tuple(outputs[node].shape[1:]) for tap, node in self._nodes.items()}
+        wanted = tuple(sorted(set(self._nodes.values())))
+        size = (self.architecture.input[0], *input_size)
+        measure = (
+            timm_networks.shapes_at if timm_networks.is_timm(name) else architectures.shapes_at
+        )
+        try:
+            shapes = measure(name, wanted, size)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"{name} cannot take an input of {input_size[0]} x {input_size[1]} pixels "
+                f"({first}): use {'x'.join(map(str, self.architecture.input[1:]))} for instance"
+            ) from error
+        return {tap: shapes[node] for tap, node in self._nodes.items()}
 
     def _load(self, weights: str) -> None:
         needed = self.body.state_dict()

@@ -113,6 +113,15 @@ def tapped(name: str, size: tuple[int, int], taps: Sequence[str]) -> nn.Module:
     return model
 
 
+@functools.lru_cache(maxsize=64)
+def shapes_at(name: str, taps: tuple[str, ...], size: Shape) -> Mapping[str, Shape]:
+    """Returns the taps' shapes, without the batch axis, for images (channels, height, width)."""
+    with torch.device("meta"):
+        model = tapped(name, (size[1], size[2]), taps).eval()
+        found = run(model, torch.empty(1, *size), taps)
+    return {tap: tuple(found[tap].shape[1:]) for tap in taps}
+
+
 def run(model: Any, images: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
     """Returns the tensors at some taps.
 
