@@ -55,7 +55,7 @@ class CoordinatesSpec:
     dropout: float = 0.1
     minimum: float = 0.2
     maximum: float = 10.0
-    error_px: float = 5.0
+    error_px: float = 8.0
     least_inliers: float = 0.1
     position_scale: float = 1.0
     rotation_scale: float = 1.0

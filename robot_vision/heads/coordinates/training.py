@@ -86,8 +86,9 @@ class CoordinatesTrainer(Trainer[CoordinatesSpec]):
             camera = facts.camera()
             if camera is None:
                 raise ConfigError(
-                    f"The {self.name} head needs the camera's matrix, which the data do not have: give it by "
-                    "the data set's option, or a recording with camera_info"
+                    f"The {self.name} head needs the matrix of the camera that took the training images, "
+                    "which nothing says here: train it on a data set with camera_matrix, or on a recording "
+                    "with camera_info"
                 )
             # Whole of the input, in pixels of an image of 8 times the cells.
             scale = [CELL * n / side for n, side in zip(given["size"], facts.input, strict=True)]
