@@ -315,7 +315,7 @@ def test_full_disk_pauses_mapping_says_so_and_loses_nothing(robot):
     process = psutil.Process(robot.process.process.pid)
     largest = max(f.stat().st_size for f in robot.folder.glob("full.map*"))
     unlimited = process.rlimit(psutil.RLIMIT_FSIZE)
-    log = (robot.folder / "log.txt").stat().st_size + (1 << 20)
+    log = (robot.folder / "log.txt").stat().st_size + (1 << 18)
     process.rlimit(psutil.RLIMIT_FSIZE, (max(largest, log), unlimited[1]))
     try:
         far = [base_pose(20 + 0.3 * i) for i in range(4000)]
