@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
-from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torchvision import models, ops
+from torchvision.models.feature_extraction import NodePathTracer, create_feature_extractor
 
 from robot_vision.backbones import timm_networks
 from robot_vision.backbones.small import LeNet, PulpResNet8, ResNet8
@@ -176,7 +177,7 @@ class _WeightsOnMeta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def tapped(name: str, nodes: Iterable[str], initialise: bool = True) -> nn.Module:
+def tapped(name: str, nodes: tuple[str, ...], initialise: bool = True) -> nn.Module:
     """Builds the part of a network of torchvision or this package that some of its nodes need.
 
     Args:
@@ -188,7 +189,6 @@ def tapped(name: str, nodes: Iterable[str], initialise: bool = True) -> nn.Modul
         Without weights, a module that takes images and returns each node's tensor by its name. On torch's
         `meta` device, where that is the default, in eval mode; a caller fills it in later.
     """
-    nodes = tuple(nodes)
     cut = _cut(name, nodes)
     if torch.get_default_device().type == "meta":
         return copy.deepcopy(cut)
@@ -235,11 +235,13 @@ def look_inside(name: str) -> Architecture:
         return Architecture(name=name, **timm_networks.facts(name))
     look = OWN[name][1] if name in OWN else _LOOK
     model = skeleton(name)
+    # The steps as `create_feature_extractor` names them, followed once.
+    tracer = NodePathTracer(autowrap_modules=(math, ops), leaf_modules=_LEAVES)
+    steps = fx.GraphModule(model, tracer.trace(model))
+    run = _Recorder(steps, tracer.node_to_qualname)
     with torch.device("meta"):
-        inside = get_graph_node_names(model, suppress_diff_warning=True)[1][1:]  # [0] is the input
-        extractor = create_feature_extractor(model, inside, suppress_diff_warning=True).eval()
-        outputs = extractor(torch.empty(1, *look))
-    tensors = {node: out for node, out in outputs.items() if isinstance(out, Tensor)}
+        run.run(torch.empty(1, *look))
+    tensors = run.found
     modules = dict(model.named_modules())
     last_layer = [node for node in tensors if any(True for _ in _parameters(modules.get(node)))][-1]
     before = list(tensors)[: list(tensors).index(last_layer)]
@@ -264,6 +266,27 @@ def look_inside(name: str) -> Architecture:
         input=look,
         says=getattr(model, "says", "classes"),
     )
+
+
+# torchvision's own functions and layers are one step each, as in `create_feature_extractor`.
+_LEAVES = [
+    part for part in vars(ops).values() if isinstance(part, type) and issubclass(part, nn.Module)
+]
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps the tensor of each step by its name; the input is none."""
+
+    def __init__(self, module: fx.GraphModule, names: Mapping[fx.Node, str]) -> None:
+        super().__init__(module)
+        self._names = names
+        self.found: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and n.op != "placeholder" and n in self._names:
+            self.found[self._names[n]] = result
+        return result
 
 
 def _parameters(module: nn.Module | None) -> list[nn.Parameter]:

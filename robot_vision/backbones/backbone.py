@@ -49,9 +49,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.architecture = architectures.look_inside(name)
         self.taps = tuple(dict.fromkeys(taps)) or (self.architecture.features,)
-        nodes = {self.architecture.resolve(tap): tap for tap in self.taps}
         self._nodes = {tap: self.architecture.resolve(tap) for tap in self.taps}
-        self.shapes = self._measure(input_size)
+        nodes = tuple(sorted(set(self._nodes.values())))
+        self.shapes = self._measure(nodes, input_size)
         self._of_timm = timm_networks.is_timm(name)
         if self._of_timm:
             # Never on the meta device, where it would lose tables that are no weights and stand in no file.
@@ -139,15 +139,16 @@ class Backbone(nn.Module):
     def _has(self, stage: str) -> bool:
         return any(_within(name, (stage,)) for name, _ in self.body.named_modules())
 
-    def _measure(self, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    def _measure(
+        self, nodes: tuple[str, ...], input_size: tuple[int, int]
+    ) -> dict[str, tuple[int, ...]]:
         name = self.architecture.name
-        wanted = tuple(sorted(set(self._nodes.values())))
         size = (self.architecture.input[0], *input_size)
         measure = (
             timm_networks.shapes_at if timm_networks.is_timm(name) else architectures.shapes_at
         )
         try:
-            shapes = measure(name, wanted, size)
+            shapes = measure(name, nodes, size)
         except (RuntimeError, AssertionError, ValueError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
