@@ -306,7 +306,9 @@ def test_demo_sees_rooms_poses_and_places(tmp_path):
 def test_demo_ends_with_an_error_when_the_node_dies_and_leaves_nothing_behind(tmp_path):
     out = tmp_path / "out"
     with subprocess.Popen(
-        command("--duration", "20", "--output", str(out)), stderr=subprocess.PIPE, text=True
+        command("--duration", "20", "--rate", "2", "--output", str(out)),
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         children = wait_for_nodes(process, out)
         node = next(c for c in children if "ros.perception.node" in " ".join(c.cmdline()))
@@ -342,7 +344,9 @@ def test_interrupt_waits_until_rclpy_is_done(number):
 def test_demo_stops_all_its_processes_when_interrupted(tmp_path, number):
     out = tmp_path / "out"
     with subprocess.Popen(
-        command("--duration", "20", "--output", str(out)), stderr=subprocess.PIPE, text=True
+        command("--duration", "20", "--rate", "2", "--output", str(out)),
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         children = wait_for_nodes(process, out)
         process.send_signal(number)

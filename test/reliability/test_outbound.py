@@ -147,6 +147,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
     (work / "train.yaml").write_text(yaml.safe_dump(plain(config)))
     results = str(ROOT / "docs" / "benchmarks.json")
     model, bags, trained = ["--model", bundle], ["--bag", bag], ["run/bundle"]
+    untrained = ["--torchvision", "mobilenet_v2", "--weights", "none"]
     calls: dict[str, list[list[str]]] = {
         "info": [[bundle]],
         "doctor": [["--seconds", "0.5"]],
@@ -156,7 +157,7 @@ def test_no_command_tells_anybody_or_writes_elsewhere(watched: Watched) -> None:
         "filter": [[*bags, *model, "--resamples", "20", "--output", "filter"]],
         "init": [["project", "--data", str(labelled)]],
         "train": [["train.yaml"]],
-        "export": [["--torchvision", "mobilenet_v2", "--weights", "none", "--out", "exported"]],
+        "export": [[*untrained, "--input", "96x96", "--out", "exported"]],
         "calibrate": [
             [*trained, "--data", "image_folder", others, "--split", "all", "--output", "calibrated"]
         ],
