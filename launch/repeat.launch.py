@@ -1,7 +1,7 @@
 """Repeats a taught route by sight: perception, places and filters in one process, and the repeat node.
 
     ros2 launch robot_vision repeat.launch.py route:=$PWD/route model:=demo
-    ros2 launch robot_vision repeat.launch.py route:=$PWD/route model:=demo reflex:=steer
+    ros2 launch robot_vision repeat.launch.py route:=$PWD/route model:=demo reflex:=none
     ros2 launch robot_vision repeat.launch.py --show-args
 
 Defaults stand in config/repeating.yaml alone: an argument that is empty was not given.
@@ -38,8 +38,9 @@ PLAIN = {
     "model": ("demo", "Model bundle that made the route's map: a directory, or an installed one."),
     "reflex": (
         "",
-        "Model bundle with a steering head, whose probability of a collision slows and stops the robot. "
-        "Default: none.",
+        "Model bundle with a steering head, whose probability of a collision slows and stops the robot; none "
+        "for none. Default: the one that the route was taught with, unless collision_topic is given or the "
+        "robot drives backwards.",
     ),
     "image_topic": ("camera/image_raw", "Topic of the camera's images."),
     "odometry_topic": ("odom", "Topic of the odometry, nav_msgs/Odometry."),
@@ -71,10 +72,12 @@ def launch_setup(context):
         file = str(CONFIG / f"{name}.yaml")
         arguments += [f"--{name}", *node_arguments(name, namespace, file, own | shared)]
     found = [Node(**what, **supervision(given), arguments=arguments)]
-    if given("reflex"):
+    reads_another = values.get("collision_topic") or values.get("backwards")
+    model = given("reflex") or ("" if reads_another else route.reflex)
+    if model and model != "none":
         values.setdefault("collision_topic", "reflex/camera/collision")
         own = {"name": "reflex", "params_file": str(CONFIG / "perception.yaml"), "enclave": ""}
-        reflex = {"model": given("reflex"), "image_topics": [images], **shared}
+        reflex = {"model": model, "image_topics": [images], **shared}
 
         def of(argument):
             return own[argument] if argument in own else given(argument)

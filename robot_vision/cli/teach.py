@@ -103,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
     if head:
         with Pipeline(reflex, create_engine(reflex, args.engine, args.device)) as pipeline:
             loaded = (image.load() for image in images)
-            route = dataclasses.replace(route, risk=collisions(pipeline, head, loaded, at))
+            risk = collisions(pipeline, head, loaded, at)
+        name = args.reflex or args.model
+        name = str(Path(name).expanduser().absolute()) if Path(name).expanduser().is_dir() else name
+        route = dataclasses.replace(route, risk=risk, reflex=name)
     path = route.write(args.output)
     print(f"{path}: {route.length_m:.1f} m, {len(points)} points{_blind(route)}")
     if route.backwards_m > 0.1:

@@ -34,6 +34,7 @@ class Route:
         points: float64 (n, 3), x and y in metres and yaw in radians from +x to +y, at least `STEP_M` apart.
         risk: float64 (n,), the largest probability of a collision that the reflex said at each point
             while it was taught; None where no reflex looked.
+        reflex: model that said it, a name or a folder; empty where none did.
     """
 
     map: str
@@ -42,6 +43,7 @@ class Route:
     base_frame: str
     points: NDArray[np.float64]
     risk: NDArray[np.float64] | None = None
+    reflex: str = ""
 
     @cached_property
     def arc_m(self) -> NDArray[np.float64]:
@@ -83,6 +85,7 @@ class Route:
             "map_id": self.map_id,
             "frame_id": self.frame_id,
             "base_frame": self.base_frame,
+            "reflex": self.reflex,
         }
         rows = ",\n  ".join(f"[{x:.4f}, {y:.4f}, {yaw:.4f}]" for x, y, yaw in self.points)
         text = json.dumps(head, indent=1).removesuffix("\n}")
@@ -132,13 +135,16 @@ def read_route(path: str | Path) -> Route:
         texts[name] = text = data.get(name, "")
         if not isinstance(text, str) or not text:
             raise SourceError(f"{file}: {name} must be a text: teach the route again")
+    reflex = data.get("reflex", "")
+    if not isinstance(reflex, str):
+        raise SourceError(f"{file}: reflex must be a text: teach the route again")
     try:
         points = np.array(data.get("points"), np.float64)
         risk = data.get("risk")
         risk = None if risk is None else np.array(risk, np.float64)
     except (ValueError, TypeError) as error:
         raise SourceError(f"{file}: its points or risks are no numbers: {error}") from error
-    return checked(Route(**texts, points=points, risk=risk), str(file))
+    return checked(Route(**texts, points=points, risk=risk, reflex=reflex), str(file))
 
 
 def checked(route: Route, where: str) -> Route:

@@ -138,7 +138,8 @@ def test_stands_only_for_what_is_more_blocked_than_it_was_taught() -> None:
 def test_route_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_route(CORNER.write(tmp_path)).risk is None
     said = np.linspace(0, 1, len(CORNER.points))
-    again = read_route(replace(CORNER, risk=said).write(tmp_path).parent)
+    again = read_route(replace(CORNER, risk=said, reflex="steer").write(tmp_path).parent)
+    assert again.reflex == "steer"
     np.testing.assert_allclose(again.risk, said, atol=1e-3)
     np.testing.assert_allclose(again.points, CORNER.points, atol=1e-4)
     assert (again.map, again.map_id, again.frame_id) == ("places.map", "id", "map")
@@ -155,6 +156,7 @@ def test_route_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"points": [[0, 0, 0], [0.1, 0, 0]]}, "less than 0.3 m"),
         ({"risk": [0.5]}, "one probability a point, of 101"),
         ({"risk": ["near"]}, "no numbers"),
+        ({"reflex": 3}, "reflex must be a text"),
         ({"points": [[0, 0, 0], [0.5, 0, 0], [4, 0, 0]]}, "3.5 m are missing after 0.5 m"),
     ],
 )
@@ -199,6 +201,7 @@ def test_teach_makes_a_map_and_the_way_through_it(
     route = read_route(out)
     assert (route.frame_id, route.base_frame) == ("map", "base_link")
     assert route.risk is not None and route.risk.shape == (len(route.points),)
+    assert route.reflex == "steer"
     # The robot's way, not the camera's, which is 0.1 m before it.
     assert aside(route, np.array(driven)).max() < 0.06
     assert main(["map", "check", str(out / route.map)]) == 0

@@ -551,9 +551,9 @@ def test_a_taught_route_is_launched_to_be_repeated_and_a_lost_robot_to_look_roun
 
     drive, route = tmp_path / "drive", tmp_path / "route"
     assert main(["drive", "bag", "--metres", "1", "--depth", "none", "--out", str(drive)]) == 0
-    taught = ["--output", str(route), "--option", "pose_topic=/odom"]
+    taught = ["--output", str(route), "--option", "pose_topic=/odom", "--reflex", "steer"]
     assert main(["teach", str(drive), "--model", "demo", *taught]) == 0
-    arguments = [f"route:={route}", "reflex:=steer", "use_sim_time:=true", "max_speed_m_s:=0.3"]
+    arguments = [f"route:={route}", "use_sim_time:=true", "max_speed_m_s:=0.3"]
     with _launched(tmp_path, "repeat.launch.py", *arguments) as client:
         for node in ("repeat", "perception", "places", "filters", "reflex"):
             wait_until(lambda node=node: client.state(f"/{node}") == "active", 60, node)
