@@ -35,6 +35,7 @@ DATASETS: dict[str, str] = {
     "rosbag": "a ROS 1 or 2 bag, or a folder of bags: images with a pose topic, odometry or tf, and labels",
     "msls": "Mapillary Street-level Sequences: train_val/<city>/{database,query} with tables",
     "gsv_cities": "GSV-Cities: Dataframes/<city>.csv and Images/<city>",
+    "geotagged": "photographs with GPS in their EXIF, in any folders, or in train, val, test",
     "place_folder": "place recognition benchmarks: @utm_easting@utm_northing@...@.jpg file names",
 }
 

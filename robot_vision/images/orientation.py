@@ -42,7 +42,7 @@ def orientation_of(data: Any) -> int:
     if head[4:8] == b"ftyp":
         return _of_boxes(data)
     try:
-        at = _exif_at(data, head)
+        at = exif_at(data)
         value = 0 if at is None else _value_at(data, at)[0]
     except (struct.error, IndexError):  # cut off
         return 1
@@ -77,8 +77,13 @@ def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return size[::-1] if orientation >= 5 else size
 
 
-def _exif_at(data: Any, head: bytes) -> int | None:
-    """Returns where the TIFF structure of EXIF begins."""
+def exif_at(data: Any) -> int | None:
+    """Returns where the TIFF structure of EXIF begins; None where a file has none.
+
+    Raises:
+        struct.error, IndexError: the file is cut off.
+    """
+    head = data[:32]
     if head[:4] in _TIFF:
         return 0
     if head[:3] == b"\xff\xd8\xff":

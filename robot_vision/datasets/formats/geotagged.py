@@ -1,0 +1,98 @@
+"""Photographs with GPS in their EXIF, in any folders: positions in metres on a plane.
+
+The map is a plane that touches the earth (WGS 84) in the middle of the images, x east, y north, z up from
+the sea, its origin a round point south-west of all. It holds across the date line and near the poles, and is
+exact to a few centimetres within 20 km. Images further apart are of several towns, each of which has a square
+of its own on the map (`geo.towns`).
+
+Layouts: `{train,val,test}/...`, any of them; or one folder, divided into blocks. Sequences are the folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robot_vision.datasets.formats.geo import (
+    GeoOptions,
+    Place,
+    Placed,
+    east_north,
+    geo_splits,
+    side_by_side,
+    towns,
+)
+from robot_vision.datasets.image_files import unused_notes
+from robot_vision.datasets.sample import Splits
+from robot_vision.errors import SourceError
+from robot_vision.images.gps import GpsTag, gps_of
+from robot_vision.recordings.files import find_images, image_notes
+from robot_vision.recordings.image_formats import file_bytes
+from robot_vision.text.counts import counted
+from robot_vision.truth.pose_checks import Skipped
+
+_PARTS = ("train", "val", "test")
+_NO_GPS = "have no GPS in EXIF"
+_WIDE_M = 20_000.0
+
+
+@dataclass(frozen=True)
+class Options(GeoOptions):
+    """Options of the format."""
+
+
+def open_splits(root: Path, options: Options) -> Splits:
+    """Opens `root`; see `registry.open_dataset`."""
+    parts = {name: root / name for name in _PARTS if (root / name).is_dir()} or {"": root}
+    notes = unused_notes(root, list(parts)) if "" not in parts else []
+    skipped, found = Skipped(), list[tuple[str, Path, GpsTag]]()
+    for part, folder in parts.items():
+        images = find_images(folder)
+        notes += images.notes()
+        for file in images.files:
+            name = file.relative_to(root).as_posix()
+            try:
+                tag = gps_of(file_bytes(file))
+            except (OSError, ValueError) as error:
+                skipped.add(str(error), name)
+                continue
+            if tag is None:
+                skipped.add(_NO_GPS, name)
+            else:
+                found.append((part, file, tag))
+    if not found:
+        raise SourceError(
+            f"{root} has no image with GPS in its EXIF ({'; '.join(skipped.notes()) or 'no image'})"
+        )
+    lat = np.array([tag.lat_deg for _, _, tag in found])
+    lon = np.array([tag.lon_deg for _, _, tag in found])
+    town = towns(lat, lon)
+    rows = {f"town {n}": np.flatnonzero(town == n) for n in range(town.max() + 1)}
+    places = np.zeros((len(found), 2))
+    metres = {name: east_north(lat[own], lon[own]) for name, own in rows.items()}
+    for name, xy in side_by_side(metres, notes).items():
+        places[rows[name]] = xy
+        first, wide_m = int(rows[name][0]), float(np.ptp(xy, axis=0).max())
+        notes.append(
+            f"{name}: {counted(len(xy), 'image')}; x is east, y is north, and latitude {lat[first]:.7f}, "
+            f"longitude {lon[first]:.7f} is x = {xy[0, 0]:.2f} m, y = {xy[0, 1]:.2f} m"
+        )
+        if wide_m > _WIDE_M:
+            notes.append(f"{name} is {wide_m / 1000:.0f} km wide: its plane is exact within 20 km")
+    flat = sum(tag.altitude_m is None for _, _, tag in found)
+    if flat:
+        notes.append(f"{counted(flat, 'image')} without altitude: z is 0")
+    placed = [
+        Placed(
+            file.relative_to(root).as_posix(),
+            file,
+            file.parent.relative_to(root).as_posix(),
+            Place(float(xy[0]), float(xy[1]), tag.altitude_m or 0.0, tag.heading_deg),
+            part,
+        )
+        for (part, file, tag), xy in zip(found, places, strict=True)
+    ]
+    notes = [*skipped.notes(), *image_notes(p.file for p in placed), *notes]
+    return geo_splits(placed, options, notes, np.zeros(2))
