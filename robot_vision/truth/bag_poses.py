@@ -8,6 +8,8 @@ headers.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.geometry.earth import east_north
 from robot_vision.geometry.frames import FrameTree, plain_frame
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.geometry.trajectory import Trajectory, TrajectoryBuilder
@@ -23,9 +26,11 @@ from robot_vision.messages.stamps import stamp_to_ns
 from robot_vision.messages.types import POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED
 from robot_vision.recordings.bag import calls_itself_truth
 from robot_vision.recordings.bag_reader import BagFile
+from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import rotation_from_quaternion
 
 ODOMETRY = "nav_msgs/msg/Odometry"
+NAV_SAT_FIX = "sensor_msgs/msg/NavSatFix"
 POSE_KINDS = (POSE_STAMPED, POSE_WITH_COVARIANCE_STAMPED, ODOMETRY)
 TF_KINDS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 
@@ -44,6 +49,7 @@ class PoseRequest:
     base_frame: str
     base_to_camera: str
     max_gap_ns: int
+    datum: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,14 @@ class CameraPoses:
         map_frame: the poses' frame.
         text: where they come from, for people.
         stamps_ns: int64 (L,), of the poses; None where they are a chain of several (tf).
+        oriented: whether they are poses: not where a receiver of GPS gives positions alone.
     """
 
     at: Lookup
     map_frame: str
     text: str
     stamps_ns: NDArray[np.int64] | None = None
+    oriented: bool = True
 
 
 def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPoses | None:
@@ -77,6 +85,8 @@ def camera_poses(bag: BagFile, request: PoseRequest, report: Report) -> CameraPo
     if request.source == "none":
         return None
     tree, notes = frame_tree(bag, report)
+    if request.topic and bag.kinds.get(request.topic) == NAV_SAT_FIX:
+        return _from_fixes(bag, request, report)
     if request.topic or request.source == "topic":
         return _from_topic(bag, _chosen(bag, request.topic, POSE_KINDS), tree, request, report)
     _refuse_loops(tree, request.map_frame, request.camera_frame)
@@ -128,6 +138,71 @@ def _from_topic(
 
     text = "; ".join([f"poses are those of {topic}, {how}", *builder.notes()])
     return CameraPoses(at, above or request.map_frame, text, trajectory.stamps_ns)
+
+
+def _from_fixes(bag: BagFile, request: PoseRequest, report: Report) -> CameraPoses:
+    """Returns positions by GPS in metres from the datum: x east, y north, z up from the sea."""
+    place = f"{bag.path}:{request.topic}"
+    stamps, rows = list[int](), list[tuple[float, float, float]]()
+    left_out, flat = Counter[str](), 0
+    for record in bag.raw([request.topic]):
+        fix = bag.message(record)
+        lat, lon, height = float(fix.latitude), float(fix.longitude), float(fix.altitude)
+        if fix.status.status < 0:
+            left_out["without a fix (NO_FIX)"] += 1
+        elif not (abs(lat) <= 90 and abs(lon) <= 360):  # NaN compares false
+            left_out["whose latitude or longitude is no degrees"] += 1
+        elif lat == 0 and lon == 0:
+            left_out["at latitude 0 and longitude 0, where a receiver has no position"] += 1
+        else:
+            known = math.isfinite(height)
+            flat += not known
+            stamps.append(stamp_to_ns(fix.header.stamp) or record.log_ns)
+            rows.append((lat, lon, height if known else 0.0))
+    gone = [f"{counted(n, 'message', 'messages')} {why} left out" for why, n in left_out.items()]
+    if not rows:
+        raise SourceError(f"{place} has no position ({'; '.join(gone) or 'no message'})")
+    if not request.datum:
+        raise ConfigError(
+            f"{place} gives latitude and longitude: set datum to the origin of the map, such as "
+            f"{rows[0][0]:.4f},{rows[0][1]:.4f}, the same for all recordings of a place"
+        )
+    degrees = np.array(rows)
+    xy = east_north(degrees[:, 0], degrees[:, 1], _parsed_datum(request.datum))
+    builder = TrajectoryBuilder(place, report)
+    for stamp, (east, north), (_, _, up) in zip(stamps, xy.tolist(), rows, strict=True):
+        builder.add(stamp, [east, north, up], [0.0, 0.0, 0.0, 1.0])
+    trajectory = builder.build()
+    far_m = float(np.abs(xy).max())
+    text = [
+        f"positions are those of {request.topic} from datum {request.datum}, x east, y north, the antenna's "
+        "taken as the camera's; no orientation",
+        *gone,
+        *([f"{counted(flat, 'message', 'messages')} without altitude: z is 0"] if flat else []),
+        *(
+            [f"they reach {far_m / 1000:.0f} km: a plane is exact within 20 km"]
+            if far_m > 2e4
+            else []
+        ),
+        *builder.notes(),
+    ]
+    return CameraPoses(
+        lambda stamps_ns: trajectory.at(stamps_ns, request.max_gap_ns),
+        request.map_frame,
+        "; ".join(text),
+        trajectory.stamps_ns,
+        oriented=False,
+    )
+
+
+def _parsed_datum(text: str) -> tuple[float, float]:
+    try:
+        lat, lon = (float(word) for word in text.split(","))
+    except ValueError:
+        lat, lon = math.nan, math.nan
+    if not (abs(lat) <= 90 and abs(lon) <= 360):
+        raise ConfigError(f"datum is {text!r}: give latitude,longitude in degrees")
+    return lat, lon
 
 
 def _extrinsics(

@@ -832,3 +832,60 @@ def test_rosbag_refuses_topics_that_hold_no_truth(tmp_path):
     ):
         with pytest.raises(error, match=words):
             open_dataset("rosbag", tmp_path / "walk", **{"image_topic": IMAGE, **options})
+
+
+def write_fixes(path, fixes, times):
+    """Writes images with fixes (latitude, longitude, altitude, status) at the same times."""
+    T = TYPES.types
+    with RecordingWriter(path) as bag:
+        write_images(bag, times)
+        for t, (lat, lon, altitude, status) in zip(times, fixes, strict=True):
+            said = T["sensor_msgs/msg/NavSatStatus"](status, 1)
+            numbers = float(lat), float(lon), float(altitude)
+            bag.write(
+                "/fix",
+                ns(t),
+                T["sensor_msgs/msg/NavSatFix"](header(t, "gps"), said, *numbers, np.zeros(9), 0),
+            )
+
+
+def test_a_nav_sat_fix_gives_positions_in_metres_and_says_what_it_leaves_out(tmp_path):
+    """Across the date line; the second degree of latitude there is 110,648 m long."""
+    nan = float("nan")
+    fixes = [
+        (-17.0, 179.9999, 5.0, 0),
+        (-17.001, 179.9999, nan, 2),
+        (-17.0, -179.9999, 7.0, 0),
+        (0.0, 0.0, 0.0, 0),
+        (-17.0, 179.0, 5.0, -1),
+        (nan, 179.0, 5.0, 0),
+    ]
+    write_fixes(tmp_path / "walk", fixes, np.arange(6) * 0.1)
+    options = {"pose_topic": "/fix", "split": "train"}
+    with pytest.raises(ConfigError, match=r"set datum to .* such as -17.0000,179.9999"):
+        open_dataset("rosbag", tmp_path / "walk", **options)
+    with pytest.raises(ConfigError, match="latitude,longitude in degrees"):
+        open_dataset("rosbag", tmp_path / "walk", datum="91,0", **options)
+    splits = open_dataset("rosbag", tmp_path / "walk", datum="-17.0,180.0", **options)
+    at = poses_of(splits.train)[:, :3, 3]
+    east = 0.0001 * np.pi / 180 * 6378137 / np.sqrt(1 - 0.00669438 * np.sin(np.radians(17)) ** 2)
+    east *= np.cos(np.radians(17))
+    np.testing.assert_allclose(at[:, 0], [-east, -east, east], atol=0.01)
+    np.testing.assert_allclose(at[:, 1], [0, -110.67, 0], atol=0.1)
+    np.testing.assert_allclose(at[:, 2], [5, 0, 7])
+    assert not splits.has_orientation
+    notes = "\n".join(splits.notes)
+    for words in (
+        "1 message without a fix",
+        "at latitude 0",
+        "no degrees",
+        "1 message without altitude",
+    ):
+        assert words in notes
+    assert "3 frames skipped" in notes
+
+
+def test_a_bag_without_a_fix_is_refused_with_the_reason(tmp_path):
+    write_fixes(tmp_path / "walk", [(-17.0, 179.0, 5.0, -1)] * 3, np.arange(3) * 0.1)
+    with pytest.raises(SourceError, match=r"no position \(3 messages without a fix"):
+        open_dataset("rosbag", tmp_path / "walk", pose_topic="/fix", datum="1,2")

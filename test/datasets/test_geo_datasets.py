@@ -5,8 +5,8 @@ import pytest
 from tiny_datasets import gsv_cities, msls, place_name, write_image
 
 from robot_vision.datasets import open_dataset
-from robot_vision.datasets.formats.geo import degrees_of_utm, east_north
 from robot_vision.errors import ConfigError, SourceError
+from robot_vision.geometry.earth import degrees_of_utm, east_north
 
 
 def positions(samples):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from robot_vision.datasets import open_dataset
-from robot_vision.datasets.formats.geo import east_north, towns
 from robot_vision.errors import SourceError
+from robot_vision.geometry.earth import east_north, towns
 from robot_vision.images.gps import gps_of
 
 Image = pytest.importorskip("PIL.Image")

@@ -15,18 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_vision.datasets.formats.geo import (
-    GeoOptions,
-    Place,
-    Placed,
-    east_north,
-    geo_splits,
-    side_by_side,
-    towns,
-)
+from robot_vision.datasets.geo import GeoOptions, Place, Placed, geo_splits, side_by_side
 from robot_vision.datasets.image_files import unused_notes
 from robot_vision.datasets.sample import Splits
 from robot_vision.errors import SourceError
+from robot_vision.geometry.earth import east_north, towns
 from robot_vision.images.gps import GpsTag, gps_of
 from robot_vision.recordings.files import find_images, image_notes
 from robot_vision.recordings.image_formats import file_bytes

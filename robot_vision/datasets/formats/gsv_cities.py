@@ -16,17 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_vision.datasets.formats.geo import (
-    GeoOptions,
-    Place,
-    Placed,
-    east_north,
-    geo_splits,
-    side_by_side,
-)
+from robot_vision.datasets.geo import GeoOptions, Place, Placed, geo_splits, side_by_side
 from robot_vision.datasets.image_files import unlisted_note
 from robot_vision.datasets.sample import Splits
 from robot_vision.errors import ConfigError, SourceError, unknown
+from robot_vision.geometry.earth import east_north
 from robot_vision.recordings.files import image_notes
 from robot_vision.settings.declared import names_in, option
 from robot_vision.text.counts import counted

@@ -22,22 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_vision.datasets.formats.geo import (
-    FALSE_NORTHING_M,
+from robot_vision.datasets.geo import (
     GeoOptions,
     Place,
     Placed,
-    degrees_of_utm,
-    east_north,
     geo_splits,
     round_origin,
     side_by_side,
-    towns,
 )
 from robot_vision.datasets.image_files import unused_notes
 from robot_vision.datasets.posed import checked
 from robot_vision.datasets.sample import Splits
 from robot_vision.errors import SourceError
+from robot_vision.geometry.earth import FALSE_NORTHING_M, degrees_of_utm, east_north, towns
 from robot_vision.recordings.files import find_images, image_notes
 from robot_vision.text.counts import counted
 from robot_vision.truth.pose_checks import Skipped, numbers

@@ -66,7 +66,12 @@ class Options(PosedOptions):
         choices=("auto", "topic", "tf", "none"),
     )
     pose_topic: str = option(
-        "", "topic of the poses: PoseStamped, PoseWithCovarianceStamped or Odometry"
+        "",
+        "topic of the poses: PoseStamped, PoseWithCovarianceStamped or Odometry; or NavSatFix, which has no "
+        "orientation",
+    )
+    datum: str = option(
+        "", "with a NavSatFix topic, the map's origin: latitude,longitude in degrees"
     )
     camera_frame: str = option(
         "", "optical frame of the camera in tf; empty: the frame_id of the images"
@@ -148,15 +153,17 @@ def open_splits(root: Path, options: Options) -> Splits:
     notes: list[str] = []
     samples: list[Sample] = []
     frames: set[str] = set()
+    oriented = True
     cameras: dict[str, _Camera] = {}
     for path in paths:
         bag = BagFile(path)
         try:
-            found, frame, camera = _recording(bag, options, skipped, notes)
+            found, frame, camera, turned = _recording(bag, options, skipped, notes)
             notes += [*bag.problems, *bag.notes]
         finally:
             bag.close()
         samples += found
+        oriented = oriented and turned
         cameras[_name(path)] = camera
         frames |= {frame} if frame else set()
     if len(frames) > 1:
@@ -169,7 +176,11 @@ def open_splits(root: Path, options: Options) -> Splits:
         cameras = dict.fromkeys(cameras, _Camera())
     samples = [_with_camera(s, cameras[s.sequence], not same) for s in samples]
     splits = splits_of(
-        samples, options, [*skipped.notes(), *notes], K=matrices[0] if same else None
+        samples,
+        options,
+        [*skipped.notes(), *notes],
+        K=matrices[0] if same else None,
+        has_orientation=oriented,
     )
     tables = {
         word: table.classes
@@ -193,8 +204,8 @@ def _name(path: Path) -> str:
 
 def _recording(
     bag: BagFile, options: Options, skipped: Skipped, notes: list[str]
-) -> tuple[list[Sample], str, _Camera]:
-    """Returns a bag's samples, the frame of its poses (empty without) and its camera."""
+) -> tuple[list[Sample], str, _Camera, bool]:
+    """Returns a bag's samples, the frame of its poses (empty without), its camera, and if poses turn."""
     topic = _image_topic(bag, options)
     images, frame_id = _images(bag, topic, options, skipped)
 
@@ -211,6 +222,7 @@ def _recording(
         options.base_frame,
         options.base_to_camera,
         nanoseconds(options.max_gap_s),
+        options.datum,
     )
     poses = camera_poses(bag, request, report)
     stamps = np.array([image.stamp_ns for image in images], np.int64)
@@ -245,7 +257,8 @@ def _recording(
             f"{bag.path.name}: {counted(unlabelled, 'image has', 'images have')} a pose and no "
             "label"
         )
-    return samples, poses.map_frame if poses else "", _camera(bag, topic, images, notes)
+    camera = _camera(bag, topic, images, notes)
+    return samples, poses.map_frame if poses else "", camera, poses is None or poses.oriented
 
 
 def _image_topic(bag: BagFile, options: Options) -> str:
