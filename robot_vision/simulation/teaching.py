@@ -152,7 +152,7 @@ def _with_box(taught: Taught, world: World, start: int, rng: np.random.Generator
     """Returns the home with a crate on the way, ahead of where the robot starts.
 
     Raises:
-        ConfigError: the way ends before.
+        ConfigError: the way ends before, or no crate fits in its room.
     """
     on = taught.true[start:, :2]
     ahead = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(on, axis=0).T))])
@@ -162,9 +162,12 @@ def _with_box(taught: Taught, world: World, start: int, rng: np.random.Generator
     if not len(near):
         raise ConfigError("The way is too short for a box ahead of the robot: use more --metres")
     at = on[int(rng.choice(near))] + rng.uniform(-_BOX_ASIDE_M, _BOX_ASIDE_M, 2)
-    room, crate = world.room_at((float(at[0]), float(at[1]))), None
-    while crate is None:
-        crate = homes.crate(rng, room)
+    room = world.room_at((float(at[0]), float(at[1])))
+    crate = next(filter(None, (homes.crate(rng, room) for _ in range(_STARTS_TRIED))), None)
+    if crate is None:
+        raise ConfigError(
+            f"{room.name} is too small for a box on the way: use another --first-world"
+        )
     low, high = np.array(crate[0].low), np.array(crate[0].high)
     half = (high - low) / 2
     low = np.array([*(at - half[:2]), low[2]])
