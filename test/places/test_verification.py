@@ -542,6 +542,16 @@ def test_points_from_a_depth_image_need_no_second_view() -> None:
     )
 
 
+def test_a_dim_picture_has_the_features_of_a_bright_one() -> None:
+    rng = np.random.default_rng(1)
+    bright = cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (640, 480))
+    dim = (20 + 0.15 * bright + rng.normal(0, 0.5, bright.shape)).astype(np.uint8)
+    extract = FeatureExtractor(VerificationOptions())
+    features, (found, _) = extract(bright, CAMERA)[0], extract(dim, CAMERA)
+    mine, _ = match(found, features, 0.8)
+    assert len(mine) > 0.5 * len(features) > 100
+
+
 def test_matches_are_mutual_and_unambiguous() -> None:
     image = cv2.resize(
         np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8), (640, 480)

@@ -16,6 +16,9 @@ from robot_vision.places.verification.options import VerificationOptions
 # Half of OpenCV's: walls and furniture have weak texture; matching and RANSAC sort out what is noise.
 _SIFT_CONTRAST = 0.02
 _BINARY = ("orb", "akaze")
+# Grey levels from the 1st to the 99th percentile, below which a picture is stretched, and to which; and by
+# how much at most. The detectors' thresholds are absolute: in a dim room there would be nothing.
+_FLAT, _STRETCHED, _MOST = 100.0, 200.0, 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,7 @@ class FeatureExtractor:
             picture = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         if self.options.detector not in ("aliked", "disk") and picture.ndim == 3:
             picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+            picture = _stretched(picture)
         elif picture.ndim == 3:
             picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
         keypoints, descriptors = self._detector.detectAndCompute(picture, None)
@@ -112,6 +116,15 @@ class FeatureExtractor:
             self.options.detector, rays[usable], kept[usable], intrinsics.focal * scale
         )
         return features, pixels[usable]
+
+
+def _stretched(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns a picture with more contrast where it has little, and any other as it is."""
+    low, high = np.percentile(grey, (1, 99))
+    if high - low >= _FLAT:
+        return grey
+    gain = min(_MOST, _STRETCHED / max(high - low, 1.0))
+    return np.clip(np.rint((grey - low) * gain), 0, 255).astype(np.uint8)
 
 
 def match(
