@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from robot_vision.cli.arguments import add_data_options, open_split
 from robot_vision.errors import ConfigError, ImageError, unknown
 from robot_vision.files.folders import make_folder
+
+if TYPE_CHECKING:
+    from robot_vision.datasets.sample import Sample
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
+    from robot_vision.datasets import DATASETS, SPLIT_NAMES  # most verbs need none
+
     parser.add_argument("images", nargs="+", help="image files to explain")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -50,6 +57,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rectangle of the images to explain, as --pixel does a pixel",
     )
     parser.add_argument(
+        "--data",
+        nargs=2,
+        metavar=("KIND", "PATH"),
+        help="data set, such as the one that the model was trained on: a picture more shows its images, and "
+        f"the pixel in each, that are most like what is explained; kinds: {', '.join(DATASETS)}",
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--split",
+        choices=SPLIT_NAMES,
+        default="train",
+        help="split of the data set (default: %(default)s)",
+    )
+    parser.add_argument(
         "--output",
         required=True,
         help="folder for the pictures; it is created if it does not exist",
@@ -57,7 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes NAME-HEAD.png for each head that can be asked, and NAME-layers.png, for every image."""
+    """Writes NAME-HEAD.png for each head that can be asked, and NAME-layers.png, for every image.
+
+    With --data also NAME-HEAD-alike.png.
+    """
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -66,23 +90,37 @@ def run(args: argparse.Namespace) -> int:
 
     from robot_vision.bundle.bundle import WEIGHTS, ModelBundle
     from robot_vision.bundle.installed import find_model
+    from robot_vision.contract.metrics import pixel_classes
     from robot_vision.contract.training import Asked
     from robot_vision.datasets.image_files import FileImage
+    from robot_vision.datasets.model_classes import in_classes_of
     from robot_vision.images.window import Window
     from robot_vision.networks.checkpoint import load_network
     from robot_vision.recordings.files import readable
-    from robot_vision.studies import explain
+    from robot_vision.studies import alike, explain
 
+    if args.option and not args.data:
+        raise ConfigError("--option belongs to a data set: give --data KIND PATH, or leave it out")
+    if args.data and not args.model:
+        raise ConfigError(
+            "--data shows what a model's answer is like: give --model instead of --backbone"
+        )
     if args.model:
         network = load_network(ModelBundle.load(find_model(args.model)).path / WEIGHTS)
     else:
         network = explain.backbone_alone(args.backbone, args.weights, (args.size, args.size))
         for note in network.backbone.weight_notes:
             print(f"note: {note}", file=sys.stderr)
+    samples: Sequence[Sample] = ()
+    if args.data:
+        splits = in_classes_of(open_split(args)[0], pixel_classes(network.spec.bound))
+        for note in splits.notes:
+            print(f"note: {note}", file=sys.stderr)
+        samples = splits.split(args.split)
     wide = explain.all_stages(network)
     folder = Path(args.output).expanduser()
     make_folder(folder)
-    failed = 0
+    failed = unread = 0
     for number, file in enumerate(args.images):
         try:
             whole = FileImage(file).load()
@@ -102,6 +140,16 @@ def run(args: argparse.Namespace) -> int:
         for name in network.spec.heads if args.model else ():
             if found := explain.explain(network, name, image, asked):
                 pictures[name] = explain.draw_cam(image, *found, name)
+                if samples and (near := alike.most_alike(network, name, image, asked, samples)):
+                    data = Path(args.data[1]).resolve().name
+                    which = f"{len(samples)} {args.split} images of {data}"
+                    pictures[f"{name}-alike"] = alike.draw_examples(image, near, name, which)
+                    unread = near.unread
+        if unread and not number:
+            print(
+                f"note: {unread} of {len(samples)} images of {args.data[1]} cannot be read and are left out",
+                file=sys.stderr,
+            )
         if len(pictures) == 1 and (args.label or asked.box):
             raise ConfigError(_nobody(args, network.spec))
         silent = [n for n in network.spec.heads if n not in pictures] if args.model else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -73,6 +74,58 @@ def layers(network: MultiHeadNetwork, image: Image) -> list[Layer]:
     return [Layer(name, value[0]) for name, value in features.items()]
 
 
+class Trace(NamedTuple):
+    """What an answer is computed from.
+
+    Attributes:
+        evidence: the number that is explained.
+        features: of the maps that the head reads, (1, C, h, w) by their taps.
+        gradients: of the evidence by them, of those that it depends on.
+        taps: what the head is given, by its taps.
+        backbone: with all of these taps.
+    """
+
+    evidence: Evidence
+    features: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    taps: dict[str, Tensor]
+    backbone: Backbone
+
+
+def trace(network: MultiHeadNetwork, name: str, image: Image, asked: Asked) -> Trace | None:
+    """Returns what an answer is computed from; arguments and errors are those of `explain`."""
+    (head, spec) = next(pair for pair in network.spec.bound if pair[0].name == name)
+    old, taps = network.backbone, network.taps[name]
+    maps = [t if len(old.shapes[t]) == 3 else old.architecture.require_feature_map() for t in taps]
+    wanted = tuple(dict.fromkeys(maps))
+    backbone = old
+    if not set(wanted) <= set(old.taps):
+        size = (network.spec.input.height, network.spec.input.width)
+        backbone = Backbone(old.architecture.name, (*wanted, *taps), None, size).eval()
+        own, weights = backbone.body.state_dict(), old.body.state_dict()
+        backbone.body.load_state_dict({k: v for k, v in weights.items() if k in own})
+    with torch.enable_grad():
+        pixels = network.normalise(torch.from_numpy(image[None])).requires_grad_()
+        features = backbone(pixels)
+        module = network.heads[name]
+        raw = module(*(features[tap] for tap in taps))
+        evidence = head.trainer().evidence(module, raw, spec, asked)
+        if evidence is None:
+            return None
+        read = {tap: features[tap] for tap in wanted}
+        found = torch.autograd.grad(evidence.value, list(read.values()), allow_unused=True)
+    gradients = {
+        tap: gradient for tap, gradient in zip(wanted, found, strict=True) if gradient is not None
+    }
+    if not gradients:  # a transformer's class token is not made of its last map
+        raise ConfigError(
+            f"{old.architecture.name}: the {name} head's answer is not computed from a feature map, so there "
+            "is nothing to show it on: use a convolutional backbone for this head"
+        )
+    given = {tap: features[tap].detach() for tap in taps}
+    return Trace(evidence, {t: v.detach() for t, v in read.items()}, gradients, given, backbone)
+
+
 def explain(
     network: MultiHeadNetwork, name: str, image: Image, asked: Asked
 ) -> tuple[NDArray[np.float32], Evidence] | None:
@@ -96,36 +149,11 @@ def explain(
     Raises:
         ConfigError: the answer is not computed from feature maps, or the network does not see the pixel.
     """
-    (head, spec) = next(pair for pair in network.spec.bound if pair[0].name == name)
-    old, taps = network.backbone, network.taps[name]
-    maps = [t if len(old.shapes[t]) == 3 else old.architecture.require_feature_map() for t in taps]
-    wanted = tuple(dict.fromkeys(maps))
-    backbone = old
-    if not set(wanted) <= set(old.taps):
-        size = (network.spec.input.height, network.spec.input.width)
-        backbone = Backbone(old.architecture.name, (*wanted, *taps), None, size).eval()
-        own, weights = backbone.body.state_dict(), old.body.state_dict()
-        backbone.body.load_state_dict({k: v for k, v in weights.items() if k in own})
-    with torch.enable_grad():
-        pixels = network.normalise(torch.from_numpy(image[None])).requires_grad_()
-        features = backbone(pixels)
-        module = network.heads[name]
-        raw = module(*(features[tap] for tap in taps))
-        evidence = head.trainer().evidence(module, raw, spec, asked)
-        if evidence is None:
-            return None
-        found = torch.autograd.grad(
-            evidence.value, [features[tap] for tap in wanted], allow_unused=True
-        )
-    gradients = {
-        tap: gradient for tap, gradient in zip(wanted, found, strict=True) if gradient is not None
-    }
-    if not gradients:  # a transformer's class token is not made of its last map
-        raise ConfigError(
-            f"{old.architecture.name}: the {name} head's answer is not computed from a feature map, so there "
-            "is nothing to show it on: use a convolutional backbone for this head"
-        )
-    finest = max((features[tap].shape[2:] for tap in wanted), key=lambda shape: shape.numel())
+    found = trace(network, name, image, asked)
+    if found is None:
+        return None
+    evidence, features, gradients = found.evidence, found.features, found.gradients
+    finest = max((value.shape[2:] for value in features.values()), key=lambda shape: shape.numel())
     total = torch.zeros(1, 1, *finest)
     for tap, gradient in gradients.items():
         said = (gradient * features[tap]).sum(dim=1, keepdim=True).detach()  # (1, 1, h, w)
@@ -154,19 +182,26 @@ def draw_cam(image: Image, heat: NDArray[np.float32], evidence: Evidence, name: 
     mixed = _heated(image, heat)
     scale = max(1, round(256 / image.shape[0]))
     plain, warm = (
-        cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        np.asarray(
+            cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), np.uint8
+        )
         for part in (image, mixed)
     )
     if evidence.region is not None:
-        size = (plain.shape[1], plain.shape[0])
-        region = cv2.resize(evidence.region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        for colour, width in ((_INK, 3), ((255, 255, 255), 1)):
-            cv2.drawContours(plain, outlines, -1, colour, width)
+        outline(plain, evidence.region)
     pair = np.concatenate([plain, warm], axis=1)
     top = np.full((30, pair.shape[1], 3), _PAPER, np.uint8)
     _write(top, f"{name}: {evidence.text}" if name else evidence.text, (6, 20))
     return np.concatenate([top, pair, _scale(pair.shape[1], evidence.both)])
+
+
+def outline(picture: Image, region: NDArray[np.bool_]) -> None:
+    """Draws the outline of the pixels of a map (h, w), which covers the picture."""
+    size = (picture.shape[1], picture.shape[0])
+    whole = cv2.resize(region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    outlines, _ = cv2.findContours(whole, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    for colour, width in ((_INK, 3), ((255, 255, 255), 1)):
+        cv2.drawContours(picture, outlines, -1, colour, width)
 
 
 def _heated(image: Image, heat: NDArray[np.float32]) -> Image:

@@ -58,6 +58,7 @@ TORCH = (
     "networks/",
     "training/",
     "engines/torch.py",
+    "studies/alike.py",
     "studies/explain.py",
     "cli/explain.py",
     "cli/export/",
