@@ -7,6 +7,8 @@ recording is what the robot gets.
 from __future__ import annotations
 
 import copy
+import ctypes
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -224,6 +226,10 @@ class Pipeline:
                 # As a frame's run does, so that what the memory cannot hold is found out here.
                 if size <= self.max_batch:
                     self._run(np.zeros((size, spec.height, spec.width, 3), np.uint8))
+        # What loading and compiling the network left in the heap goes back to the system: 16 to 39 MiB of
+        # OpenVINO's MobileNetV2. Other C libraries than glibc have no such call.
+        if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+            trim(0)
 
     def close(self) -> None:
         """Frees the engine's device memory."""
