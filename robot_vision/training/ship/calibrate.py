@@ -93,7 +93,8 @@ def calibrate(
         maps = view.samples.maps.get(word)
         truth = [s.of(word) for s in samples] if maps is None else list(maps[index].numpy())
         module: Any = network.heads[head.name]
-        constants = dict(module.constants.named_buffers())
+        own_constants = getattr(module, "constants", None)  # none where factors are settings
+        constants = dict(own_constants.named_buffers()) if own_constants is not None else {}
         fitted = fitter.tune(
             Fit(
                 spec=spec,

@@ -6,6 +6,7 @@ import pytest
 from train_data import configuration
 
 from robot_vision.bundle.bundle import ModelBundle
+from robot_vision.cli import main
 from robot_vision.errors import ConfigError
 from robot_vision.pipeline import Pipeline
 
@@ -26,9 +27,9 @@ def picture(rng):
     return np.clip(image, 0, 255).astype(np.uint8), np.round(1000 * depth).astype(np.uint16), T
 
 
-def room(root, count=80, every=1):
+def room(root, count=80, every=1, seed=0):
     """Writes a folder of 7-Scenes; every n-th frame has a depth image."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     root.mkdir(parents=True)
     for i in range(count):
         image, depth, T = picture(rng)
@@ -47,7 +48,7 @@ def coordinates(path, output, **groups):
             "input": {"height": 48, "width": 64},
             "coordinates": {"channels": 32, "blocks": 1, "dropout": 0.0, "strides": [4, 8]},
         },
-        "data": {"options": {**options, "split": "blocks", "block_frames": 10, "validation": 0.25}},
+        "data": {"options": {**options, "split": "blocks", "block_frames": 10, "validation": 0.35}},
         "loop": {"epochs": 40, "batch_size": 12},
         "optimiser": {"learning_rate": 1e-2},
         "baselines": ["mean_pose"],
@@ -56,23 +57,30 @@ def coordinates(path, output, **groups):
 
 
 @pytest.mark.slow
-def test_a_camera_that_saw_the_room_knows_where_it_is(tmp_path):
+def test_a_camera_that_saw_the_room_knows_where_it_is(tmp_path, capsys):
     pytest.importorskip("torch")
     from robot_vision.training.run import train
 
-    config = coordinates(room(tmp_path / "room", 160, every=2), tmp_path / "run")
+    root = room(tmp_path / "room", 180, every=2)
+    config = coordinates(root, tmp_path / "run")
     done = train(config, quiet=True, command="test")
     report = done.report
     assert any(
-        "80 images have no image:depth and are left out" in n for n in report["data"]["notes"]
+        "90 images have no image:depth and are left out" in n for n in report["data"]["notes"]
     )
     metrics = report["metrics"]["test"]["coordinates"]
     assert metrics["answered"] > 0.9
     (baseline,) = report["baselines"]["coordinates"].values()
     assert metrics["median_m"] < 0.25 * baseline["median_m"]
     assert metrics["median_deg"] < 0.25 * baseline["median_deg"]
+    record = report["calibration"]["coordinates"]
+    assert record["on"] == "validation frames" and record["frames"] >= 20
     spec = ModelBundle.load(done.bundle).spec.heads["coordinates"]
-    assert tuple(spec.size) == (6, 8) and spec.camera == (FOCAL, FOCAL, 31.5, 23.5)
+    assert spec.position_scale == record["position_scale"] != 1
+    other, again = room(tmp_path / "other", 40, seed=5), tmp_path / "again"
+    data = ["--data", "seven_scenes", str(other), "--split", "all"]
+    assert main(["calibrate", str(done.bundle), *data, "--output", str(again)]) == 0
+    assert "95 % ellipsoid" in capsys.readouterr().out
     rng = np.random.default_rng(7)
     with Pipeline.load(done.bundle, "onnx", threads=1) as pipeline:
         errors = []
