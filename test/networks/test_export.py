@@ -346,6 +346,6 @@ def test_wrong_argument_is_one_line(arguments, message, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_transformer_with_a_classifier_exports(tmp_path):
-    network = small_network(backbone="vit_b_16", size=224, pose=None, place=None)
+    network = small_network(backbone="vit_b_32", size=224, pose=None, place=None)
     assert export_bundle(network, tmp_path / "b", "vit", photographs()[:1]).files
     assert torch.backends.mha.get_fastpath_enabled()
