@@ -142,32 +142,31 @@ def start_of(
         x, y, yaw = taught.true[i] + rng.normal(0, (0.05, 0.05, 0.1))
         if world.is_free((x, y), 0.25):
             here = _with_box(taught, world, i, rng) if box else world
+            if here is None:
+                continue
             return Simulator(
                 here, seed, start=(x, y, yaw), walkers=walkers, moving_doors=moving_doors
             )
-    raise ConfigError("The way has no place where a robot can be put: teach it farther from things")
+    what = "a robot and a box ahead of it" if box else "a robot"
+    raise ConfigError(
+        f"The way has no place for {what}: use more --metres, or another --first-world"
+    )
 
 
-def _with_box(taught: Taught, world: World, start: int, rng: np.random.Generator) -> World:
-    """Returns the home with a crate on the way, ahead of where the robot starts.
-
-    Raises:
-        ConfigError: the way ends before, or no crate fits in its room.
-    """
+def _with_box(taught: Taught, world: World, start: int, rng: np.random.Generator) -> World | None:
+    """Returns the home with a crate on the way, ahead of where the robot starts; None where none fits."""
     on = taught.true[start:, :2]
     ahead = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(on, axis=0).T))])
     near = np.flatnonzero(
         (ahead > _BOX_M[0]) & (ahead < _BOX_M[1]) & (np.hypot(*(on - on[0]).T) > _BOX_M[0])
     )
     if not len(near):
-        raise ConfigError("The way is too short for a box ahead of the robot: use more --metres")
+        return None
     at = on[int(rng.choice(near))] + rng.uniform(-_BOX_ASIDE_M, _BOX_ASIDE_M, 2)
     room = world.room_at((float(at[0]), float(at[1])))
     crate = next(filter(None, (homes.crate(rng, room) for _ in range(_STARTS_TRIED))), None)
     if crate is None:
-        raise ConfigError(
-            f"{room.name} is too small for a box on the way: use another --first-world"
-        )
+        return None
     low, high = np.array(crate[0].low), np.array(crate[0].high)
     half = (high - low) / 2
     low = np.array([*(at - half[:2]), low[2]])
