@@ -58,6 +58,16 @@ def test_what_is_cut_off_or_no_place_says_so(tmp_path):
             assert gps_of(whole[:length]) in (None, gps_of(whole))
         except ValueError as error:
             assert "its" in str(error)
+    rng = np.random.default_rng(0)
+    for _ in range(500):  # whatever the bytes say, it is a place, none, or an error of one line
+        spoilt = bytearray(whole)
+        for at in rng.integers(len(whole), size=3):
+            spoilt[at] = rng.integers(256)
+        try:
+            tag = gps_of(bytes(spoilt))
+        except ValueError:
+            continue
+        assert tag is None or (abs(tag.lat_deg) <= 90 and abs(tag.lon_deg) <= 180)
     for bad, words in (
         (photo(tmp_path / "zero.jpg", 0.0, 0.0), "both 0"),
         (photo(tmp_path / "north.jpg", 95.0, 7.0), "95 degrees"),
