@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,22 +29,22 @@ from robot_vision.simulation.referee import Drive, Hit, StuckWatch, hit_of, visi
 from robot_vision.simulation.robot import Motion
 from robot_vision.simulation.simulator import Simulator
 
+_ANSWERS = 50  # images of which answers are kept
+
 
 @dataclass
 class View:
     """What the camera saw at one place, and what was said of it.
 
     Attributes:
-        stamp_ns: of the image.
         xy: (2,) of the robot, metres in the map.
         image: RGB uint8 (H, W, 3).
         said: `steering` in [-1, 1], `collision` as a probability, `near` in metres.
     """
 
-    stamp_ns: int
     xy: NDArray[np.float64]
     image: NDArray[np.uint8]
-    said: dict[str, float] = field(default_factory=dict)
+    said: dict[str, float]
 
 
 class Witness(Node):
@@ -69,6 +69,7 @@ class Witness(Node):
         self.way_m = self.time_s = 0.0
         self.images = 0
         self.views: list[View] = []
+        self._answers: dict[int, dict[str, float]] = {}  # of the last images, by stamp
         self.reason = ""
         self._path: list[NDArray[np.float64]] = []
         self._motion: Motion | None = None
@@ -184,7 +185,8 @@ class Witness(Node):
         self.images += 1
         if self._motion is not None and self.way_m >= self._every_m * len(self.views):
             xy = np.array([self._motion.x, self._motion.y])
-            self.views.append(View(stamp_to_ns(message.header.stamp), xy, to_rgb(message)))
+            said = self._answer(stamp_to_ns(message.header.stamp))
+            self.views.append(View(xy, to_rgb(message), said))
 
     def _on_steering(self, message: Any) -> None:
         self._said(message, "steering", float(message.twist.angular.z))
@@ -197,10 +199,13 @@ class Witness(Node):
         self._said(message, "near", float(message.range))
 
     def _said(self, message: Any, word: str, value: float) -> None:
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        for view in self.views[-2:]:
-            if view.stamp_ns == stamp_ns:
-                view.said[word] = value
+        self._answer(stamp_to_ns(message.header.stamp))[word] = value
+
+    def _answer(self, stamp_ns: int) -> dict[str, float]:
+        """Returns what is said of an image; an answer may come before its image does, which is larger."""
+        if stamp_ns not in self._answers and len(self._answers) >= _ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        return self._answers.setdefault(stamp_ns, {})
 
 
 @contextlib.contextmanager

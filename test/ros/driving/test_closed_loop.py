@@ -49,6 +49,7 @@ def test_nodes_drive_as_the_evaluation_does_to_the_bit(tmp_path: Path, ros_domai
     assert "No command with the stamp" not in (logs / "simulator.log").read_text()
     assert drive.way_m >= 4.0 and len(views) >= 4
     assert all(view.image.shape == (120, 160, 3) for view in views)
+    assert all({"steering", "collision"} <= set(view.said) for view in views[:-1])
     with open_pipeline(bundle) as pipeline:
         driver = ModelDriver(Sight(pipeline, Robot()), Robot(), FREE_DISTANCE)
         passed = set(map(tuple, drive.path))
