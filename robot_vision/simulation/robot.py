@@ -77,7 +77,7 @@ class Mount:
     height_m: float = 0.4
     forward_m: float = 0.1
     pitch_deg: float = 0.0
-    field_deg: float = 110.0
+    field_deg: float = 130.0
     width: int = 320
     height: int = 240
 

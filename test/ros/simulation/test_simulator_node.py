@@ -177,7 +177,7 @@ def test_commands_become_motion_and_every_topic_says_the_same(robot: Callable[..
     image, info = r.images[-1], infos[-1]
     assert (image.width, image.height, image.encoding) == (320, 240, "rgb8")
     assert image.header.frame_id == info.header.frame_id == "camera_optical_frame"
-    assert math.degrees(2 * math.atan(160 / info.k[0])) == pytest.approx(110)
+    assert math.degrees(2 * math.atan(160 / info.k[0])) == pytest.approx(130)
     assert np.ptp(np.frombuffer(bytes(image.data), np.uint8)) > 50
     assert len(scans[-1].ranges) == 360 and min(scans[-1].ranges) >= 0.2  # the robot's radius
     _, text, values = wait_until(lambda: _diagnostics(r), what="diagnostics")
