@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,6 +131,8 @@ def inliers_of_other_focals(data: Correspondences, max_error: float) -> int:
 
 def ransac(data: Correspondences, max_error: float) -> Array | None:
     """Returns `T_key_query` with the most inliers; None where none has six."""
+    import cv2  # which a launch file, that reads the topics of heads, need not have
+
     if len(data.points) < 6:
         return None
     try:
@@ -230,6 +231,8 @@ def _of_common_error(
 
 def moved(T: Array, step: Array) -> Array:
     """Returns a pose moved by (dx, dy, dz, rotation vector about the fixed axes)."""
+    import cv2
+
     result = T.copy()
     result[:3, 3] += step[:3]
     result[:3, :3] = cv2.Rodrigues(np.asarray(step[3:], np.float64))[0] @ T[:3, :3]

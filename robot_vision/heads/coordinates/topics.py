@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from robot_vision.heads.coordinates.answer import CoordinatesAnswer
 from robot_vision.heads.coordinates.solving import solve
 from robot_vision.heads.coordinates.spec import CoordinatesSpec
 from robot_vision.heads.pose.topics import of_base
-from robot_vision.images.window import Window
+
+if TYPE_CHECKING:  # it needs OpenCV, which a launch file need not have
+    from robot_vision.images.window import Window
 
 REFUSED = "few inliers"
 _SAME = 1e-6  # of rays: cameras that differ by less give one pose
