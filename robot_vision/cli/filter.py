@@ -41,6 +41,7 @@ from robot_vision.filters.pose_filter import PoseFilterSettings
 from robot_vision.ros.filters.parameters import FilterParameters
 from robot_vision.settings.parameters import settings
 from robot_vision.studies.filtering.measure import (
+    CellsTrack,
     OdometryTrack,
     filtered_classes,
     filtered_poses,
@@ -93,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="with odometry from a topic, pose of the camera in its child frame: x,y,z,qx,qy,qz,qw "
         "(metres, unit quaternion) or identity (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-cells",
+        action="store_true",
+        help="leave the model's cells out, as a filter node without cell_topics does",
     )
     parser.add_argument(
         "--class-file",
@@ -274,12 +280,39 @@ def _filtered(
         model = _class_model(args, predictions.labels)
         threshold = bundle.spec.heads["classifier"].unknown_threshold
         predictions = filtered_classes(predictions, model, threshold)
+    cells = [] if args.no_cells else _cells(bundle, predictions)
+    if cells and predictions.position is None:
+        names = ", ".join(track.source for track in cells)
+        print(
+            f"note: {names}: cells begin no estimate, and model {bundle.name} says no poses: they are not "
+            "filtered",
+            file=sys.stderr,
+        )
     if predictions.position is not None:
         odometry = _odometry(args, predictions, truth, bag, seed)
-        predictions, counts = filtered_poses(predictions, _pose_settings(args), odometry)
+        predictions, counts = filtered_poses(predictions, _pose_settings(args), odometry, cells)
         facts["odometry"] = odometry.text if odometry else "none"
         facts["poses"] = {name: int(count) for name, count in counts.items()}
     return predictions, facts
+
+
+def _cells(bundle: ModelBundle, predictions: Predictions) -> list[CellsTrack]:
+    """Returns what the model's heads of cells said, and says which cannot be fused with its poses."""
+    found = []
+    frame = getattr(bundle.spec.heads.get("pose"), "map_frame", "")
+    for head, spec in bundle.spec.bound:
+        said = predictions.more.get(head.key("cell_probabilities"))
+        if head.kind != "cells" or said is None:
+            continue
+        if frame and spec.map_frame != frame:
+            print(
+                f"note: {head.name}: its cells lie in {spec.map_frame!r} and the poses in {frame!r}: they "
+                "are left out of the filter",
+                file=sys.stderr,
+            )
+            continue
+        found.append(CellsTrack(head.name, spec.cells, spec.axes, said))
+    return found
 
 
 def _pose_settings(args: argparse.Namespace) -> PoseFilterSettings:

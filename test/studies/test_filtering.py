@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,17 +18,25 @@ from scipy.spatial.transform import Rotation
 from tiny_bundle import LABELS, make_tiny_bundle
 
 from robot_vision.cli import main
+from robot_vision.contract import registry
 from robot_vision.contract.settings import EvaluationSettings
-from robot_vision.errors import ConfigError, SourceError
+from robot_vision.contract.topics import Shot
+from robot_vision.errors import ConfigError, MeasurementError, SourceError
 from robot_vision.evaluation.measure.metrics import score_recording
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.filters.class_file import fitted_rates, read_class_file, write_rates
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.odometry import OdometryNoise
-from robot_vision.filters.pose_filter import PoseFilterSettings
+from robot_vision.filters.pose_filter import PoseFilter, PoseFilterSettings
+from robot_vision.filters.position_cells import PositionCells
 from robot_vision.geometry import se3
-from robot_vision.geometry.rigid import inverse, xyzw_from_matrix
+from robot_vision.geometry.rigid import inverse, matrix_from_xyzw, xyzw_from_matrix
+from robot_vision.messages.clouds import checked_cells
+from robot_vision.messages.making import rosbags_maker
+from robot_vision.messages.serialized import Stamp
+from robot_vision.messages.types import message_types
 from robot_vision.studies.filtering.measure import (
+    CellsTrack,
     filtered_classes,
     filtered_poses,
     gains,
@@ -113,6 +122,73 @@ def test_gains_are_the_numbers_by_hand_and_both_filters_gain():
     assert found["pose"]["p95_m"]["filtered"] == pytest.approx(np.quantile(error, 0.95))
     assert found["pose"]["median_m"]["filtered"] < 0.7 * found["pose"]["median_m"]["raw"]
     assert nll["filtered"] < nll["raw"]
+
+
+@pytest.mark.slow
+def test_cells_are_fused_as_the_node_fuses_them():
+    """A wrong answer, one that is none and one of each image: as clouds through the node's own checks."""
+    predictions, truth, poses = drive()
+    odometry = odometry_of_truth(predictions, truth, OdometryErrors(), seed=3)
+    head = registry.head("cells")
+    low = np.stack(np.meshgrid(np.arange(-3.0, 3), np.arange(-1.0, 5)), axis=-1).reshape(-1, 2)
+    corners = np.hstack([low, low + 1])
+    spec = head.Spec(tuple(corners.reshape(-1).tolist()), (1,) * len(corners))
+    p = np.full((len(poses), len(corners)), 0.2 / (len(corners) - 1), np.float32)
+    holds = (poses[:, None, :2, 3] >= low) & (poses[:, None, :2, 3] < low + 1)
+    p[np.arange(len(poses)), holds.all(axis=2).argmax(axis=1)] = 0.8
+    p[60], p[70] = p[0], np.nan  # of where it is not
+    settings = PoseFilterSettings()
+    track = CellsTrack("cells", corners, (0, 1), p)
+    after, counts = filtered_poses(predictions, settings, odometry, [track])
+    topic = {t.name: t for t in head.topics(spec)}["cell_points"]
+    write = topic.writer(rosbags_maker(message_types()))
+    node, expected = PoseFilter(settings), Counter()
+    for i, stamp in enumerate(predictions.stamps_ns.tolist()):
+        node.add_odometry(stamp, odometry.poses[i])
+        T = np.eye(4)
+        T[:3, 3] = predictions.position[i]
+        T[:3, :3] = matrix_from_xyzw(predictions.orientation_xyzw[i])
+        for outcome in node.add_pose(stamp, T, predictions.covariance[i], "network"):
+            expected[outcome.verdict] += 1
+        shot = Shot(Stamp(*divmod(stamp, S)), "camera", "front")
+        message = write(shot, head.Answer(spec.cells, p[i]), head.Options("map"))
+        try:
+            for outcome in node.add_cells(stamp, PositionCells(*checked_cells(message)), "cells"):
+                expected[outcome.verdict] += 1
+        except MeasurementError as error:
+            expected[f"refused_{error.reason}"] += 1
+        estimate = node.estimate(stamp)
+        if estimate is not None:
+            np.testing.assert_allclose(after.position[i], estimate.position, atol=1e-5)
+    assert counts["cells_received"] == 120 and counts["refused_non_finite"] == 1
+    assert counts["cells_against"] == 1 and counts["cells_used"] > 100
+    assert expected == {name: n for name, n in counts.items() if name in expected}
+    without, _ = filtered_poses(predictions, settings, odometry)
+    there = np.isfinite(without.position[:, 0])
+    for filtered, of_cells in ((after, True), (without, False)):
+        error = np.linalg.norm((filtered.position - poses[:, :3, 3])[there, :2], axis=1)
+        assert (np.median(error) < 0.13) == of_cells
+
+
+@pytest.mark.slow
+def test_command_fuses_the_cells_of_the_model_and_says_of_those_it_cannot(tmp_path, capsys):
+    bag = record(tmp_path / "bag")
+    heads = ("pose", "cells")
+    given = ["filter", "--bag", str(bag), "--output", str(tmp_path / "out"), "--resamples", "20"]
+    both = make_tiny_bundle(tmp_path / "both", heads=heads)
+    assert main([*given, "--model", str(both)]) == 0
+    counts = json.loads((tmp_path / "out" / "filters.json").read_text())["recordings"][0]["poses"]
+    assert counts["cells_received"] == 40 and counts["cells_used"] > 20
+    assert main([*given, "--model", str(both), "--no-cells"]) == 0
+    counts = json.loads((tmp_path / "out" / "filters.json").read_text())["recordings"][0]["poses"]
+    assert "cells_received" not in counts and counts["accepted"] > 20
+    capsys.readouterr()
+    other = make_tiny_bundle(tmp_path / "other", heads=heads, cells_frame="site")
+    assert main([*given, "--model", str(other)]) == 0
+    assert "its cells lie in 'site' and the poses in 'map'" in capsys.readouterr().err
+    alone = make_tiny_bundle(tmp_path / "alone", heads=("cells",))
+    assert main([*given, "--model", str(alone)]) == 2
+    assert "cells begin no estimate" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from robot_vision.bundle.bundle import GRAPH, write_manifest
 from robot_vision.contract.spec import NetworkSpec
+from robot_vision.heads.cells.spec import CellsSpec
 from robot_vision.heads.classifier.spec import ClassifierSpec
 from robot_vision.heads.place.spec import PlaceSpec
 from robot_vision.heads.pose.spec import PoseSpec
@@ -20,6 +21,7 @@ from robot_vision.images.input import InputSpec
 
 LABELS = ("red", "green", "blue")
 DESCRIPTOR_SIZE = 8
+CORNERS = (0.0, 0.0, 0.5, 0.5, 0.5, 0.0, 1.0, 0.5, 0.0, 0.5, 0.5, 1.0, 0.5, 0.5, 1.0, 1.0)
 
 
 def make_tiny_bundle(
@@ -29,12 +31,14 @@ def make_tiny_bundle(
     name: str = "tiny",
     unknown_threshold: float | None = None,
     labels: tuple[str, ...] = LABELS,
+    cells_frame: str = "map",
 ) -> Path:
     """Writes a bundle into the directory `path` (made if absent) and returns it.
 
     probabilities: softmax of 20 x the mean colour; position: the mean colour in metres (0 to 1);
     orientation: turned about z by the mean red; covariance: 0.01 on the diagonal plus the mean blue;
-    descriptor: a fixed random projection of the colour, L2-normalised.
+    descriptor: a fixed random projection of the colour, L2-normalised; cells: four of 0.5 m, sure of the one
+    in which the position is unless it is near an edge.
     """
     path.mkdir(parents=True, exist_ok=True)
     spec = NetworkSpec(
@@ -48,6 +52,7 @@ def make_tiny_bundle(
             "place": PlaceSpec(clusters=1, descriptor_size=DESCRIPTOR_SIZE)
             if "place" in heads
             else None,
+            "cells": CellsSpec(CORNERS, (1,) * 4, cells_frame) if "cells" in heads else None,
         },
     )
     (path / GRAPH).write_bytes(_graph(spec).SerializeToString())
@@ -99,6 +104,11 @@ def _graph(spec: NetworkSpec) -> onnx.ModelProto:
         node("MatMul", ["colour", const("w_place", rng.normal(size=(3, DESCRIPTOR_SIZE)))], "proj")
         node("Add", ["proj", const("b_place", rng.normal(size=DESCRIPTOR_SIZE))], "shifted")
         node("LpNormalization", ["shifted"], "descriptor", axis=1, p=2)
+    if "cells" in spec.heads:
+        signs = 20.0 * np.array([[-1.0, 1, -1, 1], [-1, -1, 1, 1], [0, 0, 0, 0]])
+        node("MatMul", ["colour", const("w_cells", signs)], "cells_raw")
+        node("Sub", ["cells_raw", const("b_cells", signs.sum(axis=0) / 2)], "cell_logits")
+        node("Softmax", ["cell_logits"], "cell_probabilities", axis=1)
     for name, output in spec.outputs.items():
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *output.shape]))
     images = helper.make_tensor_value_info(

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from robot_vision.filters.class_model import ClassBelief
 from robot_vision.filters.pose_settings import (
     CELLS_AGAINST,
@@ -108,6 +110,20 @@ def belief_message(node: str, reason: str, text: str, estimate: PoseEstimate | N
     return status_message(level, f"{node}: belief", reason, "", values)
 
 
+def height_words(estimate: PoseEstimate | None) -> str:
+    """Says that the height alone makes a pose uncertain, as it does where cells are all that is measured."""
+    if estimate is None:
+        return ""
+    plane_m = math.sqrt(max(0.0, float(np.linalg.eigvalsh(estimate.covariance[:2, :2])[-1])))
+    height_m = math.sqrt(max(0.0, float(estimate.covariance[2, 2])))
+    if height_m < 2 * plane_m:
+        return ""
+    return (
+        f"the height is known to {height_m:.2f} m and the position in the plane to {plane_m:.2f} m: cells do "
+        "not measure it, poses do"
+    )
+
+
 def _refusals(statistics: Statistics) -> str:
     """Says of late refusals why, by the names of their counters."""
     reasons = statistics.recent("refused_")
@@ -183,9 +199,12 @@ class PoseHealth:
 
 def pose_status(node: str, p: FilterParameters, health: PoseHealth, statistics: Statistics) -> Any:
     """Returns the entry of the pose."""
+    counters = {**statistics.counters, "replays": health.replays}
     level, text = (OK, "localised") if health.localised else (WARN, health.condition)
     if health.localised and statistics.rate("refused") > 0:
         level, text = WARN, "localised, but some input is refused"
+    if health.condition == UNCERTAIN and counters.get(CELLS_USED, 0):
+        text = ": ".join(filter(None, (text, height_words(health.estimate))))
     text += _refusals(statistics)
     if health.odometry_fault:
         level, text = WARN, f"{text}; odometry distrusted: {health.odometry_fault}"
@@ -193,7 +212,6 @@ def pose_status(node: str, p: FilterParameters, health: PoseHealth, statistics: 
         level, text = WARN, f"{text}; no odometry for {health.odometry_silent_s:.1f} s"
     if health.pose_silent_s > p.stale_after_s:
         text = f"{text}; no measured pose for {health.pose_silent_s:.1f} s"
-    counters = {**statistics.counters, "replays": health.replays}
     estimate = health.estimate
     values: dict[str, object] = {
         "localised": health.localised,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from robot_vision.evaluation.measure.association import associate
 from robot_vision.evaluation.predict.columns import Predictions
 from robot_vision.filters.class_filter import ClassFilter, ClassModel
 from robot_vision.filters.pose_filter import LOCALISED, PoseFilter, PoseFilterSettings
+from robot_vision.filters.position_cells import PositionCells
 from robot_vision.geometry.rigid import pose_matrix
 from robot_vision.heads.classifier.evaluation import SMALLEST_PROBABILITY
 from robot_vision.messages.stamps import stamp_to_ns
@@ -48,6 +49,23 @@ class OdometryTrack:
     stamps_ns: NDArray[np.int64]
     poses: Array
     text: str
+
+
+@dataclass(frozen=True, eq=False)
+class CellsTrack:
+    """What a head of cells said of N images.
+
+    Attributes:
+        source: the head's name.
+        corners: (K, 4), metres: low and high corner of each cell along two axes of the map.
+        axes: the two, as numbers of x, y and z.
+        probabilities: (N, K), NaN where nothing was said.
+    """
+
+    source: str
+    corners: Array
+    axes: tuple[int, int]
+    probabilities: NDArray[Any]
 
 
 def read_odometry(path: Path, topic: str, T_base_camera: Array) -> OdometryTrack:
@@ -133,11 +151,15 @@ def filtered_classes(
 
 
 def filtered_poses(
-    predictions: Predictions, settings: PoseFilterSettings, odometry: OdometryTrack | None
+    predictions: Predictions,
+    settings: PoseFilterSettings,
+    odometry: OdometryTrack | None,
+    cells: Sequence[CellsTrack] = (),
 ) -> tuple[Predictions, dict[str, int]]:
     """Returns the predictions with poses as the filter gives them right after each image, and counts.
 
-    Before there is an estimate, poses are NaN.
+    Before there is an estimate, poses are NaN. Of one image the pose is used first and cells after it; both
+    are of the camera. Counts are those of the filter node.
     """
     assert predictions.position is not None and predictions.orientation_xyzw is not None
     count = len(predictions)
@@ -164,6 +186,17 @@ def filtered_poses(
                 counts[outcome.verdict] += 1
         except (MeasurementError, ValueError) as error:
             counts[f"refused_{getattr(error, 'reason', 'non_finite')}"] += 1
+        for track in cells:
+            p = np.asarray(track.probabilities[i], np.float64)
+            counts["cells_received"] += 1
+            try:
+                if not np.all(np.isfinite(p)):
+                    raise MeasurementError("non_finite", "a cell's probability is not finite")
+                said = PositionCells(track.corners, p / p.sum(), track.axes)
+                for outcome in filter_.add_cells(stamp, said, track.source):
+                    counts[outcome.verdict] += 1
+            except MeasurementError as error:
+                counts[f"refused_{error.reason}"] += 1
         estimate = filter_.estimate(stamp)
         if estimate is not None:
             position[i], xyzw[i] = estimate.position, estimate.orientation_xyzw

@@ -618,3 +618,36 @@ def test_cells_contradict_a_robot_that_was_carried_away(tmp_path: Path) -> None:
     finally:
         node.stop()
         client.close()
+
+
+def test_a_robot_on_cells_alone_is_told_that_its_height_is_what_is_uncertain() -> None:
+    """A circle of 5 m by odometry and cells of 1 m, poses in the first 5 s: 0.65 m of height after 98 s."""
+    from robot_vision.filters.pose_filter import UNCERTAIN, PoseFilter
+    from robot_vision.filters.position_cells import PositionCells
+    from robot_vision.geometry import se3
+    from robot_vision.ros.filters.diagnostics import PoseHealth, pose_status
+    from robot_vision.ros.filters.parameters import FilterParameters
+    from robot_vision.ros.node.statistics import Statistics
+
+    filter_, T = PoseFilter(), np.eye(4)
+    low = np.stack(np.meshgrid(np.arange(-6.0, 6), np.arange(-1.0, 12)), axis=-1).reshape(-1, 2)
+    corners = np.hstack([low, low + 1])
+    for i in range(1100):
+        stamp = i * 100_000_000
+        filter_.add_odometry(stamp, T)
+        if i < 50:
+            filter_.add_pose(stamp, T, np.diag([0.04] * 3 + [1e-3] * 3), "network")
+        holds = ((T[:2, 3] >= low) & (T[:2, 3] < low + 1)).all(axis=1)
+        p = np.where(holds, 0.9, 0.1 / (len(low) - 1))
+        filter_.add_cells(stamp, PositionCells(corners, p / p.sum(), (0, 1)), "cells")
+        estimate, condition = filter_.estimate(stamp), filter_.condition()
+        if i > 100 and condition == UNCERTAIN:
+            break
+        T = T @ se3.exp(np.array([0.05, 0, 0, 0, 0, 0.01]))
+    assert condition == UNCERTAIN and 90 < i / 10 < 110
+    statistics = Statistics(10.0)
+    health = PoseHealth(False, condition, estimate, 0, 0, 0.0, 0.0, "")
+    assert pose_status("n", FilterParameters(), health, statistics).message == "uncertain"
+    statistics.count("cells_used")
+    said = pose_status("n", FilterParameters(), health, statistics).message
+    assert said.startswith("uncertain: the height is known to 0.65 m and the position in the plane")
